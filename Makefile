@@ -1,0 +1,52 @@
+# `make help` says what there is.
+
+VENV = .venv
+CONFIG = etc/config.yml
+PORT = $(or $(lastword $(subst :, ,$(REGISTRY_HTTP_ADDR))),5000)
+SCHEME_NOTE = $(if $(REGISTRY_HTTP_TLS_CERTIFICATE), (its certificate must be known to the client),)
+
+.PHONY: help run test lint wheel clean
+
+help:
+	@echo "make run    start the cache in the foreground with $(CONFIG); stop it with Ctrl-C"
+	@echo "make test   install what the tests need, and run them"
+	@echo "make lint   style, types, arrows between packages, documents"
+	@echo "make wheel  build dist/*.whl"
+	@echo "make clean  remove everything that these made, but not what is cached under var/"
+
+run: $(VENV)/run.stamp
+	@echo "Content Cache is about to listen on port $(PORT). Pull through it, for example:"
+	@echo "  docker pull localhost:$(PORT)/library/alpine:latest$(SCHEME_NOTE)"
+	@exec $(VENV)/bin/twistd --nodaemon --pidfile= contentcache --config $(CONFIG)
+
+test: $(VENV)/dev.stamp
+	@scripts/install-peers || echo "Tests that need the missing programs are skipped."
+	@$(VENV)/bin/python -m tests.run tests
+
+lint: $(VENV)/dev.stamp
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	scripts/check-documents $(VENV)/bin/python
+
+wheel: $(VENV)/dev.stamp
+	rm -rf build dist
+	$(VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info _trial_temp* .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f twisted/plugins/dropin.cache
+	find contentcache tests bench twisted -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@scripts/make-venv $(VENV)
+
+$(VENV)/run.stamp: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
+	@touch $@ $(VENV)/run.stamp
