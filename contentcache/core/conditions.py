@@ -1,0 +1,65 @@
+"""
+Conditional requests (RFC 9110 §13) on content that never changes: its digest is its strong ETag.
+
+A condition is looked at only when the client may have the content: a 304 tells something, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+Outcome: TypeAlias = Literal["go on", "not modified", "failed"]
+
+_TAG = re.compile(r'[ \t]*(?P<weak>W/)?"(?P<opaque>[^"\x00-\x20\x7f]*)"[ \t]*(?:,|$)', re.ASCII)
+
+
+def etag(digest: str) -> str:
+    """
+    The ETag of a content.
+
+    >>> etag("sha256:ab")
+    '"sha256:ab"'
+    """
+    return f'"{digest}"'
+
+
+def evaluate(digest: str, if_match: str | None, if_none_match: str | None) -> Outcome:
+    """
+    What becomes of a ``GET`` or ``HEAD`` (RFC 9110 §13.2.2); dates play no part, for there is no
+    ``Last-Modified``.
+
+    >>> evaluate("sha256:ab", None, 'W/"sha256:ab", "x"')
+    'not modified'
+    """
+    if if_match is not None and not _names(if_match, digest, weak_counts=False):
+        return "failed"
+    if if_none_match is not None and _names(if_none_match, digest, weak_counts=True):
+        return "not modified"
+    return "go on"
+
+
+def range_holds(digest: str, if_range: str | None) -> bool:
+    """
+    Whether ``Range`` is to be respected (RFC 9110 §13.1.5): only a strong match counts, and a date
+    never does.
+
+    >>> range_holds("sha256:ab", '"sha256:ab"'), range_holds("sha256:ab", 'W/"sha256:ab"')
+    (True, False)
+    """
+    return if_range is None or if_range.strip(" \t") == etag(digest)
+
+
+def _names(value: str, digest: str, *, weak_counts: bool) -> bool:
+    # The registry's old clients send the bare digest.
+    if value.strip(" \t") in {"*", digest}:
+        return True
+    return any(opaque == digest and (weak_counts or not weak) for weak, opaque in _tags(value))
+
+
+def _tags(value: str) -> Iterator[tuple[bool, str]]:
+    position = 0
+    while (match := _TAG.match(value, position)) is not None and match.end() > position:
+        yield match["weak"] is not None, match["opaque"]
+        position = match.end()

@@ -1,0 +1,78 @@
+"""
+Who asks: a client's ``Authorization``, as it came, or the cache's own account.
+
+A credential is kept in memory while its client is attached to a transfer; everything that is remembered
+longer is kept under :meth:`Credential.key`, a keyed hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from typing import Final
+
+from attrs import field, frozen
+
+_BEARER: Final = "bearer"
+_JWT_PARTS: Final = 3
+
+
+@frozen
+class Credential:
+    """
+    One identity. ``authorization`` is the header's value, ``None`` for the anonymous; for the cache's own
+    account (``own``) it is ``None`` too, because the account is added where the request leaves.
+    """
+
+    authorization: str | None = field(default=None, repr=False)
+    own: bool = False
+
+    @property
+    def lasting(self) -> bool:
+        """
+        Whether the identity outlives a token: such a one may be served for longer while the origin is away.
+        """
+        return self.authorization is None or self._scheme() != _BEARER
+
+    def key(self, secret: bytes, *where: str) -> bytes:
+        """
+        A keyed hash of the credential at a place, for tables that must not hold credentials.
+
+        :param secret: at most 64 bytes that nobody else knows.
+        """
+        digest = hashlib.blake2b(key=secret, digest_size=32)
+        for part in (*where, str(self.own), "" if self.authorization is None else "=" + self.authorization):
+            encoded = part.encode("utf-8", "surrogateescape")
+            digest.update(len(encoded).to_bytes(8, "big"))
+            digest.update(encoded)
+        return digest.digest()
+
+    def expires(self) -> float | None:
+        """
+        When a bearer token ends by its own account (``exp``, RFC 7519 §4.1.4; seconds since the epoch).
+
+        The signature is not looked at: the origin does that. ``None`` where the token does not say.
+        """
+        if self.authorization is None or self._scheme() != _BEARER:
+            return None
+        parts = self.authorization.partition(" ")[2].strip().split(".")
+        if len(parts) != _JWT_PARTS:
+            return None
+        try:
+            claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+            moment = claims["exp"]
+        except (binascii.Error, ValueError, TypeError, KeyError, RecursionError):
+            return None
+        if isinstance(moment, bool) or not isinstance(moment, int | float):
+            return None
+        # Not a number ends at once; what is farther away than a float can tell is far enough.
+        return float(min(moment, 1e12)) if moment == moment else 0.0  # noqa: PLR0124  # NaN
+
+    def _scheme(self) -> str:
+        return (self.authorization or "").partition(" ")[0].lower()
+
+
+ANONYMOUS: Final = Credential()
+OWN: Final = Credential(own=True)

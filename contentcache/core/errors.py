@@ -1,0 +1,165 @@
+"""
+Everything that can go wrong for a client, as values.
+
+Each error knows its code in the registry's vocabulary (distribution-spec 1.1,
+"Error Codes") and hints at a status; only the web layer turns it into an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class CacheError(Exception):
+    """
+    Something that a client is told in the form of an OCI error body.
+
+    ``message`` is one sentence for people; ``detail`` is any JSON value;
+    ``headers`` go out with the answer.
+    """
+
+    code: ClassVar[str] = "UNKNOWN"
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self, message: str, *, detail: object = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.headers: Mapping[str, str] = dict(headers or {})
+
+
+class NameInvalid(CacheError):
+    """The path is not in the grammar of the distribution spec."""
+
+    code = "NAME_INVALID"
+    status = 400
+
+
+class DigestInvalid(CacheError):
+    """A digest is malformed, or of an algorithm that is not registered."""
+
+    code = "DIGEST_INVALID"
+    status = 400
+
+
+class TagInvalid(CacheError):
+    """No tag can be called so."""
+
+    code = "TAG_INVALID"
+    status = 400
+
+
+class RequestMalformed(CacheError):
+    """A request is framed or phrased in doubt."""
+
+    code = "UNSUPPORTED"
+    status = 400
+
+
+class OriginUnknown(CacheError):
+    """The request means an origin that is not configured here."""
+
+    code = "NAME_UNKNOWN"
+    status = 404
+
+
+class RouteUnknown(CacheError):
+    """There is nothing at this path."""
+
+    code = "UNSUPPORTED"
+    status = 404
+
+
+class MethodUnsupported(CacheError):
+    """A method that this cache refuses, most often a push."""
+
+    code = "UNSUPPORTED"
+    status = 405
+
+
+class RepositoryDenied(CacheError):
+    """The operator's ``allow`` and ``deny`` keep this repository out."""
+
+    code = "DENIED"
+    status = 403
+
+
+class BlobUnknown(CacheError):
+    """The blob is not here, or not at the origin."""
+
+    code = "BLOB_UNKNOWN"
+    status = 404
+
+
+class RangeUnsatisfiable(CacheError):
+    """No byte of the wanted range exists (RFC 9110 §15.5.17)."""
+
+    code = "RANGE_INVALID"
+    status = 416
+
+
+class TooManyRequests(CacheError):
+    """Upstream asked for patience; ``Retry-After`` says how long."""
+
+    code = "TOOMANYREQUESTS"
+    status = 429
+
+
+class Overloaded(CacheError):
+    """A limit of this daemon is reached; ``Retry-After`` says how long to wait."""
+
+    code = "UNAVAILABLE"
+    status = 503
+
+
+class UpstreamUnavailable(CacheError):
+    """No upstream can be reached."""
+
+    code = "UNAVAILABLE"
+    status = 503
+
+
+class UpstreamTimeout(CacheError):
+    """An upstream did not answer in time."""
+
+    code = "UNAVAILABLE"
+    status = 504
+
+
+class UpstreamBroken(CacheError):
+    """Upstream answered, but not with what was asked for."""
+
+    code = "UNAVAILABLE"
+    status = 502
+
+
+class ContentWrong(UpstreamBroken):
+    """Every upstream delivered something else than the digest says."""
+
+
+class DiskFailed(CacheError):
+    """The store cannot be written: what was to be kept is passed through."""
+
+    code = "UNAVAILABLE"
+    status = 503
+
+
+class OriginRefused(CacheError):
+    """
+    The origin's own answer to this client, passed on: its status, its headers and its body.
+    """
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+        super().__init__(f"the origin answered {status}", headers=headers)
+        self.status = status  # type: ignore[misc]  # the one error whose status is somebody else's
+        self.body = body
+
+
+class LoopDetected(CacheError):
+    """A request has met itself again (RFC 5842 §7.2)."""
+
+    code = "UNAVAILABLE"
+    status = 508

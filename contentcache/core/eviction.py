@@ -1,0 +1,119 @@
+"""
+What goes when room is needed, decided from numbers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from attrs import frozen
+
+from contentcache.core.digest import Digest
+
+#: Wall and monotonic time may drift apart by this much between two sweeps: time servers slew, people do not.
+CLOCK_TOLERANCE: Final = 300.0
+
+#: Readers of a daemon that has just started need a moment to come back and say what they still pull.
+LONGEST_FIRST_WAIT: Final = 600.0
+
+
+@frozen
+class Retention:
+    """
+    What the operator wants kept, and what not. Times are seconds, sizes bytes.
+
+    ``blobttl`` counts from the last pull, ``maxsize`` bounds blobs and partial files together,
+    ``minfree`` is what stays free on the disk; ``purge_after`` is the age at which what origins
+    said is of no more use; ``sweepinterval`` lies between two sweeps.
+    """
+
+    blobttl: float | None
+    maxsize: int | None
+    minfree: int
+    purge_after: float
+    sweepinterval: float
+
+    def first_sweep(self) -> float:
+        """
+        Seconds from the start to the first sweep.
+
+        >>> Retention(3.0, None, 0, 86400.0, 1.0).first_sweep()
+        3.0
+        """
+        return self.sweepinterval if self.blobttl is None else min(self.blobttl, LONGEST_FIRST_WAIT)
+
+
+@frozen
+class Shortfall:
+    """
+    Bytes that must go: so that ``maxsize`` holds, and so that ``minfree`` does.
+    """
+
+    size: int
+    space: int
+
+    @property
+    def worst(self) -> int:
+        """What serves both."""
+        return max(self.size, self.space)
+
+
+@frozen
+class Candidate:
+    """
+    A file that may go. ``since`` is its last pull, for a partial file its last write.
+    """
+
+    digest: Digest
+    size: int
+    since: float
+    partial: bool
+
+
+def clock_jump(previous_wall: float, previous_mono: float, wall: float, mono: float) -> float:
+    """
+    Seconds by which somebody set the clock since the previous look, 0 if nobody did.
+
+    >>> clock_jump(1000.0, 50.0, 1060.0, 110.0)
+    0.0
+    >>> clock_jump(1000.0, 50.0, 4660.0, 110.0)
+    3600.0
+    """
+    jump = (wall - previous_wall) - (mono - previous_mono)
+    return jump if abs(jump) > CLOCK_TOLERANCE else 0.0
+
+
+def shortfall(retention: Retention, stored: int, free: int | None, incoming: int) -> Shortfall:
+    """
+    What must go before ``incoming`` bytes may come, with ``stored`` bytes here and ``free`` on the disk.
+
+    >>> shortfall(Retention(None, 100, 10, 0.0, 1.0), stored=90, free=15, incoming=20)
+    Shortfall(size=10, space=15)
+    """
+    over = 0 if retention.maxsize is None else stored + incoming - retention.maxsize
+    missing = 0 if free is None else retention.minfree + incoming - free
+    return Shortfall(max(0, over), max(0, missing))
+
+
+def oldest_first(candidates: Iterable[Candidate], need: int) -> list[Candidate] | None:
+    """
+    As many of the oldest as make up ``need`` bytes; ``None`` where all of them do not.
+
+    Files without bytes are left alone: nothing is gained by them.
+
+    >>> old = Candidate(Digest.of(b"old"), 3, since=1.0, partial=False)
+    >>> new = Candidate(Digest.of(b"new"), 3, since=2.0, partial=True)
+    >>> oldest_first([new, old], 2) == [old]
+    True
+    >>> oldest_first([new, old], 7) is None
+    True
+    """
+    chosen = []
+    for candidate in sorted(candidates, key=lambda one: one.since):
+        if need <= 0:
+            break
+        if candidate.size > 0:
+            chosen.append(candidate)
+            need -= candidate.size
+    return None if need > 0 else chosen

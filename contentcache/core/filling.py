@@ -1,0 +1,249 @@
+"""
+What a fetch does next: the state of one content that comes in from several hosts over a bad line.
+
+No reactor, no files, no clock. The driver asks :meth:`Filling.next` for a step, carries it out, and tells
+what happened; the rules are all here:
+
+* Bytes are asked for from where the contiguous prefix ends, at the first host in turn that has not
+  failed since bytes last arrived.
+* When all have failed, a pause, and another round. Before anything has arrived there is only one more
+  round, and only after failures that are worth repeating at once (a reset, not a timeout): nobody has
+  been promised anything yet, and an error is better than silence.
+* All bytes there: check the digest. If it is wrong, a host that delivered every byte is to blame. Where
+  several had a part in it (bytes from an earlier run are nobody's), nobody is: then the content is
+  fetched again, whole, from one host alone, at most once from each.
+* A host that disagrees about the size is passed over; if no other is left, the same way out is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+from attrs import frozen
+
+from contentcache.core.spans import Spans
+
+#: Rounds over all hosts without a byte, once clients have been promised something.
+MOST_ROUNDS: Final = 4
+#: The same before that, where another try is worth while.
+FIRST_ROUNDS: Final = 2
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 8.0
+
+
+@frozen
+class Ask:
+    """Ask ``host`` for everything from byte ``offset`` on."""
+
+    host: str
+    offset: int
+
+
+@frozen
+class Pause:
+    """Wait before the next round."""
+
+    seconds: float
+
+
+@frozen
+class Check:
+    """All bytes are there: hash what is not hashed yet, and compare."""
+
+
+@frozen
+class StartAgain:
+    """Throw away what is there; ``blamed`` delivered every byte of it, if anybody did."""
+
+    blamed: str | None
+
+
+@frozen
+class Keep:
+    """The content is verified: store it."""
+
+
+@frozen
+class GiveUp:
+    """No host is left; ``wrong`` if what they delivered was not what the digest says."""
+
+    wrong: bool
+
+
+Step: TypeAlias = Ask | Pause | Check | StartAgain | Keep | GiveUp
+
+
+class Filling:
+    """
+    One content in the making. ``kept`` bytes are there from an earlier run; offsets are bytes.
+    """
+
+    def __init__(self, kept: int = 0, total: int | None = None) -> None:
+        self.total = total
+        self.held = Spans()
+        self.held.add(0, kept)
+        self._foreign = kept > 0
+        self._contributors: set[str] = set()
+        self._failed: set[str] = set()
+        self._rounds = 0
+        self._repeatable = True
+        self._promised = False
+        self._disagreed = False
+        self._alone: str | None = None
+        self._tried: set[str] = set()
+        self._one_at_a_time = False
+        self._again: StartAgain | None = None
+        self._verified = False
+
+    @property
+    def prefix(self) -> int:
+        """How many bytes are there from the start without a gap."""
+        return self.held.reach(0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is there."""
+        return self.total is not None and self.prefix >= self.total
+
+    # What to do.
+
+    def next(self, order: Sequence[str]) -> Step:
+        """
+        The next step, given the hosts that may be asked now in the order of their turn.
+        """
+        if self._verified:
+            return Keep()
+        if self._again is not None:
+            return self._start_again(self._again)
+        if self.complete:
+            return Check()
+        if self._one_at_a_time:
+            return self._next_alone(order)
+        for host in order:
+            if host not in self._failed:
+                return Ask(host, self.prefix)
+        if self._disagreed:
+            return self._start_again(StartAgain(None))
+        return self._another_round()
+
+    def _next_alone(self, order: Sequence[str]) -> Step:
+        if self._alone is None:
+            untried = [host for host in order if host not in self._tried]
+            if not untried:
+                return GiveUp(wrong=True)
+            self._alone = untried[0]
+            self._tried.add(self._alone)
+        if self._alone not in self._failed:
+            return Ask(self._alone, self.prefix)
+        step = self._another_round()
+        if isinstance(step, Pause):
+            return step
+        return self._start_again(StartAgain(None)) if self._contributors else self._leave_alone(order)
+
+    def _leave_alone(self, order: Sequence[str]) -> Step:
+        self._forget_progress()
+        return self._next_alone(order)
+
+    def _another_round(self) -> Step:
+        self._rounds += 1
+        most = MOST_ROUNDS if self._promised else FIRST_ROUNDS if self._repeatable else 1
+        if self._rounds >= most:
+            return GiveUp(wrong=False)
+        self._failed.clear()
+        return Pause(min(_FIRST_PAUSE * 2.0 ** (self._rounds - 1), _LONGEST_PAUSE))
+
+    def _start_again(self, step: StartAgain) -> StartAgain:
+        self._again = None
+        self._one_at_a_time = True
+        if step.blamed is not None:
+            self._tried.add(step.blamed)
+        self._forget_progress()
+        return step
+
+    def _forget_progress(self) -> None:
+        self.total = None
+        self.held.clear()
+        self._foreign = False
+        self._disagreed = False
+        self._contributors.clear()
+        self._failed.clear()
+        self._rounds = 0
+        self._alone = None
+
+    # What happened.
+
+    def opened(self, host: str, total: int | None) -> bool:
+        """
+        ``host`` answers, with a content of ``total`` bytes. ``False`` if that cannot be true of what is
+        there: its body is not to be used.
+        """
+        if total is None or total == self.total:
+            self._promised = True
+            return True
+        if self.total is None and self.prefix <= total:
+            self.total = total
+            self._promised = True
+            return True
+        if self.total is None:
+            # More is there from an earlier run than the content has bytes.
+            self._again = StartAgain(None)
+            return False
+        self._disagreed = True
+        self._failed.add(host)
+        return False
+
+    def has_no_more(self, host: str, total: int | None) -> None:
+        """
+        ``host`` says (416) that nothing follows on what is there, the content having ``total`` bytes.
+        """
+        if total is not None and total == self.prefix and self.total in {None, total}:
+            self.total = total
+        elif self.total is None and self._foreign:
+            self._again = StartAgain(None)
+        else:
+            self._disagreed = True
+            self._failed.add(host)
+
+    def arrived(self, host: str, start: int, stop: int) -> None:
+        """
+        Bytes of ``host`` are in the file.
+        """
+        self.held.add(start, stop)
+        self._contributors.add(host)
+        self._failed.clear()
+        self._rounds = 0
+
+    def ended(self, host: str) -> None:
+        """
+        The body ended as HTTP says it must. Where nobody has told the size, this is how it is known.
+        """
+        if self.total is None:
+            self.total = self.prefix
+        elif not self.complete:
+            self.broke(host)
+
+    def broke(self, host: str, *, repeatable: bool = True) -> None:
+        """
+        ``host`` failed, before or in the middle of a body; ``repeatable`` if asking again at once may help.
+        """
+        self._failed.add(host)
+        self._repeatable = self._repeatable and repeatable
+
+    def too_long(self, host: str) -> None:
+        """
+        ``host`` sent more than the content has: what it said of the size was not true.
+        """
+        self.broke(host)
+        if self._contributors <= {host}:
+            self._again = StartAgain(host if not self._foreign else None)
+
+    def checked(self, *, right: bool) -> None:
+        """
+        The digest of all bytes has been compared.
+        """
+        if right:
+            self._verified = True
+            return
+        sole = next(iter(self._contributors)) if len(self._contributors) == 1 else None
+        self._again = StartAgain(None if self._foreign else sole)

@@ -1,0 +1,76 @@
+"""
+Several upstreams as one: whose turn it is, and who is set back.
+
+A host that failed is set back for a second, doubling to half a minute, until it answers again. It is
+asked all the same when no other is left, so that a line that is back is noticed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Final, Generic, TypeVar
+
+FIRST_SETBACK: Final = 1.0
+LONGEST_SETBACK: Final = 30.0
+
+Host = TypeVar("Host", bound=Hashable)
+
+
+class Rotation(Generic[Host]):
+    """
+    The order in which hosts are asked. Times are monotonic seconds.
+    """
+
+    def __init__(self, hosts: Sequence[Host], fallback: Host | None = None) -> None:
+        self._hosts = list(hosts)
+        self._fallback = fallback
+        self._next = 0
+        self._failures: dict[Host, int] = {}
+        self._until: dict[Host, float] = {}
+
+    def order(self, now: float) -> Sequence[Host]:
+        """
+        All hosts: those in good standing first, beginning with the next one in turn; then those that
+        are set back, the one whose time is up soonest first. The fallback comes after its like.
+        """
+        turn = self._next % len(self._hosts)
+        self._next = turn + 1
+        hosts = self._hosts[turn:] + self._hosts[:turn]
+        if self._fallback is not None and self._fallback not in hosts:
+            hosts.append(self._fallback)
+        good = [host for host in hosts if not self.is_set_back(host, now)]
+        back = [host for host in hosts if self.is_set_back(host, now)]
+        return (*good, *sorted(back, key=lambda host: self._until[host]))
+
+    def is_set_back(self, host: Host, now: float) -> bool:
+        """
+        Whether ``host`` failed so recently that others go first.
+        """
+        return now < self._until.get(host, now)
+
+    def failed(self, host: Host, now: float) -> float:
+        """
+        Set ``host`` back; answers for how many seconds.
+        """
+        failures = self._failures.get(host, 0)
+        if self.is_set_back(host, now):
+            # It was asked although it is set back: others that failed in the same moment count once.
+            return self._until[host] - now
+        self._failures[host] = failures + 1
+        setback = min(FIRST_SETBACK * 2.0**failures, LONGEST_SETBACK)
+        self._until[host] = now + setback
+        return setback
+
+    def answered(self, host: Host) -> None:
+        """
+        ``host`` is well.
+        """
+        self._failures.pop(host, None)
+        self._until.pop(host, None)
+
+    def standing(self, now: float) -> Sequence[tuple[Host, bool]]:
+        """
+        Every host, and whether it is in good standing: for whoever watches.
+        """
+        hosts = self._hosts if self._fallback is None else [*self._hosts, self._fallback]
+        return [(host, not self.is_set_back(host, now)) for host in hosts]

@@ -1,0 +1,240 @@
+"""
+What a request path means, in the grammar of the distribution spec (1.1, "Pulling manifests").
+
+The raw path is matched here once, before anything decodes or joins it; whatever leaves for
+upstream is built again from the parts found here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, TypeAlias
+from urllib.parse import quote, urlencode
+
+from attrs import frozen
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import (
+    DigestInvalid,
+    MethodUnsupported,
+    NameInvalid,
+    RequestMalformed,
+    RouteUnknown,
+    TagInvalid,
+)
+
+#: Registries keep the two apart: a yes to the one is no yes to the other.
+Kind: TypeAlias = Literal["blobs", "manifests"]
+
+NAME_LENGTH: Final = 255
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
+_ABSOLUTE = re.compile(r"https?://(?P<host>[^/?#@\s]+)(?P<rest>[/?].*)?", re.ASCII | re.IGNORECASE)
+_COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
+_LAST_LENGTH = 512
+
+
+@frozen
+class Root:
+    """``/``: is anybody there?"""
+
+
+@frozen
+class Ping:
+    """``/v2/`` (end-1)."""
+
+
+@frozen
+class Catalog:
+    """``/v2/_catalog``."""
+
+
+@frozen
+class TagsList:
+    """``/v2/<name>/tags/list`` (end-8)."""
+
+    repository: str
+
+
+@frozen
+class Content:
+    """
+    Something that is named by its digest: a blob (end-2) or a manifest (end-3).
+    """
+
+    repository: str
+    kind: Kind
+    digest: Digest
+
+    def path(self) -> str:
+        """
+        The path to ask upstream for.
+        """
+        return f"/v2/{self.repository}/{self.kind}/{self.digest}"
+
+
+@frozen
+class TaggedManifest:
+    """``/v2/<name>/manifests/<tag>`` (end-3)."""
+
+    repository: str
+    tag: str
+
+
+@frozen
+class Referrers:
+    """``/v2/<name>/referrers/<digest>`` (end-12)."""
+
+    repository: str
+    digest: Digest
+
+
+Route: TypeAlias = Root | Ping | Catalog | TagsList | Content | TaggedManifest | Referrers
+
+
+def split_target(target: str) -> tuple[str, str, str | None]:
+    """
+    The raw path, the raw query, and the authority where the target has one (RFC 9112 §3.2).
+
+    >>> split_target("/v2/a/tags/list?n=1")
+    ('/v2/a/tags/list', 'n=1', None)
+    >>> split_target("http://cache:5000/v2/")
+    ('/v2/', '', 'cache:5000')
+    """
+    absolute = _ABSOLUTE.fullmatch(target)
+    authority = None
+    if absolute is not None:
+        authority = absolute["host"]
+        target = absolute["rest"] or "/"
+        if target.startswith("?"):
+            target = "/" + target
+    path, _, query = target.partition("?")
+    return path, query, authority
+
+
+def parse(path: str) -> Route:
+    """
+    What a raw path means.
+
+    :raises NameInvalid: no repository can be named so (dot segments, empty components, percent
+        signs, upper case, over 255 characters).
+    :raises DigestInvalid: the digest is malformed or of an unregistered algorithm.
+    :raises TagInvalid: no tag can be named so.
+    :raises MethodUnsupported: the path belongs to a push.
+    :raises RouteUnknown: not a path of the registry API.
+
+    >>> parse("/v2/org/app/manifests/1.0")
+    TaggedManifest(repository='org/app', tag='1.0')
+    """
+    if path == "/":
+        return Root()
+    if path in {"/v2/", "/v2"}:
+        return Ping()
+    if path == "/v2/_catalog":
+        return Catalog()
+    if not path.startswith("/v2/"):
+        raise RouteUnknown("this is a registry: its API is below /v2/")
+    return _within(path[len("/v2/") :])
+
+
+def _within(rest: str) -> Route:
+    name, slash, last = rest.rpartition("/")
+    name, slash, verb = name.rpartition("/")
+    if "/blobs/uploads/" in rest or rest.endswith("/blobs/uploads"):
+        raise MethodUnsupported("uploads are not taken here: push to the origin")
+    if not slash:
+        raise RouteUnknown("nothing is at this path")
+    if (verb, last) == ("tags", "list"):
+        return TagsList(repository(name))
+    if verb == "manifests":
+        name = repository(name)
+        reference = _unescape_colon(last)
+        if ":" in reference:
+            return Content(name, "manifests", Digest.parse(reference))
+        if _TAG.fullmatch(reference) is None:
+            raise TagInvalid(f"{last[:160]!r} is neither a tag nor a digest")
+        return TaggedManifest(name, reference)
+    if verb == "blobs":
+        return Content(repository(name), "blobs", _digest(last))
+    if verb == "referrers":
+        return Referrers(repository(name), _digest(last))
+    # Which of the two it is decides only how the refusal is worded.
+    repository(rest.rstrip("/"))
+    raise RouteUnknown("nothing is at this path")
+
+
+def repository(name: str) -> str:
+    """
+    ``name``, if a repository can be called so (distribution-spec 1.1, "Pulling manifests").
+
+    :raises NameInvalid: it can not.
+    """
+    if len(name) > NAME_LENGTH:
+        raise NameInvalid(f"a repository's name has at most {NAME_LENGTH} characters")
+    if _NAME.fullmatch(name) is None:
+        raise NameInvalid(f"{name[:160]!r} is not the name of a repository")
+    return name
+
+
+def _unescape_colon(reference: str) -> str:
+    # Some clients escape the colon of a digest; no other escape has a place in the grammar.
+    return reference.replace("%3A", ":").replace("%3a", ":")
+
+
+def _digest(text: str) -> Digest:
+    digest = _unescape_colon(text)
+    if "/" in digest:
+        raise DigestInvalid("a digest has no slash")
+    return Digest.parse(digest)
+
+
+@frozen
+class Paging:
+    """
+    The parts of a query that upstream may see; everything else ends here.
+    """
+
+    n: str | None = None
+    last: str | None = None
+    artifact_type: str | None = None
+
+    @classmethod
+    def of(cls, query: dict[str, list[str]]) -> Paging:
+        """
+        Pick from a decoded query.
+
+        :raises RequestMalformed: a value that cannot be meant.
+        """
+        n = one(query, "n")
+        if n is not None and _COUNT.fullmatch(n) is None:
+            raise RequestMalformed("n is a number of entries")
+        last = one(query, "last")
+        artifact_type = one(query, "artifactType")
+        for value in (last, artifact_type):
+            if value is not None and (len(value) > _LAST_LENGTH or not value.isprintable()):
+                raise RequestMalformed("last and artifactType are short and printable")
+        return cls(n, last, artifact_type)
+
+    def query(self) -> str:
+        """
+        The query to send, with its question mark, or nothing.
+
+        >>> Paging(n="5", last="a b").query()
+        '?n=5&last=a%20b'
+        """
+        pairs = [("n", self.n), ("last", self.last), ("artifactType", self.artifact_type)]
+        given = [(name, value) for name, value in pairs if value is not None]
+        return "?" + urlencode(given, quote_via=quote, safe="") if given else ""
+
+
+def one(query: dict[str, list[str]], name: str) -> str | None:
+    """
+    The only value of a parameter.
+
+    :raises RequestMalformed: it is given twice with two meanings.
+    """
+    values = set(query.get(name, ()))
+    if len(values) > 1:
+        raise RequestMalformed(f"{name} is given twice")
+    return values.pop() if values else None

@@ -1,0 +1,60 @@
+"""
+Which bytes of a file are there.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+
+class Spans:
+    """
+    A set of half-open runs of offsets, merged and in order.
+
+    >>> held = Spans()
+    >>> held.add(0, 4); held.add(8, 12); held.add(4, 6)
+    >>> list(held), held.reach(0), held.reach(6)
+    ([(0, 6), (8, 12)], 6, 6)
+    """
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(zip(self._starts, self._stops, strict=True))
+
+    def add(self, start: int, stop: int) -> None:
+        """
+        The bytes from ``start`` up to ``stop`` are there.
+        """
+        if start >= stop:
+            return
+        first = bisect_left(self._stops, start)
+        last = bisect_right(self._starts, stop)
+        if first < last:
+            start = min(start, self._starts[first])
+            stop = max(stop, self._stops[last - 1])
+        self._starts[first:last] = [start]
+        self._stops[first:last] = [stop]
+
+    def reach(self, offset: int) -> int:
+        """
+        Up to where bytes are there without a gap from ``offset`` on; ``offset`` itself if it is missing.
+        """
+        run = bisect_right(self._starts, offset) - 1
+        return max(offset, self._stops[run]) if run >= 0 else offset
+
+    def total(self) -> int:
+        """
+        How many bytes are there.
+        """
+        return sum(self._stops) - sum(self._starts)
+
+    def clear(self) -> None:
+        """
+        Nothing is there any more.
+        """
+        self._starts.clear()
+        self._stops.clear()
