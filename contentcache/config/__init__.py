@@ -1,0 +1,3 @@
+"""
+The configuration: the registry's file format, read into frozen values.
+"""

@@ -1,0 +1,161 @@
+"""
+The section ``middleware``: one named ``downstream``, whose options make the daemon a cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from contentcache.config.faults import suggestion
+from contentcache.config.files import absolute_certificates
+from contentcache.config.model import Downstream, Limits, Upstream
+from contentcache.config.origins import Surroundings, read_upstreams
+from contentcache.config.readers import Reader, boolean, duration, integer, listing, scalar, size
+from contentcache.config.tables import Item, Table
+from contentcache.config.urls import base_url
+from contentcache.core import durations
+
+_POSITIVE = duration(zero=False)
+_OR_ZERO = duration(zero=True)
+
+#: How each field of ``limits`` is written.
+LIMITS: Final[dict[str, Reader[int] | Reader[float]]] = {
+    "manifest": size(zero=False),
+    "token": size(zero=False),
+    "headers": size(zero=False),
+    "connections": integer(1),
+    "connectionsperaddress": integer(1),
+    "fetches": integer(1),
+    "grants": integer(1),
+    "fetchwait": _POSITIVE,
+    "clientstall": _POSITIVE,
+    "headertime": _POSITIVE,
+    "idle": _POSITIVE,
+}
+
+#: Bounds of ``sweepinterval`` where it follows from ``blobttl``, in seconds.
+SHORTEST_SWEEP: Final = 1.0
+LONGEST_SWEEP: Final = 60.0
+
+#: Middlewares that the registry or the original product has.
+_FOREIGN: Final = ("cloudfront", "redirect", "rewrite")
+
+
+def read_downstream(root: Table, *, delete: bool) -> Downstream:
+    """
+    Find the one middleware ``downstream`` and read its options.
+
+    ``delete`` is ``storage.delete.enabled``, without which nothing may expire.
+    """
+    found: list[Item] = []
+    off: list[Item] = []
+    with root.section("middleware") as middleware:
+        for item in middleware.items("registry"):
+            (found if _is_downstream(item, off) else []).append(item)
+        for other in ("repository", "storage"):
+            for item in middleware.items(other):
+                _is_downstream(item, [], known=())
+        if off and not found:
+            off[0].fault("disabled: true on downstream leaves no cache; write false, or leave it out")
+        elif not found:
+            middleware.fault("registry", "has no middleware named downstream, which is what makes a cache")
+    for extra in found[1:]:
+        extra.fault("is a second downstream; exactly one must be there")
+    read = [_read_options(item, delete=delete) for item in found]
+    return read[0] if read else Downstream(upstreams=())
+
+
+def _is_downstream(item: Item, off: list[Item], known: tuple[str, ...] = ("downstream",)) -> bool:
+    """
+    Check an entry's name; entries that are disabled are collected in ``off``, and not read further.
+    """
+    with item.table() as entry:
+        disabled = entry.read("disabled", boolean, default=False)
+        entry.take("options")
+        name = entry.demand("name", lambda given: scalar(given).text, None, "downstream")
+        if name is None:
+            return False
+        if name in known:
+            if disabled:
+                off.append(item)
+            return not disabled
+        if disabled:
+            return False
+        if name in _FOREIGN:
+            entry.fault("name", f"{name!r} is a middleware that this daemon does not support; use downstream")
+        else:
+            near = suggestion(name, known) or "; middleware.registry knows downstream"
+            entry.fault("name", f"unknown middleware {name[:60]!r}{near}")
+    return False
+
+
+def _read_options(item: Item, *, delete: bool) -> Downstream:
+    entry = item.table()
+    with entry.section("options") as options:
+        blobttl = options.read("blobttl", _POSITIVE, None)
+        _judge_blobttl(options, blobttl, delete=delete)
+        around = _surroundings(options)
+        upstreams = read_upstreams(options, around)
+        _notice_surroundings(options, around, upstreams)
+        _notice_plain_http(options, upstreams)
+        return Downstream(
+            upstreams=upstreams,
+            blobttl=blobttl,
+            cas=options.read("cas", listing(absolute_certificates), ()),
+            authttl=options.read("authttl", _OR_ZERO, 60.0),
+            affirmttl=options.read("affirmttl", _OR_ZERO, 86400.0),
+            keepdeleted=options.read("keepdeleted", boolean, default=False),
+            maxsize=options.read("maxsize", size(zero=False), None),
+            sweepinterval=options.read("sweepinterval", _POSITIVE, _sweepinterval(blobttl)),
+            minfree=options.read("minfree", size(zero=True), 1 << 30),
+            staleiferror=options.read("staleiferror", _OR_ZERO, 0.0),
+            stalltimeout=options.read("stalltimeout", _POSITIVE, 30.0),
+            connecttimeout=options.read("connecttimeout", _POSITIVE, 10.0),
+            limits=_read_limits(options),
+        )
+
+
+def _judge_blobttl(options: Table, blobttl: float | None, *, delete: bool) -> None:
+    item = options.take("blobttl")
+    if item is None:
+        return
+    if not delete:
+        item.fault("needs storage.delete.enabled: true, since blobs are deleted when it is over")
+    if blobttl is not None and blobttl < 1 and durations.is_bare(scalar(item).text):
+        item.report.warn(item.place, f"{item.shown()} without a unit is nanoseconds; write e.g. 24h")
+
+
+def _sweepinterval(blobttl: float | None) -> float:
+    return LONGEST_SWEEP if blobttl is None else min(LONGEST_SWEEP, max(SHORTEST_SWEEP, blobttl / 4))
+
+
+def _surroundings(options: Table) -> Surroundings:
+    fallback = options.read("fallbacktoorigin", boolean, default=False)
+    with options.section("signing") as signing:
+        signing.unsupported(("jwks",), "not in this version, which does not take signed URLs yet")
+        return Surroundings(fallback, signing.read("issuer", base_url, None))
+
+
+def _notice_surroundings(options: Table, around: Surroundings, upstreams: tuple[Upstream, ...]) -> None:
+    if around.fallback and upstreams and not any(upstream.fallback for upstream in upstreams):
+        options.warn(
+            "fallbacktoorigin", "has no effect without upstreamhosts; a plain list needs signing.issuer"
+        )
+
+
+def _notice_plain_http(options: Table, upstreams: tuple[Upstream, ...]) -> None:
+    urls = [url for each in upstreams for url in (*each.origin.split(), *each.hosts, each.fallback or "")]
+    plain = list(dict.fromkeys(url for url in urls if url.startswith("http://")))
+    if plain:
+        options.warn(
+            "upstreams", f"{', '.join(plain)}: over http anyone on the line reads what passes, tokens too"
+        )
+
+
+def _read_limits(options: Table) -> Limits:
+    defaults = Limits()
+    with options.section("limits") as table:
+        given: dict[str, Any] = {
+            name: table.read(name, reader, getattr(defaults, name)) for name, reader in LIMITS.items()
+        }
+    return Limits(**given)

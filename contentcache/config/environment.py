@@ -1,0 +1,258 @@
+"""
+Overrides from the environment: ``REGISTRY_HTTP_ADDR=:8080`` sets ``http.addr``.
+
+The rules are the registry's. Variables are applied in the order of their names. A value is YAML.
+Between sections the names are those of the fields in the registry's source, in capitals; in
+free mappings they match keys whatever their case, and new keys are in lower case. A number is an
+index of a list: the one behind the last appends, a larger one is a fault.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from attrs import frozen
+
+from contentcache.config.document import Dictionary, Node, Scalar, Series, Unparsable, parse
+from contentcache.config.faults import Origin, Place, Report, below
+
+PREFIX: Final = "REGISTRY_"
+
+#: Set by Kubernetes for a service that is called "registry", or by those who start the daemon.
+_NOT_MEANT = re.compile(
+    r"REGISTRY_(?:CONFIGURATION_PATH|SERVICE_HOST|SERVICE_PORT(?:_\w+)?"
+    r"|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+_INDEX = re.compile(r"[0-9]{1,6}")
+
+
+@frozen
+class Leaf:
+    """
+    A single value, or a list that can only be replaced as a whole.
+    """
+
+
+@frozen
+class Free:
+    """
+    Anything: what is there decides.
+    """
+
+
+@frozen
+class ListOf:
+    """
+    A list of things of one shape.
+    """
+
+    each: Shape
+
+
+@frozen
+class MapOf:
+    """
+    A free mapping to things of one shape; with ``bare`` the name of an only entry may stand alone.
+    """
+
+    each: Shape
+    bare: bool = False
+
+
+@frozen
+class Fields:
+    """
+    A section: the names that variables use, each with its key in the file and its shape.
+    """
+
+    by_name: Mapping[str, tuple[str, Shape]]
+
+
+Shape = Leaf | Free | ListOf | MapOf | Fields
+
+
+class _Unrecognised(Exception):
+    """
+    A variable leads nowhere.
+    """
+
+
+class _IndexBeyond(Exception):
+    """
+    A variable leads behind the end of a list.
+    """
+
+
+def _fields(named: Mapping[str, tuple[str, Shape]] | None = None, /, **shapes: Shape) -> Fields:
+    by_name = {key.upper(): (key, shape) for key, shape in shapes.items()}
+    return Fields({**by_name, **(named or {})})
+
+
+_LEAF, _FREE = Leaf(), Free()
+_TEXTS = ListOf(_LEAF)
+
+#: The registry's sections. Where a field's name differs from its key, it stands in front.
+ROOT: Final = _fields(
+    version=_LEAF,
+    loglevel=_LEAF,
+    log=_fields(
+        accesslog=_fields(disabled=_LEAF),
+        level=_LEAF,
+        formatter=_LEAF,
+        fields=MapOf(_FREE),
+        hooks=ListOf(
+            _fields({"MAILOPTIONS": ("options", _FREE)}, type=_LEAF, disabled=_LEAF, levels=_TEXTS),
+        ),
+        reportcaller=_LEAF,
+    ),
+    storage=MapOf(_FREE, bare=True),
+    auth=MapOf(_FREE, bare=True),
+    middleware=MapOf(ListOf(_fields(name=_LEAF, disabled=_LEAF, options=MapOf(_FREE)))),
+    http=_fields(
+        addr=_LEAF,
+        net=_LEAF,
+        host=_LEAF,
+        prefix=_LEAF,
+        secret=_LEAF,
+        relativeurls=_LEAF,
+        draintimeout=_LEAF,
+        tls=_fields(
+            certificate=_LEAF,
+            key=_LEAF,
+            clientcas=_TEXTS,
+            clientauth=_LEAF,
+            minimumtls=_LEAF,
+            ciphersuites=_TEXTS,
+            letsencrypt=_fields(cachefile=_LEAF, email=_LEAF, hosts=_TEXTS, directoryurl=_LEAF),
+        ),
+        headers=MapOf(_TEXTS),
+        debug=_fields(addr=_LEAF, prometheus=_fields(enabled=_LEAF, path=_LEAF)),
+        http2=_fields(disabled=_LEAF),
+        h2c=_fields(enabled=_LEAF),
+    ),
+    proxy=_FREE,
+    redis=_FREE,
+    reporting=_FREE,
+    catalog=_FREE,
+    tags=_FREE,
+    validation=_FREE,
+    policy=_FREE,
+    notifications=_fields({"EVENTCONFIG": ("events", _FREE)}, endpoints=_FREE),
+    health=_fields(
+        {"FILECHECKERS": ("file", _FREE), "HTTPCHECKERS": ("http", _FREE), "TCPCHECKERS": ("tcp", _FREE)},
+        storagedriver=_FREE,
+    ),
+    compatibility=_fields(schema1=_fields({"TRUSTKEY": ("signingkeyfile", _LEAF)}, enabled=_LEAF)),
+)
+
+
+def override(root: Dictionary, environ: Mapping[str, str], report: Report) -> None:
+    """
+    Apply all variables to the tree of a file; ``root`` is changed.
+
+    A variable that leads nowhere is a warning, as it is for the registry.
+    """
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or _NOT_MEANT.fullmatch(variable):
+            continue
+        setting = _Setting(variable, environ[variable], report)
+        try:
+            setting.put(root, ROOT, variable.removeprefix(PREFIX).split("_"), "")
+        except _Unrecognised:
+            report.warn(Place("", Origin(None, variable)), "unrecognised environment variable; it is ignored")
+        except _IndexBeyond as beyond:
+            report.fault(
+                Place(str(beyond), Origin(None, variable)), "the index is behind the end of the list"
+            )
+
+
+@frozen
+class _Setting:
+    """
+    One variable on its way through the tree.
+    """
+
+    variable: str
+    value: str
+    report: Report
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(None, self.variable)
+
+    def put(self, node: Node | None, shape: Shape, steps: list[str], path: str) -> Node:
+        """
+        What stands in the place of ``node`` when the value is set ``steps`` below it.
+        """
+        if not steps:
+            return self.parsed(path)
+        if isinstance(node, Scalar) and node.value is None:
+            node = None
+        match shape:
+            case Fields():
+                return self.into_fields(node, shape, steps, path)
+            case MapOf():
+                return self.into_map(_unfolded(node) if shape.bare else node, shape.each, steps, path)
+            case ListOf():
+                return self.into_list(node, shape.each, steps, path)
+            case Free():
+                listed = isinstance(node, Series) or (node is None and steps[0] == "0")
+                return (self.into_list if listed else self.into_map)(node, shape, steps, path)
+            case Leaf():
+                raise _Unrecognised
+
+    def into_fields(self, node: Node | None, shape: Fields, steps: list[str], path: str) -> Node:
+        if steps[0] not in shape.by_name:
+            raise _Unrecognised
+        key, each = shape.by_name[steps[0]]
+        return self.enter(node, key, lambda old, at: self.put(old, each, steps[1:], at), path)
+
+    def into_map(self, node: Node | None, each: Shape, steps: list[str], path: str) -> Node:
+        if not steps[0]:
+            raise _Unrecognised
+        present = node.entries if isinstance(node, Dictionary) else ()
+        wanted = steps[0].lower()
+        key = next((key for key in present if key.lower() == wanted), wanted)
+        return self.enter(node, key, lambda old, at: self.put(old, each, steps[1:], at), path)
+
+    def into_list(self, node: Node | None, each: Shape, steps: list[str], path: str) -> Node:
+        series = Series(self.origin) if node is None else node
+        if not isinstance(series, Series) or not _INDEX.fullmatch(steps[0]):
+            raise _Unrecognised
+        index = int(steps[0])
+        if index > len(series.items):
+            raise _IndexBeyond(below(path, index))
+        old = series.items[index] if index < len(series.items) else None
+        series.items[index : index + 1] = [self.put(old, each, steps[1:], below(path, index))]
+        return series
+
+    def enter(self, node: Node | None, key: str, put: Callable[[Node | None, str], Node], path: str) -> Node:
+        """
+        Go on below ``key``, which is made where it is missing.
+        """
+        table = Dictionary(self.origin) if node is None else node
+        if not isinstance(table, Dictionary):
+            raise _Unrecognised
+        old = table.entries.get(key)
+        new = put(old, below(path, key))
+        table.put(key, new, table.keys[key] if new is old else self.origin)
+        return table
+
+    def parsed(self, path: str) -> Node:
+        try:
+            node = parse(self.value, self.report, path, self.variable)
+        except Unparsable:
+            # No detail: it would repeat parts of what may be a password.
+            self.report.fault(Place(path, self.origin), "the value is not YAML; put it in quotes")
+            node = None
+        return Scalar(self.origin) if node is None else node
+
+
+def _unfolded(node: Node | None) -> Node | None:
+    if not isinstance(node, Scalar):
+        return node
+    table = Dictionary(node.origin)
+    table.put(node.text, Scalar(node.origin), node.origin)
+    return table

@@ -1,0 +1,95 @@
+"""
+From a path and an environment to a configuration, or to everything that is wrong with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import frozen
+
+from contentcache.config.document import LARGEST_FILE, Dictionary, Unparsable, parse
+from contentcache.config.downstream import read_downstream
+from contentcache.config.environment import override
+from contentcache.config.faults import ConfigurationFaulty, Fault, Origin, Report
+from contentcache.config.model import Configuration
+from contentcache.config.sections import IDLE_SECTIONS, read_auth, read_log, read_storage, read_version
+from contentcache.config.serving import read_http
+from contentcache.config.tables import Table
+
+_EMPTY: Final = "the file is empty; it needs at least version, storage, http and middleware"
+
+
+@frozen
+class Loaded:
+    """
+    A configuration without faults, and what its operator should know all the same, a line each.
+    """
+
+    configuration: Configuration
+    warnings: tuple[str, ...] = ()
+
+
+def load(path: str, environ: Mapping[str, str]) -> Loaded:
+    """
+    Read the file at ``path``, with the overrides in ``environ``.
+
+    The files that it names (certificates, keys, passwords) are read too, and must be usable.
+
+    :raises ConfigurationFaulty: with every fault that there is.
+    """
+    report = Report()
+    try:
+        root = _root(_text(path), report)
+    except Unparsable as error:
+        raise ConfigurationFaulty(path, [Fault("", error.line, error.message)]) from None
+    override(root, environ, report)
+    configuration = _read(Table(root, "", report))
+    if faults := report.faults():
+        raise ConfigurationFaulty(path, faults)
+    return Loaded(configuration, report.warnings(path))
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise Unparsable(f"cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise Unparsable("cannot be read: this is not a path") from None
+    if len(content) > LARGEST_FILE:
+        raise Unparsable(f"larger than {LARGEST_FILE} bytes, which no configuration is")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unparsable("not text in UTF-8", content.count(b"\n", 0, error.start) + 1) from None
+
+
+def _root(text: str, report: Report) -> Dictionary:
+    root = parse(text, report)
+    if root is None:
+        raise Unparsable(_EMPTY)
+    if not isinstance(root, Dictionary):
+        raise Unparsable(
+            "the file must hold a mapping of keys to values, such as version: 0.1", root.origin.line
+        )
+    if not root.entries and not report.faults():
+        raise Unparsable(_EMPTY)
+    # What is missing at the top is missing from the file, not from its first line.
+    root.origin = Origin()
+    return root
+
+
+def _read(root: Table) -> Configuration:
+    with root:
+        read_version(root)
+        log = read_log(root)
+        storage = read_storage(root)
+        read_auth(root)
+        http = read_http(root)
+        downstream = read_downstream(root, delete=storage.delete)
+        root.idle(IDLE_SECTIONS)
+        root.unsupported(("proxy",), "use the middleware downstream, whose option upstreams names the origin")
+    return Configuration(http=http, downstream=downstream, log=log, storage=storage)

@@ -1,0 +1,150 @@
+"""
+The sections ``version``, ``log``, ``storage`` and ``auth``, and those that mean nothing to a cache.
+"""
+
+from __future__ import annotations
+
+from typing import Final, get_args
+
+from contentcache.config.document import Dictionary, Scalar
+from contentcache.config.faults import Wrong, suggestion
+from contentcache.config.model import Level, Log, StorageSettings
+from contentcache.config.readers import boolean, choice, integer, scalar, text
+from contentcache.config.tables import Item, Table
+
+#: Sections of the format that are about pushing, or about the registry's own catalogue and peers.
+IDLE_SECTIONS: Final = (
+    "reporting",
+    "notifications",
+    "redis",
+    "health",
+    "catalog",
+    "tags",
+    "compatibility",
+    "validation",
+    "policy",
+)
+UNSUPPORTED_DRIVERS: Final = ("s3", "s3aws", "gcs", "azure", "swift", "oss")
+UNSUPPORTED_AUTH: Final = ("silly", "token", "htpasswd")
+
+_LEAST_THREADS: Final = 25
+_RESERVED: Final = ("delete", "cache", "redirect", "maintenance", "tag")
+
+
+def read_version(root: Table) -> None:
+    """
+    Check ``version``: there is one of the format, 0.1.
+    """
+
+    def read(item: Item) -> None:
+        if scalar(item).text != "0.1":
+            raise Wrong(f"{item.shown()} is not a version that is supported; write 0.1")
+
+    root.demand("version", read, None, "0.1")
+
+
+def read_log(root: Table) -> Log:
+    """
+    Read ``log``, and ``loglevel``, its forerunner.
+    """
+    levels = choice(get_args(Level), lower=True)
+    forerunner: Level = root.read("loglevel", levels, "info")
+    if root.has("loglevel"):
+        root.warn("loglevel", "is deprecated; use log.level")
+    with root.section("log") as section:
+        section.idle(("hooks", "reportcaller"), "has no effect: this daemon does not support it")
+        formatter = section.read("formatter", choice(("text", "json", "logstash")), "text")
+        if formatter == "logstash":
+            section.warn("formatter", "logstash is written as json")
+        level: Level = section.read("level", levels, forerunner)
+        with section.section("accesslog") as accesslog:
+            disabled = accesslog.read("disabled", boolean, default=False)
+        return Log(
+            level=level,
+            formatter="text" if formatter == "text" else "json",
+            fields=_fields(section.section("fields")),
+            accesslog=not disabled,
+        )
+
+
+def read_storage(root: Table) -> StorageSettings:
+    """
+    Read ``storage``: one driver, as a mapping or as its bare name.
+    """
+    if not root.has("storage"):
+        root.fault(
+            "storage", "is required; write e.g. storage: {filesystem: {rootdirectory: /var/lib/registry}}"
+        )
+        return StorageSettings()
+    with _bare(root, "storage") as storage:
+        storage.idle(("cache", "redirect", "maintenance", "tag"))
+        drivers = [key for key in storage if key not in _RESERVED]
+        _judge_drivers(storage, drivers)
+        with storage.section("delete") as delete:
+            enabled = delete.read("enabled", boolean, default=False)
+        with storage.section("inmemory"), storage.section("filesystem") as filesystem:
+            return StorageSettings(
+                driver="inmemory" if drivers == ["inmemory"] else "filesystem",
+                rootdirectory=filesystem.read("rootdirectory", text, "/var/lib/registry"),
+                maxthreads=max(_LEAST_THREADS, filesystem.read("maxthreads", integer(0), 100)),
+                delete=enabled,
+            )
+
+
+def read_auth(root: Table) -> None:
+    """
+    Check ``auth``: clients' credentials go to the origin, so ``none`` is all there is.
+    """
+    with _bare(root, "auth") as auth:
+        for kind in auth:
+            auth.take(kind)
+            if kind in UNSUPPORTED_AUTH:
+                why = "in this version the origin alone judges its clients; leave out the section auth"
+                auth.fault(kind, f"is a key of the registry that this daemon does not support: {why}")
+            elif kind != "none":
+                near = suggestion(kind, ("none", *UNSUPPORTED_AUTH))
+                auth.fault(kind, f"unknown kind of auth{near or '; leave out the section auth'}")
+
+
+def _judge_drivers(storage: Table, drivers: list[str]) -> None:
+    for driver in drivers:
+        storage.take(driver)
+        if driver in UNSUPPORTED_DRIVERS:
+            storage.fault(
+                driver,
+                "is a storage driver of the registry that this daemon does not support; use filesystem",
+            )
+        elif driver not in {"filesystem", "inmemory"}:
+            near = suggestion(driver, ("filesystem", "inmemory", *_RESERVED))
+            storage.fault(driver, f"unknown storage driver{near or '; use filesystem or inmemory'}")
+    if not drivers and storage.present:
+        storage.fault("filesystem", "is missing: storage needs a driver, filesystem or inmemory")
+    if len(drivers) > 1:
+        storage.fault(
+            drivers[1], f"is a second storage driver beside {drivers[0]}; exactly one must be there"
+        )
+
+
+def _bare(root: Table, key: str) -> Table:
+    """
+    The mapping at ``key``, where the name of its only entry may stand alone.
+    """
+    item = root.take(key)
+    if item is None or not isinstance(item.node, Scalar):
+        return root.section(key)
+    node = Dictionary(item.node.origin)
+    node.put(item.node.text, Scalar(item.node.origin), item.node.origin)
+    return Table(node, item.path, item.report)
+
+
+def _fields(table: Table) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    for key in table:
+        item = table.take(key)
+        fields[key] = None if item is None else item.read(_field, None)
+    return fields
+
+
+def _field(item: Item) -> object:
+    node = scalar(item)
+    return node.value if isinstance(node.value, bool | int | float) else text(item)

@@ -1,0 +1,148 @@
+"""
+The section ``http``: where and how this daemon listens.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, get_args
+
+from contentcache.config.faults import Wrong, suggestion
+from contentcache.config.files import certificates, pair
+from contentcache.config.model import Address, ClientAuth, Debug, Http, ServerTLS
+from contentcache.config.readers import boolean, choice, duration, listing, scalar, text
+from contentcache.config.tables import Item, Table
+from contentcache.config.urls import address, socket_file, url_or_authority
+from contentcache.core.ciphersuites import OPENSSL_NAMES
+
+MinimumTLS = Literal["tls1.0", "tls1.1", "tls1.2", "tls1.3"]
+
+_PREFIX = re.compile(r"/(?:(?!\.{1,2}/)[A-Za-z0-9._~-]+/)*")
+_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: What RFC 9110 §5.5 allows in a header, but for letters beyond ASCII.
+_HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
+#: Headers that say where an answer ends, or what becomes of the connection.
+_FRAMING: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade", "trailer", "te"})
+
+
+def read_http(root: Table) -> Http:
+    """
+    Read the whole section.
+    """
+    with root.section("http") as http:
+        http.idle(("secret", "relativeurls"))
+        _notice_protocols(http)
+        net = http.read("net", choice(("tcp", "unix")), "tcp")
+        reader = socket_file if net == "unix" else address
+        listening = http.demand("addr", reader, Address("", 0), ":5000")
+        return Http(
+            addr=listening,
+            prefix=http.read("prefix", _prefix, "/"),
+            host=http.read("host", url_or_authority, None),
+            tls=_read_tls(http),
+            headers=_read_headers(http),
+            draintimeout=http.read("draintimeout", duration(zero=True), 0.0),
+            debug=_read_debug(http, listening),
+        )
+
+
+def _notice_protocols(http: Table) -> None:
+    given = [key for key in ("http2", "h2c") if http.has(key)]
+    if given:
+        http.warn(given[0], "has no effect: only HTTP/1.1 is offered")
+
+
+def _prefix(item: Item) -> str:
+    written = scalar(item).text
+    if not written:
+        return "/"
+    if not _PREFIX.fullmatch(written):
+        raise Wrong(f"{item.shown()} is not a prefix of paths; it needs a slash at both ends, e.g. /cache/")
+    return written
+
+
+def _read_tls(http: Table) -> ServerTLS | None:
+    with http.section("tls") as tls:
+        tls.unsupported(("letsencrypt",), "not in this version; give the files certificate and key")
+        files = pair(tls)
+        clientcas = tls.read("clientcas", listing(certificates), ())
+        clientauth: ClientAuth = tls.read(
+            "clientauth", choice(get_args(ClientAuth)), "require-and-verify-client-cert"
+        )
+        if tls.has("clientauth") and not tls.has("clientcas"):
+            tls.warn("clientauth", "has no effect without clientcas")
+        suites = tls.read("ciphersuites", listing(_ciphersuite), ())
+        minimum = _minimum(tls)
+        if files is None:
+            given = {key for key in tls if tls.has(key)}
+            if given and not given & {"certificate", "key", "letsencrypt"}:
+                tls.fault("certificate", "is required, and a key, where there is a section tls")
+            return None
+        return ServerTLS(
+            certificate=files[0],
+            key=files[1],
+            clientcas=clientcas,
+            clientauth=clientauth,
+            minimumtls=minimum,
+            ciphersuites=suites,
+        )
+
+
+def _minimum(tls: Table) -> MinimumTLS:
+    minimum: MinimumTLS = tls.read("minimumtls", choice(get_args(MinimumTLS)), "tls1.2")
+    if minimum in {"tls1.0", "tls1.1"}:
+        # RFC 8996 has retired both, the registry refuses them since 3.0, and OpenSSL mostly cannot.
+        tls.warn("minimumtls", f"{minimum} is no longer offered; it is taken as tls1.2")
+        return "tls1.2"
+    return minimum
+
+
+def _ciphersuite(item: Item) -> str:
+    name = text(item)
+    if name not in OPENSSL_NAMES:
+        near = suggestion(name, OPENSSL_NAMES)
+        raise Wrong(f"{item.shown()} is not a cipher suite by the names of Go's crypto/tls{near}")
+    return name
+
+
+def _read_headers(http: Table) -> dict[str, tuple[str, ...]]:
+    headers: dict[str, tuple[str, ...]] = {}
+    table = http.section("headers")
+    for name in table:
+        if not _TOKEN.fullmatch(name):
+            table.fault(name, "is not the name of a header")
+        elif name.lower() in _FRAMING:
+            table.fault(name, "is a header that frames messages; it cannot be set")
+        headers[name] = table.read(name, listing(_header_value, repeats=True), ())
+    return headers
+
+
+def _header_value(item: Item) -> str:
+    # Not text(): in a header a word such as yes stays a word, and an empty one is allowed.
+    value = scalar(item).text
+    if not _HEADER_VALUE.fullmatch(value):
+        raise Wrong(f"{item.shown()} is not a value of a header: printable ASCII in one line")
+    return value
+
+
+def _read_debug(http: Table, listening: Address) -> Debug | None:
+    with http.section("debug") as debug:
+        with debug.section("prometheus") as prometheus:
+            enabled = prometheus.read("enabled", boolean, default=False)
+            path = prometheus.read("path", _metrics_path, "/metrics")
+        addr = debug.read("addr", address, None)
+        if addr is None:
+            if enabled and not debug.has("addr"):
+                debug.fault("addr", "is required where prometheus is enabled; write e.g. 127.0.0.1:5001")
+            return None
+        if addr == listening and addr.port:
+            debug.fault("addr", "is the address of http.addr; give it a port of its own")
+        return Debug(addr, path if enabled else None)
+
+
+def _metrics_path(item: Item) -> str:
+    path = text(item)
+    if not _PATH.fullmatch(path) or path.startswith("/debug/"):
+        raise Wrong(f"{item.shown()} is not a path for metrics; write e.g. /metrics")
+    return path

@@ -1,0 +1,138 @@
+"""
+A configuration in the format of the file, with every default filled in and every secret hidden.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+import yaml
+
+from contentcache.config.downstream import LIMITS
+from contentcache.config.model import Address, Configuration, Downstream, Http, Limits, Upstream
+from contentcache.config.origins import asked
+from contentcache.core import durations, sizes
+
+HIDDEN: Final = "***"
+
+_SECRET = re.compile(r"password|passwd|secret|credential|token", re.IGNORECASE)
+_SIZES: Final = frozenset({"manifest", "token", "headers"})
+
+
+def render(configuration: Configuration) -> str:
+    """
+    The text of a file that means the same, but for what is hidden.
+    """
+    log, storage = configuration.log, configuration.storage
+    driver = {"rootdirectory": storage.rootdirectory, "maxthreads": storage.maxthreads}
+    tree = {
+        "version": 0.1,
+        "log": {
+            "level": log.level,
+            "formatter": log.formatter,
+            "fields": {key: HIDDEN if _SECRET.search(key) else value for key, value in log.fields.items()},
+            "accesslog": {"disabled": not log.accesslog},
+        },
+        "storage": {
+            storage.driver: driver if storage.driver == "filesystem" else {},
+            "delete": {"enabled": storage.delete},
+        },
+        "http": _http(configuration.http),
+        "middleware": {"registry": [{"name": "downstream", "options": _options(configuration.downstream)}]},
+    }
+    return yaml.safe_dump(tree, sort_keys=False, width=1000)
+
+
+def _http(http: Http) -> dict[str, object]:
+    tls = None
+    if http.tls is not None:
+        listed = {"clientcas": list(http.tls.clientcas), "ciphersuites": list(http.tls.ciphersuites)}
+        tls = _given({**attrs.asdict(http.tls), **listed})
+        if not http.tls.clientcas:
+            tls.pop("clientauth")
+    debug = None
+    if http.debug is not None:
+        prometheus = _given({"enabled": http.debug.prometheus is not None, "path": http.debug.prometheus})
+        debug = {"addr": _address(http.debug.addr), "prometheus": prometheus}
+    return _given(
+        {
+            "addr": _address(http.addr),
+            "net": "tcp" if http.addr.path is None else "unix",
+            "prefix": None if http.prefix == "/" else http.prefix,
+            "host": http.host,
+            "draintimeout": durations.spell(http.draintimeout),
+            "headers": {
+                name: [HIDDEN] if _SECRET.search(name) else list(values)
+                for name, values in http.headers.items()
+            },
+            "tls": tls,
+            "debug": debug,
+        }
+    )
+
+
+def _options(downstream: Downstream) -> dict[str, object]:
+    options: dict[str, object] = {
+        "blobttl": None if downstream.blobttl is None else durations.spell(downstream.blobttl),
+        "cas": list(downstream.cas),
+        "keepdeleted": downstream.keepdeleted,
+        "maxsize": None if downstream.maxsize is None else sizes.spell(downstream.maxsize),
+        "minfree": sizes.spell(downstream.minfree),
+    }
+    for name in ("authttl", "affirmttl", "sweepinterval", "staleiferror", "stalltimeout", "connecttimeout"):
+        options[name] = durations.spell(getattr(downstream, name))
+    return _given({**_upstreams(downstream.upstreams), **options, "limits": _limits(downstream.limits)})
+
+
+def _upstreams(upstreams: tuple[Upstream, ...]) -> dict[str, object]:
+    if any(" " in upstream.origin for upstream in upstreams):
+        # Next hops of an origin that has no name here: only the plain list can say that.
+        return {"upstreams": [url for upstream in upstreams for url in upstream.hosts]}
+    return {"upstreams": [_upstream(upstream) for upstream in upstreams]}
+
+
+def _upstream(upstream: Upstream) -> dict[str, object]:
+    account = upstream.account
+    return _given(
+        {
+            "originhost": upstream.origin,
+            "upstreamhosts": [] if upstream.hosts == (asked(upstream.origin),) else list(upstream.hosts),
+            "fallbacktoorigin": True if upstream.fallback else None,
+            "names": sorted(upstream.names),
+            "hosts": sorted(upstream.served),
+            "prefix": upstream.prefix,
+            "username": None if account is None else account.username,
+            "password": None if account is None else HIDDEN,
+            "public": upstream.public,
+            "allow": list(upstream.allow),
+            "deny": list(upstream.deny),
+            "immutabletags": upstream.immutabletags,
+            "certificate": upstream.certificate,
+            "key": upstream.key,
+            "realms": list(upstream.realms),
+            "redirects": list(upstream.redirects),
+        }
+    )
+
+
+def _limits(limits: Limits) -> dict[str, object]:
+    def spelt(name: str, value: int | float) -> object:
+        if name in _SIZES:
+            return sizes.spell(int(value))
+        return durations.spell(value) if isinstance(value, float) else value
+
+    given = {name: getattr(limits, name) for name in LIMITS}
+    return {name: spelt(name, value) for name, value in given.items() if value is not None}
+
+
+def _address(address: Address) -> str:
+    if address.path is not None:
+        return address.path
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+
+
+def _given(entries: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in entries.items() if value not in (None, [], {})}

@@ -1,0 +1,225 @@
+"""
+Reading a tree: each value is asked for by its key, and what nobody asked for is a fault.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Self, TypeVar
+
+from attrs import frozen
+
+from contentcache.config.document import Dictionary, Node, Scalar, Series
+from contentcache.config.faults import Place, Report, Wrong, below, suggestion
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_ENOUGH = 60
+_USERINFO = re.compile(r"(^|//)[^@]*@", re.DOTALL)
+
+
+@frozen
+class Item:
+    """
+    One value on its way to be read.
+    """
+
+    node: Node
+    path: str
+    report: Report
+
+    @property
+    def place(self) -> Place:
+        """
+        Where it stands.
+        """
+        return Place(self.path, self.node.origin)
+
+    @property
+    def empty(self) -> bool:
+        """
+        Whether nothing was written, or ``null``.
+        """
+        return isinstance(self.node, Scalar) and self.node.value is None
+
+    def shown(self) -> str:
+        """
+        The value in a sentence, shortened.
+        """
+        if isinstance(self.node, Series):
+            return "a list"
+        if isinstance(self.node, Dictionary):
+            return "a mapping"
+        if self.empty:
+            return "nothing"
+        # Before an @ there may be a password, in a URL or in what was meant to be one.
+        text = _USERINFO.sub(r"\1***@", self.node.text)
+        return repr(text if len(text) <= _ENOUGH else text[:_ENOUGH] + "...")
+
+    def fault(self, message: str) -> None:
+        """
+        Note that this value is wrong.
+        """
+        self.report.fault(self.place, message)
+
+    def read(self, reader: Callable[[Item], T], default: D) -> T | D:
+        """
+        What ``reader`` makes of the value; ``default`` where it is wrong, which is noted.
+        """
+        try:
+            return reader(self)
+        except Wrong as wrong:
+            self.fault(str(wrong))
+            return default
+
+    def items(self, hint: str = "") -> tuple[Item, ...]:
+        """
+        The values of a list; ``hint`` ends the sentence when it is none.
+        """
+        if self.empty:
+            return ()
+        if not isinstance(self.node, Series):
+            self.fault(f"{self.shown()} is not a list{hint}")
+            return ()
+        return tuple(
+            Item(node, below(self.path, index), self.report) for index, node in enumerate(self.node.items)
+        )
+
+    def table(self, hint: str = "") -> Table:
+        """
+        The value as a mapping; an empty one where it is something else, which is noted.
+        """
+        if isinstance(self.node, Dictionary):
+            return Table(self.node, self.path, self.report)
+        if not self.empty:
+            self.fault(f"{self.shown()} is not a mapping of keys to values{hint}")
+        return Table(Dictionary(self.node.origin), self.path, self.report, present=False)
+
+
+class Table:
+    """
+    A mapping that is being read. At the end of its ``with`` block every key that was not asked
+    for is a fault, which names the nearest key that was.
+    """
+
+    def __init__(self, node: Dictionary, path: str, report: Report, *, present: bool = True) -> None:
+        self.present = present
+        self._node = node
+        self._path = path
+        self._report = report
+        self._known: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._name_the_rest()
+
+    @property
+    def place(self) -> Place:
+        """
+        Where the mapping stands.
+        """
+        return Place(self._path, self._node.origin)
+
+    def place_of(self, key: str) -> Place:
+        """
+        Where ``key`` stands, or the mapping where it has no such key.
+        """
+        return Place(below(self._path, key), self._node.keys.get(key, self._node.origin))
+
+    def __iter__(self) -> Iterator[str]:
+        """
+        All keys, in the order of the file.
+        """
+        return iter(tuple(self._node.entries))
+
+    def has(self, key: str) -> bool:
+        """
+        Whether ``key`` is there and not empty.
+        """
+        return self.take(key) is not None
+
+    def take(self, key: str) -> Item | None:
+        """
+        The value of ``key``; ``None`` where it is not there or empty.
+        """
+        self._known.add(key)
+        node = self._node.entries.get(key)
+        if node is None:
+            return None
+        item = Item(node, below(self._path, key), self._report)
+        return None if item.empty else item
+
+    def read(self, key: str, reader: Callable[[Item], T], default: D) -> T | D:
+        """
+        What ``reader`` makes of ``key``; ``default`` where it is not there, or wrong.
+        """
+        item = self.take(key)
+        return default if item is None else item.read(reader, default)
+
+    def demand(self, key: str, reader: Callable[[Item], T], default: D, example: str) -> T | D:
+        """
+        The same for a key that must be there.
+        """
+        if self.take(key) is None:
+            self._report.fault(self.place_of(key), f"is required; write e.g. {example}")
+        return self.read(key, reader, default)
+
+    def section(self, key: str, hint: str = "") -> Table:
+        """
+        The mapping at ``key``, an empty one where there is none.
+        """
+        item = self.take(key)
+        if item is not None:
+            return item.table(hint)
+        origin = self._node.keys.get(key, self._node.origin)
+        return Table(Dictionary(origin), below(self._path, key), self._report, present=False)
+
+    def items(self, key: str, hint: str = "") -> tuple[Item, ...]:
+        """
+        The values of the list at ``key``.
+        """
+        item = self.take(key)
+        return () if item is None else item.items(hint)
+
+    def fault(self, key: str, message: str) -> None:
+        """
+        Note that what stands at ``key`` is wrong.
+        """
+        self._report.fault(self.place_of(key), message)
+
+    def warn(self, key: str, message: str) -> None:
+        """
+        Note something about ``key`` that does not keep the daemon from starting.
+        """
+        self._report.warn(self.place_of(key), message)
+
+    def idle(self, keys: Iterable[str], why: str = "has no effect on a cache") -> None:
+        """
+        Accept ``keys`` of the format that cannot matter here, with a warning for each.
+        """
+        for key in keys:
+            self._known.add(key)
+            if key in self._node.entries:
+                self.warn(key, why)
+
+    def unsupported(self, keys: Iterable[str], instead: str) -> None:
+        """
+        Refuse ``keys`` of the format that this daemon does not support; ``instead`` is a sentence.
+        """
+        for key in keys:
+            self._known.add(key)
+            if self.has(key):
+                self.fault(key, f"is a key of the registry that this daemon does not support: {instead}")
+
+    def _name_the_rest(self) -> None:
+        for key in self._node.entries:
+            if key not in self._known:
+                self.fault(key, f"unknown key{suggestion(key, sorted(self._known))}")

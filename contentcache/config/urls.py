@@ -1,0 +1,178 @@
+"""
+URLs, hosts and addresses, each in one spelling, so that equal ones are equal texts.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_network
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import idna
+
+from contentcache.config.faults import Wrong
+from contentcache.config.model import Address
+from contentcache.config.readers import text
+from contentcache.config.tables import Item
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+LARGEST_PORT: Final = 65535
+LONGEST_HOST: Final = 253
+#: What the kernel holds of a Unix socket's path, without the final zero.
+LONGEST_SOCKET: Final = 107
+
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_PORT = re.compile(r"[0-9]{1,5}")
+_AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
+
+
+def base_url(item: Item) -> str:
+    """
+    A URL that consists of scheme, host and port, such as ``https://registry.example.com``.
+    """
+    parts = _split(item)
+    if parts.path not in {"", "/"}:
+        raise Wrong(f"{item.shown()} has a path; registries stand at the root of their host")
+    return f"{parts.scheme}://{_authority(parts, item)}"
+
+
+def url(item: Item) -> str:
+    """
+    A URL that may have a path.
+    """
+    parts = _split(item)
+    return f"{parts.scheme}://{_authority(parts, item)}{parts.path.rstrip('/')}"
+
+
+def url_or_authority(item: Item) -> str:
+    """
+    A URL, or a host with or without a port.
+    """
+    return url(item) if "://" in text(item) else authority(item)
+
+
+def authority(item: Item) -> str:
+    """
+    A host, with a port or without, in lower case and ASCII.
+    """
+    written = text(item)
+    match = _AUTHORITY.fullmatch(written)
+    if match is None or not match["host"] or "/" in written:
+        raise Wrong(
+            f"{item.shown()} is not a host; write e.g. registry.example.com or registry.example.com:5000"
+        )
+    port = "" if match["port"] is None else f":{_port(match['port'], item, least=1)}"
+    return _host(match["host"], item) + port
+
+
+def authority_of(base: str) -> str:
+    """
+    Host and port of a URL that :func:`base_url` made.
+
+    >>> authority_of("https://[::1]:5000")
+    '[::1]:5000'
+    """
+    return base.partition("://")[2]
+
+
+def without_default_port(name: str, scheme: str) -> str:
+    """
+    A host without the port that its scheme has anyway.
+
+    >>> without_default_port("quay.io:443", "https")
+    'quay.io'
+    """
+    return name.removesuffix(f":{DEFAULT_PORTS[scheme]}")
+
+
+def host_or_network(item: Item) -> str:
+    """
+    A host name, an IP address, or a range of addresses as in ``10.0.0.0/8``.
+    """
+    written = text(item)
+    if "/" in written or ":" in written:
+        try:
+            network = ip_network(written.strip("[]"), strict=False)
+        except ValueError:
+            raise Wrong(
+                f"{item.shown()} is not a host name, an IP address or a range such as 10.0.0.0/8"
+            ) from None
+        return str(network) if "/" in written else str(network.network_address)
+    return _host(written, item)
+
+
+def address(item: Item) -> Address:
+    """
+    Where to listen over TCP: ``:5000``, ``host:5000``, ``[::1]:5000``.
+    """
+    match = _AUTHORITY.fullmatch(text(item))
+    if match is None or match["port"] is None:
+        raise Wrong(
+            f"{item.shown()} is not an address to listen on; write e.g. :5000, 127.0.0.1:5000 or [::1]:5000"
+        )
+    host = _host(match["host"], item).strip("[]") if match["host"] else ""
+    return Address(host, _port(match["port"], item, least=0))
+
+
+def socket_file(item: Item) -> Address:
+    """
+    Where to listen with ``net: unix``: the path of a socket.
+    """
+    path = text(item)
+    if len(path.encode()) > LONGEST_SOCKET:
+        raise Wrong(f"{item.shown()} is longer than the {LONGEST_SOCKET} bytes that a socket's path may have")
+    return Address("", 0, path)
+
+
+def _split(item: Item) -> SplitResult:
+    written = text(item)
+    try:
+        parts = urlsplit(written)
+    except ValueError:
+        raise Wrong(f"{item.shown()} is not a URL; write e.g. https://registry.example.com") from None
+    if "@" in parts.netloc:
+        # What stands there may be a password: it is not repeated.
+        raise Wrong("the URL holds a user name or a password; use the keys username and password")
+    if parts.scheme not in DEFAULT_PORTS or not written[len(parts.scheme) :].startswith("://"):
+        raise Wrong(f"{item.shown()} is not a URL of http or https; write e.g. https://registry.example.com")
+    if "?" in written or "#" in written:
+        raise Wrong(f"{item.shown()} has a query or a fragment; leave out what follows ? or #")
+    if re.search(r"[\s\\]", written):
+        raise Wrong(f"{item.shown()} is not a URL: it holds a space or a backslash")
+    return parts
+
+
+def _authority(parts: SplitResult, item: Item) -> str:
+    match = _AUTHORITY.fullmatch(parts.netloc)
+    if match is None or not match["host"]:
+        raise Wrong(f"{item.shown()} is a URL without a proper host; write e.g. https://registry.example.com")
+    host = _host(match["host"], item)
+    if not match["port"]:
+        return host
+    return without_default_port(f"{host}:{_port(match['port'], item, least=1)}", parts.scheme)
+
+
+def _port(digits: str, item: Item, *, least: int) -> int:
+    if not _PORT.fullmatch(digits) or not least <= int(digits) <= LARGEST_PORT:
+        raise Wrong(f"{item.shown()} has no port between {least} and {LARGEST_PORT} at its end")
+    return int(digits)
+
+
+def _host(written: str, item: Item) -> str:
+    """
+    A host in lower case: IPv6 addresses in brackets, names in ASCII (IDNA 2008, UTS #46).
+    """
+    try:
+        if written.startswith("[") and "%" not in written:
+            return f"[{IPv6Address(written[1:-1])}]"
+        name = written if written.isascii() else idna.encode(written, uts46=True).decode()
+        name = name.lower().removesuffix(".")
+        labels = name.split(".")
+        if labels[-1].isdigit():
+            return str(IPv4Address(name))
+    except (AddressValueError, UnicodeError) as error:
+        raise Wrong(f"{item.shown()} has no proper host name or address") from error
+    if len(name) > LONGEST_HOST or not all(_LABEL.fullmatch(label) for label in labels):
+        raise Wrong(f"{item.shown()} has no proper host name or address")
+    return name
