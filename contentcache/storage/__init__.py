@@ -1,0 +1,3 @@
+"""
+What is kept: the store has bytes, the index has what is known of them.
+"""

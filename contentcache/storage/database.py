@@ -1,0 +1,254 @@
+"""
+The file under the SQLite index: its tables, how it is opened, and what its errors mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from contentcache.storage.errors import IndexDamaged, IndexTooNew
+
+VERSION: Final = 1
+
+_PAGE: Final = 4096
+
+# ``blobs.pulled`` plus ``state.shifted`` is the last pull: so a jump of the clock moves a million
+# pulls by writing one row. ``links.stored`` says whether ``blobs`` has the digest: so what may be
+# purged is found without looking at the links of blobs that are here. Both are kept by triggers.
+_SCHEMA: Final = (
+    """
+    CREATE TABLE state (
+        id INTEGER PRIMARY KEY CHECK (id = 0),
+        bytes INTEGER NOT NULL,
+        shifted REAL NOT NULL,
+        complete INTEGER NOT NULL
+    )
+    """,
+    "INSERT INTO state VALUES (0, 0, 0.0, 0)",
+    """
+    CREATE TABLE blobs (
+        digest TEXT PRIMARY KEY,
+        size INTEGER NOT NULL,
+        pulled REAL NOT NULL,
+        verified INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX blobs_by_pull ON blobs (pulled, digest)",
+    """
+    CREATE TABLE links (
+        digest TEXT NOT NULL,
+        repository TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        affirmed REAL NOT NULL,
+        media_type TEXT,
+        stored INTEGER NOT NULL,
+        PRIMARY KEY (digest, repository, origin, kind)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX links_by_age ON links (affirmed) WHERE stored = 0",
+    """
+    CREATE TABLE tags (
+        origin TEXT NOT NULL,
+        repository TEXT NOT NULL,
+        name TEXT NOT NULL,
+        accept TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        media_type TEXT NOT NULL,
+        size INTEGER,
+        seen REAL NOT NULL,
+        PRIMARY KEY (origin, repository, name, accept)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX tags_by_age ON tags (seen)",
+    """
+    CREATE TRIGGER blob_added AFTER INSERT ON blobs BEGIN
+        UPDATE state SET bytes = bytes + NEW.size;
+        UPDATE links SET stored = 1 WHERE digest = NEW.digest;
+    END
+    """,
+    """
+    CREATE TRIGGER blob_resized AFTER UPDATE OF size ON blobs BEGIN
+        UPDATE state SET bytes = bytes + NEW.size - OLD.size;
+    END
+    """,
+    """
+    CREATE TRIGGER blob_gone AFTER DELETE ON blobs BEGIN
+        UPDATE state SET bytes = bytes - OLD.size;
+        UPDATE links SET stored = 0 WHERE digest = OLD.digest;
+    END
+    """,
+    f"PRAGMA user_version = {VERSION}",
+)
+
+_NAMES: Final = frozenset(
+    {"state", "blobs", "blobs_by_pull", "links", "links_by_age", "tags", "tags_by_age"}
+    | {"blob_added", "blob_resized", "blob_gone"}
+)
+
+# Each walks down one edge of a tree: what is torn or cut off at the end shows here, at any size.
+_PROBES: Final = tuple(
+    f"SELECT * FROM {table} ORDER BY {column} {direction} LIMIT 1"  # noqa: S608 - constants
+    for table, column in (
+        ("blobs", "digest"),
+        ("blobs", "pulled"),
+        ("links", "digest"),
+        ("tags", "origin"),
+        ("tags", "seen"),
+    )
+    for direction in ("ASC", "DESC")
+)
+
+_ERRNO: Final = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_CANTOPEN: errno.EIO,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_BUSY: errno.EBUSY,
+    sqlite3.SQLITE_LOCKED: errno.EBUSY,
+    sqlite3.SQLITE_NOLFS: errno.EFBIG,
+    sqlite3.SQLITE_NOMEM: errno.ENOMEM,
+}
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+
+
+@contextmanager
+def named_errors(path: str) -> Iterator[None]:
+    """
+    Turn what SQLite raises into ``OSError`` with its errno, or :class:`IndexDamaged`.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        number = None if code is None else _ERRNO.get(code & 0xFF)
+        if number is not None:
+            raise OSError(number, f"the index does not work: {error}", path) from error
+        if code is None or code & 0xFF in _DAMAGE:  # no code: a text in it is not UTF-8
+            raise damage(path, error) from error
+        raise
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+            raise damage(path, error) from error
+        raise
+
+
+def open_database(path: str) -> sqlite3.Connection:
+    """
+    Open the file, or make it; a damaged one is moved aside first.
+
+    :raises IndexTooNew: it is of a later version.
+    :raises OSError: the disk does not allow it.
+    """
+    if os.path.exists(_suspicion(path)):
+        _set_aside(path)
+    try:
+        return _open(path)
+    except IndexDamaged:
+        _set_aside(path)
+        return _open(path)
+
+
+def suspect(path: str) -> None:
+    """
+    Leave a note beside the file that it is damaged, for whoever opens it next.
+    """
+    with suppress(OSError):
+        os.close(os.open(_suspicion(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
+
+
+def _open(path: str) -> sqlite3.Connection:
+    _claim(path)
+    if os.path.getsize(path) % _PAGE and not os.path.exists(f"{path}-wal"):
+        # SQLite would read zeros there. With a log beside it the end may be about to be written anew.
+        raise damage(path, "its end was cut off")
+    with named_errors(path):
+        database = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        try:
+            _settle(database, path)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+
+def _claim(path: str) -> None:
+    try:
+        # SQLite would make the file readable for everybody; its side files take over this one's mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+    except FileExistsError:
+        # Not opened here to try: to close it would drop the locks of this process on it. But
+        # SQLite would be content with reading, and the first change would fail much later.
+        if not os.access(path, os.W_OK):
+            read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+            raise OSError(errno.EROFS if read_only else errno.EACCES, "cannot be written", path) from None
+
+
+def _settle(database: sqlite3.Connection, path: str) -> None:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise IndexTooNew(
+            f"{path} is of version {version}, this program knows version {VERSION}: run the newer program,"
+            " or move the file away and it is made anew from the stored blobs"
+        )
+    names = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE sql NOT NULL")}
+    if version != 0 or names:
+        _probe(database, path, version, names)
+    database.execute(f"PRAGMA page_size = {_PAGE}")
+    database.execute("PRAGMA journal_mode = WAL").fetchone()
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.execute("PRAGMA cell_size_check = ON")
+    database.execute("PRAGMA journal_size_limit = 67108864")
+    if version == 0:
+        database.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA:
+            database.execute(statement)
+        database.execute("COMMIT")
+
+
+def _probe(database: sqlite3.Connection, path: str, version: int, names: set[str]) -> None:
+    if version != VERSION or not names >= _NAMES:
+        raise damage(path, "its tables are not the index's")
+    try:
+        if database.execute("SELECT bytes, shifted, complete FROM state").fetchone() is None:
+            raise damage(path, "its state is missing")
+        for probe in _PROBES:
+            database.execute(probe).fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # no such column
+            raise damage(path, error) from error
+        raise
+
+
+def _set_aside(path: str) -> None:
+    """
+    Move the file to ``<path>.damaged-1``, and one that was there to ``-2``: the last two are kept.
+
+    The write-ahead log goes first: SQLite would replay it into the new file.
+    """
+    for suffix in ("-wal", "-shm", ""):
+        current, last, older = (f"{path}{place}{suffix}" for place in ("", ".damaged-1", ".damaged-2"))
+        with suppress(FileNotFoundError):
+            os.unlink(older)
+        with suppress(FileNotFoundError):
+            os.replace(last, older)
+        with suppress(FileNotFoundError):
+            os.replace(current, last)
+    with suppress(FileNotFoundError):
+        os.unlink(_suspicion(path))
+
+
+def _suspicion(path: str) -> str:
+    return f"{path}.suspect"
+
+
+def damage(path: str, reason: object) -> IndexDamaged:
+    return IndexDamaged(
+        f"{path} is damaged ({reason}): the next start moves it aside and makes it anew from the stored blobs"
+    )

@@ -1,0 +1,170 @@
+"""
+The store on a disk: blobs in the registry's own layout, so that a registry's directory is a warm cache.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final
+
+from twisted.logger import Logger
+
+from contentcache.core.digest import HEX_LENGTHS, Digest
+from contentcache.core.errors import BlobUnknown, DigestInvalid
+from contentcache.storage.interfaces import StoredFile
+from contentcache.storage.openfile import (
+    DiskFile,
+    DiskPartial,
+    make_folders,
+    open_regular,
+    remove_if_empty,
+)
+
+#: What ``open`` says where no blob is: nothing, a file on the way, a symbolic link, no regular file.
+_NO_BLOB: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL})
+
+
+class FilesystemStore:
+    """
+    A :class:`~contentcache.storage.interfaces.Store` under ``root``.
+
+    Blobs are ``docker/registry/v2/blobs/<algorithm>/<first two digits>/<digits>/data``, partial files
+    ``contentcache/partial/<algorithm>/<digits>``. Nothing made here can be read by others.
+    """
+
+    _log = Logger()
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.abspath(root)
+        self._blobs = os.path.join(self._root, "docker", "registry", "v2", "blobs")
+        self._partial = os.path.join(self._root, "contentcache", "partial")
+        # Makes no thread before it is needed.
+        self._closer = ThreadPoolExecutor(1, "close-unlinked")
+
+    def prepare(self) -> None:
+        """Make the folders. Without it they are made when they are needed."""
+        make_folders(self._blobs)
+        make_folders(self._partial)
+
+    def open(self, digest: Digest) -> DiskFile:
+        """
+        A blob of the store.
+
+        :raises BlobUnknown: there is none.
+        """
+        return DiskFile(self._open_blob(digest), self._let_go)
+
+    def adopt(self, digest: Digest) -> DiskPartial:
+        """
+        A blob of the store that is not known to be verified. It is not writable.
+
+        ``commit`` fsyncs it where it is: the hash was of pages in memory, the disk may not have them.
+
+        :raises BlobUnknown: there is none.
+        """
+        home = self._home(digest)
+        return DiskPartial(self._open_blob(digest), self._let_go, home, home)
+
+    def resume(self, digest: Digest) -> DiskPartial:
+        """The partial file of ``digest``, made if there is none."""
+        name = os.path.join(self._partial, digest.algorithm, digest.hex)
+        try:
+            descriptor = open_regular(name, os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:
+            make_folders(os.path.dirname(name))
+            descriptor = open_regular(name, os.O_RDWR | os.O_CREAT)
+        return DiskPartial(descriptor, self._let_go, name, self._home(digest))
+
+    def delete(self, digest: Digest) -> None:
+        """Take away a blob and the folder that was its own; nothing happens if there is none."""
+        home = self._home(digest)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(home)
+        remove_if_empty(os.path.dirname(home))
+
+    def delete_partial(self, digest: Digest) -> None:
+        """Take away a partial file; nothing happens if there is none."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(os.path.join(self._partial, digest.algorithm, digest.hex))
+
+    def blobs(self) -> Iterator[StoredFile]:
+        """Every blob that is here, in no order. Files that are no blobs are passed over."""
+        for algorithm in HEX_LENGTHS:
+            for shard in self._folders(os.path.join(self._blobs, algorithm)):
+                for folder in self._folders(shard.path):
+                    if folder.name[:2] != shard.name:
+                        continue
+                    found = self._stored(algorithm, folder.name, os.path.join(folder.path, "data"))
+                    if found is not None:
+                        yield found
+
+    def partials(self) -> Iterator[StoredFile]:
+        """Every partial file that is here."""
+        for algorithm in HEX_LENGTHS:
+            for entry in self._entries(os.path.join(self._partial, algorithm)):
+                found = self._stored(algorithm, entry.name, entry.path)
+                if found is not None:
+                    yield found
+
+    def free(self) -> int:
+        """Bytes that an ordinary user can still write here."""
+        space = os.statvfs(self._root)
+        return space.f_bavail * space.f_frsize
+
+    def _home(self, digest: Digest) -> str:
+        return os.path.join(self._blobs, digest.algorithm, digest.hex[:2], digest.hex, "data")
+
+    def _open_blob(self, digest: Digest) -> int:
+        try:
+            return open_regular(self._home(digest), os.O_RDONLY)
+        except OSError as error:
+            if error.errno in _NO_BLOB:
+                raise BlobUnknown(f"{digest} is not stored here") from error
+            raise
+
+    def _let_go(self, descriptor: int) -> None:
+        # Whoever closes a deleted file last waits until the disk has freed its blocks, for
+        # gigabytes long enough to be felt in the reactor's thread. (RuntimeError: at exit.)
+        with suppress(OSError, RuntimeError):
+            if os.fstat(descriptor).st_nlink == 0:
+                self._closer.submit(_close, descriptor)
+                return
+        _close(descriptor)
+
+    def _stored(self, algorithm: str, digits: str, path: str) -> StoredFile | None:
+        try:
+            digest = Digest.parse(f"{algorithm}:{digits}")
+            status = os.stat(path, follow_symlinks=False)
+        except (DigestInvalid, FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self._log.warn("{path} is passed over: {reason}", path=path, reason=error.strerror)
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return StoredFile(digest, status.st_size, status.st_mtime)
+
+    def _folders(self, path: str) -> Iterator[os.DirEntry[str]]:
+        for entry in self._entries(path):
+            with suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    yield entry
+
+    def _entries(self, path: str) -> Iterator[os.DirEntry[str]]:
+        try:
+            with os.scandir(path) as entries:
+                yield from entries
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            self._log.warn("{path} is passed over: {reason}", path=path, reason=error.strerror)
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):
+        os.close(descriptor)

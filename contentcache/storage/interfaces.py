@@ -1,0 +1,264 @@
+"""
+What the rest of the house may ask of a store and of an index.
+
+Every method here may block on a disk: callers run it in a pool of threads,
+except where a docstring says otherwise. Providers are safe to call from
+several threads at once. ``OSError`` is what a failing disk raises; an index that
+turns out to be damaged raises ``IndexDamaged``; anything else is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from attrs import frozen
+
+from contentcache.core.digest import Digest
+
+
+@frozen
+class StoredFile:
+    """
+    A file of the store: ``size`` in bytes, ``modified`` in seconds since the epoch.
+    """
+
+    digest: Digest
+    size: int
+    modified: float
+
+
+class BlobFile(Protocol):
+    """
+    An open file of the store. It stays readable after its name is gone.
+    """
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file when it was opened."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
+
+    def read_now(self, offset: int, length: int) -> bytes | None:
+        """
+        The same without ever blocking, for the reactor's thread; ``None`` where the bytes are not
+        in memory or the platform cannot tell.
+        """
+
+    def close(self) -> None:
+        """Give the descriptor back. Does not block, never raises, may be called twice."""
+
+
+class PartialFile(BlobFile, Protocol):
+    """
+    A blob in the making. One writer at a time per digest: the caller sees to that.
+
+    ``size`` is the number of bytes that stood in the file when it was opened: what an
+    earlier run left behind, good for resumption once it is hashed again.
+    """
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write all of ``data`` at ``offset``, short writes repeated."""
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to ``size`` bytes, to start again."""
+
+    def commit(self) -> None:
+        """
+        Make it a blob of the store: fsync, rename into place, fsync the folder. The descriptor
+        stays open for readers. To be called with verified content only, and after the index was
+        told of an unverified blob of this digest: so no file is ever here that the index never heard of.
+        """
+
+    def discard(self) -> None:
+        """Take the name away (the partial's, or the blob's if it was adopted or committed)."""
+
+
+class Store(Protocol):
+    """
+    Bytes by digest.
+    """
+
+    def open(self, digest: Digest) -> BlobFile:
+        """
+        A blob of the store.
+
+        :raises BlobUnknown: there is none.
+        """
+
+    def adopt(self, digest: Digest) -> PartialFile:
+        """
+        A blob of the store that is not known to be verified, as a partial whose bytes are all there:
+        ``commit`` leaves it where it is, ``discard`` takes it away.
+
+        :raises BlobUnknown: there is none.
+        """
+
+    def resume(self, digest: Digest) -> PartialFile:
+        """The partial file of ``digest``, made if there is none."""
+
+    def delete(self, digest: Digest) -> None:
+        """Take away a blob; nothing happens if there is none. Its readers keep their bytes."""
+
+    def delete_partial(self, digest: Digest) -> None:
+        """Take away a partial file; nothing happens if there is none."""
+
+    def blobs(self) -> Iterator[StoredFile]:
+        """Every blob that is here, in no order. Files that are no blobs are passed over."""
+
+    def partials(self) -> Iterator[StoredFile]:
+        """Every partial file that is here."""
+
+    def free(self) -> int | None:
+        """Bytes that can still be written, ``None`` where there is no bound."""
+
+
+@frozen
+class BlobRecord:
+    """
+    What is known of a stored blob. ``pulled`` is the last pull, seconds since the epoch.
+    """
+
+    digest: Digest
+    size: int
+    pulled: float
+    verified: bool
+
+
+@frozen
+class Link:
+    """
+    "This origin says that this digest belongs to this repository."
+
+    ``kind`` is ``blobs`` or ``manifests``: registries keep the two apart, so a yes to the one is
+    no yes to the other.
+    """
+
+    origin: str
+    repository: str
+    kind: str
+    digest: Digest
+
+
+@frozen
+class Affirmation:
+    """
+    When a link was last affirmed (seconds since the epoch), and the media type that came with it.
+    """
+
+    when: float
+    media_type: str | None
+
+
+@frozen
+class Tag:
+    """
+    A question about a tag: what it means depends on the ``Accept`` that was sent.
+    """
+
+    origin: str
+    repository: str
+    name: str
+    accept: str
+
+
+@frozen
+class TagRecord:
+    """
+    What a tag meant at ``when`` (seconds since the epoch).
+    """
+
+    digest: Digest
+    media_type: str
+    size: int | None
+    when: float
+
+
+class BlobIndex(Protocol):
+    """
+    What is known of stored blobs. Its cost follows what is asked, not what is stored.
+    """
+
+    def blob(self, digest: Digest) -> BlobRecord | None:
+        """The record of one blob."""
+
+    def record(self, blobs: Iterable[BlobRecord]) -> None:
+        """
+        Add blobs, or replace what is known of them.
+
+        Records that are not verified are on the disk when this returns, since they announce a file
+        that is about to stand there; a verified record may be lost with the power, and costs a hash.
+        """
+
+    def touch(self, pulls: Mapping[Digest, float]) -> None:
+        """Set last pulls. A pull never goes back in time; unknown digests are passed over."""
+
+    def forget(self, digests: Iterable[Digest]) -> None:
+        """These blobs are gone."""
+
+    def least_recent(
+        self, limit: int, before: float | None = None, after: BlobRecord | None = None
+    ) -> Sequence[BlobRecord]:
+        """
+        At most ``limit`` records, least recently pulled first, last pulled before ``before``.
+
+        ``after`` is the last record of the batch before this one: the answer goes on behind it.
+        Equal pulls are in the order of their digests.
+        """
+
+    def total(self) -> int:
+        """Bytes of all recorded blobs, without counting them one by one."""
+
+    def shift(self, seconds: float, now: float) -> None:
+        """
+        Move every last pull by ``seconds`` (the clock jumped), none beyond ``now``.
+
+        With ``seconds`` 0 it brings back pulls that lie in the future, and costs what there are of them.
+        """
+
+
+class LinkIndex(Protocol):
+    """
+    What origins have said: links and tags. Missing is always safe: the origin is asked again.
+    """
+
+    def affirmation(self, link: Link) -> Affirmation | None:
+        """When a link was affirmed, if ever."""
+
+    def affirm(self, link: Link, affirmation: Affirmation) -> None:
+        """Remember a 2xx of the origin."""
+
+    def revoke(self, link: Link) -> None:
+        """The origin denies it."""
+
+    def tag(self, tag: Tag) -> TagRecord | None:
+        """What a tag meant when it was last asked."""
+
+    def remember_tag(self, tag: Tag, record: TagRecord) -> None:
+        """Remember what a tag means."""
+
+    def purge(self, before: float, limit: int) -> int:
+        """
+        Forget at most ``limit`` links and ``limit`` tags last affirmed before ``before``; links of
+        digests that :class:`BlobIndex` has a record of stay. Answers how many went.
+        """
+
+
+class Index(BlobIndex, LinkIndex, Protocol):
+    """
+    Both, over one file.
+    """
+
+    @property
+    def rebuilt(self) -> bool:
+        """
+        Whether the store must be listed (``blobs()``): nothing was known at the start, and no
+        listing was finished since, not even before a crash.
+        """
+
+    def rebuild_done(self) -> None:
+        """The store was listed to its end."""
+
+    def close(self) -> None:
+        """Write what waits and give everything back."""

@@ -1,0 +1,101 @@
+"""
+One daemon to a root directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from contentcache.storage.errors import StoreLocked
+from contentcache.storage.openfile import make_folders
+
+
+class RootLock:
+    """
+    The exclusive right to write under ``root``: an ``flock`` on ``<root>/contentcache/lock``.
+
+    The kernel gives it back when the process ends, however it ends; the file stays, since to take it
+    away would let two daemons lock two different files. The constructor does not touch the disk.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.abspath(root)
+        self._path = os.path.join(self._root, "contentcache", "lock")
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """
+        Take the lock, without waiting.
+
+        :raises StoreLocked: another process has it.
+        :raises OSError: the disk does not allow to try.
+        """
+        if self._descriptor is not None:
+            return
+        descriptor = self._open()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            sentence = _refusal(self._root, _holder(descriptor))
+            os.close(descriptor)
+            raise StoreLocked(sentence) from error
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        self._sign(f"{os.getpid()}\n")
+
+    def close(self) -> None:
+        """Give the lock back. May be called twice."""
+        if self._descriptor is not None:
+            self._sign("")
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> int:
+        flags = os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            make_folders(os.path.dirname(self._path))
+            return os.open(self._path, flags | os.O_RDWR | os.O_CREAT, 0o640)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            # A disk that became read-only can still be locked, if the file was there before.
+            return os.open(self._path, flags | os.O_RDONLY)
+
+    def _sign(self, text: str) -> None:
+        # A courtesy to whoever finds the lock taken: a full disk is no reason to refuse.
+        assert self._descriptor is not None  # noqa: S101 - for the type checker
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, text.encode("ascii"), 0)
+
+
+def _holder(descriptor: int) -> int | None:
+    try:
+        return int(os.pread(descriptor, 20, 0))
+    except (OSError, ValueError):
+        return None
+
+
+def _refusal(root: str, holder: int | None) -> str:
+    """
+    >>> print(_refusal("/var/lib/registry", 17))
+    /var/lib/registry is in use by process 17: stop it, or give this daemon another rootdirectory
+    """
+    whom = "another process" if holder is None else f"process {holder}"
+    return f"{root} is in use by {whom}: stop it, or give this daemon another rootdirectory"

@@ -1,0 +1,237 @@
+"""
+The store in memory: for ``storage: inmemory``, and for tests.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import time
+from collections.abc import Iterator, Mapping
+from threading import RLock
+from typing import Final
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import BlobUnknown
+from contentcache.core.ports import Clock
+from contentcache.storage.interfaces import StoredFile
+
+
+class MemoryStore:
+    """
+    A :class:`~contentcache.storage.interfaces.Store` of at most ``capacity`` bytes.
+
+    As on a disk, a file whose name is gone takes room until its last reader closes it. ``now`` gives
+    the seconds since the epoch that files are stamped with, as a filesystem does by itself.
+    """
+
+    def __init__(self, capacity: int | None = None, now: Clock = time.time) -> None:
+        self._room = _Room(capacity, now)
+
+    def open(self, digest: Digest) -> MemoryFile:
+        """
+        A blob of the store.
+
+        :raises BlobUnknown: there is none.
+        """
+        with self._room.lock:
+            return MemoryFile(self._room, self._room.blob(digest))
+
+    def adopt(self, digest: Digest) -> MemoryPartial:
+        """
+        A blob of the store that is not known to be verified. It is not writable.
+
+        :raises BlobUnknown: there is none.
+        """
+        with self._room.lock:
+            return MemoryPartial(self._room, self._room.blob(digest), digest, adopted=True)
+
+    def resume(self, digest: Digest) -> MemoryPartial:
+        """The partial file of ``digest``, made if there is none."""
+        with self._room.lock:
+            return MemoryPartial(self._room, self._room.partial(digest), digest, adopted=False)
+
+    def delete(self, digest: Digest) -> None:
+        """Take away a blob; nothing happens if there is none."""
+        self._room.take_name(self._room.blobs, digest)
+
+    def delete_partial(self, digest: Digest) -> None:
+        """Take away a partial file; nothing happens if there is none."""
+        self._room.take_name(self._room.partials, digest)
+
+    def blobs(self) -> Iterator[StoredFile]:
+        """Every blob that is here."""
+        return self._room.listing(self._room.blobs)
+
+    def partials(self) -> Iterator[StoredFile]:
+        """Every partial file that is here."""
+        return self._room.listing(self._room.partials)
+
+    def free(self) -> int | None:
+        """Bytes that can still be written, ``None`` without a capacity."""
+        return self._room.free()
+
+
+class _Content:
+    """
+    What an inode is on a disk: bytes, when they changed, and who holds on to them.
+    """
+
+    def __init__(self, modified: float) -> None:
+        self.bytes = bytearray()
+        self.modified = modified
+        self.named = True
+        self.opened = 0
+
+
+class _Room:
+    """
+    What a filesystem is to its files: names, and a count of what they take.
+    """
+
+    def __init__(self, capacity: int | None, now: Clock) -> None:
+        self.lock: Final = RLock()
+        self.blobs: Final[dict[Digest, _Content]] = {}
+        self.partials: Final[dict[Digest, _Content]] = {}
+        self.now: Final = now
+        self._capacity = capacity
+        self._used = 0
+
+    def free(self) -> int | None:
+        return None if self._capacity is None else max(0, self._capacity - self._used)
+
+    def blob(self, digest: Digest) -> _Content:
+        try:
+            return self.blobs[digest]
+        except KeyError:
+            raise BlobUnknown(f"{digest} is not stored here") from None
+
+    def partial(self, digest: Digest) -> _Content:
+        return self.partials.setdefault(digest, _Content(self.now()))
+
+    def listing(self, names: Mapping[Digest, _Content]) -> Iterator[StoredFile]:
+        with self.lock:
+            found = list(names.items())
+        for digest, content in found:
+            yield StoredFile(digest, len(content.bytes), content.modified)
+
+    def resize(self, content: _Content, size: int) -> None:
+        growth = size - len(content.bytes)
+        if growth > 0:
+            if self._capacity is not None and self._used + growth > self._capacity:
+                raise OSError(errno.ENOSPC, "the store's memory is full")
+            content.bytes.extend(bytes(growth))
+        else:
+            del content.bytes[size:]
+        self._used += growth
+
+    def take_name(self, names: dict[Digest, _Content], digest: Digest, only: _Content | None = None) -> None:
+        with self.lock:
+            content = names.get(digest)
+            if content is not None and only in (None, content):
+                del names[digest]
+                content.named = False
+                self.release(content)
+
+    def commit(self, content: _Content, digest: Digest) -> None:
+        with self.lock:
+            if self.blobs.get(digest) is content:
+                return
+            if self.partials.get(digest) is not content:
+                raise FileNotFoundError(errno.ENOENT, "the partial file was taken away")
+            self.take_name(self.blobs, digest)
+            self.blobs[digest] = self.partials.pop(digest)
+
+    def release(self, content: _Content) -> None:
+        if not content.named and content.opened == 0:
+            self._used -= len(content.bytes)
+            content.bytes.clear()
+
+
+class MemoryFile:
+    """
+    A :class:`~contentcache.storage.interfaces.BlobFile` in memory.
+    """
+
+    def __init__(self, room: _Room, content: _Content) -> None:
+        self._room: Final = room
+        self._content: Final = content
+        self._closed = False
+        self._size = len(content.bytes)
+        content.opened += 1
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file when it was opened."""
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
+        with self._room.lock:
+            self._must_be_open()
+            with memoryview(self._content.bytes) as view:
+                return bytes(view[offset : offset + length])
+
+    def read_now(self, offset: int, length: int) -> bytes | None:
+        """The same: memory never blocks."""
+        return self.read(offset, length)
+
+    def close(self) -> None:
+        """Give the room back if the name is gone. May be called twice."""
+        with self._room.lock:
+            if not self._closed:
+                self._closed = True
+                self._content.opened -= 1
+                self._room.release(self._content)
+
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, "this file was closed")
+
+
+class MemoryPartial(MemoryFile):
+    """
+    A :class:`~contentcache.storage.interfaces.PartialFile` in memory.
+    """
+
+    def __init__(self, room: _Room, content: _Content, digest: Digest, *, adopted: bool) -> None:
+        super().__init__(room, content)
+        self._digest = digest
+        self._adopted = adopted
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """
+        Write all of ``data`` at ``offset``, or nothing.
+
+        :raises OSError: ``ENOSPC`` beyond the store's capacity.
+        """
+        with self._room.lock, memoryview(data).cast("B") as source:
+            self._must_be_writable()
+            stop = offset + len(source)
+            if len(source) and stop > len(self._content.bytes):
+                self._room.resize(self._content, stop)
+            self._content.bytes[offset:stop] = source
+            self._content.modified = self._room.now()
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to ``size`` bytes, to start again."""
+        with self._room.lock:
+            self._must_be_writable()
+            self._room.resize(self._content, size)
+            self._content.modified = self._room.now()
+
+    def commit(self) -> None:
+        """Make it a blob of the store."""
+        self._must_be_open()
+        self._room.commit(self._content, self._digest)
+
+    def discard(self) -> None:
+        """Take the name away, unless another file has it by now."""
+        self._must_be_open()
+        for names in (self._room.partials, self._room.blobs):
+            self._room.take_name(names, self._digest, only=self._content)
+
+    def _must_be_writable(self) -> None:
+        self._must_be_open()
+        if self._adopted:
+            raise io.UnsupportedOperation(f"{self._digest} is a blob of the store: discard it and start anew")

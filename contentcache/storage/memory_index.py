@@ -1,0 +1,144 @@
+"""
+The index in memory: for ``storage: inmemory``, for a disk that takes no index, and for tests.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Mapping, Sequence
+from threading import RLock
+
+from attrs import evolve
+
+from contentcache.core.digest import Digest
+from contentcache.storage.interfaces import Affirmation, BlobRecord, Link, Tag, TagRecord
+
+
+class MemoryIndex:
+    """
+    An :class:`~contentcache.storage.interfaces.Index` that is empty whenever the daemon starts.
+    """
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._records: dict[Digest, BlobRecord] = {}
+        self._order: list[tuple[float, Digest]] = []
+        self._total = 0
+        self._links: dict[Link, Affirmation] = {}
+        self._tags: dict[Tag, TagRecord] = {}
+        self._rebuilt = True
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether the store must still be listed."""
+        return self._rebuilt
+
+    def rebuild_done(self) -> None:
+        """The store was listed to its end."""
+        self._rebuilt = False
+
+    def close(self) -> None:
+        """Nothing waits to be written."""
+
+    def blob(self, digest: Digest) -> BlobRecord | None:
+        """The record of one blob."""
+        return self._records.get(digest)
+
+    def record(self, blobs: Iterable[BlobRecord]) -> None:
+        """Add blobs, or replace what is known of them."""
+        with self._lock:
+            for record in blobs:
+                self._drop(record.digest)
+                self._add(record)
+
+    def touch(self, pulls: Mapping[Digest, float]) -> None:
+        """Set last pulls. A pull never goes back in time; unknown digests are passed over."""
+        with self._lock:
+            for digest, pulled in pulls.items():
+                record = self._records.get(digest)
+                if record is not None and pulled > record.pulled:
+                    self._drop(digest)
+                    self._add(evolve(record, pulled=pulled))
+
+    def forget(self, digests: Iterable[Digest]) -> None:
+        """These blobs are gone."""
+        with self._lock:
+            for digest in digests:
+                self._drop(digest)
+
+    def least_recent(
+        self, limit: int, before: float | None = None, after: BlobRecord | None = None
+    ) -> Sequence[BlobRecord]:
+        """At most ``limit`` records, least recently pulled first."""
+        with self._lock:
+            start = 0 if after is None else bisect_right(self._order, (after.pulled, after.digest))
+            stop = len(self._order) if before is None else bisect_left(self._order, before, key=_pulled)
+            return [self._records[digest] for _, digest in self._order[start : min(stop, start + limit)]]
+
+    def total(self) -> int:
+        """Bytes of all recorded blobs."""
+        return self._total
+
+    def shift(self, seconds: float, now: float) -> None:
+        """Move every last pull by ``seconds``, none beyond ``now``."""
+        with self._lock:
+            start = 0 if seconds else bisect_right(self._order, now, key=_pulled)
+            moved = [self._records[digest] for _, digest in self._order[start:]]
+            self.record([evolve(record, pulled=min(record.pulled + seconds, now)) for record in moved])
+
+    def affirmation(self, link: Link) -> Affirmation | None:
+        """When a link was affirmed, if ever."""
+        return self._links.get(link)
+
+    def affirm(self, link: Link, affirmation: Affirmation) -> None:
+        """Remember a 2xx of the origin."""
+        with self._lock:
+            self._links[link] = affirmation
+
+    def revoke(self, link: Link) -> None:
+        """The origin denies it."""
+        with self._lock:
+            self._links.pop(link, None)
+
+    def tag(self, tag: Tag) -> TagRecord | None:
+        """What a tag meant when it was last asked."""
+        return self._tags.get(tag)
+
+    def remember_tag(self, tag: Tag, record: TagRecord) -> None:
+        """Remember what a tag means."""
+        with self._lock:
+            self._tags[tag] = record
+
+    def purge(self, before: float, limit: int) -> int:
+        """Forget old links and tags; links of recorded blobs stay."""
+        with self._lock:
+            links = sorted(
+                (affirmation.when, str(link.digest), link.repository, link.origin, link.kind, link)
+                for link, affirmation in self._links.items()
+                if affirmation.when < before and link.digest not in self._records
+            )[:limit]
+            tags = sorted(
+                (record.when, tag.origin, tag.repository, tag.name, tag.accept, tag)
+                for tag, record in self._tags.items()
+                if record.when < before
+            )[:limit]
+            for *_, link in links:
+                del self._links[link]
+            for *_, tag in tags:
+                del self._tags[tag]
+            return len(links) + len(tags)
+
+    def _add(self, record: BlobRecord) -> None:
+        self._records[record.digest] = record
+        insort(self._order, (record.pulled, record.digest))
+        self._total += record.size
+
+    def _drop(self, digest: Digest) -> None:
+        record = self._records.pop(digest, None)
+        if record is not None:
+            del self._order[bisect_left(self._order, (record.pulled, digest))]
+            self._total -= record.size
+
+
+def _pulled(entry: tuple[float, Digest]) -> float:
+    return entry[0]

@@ -1,0 +1,260 @@
+"""
+Files of the filesystem store while they are open.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock
+from typing import Final
+
+_PIECE: Final = 1 << 20
+_FOLDER_MODE: Final = 0o750
+_ATTEMPTS: Final = 3
+
+
+class DiskFile:
+    """
+    A :class:`~contentcache.storage.interfaces.BlobFile` over a descriptor.
+
+    A read may run in one thread while another thread closes the file. The number of a closed
+    descriptor is given away at once, so the last one out closes it: anything else would read
+    from whatever file was opened next.
+    """
+
+    def __init__(self, descriptor: int, let_go: Callable[[int], None]) -> None:
+        self._descriptor = descriptor
+        self._let_go = let_go
+        self._size = os.fstat(descriptor).st_size
+        self._gate = Lock()
+        self._inside = 0
+        self._closed = False
+        self._tells_now = hasattr(os, "RWF_NOWAIT")
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file when it was opened."""
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
+        descriptor = self._enter()
+        try:
+            pieces: list[bytes] = []
+            while length > 0:
+                # By pieces: pread() allocates what it is asked for before it looks at the file.
+                piece = os.pread(descriptor, min(length, _PIECE), offset)
+                if not piece:
+                    break
+                pieces.append(piece)
+                offset += len(piece)
+                length -= len(piece)
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        finally:
+            self._leave()
+
+    def read_now(self, offset: int, length: int) -> bytes | None:
+        """
+        The same without ever blocking; ``None`` where the pages are not in memory, or where the
+        filesystem cannot tell (tmpfs, old kernels): then it is not asked again for this file.
+        """
+        if not self._tells_now:
+            return None
+        descriptor = self._enter()
+        try:
+            wanted = min(length, os.fstat(descriptor).st_size - offset)
+            if wanted <= 0:
+                return b""
+            buffer = bytearray(wanted)
+            # Short before the end: the rest of the pages is on the disk only.
+            return bytes(buffer) if os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT) == wanted else None
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            # Whatever else is wrong, a read that may block finds out and can say so.
+            self._tells_now = error.errno == errno.EIO
+            return None
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """Give the descriptor back. Does not block, never raises, may be called twice."""
+        with self._gate:
+            last = not self._closed and self._inside == 0
+            self._closed = True
+        if last:
+            self._let_go(self._descriptor)
+
+    def _enter(self) -> int:
+        with self._gate:
+            if self._closed:
+                raise OSError(errno.EBADF, "this file was closed")
+            self._inside += 1
+        return self._descriptor
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._inside -= 1
+            last = self._closed and self._inside == 0
+        if last:
+            self._let_go(self._descriptor)
+
+
+class DiskPartial(DiskFile):
+    """
+    A :class:`~contentcache.storage.interfaces.PartialFile` at ``name`` that becomes the blob at ``home``.
+
+    Where the two are the same, the file was adopted: it stands already and is not written.
+    """
+
+    def __init__(self, descriptor: int, let_go: Callable[[int], None], name: str, home: str) -> None:
+        super().__init__(descriptor, let_go)
+        self._name = name
+        self._home = home
+        self._adopted = name == home
+        self._flush_failed = False
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write all of ``data`` at ``offset``, short writes repeated."""
+        self._must_be_writable()
+        descriptor = self._enter()
+        try:
+            with memoryview(data).cast("B") as left:
+                done = 0
+                while done < len(left):
+                    written = os.pwrite(descriptor, left[done:], offset + done)
+                    if written == 0:
+                        raise OSError(
+                            errno.EIO, "the disk takes no more bytes and does not say why", self._name
+                        )
+                    done += written
+        finally:
+            self._leave()
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to ``size`` bytes, to start again."""
+        self._must_be_writable()
+        descriptor = self._enter()
+        try:
+            os.ftruncate(descriptor, size)
+            if size == 0:
+                self._flush_failed = False
+        finally:
+            self._leave()
+
+    def commit(self) -> None:
+        """
+        Make it a blob of the store; see ``docs/decisions/what-is-fsynced.rst`` for the order.
+
+        :raises FileNotFoundError: its name was taken away meanwhile.
+        """
+        descriptor = self._enter()
+        try:
+            self._flush(descriptor)
+            if self._name != self._home:
+                self._move_home(descriptor)
+        finally:
+            self._leave()
+
+    def discard(self) -> None:
+        """Take the name away, unless another file has it by now."""
+        descriptor = self._enter()
+        try:
+            if self._has_its_name(descriptor):
+                os.unlink(self._name)
+            if self._name == self._home:
+                remove_if_empty(os.path.dirname(self._home))
+        except FileNotFoundError:
+            pass
+        finally:
+            self._leave()
+
+    def _must_be_writable(self) -> None:
+        if self._adopted:
+            raise io.UnsupportedOperation(f"{self._name} is a blob of the store: discard it and start anew")
+
+    def _flush(self, descriptor: int) -> None:
+        if self._flush_failed:
+            # Linux reports a failed write-back once and then calls the pages clean: a second
+            # fsync would say yes to bytes that never reached the disk.
+            raise OSError(errno.EIO, "an earlier fsync failed, its bytes may be lost", self._name)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            self._flush_failed = True
+            raise
+
+    def _move_home(self, descriptor: int) -> None:
+        folder = os.path.dirname(self._home)
+        for _attempt in range(_ATTEMPTS):
+            if not self._has_its_name(descriptor):
+                break
+            make_folders(folder)
+            try:
+                os.rename(self._name, self._home)
+            except FileNotFoundError:
+                continue  # a delete() of the same digest took the empty folder away: make it again
+            self._name = self._home
+            fsync_folder(folder)
+            return
+        raise FileNotFoundError(errno.ENOENT, "the partial file was taken away", self._name)
+
+    def _has_its_name(self, descriptor: int) -> bool:
+        try:
+            named = os.stat(self._name, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return os.path.samestat(named, os.fstat(descriptor))
+
+
+def open_regular(path: str, flags: int) -> int:
+    """
+    A descriptor of the regular file at ``path``, not of what a symbolic link there points to.
+
+    :raises OSError: ``ELOOP`` for a symbolic link, ``EINVAL`` for whatever else is no file.
+    """
+    # O_NONBLOCK: a named pipe in this place must not hang the thread. Files do not know it.
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
+
+
+def make_folders(path: str) -> None:
+    """
+    Make a folder and what is missing above it; the parent of each new one is fsynced.
+    """
+    try:
+        os.mkdir(path, _FOLDER_MODE)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_folders(os.path.dirname(path))
+        with suppress(FileExistsError):
+            os.mkdir(path, _FOLDER_MODE)
+    fsync_folder(os.path.dirname(path))
+
+
+def fsync_folder(path: str) -> None:
+    """
+    Put the names in a folder on the disk.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_if_empty(folder: str) -> None:
+    """
+    Take away a folder that nothing is in.
+    """
+    with suppress(OSError):
+        os.rmdir(folder)

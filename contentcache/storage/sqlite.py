@@ -1,0 +1,275 @@
+"""
+The index in one SQLite file.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from threading import RLock
+from typing import Any, Final
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import DigestInvalid
+from contentcache.storage.database import damage, named_errors, open_database, suspect
+from contentcache.storage.errors import IndexDamaged
+from contentcache.storage.interfaces import Affirmation, BlobRecord, Link, Tag, TagRecord
+from contentcache.storage.openfile import make_folders
+
+Row = tuple[Any, ...]
+
+_RECORD: Final = "SELECT digest, size, pulled, verified FROM blobs"
+_LARGEST: Final = (1 << 63) - 1
+
+_PURGE_LINKS: Final = """
+    DELETE FROM links WHERE (digest, repository, origin, kind) IN (
+        SELECT digest, repository, origin, kind FROM links INDEXED BY links_by_age
+        WHERE stored = 0 AND affirmed < ? ORDER BY affirmed, digest, repository, origin, kind LIMIT ?
+    )
+"""
+_PURGE_TAGS: Final = """
+    DELETE FROM tags WHERE (origin, repository, name, accept) IN (
+        SELECT origin, repository, name, accept FROM tags INDEXED BY tags_by_age
+        WHERE seen < ? ORDER BY seen, origin, repository, name, accept LIMIT ?
+    )
+"""
+
+
+class SqliteIndex:
+    """
+    An :class:`~contentcache.storage.interfaces.Index` in the file at ``path``.
+
+    Opening it does not read what is in it, however much that is. Each change is one transaction, whole
+    or not at all; a loss of power may take the last ones back, except where a docstring says otherwise.
+
+    :raises IndexTooNew: a later version of this program wrote it.
+    :raises IndexDamaged: by any method, once the file is found to contradict itself; it is moved
+        aside and made anew when it is next opened.
+    :raises OSError: the disk is full, read-only or broken, with its errno.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        self._lock = RLock()
+        make_folders(os.path.dirname(self._path))
+        self._database: sqlite3.Connection | None = open_database(self._path)
+        self._damage: IndexDamaged | None = None
+        ((shifted, complete),) = self._rows("SELECT shifted, complete FROM state")
+        self._shifted = float(shifted)
+        self._complete = bool(complete)
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether the store must be listed, since no listing was ever finished into this file."""
+        return not self._complete
+
+    def rebuild_done(self) -> None:
+        """The store was listed to its end."""
+        with self._change() as database:
+            database.execute("UPDATE state SET complete = 1")
+        self._complete = True
+
+    def close(self) -> None:
+        """Give the file back. May be called twice."""
+        with self._lock:
+            database, self._database = self._database, None
+            if database is not None:
+                with named_errors(self._path):
+                    database.close()
+
+    def blob(self, digest: Digest) -> BlobRecord | None:
+        """The record of one blob."""
+        with self._lock:
+            row = self._row(f"{_RECORD} WHERE digest = ?", str(digest))
+            return None if row is None else self._record(row)
+
+    def record(self, blobs: Iterable[BlobRecord]) -> None:
+        """Add blobs, or replace what is known of them; what is not verified is fsynced."""
+        records = list(blobs)
+        announced = not all(record.verified for record in records)
+        with self._change(fsync=announced) as database:
+            database.executemany(
+                "INSERT INTO blobs VALUES (?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE"
+                " SET size = excluded.size, pulled = excluded.pulled, verified = excluded.verified",
+                [(str(one.digest), one.size, one.pulled - self._shifted, one.verified) for one in records],
+            )
+
+    def touch(self, pulls: Mapping[Digest, float]) -> None:
+        """Set last pulls. A pull never goes back in time; unknown digests are passed over."""
+        with self._change() as database:
+            database.executemany(
+                "UPDATE blobs SET pulled = ?1 WHERE digest = ?2 AND pulled < ?1",
+                [(pulled - self._shifted, str(digest)) for digest, pulled in pulls.items()],
+            )
+
+    def forget(self, digests: Iterable[Digest]) -> None:
+        """These blobs are gone."""
+        gone = [(str(digest),) for digest in digests]
+        with self._change() as database:
+            database.executemany("DELETE FROM blobs WHERE digest = ?", gone)
+
+    def least_recent(
+        self, limit: int, before: float | None = None, after: BlobRecord | None = None
+    ) -> Sequence[BlobRecord]:
+        """At most ``limit`` records, least recently pulled first."""
+        where: list[str] = []
+        values: list[object] = []
+        with self._lock:
+            if before is not None:
+                where.append("pulled < ?")
+                values.append(before - self._shifted)
+            if after is not None:
+                where.append("(pulled, digest) > (?, ?)")
+                values += [after.pulled - self._shifted, str(after.digest)]
+            query = f"{_RECORD} WHERE {' AND '.join(where) or 'TRUE'} ORDER BY pulled, digest LIMIT ?"
+            return [self._record(row) for row in self._rows(query, *values, limit)]
+
+    def total(self) -> int:
+        """Bytes of all recorded blobs, which triggers keep up to date."""
+        ((total,),) = self._rows("SELECT bytes FROM state")
+        return int(total)
+
+    def shift(self, seconds: float, now: float) -> None:
+        """Move every last pull by ``seconds``, none beyond ``now``."""
+        with self._lock:
+            shifted = self._shifted + seconds
+            latest = now - shifted
+            while latest + shifted > now:  # rounded up
+                latest = math.nextafter(latest, -math.inf)
+            with self._change() as database:
+                if seconds:
+                    database.execute("UPDATE state SET shifted = ?", (shifted,))
+                database.execute("UPDATE blobs SET pulled = ?1 WHERE pulled > ?1", (latest,))
+            self._shifted = shifted
+
+    def affirmation(self, link: Link) -> Affirmation | None:
+        """When a link was affirmed, if ever."""
+        row = self._row(
+            "SELECT affirmed, media_type FROM links"
+            " WHERE digest = ? AND repository = ? AND origin = ? AND kind = ?",
+            *_link(link),
+        )
+        return None if row is None else Affirmation(*row)
+
+    def affirm(self, link: Link, affirmation: Affirmation) -> None:
+        """Remember a 2xx of the origin."""
+        with self._change() as database:
+            database.execute(
+                "INSERT INTO links VALUES"
+                " (?1, ?2, ?3, ?4, ?5, ?6, EXISTS (SELECT 1 FROM blobs WHERE digest = ?1))"
+                " ON CONFLICT (digest, repository, origin, kind) DO UPDATE"
+                " SET affirmed = excluded.affirmed, media_type = excluded.media_type",
+                (*_link(link), affirmation.when, _text(affirmation.media_type)),
+            )
+
+    def revoke(self, link: Link) -> None:
+        """The origin denies it. This is fsynced: no loss of power brings back a link that was denied."""
+        if self.affirmation(link) is None:
+            return
+        with self._change(fsync=True) as database:
+            database.execute(
+                "DELETE FROM links WHERE digest = ? AND repository = ? AND origin = ? AND kind = ?",
+                _link(link),
+            )
+
+    def tag(self, tag: Tag) -> TagRecord | None:
+        """What a tag meant when it was last asked."""
+        row = self._row(
+            "SELECT digest, media_type, size, seen FROM tags"
+            " WHERE origin = ? AND repository = ? AND name = ? AND accept = ?",
+            *_tag(tag),
+        )
+        return None if row is None else TagRecord(self._digest(row[0]), *row[1:])
+
+    def remember_tag(self, tag: Tag, record: TagRecord) -> None:
+        """Remember what a tag means."""
+        size = record.size if record.size is None or record.size <= _LARGEST else None
+        with self._change() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*_tag(tag), str(record.digest), _text(record.media_type), size, record.when),
+            )
+
+    def purge(self, before: float, limit: int) -> int:
+        """Forget at most ``limit`` old links of blobs that are not recorded, and ``limit`` old tags."""
+        with self._change() as database:
+            links = database.execute(_PURGE_LINKS, (before, limit)).rowcount
+            return links + database.execute(_PURGE_TAGS, (before, limit)).rowcount
+
+    def _record(self, row: Row) -> BlobRecord:
+        digest, size, pulled, verified = row
+        return BlobRecord(self._digest(digest), size, pulled + self._shifted, bool(verified))
+
+    def _digest(self, text: str) -> Digest:
+        try:
+            return Digest.parse(text)
+        except DigestInvalid as error:
+            raise self._found_damage(damage(self._path, error)) from error
+
+    def _row(self, query: str, *values: object) -> Row | None:
+        rows = self._rows(query, *values)
+        return rows[0] if rows else None
+
+    def _rows(self, query: str, *values: object) -> list[Row]:
+        with self._working() as database:
+            return database.execute(query, values).fetchall()
+
+    @contextmanager
+    def _change(self, *, fsync: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction; with ``fsync`` it is on the disk at the end, and all that came before it."""
+        with self._working() as database:
+            if fsync:
+                database.execute("PRAGMA synchronous = FULL")
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    if database.in_transaction:
+                        database.execute("ROLLBACK")
+                raise
+            finally:
+                if fsync:
+                    database.execute("PRAGMA synchronous = NORMAL")
+
+    @contextmanager
+    def _working(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._damage is not None:
+                raise self._damage
+            if self._database is None:
+                raise OSError(errno.EBADF, "the index was closed", self._path)
+            try:
+                with named_errors(self._path):
+                    yield self._database
+            except IndexDamaged as error:
+                self._found_damage(error)
+                raise
+
+    def _found_damage(self, error: IndexDamaged) -> IndexDamaged:
+        self._damage = error
+        suspect(self._path)
+        return error
+
+
+def _link(link: Link) -> tuple[str, str, str, str]:
+    return str(link.digest), link.repository, link.origin, link.kind
+
+
+def _tag(tag: Tag) -> tuple[str, str, str, str | None]:
+    return tag.origin, tag.repository, tag.name, _text(tag.accept)
+
+
+def _text(text: str | None) -> str | None:
+    """
+    What strangers sent, as SQLite takes it: a lone surrogate is no UTF-8.
+
+    >>> _text("application/json\\udcff")
+    'application/json\\\\udcff'
+    """
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,403 @@
+"""
+What every provider of an interface must do, whichever it is.
+"""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import BlobUnknown
+from contentcache.storage.interfaces import (
+    Affirmation,
+    BlobRecord,
+    Index,
+    Link,
+    Store,
+    StoredFile,
+    Tag,
+    TagRecord,
+)
+
+CONTENT = bytes(range(256)) * 64
+DIGEST = Digest.of(CONTENT)
+OTHER = Digest.of(b"other", "sha512")
+
+LINK = Link("https://registry.example.com", "org/app", "blobs", DIGEST)
+TAG = Tag("https://registry.example.com", "org/app", "latest", "application/json")
+
+
+def put(store: Store, content: bytes, algorithm: str = "sha256") -> Digest:
+    """
+    Store a blob, and give its digest.
+    """
+    digest = Digest.of(content, algorithm)
+    partial = store.resume(digest)
+    partial.write(0, content)
+    partial.commit()
+    partial.close()
+    return digest
+
+
+def numbered(number: int) -> Digest:
+    """
+    Digests in the order of their numbers.
+    """
+    return Digest("sha256", f"{number:064x}")
+
+
+def record(number: int, pulled: float, size: int = 10, *, verified: bool = True) -> BlobRecord:
+    return BlobRecord(numbered(number), size, pulled, verified)
+
+
+class StoreSuite(SynchronousTestCase):
+    """
+    A provider's test case says how to make its store.
+    """
+
+    def make_store(self) -> Store:
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        self.store = self.make_store()
+
+    def test_unknown(self) -> None:
+        """
+        A blob that is not there is unknown, to open and to adopt, and no fault to delete.
+        """
+        self.assertRaises(BlobUnknown, self.store.open, DIGEST)
+        self.assertRaises(BlobUnknown, self.store.adopt, DIGEST)
+        self.store.delete(DIGEST)
+        self.store.delete_partial(DIGEST)
+        self.assertEqual([*self.store.blobs(), *self.store.partials()], [])
+
+    def test_commit(self) -> None:
+        """
+        A partial file is no blob until it is committed, then it is one, and its own reader goes on.
+        """
+        partial = self.store.resume(DIGEST)
+        self.assertEqual(partial.size, 0)
+        partial.write(0, CONTENT)
+        self.assertRaises(BlobUnknown, self.store.open, DIGEST)
+        self.assertEqual([(f.digest, f.size) for f in self.store.partials()], [(DIGEST, len(CONTENT))])
+        partial.commit()
+        self.assertEqual(list(self.store.partials()), [])
+        self.assertEqual([(f.digest, f.size) for f in self.store.blobs()], [(DIGEST, len(CONTENT))])
+        self.assertEqual(partial.read(0, len(CONTENT)), CONTENT)
+        blob = self.store.open(DIGEST)
+        self.assertEqual(blob.size, len(CONTENT))
+        self.assertEqual(blob.read(0, 1 << 40), CONTENT)
+        self.assertEqual(blob.read(250, 12), CONTENT[250:262])
+        self.assertEqual(blob.read(len(CONTENT) - 3, 10), CONTENT[-3:])
+        self.assertEqual(blob.read(len(CONTENT) + 3, 10), b"")
+        self.assertEqual(blob.read(0, 0), b"")
+
+    def test_commit_twice(self) -> None:
+        """
+        To commit again, or over a blob that is there, leaves one blob.
+        """
+        put(self.store, CONTENT)
+        partial = self.store.resume(DIGEST)
+        partial.write(0, CONTENT)
+        partial.commit()
+        partial.commit()
+        self.assertEqual(len(list(self.store.blobs())), 1)
+        self.assertEqual(self.store.open(DIGEST).read(0, 1 << 20), CONTENT)
+
+    def test_both_algorithms(self) -> None:
+        """
+        Blobs of every registered algorithm are stored and listed.
+        """
+        stored = {put(self.store, CONTENT), put(self.store, CONTENT, "sha512")}
+        self.assertEqual({file.digest for file in self.store.blobs()}, stored)
+
+    def test_read_now(self) -> None:
+        """
+        A read that must not block gives the right bytes or none, at the end of the file too.
+        """
+        put(self.store, CONTENT)
+        blob = self.store.open(DIGEST)
+        for offset, length in [(0, 100), (1000, 5), (len(CONTENT) - 3, 100), (0, 1 << 40)]:
+            self.assertIn(blob.read_now(offset, length), (CONTENT[offset : offset + length], None))
+        self.assertIn(blob.read_now(len(CONTENT), 10), (b"", None))
+
+    def test_reader_of_growing_file(self) -> None:
+        """
+        What is written to a partial file can be read from it at once, in any order of writing.
+        """
+        partial = self.store.resume(DIGEST)
+        partial.write(4, memoryview(b"5678"))
+        partial.write(0, bytearray(b"1234"))
+        partial.write(8, b"")
+        self.assertEqual(partial.read(0, 100), b"12345678")
+        self.assertIn(partial.read_now(2, 4), (b"3456", None))
+
+    def test_resume(self) -> None:
+        """
+        A partial file keeps its bytes for whoever resumes it, and can be cut to start again.
+        """
+        first = self.store.resume(DIGEST)
+        first.write(0, CONTENT[:1000])
+        first.close()
+        second = self.store.resume(DIGEST)
+        self.assertEqual(second.size, 1000)
+        self.assertEqual(second.read(0, 5000), CONTENT[:1000])
+        second.truncate(10)
+        self.assertEqual(second.read(0, 5000), CONTENT[:10])
+        second.truncate(0)
+        second.write(0, CONTENT)
+        second.commit()
+        self.assertEqual(self.store.open(DIGEST).read(0, 1 << 20), CONTENT)
+
+    def test_discard(self) -> None:
+        """
+        A discarded partial file is gone, also after its commit; its open descriptor still reads.
+        """
+        for committed in (False, True):
+            partial = self.store.resume(DIGEST)
+            partial.write(0, CONTENT)
+            if committed:
+                partial.commit()
+            partial.discard()
+            partial.discard()
+            self.assertEqual([*self.store.blobs(), *self.store.partials()], [])
+            self.assertEqual(partial.read(0, 4), CONTENT[:4])
+            partial.close()
+
+    def test_discard_spares_a_successor(self) -> None:
+        """
+        Who was discarded has no claim on a partial file that another one began under the same name.
+        """
+        old = self.store.resume(DIGEST)
+        old.write(0, b"wrong")
+        old.discard()
+        new = self.store.resume(DIGEST)
+        new.write(0, CONTENT)
+        self.assertRaises(FileNotFoundError, old.commit)
+        old.discard()
+        new.commit()
+        self.assertEqual(self.store.open(DIGEST).read(0, 1 << 20), CONTENT)
+
+    def test_commit_without_name(self) -> None:
+        """
+        A partial file whose name was taken away cannot become a blob, and says so.
+        """
+        partial = self.store.resume(DIGEST)
+        partial.write(0, CONTENT)
+        self.store.delete_partial(DIGEST)
+        self.assertRaises(FileNotFoundError, partial.commit)
+        self.assertEqual(list(self.store.blobs()), [])
+
+    def test_adopt(self) -> None:
+        """
+        An adopted blob has all its bytes, is not written to, stays by a commit and goes by a discard.
+        """
+        put(self.store, CONTENT)
+        adopted = self.store.adopt(DIGEST)
+        self.assertEqual((adopted.size, adopted.read(0, 1 << 20)), (len(CONTENT), CONTENT))
+        self.assertRaises(OSError, adopted.write, 0, b"x")
+        self.assertRaises(OSError, adopted.truncate, 0)
+        adopted.commit()
+        self.assertEqual(self.store.open(DIGEST).read(0, 1 << 20), CONTENT)
+        adopted.discard()
+        self.assertRaises(BlobUnknown, self.store.open, DIGEST)
+        self.assertEqual(adopted.read(0, 4), CONTENT[:4])
+
+    def test_readers_outlive_deletion(self) -> None:
+        """
+        Who reads a blob keeps its bytes when it is deleted and even stored anew.
+        """
+        put(self.store, CONTENT)
+        reader = self.store.open(DIGEST)
+        self.store.delete(DIGEST)
+        self.assertRaises(BlobUnknown, self.store.open, DIGEST)
+        put(self.store, CONTENT)
+        self.assertEqual(reader.read(0, 1 << 20), CONTENT)
+        reader.close()
+
+    def test_closed(self) -> None:
+        """
+        A closed file reads nothing, and may be closed again.
+        """
+        put(self.store, CONTENT)
+        blob = self.store.open(DIGEST)
+        blob.close()
+        blob.close()
+        self.assertRaises(OSError, blob.read, 0, 1)
+        partial = self.store.resume(OTHER)
+        partial.close()
+        for action in (lambda: partial.write(0, b"x"), lambda: partial.truncate(0), partial.commit):
+            self.assertRaises(OSError, action)
+
+    def test_empty_blob(self) -> None:
+        """
+        A blob may have no bytes at all.
+        """
+        digest = put(self.store, b"")
+        self.assertEqual(self.store.open(digest).read(0, 10), b"")
+        self.assertEqual([file.size for file in self.store.blobs()], [0])
+
+    def test_listing_while_things_go(self) -> None:
+        """
+        A listing goes on when what it has not reached yet is deleted.
+        """
+        for number in range(50):
+            put(self.store, b"%d" % number)
+        listing = self.store.blobs()
+        first: StoredFile = next(listing)
+        for number in range(50):
+            self.store.delete(Digest.of(b"%d" % number))
+        self.assertLessEqual(len([first, *listing]), 50)
+
+
+class IndexSuite(SynchronousTestCase):
+    """
+    A provider's test case says how to make itsn index.
+    """
+
+    def make_index(self) -> Index:
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        self.index = self.make_index()
+        self.addCleanup(self.index.close)
+
+    def test_nothing_known(self) -> None:
+        """
+        A new index knows nothing, and says that the store must be listed until that is done.
+        """
+        self.assertTrue(self.index.rebuilt)
+        self.assertIsNone(self.index.blob(DIGEST))
+        self.assertIsNone(self.index.affirmation(LINK))
+        self.assertIsNone(self.index.tag(TAG))
+        self.assertEqual((self.index.total(), list(self.index.least_recent(10))), (0, []))
+        self.assertEqual(self.index.purge(1e12, 10), 0)
+        self.index.rebuild_done()
+        self.assertFalse(self.index.rebuilt)
+
+    def test_records(self) -> None:
+        """
+        Records are kept, replaced and forgotten, and the total follows.
+        """
+        self.index.record([record(1, 100.25), record(2, 50.5, size=7, verified=False)])
+        self.assertEqual(self.index.blob(numbered(1)), record(1, 100.25))
+        self.assertEqual(self.index.blob(numbered(2)), record(2, 50.5, size=7, verified=False))
+        self.assertEqual(self.index.total(), 17)
+        self.index.record([record(2, 51.5, size=9)])
+        self.assertEqual(self.index.blob(numbered(2)), record(2, 51.5, size=9))
+        self.assertEqual(self.index.total(), 19)
+        self.index.forget([numbered(1), numbered(3)])
+        self.assertIsNone(self.index.blob(numbered(1)))
+        self.assertEqual(self.index.total(), 9)
+        self.index.record([])
+        self.index.forget([])
+
+    def test_touch(self) -> None:
+        """
+        A pull moves a record forward, never back, and makes none.
+        """
+        self.index.record([record(1, 100.0)])
+        self.index.touch({numbered(1): 90.0, numbered(2): 100.0})
+        self.assertEqual(self.index.blob(numbered(1)), record(1, 100.0))
+        self.assertIsNone(self.index.blob(numbered(2)))
+        self.index.touch({numbered(1): 110.0})
+        self.assertEqual(self.index.blob(numbered(1)), record(1, 110.0))
+        self.index.touch({})
+
+    def test_least_recent(self) -> None:
+        """
+        The oldest come first, equal ones by digest, strictly before the bound, and batch after batch.
+        """
+        records = [record(number, float(number // 3)) for number in range(20)]
+        self.index.record(reversed(records))
+        self.assertEqual(list(self.index.least_recent(5)), records[:5])
+        self.assertEqual(list(self.index.least_recent(100, before=2.0)), records[:6])
+        seen: list[BlobRecord] = []
+        while batch := self.index.least_recent(7, before=5.0, after=seen[-1] if seen else None):
+            seen.extend(batch)
+        self.assertEqual(seen, records[:15])
+        self.assertEqual(list(self.index.least_recent(2, after=record(99, 3.5))), records[12:14])
+
+    def test_shift(self) -> None:
+        """
+        A jump of the clock moves all pulls along, none beyond now; later pulls are as they are.
+        """
+        self.index.record([record(1, 100.0), record(2, 150.0)])
+        self.index.shift(1000.0, 1120.0)
+        self.assertEqual(list(self.index.least_recent(9)), [record(1, 1100.0), record(2, 1120.0)])
+        self.index.record([record(3, 1110.0)])
+        self.index.touch({numbered(1): 1130.0})
+        self.index.shift(-500.0, 10_000.0)
+        self.assertEqual(
+            list(self.index.least_recent(9)), [record(3, 610.0), record(2, 620.0), record(1, 630.0)]
+        )
+        self.assertEqual(list(self.index.least_recent(9, before=620.0)), [record(3, 610.0)])
+
+    def test_future(self) -> None:
+        """
+        A shift by nothing brings pulls back that lie in the future.
+        """
+        self.index.record([record(1, 100.0), record(2, 1e9)])
+        self.index.shift(0.0, 500.1)
+        self.assertEqual(list(self.index.least_recent(9)), [record(1, 100.0), record(2, 500.1)])
+
+    def test_links(self) -> None:
+        """
+        A link is one origin's, repository's, kind's and digest's; it is replaced and revoked alone.
+        """
+        others = [
+            evolve(LINK, origin="https://other.example.com"),
+            evolve(LINK, repository="org/other"),
+            evolve(LINK, kind="manifests"),
+            evolve(LINK, digest=OTHER),
+        ]
+        self.index.affirm(LINK, Affirmation(5.0, "application/json"))
+        for other in others:
+            self.assertIsNone(self.index.affirmation(other))
+            self.index.affirm(other, Affirmation(1.0, None))
+        self.index.affirm(LINK, Affirmation(6.0, None))
+        self.assertEqual(self.index.affirmation(LINK), Affirmation(6.0, None))
+        self.index.revoke(LINK)
+        self.index.revoke(LINK)
+        self.assertIsNone(self.index.affirmation(LINK))
+        for other in others:
+            self.assertEqual(self.index.affirmation(other), Affirmation(1.0, None))
+
+    def test_tags(self) -> None:
+        """
+        A tag belongs to what was asked: origin, repository, name and ``Accept``.
+        """
+        known = TagRecord(DIGEST, "application/json", 5, 1.0)
+        self.index.remember_tag(TAG, known)
+        self.assertEqual(self.index.tag(TAG), known)
+        for other in (evolve(TAG, accept=""), evolve(TAG, name="v1"), evolve(TAG, repository="x")):
+            self.assertIsNone(self.index.tag(other))
+        moved = TagRecord(OTHER, "text/plain", None, 2.0)
+        self.index.remember_tag(TAG, moved)
+        self.assertEqual(self.index.tag(TAG), moved)
+
+    def test_purge(self) -> None:
+        """
+        Old links and tags go, a few at a time, but not links of blobs that are here, whichever came first.
+        """
+        before, later = (evolve(LINK, digest=numbered(n)) for n in (1, 2))
+        self.index.affirm(before, Affirmation(1.0, None))
+        self.index.record([record(1, 1.0), record(2, 1.0)])
+        self.index.affirm(later, Affirmation(1.0, None))
+        for number in range(10, 15):
+            self.index.affirm(evolve(LINK, digest=numbered(number)), Affirmation(float(number), None))
+            self.index.remember_tag(
+                evolve(TAG, name=f"v{number}"), TagRecord(DIGEST, "x", None, float(number))
+            )
+        self.assertEqual(self.index.purge(14.0, 3), 6)
+        self.assertIsNone(self.index.tag(evolve(TAG, name="v12")))
+        self.assertIsNotNone(self.index.tag(evolve(TAG, name="v13")))
+        self.assertEqual(self.index.purge(14.0, 3), 2)
+        self.assertEqual(self.index.purge(14.0, 3), 0)
+        self.assertIsNotNone(self.index.affirmation(before))
+        self.index.forget([numbered(1), numbered(2)])
+        self.index.record([record(2, 1.0)])
+        self.assertEqual(self.index.purge(14.0, 3), 1)
+        self.assertIsNone(self.index.affirmation(before))
+        self.assertIsNotNone(self.index.affirmation(later))
