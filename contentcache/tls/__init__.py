@@ -1,0 +1,3 @@
+"""
+Certificates and contexts, ours and those that we trust.
+"""

@@ -1,0 +1,145 @@
+"""
+Certificates and keys in PEM files, read with errors that name the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from attrs import frozen
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509 import Certificate, load_pem_x509_certificate
+from OpenSSL import SSL
+
+PrivateKey = (
+    rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+)
+
+#: The kinds of keys that TLS knows signatures for.
+_KEYS = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)
+
+#: No PEM file of an honest operator is larger; a mistaken path may lead to anything.
+_LARGEST = 8 << 20
+
+_CERTIFICATE = re.compile(
+    rb"-----BEGIN (?:X509 )?CERTIFICATE-----.*?-----END (?:X509 )?CERTIFICATE-----", re.DOTALL
+)
+_KEY = re.compile(rb"-----BEGIN ((?:[A-Z]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
+
+
+class TLSFault(Exception):
+    """
+    A certificate, key or setting cannot be used. ``message`` is a sentence that names the file.
+    """
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+        self.message = message
+
+
+@frozen
+class Identity:
+    """
+    A certificate with the chain above it, and the private key that belongs to it.
+    """
+
+    chain: tuple[Certificate, ...]
+    key: PrivateKey
+
+    def put_into(self, context: SSL.Context) -> None:
+        """
+        Make connections of ``context`` show this certificate.
+        """
+        leaf, *issuers = self.chain
+        context.use_certificate(leaf)
+        for issuer in issuers:
+            context.add_extra_chain_cert(issuer)
+        context.use_privatekey(self.key)
+
+
+def read_certificates(path: str) -> tuple[Certificate, ...]:
+    """
+    Every certificate in a PEM file, in order; text and keys around them are passed over.
+
+    Raises ``TLSFault`` where the file cannot be read, or holds no certificate or a broken one.
+    """
+    blocks = _CERTIFICATE.findall(_read(path))
+    if not blocks:
+        raise TLSFault(path, f"{path} holds no certificate in PEM form")
+    try:
+        return tuple(load_pem_x509_certificate(block) for block in blocks)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise TLSFault(path, f"{path} holds a certificate that is damaged: {error}") from error
+
+
+def read_authorities(paths: Sequence[str]) -> tuple[Certificate, ...]:
+    """
+    The certificates of several files together.
+    """
+    return tuple(certificate for path in paths for certificate in read_certificates(path))
+
+
+def read_identity(certificate: str, key: str) -> Identity:
+    """
+    A chain, the leaf first, and its key; both may be in one file.
+
+    Raises ``TLSFault`` also where the two do not belong together.
+    """
+    chain = read_certificates(certificate)
+    private = _read_key(key)
+    try:
+        belongs = _public(chain[0].public_key()) == _public(private.public_key())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise TLSFault(certificate, f"{certificate} has a public key of an unknown kind: {error}") from error
+    if not belongs:
+        raise TLSFault(
+            key, f"{key} is not the key of the first certificate in {certificate}; the leaf comes first"
+        )
+    return Identity(chain, private)
+
+
+def _read_key(path: str) -> PrivateKey:
+    """
+    The first private key in a PEM file.
+    """
+    block = _KEY.search(_read(path))
+    if block is None:
+        raise TLSFault(path, f"{path} holds no private key in PEM form")
+    try:
+        key = load_pem_private_key(block[0], password=None)
+    except TypeError as error:
+        raise TLSFault(
+            path, f"{path} is encrypted; a daemon cannot type a passphrase, so the key has to be plain"
+        ) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise TLSFault(path, f"{path} holds a private key that is damaged: {error}") from error
+    if not isinstance(key, _KEYS):
+        raise TLSFault(path, f"{path} holds a key that TLS cannot sign with; use RSA, ECDSA or Ed25519")
+    return key
+
+
+def _public(key: object) -> bytes:
+    """
+    A public key in a form that compares.
+    """
+    encoded = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
+    return bytes(encoded)
+
+
+def _read(path: str) -> bytes:
+    """
+    A whole file, within reason.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TLSFault(path, f"{path} cannot be read: {reason}") from error
+    if len(content) > _LARGEST:
+        raise TLSFault(path, f"{path} is too large to be a PEM file")
+    return content

@@ -1,0 +1,207 @@
+"""
+What our own port shows and demands: ``http.tls``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from cryptography.x509 import Certificate
+from OpenSSL import SSL, crypto
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from contentcache.config.model import ClientAuth, ServerTLS
+from contentcache.core.ciphersuites import OPENSSL_NAMES
+from contentcache.tls.files import TLSFault, read_authorities, read_identity
+
+HTTP_1_1: Final = b"http/1.1"
+
+_VERSIONS: Final = {
+    "tls1.0": SSL.TLS1_VERSION,
+    "tls1.1": SSL.TLS1_1_VERSION,
+    "tls1.2": SSL.TLS1_2_VERSION,
+    "tls1.3": SSL.TLS1_3_VERSION,
+}
+
+#: For TLS 1.2 and below: forward secrecy and authenticated encryption, as in the registry.
+_DEFAULT_CIPHERS: Final = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+)
+
+#: What the versions before 1.2 have besides: they know no authenticated encryption.
+_OLD_CIPHERS: Final = (
+    "ECDHE-ECDSA-AES128-SHA",
+    "ECDHE-RSA-AES128-SHA",
+    "ECDHE-ECDSA-AES256-SHA",
+    "ECDHE-RSA-AES256-SHA",
+)
+
+#: Sessions are resumed only where they began; each context has ticket keys of its own.
+_SESSIONS: Final = b"contentcache"
+
+_VerifyCallback = Callable[[SSL.Connection, crypto.X509, int, int, int], bool]
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerContext:
+    """
+    The server's side of TLS on one port; give it to ``listenSSL`` or ``TLSMemoryBIOFactory``.
+
+    Raises ``TLSFault`` where a file or the list of cipher suites cannot be used.
+    """
+
+    def __init__(self, settings: ServerTLS) -> None:
+        self._settings = settings
+        self._context = _build(settings)
+
+    def reload(self) -> None:
+        """
+        Read the files anew, for connections from now on; those that are open go on undisturbed.
+
+        Raises ``TLSFault`` where a new file cannot be used, and keeps what was there before. It
+        reads from the disk, and may be called in a thread.
+        """
+        self._context = _build(self._settings)
+
+    @property
+    def context(self) -> SSL.Context:
+        """
+        What the next connection uses.
+        """
+        return self._context
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """
+        A connection for one client (``IOpenSSLServerConnectionCreator``).
+        """
+        connection = SSL.Connection(self._context, None)
+        connection.set_app_data(tlsProtocol)
+        return connection
+
+
+def _build(settings: ServerTLS) -> SSL.Context:
+    """
+    A context out of the files as they are now.
+    """
+    identity = read_identity(settings.certificate, settings.key)
+    authorities = read_authorities(settings.clientcas)
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_ECDH_USE)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # Without a context for sessions OpenSSL ends every resumption in which a client shows a certificate.
+    context.set_session_id(_SESSIONS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
+    _choose_versions_and_ciphers(context, settings)
+    context.set_alpn_select_callback(_choose_protocol)
+    _demand_certificates(context, settings.clientauth, authorities)
+    try:
+        identity.put_into(context)
+    except SSL.Error as error:
+        raise TLSFault(
+            settings.certificate, f"{settings.certificate} cannot be used for TLS: {in_words(error)}"
+        ) from error
+    return context
+
+
+def _choose_versions_and_ciphers(context: SSL.Context, settings: ServerTLS) -> None:
+    """
+    Apply ``minimumtls`` and ``ciphersuites``.
+
+    The order of the list means nothing, as in Go: the client's own preference counts, since
+    it knows whether its processor has AES. TLS 1.3 suites in the list narrow TLS 1.3 (Go cannot
+    do that); a list without one leaves TLS 1.3 as it is, and one of nothing else rules out TLS 1.2.
+    OpenSSL knows no key exchange over suites of its own: they stay what the library prefers.
+    """
+    minimum = _VERSIONS[settings.minimumtls]
+    wanted = [OPENSSL_NAMES.get(name, name) for name in settings.ciphersuites]
+    newer = [name for name in wanted if name.startswith("TLS_")]
+    older: Sequence[str] = [name for name in wanted if not name.startswith("TLS_")]
+    if newer and not older:
+        minimum = SSL.TLS1_3_VERSION
+    if minimum < SSL.TLS1_2_VERSION:
+        older = older or (*_DEFAULT_CIPHERS, *_OLD_CIPHERS)
+        # The handshakes of TLS 1.0 and 1.1 are signed over SHA-1, which no higher level permits.
+        older = (*older, "@SECLEVEL=0")
+    context.set_min_proto_version(minimum)
+    try:
+        context.set_cipher_list(":".join(older or _DEFAULT_CIPHERS).encode("ascii"))
+        if newer:
+            context.set_tls13_ciphersuites(":".join(newer).encode("ascii"))
+    except (SSL.Error, UnicodeEncodeError) as error:
+        names = ", ".join(settings.ciphersuites)
+        raise TLSFault(
+            "ciphersuites", f"the OpenSSL of this machine has none of the cipher suites {names}"
+        ) from error
+
+
+def _choose_protocol(_connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
+    """
+    ``http/1.1``, or an end with the alert ``no_application_protocol`` (RFC 7301 §3.2).
+
+    To go on with a client that offers h2 only would have it speak h2 to a server that cannot.
+    """
+    if HTTP_1_1 in offered:
+        return HTTP_1_1
+    # pyOpenSSL turns whatever is raised here into the alert, and raises it again from the
+    # handshake, where Twisted expects an SSL.Error.
+    raise SSL.Error([("contentcache", "ALPN", "the client does not offer http/1.1")])
+
+
+def _demand_certificates(
+    context: SSL.Context, demand: ClientAuth, authorities: Sequence[Certificate]
+) -> None:
+    """
+    Apply ``clientcas`` and ``clientauth`` with Go's meanings; without ``clientcas`` nothing is asked for.
+
+    The system's roots are never loaded here, so only ``clientcas`` can vouch for a client.
+    """
+    if not authorities:
+        context.set_verify(SSL.VERIFY_NONE)
+        return
+    store: Any = context.get_cert_store()
+    for authority in authorities:
+        store.add_cert(crypto.X509.from_cryptography(authority))
+        context.add_client_ca(authority)
+    # Go takes any certificate of its pool for an anchor, an intermediate or a leaf too.
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    required = demand in ("require-any-client-cert", "require-and-verify-client-cert")
+    verified = demand in ("verify-client-cert-if-given", "require-and-verify-client-cert")
+    mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0)
+    context.set_verify(mode, _believe if verified else _accept)
+
+
+def _believe(
+    _connection: SSL.Connection, _certificate: crypto.X509, _error: int, _depth: int, ok: int
+) -> bool:
+    """
+    What OpenSSL thinks of the chain.
+    """
+    return bool(ok)
+
+
+def _accept(
+    _connection: SSL.Connection, _certificate: crypto.X509, _error: int, _depth: int, _ok: int
+) -> bool:
+    """
+    Any chain: the client has proved that it holds the key, nothing else is asked.
+    """
+    return True
+
+
+def in_words(error: SSL.Error) -> str:
+    """
+    What OpenSSL says in an error.
+
+    >>> in_words(SSL.Error([("SSL routines", "", "ee key too small")]))
+    'ee key too small'
+    """
+    reasons = error.args[0] if error.args else ()
+    return "; ".join(str(reason[-1]) for reason in reasons if reason) or "OpenSSL gives no reason"

@@ -1,0 +1,3 @@
+"""
+The other side of the line: registries and caches that we ask.
+"""

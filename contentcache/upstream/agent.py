@@ -1,0 +1,282 @@
+"""
+How requests get to one upstream: connections kept open, TLS, proxies, and the guard on redirects.
+"""
+
+from __future__ import annotations
+
+from http.cookiejar import Cookie
+from typing import Any, Final, NoReturn, Self, cast
+
+from attrs import field, frozen
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, HTTPConnectionPool, ProxyAgent
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IAgentEndpointFactory
+from zope.interface import implementer
+
+from contentcache import __version__
+from contentcache.upstream.addresses import Place
+from contentcache.upstream.endpoints import PlaceEndpoint, check_name
+from contentcache.upstream.ports import Asking, Endpoint, Reactor, Trust
+from contentcache.upstream.proxies import Proxies, Proxy, TunnelEndpoint
+from contentcache.upstream.redirects import Followed, RedirectPolicy, fetch_following
+
+USER_AGENT: Final = f"contentcache/{__version__}".encode("ascii")
+
+#: Idle connections kept for each host, and for how many seconds: below what servers keep them for.
+IDLE_CONNECTIONS: Final = 64
+IDLE_SECONDS: Final = 55
+
+
+class NoCookies(IndexableCookieJar):
+    """
+    A cookie jar that stays empty.
+
+    Many clients' requests leave through one HTTP client: a cookie that was set for one of them
+    would be sent for the others.
+    """
+
+    def set_cookie(self, cookie: Cookie) -> None:
+        """Keep nothing."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Look at nothing."""
+
+    def add_cookie_header(self, request: Any) -> None:
+        """Send nothing."""
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """
+    Ways to places: directly or through the proxy that stands before them, within a time.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        trust: Trust,
+        proxies: Proxies,
+        connect_timeout: float,
+        guard: RedirectPolicy | None,
+    ) -> None:
+        self._reactor = reactor
+        self._trust = trust
+        self._proxies = proxies
+        self._timeout = connect_timeout
+        self._guard = guard
+
+    def endpointForURI(self, uri: URI) -> Endpoint:
+        """
+        The way to the host of a URL (``IAgentEndpointFactory``).
+        """
+        place = Place.of(uri.toBytes().decode("ascii"))
+        proxy = self._proxies.before(place)
+        if proxy is None:
+            endpoint: Endpoint = PlaceEndpoint(self._reactor, place, self._timeout, self._guard)
+        else:
+            tunnel = TunnelEndpoint(self.to_proxy(proxy), proxy, place)
+            endpoint = tunnel
+        endpoint = self._in_time(endpoint, place)
+        return self._in_tls(endpoint, place) if place.scheme == "https" else endpoint
+
+    def to_proxy(self, proxy: Proxy) -> Endpoint:
+        """
+        The way to a proxy; its address is the operator's own choice and needs no guard.
+        """
+        direct = PlaceEndpoint(self._reactor, proxy.place, self._timeout, None)
+        endpoint = self._in_time(direct, proxy.place)
+        return self._in_tls(endpoint, proxy.place) if proxy.place.scheme == "https" else endpoint
+
+    def _in_tls(self, endpoint: Endpoint, place: Place) -> Endpoint:
+        creator = self._trust.creatorForNetloc(place.host.encode("ascii"), place.port)
+        return wrapClientTLS(creator, cast("Any", endpoint), clock=cast("Any", self._reactor))
+
+    def _in_time(self, endpoint: Endpoint, place: Place) -> Endpoint:
+        return _InTime(endpoint, place, self._timeout, self._reactor)
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class _InTime:
+    """
+    An endpoint that gives up after a time that includes names, proxies and every address.
+    """
+
+    inner: Endpoint
+    place: Place
+    seconds: float
+    reactor: Reactor
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        """
+        Connect, or fail with Twisted's ``TimeoutError``.
+        """
+
+        def late(_outcome: object, _seconds: float) -> NoReturn:
+            raise ConnectTimeout(string=f"{self.place.netloc} does not answer within {self.seconds:g} s")
+
+        connecting: Deferred[Any] = self.inner.connect(protocolFactory)
+        return connecting.addTimeout(self.seconds, cast("Any", self.reactor), onTimeoutCancel=late)
+
+
+@implementer(IAgent)
+class UpstreamAgent:
+    """
+    An agent for one upstream, or with a ``guard`` for those whom it redirects to.
+
+    Every request goes out with ``Accept-Encoding: identity`` and our ``User-Agent``, whatever
+    was put there before; and the body comes as it is on the line, since a decoded one would
+    have another digest. Connections stay open. An idle one that the server has closed in the
+    meantime is replaced once, which is safe for ``GET`` and ``HEAD``.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        *,
+        trust: Trust,
+        proxies: Proxies,
+        connect_timeout: float,
+        guard: RedirectPolicy | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._proxies = proxies
+        self._guard = guard
+        self._pool: Any = HTTPConnectionPool(reactor, persistent=True)
+        self._pool.maxPersistentPerHost = IDLE_CONNECTIONS
+        self._pool.cachedConnectionTimeout = IDLE_SECONDS
+        endpoints = _Endpoints(reactor, trust, proxies, connect_timeout, guard)
+        self._agent: Asking = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
+        self._plain_by_proxy: Asking | None = None
+        if proxies.http is not None:
+            self._plain_by_proxy = ProxyAgent(endpoints.to_proxy(proxies.http), reactor, self._pool)
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: Any = None,
+    ) -> Deferred[Any]:
+        """
+        Send a request (``IAgent``).
+
+        Fails with ``RedirectRefused`` where the guard refuses every address, and otherwise as
+        ``Agent`` does.
+        """
+        return Deferred.fromCoroutine(self._request(method, uri, headers, bodyProducer))
+
+    async def _request(self, method: bytes, uri: bytes, headers: Headers | None, body: object) -> Any:
+        place = Place.of(uri.decode("ascii"))
+        sent = Headers() if headers is None else headers.copy()
+        sent.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        sent.setRawHeaders(b"User-Agent", [USER_AGENT])
+        sent.removeHeader(b"Proxy-Authorization")
+        proxy = self._proxies.before(place)
+        if proxy is not None and self._guard is not None:
+            # The proxy resolves the name, so all that can be looked at here is the name.
+            await check_name(self._reactor, self._guard, place)
+        agent = self._agent
+        if proxy is not None and place.scheme == "http" and self._plain_by_proxy is not None:
+            agent = self._plain_by_proxy
+            if proxy.authorization is not None:
+                sent.setRawHeaders(b"Proxy-Authorization", [proxy.authorization])
+        response = await agent.request(method, uri, sent, body)
+        # treq would decode a body that says gzip though identity was asked for.
+        response.headers.removeHeader(b"Content-Encoding")
+        return response
+
+    def close(self) -> Deferred[None]:
+        """
+        Close idle connections; fires once they are gone.
+        """
+        closed: Deferred[None] = self._pool.closeCachedConnections()
+        return closed
+
+
+@frozen
+class UpstreamTransport:
+    """
+    All ways out to the registry or cache at one base URL.
+
+    ``client`` is treq's, for the registry itself; use it with ``unbuffered=True`` and
+    ``allow_redirects=False``. The guarded agent has a pool of its own, as what one registry may
+    redirect to need not be permitted to another.
+    """
+
+    policy: RedirectPolicy
+    agent: Asking
+    guarded: Asking
+    client: HTTPClient
+    reactor: Reactor = field(repr=False)
+    _close: tuple[UpstreamAgent, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def to(
+        cls,
+        url: str,
+        *,
+        reactor: Reactor,
+        trust: Trust,
+        strangers: Trust,
+        proxies: Proxies,
+        connect_timeout: float,
+        redirects: tuple[str, ...] = (),
+    ) -> Self:
+        """
+        The ways to the upstream at ``url``.
+
+        ``trust`` is for the upstream itself, ``strangers`` for whom it redirects to: the same
+        but without our client certificate. ``redirects`` are the targets that the operator
+        permits. Raises ``ValueError`` where ``url`` is no URL.
+        """
+        policy = RedirectPolicy.of(url, redirects)
+        own = UpstreamAgent(reactor, trust=trust, proxies=proxies, connect_timeout=connect_timeout)
+        guarded = UpstreamAgent(
+            reactor, trust=strangers, proxies=proxies, connect_timeout=connect_timeout, guard=policy
+        )
+        client = HTTPClient(cast("Any", own), cookiejar=NoCookies())
+        return cls(policy, own, guarded, client, reactor, (own, guarded))
+
+    async def fetch_following(self, method: str, url: str, headers: Headers) -> Followed:
+        """
+        Ask for ``url`` and follow redirects to storage; see ``redirects.fetch_following``.
+        """
+        return await fetch_following(
+            self.agent, self.guarded, self.policy, self.reactor, method=method, url=url, headers=headers
+        )
+
+    async def close(self) -> None:
+        """
+        Close every idle connection.
+        """
+        await gatherResults([agent.close() for agent in self._close])
+
+
+def why(error: BaseException | Failure) -> str:
+    """
+    What went wrong with a request, as a clause for people.
+
+    Twisted wraps what happened to a connection in lists of reasons; the first one tells.
+
+    >>> why(ConnectTimeout(string="r.example does not answer within 10 s"))
+    'r.example does not answer within 10 s'
+    """
+    if isinstance(error, Failure):
+        return why(error.value or CancelledError())
+    reasons = getattr(error, "reasons", None)
+    if isinstance(reasons, list) and reasons:
+        return why(reasons[0])
+    if isinstance(error, CancelledError):
+        return "the request was given up"
+    text = str(error).rstrip(".")
+    # Twisted's errors begin with their own first line of documentation: "…: what we said".
+    documented = (type(error).__doc__ or "").strip().rstrip(".")
+    return text.removeprefix(documented).lstrip(".: ") or text or type(error).__name__

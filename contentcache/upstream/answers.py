@@ -1,0 +1,252 @@
+"""
+What comes back from upstream: a head that is safe to pass on, and a body that is never held in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol, TypeAlias, cast
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+
+from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
+from contentcache.core.opening import parse_length
+from contentcache.core.ports import DelayedCall, Timer
+
+#: Headers of upstream that may reach a client. All others end here: cookies, other names of the server,
+#: promises about its transport.
+PASSED: Final = (
+    "Content-Type",
+    "Docker-Content-Digest",
+    "Link",
+    "OCI-Filters-Applied",
+    "OCI-Subject",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+    "Docker-RateLimit-Source",
+    "Retry-After",
+    "Warning",
+    "WWW-Authenticate",
+)
+
+
+class Response(Protocol):
+    """
+    What treq gives for an unbuffered request.
+    """
+
+    @property
+    def code(self) -> int: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def length(self) -> object: ...
+
+    def deliverBody(self, protocol: TwistedProtocol, /) -> object: ...
+
+
+class Transport(Protocol):
+    """
+    What a body is delivered over.
+    """
+
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def stopProducing(self) -> None: ...
+
+
+#: What takes a body as it comes; it may come before :meth:`Answer.stream` has returned.
+Received: TypeAlias = Callable[["Inflow", bytes], None]
+
+
+class Inflow(TwistedProtocol):
+    """
+    A body that is coming in: ``received(inflow, data)`` gets its bytes, ``ended`` tells how it went.
+
+    ``ended`` fires with ``None`` when the body ended as HTTP says it must; it fails with
+    :class:`UpstreamBroken` when it was cut short, and with :class:`UpstreamTimeout` when nothing came for
+    ``patience`` seconds. Time in which we ourselves have paused it does not count.
+    """
+
+    def __init__(self, received: Received, clock: Timer, patience: float) -> None:
+        self.ended: Deferred[None] = Deferred()
+        self._received = received
+        self._clock = clock
+        self._patience = patience
+        self._timer: DelayedCall | None = None
+        self._paused = False
+        self._over = False
+
+    def connectionMade(self) -> None:
+        self._wait()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._over:
+            return
+        if self._timer is not None:
+            self._timer.reset(self._patience)
+        self._received(self, data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if reason.check(ResponseDone, PotentialDataLoss) is not None:
+            self._end(None)
+        else:
+            self._end(Failure(UpstreamBroken("upstream broke the body off")))
+
+    def pause(self) -> None:
+        """
+        Take no more for now.
+        """
+        if not (self._paused or self._over):
+            self._paused = True
+            self._stop_waiting()
+            self._transport.pauseProducing()
+
+    def resume(self) -> None:
+        """
+        Go on.
+        """
+        if self._paused and not self._over:
+            self._paused = False
+            self._wait()
+            self._transport.resumeProducing()
+
+    def abandon(self) -> None:
+        """
+        Want no more of it; ``ended`` fails with :class:`UpstreamBroken`.
+        """
+        self._drop(UpstreamBroken("the body is not wanted any more"))
+
+    @property
+    def _transport(self) -> Transport:
+        return cast("Transport", self.transport)
+
+    def _wait(self) -> None:
+        self._timer = self._clock.callLater(self._patience, self._stalled)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _stalled(self) -> None:
+        self._timer = None
+        self._drop(UpstreamTimeout(f"upstream sent nothing for {self._patience:g} s"))
+
+    def _drop(self, error: Exception) -> None:
+        if self._over:
+            return
+        self._end(Failure(error))
+        if self.transport is not None:
+            self._transport.stopProducing()
+
+    def _end(self, result: Failure | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._stop_waiting()
+        if result is None:
+            self.ended.callback(None)
+        else:
+            self.ended.errback(result)
+
+
+@frozen
+class Answer:
+    """
+    An answer of ``host``. ``redirected`` says that the registry itself answered with a redirect: then
+    ``status`` and headers are the target's, or the redirect's own where it was not followed.
+    """
+
+    host: str
+    status: int
+    redirected: bool
+    _response: Response = field(repr=False)
+    _clock: Timer = field(repr=False)
+    _patience: float = field(repr=False)
+
+    def header(self, name: str) -> str | None:
+        """
+        The first value of a header.
+        """
+        values = self._response.headers.getRawHeaders(name)
+        return values[0] if values else None
+
+    @property
+    def length(self) -> int | None:
+        """
+        The length of the body in bytes, or for ``HEAD`` that which the body would have.
+        """
+        # Twisted's client takes the header away from a response that has a body.
+        length = self._response.length
+        named = parse_length(self.header("Content-Length"))
+        return length if named is None and isinstance(length, int) else named
+
+    def values(self, name: str) -> Sequence[str]:
+        """
+        All values of a header.
+        """
+        return self._response.headers.getRawHeaders(name) or ()
+
+    def passed_headers(self) -> Mapping[str, str]:
+        """
+        The headers that may reach a client. Several values of one name are joined (RFC 9110 §5.3).
+        """
+        found: dict[str, str] = {}
+        for name in PASSED:
+            values = self._response.headers.getRawHeaders(name)
+            if values:
+                found[name] = ", ".join(values)
+        return found
+
+    def stream(self, received: Received) -> Inflow:
+        """
+        Let the body come in. To be called once.
+        """
+        inflow = Inflow(received, self._clock, self._patience)
+        self._response.deliverBody(inflow)
+        return inflow
+
+    def abandon(self) -> None:
+        """
+        The body is not wanted.
+        """
+        inflow = self.stream(lambda _inflow, _data: None)
+        inflow.ended.addErrback(lambda _failure: None)
+        inflow.abandon()
+
+    async def read(self, limit: int) -> bytes:
+        """
+        The whole body, for small ones.
+
+        :raises UpstreamBroken: it is cut short, or larger than ``limit`` bytes.
+        :raises UpstreamTimeout: it stalls.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        too_long = False
+
+        def received(inflow: Inflow, data: bytes) -> None:
+            nonlocal size, too_long
+            size += len(data)
+            if size > limit:
+                too_long = True
+                inflow.abandon()
+            else:
+                pieces.append(data)
+
+        try:
+            await self.stream(received).ended
+        except UpstreamBroken:
+            if too_long:
+                raise UpstreamBroken(f"upstream's answer is larger than {limit} bytes") from None
+            raise
+        return b"".join(pieces)

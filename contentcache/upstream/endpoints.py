@@ -1,0 +1,217 @@
+"""
+From a place to a connection: names, the look at addresses, and the race between them.
+
+Names are resolved once. What comes out is looked at where redirects lead us, and exactly that is
+connected to, so a name whose address changes in between (DNS rebinding) gains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from attrs import frozen
+from twisted.internet import address as twisted_address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import DNSLookupError
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+)
+from zope.interface import implementer
+
+from contentcache.upstream.addresses import Address, Kind, Place, kinds_of, literal_address
+from contentcache.upstream.ports import Reactor
+from contentcache.upstream.redirects import RedirectPolicy, RedirectRefused
+
+SocketAddress = twisted_address.IPv4Address | twisted_address.IPv6Address
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class PlaceEndpoint:
+    """
+    Connects to a place over TCP, to whichever of its addresses answers first (RFC 8305).
+
+    ``timeout`` is for each attempt, in seconds. With a ``guard`` only addresses that it permits
+    are tried, and ``connect`` fails with ``RedirectRefused`` where there is none.
+    """
+
+    reactor: Reactor
+    place: Place
+    timeout: float
+    guard: RedirectPolicy | None = None
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        """
+        A protocol of ``protocolFactory``, connected (``IStreamClientEndpoint``).
+        """
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, factory: Any) -> Any:
+        addresses = await resolve(self.reactor, self.place)
+        if self.guard is not None:
+            addresses = await _permitted(self.reactor, self.guard, self.place, addresses)
+        # The first address stands in for the name: names with an underscore, as Docker's own
+        # networks have them, are refused by HostnameEndpoint though every resolver knows them.
+        racing = HostnameEndpoint(
+            _Resolved(self.reactor, addresses), addresses[0].host, self.place.port, timeout=self.timeout
+        )
+        return await racing.connect(factory)
+
+
+async def resolve(reactor: Reactor, place: Place) -> Sequence[SocketAddress]:
+    """
+    The addresses of a place, at least one. Raises ``DNSLookupError``.
+    """
+    literal = literal_address(place.host)
+    if literal is not None:
+        kind = twisted_address.IPv4Address if literal.version == 4 else twisted_address.IPv6Address  # noqa: PLR2004
+        return [kind("TCP", str(literal), place.port)]
+    found = _Found()
+    reactor.nameResolver.resolveHostName(found, place.host, portNumber=place.port)
+    addresses = await found.complete
+    if not addresses:
+        raise DNSLookupError(f"the name {place.host} cannot be resolved")
+    return addresses
+
+
+async def check_name(reactor: Reactor, guard: RedirectPolicy, place: Place) -> None:
+    """
+    Look at as much of a redirect's target as can be seen before a proxy resolves it.
+
+    Raises ``RedirectRefused``.
+    """
+    host = place.host
+    literal = ip_address("127.0.0.1") if f".{host}".endswith(".localhost") else literal_address(host)
+    if literal is not None and not guard.permits(place, literal, ()):
+        around = await _around(reactor, guard)
+        if not guard.permits(place, literal, around):
+            raise _refusal(place, [literal])
+
+
+async def _permitted(
+    reactor: Reactor, guard: RedirectPolicy, place: Place, addresses: Sequence[SocketAddress]
+) -> Sequence[SocketAddress]:
+    """
+    Those addresses that a redirect may lead to.
+    """
+    if all(guard.permits(place, ip_address(address.host), ()) for address in addresses):
+        return addresses
+    around = await _around(reactor, guard)
+    permitted = [address for address in addresses if guard.permits(place, ip_address(address.host), around)]
+    if not permitted:
+        raise _refusal(place, [ip_address(address.host) for address in addresses])
+    return permitted
+
+
+async def _around(reactor: Reactor, guard: RedirectPolicy) -> frozenset[Kind]:
+    """
+    The neighbourhoods in which the registry itself is; none where its name is known to a proxy only.
+    """
+    try:
+        addresses = await resolve(reactor, guard.registry)
+    except DNSLookupError:
+        return frozenset()
+    return kinds_of([ip_address(address.host) for address in addresses])
+
+
+def _refusal(place: Place, addresses: Sequence[Address]) -> RedirectRefused:
+    """
+    Why nothing was connected to.
+    """
+    kinds = " and ".join(sorted(kind.value for kind in kinds_of(addresses)))
+    return RedirectRefused(
+        f"the registry redirects to {place.netloc}, which is at a {kinds} address;"
+        " list it in redirects if that is meant"
+    )
+
+
+@implementer(IResolutionReceiver)
+class _Found:
+    """
+    Gathers addresses while a name is resolved.
+    """
+
+    def __init__(self) -> None:
+        self._addresses: list[SocketAddress] = []
+        self._resolution: object = None
+        self.complete: Deferred[list[SocketAddress]] = Deferred(self._cancel)
+
+    def resolutionBegan(self, resolutionInProgress: object) -> None:
+        """The resolver has begun."""
+        self._resolution = resolutionInProgress
+
+    def addressResolved(self, address: object) -> None:
+        """One address."""
+        if isinstance(address, SocketAddress):
+            self._addresses.append(address)
+
+    def resolutionComplete(self) -> None:
+        """No more will come; nobody may want to know any more."""
+        if not self.complete.called:
+            self.complete.callback(self._addresses)
+
+    def _cancel(self, _cancelled: object) -> None:
+        """
+        The caller's time is up. Twisted's own resolver cannot be stopped: its thread ends by itself.
+        """
+
+
+@implementer(IReactorPluggableNameResolver)
+class _Resolved:
+    """
+    A reactor that knows the answer to every question about names: the addresses given.
+    """
+
+    def __init__(self, reactor: Reactor, addresses: Sequence[SocketAddress]) -> None:
+        self.callLater = reactor.callLater
+        self.seconds = reactor.seconds
+        self.connectTCP = reactor.connectTCP
+        self.nameResolver = _Answer(addresses)
+
+
+@implementer(IHostnameResolver)
+@frozen
+class _Answer:
+    """
+    A resolver with one answer.
+    """
+
+    addresses: Sequence[SocketAddress]
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: Any,
+        hostName: str,
+        portNumber: int = 0,  # noqa: ARG002
+        addressTypes: object = None,  # noqa: ARG002
+        transportSemantics: str = "TCP",  # noqa: ARG002
+    ) -> Any:
+        """
+        Give the answer at once (``IHostnameResolver``).
+        """
+        resolution = _Over(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        for address in self.addresses:
+            resolutionReceiver.addressResolved(address)
+        resolutionReceiver.resolutionComplete()
+        return resolution
+
+
+@implementer(IHostResolution)
+@frozen
+class _Over:
+    """
+    A resolution that is over as soon as it begins.
+    """
+
+    name: str
+
+    def cancel(self) -> None:
+        """Too late."""

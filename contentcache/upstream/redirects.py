@@ -1,0 +1,220 @@
+"""
+Following the redirects of a registry to its storage or CDN.
+
+The rules, for every hop:
+
+* at most five of them, relative ones resolved (RFC 9110 §10.2.2);
+* never from ``https`` to ``http``, never to a URL with a user in it;
+* what is left for another scheme, host or port are ``Range`` and the like: no credential, no
+  cookie, no header of our own; and what was left out stays out on the way back;
+* never to a loopback, link-local, private or otherwise odd address, unless the registry itself
+  is at an address of that kind, or the operator has listed the target, or it is the registry.
+
+The last rule is about addresses, and names resolve to whatever their owner likes at the
+moment; so it is not decided here but applied while connecting, to the very address that is
+connected to (``contentcache.upstream.agent``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any, Final, Self
+from urllib.parse import quote, urldefrag, urljoin
+
+from attrs import field, frozen
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+
+from contentcache.core.errors import UpstreamBroken
+from contentcache.upstream.addresses import Address, Kind, Listed, Place, kind_of, shown
+from contentcache.upstream.ports import Asking, Clock
+
+MOST_HOPS: Final = 5
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+#: The headers that another host may see.
+_HARMLESS: Final = (b"Range", b"If-Range", b"Accept", b"Accept-Encoding", b"User-Agent")
+
+_EXCUSED: Final = frozenset({Kind.LOOPBACK, Kind.LINK_LOCAL, Kind.PRIVATE})
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_LONGEST_LOCATION: Final = 8 << 10
+_PRINTABLE: Final = "".join(chr(code) for code in range(0x21, 0x7F))
+
+#: How much of a redirect's own body, and for how many seconds, is read to keep the connection.
+_BODY_BYTES: Final = 64 << 10
+_BODY_SECONDS: Final = 5.0
+
+
+class RedirectRefused(UpstreamBroken):
+    """A registry redirects to where we must not go."""
+
+
+@frozen
+class RedirectPolicy:
+    """
+    Where one registry may send us. ``registry`` is where it is itself.
+    """
+
+    registry: Place
+    listed: Listed = field(factory=Listed)
+
+    @classmethod
+    def of(cls, url: str, listed: Collection[str] = ()) -> Self:
+        """
+        The policy for the registry at ``url`` with the operator's list of targets.
+        """
+        return cls(Place.of(url), Listed(tuple(listed)))
+
+    def follow(self, url: str, location: bytes) -> str:
+        """
+        The absolute URL that a redirect of ``url`` leads to, without fragment.
+
+        Raises ``RedirectRefused``.
+
+        >>> RedirectPolicy.of("https://r.example").follow("https://r.example/v2/a", b"../blob?x=%2F#y")
+        'https://r.example/blob?x=%2F'
+        """
+        if len(location) > _LONGEST_LOCATION:
+            raise RedirectRefused("the registry redirects to a URL of more than 8 KiB")
+        try:
+            target = _resolved(url, location)
+            there = Place.of(target)
+        except ValueError as error:
+            raise RedirectRefused(f"the registry redirects to a doubtful place: {error}") from error
+        if there.scheme == "http" and Place.of(url).scheme == "https":
+            raise RedirectRefused(f"the registry redirects from https to plain HTTP: {shown(target)}")
+        return target
+
+    def is_registry(self, place: Place) -> bool:
+        """
+        Whether a place is the registry's own host and port.
+        """
+        return (place.host, place.port) == (self.registry.host, self.registry.port)
+
+    def permits(self, place: Place, address: Address, around: Collection[Kind]) -> bool:
+        """
+        Whether a connection for ``place`` may go to ``address``.
+
+        ``around`` are the kinds of the addresses that the registry itself has.
+        """
+        kind = kind_of(address)
+        return (
+            kind is Kind.PUBLIC
+            or (kind in _EXCUSED and kind in around)
+            or self.is_registry(place)
+            or self.listed.names(place.host, place.port)
+            or self.listed.contains(address)
+        )
+
+
+@frozen
+class Followed:
+    """
+    An answer, and how it was come by.
+
+    ``response`` is an ``IResponse``, and ``url`` where it comes from. ``hops`` says how many
+    redirects led there: with any, the registry itself has said yes. ``crossed`` tells that
+    another scheme, host or port than the registry's was on the way: then a refusal is a failed
+    fetch, never the registry's verdict.
+    """
+
+    response: Any
+    url: str
+    hops: int = 0
+    crossed: bool = False
+
+    @property
+    def redirected(self) -> bool:
+        """
+        Whether the registry answered with a redirect.
+        """
+        return self.hops > 0
+
+
+async def fetch_following(
+    own: Asking,
+    strange: Asking,
+    policy: RedirectPolicy,
+    clock: Clock,
+    *,
+    method: str,
+    url: str,
+    headers: Headers,
+) -> Followed:
+    """
+    Ask the registry for ``url``, and those whom it redirects to.
+
+    ``own`` speaks to the registry itself, ``strange`` to everybody else and looks at addresses.
+    ``method`` is ``GET`` or ``HEAD``. The body of the answer is unread. Raises
+    ``RedirectRefused``, ``UpstreamBroken``, and what the agents raise.
+    """
+    crossed = False
+    for hops in range(MOST_HOPS + 1):
+        place = Place.of(url)
+        crossed = crossed or place != policy.registry
+        agent = own if policy.is_registry(place) else strange
+        sent = harmless(headers) if crossed else headers
+        response = await agent.request(method.encode("ascii"), url.encode("ascii"), sent, None)
+        if response.code not in REDIRECTS:
+            return Followed(response, url, hops, crossed)
+        locations = response.headers.getRawHeaders(b"location", [])
+        discard(response, clock)
+        if len(set(locations)) != 1:
+            raise UpstreamBroken(f"{shown(url)} redirects ({response.code}) without saying where to")
+        url = policy.follow(url, locations[0])
+    raise RedirectRefused(f"the registry redirects more than {MOST_HOPS} times, last to {shown(url)}")
+
+
+def harmless(headers: Headers) -> Headers:
+    """
+    What another host may see of a request's headers.
+    """
+    kept = Headers()
+    for name in _HARMLESS:
+        for value in headers.getRawHeaders(name) or ():
+            kept.addRawHeader(name, value)
+    return kept
+
+
+def _resolved(url: str, location: bytes) -> str:
+    """
+    A location as an absolute URL (RFC 3986 §5.2); what has a scheme is one already.
+    """
+    # A few servers write blanks and letters beyond ASCII as they are.
+    written, _ = urldefrag(quote(location.strip(b" \t"), safe=_PRINTABLE))
+    return written if _SCHEME.match(written) else urljoin(url, written)
+
+
+class _Discard(Protocol):
+    """
+    Reads a body to its end so that the connection can be used again, if that is soon.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._left = _BODY_BYTES
+        self._late = clock.callLater(_BODY_SECONDS, self._abort)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Count, and forget."""
+        self._left -= len(data)
+        if self._left < 0:
+            self._abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
+        """The end of the body."""
+        if self._late.active():
+            self._late.cancel()
+
+    def _abort(self) -> None:
+        transport: Any = self.transport
+        if transport is not None:
+            transport.loseConnection()
+
+
+def discard(response: Any, clock: Clock) -> None:
+    """
+    Be done with a response whose body nobody needs.
+    """
+    response.deliverBody(_Discard(clock))

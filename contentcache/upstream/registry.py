@@ -1,0 +1,322 @@
+"""
+One origin as the rest of the house sees it: several hosts as one, the cache's account, patience.
+
+What the registry itself says is told apart from what happens on the way:
+
+* a 4xx of the registry is its word, raised as :class:`OriginRefused` and passed on as it is;
+* a 4xx of the place that it redirects to is a failed fetch, never a verdict;
+* anything else that keeps an answer from coming sets the host back, and the next one is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Literal
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionClosed
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.web.client import RequestTransmissionFailed, ResponseFailed
+from twisted.web.http_headers import Headers
+
+from contentcache.config.model import Upstream
+from contentcache.core.challenges import parse_challenges
+from contentcache.core.credentials import Credential
+from contentcache.core.errors import (
+    CacheError,
+    LoopDetected,
+    OriginRefused,
+    UpstreamBroken,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from contentcache.core.ports import Clock, Timer
+from contentcache.core.retry_after import seconds_of_patience
+from contentcache.core.rotation import Rotation
+from contentcache.meter import Meter
+from contentcache.upstream.account import NoTokenError, OwnAccount
+from contentcache.upstream.addresses import Place
+from contentcache.upstream.agent import UpstreamTransport, why
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.patience import Patience
+from contentcache.upstream.redirects import REDIRECTS, Followed, discard
+
+#: How much of a refusal's body is passed on.
+_REFUSAL_BYTES: Final = 64 << 10
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
+_OK: Final = 200
+_TOO_MANY: Final = 429
+_LOOP: Final = 508
+_UNAVAILABLE: Final = 503
+_GATEWAY_TIMEOUT: Final = 504
+_RANGE_NOT_SATISFIABLE: Final = 416
+
+Method = Literal["GET", "HEAD"]
+
+
+@frozen
+class Request:
+    """
+    What is asked of a registry: ``path`` is made of parsed parts only, with its query; ``repository`` is what
+    a token would have to be for; ``range`` the header's value.
+    """
+
+    method: Method
+    path: str
+    credential: Credential
+    repository: str | None = None
+    accept: Sequence[str] = ()
+    via: str = ""
+    range: str | None = None
+    #: Whether a redirect to storage is followed, or is an answer.
+    follow: bool = True
+
+
+class TargetRefused(UpstreamBroken):
+    """The place that the registry redirects to refuses."""
+
+
+class Registry:
+    """
+    An origin and the way there.
+
+    ``transports`` has one entry for each base URL of ``upstream.hosts`` and ``upstream.fallback``.
+    Times are monotonic seconds, but for ``wall``.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        transports: Mapping[str, UpstreamTransport],
+        *,
+        reactor: Timer,
+        wall: Clock,
+        secret: bytes,
+        stall_timeout: float,
+        token_limit: int,
+        meter: Meter,
+    ) -> None:
+        self.upstream = upstream
+        self._transports = transports
+        self._reactor = reactor
+        self._wall = wall
+        self._secret = secret
+        self._stall_timeout = stall_timeout
+        self._token_limit = token_limit
+        self._meter = meter
+        self._rotation = Rotation(upstream.hosts, upstream.fallback)
+        self._patience = Patience()
+        self._account: OwnAccount | None = None
+        if upstream.public:
+            self._account = OwnAccount(
+                upstream.account, upstream.origin, upstream.realms, self._fetch_token, reactor.seconds
+            )
+
+    # Which host.
+
+    def order(self) -> Sequence[str]:
+        """
+        The hosts to ask, in the order of their turn.
+        """
+        return self._rotation.order(self._reactor.seconds())
+
+    def failed(self, host: str) -> None:
+        """
+        ``host`` has broken off, stalled or lied.
+        """
+        if host in self._transports:
+            self._meter.asked(host, "failed")
+            self._rotation.failed(host, self._reactor.seconds())
+
+    def standing(self) -> Sequence[tuple[str, bool]]:
+        """
+        Every host, and whether it is in good standing.
+        """
+        return self._rotation.standing(self._reactor.seconds())
+
+    # Asking.
+
+    async def ask(self, request: Request) -> Answer:
+        """
+        Ask the hosts in turn until one answers.
+
+        :raises OriginRefused: a 4xx of the registry.
+        :raises UpstreamUnavailable: none can be reached.
+        :raises UpstreamTimeout: the last one did not answer in time.
+        :raises UpstreamBroken: the last one answered 5xx, or nonsense.
+        """
+        error: CacheError = UpstreamUnavailable("no upstream is configured")
+        for host in self.order():
+            try:
+                return await self.ask_host(host, request)
+            except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as failure:
+                error = failure
+        raise error
+
+    async def ask_host(self, host: str, request: Request) -> Answer:
+        """
+        Ask one host. Raises as :meth:`ask` does.
+        """
+        key = request.credential.key(self._secret, self.upstream.origin)
+        remaining = self._patience.remaining(key, self._reactor.seconds())
+        if remaining is not None:
+            raise _too_many(remaining)
+        try:
+            answer = await self._exchange(host, request)
+        except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
+            if not isinstance(error, TargetRefused | NoTokenError):
+                self.failed(host)
+            raise
+        self._meter.asked(host, str(answer.status))
+        self._rotation.answered(host)
+        if answer.status < 400 or answer.status == _RANGE_NOT_SATISFIABLE:  # noqa: PLR2004
+            return answer
+        raise await self._refusal(answer, request, key)
+
+    async def _refusal(self, answer: Answer, request: Request, key: bytes) -> OriginRefused:
+        headers = dict(answer.passed_headers())
+        if answer.status == _TOO_MANY:
+            seconds = seconds_of_patience(headers.get("Retry-After"), self._wall())
+            self._patience.asked_for(key, self._reactor.seconds() + seconds)
+            headers["Retry-After"] = str(round(seconds))
+        try:
+            body = await answer.read(_REFUSAL_BYTES) if request.method == "GET" else b""
+        except (UpstreamBroken, UpstreamTimeout):
+            body = b""  # the status and the headers say enough
+        if request.method == "HEAD":
+            answer.abandon()
+        if request.credential.own and answer.status == _UNAUTHORIZED:
+            # The client cannot answer a challenge that was meant for the cache's account.
+            headers.pop("WWW-Authenticate", None)
+            return OriginRefused(_FORBIDDEN, headers, body)
+        return OriginRefused(answer.status, headers, body)
+
+    async def _exchange(self, host: str, request: Request) -> Answer:
+        authorization = request.credential.authorization
+        if request.credential.own and self._account is not None:
+            authorization = await self._account.authorization(request.repository)
+        answer = await self._send(host, request, authorization)
+        if answer.status == _UNAUTHORIZED and request.credential.own and self._account is not None:
+            challenges = parse_challenges(answer.values("WWW-Authenticate"))
+            better = await self._account.answer(challenges, request.repository)
+            if better is not None:
+                answer.abandon()
+                answer = await self._send(host, request, better)
+        return answer
+
+    async def _send(self, host: str, request: Request, authorization: str | None) -> Answer:
+        headers = Headers()
+        for value in request.accept:
+            headers.addRawHeader("Accept", value)
+        if request.via:
+            headers.addRawHeader("Via", request.via)
+        if request.range is not None:
+            headers.addRawHeader("Range", request.range)
+        if authorization is not None:
+            headers.addRawHeader("Authorization", authorization)
+        transport = self._transports[host]
+        url = host + request.path
+        followed = await self._in_time(host, lambda: _go(transport, request, url, headers))
+        answer = Answer(
+            host,
+            followed.response.code,
+            followed.crossed,
+            followed.response,
+            self._reactor,
+            self._stall_timeout,
+        )
+        _look_at_status(answer)
+        return answer
+
+    async def _in_time(self, host: str, attempt: Callable[[], Awaitable[Followed]]) -> Followed:
+        """
+        Await an exchange's head for no longer than an upstream may be silent.
+        """
+
+        async def awaited() -> Followed:
+            return await attempt()
+
+        waiting = Deferred.fromCoroutine(awaited())
+        timer = self._reactor.callLater(self._stall_timeout, waiting.cancel)
+        try:
+            return await waiting
+        except CacheError:
+            raise
+        except (ConnectTimeout, CancelledError) as error:
+            if isinstance(error, CancelledError) and timer.active():
+                raise  # somebody else wants it no more
+            raise UpstreamTimeout(f"{host} did not answer in time") from error
+        except (ResponseFailed, RequestTransmissionFailed, ConnectionClosed) as error:
+            if not timer.active():
+                raise UpstreamTimeout(f"{host} sent no answer for {self._stall_timeout:g} s") from error
+            raise UpstreamBroken(f"{host} broke the connection off: {why(error)}") from error
+        except Exception as error:
+            raise UpstreamUnavailable(f"{host} cannot be reached: {why(error)}") from error
+        finally:
+            if timer.active():
+                timer.cancel()
+
+    async def _fetch_token(self, url: str, headers: Mapping[str, str]) -> bytes:
+        server = f"the token server {Place.of(url).host}"
+        transport = next(iter(self._transports.values()))
+        sent = Headers({name: [value] for name, value in headers.items()})
+
+        async def get() -> Followed:
+            return Followed(await transport.agent.request(b"GET", url.encode("ascii"), sent), url)
+
+        try:
+            followed = await self._in_time(server, get)
+            answer = Answer(
+                server, followed.response.code, False, followed.response, self._reactor, self._stall_timeout
+            )
+            if answer.status != _OK:
+                answer.abandon()
+                raise NoTokenError(f"{server} answered {answer.status}")
+            return await answer.read(self._token_limit)
+        except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
+            raise NoTokenError(error.message) from error
+
+
+async def _go(transport: UpstreamTransport, request: Request, url: str, headers: Headers) -> Followed:
+    if request.follow:
+        return await transport.fetch_following(request.method, url, headers)
+    response = await transport.client.request(
+        request.method, url, headers=headers, unbuffered=True, allow_redirects=False
+    )
+    if response.code not in REDIRECTS:
+        return Followed(response, url)
+    locations = response.headers.getRawHeaders(b"Location") or [b""]
+    target = transport.policy.follow(url, locations[0])
+    if transport.policy.is_registry(Place.of(target)):
+        # It leads to the registry itself, which has not said anything yet.
+        discard(response, transport.reactor)
+        return await transport.fetch_following(request.method, url, headers)
+    return Followed(response, url, hops=1, crossed=True)
+
+
+def _look_at_status(answer: Answer) -> None:
+    status = answer.status
+    if status == _LOOP:
+        answer.abandon()
+        raise LoopDetected(f"{answer.host} has found a loop of caches")
+    if status == _UNAVAILABLE:
+        patience = answer.header("Retry-After")
+        answer.abandon()
+        raise UpstreamUnavailable(
+            f"{answer.host} answered {status}", headers={"Retry-After": patience} if patience else None
+        )
+    if status == _GATEWAY_TIMEOUT:
+        answer.abandon()
+        raise UpstreamTimeout(f"{answer.host} answered {status}")
+    if status >= 500 or status < 200 or status == 304:  # noqa: PLR2004
+        answer.abandon()
+        raise UpstreamBroken(f"{answer.host} answered {status}")
+    if answer.redirected and 400 <= status != _RANGE_NOT_SATISFIABLE:  # noqa: PLR2004
+        answer.abandon()
+        raise TargetRefused(f"the storage behind {answer.host} answered {status}")
+
+
+def _too_many(seconds: float) -> OriginRefused:
+    return OriginRefused(_TOO_MANY, {"Retry-After": str(max(1, round(seconds)))})

@@ -1,0 +1,110 @@
+"""
+Tests for ``contentcache.upstream.endpoints``: the guard on the addresses that redirects lead to.
+"""
+
+from __future__ import annotations
+
+from contentcache.upstream.proxies import Proxies
+from contentcache.upstream.redirects import RedirectRefused
+from tests.upstream.loopback import Answer, RedirectingTestCase, body_of
+
+
+class GuardTests(RedirectingTestCase):
+    """
+    Which addresses are connected to.
+    """
+
+    async def test_odd_targets(self) -> None:
+        """
+        Nothing is connected to that a redirect must not lead to, however the address is spelled.
+        """
+        for target in [
+            "storage.example",
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0x7f.1",
+            "[::1]",
+            "[::ffff:7f00:1]",
+            "0",
+            "[::]",
+            "169.254.169.254",
+            "10.0.0.1",
+            "100.64.0.1",
+        ]:
+            with self.subTest(target=target):
+                self.two(registry="8.8.4.4", storage="192.168.0.1")
+                self.location = f"http://{target}:{self.storage_port}/blob"
+                with self.assertRaises(RedirectRefused) as caught:
+                    await self.fetch()
+                self.assertIn("list it in redirects", caught.exception.message)
+                self.assertEqual(["8.8.4.4"], self.local.connected)
+
+    async def test_same_neighbourhood(self) -> None:
+        """
+        A registry on a private address may redirect to one, but not to loopback.
+        """
+        for address, expected in [("192.168.0.1", True), ("127.0.0.1", False)]:
+            self.two(registry="10.0.0.1", storage=address)
+            if expected:
+                self.assertEqual(b"stored", await body_of((await self.fetch()).response))
+            else:
+                with self.assertRaises(RedirectRefused):
+                    await self.fetch()
+
+    async def test_listed(self) -> None:
+        """
+        What the operator lists is permitted, by name or address.
+        """
+        for listed in ("storage.example", "192.168.0.0/16"):
+            self.two(registry="8.8.4.4", storage="192.168.0.1")
+            followed = await self.fetch(redirects=(listed,))
+            self.assertEqual(b"stored", await body_of(followed.response))
+
+    async def test_rebinding(self) -> None:
+        """
+        The address that was looked at is the one that is connected to: the name is asked once.
+        """
+        self.two(registry="8.8.4.4")
+        self.local.nameResolver._answers["storage.example"] = [["8.8.8.8"], ["127.0.0.1"]]
+        self.assertEqual(b"stored", await body_of((await self.fetch()).response))
+        self.assertEqual(["8.8.4.4", "8.8.8.8"], self.local.connected)
+        self.assertEqual(1, self.local.nameResolver.asked.count("storage.example"))
+
+    async def test_mixed_addresses(self) -> None:
+        """
+        Of a name with good and bad addresses only the good ones are tried.
+        """
+        self.two(registry="8.8.4.4")
+        self.local.nameResolver._answers["storage.example"] = [["127.0.0.1", "8.8.8.8", "::1"]]
+        self.assertEqual(b"stored", await body_of((await self.fetch()).response))
+        self.assertEqual(["8.8.4.4", "8.8.8.8"], self.local.connected)
+
+    async def test_through_a_proxy(self) -> None:
+        """
+        Where a proxy resolves names, addresses that are spelled out are still looked at.
+        """
+        self.two(registry="8.8.4.4", proxy="192.168.0.9")
+        location = ""
+        origin, port = self.serve(
+            lambda path: (
+                Answer(302, {"Location": location}, b"") if "/v2/" in path else Answer(body=b"stored")
+            )
+        )
+        proxies = Proxies.from_environment({"http_proxy": f"http://proxy.example:{port}"})
+        for location, expected in [
+            ("http://storage.example/blob", True),
+            ("http://8.8.8.8/blob", True),
+            ("http://10.0.0.1/blob", False),
+            ("http://0x0a.1/blob", False),
+            ("http://[::ffff:a00:1]/blob", False),
+            ("http://metadata.localhost/blob", False),
+        ]:
+            with self.subTest(location=location):
+                if expected:
+                    response = (await self.fetch(proxies=proxies)).response
+                    self.assertEqual(b"stored", await body_of(response))
+                else:
+                    with self.assertRaises(RedirectRefused):
+                        await self.fetch(proxies=proxies)
+                    self.assertNotIn(location, origin.paths)
