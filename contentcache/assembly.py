@@ -1,0 +1,283 @@
+"""
+Everything built from a configuration, once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from contentcache.config.model import Configuration, Downstream, StorageSettings, Upstream
+from contentcache.core.digest import Digest
+from contentcache.core.eviction import Retention
+from contentcache.core.grants import Grants
+from contentcache.core.ports import Run
+from contentcache.core.via import FAMILY
+from contentcache.delivery.access import Access
+from contentcache.delivery.contents import Contents
+from contentcache.delivery.questions import Questions
+from contentcache.delivery.tags import Tags
+from contentcache.delivery.turns import Turns
+from contentcache.meter import Meter
+from contentcache.storage.filesystem import FilesystemStore
+from contentcache.storage.interfaces import Index, Store
+from contentcache.storage.lock import RootLock
+from contentcache.storage.memory import MemoryStore
+from contentcache.storage.memory_index import MemoryIndex
+from contentcache.storage.reaper import Reaper
+from contentcache.storage.sqlite import SqliteIndex
+from contentcache.tls.trust import UpstreamTrust
+from contentcache.upstream.agent import UpstreamTransport
+from contentcache.upstream.proxies import Proxies
+from contentcache.upstream.registry import Registry
+from contentcache.web.access_log import AccessLog
+from contentcache.web.channel import RegistryFactory
+from contentcache.web.origins import Origins
+from contentcache.web.registry_api import House, RegistryApi
+from contentcache.web.sending import Sending
+
+_log = Logger(namespace="contentcache")
+#: What a disk says that cannot be written now, and may be again.
+_UNWRITABLE: Final = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO})
+
+
+@frozen
+class Kept:
+    """
+    What holds the bytes. ``fault`` says why nothing can be written, where that is so.
+    """
+
+    store: Store
+    index: Index
+    lock: RootLock | None = None
+    fault: str | None = None
+
+
+@frozen
+class Ensemble:
+    """
+    The parts that the daemon starts, stops and watches.
+    """
+
+    kept: Kept
+    registries: tuple[Registry, ...]
+    transports: tuple[UpstreamTransport, ...]
+    trusts: tuple[UpstreamTrust, ...]
+    contents: Contents
+    reaper: Reaper
+    factory: RegistryFactory
+
+
+def open_storage(settings: StorageSettings) -> Kept:
+    """
+    Open store and index, and hold the root directory. Blocks.
+
+    A disk that cannot be written is no reason not to start: clients are served, what they pull passes
+    through.
+
+    :raises StorageRefused: another daemon has the root directory, or a newer version wrote the index.
+    :raises OSError: the root directory is not to be had at all.
+    """
+    if settings.driver == "inmemory":
+        return Kept(MemoryStore(), MemoryIndex())
+    store = FilesystemStore(settings.rootdirectory)
+    lock = RootLock(settings.rootdirectory)
+    fault = None
+    try:
+        store.prepare()
+        lock.acquire()
+    except OSError as error:
+        fault = _unwritable(error)
+    try:
+        index: Index = SqliteIndex(str(Path(settings.rootdirectory, "contentcache", "index.sqlite3")))
+    except OSError as error:
+        fault = fault or _unwritable(error)
+        index = MemoryIndex()
+    return Kept(store, index, lock, fault)
+
+
+def _unwritable(error: OSError) -> str:
+    if error.errno not in _UNWRITABLE:
+        raise error
+    return f"the store cannot be written: {error.strerror or error}"
+
+
+def assemble(
+    configuration: Configuration,
+    environ: Mapping[str, str],
+    reactor: Any,
+    *,
+    kept: Kept,
+    run: Run,
+    meter: Meter,
+) -> Ensemble:
+    """
+    Build everything that serves clients.
+
+    :raises ProxyFault: a proxy variable of the environment makes no sense.
+    :raises TLSFault: a certificate has become unreadable since the configuration was checked.
+    """
+    options = configuration.downstream
+    limits = options.limits
+    secret = secrets.token_bytes(64)
+    proxies = Proxies.from_environment(environ)
+    trusts: list[UpstreamTrust] = []
+    transports: list[UpstreamTransport] = []
+    registries = tuple(
+        Registry(
+            upstream,
+            _ways(upstream, options, proxies, reactor, trusts, transports),
+            reactor=reactor,
+            wall=time.time,
+            secret=secret,
+            stall_timeout=options.stalltimeout,
+            token_limit=limits.token,
+            meter=meter,
+        )
+        for upstream in options.upstreams
+    )
+    grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
+    access = Access(
+        grants,
+        kept.index,
+        run=run,
+        clock=reactor,
+        wall=time.time,
+        secret=secret,
+        affirm_ttl=options.affirmttl,
+        keep_deleted=options.keepdeleted,
+        stale_if_error=options.staleiferror,
+    )
+    reaper = Reaper(
+        kept.store,
+        kept.index,
+        _retention(configuration),
+        in_use=lambda digest: contents.in_use(digest),  # noqa: PLW0108  # each needs the other
+        run=run,
+        wall=time.time,
+        monotonic=time.monotonic,
+        evicted=lambda digest, size, reason: _note_eviction(meter, digest, size, reason),
+    )
+    contents = Contents(
+        access,
+        kept.store,
+        kept.index,
+        run=run,
+        clock=reactor,
+        wall=time.time,
+        turns=Turns(limits.fetches, limits.fetchwait, reactor),
+        meter=meter,
+        make_room=reaper.make_room,
+        manifest_limit=limits.manifest,
+    )
+    tags = Tags(
+        access,
+        contents,
+        kept.index,
+        run=run,
+        wall=time.time,
+        affirm_ttl=options.affirmttl,
+        stale_if_error=options.staleiferror,
+        limit=limits.manifest,
+    )
+    questions = Questions(
+        access,
+        clock=reactor,
+        secret=secret,
+        auth_ttl=options.authttl,
+        stale_if_error=options.staleiferror,
+    )
+    house = House(contents, tags, questions, Origins(registries), Sending(lambda: secrets.token_hex(16)))
+    api = RegistryApi(
+        house,
+        pseudonym=FAMILY + secrets.token_hex(4),
+        prefix=configuration.http.prefix,
+        extra=configuration.http.headers,
+        timer=reactor,
+        patience=limits.clientstall,
+        meter=meter,
+    )
+    access_log = AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog)
+    factory = RegistryFactory(api.begin, access_log, limits=limits, reactor=reactor, meter=meter)
+    _watch(meter, registries, contents, grants, factory)
+    return Ensemble(kept, registries, tuple(transports), tuple(trusts), contents, reaper, factory)
+
+
+def _ways(  # noqa: PLR0917  # what is built on the way is collected on the way
+    upstream: Upstream,
+    options: Downstream,
+    proxies: Proxies,
+    reactor: Any,
+    trusts: list[UpstreamTrust],
+    transports: list[UpstreamTransport],
+) -> Mapping[str, UpstreamTransport]:
+    trust = UpstreamTrust(options.cas, upstream.certificate, upstream.key)
+    strangers = trust if upstream.certificate is None else UpstreamTrust(options.cas)
+    trusts += {trust, strangers}
+    hosts = [*upstream.hosts, *([upstream.fallback] if upstream.fallback is not None else [])]
+    ways = {
+        host: UpstreamTransport.to(
+            host,
+            reactor=reactor,
+            trust=trust,
+            strangers=strangers,
+            proxies=proxies,
+            connect_timeout=options.connecttimeout,
+            redirects=upstream.redirects,
+        )
+        for host in hosts
+    }
+    transports += ways.values()
+    return ways
+
+
+def _retention(configuration: Configuration) -> Retention:
+    options = configuration.downstream
+    in_memory = configuration.storage.driver == "inmemory"
+    return Retention(
+        blobttl=options.blobttl,
+        maxsize=options.maxsize,
+        minfree=0 if in_memory else options.minfree,
+        purge_after=max(options.affirmttl, options.staleiferror),
+        sweepinterval=options.sweepinterval,
+    )
+
+
+def _note_eviction(meter: Meter, digest: Digest, size: int, reason: str) -> None:
+    meter.evicted(size, reason)
+    _log.info("{digest} ({size} bytes) is gone: {reason}", digest=str(digest), size=size, reason=reason)
+
+
+def _watch(
+    meter: Meter,
+    registries: tuple[Registry, ...],
+    contents: Contents,
+    grants: Grants,
+    factory: RegistryFactory,
+) -> None:
+    meter.watch("contentcache_fetches", "Fetches under way", lambda: contents.fetching)
+    meter.watch("contentcache_grants", "Grants remembered", lambda: len(grants))
+    meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
+    for registry in registries:
+        for host, _well in registry.standing():
+            meter.watch_upstream(host, partial(_is_well, registry, host))
+
+
+def _is_well(registry: Registry, host: str) -> bool:
+    return dict(registry.standing())[host]
+
+
+def umask() -> None:
+    """
+    Nothing that the daemon writes is for everybody.
+    """
+    os.umask(0o027)

@@ -1,0 +1,3 @@
+"""
+From what is asked to bytes: who may have what, one fetch for all, its readers.
+"""

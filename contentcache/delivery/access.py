@@ -1,0 +1,274 @@
+"""
+Who may have what: the one place where that is decided.
+
+The cache decides nothing by itself. It sends a content to a client only if
+
+* the client's credential has a *grant* in the repository (the origin has lately said yes to it there) and a
+  *link* says that the content belongs to that repository; or
+* the origin says yes now, to the same request as ``HEAD`` with the client's own credential.
+
+Grants are in memory, under a keyed hash, on the monotonic clock; links are in the index, by the wall clock.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from contentcache.core.credentials import Credential
+from contentcache.core.errors import OriginRefused
+from contentcache.core.grants import Grants
+from contentcache.core.ports import Clock, Run, Timer
+from contentcache.core.ranges import parse_content_range
+from contentcache.core.routes import Content
+from contentcache.delivery.tasks import in_background
+from contentcache.delivery.wants import Asking
+from contentcache.storage.interfaces import Affirmation, Link, LinkIndex
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.registry import Registry
+
+_NOT_FOUND: Final = 404
+_PARTIAL: Final = 206
+#: What registries answer to ``HEAD`` of a blob who do not answer it truthfully.
+_DOUBTFUL: Final = frozenset({401, 404, 405})
+#: So far may a clock be corrected without a fuss, in seconds.
+_CLOCK_STEP: Final = 60.0
+_FIRST_BYTE: Final = "bytes=0-0"
+
+
+@frozen
+class Yes:
+    """
+    The client may have it. ``size`` and ``media_type`` are what the origin said, where it was asked and did;
+    ``stale`` that the origin could not be asked and an old yes has served.
+    """
+
+    media_type: str | None = None
+    size: int | None = None
+    asked: bool = False
+    stale: bool = False
+
+
+class Access:
+    """
+    Grants, links, and questions to the origin.
+
+    ``affirm_ttl`` is how many seconds a link is believed; ``keep_deleted`` lets known links serve what the
+    origin has no more; ``stale_if_error`` how many seconds old yeses may serve while it is away.
+    """
+
+    def __init__(
+        self,
+        grants: Grants,
+        links: LinkIndex,
+        *,
+        run: Run,
+        clock: Timer,
+        wall: Clock,
+        secret: bytes,
+        affirm_ttl: float,
+        keep_deleted: bool,
+        stale_if_error: float,
+    ) -> None:
+        self._grants = grants
+        self._links = links
+        self._run = run
+        self._clock = clock
+        self.wall = wall
+        self._secret = secret
+        self._affirm_ttl = affirm_ttl
+        self._keep_deleted = keep_deleted
+        self._stale_if_error = stale_if_error
+        self._questions: dict[bytes, list[Deferred[Yes]]] = {}
+        self._heads_proved: set[str] = set()
+        self._heads_lie: set[str] = set()
+
+    def key(self, asking: Asking) -> bytes:
+        """
+        The name of a question, saying nothing of the credential.
+        """
+        content = asking.content
+        origin = asking.registry.upstream.origin
+        return asking.credential.key(
+            self._secret, origin, content.repository, content.kind, str(content.digest)
+        )
+
+    async def remembered(self, asking: Asking) -> Yes | None:
+        """
+        The yes that grant and link make together, if they do.
+        """
+        if not self._grants.holds(self._grant_key(asking), self._clock.seconds()):
+            return None
+        affirmation = await self._run(self._links.affirmation, _link(asking))
+        if affirmation is None or self._age(affirmation) >= self._affirm_ttl:
+            return None
+        return Yes(affirmation.media_type)
+
+    async def stale(self, asking: Asking) -> Yes | None:
+        """
+        The yes that may serve because the origin cannot be asked.
+        """
+        if not (asking.credential.lasting and self._stale_if_error > 0):
+            return None
+        if not self._grants.held(self._grant_key(asking), self._clock.seconds()):
+            return None
+        affirmation = await self._run(self._links.affirmation, _link(asking))
+        bound = max(self._affirm_ttl, self._stale_if_error)
+        if affirmation is None or self._age(affirmation) >= bound:
+            return None
+        return Yes(affirmation.media_type, stale=True)
+
+    async def ask(self, asking: Asking) -> Yes:
+        """
+        Ask the origin now. The same question of the same credential is asked once for all who wait.
+
+        :raises OriginRefused: it says no.
+        :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: no answer means no.
+        """
+        key = self.key(asking)
+        waiting = self._questions.get(key)
+        if waiting is None:
+            waiting = self._questions[key] = []
+            # A client that hangs up must not take the answer from those who share the question.
+            in_background(self._settle(key, asking))
+        mine: Deferred[Yes] = Deferred()
+        waiting.append(mine)
+        return await mine
+
+    async def size_of(self, asking: Asking) -> Yes:
+        """
+        Ask for ``HEAD`` and its true length, wherever the content is. Raises as :meth:`ask` does.
+        """
+        yes = await self.ask(asking)
+        if yes.size is not None:
+            return yes
+        answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE))
+        size = _whole_size(answer)
+        answer.abandon()
+        return Yes(answer.header("Content-Type"), size, asked=True)
+
+    def granted(self, registry: Registry, repository: str, credential: Credential) -> None:
+        """
+        The origin has answered 2xx to this credential in this repository.
+        """
+        ends = credential.expires()
+        now = self._clock.seconds()
+        self._grants.give(
+            credential.key(self._secret, registry.upstream.origin, repository),
+            now,
+            ends=None if ends is None else now + ends - self.wall(),
+        )
+
+    def may_serve_stale(self, registry: Registry, repository: str, credential: Credential) -> bool:
+        """
+        Whether this credential may have what is known of this repository while the origin is away.
+        """
+        key = credential.key(self._secret, registry.upstream.origin, repository)
+        return (
+            self._stale_if_error > 0 and credential.lasting and self._grants.held(key, self._clock.seconds())
+        )
+
+    def is_granted(self, registry: Registry, repository: str, credential: Credential) -> bool:
+        """
+        Whether the origin has said yes to this credential in this repository within ``authttl``.
+        """
+        key = credential.key(self._secret, registry.upstream.origin, repository)
+        return self._grants.holds(key, self._clock.seconds())
+
+    def revoked(self, registry: Registry, repository: str, credential: Credential) -> None:
+        """
+        The origin has answered 401 or 403 to this credential in this repository.
+        """
+        self._grants.revoke(credential.key(self._secret, registry.upstream.origin, repository))
+
+    async def affirmed(self, asking: Asking, media_type: str | None) -> None:
+        """
+        The origin has answered 2xx to this very question: that makes a grant and a link.
+        """
+        self.granted(asking.registry, asking.content.repository, asking.credential)
+        await self._run(self._links.affirm, _link(asking), Affirmation(self.wall(), media_type))
+
+    async def refused(self, asking: Asking, refusal: OriginRefused) -> None:
+        """
+        The origin has answered no to this very question.
+        """
+        if refusal.status in {401, 403}:
+            self._grants.revoke(self._grant_key(asking))
+            return
+        # Only somebody whom the origin lets in can tell that something is gone.
+        granted = self.is_granted(asking.registry, asking.content.repository, asking.credential)
+        if refusal.status == _NOT_FOUND and granted and not self._keep_deleted:
+            await self._run(self._links.revoke, _link(asking))
+
+    async def _settle(self, key: bytes, asking: Asking) -> None:
+        try:
+            yes = await self._question(asking)
+        except Exception as error:  # noqa: BLE001  # whoever asked gets it
+            for waiting in self._questions.pop(key):
+                waiting.errback(error)
+        else:
+            for waiting in self._questions.pop(key):
+                waiting.callback(yes)
+
+    async def _question(self, asking: Asking) -> Yes:
+        try:
+            answer = await self._ask_truthfully(asking)
+        except OriginRefused as refusal:
+            kept = await self._kept_though_deleted(asking, refusal)
+            if kept is not None:
+                return kept
+            await self.refused(asking, refusal)
+            raise
+        media_type = None if answer.redirected else answer.header("Content-Type")
+        size = None if answer.redirected else _whole_size(answer)
+        answer.abandon()
+        await self.affirmed(asking, media_type)
+        return Yes(media_type, size, asked=True)
+
+    async def _ask_truthfully(self, asking: Asking) -> Answer:
+        origin = asking.registry.upstream.origin
+        probe = asking.request("GET", range_=_FIRST_BYTE, follow=False)
+        if asking.content.kind == "manifests":
+            return await asking.registry.ask(asking.request("HEAD", follow=False))
+        if origin in self._heads_lie:
+            return await asking.registry.ask(probe)
+        try:
+            answer = await asking.registry.ask(asking.request("HEAD", follow=False))
+        except OriginRefused as refusal:
+            if refusal.status not in _DOUBTFUL or origin in self._heads_proved:
+                raise
+            answer = await asking.registry.ask(probe)
+            self._heads_lie.add(origin)
+        else:
+            self._heads_proved.add(origin)
+        return answer
+
+    async def _kept_though_deleted(self, asking: Asking, refusal: OriginRefused) -> Yes | None:
+        if not self._keep_deleted or refusal.status != _NOT_FOUND:
+            return None
+        if not self.is_granted(asking.registry, asking.content.repository, asking.credential):
+            return None
+        affirmation = await self._run(self._links.affirmation, _link(asking))
+        return None if affirmation is None else Yes(affirmation.media_type)
+
+    def _grant_key(self, asking: Asking) -> bytes:
+        return asking.credential.key(self._secret, asking.registry.upstream.origin, asking.content.repository)
+
+    def _age(self, affirmation: Affirmation) -> float:
+        age = self.wall() - affirmation.when
+        # One from the future (the clock was set back) has an age that nobody knows: ask again.
+        return age if age > -_CLOCK_STEP else float("inf")
+
+
+def _link(asking: Asking) -> Link:
+    content: Content = asking.content
+    return Link(asking.registry.upstream.origin, content.repository, content.kind, content.digest)
+
+
+def _whole_size(answer: Answer) -> int | None:
+    if answer.status == _PARTIAL:
+        sent = parse_content_range(answer.header("Content-Range"))
+        return None if sent is None else sent.size
+    return answer.length

@@ -1,0 +1,199 @@
+"""
+Bytes on their way to one client, each reader with a position of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from contentcache.core.ports import Run
+from contentcache.delivery.fetch import Fetch
+from contentcache.storage.interfaces import BlobFile
+
+#: One piece of a body in memory: what a client costs while it is slow.
+PIECE: Final = 64 << 10
+
+
+class ShortError(Exception):
+    """A response must end before its end."""
+
+
+class Flow(Protocol):
+    """
+    The way to one client.
+    """
+
+    async def ready(self) -> None:
+        """Wait until the client takes more. Cancelled when it has left."""
+
+    def write(self, data: bytes, /) -> None:
+        """Send."""
+
+
+class Body(Protocol):
+    """
+    A content that can be sent. ``size`` is its length in bytes, ``None`` while nobody knows.
+    """
+
+    @property
+    def size(self) -> int | None: ...
+
+    async def send(self, flow: Flow, start: int, stop: int | None) -> None:
+        """
+        Send the bytes from ``start`` up to ``stop``, ``None`` for the end.
+
+        :raises ShortError: they cannot all be had, or are not to be trusted.
+        """
+
+    def close(self) -> None:
+        """Nobody needs it any more. May be called twice."""
+
+
+class StoredBody:
+    """
+    A verified blob of the store.
+    """
+
+    def __init__(self, file: BlobFile, run: Run, closed: Callable[[], None]) -> None:
+        self._file = file
+        self._run = run
+        self._closed: Callable[[], None] | None = closed
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return self._file.size
+
+    async def send(self, flow: Flow, start: int, stop: int | None) -> None:
+        """Send a part; see :class:`Body`."""
+        end = self.size if stop is None else stop
+        while start < end:
+            await flow.ready()
+            data = await read(self._file, start, min(PIECE, end - start), self._run)
+            if not data:
+                raise ShortError("the stored file is shorter than it was")
+            flow.write(data)
+            start += len(data)
+
+    def close(self) -> None:
+        """Give the file back."""
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            self._file.close()
+            closed()
+
+
+class MemoryBody:
+    """
+    A small content that has come whole.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return len(self._content)
+
+    async def send(self, flow: Flow, start: int, stop: int | None) -> None:
+        """Send a part; see :class:`Body`."""
+        await flow.ready()
+        flow.write(self._content[start:stop])
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class GrowingBody:
+    """
+    A content in the making, as far as it is there.
+
+    A reader that has sent nothing yet outlives a fetch that starts again; one that has sent bytes which
+    turned out wrong can only end short.
+    """
+
+    def __init__(self, fetch: Fetch, run: Run, closed: Callable[[], None]) -> None:
+        self._fetch = fetch
+        self._run = run
+        self._closed: Callable[[], None] | None = closed
+        self._generation = fetch.generation
+        self._size = fetch.size
+        self._begun = False
+        fetch.hold()
+
+    @property
+    def size(self) -> int | None:
+        """Its length in bytes, if upstream has said it."""
+        return self._size
+
+    async def send(self, flow: Flow, start: int, stop: int | None) -> None:
+        """Send a part; see :class:`Body`."""
+        while not self._is_done(start, stop):
+            await flow.ready()
+            reach = self._reach()
+            end = reach if stop is None else min(reach, stop)
+            if end <= start:
+                await self._more(start)
+                continue
+            generation = self._generation
+            data = await read(self._fetch.file, start, min(PIECE, end - start), self._run)
+            if self._fetch.generation != generation or not data:
+                raise ShortError("what was fetched turned out wrong")
+            self._begun = True
+            flow.write(data)
+            start += len(data)
+
+    async def until_verified(self) -> None:
+        """
+        Wait for the digest to be compared.
+
+        :raises ShortError: it was not right, or the fetch has failed.
+        """
+        while not self._fetch.verified:
+            self._reach()
+            await self._more(-1)
+
+    def close(self) -> None:
+        """Let go of the fetch."""
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            self._fetch.release()
+            closed()
+
+    def _is_done(self, position: int, stop: int | None) -> bool:
+        if stop is not None:
+            return position >= stop
+        return self._fetch.verified and position >= self._fetch.reach()
+
+    def _reach(self) -> int:
+        fetch = self._fetch
+        if fetch.generation != self._generation:
+            if self._begun or (self._size is not None and fetch.size not in {None, self._size}):
+                raise ShortError("what was fetched turned out wrong")
+            if fetch.size is not None:
+                self._generation = fetch.generation
+            elif fetch.failure is None:
+                return 0
+        return fetch.reach()
+
+    async def _more(self, position: int) -> None:
+        if self._fetch.failure is not None:
+            raise ShortError(self._fetch.failure.message)
+        if self._fetch.verified and position >= self._fetch.reach():
+            raise ShortError("the content has fewer bytes")
+        await self._fetch.progress.wait()
+
+
+async def read(file: BlobFile, offset: int, length: int, run: Run) -> bytes:
+    """
+    Read from memory at once, from the disk in a thread.
+
+    :raises ShortError: the disk fails.
+    """
+    try:
+        data = file.read_now(offset, length)
+        return await run(file.read, offset, length) if data is None else data
+    except OSError as error:
+        raise ShortError(f"the store cannot be read: {error}") from error

@@ -1,0 +1,70 @@
+"""
+A body from upstream, a bounded queue, and whoever takes from it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from twisted.python.failure import Failure
+
+from contentcache.delivery.tasks import Bell
+from contentcache.upstream.answers import Answer, Inflow
+
+_MOST_QUEUED: Final = 256 << 10
+
+
+class InflowQueue:
+    """
+    Upstream is paused while more than a quarter of a MiB waits to be taken.
+
+    ``noticed(bytes)`` hears of everything that comes in.
+    """
+
+    def __init__(self, answer: Answer, noticed: Callable[[int], None]) -> None:
+        self._noticed = noticed
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._bell = Bell()
+        self._outcome: list[Failure | None] = []
+        self._inflow = answer.stream(self._received)
+        self._inflow.ended.addBoth(self._ended)
+
+    async def next(self) -> bytes | None:
+        """
+        The next piece, ``None`` after the last one.
+
+        :raises UpstreamBroken: the body was cut short.
+        :raises UpstreamTimeout: it stalls.
+        """
+        while not self._queue:
+            if self._outcome:
+                if isinstance(self._outcome[0], Failure):
+                    self._outcome[0].raiseException()
+                return None
+            await self._bell.wait()
+        data = self._queue.popleft()
+        self._queued -= len(data)
+        if self._queued < _MOST_QUEUED // 2:
+            self._inflow.resume()
+        return data
+
+    def abandon(self) -> None:
+        """
+        Want no more.
+        """
+        self._inflow.abandon()
+
+    def _received(self, inflow: Inflow, data: bytes) -> None:
+        self._noticed(len(data))
+        self._queue.append(data)
+        self._queued += len(data)
+        if self._queued > _MOST_QUEUED:
+            inflow.pause()
+        self._bell.ring()
+
+    def _ended(self, result: Failure | None) -> None:
+        self._outcome.append(result)
+        self._bell.ring()

@@ -1,0 +1,124 @@
+"""
+What only the origin can answer: ``/v2/``, lists of tags and repositories, referrers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import frozen
+
+from contentcache.core.credentials import Credential
+from contentcache.core.errors import (
+    OriginRefused,
+    UpstreamBroken,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from contentcache.core.ports import Timer
+from contentcache.delivery.access import Access
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.registry import Registry, Request
+
+_MOST_REMEMBERED: Final = 10_000
+_PING_BYTES: Final = 4 << 10
+_UNAUTHORIZED: Final = 401
+_TOO_MANY: Final = 429
+
+
+@frozen
+class Pinged:
+    """
+    What the origin answered to ``/v2/``. ``stale`` that it could not be asked now.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    stale: bool = False
+
+
+@frozen
+class _Remembered:
+    pinged: Pinged
+    when: float
+
+
+class Questions:
+    """
+    Passes questions on. ``auth_ttl`` and ``stale_if_error`` are seconds.
+    """
+
+    def __init__(
+        self, access: Access, *, clock: Timer, secret: bytes, auth_ttl: float, stale_if_error: float
+    ) -> None:
+        self._access = access
+        self._clock = clock
+        self._secret = secret
+        self._auth_ttl = auth_ttl
+        self._stale_if_error = stale_if_error
+        self._pings: OrderedDict[bytes, _Remembered] = OrderedDict()
+
+    async def ping(self, registry: Registry, credential: Credential, via: str) -> Pinged:
+        """
+        What the origin answers to ``/v2/`` and this credential, asked at most once in ``auth_ttl``.
+
+        :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
+        """
+        key = credential.key(self._secret, registry.upstream.origin)
+        kept = self._pings.get(key)
+        ends = credential.expires()
+        age = None if kept is None else self._clock.seconds() - kept.when
+        if kept is not None and age is not None and age < self._auth_ttl and not self._is_over(ends):
+            self._pings.move_to_end(key)
+            return kept.pinged
+        try:
+            pinged = await self._ask(registry, credential, via)
+        except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken):
+            stale = self._stale(kept, age, credential)
+            if stale is None:
+                raise
+            return stale
+        if pinged.status == _TOO_MANY:
+            return self._stale(kept, age, credential) or pinged
+        self._pings[key] = _Remembered(pinged, self._clock.seconds())
+        self._pings.move_to_end(key)
+        while len(self._pings) > _MOST_REMEMBERED:
+            self._pings.popitem(last=False)
+        return pinged
+
+    async def ask(self, registry: Registry, request: Request) -> Answer:
+        """
+        Pass a question on whose answer is not kept. A 2xx for a repository is a grant there.
+
+        :raises OriginRefused: the origin says no.
+        :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
+        """
+        try:
+            answer = await registry.ask(request)
+        except OriginRefused as refusal:
+            if request.repository is not None and refusal.status in {401, 403}:
+                self._access.revoked(registry, request.repository, request.credential)
+            raise
+        if request.repository is not None:
+            self._access.granted(registry, request.repository, request.credential)
+        return answer
+
+    async def _ask(self, registry: Registry, credential: Credential, via: str) -> Pinged:
+        try:
+            answer = await registry.ask(Request("GET", "/v2/", credential, via=via))
+        except OriginRefused as refusal:
+            return Pinged(refusal.status, refusal.headers, refusal.body)
+        return Pinged(answer.status, answer.passed_headers(), await answer.read(_PING_BYTES))
+
+    def _stale(self, kept: _Remembered | None, age: float | None, credential: Credential) -> Pinged | None:
+        if kept is None or age is None or age >= self._stale_if_error:
+            return None
+        if not credential.lasting and kept.pinged.status != _UNAUTHORIZED:
+            return None
+        return Pinged(kept.pinged.status, kept.pinged.headers, kept.pinged.body, stale=True)
+
+    def _is_over(self, ends: float | None) -> bool:
+        return ends is not None and ends <= self._access.wall()

@@ -1,0 +1,246 @@
+"""
+Manifests by tag: only the origin knows what a tag means, and it is asked on every pull.
+
+It is asked with ``HEAD`` and the client's own ``Accept``: some registries count ``GET`` of a manifest
+against a client's limit. The digest that it names then comes from the cache, or is fetched once.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from attrs import frozen
+
+from contentcache.core.accept import accepted, normalised
+from contentcache.core.credentials import Credential
+from contentcache.core.digest import Digest
+from contentcache.core.errors import (
+    CacheError,
+    DigestInvalid,
+    OriginRefused,
+    UpstreamBroken,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from contentcache.core.policy import immutable
+from contentcache.core.ports import Clock, Run
+from contentcache.core.routes import Content, TaggedManifest
+from contentcache.delivery.access import Access, Yes
+from contentcache.delivery.bodies import MemoryBody
+from contentcache.delivery.contents import Contents, Described, Served
+from contentcache.delivery.wants import Asking
+from contentcache.storage.interfaces import LinkIndex, Tag, TagRecord
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.registry import Registry, Request, TargetRefused
+
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
+_NOT_FOUND: Final = 404
+_METHOD_NOT_ALLOWED: Final = 405
+_TOO_MANY: Final = 429
+#: The digest of these is not that of their bytes, so they pass and are not kept.
+_SIGNED_TYPE: Final = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+
+
+@frozen
+class TagAsking:
+    """
+    One client's question for a tag. ``accept`` has the values of its header as they came.
+    """
+
+    registry: Registry
+    route: TaggedManifest
+    credential: Credential
+    accept: tuple[str, ...]
+    via: str = ""
+
+    def request(self, method: Literal["GET", "HEAD"]) -> Request:
+        """
+        The request that says all this upstream.
+        """
+        repository = self.route.repository
+        return Request(
+            method,
+            f"/v2/{repository}/manifests/{self.route.tag}",
+            self.credential,
+            repository=repository,
+            accept=accepted(self.accept),
+            via=self.via,
+        )
+
+    def by_digest(self, digest: Digest) -> Asking:
+        """
+        The question for what the tag means.
+        """
+        content = Content(self.route.repository, "manifests", digest)
+        return Asking(self.registry, content, self.credential, tuple(accepted(self.accept)), self.via)
+
+    def tag(self) -> Tag:
+        """
+        What is remembered of the tag goes by this.
+        """
+        route = self.route
+        origin = self.registry.upstream.origin
+        return Tag(origin, route.repository, route.tag, normalised(accepted(self.accept)))
+
+
+@frozen
+class _Meaning:
+    digest: Digest
+    media_type: str | None
+    size: int | None
+    stale: bool = False
+
+
+class Tags:
+    """
+    Questions about tags. ``affirm_ttl`` and ``stale_if_error`` are seconds, ``limit`` bytes of a manifest.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        contents: Contents,
+        links: LinkIndex,
+        *,
+        run: Run,
+        wall: Clock,
+        affirm_ttl: float,
+        stale_if_error: float,
+        limit: int,
+    ) -> None:
+        self._access = access
+        self._contents = contents
+        self._links = links
+        self._run = run
+        self._wall = wall
+        self._affirm_ttl = affirm_ttl
+        self._stale_if_error = stale_if_error
+        self._limit = limit
+
+    async def describe(self, asking: TagAsking) -> Described:
+        """
+        Answer a ``HEAD``. Raises as :meth:`get` does.
+        """
+        meaning = await self._meaning(asking, with_body=False)
+        if isinstance(meaning, Served):
+            return Described(meaning.digest, meaning.body.size, meaning.media_type, meaning.status)
+        if meaning.size is None:
+            described = await self._contents.describe(asking.by_digest(meaning.digest))
+            return Described(
+                meaning.digest, described.size, meaning.media_type, described.status, meaning.stale
+            )
+        status = "hit" if meaning.stale else "fwd=request"
+        return Described(meaning.digest, meaning.size, meaning.media_type, status, meaning.stale)
+
+    async def get(self, asking: TagAsking) -> Served:
+        """
+        The manifest that a tag means now.
+
+        :raises OriginRefused: the origin says no.
+        :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
+        """
+        meaning = await self._meaning(asking, with_body=True)
+        if isinstance(meaning, Served):
+            return meaning
+        by_digest = asking.by_digest(meaning.digest)
+        yes = Yes(meaning.media_type, stale=meaning.stale)
+        try:
+            return await self._contents.get(by_digest, yes)
+        except OriginRefused as refusal:
+            if refusal.status != _NOT_FOUND:
+                raise
+            # Some registries make up what they name, converted to what the client takes.
+            return await self._get_by_tag(asking)
+
+    async def _meaning(self, asking: TagAsking, *, with_body: bool) -> _Meaning | Served:
+        kept = await self._immutable(asking)
+        if kept is not None:
+            return kept
+        try:
+            return await self._ask(asking, with_body=with_body)
+        except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
+            return await self._stale(asking, error)
+        except OriginRefused as refusal:
+            if refusal.status == _TOO_MANY:
+                return await self._stale(asking, refusal)
+            raise
+
+    async def _ask(self, asking: TagAsking, *, with_body: bool) -> _Meaning | Served:
+        try:
+            answer = await asking.registry.ask(asking.request("HEAD"))
+        except TargetRefused:
+            return await self._get_by_tag(asking)
+        except OriginRefused as refusal:
+            # A refusal is asked for again with its body, for a client that waits for one. Not so a 429.
+            again = with_body or refusal.status == _METHOD_NOT_ALLOWED
+            if again and refusal.status != _TOO_MANY:
+                return await self._get_by_tag(asking)
+            self._take_note(asking, refusal)
+            raise
+        answer.abandon()
+        digest = _digest_of(answer)
+        if digest is None:
+            return await self._get_by_tag(asking)
+        size = answer.length
+        meaning = _Meaning(digest, answer.header("Content-Type"), size)
+        await self._remember(asking, meaning)
+        return meaning
+
+    async def _get_by_tag(self, asking: TagAsking) -> Served:
+        try:
+            answer = await asking.registry.ask(asking.request("GET"))
+        except OriginRefused as refusal:
+            self._take_note(asking, refusal)
+            raise
+        media_type = answer.header("Content-Type")
+        named = _digest_of(answer)
+        content = await answer.read(self._limit)
+        digest = Digest.of(content, named.algorithm if named is not None else "sha256")
+        if named is not None and named != digest:
+            if media_type != _SIGNED_TYPE:
+                raise UpstreamBroken(f"{answer.host} sent a manifest that is not the {named} it names")
+            return Served(named, MemoryBody(content), media_type, "fwd=miss; detail=uncached")
+        await self._contents.keep(digest, content)
+        await self._remember(asking, _Meaning(digest, media_type, len(content)))
+        return Served(digest, MemoryBody(content), media_type, "fwd=miss; stored")
+
+    async def _remember(self, asking: TagAsking, meaning: _Meaning) -> None:
+        await self._access.affirmed(asking.by_digest(meaning.digest), meaning.media_type)
+        if self._stale_if_error > 0 or asking.registry.upstream.immutabletags is not None:
+            record = TagRecord(meaning.digest, meaning.media_type or "", meaning.size, self._wall())
+            await self._run(self._links.remember_tag, asking.tag(), record)
+
+    def _take_note(self, asking: TagAsking, refusal: OriginRefused) -> None:
+        if refusal.status in {_UNAUTHORIZED, _FORBIDDEN}:
+            self._access.revoked(asking.registry, asking.route.repository, asking.credential)
+
+    async def _immutable(self, asking: TagAsking) -> _Meaning | None:
+        route = asking.route
+        if not immutable(route.tag, asking.registry.upstream.immutabletags):
+            return None
+        if not self._access.is_granted(asking.registry, route.repository, asking.credential):
+            return None
+        return await self._known(asking, self._affirm_ttl, stale=False)
+
+    async def _stale(self, asking: TagAsking, error: CacheError) -> _Meaning:
+        route = asking.route
+        if self._access.may_serve_stale(asking.registry, route.repository, asking.credential):
+            known = await self._known(asking, self._stale_if_error, stale=True)
+            if known is not None:
+                return known
+        raise error
+
+    async def _known(self, asking: TagAsking, bound: float, *, stale: bool) -> _Meaning | None:
+        record = await self._run(self._links.tag, asking.tag())
+        if record is None or self._wall() - record.when >= bound:
+            return None
+        return _Meaning(record.digest, record.media_type or None, record.size, stale)
+
+
+def _digest_of(answer: Answer) -> Digest | None:
+    value = answer.header("Docker-Content-Digest")
+    try:
+        return Digest.parse(value) if value is not None else None
+    except DigestInvalid:
+        return None

@@ -1,0 +1,160 @@
+"""
+What the daemon says: one line an event, as text or JSON, to standard output or a file.
+
+The access log is part of it: Apache's combined form with the cache status, the seconds and the origin added.
+Nothing here ever sees a credential: requests are logged without their headers, and the values of ``token``
+in a query are taken out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, TextIO, cast
+
+from attrs import frozen
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogFilterPredicate,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+)
+from zope.interface import implementer
+
+from contentcache.config.model import Log
+
+_LEVELS: Final = {
+    "error": LogLevel.error,
+    "warn": LogLevel.warn,
+    "info": LogLevel.info,
+    "debug": LogLevel.debug,
+}
+_TOKEN: Final = re.compile(r"((?:^|[?&])token=)[^&#\s]*", re.IGNORECASE)
+_ODD: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LONGEST_URI: Final = 1024
+
+
+@frozen
+class Access:
+    """
+    One answered request. ``seconds`` from the end of its head to the last byte handed to the kernel;
+    ``sent`` bytes of body.
+    """
+
+    address: str
+    moment: float
+    method: str
+    uri: str
+    protocol: str
+    status: int
+    sent: int
+    referer: str
+    agent: str
+    cache: str
+    seconds: float
+    upstream: str
+
+    def line(self) -> str:
+        """
+        Apache's combined form, with what a cache has to add.
+        """
+        moment = datetime.fromtimestamp(self.moment, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+        return (
+            f'{self.address or "-"} - - [{moment}] "{self.method} {self.uri} {self.protocol}" {self.status} '
+            f'{self.sent} "{self.referer}" "{self.agent}" cache="{self.cache}" seconds={self.seconds:.3f} '
+            f"upstream={self.upstream}"
+        )
+
+    def fields(self) -> Mapping[str, object]:
+        """
+        The same for machines.
+        """
+        return {
+            "remote": self.address,
+            "method": self.method,
+            "uri": self.uri,
+            "status": self.status,
+            "bytes": self.sent,
+            "referer": self.referer,
+            "agent": self.agent,
+            "cache": self.cache,
+            "seconds": round(self.seconds, 6),
+            "upstream": self.upstream,
+        }
+
+
+def harmless(text: str, longest: int = _LONGEST_URI) -> str:
+    """
+    What a stranger sent, fit for a line of a log: no token, no quote, nothing that moves a cursor.
+
+    >>> harmless('/v2/a/blobs/b?token=secret&n=1'), harmless('x" \\n')
+    ('/v2/a/blobs/b?token=***&n=1', "x' ?")
+    """
+    text = _TOKEN.sub(r"\1***", text)
+    text = _ODD.sub("?", text).replace('"', "'").replace("\\", "/")
+    return text if len(text) <= longest else text[:longest] + "…"
+
+
+@implementer(ILogObserver)
+class Journal:
+    """
+    Writes events to a stream as ``settings`` say.
+    """
+
+    def __init__(self, stream: TextIO, settings: Log) -> None:
+        self._stream = stream
+        self._json = settings.formatter == "json"
+        self._fields = dict(settings.fields)
+
+    def __call__(self, event: LogEvent) -> None:
+        access = event.get("access")
+        moment = datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="milliseconds")
+        level = getattr(event.get("log_level"), "name", "info")
+        if isinstance(access, Access):
+            line = self._as_json(moment, level, "access", access.fields()) if self._json else access.line()
+        else:
+            message = _message(event)
+            if not message:
+                return
+            line = (
+                self._as_json(moment, level, message, {})
+                if self._json
+                else f"{moment} {level:<5} {message}{self._as_words()}"
+            )
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def _as_json(self, moment: str, level: str, message: str, fields: Mapping[str, object]) -> str:
+        return json.dumps(
+            {"time": moment, "level": level, "msg": message, **fields, **self._fields}, default=str
+        )
+
+    def _as_words(self) -> str:
+        return "".join(f" {name}={value}" for name, value in self._fields.items())
+
+
+def _message(event: LogEvent) -> str:
+    failure = event.get("log_failure")
+    text = formatEvent(event)
+    if failure is None:
+        return _TOKEN.sub(r"\1***", text.replace("\n", "\\n"))
+    return f"{text}\n{failure.getTraceback()}".strip()
+
+
+def observer(stream: TextIO, settings: Log) -> ILogObserver:
+    """
+    A journal that leaves out what is below the level that is set.
+    """
+    predicate = LogLevelFilterPredicate(defaultLogLevel=_LEVELS[settings.level])
+    if settings.level != "debug":
+        predicate.setLogLevelForNamespace("twisted", LogLevel.warn)  # its factories come and go
+        predicate.setLogLevelForNamespace("-", LogLevel.warn)  # and its ports
+    journal = FilteringLogObserver(
+        cast("ILogObserver", Journal(stream, settings)), [cast("ILogFilterPredicate", predicate)]
+    )
+    return cast("ILogObserver", journal)

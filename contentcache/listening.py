@@ -1,0 +1,99 @@
+"""
+Sockets to listen on: bound while the daemon may still have privileges, served when it is ready.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from contextlib import suppress
+from typing import Any, Final
+
+from contentcache.config.model import Address
+
+_BACKLOG: Final = 1024
+
+
+class CannotListen(Exception):  # says what happened
+    """An address cannot be listened on; the sentence says which and why."""
+
+
+def bind(address: Address) -> socket.socket:
+    """
+    A listening socket at ``address``: for no host every address, of IPv6 and IPv4 alike where the machine has
+    both.
+
+    :raises CannotListen: somebody else does, or we may not.
+    """
+    try:
+        if address.path is not None:
+            return _bind_path(address.path)
+        return _bind_port(address)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {shown(address)}: {error.strerror or error}") from error
+
+
+def shown(address: Address) -> str:
+    """
+    An address for people.
+
+    >>> shown(Address("", 5000)), shown(Address("::1", 5000))
+    (':5000', '[::1]:5000')
+    """
+    if address.path is not None:
+        return address.path
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
+
+
+def serve(reactor: Any, bound: socket.socket, factory: Any) -> Any:
+    """
+    Accept connections for ``factory``; answers Twisted's port. The socket is the reactor's from now on.
+    """
+    port = reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
+    bound.close()
+    return port
+
+
+def _bind_port(address: Address) -> socket.socket:
+    if address.host == "" and socket.has_dualstack_ipv6():
+        with suppress(OSError):
+            return _nonblocking(
+                socket.create_server(
+                    ("", address.port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+                )
+            )
+    found = socket.getaddrinfo(
+        address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, _, _, _, where = found[0]
+    return _nonblocking(socket.create_server(where[:2], family=family, backlog=_BACKLOG))
+
+
+def _bind_path(path: str) -> socket.socket:
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode) and not _somebody_listens(path):
+            os.unlink(path)  # left behind by one that was killed
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(path)
+        bound.listen(_BACKLOG)
+    except OSError:
+        bound.close()
+        raise
+    return _nonblocking(bound)
+
+
+def _somebody_listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+def _nonblocking(bound: socket.socket) -> socket.socket:
+    bound.setblocking(False)
+    return bound

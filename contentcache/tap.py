@@ -1,0 +1,81 @@
+"""
+``twistd contentcache --config config.yml``: the only place that knows the global reactor.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any, cast
+
+from twisted.application.service import IService, MultiService
+from twisted.logger import ILogObserver
+from twisted.python import usage
+from twisted.python.logfile import LogFile
+
+from contentcache.assembly import umask
+from contentcache.config.faults import ConfigurationFaulty
+from contentcache.config.loading import load
+from contentcache.config.model import Log
+from contentcache.daemon import Daemon
+from contentcache.journal import observer
+
+
+class Options(usage.Options):
+    """
+    The command line.
+    """
+
+    synopsis = "twistd [options] contentcache --config FILE"
+    longdesc = "A pull-through cache for container images."
+    optParameters = [  # noqa: RUF012  # Twisted reads it off the class
+        ["config", "c", None, "The configuration, a YAML file in the Docker Registry's format."],
+    ]
+
+    def postOptions(self) -> None:
+        self["config"] = self["config"] or os.environ.get("REGISTRY_CONFIGURATION_PATH")
+        if not self["config"]:
+            raise usage.UsageError("no configuration: say --config FILE, or set REGISTRY_CONFIGURATION_PATH")
+
+
+class _Whole(MultiService):
+    """
+    The daemon as twistd's application knows it, with a journal of its own as the application's log.
+    """
+
+    def __init__(self, settings: Log, options: Any) -> None:
+        super().__init__()
+        self._settings = settings
+        self._options = options or {}
+
+    def setServiceParent(self, parent: Any) -> None:
+        if hasattr(parent, "setComponent") and not self._options.get("logger"):
+            parent.setComponent(ILogObserver, observer(cast("Any", self._stream()), self._settings))
+        super().setServiceParent(parent)
+
+    def _stream(self) -> Any:
+        path = self._options.get("logfile")
+        if path == "-" or (not path and self._options.get("nodaemon")):
+            return sys.stdout
+        return LogFile.fromFullPath(path or "twistd.log")
+
+
+def makeService(options: Options) -> IService:
+    """
+    The whole daemon. Faults of the configuration are printed, all of them, and end the process.
+    """
+    from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
+
+    reactor = cast("Any", installed)
+    try:
+        loaded = load(options["config"], os.environ)
+    except ConfigurationFaulty as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(1) from None
+    umask()
+    # Twisted takes the wall clock for its timers; grants and timeouts must not jump with it.
+    reactor.seconds = time.monotonic
+    whole = _Whole(loaded.configuration.log, getattr(options, "parent", None))
+    Daemon(loaded.configuration, loaded.warnings, os.environ, reactor).setServiceParent(whole)
+    return cast("IService", whole)

@@ -1,0 +1,3 @@
+"""
+The faces: the registry API and the operator's pages.
+"""

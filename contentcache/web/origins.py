@@ -1,0 +1,77 @@
+"""
+Which origin a request means.
+
+By ``?ns=``, else by the host that was asked, else by a prefix of the repository's name, else the first
+one that is configured. It is never a way to reach a host that is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import evolve, frozen
+
+from contentcache.core.errors import OriginUnknown
+from contentcache.core.routes import Catalog, Content, Ping, Referrers, Root, Route, TaggedManifest, TagsList
+from contentcache.upstream.registry import Registry
+
+_HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+_NAME_LENGTH: Final = 259  # a host name and a port
+
+
+@frozen
+class Chosen:
+    """
+    An origin, the route as it knows it, and the prefix that was taken off its repository.
+    """
+
+    registry: Registry
+    route: Route
+    prefix: str | None = None
+
+
+class Origins:
+    """
+    The configured origins. At least one.
+    """
+
+    def __init__(self, registries: Sequence[Registry]) -> None:
+        self._registries = registries
+        self._by_name = {name: entry for entry in registries for name in entry.upstream.names}
+        for hub in _HUB & self._by_name.keys():
+            self._by_name.update(dict.fromkeys(_HUB - self._by_name.keys(), self._by_name[hub]))
+        self._by_host = {host: entry for entry in registries for host in entry.upstream.served}
+        self._by_prefix = {entry.upstream.prefix: entry for entry in registries if entry.upstream.prefix}
+
+    def choose(self, route: Route, namespace: str | None, host: str) -> Chosen:
+        """
+        The origin that is meant.
+
+        :raises OriginUnknown: ``namespace`` is none that is configured here.
+        """
+        if namespace is not None:
+            name = namespace.lower().removesuffix(".")
+            known = self._by_name.get(name) if len(name) <= _NAME_LENGTH else None
+            if known is None:
+                raise OriginUnknown(
+                    f"this cache has no upstream named {namespace[:_NAME_LENGTH]!r} (upstreams[].names)"
+                )
+            return Chosen(known, route)
+        served = self._by_host.get(host) or self._by_host.get(host.rpartition(":")[0])
+        if served is not None:
+            return Chosen(served, route)
+        return self._by_repository(route) or Chosen(self._registries[0], route)
+
+    def _by_repository(self, route: Route) -> Chosen | None:
+        if isinstance(route, Root | Ping | Catalog):
+            return None
+        first, _, rest = route.repository.partition("/")
+        registry = self._by_prefix.get(first) if rest else None
+        return Chosen(registry, _renamed(route, rest), first) if registry is not None else None
+
+
+def _renamed(
+    route: TagsList | Content | TaggedManifest | Referrers, repository: str
+) -> TagsList | Content | TaggedManifest | Referrers:
+    return evolve(route, repository=repository)

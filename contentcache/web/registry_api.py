@@ -1,0 +1,281 @@
+"""
+The registry API: from a request to what answers it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from contentcache.core.credentials import OWN, Credential
+from contentcache.core.errors import (
+    CacheError,
+    LoopDetected,
+    OriginRefused,
+    RepositoryDenied,
+    RouteUnknown,
+)
+from contentcache.core.policy import allowed
+from contentcache.core.ports import Timer
+from contentcache.core.routes import (
+    Catalog,
+    Content,
+    Paging,
+    Ping,
+    Referrers,
+    Root,
+    TaggedManifest,
+    TagsList,
+    one,
+    parse,
+)
+from contentcache.core.via import DEEPEST, Path, added
+from contentcache.delivery.contents import Contents
+from contentcache.delivery.questions import Questions
+from contentcache.delivery.tags import TagAsking, Tags
+from contentcache.delivery.wants import Asking
+from contentcache.meter import Meter
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.registry import Request
+from contentcache.web.channel import RegistryRequest
+from contentcache.web.exchange import Exchange
+from contentcache.web.origins import Chosen, Origins
+from contentcache.web.relay import relay
+from contentcache.web.sending import Sending
+
+_KINDS: Final[Mapping[type, str]] = {
+    Root: "root",
+    Ping: "ping",
+    Catalog: "catalog",
+    TagsList: "tags",
+    TaggedManifest: "manifests",
+    Referrers: "referrers",
+}
+_NO_CATALOG: Final = frozenset({404, 405, 501})
+_LINK: Final = re.compile(
+    r"<(?:https?://[^/>]*)?(?P<path>/[^>?]*)(?P<query>\?[^>]*)?>(?P<rest>[^,]*)", re.IGNORECASE
+)
+
+
+class InternalError(CacheError):
+    """A defect of ours."""
+
+    code = "UNKNOWN"
+    status = 500
+
+
+@frozen
+class House:
+    """
+    Those who answer.
+    """
+
+    contents: Contents
+    tags: Tags
+    questions: Questions
+    origins: Origins
+    sending: Sending
+
+
+class RegistryApi:
+    """
+    Answers every request that the channel lets pass.
+
+    ``pseudonym`` names this cache in ``Via``; ``prefix`` is where the API is mounted; ``extra`` goes out with
+    every answer; ``patience`` is for how many seconds a client may take nothing.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        house: House,
+        *,
+        pseudonym: str,
+        prefix: str,
+        extra: Mapping[str, tuple[str, ...]],
+        timer: Timer,
+        patience: float,
+        meter: Meter,
+    ) -> None:
+        self._house = house
+        self._pseudonym = pseudonym
+        self._prefix = prefix.rstrip("/")
+        self._extra = extra
+        self._timer = timer
+        self._patience = patience
+        self._meter = meter
+
+    def begin(self, request: RegistryRequest) -> None:
+        """
+        Start the answer. A client that leaves cancels it, and nothing that others share.
+        """
+        for name, values in self._extra.items():
+            request.responseHeaders.setRawHeaders(name, list(values))
+        exchange = Exchange(request, self._timer, self._patience)
+        answering = Deferred.fromCoroutine(self._answer(exchange))
+        answering.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        request.notifyFinish().addErrback(lambda _failure: answering.cancel())
+
+    async def _answer(self, exchange: Exchange) -> None:
+        try:
+            await self._dispatch(exchange)
+        except CacheError as error:
+            exchange.fail(error)
+        except CancelledError:
+            raise
+        except Exception:  # noqa: BLE001  # whatever it is, this client gets an answer and the others theirs
+            self._log.failure("{method} {path} has failed", method=exchange.method, path=exchange.path)
+            exchange.fail(InternalError("the cache has failed; its log says why"))
+
+    async def _dispatch(self, exchange: Exchange) -> None:
+        path = exchange.path
+        if path == "/" or (self._prefix and path == self._prefix + "/"):
+            exchange.request.kind = "root"
+            exchange.reply(200, {"Cache-Control": "no-cache", "Content-Type": "text/plain"})
+            return
+        if not path.startswith(self._prefix + "/"):
+            raise RouteUnknown("this is a registry: its API is below " + self._prefix + "/v2/")
+        route = parse(path[len(self._prefix) :])
+        exchange.request.kind = route.kind if isinstance(route, Content) else _KINDS[type(route)]
+        query = exchange.query()
+        chosen = self._house.origins.choose(route, one(query, "ns"), exchange.host)
+        exchange.request.upstream = chosen.registry.upstream.origin
+        via = self._look_at_way(exchange)
+        credential = self._credential(exchange, chosen)
+        self._look_at_policy(chosen)
+        match chosen.route:
+            case Content() as content:
+                accept = exchange.values("Accept")
+                asking = Asking(chosen.registry, content, credential, accept, via)
+                await self._answer_content(exchange, asking)
+            case TaggedManifest() as tagged:
+                asked = TagAsking(chosen.registry, tagged, credential, exchange.values("Accept"), via)
+                await self._answer_tag(exchange, asked)
+            case Ping() | Root():
+                await self._answer_ping(exchange, chosen, credential, via)
+            case Catalog():
+                await self._answer_catalog(exchange, chosen, credential, via)
+            case TagsList(repository):
+                path = f"/v2/{repository}/tags/list" + Paging.of(query).query()
+                await self._pass_on(
+                    exchange, chosen, self._question(exchange, path, repository, credential, via)
+                )
+            case Referrers(repository, digest):
+                path = f"/v2/{repository}/referrers/{digest}" + Paging.of(query).query()
+                await self._pass_on(
+                    exchange, chosen, self._question(exchange, path, repository, credential, via)
+                )
+
+    # What is looked at before anybody answers.
+
+    def _look_at_way(self, exchange: Exchange) -> str:
+        values = exchange.values("Via")
+        way = Path.of(values)
+        if way.has_met(self._pseudonym):
+            raise LoopDetected("this request has been here: the caches' upstreams lead in a circle")
+        if way.caches >= DEEPEST:
+            self._meter.went_deep()
+            self._log.warn(
+                "a request has come through {caches} caches: more than {most} in a row cost too much",
+                caches=way.caches,
+                most=DEEPEST,
+            )
+        return added(values, self._pseudonym)
+
+    @staticmethod
+    def _credential(exchange: Exchange, chosen: Chosen) -> Credential:
+        # With an account of the cache's own, what a client says of itself ends here.
+        return OWN if chosen.registry.upstream.public else Credential(exchange.header("Authorization"))
+
+    @staticmethod
+    def _look_at_policy(chosen: Chosen) -> None:
+        repository = getattr(chosen.route, "repository", None)
+        upstream = chosen.registry.upstream
+        if repository is not None and not allowed(repository, upstream.allow, upstream.deny):
+            raise RepositoryDenied(f"the operator of this cache does not let {repository} pass")
+
+    # The answers.
+
+    async def _answer_content(self, exchange: Exchange, asking: Asking) -> None:
+        house, content = self._house, asking.content
+        if exchange.method == "HEAD" or house.sending.is_settled(exchange, content.digest):
+            house.sending.describe(exchange, await house.contents.describe(asking), content.kind)
+            return
+        served = await house.contents.get(asking)
+        self._meter.outcome(served.status.partition(";")[0])
+        await house.sending.send(exchange, served, content.kind)
+
+    async def _answer_tag(self, exchange: Exchange, asking: TagAsking) -> None:
+        house = self._house
+        if exchange.method == "HEAD":
+            house.sending.describe(exchange, await house.tags.describe(asking), "manifests", by_tag=True)
+            return
+        served = await house.tags.get(asking)
+        self._meter.outcome(served.status.partition(";")[0])
+        await house.sending.send(exchange, served, "manifests", by_tag=True)
+
+    async def _answer_ping(
+        self, exchange: Exchange, chosen: Chosen, credential: Credential, via: str
+    ) -> None:
+        pinged = await self._house.questions.ping(chosen.registry, credential, via)
+        if pinged.status >= 400:  # noqa: PLR2004
+            raise OriginRefused(pinged.status, pinged.headers, pinged.body)
+        headers = {"Content-Type": "application/json", **pinged.headers}
+        if pinged.stale:
+            headers["Cache-Status"] = "contentcache; hit; stale"
+        exchange.reply(200, headers, pinged.body or b"{}")
+
+    async def _answer_catalog(
+        self, exchange: Exchange, chosen: Chosen, credential: Credential, via: str
+    ) -> None:
+        path = "/v2/_catalog" + Paging.of(exchange.query()).query()
+        try:
+            await self._pass_on(exchange, chosen, self._question(exchange, path, None, credential, via))
+        except OriginRefused as refusal:
+            if refusal.status not in _NO_CATALOG:
+                raise
+            exchange.reply(200, {"Content-Type": "application/json"}, b'{"repositories":[]}')
+
+    def _question(
+        self, exchange: Exchange, path: str, repository: str | None, credential: Credential, via: str
+    ) -> Request:
+        return Request(
+            "HEAD" if exchange.method == "HEAD" else "GET",
+            path,
+            credential,
+            repository=repository,
+            accept=exchange.values("Accept"),
+            via=via,
+        )
+
+    async def _pass_on(self, exchange: Exchange, chosen: Chosen, question: Request) -> None:
+        answer: Answer = await self._house.questions.ask(chosen.registry, question)
+        headers = dict(answer.passed_headers())
+        headers["Cache-Status"] = "contentcache; fwd=request"
+        if "Link" in headers:
+            headers["Link"] = self._relative(headers["Link"], exchange, chosen)
+        await relay(answer, exchange, headers)
+
+    def _relative(self, link: str, exchange: Exchange, chosen: Chosen) -> str:
+        """
+        The links of a list, so that they lead here again.
+
+        The host goes; what was asked for by a prefix or by ``?ns=`` is still meant on the next page.
+        """
+        namespace = one(exchange.query(), "ns")
+
+        def here(match: re.Match[str]) -> str:
+            path, query = match["path"], match["query"] or ""
+            if chosen.prefix is not None and path.startswith("/v2/"):
+                path = f"/v2/{chosen.prefix}/{path[len('/v2/') :]}"
+            if namespace is not None:
+                query += ("&" if query else "?") + f"ns={namespace}"
+            return f"<{self._prefix}{path}{query}>{match['rest']}"
+
+        return _LINK.sub(here, link)

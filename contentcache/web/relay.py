@@ -1,0 +1,38 @@
+"""
+An answer of upstream that is not kept, passed on with back-pressure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
+from contentcache.delivery.inflow_queue import InflowQueue
+from contentcache.upstream.answers import Answer
+from contentcache.web.exchange import Exchange
+
+
+async def relay(answer: Answer, exchange: Exchange, headers: Mapping[str, str]) -> None:
+    """
+    Send ``answer`` to the client, its body as it comes. Where upstream breaks off, the response ends short.
+    """
+    length = answer.length
+    sized = {} if length is None else {"Content-Length": str(length)}
+    if exchange.method == "HEAD":
+        answer.abandon()
+        exchange.start(answer.status, {**headers, **sized})
+        exchange.finish()
+        return
+    queue = InflowQueue(answer, lambda _size: None)
+    try:
+        exchange.stream()
+        exchange.start(answer.status, {**headers, **sized})
+        while (data := await queue.next()) is not None:
+            await exchange.ready()
+            exchange.write(data)
+    except (UpstreamBroken, UpstreamTimeout):
+        exchange.end_short()
+    else:
+        exchange.finish()
+    finally:
+        queue.abandon()

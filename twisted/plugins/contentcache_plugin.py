@@ -1,0 +1,8 @@
+from twisted.application.service import ServiceMaker
+
+contentcache = ServiceMaker(
+    "Content Cache",
+    "contentcache.tap",
+    "A pull-through cache for container images.",
+    "contentcache",
+)
