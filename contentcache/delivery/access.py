@@ -12,20 +12,22 @@ Grants are in memory, under a keyed hash, on the monotonic clock; links are in t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from contentcache.core.credentials import Credential
 from contentcache.core.errors import OriginRefused
 from contentcache.core.grants import Grants
-from contentcache.core.ports import Clock, Run, Timer
+from contentcache.core.ports import Clock, Given, Run, Timer
 from contentcache.core.ranges import parse_content_range
 from contentcache.core.routes import Content
 from contentcache.delivery.tasks import in_background
 from contentcache.delivery.wants import Asking
-from contentcache.storage.interfaces import Affirmation, Link, LinkIndex
+from contentcache.storage.interfaces import Affirmation, Link, LinkIndex, Tag, TagRecord
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
 
@@ -58,6 +60,8 @@ class Access:
     ``affirm_ttl`` is how many seconds a link is believed; ``keep_deleted`` lets known links serve what the
     origin has no more; ``stale_if_error`` how many seconds old yeses may serve while it is away.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -101,7 +105,7 @@ class Access:
         """
         if not self._grants.holds(self._grant_key(asking), self._clock.seconds()):
             return None
-        affirmation = await self._run(self._links.affirmation, _link(asking))
+        affirmation = await self._affirmation(asking)
         if affirmation is None or self._age(affirmation) >= self._affirm_ttl:
             return None
         return Yes(affirmation.media_type)
@@ -114,7 +118,7 @@ class Access:
             return None
         if not self._grants.held(self._grant_key(asking), self._clock.seconds()):
             return None
-        affirmation = await self._run(self._links.affirmation, _link(asking))
+        affirmation = await self._affirmation(asking)
         bound = max(self._affirm_ttl, self._stale_if_error)
         if affirmation is None or self._age(affirmation) >= bound:
             return None
@@ -183,12 +187,18 @@ class Access:
         """
         self._grants.revoke(credential.key(self._secret, registry.upstream.origin, repository))
 
+    async def remember_tag(self, tag: Tag, record: TagRecord) -> None:
+        """
+        The origin has said what a tag means.
+        """
+        await self._note(self._links.remember_tag, tag, record)
+
     async def affirmed(self, asking: Asking, media_type: str | None) -> None:
         """
         The origin has answered 2xx to this very question: that makes a grant and a link.
         """
         self.granted(asking.registry, asking.content.repository, asking.credential)
-        await self._run(self._links.affirm, _link(asking), Affirmation(self.wall(), media_type))
+        await self._note(self._links.affirm, _link(asking), Affirmation(self.wall(), media_type))
 
     async def refused(self, asking: Asking, refusal: OriginRefused) -> None:
         """
@@ -200,7 +210,7 @@ class Access:
         # Only somebody whom the origin lets in can tell that something is gone.
         granted = self.is_granted(asking.registry, asking.content.repository, asking.credential)
         if refusal.status == _NOT_FOUND and granted and not self._keep_deleted:
-            await self._run(self._links.revoke, _link(asking))
+            await self._note(self._links.revoke, _link(asking))
 
     async def _settle(self, key: bytes, asking: Asking) -> None:
         try:
@@ -250,11 +260,25 @@ class Access:
             return None
         if not self.is_granted(asking.registry, asking.content.repository, asking.credential):
             return None
-        affirmation = await self._run(self._links.affirmation, _link(asking))
+        affirmation = await self._affirmation(asking)
         return None if affirmation is None else Yes(affirmation.media_type)
 
     def _grant_key(self, asking: Asking) -> bytes:
         return asking.credential.key(self._secret, asking.registry.upstream.origin, asking.content.repository)
+
+    async def _affirmation(self, asking: Asking) -> Affirmation | None:
+        try:
+            return await self._run(self._links.affirmation, _link(asking))
+        except OSError as error:
+            self._log.error("the index cannot be read, so the origin is asked: {error}", error=str(error))
+            return None
+
+    async def _note(self, write: Callable[Given, None], *args: Given.args, **kwargs: Given.kwargs) -> None:
+        # A disk that is full costs questions to the origin, and no client its answer.
+        try:
+            await self._run(write, *args, **kwargs)
+        except OSError as error:
+            self._log.error("the index cannot be written: {error}", error=str(error))
 
     def _age(self, affirmation: Affirmation) -> float:
         age = self.wall() - affirmation.when

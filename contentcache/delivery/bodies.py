@@ -4,9 +4,13 @@ Bytes on their way to one client, each reader with a position of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from attrs import frozen
+
+from contentcache.core.digest import Hasher
+from contentcache.core.errors import DiskFailed
 from contentcache.core.ports import Run
 from contentcache.delivery.fetch import Fetch
 from contentcache.storage.interfaces import BlobFile
@@ -106,16 +110,34 @@ class MemoryBody:
         """Nothing is held."""
 
 
+@frozen
+class Rest:
+    """
+    What is still to be sent: bytes from ``start`` up to ``stop``, of a response that has the whole content or
+    only a part.
+    """
+
+    start: int
+    stop: int | None
+    of_whole: bool
+
+
+#: Sends the rest by other means.
+CarryOn = Callable[[Flow, Rest], Awaitable[None]]
+
+
 class GrowingBody:
     """
-    A content in the making, as far as it is there.
+    A content in the making, as far as it is there. Where the disk fails in the middle, ``carry_on`` does the
+    rest.
 
     A reader that has sent nothing yet outlives a fetch that starts again; one that has sent bytes which
     turned out wrong can only end short.
     """
 
-    def __init__(self, fetch: Fetch, run: Run, closed: Callable[[], None]) -> None:
+    def __init__(self, fetch: Fetch, run: Run, carry_on: CarryOn, closed: Callable[[], None]) -> None:
         self._fetch = fetch
+        self._carry_on = carry_on
         self._run = run
         self._closed: Callable[[], None] | None = closed
         self._generation = fetch.generation
@@ -130,8 +152,12 @@ class GrowingBody:
 
     async def send(self, flow: Flow, start: int, stop: int | None) -> None:
         """Send a part; see :class:`Body`."""
+        whole = start == 0 and stop in {None, self._size}
         while not self._is_done(start, stop):
             await flow.ready()
+            if isinstance(self._fetch.failure, DiskFailed) and self._generation == self._fetch.generation:
+                await self._carry_on(flow, Rest(start, stop, whole))
+                return
             reach = self._reach()
             end = reach if stop is None else min(reach, stop)
             if end <= start:
@@ -179,6 +205,8 @@ class GrowingBody:
         return fetch.reach()
 
     async def _more(self, position: int) -> None:
+        if isinstance(self._fetch.failure, DiskFailed):
+            return
         if self._fetch.failure is not None:
             raise ShortError(self._fetch.failure.message)
         if self._fetch.verified and position >= self._fetch.reach():
@@ -197,3 +225,18 @@ async def read(file: BlobFile, offset: int, length: int, run: Run) -> bytes:
         return await run(file.read, offset, length) if data is None else data
     except OSError as error:
         raise ShortError(f"the store cannot be read: {error}") from error
+
+
+async def hash_prefix(file: BlobFile, length: int, hasher: Hasher, run: Run) -> None:
+    """
+    Hash the first ``length`` bytes of a file.
+
+    :raises ShortError: the disk fails.
+    """
+    offset = 0
+    while offset < length:
+        data = await read(file, offset, min(1 << 20, length - offset), run)
+        if not data:
+            raise ShortError("the file is shorter than it was")
+        hasher.update(data)
+        offset += len(data)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from attrs import frozen
@@ -13,7 +14,6 @@ from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import (
-    BlobUnknown,
     CacheError,
     ContentWrong,
     DiskFailed,
@@ -24,14 +24,24 @@ from contentcache.core.errors import (
 )
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.delivery.access import Access, Yes
-from contentcache.delivery.bodies import Body, GrowingBody, ShortError, StoredBody
+from contentcache.delivery.bodies import (
+    Body,
+    Flow,
+    GrowingBody,
+    MemoryBody,
+    Rest,
+    ShortError,
+    StoredBody,
+    hash_prefix,
+)
 from contentcache.delivery.fetch import Fetch, Surroundings, UndecidedError
-from contentcache.delivery.passing import PassedBody
-from contentcache.delivery.tasks import in_background
+from contentcache.delivery.passing import Check, PassedBody, carry_on
+from contentcache.delivery.shelf import Shelf
+from contentcache.delivery.tasks import in_background, unless_left
 from contentcache.delivery.turns import Turns
 from contentcache.delivery.wants import Asking, Want
 from contentcache.meter import Meter
-from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, PartialFile, Store
+from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, Store
 
 #: For so many seconds a digest that was wrong everywhere is not fetched again.
 _WRONG_FOR: Final = 60.0
@@ -51,6 +61,15 @@ class Served:
     media_type: str | None
     status: str
     stale: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """
+        One word for the metrics.
+        """
+        if self.status.startswith("hit"):
+            return "stale" if self.stale else "hit"
+        return next((word for word in ("collapsed", "uncached") if word in self.status), "miss")
 
 
 @frozen
@@ -90,7 +109,7 @@ class Contents:
         manifest_limit: int,
     ) -> None:
         self._access = access
-        self._store = store
+        self._shelf = Shelf(store, index, wall)
         self._index = index
         self._run = run
         self._clock = clock
@@ -112,7 +131,7 @@ class Contents:
             yes=self._heard_yes,
             no=self._heard_no,
             room=make_room,
-            keep=self._commit,
+            keep=self._shelf.keep,
         )
 
     # For the reaper and for who watches.
@@ -156,8 +175,8 @@ class Contents:
         digest = asking.content.digest
         self._check_wrong(digest)
         yes = await self._access.remembered(asking)
-        record = await self._run(self._index.blob, digest)
-        if record is not None and record.verified:
+        record = await self._run(self._shelf.verified, digest)
+        if record is not None:
             yes = yes or await self._ask(asking)
             status = "hit; detail=affirmed" if yes.asked else "hit"
             return Described(digest, record.size, yes.media_type, status, yes.stale)
@@ -194,7 +213,7 @@ class Contents:
         if digest in self._fetches or not await self._make_room(len(content)):
             return
         try:
-            await self._run(self._put, digest, content)
+            await self._run(self._shelf.put, digest, content)
         except OSError as error:
             self._meter.disk_failed()
             self._log.error("a manifest cannot be stored: {error}", error=str(error))
@@ -203,8 +222,9 @@ class Contents:
 
     async def _get(self, asking: Asking, yes: Yes | None) -> Served:
         digest = asking.content.digest
+        await self._until_closed(digest)
         if digest not in self._fetches:
-            record, file = await self._run(self._look, digest)
+            record, file = await unless_left(self._run(self._shelf.look, digest), _close)
             if file is not None:
                 return await self._serve_stored(asking, file, yes)
             if record is not None and digest not in self._fetches:
@@ -216,31 +236,10 @@ class Contents:
             yes = await self._ask(asking)
         return await self._join(asking, yes, in_place=False)
 
-    def _look(self, digest: Digest) -> tuple[BlobRecord | None, BlobFile | None]:
-        """
-        What the store has, in a thread: a record and a file if it is verified, a record alone if not.
-        """
-        record = self._index.blob(digest)
-        try:
-            file = self._store.open(digest)
-        except BlobUnknown:
-            if record is not None:
-                self._index.forget([digest])
-            return None, None
-        except OSError as error:
-            self._log.error("{digest} cannot be read: {error}", digest=str(digest), error=str(error))
-            return None, None
-        if record is not None and record.size != file.size:
-            self._log.error("{digest} has changed on disk and is fetched again", digest=str(digest))
-            file.close()
-            self._store.delete(digest)
-            self._index.forget([digest])
-            return None, None
-        if record is not None and record.verified:
-            return record, file
-        size = file.size
-        file.close()
-        return record or BlobRecord(digest, size, self._wall(), verified=False), None
+    async def _until_closed(self, digest: Digest) -> None:
+        # One that ends without the content takes nobody aboard; the next one goes on from its partial file.
+        while (fetch := self._fetches.get(digest)) is not None and fetch.is_ending:
+            await fetch.progress.wait()
 
     async def _serve_stored(self, asking: Asking, file: BlobFile, yes: Yes | None) -> Served:
         digest = asking.content.digest
@@ -272,8 +271,10 @@ class Contents:
         if fetch is None:
             fetch = self._start(asking, in_place=in_place)
             status = "hit" if in_place else "fwd=miss; stored"
-        elif yes is None and not self._is_in_question(fetch, asking):
-            raise UndecidedError("another client's fetch has begun meanwhile")
+        elif fetch.is_ending or (yes is None and not self._is_in_question(fetch, asking)):
+            raise UndecidedError("another fetch has begun or ended meanwhile")
+        if fetch.verified:
+            status = "hit"
         want = Want(asking, self._access.key(asking), judged=yes is not None)
         fetch.attach(want)
         try:
@@ -281,7 +282,9 @@ class Contents:
         except BaseException:
             fetch.detach(want)
             raise
-        body = GrowingBody(fetch, self._run, lambda: self._left(fetch, want))
+        body = GrowingBody(
+            fetch, self._run, partial(self._carry_on, asking, fetch), lambda: self._left(fetch, want)
+        )
         if body.size == 0:
             await self._until_verified(body)
         media_type = fetch.media_type if yes is None else yes.media_type or fetch.media_type
@@ -338,15 +341,31 @@ class Contents:
                     self._turns.give_back()
         finally:
             del self._fetches[fetch.digest]
+            fetch.progress.ring()
         if isinstance(fetch.failure, ContentWrong):
             self._remember_wrong(fetch.digest)
 
     async def _pass_through(self, asking: Asking) -> Served:
         answer = await asking.registry.ask(asking.request("GET"))
         media_type = answer.header("Content-Type")
+        digest = asking.content.digest
         await self._access.affirmed(asking, media_type)
-        body = PassedBody(asking, answer, self._meter)
-        return Served(asking.content.digest, body, media_type, "fwd=miss; detail=uncached")
+        body: Body
+        if asking.content.kind == "manifests" or answer.length == 0:
+            content = await answer.read(self._manifest_limit)
+            if Digest.of(content, digest.algorithm) != digest:
+                raise ContentWrong("what upstream delivers is not what the digest says")
+            body = MemoryBody(content)
+        else:
+            body = PassedBody(asking, answer, self._meter)
+        return Served(digest, body, media_type, "fwd=miss; detail=uncached")
+
+    async def _carry_on(self, asking: Asking, fetch: Fetch, flow: Flow, rest: Rest) -> None:
+        check = None
+        if rest.of_whole:
+            check = Check(fetch.digest, fetch.digest.hasher())
+            await hash_prefix(fetch.file, rest.start, check.hasher, self._run)
+        await carry_on(asking, flow, rest, check, self._meter)
 
     async def _ask(self, asking: Asking) -> Yes:
         try:
@@ -369,24 +388,6 @@ class Contents:
     def _heard_no(self, want: Want, refusal: OriginRefused) -> None:
         in_background(self._access.refused(want.asking, refusal))
 
-    def _commit(self, digest: Digest, file: PartialFile, size: int) -> None:
-        """
-        Make a verified file a blob, in a thread. The index hears of it before and after: whatever is killed
-        between the two is found again, and hashed before its first use.
-        """
-        self._index.record([BlobRecord(digest, size, self._wall(), verified=False)])
-        file.commit()
-        self._index.record([BlobRecord(digest, size, self._wall(), verified=True)])
-
-    def _put(self, digest: Digest, content: bytes) -> None:
-        file = self._store.resume(digest)
-        try:
-            file.truncate(0)
-            file.write(0, content)
-            self._commit(digest, file, len(content))
-        finally:
-            file.close()
-
     # Digests that are wrong everywhere.
 
     def _check_wrong(self, digest: Digest) -> None:
@@ -401,3 +402,9 @@ class Contents:
         self._wrong[digest] = self._clock.seconds() + _WRONG_FOR
         if len(self._wrong) > _MOST_WRONG:
             del self._wrong[next(iter(self._wrong))]
+
+
+def _close(looked: tuple[BlobRecord | None, BlobFile | None]) -> None:
+    file = looked[1]
+    if file is not None:
+        file.close()

@@ -8,7 +8,7 @@ into the partial file, and tells the readers how far they may go. What to do nex
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from attrs import frozen
@@ -97,7 +97,9 @@ class Fetch:
         self._intake = Intake(digest, around.run)
         self._wants: list[Want] = []
         self._refused: set[bytes] = set()
+        self._orders: dict[int, Sequence[str]] = {}
         self._head_in = False
+        self._ending = False
         self._holders = 1
         self._error: CacheError = UpstreamUnavailable("no upstream was asked")
         self.failure: CacheError | None = None
@@ -154,11 +156,12 @@ class Fetch:
         if not self._wants and self._filling.prefix < FIRST_PART:
             self._intake.stop()
 
-    def wanted(self) -> bool:
+    @property
+    def is_ending(self) -> bool:
         """
-        Whether anybody is attached.
+        Whether the fetch is over without the content, and puts its file away.
         """
-        return bool(self._wants)
+        return self._ending and not self.verified
 
     # The work.
 
@@ -177,6 +180,7 @@ class Fetch:
         except Exception:  # noqa: BLE001  # a defect of ours must not leave clients waiting
             self._log.failure("the fetch of {digest} has failed", digest=str(self.digest))
             self.failure = UpstreamUnavailable("the cache has failed; its log says why")
+        self._ending = True
         await self._intake.settle()
         await self._leave_file()
         self._end()
@@ -256,7 +260,10 @@ class Fetch:
             if want.key in self._refused or id(registry) in seen:
                 continue
             seen.add(id(registry))
-            for host in registry.order():
+            if id(registry) not in self._orders:
+                # Once a fetch: each look at the order is somebody's turn.
+                self._orders[id(registry)] = registry.order()
+            for host in self._orders[id(registry)]:
                 sources.setdefault(host, want)
         return sources
 

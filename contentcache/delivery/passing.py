@@ -6,15 +6,27 @@ A whole content is hashed on its way and its last bytes wait for the digest, as 
 
 from __future__ import annotations
 
-from contentcache.core.digest import Digest
+from attrs import frozen
+
+from contentcache.core.digest import Digest, Hasher
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.core.opening import read_opening
-from contentcache.delivery.bodies import PIECE, Flow, ShortError
+from contentcache.delivery.bodies import PIECE, Flow, Rest, ShortError
 from contentcache.delivery.fetch import HELD_BACK
 from contentcache.delivery.inflow_queue import InflowQueue
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer
+
+
+@frozen
+class Check:
+    """
+    The digest of a whole content, and the hash of what has been sent of it.
+    """
+
+    digest: Digest
+    hasher: Hasher
 
 
 class PassedBody:
@@ -42,12 +54,12 @@ class PassedBody:
         if not whole:
             if answer is not None:
                 answer.abandon()
-            answer = await self._ask_part(start, stop)
+            answer = await _ask_part(self._asking, start, stop)
         if answer is None:
             raise ShortError("the answer has been sent already")
-        queue = InflowQueue(answer, self._meter.fetched)
-        digest = self._asking.content.digest if whole else None
-        await _pipe(queue, flow, digest, None if stop is None else stop - start)
+        digest = self._asking.content.digest
+        check = Check(digest, digest.hasher()) if whole else None
+        await _pipe(answer, flow, check, None if stop is None else stop - start, self._meter)
 
     def close(self) -> None:
         """Let go of what was not sent."""
@@ -55,24 +67,37 @@ class PassedBody:
         if answer is not None:
             answer.abandon()
 
-    async def _ask_part(self, start: int, stop: int | None) -> Answer:
-        wanted = f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
-        try:
-            answer = await self._asking.registry.ask(self._asking.request("GET", range_=wanted))
-            opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), start)
-        except CacheError as error:
-            raise ShortError(error.message) from error
-        if opening.start != start:
-            answer.abandon()
-            raise ShortError("upstream does not answer ranges")
-        return answer
+
+async def carry_on(asking: Asking, flow: Flow, rest: Rest, check: Check | None, meter: Meter) -> None:
+    """
+    Send the rest of a content whose file takes no more.
+
+    ``check`` has seen what this client got before.
+
+    :raises ShortError: it cannot be had, or is not to be trusted.
+    """
+    answer = await _ask_part(asking, rest.start, rest.stop)
+    await _pipe(answer, flow, check, None if rest.stop is None else rest.stop - rest.start, meter)
 
 
-async def _pipe(queue: InflowQueue, flow: Flow, digest: Digest | None, length: int | None) -> None:
+async def _ask_part(asking: Asking, start: int, stop: int | None) -> Answer:
+    wanted = f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
+    try:
+        answer = await asking.registry.ask(asking.request("GET", range_=wanted if start or stop else None))
+        opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), start)
+    except CacheError as error:
+        raise ShortError(error.message) from error
+    if opening.start != start:
+        answer.abandon()
+        raise ShortError("upstream does not answer ranges")
+    return answer
+
+
+async def _pipe(answer: Answer, flow: Flow, check: Check | None, length: int | None, meter: Meter) -> None:
     """
-    Move one body to a client: at most ``length`` bytes, all of them verified if there is a ``digest``.
+    Move one body to a client: at most ``length`` bytes, the last of them when ``check`` is content.
     """
-    hasher = digest.hasher() if digest is not None else None
+    queue = InflowQueue(answer, meter.fetched)
     held = b""
     moved = 0
     try:
@@ -80,8 +105,8 @@ async def _pipe(queue: InflowQueue, flow: Flow, digest: Digest | None, length: i
             if length is not None:
                 data = data[: length - moved]
             moved += len(data)
-            if hasher is not None:
-                hasher.update(data)
+            if check is not None:
+                check.hasher.update(data)
                 data = held + data
                 data, held = data[:-HELD_BACK], data[-HELD_BACK:]
             await _write(flow, data)
@@ -91,7 +116,7 @@ async def _pipe(queue: InflowQueue, flow: Flow, digest: Digest | None, length: i
         queue.abandon()
     if length is not None and moved < length:
         raise ShortError("upstream sent less than it said")
-    if digest is not None and hasher is not None and not digest.is_of(hasher):
+    if check is not None and not check.digest.is_of(check.hasher):
         raise ShortError("what upstream sent is not what the digest says")
     await _write(flow, held)
 

@@ -209,7 +209,7 @@ class Tags:
         await self._access.affirmed(asking.by_digest(meaning.digest), meaning.media_type)
         if self._stale_if_error > 0 or asking.registry.upstream.immutabletags is not None:
             record = TagRecord(meaning.digest, meaning.media_type or "", meaning.size, self._wall())
-            await self._run(self._links.remember_tag, asking.tag(), record)
+            await self._access.remember_tag(asking.tag(), record)
 
     def _take_note(self, asking: TagAsking, refusal: OriginRefused) -> None:
         if refusal.status in {_UNAUTHORIZED, _FORBIDDEN}:

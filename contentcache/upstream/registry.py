@@ -241,12 +241,12 @@ class Registry:
         waiting = Deferred.fromCoroutine(awaited())
         timer = self._reactor.callLater(self._stall_timeout, waiting.cancel)
         try:
-            return await waiting
+            return await _or_leave(waiting)
         except CacheError:
             raise
         except (ConnectTimeout, CancelledError) as error:
             if isinstance(error, CancelledError) and timer.active():
-                raise  # somebody else wants it no more
+                raise  # the client has left: that says nothing of the host
             raise UpstreamTimeout(f"{host} did not answer in time") from error
         except (ResponseFailed, RequestTransmissionFailed, ConnectionClosed) as error:
             if not timer.active():
@@ -277,6 +277,26 @@ class Registry:
             return await answer.read(self._token_limit)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
             raise NoTokenError(error.message) from error
+
+
+def _or_leave(waiting: Deferred[Followed]) -> Deferred[Followed]:
+    """
+    The same result; but who cancels this one gets ``CancelledError``, and not what breaks because of it.
+    """
+    mine: Deferred[Followed] = Deferred(lambda _mine: leave())
+    left = False
+
+    def leave() -> None:
+        nonlocal left
+        left = True
+        waiting.cancel()
+
+    def deliver(result: object) -> None:
+        if not left:
+            mine.callback(result)  # type: ignore[arg-type]  # a Failure makes it an errback
+
+    waiting.addBoth(deliver)
+    return mine
 
 
 async def _go(transport: UpstreamTransport, request: Request, url: str, headers: Headers) -> Followed:

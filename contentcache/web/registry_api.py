@@ -208,7 +208,7 @@ class RegistryApi:
             house.sending.describe(exchange, await house.contents.describe(asking), content.kind)
             return
         served = await house.contents.get(asking)
-        self._meter.outcome(served.status.partition(";")[0])
+        self._meter.outcome(served.outcome)
         await house.sending.send(exchange, served, content.kind)
 
     async def _answer_tag(self, exchange: Exchange, asking: TagAsking) -> None:
@@ -217,7 +217,7 @@ class RegistryApi:
             house.sending.describe(exchange, await house.tags.describe(asking), "manifests", by_tag=True)
             return
         served = await house.tags.get(asking)
-        self._meter.outcome(served.status.partition(";")[0])
+        self._meter.outcome(served.outcome)
         await house.sending.send(exchange, served, "manifests", by_tag=True)
 
     async def _answer_ping(

@@ -1,0 +1,93 @@
+"""
+The store and what the index knows of it, together. Everything here blocks: it runs in a thread.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import BlobUnknown
+from contentcache.core.ports import Clock
+from contentcache.storage.interfaces import BlobFile, BlobIndex, BlobRecord, PartialFile, Store
+
+
+class Shelf:
+    """
+    Takes blobs off and puts them on. ``wall`` is in seconds since the epoch.
+    """
+
+    _log = Logger()
+
+    def __init__(self, store: Store, index: BlobIndex, wall: Clock) -> None:
+        self._store = store
+        self._index = index
+        self._wall = wall
+
+    def verified(self, digest: Digest) -> BlobRecord | None:
+        """
+        The record of a blob that is there and has been verified.
+        """
+        try:
+            record = self._index.blob(digest)
+        except OSError as error:
+            self._log.error("the index cannot be read: {error}", error=str(error))
+            return None
+        return record if record is not None and record.verified else None
+
+    def look(self, digest: Digest) -> tuple[BlobRecord | None, BlobFile | None]:
+        """
+        A record and a file for a verified blob, a record alone for one that nobody has verified yet.
+
+        A file whose size is not the one that was recorded is thrown away.
+        """
+        try:
+            record = self._index.blob(digest)
+            file = self._store.open(digest)
+        except BlobUnknown:
+            return None, None
+        except OSError as error:
+            self._log.error("{digest} cannot be read: {error}", digest=str(digest), error=str(error))
+            return None, None
+        if record is not None and record.size != file.size:
+            self._log.error("{digest} has changed on disk and is fetched again", digest=str(digest))
+            file.close()
+            self._throw_away(digest)
+            return None, None
+        if record is not None and record.verified:
+            return record, file
+        size = file.size
+        file.close()
+        return record or BlobRecord(digest, size, self._wall(), verified=False), None
+
+    def keep(self, digest: Digest, file: PartialFile, size: int) -> None:
+        """
+        Make a verified file a blob. The index hears of it before and after: whatever is killed between the
+        two is found again, and hashed before its first use.
+
+        :raises OSError: the disk fails.
+        """
+        self._index.record([BlobRecord(digest, size, self._wall(), verified=False)])
+        file.commit()
+        self._index.record([BlobRecord(digest, size, self._wall(), verified=True)])
+
+    def put(self, digest: Digest, content: bytes) -> None:
+        """
+        Keep a small content that has come whole and verified.
+
+        :raises OSError: the disk fails.
+        """
+        file = self._store.resume(digest)
+        try:
+            file.truncate(0)
+            file.write(0, content)
+            self.keep(digest, file, len(content))
+        finally:
+            file.close()
+
+    def _throw_away(self, digest: Digest) -> None:
+        try:
+            self._store.delete(digest)
+            self._index.forget([digest])
+        except OSError as error:
+            self._log.error("{digest} cannot be deleted: {error}", digest=str(digest), error=str(error))
