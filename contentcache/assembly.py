@@ -24,6 +24,7 @@ from contentcache.core.ports import Run
 from contentcache.core.via import FAMILY
 from contentcache.delivery.access import Access
 from contentcache.delivery.contents import Contents
+from contentcache.delivery.links import Links
 from contentcache.delivery.questions import Questions
 from contentcache.delivery.tags import Tags
 from contentcache.delivery.turns import Turns
@@ -40,7 +41,7 @@ from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry
 from contentcache.web.access_log import AccessLog
-from contentcache.web.channel import RegistryFactory
+from contentcache.web.factory import RegistryFactory
 from contentcache.web.origins import Origins
 from contentcache.web.registry_api import House, RegistryApi
 from contentcache.web.sending import Sending
@@ -146,10 +147,10 @@ def assemble(
         for upstream in options.upstreams
     )
     grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
+    links = Links(kept.index, run)
     access = Access(
         grants,
-        kept.index,
-        run=run,
+        links,
         clock=reactor,
         wall=time.time,
         secret=secret,
@@ -182,8 +183,7 @@ def assemble(
     tags = Tags(
         access,
         contents,
-        kept.index,
-        run=run,
+        links,
         wall=time.time,
         affirm_ttl=options.affirmttl,
         stale_if_error=options.staleiferror,

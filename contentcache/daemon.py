@@ -133,7 +133,10 @@ class Daemon(Service):
             site = _QuietSite(DebugApi(self._findings, self._meter, debug.prometheus).resource())
             served.append(site)
         sockets, self._sockets = self._sockets, []
-        self._ports = [serve(self._reactor, bound, each) for bound, each in zip(sockets, served, strict=True)]
+        self._ports = [
+            serve(self._reactor, bound, each, fast=each is ensemble.factory)
+            for bound, each in zip(sockets, served, strict=True)
+        ]
 
     def _say_hello(self, kept: Kept) -> None:
         for warning in self._warnings:
@@ -153,6 +156,8 @@ class Daemon(Service):
     async def _rebuild(self, kept: Kept) -> None:
         started = time.monotonic()
         listed = await rebuild(kept.store, kept.index, self._threads, time.time)
+        if listed == 0:
+            return
         self._log.info(
             "the index is made anew from {listed} blobs in the store ({seconds:.1f} s)",
             listed=listed,
@@ -194,7 +199,7 @@ class Daemon(Service):
         findings: dict[str, Finding] = {}
         if self._ensemble is None:
             return {"daemon": Finding("fail", "not started")}
-        fault = self._ensemble.kept.fault
+        fault = self._ensemble.contents.disk_fault or self._ensemble.kept.fault
         findings["store"] = Finding("ok", "can be written") if fault is None else Finding("warn", fault)
         for registry in self._ensemble.registries:
             well = [host for host, is_well in registry.standing() if is_well]
@@ -255,7 +260,7 @@ class Daemon(Service):
         factory.close_idle()
         until = self._reactor.seconds() + self._configuration.http.draintimeout
         if factory.busy and self._configuration.http.draintimeout > 0:
-            self._log.info("{busy} transfers may finish first", busy=factory.busy)
+            self._log.info("transfers under way that may finish first: {busy}", busy=factory.busy)
         while factory.busy and self._reactor.seconds() < until:
             await sleep(self._reactor, _DRAIN_STEP)
         factory.cut()
@@ -277,6 +282,19 @@ async def _maybe(result: Deferred[Any] | None) -> None:
         await result
 
 
+class _NotStarted(SystemExit, Exception):
+    """
+    The daemon cannot be, and why.
+
+    In the background twistd tells whoever waits for it of an ``Exception`` only; for a ``SystemExit`` the
+    process ends without a traceback.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = 1
+
+
 def _refuse(sentence: str) -> NoReturn:
     sys.stderr.write(f"contentcache: {sentence}\n")
-    raise SystemExit(1)
+    raise _NotStarted(sentence)

@@ -3,7 +3,7 @@ What the daemon says: one line an event, as text or JSON, to standard output or 
 
 The access log is part of it: Apache's combined form with the cache status, the seconds and the origin added.
 Nothing here ever sees a credential: requests are logged without their headers, and the values of ``token``
-in a query are taken out.
+in a query are taken out, wherever an address is quoted.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ _LEVELS: Final = {
     "info": LogLevel.info,
     "debug": LogLevel.debug,
 }
-_TOKEN: Final = re.compile(r"((?:^|[?&])token=)[^&#\s]*", re.IGNORECASE)
-_ODD: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# The name may be escaped in part or whole, and whoever reads the query would not mind.
+_LETTERS: Final = "".join(f"(?:{letter}|%{ord(letter):x}|%{ord(letter.upper()):x})" for letter in "token")
+_TOKEN: Final = re.compile(rf"({_LETTERS}(?:=|%3d))[^& \n]*", re.IGNORECASE)
+_USERINFO: Final = re.compile(r"//[^/?#@\s]*@")
+# Control characters, line ends, marks that turn the direction of writing, halves of characters.
+_ODD: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST_URI: Final = 1024
 
 
@@ -90,13 +94,13 @@ class Access:
 
 def harmless(text: str, longest: int = _LONGEST_URI) -> str:
     """
-    What a stranger sent, fit for a line of a log: no token, no quote, nothing that moves a cursor.
+    What a stranger sent, fit for a line of a log: no token or password, no quote, nothing that moves a
+    cursor.
 
     >>> harmless('/v2/a/blobs/b?token=secret&n=1'), harmless('x" \\n')
     ('/v2/a/blobs/b?token=***&n=1', "x' ?")
     """
-    text = _TOKEN.sub(r"\1***", text)
-    text = _ODD.sub("?", text).replace('"', "'").replace("\\", "/")
+    text = _ODD.sub("?", _without_secrets(text)).replace('"', "'").replace("\\", "/")
     return text if len(text) <= longest else text[:longest] + "…"
 
 
@@ -116,7 +120,11 @@ class Journal:
         moment = datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="milliseconds")
         level = getattr(event.get("log_level"), "name", "info")
         if isinstance(access, Access):
-            line = self._as_json(moment, level, "access", access.fields()) if self._json else access.line()
+            line = (
+                self._as_json(moment, level, "access", access.fields())
+                if self._json
+                else _one_line(access.line())
+            )
         else:
             message = _message(event)
             if not message:
@@ -124,7 +132,7 @@ class Journal:
             line = (
                 self._as_json(moment, level, message, {})
                 if self._json
-                else f"{moment} {level:<5} {message}{self._as_words()}"
+                else _one_line(f"{moment} {level:<5} {message}{self._as_words()}")
             )
         self._stream.write(line + "\n")
         self._stream.flush()
@@ -141,9 +149,17 @@ class Journal:
 def _message(event: LogEvent) -> str:
     failure = event.get("log_failure")
     text = formatEvent(event)
-    if failure is None:
-        return _TOKEN.sub(r"\1***", text.replace("\n", "\\n"))
-    return f"{text}\n{failure.getTraceback()}".strip()
+    if failure is not None:
+        text = f"{text}\n{failure.getTraceback()}".strip()
+    return _without_secrets(text)
+
+
+def _without_secrets(text: str) -> str:
+    return _USERINFO.sub("//***@", _TOKEN.sub(r"\1***", text))
+
+
+def _one_line(text: str) -> str:
+    return _ODD.sub("?", text.replace("\n", "\\n"))
 
 
 def observer(stream: TextIO, settings: Log) -> ILogObserver:
@@ -153,7 +169,7 @@ def observer(stream: TextIO, settings: Log) -> ILogObserver:
     predicate = LogLevelFilterPredicate(defaultLogLevel=_LEVELS[settings.level])
     if settings.level != "debug":
         predicate.setLogLevelForNamespace("twisted", LogLevel.warn)  # its factories come and go
-        predicate.setLogLevelForNamespace("-", LogLevel.warn)  # and its ports
+        predicate.setLogLevelForNamespace("log_legacy", LogLevel.warn)  # and its ports
     journal = FilteringLogObserver(
         cast("ILogObserver", Journal(stream, settings)), [cast("ILogFilterPredicate", predicate)]
     )

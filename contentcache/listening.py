@@ -4,6 +4,7 @@ Sockets to listen on: bound while the daemon may still have privileges, served w
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -11,8 +12,10 @@ from contextlib import suppress
 from typing import Any, Final
 
 from contentcache.config.model import Address
+from contentcache.wire.sendfile import FileTransport
 
 _BACKLOG: Final = 1024
+_NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 class CannotListen(Exception):  # says what happened
@@ -30,8 +33,9 @@ def bind(address: Address) -> socket.socket:
         if address.path is not None:
             return _bind_path(address.path)
         return _bind_port(address)
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {shown(address)}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # the latter of names that can be no host's and no file's
+        reason = getattr(error, "strerror", None) or error
+        raise CannotListen(f"cannot listen on {shown(address)}: {reason}") from error
 
 
 def shown(address: Address) -> str:
@@ -47,28 +51,35 @@ def shown(address: Address) -> str:
     return f"{host}:{address.port}"
 
 
-def serve(reactor: Any, bound: socket.socket, factory: Any) -> Any:
+def serve(reactor: Any, bound: socket.socket, factory: Any, *, fast: bool = False) -> Any:
     """
     Accept connections for ``factory``; answers Twisted's port. The socket is the reactor's from now on.
+
+    With ``fast``, TCP connections can send straight from files.
     """
     port = reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
+    if fast and bound.family in {socket.AF_INET, socket.AF_INET6}:
+        port.transport = FileTransport
     bound.close()
     return port
 
 
 def _bind_port(address: Address) -> socket.socket:
     if address.host == "" and socket.has_dualstack_ipv6():
-        with suppress(OSError):
+        try:
             return _nonblocking(
                 socket.create_server(
                     ("", address.port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
                 )
             )
+        except OSError as error:
+            if error.errno not in _NO_IPV6:
+                raise  # half of what was asked for would look like all of it
     found = socket.getaddrinfo(
         address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     family, _, _, _, where = found[0]
-    return _nonblocking(socket.create_server(where[:2], family=family, backlog=_BACKLOG))
+    return _nonblocking(socket.create_server(where, family=family, backlog=_BACKLOG))
 
 
 def _bind_path(path: str) -> socket.socket:
@@ -87,10 +98,13 @@ def _bind_path(path: str) -> socket.socket:
 
 def _somebody_listens(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # one that is too busy to accept must not hold us up
         try:
             probe.connect(path)
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             return False
+        except OSError:
+            pass  # busy, or not ours to talk to
         return True
 
 

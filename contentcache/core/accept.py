@@ -46,5 +46,6 @@ def normalised(values: Sequence[str]) -> str:
     kinds = {"".join(kind.split()).lower() for value in values for kind in value.split(",")}
     text = ",".join(sorted(kinds - {""}))
     if len(text) > _LONGEST_KEY:
-        return hashlib.sha256(text.encode()).hexdigest()
+        # No other spelling begins with a comma: nobody can name the hash instead of the types.
+        return "," + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return text

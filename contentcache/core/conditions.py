@@ -12,7 +12,8 @@ from typing import Literal, TypeAlias
 
 Outcome: TypeAlias = Literal["go on", "not modified", "failed"]
 
-_TAG = re.compile(r'[ \t]*(?P<weak>W/)?"(?P<opaque>[^"\x00-\x20\x7f]*)"[ \t]*(?:,|$)', re.ASCII)
+# Empty elements of a list are passed over (RFC 9110 §5.6.1.2).
+_TAG = re.compile(r'[ \t,]*(?P<weak>W/)?"(?P<opaque>[^"\x00-\x20\x7f]*)"[ \t]*(?:,|\Z)', re.ASCII)
 
 
 def etag(digest: str) -> str:

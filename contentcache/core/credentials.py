@@ -17,6 +17,7 @@ from attrs import field, frozen
 
 _BEARER: Final = "bearer"
 _JWT_PARTS: Final = 3
+_FAR_AWAY: Final = 1e12
 
 
 @frozen
@@ -44,7 +45,7 @@ class Credential:
         """
         digest = hashlib.blake2b(key=secret, digest_size=32)
         for part in (*where, str(self.own), "" if self.authorization is None else "=" + self.authorization):
-            encoded = part.encode("utf-8", "surrogateescape")
+            encoded = part.encode("utf-8", "surrogatepass")
             digest.update(len(encoded).to_bytes(8, "big"))
             digest.update(encoded)
         return digest.digest()
@@ -57,7 +58,7 @@ class Credential:
         """
         if self.authorization is None or self._scheme() != _BEARER:
             return None
-        parts = self.authorization.partition(" ")[2].strip().split(".")
+        parts = "".join(self.authorization.split(maxsplit=1)[1:]).split(".")
         if len(parts) != _JWT_PARTS:
             return None
         try:
@@ -68,10 +69,11 @@ class Credential:
         if isinstance(moment, bool) or not isinstance(moment, int | float):
             return None
         # Not a number ends at once; what is farther away than a float can tell is far enough.
-        return float(min(moment, 1e12)) if moment == moment else 0.0  # noqa: PLR0124  # NaN
+        return float(min(max(0.0, moment), _FAR_AWAY))
 
     def _scheme(self) -> str:
-        return (self.authorization or "").partition(" ")[0].lower()
+        # A tab is no space (RFC 9110 §11.4), but there are registries that do not mind.
+        return "".join((self.authorization or "").split(maxsplit=1)[:1]).lower()
 
 
 ANONYMOUS: Final = Credential()

@@ -9,10 +9,11 @@ what happened; the rules are all here:
 * When all have failed, a pause, and another round. Before anything has arrived there is only one more
   round, and only after failures that are worth repeating at once (a reset, not a timeout): nobody has
   been promised anything yet, and an error is better than silence.
-* All bytes there: check the digest. If it is wrong, a host that delivered every byte is to blame. Where
-  several had a part in it (bytes from an earlier run are nobody's), nobody is: then the content is
-  fetched again, whole, from one host alone, at most once from each.
-* A host that disagrees about the size is passed over; if no other is left, the same way out is taken.
+* All bytes there: check the digest. If it is wrong, a host that delivered every byte is to blame, if it also
+  said that there are no more. Where several had a part in it (bytes from an earlier run are nobody's),
+  nobody is: then the content is fetched again, whole, from one host alone, at most once from each.
+* A host that disagrees about the size is passed over; if no other is left, the same way out is taken: it
+  may be the others who lied.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ class Keep:
 
 @frozen
 class GiveUp:
-    """No host is left; ``wrong`` if what they delivered was not what the digest says."""
+    """
+    No host is left; ``wrong`` if what was delivered was not what the digest says. If not ``wrong``, the bytes
+    that are there may be right, and are worth keeping for the next fetch.
+    """
 
     wrong: bool
 
@@ -76,15 +80,17 @@ Step: TypeAlias = Ask | Pause | Check | StartAgain | Keep | GiveUp
 
 class Filling:
     """
-    One content in the making. ``kept`` bytes are there from an earlier run; offsets are bytes.
+    One content in the making. ``kept`` bytes are there from an earlier run, of ``total`` if that knew;
+    offsets are bytes.
     """
 
     def __init__(self, kept: int = 0, total: int | None = None) -> None:
         self.total = total
         self.held = Spans()
         self.held.add(0, kept)
-        self._foreign = kept > 0
+        self._foreign = kept > 0 or total is not None
         self._contributors: set[str] = set()
+        self._vouched: set[str] = set()  # those who say that the content has ``total`` bytes
         self._failed: set[str] = set()
         self._rounds = 0
         self._repeatable = True
@@ -93,6 +99,7 @@ class Filling:
         self._alone: str | None = None
         self._tried: set[str] = set()
         self._one_at_a_time = False
+        self._wrong = False
         self._again: StartAgain | None = None
         self._verified = False
 
@@ -128,20 +135,22 @@ class Filling:
         return self._another_round()
 
     def _next_alone(self, order: Sequence[str]) -> Step:
+        untried = [host for host in order if host not in self._tried]
         if self._alone is None:
-            untried = [host for host in order if host not in self._tried]
             if not untried:
-                return GiveUp(wrong=True)
-            self._alone = untried[0]
+                return GiveUp(self._wrong)
+            self._alone = untried.pop(0)
             self._tried.add(self._alone)
-        if self._alone not in self._failed:
-            return Ask(self._alone, self.prefix)
-        step = self._another_round()
-        if isinstance(step, Pause):
-            return step
-        return self._start_again(StartAgain(None)) if self._contributors else self._leave_alone(order)
-
-    def _leave_alone(self, order: Sequence[str]) -> Step:
+        if self._alone in order:
+            if self._alone not in self._failed:
+                return Ask(self._alone, self.prefix)
+            step = self._another_round()
+            if isinstance(step, Pause):
+                return step
+        if not untried:
+            return GiveUp(self._wrong and not self._contributors)
+        if self._contributors:
+            return self._start_again(StartAgain(None))
         self._forget_progress()
         return self._next_alone(order)
 
@@ -167,6 +176,7 @@ class Filling:
         self._foreign = False
         self._disagreed = False
         self._contributors.clear()
+        self._vouched.clear()
         self._failed.clear()
         self._rounds = 0
         self._alone = None
@@ -178,32 +188,31 @@ class Filling:
         ``host`` answers, with a content of ``total`` bytes. ``False`` if that cannot be true of what is
         there: its body is not to be used.
         """
-        if total is None or total == self.total:
-            self._promised = True
-            return True
-        if self.total is None and self.prefix <= total:
-            self.total = total
-            self._promised = True
-            return True
-        if self.total is None:
-            # More is there from an earlier run than the content has bytes.
-            self._again = StartAgain(None)
-            return False
-        self._disagreed = True
-        self._failed.add(host)
-        return False
+        if total is not None:
+            if self.total is None and self.prefix <= total:
+                self.total = total
+            if self.total != total:
+                self._disagree(host)
+                return False
+            self._vouched.add(host)
+        self._promised = True
+        return True
 
     def has_no_more(self, host: str, total: int | None) -> None:
         """
         ``host`` says (416) that nothing follows on what is there, the content having ``total`` bytes.
         """
+        if total is None and self.total is None and self._foreign:
+            total = self.prefix  # an earlier run may have had the last byte and no time to check
         if total is not None and total == self.prefix and self.total in {None, total}:
             self.total = total
-        elif self.total is None and self._foreign:
-            self._again = StartAgain(None)
+            self._vouched.add(host)
         else:
-            self._disagreed = True
-            self._failed.add(host)
+            self._disagree(host)
+
+    def _disagree(self, host: str) -> None:
+        self._disagreed = True
+        self._failed.add(host)
 
     def arrived(self, host: str, start: int, stop: int) -> None:
         """
@@ -220,8 +229,12 @@ class Filling:
         """
         if self.total is None:
             self.total = self.prefix
-        elif not self.complete:
+        if self.complete:
+            self._vouched.add(host)
+        elif host in self._vouched:
             self.broke(host)
+        else:
+            self._disagree(host)
 
     def broke(self, host: str, *, repeatable: bool = True) -> None:
         """
@@ -232,11 +245,16 @@ class Filling:
 
     def too_long(self, host: str) -> None:
         """
-        ``host`` sent more than the content has: what it said of the size was not true.
+        ``host`` sent more than the content has, or more than anybody wants.
         """
-        self.broke(host)
-        if self._contributors <= {host}:
-            self._again = StartAgain(host if not self._foreign else None)
+        if self.complete or self.total is None:
+            self.broke(host)  # what the digest says of the bytes that are wanted counts, if there are enough
+        elif host not in self._vouched:
+            self._disagree(host)
+        elif self._contributors <= {host}:
+            self._begin_anew(host)
+        else:
+            self.broke(host)
 
     def checked(self, *, right: bool) -> None:
         """
@@ -245,5 +263,10 @@ class Filling:
         if right:
             self._verified = True
             return
-        sole = next(iter(self._contributors)) if len(self._contributors) == 1 else None
-        self._again = StartAgain(None if self._foreign else sole)
+        authors = self._contributors or self._vouched  # an empty content is its size
+        sole = next(iter(authors)) if len(authors) == 1 and authors <= self._vouched else None
+        self._begin_anew(sole)
+
+    def _begin_anew(self, culprit: str | None) -> None:
+        self._wrong = self._wrong or not self._foreign
+        self._again = StartAgain(None if self._foreign else culprit)

@@ -59,7 +59,7 @@ def read_opening(status: int, length: int | None, content_range: str | None, wan
     return Opening(sent.first, sent.size)
 
 
-_UNSATISFIED = re.compile(r"bytes \*/(?P<size>[0-9]{1,18})", re.ASCII)
+_UNSATISFIED = re.compile(r"bytes \*/(?P<size>[0-9]{1,18})", re.ASCII | re.IGNORECASE)
 
 
 def read_unsatisfied(content_range: str | None) -> int | None:

@@ -106,8 +106,15 @@ def _parse_spec(spec: str) -> Wish | None:
     first = _number(match["first"])
     if match["last"] == "":
         return Wish(first, None)
-    last = _number(match["last"])
-    return Wish(first, last) if first <= last else None
+    if _magnitude(match["first"]) > _magnitude(match["last"]):
+        return None
+    return Wish(first, _number(match["last"]))
+
+
+def _magnitude(digits: str) -> tuple[int, str]:
+    # Orders numbers of any length.
+    digits = digits.lstrip("0")
+    return len(digits), digits
 
 
 def _number(digits: str) -> int:
@@ -117,12 +124,15 @@ def _number(digits: str) -> int:
 
 def spans(wishes: Sequence[Wish], size: int) -> Sequence[Span]:
     """
-    The parts to send of a blob of ``size`` bytes, merged, in the order in which they were asked for.
+    The parts to send of a blob of ``size`` bytes, merged, in the order in which they were asked for; none
+    means the whole.
 
     :raises RangeUnsatisfiable: none exists, or they are too many.
     """
     found = [span for wish in wishes if (span := wish.within(size)) is not None]
     merged = _merge(found, size)
+    if size == 0 and any(wish.first is None and wish.last for wish in wishes):
+        return ()  # an empty suffix is satisfiable, but there is no Content-Range for it
     if not merged:
         raise RangeUnsatisfiable("no byte of this range exists", headers={"Content-Range": f"bytes */{size}"})
     if len(merged) > MOST_PARTS:
@@ -156,7 +166,7 @@ class ContentRange:
 
 
 _CONTENT_RANGE = re.compile(
-    r"bytes (?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<size>[0-9]{1,18}|\*)", re.ASCII
+    r"bytes (?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<size>[0-9]{1,18}|\*)", re.ASCII | re.IGNORECASE
 )
 
 

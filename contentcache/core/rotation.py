@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar
 
 FIRST_SETBACK: Final = 1.0
 LONGEST_SETBACK: Final = 30.0
+_MOST_DOUBLINGS: Final = 10  # a host that is away for a day must not overflow a float
 
 Host = TypeVar("Host", bound=Hashable)
 
@@ -23,7 +24,7 @@ class Rotation(Generic[Host]):
 
     def __init__(self, hosts: Sequence[Host], fallback: Host | None = None) -> None:
         self._hosts = list(hosts)
-        self._fallback = fallback
+        self._fallback = None if fallback in hosts else fallback
         self._next = 0
         self._failures: dict[Host, int] = {}
         self._until: dict[Host, float] = {}
@@ -36,11 +37,11 @@ class Rotation(Generic[Host]):
         turn = self._next % len(self._hosts)
         self._next = turn + 1
         hosts = self._hosts[turn:] + self._hosts[:turn]
-        if self._fallback is not None and self._fallback not in hosts:
+        if self._fallback is not None:
             hosts.append(self._fallback)
         good = [host for host in hosts if not self.is_set_back(host, now)]
         back = [host for host in hosts if self.is_set_back(host, now)]
-        return (*good, *sorted(back, key=lambda host: self._until[host]))
+        return (*good, *sorted(back, key=lambda host: (host not in self._hosts, self._until[host])))
 
     def is_set_back(self, host: Host, now: float) -> bool:
         """
@@ -57,7 +58,7 @@ class Rotation(Generic[Host]):
             # It was asked although it is set back: others that failed in the same moment count once.
             return self._until[host] - now
         self._failures[host] = failures + 1
-        setback = min(FIRST_SETBACK * 2.0**failures, LONGEST_SETBACK)
+        setback = min(FIRST_SETBACK * 2.0 ** min(failures, _MOST_DOUBLINGS), LONGEST_SETBACK)
         self._until[host] = now + setback
         return setback
 

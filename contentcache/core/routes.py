@@ -15,7 +15,7 @@ from attrs import frozen
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import (
-    DigestInvalid,
+    CacheError,
     MethodUnsupported,
     NameInvalid,
     RequestMalformed,
@@ -32,6 +32,8 @@ _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _ABSOLUTE = re.compile(r"https?://(?P<host>[^/?#@\s]+)(?P<rest>[/?].*)?", re.ASCII | re.IGNORECASE)
 _COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
+#: Escapes, empty components, dot segments: in no path of the API, and others may read them otherwise.
+_AMBIGUOUS = re.compile(r"%|//|/\.\.?(?:/|$)", re.ASCII)
 _LAST_LENGTH = 512
 
 
@@ -134,17 +136,23 @@ def parse(path: str) -> Route:
     if path == "/v2/_catalog":
         return Catalog()
     if not path.startswith("/v2/"):
-        raise RouteUnknown("this is a registry: its API is below /v2/")
+        raise _unknown(path, "this is a registry: its API is below /v2/")
     return _within(path[len("/v2/") :])
+
+
+def _unknown(path: str, message: str) -> CacheError:
+    if _AMBIGUOUS.search(path) is not None:
+        return NameInvalid(f"{path[:160]!r} has escapes, empty components or dot segments")
+    return RouteUnknown(message)
 
 
 def _within(rest: str) -> Route:
     name, slash, last = rest.rpartition("/")
     name, slash, verb = name.rpartition("/")
-    if "/blobs/uploads/" in rest or rest.endswith("/blobs/uploads"):
-        raise MethodUnsupported("uploads are not taken here: push to the origin")
     if not slash:
-        raise RouteUnknown("nothing is at this path")
+        raise _unknown("/" + rest, "nothing is at this path")
+    if (verb, last) == ("blobs", "uploads") or (verb == "uploads" and name.endswith("/blobs")):
+        raise MethodUnsupported("uploads are not taken here: push to the origin")
     if (verb, last) == ("tags", "list"):
         return TagsList(repository(name))
     if verb == "manifests":
@@ -183,10 +191,7 @@ def _unescape_colon(reference: str) -> str:
 
 
 def _digest(text: str) -> Digest:
-    digest = _unescape_colon(text)
-    if "/" in digest:
-        raise DigestInvalid("a digest has no slash")
-    return Digest.parse(digest)
+    return Digest.parse(_unescape_colon(text))
 
 
 @frozen

@@ -12,27 +12,28 @@ Grants are in memory, under a keyed hash, on the monotonic clock; links are in t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from contentcache.core.credentials import Credential
 from contentcache.core.errors import OriginRefused
 from contentcache.core.grants import Grants
-from contentcache.core.ports import Clock, Given, Run, Timer
+from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_unsatisfied
+from contentcache.core.ports import Clock, Timer
 from contentcache.core.ranges import parse_content_range
 from contentcache.core.routes import Content
+from contentcache.delivery.links import Links
 from contentcache.delivery.tasks import in_background
 from contentcache.delivery.wants import Asking
-from contentcache.storage.interfaces import Affirmation, Link, LinkIndex, Tag, TagRecord
+from contentcache.storage.interfaces import Affirmation, Link
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
 
 _NOT_FOUND: Final = 404
 _PARTIAL: Final = 206
+_TOO_MANY: Final = 429
 #: What registries answer to ``HEAD`` of a blob who do not answer it truthfully.
 _DOUBTFUL: Final = frozenset({401, 404, 405})
 #: So far may a clock be corrected without a fuss, in seconds.
@@ -61,14 +62,11 @@ class Access:
     origin has no more; ``stale_if_error`` how many seconds old yeses may serve while it is away.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         grants: Grants,
-        links: LinkIndex,
+        links: Links,
         *,
-        run: Run,
         clock: Timer,
         wall: Clock,
         secret: bytes,
@@ -78,7 +76,6 @@ class Access:
     ) -> None:
         self._grants = grants
         self._links = links
-        self._run = run
         self._clock = clock
         self.wall = wall
         self._secret = secret
@@ -99,13 +96,19 @@ class Access:
             self._secret, origin, content.repository, content.kind, str(content.digest)
         )
 
+    def identity(self, asking: Asking) -> bytes:
+        """
+        The name of whoever asks, saying nothing of the credential.
+        """
+        return asking.credential.key(self._secret, asking.registry.upstream.origin)
+
     async def remembered(self, asking: Asking) -> Yes | None:
         """
         The yes that grant and link make together, if they do.
         """
         if not self._grants.holds(self._grant_key(asking), self._clock.seconds()):
             return None
-        affirmation = await self._affirmation(asking)
+        affirmation = await self._links.affirmation(_link(asking))
         if affirmation is None or self._age(affirmation) >= self._affirm_ttl:
             return None
         return Yes(affirmation.media_type)
@@ -118,34 +121,38 @@ class Access:
             return None
         if not self._grants.held(self._grant_key(asking), self._clock.seconds()):
             return None
-        affirmation = await self._affirmation(asking)
+        affirmation = await self._links.affirmation(_link(asking))
         bound = max(self._affirm_ttl, self._stale_if_error)
         if affirmation is None or self._age(affirmation) >= bound:
             return None
         return Yes(affirmation.media_type, stale=True)
 
-    async def ask(self, asking: Asking) -> Yes:
+    async def ask(self, asking: Asking, *, with_body: bool) -> Yes:
         """
         Ask the origin now. The same question of the same credential is asked once for all who wait.
+
+        A refusal comes with its body if the client waits for one (``with_body``).
 
         :raises OriginRefused: it says no.
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: no answer means no.
         """
-        key = self.key(asking)
-        waiting = self._questions.get(key)
-        if waiting is None:
-            waiting = self._questions[key] = []
-            # A client that hangs up must not take the answer from those who share the question.
-            in_background(self._settle(key, asking))
+        key = self.key(asking) + bytes([with_body])
         mine: Deferred[Yes] = Deferred()
-        waiting.append(mine)
+        waiting = self._questions.get(key)
+        if waiting is not None:
+            waiting.append(mine)
+            return await mine
+        # Noted before it is asked: it may be settled at once, without upstream (a 429 that is remembered).
+        self._questions[key] = [mine]
+        # A client that hangs up must not take the answer from those who share the question.
+        in_background(self._settle(key, asking, with_body=with_body))
         return await mine
 
     async def size_of(self, asking: Asking) -> Yes:
         """
         Ask for ``HEAD`` and its true length, wherever the content is. Raises as :meth:`ask` does.
         """
-        yes = await self.ask(asking)
+        yes = await self.ask(asking, with_body=False)
         if yes.size is not None:
             return yes
         answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE))
@@ -187,18 +194,12 @@ class Access:
         """
         self._grants.revoke(credential.key(self._secret, registry.upstream.origin, repository))
 
-    async def remember_tag(self, tag: Tag, record: TagRecord) -> None:
-        """
-        The origin has said what a tag means.
-        """
-        await self._note(self._links.remember_tag, tag, record)
-
     async def affirmed(self, asking: Asking, media_type: str | None) -> None:
         """
         The origin has answered 2xx to this very question: that makes a grant and a link.
         """
         self.granted(asking.registry, asking.content.repository, asking.credential)
-        await self._note(self._links.affirm, _link(asking), Affirmation(self.wall(), media_type))
+        await self._links.affirm(_link(asking), Affirmation(self.wall(), media_type))
 
     async def refused(self, asking: Asking, refusal: OriginRefused) -> None:
         """
@@ -210,11 +211,11 @@ class Access:
         # Only somebody whom the origin lets in can tell that something is gone.
         granted = self.is_granted(asking.registry, asking.content.repository, asking.credential)
         if refusal.status == _NOT_FOUND and granted and not self._keep_deleted:
-            await self._note(self._links.revoke, _link(asking))
+            await self._links.revoke(_link(asking))
 
-    async def _settle(self, key: bytes, asking: Asking) -> None:
+    async def _settle(self, key: bytes, asking: Asking, *, with_body: bool) -> None:
         try:
-            yes = await self._question(asking)
+            yes = await self._question(asking, with_body=with_body)
         except Exception as error:  # noqa: BLE001  # whoever asked gets it
             for waiting in self._questions.pop(key):
                 waiting.errback(error)
@@ -222,9 +223,9 @@ class Access:
             for waiting in self._questions.pop(key):
                 waiting.callback(yes)
 
-    async def _question(self, asking: Asking) -> Yes:
+    async def _question(self, asking: Asking, *, with_body: bool) -> Yes:
         try:
-            answer = await self._ask_truthfully(asking)
+            answer = await self._ask_truthfully(asking, with_body=with_body)
         except OriginRefused as refusal:
             kept = await self._kept_though_deleted(asking, refusal)
             if kept is not None:
@@ -237,22 +238,23 @@ class Access:
         await self.affirmed(asking, media_type)
         return Yes(media_type, size, asked=True)
 
-    async def _ask_truthfully(self, asking: Asking) -> Answer:
-        origin = asking.registry.upstream.origin
-        probe = asking.request("GET", range_=_FIRST_BYTE, follow=False)
-        if asking.content.kind == "manifests":
-            return await asking.registry.ask(asking.request("HEAD", follow=False))
-        if origin in self._heads_lie:
-            return await asking.registry.ask(probe)
+    async def _ask_truthfully(self, asking: Asking, *, with_body: bool) -> Answer:
+        registry, is_blob = asking.registry, asking.content.kind == "blobs"
+        origin = registry.upstream.origin
+        if is_blob and origin in self._heads_lie:
+            return await _probe(asking)
         try:
-            answer = await asking.registry.ask(asking.request("HEAD", follow=False))
+            answer = await registry.ask(asking.request("HEAD", follow=False))
         except OriginRefused as refusal:
-            if refusal.status not in _DOUBTFUL or origin in self._heads_proved:
+            doubtful = is_blob and refusal.status in _DOUBTFUL and origin not in self._heads_proved
+            if refusal.status == _TOO_MANY or not (doubtful or with_body):
                 raise
-            answer = await asking.registry.ask(probe)
-            self._heads_lie.add(origin)
+            answer = await _probe(asking)
+            if doubtful:
+                self._heads_lie.add(origin)
         else:
-            self._heads_proved.add(origin)
+            if is_blob:
+                self._heads_proved.add(origin)
         return answer
 
     async def _kept_though_deleted(self, asking: Asking, refusal: OriginRefused) -> Yes | None:
@@ -260,25 +262,11 @@ class Access:
             return None
         if not self.is_granted(asking.registry, asking.content.repository, asking.credential):
             return None
-        affirmation = await self._affirmation(asking)
+        affirmation = await self._links.affirmation(_link(asking))
         return None if affirmation is None else Yes(affirmation.media_type)
 
     def _grant_key(self, asking: Asking) -> bytes:
         return asking.credential.key(self._secret, asking.registry.upstream.origin, asking.content.repository)
-
-    async def _affirmation(self, asking: Asking) -> Affirmation | None:
-        try:
-            return await self._run(self._links.affirmation, _link(asking))
-        except OSError as error:
-            self._log.error("the index cannot be read, so the origin is asked: {error}", error=str(error))
-            return None
-
-    async def _note(self, write: Callable[Given, None], *args: Given.args, **kwargs: Given.kwargs) -> None:
-        # A disk that is full costs questions to the origin, and no client its answer.
-        try:
-            await self._run(write, *args, **kwargs)
-        except OSError as error:
-            self._log.error("the index cannot be written: {error}", error=str(error))
 
     def _age(self, affirmation: Affirmation) -> float:
         age = self.wall() - affirmation.when
@@ -291,7 +279,21 @@ def _link(asking: Asking) -> Link:
     return Link(asking.registry.upstream.origin, content.repository, content.kind, content.digest)
 
 
+async def _probe(asking: Asking) -> Answer:
+    """
+    Ask with ``GET``, for no more of a blob than its first byte.
+    """
+    if asking.content.kind == "blobs":
+        answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE, follow=False))
+        if answer.status != RANGE_NOT_SATISFIABLE:
+            return answer
+        answer.abandon()  # an empty blob has no first byte
+    return await asking.registry.ask(asking.request("GET", follow=False))
+
+
 def _whole_size(answer: Answer) -> int | None:
+    if answer.status == RANGE_NOT_SATISFIABLE:
+        return read_unsatisfied(answer.header("Content-Range"))
     if answer.status == _PARTIAL:
         sent = parse_content_range(answer.header("Content-Range"))
         return None if sent is None else sent.size

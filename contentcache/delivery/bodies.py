@@ -17,6 +17,9 @@ from contentcache.storage.interfaces import BlobFile
 
 #: One piece of a body in memory: what a client costs while it is slow.
 PIECE: Final = 64 << 10
+#: One piece that goes straight from the file: it costs no memory here. It is looked at in so many places.
+_FILE_PIECE: Final = 1 << 20
+_LOOK_EVERY: Final = 256 << 10
 
 
 class ShortError(Exception):
@@ -33,6 +36,12 @@ class Flow(Protocol):
 
     def write(self, data: bytes, /) -> None:
         """Send."""
+
+    def takes_files(self) -> bool:
+        """Whether :meth:`send_file` is a way."""
+
+    async def send_file(self, descriptor: int, start: int, stop: int) -> int:
+        """Send from an open file whose pages are in memory; answers how many bytes went out."""
 
 
 class Body(Protocol):
@@ -74,11 +83,10 @@ class StoredBody:
         end = self.size if stop is None else stop
         while start < end:
             await flow.ready()
-            data = await read(self._file, start, min(PIECE, end - start), self._run)
-            if not data:
+            sent = await send_piece(flow, self._file, start, end, self._run)
+            if not sent:
                 raise ShortError("the stored file is shorter than it was")
-            flow.write(data)
-            start += len(data)
+            start += sent
 
     def close(self) -> None:
         """Give the file back."""
@@ -143,7 +151,6 @@ class GrowingBody:
         self._generation = fetch.generation
         self._size = fetch.size
         self._begun = False
-        fetch.hold()
 
     @property
     def size(self) -> int | None:
@@ -163,13 +170,11 @@ class GrowingBody:
             if end <= start:
                 await self._more(start)
                 continue
-            generation = self._generation
-            data = await read(self._fetch.file, start, min(PIECE, end - start), self._run)
-            if self._fetch.generation != generation or not data:
-                raise ShortError("what was fetched turned out wrong")
             self._begun = True
-            flow.write(data)
-            start += len(data)
+            sent = await send_piece(flow, self._fetch.file, start, end, self._run)
+            if not sent or self._fetch.generation != self._generation:
+                raise ShortError("what was fetched turned out wrong")
+            start += sent
 
     async def until_verified(self) -> None:
         """
@@ -185,7 +190,6 @@ class GrowingBody:
         """Let go of the fetch."""
         closed, self._closed = self._closed, None
         if closed is not None:
-            self._fetch.release()
             closed()
 
     def _is_done(self, position: int, stop: int | None) -> bool:
@@ -214,15 +218,43 @@ class GrowingBody:
         await self._fetch.progress.wait()
 
 
+async def send_piece(flow: Flow, file: BlobFile, start: int, stop: int, run: Run) -> int:
+    """
+    Send some of the bytes from ``start`` up to ``stop``, the best way there is; answers how many, 0 where the
+    file has none.
+
+    :raises ShortError: the disk fails.
+    """
+    descriptor = file.descriptor if flow.takes_files() else None
+    if descriptor is None:
+        data = await read(file, start, min(PIECE, stop - start), run)
+        flow.write(data)
+        return len(data)
+    stop = min(stop, start + _FILE_PIECE)
+    if not all(file.read_now(offset, 1) for offset in (*range(start, stop, _LOOK_EVERY), stop - 1)):
+        # The piece is on the disk: a thread waits for it, and after that it is not looked at again.
+        await read_in_thread(file, start, stop - start, run)
+    return await flow.send_file(descriptor, start, stop)
+
+
 async def read(file: BlobFile, offset: int, length: int, run: Run) -> bytes:
     """
     Read from memory at once, from the disk in a thread.
 
     :raises ShortError: the disk fails.
     """
+    data = file.read_now(offset, length)
+    return await read_in_thread(file, offset, length, run) if data is None else data
+
+
+async def read_in_thread(file: BlobFile, offset: int, length: int, run: Run) -> bytes:
+    """
+    Read where waiting for the disk delays nobody else.
+
+    :raises ShortError: the disk fails.
+    """
     try:
-        data = file.read_now(offset, length)
-        return await run(file.read, offset, length) if data is None else data
+        return await run(file.read, offset, length)
     except OSError as error:
         raise ShortError(f"the store cannot be read: {error}") from error
 

@@ -4,7 +4,6 @@ Blobs and manifests by digest: from the store, from a fetch that is running, fro
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -13,6 +12,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
+from contentcache.core.disproved import Disproved
 from contentcache.core.errors import (
     CacheError,
     ContentWrong,
@@ -36,6 +36,7 @@ from contentcache.delivery.bodies import (
 )
 from contentcache.delivery.fetch import Fetch, Surroundings, UndecidedError
 from contentcache.delivery.passing import Check, PassedBody, carry_on
+from contentcache.delivery.pulls import Pulls
 from contentcache.delivery.shelf import Shelf
 from contentcache.delivery.tasks import in_background, unless_left
 from contentcache.delivery.turns import Turns
@@ -43,9 +44,6 @@ from contentcache.delivery.wants import Asking, Want
 from contentcache.meter import Meter
 from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, Store
 
-#: For so many seconds a digest that was wrong everywhere is not fetched again.
-_WRONG_FOR: Final = 60.0
-_MOST_WRONG: Final = 10_000
 _ATTEMPTS: Final = 5
 
 
@@ -109,20 +107,18 @@ class Contents:
         manifest_limit: int,
     ) -> None:
         self._access = access
+        #: What the disk refused last, until it takes something again.
+        self.disk_fault: str | None = None
         self._shelf = Shelf(store, index, wall)
-        self._index = index
         self._run = run
         self._clock = clock
-        self._wall = wall
         self._turns = turns
         self._meter = meter
         self._make_room = make_room
         self._manifest_limit = manifest_limit
         self._fetches: dict[Digest, Fetch] = {}
-        self._readers: Counter[Digest] = Counter()
-        self._pulls: dict[Digest, float] = {}
-        self._flushing: dict[Digest, float] = {}
-        self._wrong: dict[Digest, float] = {}
+        self._pulls = Pulls(index, run, wall)
+        self._disproved = Disproved()
         self._around = Surroundings(
             store=store,
             run=run,
@@ -130,8 +126,9 @@ class Contents:
             meter=meter,
             yes=self._heard_yes,
             no=self._heard_no,
-            room=make_room,
+            room=self._room,
             keep=self._shelf.keep,
+            disk=self._heard_of_disk,
         )
 
     # For the reaper and for who watches.
@@ -140,12 +137,7 @@ class Contents:
         """
         Whether a reader or a fetch has this content, or a pull of it is not in the index yet.
         """
-        return (
-            digest in self._fetches
-            or digest in self._readers
-            or digest in self._pulls
-            or digest in self._flushing
-        )
+        return digest in self._fetches or digest in self._pulls
 
     @property
     def fetching(self) -> int:
@@ -156,13 +148,17 @@ class Contents:
         """
         Write the last pulls into the index.
         """
-        if self._flushing or not self._pulls:
-            return
-        self._flushing, self._pulls = self._pulls, {}
-        try:
-            await self._run(self._index.touch, self._flushing)
-        finally:
-            self._flushing = {}
+        await self._pulls.flush()
+
+    async def _room(self, size: int) -> bool:
+        """
+        Make room for ``size`` bytes in the store; say whether there is.
+        """
+        if await self._make_room(size):
+            return True
+        # What was pulled in the last seconds counts as in use until the index knows when.
+        await self.flush()
+        return await self._make_room(size)
 
     # For the web.
 
@@ -173,11 +169,11 @@ class Contents:
         :raises CacheError: as :meth:`get` does.
         """
         digest = asking.content.digest
-        self._check_wrong(digest)
+        self._check_disproved(asking)
         yes = await self._access.remembered(asking)
         record = await self._run(self._shelf.verified, digest)
         if record is not None:
-            yes = yes or await self._ask(asking)
+            yes = yes or await self._ask(asking, with_body=False)
             status = "hit; detail=affirmed" if yes.asked else "hit"
             return Described(digest, record.size, yes.media_type, status, yes.stale)
         fetch = self._fetches.get(digest)
@@ -196,13 +192,13 @@ class Contents:
         :raises Overloaded: too many fetches at once.
         """
         for _ in range(_ATTEMPTS):
-            self._check_wrong(asking.content.digest)
+            self._check_disproved(asking)
             try:
                 return await self._get(asking, yes or await self._access.remembered(asking))
             except UndecidedError:
                 continue
             except DiskFailed as error:
-                self._log.error("passed through uncached: {error}", error=error.message)
+                self._heard_of_disk(error.message)
                 return await self._pass_through(asking)
         raise UpstreamUnavailable("this content comes and goes; try again")
 
@@ -210,13 +206,12 @@ class Contents:
         """
         Store a small content that has come whole and verified.
         """
-        if digest in self._fetches or not await self._make_room(len(content)):
+        if digest in self._fetches or not await self._room(len(content)):
             return
         try:
             await self._run(self._shelf.put, digest, content)
         except OSError as error:
-            self._meter.disk_failed()
-            self._log.error("a manifest cannot be stored: {error}", error=str(error))
+            self._heard_of_disk(f"a manifest cannot be stored: {error}")
 
     # How it is done.
 
@@ -229,11 +224,11 @@ class Contents:
                 return await self._serve_stored(asking, file, yes)
             if record is not None and digest not in self._fetches:
                 # It lies in the store, but nobody has ever verified it.
-                yes = yes or await self._ask(asking)
+                yes = yes or await self._ask(asking, with_body=True)
                 return await self._join(asking, yes, in_place=True)
         fetch = self._fetches.get(digest)
         if yes is None and fetch is not None and not self._is_in_question(fetch, asking):
-            yes = await self._ask(asking)
+            yes = await self._ask(asking, with_body=True)
         return await self._join(asking, yes, in_place=False)
 
     async def _until_closed(self, digest: Digest) -> None:
@@ -243,40 +238,34 @@ class Contents:
 
     async def _serve_stored(self, asking: Asking, file: BlobFile, yes: Yes | None) -> Served:
         digest = asking.content.digest
-        self._readers[digest] += 1
-        body = StoredBody(file, self._run, lambda: self._closed(digest))
+        self._pulls.begin(digest)
+        body = StoredBody(file, self._run, lambda: self._pulls.end(digest))
         try:
-            yes = yes or await self._ask(asking)
+            yes = yes or await self._ask(asking, with_body=True)
         except BaseException:
             body.close()
             raise
-        self._pulls[digest] = self._wall()
+        self._pulls.note(digest)
         status = "hit; detail=affirmed" if yes.asked else "hit"
         return Served(digest, body, yes.media_type, status, yes.stale)
-
-    def _closed(self, digest: Digest) -> None:
-        self._readers[digest] -= 1
-        if self._readers[digest] <= 0:
-            del self._readers[digest]
-        self._pulls[digest] = self._wall()
 
     async def _join(self, asking: Asking, yes: Yes | None, *, in_place: bool) -> Served:
         digest = asking.content.digest
         fetch = self._fetches.get(digest)
         status = "fwd=miss; collapsed"
         if fetch is None:
-            if not in_place and not await self._make_room(0):
+            if not in_place and not await self._room(0):
                 raise DiskFailed("there is no room in the store")
             fetch = self._fetches.get(digest)
+        want = Want(asking, self._access.key(asking), judged=yes is not None)
         if fetch is None:
-            fetch = self._start(asking, in_place=in_place)
+            fetch = self._start(want, in_place=in_place)
             status = "hit" if in_place else "fwd=miss; stored"
         elif fetch.is_ending or (yes is None and not self._is_in_question(fetch, asking)):
             raise UndecidedError("another fetch has begun or ended meanwhile")
-        if fetch.verified:
-            status = "hit"
-        want = Want(asking, self._access.key(asking), judged=yes is not None)
-        fetch.attach(want)
+        else:
+            status = "hit" if fetch.verified else status
+            fetch.attach(want)
         try:
             await want.opened
         except BaseException:
@@ -285,13 +274,13 @@ class Contents:
         body = GrowingBody(
             fetch, self._run, partial(self._carry_on, asking, fetch), lambda: self._left(fetch, want)
         )
-        if body.size == 0:
+        if body.size == 0 or asking.content.kind == "manifests":
             await self._until_verified(body)
         media_type = fetch.media_type if yes is None else yes.media_type or fetch.media_type
         return Served(digest, body, media_type, status, yes is not None and yes.stale)
 
     async def _until_verified(self, body: GrowingBody) -> None:
-        # A head alone would complete an empty content.
+        # A head alone would complete an empty content; and a wrong manifest had better be an error.
         try:
             await body.until_verified()
         except ShortError as error:
@@ -303,7 +292,7 @@ class Contents:
 
     def _left(self, fetch: Fetch, want: Want) -> None:
         fetch.detach(want)
-        self._pulls[fetch.digest] = self._wall()
+        self._pulls.note(fetch.digest)
 
     def _is_in_question(self, fetch: Fetch, asking: Asking) -> bool:
         """
@@ -311,8 +300,8 @@ class Contents:
         """
         return fetch.takes_candidates and fetch.has_want(self._access.key(asking))
 
-    def _start(self, asking: Asking, *, in_place: bool) -> Fetch:
-        content = asking.content
+    def _start(self, want: Want, *, in_place: bool) -> Fetch:
+        content = want.asking.content
         is_manifest = content.kind == "manifests"
         fetch = Fetch(
             content.digest,
@@ -322,7 +311,8 @@ class Contents:
             whole=is_manifest,
         )
         self._fetches[content.digest] = fetch
-        in_background(self._run_fetch(fetch, self._access.key(asking), needs_turn=not in_place))
+        fetch.attach(want)
+        in_background(self._run_fetch(fetch, self._access.identity(want.asking), needs_turn=not in_place))
         return fetch
 
     async def _run_fetch(self, fetch: Fetch, key: bytes, *, needs_turn: bool) -> None:
@@ -343,13 +333,13 @@ class Contents:
             del self._fetches[fetch.digest]
             fetch.progress.ring()
         if isinstance(fetch.failure, ContentWrong):
-            self._remember_wrong(fetch.digest)
+            self._disproved.add(fetch.origins, fetch.digest, self._clock.seconds())
 
     async def _pass_through(self, asking: Asking) -> Served:
         answer = await asking.registry.ask(asking.request("GET"))
         media_type = answer.header("Content-Type")
         digest = asking.content.digest
-        await self._access.affirmed(asking, media_type)
+        in_background(self._access.affirmed(asking, media_type))
         body: Body
         if asking.content.kind == "manifests" or answer.length == 0:
             content = await answer.read(self._manifest_limit)
@@ -367,9 +357,9 @@ class Contents:
             await hash_prefix(fetch.file, rest.start, check.hasher, self._run)
         await carry_on(asking, flow, rest, check, self._meter)
 
-    async def _ask(self, asking: Asking) -> Yes:
+    async def _ask(self, asking: Asking, *, with_body: bool) -> Yes:
         try:
-            return await self._access.ask(asking)
+            return await self._access.ask(asking, with_body=with_body)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken):
             yes = await self._access.stale(asking)
             if yes is None:
@@ -382,26 +372,25 @@ class Contents:
 
     # What fetches report.
 
+    def _heard_of_disk(self, fault: str | None) -> None:
+        if fault is not None:
+            self._meter.disk_failed()
+            if self.disk_fault != fault:
+                self._log.error("{fault}; what cannot be kept passes through uncached", fault=fault)
+        elif self.disk_fault is not None:
+            self._log.info("the store can be written again")
+        self.disk_fault = fault
+
     def _heard_yes(self, want: Want, media_type: str | None) -> None:
         in_background(self._access.affirmed(want.asking, media_type))
 
     def _heard_no(self, want: Want, refusal: OriginRefused) -> None:
         in_background(self._access.refused(want.asking, refusal))
 
-    # Digests that are wrong everywhere.
-
-    def _check_wrong(self, digest: Digest) -> None:
-        until = self._wrong.get(digest)
-        if until is None:
-            return
-        if self._clock.seconds() < until:
+    def _check_disproved(self, asking: Asking) -> None:
+        digest = asking.content.digest
+        if self._disproved.has(asking.registry.upstream.origin, digest, self._clock.seconds()):
             raise ContentWrong(f"no upstream delivers the content that {digest} names")
-        del self._wrong[digest]
-
-    def _remember_wrong(self, digest: Digest) -> None:
-        self._wrong[digest] = self._clock.seconds() + _WRONG_FOR
-        if len(self._wrong) > _MOST_WRONG:
-            del self._wrong[next(iter(self._wrong))]
 
 
 def _close(looked: tuple[BlobRecord | None, BlobFile | None]) -> None:

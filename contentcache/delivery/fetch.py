@@ -8,7 +8,7 @@ into the partial file, and tells the readers how far they may go. What to do nex
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from attrs import frozen
@@ -27,10 +27,10 @@ from contentcache.core.errors import (
 )
 from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, StartAgain
 from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
-from contentcache.core.ports import Run, Timer
+from contentcache.core.ports import DelayedCall, Run, Timer
 from contentcache.delivery.intake import Intake, TooLong
 from contentcache.delivery.tasks import Bell, sleep
-from contentcache.delivery.wants import Want
+from contentcache.delivery.wants import Attendance, Want
 from contentcache.meter import Meter
 from contentcache.storage.interfaces import PartialFile, Store
 from contentcache.upstream.answers import Answer
@@ -39,6 +39,11 @@ from contentcache.upstream.answers import Answer
 FIRST_PART: Final = 64 << 10
 #: So much of the end waits for the digest: no client ever completes what is not verified.
 HELD_BACK: Final = 4 << 10
+#: Readers hear of so many new bytes at once, of fewer after so many seconds.
+_MUCH: Final = 1 << 20
+_SOON: Final = 0.01
+#: For so many seconds the end of a verified content waits for its being stored.
+_LONGEST_COMMIT: Final = 0.1
 
 
 class UndecidedError(CacheError):
@@ -52,7 +57,7 @@ class Surroundings:
 
     ``yes(want, answer's media type)`` and ``no(want, refusal)`` take note of what the origin said;
     ``room(bytes)`` makes room in the store; ``keep(digest, file, size)`` makes a verified file a blob, and
-    blocks.
+    blocks; ``disk(fault)`` hears what the disk refuses, and ``None`` when it has taken something.
     """
 
     store: Store
@@ -63,6 +68,7 @@ class Surroundings:
     no: Callable[[Want, OriginRefused], None]
     room: Callable[[int], Awaitable[bool]]
     keep: Callable[[Digest, PartialFile, int], None]
+    disk: Callable[[str | None], None]
 
 
 class Fetch:
@@ -86,6 +92,7 @@ class Fetch:
     ) -> None:
         self.digest = digest
         self.media_type: str | None = None
+        self.origins: set[str] = set()
         self.generation = 0
         self.verified = False
         self.progress = Bell()
@@ -95,12 +102,12 @@ class Fetch:
         self._whole = whole
         self._filling = Filling()
         self._intake = Intake(digest, around.run)
-        self._wants: list[Want] = []
-        self._refused: set[bytes] = set()
-        self._orders: dict[int, Sequence[str]] = {}
+        self._clients = Attendance()
         self._head_in = False
         self._ending = False
         self._holders = 1
+        self._told = 0
+        self._telling: DelayedCall | None = None
         self._error: CacheError = UpstreamUnavailable("no upstream was asked")
         self.failure: CacheError | None = None
 
@@ -125,7 +132,7 @@ class Fetch:
         """
         Whether a client with this question is attached.
         """
-        return any(want.key == key for want in self._wants)
+        return self._clients.asks(key)
 
     def reach(self) -> int:
         """
@@ -135,25 +142,26 @@ class Fetch:
             return self._filling.prefix
         if self._whole:
             return 0
-        end = self._filling.total
-        prefix = self._filling.prefix
-        return max(0, min(prefix, (prefix if end is None else end) - HELD_BACK))
+        # What they have been told of, not what has come since: in large steps all get on faster.
+        told, end = self._told, self._filling.total
+        return max(0, min(told, (told if end is None else end) - HELD_BACK))
 
     def attach(self, want: Want) -> None:
         """
-        A client wants this content.
+        A client wants this content. The file stays open for it until :meth:`detach`.
         """
-        self._wants.append(want)
-        self._refused.discard(want.key)
-        self._answer_wants()
+        self._holders += 1
+        self._clients.add(want)
+        self._answer()
 
     def detach(self, want: Want) -> None:
         """
         A client has what it wanted, or has left.
         """
-        if want in self._wants:
-            self._wants.remove(want)
-        if not self._wants and self._filling.prefix < FIRST_PART:
+        if not self._clients.remove(want):
+            return
+        self._release()
+        if not self._clients and self._filling.prefix < FIRST_PART:
             self._intake.stop()
 
     @property
@@ -176,7 +184,7 @@ class Fetch:
         except CacheError as error:
             self.failure = error
             if isinstance(error, DiskFailed):
-                self._around.meter.disk_failed()
+                self._around.disk(error.message)
         except Exception:  # noqa: BLE001  # a defect of ours must not leave clients waiting
             self._log.failure("the fetch of {digest} has failed", digest=str(self.digest))
             self.failure = UpstreamUnavailable("the cache has failed; its log says why")
@@ -193,21 +201,11 @@ class Fetch:
         self._end()
 
     def _end(self) -> None:
-        for want in self._wants:
-            want.fail(want.refusal or self.failure or UndecidedError("the origin has not been asked"))
-        self.progress.ring()
-        self.release()
+        self._clients.dismiss(self.failure or UndecidedError("the origin has not been asked"))
+        self._tell()
+        self._release()
 
-    def hold(self) -> None:
-        """
-        Keep the file open until :meth:`release`.
-        """
-        self._holders += 1
-
-    def release(self) -> None:
-        """
-        The file is not needed any more by one who held it.
-        """
+    def _release(self) -> None:
         self._holders -= 1
         if self._holders == 0:
             self._intake.close()
@@ -224,13 +222,15 @@ class Fetch:
         self._intake.replace(file)
         self._intake.reaches(self._filling.prefix)
         self._head_in = self._in_place
-        self._answer_wants()
+        self._told = self._filling.prefix
+        self._answer()
 
     async def _fill(self) -> None:
         while True:
-            sources = self._sources()
+            sources = self._clients.sources()
             if not sources and not self._filling.complete:
-                raise self._error
+                # Whoever was refused knows why, and whoever comes now may know better.
+                raise UndecidedError("nobody is left in whose name upstream can be asked")
             step = self._filling.next(tuple(sources))
             match step:
                 case Ask(host, offset):
@@ -249,36 +249,20 @@ class Fetch:
                 case GiveUp():
                     raise self._error
 
-    def _sources(self) -> Mapping[str, Want]:
-        """
-        The hosts that can be asked, in the order of their turn, each with a client in whose name.
-        """
-        sources: dict[str, Want] = {}
-        seen: set[int] = set()
-        for want in self._wants:
-            registry = want.asking.registry
-            if want.key in self._refused or id(registry) in seen:
-                continue
-            seen.add(id(registry))
-            if id(registry) not in self._orders:
-                # Once a fetch: each look at the order is somebody's turn.
-                self._orders[id(registry)] = registry.order()
-            for host in self._orders[id(registry)]:
-                sources.setdefault(host, want)
-        return sources
-
     async def _ask(self, want: Want, host: str, offset: int) -> None:
         try:
+            self.origins.add(want.asking.registry.upstream.origin)
             range_ = f"bytes={offset}-" if offset else None
             answer = await want.asking.registry.ask_host(host, want.asking.request("GET", range_=range_))
         except OriginRefused as refusal:
-            self._refuse(want, refusal)
+            self._around.no(want, refusal)
+            self._clients.say_no(want.key, refusal)
             return
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
             self._error = error
             self._filling.broke(host, repeatable=isinstance(error, UpstreamBroken))
             return
-        if not self._wants:
+        if not self._clients:
             answer.abandon()
             return
         if answer.status == RANGE_NOT_SATISFIABLE:
@@ -286,7 +270,8 @@ class Fetch:
             self._filling.has_no_more(host, read_unsatisfied(answer.header("Content-Range")))
             return
         media_type = answer.header("Content-Type")
-        self._judge(want, media_type)
+        self._around.yes(want, media_type)
+        self._clients.say_yes(want.key)
         try:
             start = self._open(host, answer, offset)
         except UpstreamBroken as error:
@@ -313,14 +298,14 @@ class Fetch:
             answer.abandon()
             raise DiskFailed("there is no room in the store")
         self._head_in = True
-        self._answer_wants()
+        self._answer()
         self.progress.ring()
 
         def arrived(begin: int, end: int) -> None:
             self._filling.arrived(host, begin, end)
             self._intake.reaches(self._filling.prefix)
             self._around.meter.fetched(end - begin)
-            self.progress.ring()
+            self._tell_soon()
 
         try:
             most = total if total is not None else self._largest
@@ -329,10 +314,26 @@ class Fetch:
             self._filling.too_long(host)
             self._error = error
         except (UpstreamBroken, UpstreamTimeout) as error:
-            if self._wants or self._filling.prefix >= FIRST_PART:
+            if self._clients or self._filling.prefix >= FIRST_PART:
                 self._disappoint(want, host, error)
         else:
             self._filling.ended(host)
+
+    def _tell_soon(self) -> None:
+        """
+        Wake the readers, but not for every few bytes: each of them costs a turn.
+        """
+        if self._told == 0 or self._filling.prefix - self._told >= _MUCH:
+            self._tell()
+        elif self._telling is None:
+            self._telling = self._around.clock.callLater(_SOON, self._tell)
+
+    def _tell(self) -> None:
+        if self._telling is not None and self._telling.active():
+            self._telling.cancel()
+        self._telling = None
+        self._told = self._filling.prefix
+        self.progress.ring()
 
     async def _start_again(self, blamed: str | None) -> None:
         self._around.meter.restarted()
@@ -342,13 +343,13 @@ class Fetch:
             host=blamed or "no single host",
         )
         if blamed is not None:
-            for want in self._wants:
-                want.asking.registry.failed(blamed)
+            self._clients.blame(blamed, f"its {self.digest} was something else")
         self._error = ContentWrong("what upstream delivers is not what the digest says")
         await self._intake.settle()
         self.generation += 1
+        self._told = 0
         self._intake.replace(await self._fresh_file())
-        self.progress.ring()
+        self._tell()
 
     async def _fresh_file(self) -> PartialFile:
         file = self._intake.file
@@ -366,18 +367,28 @@ class Fetch:
         return fresh
 
     async def _keep(self) -> None:
-        # Readers may go on at once: what they get is verified, and needs no disk to be so.
-        self.verified = True
-        self.progress.ring()
+        # Who sees the end of a pull finds the blob in the store; but nobody waits long for a slow disk, for
+        # what readers get is verified all the same.
+        impatience = self._around.clock.callLater(_LONGEST_COMMIT, self._release_readers)
         try:
             await self._around.run(
                 self._around.keep, self.digest, self._intake.file, self._filling.total or 0
             )
         except OSError as error:
-            self._around.meter.disk_failed()
-            self._log.error(
-                "{digest} is fetched but cannot be stored: {error}", digest=str(self.digest), error=str(error)
-            )
+            self._around.disk(f"{self.digest} is fetched but cannot be stored: {error}")
+        else:
+            self._around.disk(None)
+        finally:
+            if impatience.active():
+                impatience.cancel()
+            self._release_readers()
+
+    def _release_readers(self) -> None:
+        if not self.verified:
+            # Where every byte was there before, upstream's head has never come: these wait still.
+            self.verified = self._head_in = True
+            self._answer()
+            self._tell()
 
     async def _leave_file(self) -> None:
         useless = not self.verified and (self._filling.prefix == 0 or isinstance(self.failure, ContentWrong))
@@ -387,33 +398,11 @@ class Fetch:
             except OSError as error:
                 self._log.warn("a partial file cannot be taken away: {error}", error=str(error))
 
-    # What is told to whom.
-
-    def _judge(self, want: Want, media_type: str | None) -> None:
-        self._around.yes(want, media_type)
-        for other in self._wants:
-            if other.key == want.key:
-                other.judged = True
-
-    def _refuse(self, want: Want, refusal: OriginRefused) -> None:
-        self._refused.add(want.key)
-        self._around.no(want, refusal)
-        self._error = refusal
-        for other in self._wants:
-            if other.key == want.key:
-                other.refusal = refusal
-                if not other.judged:
-                    other.fail(refusal)
-
     def _disappoint(self, want: Want, host: str, error: CacheError) -> None:
         self._error = error
-        want.asking.registry.failed(host)
+        want.asking.registry.failed(host, error.message)
         self._filling.broke(host)
-        self._log.info("{host}: {error}", host=host, error=str(error))
 
-    def _answer_wants(self) -> None:
-        if not self._head_in:
-            return
-        for want in self._wants:
-            if want.judged:
-                want.open()
+    def _answer(self) -> None:
+        if self._head_in:
+            self._clients.open()

@@ -23,16 +23,18 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.policy import immutable
-from contentcache.core.ports import Clock, Run
+from contentcache.core.ports import Clock
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.access import Access, Yes
 from contentcache.delivery.bodies import MemoryBody
 from contentcache.delivery.contents import Contents, Described, Served
+from contentcache.delivery.links import Links
 from contentcache.delivery.wants import Asking
-from contentcache.storage.interfaces import LinkIndex, Tag, TagRecord
+from contentcache.storage.interfaces import Tag, TagRecord
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry, Request, TargetRefused
 
+_OK: Final = 200
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
@@ -101,9 +103,8 @@ class Tags:
         self,
         access: Access,
         contents: Contents,
-        links: LinkIndex,
+        links: Links,
         *,
-        run: Run,
         wall: Clock,
         affirm_ttl: float,
         stale_if_error: float,
@@ -112,7 +113,6 @@ class Tags:
         self._access = access
         self._contents = contents
         self._links = links
-        self._run = run
         self._wall = wall
         self._affirm_ttl = affirm_ttl
         self._stale_if_error = stale_if_error
@@ -143,6 +143,8 @@ class Tags:
         meaning = await self._meaning(asking, with_body=True)
         if isinstance(meaning, Served):
             return meaning
+        if meaning.media_type == _SIGNED_TYPE and not meaning.stale:
+            return await self._get_by_tag(asking)
         by_digest = asking.by_digest(meaning.digest)
         yes = Yes(meaning.media_type, stale=meaning.stale)
         try:
@@ -193,6 +195,9 @@ class Tags:
         except OriginRefused as refusal:
             self._take_note(asking, refusal)
             raise
+        if answer.status != _OK:
+            answer.abandon()
+            raise UpstreamBroken(f"{answer.host} answered {answer.status} to a request for a manifest")
         media_type = answer.header("Content-Type")
         named = _digest_of(answer)
         content = await answer.read(self._limit)
@@ -209,7 +214,7 @@ class Tags:
         await self._access.affirmed(asking.by_digest(meaning.digest), meaning.media_type)
         if self._stale_if_error > 0 or asking.registry.upstream.immutabletags is not None:
             record = TagRecord(meaning.digest, meaning.media_type or "", meaning.size, self._wall())
-            await self._access.remember_tag(asking.tag(), record)
+            await self._links.remember_tag(asking.tag(), record)
 
     def _take_note(self, asking: TagAsking, refusal: OriginRefused) -> None:
         if refusal.status in {_UNAUTHORIZED, _FORBIDDEN}:
@@ -232,7 +237,7 @@ class Tags:
         raise error
 
     async def _known(self, asking: TagAsking, bound: float, *, stale: bool) -> _Meaning | None:
-        record = await self._run(self._links.tag, asking.tag())
+        record = await self._links.tag(asking.tag())
         if record is None or self._wall() - record.when >= bound:
             return None
         return _Meaning(record.digest, record.media_type or None, record.size, stale)

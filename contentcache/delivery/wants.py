@@ -4,6 +4,7 @@ Clients as a fetch sees them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from attrs import define, field, frozen
@@ -70,3 +71,98 @@ class Want:
         """The client gets this error, if it has got nothing yet."""
         if not self.opened.called:
             self.opened.errback(error)
+
+
+class Attendance:
+    """
+    The clients of one fetch: in whose name upstream is asked, and what each of them hears.
+    """
+
+    def __init__(self) -> None:
+        self._wants: list[Want] = []
+        self._refused: set[bytes] = set()
+        self._orders: dict[int, Sequence[str]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._wants)
+
+    def add(self, want: Want) -> None:
+        """
+        A client has come. Its credential may know better than the last time.
+        """
+        self._wants.append(want)
+        self._refused.discard(want.key)
+
+    def remove(self, want: Want) -> bool:
+        """
+        A client has left; ``False`` if it was not here.
+        """
+        if want not in self._wants:
+            return False
+        self._wants.remove(want)
+        return True
+
+    def asks(self, key: bytes) -> bool:
+        """
+        Whether a client with this question is here.
+        """
+        return any(want.key == key for want in self._wants)
+
+    def sources(self) -> Mapping[str, Want]:
+        """
+        The hosts that can be asked, in the order of their turn, each with a client in whose name.
+        """
+        sources: dict[str, Want] = {}
+        seen: set[int] = set()
+        for want in self._wants:
+            registry = want.asking.registry
+            if want.key in self._refused or id(registry) in seen:
+                continue
+            seen.add(id(registry))
+            if id(registry) not in self._orders:
+                # Once a fetch: each look at the order is somebody's turn.
+                self._orders[id(registry)] = registry.order()
+            for host in self._orders[id(registry)]:
+                sources.setdefault(host, want)
+        return sources
+
+    def blame(self, host: str, reason: str) -> None:
+        """
+        Tell every registry that has it: ``host`` is not to be trusted for a while.
+        """
+        for want in self._wants:
+            want.asking.registry.failed(host, reason)
+
+    def say_yes(self, key: bytes) -> None:
+        """
+        The origin has said yes to this question.
+        """
+        for want in self._wants:
+            if want.key == key:
+                want.judged = True
+
+    def say_no(self, key: bytes, refusal: OriginRefused) -> None:
+        """
+        The origin has said no to this question: who has no yes of its own hears it now.
+        """
+        self._refused.add(key)
+        for want in tuple(self._wants):  # who hears of it may leave at once
+            if want.key == key:
+                want.refusal = refusal
+                if not want.judged:
+                    want.fail(refusal)
+
+    def open(self) -> None:
+        """
+        Those who have a yes may be answered.
+        """
+        for want in tuple(self._wants):
+            if want.judged:
+                want.open()
+
+    def dismiss(self, error: CacheError) -> None:
+        """
+        Nothing more comes: those who wait hear why, each its own reason first.
+        """
+        for want in tuple(self._wants):
+            want.fail(want.refusal or error)

@@ -37,6 +37,10 @@ class BlobFile(Protocol):
     def size(self) -> int:
         """Bytes in the file when it was opened."""
 
+    @property
+    def descriptor(self) -> int | None:
+        """The open file's number until :meth:`close`, for ``sendfile``; ``None`` where there is none."""
+
     def read(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
 

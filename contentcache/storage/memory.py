@@ -165,6 +165,11 @@ class MemoryFile:
         """Bytes in the file when it was opened."""
         return self._size
 
+    @property
+    def descriptor(self) -> int | None:
+        """There is no file."""
+        return None
+
     def read(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
         with self._room.lock:

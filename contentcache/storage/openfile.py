@@ -41,6 +41,11 @@ class DiskFile:
         """Bytes in the file when it was opened."""
         return self._size
 
+    @property
+    def descriptor(self) -> int | None:
+        """The open file's number, until it is closed."""
+        return None if self._closed else self._descriptor
+
     def read(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
         descriptor = self._enter()

@@ -104,23 +104,27 @@ class OwnAccount:
         kept = self._tokens.get(scope)
         if kept is not None and self._now() < kept.until:
             return kept.value
+        mine: Deferred[str] = Deferred()
         waiting = self._asked.get(scope)
         if waiting is not None:
-            mine: Deferred[str] = Deferred()
             waiting.append(mine)
             return await mine
-        waiting = self._asked[scope] = []
+        self._asked[scope] = [mine]
+        # Nobody's own: a client that hangs up must not take the token from those who wait for it too.
+        Deferred.fromCoroutine(self._settle(challenge, scope))
+        return await mine
+
+    async def _settle(self, challenge: Challenge, scope: str) -> None:
         try:
             token = await self._ask(challenge, scope)
-        except Exception as error:
-            for other in self._asked.pop(scope):
-                other.errback(error)
-            raise
+        except Exception as error:  # noqa: BLE001  # whoever waits gets it
+            for waiting in self._asked.pop(scope):
+                waiting.errback(error)
+            return
         self._tokens = {name: kept for name, kept in self._tokens.items() if self._now() < kept.until}
         self._tokens[scope] = token
-        for other in self._asked.pop(scope):
-            other.callback(token.value)
-        return token.value
+        for waiting in self._asked.pop(scope):
+            waiting.callback(token.value)
 
     async def _ask(self, challenge: Challenge, scope: str) -> _Token:
         realm = challenge.parameters["realm"]

@@ -17,6 +17,7 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.logger import Logger
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 from twisted.web.http_headers import Headers
 
@@ -86,6 +87,8 @@ class Registry:
     Times are monotonic seconds, but for ``wall``.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         upstream: Upstream,
@@ -122,13 +125,20 @@ class Registry:
         """
         return self._rotation.order(self._reactor.seconds())
 
-    def failed(self, host: str) -> None:
+    def failed(self, host: str, reason: str) -> None:
         """
         ``host`` has broken off, stalled or lied.
         """
-        if host in self._transports:
-            self._meter.asked(host, "failed")
-            self._rotation.failed(host, self._reactor.seconds())
+        if host not in self._transports:
+            return
+        self._meter.asked(host, "failed")
+        now = self._reactor.seconds()
+        known = self._rotation.is_set_back(host, now)
+        seconds = self._rotation.failed(host, now)
+        if not known:
+            self._log.warn(
+                "{host} is set back for {seconds:.0f} s: {reason}", host=host, seconds=seconds, reason=reason
+            )
 
     def standing(self) -> Sequence[tuple[str, bool]]:
         """
@@ -167,11 +177,11 @@ class Registry:
             answer = await self._exchange(host, request)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
             if not isinstance(error, TargetRefused | NoTokenError):
-                self.failed(host)
+                self.failed(host, error.message)
             raise
         self._meter.asked(host, str(answer.status))
         self._rotation.answered(host)
-        if answer.status < 400 or answer.status == _RANGE_NOT_SATISFIABLE:  # noqa: PLR2004
+        if answer.status < 400 or _is_about_range(answer, request):  # noqa: PLR2004
             return answer
         raise await self._refusal(answer, request, key)
 
@@ -227,7 +237,7 @@ class Registry:
             self._reactor,
             self._stall_timeout,
         )
-        _look_at_status(answer)
+        _look_at_status(answer, request)
         return answer
 
     async def _in_time(self, host: str, attempt: Callable[[], Awaitable[Followed]]) -> Followed:
@@ -316,7 +326,11 @@ async def _go(transport: UpstreamTransport, request: Request, url: str, headers:
     return Followed(response, url, hops=1, crossed=True)
 
 
-def _look_at_status(answer: Answer) -> None:
+def _is_about_range(answer: Answer, request: Request) -> bool:
+    return answer.status == _RANGE_NOT_SATISFIABLE and request.range is not None
+
+
+def _look_at_status(answer: Answer, request: Request) -> None:
     status = answer.status
     if status == _LOOP:
         answer.abandon()
@@ -330,10 +344,10 @@ def _look_at_status(answer: Answer) -> None:
     if status == _GATEWAY_TIMEOUT:
         answer.abandon()
         raise UpstreamTimeout(f"{answer.host} answered {status}")
-    if status >= 500 or status < 200 or status == 304:  # noqa: PLR2004
+    if not 200 <= status < 500 or (300 <= status < 400 and status not in REDIRECTS):  # noqa: PLR2004
         answer.abandon()
         raise UpstreamBroken(f"{answer.host} answered {status}")
-    if answer.redirected and 400 <= status != _RANGE_NOT_SATISFIABLE:  # noqa: PLR2004
+    if answer.redirected and status >= 400 and not _is_about_range(answer, request):  # noqa: PLR2004
         answer.abandon()
         raise TargetRefused(f"the storage behind {answer.host} answered {status}")
 

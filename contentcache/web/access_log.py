@@ -47,7 +47,7 @@ class AccessLog:
             sent=request.sentLength,
             referer=_header(request, "Referer"),
             agent=_header(request, "User-Agent"),
-            cache=request.cache_status.removeprefix("contentcache; "),
+            cache=request.cache_status.removeprefix("contentcache").removeprefix("; ") or "-",
             seconds=seconds,
             upstream=request.upstream,
         )

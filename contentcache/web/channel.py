@@ -5,27 +5,31 @@ The server's side of a connection: what twisted.web does, with decisions made ea
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from twisted.internet.interfaces import IAddress, IHalfCloseableDescriptor
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IHalfCloseableProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, HTTPFactory, Request
+from twisted.web.http import HTTPChannel, Request
+from zope.interface import implementer
 
-from contentcache.config.model import Limits
 from contentcache.core.errors import CacheError, Overloaded, RequestMalformed
-from contentcache.core.ports import DelayedCall, Timer
-from contentcache.meter import Meter
-from contentcache.web.errors import as_response
-from contentcache.web.heads import HeadTooLarge, HeadTooSlow, look_at
+from contentcache.core.ports import DelayedCall
+from contentcache.web.errors import as_answer, as_response
+from contentcache.web.heads import HeadTooLarge, HeadTooSlow, TargetTooLong, look_at, look_at_line
+from contentcache.web.watch import Watch
+
+if TYPE_CHECKING:
+    from contentcache.web.factory import RegistryFactory
 
 #: How long a connection that we have ended is read and thrown away, so that the client sees our last words
 #: and not a reset.
-_LINGER: Final = 2.0
+_LINGER: Final = 5.0
 #: What a request line, or the empty line that some clients send before one, can begin with.
 _HEAD_BEGINS: Final = re.compile(rb"[A-Za-z\r\n]")
+#: In the log, where a client has left before it got an answer; nginx's number for it.
+_CLIENT_LEFT: Final = 499
 
 
 class RegistryRequest(Request):
@@ -33,11 +37,15 @@ class RegistryRequest(Request):
     A request whose head has passed. ``began`` is when it did, monotonic seconds.
     """
 
+    channel: Any = None
+    method = uri = clientproto = b"-"
     began: float = 0.0
     #: Words for the access log, filled in while it is answered.
     cache_status: str = "-"
     upstream: str = "-"
     kind: str = "other"
+    #: Whether the access log has its line.
+    noted = False
 
     def process(self) -> None:
         """Answer."""
@@ -48,133 +56,149 @@ class RegistryRequest(Request):
         End the response before its end, so that the client notices and can go on where it stands: everything
         written goes out, then FIN; never RST, never a proper end.
         """
-        channel = cast("RegistryChannel | None", self.channel)
-        if channel is not None:
-            channel.factory.log(self)
-            channel.end()
+        if self.channel is not None:
+            self.channel.factory.log(self)
+            self.channel.end()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client has left, or is not waited for any longer. May be called twice."""
+        if self.channel is None:
+            return
+        if not self.startedWriting:
+            self.code = _CLIENT_LEFT
+        if self.content is not None:  # else its head has never been whole
+            self.channel.factory.log(self)
+        super().connectionLost(reason)
 
 
+@implementer(IHalfCloseableProtocol)
 class RegistryChannel(HTTPChannel):
     """
     HTTP/1.1, read strictly: obsolete folding, two framings at once and whatever else is in doubt end the
     connection (RFC 9112 §5.2, §6.1), and nothing that follows is acted on.
+
+    No body is ever taken, so none is ever waited for. ``address`` is the client's IP address; ``turned_away``
+    says that it is a connection too many, whose first request is its last.
     """
 
     factory: RegistryFactory
     transport: Any
-    #: The client's IP address.
-    address: str = ""
+    requests: list[RegistryRequest]
+    requestFactory = RegistryRequest
     _over = False
     _head_timer: DelayedCall | None = None
     _linger: DelayedCall | None = None
-    _handling = False
+    _watch: Watch | None = None
+
+    def __init__(self, factory: RegistryFactory, address: str, idle: float, *, turned_away: bool) -> None:
+        super().__init__()
+        self.factory = factory
+        self.address = address
+        self.timeOut = cast("Any", idle)  # Twisted says int, and takes both
+        self.MAX_LENGTH = self.totalHeadersSize = factory.limits.headers
+        self._turned_away = turned_away
+
+    def callLater(self, period: float, func: Any) -> Any:
+        """What Twisted's timeouts are made with."""
+        return self.factory.timer.callLater(period, func)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._handlingRequest and not self._over
+
+    # A head comes in.
 
     def dataReceived(self, data: bytes) -> None:
-        if self._over:
-            return
-        if self._head_timer is None and not self._handling:
-            if _HEAD_BEGINS.match(data) is None:
-                # A TLS client at a plain port, most often, that tries plain HTTP as soon as it is refused.
-                self._refuse(RequestMalformed("this is not the beginning of an HTTP request"))
-                return
-            self._head_timer = self.factory.timer.callLater(
-                self.factory.limits.headertime, self._refuse, HeadTooSlow("the request's head is too slow")
-            )
-        super().dataReceived(data)
+        if not self._over:
+            super().dataReceived(data)
+            self._look_at_beginning()
 
     def lineReceived(self, line: bytes) -> None:
         if self._over:
             return
-        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
-            self._refuse(HeadTooLarge(f"a head has at most {self.totalHeadersSize} bytes here"))
-            return
-        if line[:1] in {b" ", b"\t"} or b"\n" in line or b"\r" in line:
-            self._refuse(RequestMalformed("folded lines and bare line ends are not taken"))
-            return
-        super().lineReceived(line)
+        try:
+            look_at_line(line, is_first=not self.requests)
+            if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+                raise HeadTooLarge(f"a head has at most {self.totalHeadersSize} bytes here")
+        except CacheError as error:
+            self._refuse(error)
+        else:
+            super().lineReceived(line)
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002
-        self._refuse(HeadTooLarge(f"a line has at most {self.MAX_LENGTH} bytes here"))
+        too_long = HeadTooLarge if self.requests else TargetTooLong
+        self._refuse(too_long(f"a line has at most {self.MAX_LENGTH} bytes here"))
+
+    def headerReceived(self, line: bytes) -> bool:
+        if self._receivedHeaderCount >= self.maxHeaders:
+            self._refuse(HeadTooLarge(f"a head has at most {self.maxHeaders} fields here"))
+        return not self._over and bool(super().headerReceived(line))
+
+    def allHeadersReceived(self) -> None:
+        self._stop_head_timer()
+        request = self.requests[-1]
+        request.began = self.factory.timer.seconds()
+        try:
+            if self._turned_away:
+                raise Overloaded("too many connections; try again soon", headers={"Retry-After": "5"})
+            look_at(self._command, self._version, request.requestHeaders)
+        except CacheError as error:
+            self._refuse(error)
+        else:
+            super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:
+        if not self._over:
+            super().allContentReceived()
 
     def rawDataReceived(self, data: bytes) -> None:
         if not self._over:
             super().rawDataReceived(data)
 
-    def allHeadersReceived(self) -> None:
-        self._stop_head_timer()
-        request = cast("RegistryRequest", self.requests[-1])
-        request.began = self.factory.timer.seconds()
-        try:
-            look_at(self._command, self._version, request.requestHeaders)
-        except CacheError as error:
-            # So that the access log has a line for it.
-            request.method, request.uri = self._command, cast("Any", self._path)
-            request.clientproto = self._version
-            request.code = error.status
-            self._refuse(error)
-            self.factory.log(request)
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Whether the connection outlives this request; all of ``Connection`` is read (RFC 9112 §9.3)."""
+        fields = request.requestHeaders.getRawHeaders(b"Connection") or ()
+        options = {option.strip().lower() for option in b",".join(fields).split(b",")}
+        if version == b"HTTP/1.1" and b"close" not in options and not self.factory.closing:
+            return True
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return False
+
+    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:  # noqa: ARG002
+        # What the head says of a body is looked at when all of it is there.
+        return True
+
+    def _look_at_beginning(self) -> None:
+        """
+        What has come of a next head must begin like one, and be whole before long.
+        """
+        if self._over or self._handlingRequest or not (self.requests or self._buffer):
             return
-        super().allHeadersReceived()
-
-    def allContentReceived(self) -> None:
-        if not self._over:
-            self._handling = True
-            super().allContentReceived()
-
-    def requestDone(self, request: Request) -> None:
-        self._handling = False
-        super().requestDone(request)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._over = True
-        self._stop_head_timer()
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
-        self.factory.closed(self)
-        super().connectionLost(reason)
-
-    def end(self) -> None:
-        """
-        Say no more: what is written goes out, then FIN; what comes in is thrown away for a moment.
-        """
-        if self._over:
-            return
-        self._over = True
-        self._stop_head_timer()
-        self.setTimeout(None)
-        self._networkProducer.unregisterProducer()
-        producer: Any = self._networkProducer
-        producer.resumeProducing()
-        transport = self.transport
-        if IHalfCloseableDescriptor.providedBy(transport):
-            transport.loseWriteConnection()
-            self._linger = self.factory.timer.callLater(_LINGER, transport.loseConnection)
-        else:
-            # TLS has no half-closed state: its own farewell says that more was to come.
-            transport.loseConnection()
-        self._give_up_after(self.abortTimeout)
-
-    def close_if_idle(self) -> None:
-        """
-        End a connection on which nothing is under way.
-        """
-        if not self.requests and not self._over:
-            self.end()
-        else:
-            self.persistent = 0
-
-    def _give_up_after(self, seconds: float) -> None:
-        if self._abortingCall is None:
-            self._abortingCall = self.callLater(seconds, self.forceAbortClient)
+        if not self.requests and _HEAD_BEGINS.match(self._buffer) is None:
+            # A TLS client at a plain port, most often, that tries plain HTTP as soon as it is refused.
+            self._refuse(RequestMalformed("this is not the beginning of an HTTP request"))
+        elif self._head_timer is None:
+            self._head_timer = self.factory.timer.callLater(
+                self.factory.limits.headertime, self._refuse, HeadTooSlow("the request's head is too slow")
+            )
 
     def _refuse(self, error: CacheError) -> None:
         """
-        Answer with ``error`` and end the connection.
+        Answer the head that comes in, whatever has come of it, with ``error``, and end the connection.
         """
         if self._over:
             return
-        if not self._handling:
-            self.transport.write(as_response(error))
+        request = self.requests[-1] if self.requests else RegistryRequest(self)
+        if hasattr(self, "_command"):
+            request.method, request.uri = self._command, cast("Any", self._path)
+            request.clientproto = self._version
+        request.began = request.began or self.factory.timer.seconds()
+        answer = as_answer(error)
+        request.code, request.sentLength = answer.status, len(answer.body)
+        request.cache_status = answer.headers["Cache-Status"]
+        self.transport.write(as_response(answer, is_head=request.method == b"HEAD"))
+        self.factory.log(request)
         self.end()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
@@ -185,99 +209,89 @@ class RegistryChannel(HTTPChannel):
             self._head_timer.cancel()
         self._head_timer = None
 
+    # An answer goes out.
 
-class _FullHouse(Protocol):
-    """
-    Says so, and goes.
-    """
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)
+        if self._waitingForTransport:
+            # The client has yet to take the answer before, and the transport says so only once.
+            producer.pauseProducing()
 
-    def connectionMade(self) -> None:
-        error = Overloaded("too many connections; try again soon", headers={"Retry-After": "5"})
-        transport: Any = self.transport
-        transport.write(as_response(error))
-        transport.loseConnection()
+    # The end.
 
-
-class RegistryFactory(HTTPFactory):
-    """
-    Makes channels, counts them, and knows which are open.
-
-    ``begin`` starts the answer to a request; ``written`` gets each request when its answer has ended.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        begin: Callable[[RegistryRequest], None],
-        written: Callable[[RegistryRequest], None],
-        *,
-        limits: Limits,
-        reactor: Any,
-        meter: Meter,
-    ) -> None:
-        super().__init__(timeout=limits.idle, reactor=reactor)
-        self.begin = begin
-        self.limits = limits
-        self.timer: Timer = reactor
-        self._written = written
-        self._meter = meter
-        self._channels: set[RegistryChannel] = set()
-        self._addresses: Counter[str] = Counter()
-
-    @property
-    def connections(self) -> int:
-        """How many connections are open."""
-        return len(self._channels)
-
-    @property
-    def busy(self) -> int:
-        """On how many of them something is under way."""
-        return sum(bool(channel.requests) for channel in self._channels)
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        host = getattr(addr, "host", "")
-        most = self.limits.connectionsperaddress
-        if len(self._channels) >= self.limits.connections or (
-            most is not None and self._addresses[host] >= most
-        ):
-            self._meter.limited("connections")
-            return _FullHouse()
-        channel: Any = RegistryChannel()
-        channel.factory = self
-        channel.requestFactory = RegistryRequest
-        channel.timeOut = self.timeOut
-        channel.callLater = self.timer.callLater
-        channel.MAX_LENGTH = channel.totalHeadersSize = self.limits.headers
-        channel.address = host
-        self._channels.add(channel)
-        self._addresses[host] += 1
-        return channel
-
-    def closed(self, channel: RegistryChannel) -> None:
-        """A connection is no more."""
-        if channel in self._channels:
-            self._channels.remove(channel)
-            self._addresses[channel.address] -= 1
-            if not self._addresses[channel.address]:
-                del self._addresses[channel.address]
-
-    def close_idle(self) -> None:
-        """End the connections on which nothing is under way, the others after their answer."""
-        for channel in list(self._channels):
-            channel.close_if_idle()
+    def end(self) -> None:
+        """
+        Say no more: what is written goes out, then FIN; what comes in is thrown away for a moment.
+        """
+        if self._over:
+            return
+        self._stop()
+        producer: Any = self._networkProducer
+        producer.resumeProducing()
+        transport = self.transport
+        if IHalfCloseableDescriptor.providedBy(transport) and not self.isSecure():
+            transport.loseWriteConnection()
+        else:
+            # TLS has no half-closed state: its own farewell says that there is no more, and it goes on
+            # to read until the client says the same.
+            transport.loseConnection()
 
     def cut(self) -> None:
-        """End all connections now, with what is under way on them."""
-        for channel in list(self._channels):
-            channel.end()
+        """
+        End now; what is under way ends short.
+        """
+        self.end()
+        self._leave(Failure(ConnectionAborted()))
 
-    def log(self, request: Request) -> None:
-        """A request has been answered."""
-        self._written(cast("RegistryRequest", request))
+    def close_when_idle(self) -> None:
+        """
+        End now where no request has begun, else after its answer.
+        """
+        if self._handlingRequest:
+            self.persistent = 0
+        elif not (self.requests or self._buffer):
+            self.end()
 
-    def startFactory(self) -> None:
-        """Nothing: there is no log file, and no cached date for one."""
+    def loseConnection(self) -> None:
+        self.end()
 
-    def stopFactory(self) -> None:
-        """Nothing."""
+    def timeoutConnection(self) -> None:
+        self.end()
+
+    def writeConnectionLost(self) -> None:
+        """Everything is written, and FIN."""
+        self._linger = self.factory.timer.callLater(_LINGER, self.transport.loseConnection)
+
+    def readConnectionLost(self) -> None:
+        """The client has closed its side: it has left, whatever it may still take of what is written."""
+        if not self._over:
+            self._stop()
+        self._leave(Failure(ConnectionDone()))
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._over = True
+        self._stop_head_timer()
+        if self._watch is not None:
+            self._watch.stop()
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        self.factory.closed(self)
+        super().connectionLost(reason)
+
+    def _stop(self) -> None:
+        """
+        Act on nothing more; what has been written has time as long as the client takes of it.
+        """
+        self._over = True
+        self._stop_head_timer()
+        self.setTimeout(None)
+        self._networkProducer.unregisterProducer()
+        self._watch = Watch(
+            self.transport, self.factory.timer, self.factory.limits.clientstall, self.forceAbortClient
+        )
+        self._watch.start()
+
+    def _leave(self, reason: Failure) -> None:
+        for request in self.requests:
+            request.connectionLost(reason)

@@ -13,7 +13,14 @@ from typing import Final
 
 from attrs import frozen
 
-from contentcache.core.errors import CacheError, OriginRefused
+from contentcache.core.errors import (
+    CacheError,
+    ContentWrong,
+    OriginRefused,
+    UpstreamBroken,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 
 API_VERSION: Final = "registry/2.0"
 _CODES: Final[Mapping[int, tuple[str, str]]] = {
@@ -39,31 +46,71 @@ def as_answer(error: CacheError) -> ErrorAnswer:
     """
     The answer that an error is. The origin's own refusals keep their status, their headers and their body.
     """
+    status = {"Cache-Status": _cache_status(error)}
     if isinstance(error, OriginRefused) and error.body:
-        return ErrorAnswer(error.status, {"Content-Type": "application/json", **error.headers}, error.body)
+        headers = {"Content-Type": "application/json", **error.headers, **status}
+        return ErrorAnswer(error.status, headers, error.body)
+    code, message = error.code, _for_strangers(error)
     if isinstance(error, OriginRefused):
         code, message = _CODES.get(error.status, ("UNKNOWN", error.message))
-        headers = {name: value for name, value in error.headers.items() if name != "Content-Type"}
-    else:
-        code, message, headers = error.code, error.message, dict(error.headers)
     entry: dict[str, object] = {"code": code, "message": message}
     if error.detail is not None:
         entry["detail"] = error.detail
     body = json.dumps({"errors": [entry]}).encode() + b"\n"
-    return ErrorAnswer(error.status, {"Content-Type": "application/json", **headers}, body)
+    return ErrorAnswer(error.status, {**error.headers, "Content-Type": "application/json", **status}, body)
 
 
-def as_response(error: CacheError) -> bytes:
+def as_response(answer: ErrorAnswer, *, is_head: bool) -> bytes:
     """
     A whole response that ends its connection, for errors before there is a request to answer.
     """
-    answer = as_answer(error)
-    head = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
     fields = {
         **answer.headers,
         "Content-Length": str(len(answer.body)),
         "Docker-Distribution-Api-Version": API_VERSION,
         "Connection": "close",
     }
-    head += [f"{name}: {value}" for name, value in fields.items()]
-    return "\r\n".join([*head, "", ""]).encode("latin-1", "replace") + answer.body
+    head = [
+        f"HTTP/1.1 {answer.status} {phrase(answer.status)}",
+        *(f"{name}: {value}" for name, value in fields.items()),
+    ]
+    return "\r\n".join([*head, "", ""]).encode("latin-1", "replace") + (b"" if is_head else answer.body)
+
+
+def phrase(status: int) -> str:
+    """
+    The words beside a status, which an origin may have made up.
+
+    >>> phrase(508), phrase(499)
+    ('Loop Detected', 'Unknown Status')
+    """
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown Status"
+
+
+def _for_strangers(error: CacheError) -> str:
+    """
+    The sentence without the names of the hosts behind us: those are for the log.
+    """
+    if isinstance(error, ContentWrong):
+        return error.message
+    if isinstance(error, UpstreamUnavailable):
+        return "no upstream of this cache can be reached now; try again soon"
+    if isinstance(error, UpstreamTimeout):
+        return "the upstream of this cache did not answer in time; try again soon"
+    if isinstance(error, UpstreamBroken):
+        return "the upstream of this cache answered with something that cannot be used"
+    return error.message
+
+
+def _cache_status(error: CacheError) -> str:
+    """
+    Whose error it is (RFC 9211 §2.2, §2.3).
+    """
+    if isinstance(error, OriginRefused):
+        return f"contentcache; fwd=request; fwd-status={error.status}"
+    if isinstance(error, UpstreamBroken | UpstreamTimeout | UpstreamUnavailable):
+        return "contentcache; fwd=request; detail=failed"
+    return "contentcache; detail=refused"

@@ -4,26 +4,25 @@ One request and its response, in the terms of the registry.
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from contentcache.core.errors import CacheError, RequestMalformed
-from contentcache.core.ports import DelayedCall, Timer
+from contentcache.core.ports import Timer
 from contentcache.core.routes import split_target
 from contentcache.delivery.tasks import Bell
 from contentcache.web.channel import RegistryRequest
-from contentcache.web.errors import API_VERSION, as_answer
+from contentcache.web.errors import API_VERSION, as_answer, phrase
+from contentcache.web.watch import Watch
+from contentcache.wire.sendfile import takes_files
 
 _MOST_PARAMETERS: Final = 32
-#: ``struct tcp_info`` of Linux: ``tcpi_bytes_acked`` (since 4.1), 8 bytes at this offset.
-_BYTES_ACKED: Final = struct.Struct("=Q")
-_BYTES_ACKED_AT: Final = 120
+#: Where nothing more is to be said of the cache's part (RFC 9211 §2).
+_NO_PART: Final = "contentcache"
 
 
 @implementer(IPushProducer)
@@ -36,12 +35,9 @@ class Exchange:
 
     def __init__(self, request: RegistryRequest, timer: Timer, patience: float) -> None:
         self._request = request
-        self._timer = timer
-        self._patience = patience
+        self._watch = Watch(request.channel.transport, timer, patience, request.channel.forceAbortClient)
         self._paused = False
         self._bell = Bell()
-        self._watch: DelayedCall | None = None
-        self._acked = 0
         self._streaming = False
         self.method: str = request.method.decode("latin-1")
         self.path, self._query, authority = split_target(request.uri.decode("latin-1"))
@@ -88,18 +84,23 @@ class Exchange:
         """Whether the head of the response has gone out."""
         return bool(self._request.startedWriting)
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for the response any more."""
+        return self._request.channel is None
+
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         """
         Send the head, at once.
         """
         request = self._request
-        request.setResponseCode(status)
+        request.setResponseCode(status, phrase(status).encode("ascii"))
+        request.cache_status = headers.get("Cache-Status", _NO_PART)
         fields = request.responseHeaders
-        fields.removeHeader(b"Content-Type")
         fields.setRawHeaders("Docker-Distribution-Api-Version", [API_VERSION])
+        fields.setRawHeaders("Cache-Status", [request.cache_status])
         for name, value in headers.items():
             fields.setRawHeaders(name, [value])
-        request.cache_status = headers.get("Cache-Status", request.cache_status)
         request.write(b"")
 
     def reply(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
@@ -133,7 +134,8 @@ class Exchange:
         The response is whole.
         """
         self._stop_streaming()
-        self._request.finish()
+        if not self.gone:
+            self._request.finish()
 
     def end_short(self) -> None:
         """
@@ -160,54 +162,43 @@ class Exchange:
         while self._paused:
             await self._bell.wait()
 
+    def takes_files(self) -> bool:
+        """
+        Whether the body can go out straight from a file.
+        """
+        request = self._request
+        return not request.chunked and request.channel is not None and takes_files(request.channel.transport)
+
+    async def send_file(self, descriptor: int, start: int, stop: int) -> int:
+        """
+        Send a piece of the body from an open file whose pages are in memory; answers its length in bytes.
+        """
+        self._watch.start()
+        try:
+            sent: int = await self._request.channel.transport.send_file(descriptor, start, stop)
+        finally:
+            self._watch.stop()
+        self._request.sentLength += sent
+        return sent
+
     def pauseProducing(self) -> None:
+        # A client that takes nothing will not notice how this ends: the watch need not be gentle.
         self._paused = True
-        self._acked = self._bytes_acked()
-        if self._watch is None:
-            self._watch = self._timer.callLater(self._patience, self._look)
+        self._watch.start()
 
     def resumeProducing(self) -> None:
         self._paused = False
-        self._stop_watching()
+        self._watch.stop()
         self._bell.ring()
 
     def stopProducing(self) -> None:
         """
         The connection is lost; whoever answers is cancelled by that.
         """
-        self._stop_watching()
-
-    def _look(self) -> None:
-        self._watch = None
-        acked = self._bytes_acked()
-        if acked == self._acked:
-            # It takes nothing, so it will not notice how this ends: no need to be gentle.
-            channel = self._request.channel
-            if channel is not None:
-                channel.forceAbortClient()
-            return
-        self._acked = acked
-        self._watch = self._timer.callLater(self._patience, self._look)
-
-    def _bytes_acked(self) -> int:
-        """
-        How many bytes the client's machine has taken on this connection, as far as the kernel tells.
-        """
-        transport: Any = getattr(self._request.channel, "transport", None)
-        try:
-            handle = transport.getHandle()
-            told = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-            return int(_BYTES_ACKED.unpack_from(told, _BYTES_ACKED_AT)[0])
-        except (AttributeError, OSError, struct.error):
-            return 0  # not TCP, or not Linux: then only a buffer that empties counts as progress
-
-    def _stop_watching(self) -> None:
-        if self._watch is not None and self._watch.active():
-            self._watch.cancel()
-        self._watch = None
+        self._watch.stop()
 
     def _stop_streaming(self) -> None:
-        self._stop_watching()
-        if self._streaming:
+        self._watch.stop()
+        if self._streaming and not self.gone:
             self._streaming = False
             self._request.unregisterProducer()

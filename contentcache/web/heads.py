@@ -16,6 +16,8 @@ from twisted.web.http_headers import Headers
 from contentcache.core.errors import CacheError, MethodUnsupported, RequestMalformed
 
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.%]+\])(?::[0-9]{0,5})?")
+_REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ (HTTP/[0-9]\.[0-9])")
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 #: At most once each: two of them could mean two things.
 _SINGLE: Final = (b"Host", b"Authorization", b"Content-Length", b"Range", b"If-Range")
 _METHODS: Final = (b"GET", b"HEAD")
@@ -37,6 +39,13 @@ class VersionUnsupported(CacheError):
     status = 505
 
 
+class TargetTooLong(CacheError):
+    """A request line of more than ``limits.headers`` bytes (RFC 9112 §3)."""
+
+    code = "UNSUPPORTED"
+    status = 414
+
+
 class HeadTooLarge(CacheError):
     """More than ``limits.headers`` bytes before the body (RFC 6585 §5)."""
 
@@ -51,16 +60,32 @@ class HeadTooSlow(CacheError):
     status = 408
 
 
+def look_at_line(line: bytes, *, is_first: bool) -> None:
+    """
+    Refuse a line of a head that others on the way may have read otherwise, or that is no request line where
+    one is expected. An empty line may come before it (RFC 9112 §2.2).
+
+    :raises RequestMalformed: a folded line, a bare CR or LF, no request line.
+    :raises VersionUnsupported: it is one, of another HTTP.
+    """
+    if line[:1] in {b" ", b"\t"} or b"\n" in line or b"\r" in line:
+        raise RequestMalformed("folded lines and bare line ends are not taken")
+    if is_first and line:
+        match = _REQUEST_LINE.fullmatch(line)
+        if match is None:
+            raise RequestMalformed("this is not a request line")
+        if match[1] not in _VERSIONS:
+            raise VersionUnsupported("HTTP/1.1 is spoken here")
+
+
 def look_at(method: bytes, version: bytes, headers: Headers) -> None:
     """
     Refuse what is not to be acted on.
 
-    :raises RequestMalformed: framed or phrased in doubt (RFC 9112 §6.1).
+    :raises RequestMalformed: framed or phrased in doubt (RFC 9112 §6.1), or with a body where none belongs.
     :raises MethodUnsupported: anything that writes.
-    :raises ExpectationFailed, VersionUnsupported: as they say.
+    :raises ExpectationFailed: as it says.
     """
-    if version not in _VERSIONS:
-        raise VersionUnsupported("HTTP/1.1 is spoken here")
     _look_at_framing(version, headers)
     if method not in _METHODS:
         raise MethodUnsupported(_PUSH, headers={"Allow": "GET, HEAD"})
@@ -78,6 +103,8 @@ def _look_at_framing(version: bytes, headers: Headers) -> None:
             raise RequestMalformed("the only transfer coding is chunked")
         if version != b"HTTP/1.1":
             raise RequestMalformed("HTTP/1.0 has no transfer codings")
+    if any(_LENGTH.fullmatch(value) is None for value in _values(headers, b"Content-Length")):
+        raise RequestMalformed("Content-Length is not a number of bytes")
     for name in _SINGLE:
         if len(_values(headers, name)) > 1:
             raise RequestMalformed(f"{name.decode()} is given twice")

@@ -11,6 +11,7 @@ from typing import Final
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from contentcache.core.credentials import OWN, Credential
 from contentcache.core.errors import (
@@ -18,6 +19,7 @@ from contentcache.core.errors import (
     LoopDetected,
     OriginRefused,
     RepositoryDenied,
+    RequestMalformed,
     RouteUnknown,
 )
 from contentcache.core.policy import allowed
@@ -58,7 +60,7 @@ _KINDS: Final[Mapping[type, str]] = {
 }
 _NO_CATALOG: Final = frozenset({404, 405, 501})
 _LINK: Final = re.compile(
-    r"<(?:https?://[^/>]*)?(?P<path>/[^>?]*)(?P<query>\?[^>]*)?>(?P<rest>[^,]*)", re.IGNORECASE
+    r"<(?:(?:https?:)?//[^/>]*)?(?P<path>/[^>?]*)(?P<query>\?[^>]*)?>(?P<rest>[^,]*)", re.IGNORECASE
 )
 
 
@@ -119,7 +121,7 @@ class RegistryApi:
             request.responseHeaders.setRawHeaders(name, list(values))
         exchange = Exchange(request, self._timer, self._patience)
         answering = Deferred.fromCoroutine(self._answer(exchange))
-        answering.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        answering.addErrback(self._give_up, exchange)
         request.notifyFinish().addErrback(lambda _failure: answering.cancel())
 
     async def _answer(self, exchange: Exchange) -> None:
@@ -127,11 +129,15 @@ class RegistryApi:
             await self._dispatch(exchange)
         except CacheError as error:
             exchange.fail(error)
-        except CancelledError:
-            raise
-        except Exception:  # noqa: BLE001  # whatever it is, this client gets an answer and the others theirs
+        except Exception as error:  # noqa: BLE001  # this client gets an answer, and the others theirs
+            if isinstance(error, CancelledError) and exchange.gone:
+                return
             self._log.failure("{method} {path} has failed", method=exchange.method, path=exchange.path)
             exchange.fail(InternalError("the cache has failed; its log says why"))
+
+    def _give_up(self, failure: Failure, exchange: Exchange) -> None:
+        self._log.failure("an answer cannot even fail", failure=failure)
+        exchange.end_short()
 
     async def _dispatch(self, exchange: Exchange) -> None:
         path = exchange.path
@@ -139,6 +145,8 @@ class RegistryApi:
             exchange.request.kind = "root"
             exchange.reply(200, {"Cache-Control": "no-cache", "Content-Type": "text/plain"})
             return
+        if not path.startswith("/"):
+            raise RequestMalformed("the target of a request begins with a slash here")
         if not path.startswith(self._prefix + "/"):
             raise RouteUnknown("this is a registry: its API is below " + self._prefix + "/v2/")
         route = parse(path[len(self._prefix) :])

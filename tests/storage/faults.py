@@ -89,6 +89,10 @@ class FaultyPartial:
     def size(self) -> int:
         return self._partial.size
 
+    @property
+    def descriptor(self) -> int | None:
+        return None
+
     def read(self, offset: int, length: int) -> bytes:
         self._disk.check("read")
         return self._partial.read(offset, length)

@@ -1,0 +1,137 @@
+"""
+All connections of one port: how many there may be, which are open, and their end.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.web.http import HTTPFactory, Request
+
+from contentcache.config.model import Limits
+from contentcache.core.ports import Timer
+from contentcache.meter import Meter
+from contentcache.web.channel import RegistryChannel, RegistryRequest
+
+#: So many connections too many are told to come again, for which they have so many seconds to ask.
+_MOST_TURNED_AWAY: Final = 64
+_TIME_TO_ASK: Final = 5.0
+
+
+class RegistryFactory(HTTPFactory):
+    """
+    Makes channels, counts them, and knows which are open.
+
+    ``begin`` starts the answer to a request; ``written`` gets each request when its answer has ended.
+    """
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self,
+        begin: Callable[[RegistryRequest], None],
+        written: Callable[[RegistryRequest], None],
+        *,
+        limits: Limits,
+        reactor: Any,
+        meter: Meter,
+    ) -> None:
+        super().__init__(timeout=limits.idle, reactor=reactor)
+        self.begin = begin
+        self.limits = limits
+        self.timer: Timer = reactor
+        #: Whether connections end with the request that is under way on them.
+        self.closing = False
+        self._written = written
+        self._meter = meter
+        self._channels: set[RegistryChannel] = set()
+        self._addresses: Counter[str] = Counter()
+        self._turned_away: set[RegistryChannel] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, without those that are turned away."""
+        return len(self._channels)
+
+    @property
+    def busy(self) -> int:
+        """On how many of them something is under way."""
+        return sum(channel.busy for channel in self._channels)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        host = getattr(addr, "host", "")
+        full = self._is_full(host)
+        if full:
+            self._meter.limited("connections")
+            if len(self._turned_away) >= _MOST_TURNED_AWAY:
+                return _Unheard()
+        idle = _TIME_TO_ASK if full else self.limits.idle
+        channel = RegistryChannel(self, host, idle, turned_away=full)
+        if full:
+            self._turned_away.add(channel)
+        else:
+            self._channels.add(channel)
+            self._addresses[host] += 1
+        return channel
+
+    def closed(self, channel: RegistryChannel) -> None:
+        """A connection is no more."""
+        self._turned_away.discard(channel)
+        if channel in self._channels:
+            self._channels.remove(channel)
+            self._addresses[channel.address] -= 1
+            if not self._addresses[channel.address]:
+                del self._addresses[channel.address]
+
+    def close_idle(self) -> None:
+        """End the connections on which nothing is under way, the others after their answer."""
+        self.closing = True
+        for channel in self._all():
+            channel.close_when_idle()
+
+    def cut(self) -> None:
+        """End all connections now, with what is under way on them."""
+        for channel in self._all():
+            channel.cut()
+
+    def log(self, request: Request) -> None:
+        """A request has been answered, as far as it will be."""
+        request = cast("RegistryRequest", request)
+        if request.noted:
+            return
+        request.noted = True
+        try:
+            self._written(request)
+        except Exception:  # noqa: BLE001  # the client has its answer, with a line or without
+            self._log.failure("the access log has failed")
+
+    def startFactory(self) -> None:
+        """Nothing: there is no log file, and no cached date for one."""
+
+    def stopFactory(self) -> None:
+        """Nothing."""
+
+    def _is_full(self, host: str) -> bool:
+        most = self.limits.connectionsperaddress
+        # Clients of a Unix socket have no address that could be counted.
+        too_many_of_it = bool(host) and most is not None and self._addresses[host] >= most
+        return too_many_of_it or len(self._channels) >= self.limits.connections
+
+    def _all(self) -> list[RegistryChannel]:
+        return [*self._channels, *self._turned_away]
+
+
+class _Unheard(Protocol):
+    """
+    A connection for which there is not even room to say so.
+    """
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
