@@ -1,0 +1,281 @@
+"""
+The delivery room, whole, over registries of bad manners in memory; and its clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Literal, TypeVar, cast
+from urllib.parse import urlsplit
+
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.config.model import Upstream
+from contentcache.core.credentials import ANONYMOUS, Credential
+from contentcache.core.digest import Digest
+from contentcache.core.grants import Grants
+from contentcache.core.ports import Run
+from contentcache.core.routes import Content, TaggedManifest
+from contentcache.delivery.access import Access
+from contentcache.delivery.bodies import ShortError
+from contentcache.delivery.contents import Contents, Served
+from contentcache.delivery.links import Links
+from contentcache.delivery.questions import Questions
+from contentcache.delivery.tags import TagAsking, Tags
+from contentcache.delivery.tasks import Bell, at_once
+from contentcache.delivery.turns import Turns
+from contentcache.delivery.wants import Asking
+from contentcache.meter import Meter
+from contentcache.storage.interfaces import Index, Store
+from contentcache.storage.memory import MemoryStore
+from contentcache.storage.memory_index import MemoryIndex
+from contentcache.upstream.agent import NoCookies, UpstreamTransport
+from contentcache.upstream.redirects import RedirectPolicy
+from contentcache.upstream.registry import Registry
+from tests.bad_registry import BadRegistry
+from tests.delivery.wire import Wire
+
+T = TypeVar("T")
+REPOSITORY: Final = "org/app"
+OCTETS: Final = "application/octet-stream"
+MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+SECRET: Final = b"secret of the tests"
+LARGE: Final = bytes(range(256)) * 1200  # more than the first part of a fetch, and than a piece
+
+
+def client_at(url: str, wire: Wire, clock: Clock) -> UpstreamTransport:
+    """
+    The ways to an upstream, in memory.
+    """
+    treq = HTTPClient(cast("Any", wire), cookiejar=NoCookies())
+    return UpstreamTransport(RedirectPolicy.of(url), wire, wire, treq, cast("Any", clock))
+
+
+def registry_of(upstream: Upstream, wire: Wire, clock: Clock, wall: Callable[[], float]) -> Registry:
+    """
+    The real registry over the wire.
+    """
+    hosts = [*upstream.hosts, *([upstream.fallback] if upstream.fallback is not None else [])]
+    return Registry(
+        upstream,
+        {host: client_at(host, wire, clock) for host in hosts},
+        reactor=clock,
+        wall=wall,
+        secret=SECRET,
+        stall_timeout=30.0,
+        token_limit=64 << 10,
+        meter=Meter(),
+    )
+
+
+class House:
+    """
+    Everything from ``Contents`` down to the wire. One origin with one host, unless ``upstreams`` says else.
+    """
+
+    def __init__(
+        self,
+        *upstreams: Upstream,
+        auth: Literal["basic", "bearer"] | None = None,
+        run: Run = at_once,
+        store: Store | None = None,
+        fetches: int = 256,
+        authttl: float = 60.0,
+        affirmttl: float = 86400.0,
+        keepdeleted: bool = False,
+        staleiferror: float = 0.0,
+        limit: int = 4 << 20,
+    ) -> None:
+        given = upstreams or (Upstream("https://one.example", ("https://one.example",)),)
+        self.clock = Clock()
+        self.adjusted = 0.0
+        urls = {url for up in given for url in (*up.hosts, *([up.fallback] if up.fallback else []))}
+        self.origins = {urlsplit(url).netloc: BadRegistry(auth) for url in sorted(urls)}
+        self.origin = self.origins[urlsplit(given[0].hosts[0]).netloc]
+        self.wire = Wire(self.origins, self.clock)
+        self.registries = [registry_of(up, self.wire, self.clock, self.wall) for up in given]
+        self.store: Store = MemoryStore() if store is None else store
+        self.index: Index = MemoryIndex()
+        self.meter = Meter()
+        self.room = True
+        links = Links(self.index, run)
+        self.access = Access(
+            Grants(ttl=authttl, stale=staleiferror),
+            links,
+            clock=self.clock,
+            wall=self.wall,
+            secret=SECRET,
+            affirm_ttl=affirmttl,
+            keep_deleted=keepdeleted,
+            stale_if_error=staleiferror,
+        )
+        self.contents = Contents(
+            self.access,
+            self.store,
+            self.index,
+            run=run,
+            clock=self.clock,
+            wall=self.wall,
+            turns=Turns(fetches, 10.0, self.clock),
+            meter=self.meter,
+            make_room=self._make_room,
+            manifest_limit=limit,
+        )
+        self.tags = Tags(
+            self.access,
+            self.contents,
+            links,
+            wall=self.wall,
+            affirm_ttl=affirmttl,
+            stale_if_error=staleiferror,
+            limit=limit,
+        )
+        self.questions = Questions(
+            self.access, clock=self.clock, secret=SECRET, auth_ttl=authttl, stale_if_error=staleiferror
+        )
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return 1_700_000_000.0 + self.clock.seconds() + self.adjusted
+
+    def later(self, seconds: float) -> None:
+        """Let time go by, and everything happen that is due in it."""
+        self.clock.pump([0.25] * int(seconds * 4) if seconds < 200 else [seconds])
+
+    async def _make_room(self, _incoming: int) -> bool:
+        return self.room
+
+    def asking(
+        self,
+        digest: Digest,
+        authorization: str | None = None,
+        *,
+        repository: str = REPOSITORY,
+        kind: Literal["blobs", "manifests"] = "blobs",
+        origin: int = 0,
+        credential: Credential | None = None,
+    ) -> Asking:
+        """A client's question for a content."""
+        who = credential or (ANONYMOUS if authorization is None else Credential(authorization))
+        return Asking(self.registries[origin], Content(repository, kind, digest), who)
+
+    def tag_asking(self, tag: str, authorization: str | None = None, *accept: str) -> TagAsking:
+        """A client's question for a tag."""
+        who = ANONYMOUS if authorization is None else Credential(authorization)
+        return TagAsking(self.registries[0], TaggedManifest(REPOSITORY, tag), who, accept or (MANIFEST,))
+
+    def pull(
+        self,
+        digest: Digest,
+        authorization: str | None = None,
+        *,
+        part: tuple[int, int | None] = (0, None),
+        takes: bool = True,
+        **more: Any,
+    ) -> Client:
+        """A client that asks for a content. It ``takes`` bytes at once, or when it is told to."""
+        asking = self.asking(digest, authorization, **more)
+        return Client(self.contents.get(asking), part, takes=takes)
+
+    def pull_tag(self, tag: str, authorization: str | None = None, *accept: str) -> Client:
+        """A client that asks for what a tag means."""
+        return Client(self.tags.get(self.tag_asking(tag, authorization, *accept)), (0, None), takes=True)
+
+
+class Client:
+    """
+    Somebody who wants bytes. ``outcome`` is ``None`` while it waits for more, then ``whole``, ``short``,
+    ``left``, or the error that it got instead of a response.
+    """
+
+    def __init__(self, serving: Awaitable[Served], part: tuple[int, int | None], *, takes: bool) -> None:
+        self.got = bytearray()
+        self.served: Served | None = None
+        self.outcome: str | Exception | None = None
+        self._takes = takes
+        self._bell = Bell()
+        self.done = Deferred.fromCoroutine(self._pull(serving, part)).addErrback(self._failed)
+
+    @property
+    def status(self) -> int:
+        """The status of the error that came instead of a response, 200 for a response."""
+        return 200 if self.served is not None else int(getattr(self.outcome, "status", 0))
+
+    def take(self) -> None:
+        """Take bytes from now on."""
+        self._takes = True
+        self._bell.ring()
+
+    def leave(self) -> None:
+        """Hang up."""
+        self.outcome = "left"
+        self.done.cancel()
+
+    async def ready(self) -> None:
+        """Wait until the client takes more (``Flow``)."""
+        while not self._takes:
+            await self._bell.wait()
+
+    def takes_files(self) -> bool:
+        """Bytes only (``Flow``)."""
+        return False
+
+    async def send_file(self, descriptor: int, start: int, stop: int) -> int:
+        """Nobody may ask for it (``Flow``)."""
+        raise AssertionError("this client takes no files")
+
+    def write(self, data: bytes) -> None:
+        """Bytes for the client (``Flow``)."""
+        self.got += data
+
+    async def _pull(self, serving: Awaitable[Served], part: tuple[int, int | None]) -> None:
+        self.served = served = await serving
+        start, stop = part
+        try:
+            await served.body.send(self, start, served.body.size if stop is None else stop)
+            self.outcome = "whole"
+        except ShortError:
+            self.outcome = "short"
+        finally:
+            served.body.close()
+
+    def _failed(self, failure: Any) -> None:
+        if self.outcome != "left":
+            self.outcome = failure.value
+
+
+class HouseTestCase(SynchronousTestCase):
+    """
+    Looks after each test whether something was left open.
+    """
+
+    def house(self, *upstreams: Upstream, **options: Any) -> House:
+        """A house that is looked at when the test is over."""
+        house = House(*upstreams, **options)
+        self.addCleanup(self._look_around, house)
+        return house
+
+    def _look_around(self, house: House) -> None:
+        self.assertEqual(house.wire.open, set(), "bodies of upstream are neither read nor abandoned")
+        self.assertEqual(house.contents.fetching, 0, "fetches go on")
+
+    def result(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
+        """What a coroutine answers that has nothing to wait for."""
+        return self.successResultOf(Deferred.fromCoroutine(coroutine))
+
+    def error(self, coroutine: Coroutine[Deferred[Any], Any, Any], kind: type[T]) -> T:
+        """What it raises."""
+        failure = self.failureResultOf(Deferred.fromCoroutine(coroutine), kind)
+        return cast("T", failure.value)
+
+    def assertWhole(self, client: Client, content: bytes) -> None:
+        """The client has got everything, and it is right."""
+        self.assertEqual(client.outcome, "whole")
+        self.assertEqual(bytes(client.got), content)
+
+    def assertRefused(self, client: Client, status: int) -> None:
+        """The client has got an error and not a byte."""
+        self.assertEqual((client.status, bytes(client.got)), (status, b""))

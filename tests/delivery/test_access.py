@@ -1,0 +1,282 @@
+"""
+Who may have what: grants, links, and the origin's word.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from contentcache.config.model import Upstream
+from contentcache.core.digest import Digest
+from contentcache.core.errors import OriginRefused, UpstreamUnavailable
+from tests.delivery.house import LARGE, REPOSITORY, Client, House, HouseTestCase
+
+SMALL = b"a small layer"
+
+
+def bearer_until(moment: float) -> str:
+    """
+    A token that says when it ends.
+    """
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": moment}).encode()).decode().rstrip("=")
+    return f"Bearer e30.{claims}.c2ln"
+
+
+class WarmTestCase(HouseTestCase):
+    """
+    Begins with a blob in the store, pulled by Ann.
+    """
+
+    def warm(self, *upstreams: Upstream, content: bytes = SMALL, **options: Any) -> House:
+        """A house in which Ann has just pulled, and nothing was asked since. Bob may read elsewhere only."""
+        house = self.house(*upstreams, auth="basic", **options)
+        for origin in house.origins.values():
+            self.ann = origin.let("ann", "1", REPOSITORY, "org/other")
+            self.bob = origin.let("bob", "2", "org/other")
+            self.digest = origin.put_blob(REPOSITORY, content)
+        self.assertWhole(house.pull(self.digest, self.ann), content)
+        for origin in house.origins.values():
+            origin.requests.clear()
+        return house
+
+    def assertAsked(self, house: House, *methods: str) -> None:
+        """What upstream was asked since."""
+        self.assertEqual([asked.method for asked in house.origin.requests], list(methods))
+        house.origin.requests.clear()
+
+
+class GrantAndLinkTests(WarmTestCase):
+    """
+    A grant and a link together open a content; nothing less does.
+    """
+
+    def test_both(self) -> None:
+        """Within authttl and affirmttl the origin is not asked again."""
+        house = self.warm()
+        self.assertWhole(house.pull(self.digest, self.ann), SMALL)
+        self.assertAsked(house)
+
+    def test_another_credential(self) -> None:
+        """Others are asked for with their own credential, and get the origin's answer, warm or cold."""
+        house = self.warm()
+        for authorization in (self.bob, None, "Basic eHh4", "Bearer rubbish"):
+            self.assertRefused(house.pull(self.digest, authorization), 401)
+            described = self.error(
+                house.contents.describe(house.asking(self.digest, authorization)), OriginRefused
+            )
+            self.assertEqual(described.status, 401)
+            sent = {asked.headers.get("authorization") for asked in house.origin.requests}
+            self.assertEqual(sent, {authorization})
+            house.origin.requests.clear()
+        self.assertWhole(house.pull(self.digest, self.ann), SMALL)
+
+    def test_challenge_passes(self) -> None:
+        """A refusal carries the origin's challenge."""
+        house = self.warm()
+        outcome = house.pull(self.digest).outcome
+        assert isinstance(outcome, OriginRefused)
+        self.assertEqual(outcome.headers["WWW-Authenticate"], 'Basic realm="tests"')
+
+    def test_another_repository(self) -> None:
+        """A digest that is known from one repository opens nothing in another, though both are granted."""
+        house = self.warm()
+        self.assertRefused(house.pull(self.digest, self.ann, repository="org/other"), 404)
+        house.origin.requests.clear()
+        house.origin.put_blob("org/other", SMALL)
+        self.assertWhole(house.pull(self.digest, self.ann, repository="org/other"), SMALL)
+        self.assertAsked(house, "HEAD")
+
+    def test_another_origin(self) -> None:
+        """A grant and a link at one origin are none at another one."""
+        house = self.warm(
+            Upstream("https://one.example", ("https://one.example",)),
+            Upstream("https://two.example", ("https://two.example",)),
+        )
+        house.origins["two.example"].take_away(REPOSITORY)
+        self.assertRefused(house.pull(self.digest, self.ann, origin=1), 404)
+
+    def test_another_kind(self) -> None:
+        """A yes to a blob is no yes to a manifest of the same digest."""
+        house = self.warm()
+        self.assertRefused(house.pull(self.digest, self.ann, kind="manifests"), 404)
+
+    def test_grant_without_link(self) -> None:
+        """A yes to one content grants the repository, and a second content is still asked for."""
+        house = self.warm()
+        other = house.origin.put_blob("org/other", b"hidden")
+        house.pull(other, self.bob, repository="org/other")
+        house.origin.requests.clear()
+        self.assertRefused(house.pull(other, self.ann), 404)
+
+    def test_link_without_grant(self) -> None:
+        """After authttl one HEAD makes a new grant for all contents of the repository."""
+        house = self.warm()
+        second = house.origin.put_blob(REPOSITORY, LARGE)
+        house.pull(second, self.ann)
+        house.later(60)
+        house.origin.requests.clear()
+        self.assertWhole(house.pull(self.digest, self.ann), SMALL)
+        self.assertWhole(house.pull(second, self.ann), LARGE)
+        self.assertAsked(house, "HEAD")
+
+    def test_old_link(self) -> None:
+        """A link older than affirmttl is asked for again, whatever the grant."""
+        house = self.warm(affirmttl=30.0)
+        house.later(31)
+        self.assertWhole(house.pull(self.digest, self.ann), SMALL)
+        self.assertAsked(house, "HEAD")
+        self.assertWhole(house.pull(self.digest, self.ann), SMALL)
+        self.assertAsked(house)
+
+    def test_link_from_the_future(self) -> None:
+        """A clock that was set back makes no link last for ever."""
+        house = self.warm()
+        house.adjusted = -7200.0
+        self.assertWhole(house.pull(self.digest, self.ann), SMALL)
+        self.assertAsked(house, "HEAD")
+
+    def test_no_authttl(self) -> None:
+        """With authttl 0 the origin is asked each time, and a no is a no at once."""
+        house = self.warm(authttl=0.0)
+        for _ in range(3):
+            self.assertWhole(house.pull(self.digest, self.ann), SMALL)
+        self.assertAsked(house, "HEAD", "HEAD", "HEAD")
+        house.origin.let("ann", "1")
+        self.assertRefused(house.pull(self.digest, self.ann), 401)
+
+    def test_token_ends(self) -> None:
+        """A grant ends with the bearer token that it was given to."""
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, SMALL)
+        token = bearer_until(house.wall() + 20)
+        house.pull(digest, token)
+        house.later(19)
+        self.assertWhole(house.pull(digest, token), SMALL)
+        self.assertEqual(house.origin.count(), 1)
+        house.later(1)
+        house.origin.misbehave("status", status=401)
+        self.assertRefused(house.pull(digest, token), 401)
+
+    def test_running_fetch(self) -> None:
+        """Bytes in flight are sent to nobody whom the origin refuses."""
+        house = self.warm()
+        cold = house.origin.put_blob(REPOSITORY, LARGE)
+        house.origin.misbehave("stall", method="GET", at=len(LARGE) // 2)
+        first = house.pull(cold, self.ann)
+        for who in (self.bob, None):
+            self.assertRefused(house.pull(cold, who), 401)
+        house.origin.release()
+        self.assertWhole(first, LARGE)
+
+
+class RevokingTests(WarmTestCase):
+    """
+    The origin's no.
+    """
+
+    def test_401_takes_the_grant(self) -> None:
+        """A no to one content ends the grant in its repository."""
+        house = self.warm()
+        other = house.origin.put_blob(REPOSITORY, b"other")
+        house.origin.let("ann", "1")
+        self.assertRefused(house.pull(other, self.ann), 401)
+        self.assertRefused(house.pull(self.digest, self.ann), 401)
+
+    def test_404_takes_the_link_for_a_granted_client(self) -> None:
+        """What the origin has no more is gone for all: the link goes, and each is asked for anew."""
+        house = self.warm(affirmttl=30.0)
+        house.later(31)
+        house.origin.take_away(REPOSITORY)
+        self.assertRefused(house.pull(self.digest, self.ann), 404)
+        self.assertRefused(house.pull(self.digest, self.ann), 404)
+
+    def test_404_of_a_stranger(self) -> None:
+        """A 404 to one who may not know better takes nothing from the others."""
+        house = self.warm()
+        house.origin.misbehave("status", status=404, times=2)
+        self.assertRefused(house.pull(self.digest, self.bob), 404)
+        house.origin.requests.clear()
+        self.assertWhole(house.pull(self.digest, self.ann), SMALL)
+        self.assertAsked(house)
+
+    def test_keepdeleted(self) -> None:
+        """With keepdeleted a granted client gets what the origin has no more, and nobody else does."""
+        house = self.warm(keepdeleted=True, affirmttl=30.0)
+        house.later(31)
+        house.origin.misbehave("status", status=404, path="*/blobs/*")
+        self.assertWhole(house.pull(self.digest, self.ann), SMALL)
+        self.assertRefused(house.pull(self.digest, self.bob), 404)
+        house.later(60)
+        self.assertRefused(house.pull(self.digest, self.ann), 404)
+
+    def test_429_is_passed_on_and_remembered(self) -> None:
+        """A 429 to a warm blob reaches the client with its Retry-After, the second one without upstream."""
+        house = self.warm(authttl=0.0)
+        house.origin.misbehave("status", status=429, retry_after="17")
+        for _ in range(5):
+            client = house.pull(self.digest, self.ann)
+            self.assertRefused(client, 429)
+            assert isinstance(client.outcome, OriginRefused)
+            self.assertEqual(client.outcome.headers["Retry-After"], "17")
+        self.assertAsked(house, "HEAD")
+
+
+class StaleTests(WarmTestCase):
+    """
+    ``staleiferror``: what may be served while the origin is away.
+    """
+
+    def away(self, house: House, manner: str) -> None:
+        """Take the origin away."""
+        if manner == "down":
+            house.wire.down.add("one.example")
+        else:
+            house.origin.misbehave("status", status=int(manner))
+
+    def test_served(self) -> None:
+        """An identity that lasts is served within the bound, marked, when the origin is down, 5xx or 429."""
+        for manner in ("down", "500", "503", "429"):
+            house = self.warm(staleiferror=600.0, affirmttl=100.0)
+            house.later(599)
+            self.away(house, manner)
+            client = house.pull(self.digest, self.ann)
+            self.assertWhole(client, SMALL)
+            assert client.served is not None
+            self.assertTrue(client.served.stale)
+
+    def test_not_served(self) -> None:
+        """Not beyond the bound, not to others, not on a no, and not where it is off."""
+
+        def status(house: House, who: str | None, manner: str) -> int:
+            self.away(house, manner)
+            client: Client = house.pull(self.digest, who)
+            self.assertEqual(bytes(client.got), b"")
+            return client.status
+
+        house = self.warm(staleiferror=600.0)
+        house.later(601)
+        self.assertEqual(status(house, self.ann, "down"), 503)
+        house = self.warm(staleiferror=600.0)
+        house.later(61)
+        self.assertEqual(status(house, self.bob, "down"), 503)
+        self.assertEqual(status(house, None, "down"), 503)
+        for no in (401, 403, 404):
+            house = self.warm(staleiferror=600.0)
+            house.later(61)
+            self.assertEqual(status(house, self.ann, str(no)), no)
+        house = self.warm()
+        house.later(61)
+        self.assertEqual(status(house, self.ann, "down"), 503)
+
+    def test_tokens_do_not_last(self) -> None:
+        """A bearer token is no identity that outlives its time."""
+        house = self.house(staleiferror=600.0)
+        digest = house.origin.put_blob(REPOSITORY, SMALL)
+        house.pull(digest, bearer_until(house.wall() + 1000))
+        house.later(61)
+        house.wire.down.add("one.example")
+        client = house.pull(digest, bearer_until(house.wall() + 939))
+        self.assertIsInstance(client.outcome, UpstreamUnavailable)
+        self.assertEqual(digest, Digest.of(SMALL))

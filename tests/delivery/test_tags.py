@@ -1,0 +1,229 @@
+"""
+Tags: only the origin knows what they mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from contentcache.config.model import Upstream
+from contentcache.core.errors import OriginRefused, UpstreamBroken
+from tests.delivery.house import MANIFEST, REPOSITORY, Client, House, HouseTestCase
+
+OLD, NEW = b'{"old": 1}', b'{"new": 2}'
+INDEX = "application/vnd.oci.image.index.v1+json"
+BY_TAG, BY_DIGEST = "*/manifests/latest", "*/manifests/sha256:*"
+SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+
+
+class TagTestCase(HouseTestCase):
+    """
+    An origin with one tag.
+    """
+
+    def tagged(self, *upstreams: Upstream, **options: Any) -> House:
+        """A house whose origin has ``latest``."""
+        house = self.house(*upstreams, **options)
+        self.digest = house.origin.put_manifest(REPOSITORY, OLD, MANIFEST, "latest")
+        return house
+
+    def assertAsked(self, house: House, *expected: str) -> None:
+        """What the origin was asked since, and how."""
+        asked = [f"{one.method} {one.path.rpartition('/')[2][:6]}" for one in house.origin.requests]
+        self.assertEqual(asked, list(expected))
+        house.origin.requests.clear()
+
+    def assertManifest(self, client: Client, content: bytes, media_type: str = MANIFEST) -> None:
+        """The client has got a manifest."""
+        self.assertWhole(client, content)
+        assert client.served is not None
+        self.assertEqual(client.served.media_type, media_type)
+
+
+class PullTests(TagTestCase):
+    """
+    ``GET`` of a tag.
+    """
+
+    def test_cold_and_warm(self) -> None:
+        """Cold: one HEAD, and one GET by digest. Warm: one HEAD, with the client's own Accept."""
+        house = self.tagged()
+        self.assertManifest(house.pull_tag("latest", None, INDEX, MANIFEST), OLD)
+        self.assertAsked(house, "HEAD latest", "GET sha256")
+        self.assertManifest(house.pull_tag("latest", None, INDEX, MANIFEST), OLD)
+        self.assertEqual(house.origin.requests[0].headers["accept"], f"{INDEX}, {MANIFEST}")
+        self.assertAsked(house, "HEAD latest")
+
+    def test_moved(self) -> None:
+        """The very next pull sees that a tag was moved."""
+        house = self.tagged()
+        house.pull_tag("latest")
+        house.origin.put_manifest(REPOSITORY, NEW, MANIFEST, "latest")
+        self.assertManifest(house.pull_tag("latest"), NEW)
+
+    def test_no_byte_before_all_are_verified(self) -> None:
+        """A manifest that is not what its digest says is an error, without a byte."""
+        house = self.tagged()
+        house.origin.misbehave("wrong", path=BY_DIGEST, at=-1)
+        self.assertRefused(house.pull_tag("latest"), 502)
+
+    def test_refusals(self) -> None:
+        """A refusal is repeated as GET, so that its body passes; a 429 is not."""
+        for status, methods in ((401, 2), (403, 2), (404, 2), (429, 1)):
+            house = self.tagged()
+            house.origin.misbehave("status", status=status, challenge="Basic x")
+            client = house.pull_tag("latest")
+            self.assertRefused(client, status)
+            assert isinstance(client.outcome, OriginRefused)
+            self.assertEqual(client.outcome.headers["WWW-Authenticate"], "Basic x")
+            self.assertEqual(b"on purpose" in client.outcome.body, methods == 2)
+            self.assertEqual(house.origin.count(), methods)
+
+    def test_heads_without_use(self) -> None:
+        """No digest, a 405, a refusal though GET says yes, storage that refuses: the GET of the tag tells."""
+        for manner in (
+            {"name": "without"},
+            {"name": "status", "status": 405},
+            {"name": "status", "status": 401},
+            {"name": "with", "header": "Docker-Content-Digest", "value": "sha256:nonsense"},
+        ):
+            house = self.tagged()
+            house.origin.misbehave(method="HEAD", **manner)
+            self.assertManifest(house.pull_tag("latest"), OLD)
+            self.assertAsked(house, "HEAD latest", "GET latest")
+
+    def test_no_digest_anywhere(self) -> None:
+        """Where the origin never names digests its manifests are named here, by their bytes."""
+        house = self.tagged()
+        house.origin.misbehave("without")
+        client = house.pull_tag("latest")
+        self.assertManifest(client, OLD)
+        assert client.served is not None
+        self.assertEqual(client.served.digest, self.digest)
+
+    def test_converted(self) -> None:
+        """A digest that the origin names and does not have (it converts on the way) is had by its tag."""
+        house = self.tagged()
+        house.origin.misbehave("status", path=BY_DIGEST, status=404)
+        self.assertManifest(house.pull_tag("latest"), OLD)
+        self.assertAsked(house, "HEAD latest", "GET sha256", "GET latest")
+        self.assertManifest(house.pull_tag("latest"), OLD)
+
+    def test_signed(self) -> None:
+        """A manifest whose digest is not that of its bytes, by its kind, passes."""
+        house = self.tagged()
+        other = house.origin.put_manifest(REPOSITORY, NEW, SIGNED)
+        house.origin.misbehave("with", header="Docker-Content-Digest", value=str(other))
+        house.origin.misbehave("with", header="Content-Type", value=SIGNED)
+        self.assertManifest(house.pull_tag("latest"), OLD, SIGNED)
+
+    def test_other_bytes_than_named(self) -> None:
+        """By tag too a manifest must be what its digest says."""
+        house = self.tagged()
+        house.origin.misbehave("status", method="HEAD", status=405)
+        house.origin.misbehave("wrong", method="GET")
+        client = house.pull_tag("latest")
+        self.assertIsInstance(client.outcome, UpstreamBroken)
+
+    def test_too_large(self) -> None:
+        """A manifest over the limit is an error, whichever way it comes."""
+        for manner in ({"name": "slow", "seconds": 0.0}, {"name": "without"}, {"name": "chunked"}):
+            house = self.tagged(limit=5)
+            house.origin.misbehave(**manner)
+            client = house.pull_tag("latest")
+            house.later(60)
+            self.assertRefused(client, 502)
+
+    def test_odd_success(self) -> None:
+        """Neither a 206 nor a 416 is a manifest."""
+        for status in (206, 203, 416):
+            house = self.tagged()
+            house.origin.misbehave("status", status=status)
+            client = house.pull_tag("latest")
+            self.assertIn(client.status, (416, 502))
+            self.assertEqual(list(house.store.blobs()), [])
+
+
+class DescribeTests(TagTestCase):
+    """
+    ``HEAD`` of a tag.
+    """
+
+    def test_described(self) -> None:
+        """One HEAD upstream is the answer."""
+        house = self.tagged()
+        described = self.result(house.tags.describe(house.tag_asking("latest")))
+        self.assertEqual(
+            (described.digest, described.size, described.media_type), (self.digest, len(OLD), MANIFEST)
+        )
+        self.assertAsked(house, "HEAD latest")
+
+    def test_refused(self) -> None:
+        """A refusal of a HEAD is passed on as it is, nothing being repeated."""
+        house = self.tagged()
+        house.origin.misbehave("status", status=401, challenge="Basic x")
+        error = self.error(house.tags.describe(house.tag_asking("latest")), OriginRefused)
+        self.assertEqual((error.status, house.origin.count()), (401, 1))
+
+    def test_without_length(self) -> None:
+        """Where upstream's HEAD says no length it is had by digest."""
+        house = self.tagged()
+        house.origin.misbehave("chunked", path=BY_TAG)
+        described = self.result(house.tags.describe(house.tag_asking("latest")))
+        self.assertEqual(described.size, len(OLD))
+
+
+class RememberedTests(TagTestCase):
+    """
+    Tags that are not asked for.
+    """
+
+    def test_immutable(self) -> None:
+        """A tag that never moves is not asked again within affirmttl, by whoever holds a grant."""
+        upstream = Upstream("https://one.example", ("https://one.example",), immutabletags="lat*")
+        house = self.tagged(upstream, affirmttl=600.0)
+        house.pull_tag("latest")
+        house.origin.requests.clear()
+        self.assertManifest(house.pull_tag("latest"), OLD)
+        self.assertAsked(house)
+        house.pull_tag("latest", "Basic eHg6eQ==")
+        self.assertAsked(house, "HEAD latest")
+        house.later(61)
+        self.assertManifest(house.pull_tag("latest"), OLD)
+        self.assertAsked(house, "HEAD latest")
+        house.later(540)
+        house.pull_tag("latest")
+        self.assertAsked(house, "HEAD latest")
+
+    def test_stale(self) -> None:
+        """While the origin is away a known tag is served to a granted client, marked, within the bound."""
+        for status in (None, 429, 500):
+            house = self.tagged(staleiferror=600.0)
+            house.pull_tag("latest")
+            house.later(599)
+            if status is not None:
+                house.origin.misbehave("status", status=status)
+            else:
+                house.wire.down.add("one.example")
+            client = house.pull_tag("latest")
+            self.assertManifest(client, OLD)
+            assert client.served is not None
+            self.assertTrue(client.served.stale)
+            self.assertNotEqual(house.pull_tag("latest", "Basic eHg6eQ==").status, 200)
+            house.later(1)
+            self.assertNotEqual(house.pull_tag("latest").status, 200)
+
+    def test_stale_for_the_same_accept(self) -> None:
+        """What a tag meant to another Accept is not what it means to this one."""
+        house = self.tagged(staleiferror=600.0)
+        house.pull_tag("latest", None, MANIFEST)
+        house.wire.down.add("one.example")
+        self.assertEqual(house.pull_tag("latest", None, INDEX).status, 503)
+
+    def test_never_after_a_no(self) -> None:
+        """A no of the origin is never overruled by what was known."""
+        for status in (401, 403, 404):
+            house = self.tagged(staleiferror=600.0)
+            house.pull_tag("latest")
+            house.origin.misbehave("status", status=status)
+            self.assertRefused(house.pull_tag("latest"), status)

@@ -1,0 +1,182 @@
+"""
+The cache's own account: tokens, and who may have the password.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.config.model import Account
+from contentcache.core.challenges import Challenge
+from contentcache.upstream.account import NoTokenError, OwnAccount
+
+REALM = "https://registry.example.com/token"
+BEARER = Challenge("bearer", {"realm": REALM, "service": "s", "scope": "repository:org/app:pull"})
+BASIC = Challenge("basic", {"realm": "x"})
+PAIR = "Basic " + base64.b64encode(b"cache:p\xc3\xa4ss").decode()
+
+
+class AccountTests(SynchronousTestCase):
+    """
+    An account at a registry, and a token server that the test answers for.
+    """
+
+    def setUp(self) -> None:
+        self.now = 1000.0
+        self.asked: list[tuple[str, Mapping[str, str], Deferred[bytes]]] = []
+        self.account = self.made(Account("cache", "päss"))
+
+    def made(self, account: Account | None, *realms: str) -> OwnAccount:
+        """An account that asks the test for tokens."""
+        return OwnAccount(account, "https://registry.example.com", realms, self.fetch, lambda: self.now)
+
+    async def fetch(self, url: str, headers: Mapping[str, str]) -> bytes:
+        """Ask the test."""
+        reply: Deferred[bytes] = Deferred()
+        self.asked.append((url, headers, reply))
+        return await reply
+
+    def says(self, challenge: Challenge = BEARER, repository: str = "org/app") -> Deferred[str | None]:
+        """What is said after a 401."""
+        return Deferred.fromCoroutine(self.account.answer([challenge], repository))
+
+    def first(self, repository: str | None = "org/app") -> Deferred[str | None]:
+        """What is said with a first request."""
+        return Deferred.fromCoroutine(self.account.authorization(repository))
+
+    def reply(self, body: bytes = b'{"token": "t", "expires_in": 100}', number: int = -1) -> None:
+        """Let the token server answer."""
+        self.asked[number][2].callback(body)
+
+    def test_nothing_before_a_challenge(self) -> None:
+        """The password is not shown to a registry that has not asked for it."""
+        self.assertIsNone(self.successResultOf(self.first()))
+
+    def test_basic(self) -> None:
+        """A basic challenge gets the password, and later requests have it at once."""
+        self.assertEqual(self.successResultOf(self.says(BASIC)), PAIR)
+        self.assertEqual(self.successResultOf(self.first()), PAIR)
+
+    def test_bearer(self) -> None:
+        """A bearer challenge sends the password to the realm, with service, scope and account."""
+        said = self.says()
+        url, headers, _ = self.asked[0]
+        self.assertEqual(url, f"{REALM}?service=s&scope=repository:org/app:pull&account=cache")
+        self.assertEqual(headers, {"Authorization": PAIR})
+        self.reply()
+        self.assertEqual(self.successResultOf(said), "Bearer t")
+
+    def test_four_fifths_of_its_life(self) -> None:
+        """A token is used for 80 % of its life, and a new one is asked for then."""
+        self.says()
+        self.reply()
+        self.now += 79
+        self.assertEqual(self.successResultOf(self.first()), "Bearer t")
+        self.now += 1
+        said = self.first()
+        self.reply(b'{"access_token": "u"}')
+        self.assertEqual(self.successResultOf(said), "Bearer u")
+        self.assertEqual(len(self.asked), 2)
+
+    def test_default_life(self) -> None:
+        """A token that does not say, or says nonsense, lives for a minute."""
+        for life in ("", ', "expires_in": -1', ', "expires_in": "x"', ', "expires_in": true'):
+            self.account = self.made(Account("cache", "päss"))
+            self.says()
+            self.reply(f'{{"token": "t"{life}}}'.encode())
+            self.now += 47.9
+            self.successResultOf(self.first())
+            self.now += 0.2
+            self.assertNoResult(self.first())
+
+    def test_one_request_a_scope(self) -> None:
+        """All who need a token for one scope share one request, others have their own."""
+        said = [self.says() for _ in range(5)]
+        other = self.says(Challenge("bearer", {"realm": REALM}), "org/other")
+        self.assertEqual(len(self.asked), 2)
+        self.reply(number=0)
+        self.assertEqual([self.successResultOf(one) for one in said], ["Bearer t"] * 5)
+        self.assertNoResult(other)
+        self.reply(b'{"token": "o"}')
+        self.assertEqual(self.successResultOf(other), "Bearer o")
+
+    def test_who_asked_first_leaves(self) -> None:
+        """The client whose request asked for the token hangs up, and the others get it all the same."""
+        first, second = self.says(), self.says()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.reply()
+        self.assertEqual(self.successResultOf(second), "Bearer t")
+
+    def test_failure_is_everybodys_and_not_kept(self) -> None:
+        """All who wait hear of a failure, and the next one asks again."""
+        said = [self.says(), self.says()]
+        self.asked[0][2].errback(NoTokenError("no"))
+        for one in said:
+            self.failureResultOf(one, NoTokenError)
+        self.says()
+        self.assertEqual(len(self.asked), 2)
+
+    def test_refused_token_is_not_used_again(self) -> None:
+        """After a 401 the kept token of that scope is thrown away."""
+        self.says()
+        self.reply()
+        again = self.says()
+        self.reply(b'{"token": "u"}')
+        self.assertEqual(self.successResultOf(again), "Bearer u")
+
+    def test_realms(self) -> None:
+        """The password goes to the registry's own host or site over https, or where it is listed."""
+        for realm, listed, allowed in (
+            ("https://auth.example.com/token", (), True),
+            ("https://evil.com/token", (), False),
+            ("https://registry.example.com@evil.com/", (), False),
+            ("http://registry.example.com/token", (), False),
+            ("https://tokens.elsewhere.net/t", ("tokens.elsewhere.net",), True),
+            ("ftp://registry.example.com/", (), False),
+            ("nonsense", (), False),
+        ):
+            self.asked.clear()
+            self.account = self.made(Account("cache", "päss"), *listed)
+            said = self.says(Challenge("bearer", {"realm": realm}))
+            self.assertEqual(len(self.asked), int(allowed), realm)
+            if not allowed:
+                self.failureResultOf(said, NoTokenError)
+
+    def test_without_account(self) -> None:
+        """A registry that is open to anybody is asked for anonymous tokens."""
+        self.account = self.made(None)
+        said = self.says()
+        self.assertEqual(self.asked[0][1], {})
+        self.reply()
+        self.assertEqual(self.successResultOf(said), "Bearer t")
+        self.assertIsNone(self.successResultOf(self.says(BASIC)))
+
+    def test_no_token_in_the_answer(self) -> None:
+        """Answers that are no token are failures, never a header."""
+        for body in (
+            b"",
+            b"[]",
+            b"{}",
+            b'{"token": 7}',
+            b'{"token": "a\\nb"}',
+            b'{"token": "\\u00e4"}',
+            b"[" * 9999,
+        ):
+            self.account = self.made(Account("cache", "päss"))
+            said = self.says()
+            self.reply(body)
+            self.failureResultOf(said, NoTokenError)
+
+    def test_unknown_schemes(self) -> None:
+        """To a challenge that we do not know there is nothing to say."""
+        self.assertIsNone(self.successResultOf(self.says(Challenge("negotiate"))))
+        self.assertIsNone(self.successResultOf(self.says(Challenge("bearer"))))
+
+    def test_password_is_not_shown(self) -> None:
+        """What is printed of an account has no password."""
+        self.assertNotIn("päss", repr(Account("cache", "päss")))

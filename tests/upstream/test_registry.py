@@ -1,0 +1,293 @@
+"""
+One origin: its hosts, its word, the cache's account there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.config.model import Account, Upstream
+from contentcache.core.credentials import ANONYMOUS, OWN, Credential
+from contentcache.core.errors import (
+    LoopDetected,
+    OriginRefused,
+    UpstreamBroken,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.registry import Registry, Request, TargetRefused
+from tests.bad_registry import ANYBODY, BadRegistry
+from tests.delivery.house import registry_of
+from tests.delivery.wire import Wire
+
+ONE, TWO = "https://one.example", "https://two.example"
+ANN = Credential("Basic YW5uOjE=")
+
+
+class RegistryTestCase(SynchronousTestCase):
+    """
+    A registry with two hosts, and storage elsewhere.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.make()
+
+    def make(self, auth: Any = None, **options: Any) -> None:
+        """Everything anew."""
+        self.one, self.two, self.storage = BadRegistry(auth), BadRegistry(auth), BadRegistry()
+        hosts = {urlsplit(url).netloc: registry for url, registry in ((ONE, self.one), (TWO, self.two))}
+        self.wire = Wire({**hosts, "storage.example": self.storage}, self.clock)
+        upstream = evolve(Upstream(ONE, (ONE, TWO)), **options)
+        self.registry: Registry = registry_of(upstream, self.wire, self.clock, lambda: 1e9)
+        for registry in (self.one, self.two, self.storage):
+            self.digest = registry.put_blob("org/app", b"blob")
+            registry.realm = f"{ONE}/token"
+        self.path = f"/v2/org/app/blobs/{self.digest}"
+
+    def request(self, method: Any = "GET", credential: Credential = ANONYMOUS, **more: Any) -> Request:
+        """A request for the blob."""
+        return Request(method, self.path, credential, repository="org/app", **more)
+
+    def ask(self, *given: Any, **more: Any) -> Deferred[Answer]:
+        """Ask whoever's turn it is."""
+        return Deferred.fromCoroutine(self.registry.ask(self.request(*given, **more)))
+
+    def refused(self, *given: Any, **more: Any) -> OriginRefused:
+        """What the origin says no with."""
+        error = self.failureResultOf(self.ask(*given, **more), OriginRefused).value
+        assert isinstance(error, OriginRefused)
+        return error
+
+    def answered(self, *given: Any, **more: Any) -> Answer:
+        """An answer, and its body let go."""
+        answer = self.successResultOf(self.ask(*given, **more))
+        answer.abandon()
+        return answer
+
+
+class AskingTests(RegistryTestCase):
+    """
+    What goes up, and what is made of the answer.
+    """
+
+    def test_what_is_sent(self) -> None:
+        """The client's credential, the values of Accept as they came, Via and Range, and nothing else."""
+        self.answered("GET", ANN, accept=("a/b", "c/d"), via="1.1 us", range="bytes=1-")
+        sent = dict(self.one.requests[0].headers)
+        sent.pop("accept-encoding", None)  # treq's own, where it is treq that asks
+        expected = {
+            "authorization": ANN.authorization,
+            "accept": "a/b, c/d",
+            "via": "1.1 us",
+            "range": "bytes=1-",
+        }
+        self.assertEqual(sent, expected)
+
+    def test_word_of_the_registry(self) -> None:
+        """Every 4xx is passed on with its body and its headers, and no other host is asked."""
+        for status in (400, 401, 403, 404, 405, 416, 418, 451):
+            self.make()
+            self.one.misbehave("status", status=status, challenge="Basic x")
+            error = self.refused()
+            self.assertEqual((error.status, error.headers["WWW-Authenticate"]), (status, "Basic x"))
+            self.assertIn(b"on purpose", error.body)
+            self.assertEqual(self.two.count(), 0)
+
+    def test_no_answer_is_no_word(self) -> None:
+        """Whatever else comes is no verdict: the next host is asked, the last one's error is raised."""
+        for status, kind in (
+            (500, UpstreamBroken),
+            (502, UpstreamBroken),
+            (503, UpstreamUnavailable),
+            (504, UpstreamTimeout),
+            (304, UpstreamBroken),
+            (300, UpstreamBroken),
+            (199, UpstreamBroken),
+            (600, UpstreamBroken),
+        ):
+            self.make()
+            self.one.misbehave("status", status=status)
+            self.assertEqual(self.answered().host, TWO)
+            self.two.misbehave("status", status=status)
+            self.failureResultOf(self.ask(), kind)
+
+    def test_unreachable(self) -> None:
+        """Hosts that cannot be reached, or send no head for thirty seconds."""
+        self.wire.down |= {"one.example", "two.example"}
+        self.failureResultOf(self.ask(), UpstreamUnavailable)
+        self.wire.down.clear()
+        for registry in (self.one, self.two):
+            registry.misbehave("stall", at=-1)
+        asking = self.ask()
+        self.clock.advance(30)
+        self.assertNoResult(asking)
+        self.clock.advance(30)
+        self.failureResultOf(asking, UpstreamTimeout)
+        self.assertEqual(self.wire.given_up, 2)
+
+    def test_reset_before_the_head(self) -> None:
+        """A connection that breaks off without an answer."""
+        for registry in (self.one, self.two):
+            registry.misbehave("reset", at=-1)
+        self.failureResultOf(self.ask(), UpstreamBroken)
+
+    def test_standing(self) -> None:
+        """A host that failed is asked last until its time is up or it answers."""
+        self.wire.down.add("one.example")
+        self.answered()
+        self.assertEqual(dict(self.registry.standing()), {ONE: False, TWO: True})
+        self.wire.down.clear()
+        self.assertEqual([self.answered().host for _ in range(3)], [TWO] * 3)
+        self.clock.advance(1)
+        self.assertEqual({self.answered().host for _ in range(2)}, {ONE, TWO})
+
+    def test_loop(self) -> None:
+        """A loop of caches is told as such and is nobody's failure."""
+        self.one.misbehave("status", status=508)
+        self.failureResultOf(self.ask(), LoopDetected)
+        self.assertEqual(self.two.count(), 0)
+
+    def test_client_leaves(self) -> None:
+        """A client that leaves before the head ends its own question and blames nobody."""
+        self.one.misbehave("stall", at=-1)
+        asking = self.ask()
+        asking.addErrback(lambda _failure: None)
+        asking.cancel()
+        self.assertEqual(self.wire.given_up, 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertTrue(all(well for _, well in self.registry.standing()))
+
+
+class PatienceTests(RegistryTestCase):
+    """
+    429.
+    """
+
+    def test_remembered_per_credential(self) -> None:
+        """Who was told to wait is answered here; others, and he himself later, go upstream."""
+        self.one.misbehave("status", status=429, retry_after="7", times=1)
+        self.assertEqual(self.refused().headers["Retry-After"], "7")
+        for method in ("GET", "HEAD"):
+            self.assertEqual(self.refused(method).headers["Retry-After"], "7")
+        self.assertEqual(self.one.count() + self.two.count(), 1)
+        self.answered("GET", ANN)
+        self.clock.advance(3)
+        self.assertEqual(self.refused().headers["Retry-After"], "4")
+        self.clock.advance(4)
+        self.answered()
+
+    def test_bounds(self) -> None:
+        """Thirty seconds where upstream does not say, at most ten minutes whatever it says."""
+        for said, counted in ((None, "30"), ("soon", "30"), ("86400", "600"), ("0", "1")):
+            self.make()
+            self.one.misbehave("status", status=429, retry_after=said)
+            self.assertEqual(self.refused().headers["Retry-After"], counted)
+
+
+class RedirectTests(RegistryTestCase):
+    """
+    Redirects to storage.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.to = f"https://storage.example/storage/{self.digest}"
+        self.one.misbehave("redirect", path="/v2/*", to=self.to)
+
+    def test_no_credential_crosses(self) -> None:
+        """Storage sees the range and no credential, no Via."""
+        answer = self.answered("GET", ANN, range="bytes=1-", via="1.1 us")
+        self.assertEqual((answer.status, answer.redirected), (206, True))
+        [asked] = self.storage.requests
+        self.assertEqual(asked.headers["range"], "bytes=1-")
+        self.assertNotIn("authorization", asked.headers)
+        self.assertNotIn("via", asked.headers)
+
+    def test_refusal_of_storage_is_no_verdict(self) -> None:
+        """A 4xx of storage is a failed fetch; the registry's host is not set back for it."""
+        for status in (400, 401, 403, 404, 416, 429):
+            self.storage.behave()
+            self.storage.misbehave("status", status=status)
+            deferred = Deferred.fromCoroutine(self.registry.ask_host(ONE, self.request()))
+            self.failureResultOf(deferred, TargetRefused)
+            self.assertTrue(dict(self.registry.standing())[ONE])
+
+    def test_not_followed_to_decide(self) -> None:
+        """The redirect itself is the answer where only a yes is wanted."""
+        answer = self.answered("HEAD", follow=False)
+        self.assertEqual((answer.status, answer.redirected), (307, True))
+        self.assertEqual(self.storage.count(), 0)
+
+    def test_no_place_to_go(self) -> None:
+        """From https to plain HTTP nobody follows, to decide neither."""
+        self.one.behave()
+        self.one.misbehave("redirect", path="/v2/*", to="http://storage.example/x")
+        for follow in (True, False):
+            deferred = Deferred.fromCoroutine(self.registry.ask_host(ONE, self.request(follow=follow)))
+            self.failureResultOf(deferred, UpstreamBroken)
+
+
+class OwnAccountTests(RegistryTestCase):
+    """
+    The cache's own account takes the client's place.
+    """
+
+    def own(self, auth: str, life: int = 300) -> None:
+        """A registry that lets the cache in, and nobody else."""
+        self.make(auth, public=True, account=Account("cache", "pw"))
+        for registry in (self.one, self.two):
+            registry.life = life
+            registry.let("cache", "pw", "org/app")
+
+    def test_challenged_and_let_in(self) -> None:
+        """The challenge is answered within the request, and its answer is used from then on."""
+        for auth, requests in (("basic", 2), ("bearer", 3)):
+            self.own(auth)
+            self.assertEqual(self.answered("GET", OWN).status, 200)
+            self.assertEqual(self.one.count(), requests)
+
+    def test_refused(self) -> None:
+        """A no to the account is a 403 to the client, who cannot answer a challenge to somebody else."""
+        self.own("basic")
+        self.one.let("cache", "changed", "org/app")
+        error = self.refused("GET", OWN)
+        self.assertEqual(error.status, 403)
+        self.assertNotIn("WWW-Authenticate", error.headers)
+
+    def test_no_token(self) -> None:
+        """A token server that fails is no verdict and no fault of the registry's host."""
+        self.own("bearer")
+        for registry in (self.one, self.two):
+            registry.misbehave("status", path="/token", status=500)
+        self.failureResultOf(self.ask("GET", OWN), UpstreamBroken)
+        self.assertTrue(all(well for _, well in self.registry.standing()))
+
+    def test_large_token(self) -> None:
+        """An answer of the token server that is too large is no token."""
+        self.own("bearer")
+        for registry in (self.one, self.two):
+            registry.misbehave("resized", path="/token", by=70_000)
+        self.failureResultOf(self.ask("GET", OWN), UpstreamBroken)
+
+    def test_anonymous_tokens(self) -> None:
+        """Without an account a public registry that wants tokens is asked for anonymous ones."""
+        self.make("bearer", public=True)
+        self.one.let(ANYBODY, "", "org/app")
+        answer = self.successResultOf(
+            Deferred.fromCoroutine(self.registry.ask_host(ONE, self.request("GET", OWN)))
+        )
+        self.assertEqual(answer.status, 200)
+
+    def test_clients_are_not_answered_for(self) -> None:
+        """A client's own 401 is never answered with the account."""
+        self.own("basic")
+        self.assertEqual(self.refused("GET", ANN).status, 401)
+        self.assertEqual(self.one.count(), 1)
