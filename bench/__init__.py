@@ -1,0 +1,3 @@
+"""
+The program beside its peers, in one run: ``python -m bench [NAME …]``.
+"""

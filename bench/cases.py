@@ -1,0 +1,130 @@
+"""
+The cases. Each is told how many rounds to do and answers rows of figures: one for a peer and a round.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Final
+
+from bench.scene import PEERS, Scene, Stage, scene, stage
+from tests.real.clients import Curl, skopeo_copy
+from tests.real.images import push_blob, push_image, random_bytes
+from tests.real.origin import Origin
+from tests.real.programs import Process, place, until
+
+Row = dict[str, object]
+_MIB: Final = 1 << 20
+_CURL: Final = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code} %{size_download} %{time_starttransfer}")
+
+
+def alternating(
+    rounds: int, measure: Callable[[Stage, Origin, Scene], Row], rate: float | None = None
+) -> list[Row]:
+    """
+    ``measure`` on a fresh scene for each peer in turn, ``rounds`` times.
+    """
+    rows: list[Row] = []
+    for number in range(rounds):
+        for peer in PEERS:
+            with stage() as on:
+                origin = Origin(on)
+                there = scene(on, peer, origin, rate=rate)
+                rows.append({"peer": peer, "round": number, **measure(on, origin, there)})
+    return rows
+
+
+def warm_pull(rounds: int) -> list[Row]:
+    """
+    skopeo pulls an image of three layers (60 MB) cold and then warm: requests and bytes at the origin.
+    """
+
+    def measure(on: Stage, origin: Origin, there: Scene) -> Row:
+        image = push_image(origin, "org/app", layers=(40_000_000, 15_000_000, 5_000_000))
+        seconds = []
+        for _temperature in ("cold", "warm"):
+            there.line.forget()
+            began = time.monotonic()
+            skopeo_copy(image.reference(there.host), place(on))
+            seconds.append(time.monotonic() - began)
+        asked = there.line.asked()
+        return {
+            "cold seconds": seconds[0],
+            "warm seconds": seconds[1],
+            "warm requests at the origin": len(asked),
+            "warm bytes at the origin": sum(exchange.total for exchange in asked),
+        }
+
+    return alternating(rounds, measure)
+
+
+def stampede(rounds: int, clients: int = 64, size: int = 200_000_000, rate: float = 100e6) -> list[Row]:
+    """
+    64 curls at once on one cold blob of 200 MB over a line of 100 MB/s.
+    """
+
+    def measure(on: Stage, origin: Origin, there: Scene) -> Row:
+        digest = push_blob(origin, "org/app", random_bytes(size, there.peer))
+        path = f"/v2/org/app/blobs/{digest}"
+        there.line.forget()
+        url = f"{there.url}{path}"
+        used = there.cpu()
+        began = time.monotonic()
+        running = [Process(on, [*_CURL, url], name="curl") for _ in range(clients)]
+        ended = [one.wait(timeout=600) for one in running]
+        seconds = time.monotonic() - began
+        reports = [one.log().split() for one in running]
+        whole = [
+            end for end, report in zip(ended, reports, strict=True) if end == 0 and report[1] == str(size)
+        ]
+        return {
+            "complete clients": len(whole),
+            "bytes over the line per byte of blob": there.line.received / size,
+            "transfers": len(there.line.asked(path, "GET")),
+            "seconds, in transfers at the line's rate": seconds / (size / rate),
+            "last client's first byte, s": max(float(report[2]) for report in reports),
+            "cpu seconds": there.cpu() - used,
+        }
+
+    return alternating(rounds, measure, rate)
+
+
+def slow_clients(rounds: int, clients: int = 100, size: int = 8 * _MIB) -> list[Row]:
+    """
+    100 clients that hardly read, each on a cold blob of its own (8 MiB): growth of resident memory.
+    """
+
+    def measure(_on: Stage, origin: Origin, there: Scene) -> Row:
+        digests = [push_blob(origin, "org/app", random_bytes(size, f"slow {n}")) for n in range(clients)]
+        first = push_blob(origin, "org/app", random_bytes(_MIB, "first"))
+        Curl(_on).fetch(f"{there.url}/v2/org/app/blobs/{first}")
+        before = peak = there.rss()
+        with ExitStack() as held:
+            for digest in digests:
+                held.enter_context(_slow_client(there, digest))
+                peak = max(peak, there.rss())
+            until(lambda: there.line.received >= clients * size, "all of it over the line", timeout=300)
+            peak = max(peak, there.rss())
+        return {"MiB before": before / _MIB, "MiB more at the most": (peak - before) / _MIB}
+
+    return alternating(rounds, measure)
+
+
+def _slow_client(there: Scene, digest: str) -> socket.socket:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    host, _, port = there.host.partition(":")
+    client.connect((host, int(port)))
+    client.sendall(f"GET /v2/org/app/blobs/{digest} HTTP/1.1\r\nHost: {there.host}\r\n\r\n".encode())
+    client.recv(1)
+    return client
+
+
+CASES: Final[Mapping[str, tuple[Callable[[int], list[Row]], int]]] = {
+    "warm-pull": (warm_pull, 3),
+    "stampede": (stampede, 1),
+    "slow-clients": (slow_clients, 1),
+}
