@@ -228,7 +228,8 @@ class Contents:
                 return await self._join(asking, yes, in_place=True)
         fetch = self._fetches.get(digest)
         if yes is None and fetch is not None and not self._is_in_question(fetch, asking):
-            yes = await self._ask(asking, with_body=True)
+            # The fetch may have had its answer, a yes for this client too, since we looked.
+            yes = await self._access.remembered(asking) or await self._ask(asking, with_body=True)
         return await self._join(asking, yes, in_place=False)
 
     async def _until_closed(self, digest: Digest) -> None:

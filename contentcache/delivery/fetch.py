@@ -275,7 +275,9 @@ class Fetch:
         try:
             start = self._open(host, answer, offset)
         except UpstreamBroken as error:
-            self._disappoint(want, host, error)
+            # Of two who disagree about the size nobody knows yet which one is wrong: neither is set back.
+            self._error = error
+            self._filling.broke(host)
             answer.abandon()
             return
         self.media_type = media_type
@@ -344,7 +346,7 @@ class Fetch:
         )
         if blamed is not None:
             self._clients.blame(blamed, f"its {self.digest} was something else")
-        self._error = ContentWrong("what upstream delivers is not what the digest says")
+            self._error = UpstreamBroken(f"{blamed} delivers something else than {self.digest}")
         await self._intake.settle()
         self.generation += 1
         self._told = 0

@@ -1,0 +1,141 @@
+"""
+Who has lately been told yes.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.core.grants import Grants
+
+_STORIES = st.lists(
+    st.tuples(
+        st.sampled_from(["give", "ending", "revoke", "holds", "held"]),
+        st.sampled_from([b"a", b"b", b"c"]),
+        st.integers(0, 15),
+    ),
+    max_size=40,
+)
+
+
+class GrantsTests(SynchronousTestCase):
+    """
+    A table of grants.
+    """
+
+    def test_ttl(self) -> None:
+        """
+        A grant is good for less than ``ttl`` after the last yes.
+        """
+        grants = Grants(ttl=60)
+        grants.give(b"a", 100)
+        self.assertTrue(grants.holds(b"a", 159.9))
+        self.assertFalse(grants.holds(b"b", 100))
+        grants.give(b"a", 159)
+        self.assertTrue(grants.holds(b"a", 218.9))
+        self.assertFalse(grants.holds(b"a", 219))
+        self.assertEqual(len(grants), 0)
+
+    def test_use_does_not_prolong(self) -> None:
+        """
+        However often a grant is used, only the origin can renew it.
+        """
+        grants = Grants(ttl=10)
+        grants.give(b"a", 0)
+        self.assertEqual([grants.holds(b"a", now) for now in (3, 6, 9, 12)], [True, True, True, False])
+
+    def test_ends_with_the_token(self) -> None:
+        """
+        A grant ends with its token, stale or not; one for an ended token never begins.
+        """
+        grants = Grants(ttl=60, stale=600)
+        grants.give(b"a", 0, ends=5)
+        self.assertTrue(grants.holds(b"a", 4.9))
+        self.assertFalse(grants.holds(b"a", 5))
+        grants.give(b"a", 0, ends=5)
+        self.assertFalse(grants.held(b"a", 5))
+        grants.give(b"a", 10, ends=10)
+        self.assertFalse(grants.holds(b"a", 10) or grants.held(b"a", 10))
+        # A later yes to another token of the same key counts alone.
+        grants.give(b"a", 10, ends=100)
+        grants.give(b"a", 11, ends=12)
+        self.assertFalse(grants.holds(b"a", 12))
+
+    def test_stale(self) -> None:
+        """
+        While the origin is away a grant serves longer, and to ask whether it does not spoil that.
+        """
+        grants = Grants(ttl=60, stale=600)
+        grants.give(b"a", 0)
+        self.assertFalse(grants.holds(b"a", 60))
+        self.assertTrue(grants.held(b"a", 599))
+        self.assertFalse(grants.held(b"a", 600))
+
+    def test_stale_shorter_than_ttl(self) -> None:
+        """
+        What is good while the origin is there is good while it is away.
+        """
+        grants = Grants(ttl=60, stale=1)
+        grants.give(b"a", 0)
+        self.assertTrue(grants.held(b"a", 59) and grants.holds(b"a", 59))
+
+    def test_nothing_is_remembered(self) -> None:
+        """
+        With ``authttl: 0`` the origin is asked every time, and nothing is kept for it.
+        """
+        grants = Grants(ttl=0)
+        grants.give(b"a", 0)
+        self.assertEqual((len(grants), grants.holds(b"a", 0), grants.held(b"a", 0)), (0, False, False))
+        grants = Grants(ttl=0, stale=60)
+        grants.give(b"a", 0)
+        self.assertEqual((grants.holds(b"a", 0), grants.held(b"a", 0)), (False, True))
+
+    def test_revoked(self) -> None:
+        """
+        A no ends it at once; so does one without a yes before it.
+        """
+        grants = Grants(ttl=60, stale=600)
+        grants.give(b"a", 0)
+        grants.revoke(b"a")
+        grants.revoke(b"b")
+        self.assertFalse(grants.holds(b"a", 0) or grants.held(b"a", 0))
+
+    def test_capacity(self) -> None:
+        """
+        Of more than ``capacity`` those stay that were given or used last.
+        """
+        grants = Grants(ttl=60, capacity=2)
+        grants.give(b"a", 0)
+        grants.give(b"b", 1)
+        self.assertTrue(grants.holds(b"a", 2))
+        grants.give(b"c", 3)
+        self.assertEqual([grants.holds(key, 4) for key in (b"a", b"b", b"c")], [True, False, True])
+        for number in range(1000):
+            grants.give(str(number).encode(), 5)
+            self.assertLessEqual(len(grants), 2)
+
+    @settings(deadline=None)
+    @given(_STORIES, st.integers(0, 30), st.integers(0, 60))
+    def test_as_a_list_of_yeses(self, story: list[tuple[str, bytes, int]], ttl: int, stale: int) -> None:
+        """
+        Any story gives the answers that a list of all that the origin said would give.
+        """
+        grants = Grants(ttl=ttl, stale=stale)
+        said: dict[bytes, tuple[float, float]] = {}
+        now = 0.0
+        for event, key, number in story:
+            now += number
+            given, ends = said.get(key, (-1e9, 0.0))
+            if event in {"give", "ending"}:
+                ends = now + number if event == "ending" else 1e9
+                grants.give(key, now, ends=ends if event == "ending" else None)
+                said[key] = now, ends
+            elif event == "revoke":
+                grants.revoke(key)
+                said.pop(key, None)
+            elif event == "holds":
+                self.assertEqual(grants.holds(key, now), now - given < ttl and now < ends)
+            else:
+                self.assertEqual(grants.held(key, now), now - given < max(ttl, stale) and now < ends)

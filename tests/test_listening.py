@@ -1,0 +1,199 @@
+"""
+Sockets to listen on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import closing
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+from unittest import skipIf
+
+from twisted.python.filepath import FilePath
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.config.model import Address
+from contentcache.listening import CannotListen, bind, shown
+
+_HAS_IPV6 = socket.has_dualstack_ipv6()
+
+
+class PortTests(SynchronousTestCase):
+    """
+    TCP.
+    """
+
+    def bound(self, host: str, port: int = 0) -> socket.socket:
+        """
+        A listening socket that is closed after the test.
+        """
+        found = bind(Address(host, port))
+        self.addCleanup(found.close)
+        return found
+
+    def test_one_address(self) -> None:
+        """
+        At a host's address connections are taken, and the reactor is not held up by the socket.
+        """
+        bound = self.bound("127.0.0.1")
+        self.assertEqual((bound.getsockname()[0], bound.getblocking()), ("127.0.0.1", False))
+        with closing(socket.create_connection(bound.getsockname(), 5)):
+            pass
+
+    @skipIf(not _HAS_IPV6, "no IPv6 here")
+    def test_every_address(self) -> None:
+        """
+        Without a host both families are served.
+        """
+        port = self.bound("").getsockname()[1]
+        for host in ("127.0.0.1", "::1"):
+            with closing(socket.create_connection((host, port), 5)):
+                pass
+
+    def test_without_ipv6(self) -> None:
+        """
+        Without a host and without IPv6, IPv4 is served.
+        """
+        self.patch(socket, "has_dualstack_ipv6", lambda: False)
+        self.assertEqual(self.bound("").family, socket.AF_INET)
+
+    @skipIf(not _HAS_IPV6, "no IPv6 here")
+    def test_ipv6_literal(self) -> None:
+        """
+        An address of IPv6 is just another address.
+        """
+        self.assertEqual(self.bound("::1").getsockname()[0], "::1")
+
+    def test_taken(self) -> None:
+        """
+        A port that somebody else has is a sentence that names it.
+        """
+        port = self.bound("127.0.0.1").getsockname()[1]
+        for host in ("127.0.0.1", ""):
+            error = self.assertRaises(CannotListen, bind, Address(host, port))
+            self.assertIn(f"cannot listen on {host}:{port}: ", str(error))
+            self.assertIn(os.strerror(errno.EADDRINUSE), str(error))
+
+    @skipIf(not _HAS_IPV6, "no IPv6 here")
+    def test_half_taken(self) -> None:
+        """
+        If somebody else has one of the two families, the other one is not taken for both.
+        """
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+            port = other.getsockname()[1]
+            self.assertRaises(CannotListen, bind, Address("", port))
+
+    def test_no_such_host(self) -> None:
+        """
+        A host that is not ours, one that nobody knows, and one that cannot be: each is a sentence.
+        """
+        look_up = socket.getaddrinfo
+
+        def without_network(host: str, *args: Any, **kwargs: Any) -> Any:
+            if host == "nobody.invalid":
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return look_up(host, *args, **kwargs)
+
+        self.patch(socket, "getaddrinfo", without_network)
+        for host in ("192.0.2.1", "nobody.invalid", "a..b"):
+            error = self.assertRaises(CannotListen, bind, Address(host, 5000))
+            self.assertIn(f"cannot listen on {host}:5000: ", str(error))
+
+    def test_shown(self) -> None:
+        """
+        Addresses as people write them.
+        """
+        for address, text in [
+            (Address("", 5000), ":5000"),
+            (Address("a.example", 80), "a.example:80"),
+            (Address("::", 80), "[::]:80"),
+            (Address("", 0, "/run/x"), "/run/x"),
+        ]:
+            self.assertEqual(shown(address), text)
+
+
+class PathTests(SynchronousTestCase):
+    """
+    Sockets of the file system.
+    """
+
+    def setUp(self) -> None:
+        # Not mktemp(): a socket's path has at most 107 bytes.
+        folder = mkdtemp()
+        self.addCleanup(FilePath(folder).remove)
+        self.path = str(Path(folder) / "s")
+        self.address = Address("", 0, self.path)
+
+    def connect(self) -> None:
+        """
+        Connect to the path once.
+        """
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(self.path)
+
+    def test_served(self) -> None:
+        """
+        Connections are taken, and the reactor is not held up.
+        """
+        with closing(bind(self.address)) as bound:
+            self.assertFalse(bound.getblocking())
+            self.connect()
+
+    def test_left_behind(self) -> None:
+        """
+        The file of a daemon that was killed is in nobody's way.
+        """
+        bind(self.address).close()
+        self.assertTrue(os.path.exists(self.path))
+        with closing(bind(self.address)):
+            self.connect()
+
+    def test_somebody_listens(self) -> None:
+        """
+        A socket at which somebody listens is left alone.
+        """
+        with closing(bind(self.address)):
+            error = self.assertRaises(CannotListen, bind, self.address)
+            self.assertIn(f"cannot listen on {self.path}: ", str(error))
+            self.connect()
+
+    def test_somebody_busy(self) -> None:
+        """
+        One whose queue is full is alive, and asking it does not hold us up.
+        """
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(self.path)
+            other.listen(0)
+            with socket.socket(socket.AF_UNIX) as waiting:
+                waiting.connect(self.path)
+                self.assertRaises(CannotListen, bind, self.address)
+            self.assertTrue(os.path.exists(self.path))
+
+    def test_another_kind(self) -> None:
+        """
+        A socket that we cannot talk to is not ours to take away.
+        """
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(self.path)
+            self.assertRaises(CannotListen, bind, self.address)
+            self.assertTrue(os.path.exists(self.path))
+
+    def test_no_socket(self) -> None:
+        """
+        Another file at the path stays as it is.
+        """
+        Path(self.path).write_text("precious")
+        self.assertRaises(CannotListen, bind, self.address)
+        self.assertEqual(Path(self.path).read_text(), "precious")
+
+    def test_bad_paths(self) -> None:
+        """
+        No folder, a path that is too long, and one that can be no file's: each is a sentence.
+        """
+        for path in (self.path + "/a/b", "/tmp/" + "x" * 200, self.path + "\x00"):
+            error = self.assertRaises(CannotListen, bind, Address("", 0, path))
+            self.assertIn(path, str(error))

@@ -1,0 +1,114 @@
+"""
+Tests for :mod:`contentcache.web.factory`.
+"""
+
+from __future__ import annotations
+
+from contentcache.config.model import Limits
+from tests.web.house import BLOB, CONTENT, BodyInPieces, HouseTestCase, request
+
+
+class LimitTests(HouseTestCase):
+    """
+    How many connections there may be.
+    """
+
+    def test_too_many(self) -> None:
+        """
+        One too many is told to come again at its first request, and that it is over; when another has gone
+        there is room.
+        """
+        self.factory = self.build(limits=Limits(connections=2))
+        first, second = self.client(), self.client()
+        third = self.client()
+        third.send(request("/") + request("/"))
+        (reply,) = third.replies()
+        self.assert_refused(reply, 503, "UNAVAILABLE")
+        self.assertEqual(reply.header("Retry-After"), "5")
+        self.assertTrue(third.ended)
+        self.assertEqual([line.status for line in self.lines], [503])
+        self.assertEqual(self.factory.connections, 2)
+        third.leave()
+        first.leave()
+        self.assertEqual(self.client().ask("/").status, 200)
+        self.assertEqual(second.ask("/").status, 200)
+
+    def test_silent_ones(self) -> None:
+        """
+        One too many that asks nothing is not kept, and beyond a few none is heard at all.
+        """
+        self.factory = self.build(limits=Limits(connections=1))
+        guest = self.client()
+        silent = [self.client() for _ in range(70)]
+        self.assertEqual(sum(client.transport.disconnected for client in silent), 6)
+        self.clock.advance(6)
+        self.assertTrue(all(client.ended for client in silent))
+        self.assertEqual(guest.ask("/").status, 200)
+
+    def test_per_address(self) -> None:
+        """
+        ``limits.connectionsperaddress`` counts each address for itself; ``limits.connections`` all.
+        """
+        self.factory = self.build(limits=Limits(connectionsperaddress=1))
+        one = self.client("192.0.2.1")
+        self.assertEqual(self.client("192.0.2.1").ask("/").status, 503)
+        self.assertEqual(self.client("192.0.2.2").ask("/").status, 200)
+        one.leave()
+        self.assertEqual(self.client("192.0.2.1").ask("/").status, 200)
+
+    def test_unlimited_address(self) -> None:
+        """
+        Unless it is set many may sit behind one address.
+        """
+        clients = [self.client() for _ in range(100)]
+        self.assertEqual({client.ask("/").status for client in clients}, {200})
+
+    def test_default(self) -> None:
+        """
+        4096 by default.
+        """
+        for _ in range(4096):
+            self.factory.buildProtocol(None)
+        self.assertEqual(self.client().ask("/").status, 503)
+
+
+class DrainTests(HouseTestCase):
+    """
+    The end of all connections.
+    """
+
+    def test_idle_first(self) -> None:
+        """
+        Connections on which nothing is under way end at once, the others after their answer, which says so.
+        """
+        self.backstage.content = body = BodyInPieces()
+        idle, busy, later = self.client(), self.client(), self.client()
+        idle.ask("/")
+        busy.send(request(BLOB))
+        later.send("GET / HTT")
+        self.factory.close_idle()
+        self.assertEqual((idle.ended, busy.ended, later.ended), (True, False, False))
+        self.assertEqual(self.factory.busy, 1)
+        later.send("P/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual([reply.header("Connection") for reply in later.replies()], ["close"])
+        self.assertTrue(later.ended)
+        busy.send(request("/"))
+        body.give(len(CONTENT))
+        (reply,) = busy.replies()
+        self.assertTrue(reply.whole)
+        self.assertEqual((busy.ended, self.factory.busy), (True, 0))
+
+    def test_cut(self) -> None:
+        """
+        What does not come to its end is ended short, its work is cancelled, and it has its line.
+        """
+        self.backstage.content = body = BodyInPieces()
+        client = self.client().send(request(BLOB))
+        body.give(10)
+        self.factory.cut()
+        self.assertEqual((client.ended, client.transport.disconnected), (True, False))
+        self.assertTrue(body.closed)
+        self.assertEqual([(line.status, line.sent) for line in self.lines], [(200, 10)])
+        client.leave()
+        self.assertEqual((len(self.lines), self.factory.connections), (1, 0))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
