@@ -4,23 +4,21 @@ Everything built from a configuration, once.
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import time
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from attrs import frozen
 from twisted.logger import Logger
 
-from contentcache.config.model import Configuration, Downstream, StorageSettings, Upstream
+from contentcache.config.model import Configuration, Downstream, Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.eviction import Retention
 from contentcache.core.grants import Grants
-from contentcache.core.ports import Run
+from contentcache.core.ports import Run, Timer
 from contentcache.core.via import FAMILY
 from contentcache.delivery.access import Access
 from contentcache.delivery.contents import Contents
@@ -29,17 +27,14 @@ from contentcache.delivery.questions import Questions
 from contentcache.delivery.tags import Tags
 from contentcache.delivery.turns import Turns
 from contentcache.meter import Meter
-from contentcache.storage.filesystem import FilesystemStore
-from contentcache.storage.interfaces import Index, Store
-from contentcache.storage.lock import RootLock
-from contentcache.storage.memory import MemoryStore
-from contentcache.storage.memory_index import MemoryIndex
+from contentcache.storage.opening import Kept, own_file
 from contentcache.storage.reaper import Reaper
-from contentcache.storage.sqlite import SqliteIndex
+from contentcache.storage.scrub import Bookmark, Scrub
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry
+from contentcache.upstream.slots import Slots
 from contentcache.web.access_log import AccessLog
 from contentcache.web.factory import RegistryFactory
 from contentcache.web.origins import Origins
@@ -47,20 +42,6 @@ from contentcache.web.registry_api import House, RegistryApi
 from contentcache.web.sending import Sending
 
 _log = Logger(namespace="contentcache")
-#: What a disk says that cannot be written now, and may be again.
-_UNWRITABLE: Final = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO})
-
-
-@frozen
-class Kept:
-    """
-    What holds the bytes. ``fault`` says why nothing can be written, where that is so.
-    """
-
-    store: Store
-    index: Index
-    lock: RootLock | None = None
-    fault: str | None = None
 
 
 @frozen
@@ -75,41 +56,8 @@ class Ensemble:
     trusts: tuple[UpstreamTrust, ...]
     contents: Contents
     reaper: Reaper
+    scrub: Scrub | None
     factory: RegistryFactory
-
-
-def open_storage(settings: StorageSettings) -> Kept:
-    """
-    Open store and index, and hold the root directory. Blocks.
-
-    A disk that cannot be written is no reason not to start: clients are served, what they pull passes
-    through.
-
-    :raises StorageRefused: another daemon has the root directory, or a newer version wrote the index.
-    :raises OSError: the root directory is not to be had at all.
-    """
-    if settings.driver == "inmemory":
-        return Kept(MemoryStore(), MemoryIndex())
-    store = FilesystemStore(settings.rootdirectory)
-    lock = RootLock(settings.rootdirectory)
-    fault = None
-    try:
-        store.prepare()
-        lock.acquire()
-    except OSError as error:
-        fault = _unwritable(error)
-    try:
-        index: Index = SqliteIndex(str(Path(settings.rootdirectory, "contentcache", "index.sqlite3")))
-    except OSError as error:
-        fault = fault or _unwritable(error)
-        index = MemoryIndex()
-    return Kept(store, index, lock, fault)
-
-
-def _unwritable(error: OSError) -> str:
-    if error.errno not in _UNWRITABLE:
-        raise error
-    return f"the store cannot be written: {error.strerror or error}"
 
 
 def assemble(
@@ -133,6 +81,7 @@ def assemble(
     proxies = Proxies.from_environment(environ)
     trusts: list[UpstreamTrust] = []
     transports: list[UpstreamTransport] = []
+    slots = Slots(options.fetchesperhost)
     registries = tuple(
         Registry(
             upstream,
@@ -142,6 +91,7 @@ def assemble(
             secret=secret,
             stall_timeout=options.stalltimeout,
             token_limit=limits.token,
+            slots=slots,
             meter=meter,
         )
         for upstream in options.upstreams
@@ -179,6 +129,7 @@ def assemble(
         meter=meter,
         make_room=reaper.make_room,
         manifest_limit=limits.manifest,
+        fill_after=options.fillafter,
     )
     tags = Tags(
         access,
@@ -209,7 +160,8 @@ def assemble(
     access_log = AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog)
     factory = RegistryFactory(api.begin, access_log, limits=limits, reactor=reactor, meter=meter)
     _watch(meter, registries, contents, grants, factory)
-    return Ensemble(kept, registries, tuple(transports), tuple(trusts), contents, reaper, factory)
+    scrub = _scrub(configuration, kept, contents, run=run, timer=reactor, meter=meter)
+    return Ensemble(kept, registries, tuple(transports), tuple(trusts), contents, reaper, scrub, factory)
 
 
 def _ways(  # noqa: PLR0917  # what is built on the way is collected on the way
@@ -249,6 +201,25 @@ def _retention(configuration: Configuration) -> Retention:
         minfree=0 if in_memory else options.minfree,
         purge_after=max(options.affirmttl, options.staleiferror),
         sweepinterval=options.sweepinterval,
+    )
+
+
+def _scrub(
+    configuration: Configuration, kept: Kept, contents: Contents, *, run: Run, timer: Timer, meter: Meter
+) -> Scrub | None:
+    period = configuration.downstream.scrub
+    if period is None:
+        return None
+    on_disk = configuration.storage.driver == "filesystem"
+    return Scrub(
+        kept.store,
+        kept.index,
+        period,
+        bookmark=Bookmark(str(own_file(configuration.storage, "scrubbed")) if on_disk else None),
+        in_use=contents.in_use,
+        run=run,
+        timer=timer,
+        checked=meter.scrubbed,
     )
 
 

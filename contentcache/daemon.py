@@ -20,13 +20,14 @@ from twisted.web.http import Request
 from twisted.web.server import Site
 
 from contentcache import __version__
-from contentcache.assembly import Ensemble, Kept, assemble, open_storage
+from contentcache.assembly import Ensemble, assemble
 from contentcache.config.model import Configuration
 from contentcache.delivery.tasks import Threads, in_background, sleep
 from contentcache.listening import CannotListen, bind, serve, shown
 from contentcache.meter import Meter
 from contentcache.storage.errors import StorageRefused
-from contentcache.storage.rebuild import rebuild
+from contentcache.storage.opening import Kept, open_storage
+from contentcache.storage.rebuild import rebuild_and_tell
 from contentcache.tls.files import TLSFault
 from contentcache.tls.server import ServerContext
 from contentcache.upstream.proxies import ProxyFault
@@ -84,7 +85,7 @@ class Daemon(Service):
         self._bind()
         configuration = self._configuration
         try:
-            kept = open_storage(configuration.storage)
+            kept = open_storage(configuration.storage, self._list_anew)
             ensemble = assemble(
                 configuration,
                 self._environ,
@@ -105,6 +106,8 @@ class Daemon(Service):
         if kept.index.rebuilt:
             in_background(self._rebuild(kept))
         ensemble.reaper.start(self._reactor)
+        if ensemble.scrub is not None:
+            ensemble.scrub.start()
         self._repeat(_FLUSH_EVERY, self._flush)
         self._repeat(_LOOK_EVERY, self._look_for_lag())
         self._serve(ensemble)
@@ -142,8 +145,8 @@ class Daemon(Service):
         for warning in self._warnings:
             self._log.warn("{warning}", warning=warning)
         http, storage = self._configuration.http, self._configuration.storage
-        if kept.fault is not None:
-            self._log.error("{fault}; what is pulled passes through uncached", fault=kept.fault)
+        if kept.store_fault is not None:
+            self._log.error("{fault}; what is pulled passes through uncached", fault=kept.store_fault)
         self._log.info(
             "Content Cache {version} listens on {address} ({scheme}), keeps blobs in {store}, asks {origins}",
             version=__version__,
@@ -154,15 +157,17 @@ class Daemon(Service):
         )
 
     async def _rebuild(self, kept: Kept) -> None:
-        started = time.monotonic()
-        listed = await rebuild(kept.store, kept.index, self._threads, time.time)
-        if listed == 0:
-            return
-        self._log.info(
-            "the index is made anew from {listed} blobs in the store ({seconds:.1f} s)",
-            listed=listed,
-            seconds=time.monotonic() - started,
-        )
+        await rebuild_and_tell(kept.store, kept.index, self._threads, time.time, time.monotonic)
+
+    def _list_anew(self) -> None:
+        """
+        The index was made anew while the daemon runs. May be called in any thread.
+        """
+        self._reactor.callFromThread(self._list_if_running)
+
+    def _list_if_running(self) -> None:
+        if self.running and self._ensemble is not None:
+            in_background(self._rebuild(self._ensemble.kept))
 
     # While it runs.
 
@@ -244,6 +249,8 @@ class Daemon(Service):
             return
         await self._drain(ensemble)
         await _maybe(ensemble.reaper.stop())
+        if ensemble.scrub is not None:
+            await ensemble.scrub.stop()
         for transport in ensemble.transports:
             await transport.close()
         try:

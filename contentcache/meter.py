@@ -57,6 +57,14 @@ class Meter:
         self._disk = Counter(
             "contentcache_disk_failures", "Writes that the store refused", registry=self.registry
         )
+        self._scrubbed = Counter(
+            "contentcache_scrubbed", "Stored blobs that were hashed again", registry=self.registry
+        )
+        self._scrub_failures = Counter(
+            "contentcache_scrub_failures",
+            "Stored blobs that turned out wrong or unreadable",
+            registry=self.registry,
+        )
         self._deep = Counter(
             "contentcache_deep_chains",
             "Requests through more than two caches",
@@ -134,6 +142,12 @@ class Meter:
     def disk_failed(self) -> None:
         """The store has refused a write."""
         self._disk.inc()
+
+    def scrubbed(self, right: bool) -> None:
+        """A stored blob was hashed again."""
+        self._scrubbed.inc()
+        if not right:
+            self._scrub_failures.inc()
 
     def went_deep(self) -> None:
         """A request came through more caches than are good for it."""

@@ -14,6 +14,8 @@ import argparse
 import json
 import random
 import shlex
+import socket
+import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from http.client import responses
@@ -23,14 +25,13 @@ from urllib.parse import parse_qsl, unquote
 
 from attrs import asdict
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from tests.bad_registry import BadRegistry
 from tests.misbehaviour import MANNERS, Asked, Reply
 
+_RESET: Final = struct.pack("ii", 1, 0)
 _NUMBERS: Final = frozenset({"at", "by", "size", "status", "times"})
 
 
@@ -62,25 +63,6 @@ class Manners(Factory):
         """A connection has ended."""
         if self._closed is not None and not self.connections and not self._closed.called:
             self._closed.callback(None)
-
-
-@implementer(IPullProducer)
-class _Flushed:
-    """
-    Tells once when the transport has given everything to the kernel.
-    """
-
-    def __init__(self, transport: Any, then: Callable[[], None]) -> None:
-        self._transport = transport
-        self._then = then
-        transport.registerProducer(self, False)
-
-    def resumeProducing(self) -> None:
-        self._transport.unregisterProducer()
-        self._then()
-
-    def stopProducing(self) -> None:
-        """The connection has ended first."""
 
 
 class _Connection(Protocol):
@@ -174,7 +156,9 @@ class _Connection(Protocol):
 
     def _break_off(self, kind: str, go_on: Callable[[], None]) -> None:
         if kind == "reset":
-            _Flushed(self.transport, self.transport.abortConnection)
+            # Everything goes to the kernel first; closing with this option then sends RST instead of FIN.
+            self.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.loseConnection()
         elif kind == "short":
             self.transport.loseConnection()
         else:

@@ -10,7 +10,7 @@ from contentcache.config.faults import suggestion
 from contentcache.config.files import absolute_certificates
 from contentcache.config.model import Downstream, Limits, Upstream
 from contentcache.config.origins import Surroundings, read_upstreams
-from contentcache.config.readers import Reader, boolean, duration, integer, listing, scalar, size
+from contentcache.config.readers import Reader, boolean, duration, integer, listing, scalar, share, size
 from contentcache.config.tables import Item, Table
 from contentcache.config.urls import base_url
 from contentcache.core import durations
@@ -111,6 +111,9 @@ def _read_options(item: Item, *, delete: bool) -> Downstream:
             staleiferror=options.read("staleiferror", _OR_ZERO, 0.0),
             stalltimeout=options.read("stalltimeout", _POSITIVE, 30.0),
             connecttimeout=options.read("connecttimeout", _POSITIVE, 10.0),
+            fillafter=options.read("fillafter", share, 0.3),
+            fetchesperhost=options.read("fetchesperhost", integer(1), None),
+            scrub=options.read("scrub", _POSITIVE, None),
             limits=_read_limits(options),
         )
 

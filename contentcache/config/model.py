@@ -171,8 +171,11 @@ class Downstream:
     sweepinterval: float = 60.0
     minfree: int = GIB
     staleiferror: float = 0.0
+    fillafter: float = 0.3
     stalltimeout: float = 30.0
     connecttimeout: float = 10.0
+    fetchesperhost: int | None = None
+    scrub: float | None = None
     limits: Limits = Limits()
 
 

@@ -81,6 +81,16 @@ def integer(at_least: int) -> Reader[int]:
     return read
 
 
+def share(item: Item) -> float:
+    """
+    A part of a whole: from 0 for none of it to 1 for all of it.
+    """
+    written = text(item)
+    if re.fullmatch(r"(?:0|1)(?:\.[0-9]{1,9})?|\.[0-9]{1,9}", written) is None or float(written) > 1:
+        raise Wrong(f"{item.shown()} is not a share from 0 to 1; write e.g. 0.3")
+    return float(written)
+
+
 def duration(*, zero: bool) -> Reader[float]:
     """
     A duration in Go's syntax, in seconds: never negative, ``0`` only with ``zero``.

@@ -81,6 +81,9 @@ def _options(downstream: Downstream) -> dict[str, object]:
         "keepdeleted": downstream.keepdeleted,
         "maxsize": None if downstream.maxsize is None else sizes.spell(downstream.maxsize),
         "minfree": sizes.spell(downstream.minfree),
+        "fetchesperhost": downstream.fetchesperhost,
+        "fillafter": downstream.fillafter,
+        "scrub": None if downstream.scrub is None else durations.spell(downstream.scrub),
     }
     for name in ("authttl", "affirmttl", "sweepinterval", "staleiferror", "stalltimeout", "connecttimeout"):
         options[name] = durations.spell(getattr(downstream, name))

@@ -80,15 +80,16 @@ Step: TypeAlias = Ask | Pause | Check | StartAgain | Keep | GiveUp
 
 class Filling:
     """
-    One content in the making. ``kept`` bytes are there from an earlier run, of ``total`` if that knew;
-    offsets are bytes.
+    One content in the making. ``kept`` runs of bytes are there from an earlier run, of ``total`` if somebody
+    has said so; offsets are bytes.
     """
 
-    def __init__(self, kept: int = 0, total: int | None = None) -> None:
+    def __init__(self, kept: Sequence[tuple[int, int]] = (), total: int | None = None) -> None:
         self.total = total
         self.held = Spans()
-        self.held.add(0, kept)
-        self._foreign = kept > 0 or total is not None
+        for start, stop in kept:
+            self.held.add(start, stop)
+        self._foreign = self.held.end() > 0 or total is not None
         self._contributors: set[str] = set()
         self._vouched: set[str] = set()  # those who say that the content has ``total`` bytes
         self._failed: set[str] = set()
@@ -189,7 +190,7 @@ class Filling:
         there: its body is not to be used.
         """
         if total is not None:
-            if self.total is None and self.prefix <= total:
+            if self.total is None and self.held.end() <= total:
                 self.total = total
             if self.total != total:
                 self._disagree(host)
@@ -223,10 +224,13 @@ class Filling:
         self._failed.clear()
         self._rounds = 0
 
-    def ended(self, host: str) -> None:
+    def ended(self, host: str, stop: int | None = None) -> None:
         """
-        The body ended as HTTP says it must. Where nobody has told the size, this is how it is known.
+        The body ended as HTTP says it must; ``stop`` is where it was asked to, if not at the end. Where
+        nobody has told the size, this is how it is known.
         """
+        if stop is not None and self.prefix >= stop:
+            return
         if self.total is None:
             self.total = self.prefix
         if self.complete:

@@ -46,6 +46,26 @@ class Spans:
         run = bisect_right(self._starts, offset) - 1
         return max(offset, self._stops[run]) if run >= 0 else offset
 
+    def gap(self, offset: int) -> tuple[int, int | None]:
+        """
+        The bytes that are missing around a missing ``offset``: where they begin, and where they end, ``None``
+        for never.
+
+        >>> held = Spans()
+        >>> held.add(0, 4); held.add(8, 12)
+        >>> held.gap(5), held.gap(20)
+        ((4, 8), (12, None))
+        """
+        run = bisect_right(self._starts, offset)
+        before = self._stops[run - 1] if run else 0
+        return before, self._starts[run] if run < len(self._starts) else None
+
+    def end(self) -> int:
+        """
+        Where the last run ends.
+        """
+        return self._stops[-1] if self._stops else 0
+
     def total(self) -> int:
         """
         How many bytes are there.

@@ -205,13 +205,22 @@ class Access:
         """
         The origin has answered no to this very question.
         """
-        if refusal.status in {401, 403}:
-            self._grants.revoke(self._grant_key(asking))
-            return
-        # Only somebody whom the origin lets in can tell that something is gone.
-        granted = self.is_granted(asking.registry, asking.content.repository, asking.credential)
-        if refusal.status == _NOT_FOUND and granted and not self._keep_deleted:
+        whose = asking.registry, asking.content.repository, asking.credential
+        if self.hears_no(*whose, refusal.status):
             await self._links.revoke(_link(asking))
+
+    def hears_no(self, registry: Registry, repository: str, credential: Credential, status: int) -> bool:
+        """
+        The origin has refused something in this repository; whether that says that it is gone.
+
+        Only somebody whom the origin lets in can tell. A 404 to others may hide anything from them, so no old
+        yes of theirs serves any more.
+        """
+        granted = self.is_granted(registry, repository, credential)
+        if status in {401, 403} or (status == _NOT_FOUND and not granted):
+            self.revoked(registry, repository, credential)
+            return False
+        return status == _NOT_FOUND and not self._keep_deleted
 
     async def _settle(self, key: bytes, asking: Asking, *, with_body: bool) -> None:
         try:

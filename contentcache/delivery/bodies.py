@@ -5,12 +5,13 @@ Bytes on their way to one client, each reader with a position of its own.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 from attrs import frozen
 
 from contentcache.core.digest import Hasher
-from contentcache.core.errors import DiskFailed
+from contentcache.core.errors import CacheError, DiskFailed
 from contentcache.core.ports import Run
 from contentcache.delivery.fetch import Fetch
 from contentcache.storage.interfaces import BlobFile
@@ -52,9 +53,10 @@ class Body(Protocol):
     @property
     def size(self) -> int | None: ...
 
-    async def send(self, flow: Flow, start: int, stop: int | None) -> None:
+    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
         """
-        Send the bytes from ``start`` up to ``stop``, ``None`` for the end.
+        Send the bytes from ``start`` up to ``stop``, ``None`` for the end. With ``glance`` they are a small
+        part of the content, whose end need not wait for the whole.
 
         :raises ShortError: they cannot all be had, or are not to be trusted.
         """
@@ -78,7 +80,7 @@ class StoredBody:
         """Its length in bytes."""
         return self._file.size
 
-    async def send(self, flow: Flow, start: int, stop: int | None) -> None:
+    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
         """Send a part; see :class:`Body`."""
         end = self.size if stop is None else stop
         while start < end:
@@ -109,7 +111,7 @@ class MemoryBody:
         """Its length in bytes."""
         return len(self._content)
 
-    async def send(self, flow: Flow, start: int, stop: int | None) -> None:
+    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
         """Send a part; see :class:`Body`."""
         await flow.ready()
         flow.write(self._content[start:stop])
@@ -157,7 +159,7 @@ class GrowingBody:
         """Its length in bytes, if upstream has said it."""
         return self._size
 
-    async def send(self, flow: Flow, start: int, stop: int | None) -> None:
+    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
         """Send a part; see :class:`Body`."""
         whole = start == 0 and stop in {None, self._size}
         while not self._is_done(start, stop):
@@ -165,11 +167,13 @@ class GrowingBody:
             if isinstance(self._fetch.failure, DiskFailed) and self._generation == self._fetch.generation:
                 await self._carry_on(flow, Rest(start, stop, whole))
                 return
-            reach = self._reach()
+            reach = self._reach(start, glance=glance)
             end = reach if stop is None else min(reach, stop)
             if end <= start:
-                await self._more(start)
+                await self._more(start, stop)
                 continue
+            if not whole and not glance:
+                self._ask_ahead(end, stop)
             self._begun = True
             sent = await send_piece(flow, self._fetch.file, start, end, self._run)
             if not sent or self._fetch.generation != self._generation:
@@ -183,8 +187,8 @@ class GrowingBody:
         :raises ShortError: it was not right, or the fetch has failed.
         """
         while not self._fetch.verified:
-            self._reach()
-            await self._more(-1)
+            self._reach(0)
+            await self._more(-1, None)
 
     def close(self) -> None:
         """Let go of the fetch."""
@@ -197,7 +201,7 @@ class GrowingBody:
             return position >= stop
         return self._fetch.verified and position >= self._fetch.reach()
 
-    def _reach(self) -> int:
+    def _reach(self, position: int, *, glance: bool = False) -> int:
         fetch = self._fetch
         if fetch.generation != self._generation:
             if self._begun or (self._size is not None and fetch.size not in {None, self._size}):
@@ -206,16 +210,27 @@ class GrowingBody:
                 self._generation = fetch.generation
             elif fetch.failure is None:
                 return 0
-        return fetch.reach()
+        return fetch.reach(position, glance=glance)
 
-    async def _more(self, position: int) -> None:
+    def _ask_ahead(self, end: int, stop: int | None) -> None:
+        # So that one who reads on from far away does not wait at each segment's end.
+        with suppress(CacheError):
+            self._fetch.need(end, stop)
+
+    async def _more(self, position: int, stop: int | None) -> None:
         if isinstance(self._fetch.failure, DiskFailed):
             return
         if self._fetch.failure is not None:
             raise ShortError(self._fetch.failure.message)
         if self._fetch.verified and position >= self._fetch.reach():
             raise ShortError("the content has fewer bytes")
-        await self._fetch.progress.wait()
+        news = self._fetch.progress.wait()  # it may ring at once
+        if position >= 0:
+            try:
+                self._fetch.need(position, stop)
+            except CacheError as error:
+                raise ShortError(error.message) from error
+        await news
 
 
 async def send_piece(flow: Flow, file: BlobFile, start: int, stop: int, run: Run) -> int:

@@ -87,7 +87,8 @@ class Contents:
     """
     All contents that are named by a digest.
 
-    ``make_room(bytes)`` says whether the store can take so many more; ``manifest_limit`` is in bytes.
+    ``make_room(bytes)`` says whether the store can take so many more; ``manifest_limit`` is in bytes,
+    ``fill_after`` the share of a content from which on the rest of it is fetched too.
     """
 
     _log = Logger()
@@ -105,6 +106,7 @@ class Contents:
         meter: Meter,
         make_room: Callable[[int], Awaitable[bool]],
         manifest_limit: int,
+        fill_after: float,
     ) -> None:
         self._access = access
         #: What the disk refused last, until it takes something again.
@@ -116,6 +118,7 @@ class Contents:
         self._meter = meter
         self._make_room = make_room
         self._manifest_limit = manifest_limit
+        self._fill_after = fill_after
         self._fetches: dict[Digest, Fetch] = {}
         self._pulls = Pulls(index, run, wall)
         self._disproved = Disproved()
@@ -182,9 +185,10 @@ class Contents:
         yes = await self._access.size_of(asking)
         return Described(digest, yes.size, yes.media_type, "fwd=miss")
 
-    async def get(self, asking: Asking, yes: Yes | None = None) -> Served:
+    async def get(self, asking: Asking, yes: Yes | None = None, *, whole: bool = True) -> Served:
         """
-        A body that this client may have; ``yes`` if the origin has just said so.
+        A body that this client may have; ``yes`` if the origin has just said so. Of a content that only parts
+        are wanted of (not ``whole``), only those are fetched.
 
         :raises OriginRefused: the origin does not let it.
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: the origin cannot be asked, or the
@@ -194,7 +198,7 @@ class Contents:
         for _ in range(_ATTEMPTS):
             self._check_disproved(asking)
             try:
-                return await self._get(asking, yes or await self._access.remembered(asking))
+                return await self._get(asking, yes or await self._access.remembered(asking), whole=whole)
             except UndecidedError:
                 continue
             except DiskFailed as error:
@@ -215,7 +219,7 @@ class Contents:
 
     # How it is done.
 
-    async def _get(self, asking: Asking, yes: Yes | None) -> Served:
+    async def _get(self, asking: Asking, yes: Yes | None, *, whole: bool) -> Served:
         digest = asking.content.digest
         await self._until_closed(digest)
         if digest not in self._fetches:
@@ -230,7 +234,13 @@ class Contents:
         if yes is None and fetch is not None and not self._is_in_question(fetch, asking):
             # The fetch may have had its answer, a yes for this client too, since we looked.
             yes = await self._access.remembered(asking) or await self._ask(asking, with_body=True)
-        return await self._join(asking, yes, in_place=False)
+            if self._fetches.get(digest) is not fetch:
+                # It has ended meanwhile: what it has stored is not fetched again.
+                return await self._get(asking, yes, whole=whole)
+        if fetch is None and not whole:
+            # To answer for a part one must know the size of the whole.
+            yes = await self._access.size_of(asking)
+        return await self._join(asking, yes, in_place=False, whole=whole)
 
     async def _until_closed(self, digest: Digest) -> None:
         # One that ends without the content takes nobody aboard; the next one goes on from its partial file.
@@ -250,7 +260,7 @@ class Contents:
         status = "hit; detail=affirmed" if yes.asked else "hit"
         return Served(digest, body, yes.media_type, status, yes.stale)
 
-    async def _join(self, asking: Asking, yes: Yes | None, *, in_place: bool) -> Served:
+    async def _join(self, asking: Asking, yes: Yes | None, *, in_place: bool, whole: bool = True) -> Served:
         digest = asking.content.digest
         fetch = self._fetches.get(digest)
         status = "fwd=miss; collapsed"
@@ -258,9 +268,11 @@ class Contents:
             if not in_place and not await self._room(0):
                 raise DiskFailed("there is no room in the store")
             fetch = self._fetches.get(digest)
-        want = Want(asking, self._access.key(asking), judged=yes is not None)
+        total = None if whole or yes is None else yes.size
+        whole = whole or (fetch is None and total is None)
+        want = Want(asking, self._access.key(asking), judged=yes is not None, whole=whole)
         if fetch is None:
-            fetch = self._start(want, in_place=in_place)
+            fetch = self._start(want, in_place=in_place, total=total)
             status = "hit" if in_place else "fwd=miss; stored"
         elif fetch.is_ending or (yes is None and not self._is_in_question(fetch, asking)):
             raise UndecidedError("another fetch has begun or ended meanwhile")
@@ -301,7 +313,7 @@ class Contents:
         """
         return fetch.takes_candidates and fetch.has_want(self._access.key(asking))
 
-    def _start(self, want: Want, *, in_place: bool) -> Fetch:
+    def _start(self, want: Want, *, in_place: bool, total: int | None) -> Fetch:
         content = want.asking.content
         is_manifest = content.kind == "manifests"
         fetch = Fetch(
@@ -310,6 +322,8 @@ class Contents:
             in_place=in_place,
             largest=self._manifest_limit if is_manifest else None,
             whole=is_manifest,
+            total=total,
+            fill_after=self._fill_after,
         )
         self._fetches[content.digest] = fetch
         fetch.attach(want)

@@ -8,7 +8,7 @@ into the partial file, and tells the readers how far they may go. What to do nex
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from attrs import frozen
@@ -29,6 +29,7 @@ from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, 
 from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
 from contentcache.core.ports import DelayedCall, Run, Timer
 from contentcache.delivery.intake import Intake, TooLong
+from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
 from contentcache.delivery.tasks import Bell, sleep
 from contentcache.delivery.wants import Attendance, Want
 from contentcache.meter import Meter
@@ -42,6 +43,8 @@ HELD_BACK: Final = 4 << 10
 #: Readers hear of so many new bytes at once, of fewer after so many seconds.
 _MUCH: Final = 1 << 20
 _SOON: Final = 0.01
+#: Bytes that are there already are passed over in a running answer if they are fewer.
+_WORTH_ANOTHER_REQUEST: Final = 1 << 20
 #: For so many seconds the end of a verified content waits for its being stored.
 _LONGEST_COMMIT: Final = 0.1
 
@@ -76,7 +79,9 @@ class Fetch:
     The making of one content. ``in_place`` says that it is a blob of the store which nobody has ever
     verified: all its bytes are there, and upstream is asked only if they turn out wrong.
 
-    ``largest`` bounds the size (manifests); with ``whole`` no byte leaves before all are verified.
+    ``largest`` bounds the size (manifests); with ``whole`` no byte leaves before all are verified. ``total``
+    is what the origin says of the size, where it was asked before. While nobody wants the whole content, only
+    the segments that are asked for are fetched, until ``fill_after`` (a share) of it is there.
     """
 
     _log = Logger()
@@ -89,6 +94,8 @@ class Fetch:
         in_place: bool = False,
         largest: int | None = None,
         whole: bool = False,
+        total: int | None = None,
+        fill_after: float = 1.0,
     ) -> None:
         self.digest = digest
         self.media_type: str | None = None
@@ -100,10 +107,17 @@ class Fetch:
         self._in_place = in_place
         self._largest = largest
         self._whole = whole
-        self._filling = Filling()
-        self._intake = Intake(digest, around.run)
+        self.filling = Filling()
+        self.intake = Intake(digest, around.run)
+        self._total = total
+        self._fill_after = fill_after
+        self._filling_up = False
+        self._segments = Segments(self)
+        self._changed = Bell()
         self._clients = Attendance()
         self._head_in = False
+        self._ranges_ignored = False
+        self._disk_error: DiskFailed | None = None
         self._ending = False
         self._holders = 1
         self._told = 0
@@ -116,12 +130,12 @@ class Fetch:
     @property
     def size(self) -> int | None:
         """How many bytes the content has, as far as is known."""
-        return self._filling.total
+        return self.filling.total
 
     @property
     def file(self) -> PartialFile:
         """Where the bytes are."""
-        return self._intake.file
+        return self.intake.file
 
     @property
     def takes_candidates(self) -> bool:
@@ -134,17 +148,36 @@ class Fetch:
         """
         return self._clients.asks(key)
 
-    def reach(self) -> int:
+    def reach(self, position: int = 0, *, glance: bool = False) -> int:
         """
-        Up to which byte readers may go now.
+        Up to which byte a reader may go now that stands at ``position``.
+
+        With ``glance``, for a small part of the content, the last bytes are not held back: the promise is for
+        whole contents, and who looks at the end of one would wait for all of it.
         """
         if self.verified:
-            return self._filling.prefix
+            return self.filling.prefix
         if self._whole:
             return 0
         # What they have been told of, not what has come since: in large steps all get on faster.
-        told, end = self._told, self._filling.total
-        return max(0, min(told, (told if end is None else end) - HELD_BACK))
+        told = self._told if position < self._told else self.filling.held.reach(position)
+        end = told if self.filling.total is None else self.filling.total
+        return told if glance else max(0, min(told, end - HELD_BACK))
+
+    def need(self, position: int, stop: int | None) -> None:
+        """
+        A reader wants the bytes from ``position`` on: if the fetch is not about to bring them, they are asked
+        for on their own.
+
+        :raises CacheError: they cannot be had.
+        """
+        total = self.filling.total
+        if total is None or position >= total or self.filling.held.reach(position) > position:
+            return
+        if self._wants_all() and position - self.filling.prefix <= LONGEST:
+            return
+        if not self._ranges_ignored:
+            self._segments.want(position, total if stop is None else stop)
 
     def attach(self, want: Want) -> None:
         """
@@ -152,6 +185,7 @@ class Fetch:
         """
         self._holders += 1
         self._clients.add(want)
+        self._changed.ring()
         self._answer()
 
     def detach(self, want: Want) -> None:
@@ -161,8 +195,9 @@ class Fetch:
         if not self._clients.remove(want):
             return
         self._release()
-        if not self._clients and self._filling.prefix < FIRST_PART:
-            self._intake.stop()
+        self._changed.ring()
+        if not self._clients and self.filling.prefix < FIRST_PART and not self._segments.busy:
+            self.intake.stop()
 
     @property
     def is_ending(self) -> bool:
@@ -189,7 +224,11 @@ class Fetch:
             self._log.failure("the fetch of {digest} has failed", digest=str(self.digest))
             self.failure = UpstreamUnavailable("the cache has failed; its log says why")
         self._ending = True
-        await self._intake.settle()
+        self._segments.close()
+        self.intake.stop()
+        while self._segments.busy:
+            await self._changed.wait()
+        await self.intake.settle()
         await self._leave_file()
         self._end()
 
@@ -208,7 +247,7 @@ class Fetch:
     def _release(self) -> None:
         self._holders -= 1
         if self._holders == 0:
-            self._intake.close()
+            self.intake.close()
 
     async def _open_file(self) -> None:
         store = self._around.store
@@ -218,41 +257,103 @@ class Fetch:
             raise UndecidedError("the blob has just gone") from error
         except OSError as error:
             raise DiskFailed(f"the store cannot be written: {error}") from error
-        self._filling = Filling(file.size, total=file.size if self._in_place else None)
-        self._intake.replace(file)
-        self._intake.reaches(self._filling.prefix)
-        self._head_in = self._in_place
-        self._told = self._filling.prefix
+        total = file.size if self._in_place else self._total
+        held = file.held if total is None or not file.held or file.held[-1][1] <= total else ()
+        self.filling = Filling(held, total)
+        self.intake.replace(file)
+        self.intake.reaches(self.filling.prefix)
+        self._head_in = total is not None
+        self._told = self.filling.prefix
         self._answer()
 
     async def _fill(self) -> None:
-        while True:
-            sources = self._clients.sources()
-            if not sources and not self._filling.complete:
-                # Whoever was refused knows why, and whoever comes now may know better.
-                raise UndecidedError("nobody is left in whose name upstream can be asked")
-            step = self._filling.next(tuple(sources))
-            match step:
-                case Ask(host, offset):
-                    await self._ask(sources[host], host, offset)
-                case Pause(seconds):
-                    await sleep(self._around.clock, seconds)
-                case Check():
-                    self._filling.checked(right=await self._intake.is_right())
-                case StartAgain(blamed):
-                    await self._start_again(blamed)
-                case Keep():
-                    await self._keep()
-                    return
-                case GiveUp(wrong=True):
-                    raise ContentWrong("what upstream delivers is not what the digest says")
-                case GiveUp():
-                    raise self._error
+        while not await self._took_last_step():
+            pass
+
+    async def _took_last_step(self) -> bool:
+        sources = self._clients.sources()
+        if self._rests(sources):
+            await self._changed.wait()
+            return False
+        match self.filling.next(tuple(sources)):
+            case Ask(host, offset):
+                await self._ask(sources[host], host, offset)
+            case Pause(seconds):
+                await sleep(self._around.clock, seconds)
+            case Check():
+                self.filling.checked(right=await self.intake.is_right())
+            case StartAgain(blamed):
+                await self._start_again(blamed)
+            case GiveUp(wrong=True):
+                raise ContentWrong("what upstream delivers is not what the digest says")
+            case GiveUp():
+                raise self._error
+            case Keep():
+                await self._keep()
+                return True
+        return False
+
+    def _wants_all(self) -> bool:
+        return (
+            self._clients.want_all or self._filling_up or self._ranges_ignored or self.filling.total is None
+        )
+
+    def _rests(self, sources: Mapping[str, Want]) -> bool:
+        """
+        Whether there is nothing to stream now: nobody wants the whole, or the next bytes come as a segment.
+
+        :raises DiskFailed: a segment could not be written.
+        :raises UndecidedError: nothing goes on, and nobody is left in whose name upstream can be asked.
+        """
+        if self._disk_error is not None:
+            raise self._disk_error
+        if self.filling.complete:
+            return False
+        if not sources and not self._segments.busy:
+            # Whoever was refused knows why, and whoever comes now may know better.
+            raise UndecidedError("nobody is left in whose name upstream can be asked")
+        return not sources or not self._wants_all() or self._segments.covers(self.filling.prefix)
+
+    def _gap_end(self, offset: int) -> int | None:
+        """
+        Where the bytes that are missing from ``offset`` on end before the end of the content.
+        """
+        ends = (self.filling.held.gap(offset)[1], self._segments.next_start(offset))
+        return min((end for end in ends if end is not None), default=None)
+
+    # What segments report.
+
+    def sources(self) -> Mapping[str, Want]:
+        """The hosts that can be asked, each with a client in whose name."""
+        return self._clients.sources()
+
+    def arrived(self, host: str, start: int, stop: int) -> None:
+        """Bytes of ``host`` are in the file."""
+        self.filling.arrived(host, start, stop)
+        self.intake.reaches(self.filling.prefix)
+        self._around.meter.fetched(stop - start)
+        total = self.filling.total
+        if not self._filling_up and total is not None:
+            self._filling_up = self.filling.held.total() >= self._fill_after * total
+        self._tell_soon()
+
+    def failed_for(self, error: CacheError) -> None:
+        """A segment cannot be had."""
+        if isinstance(error, RangesIgnored):
+            self._ranges_ignored = True
+        elif isinstance(error, DiskFailed):
+            self._disk_error = error
+
+    def changed(self) -> None:
+        """A segment has ended."""
+        self._tell()
+        self._changed.ring()
 
     async def _ask(self, want: Want, host: str, offset: int) -> None:
+        stop = self._gap_end(offset)
         try:
             self.origins.add(want.asking.registry.upstream.origin)
-            range_ = f"bytes={offset}-" if offset else None
+            range_ = f"bytes={offset}-{'' if stop is None else stop - 1}" if offset or stop else None
             answer = await want.asking.registry.ask_host(host, want.asking.request("GET", range_=range_))
         except OriginRefused as refusal:
             self._around.no(want, refusal)
@@ -260,14 +361,14 @@ class Fetch:
             return
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
             self._error = error
-            self._filling.broke(host, repeatable=isinstance(error, UpstreamBroken))
+            self.filling.broke(host, repeatable=isinstance(error, UpstreamBroken))
             return
-        if not self._clients:
+        if not self._clients and not self._filling_up:
             answer.abandon()
             return
         if answer.status == RANGE_NOT_SATISFIABLE:
             answer.abandon()
-            self._filling.has_no_more(host, read_unsatisfied(answer.header("Content-Range")))
+            self.filling.has_no_more(host, read_unsatisfied(answer.header("Content-Range")))
             return
         media_type = answer.header("Content-Type")
         self._around.yes(want, media_type)
@@ -277,55 +378,62 @@ class Fetch:
         except UpstreamBroken as error:
             # Of two who disagree about the size nobody knows yet which one is wrong: neither is set back.
             self._error = error
-            self._filling.broke(host)
+            self.filling.broke(host)
             answer.abandon()
             return
         self.media_type = media_type
-        await self._receive(want, host, answer, start, offset)
+        await self._receive(want, host, answer, start, (offset, stop))
 
     def _open(self, host: str, answer: Answer, offset: int) -> int:
         """
         The byte that the body of ``answer`` starts with.
         """
         opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), offset)
-        if not self._filling.opened(host, opening.total):
+        if not self.filling.opened(host, opening.total):
             raise UpstreamBroken(f"{host} says another size than others did")
         if self._largest is not None and (opening.total or 0) > self._largest:
             raise UpstreamBroken(f"{self.digest} has {opening.total} bytes, more than limits.manifest allows")
         return opening.start
 
-    async def _receive(self, want: Want, host: str, answer: Answer, start: int, offset: int) -> None:
-        total = self._filling.total
+    async def _receive(
+        self, want: Want, host: str, answer: Answer, start: int, gap: tuple[int, int | None]
+    ) -> None:
+        offset, stop = gap
+        total = self.filling.total
         if not self._head_in and not await self._around.room(max(0, (total or 0) - offset)):
             answer.abandon()
             raise DiskFailed("there is no room in the store")
         self._head_in = True
         self._answer()
         self.progress.ring()
+        overtaken = False
 
         def arrived(begin: int, end: int) -> None:
-            self._filling.arrived(host, begin, end)
-            self._intake.reaches(self._filling.prefix)
-            self._around.meter.fetched(end - begin)
-            self._tell_soon()
+            nonlocal overtaken
+            self.arrived(host, begin, end)
+            # A segment has the next bytes, or is about to: they are not fetched twice.
+            if self.filling.held.reach(end) - end > _WORTH_ANOTHER_REQUEST or self._segments.covers(end):
+                overtaken = True
+                self.intake.stop()
 
         try:
+            # What a 200 sends beyond the gap is there already.
             most = total if total is not None else self._largest
-            await self._intake.take(answer, start, offset, most, arrived)
+            await self.intake.take(answer, start, offset, most, arrived)
         except TooLong as error:
-            self._filling.too_long(host)
+            self.filling.too_long(host)
             self._error = error
         except (UpstreamBroken, UpstreamTimeout) as error:
-            if self._clients or self._filling.prefix >= FIRST_PART:
+            if not overtaken and (self._clients or self.filling.prefix >= FIRST_PART):
                 self._disappoint(want, host, error)
         else:
-            self._filling.ended(host)
+            self.filling.ended(host, stop)
 
     def _tell_soon(self) -> None:
         """
         Wake the readers, but not for every few bytes: each of them costs a turn.
         """
-        if self._told == 0 or self._filling.prefix - self._told >= _MUCH:
+        if self._told == 0 or self.filling.prefix - self._told >= _MUCH:
             self._tell()
         elif self._telling is None:
             self._telling = self._around.clock.callLater(_SOON, self._tell)
@@ -334,7 +442,7 @@ class Fetch:
         if self._telling is not None and self._telling.active():
             self._telling.cancel()
         self._telling = None
-        self._told = self._filling.prefix
+        self._told = self.filling.prefix
         self.progress.ring()
 
     async def _start_again(self, blamed: str | None) -> None:
@@ -347,14 +455,17 @@ class Fetch:
         if blamed is not None:
             self._clients.blame(blamed, f"its {self.digest} was something else")
             self._error = UpstreamBroken(f"{blamed} delivers something else than {self.digest}")
-        await self._intake.settle()
+        self.intake.stop()
+        while self._segments.busy:
+            await self._changed.wait()
+        await self.intake.settle()
         self.generation += 1
         self._told = 0
-        self._intake.replace(await self._fresh_file())
+        self.intake.replace(await self._fresh_file())
         self._tell()
 
     async def _fresh_file(self) -> PartialFile:
-        file = self._intake.file
+        file = self.intake.file
         try:
             if not self._in_place:
                 await self._around.run(file.truncate, 0)
@@ -373,9 +484,7 @@ class Fetch:
         # what readers get is verified all the same.
         impatience = self._around.clock.callLater(_LONGEST_COMMIT, self._release_readers)
         try:
-            await self._around.run(
-                self._around.keep, self.digest, self._intake.file, self._filling.total or 0
-            )
+            await self._around.run(self._around.keep, self.digest, self.intake.file, self.filling.total or 0)
         except OSError as error:
             self._around.disk(f"{self.digest} is fetched but cannot be stored: {error}")
         else:
@@ -393,17 +502,22 @@ class Fetch:
             self._tell()
 
     async def _leave_file(self) -> None:
-        useless = not self.verified and (self._filling.prefix == 0 or isinstance(self.failure, ContentWrong))
-        if useless and not self._in_place and self._intake.has_file:
-            try:
-                await self._around.run(self._intake.file.discard)
-            except OSError as error:
-                self._log.warn("a partial file cannot be taken away: {error}", error=str(error))
+        if self.verified or self._in_place or not self.intake.has_file:
+            return
+        held = tuple(self.filling.held)
+        useless = not held or isinstance(self.failure, ContentWrong)
+        try:
+            if useless:
+                await self._around.run(self.intake.file.discard)
+            elif held != ((0, self.filling.prefix),):
+                await self._around.run(self.intake.file.park, held)
+        except OSError as error:
+            self._log.warn("a partial file cannot be put away: {error}", error=str(error))
 
     def _disappoint(self, want: Want, host: str, error: CacheError) -> None:
         self._error = error
         want.asking.registry.failed(host, error.message)
-        self._filling.broke(host)
+        self.filling.broke(host)
 
     def _answer(self) -> None:
         if self._head_in:

@@ -8,7 +8,7 @@ upstream is paused, so that a slow disk slows the line and fills no memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -46,10 +46,7 @@ class Intake:
         self._hashed = 0
         self._following: Deferred[None] | None = None
         self._prefix = 0
-        self._queue: deque[bytes] = deque()
-        self._queued = 0
-        self._bell = Bell()
-        self._inflow: Inflow | None = None
+        self._transfers: set[_Transfer] = set()
 
     @property
     def file(self) -> PartialFile:
@@ -108,90 +105,34 @@ class Intake:
         """
         Take the body of ``answer``, which begins at byte ``start``, from byte ``wanted`` on.
 
-        ``arrived(start, stop)`` is called as bytes are in the file.
+        ``arrived(start, stop)`` is called as bytes are in the file. Several may run at once, over different
+        bytes.
 
-        :param most: how many bytes the content has, or may have at most.
-        :raises TooLong: there are more.
+        :param most: the byte before which the body must end.
+        :raises TooLong: it does not.
         :raises UpstreamBroken: the body is cut short.
         :raises UpstreamTimeout: it stalls.
         :raises DiskFailed: the file takes no more.
         """
-        outcome: list[Failure | None] = []
-        position = start
-
-        def received(inflow: Inflow, data: bytes) -> None:
-            nonlocal position
-            position += len(data)
-            if most is not None and position > most:
-                inflow.abandon()
-                return
-            fresh = position - max(wanted, position - len(data))
-            if fresh > 0:
-                self._put(data[len(data) - fresh :], inflow)
-
-        def ended(result: Failure | None) -> None:
-            outcome.append(result)
-            self._bell.ring()
-
-        inflow = self._inflow = answer.stream(received)
-        inflow.ended.addBoth(ended)
+        transfer = _Transfer(start, wanted, most)
+        self._transfers.add(transfer)
         try:
-            await self._drain(wanted, inflow, outcome, arrived)
+            await transfer.run(answer, self._put, arrived)
         finally:
-            self._inflow = None
-            self._queue.clear()
-            self._queued = 0
-            inflow.abandon()
-        if most is not None and position > most:
-            raise TooLong(f"upstream sends more than {most} bytes")
-        if isinstance(outcome[0], Failure):
-            outcome[0].raiseException()
+            self._transfers.discard(transfer)
 
     def stop(self) -> None:
         """
         Want no more of what is coming in.
         """
-        if self._inflow is not None:
-            self._inflow.abandon()
+        for transfer in tuple(self._transfers):
+            transfer.abandon()
 
-    def _put(self, data: bytes, inflow: Inflow) -> None:
-        self._queue.append(data)
-        self._queued += len(data)
-        if self._queued > MOST_QUEUED:
-            inflow.pause()
-        self._bell.ring()
-
-    async def _drain(
-        self,
-        offset: int,
-        inflow: Inflow,
-        outcome: list[Failure | None],
-        arrived: Callable[[int, int], None],
-    ) -> None:
-        while True:
-            piece = self._next_piece()
-            if piece:
-                try:
-                    await self._run(self._write, offset, piece)
-                except OSError as error:
-                    raise DiskFailed(f"the store cannot be written: {error}") from error
-                self._queued -= len(piece)
-                arrived(offset, offset + len(piece))
-                offset += len(piece)
-                if self._queued < _FEW_QUEUED:
-                    inflow.resume()
-            elif outcome:
-                return
-            else:
-                await self._bell.wait()
-
-    def _next_piece(self) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        while self._queue and size < _PIECE:
-            pieces.append(self._queue.popleft())
-            size += len(pieces[-1])
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    async def _put(self, offset: int, data: bytes) -> None:
+        try:
+            await self._run(self._write, offset, data)
+        except OSError as error:
+            raise DiskFailed(f"the store cannot be written: {error}") from error
 
     def _write(self, offset: int, data: bytes) -> None:
         self.file.write(offset, data)
@@ -226,3 +167,91 @@ class Intake:
             raise OSError("the file is shorter than it was")
         self._hasher.update(data)
         self._hashed += len(data)
+
+
+class _Transfer:
+    """
+    One body on its way into the file.
+    """
+
+    def __init__(self, start: int, wanted: int, most: int | None) -> None:
+        self._position = start
+        self._wanted = wanted
+        self._most = most
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._bell = Bell()
+        self._outcome: list[Failure | None] = []
+        self._inflow: Inflow | None = None
+        self._abandoned = False
+
+    async def run(
+        self,
+        answer: Answer,
+        put: Callable[[int, bytes], Awaitable[None]],
+        arrived: Callable[[int, int], None],
+    ) -> None:
+        inflow = self._inflow = answer.stream(self._received)
+        inflow.ended.addBoth(self._ended)
+        if self._abandoned:
+            inflow.abandon()
+        try:
+            await self._drain(inflow, put, arrived)
+        finally:
+            self._queue.clear()
+            inflow.abandon()
+        if self._most is not None and self._position > self._most:
+            raise TooLong(f"upstream sends more than the {self._most} bytes that were to come")
+        if isinstance(self._outcome[0], Failure):
+            self._outcome[0].raiseException()
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        if self._inflow is not None:
+            self._inflow.abandon()
+
+    def _received(self, inflow: Inflow, data: bytes) -> None:
+        self._position += len(data)
+        if self._most is not None and self._position > self._most:
+            inflow.abandon()
+            return
+        fresh = self._position - max(self._wanted, self._position - len(data))
+        if fresh > 0:
+            self._queue.append(data[len(data) - fresh :])
+            self._queued += fresh
+            if self._queued > MOST_QUEUED:
+                inflow.pause()
+            self._bell.ring()
+
+    def _ended(self, result: Failure | None) -> None:
+        self._outcome.append(result)
+        self._bell.ring()
+
+    async def _drain(
+        self,
+        inflow: Inflow,
+        put: Callable[[int, bytes], Awaitable[None]],
+        arrived: Callable[[int, int], None],
+    ) -> None:
+        offset = self._wanted
+        while True:
+            piece = self._next_piece()
+            if piece:
+                await put(offset, piece)
+                self._queued -= len(piece)
+                arrived(offset, offset + len(piece))
+                offset += len(piece)
+                if self._queued < _FEW_QUEUED:
+                    inflow.resume()
+            elif self._outcome:
+                return
+            else:
+                await self._bell.wait()
+
+    def _next_piece(self) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        while self._queue and size < _PIECE:
+            pieces.append(self._queue.popleft())
+            size += len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)

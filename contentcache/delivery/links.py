@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attrs import evolve
 from twisted.logger import Logger
 
 from contentcache.core.ports import Given, Run
@@ -72,6 +73,14 @@ class Links:
         The origin has said what a tag means.
         """
         await self._write(self._index.remember_tag, tag, record)
+
+    async def forget_tag(self, tag: Tag) -> None:
+        """
+        The origin does not have a tag any more.
+        """
+        record = await self.tag(tag)
+        if record is not None:  # too old for anything from now on, and purged as such
+            await self.remember_tag(tag, evolve(record, when=0.0))
 
     async def _write(self, write: Callable[Given, None], *args: Given.args, **kwargs: Given.kwargs) -> None:
         try:

@@ -47,7 +47,7 @@ class PassedBody:
         """Its length in bytes, if upstream has said it."""
         return self._size
 
-    async def send(self, flow: Flow, start: int, stop: int | None) -> None:
+    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
         """Send a part; see :class:`contentcache.delivery.bodies.Body`."""
         whole = start == 0 and stop in {None, self._size}
         answer, self._answer = self._answer, None

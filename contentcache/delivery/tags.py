@@ -35,11 +35,11 @@ from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry, Request, TargetRefused
 
 _OK: Final = 200
-_UNAUTHORIZED: Final = 401
-_FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _METHOD_NOT_ALLOWED: Final = 405
 _TOO_MANY: Final = 429
+#: So far may a clock be corrected without a fuss, in seconds.
+_CLOCK_STEP: Final = 60.0
 #: The digest of these is not that of their bytes, so they pass and are not kept.
 _SIGNED_TYPE: Final = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
@@ -178,7 +178,7 @@ class Tags:
             again = with_body or refusal.status == _METHOD_NOT_ALLOWED
             if again and refusal.status != _TOO_MANY:
                 return await self._get_by_tag(asking)
-            self._take_note(asking, refusal)
+            await self._take_note(asking, refusal)
             raise
         answer.abandon()
         digest = _digest_of(answer)
@@ -193,7 +193,7 @@ class Tags:
         try:
             answer = await asking.registry.ask(asking.request("GET"))
         except OriginRefused as refusal:
-            self._take_note(asking, refusal)
+            await self._take_note(asking, refusal)
             raise
         if answer.status != _OK:
             answer.abandon()
@@ -216,9 +216,10 @@ class Tags:
             record = TagRecord(meaning.digest, meaning.media_type or "", meaning.size, self._wall())
             await self._links.remember_tag(asking.tag(), record)
 
-    def _take_note(self, asking: TagAsking, refusal: OriginRefused) -> None:
-        if refusal.status in {_UNAUTHORIZED, _FORBIDDEN}:
-            self._access.revoked(asking.registry, asking.route.repository, asking.credential)
+    async def _take_note(self, asking: TagAsking, refusal: OriginRefused) -> None:
+        whose = asking.registry, asking.route.repository, asking.credential
+        if self._access.hears_no(*whose, refusal.status):
+            await self._links.forget_tag(asking.tag())
 
     async def _immutable(self, asking: TagAsking) -> _Meaning | None:
         route = asking.route
@@ -238,7 +239,8 @@ class Tags:
 
     async def _known(self, asking: TagAsking, bound: float, *, stale: bool) -> _Meaning | None:
         record = await self._links.tag(asking.tag())
-        if record is None or self._wall() - record.when >= bound:
+        # One from the future (the clock was set back) has an age that nobody knows.
+        if record is None or not -_CLOCK_STEP < self._wall() - record.when < bound:
             return None
         return _Meaning(record.digest, record.media_type or None, record.size, stale)
 

@@ -53,12 +53,13 @@ class Want:
 
     ``judged`` says that the origin has said yes to it; until then it gets nothing, and the fetch's own
     request in its name is the question. ``opened`` fires when it may be answered. ``key`` names (credential,
-    origin, repository, content) and says nothing of the credential.
+    origin, repository, content) and says nothing of the credential; ``whole`` says that it wants all bytes.
     """
 
     asking: Asking
     key: bytes
     judged: bool
+    whole: bool = True
     opened: Deferred[None] = field(factory=Deferred)
     refusal: OriginRefused | None = None
 
@@ -107,6 +108,11 @@ class Attendance:
         Whether a client with this question is here.
         """
         return any(want.key == key for want in self._wants)
+
+    @property
+    def want_all(self) -> bool:
+        """Whether anybody wants all bytes."""
+        return any(want.whole for want in self._wants)
 
     def sources(self) -> Mapping[str, Want]:
         """

@@ -250,5 +250,6 @@ def _suspicion(path: str) -> str:
 
 def damage(path: str, reason: object) -> IndexDamaged:
     return IndexDamaged(
-        f"{path} is damaged ({reason}): the next start moves it aside and makes it anew from the stored blobs"
+        f"{path} is damaged ({reason}): when it is next opened, it is moved aside and made anew from the"
+        " stored blobs"
     )

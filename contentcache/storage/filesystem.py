@@ -18,6 +18,7 @@ from contentcache.core.digest import HEX_LENGTHS, Digest
 from contentcache.core.errors import BlobUnknown, DigestInvalid
 from contentcache.storage.interfaces import StoredFile
 from contentcache.storage.openfile import (
+    NOTE,
     DiskFile,
     DiskPartial,
     make_folders,
@@ -90,7 +91,9 @@ class FilesystemStore:
     def delete_partial(self, digest: Digest) -> None:
         """Take away a partial file; nothing happens if there is none."""
         with suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(os.path.join(self._partial, digest.algorithm, digest.hex))
+            name = os.path.join(self._partial, digest.algorithm, digest.hex)
+            os.unlink(name)
+            os.unlink(name + NOTE)
 
     def blobs(self) -> Iterator[StoredFile]:
         """Every blob that is here, in no order. Files that are no blobs are passed over."""

@@ -58,9 +58,18 @@ class PartialFile(BlobFile, Protocol):
     """
     A blob in the making. One writer at a time per digest: the caller sees to that.
 
-    ``size`` is the number of bytes that stood in the file when it was opened: what an
-    earlier run left behind, good for resumption once it is hashed again.
+    What an earlier run left behind is good for resumption once it is hashed again.
     """
+
+    @property
+    def held(self) -> Sequence[tuple[int, int]]:
+        """
+        The runs of bytes, half-open and in order, that were in the file when it was opened. Between them it
+        has holes.
+        """
+
+    def park(self, held: Sequence[tuple[int, int]]) -> None:
+        """Note which runs of bytes are there: without a note only the first one is resumed."""
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of ``data`` at ``offset``, short writes repeated."""
@@ -209,6 +218,11 @@ class BlobIndex(Protocol):
 
         ``after`` is the last record of the batch before this one: the answer goes on behind it.
         Equal pulls are in the order of their digests.
+        """
+
+    def following(self, digest: Digest | None, limit: int) -> Sequence[BlobRecord]:
+        """
+        At most ``limit`` records in the order of their digests: those behind ``digest``, or the first ones.
         """
 
     def total(self) -> int:

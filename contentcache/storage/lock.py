@@ -28,6 +28,11 @@ class RootLock:
         self._path = os.path.join(self._root, "contentcache", "lock")
         self._descriptor: int | None = None
 
+    @property
+    def held(self) -> bool:
+        """Whether this process has it."""
+        return self._descriptor is not None
+
     def acquire(self) -> None:
         """
         Take the lock, without waiting.

@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from threading import RLock
 from typing import Final
 
@@ -79,6 +79,7 @@ class _Content:
 
     def __init__(self, modified: float) -> None:
         self.bytes = bytearray()
+        self.held: Sequence[tuple[int, int]] | None = None
         self.modified = modified
         self.named = True
         self.opened = 0
@@ -203,6 +204,18 @@ class MemoryPartial(MemoryFile):
         super().__init__(room, content)
         self._digest = digest
         self._adopted = adopted
+        noted, content.held = content.held, None
+        whole = ((0, self.size),) if self.size else ()
+        self._held = tuple(noted) if noted is not None else whole
+
+    @property
+    def held(self) -> Sequence[tuple[int, int]]:
+        """The runs of bytes that were there when it was opened."""
+        return self._held
+
+    def park(self, held: Sequence[tuple[int, int]]) -> None:
+        """Note which runs of bytes are there."""
+        self._content.held = tuple(held)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import nsmallest
 from threading import RLock
 
 from attrs import evolve
@@ -74,6 +75,12 @@ class MemoryIndex:
             start = 0 if after is None else bisect_right(self._order, (after.pulled, after.digest))
             stop = len(self._order) if before is None else bisect_left(self._order, before, key=_pulled)
             return [self._records[digest] for _, digest in self._order[start : min(stop, start + limit)]]
+
+    def following(self, digest: Digest | None, limit: int) -> Sequence[BlobRecord]:
+        """At most ``limit`` records in the order of their digests; it looks at all of them."""
+        with self._lock:
+            behind = (one for one in self._records if digest is None or one > digest)
+            return [self._records[one] for one in nsmallest(limit, behind)]
 
     def total(self) -> int:
         """Bytes of all recorded blobs."""

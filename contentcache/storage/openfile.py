@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock
 from typing import Final
 
 _PIECE: Final = 1 << 20
+_BLOCK: Final = 4096
+#: Added to a partial file's name: the note of which of its bytes are there.
+NOTE: Final = ".held"
 _FOLDER_MODE: Final = 0o750
 _ATTEMPTS: Final = 3
 
@@ -123,6 +127,50 @@ class DiskPartial(DiskFile):
         self._home = home
         self._adopted = name == home
         self._flush_failed = False
+        self._held = ((0, self.size),) if self._adopted else self._find_held()
+
+    @property
+    def held(self) -> Sequence[tuple[int, int]]:
+        """The runs of bytes that were there when it was opened."""
+        return self._held
+
+    def park(self, held: Sequence[tuple[int, int]]) -> None:
+        """
+        Note which runs of bytes are there, beside the file. The note is good once: whoever resumes takes it
+        away, so that what is killed later never finds one that has become false.
+        """
+        note = f"{self._name}{NOTE}"
+        with open(f"{note}.new", "w", encoding="ascii") as file:
+            json.dump(list(held), file)
+        os.replace(f"{note}.new", note)
+
+    def _find_held(self) -> Sequence[tuple[int, int]]:
+        note = f"{self._name}{NOTE}"
+        try:
+            with open(note, encoding="ascii") as file:
+                runs = json.load(file)
+            os.unlink(note)
+            return tuple((start, stop) for start, stop in runs if 0 <= start < stop <= self.size)
+        except FileNotFoundError:
+            pass
+        except (ValueError, TypeError):
+            os.unlink(note)
+        return self._first_run()
+
+    def _first_run(self) -> Sequence[tuple[int, int]]:
+        """
+        What was written in one go from the start. The filesystem knows holes by its blocks only, so of a file
+        that has one the last block before it is not believed; nor is what comes after it.
+        """
+        descriptor, size = self._descriptor, self.size
+        try:
+            hole = os.lseek(descriptor, 0, os.SEEK_HOLE) if size else 0
+        except OSError:
+            hole = 0  # a filesystem that cannot tell
+        if hole < size:
+            size = max(0, hole // _BLOCK - 1) * _BLOCK
+            os.ftruncate(descriptor, size)
+        return ((0, size),) if size else ()
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of ``data`` at ``offset``, short writes repeated."""

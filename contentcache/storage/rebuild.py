@@ -8,10 +8,31 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from twisted.logger import Logger
+
 from contentcache.core.ports import Clock, Run
 from contentcache.storage.interfaces import BlobIndex, BlobRecord, Index, Store, StoredFile
 
 _BATCH: Final = 1000
+_log = Logger()
+
+
+async def rebuild_and_tell(store: Store, index: Index, run: Run, now: Clock, monotonic: Clock) -> None:
+    """
+    The same as :func:`rebuild` with a line in the log; a disk that fails is one too.
+    """
+    started = monotonic()
+    try:
+        listed = await rebuild(store, index, run, now)
+    except OSError as error:
+        _log.error("the store cannot be listed, the next start tries again: {error}", error=str(error))
+        return
+    if listed:
+        _log.info(
+            "the index is made anew from {listed} blobs in the store ({seconds:.1f} s)",
+            listed=listed,
+            seconds=monotonic() - started,
+        )
 
 
 async def rebuild(store: Store, index: Index, run: Run, now: Clock) -> int:

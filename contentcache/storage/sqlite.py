@@ -128,6 +128,13 @@ class SqliteIndex:
             query = f"{_RECORD} WHERE {' AND '.join(where) or 'TRUE'} ORDER BY pulled, digest LIMIT ?"
             return [self._record(row) for row in self._rows(query, *values, limit)]
 
+    def following(self, digest: Digest | None, limit: int) -> Sequence[BlobRecord]:
+        """At most ``limit`` records in the order of their digests."""
+        with self._lock:
+            behind = "" if digest is None else str(digest)
+            rows = self._rows(f"{_RECORD} WHERE digest > ? ORDER BY digest LIMIT ?", behind, limit)
+            return [self._record(row) for row in rows]
+
     def total(self) -> int:
         """Bytes of all recorded blobs, which triggers keep up to date."""
         ((total,),) = self._rows("SELECT bytes FROM state")

@@ -4,6 +4,7 @@ How requests get to one upstream: connections kept open, TLS, proxies, and the g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http.cookiejar import Cookie
 from typing import Any, Final, NoReturn, Self, cast
 
@@ -245,12 +246,21 @@ class UpstreamTransport:
         client = HTTPClient(cast("Any", own), cookiejar=NoCookies())
         return cls(policy, own, guarded, client, reactor, (own, guarded))
 
-    async def fetch_following(self, method: str, url: str, headers: Headers) -> Followed:
+    async def fetch_following(
+        self, method: str, url: str, headers: Headers, heard: Callable[[], None] = lambda: None
+    ) -> Followed:
         """
         Ask for ``url`` and follow redirects to storage; see ``redirects.fetch_following``.
         """
         return await fetch_following(
-            self.agent, self.guarded, self.policy, self.reactor, method=method, url=url, headers=headers
+            self.agent,
+            self.guarded,
+            self.policy,
+            self.reactor,
+            method=method,
+            url=url,
+            headers=headers,
+            heard=heard,
         )
 
     async def close(self) -> None:

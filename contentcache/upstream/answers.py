@@ -5,9 +5,9 @@ What comes back from upstream: a head that is safe to pass on, and a body that i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias, cast
+from typing import Final, Protocol, TypeAlias, TypeVar, cast
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
@@ -19,6 +19,8 @@ from twisted.web.http_headers import Headers
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
 from contentcache.core.opening import parse_length
 from contentcache.core.ports import DelayedCall, Timer
+
+T = TypeVar("T")
 
 #: Headers of upstream that may reach a client. All others end here: cookies, other names of the server,
 #: promises about its transport.
@@ -172,6 +174,13 @@ class Answer:
     _response: Response = field(repr=False)
     _clock: Timer = field(repr=False)
     _patience: float = field(repr=False)
+    _then: Callable[[], None] | None = field(default=None, repr=False)
+
+    def then(self, call: Callable[[], None]) -> Answer:
+        """
+        The same, which calls ``call`` once its body has ended, was cut off or was abandoned.
+        """
+        return evolve(self, then=call)
 
     def header(self, name: str) -> str | None:
         """
@@ -212,6 +221,8 @@ class Answer:
         Let the body come in. To be called once.
         """
         inflow = Inflow(received, self._clock, self._patience)
+        if self._then is not None:
+            inflow.ended.addBoth(_pass_on, self._then)
         self._response.deliverBody(inflow)
         return inflow
 
@@ -250,3 +261,8 @@ class Answer:
                 raise UpstreamBroken(f"upstream's answer is larger than {limit} bytes") from None
             raise
         return b"".join(pieces)
+
+
+def _pass_on(result: T, call: Callable[[], None]) -> T:
+    call()
+    return result

@@ -18,7 +18,7 @@ connected to (``contentcache.upstream.agent``).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final, Self
 from urllib.parse import quote, urldefrag, urljoin
 
@@ -142,12 +142,14 @@ async def fetch_following(
     method: str,
     url: str,
     headers: Headers,
+    heard: Callable[[], None],
 ) -> Followed:
     """
     Ask the registry for ``url``, and those whom it redirects to.
 
     ``own`` speaks to the registry itself, ``strange`` to everybody else and looks at addresses.
-    ``method`` is ``GET`` or ``HEAD``. The body of the answer is unread. Raises
+    ``method`` is ``GET`` or ``HEAD``. ``heard`` is called with every head that comes, the registry's
+    first. The body of the answer is unread. Raises
     ``RedirectRefused``, ``UpstreamBroken``, and what the agents raise.
     """
     crossed = False
@@ -157,6 +159,7 @@ async def fetch_following(
         agent = own if policy.is_registry(place) else strange
         sent = harmless(headers) if crossed else headers
         response = await agent.request(method.encode("ascii"), url.encode("ascii"), sent, None)
+        heard()
         if response.code not in REDIRECTS:
             return Followed(response, url, hops, crossed)
         locations = response.headers.getRawHeaders(b"location", [])

@@ -5,7 +5,8 @@ What the registry itself says is told apart from what happens on the way:
 
 * a 4xx of the registry is its word, raised as :class:`OriginRefused` and passed on as it is;
 * a 4xx of the place that it redirects to is a failed fetch, never a verdict;
-* anything else that keeps an answer from coming sets the host back, and the next one is asked.
+* anything else that keeps an answer from coming sets the host back, and the next one is asked;
+* a host that is in doubt is tried by one request at a time (:mod:`contentcache.upstream.trials`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ from contentcache.upstream.agent import UpstreamTransport, why
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.patience import Patience
 from contentcache.upstream.redirects import REDIRECTS, Followed, discard
+from contentcache.upstream.slots import Slots
+from contentcache.upstream.trials import Trials
 
 #: How much of a refusal's body is passed on.
 _REFUSAL_BYTES: Final = 64 << 10
@@ -53,6 +56,9 @@ _LOOP: Final = 508
 _UNAVAILABLE: Final = 503
 _GATEWAY_TIMEOUT: Final = 504
 _RANGE_NOT_SATISFIABLE: Final = 416
+
+#: What the house asks for where it wants to know of a blob, and not the blob.
+_FIRST_BYTE: Final = "bytes=0-0"
 
 Method = Literal["GET", "HEAD"]
 
@@ -74,6 +80,19 @@ class Request:
     #: Whether a redirect to storage is followed, or is an answer.
     follow: bool = True
 
+    @property
+    def is_fetch(self) -> bool:
+        """
+        Whether it is the bytes of a blob that are wanted, and not only word of it.
+
+        >>> Request("GET", "/v2/org/app/blobs/sha256:00", Credential(None)).is_fetch
+        True
+        >>> Request("GET", "/v2/org/blobs/manifests/1", Credential(None)).is_fetch
+        False
+        """
+        is_blob = self.path.split("/")[-2:-1] == ["blobs"]
+        return self.method == "GET" and is_blob and self.follow and self.range != _FIRST_BYTE
+
 
 class TargetRefused(UpstreamBroken):
     """The place that the registry redirects to refuses."""
@@ -84,7 +103,7 @@ class Registry:
     An origin and the way there.
 
     ``transports`` has one entry for each base URL of ``upstream.hosts`` and ``upstream.fallback``.
-    Times are monotonic seconds, but for ``wall``.
+    ``slots`` bound the fetches from each of them. Times are monotonic seconds, but for ``wall``.
     """
 
     _log = Logger()
@@ -99,6 +118,7 @@ class Registry:
         secret: bytes,
         stall_timeout: float,
         token_limit: int,
+        slots: Slots,
         meter: Meter,
     ) -> None:
         self.upstream = upstream
@@ -108,8 +128,10 @@ class Registry:
         self._secret = secret
         self._stall_timeout = stall_timeout
         self._token_limit = token_limit
+        self._slots = slots
         self._meter = meter
         self._rotation = Rotation(upstream.hosts, upstream.fallback)
+        self._trials = Trials(self._rotation)
         self._patience = Patience()
         self._account: OwnAccount | None = None
         if upstream.public:
@@ -167,8 +189,19 @@ class Registry:
 
     async def ask_host(self, host: str, request: Request) -> Answer:
         """
-        Ask one host. Raises as :meth:`ask` does.
+        Ask one host; a fetch waits for a slot first, which its body then holds. Raises as :meth:`ask` does.
         """
+        if not request.is_fetch:
+            return await self._ask_host(host, request)
+        give_back = await self._slots.take(host)
+        try:
+            answer = await self._ask_host(host, request)
+        except BaseException:
+            give_back()
+            raise
+        return answer.then(give_back)
+
+    async def _ask_host(self, host: str, request: Request) -> Answer:
         key = request.credential.key(self._secret, self.upstream.origin)
         remaining = self._patience.remaining(key, self._reactor.seconds())
         if remaining is not None:
@@ -180,7 +213,7 @@ class Registry:
                 self.failed(host, error.message)
             raise
         self._meter.asked(host, str(answer.status))
-        self._rotation.answered(host)
+        self._trials.answered(host)
         if answer.status < 400 or _is_about_range(answer, request):  # noqa: PLR2004
             return answer
         raise await self._refusal(answer, request, key)
@@ -228,7 +261,10 @@ class Registry:
             headers.addRawHeader("Authorization", authorization)
         transport = self._transports[host]
         url = host + request.path
-        followed = await self._in_time(host, lambda: _go(transport, request, url, headers))
+        followed = await self._trials.ask(
+            host,
+            lambda heard: self._in_time(host, lambda: _go(transport, request, url, headers, heard)),
+        )
         answer = Answer(
             host,
             followed.response.code,
@@ -309,12 +345,15 @@ def _or_leave(waiting: Deferred[Followed]) -> Deferred[Followed]:
     return mine
 
 
-async def _go(transport: UpstreamTransport, request: Request, url: str, headers: Headers) -> Followed:
+async def _go(
+    transport: UpstreamTransport, request: Request, url: str, headers: Headers, heard: Callable[[], None]
+) -> Followed:
     if request.follow:
-        return await transport.fetch_following(request.method, url, headers)
+        return await transport.fetch_following(request.method, url, headers, heard)
     response = await transport.client.request(
         request.method, url, headers=headers, unbuffered=True, allow_redirects=False
     )
+    heard()
     if response.code not in REDIRECTS:
         return Followed(response, url)
     locations = response.headers.getRawHeaders(b"Location") or [b""]

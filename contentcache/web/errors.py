@@ -110,6 +110,8 @@ def _cache_status(error: CacheError) -> str:
     Whose error it is (RFC 9211 §2.2, §2.3).
     """
     if isinstance(error, OriginRefused):
+        if "Cache-Status" in error.headers:  # an old one, since the origin cannot be asked
+            return error.headers["Cache-Status"]
         return f"contentcache; fwd=request; fwd-status={error.status}"
     if isinstance(error, UpstreamBroken | UpstreamTimeout | UpstreamUnavailable):
         return "contentcache; fwd=request; detail=failed"

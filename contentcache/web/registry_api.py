@@ -48,7 +48,7 @@ from contentcache.web.channel import RegistryRequest
 from contentcache.web.exchange import Exchange
 from contentcache.web.origins import Chosen, Origins
 from contentcache.web.relay import relay
-from contentcache.web.sending import Sending
+from contentcache.web.sending import STALE, Sending, wants_parts
 
 _KINDS: Final[Mapping[type, str]] = {
     Root: "root",
@@ -215,7 +215,8 @@ class RegistryApi:
         if exchange.method == "HEAD" or house.sending.is_settled(exchange, content.digest):
             house.sending.describe(exchange, await house.contents.describe(asking), content.kind)
             return
-        served = await house.contents.get(asking)
+        parts = content.kind == "blobs" and wants_parts(exchange, content.digest)
+        served = await house.contents.get(asking, whole=not parts)
         self._meter.outcome(served.outcome)
         await house.sending.send(exchange, served, content.kind)
 
@@ -232,11 +233,10 @@ class RegistryApi:
         self, exchange: Exchange, chosen: Chosen, credential: Credential, via: str
     ) -> None:
         pinged = await self._house.questions.ping(chosen.registry, credential, via)
+        marks = {"Cache-Status": "contentcache; hit; stale", "Warning": STALE} if pinged.stale else {}
         if pinged.status >= 400:  # noqa: PLR2004
-            raise OriginRefused(pinged.status, pinged.headers, pinged.body)
-        headers = {"Content-Type": "application/json", **pinged.headers}
-        if pinged.stale:
-            headers["Cache-Status"] = "contentcache; hit; stale"
+            raise OriginRefused(pinged.status, {**pinged.headers, **marks}, pinged.body)
+        headers = {"Content-Type": "application/json", **pinged.headers, **marks}
         exchange.reply(200, headers, pinged.body or b"{}")
 
     async def _answer_catalog(

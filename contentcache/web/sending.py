@@ -19,7 +19,10 @@ from contentcache.web.exchange import Exchange
 _FOR_EVER: Final = "private, max-age=31536000, immutable"
 _ASK_AGAIN: Final = "private, no-cache"
 _OCTETS: Final = "application/octet-stream"
-_STALE: Final = '110 contentcache "Response is Stale"'
+#: A part of more bytes than this may be somebody's last, and waits for the digest as a whole does.
+_GLANCE: Final = 8 << 20
+#: What RFC 7234 §5.5.1 had for answers that are served though the origin could not be asked.
+STALE: Final = '110 contentcache "Response is Stale"'
 
 
 class PreconditionFailed(CacheError):
@@ -64,7 +67,8 @@ class Sending:
             if self._settle(exchange, served.digest, headers):
                 return
             exchange.stream()
-            await self._send_parts(exchange, served, headers, self._parts(exchange, served, kind))
+            parts = self._parts(exchange, served, kind)
+            await self._send_parts(exchange, served, headers, parts)
             exchange.finish()
         except ShortError:
             exchange.end_short()
@@ -85,7 +89,7 @@ class Sending:
             headers["Content-Length"] = str(part.length)
             headers["Content-Range"] = part.content_range()
             exchange.start(206, headers)
-            await body.send(exchange, part.start, part.stop)
+            await body.send(exchange, part.start, part.stop, glance=_is_glance(exchange, part))
         else:
             await self._send_many(exchange, served, headers, parts)
 
@@ -101,7 +105,8 @@ class Sending:
         exchange.start(206, headers)
         for head, part in zip(heads, parts, strict=True):
             exchange.write(head)
-            await served.body.send(exchange, part.start, part.stop)
+            glance = _is_glance(exchange, part)
+            await served.body.send(exchange, part.start, part.stop, glance=glance)
         exchange.write(end)
 
     @staticmethod
@@ -129,6 +134,24 @@ class Sending:
         return False
 
 
+def wants_parts(exchange: Exchange, digest: Digest) -> bool:
+    """
+    Whether a ``GET`` is for parts of a blob.
+    """
+    return bool(parse_range(exchange.header("Range"))) and range_holds(
+        str(digest), exchange.header("If-Range")
+    )
+
+
+def _is_glance(exchange: Exchange, part: Span) -> bool:
+    """
+    Whether a part is small, has an end of its own, and is not the rest of a download.
+    """
+    wishes = parse_range(exchange.header("Range"))
+    to_the_end = any(wish.first is not None and wish.last is None for wish in wishes)
+    return not to_the_end and part.start > 0 and part.length <= _GLANCE
+
+
 def _outcome(exchange: Exchange, digest: Digest) -> str:
     return evaluate(str(digest), exchange.header("If-Match"), exchange.header("If-None-Match"))
 
@@ -147,7 +170,7 @@ def _headers(told: Described | Served, kind: Kind, *, by_tag: bool) -> dict[str,
     if by_tag:
         headers["Vary"] = "Accept"
     if told.stale:
-        headers["Warning"] = _STALE
+        headers["Warning"] = STALE
     return headers
 
 

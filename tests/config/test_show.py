@@ -38,6 +38,8 @@ keepdeleted: true
 authttl: 0
 staleiferror: 1.5s
 sweepinterval: 250ms
+fetchesperhost: 4
+scrub: 720h
 limits: {manifest: 8MiB, connectionsperaddress: 7, idle: 90s}
 """
 

@@ -219,7 +219,7 @@ class StepTests(SynchronousTestCase):
         """
         One host that says a size below what is kept does not cost the kept part; all hosts do.
         """
-        filling = Filling(kept=900)
+        filling = Filling([(0, 900)])
         self.assertFalse(filling.opened("portal", 12))
         self.assertEqual(filling.next(["portal", "b"]), Ask("b", 900))
         self.assertFalse(filling.opened("b", 800))
@@ -230,7 +230,7 @@ class StepTests(SynchronousTestCase):
         A kept part that is the whole is checked after a 416, whether that tells the size or not.
         """
         for total in (10, None):
-            filling = Filling(kept=10)
+            filling = Filling([(0, 10)])
             filling.has_no_more("a", total)
             self.assertEqual(filling.next(["a"]), Check())
             filling.checked(right=True)
@@ -240,7 +240,7 @@ class StepTests(SynchronousTestCase):
         """
         A wrong content with a part from an earlier run is nobody's fault, and proves nothing.
         """
-        filling = Filling(kept=4)
+        filling = Filling([(0, 4)])
         filling.opened("a", 10)
         filling.arrived("a", 4, 10)
         filling.checked(right=False)
@@ -254,7 +254,7 @@ class StepTests(SynchronousTestCase):
         """
         What has come from the last host that was asked alone stays for the next fetch.
         """
-        filling = Filling(kept=4, total=4)
+        filling = Filling([(0, 4)], total=4)
         filling.checked(right=False)
         self.assertEqual(filling.next(["a"]), StartAgain(None))
         self.assertEqual(filling.next(["a"]), Ask("a", 0))

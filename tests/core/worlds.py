@@ -81,7 +81,7 @@ class World:
         """
         Drive the fetch to its end.
         """
-        filling = Filling(len(self.file), self.total)
+        filling = Filling([(0, len(self.file))], self.total)
         while len(self.steps) < most_steps:
             order = self._order()
             step = filling.next(order)

@@ -35,6 +35,7 @@ from contentcache.storage.memory_index import MemoryIndex
 from contentcache.upstream.agent import NoCookies, UpstreamTransport
 from contentcache.upstream.redirects import RedirectPolicy
 from contentcache.upstream.registry import Registry
+from contentcache.upstream.slots import Slots
 from tests.bad_registry import BadRegistry
 from tests.delivery.wire import Wire
 
@@ -54,7 +55,9 @@ def client_at(url: str, wire: Wire, clock: Clock) -> UpstreamTransport:
     return UpstreamTransport(RedirectPolicy.of(url), wire, wire, treq, cast("Any", clock))
 
 
-def registry_of(upstream: Upstream, wire: Wire, clock: Clock, wall: Callable[[], float]) -> Registry:
+def registry_of(
+    upstream: Upstream, wire: Wire, clock: Clock, wall: Callable[[], float], slots: Slots | None = None
+) -> Registry:
     """
     The real registry over the wire.
     """
@@ -67,6 +70,7 @@ def registry_of(upstream: Upstream, wire: Wire, clock: Clock, wall: Callable[[],
         secret=SECRET,
         stall_timeout=30.0,
         token_limit=64 << 10,
+        slots=slots or Slots(),
         meter=Meter(),
     )
 
@@ -83,6 +87,7 @@ class House:
         run: Run = at_once,
         store: Store | None = None,
         fetches: int = 256,
+        fetchesperhost: int | None = None,
         authttl: float = 60.0,
         affirmttl: float = 86400.0,
         keepdeleted: bool = False,
@@ -96,7 +101,8 @@ class House:
         self.origins = {urlsplit(url).netloc: BadRegistry(auth) for url in sorted(urls)}
         self.origin = self.origins[urlsplit(given[0].hosts[0]).netloc]
         self.wire = Wire(self.origins, self.clock)
-        self.registries = [registry_of(up, self.wire, self.clock, self.wall) for up in given]
+        slots = Slots(fetchesperhost)
+        self.registries = [registry_of(up, self.wire, self.clock, self.wall, slots) for up in given]
         self.store: Store = MemoryStore() if store is None else store
         self.index: Index = MemoryIndex()
         self.meter = Meter()
@@ -123,6 +129,7 @@ class House:
             meter=self.meter,
             make_room=self._make_room,
             manifest_limit=limit,
+            fill_after=0.3,
         )
         self.tags = Tags(
             self.access,
@@ -174,11 +181,16 @@ class House:
         *,
         part: tuple[int, int | None] = (0, None),
         takes: bool = True,
+        whole: bool = True,
+        glance: bool = False,
         **more: Any,
     ) -> Client:
-        """A client that asks for a content. It ``takes`` bytes at once, or when it is told to."""
+        """
+        A client that asks for a content. It ``takes`` bytes at once, or when it is told to; not ``whole`` it
+        asks with a range, for a ``glance`` with a small one.
+        """
         asking = self.asking(digest, authorization, **more)
-        return Client(self.contents.get(asking), part, takes=takes)
+        return Client(self.contents.get(asking, whole=whole), part, takes=takes, glance=glance)
 
     def pull_tag(self, tag: str, authorization: str | None = None, *accept: str) -> Client:
         """A client that asks for what a tag means."""
@@ -191,11 +203,19 @@ class Client:
     ``left``, or the error that it got instead of a response.
     """
 
-    def __init__(self, serving: Awaitable[Served], part: tuple[int, int | None], *, takes: bool) -> None:
+    def __init__(
+        self,
+        serving: Awaitable[Served],
+        part: tuple[int, int | None],
+        *,
+        takes: bool,
+        glance: bool = False,
+    ) -> None:
         self.got = bytearray()
         self.served: Served | None = None
         self.outcome: str | Exception | None = None
         self._takes = takes
+        self._glance = glance
         self._bell = Bell()
         self.done = Deferred.fromCoroutine(self._pull(serving, part)).addErrback(self._failed)
 
@@ -235,7 +255,8 @@ class Client:
         self.served = served = await serving
         start, stop = part
         try:
-            await served.body.send(self, start, served.body.size if stop is None else stop)
+            end = served.body.size if stop is None else stop
+            await served.body.send(self, start, end, glance=self._glance)
             self.outcome = "whole"
         except ShortError:
             self.outcome = "short"

@@ -67,6 +67,10 @@ class _OffReactor:
         self._file: Any = file
         self.size = file.size
 
+    @property
+    def held(self) -> Any:
+        return self._file.held
+
     def read_now(self, offset: int, length: int) -> bytes | None:
         return None
 

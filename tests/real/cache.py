@@ -30,7 +30,7 @@ class ContentCache:
     ``upstream`` is an origin's URL or a mapping for ``upstreams``; several of them make a list.
     ``options`` go beside ``upstreams``; ``http`` and ``log`` are merged over their sections.
     With ``tls`` it speaks TLS, and ``authority`` is what the harness itself trusts. ``settings``
-    replaces whole sections of the file.
+    replaces whole sections of the file. ``wrapper`` is a command that runs the daemon in its own place.
     """
 
     def __init__(
@@ -46,8 +46,10 @@ class ContentCache:
         authority: Authority | None = None,
         env: Mapping[str, str] | None = None,
         root: Path | None = None,
+        wrapper: Sequence[str] = (),
     ) -> None:
         self._case = case
+        self._wrapper = tuple(wrapper)
         self._folder = place(case)
         self.config = self._folder / "config.yml"
         self.root = root or self._folder / "root"
@@ -176,7 +178,13 @@ class ContentCache:
     def _begin(self, port: int) -> Process:
         self.port = port
         self._write()
-        process = daemon(self._case, self.config, env=self._env, log_path=self._folder / "contentcache.log")
+        process = daemon(
+            self._case,
+            self.config,
+            env=self._env,
+            log_path=self._folder / "contentcache.log",
+            wrapper=self._wrapper,
+        )
         if self.tls is not None and "clientcas" in str(self._http):
             process.wait_until(lambda: self.health() is not None, "an answer of its debug port")
         else:
@@ -191,12 +199,17 @@ class ContentCache:
 
 
 def daemon(
-    case: Case, config: Path, *, env: Mapping[str, str] | None = None, log_path: Path | None = None
+    case: Case,
+    config: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    log_path: Path | None = None,
+    wrapper: Sequence[str] = (),
 ) -> Process:
     """
     Start the daemon with a file, and wait for nothing: what becomes of it is the test's question.
     """
-    argv = [*TWISTD, "--nodaemon", "--pidfile=", "contentcache", "--config", str(config)]
+    argv = [*wrapper, *TWISTD, "--nodaemon", "--pidfile=", "contentcache", "--config", str(config)]
     return Process(
         case, argv, name="contentcache", env=_environment(env), cwd=config.parent, log_path=log_path
     )

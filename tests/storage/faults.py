@@ -5,7 +5,7 @@ A store over another one, whose disk fails where a test says.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from contentcache.core.digest import Digest
 from contentcache.storage.interfaces import BlobFile, PartialFile, Store, StoredFile
@@ -88,6 +88,14 @@ class FaultyPartial:
     @property
     def size(self) -> int:
         return self._partial.size
+
+    @property
+    def held(self) -> Sequence[tuple[int, int]]:
+        return self._partial.held
+
+    def park(self, held: Sequence[tuple[int, int]]) -> None:
+        self._disk.check("park")
+        self._partial.park(held)
 
     @property
     def descriptor(self) -> int | None:

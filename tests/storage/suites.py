@@ -62,6 +62,27 @@ class StoreSuite(SynchronousTestCase):
     def setUp(self) -> None:
         self.store = self.make_store()
 
+    def test_parked(self) -> None:
+        """
+        Which runs of bytes are there is known to the next one who resumes, and to nobody after it.
+        """
+        store = self.store
+        digest = numbered(1)
+        partial = store.resume(digest)
+        self.assertEqual(list(partial.held), [])
+        partial.write(0, b"a" * 10_000)
+        partial.write(50_000, b"b" * 5_000)
+        partial.park([(0, 10_000), (50_000, 55_000)])
+        partial.close()
+        again = store.resume(digest)
+        self.assertEqual([tuple(run) for run in again.held], [(0, 10_000), (50_000, 55_000)])
+        again.discard()
+        again.close()
+        fresh = store.resume(digest)
+        self.assertEqual(list(fresh.held), [])
+        fresh.discard()
+        fresh.close()
+
     def test_unknown(self) -> None:
         """
         A blob that is not there is unknown, to open and to adopt, and no fault to delete.
@@ -253,7 +274,7 @@ class StoreSuite(SynchronousTestCase):
 
 class IndexSuite(SynchronousTestCase):
     """
-    A provider's test case says how to make itsn index.
+    A provider's test case says how to make its index.
     """
 
     def make_index(self) -> Index:
@@ -318,6 +339,23 @@ class IndexSuite(SynchronousTestCase):
             seen.extend(batch)
         self.assertEqual(seen, records[:15])
         self.assertEqual(list(self.index.least_recent(2, after=record(99, 3.5))), records[12:14])
+
+    def test_following(self) -> None:
+        """
+        Records come in the order of their digests, whenever they were pulled, batch after batch; a digest
+        that is not there is a place all the same.
+        """
+        records = [record(number, float(20 - number)) for number in range(0, 20, 2)]
+        self.index.record(reversed(records))
+        self.assertEqual(list(self.index.following(None, 100)), records)
+        seen: list[BlobRecord] = []
+        while batch := self.index.following(seen[-1].digest if seen else None, 3):
+            seen.extend(batch)
+        self.assertEqual(seen, records)
+        self.assertEqual(list(self.index.following(numbered(5), 2)), records[3:5])
+        other = BlobRecord(OTHER, 5, 1.0, verified=False)
+        self.index.record([other])
+        self.assertEqual(list(self.index.following(numbered(18), 2)), [other])
 
     def test_shift(self) -> None:
         """

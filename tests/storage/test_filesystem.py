@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
 from contentcache.storage.filesystem import FilesystemStore
@@ -400,3 +402,28 @@ class FilesystemStoreTests(suites.StoreSuite):
                 self.assertEqual(Digest.of(blob.read(0, 1 << 20)), file.digest)
                 blob.close()
             self.assertLessEqual(len(list(self.store.partials())), 1)
+
+
+class HoleTests(SynchronousTestCase):
+    """
+    Partial files that were left behind without a note.
+    """
+
+    def test_hole(self) -> None:
+        """
+        Of a file with a hole only what comes before it counts, and a block less: nothing else is sure.
+        """
+        store = FilesystemStore(self.mktemp())
+        store.prepare()
+        digest = Digest.of(b"holes")
+        partial = store.resume(digest)
+        partial.write(0, b"a" * 100_000)
+        partial.write(1_000_000, b"b" * 5_000)
+        partial.close()
+        again = store.resume(digest)
+        self.addCleanup(again.close)
+        ((start, stop),) = again.held
+        self.assertEqual(start, 0)
+        self.assertGreater(stop, 80_000)
+        self.assertLessEqual(stop, 100_000)
+        self.assertEqual(again.read(0, 200_000), b"a" * stop)

@@ -179,6 +179,7 @@ class SqliteIndexTests(suites.IndexSuite):
         batch = index.least_recent(10, before=100.0)
         index.least_recent(10, before=100.0, after=batch[-1])
         index.least_recent(10, before=0.0)
+        index.following(batch[-1].digest, 10)
         index.purge(100.0, 10)
         index.shift(0.0, 2000.0)
         index.shift(3600.0, 1e9)
@@ -429,6 +430,7 @@ _STEPS = st.one_of(
     st.tuples(st.just("revoke"), _LINKS),
     st.tuples(st.just("remember_tag"), _TAGS, _TAG_RECORDS),
     st.tuples(st.just("purge"), _TIMES, st.integers(0, 3)),
+    st.tuples(st.just("following"), st.none() | _DIGESTS, st.integers(0, 4)),
     st.tuples(st.just("least_recent"), st.integers(0, 4), st.none() | _TIMES, st.none() | _RECORDS),
 )
 

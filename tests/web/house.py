@@ -101,7 +101,7 @@ class BodyInPieces:
         self._content = content
         self._given: Deferred[int] = Deferred()
 
-    async def send(self, flow: Flow, start: int, stop: int | None) -> None:
+    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
         position = start
         while stop is None or position < stop:
             count = await self._given
@@ -151,7 +151,7 @@ class Backstage:
         size = self._content().size
         return Described(self.digest, size, self.media_type, self.status, self.stale)
 
-    async def get(self, asking: Any) -> Served:
+    async def get(self, asking: Any, *, whole: bool = True) -> Served:
         self.asked.append(asking)
         await self.waiting
         return Served(self.digest, self._content(), self.media_type, self.status, self.stale)

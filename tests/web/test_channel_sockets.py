@@ -244,7 +244,7 @@ class PlainTests(SocketTestCase):
         yield self.until(lambda: self.lines)
         gone.set()
         yield waiting
-        self.assertEqual(self.factory.connections, 0)
+        yield self.until(lambda: self.factory.connections == 0)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     @inlineCallbacks
@@ -315,7 +315,7 @@ class FileBody:
         self._file = path.open("rb")
         self._stop = stop
 
-    async def send(self, flow: Flow, start: int, stop: int | None) -> None:
+    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
         assert flow.takes_files()
         end = self.size if stop is None else stop
         while start < min(end, self._stop):

@@ -1,0 +1,117 @@
+"""
+Parts of a blob that nobody has fetched whole.
+"""
+
+from __future__ import annotations
+
+from tests.delivery.house import REPOSITORY, HouseTestCase
+
+MIB = 1 << 20
+CONTENT = bytes(range(256)) * (40 * MIB // 256)
+
+
+class SegmentTests(HouseTestCase):
+    """
+    Far parts, asked for on their own.
+    """
+
+    def setUp(self) -> None:
+        """An origin that has a large blob."""
+        self.here = self.house()
+        self.digest = self.here.origin.put_blob(REPOSITORY, CONTENT)
+
+    def ranges(self) -> list[str]:
+        """The ranges that upstream was asked for."""
+        return [asked.headers.get("range", "all") for asked in self.here.origin.asked("GET")]
+
+    def test_glance(self) -> None:
+        """
+        A few bytes far away cost a HEAD and those bytes, rounded to a block; the end of the blob, too.
+        """
+        size = len(CONTENT)
+        middle = self.here.pull(self.digest, part=(9_000_000, 9_000_100), whole=False, glance=True)
+        self.assertEqual((middle.outcome, bytes(middle.got)), ("whole", CONTENT[9_000_000:9_000_100]))
+        tail = self.here.pull(self.digest, part=(size - 50, size), whole=False, glance=True)
+        self.assertEqual((tail.outcome, bytes(tail.got)), ("whole", CONTENT[-50:]))
+        self.assertEqual(self.ranges(), ["bytes=8998912-9000099", f"bytes={size - 4096}-{size - 1}"])
+
+    def test_each_byte_once(self) -> None:
+        """
+        The same part again is not fetched again, though the fetch was put away between the two.
+        """
+        for _ in range(3):
+            client = self.here.pull(self.digest, part=(20 * MIB, 21 * MIB), whole=False, glance=True)
+            self.assertEqual(bytes(client.got), CONTENT[20 * MIB : 21 * MIB])
+        self.assertEqual(len(self.ranges()), 1)
+
+    def test_chunks_that_hang_up(self) -> None:
+        """
+        Open-ended requests for every chunk, hung up after it, bring every byte once; then the blob is there.
+        """
+        chunk = 4 * MIB
+        for start in range(0, len(CONTENT), chunk):
+            client = self.here.pull(self.digest, part=(start, start + chunk), whole=False)
+            self.here.later(1)
+            self.assertEqual(bytes(client.got), CONTENT[start : start + chunk], start)
+        self.here.later(1)
+        self.assertEqual(
+            self.here.meter.registry.get_sample_value("contentcache_fetched_bytes_total"), len(CONTENT)
+        )
+        asked = len(self.ranges())
+        self.assertWhole(self.here.pull(self.digest), CONTENT)
+        self.assertEqual(len(self.ranges()), asked)
+
+    def test_filled_up(self) -> None:
+        """
+        Once a share of it is there, the rest is fetched too.
+        """
+        client = self.here.pull(self.digest, part=(10 * MIB, 30 * MIB), whole=False)
+        self.here.later(2)
+        self.assertEqual(client.outcome, "whole")
+        asked = len(self.ranges())
+        self.assertWhole(self.here.pull(self.digest), CONTENT)
+        self.assertEqual(len(self.ranges()), asked)
+
+    def test_far_from_a_running_fetch(self) -> None:
+        """
+        A part far ahead of a fetch that stalls is answered at once.
+        """
+        self.here.origin.misbehave("stall", method="GET", times=1, at=MIB)
+        whole = self.here.pull(self.digest)
+        self.assertIsNone(whole.outcome)
+        far = self.here.pull(self.digest, part=(30 * MIB, 30 * MIB + 10), whole=False, glance=True)
+        self.assertEqual((far.outcome, bytes(far.got)), ("whole", CONTENT[:10]))
+        self.here.later(60)
+        self.assertWhole(whole, CONTENT)
+
+    def test_wrong_bytes_far_away(self) -> None:
+        """
+        A blob of which a segment is wrong is never completed from what is wrong, and fetched anew.
+        """
+        self.here.origin.misbehave("wrong", method="GET", times=1, at=100)
+        self.here.pull(self.digest, part=(20 * MIB, 21 * MIB), whole=False, glance=True)
+        client = self.here.pull(self.digest)
+        self.here.later(5)
+        self.assertIn(client.outcome, {"whole", "short"})
+        if client.outcome == "whole":
+            self.assertEqual(bytes(client.got), CONTENT)
+        self.assertWhole(self.here.pull(self.digest), CONTENT)
+
+    def test_ranges_ignored(self) -> None:
+        """
+        An upstream that answers every range with everything is streamed, and the part is served from that.
+        """
+        self.here.origin.misbehave("whole", method="GET")
+        client = self.here.pull(self.digest, part=(20 * MIB, 20 * MIB + 5), whole=False, glance=True)
+        self.here.later(2)
+        self.assertEqual((client.outcome, bytes(client.got)), ("whole", CONTENT[:5]))
+
+    def test_refused(self) -> None:
+        """
+        A part is nobody's who may not have the whole: the refusal is the origin's.
+        """
+        here = self.house(auth="basic")
+        digest = here.origin.put_blob(REPOSITORY, CONTENT[:MIB])
+        ann = here.origin.let("ann", "secret", REPOSITORY)
+        self.assertEqual(here.pull(digest, ann, part=(5000, 5010), whole=False, glance=True).outcome, "whole")
+        self.assertRefused(here.pull(digest, part=(5000, 5010), whole=False, glance=True), 401)
