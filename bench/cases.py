@@ -4,9 +4,11 @@ The cases. Each is told how many rounds to do and answers rows of figures: one f
 
 from __future__ import annotations
 
+import http.client
 import socket
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
 
@@ -113,6 +115,73 @@ def slow_clients(rounds: int, clients: int = 100, size: int = 8 * _MIB) -> list[
     return alternating(rounds, measure)
 
 
+def recovery(rounds: int, size: int = 1_000_000_000) -> list[Row]:
+    """
+    ``kill -9`` in the middle of a cold blob of 1 GB, then another pull: how soon, and how much twice.
+    """
+
+    def measure(on: Stage, origin: Origin, there: Scene) -> Row:
+        block = random_bytes(size // 20, there.peer)
+        digest = push_blob(origin, "org/app", block * 20)
+        url = f"{there.url}/v2/org/app/blobs/{digest}"
+        there.line.forget()
+        there.line.rate = 200e6
+        first = Process(on, [*_CURL, url], name="curl")
+        until(lambda: there.line.received >= size // 2, "half of it", timeout=120)
+        began = time.monotonic()
+        there.kill_and_start()
+        serving = time.monotonic() - began
+        first.wait(timeout=60)
+        there.line.rate = None
+        second = Process(on, [*_CURL, url], name="curl")
+        second.wait(timeout=300)
+        report = second.log().split()
+        return {
+            "seconds until it serves again": serving,
+            "seconds of the second pull": time.monotonic() - began - serving,
+            "complete": float(report[:2] == ["200", str(size)]),
+            "share fetched twice": there.line.received / size - 1,
+        }
+
+    return alternating(rounds, measure)
+
+
+def cold_ranges(rounds: int, count: int = 100, length: int = 4096, size: int = 128 * _MIB) -> list[Row]:
+    """
+    100 small ranges (4 kB) all over a cold blob of 128 MiB, eight clients at once.
+    """
+
+    def measure(_on: Stage, origin: Origin, there: Scene) -> Row:
+        content = random_bytes(size, there.peer)
+        digest = push_blob(origin, "org/app", content)
+        there.line.forget()
+        starts = [(number * 7919 * 4096) % (size - length) for number in range(count)]
+
+        def right(start: int) -> bool:
+            connection = http.client.HTTPConnection(there.host, timeout=120)
+            try:
+                wanted = {"Range": f"bytes={start}-{start + length - 1}"}
+                connection.request("GET", f"/v2/org/app/blobs/{digest}", headers=wanted)
+                answer = connection.getresponse()
+                return answer.status == 206 and answer.read() == content[start : start + length]
+            except (OSError, http.client.HTTPException):
+                return False
+            finally:
+                connection.close()
+
+        began = time.monotonic()
+        with ThreadPoolExecutor(8) as pool:
+            good = sum(pool.map(right, starts))
+        seconds = time.monotonic() - began
+        return {
+            "right answers": good,
+            "ranges a second": count / seconds,
+            "bytes over the line per byte asked for": there.line.received / (count * length),
+        }
+
+    return alternating(rounds, measure)
+
+
 def _slow_client(there: Scene, digest: str) -> socket.socket:
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -127,4 +196,6 @@ CASES: Final[Mapping[str, tuple[Callable[[int], list[Row]], int]]] = {
     "warm-pull": (warm_pull, 3),
     "stampede": (stampede, 1),
     "slow-clients": (slow_clients, 1),
+    "recovery": (recovery, 1),
+    "cold-ranges": (cold_ranges, 1),
 }

@@ -63,14 +63,27 @@ def stage() -> Iterator[Stage]:
 @frozen
 class Scene:
     """
-    One peer between clients and the line. ``url`` is where clients ask, ``pid`` the peer's process.
+    One peer between clients and the line. ``url`` is where clients ask.
     """
 
     peer: Peer
     origin: Origin
     line: CountingProxy
     url: str
-    pid: int
+    program: ContentCache | Origin
+
+    @property
+    def pid(self) -> int:
+        """The peer's process."""
+        return self.program.process.pid
+
+    def kill_and_start(self) -> None:
+        """``kill -9``, and back again over the same store."""
+        self.program.process.kill9()
+        if isinstance(self.program, Origin):
+            self.program.restart()
+        else:
+            self.program.start()
 
     @property
     def host(self) -> str:
@@ -96,6 +109,6 @@ def scene(on: Stage, peer: Peer, origin: Origin, *, rate: float | None = None) -
     line = CountingProxy(on, origin.port, rate=rate)
     if peer == "contentcache":
         cache = ContentCache(on, line.url, log={"level": "info"})
-        return Scene(peer, origin, line, cache.url, cache.pid)
+        return Scene(peer, origin, line, cache.url, cache)
     proxy = Origin(on, proxy=line.url)
-    return Scene(peer, origin, line, proxy.url, proxy.process.pid)
+    return Scene(peer, origin, line, proxy.url, proxy)
