@@ -5,11 +5,12 @@ CONFIG = etc/config.yml
 PORT = $(or $(lastword $(subst :, ,$(REGISTRY_HTTP_ADDR))),5000)
 SCHEME_NOTE = $(if $(REGISTRY_HTTP_TLS_CERTIFICATE), (its certificate must be known to the client),)
 
-.PHONY: help run test lint wheel clean
+.PHONY: help run test lint bench wheel clean
 
 help:
 	@echo "make run    start the cache in the foreground with $(CONFIG); stop it with Ctrl-C"
 	@echo "make test   install what the tests need, and run them"
+	@echo "make bench  beside docker-registry's proxy, in one run (CASES=\"stampede recovery\" for some)"
 	@echo "make lint   style, types, arrows between packages, documents"
 	@echo "make wheel  build dist/*.whl"
 	@echo "make clean  remove everything that these made, but not what is cached under var/"
@@ -29,6 +30,10 @@ lint: $(VENV)/dev.stamp
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	scripts/check-documents $(VENV)/bin/python
+
+bench: $(VENV)/dev.stamp
+	@scripts/install-peers
+	@$(VENV)/bin/python -m bench $(CASES)
 
 wheel: $(VENV)/dev.stamp
 	rm -rf build dist
