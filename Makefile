@@ -2,6 +2,8 @@
 
 VENV = .venv
 CONFIG = etc/config.yml
+MINUTES = 5
+SEED = soak
 PORT = $(or $(lastword $(subst :, ,$(REGISTRY_HTTP_ADDR))),5000)
 SCHEME_NOTE = $(if $(REGISTRY_HTTP_TLS_CERTIFICATE), (its certificate must be known to the client),)
 
@@ -12,6 +14,7 @@ help:
 	@echo "make test   install what the tests need, and run them"
 	@echo "make bench  beside docker-registry's proxy, in one run (CASES=\"stampede recovery\" for some)"
 	@echo "make lint   style, types, arrows between packages, documents"
+	@echo "make soak   bad upstreams, bad clients and kills for MINUTES=$(MINUTES), as SEED=$(SEED) has it"
 	@echo "make wheel  build dist/*.whl"
 	@echo "make clean  remove everything that these made, but not what is cached under var/"
 
@@ -34,6 +37,9 @@ lint: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	@scripts/install-peers
 	@$(VENV)/bin/python -m bench $(CASES)
+
+soak: $(VENV)/dev.stamp
+	@$(VENV)/bin/python -m tests.soak --minutes "$(MINUTES)" --seed "$(SEED)"
 
 wheel: $(VENV)/dev.stamp
 	rm -rf build dist

@@ -140,6 +140,13 @@ class ContentWrong(UpstreamBroken):
     """Every upstream delivered something else than the digest says."""
 
 
+class ManifestTooLarge(CacheError):
+    """A manifest is larger than ``limits.manifest``."""
+
+    code = "SIZE_INVALID"
+    status = 413
+
+
 class DiskFailed(CacheError):
     """The store cannot be written: what was to be kept is passed through."""
 

@@ -33,7 +33,8 @@ def parse_length(value: str | None) -> int | None:
     """
     Read ``Content-Length``; ``None`` where there is none or it makes no sense.
     """
-    return int(value) if value is not None and _LENGTH.fullmatch(value.strip()) else None
+    digits = "" if value is None else value.strip(" \t")
+    return int(digits) if _LENGTH.fullmatch(digits) else None
 
 
 def read_opening(status: int, length: int | None, content_range: str | None, wanted: int) -> Opening:

@@ -206,7 +206,9 @@ class Access:
         The origin has answered no to this very question.
         """
         whose = asking.registry, asking.content.repository, asking.credential
-        if self.hears_no(*whose, refusal.status):
+        gone = self.hears_no(*whose, refusal.status)
+        if gone or (refusal.status == _NOT_FOUND and not self._keep_deleted):
+            # To a stranger it may only have been hidden; then those who may have it cost one question.
             await self._links.revoke(_link(asking))
 
     def hears_no(self, registry: Registry, repository: str, credential: Credential, status: int) -> bool:

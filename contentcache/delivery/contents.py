@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
@@ -17,6 +17,7 @@ from contentcache.core.errors import (
     CacheError,
     ContentWrong,
     DiskFailed,
+    ManifestTooLarge,
     OriginRefused,
     UpstreamBroken,
     UpstreamTimeout,
@@ -35,6 +36,7 @@ from contentcache.delivery.bodies import (
     hash_prefix,
 )
 from contentcache.delivery.fetch import Fetch, Surroundings, UndecidedError
+from contentcache.delivery.manifests import read_manifest, too_large
 from contentcache.delivery.passing import Check, PassedBody, carry_on
 from contentcache.delivery.pulls import Pulls
 from contentcache.delivery.shelf import Shelf
@@ -45,6 +47,8 @@ from contentcache.meter import Meter
 from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, Store
 
 _ATTEMPTS: Final = 5
+#: Of so many contents that parts are asked of the size is remembered.
+_MOST_SIZES: Final = 10_000
 
 
 @frozen
@@ -120,6 +124,7 @@ class Contents:
         self._manifest_limit = manifest_limit
         self._fill_after = fill_after
         self._fetches: dict[Digest, Fetch] = {}
+        self._sizes: dict[Digest, int] = {}
         self._pulls = Pulls(index, run, wall)
         self._disproved = Disproved()
         self._around = Surroundings(
@@ -183,6 +188,8 @@ class Contents:
         if yes is not None and fetch is not None and fetch.size is not None:
             return Described(digest, fetch.size, yes.media_type, "fwd=miss; collapsed")
         yes = await self._access.size_of(asking)
+        if asking.content.kind == "manifests" and (yes.size or 0) > self._manifest_limit:
+            raise too_large(yes.size, self._manifest_limit)
         return Described(digest, yes.size, yes.media_type, "fwd=miss")
 
     async def get(self, asking: Asking, yes: Yes | None = None, *, whole: bool = True) -> Served:
@@ -239,8 +246,23 @@ class Contents:
                 return await self._get(asking, yes, whole=whole)
         if fetch is None and not whole:
             # To answer for a part one must know the size of the whole.
-            yes = await self._access.size_of(asking)
+            yes = await self._sized(asking, yes)
         return await self._join(asking, yes, in_place=False, whole=whole)
+
+    async def _sized(self, asking: Asking, yes: Yes | None) -> Yes:
+        """
+        A yes that knows the size of the whole.
+        """
+        digest = asking.content.digest
+        known = self._sizes.get(digest)
+        if yes is not None and known is not None:
+            return evolve(yes, size=known)
+        yes = await self._access.size_of(asking)
+        if yes.size is not None:
+            self._sizes[digest] = yes.size
+            if len(self._sizes) > _MOST_SIZES:
+                del self._sizes[next(iter(self._sizes))]
+        return yes
 
     async def _until_closed(self, digest: Digest) -> None:
         # One that ends without the content takes nobody aboard; the next one goes on from its partial file.
@@ -273,7 +295,7 @@ class Contents:
         want = Want(asking, self._access.key(asking), judged=yes is not None, whole=whole)
         if fetch is None:
             fetch = self._start(want, in_place=in_place, total=total)
-            status = "hit" if in_place else "fwd=miss; stored"
+            status = "hit" if in_place else "fwd=miss; stored" if whole else "fwd=miss; detail=part"
         elif fetch.is_ending or (yes is None and not self._is_in_question(fetch, asking)):
             raise UndecidedError("another fetch has begun or ended meanwhile")
         else:
@@ -288,16 +310,18 @@ class Contents:
             fetch, self._run, partial(self._carry_on, asking, fetch), lambda: self._left(fetch, want)
         )
         if body.size == 0 or asking.content.kind == "manifests":
-            await self._until_verified(body)
+            await self._until_verified(body, fetch)
         media_type = fetch.media_type if yes is None else yes.media_type or fetch.media_type
         return Served(digest, body, media_type, status, yes is not None and yes.stale)
 
-    async def _until_verified(self, body: GrowingBody) -> None:
+    async def _until_verified(self, body: GrowingBody, fetch: Fetch) -> None:
         # A head alone would complete an empty content; and a wrong manifest had better be an error.
         try:
             await body.until_verified()
         except ShortError as error:
             body.close()
+            if isinstance(fetch.failure, ManifestTooLarge):
+                raise fetch.failure from error
             raise UpstreamBroken(str(error)) from error
         except BaseException:
             body.close()
@@ -357,7 +381,7 @@ class Contents:
         in_background(self._access.affirmed(asking, media_type))
         body: Body
         if asking.content.kind == "manifests" or answer.length == 0:
-            content = await answer.read(self._manifest_limit)
+            content = await read_manifest(answer, self._manifest_limit)
             if Digest.of(content, digest.algorithm) != digest:
                 raise ContentWrong("what upstream delivers is not what the digest says")
             body = MemoryBody(content)

@@ -9,7 +9,7 @@ into the partial file, and tells the readers how far they may go. What to do nex
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, NoReturn
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -20,6 +20,7 @@ from contentcache.core.errors import (
     CacheError,
     ContentWrong,
     DiskFailed,
+    ManifestTooLarge,
     OriginRefused,
     UpstreamBroken,
     UpstreamTimeout,
@@ -29,6 +30,7 @@ from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, 
 from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
 from contentcache.core.ports import DelayedCall, Run, Timer
 from contentcache.delivery.intake import Intake, TooLong
+from contentcache.delivery.manifests import too_large
 from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
 from contentcache.delivery.tasks import Bell, sleep
 from contentcache.delivery.wants import Attendance, Want
@@ -77,7 +79,7 @@ class Surroundings:
 class Fetch:
     """
     The making of one content. ``in_place`` says that it is a blob of the store which nobody has ever
-    verified: all its bytes are there, and upstream is asked only if they turn out wrong.
+    verified: it is hashed before a byte of it leaves, and thrown away if it is wrong; upstream is not asked.
 
     ``largest`` bounds the size (manifests); with ``whole`` no byte leaves before all are verified. ``total``
     is what the origin says of the size, where it was asked before. While nobody wants the whole content, only
@@ -115,6 +117,7 @@ class Fetch:
         self._segments = Segments(self)
         self._changed = Bell()
         self._clients = Attendance()
+        self._is_judged = False
         self._head_in = False
         self._ranges_ignored = False
         self._disk_error: DiskFailed | None = None
@@ -140,7 +143,7 @@ class Fetch:
     @property
     def takes_candidates(self) -> bool:
         """Whether the fetch's first answer is still to come, and can be the verdict for who attaches now."""
-        return not (self._head_in or self._in_place)
+        return not (self._is_judged or self._head_in or self._in_place)
 
     def has_want(self, key: bytes) -> bool:
         """
@@ -157,7 +160,8 @@ class Fetch:
         """
         if self.verified:
             return self.filling.prefix
-        if self._whole:
+        if self._whole or self._in_place or self.generation:
+            # Once something was wrong, nobody gets a byte before it is known to be right.
             return 0
         # What they have been told of, not what has come since: in large steps all get on faster.
         told = self._told if position < self._told else self.filling.held.reach(position)
@@ -196,7 +200,7 @@ class Fetch:
             return
         self._release()
         self._changed.ring()
-        if not self._clients and self.filling.prefix < FIRST_PART and not self._segments.busy:
+        if not (self._is_wanted() or self.filling.prefix >= FIRST_PART or self._segments.busy):
             self.intake.stop()
 
     @property
@@ -258,11 +262,11 @@ class Fetch:
         except OSError as error:
             raise DiskFailed(f"the store cannot be written: {error}") from error
         total = file.size if self._in_place else self._total
-        held = file.held if total is None or not file.held or file.held[-1][1] <= total else ()
-        self.filling = Filling(held, total)
+        fits = total is None or not file.held or file.held[-1][1] <= total
+        self.filling = Filling(file.held if fits else (), total)
         self.intake.replace(file)
         self.intake.reaches(self.filling.prefix)
-        self._head_in = total is not None
+        self._head_in = self._total is not None
         self._told = self.filling.prefix
         self._answer()
 
@@ -271,7 +275,9 @@ class Fetch:
             pass
 
     async def _took_last_step(self) -> bool:
-        sources = self._clients.sources()
+        # Who was ended short by wrong bytes has left; but without the verdict, at most one try of each host,
+        # the next client would start from the same lie.
+        sources = self._clients.sources(or_last=self.generation > 0)
         if self._rests(sources):
             await self._changed.wait()
             return False
@@ -293,10 +299,13 @@ class Fetch:
                 return True
         return False
 
+    def _is_wanted(self) -> bool:
+        return bool(self._clients) or self._filling_up or self.generation > 0
+
     def _wants_all(self) -> bool:
-        return (
-            self._clients.want_all or self._filling_up or self._ranges_ignored or self.filling.total is None
-        )
+        unsized = self.filling.total is None
+        in_doubt = self.generation > 0
+        return self._clients.want_all or self._filling_up or self._ranges_ignored or unsized or in_doubt
 
     def _rests(self, sources: Mapping[str, Want]) -> bool:
         """
@@ -363,7 +372,7 @@ class Fetch:
             self._error = error
             self.filling.broke(host, repeatable=isinstance(error, UpstreamBroken))
             return
-        if not self._clients and not self._filling_up:
+        if not self._is_wanted():
             answer.abandon()
             return
         if answer.status == RANGE_NOT_SATISFIABLE:
@@ -372,9 +381,13 @@ class Fetch:
             return
         media_type = answer.header("Content-Type")
         self._around.yes(want, media_type)
+        self._is_judged = True
         self._clients.say_yes(want.key)
         try:
             start = self._open(host, answer, offset)
+        except ManifestTooLarge:
+            answer.abandon()
+            raise
         except UpstreamBroken as error:
             # Of two who disagree about the size nobody knows yet which one is wrong: neither is set back.
             self._error = error
@@ -392,7 +405,7 @@ class Fetch:
         if not self.filling.opened(host, opening.total):
             raise UpstreamBroken(f"{host} says another size than others did")
         if self._largest is not None and (opening.total or 0) > self._largest:
-            raise UpstreamBroken(f"{self.digest} has {opening.total} bytes, more than limits.manifest allows")
+            raise too_large(opening.total, self._largest)
         return opening.start
 
     async def _receive(
@@ -421,10 +434,12 @@ class Fetch:
             most = total if total is not None else self._largest
             await self.intake.take(answer, start, offset, most, arrived)
         except TooLong as error:
+            if total is None and self._largest is not None:
+                raise too_large(None, self._largest) from error
             self.filling.too_long(host)
             self._error = error
         except (UpstreamBroken, UpstreamTimeout) as error:
-            if not overtaken and (self._clients or self.filling.prefix >= FIRST_PART):
+            if not overtaken and (self._is_wanted() or self.filling.prefix >= FIRST_PART):
                 self._disappoint(want, host, error)
         else:
             self.filling.ended(host, stop)
@@ -446,6 +461,8 @@ class Fetch:
         self.progress.ring()
 
     async def _start_again(self, blamed: str | None) -> None:
+        if self._in_place:
+            await self._throw_away()
         self._around.meter.restarted()
         self._log.warn(
             "what came for {digest} is not what its digest says; {host} is to blame, it is fetched again",
@@ -461,23 +478,20 @@ class Fetch:
         await self.intake.settle()
         self.generation += 1
         self._told = 0
-        self.intake.replace(await self._fresh_file())
-        self._tell()
-
-    async def _fresh_file(self) -> PartialFile:
-        file = self.intake.file
         try:
-            if not self._in_place:
-                await self._around.run(file.truncate, 0)
-                return file
-            await self._around.run(file.discard)
-            fresh = await self._around.run(self._around.store.resume, self.digest)
-            await self._around.run(fresh.truncate, 0)
+            await self._around.run(self.intake.file.truncate, 0)
         except OSError as error:
             raise DiskFailed(f"the store cannot be written: {error}") from error
-        self._in_place = False
-        file.close()
-        return fresh
+        self.intake.replace(self.intake.file)
+        self._tell()
+
+    async def _throw_away(self) -> NoReturn:
+        self._log.error("{digest} in the store is not what its name says: it goes", digest=str(self.digest))
+        try:
+            await self._around.run(self.intake.file.discard)
+        except OSError as error:
+            raise DiskFailed(f"the store cannot be written: {error}") from error
+        raise UndecidedError("what lay in the store was something else")
 
     async def _keep(self) -> None:
         # Who sees the end of a pull finds the blob in the store; but nobody waits long for a slow disk, for

@@ -29,6 +29,7 @@ from contentcache.delivery.access import Access, Yes
 from contentcache.delivery.bodies import MemoryBody
 from contentcache.delivery.contents import Contents, Described, Served
 from contentcache.delivery.links import Links
+from contentcache.delivery.manifests import read_manifest, too_large
 from contentcache.delivery.wants import Asking
 from contentcache.storage.interfaces import Tag, TagRecord
 from contentcache.upstream.answers import Answer
@@ -185,6 +186,8 @@ class Tags:
         if digest is None:
             return await self._get_by_tag(asking)
         size = answer.length
+        if (size or 0) > self._limit:
+            raise too_large(size, self._limit)
         meaning = _Meaning(digest, answer.header("Content-Type"), size)
         await self._remember(asking, meaning)
         return meaning
@@ -200,7 +203,7 @@ class Tags:
             raise UpstreamBroken(f"{answer.host} answered {answer.status} to a request for a manifest")
         media_type = answer.header("Content-Type")
         named = _digest_of(answer)
-        content = await answer.read(self._limit)
+        content = await read_manifest(answer, self._limit)
         digest = Digest.of(content, named.algorithm if named is not None else "sha256")
         if named is not None and named != digest:
             if media_type != _SIGNED_TYPE:

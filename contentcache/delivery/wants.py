@@ -83,6 +83,7 @@ class Attendance:
         self._wants: list[Want] = []
         self._refused: set[bytes] = set()
         self._orders: dict[int, Sequence[str]] = {}
+        self._last: dict[str, Want] = {}
 
     def __bool__(self) -> bool:
         return bool(self._wants)
@@ -114,9 +115,10 @@ class Attendance:
         """Whether anybody wants all bytes."""
         return any(want.whole for want in self._wants)
 
-    def sources(self) -> Mapping[str, Want]:
+    def sources(self, *, or_last: bool = False) -> Mapping[str, Want]:
         """
-        The hosts that can be asked, in the order of their turn, each with a client in whose name.
+        The hosts that can be asked, in the order of their turn, each with a client in whose name; where
+        nobody is left, and ``or_last``, with the last one who was.
         """
         sources: dict[str, Want] = {}
         seen: set[int] = set()
@@ -130,13 +132,15 @@ class Attendance:
                 self._orders[id(registry)] = registry.order()
             for host in self._orders[id(registry)]:
                 sources.setdefault(host, want)
-        return sources
+        if sources:
+            self._last = sources
+        return self._last if or_last else sources
 
     def blame(self, host: str, reason: str) -> None:
         """
         Tell every registry that has it: ``host`` is not to be trusted for a while.
         """
-        for want in self._wants:
+        for want in self._wants or self._last.values():
             want.asking.registry.failed(host, reason)
 
     def say_yes(self, key: bytes) -> None:
@@ -152,6 +156,7 @@ class Attendance:
         The origin has said no to this question: who has no yes of its own hears it now.
         """
         self._refused.add(key)
+        self._last = {host: want for host, want in self._last.items() if want.key != key}
         for want in tuple(self._wants):  # who hears of it may leave at once
             if want.key == key:
                 want.refusal = refusal

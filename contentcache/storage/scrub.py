@@ -136,7 +136,7 @@ class Scrub:
         await self._take_bad_away()
         found = await self._run(self._index.following, place, 1)
         if not found:
-            await self._pause(LONGEST_PAUSE)
+            await self._pause(min(LONGEST_PAUSE, self._period))
             return None
         record = found[0]
         started = self._timer.seconds()

@@ -161,6 +161,10 @@ class Inflow(TwistedProtocol):
             self.ended.errback(result)
 
 
+class AnswerTooLarge(UpstreamBroken):
+    """A body that was to be held in memory has more bytes than it may."""
+
+
 @frozen
 class Answer:
     """
@@ -238,7 +242,8 @@ class Answer:
         """
         The whole body, for small ones.
 
-        :raises UpstreamBroken: it is cut short, or larger than ``limit`` bytes.
+        :raises AnswerTooLarge: it has more than ``limit`` bytes.
+        :raises UpstreamBroken: it is cut short.
         :raises UpstreamTimeout: it stalls.
         """
         pieces: list[bytes] = []
@@ -258,7 +263,7 @@ class Answer:
             await self.stream(received).ended
         except UpstreamBroken:
             if too_long:
-                raise UpstreamBroken(f"upstream's answer is larger than {limit} bytes") from None
+                raise AnswerTooLarge(f"upstream's answer is larger than {limit} bytes") from None
             raise
         return b"".join(pieces)
 

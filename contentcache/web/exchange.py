@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from contentcache.core.errors import CacheError, RequestMalformed
+from contentcache.core.errors import CacheError, OriginRefused, RequestMalformed
 from contentcache.core.ports import Timer
 from contentcache.core.routes import split_target
 from contentcache.delivery.tasks import Bell
@@ -121,6 +121,11 @@ class Exchange:
             self.end_short()
             return
         answer = as_answer(error)
+        if self.method == "HEAD" and isinstance(error, OriginRefused) and not error.body:
+            # The origin's body was not asked for, so its length is not known.
+            self.start(answer.status, answer.headers)
+            self.finish()
+            return
         self.reply(answer.status, answer.headers, answer.body)
 
     def write(self, data: bytes) -> None:

@@ -58,7 +58,7 @@ class Origins:
                     f"this cache has no upstream named {namespace[:_NAME_LENGTH]!r} (upstreams[].names)"
                 )
             return Chosen(known, route)
-        served = self._by_host.get(host) or self._by_host.get(host.rpartition(":")[0])
+        served = self._by_host.get(host) or self._by_host.get(host.partition(":")[0].removesuffix("."))
         if served is not None:
             return Chosen(served, route)
         return self._by_repository(route) or Chosen(self._registries[0], route)

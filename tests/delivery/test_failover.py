@@ -130,6 +130,19 @@ class FailoverTests(HouseTestCase):
         self.assertWhole(again, LARGE)
         self.assertTrue(dict(house.registries[0].standing())["https://two.example"])
 
+    def test_doubt_outlives_the_client(self) -> None:
+        """A client ended short by a lie leaves; each host is tried alone all the same, for the next one."""
+        house = self.two()
+        house.origin.misbehave("wrong", at=0)
+        house.origin.misbehave("reset", at=HALF, times=1)
+        house.origin.misbehave("slow", seconds=1.0, times=1)
+        first = house.pull(self.digest)
+        house.later(10)
+        self.assertEqual(first.outcome, "short")
+        asked = house.origin.count("GET") + self.second.count("GET")
+        self.assertWhole(house.pull(self.digest), LARGE)
+        self.assertEqual(house.origin.count("GET") + self.second.count("GET"), asked)
+
     def test_sole_liar_is_set_back(self) -> None:
         """A host that delivered every byte of a wrong blob is set back, and another one asked from zero."""
         house = self.two()

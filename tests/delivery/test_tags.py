@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from contentcache.config.model import Upstream
-from contentcache.core.errors import OriginRefused, UpstreamBroken
+from contentcache.core.errors import ManifestTooLarge, OriginRefused, UpstreamBroken
 from tests.delivery.house import MANIFEST, REPOSITORY, Client, House, HouseTestCase
 
 OLD, NEW = b'{"old": 1}', b'{"new": 2}'
@@ -132,7 +132,10 @@ class PullTests(TagTestCase):
             house.origin.misbehave(**manner)
             client = house.pull_tag("latest")
             house.later(60)
-            self.assertRefused(client, 502)
+            self.assertRefused(client, 413)
+            self.assertLessEqual(house.origin.count("GET"), 1)
+            if manner["name"] != "without":
+                self.error(house.tags.describe(house.tag_asking("latest")), ManifestTooLarge)
 
     def test_odd_success(self) -> None:
         """Neither a 206 nor a 416 is a manifest."""

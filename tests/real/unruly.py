@@ -68,9 +68,7 @@ class Unruly:
         return [
             one
             for one in found
-            if "/blobs/" in one["path"]
-            and one["path"].endswith(digest)
-            and (method in {"*", one["method"]})
+            if "/blobs/" in one["path"] and one["path"].endswith(digest) and (method in {"*", one["method"]})
         ]
 
     def ranges(self, digest: str) -> list[int]:

@@ -1,0 +1,120 @@
+"""
+Upstreams that lie about blobs of which clients have got bytes, before the real daemon.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+from tests.real.cache import ContentCache
+from tests.real.faulty import HALF, SIZE, FaultsTestCase
+from tests.real.images import random_bytes
+from tests.real.unruly import Unruly
+
+_MIB = 1 << 20
+
+
+class LiarTests(FaultsTestCase):
+    """
+    Clients leave as soon as they are ended short: the fetch must come to its verdict all the same.
+    """
+
+    def test_liar(self) -> None:
+        """
+        Wrong bytes from the only upstream: nobody completes them, nothing is stored, the next minute's
+        requests for this blob are 502 at once, and others are served.
+        """
+        self.build(1, 5)
+        for number, at in enumerate((0, HALF, -1)):
+            digest = self.upstream.digests[number]
+            self.upstream.misbehave("wrong", digest, at=at)
+            self.assert_short(self.pull(number), number)
+            self.assert_nothing_kept(number)
+            asked = len(self.upstream.asked(digest, "GET"))
+            self.assert_error(self.pull(number), 502)
+            self.assertEqual(len(self.upstream.asked(digest, "GET")), asked)
+        self.assert_whole(self.pull(4), 4)
+
+    def test_longer_and_shorter(self) -> None:
+        """A body that is consistently longer or shorter is as wrong as any other."""
+        self.build(1, 2)
+        for number, by in enumerate((10, -10)):
+            self.upstream.misbehave("resized", self.upstream.digests[number], by=by)
+            read = self.pull(number)
+            self.assertEqual((read.status, read.end), (200, "fin"))
+            self.assertLess(len(read.body), SIZE - 10)
+            self.assert_nothing_kept(number)
+            self.assert_error(self.pull(number), 502)
+
+    def test_one_lies(self) -> None:
+        """
+        Who got bytes of a liar ends short, who got none yet gets the right ones in the same response; the
+        honest host is not blamed.
+        """
+        for at in (0, -1):
+            self.build(2, 1)
+            self.upstream.misbehave("wrong", at=at)
+            self.assert_short(self.pull(0), 0)
+            self.until_stored(0)
+            self.assert_whole(self.pull(0), 0)
+            self.assert_only_blames(self.upstream)
+
+    def test_put_together_from_both(self) -> None:
+        """
+        A liar breaks off and the honest host goes on: what comes out is wrong, is fetched anew from one at a
+        time, at most once from each, and the honest one is not blamed.
+        """
+        for at in (0, HALF - 1):
+            self.build(2, 1)
+            digest = self.upstream.digests[0]
+            self.upstream.misbehave("wrong", at=at)
+            self.upstream.misbehave("short", at=HALF, times=1)
+            self.assert_short(self.pull(0), 0)
+            self.until_stored(0)
+            self.assert_whole(self.pull(0), 0)
+            self.assertLessEqual(len(self.upstream.asked(digest, "GET")), 3)
+            self.assertLessEqual(len(self.hosts[1].asked(digest, "GET")), 2)
+            self.assertNotIn(f"{self.hosts[1].url} is set back", self.cache.log())
+
+    def test_both_lie(self) -> None:
+        """Wrong everywhere: nothing is stored, and it is 502 for a minute."""
+        self.build(2, 1)
+        for host in self.hosts:
+            host.misbehave("wrong", at=0)
+        self.assert_short(self.pull(0), 0)
+        self.assert_nothing_kept(0)
+        self.assert_error(self.pull(0), 502)
+        for host in self.hosts:
+            self.assertEqual(len(host.asked(self.upstream.digests[0], "GET")), 1)
+
+    def assert_only_blames(self, liar: Unruly) -> None:
+        """The log has a sentence about the liar, and none about its neighbour."""
+        log = self.cache.log()
+        self.assertIn(f"{liar.url} is to blame", log)
+        self.assertNotIn(f"{self.hosts[1].url} is to blame", log)
+        self.assertNotIn(f"{self.hosts[1].url} is set back", log)
+
+
+class CrowdTests(FaultsTestCase):
+    """
+    Many who come at once.
+    """
+
+    def test_all_get_heads(self) -> None:
+        """Whoever comes just as upstream's head does has its own at once, and waits for no body."""
+        self.blobs = [random_bytes(_MIB, f"crowd {number}") for number in range(8)]
+        self.upstream = Unruly(self, *self.blobs)
+        self.cache = ContentCache(self, self.upstream.url)
+        for digest in self.upstream.digests:
+            self.upstream.misbehave("stall", digest, at=_MIB // 2, times=1)
+            with ExitStack() as held:
+                clients = [
+                    held.enter_context(socket.create_connection(("127.0.0.1", self.cache.port), timeout=5))
+                    for _ in range(40)
+                ]
+                for client in clients:
+                    client.sendall(f"GET /v2/org/app/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                for client in clients:
+                    self.assertIn(b"200", client.recv(64))
+            self.upstream.behave()
