@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
@@ -35,11 +35,13 @@ from contentcache.delivery.bodies import (
     StoredBody,
     hash_prefix,
 )
-from contentcache.delivery.fetch import Fetch, Surroundings, UndecidedError
+from contentcache.delivery.fetch import Fetch, UndecidedError
 from contentcache.delivery.manifests import read_manifest, too_large
 from contentcache.delivery.passing import Check, PassedBody, carry_on
 from contentcache.delivery.pulls import Pulls
+from contentcache.delivery.served import Described, Served
 from contentcache.delivery.shelf import Shelf
+from contentcache.delivery.surroundings import Surroundings
 from contentcache.delivery.tasks import in_background, unless_left
 from contentcache.delivery.turns import Turns
 from contentcache.delivery.wants import Asking, Want
@@ -49,42 +51,6 @@ from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, Store
 _ATTEMPTS: Final = 5
 #: Of so many contents that parts are asked of the size is remembered.
 _MOST_SIZES: Final = 10_000
-
-
-@frozen
-class Served:
-    """
-    A content that may be sent. ``status`` is for ``Cache-Status``; ``stale`` that the origin could not be
-    asked. ``body.close()`` is owed.
-    """
-
-    digest: Digest
-    body: Body
-    media_type: str | None
-    status: str
-    stale: bool = False
-
-    @property
-    def outcome(self) -> str:
-        """
-        One word for the metrics.
-        """
-        if self.status.startswith("hit"):
-            return "stale" if self.stale else "hit"
-        return next((word for word in ("collapsed", "uncached") if word in self.status), "miss")
-
-
-@frozen
-class Described:
-    """
-    The answer to a ``HEAD``: ``size`` in bytes, ``None`` where the origin does not say.
-    """
-
-    digest: Digest
-    size: int | None
-    media_type: str | None
-    status: str
-    stale: bool = False
 
 
 class Contents:
@@ -370,7 +336,7 @@ class Contents:
                     self._turns.give_back()
         finally:
             del self._fetches[fetch.digest]
-            fetch.progress.ring()
+            fetch.progress.tell(fetch.filling.prefix)
         if isinstance(fetch.failure, ContentWrong):
             self._disproved.add(fetch.origins, fetch.digest, self._clock.seconds())
 

@@ -8,10 +8,9 @@ into the partial file, and tells the readers how far they may go. What to do nex
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Final, NoReturn
 
-from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
@@ -28,23 +27,20 @@ from contentcache.core.errors import (
 )
 from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, StartAgain
 from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
-from contentcache.core.ports import DelayedCall, Run, Timer
 from contentcache.delivery.intake import Intake, TooLong
 from contentcache.delivery.manifests import too_large
+from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
+from contentcache.delivery.surroundings import Surroundings
 from contentcache.delivery.tasks import Bell, sleep
 from contentcache.delivery.wants import Attendance, Want
-from contentcache.meter import Meter
-from contentcache.storage.interfaces import PartialFile, Store
+from contentcache.storage.interfaces import PartialFile
 from contentcache.upstream.answers import Answer
 
 #: A fetch that is past its first part is finished even if nobody is left.
 FIRST_PART: Final = 64 << 10
 #: So much of the end waits for the digest: no client ever completes what is not verified.
 HELD_BACK: Final = 4 << 10
-#: Readers hear of so many new bytes at once, of fewer after so many seconds.
-_MUCH: Final = 1 << 20
-_SOON: Final = 0.01
 #: Bytes that are there already are passed over in a running answer if they are fewer.
 _WORTH_ANOTHER_REQUEST: Final = 1 << 20
 #: For so many seconds the end of a verified content waits for its being stored.
@@ -53,27 +49,6 @@ _LONGEST_COMMIT: Final = 0.1
 
 class UndecidedError(CacheError):
     """The content is here, but nobody has asked the origin whether this client may have it."""
-
-
-@frozen
-class Surroundings:
-    """
-    What a fetch needs around it.
-
-    ``yes(want, answer's media type)`` and ``no(want, refusal)`` take note of what the origin said;
-    ``room(bytes)`` makes room in the store; ``keep(digest, file, size)`` makes a verified file a blob, and
-    blocks; ``disk(fault)`` hears what the disk refuses, and ``None`` when it has taken something.
-    """
-
-    store: Store
-    run: Run
-    clock: Timer
-    meter: Meter
-    yes: Callable[[Want, str | None], None]
-    no: Callable[[Want, OriginRefused], None]
-    room: Callable[[int], Awaitable[bool]]
-    keep: Callable[[Digest, PartialFile, int], None]
-    disk: Callable[[str | None], None]
 
 
 class Fetch:
@@ -104,7 +79,7 @@ class Fetch:
         self.origins: set[str] = set()
         self.generation = 0
         self.verified = False
-        self.progress = Bell()
+        self.progress = News(around.clock)
         self._around = around
         self._in_place = in_place
         self._largest = largest
@@ -123,8 +98,6 @@ class Fetch:
         self._disk_error: DiskFailed | None = None
         self._ending = False
         self._holders = 1
-        self._told = 0
-        self._telling: DelayedCall | None = None
         self._error: CacheError = UpstreamUnavailable("no upstream was asked")
         self.failure: CacheError | None = None
 
@@ -164,7 +137,7 @@ class Fetch:
             # Once something was wrong, nobody gets a byte before it is known to be right.
             return 0
         # What they have been told of, not what has come since: in large steps all get on faster.
-        told = self._told if position < self._told else self.filling.held.reach(position)
+        told = self.progress.told if position < self.progress.told else self.filling.held.reach(position)
         end = told if self.filling.total is None else self.filling.total
         return told if glance else max(0, min(told, end - HELD_BACK))
 
@@ -245,7 +218,7 @@ class Fetch:
 
     def _end(self) -> None:
         self._clients.dismiss(self.failure or UndecidedError("the origin has not been asked"))
-        self._tell()
+        self.progress.tell(self.filling.prefix)
         self._release()
 
     def _release(self) -> None:
@@ -267,7 +240,7 @@ class Fetch:
         self.intake.replace(file)
         self.intake.reaches(self.filling.prefix)
         self._head_in = self._total is not None
-        self._told = self.filling.prefix
+        self.progress.told = self.filling.prefix
         self._answer()
 
     async def _fill(self) -> None:
@@ -344,7 +317,7 @@ class Fetch:
         total = self.filling.total
         if not self._filling_up and total is not None:
             self._filling_up = self.filling.held.total() >= self._fill_after * total
-        self._tell_soon()
+        self.progress.tell_soon(self.filling.prefix)
 
     def failed_for(self, error: CacheError) -> None:
         """A segment cannot be had."""
@@ -355,7 +328,7 @@ class Fetch:
 
     def changed(self) -> None:
         """A segment has ended."""
-        self._tell()
+        self.progress.tell(self.filling.prefix)
         self._changed.ring()
 
     async def _ask(self, want: Want, host: str, offset: int) -> None:
@@ -418,7 +391,7 @@ class Fetch:
             raise DiskFailed("there is no room in the store")
         self._head_in = True
         self._answer()
-        self.progress.ring()
+        self.progress.tell(self.filling.prefix)
         overtaken = False
 
         def arrived(begin: int, end: int) -> None:
@@ -444,22 +417,6 @@ class Fetch:
         else:
             self.filling.ended(host, stop)
 
-    def _tell_soon(self) -> None:
-        """
-        Wake the readers, but not for every few bytes: each of them costs a turn.
-        """
-        if self._told == 0 or self.filling.prefix - self._told >= _MUCH:
-            self._tell()
-        elif self._telling is None:
-            self._telling = self._around.clock.callLater(_SOON, self._tell)
-
-    def _tell(self) -> None:
-        if self._telling is not None and self._telling.active():
-            self._telling.cancel()
-        self._telling = None
-        self._told = self.filling.prefix
-        self.progress.ring()
-
     async def _start_again(self, blamed: str | None) -> None:
         if self._in_place:
             await self._throw_away()
@@ -477,13 +434,13 @@ class Fetch:
             await self._changed.wait()
         await self.intake.settle()
         self.generation += 1
-        self._told = 0
+        self.progress.told = 0
         try:
             await self._around.run(self.intake.file.truncate, 0)
         except OSError as error:
             raise DiskFailed(f"the store cannot be written: {error}") from error
         self.intake.replace(self.intake.file)
-        self._tell()
+        self.progress.tell(self.filling.prefix)
 
     async def _throw_away(self) -> NoReturn:
         self._log.error("{digest} in the store is not what its name says: it goes", digest=str(self.digest))
@@ -513,7 +470,7 @@ class Fetch:
             # Where every byte was there before, upstream's head has never come: these wait still.
             self.verified = self._head_in = True
             self._answer()
-            self._tell()
+            self.progress.tell(self.filling.prefix)
 
     async def _leave_file(self) -> None:
         if self.verified or self._in_place or not self.intake.has_file:

@@ -20,7 +20,8 @@ from contentcache.core.errors import (
 from contentcache.core.ports import Timer
 from contentcache.delivery.access import Access
 from contentcache.upstream.answers import Answer
-from contentcache.upstream.registry import Registry, Request
+from contentcache.upstream.registry import Registry
+from contentcache.upstream.request import Request
 
 _MOST_REMEMBERED: Final = 10_000
 _PING_BYTES: Final = 4 << 10

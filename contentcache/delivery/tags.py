@@ -27,13 +27,15 @@ from contentcache.core.ports import Clock
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.access import Access, Yes
 from contentcache.delivery.bodies import MemoryBody
-from contentcache.delivery.contents import Contents, Described, Served
+from contentcache.delivery.contents import Contents
 from contentcache.delivery.links import Links
 from contentcache.delivery.manifests import read_manifest, too_large
+from contentcache.delivery.served import Described, Served
 from contentcache.delivery.wants import Asking
 from contentcache.storage.interfaces import Tag, TagRecord
 from contentcache.upstream.answers import Answer
-from contentcache.upstream.registry import Registry, Request, TargetRefused
+from contentcache.upstream.registry import Registry, TargetRefused
+from contentcache.upstream.request import Request
 
 _OK: Final = 200
 _NOT_FOUND: Final = 404

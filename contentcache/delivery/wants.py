@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from contentcache.core.credentials import Credential
 from contentcache.core.errors import CacheError, OriginRefused
 from contentcache.core.routes import Content
-from contentcache.upstream.registry import Registry, Request
+from contentcache.upstream.registry import Registry
+from contentcache.upstream.request import Request
 
 
 @frozen

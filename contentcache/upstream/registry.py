@@ -12,9 +12,8 @@ What the registry itself says is told apart from what happens on the way:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
-from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.error import TimeoutError as ConnectTimeout
@@ -24,7 +23,6 @@ from twisted.web.http_headers import Headers
 
 from contentcache.config.model import Upstream
 from contentcache.core.challenges import parse_challenges
-from contentcache.core.credentials import Credential
 from contentcache.core.errors import (
     CacheError,
     LoopDetected,
@@ -43,6 +41,7 @@ from contentcache.upstream.agent import UpstreamTransport, why
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.patience import Patience
 from contentcache.upstream.redirects import REDIRECTS, Followed, discard
+from contentcache.upstream.request import Request
 from contentcache.upstream.slots import Slots
 from contentcache.upstream.trials import Trials
 
@@ -58,40 +57,6 @@ _GATEWAY_TIMEOUT: Final = 504
 _RANGE_NOT_SATISFIABLE: Final = 416
 
 #: What the house asks for where it wants to know of a blob, and not the blob.
-_FIRST_BYTE: Final = "bytes=0-0"
-
-Method = Literal["GET", "HEAD"]
-
-
-@frozen
-class Request:
-    """
-    What is asked of a registry: ``path`` is made of parsed parts only, with its query; ``repository`` is what
-    a token would have to be for; ``range`` the header's value.
-    """
-
-    method: Method
-    path: str
-    credential: Credential
-    repository: str | None = None
-    accept: Sequence[str] = ()
-    via: str = ""
-    range: str | None = None
-    #: Whether a redirect to storage is followed, or is an answer.
-    follow: bool = True
-
-    @property
-    def is_fetch(self) -> bool:
-        """
-        Whether it is the bytes of a blob that are wanted, and not only word of it.
-
-        >>> Request("GET", "/v2/org/app/blobs/sha256:00", Credential(None)).is_fetch
-        True
-        >>> Request("GET", "/v2/org/blobs/manifests/1", Credential(None)).is_fetch
-        False
-        """
-        is_blob = self.path.split("/")[-2:-1] == ["blobs"]
-        return self.method == "GET" and is_blob and self.follow and self.range != _FIRST_BYTE
 
 
 class TargetRefused(UpstreamBroken):

@@ -43,7 +43,7 @@ from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer
-from contentcache.upstream.registry import Request
+from contentcache.upstream.request import Request
 from contentcache.web.channel import RegistryRequest
 from contentcache.web.exchange import Exchange
 from contentcache.web.origins import Chosen, Origins

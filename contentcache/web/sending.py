@@ -13,7 +13,7 @@ from contentcache.core.errors import CacheError, RangeUnsatisfiable
 from contentcache.core.ranges import Span, parse_range, spans
 from contentcache.core.routes import Kind
 from contentcache.delivery.bodies import ShortError
-from contentcache.delivery.contents import Described, Served
+from contentcache.delivery.served import Described, Served
 from contentcache.web.exchange import Exchange
 
 _FOR_EVER: Final = "private, max-age=31536000, immutable"

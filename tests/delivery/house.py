@@ -21,9 +21,10 @@ from contentcache.core.ports import Run
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.access import Access
 from contentcache.delivery.bodies import ShortError
-from contentcache.delivery.contents import Contents, Served
+from contentcache.delivery.contents import Contents
 from contentcache.delivery.links import Links
 from contentcache.delivery.questions import Questions
+from contentcache.delivery.served import Served
 from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.delivery.tasks import Bell, at_once
 from contentcache.delivery.turns import Turns

@@ -7,7 +7,7 @@ from __future__ import annotations
 from contentcache.core.credentials import ANONYMOUS, Credential
 from contentcache.core.errors import OriginRefused, UpstreamUnavailable
 from contentcache.delivery.questions import Pinged
-from contentcache.upstream.registry import Request
+from contentcache.upstream.request import Request
 from tests.delivery.house import REPOSITORY, House, HouseTestCase
 from tests.delivery.test_access import bearer_until
 

@@ -22,7 +22,8 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.upstream.answers import Answer
-from contentcache.upstream.registry import Registry, Request, TargetRefused
+from contentcache.upstream.registry import Registry, TargetRefused
+from contentcache.upstream.request import Request
 from tests.bad_registry import ANYBODY, BadRegistry
 from tests.delivery.house import registry_of
 from tests.delivery.wire import Wire

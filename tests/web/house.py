@@ -23,8 +23,8 @@ from twisted.web.http_headers import Headers
 from contentcache.config.model import Limits, Upstream
 from contentcache.core.digest import Digest
 from contentcache.delivery.bodies import Flow, MemoryBody, ShortError
-from contentcache.delivery.contents import Described, Served
 from contentcache.delivery.questions import Pinged
+from contentcache.delivery.served import Described, Served
 from contentcache.journal import Access
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer

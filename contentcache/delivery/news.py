@@ -1,0 +1,61 @@
+"""
+How far readers have been told that they may go.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.internet.defer import Deferred
+
+from contentcache.core.ports import DelayedCall, Timer
+from contentcache.delivery.tasks import Bell
+
+#: Readers hear of so many new bytes at once, of fewer after so many seconds.
+_MUCH: Final = 1 << 20
+_SOON: Final = 0.01
+
+
+class News:
+    """
+    Wakes the readers of a growing content, but not for every few bytes: each of them costs a turn.
+
+    ``told`` is how many bytes from the start they know of.
+    """
+
+    def __init__(self, clock: Timer) -> None:
+        self.told = 0
+        self._clock = clock
+        self._bell = Bell()
+        self._prefix = 0
+        self._later: DelayedCall | None = None
+
+    def wait(self) -> Deferred[None]:
+        """
+        Fires with the next news.
+        """
+        return self._bell.wait()
+
+    def tell_soon(self, prefix: int) -> None:
+        """
+        ``prefix`` bytes are there.
+        """
+        self._prefix = prefix
+        if self.told == 0 or prefix - self.told >= _MUCH:
+            self.tell(prefix)
+        elif self._later is None:
+            self._later = self._clock.callLater(_SOON, self._tell)
+
+    def tell(self, prefix: int) -> None:
+        """
+        ``prefix`` bytes are there, or something else has changed: wake them now.
+        """
+        self._prefix = prefix
+        if self._later is not None and self._later.active():
+            self._later.cancel()
+        self._tell()
+
+    def _tell(self) -> None:
+        self._later = None
+        self.told = self._prefix
+        self._bell.ring()

@@ -1,0 +1,46 @@
+"""
+What a client may have, ready to be sent or told of.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from contentcache.core.digest import Digest
+from contentcache.delivery.bodies import Body
+
+
+@frozen
+class Served:
+    """
+    A content that may be sent. ``status`` is for ``Cache-Status``; ``stale`` that the origin could not be
+    asked. ``body.close()`` is owed.
+    """
+
+    digest: Digest
+    body: Body
+    media_type: str | None
+    status: str
+    stale: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """
+        One word for the metrics.
+        """
+        if self.status.startswith("hit"):
+            return "stale" if self.stale else "hit"
+        return next((word for word in ("collapsed", "uncached") if word in self.status), "miss")
+
+
+@frozen
+class Described:
+    """
+    The answer to a ``HEAD``: ``size`` in bytes, ``None`` where the origin does not say.
+    """
+
+    digest: Digest
+    size: int | None
+    media_type: str | None
+    status: str
+    stale: bool = False

@@ -1,0 +1,37 @@
+"""
+What a fetch needs around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from attrs import frozen
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import OriginRefused
+from contentcache.core.ports import Run, Timer
+from contentcache.delivery.wants import Want
+from contentcache.meter import Meter
+from contentcache.storage.interfaces import PartialFile, Store
+
+
+@frozen
+class Surroundings:
+    """
+    Ports to the rest of the house.
+
+    ``yes(want, answer's media type)`` and ``no(want, refusal)`` take note of what the origin said;
+    ``room(bytes)`` makes room in the store; ``keep(digest, file, size)`` makes a verified file a blob, and
+    blocks; ``disk(fault)`` hears what the disk refuses, and ``None`` when it has taken something.
+    """
+
+    store: Store
+    run: Run
+    clock: Timer
+    meter: Meter
+    yes: Callable[[Want, str | None], None]
+    no: Callable[[Want, OriginRefused], None]
+    room: Callable[[int], Awaitable[bool]]
+    keep: Callable[[Digest, PartialFile, int], None]
+    disk: Callable[[str | None], None]

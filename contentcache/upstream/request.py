@@ -1,0 +1,47 @@
+"""
+A question to a registry, as a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from attrs import frozen
+
+from contentcache.core.credentials import Credential
+
+Method = Literal["GET", "HEAD"]
+
+_FIRST_BYTE: Final = "bytes=0-0"
+
+
+@frozen
+class Request:
+    """
+    What is asked of a registry: ``path`` is made of parsed parts only, with its query; ``repository`` is what
+    a token would have to be for; ``range`` the header's value.
+    """
+
+    method: Method
+    path: str
+    credential: Credential
+    repository: str | None = None
+    accept: Sequence[str] = ()
+    via: str = ""
+    range: str | None = None
+    #: Whether a redirect to storage is followed, or is an answer.
+    follow: bool = True
+
+    @property
+    def is_fetch(self) -> bool:
+        """
+        Whether it is the bytes of a blob that are wanted, and not only word of it.
+
+        >>> Request("GET", "/v2/org/app/blobs/sha256:00", Credential(None)).is_fetch
+        True
+        >>> Request("GET", "/v2/org/blobs/manifests/1", Credential(None)).is_fetch
+        False
+        """
+        is_blob = self.path.split("/")[-2:-1] == ["blobs"]
+        return self.method == "GET" and is_blob and self.follow and self.range != _FIRST_BYTE
