@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from twisted.internet.interfaces import IPushProducer
+from twisted.web.http import datetimeToString
 from zope.interface import implementer
 
 from contentcache.core.errors import CacheError, OriginRefused, RequestMalformed
@@ -97,6 +98,7 @@ class Exchange:
         request.setResponseCode(status, phrase(status).encode("ascii"))
         request.cache_status = headers.get("Cache-Status", _NO_PART)
         fields = request.responseHeaders
+        fields.setRawHeaders("Date", [datetimeToString()])
         fields.setRawHeaders("Docker-Distribution-Api-Version", [API_VERSION])
         fields.setRawHeaders("Cache-Status", [request.cache_status])
         for name, value in headers.items():

@@ -224,6 +224,7 @@ class PassingTests(HouseTestCase):
             {name.decode().lower() for name, _ in reply.headers.getAllRawHeaders()},
             {
                 "content-type",
+                "date",
                 "oci-subject",
                 "ratelimit-remaining",
                 "cache-status",
