@@ -137,7 +137,8 @@ class Fetch:
             # Once something was wrong, nobody gets a byte before it is known to be right.
             return 0
         # What they have been told of, not what has come since: in large steps all get on faster.
-        told = self.progress.told if position < self.progress.told else self.filling.held.reach(position)
+        near = position <= self.filling.prefix
+        told = self.progress.told if near else self.filling.held.reach(position)
         end = told if self.filling.total is None else self.filling.total
         return told if glance else max(0, min(told, end - HELD_BACK))
 

@@ -1,0 +1,32 @@
+"""
+How far readers may go while more comes in.
+"""
+
+from __future__ import annotations
+
+from contentcache.core.spans import Spans
+from tests.delivery.house import LARGE, REPOSITORY, HouseTestCase
+
+
+class ReachTests(HouseTestCase):
+    """
+    Readers of a running fetch.
+    """
+
+    def test_in_large_steps(self) -> None:
+        """
+        A reader at the head of the fetch waits for news, though bytes have come: else 64 readers take a turn
+        each for every few kilobytes.
+        """
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, LARGE)
+        house.origin.misbehave("stall", at=len(LARGE) // 2, times=1)
+        client = house.pull(digest)
+        (fetch,) = house.contents._fetches.values()
+        told = fetch.progress.told
+        held: Spans = fetch.filling.held
+        held.add(told, told + 1000)
+        self.assertLessEqual(fetch.reach(told), told)
+        self.assertLessEqual(fetch.reach(told - 10), told)
+        client.leave()
+        house.later(60)
