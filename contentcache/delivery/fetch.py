@@ -150,7 +150,13 @@ class Fetch:
         :raises CacheError: they cannot be had.
         """
         total = self.filling.total
-        if total is None or position >= total or self.filling.held.reach(position) > position:
+        if total is None or position >= total:
+            return
+        if self.filling.held.reach(position) > position:
+            if position >= total - HELD_BACK:
+                # They are there, and wait for the digest: so the rest of the content is wanted after all.
+                self._filling_up = True
+                self._changed.ring()
             return
         if self._wants_all() and position - self.filling.prefix <= LONGEST:
             return

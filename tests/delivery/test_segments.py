@@ -72,6 +72,18 @@ class SegmentTests(HouseTestCase):
         self.assertWhole(self.here.pull(self.digest), CONTENT)
         self.assertEqual(len(self.ranges()), asked)
 
+    def test_resumed_near_the_end(self) -> None:
+        """
+        The last bytes of a download that is resumed near its end wait for the whole: that is fetched for it.
+        """
+        start = len(CONTENT) - 100_000
+        client = self.here.pull(self.digest, part=(start, None), whole=False)
+        self.here.later(2)
+        self.assertEqual((client.outcome, bytes(client.got)), ("whole", CONTENT[start:]))
+        asked = len(self.ranges())
+        self.assertWhole(self.here.pull(self.digest), CONTENT)
+        self.assertEqual(len(self.ranges()), asked)
+
     def test_far_from_a_running_fetch(self) -> None:
         """
         A part far ahead of a fetch that stalls is answered at once.
