@@ -30,15 +30,23 @@ class PullCase(SynchronousTestCase):
         self.line = CountingProxy(self, self.origin.port)
         self.cache = ContentCache(self, self.line.url)
 
-    def push_all(self) -> tuple[Image | Index, ...]:
+    def check_client(self, client: Podman | Dockerd) -> None:
         """
-        An image, an index, and an image whose layers have sha512 digests.
+        An image, an index and sha512 layers arrive, the second time from the cache.
         """
-        return (
+        for pushed in (
             push_image(self.origin, "org/app"),
             push_index(self.origin, "org/index", seed=2),
             push_image(self.origin, "org/mixed", algorithm="sha512", config_algorithm="sha256", seed=1),
-        )
+        ):
+            reference = pushed.reference(self.cache.host)
+
+            def pull(reference: str = reference, digest: str = pushed.digest) -> None:
+                client.pull(reference)
+                self.assertEqual(client.digest(reference), digest)
+                client.remove(reference)
+
+            self.check_cold_and_warm(pull, pushed)
 
     def check_cold_and_warm(self, pull: Callable[[], None], pushed: Image | Index) -> None:
         """
@@ -144,21 +152,7 @@ class PodmanTests(PullCase):
         """
         Images, an index and sha512 layers arrive, the second time from the cache.
         """
-        podman = Podman(self)
-        mixed = push_image(self.origin, "org/mixed", algorithm="sha512", config_algorithm="sha256", seed=1)
-        for pushed in (
-            push_image(self.origin, "org/app"),
-            push_index(self.origin, "org/index", seed=2),
-            mixed,
-        ):
-            reference = pushed.reference(self.cache.host)
-
-            def pull(reference: str = reference, digest: str = pushed.digest) -> None:
-                podman.pull(reference)
-                self.assertEqual(podman.digest(reference), digest)
-                podman.remove(reference)
-
-            self.check_cold_and_warm(pull, pushed)
+        self.check_client(Podman(self))
 
 
 @needs("docker-registry", "dockerd", "docker", root=True)
@@ -171,21 +165,7 @@ class DockerTests(PullCase):
         """
         Images, an index and sha512 layers arrive, the second time from the cache.
         """
-        docker = Dockerd(self, insecure=[self.cache.host])
-        mixed = push_image(self.origin, "org/mixed", algorithm="sha512", config_algorithm="sha256", seed=1)
-        for pushed in (
-            push_image(self.origin, "org/app"),
-            push_index(self.origin, "org/index", seed=2),
-            mixed,
-        ):
-            reference = pushed.reference(self.cache.host)
-
-            def pull(reference: str = reference, digest: str = pushed.digest) -> None:
-                docker.pull(reference)
-                self.assertEqual(docker.digest(reference), digest)
-                docker.remove(reference)
-
-            self.check_cold_and_warm(pull, pushed)
+        self.check_client(Dockerd(self, insecure=[self.cache.host]))
 
 
 @needs("docker-registry", "containerd", "ctr", root=True)
