@@ -154,10 +154,20 @@ class Soak:
                 status = self._cache.stop(20)
                 if status not in {0, -15}:
                     self.faults.append(f"the daemon ended with {status}")
-                self.faults += disagreements(self._cache.root)
+                self.faults += self._disagreements(self._cache.root)
             self._cache.start()
         finally:
             self._well.set()
+
+    def _disagreements(self, root: Path) -> list[str]:
+        """
+        Where index and store differ. A kill between the two may leave a record without a file, which is
+        forgotten when it is looked up or its turn to go comes: that many are no fault.
+        """
+        found = disagreements(root)
+        torn = [one for one in found if one.endswith("is in the index only")]
+        excused = torn[: self.counts["kills"]]
+        return [one for one in found if one not in excused]
 
     # Clients.
 
@@ -258,7 +268,7 @@ class Soak:
         if total > _MAXSIZE:
             self.faults.append(f"{total} bytes in a store of {_MAXSIZE}")
         cache.stop(20)
-        self.faults += audit(cache.root) + disagreements(cache.root)
+        self.faults += audit(cache.root) + self._disagreements(cache.root)
         self._say(f"{len(index(cache.root))} blobs, {total} bytes, {descriptors} descriptors, {memory} MiB")
 
 

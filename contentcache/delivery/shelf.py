@@ -41,10 +41,13 @@ class Shelf:
 
         A file whose size is not the one that was recorded is thrown away.
         """
+        record = None
         try:
             record = self._index.blob(digest)
             file = self._store.open(digest)
         except BlobUnknown:
+            if record is not None:
+                self._forget(digest)  # its file went, or never came: a kill, or somebody's hand
             return None, None
         except OSError as error:
             self._log.error("{digest} cannot be read: {error}", digest=str(digest), error=str(error))
@@ -84,6 +87,12 @@ class Shelf:
             self.keep(digest, file, len(content))
         finally:
             file.close()
+
+    def _forget(self, digest: Digest) -> None:
+        try:
+            self._index.forget([digest])
+        except OSError as error:
+            self._log.error("the index cannot be written: {error}", error=str(error))
 
     def _throw_away(self, digest: Digest) -> None:
         try:
