@@ -8,7 +8,7 @@ into the partial file, and tells the readers how far they may go. What to do nex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
 from twisted.logger import Logger
@@ -27,7 +27,8 @@ from contentcache.core.errors import (
 )
 from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, StartAgain
 from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
-from contentcache.delivery.intake import Intake, TooLong
+from contentcache.core.ports import Given, Result
+from contentcache.delivery.intake import Enough, Intake, TooLong
 from contentcache.delivery.manifests import too_large
 from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
@@ -209,10 +210,7 @@ class Fetch:
             self.failure = UpstreamUnavailable("the cache has failed; its log says why")
         self._ending = True
         self._segments.close()
-        self.intake.stop()
-        while self._segments.busy:
-            await self._changed.wait()
-        await self.intake.settle()
+        await self._come_to_rest()
         await self._leave_file()
         self._end()
 
@@ -236,11 +234,9 @@ class Fetch:
     async def _open_file(self) -> None:
         store = self._around.store
         try:
-            file = await self._around.run(store.adopt if self._in_place else store.resume, self.digest)
+            file = await self._on_disk(store.adopt if self._in_place else store.resume, self.digest)
         except BlobUnknown as error:
             raise UndecidedError("the blob has just gone") from error
-        except OSError as error:
-            raise DiskFailed(f"the store cannot be written: {error}") from error
         total = file.size if self._in_place else self._total
         fits = total is None or not file.held or file.held[-1][1] <= total
         self.filling = Filling(file.held if fits else (), total)
@@ -249,6 +245,23 @@ class Fetch:
         self._head_in = self._total is not None
         self.progress.told = self.filling.prefix
         self._answer()
+
+    async def _on_disk(
+        self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
+    ) -> Result:
+        try:
+            return await self._around.run(function, *args, **kwargs)
+        except OSError as error:
+            raise DiskFailed(f"the store cannot be written: {error}") from error
+
+    async def _come_to_rest(self) -> None:
+        """
+        Wait until nothing comes in and no thread works on the file any more.
+        """
+        self.intake.stop()
+        while self._segments.busy:
+            await self._changed.wait()
+        await self.intake.settle()
 
     async def _fill(self) -> None:
         while not await self._took_last_step():
@@ -399,27 +412,25 @@ class Fetch:
         self._head_in = True
         self._answer()
         self.progress.tell(self.filling.prefix)
-        overtaken = False
 
         def arrived(begin: int, end: int) -> None:
-            nonlocal overtaken
             self.arrived(host, begin, end)
-            # A segment has the next bytes, or is about to: they are not fetched twice.
             if self.filling.held.reach(end) - end > _WORTH_ANOTHER_REQUEST or self._segments.covers(end):
-                overtaken = True
-                self.intake.stop()
+                raise Enough  # a segment has the next bytes, or is about to: they are not fetched twice
 
         try:
             # What a 200 sends beyond the gap is there already.
             most = total if total is not None else self._largest
             await self.intake.take(answer, start, offset, most, arrived)
+        except Enough:
+            pass
         except TooLong as error:
             if total is None and self._largest is not None:
                 raise too_large(None, self._largest) from error
             self.filling.too_long(host)
             self._error = error
         except (UpstreamBroken, UpstreamTimeout) as error:
-            if not overtaken and (self._is_wanted() or self.filling.prefix >= FIRST_PART):
+            if self._is_wanted() or self.filling.prefix >= FIRST_PART:
                 self._disappoint(want, host, error)
         else:
             self.filling.ended(host, stop)
@@ -436,25 +447,16 @@ class Fetch:
         if blamed is not None:
             self._clients.blame(blamed, f"its {self.digest} was something else")
             self._error = UpstreamBroken(f"{blamed} delivers something else than {self.digest}")
-        self.intake.stop()
-        while self._segments.busy:
-            await self._changed.wait()
-        await self.intake.settle()
+        await self._come_to_rest()
         self.generation += 1
         self.progress.told = 0
-        try:
-            await self._around.run(self.intake.file.truncate, 0)
-        except OSError as error:
-            raise DiskFailed(f"the store cannot be written: {error}") from error
+        await self._on_disk(self.intake.file.truncate, 0)
         self.intake.replace(self.intake.file)
         self.progress.tell(self.filling.prefix)
 
     async def _throw_away(self) -> NoReturn:
         self._log.error("{digest} in the store is not what its name says: it goes", digest=str(self.digest))
-        try:
-            await self._around.run(self.intake.file.discard)
-        except OSError as error:
-            raise DiskFailed(f"the store cannot be written: {error}") from error
+        await self._on_disk(self.intake.file.discard)
         raise UndecidedError("what lay in the store was something else")
 
     async def _keep(self) -> None:

@@ -31,6 +31,10 @@ class TooLong(UpstreamBroken):
     """Upstream sends more than the content has."""
 
 
+class Enough(Exception):  # nothing is wrong
+    """Whoever hears what arrives wants no more of this body."""
+
+
 class Intake:
     """
     One partial file, its hash, and what is on its way into it.
@@ -105,10 +109,11 @@ class Intake:
         """
         Take the body of ``answer``, which begins at byte ``start``, from byte ``wanted`` on.
 
-        ``arrived(start, stop)`` is called as bytes are in the file. Several may run at once, over different
-        bytes.
+        ``arrived(start, stop)`` is called as bytes are in the file; it may raise :class:`Enough`, which ends
+        this body alone. Several may run at once, over different bytes.
 
         :param most: the byte before which the body must end.
+        :raises Enough: as ``arrived`` does.
         :raises TooLong: it does not.
         :raises UpstreamBroken: the body is cut short.
         :raises UpstreamTimeout: it stalls.
