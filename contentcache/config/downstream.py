@@ -1,12 +1,11 @@
 """
-The section ``middleware``: one named ``downstream``, whose options make the daemon a cache.
+The middleware ``downstream``, whose options make the daemon a cache.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from contentcache.config.faults import suggestion
 from contentcache.config.files import absolute_certificates
 from contentcache.config.model import Downstream, Limits, Upstream
 from contentcache.config.origins import Surroundings, read_upstreams
@@ -37,59 +36,13 @@ LIMITS: Final[dict[str, Reader[int] | Reader[float]]] = {
 SHORTEST_SWEEP: Final = 1.0
 LONGEST_SWEEP: Final = 60.0
 
-#: Middlewares that the registry or the original product has.
-_FOREIGN: Final = ("cloudfront", "redirect", "rewrite")
 
-
-def read_downstream(root: Table, *, delete: bool) -> Downstream:
+def read_options(item: Item, *, delete: bool) -> Downstream:
     """
-    Find the one middleware ``downstream`` and read its options.
+    Read what stands beside the name.
 
     ``delete`` is ``storage.delete.enabled``, without which nothing may expire.
     """
-    found: list[Item] = []
-    off: list[Item] = []
-    with root.section("middleware") as middleware:
-        for item in middleware.items("registry"):
-            (found if _is_downstream(item, off) else []).append(item)
-        for other in ("repository", "storage"):
-            for item in middleware.items(other):
-                _is_downstream(item, [], known=())
-        if off and not found:
-            off[0].fault("disabled: true on downstream leaves no cache; write false, or leave it out")
-        elif not found:
-            middleware.fault("registry", "has no middleware named downstream, which is what makes a cache")
-    for extra in found[1:]:
-        extra.fault("is a second downstream; exactly one must be there")
-    read = [_read_options(item, delete=delete) for item in found]
-    return read[0] if read else Downstream(upstreams=())
-
-
-def _is_downstream(item: Item, off: list[Item], known: tuple[str, ...] = ("downstream",)) -> bool:
-    """
-    Check an entry's name; entries that are disabled are collected in ``off``, and not read further.
-    """
-    with item.table() as entry:
-        disabled = entry.read("disabled", boolean, default=False)
-        entry.take("options")
-        name = entry.demand("name", lambda given: scalar(given).text, None, "downstream")
-        if name is None:
-            return False
-        if name in known:
-            if disabled:
-                off.append(item)
-            return not disabled
-        if disabled:
-            return False
-        if name in _FOREIGN:
-            entry.fault("name", f"{name!r} is a middleware that this daemon does not support; use downstream")
-        else:
-            near = suggestion(name, known) or "; middleware.registry knows downstream"
-            entry.fault("name", f"unknown middleware {name[:60]!r}{near}")
-    return False
-
-
-def _read_options(item: Item, *, delete: bool) -> Downstream:
     entry = item.table()
     with entry.section("options") as options:
         blobttl = options.read("blobttl", _POSITIVE, None)
@@ -114,7 +67,7 @@ def _read_options(item: Item, *, delete: bool) -> Downstream:
             fillafter=options.read("fillafter", share, 0.3),
             fetchesperhost=options.read("fetchesperhost", integer(1), None),
             scrub=options.read("scrub", _POSITIVE, None),
-            limits=_read_limits(options),
+            limits=read_limits(options),
         )
 
 
@@ -155,7 +108,10 @@ def _notice_plain_http(options: Table, upstreams: tuple[Upstream, ...]) -> None:
         )
 
 
-def _read_limits(options: Table) -> Limits:
+def read_limits(options: Table) -> Limits:
+    """
+    Read the mapping ``limits``.
+    """
     defaults = Limits()
     with options.section("limits") as table:
         given: dict[str, Any] = {

@@ -10,9 +10,9 @@ from typing import Final
 from attrs import frozen
 
 from contentcache.config.document import LARGEST_FILE, Dictionary, Unparsable, parse
-from contentcache.config.downstream import read_downstream
 from contentcache.config.environment import override
 from contentcache.config.faults import ConfigurationFaulty, Fault, Origin, Report
+from contentcache.config.middleware import read_middleware
 from contentcache.config.model import Configuration
 from contentcache.config.sections import IDLE_SECTIONS, read_auth, read_log, read_storage, read_version
 from contentcache.config.serving import read_http
@@ -89,7 +89,7 @@ def _read(root: Table) -> Configuration:
         storage = read_storage(root)
         read_auth(root)
         http = read_http(root)
-        downstream = read_downstream(root, delete=storage.delete)
+        middleware = read_middleware(root, http, delete=storage.delete)
         root.idle(IDLE_SECTIONS)
         root.unsupported(("proxy",), "use the middleware downstream, whose option upstreams names the origin")
-    return Configuration(http=http, downstream=downstream, log=log, storage=storage)
+    return Configuration(http=http, middleware=middleware, log=log, storage=storage)

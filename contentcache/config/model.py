@@ -50,7 +50,8 @@ class StorageSettings:
 @frozen
 class ServerTLS:
     """
-    Section ``http.tls``: files in PEM. ``ciphersuites`` are Go's names; empty means the default.
+    Section ``http.tls``: files in PEM. ``ciphersuites`` are Go's names; empty means the default. ``ca`` is
+    what a gateway hands to whoever has to trust it.
     """
 
     certificate: str
@@ -59,6 +60,7 @@ class ServerTLS:
     clientauth: ClientAuth = "require-and-verify-client-cert"
     minimumtls: Literal["tls1.0", "tls1.1", "tls1.2", "tls1.3"] = "tls1.2"
     ciphersuites: tuple[str, ...] = ()
+    ca: str | None = None
 
 
 @frozen
@@ -180,12 +182,57 @@ class Downstream:
 
 
 @frozen
+class Gateway:
+    """
+    The options of the middleware ``redirect``.
+
+    ``registry`` is the base URL of the registry behind, ``issuer`` the gateway's own, as clients and caches
+    know it. ``account`` is what fills caches, ``None`` for a registry that is open to everybody. ``paths``
+    are passed besides the registry's API. ``networks`` has the name of a cache for each network of clients.
+    """
+
+    registry: str
+    issuer: str
+    signingkey: str
+    database: str
+    keylifetime: float = 2_592_000.0
+    urlttl: float = 1200.0
+    minimumsize: int = 64 << 10
+    admins: tuple[str, ...] = ()
+    admingroup: str | None = None
+    account: Account | None = None
+    networks: Mapping[str, str] = field(factory=dict)
+    paths: tuple[str, ...] = ()
+    cas: tuple[str, ...] = ()
+    certificate: str | None = None
+    key: str | None = None
+    realms: tuple[str, ...] = ()
+    redirects: tuple[str, ...] = ()
+    authttl: float = 60.0
+    checkinterval: float = 10.0
+    stalltimeout: float = 30.0
+    connecttimeout: float = 10.0
+    limits: Limits = Limits()
+
+
+@frozen
 class Configuration:
     """
-    A whole file that has no faults.
+    A whole file that has no faults. The middleware makes the daemon what it is.
     """
 
     http: Http
-    downstream: Downstream
+    middleware: Downstream | Gateway
     log: Log = Log()
     storage: StorageSettings = StorageSettings()
+
+    @property
+    def downstream(self) -> Downstream:
+        """
+        The options of a cache.
+
+        :raises TypeError: the daemon is a gateway.
+        """
+        if not isinstance(self.middleware, Downstream):
+            raise TypeError("this is a gateway's configuration")
+        return self.middleware

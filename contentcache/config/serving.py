@@ -72,6 +72,7 @@ def _read_tls(http: Table) -> ServerTLS | None:
         )
         if tls.has("clientauth") and not tls.has("clientcas"):
             tls.warn("clientauth", "has no effect without clientcas")
+        ca = tls.read("ca", certificates, None)
         suites = tls.read("ciphersuites", listing(_ciphersuite), ())
         minimum = _minimum(tls)
         if files is None:
@@ -86,6 +87,7 @@ def _read_tls(http: Table) -> ServerTLS | None:
             clientauth=clientauth,
             minimumtls=minimum,
             ciphersuites=suites,
+            ca=ca,
         )
 
 

@@ -12,7 +12,7 @@ import attrs
 import yaml
 
 from contentcache.config.downstream import LIMITS
-from contentcache.config.model import Address, Configuration, Downstream, Http, Limits, Upstream
+from contentcache.config.model import Address, Configuration, Downstream, Gateway, Http, Limits, Upstream
 from contentcache.config.origins import asked
 from contentcache.core import durations, sizes
 
@@ -41,9 +41,15 @@ def render(configuration: Configuration) -> str:
             "delete": {"enabled": storage.delete},
         },
         "http": _http(configuration.http),
-        "middleware": {"registry": [{"name": "downstream", "options": _options(configuration.downstream)}]},
+        "middleware": {"registry": [_middleware(configuration.middleware)]},
     }
     return yaml.safe_dump(tree, sort_keys=False, width=1000)
+
+
+def _middleware(middleware: Downstream | Gateway) -> dict[str, object]:
+    if isinstance(middleware, Gateway):
+        return {"name": "redirect", "options": _gateway(middleware)}
+    return {"name": "downstream", "options": _options(middleware)}
 
 
 def _http(http: Http) -> dict[str, object]:
@@ -70,6 +76,28 @@ def _http(http: Http) -> dict[str, object]:
             },
             "tls": tls,
             "debug": debug,
+        }
+    )
+
+
+def _gateway(gateway: Gateway) -> dict[str, object]:
+    account = gateway.account
+    written = {field.name: getattr(gateway, field.name) for field in attrs.fields(Gateway)}
+    options: dict[str, object] = {
+        name: durations.spell(value)
+        if isinstance(value, float)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for name, value in written.items()
+    }
+    return _given(
+        {
+            **options,
+            "minimumsize": sizes.spell(gateway.minimumsize),
+            "account": None if account is None else {"username": account.username, "password": HIDDEN},
+            "networks": dict(gateway.networks),
+            "limits": _limits(gateway.limits),
         }
     )
 

@@ -168,7 +168,7 @@ class SamplesTests(ConfigurationTestCase):
             self.load(MINIMAL).configuration,
             Configuration(
                 http=Http(Address("", 5000)),
-                downstream=Downstream((upstream,)),
+                middleware=Downstream((upstream,)),
                 storage=StorageSettings(rootdirectory="/r", delete=True),
             ),
         )
