@@ -7,7 +7,6 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -20,20 +19,17 @@ from twisted.web.http import Request
 from twisted.web.server import Site
 
 from contentcache import __version__
-from contentcache.assembly import Ensemble, assemble
-from contentcache.config.model import Configuration
-from contentcache.delivery.tasks import Threads, in_background, sleep
+from contentcache.caching import Caching
+from contentcache.config.model import Configuration, Gateway
+from contentcache.delivery.tasks import Threads, sleep
+from contentcache.gateway.role import Gatekeeping
 from contentcache.listening import CannotListen, bind, serve, shown
 from contentcache.meter import Meter
-from contentcache.storage.errors import StorageRefused
-from contentcache.storage.opening import Kept, open_storage
-from contentcache.storage.rebuild import rebuild_and_tell
+from contentcache.role import CannotBe, Role
 from contentcache.tls.files import TLSFault
 from contentcache.tls.server import ServerContext
-from contentcache.upstream.proxies import ProxyFault
 from contentcache.web.debug_api import DebugApi, Finding
 
-_FLUSH_EVERY: Final = 5.0
 _LOOK_EVERY: Final = 0.5
 _DRAIN_STEP: Final = 0.1
 
@@ -65,7 +61,7 @@ class Daemon(Service):
         self._sockets: list[socket.socket] = []
         self._ports: list[Any] = []
         self._loops: list[LoopingCall] = []
-        self._ensemble: Ensemble | None = None
+        self._role: Role | None = None
         self._context: ServerContext | None = None
 
     # Start.
@@ -79,39 +75,36 @@ class Daemon(Service):
 
     def startService(self) -> None:
         """
-        Open the store and serve. No upstream is contacted for it.
+        Become what the configuration says, and serve. No upstream is contacted for it.
         """
         super().startService()
         self._bind()
-        configuration = self._configuration
         try:
-            kept = open_storage(configuration.storage, self._list_anew)
-            ensemble = assemble(
+            role = self._build()
+            if self._configuration.http.tls is not None:
+                self._context = ServerContext(self._configuration.http.tls)
+        except (CannotBe, TLSFault) as error:
+            _refuse(str(error))
+        self._role = role
+        self._threads.start()
+        self._say_hello(role)
+        role.start(self._repeat)
+        self._repeat(_LOOK_EVERY, self._look_for_lag())
+        self._serve(role)
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
+
+    def _build(self) -> Role:
+        configuration, middleware = self._configuration, self._configuration.middleware
+        if isinstance(middleware, Gateway):
+            return Gatekeeping(
                 configuration,
+                middleware,
                 self._environ,
                 self._reactor,
-                kept=kept,
-                run=self._threads,
+                threads=self._threads,
                 meter=self._meter,
             )
-            if configuration.http.tls is not None:
-                self._context = ServerContext(configuration.http.tls)
-        except (StorageRefused, ProxyFault, TLSFault) as error:
-            _refuse(str(error))
-        except OSError as error:
-            _refuse(f"the store at {configuration.storage.rootdirectory} cannot be opened: {error}")
-        self._ensemble = ensemble
-        self._threads.start()
-        self._say_hello(kept)
-        if kept.index.rebuilt:
-            in_background(self._rebuild(kept))
-        ensemble.reaper.start(self._reactor)
-        if ensemble.scrub is not None:
-            ensemble.scrub.start()
-        self._repeat(_FLUSH_EVERY, self._flush)
-        self._repeat(_LOOK_EVERY, self._look_for_lag())
-        self._serve(ensemble)
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
+        return Caching(configuration, self._environ, self._reactor, self._threads, self._meter)
 
     def _bind(self) -> None:
         if self._sockets or self._ports:
@@ -124,8 +117,8 @@ class Daemon(Service):
         except CannotListen as error:
             _refuse(str(error))
 
-    def _serve(self, ensemble: Ensemble) -> None:
-        factory: Any = ensemble.factory
+    def _serve(self, role: Role) -> None:
+        factory: Any = role.factory
         if self._context is not None:
             context: Any = self._context
             factory = TLSMemoryBIOFactory(context, False, factory, self._reactor)
@@ -137,37 +130,21 @@ class Daemon(Service):
             served.append(site)
         sockets, self._sockets = self._sockets, []
         self._ports = [
-            serve(self._reactor, bound, each, fast=each is ensemble.factory)
+            serve(self._reactor, bound, each, fast=each is role.factory)
             for bound, each in zip(sockets, served, strict=True)
         ]
 
-    def _say_hello(self, kept: Kept) -> None:
+    def _say_hello(self, role: Role) -> None:
         for warning in self._warnings:
             self._log.warn("{warning}", warning=warning)
-        http, storage = self._configuration.http, self._configuration.storage
-        if kept.store_fault is not None:
-            self._log.error("{fault}; what is pulled passes through uncached", fault=kept.store_fault)
+        http = self._configuration.http
         self._log.info(
-            "Content Cache {version} listens on {address} ({scheme}), keeps blobs in {store}, asks {origins}",
+            "Content Cache {version} listens on {address} ({scheme}), {introduction}",
             version=__version__,
             address=shown(http.addr),
             scheme="http" if http.tls is None else "https",
-            store=storage.rootdirectory if storage.driver == "filesystem" else "memory",
-            origins=", ".join(upstream.origin for upstream in self._configuration.downstream.upstreams),
+            introduction=role.introduction(),
         )
-
-    async def _rebuild(self, kept: Kept) -> None:
-        await rebuild_and_tell(kept.store, kept.index, self._threads, time.time, time.monotonic)
-
-    def _list_anew(self) -> None:
-        """
-        The index was made anew while the daemon runs. May be called in any thread.
-        """
-        self._reactor.callFromThread(self._list_if_running)
-
-    def _list_if_running(self) -> None:
-        if self.running and self._ensemble is not None:
-            in_background(self._rebuild(self._ensemble.kept))
 
     # While it runs.
 
@@ -186,9 +163,6 @@ class Daemon(Service):
         self._loops.append(loop)
         loop.start(seconds, now=False)
 
-    def _flush(self) -> Deferred[None] | None:
-        return in_background(self._ensemble.contents.flush()) if self._ensemble is not None else None
-
     def _look_for_lag(self) -> Callable[[], None]:
         due = self._reactor.seconds() + _LOOK_EVERY
 
@@ -201,24 +175,15 @@ class Daemon(Service):
         return look
 
     def _findings(self) -> Mapping[str, Finding]:
-        findings: dict[str, Finding] = {}
-        if self._ensemble is None:
+        if self._role is None:
             return {"daemon": Finding("fail", "not started")}
-        fault = self._ensemble.contents.disk_fault or self._ensemble.kept.fault
-        findings["store"] = Finding("ok", "can be written") if fault is None else Finding("warn", fault)
-        for registry in self._ensemble.registries:
-            well = [host for host, is_well in registry.standing() if is_well]
-            bad = [host for host, is_well in registry.standing() if not is_well]
-            state: Any = "ok" if not bad else "warn"
-            says = f"well: {', '.join(well) or 'none'}" + (f"; set back: {', '.join(bad)}" if bad else "")
-            findings[f"upstream {registry.upstream.origin}"] = Finding(state, says)
-        return findings
+        return self._role.findings()
 
     def _reload(self) -> None:
         """
         ``SIGHUP``: read certificates anew. Broken ones change nothing.
         """
-        readers: list[Any] = [*(self._ensemble.trusts if self._ensemble is not None else ())]
+        readers: list[Any] = [*(self._role.reloading if self._role is not None else ())]
         if self._context is not None:
             readers.append(self._context)
         for reader in readers:
@@ -239,31 +204,21 @@ class Daemon(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        ensemble = self._ensemble
+        role = self._role
         for port in self._ports:
             await _maybe(port.stopListening())
         for loop in self._loops:
             if loop.running:
                 loop.stop()
-        if ensemble is None:
+        if role is None:
             return
-        await self._drain(ensemble)
-        await _maybe(ensemble.reaper.stop())
-        if ensemble.scrub is not None:
-            await ensemble.scrub.stop()
-        for transport in ensemble.transports:
-            await transport.close()
-        try:
-            await ensemble.contents.flush()
-        except (OSError, StorageRefused) as error:
-            self._log.error("the last pulls are not written: {error}", error=str(error))
+        await self._drain(role)
+        await role.stop()
         self._threads.stop()
-        ensemble.kept.index.close()
-        if ensemble.kept.lock is not None:
-            ensemble.kept.lock.close()
+        role.close()
 
-    async def _drain(self, ensemble: Ensemble) -> None:
-        factory = ensemble.factory
+    async def _drain(self, role: Role) -> None:
+        factory = role.factory
         factory.close_idle()
         until = self._reactor.seconds() + self._configuration.http.draintimeout
         if factory.busy and self._configuration.http.draintimeout > 0:

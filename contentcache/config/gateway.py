@@ -58,6 +58,7 @@ def read_options(item: Item, http: Http) -> Gateway:
             redirects=options.read("redirects", listing(host_or_network), ()),
             authttl=options.read("authttl", duration(zero=True), 60.0),
             checkinterval=options.read("checkinterval", _POSITIVE, 10.0),
+            writetimeout=options.read("writetimeout", _POSITIVE, 900.0),
             stalltimeout=options.read("stalltimeout", _POSITIVE, 30.0),
             connecttimeout=options.read("connecttimeout", _POSITIVE, 10.0),
             limits=read_limits(options),

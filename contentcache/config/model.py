@@ -210,6 +210,7 @@ class Gateway:
     redirects: tuple[str, ...] = ()
     authttl: float = 60.0
     checkinterval: float = 10.0
+    writetimeout: float = 900.0
     stalltimeout: float = 30.0
     connecttimeout: float = 10.0
     limits: Limits = Limits()

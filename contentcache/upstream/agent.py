@@ -127,6 +127,14 @@ class _InTime:
         return connecting.addTimeout(self.seconds, cast("Any", self.reactor), onTimeoutCancel=late)
 
 
+def way_to(url: str, *, reactor: Reactor, trust: Trust, proxies: Proxies, connect_timeout: float) -> Endpoint:
+    """
+    The way to the host of ``url``, for who speaks HTTP by other means than an agent.
+    """
+    endpoints = _Endpoints(reactor, trust, proxies, connect_timeout, None)
+    return endpoints.endpointForURI(URI.fromBytes(url.encode("ascii")))
+
+
 @implementer(IAgent)
 class UpstreamAgent:
     """

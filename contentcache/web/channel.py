@@ -84,7 +84,7 @@ class RegistryChannel(HTTPChannel):
     factory: RegistryFactory
     transport: Any
     requests: list[RegistryRequest]
-    requestFactory = RegistryRequest
+    requestFactory: type[RegistryRequest] = RegistryRequest
     _over = False
     _head_timer: DelayedCall | None = None
     _linger: DelayedCall | None = None
@@ -142,11 +142,15 @@ class RegistryChannel(HTTPChannel):
         try:
             if self._turned_away:
                 raise Overloaded("too many connections; try again soon", headers={"Retry-After": "5"})
-            look_at(self._command, self._version, request.requestHeaders)
+            self._look_at_head(request)
         except CacheError as error:
             self._refuse(error)
         else:
             super().allHeadersReceived()
+
+    def _look_at_head(self, request: RegistryRequest) -> None:
+        """Refuse a head that is not to be acted on."""
+        look_at(self._command, self._version, request.requestHeaders)
 
     def allContentReceived(self) -> None:
         if not self._over:
@@ -189,7 +193,7 @@ class RegistryChannel(HTTPChannel):
         """
         if self._over:
             return
-        request = self.requests[-1] if self.requests else RegistryRequest(self)
+        request = self.requests[-1] if self.requests else self.requestFactory(self)
         if hasattr(self, "_command"):
             request.method, request.uri = self._command, cast("Any", self._path)
             request.clientproto = self._version

@@ -31,6 +31,8 @@ class RegistryFactory(HTTPFactory):
     """
 
     noisy = False
+    #: What is made for each connection.
+    channels: type[RegistryChannel] = RegistryChannel
     _log = Logger()
 
     def __init__(
@@ -72,7 +74,7 @@ class RegistryFactory(HTTPFactory):
             if len(self._turned_away) >= _MOST_TURNED_AWAY:
                 return _Unheard()
         idle = _TIME_TO_ASK if full else self.limits.idle
-        channel = RegistryChannel(self, host, idle, turned_away=full)
+        channel = self.channels(self, host, idle, turned_away=full)
         if full:
             self._turned_away.add(channel)
         else:

@@ -86,16 +86,30 @@ def look_at(method: bytes, version: bytes, headers: Headers) -> None:
     :raises MethodUnsupported: anything that writes.
     :raises ExpectationFailed: as it says.
     """
-    _look_at_framing(version, headers)
+    look_at_framing(version, headers)
     if method not in _METHODS:
         raise MethodUnsupported(_PUSH, headers={"Allow": "GET, HEAD"})
     if headers.hasHeader(b"Transfer-Encoding") or _values(headers, b"Content-Length") not in ([], [b"0"]):
         raise RequestMalformed("a request without a body is expected")
+    look_at_expectations(headers)
+
+
+def look_at_expectations(headers: Headers) -> None:
+    """
+    Refuse to promise what nobody does here.
+
+    :raises ExpectationFailed: anything but ``100-continue`` is expected.
+    """
     if any(value.strip().lower() != b"100-continue" for value in _values(headers, b"Expect")):
         raise ExpectationFailed("nothing but 100-continue can be expected")
 
 
-def _look_at_framing(version: bytes, headers: Headers) -> None:
+def look_at_framing(version: bytes, headers: Headers) -> None:
+    """
+    Refuse a head that others on the way may have read otherwise.
+
+    :raises RequestMalformed: framed or phrased in doubt (RFC 9112 §6.1).
+    """
     if headers.hasHeader(b"Transfer-Encoding"):
         if headers.hasHeader(b"Content-Length"):
             raise RequestMalformed("both Content-Length and Transfer-Encoding are given")

@@ -39,6 +39,7 @@ READ: dict[str, dict[str, object]] = {
     "redirects: [10.0.0.0/8]": {"redirects": ("10.0.0.0/8",)},
     "authttl: 0\ncheckinterval: 1s": {"authttl": 0.0, "checkinterval": 1.0},
     "stalltimeout: 5s\nconnecttimeout: 1s": {"stalltimeout": 5.0, "connecttimeout": 1.0},
+    "writetimeout: 1h": {"writetimeout": 3600.0},
     "limits: {connections: 5}": {"limits": Limits(connections=5)},
 }
 

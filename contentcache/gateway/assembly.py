@@ -1,0 +1,180 @@
+"""
+Everything that makes a gateway, built from a configuration, once.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+from twisted.web.resource import IResource, NoResource
+
+from contentcache.config.model import Configuration, Gateway, Upstream
+from contentcache.core.ports import Run
+from contentcache.core.via import FAMILY
+from contentcache.gateway.authority import authority_of
+from contentcache.gateway.channel import GatewayFactory
+from contentcache.gateway.connections import Connections
+from contentcache.gateway.fields import Rewriting
+from contentcache.gateway.filling import Filling
+from contentcache.gateway.front import Front, Halves
+from contentcache.gateway.keys import KeyRing
+from contentcache.gateway.passing import Passing
+from contentcache.gateway.redirecting import Choosing, Redirecting
+from contentcache.meter import Meter
+from contentcache.tls.trust import UpstreamTrust
+from contentcache.upstream.agent import UpstreamTransport, way_to
+from contentcache.upstream.proxies import Proxies
+from contentcache.upstream.registry import Registry
+from contentcache.upstream.slots import Slots
+from contentcache.web.access_log import AccessLog
+
+
+@frozen
+class Parts:
+    """
+    What the daemon starts, stops and watches.
+    """
+
+    keys: KeyRing
+    connections: Connections
+    transport: UpstreamTransport
+    trusts: tuple[UpstreamTrust, ...]
+    factory: GatewayFactory
+
+
+class NoCaches:
+    """
+    Nobody has chosen a cache.
+    """
+
+    async def cache_for(self, account: str | None, address: str) -> str | None:  # noqa: ARG002
+        """``None``."""
+        return None
+
+
+def assemble(
+    configuration: Configuration,
+    options: Gateway,
+    environ: Mapping[str, str],
+    reactor: Any,
+    *,
+    run: Run,  # noqa: ARG001  # for the database
+    meter: Meter,
+    choosing: Choosing | None = None,
+    pages: IResource | None = None,
+) -> Parts:
+    """
+    Build everything that serves clients. ``choosing`` and ``pages`` are the half that knows the caches.
+
+    :raises ProxyFault: a proxy variable of the environment makes no sense.
+    :raises TLSFault: a certificate has become unreadable since the configuration was checked.
+    """
+    limits, http = options.limits, configuration.http
+    proxies = Proxies.from_environment(environ)
+    trust = UpstreamTrust(options.cas, options.certificate, options.key)
+    strangers = trust if options.certificate is None else UpstreamTrust(options.cas)
+    pseudonym = FAMILY + secrets.token_hex(4)
+    rewriting = Rewriting(options.registry, http_base(configuration, options), http.prefix.rstrip("/"))
+    connections = Connections(
+        options.registry,
+        way_to(
+            options.registry,
+            reactor=reactor,
+            trust=trust,
+            proxies=proxies,
+            connect_timeout=options.connecttimeout,
+        ),
+        timer=reactor,
+        stall_timeout=options.stalltimeout,
+        write_timeout=options.writetimeout,
+        meter=meter,
+    )
+    transport = UpstreamTransport.to(
+        options.registry,
+        reactor=reactor,
+        trust=trust,
+        strangers=strangers,
+        proxies=proxies,
+        connect_timeout=options.connecttimeout,
+        redirects=options.redirects,
+    )
+    keys = KeyRing(options.signingkey, life=options.keylifetime, url_life=options.urlttl, wall=time.time)
+    passing = Passing(connections, rewriting, pseudonym=pseudonym, timer=reactor)
+    redirecting = Redirecting(
+        passing,
+        choosing if choosing is not None else NoCaches(),
+        keys.signer,
+        rewriting,
+        issuer=options.issuer,
+        url_ttl=options.urlttl,
+        minimum_size=options.minimumsize,
+        wall=time.time,
+    )
+    filling = Filling(
+        _filler(options, transport, reactor, meter),
+        keys.key_set,
+        issuer=options.issuer,
+        pseudonym=pseudonym,
+        wall=time.time,
+    )
+    authority = authority_of(http.tls)
+    front = Front(
+        Halves(
+            passing,
+            redirecting,
+            filling,
+            keys,
+            pages if pages is not None else NoResource(),
+            lambda: authority,
+        ),
+        prefix=http.prefix,
+        paths=options.paths,
+        extra=http.headers,
+        timer=reactor,
+        patience=limits.clientstall,
+        registry=options.registry,
+    )
+    access_log = AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog)
+    factory = GatewayFactory(front.begin, access_log, limits=limits, reactor=reactor, meter=meter)
+    meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
+    meter.watch_upstream(options.registry, lambda: connections.fault is None)
+    return Parts(keys, connections, transport, tuple({trust, strangers}), factory)
+
+
+def http_base(configuration: Configuration, options: Gateway) -> str:
+    """
+    The URL by which clients know the gateway: ``http.host``, else the issuer.
+    """
+    host = configuration.http.host or options.issuer
+    if "://" in host:
+        return host
+    return f"{'http' if configuration.http.tls is None else 'https'}://{host}"
+
+
+def _filler(options: Gateway, transport: UpstreamTransport, reactor: Any, meter: Meter) -> Registry:
+    """
+    The registry as the gateway's own account sees it.
+    """
+    upstream = Upstream(
+        options.registry,
+        (options.registry,),
+        account=options.account,
+        public=True,
+        realms=options.realms,
+        redirects=options.redirects,
+    )
+    return Registry(
+        upstream,
+        {options.registry: transport},
+        reactor=reactor,
+        wall=time.time,
+        secret=secrets.token_bytes(64),
+        stall_timeout=options.stalltimeout,
+        token_limit=options.limits.token,
+        slots=Slots(None),
+        meter=meter,
+    )

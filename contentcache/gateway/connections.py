@@ -1,0 +1,217 @@
+"""
+Connections to the registry behind: which are open, and how long anything on them may take.
+
+A request that must not be sent twice gets a connection of its own: an idle one may have been closed by the
+registry in this very moment, and then nobody knows whether it was acted on. The others take an idle one,
+and a second time a new one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from contentcache.core.errors import CacheError
+from contentcache.core.ports import DelayedCall, Timer
+from contentcache.gateway.bodies import RequestBody
+from contentcache.gateway.conversation import Conversation, Question, Reply
+from contentcache.gateway.faults import RegistryBroken, RegistrySilent, RegistryUnreachable
+from contentcache.meter import Meter
+from contentcache.upstream.agent import why
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.ports import Endpoint
+
+#: How long a registry that was asked whether it wants a body may think, in seconds (RFC 9110 §10.1.1).
+_THOUGHT: Final = 1.0
+#: Idle connections, and for how many seconds each is kept: below what servers keep them for.
+_MOST_IDLE: Final = 64
+_IDLE_SECONDS: Final = 55.0
+
+
+class Connections:
+    """
+    Asks the registry at ``base``. ``stall_timeout`` is for how many seconds it may take nothing and say
+    nothing; ``write_timeout`` how long it may take to answer a request that writes, once it has all of it:
+    it may have a large blob to hash and to move first.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        base: str,
+        way: Endpoint,
+        *,
+        timer: Timer,
+        stall_timeout: float,
+        write_timeout: float,
+        meter: Meter,
+    ) -> None:
+        self._base = base
+        self._way = way
+        self._timer = timer
+        self._stall_timeout = stall_timeout
+        self._write_timeout = write_timeout
+        self._meter = meter
+        self._idle: dict[Conversation, DelayedCall] = {}
+        self._closing = False
+        #: What went wrong last, ``None`` after an answer.
+        self.fault: str | None = None
+
+    async def ask(self, question: Question, body: RequestBody | None = None) -> tuple[Answer, Reply]:
+        """
+        The registry's answer, its body unread.
+
+        :raises RegistryUnreachable: no connection can be made.
+        :raises RegistryBroken: it breaks off before an answer.
+        :raises RegistrySilent: it takes too long.
+        :raises BodyTooSlow: the client does.
+        """
+        try:
+            reply = await self._ask(question, body)
+        except CacheError as error:
+            if isinstance(error, RegistryBroken | RegistrySilent):
+                self._note(error.message)
+            raise
+        self.fault = None
+        self._meter.asked(self._base, str(reply.code))
+        return Answer(self._base, reply.code, False, reply, self._timer, self._stall_timeout), reply
+
+    def close(self) -> None:
+        """
+        End all connections on which nothing is under way, now and from now on.
+        """
+        self._closing = True
+        for conversation in list(self._idle):
+            self._forget(conversation)
+            conversation.close()
+
+    async def _ask(self, question: Question, body: RequestBody | None) -> Reply:
+        if question.repeatable and body is None:
+            used = self._take_idle()
+            if used is not None:
+                try:
+                    return await self._answer(used, question, None)
+                except RegistryBroken:
+                    if used.heard:
+                        raise
+        return await self._answer(await self._connect(), question, body)
+
+    async def _connect(self) -> Conversation:
+        factory = Factory.forProtocol(lambda: Conversation(self._keep))
+        factory.noisy = False
+        try:
+            conversation: Conversation = await self._way.connect(factory)
+        except CancelledError:
+            raise
+        except Exception as error:
+            self._note(f"it cannot be reached: {why(error)}")
+            raise RegistryUnreachable(
+                "the registry behind this gateway cannot be reached now; try again soon"
+            ) from error
+        return conversation
+
+    async def _answer(
+        self, conversation: Conversation, question: Question, body: RequestBody | None
+    ) -> Reply:
+        waiting = conversation.ask(question, body)
+        limit = self._stall_timeout if question.repeatable else self._write_timeout
+        patience = _Patience(conversation, waiting, body, self._timer, stall=self._stall_timeout, limit=limit)
+        try:
+            return await waiting
+        except CancelledError:
+            if patience.over:
+                raise RegistrySilent(
+                    "the registry behind this gateway did not answer in time; try again soon"
+                ) from None
+            raise
+        finally:
+            patience.stop()
+
+    # Idle connections.
+
+    def _keep(self, conversation: Conversation) -> None:
+        if self._closing or len(self._idle) >= _MOST_IDLE:
+            conversation.close()
+            return
+        self._idle[conversation] = self._timer.callLater(_IDLE_SECONDS, self._expire, conversation)
+
+    def _take_idle(self) -> Conversation | None:
+        while self._idle:
+            conversation = next(reversed(self._idle))
+            self._forget(conversation)
+            if conversation.usable:
+                return conversation
+        return None
+
+    def _expire(self, conversation: Conversation) -> None:
+        self._forget(conversation)
+        conversation.close()
+
+    def _forget(self, conversation: Conversation) -> None:
+        due = self._idle.pop(conversation)
+        if due.active():
+            due.cancel()
+
+    def _note(self, says: str) -> None:
+        self._meter.asked(self._base, "failed")
+        if self.fault is None:
+            self._log.warn("the registry {base} fails: {says}", base=self._base, says=says)
+        self.fault = says
+
+
+class _Patience:
+    """
+    Ends a question whose answer takes too long.
+
+    While the request's body is on its way only the registry's own delay counts: it is looked at whether it
+    takes anything of what waits for it.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        waiting: Deferred[Any],
+        body: RequestBody | None,
+        timer: Timer,
+        *,
+        stall: float,
+        limit: float,
+    ) -> None:
+        self._conversation = conversation
+        self._waiting = waiting
+        self._body = body
+        self._timer = timer
+        self._stall = stall
+        self._limit = limit
+        #: Whether it has ended the question.
+        self.over = False
+        self._sent = 0
+        self._thought = timer.callLater(_THOUGHT, conversation.send_body)
+        self._due: DelayedCall = (
+            timer.callLater(limit, self._end) if body is None else timer.callLater(stall, self._look, body)
+        )
+
+    def stop(self) -> None:
+        """
+        The answer has come.
+        """
+        for call in (self._thought, self._due):
+            if call.active():
+                call.cancel()
+
+    def _look(self, body: RequestBody) -> None:
+        if body.complete:
+            self._due = self._timer.callLater(self._limit, self._end)
+        elif body.paused and self._conversation.sent == self._sent:
+            self._end()
+        else:
+            self._sent = self._conversation.sent
+            self._due = self._timer.callLater(self._stall, self._look, body)
+
+    def _end(self) -> None:
+        self.over = True
+        self._waiting.cancel()

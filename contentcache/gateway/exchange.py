@@ -1,0 +1,72 @@
+"""
+One request and its response at a gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.web.http import datetimeToString
+
+from contentcache.core.ports import Timer
+from contentcache.gateway.bodies import RequestBody
+from contentcache.gateway.channel import GatewayRequest
+from contentcache.gateway.fields import Asker, Field
+from contentcache.web.errors import phrase
+from contentcache.web.exchange import Exchange
+
+
+class GatewayExchange(Exchange):
+    """
+    Reads a request with its body, and writes the registry's answers as they are.
+    """
+
+    def __init__(self, request: GatewayRequest, timer: Timer, patience: float) -> None:
+        super().__init__(request, timer, patience)
+        self._request: GatewayRequest = request
+
+    @property
+    def request(self) -> GatewayRequest:
+        """Twisted's own."""
+        return self._request
+
+    @property
+    def body(self) -> RequestBody | None:
+        """What follows the head."""
+        return self._request.body
+
+    @property
+    def query_string(self) -> str:
+        """The raw query, without its question mark."""
+        return self._query
+
+    def fields(self) -> list[Field]:
+        """All fields of the head, in their order as far as it is known."""
+        return [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, values in self._request.requestHeaders.getAllRawHeaders()
+            for value in values
+        ]
+
+    def asker(self, via: str) -> Asker:
+        """Who asks."""
+        address = getattr(self._request.channel, "address", "").removeprefix("::ffff:")
+        return Asker(address, self.values("X-Forwarded-For"), self.host, via)
+
+    def start_as_is(self, status: int, fields: Iterable[Field], words: str) -> None:
+        """
+        Send a head with these fields, several of one name included; ``words`` are for the access log.
+        """
+        request = self._request
+        request.setResponseCode(status, phrase(status).encode("ascii"))
+        request.cache_status = words
+        named: dict[str, list[str]] = {}
+        spelt: dict[str, str] = {}
+        for name, value in fields:
+            named.setdefault(name.lower(), []).append(value)
+            spelt.setdefault(name.lower(), name)
+        for key, values in named.items():
+            request.responseHeaders.setRawHeaders(spelt[key], values)
+        if "date" not in named:
+            request.responseHeaders.setRawHeaders("Date", [datetimeToString()])
+        request.write(b"")

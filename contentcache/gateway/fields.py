@@ -1,0 +1,171 @@
+"""
+Which header fields pass, and how those that name a host come to name the right one.
+
+Fields about one connection end here (RFC 9110 §7.6.1), all others pass as they are, in both directions. A
+``Location`` or ``Link`` that names the registry behind becomes relative: that leads back here, by whatever
+name the client knows the gateway. A realm must be a whole URL, so it gets the gateway's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+Field = tuple[str, str]
+
+#: About one connection only, or set anew here.
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+#: Of a client: who asks whom is said anew, and what it expects is answered here.
+_OF_CLIENTS: Final = frozenset(
+    {"host", "expect", "content-length", "forwarded", "via"}
+    | {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip"}
+)
+#: Of the registry: promises about its own host, which is not the one that the client has asked.
+_OF_REGISTRIES: Final = frozenset({"alt-svc", "strict-transport-security"})
+
+_ABSOLUTE = re.compile(r"(?:https?:)?//(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_LINK = re.compile(r"<(?P<url>[^>]*)>")
+_REALM = re.compile(r'(?P<before>\brealm[ \t]*=[ \t]*)(?P<quote>"?)(?P<url>https?://[^",\s]*)', re.IGNORECASE)
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+@frozen
+class Asker:
+    """
+    Who asks, as far as the registry is told: ``address`` is the client's, ``forwarded`` what proxies
+    before us say of it, ``host`` the name by which it asks, ``via`` the way that the request has come.
+    """
+
+    address: str
+    forwarded: Sequence[str]
+    host: str
+    via: str
+
+
+def end_to_end(fields: Iterable[Field]) -> list[Field]:
+    """
+    The fields that are not about one connection.
+
+    >>> end_to_end([("Connection", "close, X-Mine"), ("X-Mine", "1"), ("Accept", "*/*")])
+    [('Accept', '*/*')]
+    """
+    given = list(fields)
+    named = {
+        option.strip().lower()
+        for name, value in given
+        if name.lower() == "connection"
+        for option in value.split(",")
+    }
+    return [(name, value) for name, value in given if name.lower() not in _HOP_BY_HOP | named]
+
+
+@frozen
+class Rewriting:
+    """
+    Between the two names: ``registry`` is the base URL behind, ``public`` the gateway's own; ``prefix`` is
+    where the API is mounted here, without a slash at the end.
+    """
+
+    registry: str
+    public: str
+    prefix: str = ""
+
+    def to_registry(self, fields: Iterable[Field], asker: Asker) -> list[Field]:
+        """
+        A client's fields as the registry gets them; those that frame the body are for others to add.
+
+        The registry is told by which name clients know it: docker-registry makes URLs of that.
+        """
+        scheme, _, authority = self.public.partition("://")
+        return [
+            ("Host", _authority_of(self.registry)),
+            *((name, value) for name, value in end_to_end(fields) if name.lower() not in _OF_CLIENTS),
+            ("X-Forwarded-For", ", ".join([*asker.forwarded, asker.address or "unknown"])),
+            ("X-Forwarded-Host", asker.host or authority),
+            ("X-Forwarded-Proto", scheme),
+            ("Via", asker.via),
+        ]
+
+    def to_client(self, fields: Iterable[Field], host: str) -> list[Field]:
+        """
+        The registry's fields as a client gets them that has asked for ``host``.
+        """
+        return [
+            (name, self._rewritten(name.lower(), value, host))
+            for name, value in end_to_end(fields)
+            if name.lower() not in _OF_REGISTRIES
+        ]
+
+    def path_behind(self, url: str) -> str | None:
+        """
+        The path of a URL that names the registry behind, or its gateway; ``None`` for all others.
+
+        >>> Rewriting("http://r:5000", "https://g.example").path_behind("http://r:5000/token?x=1")
+        '/token'
+        """
+        rest = self._behind(url, "")
+        return None if rest is None else urlsplit(rest).path or "/"
+
+    def _rewritten(self, name: str, value: str, host: str) -> str:
+        if name in {"location", "content-location"}:
+            return self._relative(value, host)
+        if name == "link":
+            return _LINK.sub(lambda match: f"<{self._relative(match['url'], host)}>", value)
+        if name == "www-authenticate":
+            return _REALM.sub(self._realm, value)
+        return value
+
+    def _relative(self, url: str, host: str) -> str:
+        rest = self._behind(url, host)
+        if rest is None:
+            return url if not self.prefix or not url.startswith("/v2/") else self.prefix + url
+        return (self.prefix if rest.startswith("/v2/") else "") + rest
+
+    def _realm(self, match: re.Match[str]) -> str:
+        rest = self._behind(match["url"], "")
+        url = match["url"] if rest is None else self.public + rest
+        return match["before"] + match["quote"] + url
+
+    def _behind(self, url: str, host: str) -> str | None:
+        """
+        What follows the host in a URL of the registry.
+        """
+        match = _ABSOLUTE.fullmatch(url)
+        if match is None:
+            return None
+        ours = {_plain(_authority_of(base)) for base in (self.registry, self.public)} | {_plain(host)}
+        if _plain(match["authority"]) not in ours - {""}:
+            return None
+        rest = match["rest"]
+        return rest if rest.startswith("/") else "/" + rest
+
+
+def _authority_of(base: str) -> str:
+    return base.partition("://")[2]
+
+
+def _plain(authority: str) -> str:
+    """
+    A host without a port that some scheme has anyway.
+    """
+    authority = authority.lower()
+    for port in _DEFAULT_PORTS.values():
+        authority = authority.removesuffix(port)
+    return authority

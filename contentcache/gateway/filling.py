@@ -1,0 +1,95 @@
+"""
+A cache's miss comes back with the gateway's own signature, and is served with the gateway's own account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+from twisted.logger import Logger
+
+from contentcache.core.conditions import etag
+from contentcache.core.credentials import OWN
+from contentcache.core.errors import OriginRefused
+from contentcache.core.jwks import KeySet
+from contentcache.core.ports import Clock
+from contentcache.core.routes import Content
+from contentcache.core.signing import SignatureRefused, present, same_issuer, verify
+from contentcache.core.via import added
+from contentcache.gateway.exchange import GatewayExchange
+from contentcache.upstream.registry import Registry
+from contentcache.upstream.request import Request
+from contentcache.web.relay import relay
+
+#: What a cache needs to know of a part.
+_OF_PARTS: Final = ("Content-Range", "Accept-Ranges")
+_REFUSALS: Final = frozenset({401, 403})
+
+
+class Filling:
+    """
+    Serves whoever brings a URL that this gateway has signed: no redirect to a cache, the client's
+    ``Authorization`` unread. Redirects of the registry to its storage are followed here, since a cache may
+    not reach that.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, registry: Registry, keys: Callable[[], KeySet], *, issuer: str, pseudonym: str, wall: Clock
+    ) -> None:
+        self._registry = registry
+        self._keys = keys
+        self._issuer = issuer
+        self._pseudonym = pseudonym
+        self._wall = wall
+
+    async def serve(self, exchange: GatewayExchange, content: Content, token: str) -> None:
+        """
+        Verify ``token`` and send the blob.
+
+        :raises SignatureRefused: it is no permission for this blob.
+        :raises CacheError: the registry refuses, or does not answer.
+        """
+        self._judge(content, token)
+        method: Literal["GET", "HEAD"] = "HEAD" if exchange.method == "HEAD" else "GET"
+        question = Request(
+            method,
+            content.path(),
+            OWN,
+            repository=content.repository,
+            via=added(exchange.values("Via"), self._pseudonym),
+            range=exchange.header("Range") if method == "GET" else None,
+        )
+        try:
+            answer = await self._registry.ask(question)
+        except OriginRefused as refusal:
+            if refusal.status in _REFUSALS:
+                self._log.warn(
+                    "the account that fills caches may not pull {repository}", repository=content.repository
+                )
+            raise
+        headers = {
+            **answer.passed_headers(),
+            **{name: value for name in _OF_PARTS if (value := answer.header(name)) is not None},
+            "Docker-Content-Digest": str(content.digest),
+            "ETag": etag(str(content.digest)),
+            "Cache-Control": "private, no-store",
+            "Cache-Status": "contentcache; fwd=request",
+        }
+        await relay(answer, exchange, headers)
+
+    def _judge(self, content: Content, token: str) -> None:
+        presented = present(token)
+        if not same_issuer(presented.issuer, self._issuer):
+            raise SignatureRefused("the token of this URL is another origin's ('iss'); ask that one")
+        key = self._keys().find(presented.kid)
+        verify(
+            presented,
+            key,
+            issuer=self._issuer,
+            repository=content.repository,
+            digest=content.digest,
+            now=self._wall(),
+        )

@@ -1,0 +1,216 @@
+"""
+The keys that sign URLs: made, published, used, kept, forgotten, by the clock.
+
+The file ``signingkey`` holds the key that signs now, and its time of modification says since when. Beside
+it lie
+
+* ``….next``: the key that will sign next, published for :data:`NOTICE` seconds at least before it does, so
+  that caches know it by then;
+* ``….old``: the public half of the key before, published while URLs that it has signed live;
+* ``….lock``: for gateways that share the folder.
+
+Each step is one atomic rename: whenever a gateway dies, the next one finds a key that signs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from attrs import field, frozen
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from contentcache.core.jwks import KeySet, VerifyingKey, as_jwks, thumbprint
+from contentcache.core.ports import Clock
+from contentcache.core.signing import LEEWAY, SigningKey
+
+#: For how many seconds a cache may keep the set.
+MAX_AGE: Final = 300
+#: Seconds between the publication of a key and its first signature: time for caches and for the other
+#: gateways.
+NOTICE: Final = 2.0 * MAX_AGE
+#: How often the files are looked at, in seconds.
+TEND_EVERY: Final = 30.0
+
+_LARGEST: Final = 64 << 10
+_PRIVATE: Final = 0o600
+
+
+class KeyFault(Exception):
+    """A key cannot be read, made or put away. The sentence names the file."""
+
+
+@frozen
+class Keys:
+    """
+    What is known at one moment: the key that signs, and all that are published.
+    """
+
+    signing: SigningKey = field(repr=False)
+    published: tuple[VerifyingKey, ...]
+
+    def key_set(self) -> KeySet:
+        """The published keys by name."""
+        return KeySet(MappingProxyType({key.kid: key for key in self.published}))
+
+    def document(self) -> bytes:
+        """The published keys as a JWK set."""
+        return as_jwks(self.published)
+
+
+class KeyRing:
+    """
+    The keys at ``path``. Times are seconds since the epoch; ``life`` is how long a key signs, ``url_life``
+    how long what it has signed is good for.
+
+    :meth:`tend` reads and writes files, and belongs in a thread; what it found is at hand in ``keys``.
+    """
+
+    def __init__(self, path: str, *, life: float, url_life: float, wall: Clock) -> None:
+        self._path = Path(path)
+        self._next = Path(path + ".next")
+        self._old = Path(path + ".old")
+        self._life = life
+        self._kept = url_life + 2 * LEEWAY + TEND_EVERY
+        self._wall = wall
+        self.keys: Keys | None = None
+
+    def tend(self) -> bool:
+        """
+        Read the keys, make those that are missing, and go on to the next one when it is time for that;
+        answers whether another key signs now.
+
+        :raises KeyFault: a file cannot be read or written; ``keys`` stay as they were.
+        """
+        before = self.keys
+        try:
+            with self._locked():
+                self._advance()
+                keys = self._read()
+        except OSError as error:
+            raise KeyFault(f"{error.filename or self._path}: {error.strerror or error}") from error
+        self.keys = keys
+        return before is not None and before.signing.kid != keys.signing.kid
+
+    def signer(self) -> SigningKey | None:
+        """The key that signs now."""
+        return None if self.keys is None else self.keys.signing
+
+    def key_set(self) -> KeySet:
+        """All keys whose signatures are good."""
+        return KeySet() if self.keys is None else self.keys.key_set()
+
+    def _advance(self) -> None:
+        now = self._wall()
+        if not self._path.exists():
+            if self._next.exists():
+                self._next.replace(self._path)
+            else:
+                _write(self._path, _made(), now)
+            _sync_folder(self._path)
+        age = now - _since(self._path, now)
+        if age >= self._life - 2 * NOTICE and not self._next.exists():
+            _write(self._next, _made(), now)
+            _sync_folder(self._path)
+        if age >= self._life and now - _since(self._next, now) >= NOTICE:
+            public = _load(self._path).private.public_key()
+            _write(self._old, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), now)
+            os.utime(self._next, (now, now))
+            self._next.replace(self._path)
+            _sync_folder(self._path)
+        elif self._old.exists() and now - _since(self._old, now) >= self._kept:
+            self._old.unlink()
+
+    def _read(self) -> Keys:
+        signing = _load(self._path)
+        published = [signing.verifying()]
+        if self._next.exists():
+            published.append(_load(self._next).verifying())
+        if self._old.exists():
+            published.append(_load_public(self._old))
+        by_name = {key.kid: key for key in published}
+        return Keys(signing, tuple(by_name.values()))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _made() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _load(path: Path) -> SigningKey:
+    try:
+        key = load_pem_private_key(_content(path), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise KeyFault(f"{path} does not hold a private key in PEM") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise KeyFault(f"the key in {path} is not one on P-256")
+    return SigningKey(thumbprint(key.public_key()), "ES256", key)
+
+
+def _load_public(path: Path) -> VerifyingKey:
+    try:
+        key = load_pem_public_key(_content(path))
+    except (ValueError, UnsupportedAlgorithm):
+        raise KeyFault(f"{path} does not hold a public key in PEM") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise KeyFault(f"the key in {path} is not one on P-256")
+    return VerifyingKey(thumbprint(key), "ES256", key)
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LARGEST)
+
+
+def _since(path: Path, now: float) -> float:
+    """
+    Since when a key is there. A moment in the future, from a clock that was wrong, counts as now.
+    """
+    return min(path.stat().st_mtime, now)
+
+
+def _write(path: Path, content: bytes, now: float) -> None:
+    """
+    Write a file that is whole, or is not there.
+    """
+    fresh = path.with_name(path.name + ".new")
+    with suppress(FileNotFoundError):
+        fresh.unlink()
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.utime(fresh, (now, now))
+    fresh.replace(path)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

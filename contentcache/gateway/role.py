@@ -1,0 +1,106 @@
+"""
+The daemon as a gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from contentcache.config.model import Configuration, Gateway
+from contentcache.core.ports import Run
+from contentcache.delivery.tasks import in_background
+from contentcache.gateway.assembly import Parts, assemble
+from contentcache.gateway.keys import TEND_EVERY, KeyFault
+from contentcache.meter import Meter
+from contentcache.role import CannotBe, Reloading, Repeat
+from contentcache.tls.files import TLSFault
+from contentcache.upstream.proxies import ProxyFault
+from contentcache.web.debug_api import Finding
+from contentcache.web.factory import RegistryFactory
+
+
+class Gatekeeping:
+    """
+    A :class:`contentcache.role.Role`: the keys, and everything that passes. The registry behind is not
+    contacted in order to start.
+
+    :raises CannotBe: as it says.
+    """
+
+    _log = Logger(namespace="contentcache")
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        options: Gateway,
+        environ: Mapping[str, str],
+        reactor: Any,
+        *,
+        threads: Run,
+        meter: Meter,
+    ) -> None:
+        self._options = options
+        self._threads = threads
+        self._key_fault: str | None = None
+        try:
+            self._parts: Parts = assemble(configuration, options, environ, reactor, run=threads, meter=meter)
+        except (ProxyFault, TLSFault) as error:
+            raise CannotBe(str(error)) from error
+
+    @property
+    def factory(self) -> RegistryFactory:
+        """Makes the protocol of each connection."""
+        return self._parts.factory
+
+    @property
+    def reloading(self) -> Sequence[Reloading]:
+        """Whoever has certificates."""
+        return self._parts.trusts
+
+    def start(self, repeat: Repeat) -> None:
+        """Read or make the keys, in a thread; until they are there, blobs are served directly."""
+        self._tend()
+        repeat(TEND_EVERY, self._tend)
+
+    async def stop(self) -> None:
+        """End what is idle."""
+        self._parts.connections.close()
+        await self._parts.transport.close()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def findings(self) -> Mapping[str, Finding]:
+        """The registry behind, and the keys."""
+        fault = self._parts.connections.fault
+        keys = self._key_fault
+        return {
+            f"registry {self._options.registry}": Finding("ok", "answers")
+            if fault is None
+            else Finding("warn", fault),
+            "keys": Finding("ok", "sign") if keys is None else Finding("warn", keys),
+        }
+
+    def introduction(self) -> str:
+        """Before whom it stands."""
+        return f"stands before {self._options.registry} as {self._options.issuer}"
+
+    def _tend(self) -> Deferred[None]:
+        return in_background(self._tend_keys())
+
+    async def _tend_keys(self) -> None:
+        ring = self._parts.keys
+        try:
+            changed = await self._threads(ring.tend)
+        except KeyFault as fault:
+            if self._key_fault is None:
+                self._log.error("URLs are signed with the keys known so far: {fault}", fault=str(fault))
+            self._key_fault = str(fault)
+            return
+        self._key_fault = None
+        if changed:
+            self._log.info("URLs are signed with another key from now on")
