@@ -112,9 +112,10 @@ class Front:
 
     async def _dispatch(self, exchange: GatewayExchange) -> None:
         look_at_path(exchange.path)
-        if not exchange.path.startswith(self._prefix + "/"):
-            raise RouteUnknown("this is a registry: its API is below " + self._prefix + "/v2/")
-        path = exchange.path[len(self._prefix) :]
+        path = exchange.path
+        if self._prefix and path.startswith(self._prefix + "/"):
+            # Caches, that know of no prefix, find everything without it too.
+            path = path[len(self._prefix) :]
         first = path.split("/", 2)[1]
         if first == "v2":
             await self._answer_registry(exchange, path)

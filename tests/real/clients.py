@@ -153,6 +153,11 @@ class Podman:
         argv += ["--cert-dir", str(cert_dir)] if cert_dir else []
         return self._podman(*argv, reference, check=check)
 
+    def push(self, reference: str, destination: str, *, creds: str | None = None) -> Pulled:
+        """``podman push`` under another name."""
+        argv = ["push", "--tls-verify=false", *(["--creds", creds] if creds else [])]
+        return self._podman(*argv, reference, f"docker://{destination}")
+
     def remove(self, reference: str) -> None:
         """``podman rmi``: the next pull fetches everything again."""
         self._podman("rmi", "--force", reference)
@@ -221,6 +226,11 @@ class Dockerd:
     def pull(self, reference: str, *, check: bool = True) -> Pulled:
         """``docker pull``. Registries on 127.0.0.1 may speak plain HTTP."""
         return self._docker("pull", reference, check=check)
+
+    def push(self, reference: str, destination: str) -> Pulled:
+        """``docker push`` under another name."""
+        self._docker("tag", reference, destination)
+        return self._docker("push", destination)
 
     def remove(self, reference: str) -> None:
         """``docker rmi``: the next pull fetches everything again."""
