@@ -3,9 +3,9 @@ The public keys that signatures are checked with: JWK sets (RFC 7517) of ``ES256
 
 Rules:
 
-* a key's algorithm follows from its kind, and from nothing that a token says (RFC 8725 §3.1);
-* a key that is of no use here is passed over, with a reason for the log: sets may hold others for others;
-* a ``kid`` that stands twice, even once on a key that is of no use, is nobody's: which one was meant is a guess.
+* a key's algorithm follows from its kind, and from nothing that a token says (RFC 8725 §3.1); * a key that is
+of no use here is passed over, with a reason for the log: sets may hold others for others; * a ``kid`` that
+stands twice, even once on a key that is of no use, is nobody's: which one was meant is a guess.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ LONGEST: Final = 3600.0
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 _ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
-#: Members of a header that change what is signed or lead to another key (RFC 7515 §4.1, RFC 7516 §4.1, RFC 7797).
+#: Members of a header that change what is signed or lead to another key (RFC 7515 §4.1, RFC 7516 §4.1, RFC
+#: 7797).
 _UNWELCOME: Final = frozenset(
     {"b64", "crit", "cty", "enc", "jku", "jwk", "x5c", "x5t", "x5t#S256", "x5u", "zip"}
 )

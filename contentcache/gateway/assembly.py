@@ -15,7 +15,7 @@ from twisted.web.resource import IResource, NoResource
 from contentcache.config.model import Configuration, Gateway, Upstream
 from contentcache.core.ports import Run
 from contentcache.core.via import FAMILY
-from contentcache.gateway.authority import authority_of
+from contentcache.gateway.authority import Authority
 from contentcache.gateway.channel import GatewayFactory
 from contentcache.gateway.connections import Connections
 from contentcache.gateway.fields import Rewriting
@@ -25,6 +25,7 @@ from contentcache.gateway.keys import KeyRing
 from contentcache.gateway.passing import Passing
 from contentcache.gateway.redirecting import Choosing, Redirecting
 from contentcache.meter import Meter
+from contentcache.role import Reloading
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamTransport, way_to
 from contentcache.upstream.proxies import Proxies
@@ -42,7 +43,7 @@ class Parts:
     keys: KeyRing
     connections: Connections
     transport: UpstreamTransport
-    trusts: tuple[UpstreamTrust, ...]
+    reloading: tuple[Reloading, ...]
     factory: GatewayFactory
 
 
@@ -121,7 +122,7 @@ def assemble(
         pseudonym=pseudonym,
         wall=time.time,
     )
-    authority = authority_of(http.tls)
+    authority = Authority(http.tls)
     front = Front(
         Halves(
             passing,
@@ -129,7 +130,7 @@ def assemble(
             filling,
             keys,
             pages if pages is not None else NoResource(),
-            lambda: authority,
+            lambda: authority.pem,
         ),
         prefix=http.prefix,
         paths=options.paths,
@@ -142,7 +143,7 @@ def assemble(
     factory = GatewayFactory(front.begin, access_log, limits=limits, reactor=reactor, meter=meter)
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
     meter.watch_upstream(options.registry, lambda: connections.fault is None)
-    return Parts(keys, connections, transport, tuple({trust, strangers}), factory)
+    return Parts(keys, connections, transport, (*{trust, strangers}, authority), factory)
 
 
 def http_base(configuration: Configuration, options: Gateway) -> str:

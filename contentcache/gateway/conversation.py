@@ -90,6 +90,7 @@ class Conversation(Protocol):
         self._body: RequestBody | None = None
         self._unsent: RequestBody | None = None
         self._lost = False
+        self._closed = False
         #: Whether anything of an answer has come.
         self.heard = False
         #: Bytes of request bodies that have been written.
@@ -98,7 +99,7 @@ class Conversation(Protocol):
     @property
     def usable(self) -> bool:
         """Whether a question can be asked."""
-        return not self._lost and self._http.our_state is h11.IDLE
+        return not (self._lost or self._closed) and self._http.our_state is h11.IDLE
 
     def ask(self, question: Question, body: RequestBody | None) -> Deferred[Reply]:
         """
@@ -137,6 +138,7 @@ class Conversation(Protocol):
         """
         End the connection.
         """
+        self._closed = True
         if not self._lost:
             self.transport.abortConnection()
 
@@ -182,6 +184,9 @@ class Conversation(Protocol):
     # The answer.
 
     def dataReceived(self, data: bytes) -> None:
+        if self._http.our_state is h11.IDLE:
+            self.close()  # nobody has asked: most often it is a 408, and the connection ends
+            return
         self.heard = True
         self._take(data)
 

@@ -59,7 +59,7 @@ class Gatekeeping:
     @property
     def reloading(self) -> Sequence[Reloading]:
         """Whoever has certificates."""
-        return self._parts.trusts
+        return self._parts.reloading
 
     def start(self, repeat: Repeat) -> None:
         """Read or make the keys, in a thread; until they are there, blobs are served directly."""

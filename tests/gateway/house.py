@@ -1,0 +1,296 @@
+"""
+A gateway in memory: real channels and a real front, and a registry behind that a test plays line by line.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from twisted.web.http_headers import Headers
+from twisted.web.resource import NoResource
+
+from contentcache.config.model import Limits
+from contentcache.core.errors import CacheError
+from contentcache.core.signing import SigningKey
+from contentcache.gateway.channel import GatewayFactory
+from contentcache.gateway.connections import Connections
+from contentcache.gateway.fields import Rewriting
+from contentcache.gateway.filling import Filling
+from contentcache.gateway.front import Front, Halves
+from contentcache.gateway.keys import KeyRing
+from contentcache.gateway.passing import Passing
+from contentcache.gateway.redirecting import Redirecting
+from contentcache.journal import Access
+from contentcache.meter import Meter
+from contentcache.upstream.answers import Answer
+from contentcache.web.access_log import AccessLog
+from tests.web.house import Broadcast, Client, Reply, request
+
+REGISTRY = "http://registry.internal:5000"
+PUBLIC = "https://registry.example.com"
+CACHE = "https://cache.example.com"
+NOW = 1e9
+STALL = 30.0
+WRITE = 900.0
+
+__all__ = ["CACHE", "NOW", "PUBLIC", "REGISTRY", "STALL", "WRITE", "Client", "GatewayTestCase", "request"]
+
+
+class Line:
+    """
+    One connection that the gateway has made, from the registry's side.
+    """
+
+    def __init__(self, conversation: Any) -> None:
+        self.transport: Any = StringTransport(lenient=True)
+        self.conversation = conversation
+        conversation.makeConnection(self.transport)
+
+    @property
+    def heard(self) -> bytes:
+        """All that the gateway has sent since this was last asked."""
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def head(self) -> tuple[str, dict[str, str], bytes]:
+        """The request's line, its fields by names in lower case, and what follows."""
+        head, blank, rest = self.heard.partition(b"\r\n\r\n")
+        assert blank, head
+        first, *fields = head.decode("latin-1").split("\r\n")
+        pairs = (each.partition(": ") for each in fields)
+        return first, {name.lower(): value for name, _, value in pairs}, rest
+
+    def say(self, data: bytes | str) -> None:
+        """Send."""
+        self.conversation.dataReceived(data.encode("latin-1") if isinstance(data, str) else data)
+
+    def answer(self, status: str = "200 OK", body: bytes = b"", *fields: str) -> None:
+        """Send a whole answer."""
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields, "", ""]
+        self.say("\r\n".join(lines).encode("latin-1") + body)
+
+    def end(self, *, rudely: bool = False) -> None:
+        """End the connection."""
+        error = ConnectionLost() if rudely else ConnectionDone()
+        producer = self.transport.producer
+        if producer is not None:
+            producer.stopProducing()
+        self.conversation.connectionLost(Failure(error))
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the gateway has cut it."""
+        return bool(self.transport.disconnecting or getattr(self.transport, "disconnected", False))
+
+    @property
+    def paused(self) -> bool:
+        """Whether the gateway reads no more for now."""
+        return bool(self.transport.producerState == "paused")
+
+
+class Wires:
+    """
+    The way to the registry (``IStreamClientEndpoint``): each connection is a :class:`Line`.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        #: What connecting fails with, ``None`` to connect; with ``waiting`` it does neither.
+        self.error: Exception | None = None
+        self.waiting = False
+
+    def connect(self, factory: Any) -> Deferred[Protocol]:
+        if self.waiting:
+            return Deferred()
+        if self.error is not None:
+            return fail(self.error)
+        conversation = factory.buildProtocol(None)
+        self.lines.append(Line(conversation))
+        return succeed(conversation)
+
+    def refuse(self) -> None:
+        """Let nobody connect."""
+        self.error = ConnectError()
+
+
+@define
+class Choices:
+    """
+    Which cache everybody has chosen; an exception is raised.
+    """
+
+    cache: Any = None
+    asked: list[tuple[str | None, str]] = field(factory=list)
+
+    async def cache_for(self, account: str | None, address: str) -> str | None:
+        self.asked.append((account, address))
+        if isinstance(self.cache, Exception):
+            raise self.cache
+        found: str | None = self.cache
+        return found
+
+
+@define
+class Filler:
+    """
+    The registry as the gateway's own account sees it.
+    """
+
+    answer: Any = None
+    asked: list[Any] = field(factory=list)
+
+    async def ask(self, question: Any) -> Answer:
+        self.asked.append(question)
+        if isinstance(self.answer, CacheError):
+            raise self.answer
+        found: Answer = self.answer
+        return found
+
+
+class GatewayTestCase(TestCase):
+    """
+    Has a gateway, its clients, and the registry behind it.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.meter = Meter()
+        self.wires = Wires()
+        self.choices = Choices()
+        self.filler = Filler()
+        self.pages: Any = NoResource()
+        self.written: list[Access] = []
+        self.clients: list[Client] = []
+        self.patch(AccessLog, "_log", _Pen(self.written))
+        self.ring = KeyRing(
+            self.mktemp(), life=86400.0, url_life=1200.0, wall=lambda: NOW + self.clock.seconds()
+        )
+        self.ring.tend()
+        self.factory = self.build()
+
+    def tearDown(self) -> None:
+        """Everybody leaves; failures that nobody has heard of are this test's own."""
+        for client in self.clients:
+            client.leave()
+        gc.collect()
+
+    @property
+    def signer(self) -> SigningKey:
+        """The key that signs now."""
+        key = self.ring.signer()
+        assert key is not None
+        return key
+
+    def build(
+        self,
+        *,
+        prefix: str = "/",
+        paths: tuple[str, ...] = (),
+        limits: Limits | None = None,
+        extra: Mapping[str, tuple[str, ...]] | None = None,
+        authority: bytes | None = None,
+    ) -> GatewayFactory:
+        """
+        A gateway with these settings.
+        """
+        limits = limits or Limits()
+        way: Any = self.wires
+        self.connections = Connections(
+            REGISTRY, way, timer=self.clock, stall_timeout=STALL, write_timeout=WRITE, meter=self.meter
+        )
+        rewriting = Rewriting(REGISTRY, PUBLIC, prefix.rstrip("/"))
+        passing = Passing(self.connections, rewriting, pseudonym="contentcache-me", timer=self.clock)
+        redirecting = Redirecting(
+            passing,
+            self.choices,
+            self.ring.signer,
+            rewriting,
+            issuer=PUBLIC,
+            url_ttl=1200.0,
+            minimum_size=1000,
+            wall=lambda: NOW + self.clock.seconds(),
+        )
+        filler: Any = self.filler
+        filling = Filling(
+            filler,
+            self.ring.key_set,
+            issuer=PUBLIC,
+            pseudonym="contentcache-me",
+            wall=lambda: NOW + self.clock.seconds(),
+        )
+        front = Front(
+            Halves(passing, redirecting, filling, self.ring, self.pages, lambda: authority),
+            prefix=prefix,
+            paths=paths,
+            extra=extra or {},
+            timer=self.clock,
+            patience=limits.clientstall,
+            registry=REGISTRY,
+        )
+        log = AccessLog(self.meter, self.clock, lambda: NOW, lines=True)
+        reactor: Any = self.clock
+        return GatewayFactory(front.begin, log, limits=limits, reactor=reactor, meter=self.meter)
+
+    def client(self) -> Client:
+        """
+        A new connection.
+        """
+        client = Client(self.factory)
+        self.clients.append(client)
+        return client
+
+    def ask(self, target: str, *fields: str, method: str = "GET") -> tuple[Client, Line]:
+        """
+        A request that has reached the registry.
+        """
+        before = len(self.wires.lines)
+        client = self.client().send(request(target, *fields, method=method))
+        self.assertEqual(len(self.wires.lines), before + 1)
+        return client, self.line
+
+    @property
+    def line(self) -> Line:
+        """The last connection to the registry."""
+        return self.wires.lines[-1]
+
+    def reply(self, client: Client, method: str = "GET") -> Reply:
+        """
+        The one answer that a client has.
+        """
+        (reply,) = client.replies(method)
+        return reply
+
+    def fill_with(
+        self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes], **more: Any
+    ) -> Broadcast:
+        """
+        What the registry answers to the gateway's own account.
+        """
+        fields = Headers({name: [value] for name, value in headers.items()})
+        broadcast = Broadcast(status, fields, pieces, **more)
+        self.filler.answer = Answer(REGISTRY, status, False, broadcast, self.clock, STALL)
+        return broadcast
+
+
+class _Pen:
+    """
+    Keeps what is written into the access log.
+    """
+
+    def __init__(self, lines: list[Access]) -> None:
+        self._lines = lines
+
+    def info(self, _format: str, access: Access) -> None:
+        """A line."""
+        self._lines.append(access)

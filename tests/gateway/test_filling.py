@@ -1,0 +1,143 @@
+"""
+Tests for :mod:`contentcache.gateway.filling`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from contentcache.core.credentials import OWN
+from contentcache.core.digest import Digest
+from contentcache.core.errors import OriginRefused
+from contentcache.core.signing import sign
+from tests.gateway.house import CACHE, NOW, PUBLIC, GatewayTestCase
+from tests.web.house import Reply
+
+CONTENT = b"content"
+DIGEST = Digest.of(CONTENT)
+OTHER = Digest.of(b"other")
+BLOB = f"/v2/org/app/blobs/{DIGEST}"
+
+
+class FillTests(GatewayTestCase):
+    """
+    Caches that come back with the gateway's own signature.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.choices.cache = CACHE
+        self.fill_with(200, {"Content-Length": "7", "Content-Type": "a/b"}, [CONTENT])
+
+    def token(self, **changed: Any) -> str:
+        """
+        A good token, but for what is ``changed``.
+        """
+        claims: dict[str, Any] = {
+            "issuer": PUBLIC,
+            "subject": "ann",
+            "repository": "org/app",
+            "digest": DIGEST,
+            "now": NOW,
+            "lifetime": 1200.0,
+        }
+        return sign(self.signer, **{**claims, **changed})
+
+    def fetch(self, token: str, *fields: str, method: str = "GET") -> Reply:
+        """
+        What a cache gets.
+        """
+        reply: Reply = self.client().ask(f"{BLOB}?token={token}", *fields, method=method)
+        return reply
+
+    def test_good(self) -> None:
+        """
+        The blob comes, with the gateway's account and without the client's, and never as a redirect.
+        """
+        reply = self.fetch(self.token(), "Authorization: Basic YW5uOnNlY3JldA==", "Via: 1.1 contentcache-1")
+        self.assertEqual((reply.status, reply.body), (200, CONTENT))
+        self.assertEqual(reply.header("Docker-Content-Digest"), str(DIGEST))
+        (question,) = self.filler.asked
+        self.assertEqual((question.method, question.path, question.credential), ("GET", BLOB, OWN))
+        self.assertEqual(question.via, "1.1 contentcache-1, 1.1 contentcache-me")
+        self.assertTrue(question.follow)
+        self.assertEqual((self.choices.asked, self.wires.lines), ([], []))
+
+    def test_head(self) -> None:
+        """
+        ``HEAD`` says what ``GET`` would.
+        """
+        reply = self.fetch(self.token(), method="HEAD")
+        self.assertEqual((reply.status, reply.header("Content-Length")), (200, "7"))
+
+    def test_part(self) -> None:
+        """
+        A part is asked for as a part, and marked as one; one beyond the end is 416.
+        """
+        self.fill_with(206, {"Content-Length": "2", "Content-Range": "bytes 5-6/7"}, [b"nt"])
+        reply = self.fetch(self.token(), "Range: bytes=5-")
+        self.assertEqual((reply.status, reply.body), (206, b"nt"))
+        self.assertEqual(reply.header("Content-Range"), "bytes 5-6/7")
+        self.assertEqual(self.filler.asked[0].range, "bytes=5-")
+        self.fill_with(416, {"Content-Length": "0", "Content-Range": "bytes */7"}, [])
+        self.assertEqual(self.fetch(self.token(), "Range: bytes=9-").status, 416)
+
+    def test_wrong(self) -> None:
+        """
+        A token that is wrong in any way is 403 for both methods, and the registry is not asked.
+        """
+        good = self.token()
+        for token in (
+            self.token(digest=OTHER),
+            self.token(repository="org/other"),
+            self.token(issuer="https://other.example"),
+            self.token(now=NOW - 1300),
+            self.token(now=NOW + 100),
+            good[:-4] + "AAAA",
+            good + "x",
+            "x",
+            "",
+        ):
+            for method in ("GET", "HEAD"):
+                self.assertEqual(self.fetch(token, method=method).status, 403)
+            (entry,) = json.loads(self.fetch(token).body)["errors"]
+            self.assertEqual(entry["code"], "DENIED")
+            self.assertFalse(token and token in entry["message"])
+        self.assertEqual(self.filler.asked, [])
+
+    def test_writes(self) -> None:
+        """
+        Nothing is written with a signature, and two of them are none.
+        """
+        self.assertEqual(self.fetch(self.token(), method="DELETE").status, 405)
+        self.assertEqual(self.fetch("a&token=b").status, 400)
+
+    def test_old_key(self) -> None:
+        """
+        What the key before has signed stays good while it lives.
+        """
+        token = self.token(now=NOW + 86400, lifetime=1200.0)
+        self.clock.advance(86400 - 1200)
+        self.ring.tend()
+        self.clock.advance(1200)
+        self.assertTrue(self.ring.tend())
+        self.assertEqual(self.fetch(token).status, 200)
+
+    def test_refused(self) -> None:
+        """
+        A refusal of the gateway's own account is passed on, and an operator hears of it.
+        """
+        self.filler.answer = OriginRefused(403, {})
+        self.assertEqual(self.fetch(self.token()).status, 403)
+        self.filler.answer = OriginRefused(404, {})
+        self.assertEqual(self.fetch(self.token()).status, 404)
+
+    def test_log(self) -> None:
+        """
+        No token is in the access log.
+        """
+        token = self.token()
+        self.fetch(token)
+        self.assertNotIn(token, str(self.written))
+        self.assertIn("token=***", str(self.written))
