@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from contentcache.core.errors import CacheError, MethodUnsupported, RouteUnknown
+from contentcache.core.errors import CacheError, MethodUnsupported, Overloaded, RouteUnknown
 from contentcache.core.ports import Timer
 from contentcache.core.routes import one
 from contentcache.gateway.channel import GatewayRequest
@@ -166,7 +166,7 @@ class Front:
     def _answer_keys(self, exchange: GatewayExchange) -> None:
         keys = self._halves.keys.keys
         if keys is None:
-            raise InternalError("the keys of this gateway cannot be read; its log says why")
+            raise Overloaded("this gateway has no keys yet; try again soon", headers={"Retry-After": "2"})
         headers = {"Content-Type": "application/jwk-set+json", "Cache-Control": f"public, max-age={MAX_AGE}"}
         exchange.reply(200, headers, keys.document())
 

@@ -14,6 +14,7 @@ from contentcache.core.errors import CacheError
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.core.signing import SigningKey, sign
+from contentcache.core.via import Path
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.identity import account_of
@@ -89,7 +90,8 @@ class Redirecting:
         exchange.request.cache_status = "redirect"
 
     async def _elsewhere(self, exchange: GatewayExchange, content: Content, path: str) -> str | None:
-        if exchange.body is not None:
+        if exchange.body is not None or Path.of(exchange.values("Via")).caches:
+            # A cache that asks for its client would be sent to a cache, perhaps to itself.
             return None
         account = account_of(exchange.header("Authorization"))
         cache = await self._cache_for(account, exchange.asker("").address)

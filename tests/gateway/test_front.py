@@ -64,7 +64,7 @@ class OwnTests(GatewayTestCase):
         self.assertEqual(reply.header("Cache-Control"), "public, max-age=300")
         self.assertEqual(list(parse_jwks(reply.body).keys), [self.signer.kid])
         self.ring.keys = None
-        self.assertEqual(self.ask_us("/.well-known/contentcache/jwks.json").status, 500)
+        self.assertEqual(self.ask_us("/.well-known/contentcache/jwks.json").status, 503)
 
     def test_authority(self) -> None:
         """

@@ -133,6 +133,16 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual([access.cache for access in self.written], ["direct", "direct"])
 
+    def test_caches(self) -> None:
+        """
+        A cache that asks with its client's credentials is never sent to a cache.
+        """
+        client, line = self.ask(BLOB, ANN, "Via: 1.1 fred, 1.1 contentcache-0123")
+        self.assertEqual(line.head()[0], f"GET {BLOB} HTTP/1.1")
+        line.answer("200 OK", b"content")
+        self.assertEqual(self.reply(client).status, 200)
+        self.assertEqual(self.choices.asked, [])
+
     def test_accounts(self) -> None:
         """
         The account is the user of a password or the subject of a token, and nobody for all else.
