@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from contentcache.config.faults import suggestion
-from contentcache.config.files import absolute_certificates
-from contentcache.config.model import Downstream, Limits, Upstream
+from contentcache.config.files import absolute_certificates, signing_keys
+from contentcache.config.model import Downstream, Limits, Signing, Upstream
 from contentcache.config.origins import Surroundings, read_upstreams
 from contentcache.config.readers import Reader, boolean, duration, integer, listing, scalar, share, size
 from contentcache.config.tables import Item, Table
@@ -41,11 +41,12 @@ LONGEST_SWEEP: Final = 60.0
 _FOREIGN: Final = ("cloudfront", "redirect", "rewrite")
 
 
-def read_downstream(root: Table, *, delete: bool) -> Downstream:
+def read_downstream(root: Table, *, delete: bool, judging: bool) -> Downstream:
     """
     Find the one middleware ``downstream`` and read its options.
 
-    ``delete`` is ``storage.delete.enabled``, without which nothing may expire.
+    ``delete`` is ``storage.delete.enabled``, without which nothing may expire; ``judging`` says that there is
+    a section ``auth``, so that clients are judged here.
     """
     found: list[Item] = []
     off: list[Item] = []
@@ -61,7 +62,7 @@ def read_downstream(root: Table, *, delete: bool) -> Downstream:
             middleware.fault("registry", "has no middleware named downstream, which is what makes a cache")
     for extra in found[1:]:
         extra.fault("is a second downstream; exactly one must be there")
-    read = [_read_options(item, delete=delete) for item in found]
+    read = [_read_options(item, delete=delete, judging=judging) for item in found]
     return read[0] if read else Downstream(upstreams=())
 
 
@@ -89,12 +90,15 @@ def _is_downstream(item: Item, off: list[Item], known: tuple[str, ...] = ("downs
     return False
 
 
-def _read_options(item: Item, *, delete: bool) -> Downstream:
+def _read_options(item: Item, *, delete: bool, judging: bool) -> Downstream:
     entry = item.table()
     with entry.section("options") as options:
         blobttl = options.read("blobttl", _POSITIVE, None)
         _judge_blobttl(options, blobttl, delete=delete)
-        around = _surroundings(options)
+        signing = _read_signing(options)
+        around = Surroundings(
+            options.read("fallbacktoorigin", boolean, default=False), signing.issuer, judging=judging
+        )
         upstreams = read_upstreams(options, around)
         _notice_surroundings(options, around, upstreams)
         _notice_plain_http(options, upstreams)
@@ -114,6 +118,7 @@ def _read_options(item: Item, *, delete: bool) -> Downstream:
             fillafter=options.read("fillafter", share, 0.3),
             fetchesperhost=options.read("fetchesperhost", integer(1), None),
             scrub=options.read("scrub", _POSITIVE, None),
+            signing=signing,
             limits=_read_limits(options),
         )
 
@@ -132,11 +137,9 @@ def _sweepinterval(blobttl: float | None) -> float:
     return LONGEST_SWEEP if blobttl is None else min(LONGEST_SWEEP, max(SHORTEST_SWEEP, blobttl / 4))
 
 
-def _surroundings(options: Table) -> Surroundings:
-    fallback = options.read("fallbacktoorigin", boolean, default=False)
+def _read_signing(options: Table) -> Signing:
     with options.section("signing") as signing:
-        signing.unsupported(("jwks",), "not in this version, which does not take signed URLs yet")
-        return Surroundings(fallback, signing.read("issuer", base_url, None))
+        return Signing(signing.read("jwks", signing_keys, None), signing.read("issuer", base_url, None))
 
 
 def _notice_surroundings(options: Table, around: Surroundings, upstreams: tuple[Upstream, ...]) -> None:
@@ -144,6 +147,8 @@ def _notice_surroundings(options: Table, around: Surroundings, upstreams: tuple[
         options.warn(
             "fallbacktoorigin", "has no effect without upstreamhosts; a plain list needs signing.issuer"
         )
+    if around.issuer and upstreams and around.issuer not in {upstream.issuer for upstream in upstreams}:
+        options.section("signing").warn("issuer", "has no effect: originhost says who signs")
 
 
 def _notice_plain_http(options: Table, upstreams: tuple[Upstream, ...]) -> None:
