@@ -21,6 +21,7 @@ from twisted.web.server import Site
 
 from contentcache import __version__
 from contentcache.assembly import Ensemble, assemble
+from contentcache.auth.interfaces import AuthFault
 from contentcache.config.model import Configuration
 from contentcache.delivery.tasks import Threads, in_background, sleep
 from contentcache.listening import CannotListen, bind, serve, shown
@@ -72,10 +73,11 @@ class Daemon(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Bind the addresses, while that is still allowed.
+        Bind the addresses and read the key of TLS, while that is still allowed.
         """
         super().privilegedStartService()
         self._bind()
+        self._read_key()
 
     def startService(self) -> None:
         """
@@ -83,6 +85,7 @@ class Daemon(Service):
         """
         super().startService()
         self._bind()
+        self._read_key()
         configuration = self._configuration
         try:
             kept = open_storage(configuration.storage, self._list_anew)
@@ -94,9 +97,7 @@ class Daemon(Service):
                 run=self._threads,
                 meter=self._meter,
             )
-            if configuration.http.tls is not None:
-                self._context = ServerContext(configuration.http.tls)
-        except (StorageRefused, ProxyFault, TLSFault) as error:
+        except (StorageRefused, ProxyFault, TLSFault, AuthFault) as error:
             _refuse(str(error))
         except OSError as error:
             _refuse(f"the store at {configuration.storage.rootdirectory} cannot be opened: {error}")
@@ -122,6 +123,15 @@ class Daemon(Service):
             if http.debug is not None:
                 self._sockets.append(bind(http.debug.addr))
         except CannotListen as error:
+            _refuse(str(error))
+
+    def _read_key(self) -> None:
+        tls = self._configuration.http.tls
+        if tls is None or self._context is not None:
+            return
+        try:
+            self._context = ServerContext(tls)
+        except TLSFault as error:
             _refuse(str(error))
 
     def _serve(self, ensemble: Ensemble) -> None:

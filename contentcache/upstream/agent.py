@@ -247,7 +247,13 @@ class UpstreamTransport:
         return cls(policy, own, guarded, client, reactor, (own, guarded))
 
     async def fetch_following(
-        self, method: str, url: str, headers: Headers, heard: Callable[[], None] = lambda: None
+        self,
+        method: str,
+        url: str,
+        headers: Headers,
+        heard: Callable[[], None] = lambda: None,
+        *,
+        secret: str | None = None,
     ) -> Followed:
         """
         Ask for ``url`` and follow redirects to storage; see ``redirects.fetch_following``.
@@ -261,6 +267,7 @@ class UpstreamTransport:
             url=url,
             headers=headers,
             heard=heard,
+            secret=secret,
         )
 
     async def close(self) -> None:
