@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from contentcache import __version__
 from contentcache.upstream.addresses import Place
+from contentcache.upstream.bounded_heads import bound_heads
 from contentcache.upstream.endpoints import PlaceEndpoint, check_name
 from contentcache.upstream.ports import Asking, Endpoint, Reactor, Trust
 from contentcache.upstream.proxies import Proxies, Proxy, TunnelEndpoint
@@ -153,6 +154,7 @@ class UpstreamAgent:
         self._pool: Any = HTTPConnectionPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = IDLE_CONNECTIONS
         self._pool.cachedConnectionTimeout = IDLE_SECONDS
+        bound_heads(self._pool)
         endpoints = _Endpoints(reactor, trust, proxies, connect_timeout, guard)
         self._agent: Asking = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
         self._plain_by_proxy: Asking | None = None
