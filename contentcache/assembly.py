@@ -4,7 +4,6 @@ Everything built from a configuration, once.
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -14,7 +13,9 @@ from typing import Any
 from attrs import frozen
 from twisted.logger import Logger
 
-from contentcache.config.model import Configuration, Downstream, Upstream
+from contentcache.auth.interfaces import Judge
+from contentcache.auth.judges import make_judge
+from contentcache.config.model import Configuration, Downstream, TokenAuth, Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.eviction import Retention
 from contentcache.core.grants import Grants
@@ -24,6 +25,9 @@ from contentcache.delivery.access import Access
 from contentcache.delivery.contents import Contents
 from contentcache.delivery.links import Links
 from contentcache.delivery.questions import Questions
+from contentcache.delivery.signatures import Signatures
+from contentcache.delivery.signing_file import KeysFromFile
+from contentcache.delivery.signing_keys import KeysOfOrigin, SigningKeys
 from contentcache.delivery.tags import Tags
 from contentcache.delivery.turns import Turns
 from contentcache.meter import Meter
@@ -31,11 +35,14 @@ from contentcache.storage.opening import Kept, own_file
 from contentcache.storage.reaper import Reaper
 from contentcache.storage.scrub import Bookmark, Scrub
 from contentcache.tls.trust import UpstreamTrust
+from contentcache.upstream.account import Source
 from contentcache.upstream.agent import UpstreamTransport
+from contentcache.upstream.credential_helper import AccountOfHelper
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.slots import Slots
 from contentcache.web.access_log import AccessLog
+from contentcache.web.admission import Admission
 from contentcache.web.factory import RegistryFactory
 from contentcache.web.origins import Origins
 from contentcache.web.registry_api import House, RegistryApi
@@ -73,6 +80,7 @@ def assemble(
     Build everything that serves clients.
 
     :raises ProxyFault: a proxy variable of the environment makes no sense.
+    :raises AuthFault: a file of the section ``auth``, or that of ``signing.jwks``, cannot be used.
     :raises TLSFault: a certificate has become unreadable since the configuration was checked.
     """
     options = configuration.downstream
@@ -93,6 +101,7 @@ def assemble(
             token_limit=limits.token,
             slots=slots,
             meter=meter,
+            source=_source(upstream, environ, reactor),
         )
         for upstream in options.upstreams
     )
@@ -147,10 +156,21 @@ def assemble(
         auth_ttl=options.authttl,
         stale_if_error=options.staleiferror,
     )
-    house = House(contents, tags, questions, Origins(registries), Sending(lambda: secrets.token_hex(16)))
+    pseudonym = FAMILY + secrets.token_hex(4)
+    signatures = _signatures(options, registries, reactor, pseudonym, run=run, secret=secret)
+    origins = Origins(registries)
+    admission = Admission(
+        origins,
+        signatures,
+        _judge(configuration, reactor, run=run, secret=secret),
+        vouches=isinstance(configuration.auth, TokenAuth),
+        scheme="http" if configuration.http.tls is None else "https",
+    )
+    sending = Sending(lambda: secrets.token_hex(16))
+    house = House(contents, tags, questions, origins, signatures, admission, sending)
     api = RegistryApi(
         house,
-        pseudonym=FAMILY + secrets.token_hex(4),
+        pseudonym=pseudonym,
         prefix=configuration.http.prefix,
         extra=configuration.http.headers,
         timer=reactor,
@@ -162,6 +182,44 @@ def assemble(
     _watch(meter, registries, contents, grants, factory)
     scrub = _scrub(configuration, kept, contents, run=run, timer=reactor, meter=meter)
     return Ensemble(kept, registries, tuple(transports), tuple(trusts), contents, reaper, scrub, factory)
+
+
+def _source(upstream: Upstream, environ: Mapping[str, str], reactor: Any) -> Source | None:
+    if upstream.helper is None:
+        return None
+    return AccountOfHelper(upstream.helper, upstream.origin, environ, reactor)
+
+
+def _signatures(
+    options: Downstream,
+    registries: tuple[Registry, ...],
+    reactor: Any,
+    pseudonym: str,
+    *,
+    run: Run,
+    secret: bytes,
+) -> Signatures:
+    path = options.signing.jwks
+    keys: dict[str, SigningKeys]
+    if path is not None:
+        from_file = KeysFromFile(path, run=run, timer=reactor)
+        keys = {registry.upstream.origin: from_file for registry in registries}
+    else:
+        several = len(registries) > 1
+        keys = {
+            registry.upstream.origin: KeysOfOrigin(
+                registry, clock=reactor, pseudonym=pseudonym, several=several
+            )
+            for registry in registries
+            if registry.upstream.issuer is not None
+        }
+    return Signatures(keys, wall=time.time, secret=secret)
+
+
+def _judge(configuration: Configuration, reactor: Any, *, run: Run, secret: bytes) -> Judge | None:
+    if configuration.auth is None:
+        return None
+    return make_judge(configuration.auth, run=run, wall=time.time, timer=reactor, secret=secret)
 
 
 def _ways(  # noqa: PLR0917  # what is built on the way is collected on the way
@@ -245,10 +303,3 @@ def _watch(
 
 def _is_well(registry: Registry, host: str) -> bool:
     return dict(registry.standing())[host]
-
-
-def umask() -> None:
-    """
-    Nothing that the daemon writes is for everybody.
-    """
-    os.umask(0o027)

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from contentcache.assembly import Ensemble, assemble
+from contentcache.auth.interfaces import AuthFault
 from contentcache.config.model import Configuration
 from contentcache.delivery.tasks import Threads, in_background
 from contentcache.meter import Meter
@@ -54,7 +55,7 @@ class Caching:
             self._ensemble: Ensemble = assemble(
                 configuration, environ, reactor, kept=kept, run=threads, meter=meter
             )
-        except (StorageRefused, ProxyFault, TLSFault) as error:
+        except (StorageRefused, ProxyFault, TLSFault, AuthFault) as error:
             raise CannotBe(str(error)) from error
         except OSError as error:
             where = configuration.storage.rootdirectory

@@ -68,10 +68,11 @@ class Daemon(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Bind the addresses, while that is still allowed.
+        Bind the addresses and read the key of TLS, while that is still allowed.
         """
         super().privilegedStartService()
         self._bind()
+        self._read_key()
 
     def startService(self) -> None:
         """
@@ -79,11 +80,10 @@ class Daemon(Service):
         """
         super().startService()
         self._bind()
+        self._read_key()
         try:
             role = self._build()
-            if self._configuration.http.tls is not None:
-                self._context = ServerContext(self._configuration.http.tls)
-        except (CannotBe, TLSFault) as error:
+        except CannotBe as error:
             _refuse(str(error))
         self._role = role
         self._threads.start()
@@ -115,6 +115,15 @@ class Daemon(Service):
             if http.debug is not None:
                 self._sockets.append(bind(http.debug.addr))
         except CannotListen as error:
+            _refuse(str(error))
+
+    def _read_key(self) -> None:
+        tls = self._configuration.http.tls
+        if tls is None or self._context is not None:
+            return
+        try:
+            self._context = ServerContext(tls)
+        except TLSFault as error:
             _refuse(str(error))
 
     def _serve(self, role: Role) -> None:

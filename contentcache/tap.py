@@ -14,11 +14,11 @@ from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.python.logfile import LogFile
 
-from contentcache.assembly import umask
 from contentcache.config.faults import ConfigurationFaulty
 from contentcache.config.loading import load
 from contentcache.config.model import Log
 from contentcache.daemon import Daemon
+from contentcache.hardening import harden
 from contentcache.journal import observer
 
 
@@ -68,12 +68,12 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
 
     reactor = cast("Any", installed)
+    harden()  # before there are secrets in memory
     try:
         loaded = load(options["config"], os.environ)
     except ConfigurationFaulty as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None
-    umask()
     # Twisted takes the wall clock for its timers; grants and timeouts must not jump with it.
     reactor.seconds = time.monotonic
     whole = _Whole(loaded.configuration.log, getattr(options, "parent", None))

@@ -23,6 +23,8 @@ MOST_VALUES: Final = 20_000
 
 _LONGEST_NUMBER: Final = 64
 _TAG: Final = "tag:yaml.org,2002:"
+#: It may well be a password that starts with an exclamation mark: it is not repeated.
+_MEANINGLESS: Final = "a tag has no meaning here; a text that starts with ! needs quotes"
 _PLAIN_TAGS: Final = frozenset(_TAG + kind for kind in ("str", "timestamp", "value", "merge"))
 
 Atom = bool | int | float | str | None
@@ -134,6 +136,8 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
     if "undefined alias" in problem:
         # The alias may well be a password that starts with an asterisk: it is not repeated here.
         return "not YAML: an alias without its anchor; a text that starts with * needs quotes"
+    if "tag handle" in problem or "a tag" in str(error.context):
+        return "not YAML: a tag that is none; a text that starts with ! needs quotes"
     if "'\\t'" in problem:
         return "not YAML: a tab; indent with spaces"
     return f"not YAML: {problem}"
@@ -165,7 +169,7 @@ class _Growing:
         if len(self.open) >= DEEPEST:
             raise Unparsable(f"nested more than {DEEPEST} deep", origin.line)
         if node.tag not in {_TAG + "map", _TAG + "seq"}:
-            self.report.fault(Place(path, origin), f"the tag {node.tag[:60]!r} has no meaning here")
+            self.report.fault(Place(path, origin), _MEANINGLESS)
         self.open.append(node)
         grown = self.dictionary(node, path, origin) if isinstance(node, yaml.MappingNode) else Series(origin)
         if isinstance(grown, Series):
@@ -233,7 +237,7 @@ def _atom(node: yaml.ScalarNode) -> Atom:
     if kind == "null":
         return None
     if kind not in {"bool", "int", "float"}:
-        raise Wrong(f"the tag {node.tag[:60]!r} has no meaning here")
+        raise Wrong(_MEANINGLESS)
     if len(text) > _LONGEST_NUMBER:
         return text
     constructor = yaml.constructor.SafeConstructor()
@@ -244,5 +248,5 @@ def _atom(node: yaml.ScalarNode) -> Atom:
             return int(constructor.construct_yaml_int(node))
         number = float(constructor.construct_yaml_float(node))
     except (KeyError, IndexError, ValueError, OverflowError):
-        raise Wrong(f"{text!r} is not of the type that its tag says") from None
+        raise Wrong("the value is not of the type that its tag says") from None
     return number if math.isfinite(number) else text

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from contentcache.config.files import absolute_certificates
-from contentcache.config.model import Downstream, Limits, Upstream
+from contentcache.config.files import absolute_certificates, signing_keys
+from contentcache.config.model import Downstream, Limits, Signing, Upstream
 from contentcache.config.origins import Surroundings, read_upstreams
 from contentcache.config.readers import Reader, boolean, duration, integer, listing, scalar, share, size
 from contentcache.config.tables import Item, Table
@@ -37,17 +37,21 @@ SHORTEST_SWEEP: Final = 1.0
 LONGEST_SWEEP: Final = 60.0
 
 
-def read_options(item: Item, *, delete: bool) -> Downstream:
+def read_options(item: Item, *, delete: bool, judging: bool) -> Downstream:
     """
     Read what stands beside the name.
 
-    ``delete`` is ``storage.delete.enabled``, without which nothing may expire.
+    ``delete`` is ``storage.delete.enabled``, without which nothing may expire; ``judging`` says that there is
+    a section ``auth``, so that clients are judged here.
     """
     entry = item.table()
     with entry.section("options") as options:
         blobttl = options.read("blobttl", _POSITIVE, None)
         _judge_blobttl(options, blobttl, delete=delete)
-        around = _surroundings(options)
+        signing = _read_signing(options)
+        around = Surroundings(
+            options.read("fallbacktoorigin", boolean, default=False), signing.issuer, judging=judging
+        )
         upstreams = read_upstreams(options, around)
         _notice_surroundings(options, around, upstreams)
         _notice_plain_http(options, upstreams)
@@ -67,6 +71,7 @@ def read_options(item: Item, *, delete: bool) -> Downstream:
             fillafter=options.read("fillafter", share, 0.3),
             fetchesperhost=options.read("fetchesperhost", integer(1), None),
             scrub=options.read("scrub", _POSITIVE, None),
+            signing=signing,
             limits=read_limits(options),
         )
 
@@ -85,11 +90,9 @@ def _sweepinterval(blobttl: float | None) -> float:
     return LONGEST_SWEEP if blobttl is None else min(LONGEST_SWEEP, max(SHORTEST_SWEEP, blobttl / 4))
 
 
-def _surroundings(options: Table) -> Surroundings:
-    fallback = options.read("fallbacktoorigin", boolean, default=False)
+def _read_signing(options: Table) -> Signing:
     with options.section("signing") as signing:
-        signing.unsupported(("jwks",), "not in this version, which does not take signed URLs yet")
-        return Surroundings(fallback, signing.read("issuer", base_url, None))
+        return Signing(signing.read("jwks", signing_keys, None), signing.read("issuer", base_url, None))
 
 
 def _notice_surroundings(options: Table, around: Surroundings, upstreams: tuple[Upstream, ...]) -> None:
@@ -97,6 +100,8 @@ def _notice_surroundings(options: Table, around: Surroundings, upstreams: tuple[
         options.warn(
             "fallbacktoorigin", "has no effect without upstreamhosts; a plain list needs signing.issuer"
         )
+    if around.issuer and upstreams and around.issuer not in {upstream.issuer for upstream in upstreams}:
+        options.section("signing").warn("issuer", "has no effect: originhost says who signs")
 
 
 def _notice_plain_http(options: Table, upstreams: tuple[Upstream, ...]) -> None:

@@ -5,7 +5,10 @@ The files that a configuration names: read once here, so that a broken one is to
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from cryptography import x509
@@ -15,11 +18,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from contentcache.config.faults import Wrong
 from contentcache.config.readers import text
 from contentcache.config.tables import Item, Table
+from contentcache.core.jwks import JwksFaulty, parse_jwks
+from contentcache.core.jws import JwsFaulty, read_json
 
 T = TypeVar("T")
 
 #: More than any bundle of authorities has.
 LARGEST: Final = 8 << 20
+
+#: Lines and keys that a sentence names at most.
+_MOST_REASONS: Final = 5
+#: A user, a colon, and a hash of bcrypt with its cost, salt and sum.
+_BCRYPT_ENTRY = re.compile(r"[^:]+:\$2[aby]\$(?:0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 
 
 def certificates(item: Item) -> str:
@@ -70,6 +80,90 @@ def password(item: Item) -> str:
     if not word or not word.isprintable():
         raise Wrong(f"{path!r} does not hold a password in one line")
     return word
+
+
+def users(item: Item) -> str:
+    """
+    The path of a file of users, at least one with a bcrypt hash; lines with others are warned of.
+
+    The registry makes a file that is missing, with a password in its log; here it is a fault.
+    """
+    path = text(item)
+    if not os.path.lexists(path):
+        raise Wrong(f"{path!r} does not exist; make it with: htpasswd -Bc {shlex.quote(path)} USER")
+    lines = [line.strip() for line in _content(path).decode("utf-8", "replace").splitlines()]
+    entries = {number: line for number, line in enumerate(lines, 1) if line and not line.startswith("#")}
+    others = [number for number, line in entries.items() if not _BCRYPT_ENTRY.fullmatch(line)]
+    if len(others) == len(entries):
+        raise Wrong(
+            f"{path!r} has no user with a bcrypt hash, the only kind that is taken; "
+            f"add one with: htpasswd -B {shlex.quote(path)} USER"
+        )
+    if others:
+        where = f"line{'s' if len(others) > 1 else ''} {_listed(others)}"
+        item.report.warn(
+            item.place,
+            f"{where} of {path!r}: no user and a bcrypt hash, so nobody can log in by it; use htpasswd -B",
+        )
+    return path
+
+
+def token_keys(item: Item) -> str:
+    """
+    The path of a JWK set (RFC 7517 §5) with at least one public key, of any algorithm.
+    """
+    path = text(item)
+    try:
+        document = read_json(_content(path))
+    except JwsFaulty as faulty:
+        raise Wrong(f"{path!r} is not a JWK set: it {faulty}") from None
+    keys = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(keys, list):
+        raise Wrong(f"{path!r} is not a JWK set: a JSON object with a list of keys")
+    if not any(isinstance(key, dict) and key.get("kty") in {"EC", "OKP", "RSA"} for key in keys):
+        raise Wrong(f"{path!r} has no public key: none of its keys has a kty of EC, OKP or RSA")
+    secret = [number for number, key in enumerate(keys) if isinstance(key, dict) and {"d", "k"} & key.keys()]
+    if secret:
+        item.report.warn(
+            item.place, f"keys {_listed(secret)} of {path!r} are secret; keep only public ones here"
+        )
+    return path
+
+
+def signing_keys(item: Item) -> str:
+    """
+    The path of a JWK set with at least one key that signed URLs may be signed with.
+    """
+    path = text(item)
+    try:
+        found = parse_jwks(_content(path))
+    except JwksFaulty as faulty:
+        raise Wrong(f"{path!r} cannot be used: {faulty}") from None
+    reasons = "; ".join(found.passed_over[:_MOST_REASONS])
+    if not found.keys:
+        raise Wrong(f"{path!r} has no key for ES256, EdDSA or RS256{': ' if reasons else ''}{reasons}")
+    if reasons:
+        item.report.warn(item.place, f"{path!r} has keys that are passed over: {reasons}")
+    return path
+
+
+def program(words: Sequence[str]) -> None:
+    """
+    Refuse a command whose program is not there, or may not be run. Its arguments may be secrets.
+    """
+    try:
+        found = shutil.which(words[0])
+    except ValueError:
+        found = None
+    if found is None:
+        raise Wrong(
+            f"{words[0]!r} is no program that this user may run; write its whole path, and make it executable"
+        )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    more = ", ..." if len(numbers) > _MOST_REASONS else ""
+    return ", ".join(map(str, numbers[:_MOST_REASONS])) + more
 
 
 def _content(path: str) -> bytes:

@@ -9,13 +9,14 @@ from typing import Final
 
 from attrs import frozen
 
+from contentcache.config.authentication import read_auth
 from contentcache.config.document import LARGEST_FILE, Dictionary, Unparsable, parse
 from contentcache.config.environment import override
 from contentcache.config.faults import ConfigurationFaulty, Fault, Origin, Report
 from contentcache.config.middleware import read_middleware
-from contentcache.config.model import Configuration
-from contentcache.config.sections import IDLE_SECTIONS, read_auth, read_log, read_storage, read_version
-from contentcache.config.serving import read_http
+from contentcache.config.model import Configuration, Downstream
+from contentcache.config.sections import IDLE_SECTIONS, read_log, read_storage, read_version
+from contentcache.config.serving import notice_plain_http, read_http
 from contentcache.config.tables import Table
 
 _EMPTY: Final = "the file is empty; it needs at least version, storage, http and middleware"
@@ -87,9 +88,11 @@ def _read(root: Table) -> Configuration:
         read_version(root)
         log = read_log(root)
         storage = read_storage(root)
-        read_auth(root)
+        auth = read_auth(root)
         http = read_http(root)
-        middleware = read_middleware(root, http, delete=storage.delete)
+        middleware = read_middleware(root, http, delete=storage.delete, judging=auth is not None)
         root.idle(IDLE_SECTIONS)
         root.unsupported(("proxy",), "use the middleware downstream, whose option upstreams names the origin")
-    return Configuration(http=http, middleware=middleware, log=log, storage=storage)
+        own = isinstance(middleware, Downstream) and all(upstream.own for upstream in middleware.upstreams)
+        notice_plain_http(root, http, forwarding=auth is None and not own, judging=auth is not None)
+    return Configuration(http=http, middleware=middleware, log=log, storage=storage, auth=auth)

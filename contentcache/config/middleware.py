@@ -23,11 +23,12 @@ _FOREIGN: Final = ("cloudfront", "redirect", "rewrite")
 _ADVICE: Final = "use downstream, or redirect, in middleware.registry"
 
 
-def read_middleware(root: Table, http: Http, *, delete: bool) -> Downstream | Gateway:
+def read_middleware(root: Table, http: Http, *, delete: bool, judging: bool) -> Downstream | Gateway:
     """
     Find the one middleware and read its options.
 
-    ``delete`` is ``storage.delete.enabled``, without which nothing may expire.
+    ``delete`` is ``storage.delete.enabled``, without which nothing may expire; ``judging`` says that there is
+    a section ``auth``, so that clients are judged here.
     """
     found: list[tuple[Item, Name]] = []
     off: list[tuple[Item, Name]] = []
@@ -49,8 +50,12 @@ def read_middleware(root: Table, http: Http, *, delete: bool) -> Downstream | Ga
     for item, name in found[1:]:
         second = f"a second {name}" if name == found[0][1] else f"{name} beside {found[0][1]}"
         item.fault(f"is {second}; exactly one must be there")
+    if judging and any(name == "redirect" for _, name in found):
+        root.fault("auth", "has no place at a gateway, whose clients are judged by the registry behind")
     read = [
-        read_downstream(item, delete=delete) if name == "downstream" else read_gateway(item, http)
+        read_downstream(item, delete=delete, judging=judging)
+        if name == "downstream"
+        else read_gateway(item, http)
         for item, name in found
     ]
     return read[0] if read else Downstream(upstreams=())

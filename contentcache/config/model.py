@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 Level = Literal["error", "warn", "info", "debug"]
 ClientAuth = Literal[
@@ -110,6 +110,61 @@ class Account:
 
 
 @frozen
+class CredentialHelper:
+    """
+    A program that knows the account at an upstream (``exec``), as Docker's credential helpers do.
+
+    ``command`` is the program and its arguments, before ``get``. An answer is kept for ``lifetime`` seconds:
+    ``None`` for as long as the daemon lives, 0 not at all.
+    """
+
+    command: tuple[str, ...]
+    lifetime: float | None = None
+
+
+@frozen
+class TokenAuth:
+    """
+    Section ``auth.token``: clients bring tokens of a registry's token server, and are judged here.
+
+    ``rootcertbundle`` (certificates in PEM) or ``jwks`` is the path of the file with the keys that sign, or
+    both are. With ``autoredirect`` the realm is ``autoredirectpath`` at the host that the client has asked.
+    """
+
+    realm: str
+    service: str
+    issuer: str
+    rootcertbundle: str | None = None
+    jwks: str | None = None
+    signingalgorithms: tuple[str, ...] = ()
+    autoredirect: bool = False
+    autoredirectpath: str = "/auth/token/"
+
+
+@frozen
+class HtpasswdAuth:
+    """
+    Section ``auth.htpasswd``: a file of users and bcrypt hashes.
+    """
+
+    realm: str
+    path: str
+
+
+@frozen
+class Signing:
+    """
+    Option ``signing``: where the keys are that sign redirects, and who signs.
+
+    ``jwks`` is the path of a JWK set; without it the origin is asked. ``issuer`` is the origin's URL where
+    ``upstreams`` is a plain list.
+    """
+
+    jwks: str | None = None
+    issuer: str | None = None
+
+
+@frozen
 class Upstream:
     """
     One origin, and the way there.
@@ -119,6 +174,10 @@ class Upstream:
     round-robin order, without a slash at the end; ``fallback`` is the origin itself, asked when
     none of ``hosts`` answers. ``names`` are lower-case values of ``?ns=``, with a port where it
     is not the scheme's own; ``served`` (``hosts`` in the file) are lower-case values of ``Host``.
+
+    ``own`` says that clients' credentials end here and the cache's own account, or nobody, speaks upstream:
+    because whoever comes may (``public``), or because clients are judged here (section ``auth``). ``issuer``
+    is who must have signed a URL for this origin, ``None`` where nobody can be known to.
     """
 
     origin: str
@@ -128,7 +187,10 @@ class Upstream:
     served: frozenset[str] = frozenset()
     prefix: str | None = None
     account: Account | None = None
+    helper: CredentialHelper | None = None
     public: bool = False
+    own: bool = field(default=Factory(lambda upstream: upstream.public, takes_self=True))
+    issuer: str | None = None
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     immutabletags: str | None = None
@@ -178,6 +240,7 @@ class Downstream:
     connecttimeout: float = 10.0
     fetchesperhost: int | None = None
     scrub: float | None = None
+    signing: Signing = Signing()
     limits: Limits = Limits()
 
 
@@ -226,6 +289,7 @@ class Configuration:
     middleware: Downstream | Gateway
     log: Log = Log()
     storage: StorageSettings = StorageSettings()
+    auth: TokenAuth | HtpasswdAuth | None = None
 
     @property
     def downstream(self) -> Downstream:

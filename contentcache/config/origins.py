@@ -5,16 +5,17 @@ The option ``upstreams``: the origins, and the ways to them.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from attrs import frozen
 
-from contentcache.config.document import Dictionary, Scalar
+from contentcache.config.document import Dictionary, Scalar, Series
 from contentcache.config.faults import Wrong
-from contentcache.config.files import pair, password
-from contentcache.config.model import Account, Upstream
-from contentcache.config.readers import boolean, listing, secret, text
+from contentcache.config.files import pair, password, program
+from contentcache.config.model import Account, CredentialHelper, Upstream
+from contentcache.config.readers import boolean, duration, listing, secret, text
 from contentcache.config.tables import Item, Table
 from contentcache.config.urls import (
     authority,
@@ -40,11 +41,12 @@ _LIST_HINT = "; put each upstream behind a dash: - originhost: https://registry.
 @frozen
 class Surroundings:
     """
-    What other options say about all upstreams.
+    What is said elsewhere about all upstreams; ``judging``: clients are judged here, by section ``auth``.
     """
 
     fallback: bool = False
     issuer: str | None = None
+    judging: bool = False
 
 
 def read_upstreams(options: Table, around: Surroundings) -> tuple[Upstream, ...]:
@@ -101,6 +103,8 @@ def _plain(item: Item, around: Surroundings) -> tuple[Upstream, ...]:
             hosts=tuple(asked(url) for url in urls),
             fallback=asked(around.issuer) if around.fallback and around.issuer else None,
             names=_names(authority_of(origin) for origin in origins),
+            own=around.judging,
+            issuer=around.issuer,
         ),
     )
 
@@ -116,6 +120,7 @@ def _mapped(table: Table, around: Surroundings) -> Upstream | None:
     given = table.read("names", listing(_stripped(scheme)), ())
     own = () if origin is None else (authority_of(origin),)
     public = table.read("public", boolean, default=False)
+    judged = public or around.judging
     files = pair(table)
     upstream = Upstream(
         origin=origin or "",
@@ -124,8 +129,11 @@ def _mapped(table: Table, around: Surroundings) -> Upstream | None:
         names=_names(given or own) | (DOCKER_HUB if DOCKER_HUB.intersection(own) else frozenset()),
         served=frozenset(table.read("hosts", listing(authority), ())),
         prefix=table.read("prefix", _prefix, None),
-        account=_account(table, public=public),
+        account=_account(table),
+        helper=_helper(table),
         public=public,
+        own=judged,
+        issuer=origin,
         allow=table.read("allow", listing(_glob), ()),
         deny=table.read("deny", listing(_glob), ()),
         immutabletags=table.read("immutabletags", _tag_pattern, None),
@@ -134,11 +142,7 @@ def _mapped(table: Table, around: Surroundings) -> Upstream | None:
         realms=table.read("realms", listing(url_or_authority), ()),
         redirects=table.read("redirects", listing(host_or_network), ()),
     )
-    if upstream.prefix is not None and not public:
-        table.fault(
-            "prefix",
-            "needs public: true, since tokens that clients bring would name the repository with its prefix",
-        )
+    _judge_access(table, public=public, judging=around.judging)
     return upstream if origin is not None else None
 
 
@@ -151,8 +155,30 @@ def _stripped(scheme: str) -> Callable[[Item], str]:
     return lambda item: without_default_port(authority(item), scheme)
 
 
-def _account(table: Table, *, public: bool) -> Account | None:
-    table.unsupported(("exec",), "not in this version; use username with password or passwordfile")
+def _judge_access(table: Table, *, public: bool, judging: bool) -> None:
+    """
+    Whoever comes may have what an account may only where that is said, or where somebody judges them.
+    """
+    if public and judging:
+        table.warn("public", "has no effect where there is a section auth: clients are judged by it")
+    if public or judging:
+        return
+    given = [key for key in ("username", "password", "passwordfile", "exec") if table.has(key)]
+    if given:
+        table.fault(
+            given[0],
+            "an account needs a section auth, by which clients are judged here, or public: true, which says "
+            "that whoever reaches this cache may have whatever the account may",
+        )
+    if table.has("prefix"):
+        table.fault(
+            "prefix",
+            "needs public: true or a section auth, since tokens that clients bring for the origin would name "
+            "the repository with its prefix",
+        )
+
+
+def _account(table: Table) -> Account | None:
     username = table.read("username", _username, None)
     word = table.read("password", secret, None)
     from_file = table.read("passwordfile", password, None)
@@ -163,12 +189,6 @@ def _account(table: Table, *, public: bool) -> Account | None:
         table.fault("username", f"is required where {ways[0]} is given")
     if table.has("username") and not ways:
         table.fault("username", "has no password; give password or passwordfile")
-    if (ways or table.has("username")) and not public:
-        table.fault(
-            "username" if table.has("username") else ways[0],
-            "an account needs public: true, which says that whoever reaches this cache may have whatever "
-            "the account may; this version cannot authenticate clients itself",
-        )
     found = word or from_file
     return Account(username, found) if username and found else None
 
@@ -176,9 +196,46 @@ def _account(table: Table, *, public: bool) -> Account | None:
 def _username(item: Item) -> str:
     name = text(item)
     if ":" in name:
-        # RFC 7617 §2: the first colon ends the name.
-        raise Wrong(f"{item.shown()} holds a colon, which no user name may")
+        # RFC 7617 §2: the first colon ends the name. What follows may well be the password.
+        raise Wrong("holds a colon, which no user name may; the password has a key of its own")
     return name
+
+
+def _helper(table: Table) -> CredentialHelper | None:
+    item = table.take("exec")
+    if item is None:
+        return None
+    for key in ("username", "password", "passwordfile"):
+        if table.has(key):
+            table.fault(
+                key, "is given beside exec, whose program tells both name and password; leave one out"
+            )
+    if not isinstance(item.node, Dictionary):
+        # A command line may hold a secret: it is not repeated.
+        item.fault("is not a mapping; write e.g. exec: {command: /usr/local/bin/docker-credential-vault}")
+        return None
+    with item.table() as section:
+        command = section.demand("command", _command, (), "/usr/local/bin/docker-credential-vault")
+        return CredentialHelper(command, section.read("lifetime", duration(zero=True), None))
+
+
+def _command(item: Item) -> tuple[str, ...]:
+    """
+    A program and its arguments: a list of them, or a text that is split as a shell does.
+    """
+    if isinstance(item.node, Series):
+        words = listing(secret, repeats=True)(item)
+        if len(words) < len(item.node.items):
+            return ()
+    else:
+        try:
+            words = tuple(shlex.split(secret(item)))
+        except ValueError:
+            raise Wrong("has a quote or a backslash that nothing follows") from None
+    if not words or not words[0]:
+        raise Wrong("names no program")
+    program(words)
+    return words
 
 
 def _prefix(item: Item) -> str:

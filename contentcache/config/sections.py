@@ -1,12 +1,11 @@
 """
-The sections ``version``, ``log``, ``storage`` and ``auth``, and those that mean nothing to a cache.
+The sections ``version``, ``log`` and ``storage``, and those that mean nothing to a cache.
 """
 
 from __future__ import annotations
 
 from typing import Final, get_args
 
-from contentcache.config.document import Dictionary, Scalar
 from contentcache.config.faults import Wrong, suggestion
 from contentcache.config.model import Level, Log, StorageSettings
 from contentcache.config.readers import boolean, choice, integer, scalar, text
@@ -25,7 +24,6 @@ IDLE_SECTIONS: Final = (
     "policy",
 )
 UNSUPPORTED_DRIVERS: Final = ("s3", "s3aws", "gcs", "azure", "swift", "oss")
-UNSUPPORTED_AUTH: Final = ("silly", "token", "htpasswd")
 
 _LEAST_THREADS: Final = 25
 _RESERVED: Final = ("delete", "cache", "redirect", "maintenance", "tag")
@@ -76,7 +74,7 @@ def read_storage(root: Table) -> StorageSettings:
             "storage", "is required; write e.g. storage: {filesystem: {rootdirectory: /var/lib/registry}}"
         )
         return StorageSettings()
-    with _bare(root, "storage") as storage:
+    with root.section_or_name("storage") as storage:
         storage.idle(("cache", "redirect", "maintenance", "tag"))
         drivers = [key for key in storage if key not in _RESERVED]
         _judge_drivers(storage, drivers)
@@ -89,21 +87,6 @@ def read_storage(root: Table) -> StorageSettings:
                 maxthreads=max(_LEAST_THREADS, filesystem.read("maxthreads", integer(0), 100)),
                 delete=enabled,
             )
-
-
-def read_auth(root: Table) -> None:
-    """
-    Check ``auth``: clients' credentials go to the origin, so ``none`` is all there is.
-    """
-    with _bare(root, "auth") as auth:
-        for kind in auth:
-            auth.take(kind)
-            if kind in UNSUPPORTED_AUTH:
-                why = "in this version the origin alone judges its clients; leave out the section auth"
-                auth.fault(kind, f"is a key of the registry that this daemon does not support: {why}")
-            elif kind != "none":
-                near = suggestion(kind, ("none", *UNSUPPORTED_AUTH))
-                auth.fault(kind, f"unknown kind of auth{near or '; leave out the section auth'}")
 
 
 def _judge_drivers(storage: Table, drivers: list[str]) -> None:
@@ -123,18 +106,6 @@ def _judge_drivers(storage: Table, drivers: list[str]) -> None:
         storage.fault(
             drivers[1], f"is a second storage driver beside {drivers[0]}; exactly one must be there"
         )
-
-
-def _bare(root: Table, key: str) -> Table:
-    """
-    The mapping at ``key``, where the name of its only entry may stand alone.
-    """
-    item = root.take(key)
-    if item is None or not isinstance(item.node, Scalar):
-        return root.section(key)
-    node = Dictionary(item.node.origin)
-    node.put(item.node.text, Scalar(item.node.origin), item.node.origin)
-    return Table(node, item.path, item.report)
 
 
 def _fields(table: Table) -> dict[str, object]:

@@ -47,6 +47,20 @@ def read_http(root: Table) -> Http:
         )
 
 
+def notice_plain_http(root: Table, http: Http, *, forwarding: bool, judging: bool) -> None:
+    """
+    Warn of credentials that come in without TLS: to be passed on (``forwarding``), or to be judged here.
+    """
+    if http.tls is not None or http.addr.path is not None or not (forwarding or judging):
+        return
+    what = "which it passes on to the origin" if forwarding else "which it judges by auth"
+    root.section("http").warn(
+        "addr",
+        f"clients send their passwords and tokens, {what}, over plain HTTP: anyone on the line may read and "
+        "use them; give http.tls a certificate and a key, or listen with net: unix behind a server with TLS",
+    )
+
+
 def _notice_protocols(http: Table) -> None:
     given = [key for key in ("http2", "h2c") if http.has(key)]
     if given:

@@ -12,7 +12,17 @@ import attrs
 import yaml
 
 from contentcache.config.downstream import LIMITS
-from contentcache.config.model import Address, Configuration, Downstream, Gateway, Http, Limits, Upstream
+from contentcache.config.model import (
+    Address,
+    Configuration,
+    CredentialHelper,
+    Downstream,
+    Gateway,
+    Http,
+    Limits,
+    TokenAuth,
+    Upstream,
+)
 from contentcache.config.origins import asked
 from contentcache.core import durations, sizes
 
@@ -40,10 +50,25 @@ def render(configuration: Configuration) -> str:
             storage.driver: driver if storage.driver == "filesystem" else {},
             "delete": {"enabled": storage.delete},
         },
+        "auth": _auth(configuration),
         "http": _http(configuration.http),
         "middleware": {"registry": [_middleware(configuration.middleware)]},
     }
-    return yaml.safe_dump(tree, sort_keys=False, width=1000)
+    return yaml.safe_dump(_given(tree), sort_keys=False, width=1000)
+
+
+def _auth(configuration: Configuration) -> dict[str, object] | None:
+    auth = configuration.auth
+    if auth is None:
+        return None
+    entries = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in attrs.asdict(auth).items()
+    }
+    if not isinstance(auth, TokenAuth):
+        return {"htpasswd": entries}
+    if not auth.autoredirect:
+        del entries["autoredirectpath"]
+    return {"token": _given(entries)}
 
 
 def _middleware(middleware: Downstream | Gateway) -> dict[str, object]:
@@ -115,13 +140,14 @@ def _options(downstream: Downstream) -> dict[str, object]:
     }
     for name in ("authttl", "affirmttl", "sweepinterval", "staleiferror", "stalltimeout", "connecttimeout"):
         options[name] = durations.spell(getattr(downstream, name))
+    options["signing"] = _given(attrs.asdict(downstream.signing))
     return _given({**_upstreams(downstream.upstreams), **options, "limits": _limits(downstream.limits)})
 
 
 def _upstreams(upstreams: tuple[Upstream, ...]) -> dict[str, object]:
-    if any(" " in upstream.origin for upstream in upstreams):
+    if any(upstream.issuer is None for upstream in upstreams):
         # Next hops of an origin that has no name here: only the plain list can say that.
-        return {"upstreams": [url for upstream in upstreams for url in upstream.hosts]}
+        return {"upstreams": [url for upstream in upstreams for url in upstream.origin.split()]}
     return {"upstreams": [_upstream(upstream) for upstream in upstreams]}
 
 
@@ -137,6 +163,7 @@ def _upstream(upstream: Upstream) -> dict[str, object]:
             "prefix": upstream.prefix,
             "username": None if account is None else account.username,
             "password": None if account is None else HIDDEN,
+            "exec": None if upstream.helper is None else _helper(upstream.helper),
             "public": upstream.public,
             "allow": list(upstream.allow),
             "deny": list(upstream.deny),
@@ -147,6 +174,13 @@ def _upstream(upstream: Upstream) -> dict[str, object]:
             "redirects": list(upstream.redirects),
         }
     )
+
+
+def _helper(helper: CredentialHelper) -> dict[str, object]:
+    # Which of the arguments are secrets, only the program knows.
+    program, *arguments = helper.command
+    lifetime = None if helper.lifetime is None else durations.spell(helper.lifetime)
+    return _given({"command": [program, *(HIDDEN for _ in arguments)], "lifetime": lifetime})
 
 
 def _limits(limits: Limits) -> dict[str, object]:

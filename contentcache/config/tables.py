@@ -182,6 +182,17 @@ class Table:
         origin = self._node.keys.get(key, self._node.origin)
         return Table(Dictionary(origin), below(self._path, key), self._report, present=False)
 
+    def section_or_name(self, key: str) -> Table:
+        """
+        The mapping at ``key``, where the name of its only entry may stand alone.
+        """
+        item = self.take(key)
+        if item is None or not isinstance(item.node, Scalar):
+            return self.section(key)
+        node = Dictionary(item.node.origin)
+        node.put(item.node.text, Scalar(item.node.origin), item.node.origin)
+        return Table(node, item.path, item.report)
+
     def items(self, key: str, hint: str = "") -> tuple[Item, ...]:
         """
         The values of the list at ``key``.
@@ -222,4 +233,13 @@ class Table:
     def _name_the_rest(self) -> None:
         for key in self._node.entries:
             if key not in self._known:
-                self.fault(key, f"unknown key{suggestion(key, sorted(self._known))}")
+                self._name_one(key)
+
+    def _name_one(self, key: str) -> None:
+        name, colon, _ = key.partition(":")
+        if colon and name in self._known:
+            # Such as {password:x}, which YAML takes for a key: what follows may be the password.
+            place = Place(below(self._path, name), self._node.keys[key])
+            self._report.fault(place, "has no space behind its colon; write one")
+        else:
+            self.fault(key, f"unknown key{suggestion(key, sorted(self._known))}")

@@ -45,6 +45,17 @@ def url(item: Item) -> str:
     return f"{parts.scheme}://{_authority(parts, item)}{parts.path.rstrip('/')}"
 
 
+def realm_url(item: Item) -> str:
+    """
+    A URL that clients are given as it is written, perhaps with a path and a query.
+    """
+    written = text(item)
+    _authority(_split(item, query=True), item)
+    if not re.fullmatch(r"[!#-\[\]-~]+", written):
+        raise Wrong(f"{item.shown()} must be ASCII without quotes, since a header carries it")
+    return written
+
+
 def url_or_authority(item: Item) -> str:
     """
     A URL, or a host with or without a port.
@@ -125,7 +136,7 @@ def socket_file(item: Item) -> Address:
     return Address("", 0, path)
 
 
-def _split(item: Item) -> SplitResult:
+def _split(item: Item, *, query: bool = False) -> SplitResult:
     written = text(item)
     try:
         parts = urlsplit(written)
@@ -136,7 +147,7 @@ def _split(item: Item) -> SplitResult:
         raise Wrong("the URL holds a user name or a password; use the keys username and password")
     if parts.scheme not in DEFAULT_PORTS or not written[len(parts.scheme) :].startswith("://"):
         raise Wrong(f"{item.shown()} is not a URL of http or https; write e.g. https://registry.example.com")
-    if "?" in written or "#" in written:
+    if ("?" in written and not query) or "#" in written:
         raise Wrong(f"{item.shown()} has a query or a fragment; leave out what follows ? or #")
     if re.search(r"[\s\\]", written):
         raise Wrong(f"{item.shown()} is not a URL: it holds a space or a backslash")

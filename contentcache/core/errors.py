@@ -87,6 +87,17 @@ class RepositoryDenied(CacheError):
     status = 403
 
 
+class SignatureRefused(CacheError):
+    """
+    A signature, or what it signs, is no permission. The message is one sentence without any part of a token.
+
+    403, not 401: a client would answer that by giving the cache its password.
+    """
+
+    code = "DENIED"
+    status = 403
+
+
 class BlobUnknown(CacheError):
     """The blob is not here, or not at the origin."""
 

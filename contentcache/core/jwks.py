@@ -3,25 +3,26 @@ The public keys that signatures are checked with: JWK sets (RFC 7517) of ``ES256
 
 Rules:
 
-* a key's algorithm follows from its kind, and from nothing that a token says (RFC 8725 §3.1); * a key that is
-of no use here is passed over, with a reason for the log: sets may hold others for others; * a ``kid`` that
-stands twice, even once on a key that is of no use, is nobody's: which one was meant is a guess.
+* a key's algorithm follows from its kind, and from nothing that a token says (RFC 8725 §3.1);
+* a key that is of no use here is passed over, with a reason for the log: sets may hold others for others;
+* a ``kid`` that stands twice, even on a key that is of no use, is nobody's: which one was meant is a guess.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 from attrs import field, frozen
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from contentcache.core.errors import CacheError
+from contentcache.core.errors import SignatureRefused
 from contentcache.core.jws import JwsFaulty, from_base64url, is_kid, read_json
 from contentcache.core.jws import base64url as to_base64url
 
@@ -34,22 +35,12 @@ MOST_KEYS: Final = 64
 RSA_BITS: Final = range(2048, 8192 + 1)
 LARGEST_EXPONENT: Final = (1 << 31) - 1
 
+_AGAIN: Final = "ask the origin for the blob again"
 _COORDINATE: Final = 32  # bytes, on P-256 and Ed25519 alike
 #: Members of JWKs that nobody should see (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
 _SECRET: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 #: What a thumbprint is made of (RFC 7638 §3.2, RFC 8037 §2).
 _ESSENTIAL: Final = ("crv", "e", "kty", "n", "x", "y")
-
-
-class SignatureRefused(CacheError):
-    """
-    A signature, or what it signs, is no permission. The message is one sentence without any part of a token.
-
-    403, not 401: a client would answer that by giving the cache its password.
-    """
-
-    code = "DENIED"
-    status = 403
 
 
 class KeyUnknown(SignatureRefused):
@@ -108,13 +99,9 @@ class KeySet:
         :raises KeyUnknown: there is none, or more than one. Only in the first case a newer set may help.
         """
         if kid in self.doubled:
-            raise KeyUnknown(
-                "the origin has two keys of the name that this URL's token gives; tell its operator"
-            )
+            raise KeyUnknown(f"the token of this URL names a key that the origin has twice; {_AGAIN}")
         if (key := self.keys.get(kid)) is None:
-            raise KeyUnknown(
-                "this URL's token is signed with a key that the origin does not show; ask it again"
-            )
+            raise KeyUnknown(f"the token of this URL names a key that the origin does not have; {_AGAIN}")
         return key
 
 
@@ -132,23 +119,20 @@ def parse_jwks(document: bytes) -> KeySet:
     contentcache.core.jwks.JwksFaulty: the JWK set is not a JSON object with a list of keys
     """
     keys: dict[str, VerifyingKey] = {}
-    seen: set[str] = set()
-    doubled: set[str] = set()
+    seen: Counter[str] = Counter()
     passed_over: list[str] = []
-    for number, member in enumerate(_entries(document)):
+    for number, entry in enumerate(_entries(document)):
         try:
-            jwk = _object(member)
-            kid = _kid(jwk)
-            if kid in seen:
-                doubled.add(kid)
-                raise JwksFaulty(f"'kid' is {kid!r}, like that of another key; neither is used")
-            seen.add(kid)
+            jwk, kid = _named(entry)
+            seen[kid] += 1
             public = _public(jwk)
             keys[kid] = VerifyingKey(kid, algorithm_of(public), public)
         except JwksFaulty as faulty:
             passed_over.append(f"keys[{number}]: {faulty}")
+    doubled = frozenset(kid for kid, times in seen.items() if times > 1)
+    passed_over += [f"'kid' {kid!r} is there {seen[kid]} times, so none is used" for kid in sorted(doubled)]
     usable = {kid: key for kid, key in keys.items() if kid not in doubled}
-    return KeySet(MappingProxyType(usable), frozenset(doubled), tuple(passed_over))
+    return KeySet(MappingProxyType(usable), doubled, tuple(passed_over))
 
 
 def algorithm_of(public: object) -> Algorithm:
@@ -209,17 +193,13 @@ def _entries(document: bytes) -> list[object]:
     return entries
 
 
-def _object(entry: object) -> Mapping[str, object]:
+def _named(entry: object) -> tuple[Mapping[str, object], str]:
     if not isinstance(entry, dict):
         raise JwksFaulty("not a JSON object")
-    return cast("dict[str, object]", entry)
-
-
-def _kid(jwk: Mapping[str, object]) -> str:
-    kid = jwk.get("kid")
+    kid = entry.get("kid")
     if not isinstance(kid, str) or not is_kid(kid):
         raise JwksFaulty("'kid' is not a short text that can be printed")
-    return kid
+    return entry, kid
 
 
 def _public(jwk: Mapping[str, object]) -> PublicKey:

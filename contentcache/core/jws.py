@@ -76,10 +76,8 @@ def read_json(document: bytes) -> object:
     """
     try:
         text = document.decode("utf-8")
-        if _depth(text) > DEEPEST:
-            raise JwsFaulty(f"is nested more than {DEEPEST} deep")
         value: object = json.loads(
-            text,
+            _shallow(text),
             object_pairs_hook=_members,
             parse_int=_whole,
             parse_float=_fraction,
@@ -145,18 +143,17 @@ def _json_object(document: bytes, name: str) -> Mapping[str, object]:
     return cast("dict[str, object]", value)
 
 
-def _depth(text: str) -> int:
+def _shallow(text: str) -> str:
     """
-    How deep the brackets go, or a number that is no smaller. Python's own parser recurses.
+    ``text``, if its brackets do not go too deep: Python's own parser recurses.
     """
-    most = text.count("[") + text.count("{")
-    if most <= DEEPEST:
-        return most
-    depth = deepest = 0
-    for character in _STRING.sub("", text):
-        depth += (character in "[{") - (character in "]}")
-        deepest = max(deepest, depth)
-    return deepest
+    if text.count("[") + text.count("{") > DEEPEST:
+        depth = 0
+        for character in _STRING.sub("", text):
+            depth += (character in "[{") - (character in "]}")
+            if depth > DEEPEST:
+                raise JwsFaulty(f"is nested more than {DEEPEST} deep")
+    return text
 
 
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -18,16 +18,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Final, cast, get_args
+from typing import Final
 
 import jwt
 from attrs import field, frozen
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from contentcache.core.claims import Access, Claims, claims_of, key_of
 from contentcache.core.digest import Digest
-from contentcache.core.jwks import Algorithm, KeyUnknown, SignatureRefused, VerifyingKey, algorithm_of
-from contentcache.core.jws import Jws, JwsFaulty, is_kid, read_jws
+from contentcache.core.errors import SignatureRefused
+from contentcache.core.jwks import Algorithm, KeyUnknown, VerifyingKey
+from contentcache.core.jws import JwsFaulty, read_jws
 
 __all__ = [
     "AUDIENCE",
@@ -54,12 +55,6 @@ LONGEST: Final = 3600.0
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
-_ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
-#: Members of a header that change what is signed or lead to another key (RFC 7515 §4.1, RFC 7516 §4.1, RFC
-#: 7797).
-_UNWELCOME: Final = frozenset(
-    {"b64", "crit", "cty", "enc", "jku", "jwk", "x5c", "x5t", "x5t#S256", "x5u", "zip"}
-)
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/?#@:\[\]\s]+|\[[^\]/?#@\s]*\])(?::(?P<port>[0-9]*))?"
@@ -114,31 +109,18 @@ class SigningKey:
         return VerifyingKey(self.kid, self.algorithm, self.private.public_key())
 
 
-@frozen
-class _Claims:
-    """
-    A token's claims, each of its type (RFC 7519 §4.1; ``access`` as in the registry's own tokens).
-    """
-
-    issuer: str
-    subject: str
-    audience: Sequence[str]
-    issued: float
-    begins: float
-    expires: float
-    digest: str
-    access: Sequence[Mapping[str, object]]
-
-
 def present(text: str) -> Presented:
     """
     Look at a token without believing it.
 
     :raises SignatureRefused: it is not in the form that signed URLs have.
     """
-    jws = _read(text)
-    kid, algorithm = _header(jws.header)
-    return Presented(text, kid, algorithm, _claims(jws.claims).issuer)
+    try:
+        jws = read_jws(text)
+        kid, algorithm = key_of(jws.header)
+        return Presented(text, kid, algorithm, claims_of(jws.claims).issuer)
+    except JwsFaulty as faulty:
+        raise _refused(str(faulty)) from None
 
 
 def verify(
@@ -152,12 +134,15 @@ def verify(
     :param now: seconds since the epoch.
     :raises SignatureRefused: anything at all is wrong.
     """
-    jws = _read(presented.text)
-    if _header(jws.header) != (key.kid, key.algorithm):
-        raise _refused("names another key, or another algorithm than that of its key")
-    if not key.verifies(jws.signed, jws.signature):
-        raise _refused("has a wrong signature")
-    claims = _claims(jws.claims)
+    try:
+        jws = read_jws(presented.text)
+        if key_of(jws.header) != (key.kid, key.algorithm):
+            raise _refused("names another key, or another algorithm than that of its key")
+        if not key.verifies(jws.signed, jws.signature):
+            raise _refused("has a wrong signature")
+        claims = claims_of(jws.claims)
+    except JwsFaulty as faulty:
+        raise _refused(str(faulty)) from None
     if not same_issuer(claims.issuer, issuer):
         raise _refused("is not from this origin ('iss')")
     if AUDIENCE not in claims.audience:
@@ -185,10 +170,11 @@ def sign(
 
     Times are whole seconds, as registries have them: ``now`` is rounded down, ``lifetime`` up.
 
-    :raises ValueError: ``lifetime`` is not within :data:`LONGEST`.
+    :raises ValueError: ``lifetime`` is not within :data:`LONGEST`, or the key is not what it says.
     """
     if not 0 < lifetime <= LONGEST:
         raise ValueError(f"a signed URL lives for up to {LONGEST:.0f} seconds, not {lifetime}")
+    key.verifying()  # raises where nobody could verify
     issued = math.floor(now)
     claims = {
         "iss": issuer,
@@ -200,8 +186,6 @@ def sign(
         "digest": str(digest),
         "access": [{"type": "repository", "name": repository, "actions": ["pull"]}],
     }
-    if algorithm_of(key.private.public_key()) != key.algorithm:
-        raise ValueError(f"the key {key.kid!r} is not one for {key.algorithm}")
     payload = json.dumps(claims, separators=(",", ":")).encode("ascii")
     return jwt.PyJWS().encode(payload, key.private, key.algorithm, {"kid": key.kid})
 
@@ -240,101 +224,11 @@ def _refused(fault: str) -> SignatureRefused:
     return SignatureRefused(f"the token of this URL {fault}; ask the origin for the blob again")
 
 
-def _read(text: str) -> Jws:
-    try:
-        return read_jws(text)
-    except JwsFaulty as faulty:
-        raise _refused(str(faulty)) from None
+def _allows(entry: Access, repository: str) -> bool:
+    return entry.kind == "repository" and entry.name == repository and "pull" in entry.actions
 
 
-def _header(header: Mapping[str, object]) -> tuple[str, Algorithm]:
-    """
-    The key's name and the algorithm.
-    """
-    for algorithm in _ALGORITHMS:
-        if header.get("alg") == algorithm:
-            break
-    else:
-        raise _refused(f"is not signed with one of {', '.join(_ALGORITHMS)} ('alg')")
-    kid = header.get("kid")
-    if not isinstance(kid, str) or not is_kid(kid):
-        raise _refused("does not name its key ('kid')")
-    typ = header.get("typ", "JWT")
-    if not isinstance(typ, str) or typ.upper() != "JWT":
-        raise _refused("is not a JWT ('typ')")
-    if unwelcome := sorted(_UNWELCOME & header.keys()):
-        raise _refused(f"has a header with {unwelcome[0]!r}, which is not taken here")
-    return kid, algorithm
-
-
-def _claims(claims: Mapping[str, object]) -> _Claims:
-    return _Claims(
-        issuer=_text(claims, "iss"),
-        subject=_text(claims, "sub"),
-        audience=_audience(claims.get("aud")),
-        issued=_time(claims, "iat"),
-        begins=_time(claims, "nbf"),
-        expires=_time(claims, "exp"),
-        digest=_text(claims, "digest"),
-        access=_access(claims.get("access")),
-    )
-
-
-def _text(claims: Mapping[str, object], name: str) -> str:
-    value = claims.get(name)
-    if not isinstance(value, str):
-        raise _refused(f"has no text for {name!r}")
-    return value
-
-
-def _time(claims: Mapping[str, object], name: str) -> float:
-    """
-    A NumericDate (RFC 7519 §2): seconds since the epoch, fractions allowed.
-    """
-    value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise _refused(f"has no time for {name!r}")
-    return float(value)
-
-
-def _audience(value: object) -> Sequence[str]:
-    """
-    ``aud`` is one text or a list of them (RFC 7519 §4.1.3).
-    """
-    if isinstance(value, str):
-        return [value]
-    if (several := _texts(value)) is None:
-        raise _refused("has no text or list of texts for 'aud'")
-    return several
-
-
-def _access(value: object) -> Sequence[Mapping[str, object]]:
-    if not isinstance(value, list) or not all(_is_access(entry) for entry in value):
-        raise _refused("has no list of types, names and actions for 'access'")
-    return value
-
-
-def _is_access(entry: object) -> bool:
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("type"), str)
-        and isinstance(entry.get("name"), str)
-        and _texts(entry.get("actions")) is not None
-    )
-
-
-def _texts(value: object) -> Sequence[str] | None:
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return cast("list[str]", value)
-    return None
-
-
-def _allows(entry: Mapping[str, object], repository: str) -> bool:
-    actions = _texts(entry["actions"]) or ()
-    return entry["type"] == "repository" and entry["name"] == repository and "pull" in actions
-
-
-def _check_times(claims: _Claims, now: float) -> None:
+def _check_times(claims: Claims, now: float) -> None:
     if not claims.issued < claims.expires <= claims.issued + LONGEST:
         raise _refused(f"lives for longer than {LONGEST:.0f} seconds, or not at all ('iat', 'exp')")
     if claims.begins > claims.expires:

@@ -3,8 +3,9 @@ Who may have what: the one place where that is decided.
 
 The cache decides nothing by itself. It sends a content to a client only if
 
-* the client's credential has a *grant* in the repository (the origin has lately said yes to it there) and a
-  *link* says that the content belongs to that repository; or
+* the client shows a signed URL for exactly this blob, verified in :mod:`contentcache.delivery.signatures`; or
+* the client's credential has a *grant* in the repository (the origin has lately said yes to it there, or it
+  was judged here) and a *link* says that the content belongs to that repository; or
 * the origin says yes now, to the same request as ``HEAD`` with the client's own credential.
 
 Grants are in memory, under a keyed hash, on the monotonic clock; links are in the index, by the wall clock.
@@ -104,9 +105,11 @@ class Access:
 
     async def remembered(self, asking: Asking) -> Yes | None:
         """
-        The yes that grant and link make together, if they do.
+        The yes that a signed URL is, or that grant and link make together, if they do.
         """
-        if not self._grants.holds(self._grant_key(asking), self._clock.seconds()):
+        if asking.credential.signed is not None:
+            return Yes()
+        if not self._holds(asking.credential, self._grant_key(asking)):
             return None
         affirmation = await self._links.affirmation(_link(asking))
         if affirmation is None or self._age(affirmation) >= self._affirm_ttl:
@@ -117,9 +120,7 @@ class Access:
         """
         The yes that may serve because the origin cannot be asked.
         """
-        if not (asking.credential.lasting and self._stale_if_error > 0):
-            return None
-        if not self._grants.held(self._grant_key(asking), self._clock.seconds()):
+        if not self.may_serve_stale(asking.registry, asking.content.repository, asking.credential):
             return None
         affirmation = await self._links.affirmation(_link(asking))
         bound = max(self._affirm_ttl, self._stale_if_error)
@@ -163,7 +164,11 @@ class Access:
     def granted(self, registry: Registry, repository: str, credential: Credential) -> None:
         """
         The origin has answered 2xx to this credential in this repository.
+
+        A signed URL is for one blob, and its yes may be that of a cache on the way: it grants nothing more.
         """
+        if credential.signed is not None:
+            return
         ends = credential.expires()
         now = self._clock.seconds()
         self._grants.give(
@@ -176,17 +181,17 @@ class Access:
         """
         Whether this credential may have what is known of this repository while the origin is away.
         """
+        if not (self._stale_if_error > 0 and credential.lasting):
+            return False
         key = credential.key(self._secret, registry.upstream.origin, repository)
-        return (
-            self._stale_if_error > 0 and credential.lasting and self._grants.held(key, self._clock.seconds())
-        )
+        return credential.vouched or self._grants.held(key, self._clock.seconds())
 
     def is_granted(self, registry: Registry, repository: str, credential: Credential) -> bool:
         """
-        Whether the origin has said yes to this credential in this repository within ``authttl``.
+        Whether the origin has said yes to this credential in this repository within ``authttl``, or it has
+        been judged here.
         """
-        key = credential.key(self._secret, registry.upstream.origin, repository)
-        return self._grants.holds(key, self._clock.seconds())
+        return self._holds(credential, credential.key(self._secret, registry.upstream.origin, repository))
 
     def revoked(self, registry: Registry, repository: str, credential: Credential) -> None:
         """
@@ -198,6 +203,8 @@ class Access:
         """
         The origin has answered 2xx to this very question: that makes a grant and a link.
         """
+        if asking.credential.signed is not None:
+            return
         self.granted(asking.registry, asking.content.repository, asking.credential)
         await self._links.affirm(_link(asking), Affirmation(self.wall(), media_type))
 
@@ -205,6 +212,8 @@ class Access:
         """
         The origin has answered no to this very question.
         """
+        if asking.credential.signed is not None:
+            return  # it says something of the signed URL, and nothing of the repository
         whose = asking.registry, asking.content.repository, asking.credential
         gone = self.hears_no(*whose, refusal.status)
         if gone or (refusal.status == _NOT_FOUND and not self._keep_deleted):
@@ -275,6 +284,9 @@ class Access:
             return None
         affirmation = await self._links.affirmation(_link(asking))
         return None if affirmation is None else Yes(affirmation.media_type)
+
+    def _holds(self, credential: Credential, key: bytes) -> bool:
+        return credential.vouched or self._grants.holds(key, self._clock.seconds())
 
     def _grant_key(self, asking: Asking) -> bytes:
         return asking.credential.key(self._secret, asking.registry.upstream.origin, asking.content.repository)

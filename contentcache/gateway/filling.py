@@ -4,18 +4,18 @@ A cache's miss comes back with the gateway's own signature, and is served with t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from twisted.logger import Logger
 
 from contentcache.core.conditions import etag
 from contentcache.core.credentials import OWN
-from contentcache.core.errors import OriginRefused
+from contentcache.core.errors import OriginRefused, SignatureRefused
 from contentcache.core.jwks import KeySet
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
-from contentcache.core.signing import SignatureRefused, present, same_issuer, verify
+from contentcache.core.signing import present, same_issuer, verify
 from contentcache.core.via import added
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.upstream.registry import Registry
@@ -45,14 +45,16 @@ class Filling:
         self._pseudonym = pseudonym
         self._wall = wall
 
-    async def serve(self, exchange: GatewayExchange, content: Content, token: str) -> None:
+    async def serve(self, exchange: GatewayExchange, content: Content, tokens: Sequence[str]) -> None:
         """
-        Verify ``token`` and send the blob.
+        Verify the token of the URL and send the blob.
 
         :raises SignatureRefused: it is no permission for this blob.
         :raises CacheError: the registry refuses, or does not answer.
         """
-        self._judge(content, token)
+        if len(set(tokens)) > 1:
+            raise SignatureRefused("this URL has two tokens; ask for the blob again")
+        self._judge(content, tokens[0])
         method: Literal["GET", "HEAD"] = "HEAD" if exchange.method == "HEAD" else "GET"
         question = Request(
             method,

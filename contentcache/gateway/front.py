@@ -16,7 +16,6 @@ from twisted.python.failure import Failure
 
 from contentcache.core.errors import CacheError, MethodUnsupported, Overloaded, RouteUnknown
 from contentcache.core.ports import Timer
-from contentcache.core.routes import one
 from contentcache.gateway.channel import GatewayRequest
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.faults import ClientGone
@@ -137,11 +136,11 @@ class Front:
         if blob is None:
             await self._halves.passing.pass_on(exchange, path)
             return
-        token = one(exchange.query(), "token")
-        if token is not None:
+        tokens = exchange.tokens()
+        if tokens:
             if exchange.method not in _READS:
                 raise MethodUnsupported("a signed URL is for reading", headers={"Allow": "GET, HEAD"})
-            await self._halves.filling.serve(exchange, blob, token)
+            await self._halves.filling.serve(exchange, blob, tokens)
         elif exchange.method in _READS:
             await self._halves.redirecting.serve(exchange, blob, path)
         else:

@@ -1,8 +1,9 @@
 """
-The cache's own account at an upstream: challenges answered, tokens kept.
+The cache's own account: challenges answered, tokens kept.
 
 Tokens are kept until 80 % of their life, one request a scope at a time. A password leaves only for a realm
-that may have it (:func:`contentcache.upstream.realms.may_have_password`).
+that may have it (:func:`contentcache.upstream.realms.may_have_password`), and no program is asked for one
+before that is known.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from contentcache.config.model import Account
 from contentcache.core.challenges import Challenge
@@ -27,12 +27,55 @@ DEFAULT_LIFE: Final = 60.0
 _LONGEST_LIFE: Final = 86400.0
 _USED_LIFE: Final = 0.8
 
-#: ``fetch(url, headers)`` answers the bytes of a token server's 200, or raises ``UpstreamBroken``.
-FetchToken = Callable[[str, Mapping[str, str]], Awaitable[bytes]]
+#: What a token server says no to an account with. 400 is OAuth's ``invalid_grant`` (RFC 6749 §5.2).
+REFUSALS: Final = frozenset({400, 401, 403})
+_FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 class NoTokenError(UpstreamBroken):
-    """The registry wants a token, and there is none to be had."""
+    """The registry wants a token or a password, and there is none to be had."""
+
+
+class TokenRefused(NoTokenError):
+    """The token server does not take the account."""
+
+
+class FetchToken(Protocol):
+    """
+    Answers the bytes of a token server's 200: to a ``GET``, or to a ``POST`` of ``body`` where there is one.
+
+    A redirect is never followed. Raises ``TokenRefused`` for an answer of :data:`REFUSALS`, and
+    ``NoTokenError`` for any other that is not 200, or none.
+    """
+
+    def __call__(
+        self, url: str, headers: Mapping[str, str], body: bytes | None = None, /
+    ) -> Awaitable[bytes]: ...
+
+
+@frozen
+class IdentityToken:
+    """
+    A refresh token in the place of a name and a password: good for tokens, and not for ``Basic``.
+    """
+
+    value: str = field(repr=False)
+
+
+class Source(Protocol):
+    """
+    Where an account comes from that is not in the configuration.
+    """
+
+    async def account(self) -> Account | IdentityToken:
+        """
+        The account as it is now.
+
+        :raises NoTokenError: there is none to be had.
+        """
+
+    def refused(self, account: Account | IdentityToken) -> None:
+        """Upstream does not take ``account``, which came from here."""
 
 
 @frozen
@@ -43,11 +86,11 @@ class _Token:
 
 class OwnAccount:
     """
-    What the cache says of itself to one registry. ``account`` is ``None`` for one that is open to anybody:
-    then tokens are asked for anonymously.
-    """
+    What the cache says of itself to one registry.
 
-    _log = Logger()
+    The account is ``account``, or what ``source`` says. Without either the registry is open to anybody: then
+    tokens are asked for anonymously.
+    """
 
     def __init__(
         self,
@@ -56,8 +99,11 @@ class OwnAccount:
         realms: Sequence[str],
         fetch_token: FetchToken,
         now: Callable[[], float],
+        *,
+        source: Source | None = None,
     ) -> None:
-        self._account = account
+        self._fixed = account
+        self._source = source
         self._registry = registry
         self._realms = realms
         self._fetch_token = fetch_token
@@ -71,17 +117,20 @@ class OwnAccount:
         """
         What to send with a first request, if anything is known to be needed.
 
-        :raises NoTokenError: the token server does not give a token.
+        :raises NoTokenError: there is no token or no account to be had.
         """
         if self._bearer is not None:
             return "Bearer " + await self._token(self._bearer, _scope(repository))
-        return self._basic_credentials() if self._basic else None
+        return _basic(await self._account()) if self._basic else None
 
-    async def answer(self, challenges: Sequence[Challenge], repository: str | None) -> str | None:
+    async def answer(
+        self, challenges: Sequence[Challenge], repository: str | None, sent: str | None = None
+    ) -> str | None:
         """
-        What to send after a 401 with ``challenges``; ``None`` if there is nothing to say to them.
+        What to say after a 401 with ``challenges`` to a request that had ``sent`` as its ``Authorization``;
+        ``None`` where there is nothing else to say.
 
-        :raises NoTokenError: the token server does not give a token.
+        :raises NoTokenError: there is no token or no account to be had.
         """
         for challenge in challenges:
             if challenge.scheme == "bearer" and "realm" in challenge.parameters:
@@ -89,16 +138,23 @@ class OwnAccount:
                 scope = challenge.parameters.get("scope") or _scope(repository)
                 self._tokens.pop(scope, None)
                 return "Bearer " + await self._token(challenge, scope)
-        if any(challenge.scheme == "basic" for challenge in challenges) and self._account is not None:
-            self._basic = True
-            return self._basic_credentials()
+        if any(challenge.scheme == "basic" for challenge in challenges):
+            return await self._answer_basic(sent)
         return None
 
-    def _basic_credentials(self) -> str | None:
-        if self._account is None:
+    async def _answer_basic(self, sent: str | None) -> str | None:
+        account = await self._account()
+        if account is None:
             return None
-        pair = f"{self._account.username}:{self._account.password}"
-        return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+        said = _basic(account)
+        self._basic = True
+        if said == sent and self._source is not None:
+            self._source.refused(account)
+            said = _basic(await self._source.account())
+        return None if said == sent else said
+
+    async def _account(self) -> Account | IdentityToken | None:
+        return self._fixed if self._source is None else await self._source.account()
 
     async def _token(self, challenge: Challenge, scope: str) -> str:
         kept = self._tokens.get(scope)
@@ -127,26 +183,69 @@ class OwnAccount:
             waiting.callback(token.value)
 
     async def _ask(self, challenge: Challenge, scope: str) -> _Token:
-        realm = challenge.parameters["realm"]
-        parts = urlsplit(realm)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        """
+        Ask the realm; a second time only where the account's source has another one after a refusal.
+        """
+        self._look_at_realm(challenge.parameters["realm"])
+        account = await self._account()
+        try:
+            return await self._ask_as(account, challenge, scope)
+        except TokenRefused:
+            if self._source is None or account is None:
+                raise
+            self._source.refused(account)
+            other = await self._source.account()
+            if other == account:
+                raise
+        return await self._ask_as(other, challenge, scope)
+
+    def _look_at_realm(self, realm: str) -> None:
+        host = _host(realm)
+        if host is None:
             raise NoTokenError(f"the registry names {realm[:200]!r} as its token server, which is no URL")
-        headers: dict[str, str] = {}
-        query = [("service", challenge.parameters.get("service", "")), ("scope", scope)]
         if not may_have_password(realm, self._registry, self._realms):
             # Not even asked anonymously: where a challenge points is the challenger's choice.
             raise NoTokenError(
-                f"{self._registry} sends to {parts.hostname} for tokens, which is neither its own host nor"
+                f"{self._registry} sends to {host} for tokens, which is neither its own host nor"
                 " its site; list it in upstreams[].realms if it may have the password"
             )
-        basic = self._basic_credentials()
-        if basic is not None and self._account is not None:
-            headers["Authorization"] = basic
-            query.append(("account", self._account.username))
-        pairs = urlencode([(name, value) for name, value in query if value], quote_via=quote, safe=":,/")
-        url = realm + ("&" if parts.query else "?") + pairs
+
+    async def _ask_as(
+        self, account: Account | IdentityToken | None, challenge: Challenge, scope: str
+    ) -> _Token:
+        realm = challenge.parameters["realm"]
+        query = {"service": challenge.parameters.get("service", ""), "scope": scope}
         asked_at = self._now()
+        if isinstance(account, IdentityToken):
+            # distribution's "OAuth2 token authentication": the body holds all, and nothing is in a header.
+            form = {"grant_type": "refresh_token", "client_id": "contentcache", **query}
+            body = _pairs({**form, "refresh_token": account.value}).encode("ascii")
+            return _read_token(await self._fetch_token(realm, _FORM, body), asked_at)
+        headers: dict[str, str] = {}
+        if account is not None:
+            headers["Authorization"] = _basic(account)
+            query["account"] = account.username
+        url = realm + ("&" if urlsplit(realm).query else "?") + _pairs(query, safe=":,/")
         return _read_token(await self._fetch_token(url, headers), asked_at)
+
+
+def _basic(account: Account | IdentityToken | None) -> str:
+    if not isinstance(account, Account):
+        raise NoTokenError("the registry wants a password, and its account here is an identity token")
+    pair = f"{account.username}:{account.password}"
+    return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+
+
+def _host(realm: str) -> str | None:
+    try:
+        parts = urlsplit(realm)
+    except ValueError:  # brackets that hold no address
+        return None
+    return parts.hostname if parts.scheme in {"http", "https"} else None
+
+
+def _pairs(values: Mapping[str, str], safe: str = "") -> str:
+    return urlencode([(name, value) for name, value in values.items() if value], quote_via=quote, safe=safe)
 
 
 def _scope(repository: str | None) -> str:

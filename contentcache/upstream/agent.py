@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from contentcache import __version__
 from contentcache.upstream.addresses import Place
+from contentcache.upstream.bounded_heads import bound_heads
 from contentcache.upstream.endpoints import PlaceEndpoint, check_name
 from contentcache.upstream.ports import Asking, Endpoint, Reactor, Trust
 from contentcache.upstream.proxies import Proxies, Proxy, TunnelEndpoint
@@ -161,6 +162,7 @@ class UpstreamAgent:
         self._pool: Any = HTTPConnectionPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = IDLE_CONNECTIONS
         self._pool.cachedConnectionTimeout = IDLE_SECONDS
+        bound_heads(self._pool)
         endpoints = _Endpoints(reactor, trust, proxies, connect_timeout, guard)
         self._agent: Asking = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
         self._plain_by_proxy: Asking | None = None
@@ -255,7 +257,13 @@ class UpstreamTransport:
         return cls(policy, own, guarded, client, reactor, (own, guarded))
 
     async def fetch_following(
-        self, method: str, url: str, headers: Headers, heard: Callable[[], None] = lambda: None
+        self,
+        method: str,
+        url: str,
+        headers: Headers,
+        heard: Callable[[], None] = lambda: None,
+        *,
+        secret: str | None = None,
     ) -> Followed:
         """
         Ask for ``url`` and follow redirects to storage; see ``redirects.fetch_following``.
@@ -269,6 +277,7 @@ class UpstreamTransport:
             url=url,
             headers=headers,
             heard=heard,
+            secret=secret,
         )
 
     async def close(self) -> None:

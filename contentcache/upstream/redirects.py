@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from typing import Any, Final, Self
-from urllib.parse import quote, urldefrag, urljoin
+from urllib.parse import quote, unquote, urldefrag, urljoin
 
 from attrs import field, frozen
 from twisted.internet.protocol import Protocol, connectionDone
@@ -143,13 +143,15 @@ async def fetch_following(
     url: str,
     headers: Headers,
     heard: Callable[[], None],
+    secret: str | None = None,
 ) -> Followed:
     """
     Ask the registry for ``url``, and those whom it redirects to.
 
     ``own`` speaks to the registry itself, ``strange`` to everybody else and looks at addresses.
     ``method`` is ``GET`` or ``HEAD``. ``heard`` is called with every head that comes, the registry's
-    first. The body of the answer is unread. Raises
+    first. ``secret`` is a word in ``url`` that nobody but the registry may see: some servers redirect with
+    the query that they were asked with. The body of the answer is unread. Raises
     ``RedirectRefused``, ``UpstreamBroken``, and what the agents raise.
     """
     crossed = False
@@ -167,7 +169,28 @@ async def fetch_following(
         if len(set(locations)) != 1:
             raise UpstreamBroken(f"{shown(url)} redirects ({response.code}) without saying where to")
         url = policy.follow(url, locations[0])
+        if secret is not None and not policy.is_registry(Place.of(url)):
+            url = without(secret, url)
     raise RedirectRefused(f"the registry redirects more than {MOST_HOPS} times, last to {shown(url)}")
+
+
+def without(secret: str, url: str) -> str:
+    """
+    ``url`` without the parameters whose value is ``secret``.
+
+    Raises ``RedirectRefused`` where it is somewhere else in it.
+
+    >>> without("x.y.z", "https://storage.example/a?b=1&token=x.y.z&c=2")
+    'https://storage.example/a?b=1&c=2'
+    """
+    if secret not in unquote(url):
+        return url
+    rest, mark, query = url.partition("?")
+    kept = [each for each in query.split("&") if unquote(each.partition("=")[2]) != secret]
+    url = rest + (mark + "&".join(kept) if kept else "")
+    if secret in unquote(unquote(url)):
+        raise RedirectRefused("the registry redirects to another host with the token of the signed URL")
+    return url
 
 
 def harmless(headers: Headers) -> Headers:

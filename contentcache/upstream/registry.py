@@ -35,7 +35,7 @@ from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import seconds_of_patience
 from contentcache.core.rotation import Rotation
 from contentcache.meter import Meter
-from contentcache.upstream.account import NoTokenError, OwnAccount
+from contentcache.upstream.account import REFUSALS, NoTokenError, OwnAccount, Source, TokenRefused
 from contentcache.upstream.addresses import Place
 from contentcache.upstream.agent import UpstreamTransport, why
 from contentcache.upstream.answers import Answer
@@ -44,6 +44,7 @@ from contentcache.upstream.redirects import REDIRECTS, Followed, discard
 from contentcache.upstream.request import Request
 from contentcache.upstream.slots import Slots
 from contentcache.upstream.trials import Trials
+from contentcache.upstream.whole_body import WholeBody
 
 #: How much of a refusal's body is passed on.
 _REFUSAL_BYTES: Final = 64 << 10
@@ -68,7 +69,8 @@ class Registry:
     An origin and the way there.
 
     ``transports`` has one entry for each base URL of ``upstream.hosts`` and ``upstream.fallback``.
-    ``slots`` bound the fetches from each of them. Times are monotonic seconds, but for ``wall``.
+    ``slots`` bound the fetches from each of them. ``source`` knows the account that is not in the
+    configuration. Times are monotonic seconds, but for ``wall``.
     """
 
     _log = Logger()
@@ -85,6 +87,7 @@ class Registry:
         token_limit: int,
         slots: Slots,
         meter: Meter,
+        source: Source | None = None,
     ) -> None:
         self.upstream = upstream
         self._transports = transports
@@ -99,9 +102,14 @@ class Registry:
         self._trials = Trials(self._rotation)
         self._patience = Patience()
         self._account: OwnAccount | None = None
-        if upstream.public:
+        if upstream.own:
             self._account = OwnAccount(
-                upstream.account, upstream.origin, upstream.realms, self._fetch_token, reactor.seconds
+                upstream.account,
+                upstream.origin,
+                upstream.realms,
+                self._fetch_token,
+                reactor.seconds,
+                source=source,
             )
 
     # Which host.
@@ -135,17 +143,17 @@ class Registry:
 
     # Asking.
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request, *, only: Callable[[str], bool] = lambda _host: True) -> Answer:
         """
-        Ask the hosts in turn until one answers.
+        Ask the hosts in turn until one answers, ``only`` those that may be asked this.
 
         :raises OriginRefused: a 4xx of the registry.
         :raises UpstreamUnavailable: none can be reached.
         :raises UpstreamTimeout: the last one did not answer in time.
         :raises UpstreamBroken: the last one answered 5xx, or nonsense.
         """
-        error: CacheError = UpstreamUnavailable("no upstream is configured")
-        for host in self.order():
+        error: CacheError = UpstreamUnavailable("no upstream that may be asked this is configured")
+        for host in filter(only, self.order()):
             try:
                 return await self.ask_host(host, request)
             except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as failure:
@@ -195,20 +203,28 @@ class Registry:
             body = b""  # the status and the headers say enough
         if request.method == "HEAD":
             answer.abandon()
-        if request.credential.own and answer.status == _UNAUTHORIZED:
-            # The client cannot answer a challenge that was meant for the cache's account.
+        signed = request.credential.signed
+        if signed is not None and signed.encode("ascii") in body:
+            body = b""  # some servers quote the URL that was asked for
+        if answer.status == _UNAUTHORIZED and (request.credential.own or signed is not None):
+            # The client cannot answer a challenge that was meant for the cache's account; and one that was
+            # redirected to us with a signed URL must not begin to authenticate here.
             headers.pop("WWW-Authenticate", None)
-            return OriginRefused(_FORBIDDEN, headers, body)
+            return OriginRefused(_FORBIDDEN, headers, body if signed is None else b"")
         return OriginRefused(answer.status, headers, body)
 
     async def _exchange(self, host: str, request: Request) -> Answer:
         authorization = request.credential.authorization
-        if request.credential.own and self._account is not None:
-            authorization = await self._account.authorization(request.repository)
+        # A registry that knows no signed URLs may still know the cache's own account; one that does, and the
+        # caches, look at nothing else.
+        speaks_for_us = request.credential.own or request.credential.signed is not None
+        account = self._account if speaks_for_us else None
+        if account is not None:
+            authorization = await account.authorization(request.repository)
         answer = await self._send(host, request, authorization)
-        if answer.status == _UNAUTHORIZED and request.credential.own and self._account is not None:
+        if answer.status == _UNAUTHORIZED and account is not None:
             challenges = parse_challenges(answer.values("WWW-Authenticate"))
-            better = await self._account.answer(challenges, request.repository)
+            better = await account.answer(challenges, request.repository, authorization)
             if better is not None:
                 answer.abandon()
                 answer = await self._send(host, request, better)
@@ -225,10 +241,9 @@ class Registry:
         if authorization is not None:
             headers.addRawHeader("Authorization", authorization)
         transport = self._transports[host]
-        url = host + request.path
         followed = await self._trials.ask(
             host,
-            lambda heard: self._in_time(host, lambda: _go(transport, request, url, headers, heard)),
+            lambda heard: self._in_time(host, lambda: _go(transport, request, host, headers, heard)),
         )
         answer = Answer(
             host,
@@ -269,23 +284,28 @@ class Registry:
             if timer.active():
                 timer.cancel()
 
-    async def _fetch_token(self, url: str, headers: Mapping[str, str]) -> bytes:
+    async def _fetch_token(self, url: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
         server = f"the token server {Place.of(url).host}"
         transport = next(iter(self._transports.values()))
         sent = Headers({name: [value] for name, value in headers.items()})
+        method = b"GET" if body is None else b"POST"
+        producer = None if body is None else WholeBody(body)
 
-        async def get() -> Followed:
-            return Followed(await transport.agent.request(b"GET", url.encode("ascii"), sent), url)
+        async def fetch() -> Followed:
+            return Followed(await transport.agent.request(method, url.encode("ascii"), sent, producer), url)
 
         try:
-            followed = await self._in_time(server, get)
+            followed = await self._in_time(server, fetch)
             answer = Answer(
                 server, followed.response.code, False, followed.response, self._reactor, self._stall_timeout
             )
             if answer.status != _OK:
                 answer.abandon()
-                raise NoTokenError(f"{server} answered {answer.status}")
+                refused = answer.status in REFUSALS
+                raise (TokenRefused if refused else NoTokenError)(f"{server} answered {answer.status}")
             return await answer.read(self._token_limit)
+        except NoTokenError:
+            raise
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
             raise NoTokenError(error.message) from error
 
@@ -311,10 +331,12 @@ def _or_leave(waiting: Deferred[Followed]) -> Deferred[Followed]:
 
 
 async def _go(
-    transport: UpstreamTransport, request: Request, url: str, headers: Headers, heard: Callable[[], None]
+    transport: UpstreamTransport, request: Request, host: str, headers: Headers, heard: Callable[[], None]
 ) -> Followed:
+    url = host + request.target
+    secret = request.credential.signed
     if request.follow:
-        return await transport.fetch_following(request.method, url, headers, heard)
+        return await transport.fetch_following(request.method, url, headers, heard, secret=secret)
     response = await transport.client.request(
         request.method, url, headers=headers, unbuffered=True, allow_redirects=False
     )
@@ -326,7 +348,7 @@ async def _go(
     if transport.policy.is_registry(Place.of(target)):
         # It leads to the registry itself, which has not said anything yet.
         discard(response, transport.reactor)
-        return await transport.fetch_following(request.method, url, headers)
+        return await transport.fetch_following(request.method, url, headers, secret=secret)
     return Followed(response, url, hops=1, crossed=True)
 
 

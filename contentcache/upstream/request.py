@@ -34,6 +34,19 @@ class Request:
     follow: bool = True
 
     @property
+    def target(self) -> str:
+        """
+        The path with its query, the token of a signed URL among it: not for the log.
+
+        >>> Request("GET", "/v2/a/blobs/b", Credential(signed="x.y.z")).target
+        '/v2/a/blobs/b?token=x.y.z'
+        """
+        signed = self.credential.signed
+        if signed is None:
+            return self.path
+        return f"{self.path}{'&' if '?' in self.path else '?'}token={signed}"
+
+    @property
     def is_fetch(self) -> bool:
         """
         Whether it is the bytes of a blob that are wanted, and not only word of it.

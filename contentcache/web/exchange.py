@@ -65,15 +65,26 @@ class Exchange:
         found = self._request.requestHeaders.getRawHeaders(name.encode("ascii")) or ()
         return tuple(value.decode("latin-1") for value in found)
 
-    def query(self) -> dict[str, list[str]]:
+    def tokens(self) -> tuple[str, ...]:
         """
-        The decoded query.
+        The tokens of a signed URL: one, unless somebody plays tricks. What is no UTF-8 in them is replaced.
+
+        :raises RequestMalformed: the query has too many parameters.
+        """
+        return tuple(self.query(lenient=True).get("token", ()))
+
+    def query(self, *, lenient: bool = False) -> dict[str, list[str]]:
+        """
+        The decoded query; where it may be ``lenient``, with replacements for what is not UTF-8.
 
         :raises RequestMalformed: it is not UTF-8, or has too many parameters.
         """
         try:
             return parse_qs(
-                self._query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS, errors="strict"
+                self._query,
+                keep_blank_values=True,
+                max_num_fields=_MOST_PARAMETERS,
+                errors="replace" if lenient else "strict",
             )
         except ValueError as error:
             raise RequestMalformed("the query cannot be read") from error

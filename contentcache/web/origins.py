@@ -12,8 +12,9 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from contentcache.core.errors import OriginUnknown
+from contentcache.core.errors import OriginUnknown, SignatureRefused
 from contentcache.core.routes import Catalog, Content, Ping, Referrers, Root, Route, TaggedManifest, TagsList
+from contentcache.core.signing import normal_issuer
 from contentcache.upstream.registry import Registry
 
 _HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
@@ -42,6 +43,9 @@ class Origins:
         for hub in _HUB & self._by_name.keys():
             self._by_name.update(dict.fromkeys(_HUB - self._by_name.keys(), self._by_name[hub]))
         self._by_host = {host: entry for entry in registries for host in entry.upstream.served}
+        self._by_issuer = {
+            normal_issuer(entry.upstream.issuer): entry for entry in registries if entry.upstream.issuer
+        }
         self._by_prefix = {entry.upstream.prefix: entry for entry in registries if entry.upstream.prefix}
 
     def choose(self, route: Route, namespace: str | None, host: str) -> Chosen:
@@ -58,10 +62,42 @@ class Origins:
                     f"this cache has no upstream named {namespace[:_NAME_LENGTH]!r} (upstreams[].names)"
                 )
             return Chosen(known, route)
-        served = self._by_host.get(host) or self._by_host.get(host.partition(":")[0].removesuffix("."))
+        served = self._by_served(host)
         if served is not None:
             return Chosen(served, route)
         return self._by_repository(route) or Chosen(self._registries[0], route)
+
+    def choose_signed(self, content: Content, namespace: str | None, host: str, issuer: str) -> Chosen:
+        """
+        The origin whose URL is signed: ``issuer`` is who its token says it is from. The name of the
+        repository is the origin's own, so no prefix is taken off it.
+
+        :raises SignatureRefused: ``issuer`` is no origin here, or not the one that is asked for.
+        :raises OriginUnknown: ``namespace`` is none that is configured here.
+        """
+        meant = self._by_issuer.get(normal_issuer(issuer))
+        if meant is None:
+            raise SignatureRefused(
+                "the token of this URL is from an origin that is not configured here ('iss')"
+            )
+        is_named = namespace is not None or self._by_served(host) is not None
+        if is_named and self.choose(content, namespace, host).registry is not meant:
+            raise SignatureRefused("the token of this URL is from another origin than is asked for ('iss')")
+        return Chosen(meant, content)
+
+    def of_issuer(self, issuer: str) -> Registry:
+        """
+        The origin of that URL.
+
+        :raises OriginUnknown: it is not configured here.
+        """
+        meant = self._by_issuer.get(normal_issuer(issuer))
+        if meant is None:
+            raise OriginUnknown("this cache has no upstream of that issuer")
+        return meant
+
+    def _by_served(self, host: str) -> Registry | None:
+        return self._by_host.get(host) or self._by_host.get(host.partition(":")[0].removesuffix("."))
 
     def _by_repository(self, route: Route) -> Chosen | None:
         if isinstance(route, Root | Ping | Catalog):

@@ -13,16 +13,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from contentcache.core.credentials import OWN, Credential
+from contentcache.core.credentials import Credential
 from contentcache.core.errors import (
     CacheError,
     LoopDetected,
     OriginRefused,
-    RepositoryDenied,
     RequestMalformed,
     RouteUnknown,
 )
-from contentcache.core.policy import allowed
 from contentcache.core.ports import Timer
 from contentcache.core.routes import (
     Catalog,
@@ -39,11 +37,14 @@ from contentcache.core.routes import (
 from contentcache.core.via import DEEPEST, Path, added
 from contentcache.delivery.contents import Contents
 from contentcache.delivery.questions import Questions
+from contentcache.delivery.signatures import Signatures
+from contentcache.delivery.signing_keys import PATH as KEYS_PATH
 from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.request import Request
+from contentcache.web.admission import Admission, Admitted
 from contentcache.web.channel import RegistryRequest
 from contentcache.web.exchange import Exchange
 from contentcache.web.origins import Chosen, Origins
@@ -81,6 +82,8 @@ class House:
     tags: Tags
     questions: Questions
     origins: Origins
+    signatures: Signatures
+    admission: Admission
     sending: Sending
 
 
@@ -141,6 +144,10 @@ class RegistryApi:
 
     async def _dispatch(self, exchange: Exchange) -> None:
         path = exchange.path
+        if path in {KEYS_PATH, self._prefix + KEYS_PATH}:
+            exchange.request.kind = "keys"
+            await self._answer_keys(exchange)
+            return
         if path == "/" or (self._prefix and path == self._prefix + "/"):
             exchange.request.kind = "root"
             exchange.reply(200, {"Cache-Control": "no-cache", "Content-Type": "text/plain"})
@@ -151,12 +158,12 @@ class RegistryApi:
             raise RouteUnknown("this is a registry: its API is below " + self._prefix + "/v2/")
         route = parse(path[len(self._prefix) :])
         exchange.request.kind = route.kind if isinstance(route, Content) else _KINDS[type(route)]
-        query = exchange.query()
-        chosen = self._house.origins.choose(route, one(query, "ns"), exchange.host)
-        exchange.request.upstream = chosen.registry.upstream.origin
         via = self._look_at_way(exchange)
-        credential = self._credential(exchange, chosen)
-        self._look_at_policy(chosen)
+        admitted = await self._house.admission.admit(exchange, route)
+        await self._answer_route(exchange, admitted, via)
+
+    async def _answer_route(self, exchange: Exchange, admitted: Admitted, via: str) -> None:
+        chosen, credential = admitted.chosen, admitted.credential
         match chosen.route:
             case Content() as content:
                 accept = exchange.values("Accept")
@@ -165,17 +172,20 @@ class RegistryApi:
             case TaggedManifest() as tagged:
                 asked = TagAsking(chosen.registry, tagged, credential, exchange.values("Accept"), via)
                 await self._answer_tag(exchange, asked)
+            case Ping() | Root() if admitted.here:
+                # The origin may be away, and would only be told of our own account.
+                exchange.reply(200, {"Content-Type": "application/json"}, b"{}")
             case Ping() | Root():
                 await self._answer_ping(exchange, chosen, credential, via)
             case Catalog():
                 await self._answer_catalog(exchange, chosen, credential, via)
             case TagsList(repository):
-                path = f"/v2/{repository}/tags/list" + Paging.of(query).query()
+                path = f"/v2/{repository}/tags/list" + Paging.of(exchange.query()).query()
                 await self._pass_on(
                     exchange, chosen, self._question(exchange, path, repository, credential, via)
                 )
             case Referrers(repository, digest):
-                path = f"/v2/{repository}/referrers/{digest}" + Paging.of(query).query()
+                path = f"/v2/{repository}/referrers/{digest}" + Paging.of(exchange.query()).query()
                 await self._pass_on(
                     exchange, chosen, self._question(exchange, path, repository, credential, via)
                 )
@@ -196,18 +206,6 @@ class RegistryApi:
             )
         return added(values, self._pseudonym)
 
-    @staticmethod
-    def _credential(exchange: Exchange, chosen: Chosen) -> Credential:
-        # With an account of the cache's own, what a client says of itself ends here.
-        return OWN if chosen.registry.upstream.public else Credential(exchange.header("Authorization"))
-
-    @staticmethod
-    def _look_at_policy(chosen: Chosen) -> None:
-        repository = getattr(chosen.route, "repository", None)
-        upstream = chosen.registry.upstream
-        if repository is not None and not allowed(repository, upstream.allow, upstream.deny):
-            raise RepositoryDenied(f"the operator of this cache does not let {repository} pass")
-
     # The answers.
 
     async def _answer_content(self, exchange: Exchange, asking: Asking) -> None:
@@ -219,6 +217,23 @@ class RegistryApi:
         served = await house.contents.get(asking, whole=not parts)
         self._meter.outcome(served.outcome)
         await house.sending.send(exchange, served, content.kind)
+
+    async def _answer_keys(self, exchange: Exchange) -> None:
+        origins, query = self._house.origins, exchange.query()
+        self._look_at_way(exchange)
+        issuer = one(query, "iss")
+        if issuer is None:
+            registry = origins.choose(Root(), one(query, "ns"), exchange.host).registry
+        else:
+            registry = origins.of_issuer(issuer)
+        exchange.request.upstream = registry.upstream.origin
+        published = await self._house.signatures.published(registry)
+        headers = {
+            "Content-Type": "application/jwk-set+json",
+            "Cache-Control": f"public, max-age={published.max_age}",
+            "Age": str(published.age),
+        }
+        exchange.reply(200, headers, published.document)
 
     async def _answer_tag(self, exchange: Exchange, asking: TagAsking) -> None:
         house = self._house

@@ -2,6 +2,9 @@
 Files in the forms that operators have; ``{cert}`` and ``{key}`` stand for paths.
 """
 
+#: A line of ``htpasswd -B``, which nobody knows the password of.
+USER = "ann:$2y$05$" + "abcdefghijklmnopqrstu." + "0123456789ABCDEFGHIJKLMNOPQRSTU"
+
 #: A cache before an origin, and one behind it, in the form of the first version.
 CHAIN = """\
 version: 0.1

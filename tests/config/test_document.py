@@ -153,7 +153,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_tags(self) -> None:
         """
-        No tag constructs anything.
+        No tag constructs anything, and none is repeated: it may be a password that starts with ``!``.
         """
         texts = (
             "a: !!python/object/apply:os.system [id]",
@@ -164,6 +164,13 @@ class ParseTests(SynchronousTestCase):
         )
         for text in texts:
             self.assertIn("has no meaning here", "".join(read(text)[1]), text)
+        for text in ("a: !topsecret", "a: !!topsecret b", "a: !!int topsecret"):
+            self.assertNotIn("topsecret", "".join(read(text)[1]))
+        for text in ("a: !topsecret!b", "a: !<topsecret", "a: !top{secret"):
+            error = self.assertRaises(Unparsable, parse, text, Report())
+            self.assertEqual(
+                error.message, "not YAML: a tag that is none; a text that starts with ! needs quotes"
+            )
         for text in ("a: !!int b", "a: !!bool maybe", "a: !!float x", "a: !!int ''"):
             self.assertIn("is not of the type that its tag says", "".join(read(text)[1]), text)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import attrs
 
-from contentcache.config.model import Downstream, Limits, Upstream
+from contentcache.config.model import Downstream, HtpasswdAuth, Limits, Signing, TokenAuth, Upstream
+from tests.config.samples import USER
 from tests.config.writing import ConfigurationTestCase
 from tests.tls.certificates import make
 
@@ -18,7 +19,16 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "configuration.rst").read_text(
 EXAMPLE = re.compile(r"^\.\. code-block:: yaml\n\n((?:    .*\n|\n)+)", re.MULTILINE)
 
 #: Fields of the model that have another name in the file, or none.
-RENAMED = {"origin": "originhost", "fallback": "fallbacktoorigin", "served": "hosts", "account": "username"}
+DERIVED = {"own"}
+RENAMED = {
+    "origin": "originhost",
+    "fallback": "fallbacktoorigin",
+    "served": "hosts",
+    "account": "username",
+    "helper": "exec.command",
+    "signing": "signing.jwks",
+    "issuer": "signing.issuer",
+}
 
 
 class DocumentTests(ConfigurationTestCase):
@@ -38,6 +48,7 @@ class DocumentTests(ConfigurationTestCase):
             text = re.sub(r"/certs/\S+-key\.pem", key, textwrap.dedent(example))
             text = re.sub(r"/certs/\S+\.pem", certificate, text)
             text = re.sub(r"/run/secrets/\S+", password, text)
+            text = re.sub(r"/auth/htpasswd", self.write(USER), text)
             self.assertEqual(self.load(text).warnings, ())
 
     def test_complete(self) -> None:
@@ -46,4 +57,9 @@ class DocumentTests(ConfigurationTestCase):
         """
         for model in (Downstream, Upstream, Limits):
             for field in attrs.fields(model):
-                self.assertRegex(DOCUMENT, rf"(?m)^``{RENAMED.get(field.name, field.name)}``")
+                if field.name not in DERIVED:
+                    self.assertRegex(DOCUMENT, rf"(?m)^``{RENAMED.get(field.name, field.name)}``")
+        sections = {"auth.token": TokenAuth, "auth.htpasswd": HtpasswdAuth, "signing": Signing}
+        for section, values in sections.items():
+            for name in attrs.fields_dict(values):
+                self.assertRegex(DOCUMENT, rf"(?m)^``{section}.{name}``")

@@ -4,10 +4,14 @@ Tests for :mod:`contentcache.config.downstream`.
 
 from __future__ import annotations
 
+import json
+
 import attrs
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from contentcache.config.downstream import LIMITS
-from contentcache.config.model import Downstream, Limits
+from contentcache.config.model import Downstream, Limits, Signing
+from contentcache.core.jwks import as_jwk
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_options
 
 _UP = "upstreams: ['https://a.example']\n"
@@ -78,7 +82,7 @@ FAULTY = {
     "limits: {manifest: 0}": ".limits.manifest: '0' is less than one byte; write e.g. 500GB or 2TiB",
     "limits: {clientstall: 0}": ".limits.clientstall: '0' is not more than 0",
     "limits: {fetch: 5}": ".limits.fetch: unknown key; did you mean fetches?",
-    "signing: {jwks: x}": ".signing.jwks: is a key of the registry that this daemon does not support",
+    "signing: {jwks: x}": ".signing.jwks: 'x' cannot be read: No such file or directory",
     "signing: {issuer: x}": ".signing.issuer: 'x' is not a URL of http or https",
     "fallbacktoorigin: 'no'": ".fallbacktoorigin: 'no' in quotes is a text, not a boolean",
 }
@@ -160,6 +164,47 @@ class OptionsTests(ConfigurationTestCase):
         The limits of a file with these keys.
         """
         return self.downstream(f"{_UP}limits: {{{keys}}}").limits
+
+
+class SigningTests(ConfigurationTestCase):
+    """
+    The option ``signing``.
+    """
+
+    def test_read(self) -> None:
+        """
+        The file must hold a key that can verify; those that cannot are told in one warning.
+        """
+        good = as_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), "a")
+        path = self.write(json.dumps({"keys": [good]}))
+        self.assertEqual(self.downstream(f"{_UP}signing: {{jwks: {path}}}").signing, Signing(path))
+        path = self.write(json.dumps({"keys": [good, {"kty": "oct", "kid": "b", "k": "topsecret"}]}))
+        warnings = self.warnings(with_options(f"{_UP}signing: {{jwks: {path}}}"))
+        self.assertEqual(len(warnings), 1)
+        self.assertIn("has keys that are passed over: keys[1]: 'kty' is 'oct'", warnings[0])
+        self.assertNotIn("topsecret", warnings[0])
+
+    def test_refused(self) -> None:
+        """
+        A file without a key that can verify is a fault, which repeats nothing secret.
+        """
+        for content in (
+            "",
+            "topsecret",
+            "[]",
+            '{"keys": []}',
+            '{"keys": [{"kty": "oct", "k": "topsecret"}]}',
+        ):
+            fault = self.only_fault(with_options(f"{_UP}signing: {{jwks: {self.write(content)}}}"))
+            self.assertEqual((fault.path, fault.line), (f"{_AT}.signing.jwks", 9))
+            self.assertNotIn("topsecret", fault.message)
+
+    def test_idle_issuer(self) -> None:
+        """
+        Where ``originhost`` says who signs, another issuer has no effect, and a warning says so.
+        """
+        text = with_options("upstreams: [{originhost: 'https://a'}]\nsigning: {issuer: 'https://b'}")
+        self.assertIn("signing.issuer: has no effect: originhost says who signs", self.warnings(text)[0])
 
 
 class MiddlewareTests(ConfigurationTestCase):

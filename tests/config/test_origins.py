@@ -7,8 +7,9 @@ from __future__ import annotations
 import doctest
 
 from contentcache.config import origins
-from contentcache.config.model import Account, Upstream
+from contentcache.config.model import Account, CredentialHelper, Upstream
 from contentcache.config.origins import DOCKER_HUB
+from tests.config.samples import USER
 from tests.config.writing import ConfigurationTestCase, with_options, with_upstream
 
 _UP = "middleware.registry[0].options.upstreams"
@@ -23,10 +24,10 @@ PLAIN = {
         names=frozenset({"a.example", "cache.example:5000"}),
     ),
     f"upstreams: ['{_CACHE}']\nsigning: {{issuer: '{_A}'}}": Upstream(
-        origin=_A, hosts=(_CACHE,), names=frozenset({"a.example"})
+        origin=_A, issuer=_A, hosts=(_CACHE,), names=frozenset({"a.example"})
     ),
     f"upstreams: ['{_CACHE}']\nsigning: {{issuer: '{_A}'}}\nfallbacktoorigin: true": Upstream(
-        origin=_A, hosts=(_CACHE,), fallback=_A, names=frozenset({"a.example"})
+        origin=_A, issuer=_A, hosts=(_CACHE,), fallback=_A, names=frozenset({"a.example"})
     ),
     "upstreams: ['https://docker.io']": Upstream(
         origin="https://docker.io", hosts=("https://registry-1.docker.io",), names=DOCKER_HUB
@@ -44,9 +45,17 @@ MAPPED: dict[str, dict[str, object]] = {
     "names: [Quay.io, 'x:443', 'y:5000']": {"names": frozenset({"quay.io", "x", "y:5000"})},
     "names: [docker.io]": {"names": DOCKER_HUB},
     "hosts: [Cache.Example, 'b:5000']": {"served": frozenset({"cache.example", "b:5000"})},
-    "public: true\nprefix: quay.io": {"prefix": "quay.io", "public": True},
-    "public: true\nusername: u\npassword: 'p:w'": {"account": Account("u", "p:w"), "public": True},
-    "public: true\nusername: 007\npassword: 0123": {"account": Account("007", "0123"), "public": True},
+    "public: true\nprefix: quay.io": {"prefix": "quay.io", "public": True, "own": True},
+    "public: true\nusername: u\npassword: 'p:w'": {
+        "account": Account("u", "p:w"),
+        "public": True,
+        "own": True,
+    },
+    "public: true\nusername: 007\npassword: 0123": {
+        "account": Account("007", "0123"),
+        "public": True,
+        "own": True,
+    },
     "allow: [library/*, 'org/**']\ndeny: ['*/secret']": {
         "allow": ("library/*", "org/**"),
         "deny": ("*/secret",),
@@ -55,6 +64,16 @@ MAPPED: dict[str, dict[str, object]] = {
     "immutabletags: '^v[0-9]+$'": {"immutabletags": "^v[0-9]+$"},
     "realms: ['https://Auth.example/token', auth.example]": {
         "realms": ("https://auth.example/token", "auth.example")
+    },
+    "public: true\nexec: {command: sh -c 'echo x'}": {
+        "public": True,
+        "own": True,
+        "helper": CredentialHelper(("sh", "-c", "echo x")),
+    },
+    "public: true\nexec: {command: [/bin/sh, a b], lifetime: 0}": {
+        "public": True,
+        "own": True,
+        "helper": CredentialHelper(("/bin/sh", "a b"), 0.0),
     },
     "redirects: [s3.internal, 10.0.0.0/8]": {"redirects": ("s3.internal", "10.0.0.0/8")},
 }
@@ -72,19 +91,34 @@ FAULTY = {
     "names: ['https://docker.io']": ".names[0]: 'https://docker.io' is not a host; write e.g.",
     "names: [a, A]": ".names[1]: 'A' is given twice",
     "hosts: ['a/b']": ".hosts[0]: 'a/b' is not a host; write e.g.",
-    "prefix: quay.io": ".prefix: needs public: true, since tokens that clients bring",
+    "prefix: quay.io": ".prefix: needs public: true or a section auth, since tokens",
     "public: true\nprefix: Quay": ".prefix: 'Quay' is not the first component of a repository's name",
     "public: true\nprefix: a/b": ".prefix: 'a/b' is not the first component of a repository's name",
     "public: yess": ".public: 'yess' is not a boolean; write true or false",
-    "username: u\npassword: topsecret": ".username: an account needs public: true, which says that whoever",
+    "username: u\npassword: topsecret": ".username: an account needs a section auth, by which clients",
     "public: true\nusername: u": ".username: has no password; give password or passwordfile",
     "public: true\npassword: topsecret": ".username: is required where password is given",
-    "public: true\nusername: u:v\npassword: topsecret": ".username: 'u:v' holds a colon, which no user name",
+    "public: true\nusername: u:topsecret\npassword: p": ".username: holds a colon, which no user name may",
     "public: true\nusername: [u]\npassword: topsecret": ".username: a list stands where a single value",
     "public: true\nusername: u\npassword: [topsecret]": ".password: is not a non-empty text in one line",
     "public: true\nusername: u\npassword: yes": ".password: is not a non-empty text in one line; put it in",
     "public: true\nusername: u\npassword: ''": ".password: is not a non-empty text in one line",
-    "exec: {command: /bin/topsecret}": ".exec: is a key of the registry that this daemon does not support",
+    "public: true\nusername: u\npassword: !topsecret": None,
+    "public: true\nusername: u\npassword: !!int topsecret": ".password: the value is not of the type",
+    "exec: {command: /bin/sh -c topsecret}": ".exec: an account needs a section auth, by which clients are",
+    "public: true\nexec: /bin/sh -c topsecret": ".exec: is not a mapping; write e.g. exec: {command: ",
+    "public: true\nexec: [topsecret]": ".exec: is not a mapping; write e.g. exec: {command: ",
+    "public: true\nexec: {lifetime: 1h}": ".exec.command: is required; write e.g. /usr/local/bin/docker-cred",
+    "public: true\nexec: {command: /nope topsecret}": ".exec.command: '/nope' is no program that this",
+    "public: true\nexec: {command: /etc/passwd}": ".exec.command: '/etc/passwd' is no program that this user",
+    "public: true\nexec: {command: /etc}": ".exec.command: '/etc' is no program that this user may run",
+    "public: true\nexec: {command: 'sh \"topsecret'}": ".exec.command: has a quote or a backslash",
+    "public: true\nexec: {command: []}": ".exec.command: names no program",
+    "public: true\nexec: {command: [sh, [topsecret]]}": ".exec.command[1]: is not a non-empty text",
+    "public: true\nexec: {command: {topsecret: 1}}": ".exec.command: is not a non-empty text in one line",
+    "public: true\nexec: {command: sh, lifetime: -1s}": ".exec.lifetime: '-1s' is not 0 or more",
+    "public: true\nexec: {comand: sh, command: sh}": ".exec.comand: unknown key; did you mean command?",
+    "public: true\nusername: u\npassword: topsecret\nexec: {command: sh}": None,
     "allow: library/*": ".allow: 'library/*' is not a list; put it in brackets: [...]",
     "allow: [Library/*]": ".allow[0]: 'Library/*' matches no repository; write e.g. library/* or org/**, in",
     "deny: [/org]": ".deny[0]: '/org' matches no repository",
@@ -150,7 +184,12 @@ class UpstreamsTests(ConfigurationTestCase):
         Every key of a mapping is read into its field.
         """
         for keys, fields in MAPPED.items():
-            base: dict[str, object] = {"origin": _A, "hosts": (_A,), "names": frozenset({"a.example"})}
+            base: dict[str, object] = {
+                "origin": _A,
+                "issuer": _A,
+                "hosts": (_A,),
+                "names": frozenset({"a.example"}),
+            }
             self.assertEqual(self.upstream(keys), Upstream(**{**base, **fields}), keys)  # type: ignore[arg-type]
 
     def test_docker_hub(self) -> None:
@@ -211,6 +250,49 @@ class UpstreamsTests(ConfigurationTestCase):
             if told is not None:
                 self.assert_told(with_upstream(keys), f"{_UP}[0]{told}")
             self.assertNotIn("topsecret", "".join(self.told(with_upstream(keys))))
+
+    def test_space_missing(self) -> None:
+        """
+        A password that was written too close to its key is not repeated as an unknown key.
+        """
+        text = with_options("upstreams: [{originhost: 'https://a', public: true, password:topsecret}]")
+        self.assert_told(text, f"{_UP}[0].password: has no space behind its colon")
+        self.assertNotIn("topsecret", "".join(self.told(text)))
+
+    def test_helper_beside_account(self) -> None:
+        """
+        A program tells both the name and the password: each of ours beside it is a fault.
+        """
+        told = self.told(with_upstream("public: true\nusername: u\npassword: p\nexec: {command: sh}"))
+        self.assertEqual(
+            [line.partition(": ")[0] for line in told], [f"{_UP}[0].username", f"{_UP}[0].password"]
+        )
+
+    def test_judged_here(self) -> None:
+        """
+        With a section ``auth`` any upstream may have an account and a prefix, and all credentials end here.
+        """
+        keys = "username: u\npassword: p\nprefix: quay.io"
+        loaded = self.load(with_upstream(keys) + self.auth())
+        self.assertEqual(loaded.warnings, ())
+        found = loaded.configuration.downstream.upstreams[0]
+        self.assertEqual((found.own, found.public, found.account), (True, False, Account("u", "p")))
+        listed = self.load(with_options(f"upstreams: ['{_A}']") + self.auth())
+        self.assertTrue(listed.configuration.downstream.upstreams[0].own)
+
+    def test_public_beside_auth(self) -> None:
+        """
+        Who is judged here is judged for every upstream, and a ``public`` that says otherwise is warned of.
+        """
+        warnings = self.warnings(with_upstream("public: true") + self.auth())
+        self.assertEqual(len(warnings), 1)
+        self.assertIn("upstreams[0].public: has no effect where there is a section auth", warnings[0])
+
+    def auth(self) -> str:
+        """
+        A section ``auth`` with a user.
+        """
+        return f"\nauth: {{htpasswd: {{realm: r, path: {self.write(USER)}}}}}\n"
 
     def test_two_ways_of_a_password(self) -> None:
         """

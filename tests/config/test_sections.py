@@ -5,7 +5,7 @@ Tests for :mod:`contentcache.config.sections`.
 from __future__ import annotations
 
 from contentcache.config.model import Log, StorageSettings
-from contentcache.config.sections import IDLE_SECTIONS, UNSUPPORTED_AUTH, UNSUPPORTED_DRIVERS
+from contentcache.config.sections import IDLE_SECTIONS, UNSUPPORTED_DRIVERS
 from tests.config.writing import MINIMAL, ConfigurationTestCase
 
 _STORAGE = "storage: {filesystem: {rootdirectory: /r}, delete: {enabled: true}}"
@@ -192,32 +192,8 @@ class StorageTests(ConfigurationTestCase):
 
 class OtherSectionsTests(ConfigurationTestCase):
     """
-    ``auth``, ``proxy``, and the sections that mean nothing to a cache.
+    ``proxy``, and the sections that mean nothing to a cache.
     """
-
-    def test_no_auth(self) -> None:
-        """
-        No authentication may be spelt out.
-        """
-        for auth in ("auth:", "auth: none", "auth: {none: {}}", "auth: {none: }", "auth: {}"):
-            self.assertEqual(self.load(MINIMAL + auth).warnings, ())
-
-    def test_auth(self) -> None:
-        """
-        Every kind of authentication is refused, in every way to write it: none is silently left out.
-        """
-        for kind in UNSUPPORTED_AUTH:
-            for auth in (f"auth: {kind}", f"auth: {{{kind}: }}", f"auth: {{{kind}: {{realm: r, path: /p}}}}"):
-                fault = self.only_fault(MINIMAL + auth)
-                self.assertEqual((fault.path, fault.line), (f"auth.{kind}", 9))
-                self.assertIn("that this daemon does not support", fault.message)
-        self.assertEqual(
-            self.told(MINIMAL + "auth: htpaswd"),
-            ["auth.htpaswd: unknown kind of auth; did you mean htpasswd?"],
-        )
-        self.assertEqual(
-            self.told(MINIMAL + "auth: [none]"), ["auth: a list is not a mapping of keys to values"]
-        )
 
     def test_proxy(self) -> None:
         """

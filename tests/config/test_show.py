@@ -9,7 +9,7 @@ import yaml
 
 from contentcache.config.model import Configuration
 from contentcache.config.show import HIDDEN, render
-from tests.config.samples import CHAIN
+from tests.config.samples import CHAIN, USER
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_options, with_upstream
 from tests.tls.certificates import make
 
@@ -90,6 +90,30 @@ class RenderTests(ConfigurationTestCase):
         assert upstream.account is not None
         hidden = attrs.evolve(upstream, account=attrs.evolve(upstream.account, password=HIDDEN))
         self.assertEqual(self.load(text).configuration.downstream.upstreams, (hidden,))
+
+    def test_auth(self) -> None:
+        """
+        Both kinds of authentication are shown, and the keys that sign.
+        """
+        path = self.write(make("tokens").pem)
+        token = f"realm: 'https://t.example/?a=b', service: s, issuer: i, rootcertbundle: {path}"
+        for section in (
+            f"htpasswd: {{realm: r, path: {self.write(USER)}}}",
+            f"token: {{{token}, signingalgorithms: [ES256]}}",
+            f"token: {{{token}, autoredirect: true, autoredirectpath: /t}}",
+        ):
+            text = with_options("upstreams: ['https://b.example']\nsigning: {issuer: 'https://a.example'}")
+            self.assert_same(self.load(f"{text}auth: {{{section}}}").configuration)
+
+    def test_helper(self) -> None:
+        """
+        The program that knows an account is shown; its arguments, which may be secrets, are not.
+        """
+        keys = "public: true\nexec: {command: [sh, --password=topsecret, topsecret], lifetime: 1h}"
+        shown = render(self.load(with_upstream(keys)).configuration)
+        self.assertNotIn("topsecret", shown)
+        upstream = yaml.safe_load(shown)["middleware"]["registry"][0]["options"]["upstreams"][0]
+        self.assertEqual(upstream["exec"], {"command": ["sh", HIDDEN, HIDDEN], "lifetime": "1h"})
 
     def test_secrets(self) -> None:
         """

@@ -4,14 +4,17 @@ Configurations for tests: a small one without faults, and ways to change it.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.config import loading
 from contentcache.config.faults import ConfigurationFaulty, Fault
-from contentcache.config.loading import Loaded, load
+from contentcache.config.loading import Loaded
 from contentcache.config.model import Downstream, Upstream
 
 MINIMAL = """\
@@ -22,8 +25,12 @@ middleware:
   registry:
     - name: downstream
       options:
-        upstreams: [{originhost: "https://a.example"}]
+        upstreams: [{originhost: "https://a.example", public: true}]
 """
+
+
+#: Part of the warning about passwords without TLS.
+PLAIN = "over plain HTTP: anyone"
 
 
 def with_options(options: str) -> str:
@@ -57,9 +64,10 @@ class ConfigurationTestCase(SynchronousTestCase):
 
     def load(self, text: str | bytes, environ: Mapping[str, str] | None = None) -> Loaded:
         """
-        What comes of a file.
+        What comes of a file; that it listens without TLS, as most here do, is not repeated each time.
         """
-        return load(self.write(text), environ or {})
+        loaded = loading.load(self.write(text), environ or {})
+        return attrs.evolve(loaded, warnings=tuple(each for each in loaded.warnings if PLAIN not in each))
 
     def faults(self, text: str | bytes, environ: Mapping[str, str] | None = None) -> tuple[Fault, ...]:
         """
@@ -98,8 +106,7 @@ class ConfigurationTestCase(SynchronousTestCase):
         """
         The warnings about a file without faults, without its name.
         """
-        path = self.write(text)
-        return [warning.removeprefix(path + ":") for warning in load(path, environ or {}).warnings]
+        return [re.sub(r"^/[^:]*:", "", warning) for warning in self.load(text, environ).warnings]
 
     def downstream(self, options: str) -> Downstream:
         """

@@ -8,7 +8,8 @@ import base64
 import json
 from typing import Any
 
-from contentcache.config.model import Upstream
+from contentcache.config.model import Account, Upstream
+from contentcache.core.credentials import OWN, VOUCHED, Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused, UpstreamUnavailable
 from tests.delivery.house import LARGE, REPOSITORY, Client, House, HouseTestCase
@@ -281,3 +282,140 @@ class StaleTests(WarmTestCase):
         client = house.pull(digest, bearer_until(house.wall() + 939))
         self.assertIsInstance(client.outcome, UpstreamUnavailable)
         self.assertEqual(digest, Digest.of(SMALL))
+
+
+class SignedTests(WarmTestCase):
+    """
+    A client whose URL is signed, and has been verified.
+    """
+
+    signed = Credential(signed="head.claims.signature")
+
+    def test_warm(self) -> None:
+        """A blob that is stored costs the origin nothing, for a whole pull and for a look at it."""
+        house = self.warm()
+        self.assertWhole(house.pull(self.digest, credential=self.signed), SMALL)
+        described = self.result(house.contents.describe(house.asking(self.digest, credential=self.signed)))
+        self.assertEqual(described.size, len(SMALL))
+        self.assertAsked(house)
+
+    def test_cold(self) -> None:
+        """A miss is asked for with the same token, and with no other credential."""
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, LARGE)
+        self.assertWhole(house.pull(digest, credential=self.signed), LARGE)
+        (asked,) = house.origin.requests
+        self.assertEqual((asked.method, asked.query), ("GET", "token=head.claims.signature"))
+        self.assertNotIn("authorization", asked.headers)
+
+    def test_cold_head(self) -> None:
+        """What is not here is asked for with the token too."""
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, LARGE)
+        described = self.result(house.contents.describe(house.asking(digest, credential=self.signed)))
+        self.assertEqual(described.size, len(LARGE))
+        self.assertEqual([asked.query for asked in house.origin.requests], ["token=head.claims.signature"])
+
+    def test_opens_nothing_else(self) -> None:
+        """A signed URL makes no grant and no link: the next client is the origin's to judge."""
+        house = self.house(auth="basic")
+        account = house.origin.let("cache", "pw", REPOSITORY)
+        bob = house.origin.let("bob", "2", "org/other")
+        digest = house.origin.put_blob(REPOSITORY, SMALL)
+        self.assertWhole(house.pull(digest, account), SMALL)
+        house.origin.requests.clear()
+        self.assertWhole(house.pull(digest, credential=self.signed), SMALL)
+        self.assertRefused(house.pull(digest, bob), 401)
+        self.assertRefused(house.pull(digest), 401)
+
+    def test_refused_upstream(self) -> None:
+        """An origin that does not take the token is no reason to log in here: 403 without a challenge."""
+        house = self.house(auth="basic")
+        digest = house.origin.put_blob(REPOSITORY, SMALL)
+        client = house.pull(digest, credential=self.signed)
+        self.assertRefused(client, 403)
+        assert isinstance(client.outcome, OriginRefused)
+        self.assertNotIn("WWW-Authenticate", client.outcome.headers)
+        self.assertNotIn(b"claims", client.outcome.body)
+
+    def test_refusal_takes_nothing_from_others(self) -> None:
+        """A refusal of a signed URL says nothing of the repository to those who may have it."""
+        house = self.warm()
+        other = house.origin.put_blob(REPOSITORY, LARGE)
+        self.assertRefused(house.pull(other, credential=self.signed), 403)
+        self.assertWhole(house.pull(self.digest, self.ann), SMALL)
+        house.origin.requests.clear()
+        self.assertWhole(house.pull(self.digest, self.ann), SMALL)
+        self.assertAsked(house)
+
+    def test_own_account(self) -> None:
+        """An origin that knows no signed URLs may know the cache's own account: both are shown."""
+        upstream = Upstream(
+            "https://one.example", ("https://one.example",), account=Account("cache", "pw"), own=True
+        )
+        house = self.house(upstream, auth="basic")
+        house.origin.let("cache", "pw", REPOSITORY)
+        digest = house.origin.put_blob(REPOSITORY, SMALL)
+        self.assertWhole(house.pull(digest, credential=self.signed), SMALL)
+
+    def test_shared_fetch(self) -> None:
+        """Who joins a fetch that a signed URL began is judged for itself."""
+        house = self.house(auth="basic")
+        ann = house.origin.let("ann", "1", REPOSITORY)
+        bob = house.origin.let("bob", "2", "org/other")
+        digest = house.origin.put_blob(REPOSITORY, LARGE)
+        house.origin.auth = None
+        house.origin.misbehave("stall", path="*/blobs/*", at=100_000, times=1)
+        first = house.pull(digest, credential=self.signed)
+        house.origin.auth = "basic"
+        refused, joined = house.pull(digest, bob), house.pull(digest, ann)
+        self.assertRefused(refused, 401)
+        house.origin.release()
+        self.assertWhole(joined, LARGE)
+        self.assertWhole(first, LARGE)
+
+
+class VouchedTests(WarmTestCase):
+    """
+    A client that was judged here, by a token that allows just this.
+    """
+
+    def own(self, **options: Any) -> House:
+        """A house with an account of its own, and a blob pulled by it."""
+        upstream = Upstream(
+            "https://one.example", ("https://one.example",), account=Account("cache", "pw"), own=True
+        )
+        house = self.house(upstream, auth="basic", **options)
+        house.origin.let("cache", "pw", REPOSITORY, "org/other")
+        self.digest = house.origin.put_blob(REPOSITORY, SMALL)
+        self.assertWhole(house.pull(self.digest, credential=VOUCHED), SMALL)
+        house.origin.requests.clear()
+        return house
+
+    def test_grant_until_its_end(self) -> None:
+        """The token is the grant: however long ago the origin was asked, it is not asked again."""
+        house = self.own()
+        house.later(3600)
+        self.assertWhole(house.pull(self.digest, credential=VOUCHED), SMALL)
+        self.assertAsked(house)
+
+    def test_account_alone(self) -> None:
+        """Without a token of its own, the account's grant is as old as the origin's word."""
+        house = self.own()
+        house.later(3600)
+        self.assertWhole(house.pull(self.digest, credential=OWN), SMALL)
+        self.assertAsked(house, "HEAD")
+
+    def test_link_is_needed(self) -> None:
+        """A digest of one repository opens nothing in another one to which the token is a grant too."""
+        house = self.own()
+        self.assertRefused(house.pull(self.digest, credential=VOUCHED, repository="org/other"), 404)
+
+    def test_stale(self) -> None:
+        """While the origin is away the token's bearer is served within the bound."""
+        house = self.own(staleiferror=7200.0, affirmttl=60.0)
+        house.later(3600)
+        house.wire.down.add("one.example")
+        self.assertWhole(house.pull(self.digest, credential=VOUCHED), SMALL)
+        house.later(7200)
+        self.assertRefused(house.pull(self.digest, credential=VOUCHED), 503)

@@ -9,12 +9,7 @@ from typing import Any, Final
 
 from contentcache.core.digest import Digest
 from contentcache.meter import Meter
-from contentcache.web.access_log import AccessLog
 from contentcache.web.factory import RegistryFactory
-from contentcache.web.origins import Origins
-from contentcache.web.registry_api import House as Answering
-from contentcache.web.registry_api import RegistryApi
-from contentcache.web.sending import Sending
 from tests.delivery.house import MANIFEST, REPOSITORY, House, HouseTestCase
 from tests.web import house as web
 
@@ -59,25 +54,8 @@ class StaleCase(HouseTestCase):
 
     def api(self, house: House) -> RegistryFactory:
         """The web room before a house."""
-        meter = Meter()
-        parts = Answering(
-            house.contents,
-            house.tags,
-            house.questions,
-            Origins(tuple(house.registries)),
-            Sending(lambda: "BOUNDARY"),
-        )
-        api = RegistryApi(
-            parts,
-            pseudonym="contentcache-me",
-            prefix="/",
-            extra={},
-            timer=house.clock,
-            patience=60.0,
-            meter=meter,
-        )
-        log = AccessLog(meter, house.clock, house.wall, lines=False)
-        return RegistryFactory(api.begin, log, limits=web._LIMITS, reactor=house.clock, meter=meter)
+        doors = web.admit(house.registries, wall=house.wall)
+        return web.front(house.contents, house.tags, house.questions, doors, clock=house.clock, meter=Meter())
 
     def ask(self, target: str, *fields: str, method: str = "GET", who: str | None = None) -> web.Reply:
         """One request of ann's, or of somebody else."""

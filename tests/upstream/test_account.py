@@ -6,18 +6,39 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from urllib.parse import parse_qs
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Account
 from contentcache.core.challenges import Challenge
-from contentcache.upstream.account import NoTokenError, OwnAccount
+from contentcache.upstream.account import IdentityToken, NoTokenError, OwnAccount, Source, TokenRefused
 
 REALM = "https://registry.example.com/token"
 BEARER = Challenge("bearer", {"realm": REALM, "service": "s", "scope": "repository:org/app:pull"})
 BASIC = Challenge("basic", {"realm": "x"})
 PAIR = "Basic " + base64.b64encode(b"cache:p\xc3\xa4ss").decode()
+
+
+class Changing:
+    """
+    A source whose account changes with each refusal, until there is no other.
+    """
+
+    def __init__(self, *accounts: Account | IdentityToken) -> None:
+        self.accounts = list(accounts)
+        self.asked = 0
+
+    async def account(self) -> Account | IdentityToken:
+        """The one of now."""
+        self.asked += 1
+        return self.accounts[0]
+
+    def refused(self, account: Account | IdentityToken) -> None:
+        """The next one."""
+        if len(self.accounts) > 1 and account == self.accounts[0]:
+            self.accounts.pop(0)
 
 
 class AccountTests(SynchronousTestCase):
@@ -27,16 +48,25 @@ class AccountTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.now = 1000.0
+        self.bodies: list[bytes | None] = []
         self.asked: list[tuple[str, Mapping[str, str], Deferred[bytes]]] = []
         self.account = self.made(Account("cache", "päss"))
 
-    def made(self, account: Account | None, *realms: str) -> OwnAccount:
+    def made(self, account: Account | None, *realms: str, source: Source | None = None) -> OwnAccount:
         """An account that asks the test for tokens."""
-        return OwnAccount(account, "https://registry.example.com", realms, self.fetch, lambda: self.now)
+        return OwnAccount(
+            account,
+            "https://registry.example.com",
+            realms,
+            self.fetch,
+            lambda: self.now,
+            source=source,
+        )
 
-    async def fetch(self, url: str, headers: Mapping[str, str]) -> bytes:
+    async def fetch(self, url: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
         """Ask the test."""
         reply: Deferred[bytes] = Deferred()
+        self.bodies.append(body)
         self.asked.append((url, headers, reply))
         return await reply
 
@@ -180,3 +210,80 @@ class AccountTests(SynchronousTestCase):
     def test_password_is_not_shown(self) -> None:
         """What is printed of an account has no password."""
         self.assertNotIn("päss", repr(Account("cache", "päss")))
+
+    def test_source(self) -> None:
+        """What a source says takes the account's place, in both schemes."""
+        source = Changing(Account("cache", "päss"))
+        self.account = self.made(None, source=source)
+        self.assertEqual(self.successResultOf(self.says(BASIC)), PAIR)
+        self.assertEqual(self.successResultOf(self.first()), PAIR)
+        self.says()
+        self.assertEqual(self.asked[0][1], {"Authorization": PAIR})
+
+    def test_refused_basic(self) -> None:
+        """A password that was refused is asked for anew, and never sent a second time."""
+        self.account = self.made(None, source=Changing(Account("cache", "old"), Account("cache", "päss")))
+        old = self.successResultOf(self.says(BASIC))
+        self.assertEqual(self.answered(BASIC, old), PAIR)
+        self.assertIsNone(self.answered(BASIC, PAIR))
+        self.account = self.made(Account("cache", "päss"))
+        self.assertIsNone(self.answered(BASIC, PAIR))
+
+    def answered(self, challenge: Challenge, sent: str | None) -> str | None:
+        """What is said after a 401 to ``sent``."""
+        return self.successResultOf(Deferred.fromCoroutine(self.account.answer([challenge], "org/app", sent)))
+
+    def test_refused_by_the_token_server(self) -> None:
+        """A token server's no is answered once, with another account, and not for ever."""
+        self.account = self.made(None, source=Changing(*(Account("cache", str(n)) for n in range(9))))
+        said = self.says()
+        for number in range(2):
+            self.asked[number][2].errback(TokenRefused("no"))
+        self.failureResultOf(said, TokenRefused)
+        self.assertEqual(len(self.asked), 2)
+
+    def test_refused_and_no_other(self) -> None:
+        """The same account is not sent again to a token server that has refused it."""
+        for source in (None, Changing(Account("cache", "päss"))):
+            self.asked.clear()
+            self.account = self.made(Account("cache", "päss"), source=source)
+            said = self.says()
+            self.asked[0][2].errback(TokenRefused("no"))
+            self.failureResultOf(said, TokenRefused)
+            self.assertEqual(len(self.asked), 1)
+
+    def test_identity_token(self) -> None:
+        """An identity token goes in a form, and neither into a URL nor into a header."""
+        self.account = self.made(None, source=Changing(IdentityToken("s&sam=e")))
+        said = self.says()
+        url, headers, _ = self.asked[0]
+        self.assertEqual(url, REALM)
+        self.assertEqual(headers, {"Content-Type": "application/x-www-form-urlencoded"})
+        form = parse_qs((self.bodies[0] or b"").decode(), strict_parsing=True)
+        self.assertEqual(
+            form,
+            {
+                "grant_type": ["refresh_token"],
+                "client_id": ["contentcache"],
+                "service": ["s"],
+                "scope": ["repository:org/app:pull"],
+                "refresh_token": ["s&sam=e"],
+            },
+        )
+        self.reply(b'{"access_token": "t"}')
+        self.assertEqual(self.successResultOf(said), "Bearer t")
+
+    def test_identity_token_is_no_password(self) -> None:
+        """To a basic challenge an identity token says nothing, in a sentence."""
+        self.account = self.made(None, source=Changing(IdentityToken("sesame")))
+        error = self.failureResultOf(self.says(BASIC), NoTokenError).value
+        self.assertNotIn("sesame", str(error))
+
+    def test_foreign_realm_asks_no_source(self) -> None:
+        """For a realm elsewhere no program is run, and nothing is sent, in whatever form."""
+        for account in (Account("cache", "päss"), IdentityToken("sesame")):
+            for realm in ("https://evil.com/token", "http://registry.example.com/token", "https://[x/"):
+                source = Changing(account)
+                self.account = self.made(None, source=source)
+                self.failureResultOf(self.says(Challenge("bearer", {"realm": realm})), NoTokenError)
+                self.assertEqual((source.asked, self.asked), (0, []))

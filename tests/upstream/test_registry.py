@@ -21,6 +21,7 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from contentcache.upstream.account import TokenRefused
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry, TargetRefused
 from contentcache.upstream.request import Request
@@ -243,7 +244,7 @@ class OwnAccountTests(RegistryTestCase):
 
     def own(self, auth: str, life: int = 300) -> None:
         """A registry that lets the cache in, and nobody else."""
-        self.make(auth, public=True, account=Account("cache", "pw"))
+        self.make(auth, public=True, own=True, account=Account("cache", "pw"))
         for registry in (self.one, self.two):
             registry.life = life
             registry.let("cache", "pw", "org/app")
@@ -271,6 +272,31 @@ class OwnAccountTests(RegistryTestCase):
         self.failureResultOf(self.ask("GET", OWN), UpstreamBroken)
         self.assertTrue(all(well for _, well in self.registry.standing()))
 
+    def test_token_server_redirects(self) -> None:
+        """A redirect of the token server is not followed, with the password or without."""
+        self.own("bearer")
+        self.one.misbehave("redirect", path="/token", to="https://storage.example/token")
+        self.failureResultOf(self.ask_one(), UpstreamBroken)
+        self.assertEqual((self.one.count(path="/token"), self.storage.count()), (1, 0))
+
+    def test_token_server_refuses(self) -> None:
+        """A 401 of the token server is not answered: it would be with the same password, for ever."""
+        self.own("bearer")
+        self.one.misbehave("status", path="/token", status=401, challenge=f'Bearer realm="{ONE}/token"')
+        self.failureResultOf(self.ask_one(), TokenRefused)
+        self.assertEqual((self.one.count(path="/token"), self.one.count()), (1, 2))
+
+    def test_foreign_realm(self) -> None:
+        """A realm on a host of somebody else's is not asked at all."""
+        self.own("bearer")
+        self.one.realm = "https://storage.example/token"
+        self.failureResultOf(self.ask_one(), UpstreamBroken)
+        self.assertEqual(self.storage.count(), 0)
+
+    def ask_one(self) -> Deferred[Answer]:
+        """Ask the first host for the cache itself."""
+        return Deferred.fromCoroutine(self.registry.ask_host(ONE, self.request("GET", OWN)))
+
     def test_large_token(self) -> None:
         """An answer of the token server that is too large is no token."""
         self.own("bearer")
@@ -280,7 +306,7 @@ class OwnAccountTests(RegistryTestCase):
 
     def test_anonymous_tokens(self) -> None:
         """Without an account a public registry that wants tokens is asked for anonymous ones."""
-        self.make("bearer", public=True)
+        self.make("bearer", public=True, own=True)
         self.one.let(ANYBODY, "", "org/app")
         answer = self.successResultOf(
             Deferred.fromCoroutine(self.registry.ask_host(ONE, self.request("GET", OWN)))

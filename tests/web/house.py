@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
@@ -20,15 +20,19 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 
+from contentcache.auth.interfaces import Judge
 from contentcache.config.model import Limits, Upstream
 from contentcache.core.digest import Digest
 from contentcache.delivery.bodies import Flow, MemoryBody, ShortError
 from contentcache.delivery.questions import Pinged
 from contentcache.delivery.served import Described, Served
+from contentcache.delivery.signatures import Signatures
+from contentcache.delivery.signing_keys import SigningKeys
 from contentcache.journal import Access
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer
 from contentcache.web.access_log import AccessLog
+from contentcache.web.admission import Admission
 from contentcache.web.factory import RegistryFactory
 from contentcache.web.origins import Origins
 from contentcache.web.registry_api import House, RegistryApi
@@ -87,6 +91,17 @@ class Origin:
     """
 
     upstream: Upstream
+
+
+@frozen
+class Doors:
+    """
+    The ways in.
+    """
+
+    origins: Origins
+    signatures: Signatures
+    admission: Admission
 
 
 class BodyInPieces:
@@ -290,6 +305,52 @@ def request(target: str, *fields: str, method: str = "GET") -> str:
     return f"{method} {target} HTTP/1.1\r\n{HOST}" + "".join(f"{each}\r\n" for each in fields) + "\r\n"
 
 
+def admit(
+    registries: Sequence[Any],
+    *,
+    judge: Judge | None = None,
+    vouches: bool = False,
+    keys: Mapping[str, SigningKeys] | None = None,
+    wall: Callable[[], float] = lambda: 1e9,
+) -> Doors:
+    """
+    The ways in to these origins.
+    """
+    origins = Origins(registries)
+    signatures = Signatures(keys or {}, wall=wall, secret=b"secret of the tests")
+    return Doors(origins, signatures, Admission(origins, signatures, judge, vouches=vouches, scheme="http"))
+
+
+def front(
+    contents: Any,
+    tags: Any,
+    questions: Any,
+    doors: Doors,
+    *,
+    clock: Any,
+    meter: Meter,
+    limits: Limits = _LIMITS,
+    prefix: str = "/",
+    extra: Mapping[str, tuple[str, ...]] | None = None,
+) -> RegistryFactory:
+    """
+    The web room before those who answer.
+    """
+    sending = Sending(lambda: "BOUNDARY")
+    house = House(contents, tags, questions, doors.origins, doors.signatures, doors.admission, sending)
+    api = RegistryApi(
+        house,
+        pseudonym="contentcache-me",
+        prefix=prefix,
+        extra=extra or {},
+        timer=clock,
+        patience=limits.clientstall,
+        meter=meter,
+    )
+    log = AccessLog(meter, clock, lambda: 1e9, lines=True)
+    return RegistryFactory(api.begin, log, limits=limits, reactor=clock, meter=meter)
+
+
 class HouseTestCase(TestCase):
     """
     Has a factory, an API, and :attr:`backstage` behind it.
@@ -310,26 +371,28 @@ class HouseTestCase(TestCase):
         prefix: str = "/",
         extra: Mapping[str, tuple[str, ...]] | None = None,
         clock: Any = None,
+        judge: Judge | None = None,
+        vouches: bool = False,
+        keys: Mapping[str, SigningKeys] | None = None,
     ) -> RegistryFactory:
         """
         A factory with these upstreams, one for everything if there are none.
         """
-        clock = clock or self.clock
         given = upstreams or (Upstream("https://a.example", ("https://a.example",)),)
         registries: Any = [Origin(upstream) for upstream in given]
         parts: Any = self.backstage
-        house = House(parts, parts, parts, Origins(registries), Sending(lambda: "BOUNDARY"))
-        api = RegistryApi(
-            house,
-            pseudonym="contentcache-me",
+        admission = admit(registries, judge=judge, vouches=vouches, keys=keys)
+        return front(
+            parts,
+            parts,
+            parts,
+            admission,
+            limits=limits,
             prefix=prefix,
             extra=extra or {},
-            timer=clock,
-            patience=limits.clientstall,
+            clock=clock or self.clock,
             meter=self.meter,
         )
-        log = AccessLog(self.meter, clock, lambda: 1e9, lines=True)
-        return RegistryFactory(api.begin, log, limits=limits, reactor=clock, meter=self.meter)
 
     def client(self, address: str = "192.0.2.1") -> Client:
         """

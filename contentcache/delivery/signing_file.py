@@ -1,0 +1,43 @@
+"""
+The keys that sign URLs, out of a file that the operator keeps (``signing.jwks``).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from contentcache.auth.interfaces import AuthFault
+from contentcache.auth.watching import Watched, read_file
+from contentcache.core.jwks import JwksFaulty, KeySet, VerifyingKey, parse_jwks
+from contentcache.core.ports import Run, Timer
+from contentcache.delivery.signing_keys import Published
+
+#: For so many seconds the next cache may keep the set.
+_MAX_AGE: Final = 60
+
+
+class KeysFromFile:
+    """
+    The set in the file at ``path``, which is read again when it changes; a broken one then changes nothing.
+
+    :raises AuthFault: the file cannot be used now.
+    """
+
+    def __init__(self, path: str, *, run: Run, timer: Timer) -> None:
+        self._path = path
+        self._file: Watched[tuple[KeySet, bytes]] = Watched((path,), self._read, run=run, timer=timer)
+
+    async def find(self, kid: str) -> VerifyingKey:
+        """The key of that name (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""
+        return (await self._file.current())[0].find(kid)
+
+    async def published(self) -> Published:
+        """The whole set (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""
+        return Published((await self._file.current())[1], _MAX_AGE, 0)
+
+    def _read(self) -> tuple[KeySet, bytes]:
+        document = read_file(self._path)
+        try:
+            return parse_jwks(document), document
+        except JwksFaulty as faulty:
+            raise AuthFault(self._path, f"{self._path} is not a JWK set: {faulty}") from None

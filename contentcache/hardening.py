@@ -1,0 +1,34 @@
+"""
+What a process does at its start so that its memory and its files stay its own.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_CORE_FILTER: Final = "/proc/self/coredump_filter"
+
+
+def harden() -> None:
+    """
+    Nothing that is in memory ends in a core dump, and nothing that is written can be read by others.
+
+    The limit keeps the kernel from writing a core file. Where ``core_pattern`` pipes cores to a program the
+    limit does not count, so the filter leaves every mapping out of them (core(5)). Both belong to the
+    process, outlast a change of its user, and pass on to the programs that it starts.
+
+    ``PR_SET_DUMPABLE`` is left alone. It would be reset by a change of user, and it gives ``/proc/PID`` to
+    root: then an operator's tools could not count the files of a daemon that runs under an account of its
+    own, nor could a container's root that has no ``CAP_SYS_PTRACE``. After ``--uid`` the kernel clears it
+    anyway. So whoever has the daemon's own account can read its memory, as they can read its files.
+
+    The mask is for what twistd makes before it has one of its own: ``--umask`` overrides it.
+    """
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # another system than Linux, or /proc is not mounted
+        Path(_CORE_FILTER).write_text("0", "ascii")

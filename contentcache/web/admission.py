@@ -1,0 +1,105 @@
+"""
+Before anything is answered: which origin is meant, and who asks.
+
+There are three ways in:
+
+* a signed URL for one blob, whatever else the request says of its client;
+* where the section ``auth`` judges clients here, what it lets in acts as the cache's own account;
+* else the client's credential goes to the origin, which alone judges it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import frozen
+
+from contentcache.auth.interfaces import Judge, Need
+from contentcache.core.credentials import OWN, VOUCHED, Credential
+from contentcache.core.errors import RepositoryDenied, SignatureRefused
+from contentcache.core.policy import allowed
+from contentcache.core.routes import Catalog, Content, Ping, Root, Route, one
+from contentcache.delivery.signatures import Signatures
+from contentcache.web.exchange import Exchange
+from contentcache.web.origins import Chosen, Origins
+
+_CATALOG: Final = Need("registry", "catalog", "*")
+
+
+@frozen
+class Admitted:
+    """
+    A request that may be looked at: what it means at which origin, in whose name. ``here`` says that the
+    client was judged here.
+    """
+
+    chosen: Chosen
+    credential: Credential
+    here: bool = False
+
+
+class Admission:
+    """
+    ``judge`` is the section ``auth``, if there is one; ``vouches`` says that its word is a grant for exactly
+    what a request needs; ``scheme`` that of our own URLs.
+    """
+
+    def __init__(
+        self, origins: Origins, signatures: Signatures, judge: Judge | None, *, vouches: bool, scheme: str
+    ) -> None:
+        self._origins = origins
+        self._signatures = signatures
+        self._judge = judge
+        self._vouches = vouches
+        self._scheme = scheme
+
+    async def admit(self, exchange: Exchange, route: Route) -> Admitted:
+        """
+        Let a request in.
+
+        :raises SignatureRefused: its URL is signed, and does not allow it.
+        :raises Unauthorized: the section ``auth`` does not let it in.
+        :raises OriginUnknown, RepositoryDenied, RequestMalformed: it means nothing that is here.
+        """
+        tokens = exchange.tokens() if isinstance(route, Content) and route.kind == "blobs" else ()
+        if tokens and isinstance(route, Content):
+            return await self._by_signature(exchange, route, tokens)
+        chosen = self._origins.choose(route, one(exchange.query(), "ns"), exchange.host)
+        exchange.request.upstream = chosen.registry.upstream.origin
+        here = self._judge is not None
+        if self._judge is not None and not isinstance(route, Root):
+            base = f"{self._scheme}://{exchange.host}"
+            await self._judge.admit(exchange.header("Authorization"), _need(route), base)
+        _look_at_policy(chosen)
+        return Admitted(chosen, self._credential(exchange, chosen), here)
+
+    def _credential(self, exchange: Exchange, chosen: Chosen) -> Credential:
+        if not chosen.registry.upstream.own:
+            return Credential(exchange.header("Authorization"))
+        # What a client says of itself ends here.
+        return VOUCHED if self._judge is not None and self._vouches else OWN
+
+    async def _by_signature(self, exchange: Exchange, content: Content, tokens: tuple[str, ...]) -> Admitted:
+        if len(set(tokens)) > 1:
+            raise SignatureRefused("this URL has two tokens; ask the origin for the blob again")
+        presented = self._signatures.present(tokens[0])
+        namespace = one(exchange.query(lenient=True), "ns")
+        chosen = self._origins.choose_signed(content, namespace, exchange.host, presented.issuer)
+        exchange.request.upstream = chosen.registry.upstream.origin
+        await self._signatures.check(presented, chosen.registry, content)
+        _look_at_policy(chosen)
+        return Admitted(chosen, Credential(signed=presented.text))
+
+
+def _need(route: Route) -> Need | None:
+    if isinstance(route, Ping | Root):
+        return None
+    # By the name that the client knows, with the prefix: that is what its token is for.
+    return _CATALOG if isinstance(route, Catalog) else Need("repository", route.repository, "pull")
+
+
+def _look_at_policy(chosen: Chosen) -> None:
+    repository = getattr(chosen.route, "repository", None)
+    upstream = chosen.registry.upstream
+    if repository is not None and not allowed(repository, upstream.allow, upstream.deny):
+        raise RepositoryDenied(f"the operator of this cache does not let {repository} pass")

@@ -1,0 +1,545 @@
+"""
+Registry tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import evolve
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given
+from hypothesis import settings as bounds
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from contentcache.auth import signatures, tokens
+from contentcache.auth.interfaces import AuthFault, Need
+from contentcache.auth.keys import fingerprint, names_of
+from contentcache.auth.tokens import TokenJudge
+from contentcache.config.model import TokenAuth
+from contentcache.core.jwks import as_jwk
+from contentcache.core.jws import base64url
+from tests.auth.house import (
+    NOW,
+    PULL,
+    SECRET,
+    JudgedCase,
+    Threads,
+    basic,
+    certificate,
+    claims,
+    pem,
+    token,
+    x5c,
+)
+
+KEY: Final = ec.generate_private_key(ec.SECP256R1())
+OTHER: Final = ec.generate_private_key(ec.SECP256R1())
+P384: Final = ec.generate_private_key(ec.SECP384R1())
+P521: Final = ec.generate_private_key(ec.SECP521R1())
+RSA: Final = rsa.generate_private_key(65537, 2048)
+EDWARDS: Final = ed25519.Ed25519PrivateKey.generate()
+KID: Final = fingerprint(KEY.public_key())
+ROOT: Final = certificate(KEY, name="root", authority=True)
+
+
+class TokenCase(JudgedCase):
+    """
+    A judge of tokens that ``KEY`` signs.
+    """
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.now = NOW
+        self.clock = Clock()
+        self.threads = Threads()
+        self.bundle = self.folder / "bundle.pem"
+        self.bundle.write_bytes(b"a bundle\n" + pem(ROOT))
+        self.settings = TokenAuth(
+            realm="https://auth.example.com/token",
+            service="cache",
+            issuer="auth.example.com",
+            rootcertbundle=str(self.bundle),
+        )
+        self.judge = self.build()
+
+    def build(self, **changes: Any) -> TokenJudge:
+        """A judge by other settings."""
+        return TokenJudge(
+            evolve(self.settings, **changes),
+            run=self.threads,
+            wall=lambda: self.now,
+            timer=self.clock,
+            secret=SECRET,
+        )
+
+    def jwks(self, *entries: object) -> str:
+        """A file with a JWK set."""
+        path = self.folder / "jwks.json"
+        path.write_text(json.dumps({"keys": entries}))
+        return str(path)
+
+    def good(self, **changes: Any) -> str:
+        """The header with a good token but for changes of its claims."""
+        return "Bearer " + token(KEY, {"kid": KID}, claims(**changes))
+
+    def invalid(self, authorization: str, judge: TokenJudge | None = None) -> str:
+        """Why a token is refused that is invalid."""
+        refusal = self.refused(judge or self.judge, authorization)
+        self.assertTrue(refusal.headers["WWW-Authenticate"].endswith(',error="invalid_token"'))
+        return refusal.reason
+
+
+class ClaimsTests(TokenCase):
+    """
+    Whom a token is for, when, and for what.
+    """
+
+    def test_good(self) -> None:
+        """
+        A good token lets its bearer in, whatever the case of the scheme; so does a list as audience.
+        """
+        self.assertEqual(self.admitted(self.judge, self.good()), "alice")
+        self.assertEqual(self.admitted(self.judge, self.good().replace("Bearer", "bEARER ")), "alice")
+        self.admitted(self.judge, self.good(aud=["others", "cache"]))
+        self.admitted(self.judge, self.good(nbf=..., iat=..., jti=...))
+        self.assertEqual(self.admitted(self.judge, self.good(sub=...)), "")
+
+    def test_times(self) -> None:
+        """
+        A minute of leeway, and not more, at both ends; what does not end is of no use.
+        """
+        times: list[tuple[dict[str, Any], bool]] = [
+            ({"exp": int(NOW) - 60}, True),
+            ({"exp": int(NOW) - 61}, False),
+            ({"exp": ...}, False),
+            ({"exp": None}, False),
+            ({"nbf": int(NOW) + 60}, True),
+            ({"nbf": int(NOW) + 61}, False),
+            ({"exp": 10**60}, True),
+        ]
+        for changes, admitted in times:
+            with self.subTest(changes=changes):
+                if admitted:
+                    self.admitted(self.judge, self.good(**changes))
+                else:
+                    self.invalid(self.good(**changes))
+
+    def test_wrong_claims(self) -> None:
+        """
+        Another issuer or service, and every claim of a wrong type: the token is invalid, if well signed.
+        """
+        wrong: list[dict[str, Any]] = [
+            {"iss": "auth.example.com/"},
+            {"iss": ...},
+            {"iss": ["auth.example.com"]},
+            {"aud": "cach"},
+            {"aud": ...},
+            {"aud": []},
+            {"aud": ["cache", 1]},
+            {"aud": {"cache": 1}},
+            {"exp": str(int(NOW) + 300)},
+            {"exp": NOW + 300.5},
+            {"exp": True},
+            {"nbf": "0"},
+            {"iat": "0"},
+            {"sub": 1},
+            {"jti": []},
+            {"access": {}},
+            {"access": [None]},
+            {"access": [[]]},
+            {"access": [{"type": "repository", "name": "org/app", "actions": "pull"}]},
+            {"access": [{"type": "repository", "name": "org/app", "actions": ["pull", 1]}]},
+            {"access": [{"type": 1, "name": "org/app", "actions": ["pull"]}]},
+            {"access": [{"type": "repository", "class": 1, "name": "org/app", "actions": ["pull"]}]},
+        ]
+        for changes in wrong:
+            with self.subTest(changes=changes):
+                self.invalid(self.good(**changes))
+
+    def test_access(self) -> None:
+        """
+        An entry of the same type and name with the action or ``*``; its class does not matter.
+        """
+        entry: dict[str, Any] = {"type": "repository", "name": "org/app", "actions": ["pull"]}
+        for access, need, admitted in [
+            ([entry], PULL, True),
+            ([{**entry, "actions": ["push", "*"]}], PULL, True),
+            ([{**entry, "class": "plugin"}], PULL, True),
+            ([{**entry, "actions": ["push"]}, entry], PULL, True),
+            ([{**entry, "type": "repository(plugin)"}], PULL, False),
+            ([{**entry, "name": "org/app2"}], PULL, False),
+            ([{**entry, "name": "org/*"}], PULL, False),
+            ([{**entry, "actions": ["Pull"]}], PULL, False),
+            ([{**entry, "actions": ["push"]}], PULL, False),
+            ([{**entry, "actions": None}], PULL, False),
+            ([{"name": "org/app", "actions": ["pull"]}], PULL, False),
+            ([], PULL, False),
+            (None, PULL, False),
+            ([], None, True),
+            (
+                [{"type": "registry", "name": "catalog", "actions": ["*"]}],
+                Need("registry", "catalog", "*"),
+                True,
+            ),
+            (
+                [{"type": "registry", "name": "catalog", "actions": ["pull"]}],
+                Need("registry", "catalog", "*"),
+                False,
+            ),
+        ]:
+            with self.subTest(access=access, need=need):
+                if admitted:
+                    self.admitted(self.judge, self.good(access=access), need)
+                    continue
+                refusal = self.refused(self.judge, self.good(access=access), need)
+                self.assertTrue(refusal.headers["WWW-Authenticate"].endswith('error="insufficient_scope"'))
+
+    def test_challenge(self) -> None:
+        """
+        Without a token the challenge is the registry's: realm, service, and the scope where one is needed.
+        """
+        start = 'Bearer realm="https://auth.example.com/token",service="cache"'
+        for authorization in [None, "", "Bearer", "Bearer ", basic("alice", "x"), "Bearerx y"]:
+            refusal = self.refused(self.judge, authorization)
+            self.assertEqual(refusal.headers["WWW-Authenticate"], start + ',scope="repository:org/app:pull"')
+        self.assertEqual(self.refused(self.judge, None, None).headers["WWW-Authenticate"], start)
+        catalog = self.refused(self.judge, None, Need("registry", "catalog", "*"))
+        self.assertIn('scope="registry:catalog:*"', catalog.headers["WWW-Authenticate"])
+        self.assertEqual(
+            catalog.detail, [{"Type": "registry", "Class": "", "Name": "catalog", "Action": "*"}]
+        )
+
+    def test_autoredirect(self) -> None:
+        """
+        With ``autoredirect`` the realm is a path of the host that was asked; quotes stay inside.
+        """
+        judge = self.build(autoredirect=True, autoredirectpath="auth", service='a "b"\r\nX: y')
+        challenge = self.refused(judge, None, None).headers["WWW-Authenticate"]
+        self.assertEqual(
+            challenge, 'Bearer realm="https://cache.example.com:5000/auth",service="a \\"b\\"X: y"'
+        )
+
+
+class SignatureTests(TokenCase):
+    """
+    Who has signed a token.
+    """
+
+    def test_algorithms(self) -> None:
+        """
+        Each algorithm with a key of its kind, named by libtrust's fingerprint or by its thumbprint.
+        """
+        table: list[tuple[Any, list[str]]] = [
+            (EDWARDS, ["EdDSA"]),
+            (KEY, ["ES256"]),
+            (P384, ["ES384"]),
+            (P521, ["ES512"]),
+        ]
+        table.append((RSA, ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]))
+        self.bundle.write_bytes(pem(*(certificate(key) for key, _ in table)))
+        judge = self.build()
+        for key, algorithms in table:
+            for algorithm in algorithms:
+                for kid in names_of(key.public_key()):
+                    self.admitted(judge, "Bearer " + token(key, {"kid": kid}, algorithm=algorithm))
+
+    def test_algorithm_and_key(self) -> None:
+        """
+        An algorithm that does not fit the key, ``none``, and a public key used as a shared secret: refused.
+        """
+        self.bundle.write_bytes(pem(ROOT, certificate(RSA), certificate(P384)))
+        judge = self.build()
+        rsa_kid, p384_kid = fingerprint(RSA.public_key()), fingerprint(P384.public_key())
+        cases: list[tuple[Any, dict[str, Any], str]] = [
+            (KEY, {"kid": KID, "alg": "ES384"}, "ES256"),
+            (KEY, {"kid": KID, "alg": "RS256"}, "ES256"),
+            (KEY, {"kid": KID, "alg": "none"}, "ES256"),
+            (KEY, {"kid": KID, "alg": "ES256K"}, "ES256"),
+            (KEY, {"kid": KID, "alg": None}, "ES256"),
+            (KEY, {"kid": KID, "alg": ["ES256"]}, "ES256"),
+            (KEY, {"kid": p384_kid}, "ES256"),
+            (RSA, {"kid": rsa_kid, "alg": "PS256"}, "RS256"),
+            (RSA, {"kid": rsa_kid, "alg": "RS512"}, "RS256"),
+            (b"k" * 64, {"kid": KID}, "HS256"),
+            (OTHER, {"kid": KID}, "ES256"),
+        ]
+        for key, header, algorithm in cases:
+            with self.subTest(header=header, algorithm=algorithm):
+                self.invalid("Bearer " + token(key, header, algorithm=algorithm), judge)
+        unsigned = self.good().rpartition(".")[0] + "."
+        self.invalid(unsigned)
+
+    def test_allowed_algorithms(self) -> None:
+        """
+        ``signingalgorithms`` narrows the list; shared secrets in it do not count, and alone they are a fault.
+        """
+        self.invalid(self.good(), self.build(signingalgorithms=("RS256", "HS256")))
+        self.admitted(self.build(signingalgorithms=("ES256", "HS256")), self.good())
+        self.assertRaises(AuthFault, self.build, signingalgorithms=("HS256", "none"))
+
+    def test_malformed(self) -> None:
+        """
+        What is no token in its one spelling is invalid, and so are extensions and tokens in tokens.
+        """
+        header, payload, signature = self.good()[7:].split(".")
+        for text in [
+            "x",
+            "..",
+            f"{header}.{payload}",
+            f"{header}.{payload}.{signature}.",
+            f"{header}.{payload}.{signature}=",
+            f"{header}. {payload}.{signature}",
+            f"{header}.{payload}.{signature[:-2]}",
+            f"{header}.{payload}é.{signature}",
+            "\ud800.a.b",
+            "A" * 20_000,
+            f"{base64url(b'[]')}.{payload}.{signature}",
+            f"{base64url(b'{' * 3000)}.{payload}.{signature}",
+            json.dumps({"payload": payload, "protected": header, "signature": signature}),
+        ]:
+            with self.subTest(text=text[:40]):
+                self.invalid("Bearer " + text)
+        extras: list[dict[str, Any]] = [
+            {"crit": ["exp"]},
+            {"b64": False},
+            {"cty": "JWT"},
+            {"zip": "DEF"},
+            {"enc": "A128GCM"},
+        ]
+        for extra in extras:
+            with self.subTest(extra=extra):
+                self.invalid("Bearer " + token(KEY, {"kid": KID, **extra}))
+        for signed in [b"[]", b"1", b'{"exp": 1, "exp": 2}', b"{", b"\xff", b"[" * 4000]:
+            with self.subTest(signed=signed[:20]):
+                self.invalid("Bearer " + token(KEY, {"kid": KID}, signed))
+
+    def test_nameless_key(self) -> None:
+        """
+        A token that names no key is refused even where there is only one, as is one of an unknown key.
+        """
+        headers: list[dict[str, Any]] = [
+            {},
+            {"kid": ""},
+            {"kid": None},
+            {"kid": 1},
+            {"kid": "x"},
+            {"jku": "https://a"},
+            {"x5c": []},
+        ]
+        for header in headers:
+            self.invalid("Bearer " + token(KEY, header))
+        self.admitted(self.judge, "Bearer " + token(KEY, {"kid": KID, "x5c": [], "jku": "https://a"}))
+
+    def test_chain(self) -> None:
+        """
+        A chain to a certificate of the bundle vouches for its leaf, by way of others or not.
+        """
+        middle = certificate(P384, name="middle", issuer=("root", KEY), authority=True)
+        below = certificate(OTHER, name="leaf", issuer=("middle", P384))
+        direct = certificate(OTHER, name="leaf", issuer=("root", KEY))
+        for chain, key in [((ROOT,), KEY), ((direct,), OTHER), ((below, middle), OTHER)]:
+            self.admitted(self.judge, "Bearer " + token(key, {"x5c": x5c(*chain)}))
+            jwk = as_jwk(key.public_key(), "k")
+            self.admitted(self.judge, "Bearer " + token(key, {"jwk": {**jwk, "x5c": x5c(*chain)}}))
+
+    def test_bad_chain(self) -> None:
+        """
+        Chains that end elsewhere, are over, cross somebody who is no authority, or are rubbish: refused.
+        """
+        middle = certificate(P384, name="middle", issuer=("root", KEY), authority=False)
+        for chain, key in [
+            (x5c(certificate(OTHER)), OTHER),
+            (x5c(certificate(OTHER, name="root", authority=True)), OTHER),
+            (x5c(certificate(OTHER, issuer=("root", OTHER))), OTHER),
+            (x5c(certificate(OTHER, issuer=("root", KEY), days=(-2, -1))), OTHER),
+            (x5c(certificate(OTHER, issuer=("root", KEY), days=(1, 2))), OTHER),
+            (x5c(certificate(OTHER, issuer=("middle", P384)), middle), OTHER),
+            (x5c(certificate(OTHER, issuer=("middle", P384))), OTHER),
+            (x5c(ROOT), OTHER),
+            (x5c(*[ROOT] * 9), KEY),
+            (["%"], KEY),
+            (["AAAA"], KEY),
+            ([1], KEY),
+            ("x", KEY),
+            ({}, KEY),
+            (0, KEY),
+        ]:
+            with self.subTest(chain=str(chain)[:40]):
+                # The kid is a good one: what else the header says is not passed over for it.
+                self.invalid("Bearer " + token(key, {"x5c": chain, "kid": KID}))
+                jwk = as_jwk(key.public_key(), "k")
+                self.invalid("Bearer " + token(key, {"jwk": {**jwk, "x5c": chain}}))
+
+    def test_chain_ends(self) -> None:
+        """
+        A remembered token does not outlive the certificate that vouches for its key.
+        """
+        leaf = certificate(OTHER, issuer=("root", KEY), days=(-1, 0.001))
+        shown = "Bearer " + token(OTHER, {"x5c": x5c(leaf)})
+        self.admitted(self.judge, shown)
+        self.now += 100
+        self.assertIn("chain", self.invalid(shown))
+
+    def test_embedded_key(self) -> None:
+        """
+        A key in the header is believed if it is a known one; strangers' and private keys are not.
+        """
+        known = as_jwk(KEY.public_key(), "whatever")
+        self.admitted(self.judge, "Bearer " + token(KEY, {"jwk": known}))
+        stranger = as_jwk(OTHER.public_key(), KID)
+        for jwk in [
+            stranger,
+            {},
+            [],
+            "x",
+            0,
+            {**known, "d": "AA"},
+            {**known, "x": "AA"},
+            {**known, "crv": []},
+        ]:
+            with self.subTest(jwk=jwk):
+                self.invalid("Bearer " + token(OTHER, {"jwk": jwk, "kid": KID}))
+        certified = {**stranger, "x5c": x5c(ROOT)}
+        self.invalid("Bearer " + token(OTHER, {"jwk": certified}))
+
+    def test_jwks(self) -> None:
+        """
+        Keys of a set go by their ``kid``, for the algorithm they name, if they are for signatures at all.
+        """
+        usable = {**as_jwk(RSA.public_key(), "a"), "alg": "RS256"}
+        encryption = {**as_jwk(OTHER.public_key(), "b"), "use": "enc"}
+        odd = [{"kty": "oct", "k": "AAAA", "kid": "c"}, {"kty": "EC", "kid": "d"}, None, 1]
+        judge = self.build(rootcertbundle=None, jwks=self.jwks(usable, encryption, *odd))
+        self.admitted(judge, "Bearer " + token(RSA, {"kid": "a"}, algorithm="RS256"))
+        self.invalid("Bearer " + token(RSA, {"kid": "a"}, algorithm="PS256"), judge)
+        self.invalid("Bearer " + token(OTHER, {"kid": "b"}), judge)
+        self.invalid("Bearer " + token(b"\0\0\0" * 11, {"kid": "c"}, algorithm="HS256"), judge)
+
+    def test_both_files(self) -> None:
+        """
+        With a bundle and a set the keys of both count.
+        """
+        judge = self.build(jwks=self.jwks(as_jwk(OTHER.public_key(), "a")))
+        self.admitted(judge, "Bearer " + token(OTHER, {"kid": "a"}))
+        self.admitted(judge, self.good())
+
+    def test_files_at_start(self) -> None:
+        """
+        No judge is built on files that are missing, empty, broken or ambiguous; the fault names the file.
+        """
+        one, other = as_jwk(KEY.public_key(), "a"), as_jwk(OTHER.public_key(), "a")
+        for content in [b"", b"x", pem(ROOT)[:200], pem(ROOT)[:200] + b"\n-----END CERTIFICATE-----\n"]:
+            self.bundle.write_bytes(content)
+            self.assertIn(str(self.bundle), self.assertRaises(AuthFault, self.build).message)
+        for entries in [(), ({"kty": "oct", "k": "AAAA", "kid": "c"},), (one, other)]:
+            path = self.jwks(*entries)
+            fault = self.assertRaises(AuthFault, self.build, rootcertbundle=None, jwks=path)
+            self.assertIn(path, fault.message)
+        missing = str(self.folder / "missing")
+        self.assertRaises(AuthFault, self.build, rootcertbundle=missing)
+        self.assertRaises(AuthFault, self.build, rootcertbundle=None)
+
+
+class MemoryTests(TokenCase):
+    """
+    What is remembered, and for how long.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.signatures = 0
+
+        def counted(*args: Any) -> bool:
+            self.signatures += 1
+            return fits(*args)
+
+        fits = signatures.fits
+        self.patch(tokens, "fits", counted)
+
+    def test_remembered(self) -> None:
+        """
+        A thousand requests cost one signature, until the token ends; a bad token costs one each time.
+        """
+        good = self.good()
+        for _ in range(1000):
+            self.admitted(self.judge, good)
+        self.assertEqual(self.signatures, 1)
+        self.now += 361
+        self.invalid(good)
+        bad = "Bearer " + token(OTHER, {"kid": KID})
+        for _ in range(2):
+            self.invalid(bad)
+        self.assertEqual(self.signatures, 3)
+
+    def test_bounded(self) -> None:
+        """
+        The token that was used longest ago is forgotten first, and none is kept as it is.
+        """
+        self.patch(tokens, "MOST_REMEMBERED", 2)
+        first, second, third = (self.good(jti=str(number)) for number in range(3))
+        for shown in (first, second, first, third, first, second):
+            self.admitted(self.judge, shown)
+        self.assertEqual((self.signatures, len(self.judge._good)), (4, 2))
+        self.assertNotIn(first[7:], repr(vars(self.judge)))
+
+    def test_changed_files(self) -> None:
+        """
+        A changed file counts within a second, and nothing that was verified with the old keys does.
+        """
+        good = self.good()
+        self.admitted(self.judge, good)
+        self.bundle.write_bytes(pem(certificate(OTHER)))
+        self.clock.advance(1.0)
+        self.invalid(good)
+        self.admitted(self.judge, "Bearer " + token(OTHER, {"kid": fingerprint(OTHER.public_key())}))
+
+    def test_broken_file(self) -> None:
+        """
+        A file that has become unusable or is gone leaves the old keys in place.
+        """
+        self.bundle.write_bytes(b"rubbish")
+        self.clock.advance(1.0)
+        self.admitted(self.judge, self.good())
+        self.bundle.unlink()
+        self.clock.advance(1.0)
+        self.admitted(self.judge, self.good())
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+_HEADERS = st.dictionaries(
+    st.sampled_from(["kid", "jwk", "x5c", "typ", "crit", "alg"]),
+    _JSON | st.just(KID) | st.dictionaries(st.sampled_from(["kty", "crv", "x", "y", "n", "e", "x5c"]), _JSON),
+)
+_CLAIMS = st.dictionaries(st.sampled_from(["iss", "aud", "exp", "nbf", "iat", "sub", "access"]), _JSON)
+
+
+class HostileTests(TokenCase):
+    """
+    Whatever comes, the answer is no, and never a defect.
+    """
+
+    @bounds(deadline=None, max_examples=150)
+    @given(st.text(max_size=60) | st.from_regex(r"Bearer [A-Za-z0-9_=-]*(\.[A-Za-z0-9_=é-]*){2}"))
+    def test_any_header(self, authorization: str) -> None:
+        """
+        Any text is refused.
+        """
+        self.refused(self.judge, authorization)
+
+    @bounds(deadline=None, max_examples=150)
+    @given(_HEADERS, _CLAIMS)
+    def test_any_json(self, header: dict[str, Any], changes: dict[str, Any]) -> None:
+        """
+        Any header over any claims is refused, by whomever it is signed.
+        """
+        self.refused(self.judge, "Bearer " + token(OTHER, header, claims(**changes)))
+        self.refused(self.judge, "Bearer " + token(KEY, {"kid": KID}, {**claims(exp=0), **changes, "exp": 0}))

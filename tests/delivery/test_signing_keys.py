@@ -1,0 +1,299 @@
+"""
+Keys that sign URLs: asked when needed, kept for as long as they may be, looked up again within bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+
+from contentcache.config.model import Upstream
+from contentcache.core.errors import OriginRefused, UpstreamBroken, UpstreamUnavailable
+from contentcache.core.jwks import KeyUnknown, VerifyingKey, as_jwks
+from contentcache.delivery.signing_keys import LONGEST_KEPT, PATH, PAUSE, KeysOfOrigin, NoKeys
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.request import Request
+from tests.web.house import Broadcast
+
+T = TypeVar("T")
+ORIGIN = "https://origin.example"
+
+
+def key(kid: str) -> VerifyingKey:
+    """A key of that name."""
+    return VerifyingKey(kid, "EdDSA", Ed25519PrivateKey.generate().public_key())
+
+
+class Hop:
+    """
+    A registry that answers with ``keys``, or fails with ``fault``, or lets wait while ``held``.
+    """
+
+    def __init__(self, clock: Clock, upstream: Upstream) -> None:
+        self.clock = clock
+        self.upstream = upstream
+        self.keys = [key("one")]
+        self.body: bytes | None = None
+        self.status = 200
+        self.fault: Exception | None = None
+        self.headers: dict[str, str] = {"Cache-Control": "max-age=300"}
+        self.asked: list[Request] = []
+        self.held: list[Deferred[None]] | None = None
+
+    def hold(self) -> list[Deferred[None]]:
+        """Let questions wait; the list gets what lets them go on."""
+        self.held = held = list[Deferred[None]]()
+        return held
+
+    async def ask(self, request: Request, *, only: Callable[[str], bool]) -> Answer:
+        """Answer."""
+        hosts = [host for host in self.upstream.hosts if only(host)]
+        if not hosts:
+            raise UpstreamUnavailable("nobody")
+        self.asked.append(request)
+        if self.held is not None:
+            waiting: Deferred[None] = Deferred()
+            self.held.append(waiting)
+            await waiting
+        if self.fault is not None:
+            raise self.fault
+        body = as_jwks(self.keys) if self.body is None else self.body
+        fields = Headers({name: [value] for name, value in self.headers.items()})
+        broadcast = Broadcast(self.status, fields, (body,), length=len(body))
+        return Answer(hosts[0], self.status, False, broadcast, self.clock, 30.0)
+
+
+class KeysTestCase(SynchronousTestCase):
+    """
+    Has :attr:`hop`, and :attr:`keys` that ask it.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.build(Upstream(ORIGIN, (ORIGIN,), issuer=ORIGIN))
+
+    def build(self, upstream: Upstream, *, several: bool = False) -> None:
+        """Keys of that upstream."""
+        self.hop = Hop(self.clock, upstream)
+        hop: Any = self.hop
+        self.keys = KeysOfOrigin(hop, clock=self.clock, pseudonym="contentcache-me", several=several)
+
+    def run_to_end(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
+        """What a coroutine answers that has nothing to wait for."""
+        return self.successResultOf(Deferred.fromCoroutine(coroutine))
+
+    def find(self, kid: str) -> VerifyingKey:
+        """Look a key up."""
+        return self.run_to_end(self.keys.find(kid))
+
+    def refuse(self, kid: str, kind: type[Exception]) -> None:
+        """Look a key up that is not to be had."""
+        self.failureResultOf(Deferred.fromCoroutine(self.keys.find(kid)), kind)
+
+
+class AskingTests(KeysTestCase):
+    """
+    When the next hop is asked, and what.
+    """
+
+    def test_once(self) -> None:
+        """A set is asked for when it is first needed, without credentials and no redirect followed."""
+        self.assertEqual(self.hop.asked, [])
+        self.assertEqual((self.find("one"), self.find("one")), (self.hop.keys[0],) * 2)
+        (request,) = self.hop.asked
+        self.assertEqual((request.path, request.follow, request.via), (PATH, False, "1.1 contentcache-me"))
+        self.assertEqual(request.credential.authorization, None)
+
+    def test_shared(self) -> None:
+        """Those who need it at once share one question; one of them that leaves takes nothing from others."""
+        held = self.hop.hold()
+        first = Deferred.fromCoroutine(self.keys.find("one"))
+        second = Deferred.fromCoroutine(self.keys.find("one"))
+        first.cancel()
+        self.failureResultOf(first)
+        held[0].callback(None)
+        self.assertEqual(self.successResultOf(second), self.hop.keys[0])
+        self.assertEqual(len(self.hop.asked), 1)
+
+    def test_cache_control(self) -> None:
+        """The set is asked for again when its max-age is over, the time on the way counted."""
+        self.hop.headers = {"Cache-Control": "public, max-age=300", "Age": "100"}
+        self.find("one")
+        self.clock.advance(199)
+        self.find("one")
+        self.assertEqual(len(self.hop.asked), 1)
+        self.clock.advance(1)
+        self.find("one")
+        self.assertEqual(len(self.hop.asked), 2)
+
+    def test_must_not_be_kept(self) -> None:
+        """A set that must not be kept costs a question a second at most."""
+        self.hop.headers = {"Cache-Control": "no-store"}
+        for _ in range(10):
+            self.find("one")
+        self.assertEqual(len(self.hop.asked), 1)
+        self.clock.advance(1)
+        self.find("one")
+        self.assertEqual(len(self.hop.asked), 2)
+
+    def test_withdrawn(self) -> None:
+        """A key that is not in the newer set is nobody's any more."""
+        self.find("one")
+        self.hop.keys = [key("two")]
+        self.clock.advance(300)
+        self.refuse("one", KeyUnknown)
+
+    def test_plain_http(self) -> None:
+        """The keys of an https origin are not asked for over plain HTTP; those of another origin are."""
+        self.build(Upstream(ORIGIN, ("http://hop.example",), issuer=ORIGIN))
+        self.refuse("one", UpstreamUnavailable)
+        self.assertEqual(self.hop.asked, [])
+        self.build(Upstream("http://origin.example", ("http://hop.example",), issuer="http://origin.example"))
+        self.find("one")
+
+    def test_several_origins(self) -> None:
+        """A cache with several origins tells a hop which one it means; the origin itself is told nothing."""
+        self.build(Upstream(ORIGIN, ("https://hop.example",), issuer=ORIGIN), several=True)
+        self.find("one")
+        self.assertEqual(self.hop.asked[0].path, PATH + "?iss=https%3A%2F%2Forigin.example")
+        self.build(Upstream(ORIGIN, (ORIGIN,), issuer=ORIGIN), several=True)
+        self.find("one")
+        self.assertEqual(self.hop.asked[0].path, PATH)
+
+
+class UnknownTests(KeysTestCase):
+    """
+    Names that are not in the set.
+    """
+
+    def test_rotation(self) -> None:
+        """A new key is found at once, however fresh the old set is."""
+        self.find("one")
+        self.hop.keys.append(key("two"))
+        self.clock.advance(1)
+        self.assertEqual(self.find("two"), self.hop.keys[1])
+        self.assertEqual(self.find("one"), self.hop.keys[0])
+
+    def test_made_up(self) -> None:
+        """Made-up names cost one question in ten seconds, all together."""
+        self.find("one")
+        for number in range(50):
+            self.refuse(f"made up {number}", KeyUnknown)
+        self.assertEqual(len(self.hop.asked), 2)
+        self.clock.advance(PAUSE)
+        for number in range(50):
+            self.refuse(f"made up {number}", KeyUnknown)
+        self.assertEqual(len(self.hop.asked), 3)
+
+    def test_doubled(self) -> None:
+        """A name that two keys have is no reason to ask."""
+        self.hop.keys += [key("two"), key("two")]
+        self.find("one")
+        self.refuse("two", KeyUnknown)
+        self.assertEqual(len(self.hop.asked), 1)
+
+    def test_while_away(self) -> None:
+        """While upstream is away an unknown name is refused, and known ones are found."""
+        self.find("one")
+        self.hop.fault = UpstreamUnavailable("away")
+        self.refuse("two", KeyUnknown)
+        self.find("one")
+
+
+class AwayTests(KeysTestCase):
+    """
+    While upstream cannot be asked.
+    """
+
+    def test_never_seen(self) -> None:
+        """Without any set the error is upstream's; it is tried again after a pause, and not before."""
+        self.hop.fault = UpstreamUnavailable("away")
+        self.refuse("one", UpstreamUnavailable)
+        self.refuse("one", UpstreamUnavailable)
+        self.assertEqual(len(self.hop.asked), 1)
+        self.hop.fault = None
+        self.clock.advance(PAUSE)
+        self.find("one")
+
+    def test_a_day(self) -> None:
+        """Keys are kept for a day while upstream is away, and no longer."""
+        self.find("one")
+        self.hop.fault = UpstreamUnavailable("away")
+        self.clock.advance(LONGEST_KEPT - 1)
+        self.find("one")
+        self.clock.advance(1)
+        self.refuse("one", UpstreamUnavailable)
+
+    def test_slow(self) -> None:
+        """A question that hangs delays those who have keys by seconds only, and is not asked twice."""
+        self.find("one")
+        self.clock.advance(300)
+        held = self.hop.hold()
+        waiting = Deferred.fromCoroutine(self.keys.find("one"))
+        self.assertNoResult(waiting)
+        self.clock.advance(2)
+        self.assertEqual(self.successResultOf(waiting), self.hop.keys[0])
+        self.hop.keys = [key("two")]
+        self.hop.held = None
+        held[0].callback(None)
+        self.refuse("one", KeyUnknown)
+        self.find("two")
+
+    def test_nonsense(self) -> None:
+        """Another page in the place of the set changes nothing; without keys it is upstream's fault."""
+        self.hop.body = b"<html>Sign in to the hotel's network</html>"
+        self.refuse("one", UpstreamBroken)
+        self.clock.advance(PAUSE)
+        self.hop.body = None
+        self.find("one")
+        self.clock.advance(300)
+        self.hop.body = b"[]"
+        self.find("one")
+
+    def test_redirect(self) -> None:
+        """A redirect is no set."""
+        self.hop.status = 302
+        self.refuse("one", UpstreamBroken)
+
+    def test_none(self) -> None:
+        """An origin that has no set has no keys, not even those that it had."""
+        self.find("one")
+        self.clock.advance(300)
+        self.hop.fault = OriginRefused(404, {})
+        self.refuse("one", NoKeys)
+        self.refuse("one", NoKeys)
+        self.assertEqual(len(self.hop.asked), 2)
+
+    def test_busy(self) -> None:
+        """An origin that asks for patience takes nothing back."""
+        self.find("one")
+        self.clock.advance(300)
+        self.hop.fault = OriginRefused(429, {})
+        self.find("one")
+
+
+class PublishedTests(KeysTestCase):
+    """
+    The set for the next cache.
+    """
+
+    def test_as_it_came(self) -> None:
+        """The set is handed on as it came, with its lifetime and its age."""
+        self.hop.headers = {"Cache-Control": "max-age=300", "Age": "20"}
+        self.hop.keys.append(key("two"))
+        self.find("one")
+        self.clock.advance(30)
+        published = self.run_to_end(self.keys.published())
+        self.assertEqual(published.document, as_jwks(self.hop.keys))
+        self.assertEqual((published.max_age, published.age), (300, 50))
+
+    def test_none(self) -> None:
+        """Where there is none, nothing is made up."""
+        self.hop.fault = OriginRefused(404, {})
+        self.failureResultOf(Deferred.fromCoroutine(self.keys.published()), NoKeys)
