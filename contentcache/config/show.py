@@ -12,7 +12,16 @@ import attrs
 import yaml
 
 from contentcache.config.downstream import LIMITS
-from contentcache.config.model import Address, Configuration, Downstream, Http, Limits, Upstream
+from contentcache.config.model import (
+    Address,
+    Configuration,
+    Downstream,
+    Http,
+    LetsEncrypt,
+    Limits,
+    ServerTLS,
+    Upstream,
+)
 from contentcache.config.origins import asked
 from contentcache.core import durations, sizes
 
@@ -47,12 +56,7 @@ def render(configuration: Configuration) -> str:
 
 
 def _http(http: Http) -> dict[str, object]:
-    tls = None
-    if http.tls is not None:
-        listed = {"clientcas": list(http.tls.clientcas), "ciphersuites": list(http.tls.ciphersuites)}
-        tls = _given({**attrs.asdict(http.tls), **listed})
-        if not http.tls.clientcas:
-            tls.pop("clientauth")
+    tls = None if http.tls is None else _tls(http.tls)
     debug = None
     if http.debug is not None:
         prometheus = _given({"enabled": http.debug.prometheus is not None, "path": http.debug.prometheus})
@@ -70,6 +74,32 @@ def _http(http: Http) -> dict[str, object]:
             },
             "tls": tls,
             "debug": debug,
+        }
+    )
+
+
+def _tls(tls: ServerTLS) -> dict[str, object]:
+    listed = {"clientcas": list(tls.clientcas), "ciphersuites": list(tls.ciphersuites)}
+    issued = {"letsencrypt": None if tls.letsencrypt is None else _letsencrypt(tls.letsencrypt)}
+    shown = _given({**attrs.asdict(tls, recurse=False), **listed, **issued})
+    if not tls.clientcas:
+        shown.pop("clientauth")
+    return shown
+
+
+def _letsencrypt(settings: LetsEncrypt) -> dict[str, object]:
+    return _given(
+        {
+            "cachefile": settings.directory,
+            "email": settings.email,
+            "hosts": list(settings.hosts),
+            "directoryurl": settings.directoryurl,
+            "directoryca": settings.directoryca,
+            "http": None if settings.http is None else _address(settings.http),
+            "eab": None if settings.eab is None else {"kid": settings.eab.kid, "hmackey": HIDDEN},
+            "challenge": settings.challenge,
+            "profile": settings.profile,
+            "lifetime": None if settings.lifetime is None else durations.spell(settings.lifetime),
         }
     )
 
@@ -138,4 +168,4 @@ def _address(address: Address) -> str:
 
 
 def _given(entries: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in entries.items() if value not in (None, [], {})}
+    return {key: value for key, value in entries.items() if value not in (None, "", [], {})}
