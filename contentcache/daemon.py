@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -21,7 +21,7 @@ from twisted.web.server import Site
 
 from contentcache import __version__
 from contentcache.assembly import Ensemble, assemble
-from contentcache.config.model import Configuration
+from contentcache.config.model import Configuration, ServerTLS
 from contentcache.delivery.tasks import Threads, in_background, sleep
 from contentcache.listening import CannotListen, bind, serve, shown
 from contentcache.meter import Meter
@@ -29,9 +29,13 @@ from contentcache.storage.errors import StorageRefused
 from contentcache.storage.opening import Kept, open_storage
 from contentcache.storage.rebuild import rebuild_and_tell
 from contentcache.tls.files import TLSFault
+from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.upstream.proxies import ProxyFault
 from contentcache.web.debug_api import DebugApi, Finding
+
+if TYPE_CHECKING:
+    from contentcache.issuance import Issuance
 
 _FLUSH_EVERY: Final = 5.0
 _LOOK_EVERY: Final = 0.5
@@ -66,7 +70,8 @@ class Daemon(Service):
         self._ports: list[Any] = []
         self._loops: list[LoopingCall] = []
         self._ensemble: Ensemble | None = None
-        self._context: ServerContext | None = None
+        self._context: ServerContext | HostContexts | None = None
+        self._issuance: Issuance | None = None
 
     # Start.
 
@@ -95,7 +100,7 @@ class Daemon(Service):
                 meter=self._meter,
             )
             if configuration.http.tls is not None:
-                self._context = ServerContext(configuration.http.tls)
+                self._context = self._server_context(configuration.http.tls)
         except (StorageRefused, ProxyFault, TLSFault) as error:
             _refuse(str(error))
         except OSError as error:
@@ -111,7 +116,26 @@ class Daemon(Service):
         self._repeat(_FLUSH_EVERY, self._flush)
         self._repeat(_LOOK_EVERY, self._look_for_lag())
         self._serve(ensemble)
+        if self._issuance is not None:
+            self._issuance.start()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
+
+    def _server_context(self, tls: ServerTLS) -> ServerContext | HostContexts:
+        if tls.letsencrypt is None:
+            return ServerContext(tls)
+        # Here, so that those who give files do not load what others need for ACME.
+        from contentcache.issuance import Issuance  # noqa: PLC0415
+
+        self._issuance = Issuance(
+            tls,
+            tls.letsencrypt,
+            self._configuration.http.addr,
+            self._environ,
+            run=self._threads,
+            reactor=self._reactor,
+            meter=self._meter,
+        )
+        return self._issuance.contexts
 
     def _bind(self) -> None:
         if self._sockets or self._ports:
@@ -121,6 +145,12 @@ class Daemon(Service):
             self._sockets.append(bind(http.addr))
             if http.debug is not None:
                 self._sockets.append(bind(http.debug.addr))
+            if (
+                http.tls is not None
+                and http.tls.letsencrypt is not None
+                and http.tls.letsencrypt.http is not None
+            ):
+                self._sockets.append(bind(http.tls.letsencrypt.http))
         except CannotListen as error:
             _refuse(str(error))
 
@@ -135,6 +165,8 @@ class Daemon(Service):
         if debug is not None:
             site = _QuietSite(DebugApi(self._findings, self._meter, debug.prometheus).resource())
             served.append(site)
+        if self._issuance is not None and len(served) < len(self._sockets):
+            served.append(self._issuance.plain)
         sockets, self._sockets = self._sockets, []
         self._ports = [
             serve(self._reactor, bound, each, fast=each is ensemble.factory)
@@ -212,6 +244,8 @@ class Daemon(Service):
             state: Any = "ok" if not bad else "warn"
             says = f"well: {', '.join(well) or 'none'}" + (f"; set back: {', '.join(bad)}" if bad else "")
             findings[f"upstream {registry.upstream.origin}"] = Finding(state, says)
+        if self._issuance is not None:
+            findings.update(self._issuance.findings())
         return findings
 
     def _reload(self) -> None:
@@ -219,7 +253,9 @@ class Daemon(Service):
         ``SIGHUP``: read certificates anew. Broken ones change nothing.
         """
         readers: list[Any] = [*(self._ensemble.trusts if self._ensemble is not None else ())]
-        if self._context is not None:
+        if self._issuance is not None:
+            readers.append(self._issuance)
+        elif self._context is not None:
             readers.append(self._context)
         for reader in readers:
             try:
@@ -245,6 +281,8 @@ class Daemon(Service):
         for loop in self._loops:
             if loop.running:
                 loop.stop()
+        if self._issuance is not None:
+            await self._issuance.stop()
         if ensemble is None:
             return
         await self._drain(ensemble)
