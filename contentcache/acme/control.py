@@ -74,7 +74,7 @@ class _Control(LineOnlyReceiver):
         self._pending = 0
 
     def lineReceived(self, line: bytes) -> None:
-        word, *named = line.decode("utf-8", "replace").split()
+        word, *named = line.decode("utf-8", "replace").split() or [""]
         known = self._keeper.standings
         for host in named:
             if host not in known:

@@ -13,18 +13,19 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
 from attrs import frozen
-from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as TooLate
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
 
 from contentcache.acme.jws import AccountKey, Json
 from contentcache.acme.problems import Refused, ServerAway, problem_in
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import seconds_of_patience
-from contentcache.upstream.agent import NoCookies, why
+from contentcache.upstream.agent import why
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.ports import Asking
 
@@ -39,10 +40,9 @@ _MOST_NONCES: Final = 25
 _LONGEST_PATIENCE: Final = 86400.0
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
-_OK: Final = 200
+_REDIRECTS: Final = 300
 _ERRORS: Final = 400
-_TOO_MANY: Final = 429
-_UNAVAILABLE: Final = 503
+_ITS_OWN: Final = 500
 
 
 @frozen
@@ -81,7 +81,7 @@ class Conversation:
     def __init__(
         self, agent: Asking, directory_url: str, key: AccountKey, *, timer: Timer, wall: Clock
     ) -> None:
-        self._client = HTTPClient(cast("Any", agent), cookiejar=NoCookies())
+        self._agent = agent
         self._url = directory_url
         self._key = key
         self._timer = timer
@@ -160,9 +160,8 @@ class Conversation:
         headers = Headers({"Accept-Language": ["en"]})
         if body is not None:
             headers.setRawHeaders("Content-Type", ["application/jose+json"])
-        asking: Deferred[Any] = self._client.request(
-            method, url, headers=headers, data=body, unbuffered=True, allow_redirects=False
-        )
+        producer = None if body is None else _Whole(body)
+        asking = self._agent.request(method.encode("ascii"), url.encode("ascii"), headers, producer)
         response = await asking.addTimeout(_PATIENCE, cast("Any", self._timer))
         answer = Answer(url, response.code, False, response, self._timer, _PATIENCE)
         content = b"" if method == "HEAD" else await answer.read(_LARGEST)
@@ -198,11 +197,11 @@ class Conversation:
 
     def _unless_refused(self, reply: Reply) -> Reply:
         if reply.status < _ERRORS:
-            if reply.status >= 300:  # noqa: PLR2004
+            if reply.status >= _REDIRECTS:
                 raise ServerAway(f"the ACME server at {self._url} redirects", "name its final URL")
             return reply
         problem = _problem(reply)
-        if reply.status >= 500 and not problem.kind:  # noqa: PLR2004
+        if reply.status >= _ITS_OWN and not problem.kind:
             raise ServerAway(
                 f"the ACME server has a fault of its own (status {reply.status})",
                 "nothing is to be done here",
@@ -213,9 +212,33 @@ class Conversation:
             f"the ACME server refuses: {said}",
             problem.remedy,
             retry_after=reply.retry_after,
-            is_refusal=reply.status < 500,  # noqa: PLR2004
+            is_refusal=reply.status < _ITS_OWN,
             problem=problem,
         )
+
+
+@implementer(IBodyProducer)
+class _Whole:
+    """
+    A small body, sent at once.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.length = len(content)
+        self._content = content
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        consumer.write(self._content)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """There is nothing more to come."""
+
+    def resumeProducing(self) -> None:
+        """There is nothing more to come."""
+
+    def stopProducing(self) -> None:
+        """There is nothing more to come."""
 
 
 def _problem(reply: Reply) -> Any:

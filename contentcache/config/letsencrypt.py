@@ -10,6 +10,7 @@ from base64 import urlsafe_b64decode
 from ipaddress import ip_address
 from typing import Final, Literal
 
+from contentcache.config.document import Series
 from contentcache.config.faults import Wrong
 from contentcache.config.files import certificates
 from contentcache.config.model import LETS_ENCRYPT, Address, ExternalAccount, LetsEncrypt
@@ -61,7 +62,7 @@ def read_letsencrypt(tls: Table, listening: Address) -> LetsEncrypt | None:
 def _check(section: Table, read: LetsEncrypt, listening: Address) -> None:
     if not section.has("cachefile"):
         section.fault("cachefile", "is required; write e.g. /var/lib/contentcache/acme")
-    if not section.has("hosts"):
+    if _is_empty(section.take("hosts")):
         section.fault("hosts", "is required: without it anybody could have certificates made for any name")
     if read.challenge == "http-01" and read.http is None:
         section.fault("http", "is required for the challenge http-01; write e.g. :80")
@@ -75,6 +76,10 @@ def _check(section: Table, read: LetsEncrypt, listening: Address) -> None:
         section.warn(
             "cachefile", f"is a file, as in version 2.8; it stays as it is, and {read.directory} is used"
         )
+
+
+def _is_empty(item: Item | None) -> bool:
+    return item is None or (isinstance(item.node, Series) and not item.node.items)
 
 
 def _written(section: Table) -> str:
@@ -99,14 +104,10 @@ def _host(item: Item) -> str:
     if "*" in written:
         raise Wrong(f"{item.shown()} is a wildcard, which needs the challenge dns-01; name each host")
     host = authority(item)
+    if _is_address(host):
+        raise Wrong(f"{item.shown()} is an address; certificates are for names, e.g. cache.example.com")
     if ":" in host:
         raise Wrong(f"{item.shown()} has a port; write the host alone")
-    try:
-        ip_address(host.strip("[]"))
-    except ValueError:
-        pass
-    else:
-        raise Wrong(f"{item.shown()} is an address; certificates are for names, e.g. cache.example.com")
     if len(host) > _LONGEST_HOST:
         raise Wrong(f"{item.shown()} is longer than the {_LONGEST_HOST} characters that can be certified")
     if not all(_LABEL.fullmatch(label) for label in host.split(".")):
@@ -114,6 +115,14 @@ def _host(item: Item) -> str:
             f"{item.shown()} is not a host name that can be certified; only a-z, 0-9 and - may be in it"
         )
     return host
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _email(item: Item) -> str:
