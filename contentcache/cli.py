@@ -6,13 +6,23 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from typing import Final
 
 import click
+from rich.console import Console
 
 from contentcache import __version__
 from contentcache.config.faults import ConfigurationFaulty
-from contentcache.config.loading import load
+from contentcache.config.loading import Loaded, load
+from contentcache.config.model import Configuration, ServerTLS
 from contentcache.config.show import render
+from contentcache.listening import CannotListen
+from contentcache.tls.files import TLSFault
+from contentcache.upstream.proxies import ProxyFault
+
+#: Where no terminal says how wide it is, lines are not broken.
+_WIDE: Final = 200
 
 
 @click.group()
@@ -33,14 +43,7 @@ def check(file: str | None, show: bool) -> None:
     Overrides in the environment (REGISTRY_...) count. Without FILE the one that
     REGISTRY_CONFIGURATION_PATH names is read. The exit status is 1 where there are faults.
     """
-    path = file or os.environ.get("REGISTRY_CONFIGURATION_PATH")
-    if not path:
-        raise click.UsageError("name a FILE, or set REGISTRY_CONFIGURATION_PATH")
-    try:
-        loaded = load(path, os.environ)
-    except ConfigurationFaulty as faulty:
-        click.echo(_printable(str(faulty)), err=True)
-        raise SystemExit(1) from None
+    path, loaded = _load(file)
     # Beside YAML the rest is a comment, so that the whole can be read as a file again.
     mark = "# " if show else ""
     for warning in loaded.warnings:
@@ -48,6 +51,68 @@ def check(file: str | None, show: bool) -> None:
     click.echo(_printable(f"{mark}{path}: OK"))
     if show:
         click.echo(render(loaded.configuration), nl=False)
+
+
+@main.command()
+@click.argument("file", required=False)
+@click.option("--renew", is_flag=True, help="Ask for new certificates now.")
+@click.option("--host", "hosts", multiple=True, help="Only for this host; may be given several times.")
+def certificates(file: str | None, renew: bool, hosts: tuple[str, ...]) -> None:
+    """
+    Show the certificates of a configuration FILE: hosts, issuers, expiry, next renewal.
+
+    With --renew, ask the certificate authority for new ones: through the daemon if it runs, else on its
+    ports. The exit status is 1 where one could not be had.
+    """
+    # Here, so that the other commands need not load what this one does.
+    from contentcache.certificates import rows, show  # noqa: PLC0415
+
+    _, loaded = _load(file)
+    tls = loaded.configuration.http.tls
+    if tls is None:
+        raise click.ClickException("this configuration has no section http.tls, so there are no certificates")
+    renewed = _renew(loaded.configuration, tls, hosts) if renew else True
+    console = Console(width=None if sys.stdout.isatty() else _WIDE)
+    show([row for row in rows(tls, time.time()) if not hosts or row.host in hosts], console)
+    if not renewed:
+        raise SystemExit(1)
+
+
+def _renew(configuration: Configuration, tls: ServerTLS, hosts: tuple[str, ...]) -> bool:
+    from contentcache.acme.control import NoDaemon, ask  # noqa: PLC0415
+    from contentcache.tap import renew_alone  # noqa: PLC0415
+
+    settings = tls.letsencrypt
+    if settings is None:
+        raise click.ClickException("these certificates are files: replace them, and reload the daemon")
+    for host in hosts:
+        if host not in settings.hosts:
+            raise click.ClickException(f"{host} is not in letsencrypt.hosts: {', '.join(settings.hosts)}")
+    try:
+        try:
+            outcomes = list(ask(settings.directory, "renew", hosts))
+        except NoDaemon:
+            outcomes = renew_alone(configuration, hosts)
+    except (CannotListen, TLSFault, ProxyFault, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    for outcome in outcomes:
+        verb = "has" if outcome.is_new else "has no new certificate:"
+        click.echo(_printable(f"{outcome.host} {verb} {outcome.says}"), err=not outcome.is_new)
+    return bool(outcomes) and all(outcome.is_new for outcome in outcomes)
+
+
+def _load(file: str | None) -> tuple[str, Loaded]:
+    """
+    A configuration without faults; otherwise they are printed, and that is the end.
+    """
+    path = file or os.environ.get("REGISTRY_CONFIGURATION_PATH")
+    if not path:
+        raise click.UsageError("name a FILE, or set REGISTRY_CONFIGURATION_PATH")
+    try:
+        return path, load(path, os.environ)
+    except ConfigurationFaulty as faulty:
+        click.echo(_printable(str(faulty)), err=True)
+        raise SystemExit(1) from None
 
 
 def _printable(text: str) -> str:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -27,8 +27,13 @@ from contentcache.listening import CannotListen, bind, serve, shown
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Role
 from contentcache.tls.files import TLSFault
+from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
+from contentcache.upstream.proxies import ProxyFault
 from contentcache.web.debug_api import DebugApi, Finding
+
+if TYPE_CHECKING:
+    from contentcache.issuance import Issuance
 
 _LOOK_EVERY: Final = 0.5
 _DRAIN_STEP: Final = 0.1
@@ -62,7 +67,8 @@ class Daemon(Service):
         self._ports: list[Any] = []
         self._loops: list[LoopingCall] = []
         self._role: Role | None = None
-        self._context: ServerContext | None = None
+        self._context: ServerContext | HostContexts | None = None
+        self._issuance: Issuance | None = None
 
     # Start.
 
@@ -86,11 +92,14 @@ class Daemon(Service):
         except CannotBe as error:
             _refuse(str(error))
         self._role = role
+        self._begin_issuance()
         self._threads.start()
         self._say_hello(role)
         role.start(self._repeat)
         self._repeat(_LOOK_EVERY, self._look_for_lag())
         self._serve(role)
+        if self._issuance is not None:
+            self._issuance.start()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
 
     def _build(self) -> Role:
@@ -106,6 +115,30 @@ class Daemon(Service):
             )
         return Caching(configuration, self._environ, self._reactor, self._threads, self._meter)
 
+    def _begin_issuance(self) -> None:
+        """
+        Certificates that come by themselves: in the name of whom we have become, whose files they will be.
+        """
+        tls = self._configuration.http.tls
+        if tls is None or tls.letsencrypt is None:
+            return
+        # Here, so that those who give files do not load what others need for ACME.
+        from contentcache.issuance import Issuance  # noqa: PLC0415
+
+        try:
+            self._issuance = Issuance(
+                tls,
+                tls.letsencrypt,
+                self._configuration.http.addr,
+                self._environ,
+                run=self._threads,
+                reactor=self._reactor,
+                meter=self._meter,
+            )
+        except (TLSFault, ProxyFault) as error:
+            _refuse(str(error))
+        self._context = self._issuance.contexts
+
     def _bind(self) -> None:
         if self._sockets or self._ports:
             return
@@ -114,12 +147,18 @@ class Daemon(Service):
             self._sockets.append(bind(http.addr))
             if http.debug is not None:
                 self._sockets.append(bind(http.debug.addr))
+            if (
+                http.tls is not None
+                and http.tls.letsencrypt is not None
+                and http.tls.letsencrypt.http is not None
+            ):
+                self._sockets.append(bind(http.tls.letsencrypt.http))
         except CannotListen as error:
             _refuse(str(error))
 
     def _read_key(self) -> None:
         tls = self._configuration.http.tls
-        if tls is None or self._context is not None:
+        if tls is None or tls.letsencrypt is not None or self._context is not None:
             return
         try:
             self._context = ServerContext(tls)
@@ -137,6 +176,8 @@ class Daemon(Service):
         if debug is not None:
             site = _QuietSite(DebugApi(self._findings, self._meter, debug.prometheus).resource())
             served.append(site)
+        if self._issuance is not None and len(served) < len(self._sockets):
+            served.append(self._issuance.plain)
         sockets, self._sockets = self._sockets, []
         self._ports = [
             serve(self._reactor, bound, each, fast=each is role.factory)
@@ -186,14 +227,19 @@ class Daemon(Service):
     def _findings(self) -> Mapping[str, Finding]:
         if self._role is None:
             return {"daemon": Finding("fail", "not started")}
-        return self._role.findings()
+        findings = dict(self._role.findings())
+        if self._issuance is not None:
+            findings.update(self._issuance.findings())
+        return findings
 
     def _reload(self) -> None:
         """
         ``SIGHUP``: read certificates anew. Broken ones change nothing.
         """
         readers: list[Any] = [*(self._role.reloading if self._role is not None else ())]
-        if self._context is not None:
+        if self._issuance is not None:
+            readers.append(self._issuance)
+        elif self._context is not None:
             readers.append(self._context)
         for reader in readers:
             try:
@@ -219,6 +265,8 @@ class Daemon(Service):
         for loop in self._loops:
             if loop.running:
                 loop.stop()
+        if self._issuance is not None:
+            await self._issuance.stop()
         if role is None:
             return
         await self._drain(role)

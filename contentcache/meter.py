@@ -106,6 +106,29 @@ class Meter:
             )
         self._upstreams.labels(host).set_function(lambda: float(is_well()))
 
+    def watch_certificate(self, host: str, seconds_left: Callable[[], float]) -> None:
+        """
+        How long the certificate of a host is still good.
+        """
+        if not hasattr(self, "_certificates"):
+            self._certificates = Gauge(
+                "contentcache_certificate_expiry_seconds",
+                "Seconds until a certificate ends, 0 where there is none",
+                ["host"],
+                registry=self.registry,
+            )
+            self._certificates_asked = Counter(
+                "contentcache_certificate_attempts",
+                "Attempts to get a certificate by what came of them",
+                ["host", "outcome"],
+                registry=self.registry,
+            )
+        self._certificates.labels(host).set_function(seconds_left)
+
+    def certificate_asked(self, host: str, succeeded: bool) -> None:
+        """A certificate has been got, or not."""
+        self._certificates_asked.labels(host, "success" if succeeded else "failure").inc()
+
     def text(self) -> bytes:
         """
         Everything in Prometheus' text format.

@@ -7,19 +7,25 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver
 from twisted.python import usage
+from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from contentcache.config.faults import ConfigurationFaulty
 from contentcache.config.loading import load
-from contentcache.config.model import Log
+from contentcache.config.model import Configuration, Log
 from contentcache.daemon import Daemon
 from contentcache.hardening import harden
 from contentcache.journal import observer
+
+if TYPE_CHECKING:
+    from contentcache.acme.standing import Outcome
 
 
 class Options(usage.Options):
@@ -79,3 +85,31 @@ def makeService(options: Options) -> IService:
     whole = _Whole(loaded.configuration.log, getattr(options, "parent", None))
     Daemon(loaded.configuration, loaded.warnings, os.environ, reactor).setServiceParent(whole)
     return cast("IService", whole)
+
+
+def renew_alone(configuration: Configuration, hosts: Sequence[str]) -> list[Outcome]:
+    """
+    Get new certificates in this process, where no daemon does it. Blocks.
+
+    :raises CannotListen: somebody else is on the ports.
+    """
+    from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
+
+    from contentcache.issuance import renew_alone as renew  # noqa: PLC0415  # only those who need it load it
+
+    reactor = cast("Any", installed)
+    harden()
+    reactor.seconds = time.monotonic
+    results: list[list[Outcome] | Failure] = []
+
+    def begin() -> None:
+        renewing = Deferred.fromCoroutine(renew(configuration, os.environ, hosts, reactor))
+        renewing.addBoth(results.append).addBoth(lambda _none: reactor.stop())
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    for result in results:
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result
+    return []

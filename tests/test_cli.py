@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import doctest
 import os
+from pathlib import Path
 
 import yaml
 from click.testing import CliRunner, Result
 
 from contentcache import cli
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_upstream
+from tests.tls.certificates import make
 
 
 class CheckTests(ConfigurationTestCase):
@@ -106,3 +108,61 @@ class CheckTests(ConfigurationTestCase):
         The examples in the documentation of the module hold.
         """
         self.assertEqual(doctest.testmod(cli).failed, 0)
+
+
+class CertificatesTests(ConfigurationTestCase):
+    """
+    ``contentcache certificates``.
+    """
+
+    def run_certificates(self, tls: str, *arguments: str) -> Result:
+        """
+        What the command prints of a configuration with this section.
+        """
+        path = self.write(MINIMAL.replace('addr: ":5000"', f'addr: "127.0.0.1:0"{tls}'))
+        return CliRunner().invoke(cli.main, ["certificates", path, *arguments])
+
+    def test_files(self) -> None:
+        """
+        A certificate of a file has a row for each of its names, and cannot be renewed.
+        """
+        made = make("cache", hosts=("a.example", "b.example"))
+        certificate, key = self.write(made.pem), self.write(made.key_pem())
+        tls = f", tls: {{certificate: {certificate}, key: {key}}}"
+        result = self.run_certificates(tls)
+        self.assertEqual(result.exit_code, 0, result.output)
+        for words in ("a.example", "b.example", "cache", "by you"):
+            self.assertIn(words, result.stdout)
+        result = self.run_certificates(tls, "--renew")
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("these certificates are files", result.output)
+
+    def test_kept(self) -> None:
+        """
+        Certificates in the folder are shown with their next renewal, hosts without one too; damage is told.
+        """
+        made = make("cache", hosts=("a.example",))
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        (folder / "a.example.pem").write_bytes(made.key_pem() + made.pem)
+        (folder / "c.example.pem").write_bytes(b"rubbish")
+        hosts = "[a.example, b.example, c.example]"
+        tls = f", tls: {{letsencrypt: {{cachefile: {folder}, hosts: {hosts}}}}}"
+        result = self.run_certificates(tls)
+        self.assertEqual(result.exit_code, 0, result.output)
+        rows = {line.split()[1]: line for line in result.stdout.splitlines() if ".example" in line}
+        self.assertIn("no daemon runs", rows["a.example"])
+        self.assertIn("none yet", rows["b.example"])
+        self.assertIn("no certificate in PEM form", rows["c.example"])
+        self.assertEqual((folder / "c.example.pem").read_bytes(), b"rubbish")
+        result = self.run_certificates(tls, "--renew", "--host", "x.example")
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("x.example is not in letsencrypt.hosts", result.output)
+
+    def test_none(self) -> None:
+        """
+        Without TLS there is nothing to show.
+        """
+        result = self.run_certificates("")
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("no section http.tls", result.output)

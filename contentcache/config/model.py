@@ -22,6 +22,8 @@ ClientAuth = Literal[
 MIB = 1 << 20
 GIB = 1 << 30
 
+LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
+
 
 @frozen
 class Log:
@@ -48,22 +50,6 @@ class StorageSettings:
 
 
 @frozen
-class ServerTLS:
-    """
-    Section ``http.tls``: files in PEM. ``ciphersuites`` are Go's names; empty means the default. ``ca`` is
-    what a gateway hands to whoever has to trust it.
-    """
-
-    certificate: str
-    key: str
-    clientcas: tuple[str, ...] = ()
-    clientauth: ClientAuth = "require-and-verify-client-cert"
-    minimumtls: Literal["tls1.0", "tls1.1", "tls1.2", "tls1.3"] = "tls1.2"
-    ciphersuites: tuple[str, ...] = ()
-    ca: str | None = None
-
-
-@frozen
 class Address:
     """
     Where to listen: ``host`` empty means every address; for ``net: unix`` the file's path.
@@ -72,6 +58,55 @@ class Address:
     host: str
     port: int
     path: str | None = None
+
+
+@frozen
+class ExternalAccount:
+    """
+    An account that the operator has at a certificate authority (RFC 8555 §7.3.4). ``hmackey`` are its bytes.
+    """
+
+    kid: str
+    hmackey: bytes = field(repr=False)
+
+
+@frozen
+class LetsEncrypt:
+    """
+    Section ``http.tls.letsencrypt``: certificates by ACME, one for each of ``hosts``, kept in ``directory``.
+
+    ``directoryca`` is a file that vouches for the ACME server; ``http`` is where ``http-01`` is answered.
+    ``challenge`` is the only kind to be used, ``None`` where any is fine. ``profile`` and ``lifetime``, in
+    seconds, are asked of the server.
+    """
+
+    directory: str
+    hosts: tuple[str, ...]
+    email: str | None = None
+    directoryurl: str = LETS_ENCRYPT
+    directoryca: str | None = None
+    http: Address | None = None
+    eab: ExternalAccount | None = None
+    challenge: Literal["tls-alpn-01", "http-01"] | None = None
+    profile: str | None = None
+    lifetime: float | None = None
+
+
+@frozen
+class ServerTLS:
+    """
+    Section ``http.tls``: files in PEM, or where they are empty texts ``letsencrypt``. ``ciphersuites`` are
+    Go's names; empty means the default. ``ca`` is what a gateway hands to whoever has to trust it.
+    """
+
+    certificate: str = ""
+    key: str = ""
+    clientcas: tuple[str, ...] = ()
+    clientauth: ClientAuth = "require-and-verify-client-cert"
+    minimumtls: Literal["tls1.0", "tls1.1", "tls1.2", "tls1.3"] = "tls1.2"
+    ciphersuites: tuple[str, ...] = ()
+    letsencrypt: LetsEncrypt | None = None
+    ca: str | None = None
 
 
 @frozen

@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 
 from contentcache.config.faults import Wrong, suggestion
 from contentcache.config.files import certificates, pair
+from contentcache.config.letsencrypt import read_letsencrypt
 from contentcache.config.model import Address, ClientAuth, Debug, Http, ServerTLS
 from contentcache.config.readers import boolean, choice, duration, listing, scalar, text
 from contentcache.config.tables import Item, Table
@@ -40,7 +41,7 @@ def read_http(root: Table) -> Http:
             addr=listening,
             prefix=http.read("prefix", _prefix, "/"),
             host=http.read("host", url_or_authority, None),
-            tls=_read_tls(http),
+            tls=_read_tls(http, listening),
             headers=_read_headers(http),
             draintimeout=http.read("draintimeout", duration(zero=True), 0.0),
             debug=_read_debug(http, listening),
@@ -76,9 +77,9 @@ def _prefix(item: Item) -> str:
     return written
 
 
-def _read_tls(http: Table) -> ServerTLS | None:
+def _read_tls(http: Table, listening: Address) -> ServerTLS | None:
     with http.section("tls") as tls:
-        tls.unsupported(("letsencrypt",), "not in this version; give the files certificate and key")
+        letsencrypt = read_letsencrypt(tls, listening)
         files = pair(tls)
         clientcas = tls.read("clientcas", listing(certificates), ())
         clientauth: ClientAuth = tls.read(
@@ -89,14 +90,16 @@ def _read_tls(http: Table) -> ServerTLS | None:
         ca = tls.read("ca", certificates, None)
         suites = tls.read("ciphersuites", listing(_ciphersuite), ())
         minimum = _minimum(tls)
-        if files is None:
+        if files is None and letsencrypt is None:
             given = {key for key in tls if tls.has(key)}
             if given and not given & {"certificate", "key", "letsencrypt"}:
                 tls.fault("certificate", "is required, and a key, where there is a section tls")
             return None
+        certificate, key = files or ("", "")
         return ServerTLS(
-            certificate=files[0],
-            key=files[1],
+            certificate=certificate,
+            key=key,
+            letsencrypt=letsencrypt,
             clientcas=clientcas,
             clientauth=clientauth,
             minimumtls=minimum,

@@ -19,7 +19,9 @@ from contentcache.config.model import (
     Downstream,
     Gateway,
     Http,
+    LetsEncrypt,
     Limits,
+    ServerTLS,
     TokenAuth,
     Upstream,
 )
@@ -78,12 +80,7 @@ def _middleware(middleware: Downstream | Gateway) -> dict[str, object]:
 
 
 def _http(http: Http) -> dict[str, object]:
-    tls = None
-    if http.tls is not None:
-        listed = {"clientcas": list(http.tls.clientcas), "ciphersuites": list(http.tls.ciphersuites)}
-        tls = _given({**attrs.asdict(http.tls), **listed})
-        if not http.tls.clientcas:
-            tls.pop("clientauth")
+    tls = None if http.tls is None else _tls(http.tls)
     debug = None
     if http.debug is not None:
         prometheus = _given({"enabled": http.debug.prometheus is not None, "path": http.debug.prometheus})
@@ -123,6 +120,32 @@ def _gateway(gateway: Gateway) -> dict[str, object]:
             "account": None if account is None else {"username": account.username, "password": HIDDEN},
             "networks": dict(gateway.networks),
             "limits": _limits(gateway.limits),
+        }
+    )
+
+
+def _tls(tls: ServerTLS) -> dict[str, object]:
+    listed = {"clientcas": list(tls.clientcas), "ciphersuites": list(tls.ciphersuites)}
+    issued = {"letsencrypt": None if tls.letsencrypt is None else _letsencrypt(tls.letsencrypt)}
+    shown = _given({**attrs.asdict(tls, recurse=False), **listed, **issued})
+    if not tls.clientcas:
+        shown.pop("clientauth")
+    return shown
+
+
+def _letsencrypt(settings: LetsEncrypt) -> dict[str, object]:
+    return _given(
+        {
+            "cachefile": settings.directory,
+            "email": settings.email,
+            "hosts": list(settings.hosts),
+            "directoryurl": settings.directoryurl,
+            "directoryca": settings.directoryca,
+            "http": None if settings.http is None else _address(settings.http),
+            "eab": None if settings.eab is None else {"kid": settings.eab.kid, "hmackey": HIDDEN},
+            "challenge": settings.challenge,
+            "profile": settings.profile,
+            "lifetime": None if settings.lifetime is None else durations.spell(settings.lifetime),
         }
     )
 
@@ -200,4 +223,4 @@ def _address(address: Address) -> str:
 
 
 def _given(entries: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in entries.items() if value not in (None, [], {})}
+    return {key: value for key, value in entries.items() if value not in (None, "", [], {})}

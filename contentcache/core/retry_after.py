@@ -17,9 +17,9 @@ _DIGITS = re.compile(r"[0-9]+", re.ASCII)
 _LONGEST_DATE = 64
 
 
-def seconds_of_patience(value: str | None, now: float) -> float:
+def seconds_of_patience(value: str | None, now: float, longest: float = LONGEST) -> float:
     """
-    The seconds that ``Retry-After`` asks for (RFC 9110 §10.2.3), between 1 and 600.
+    The seconds that ``Retry-After`` asks for (RFC 9110 §10.2.3), between 1 and ``longest``.
 
     ``now`` is the wall clock in seconds since 1970. What is missing or cannot be understood
     counts as 30 s, so an upstream can neither stop the cache for a day nor be hammered.
@@ -34,11 +34,11 @@ def seconds_of_patience(value: str | None, now: float) -> float:
     text = (value or "").strip(" \t")
     if _DIGITS.fullmatch(text):
         short = _SECONDS.fullmatch(text)
-        wanted = float(short[1]) if short else LONGEST
+        wanted = float(short[1]) if short else longest
     else:
         moment = _moment(text)
         wanted = DEFAULT if moment is None else moment - now
-    return min(max(wanted, SHORTEST), LONGEST)
+    return min(max(wanted, SHORTEST), longest)
 
 
 def _moment(text: str) -> float | None:

@@ -67,7 +67,11 @@ def read_certificates(path: str) -> tuple[Certificate, ...]:
 
     Raises ``TLSFault`` where the file cannot be read, or holds no certificate or a broken one.
     """
-    blocks = _CERTIFICATE.findall(_read(path))
+    return _certificates(path, _read(path))
+
+
+def _certificates(path: str, content: bytes) -> tuple[Certificate, ...]:
+    blocks = _CERTIFICATE.findall(content)
     if not blocks:
         raise TLSFault(path, f"{path} holds no certificate in PEM form")
     try:
@@ -89,8 +93,17 @@ def read_identity(certificate: str, key: str) -> Identity:
 
     Raises ``TLSFault`` also where the two do not belong together.
     """
-    chain = read_certificates(certificate)
-    private = _read_key(key)
+    return _joined(_certificates(certificate, _read(certificate)), _key(key, _read(key)), certificate, key)
+
+
+def identity_in(path: str, content: bytes) -> Identity:
+    """
+    The same out of the content of one file that holds both; ``path`` is its name.
+    """
+    return _joined(_certificates(path, content), _key(path, content), path, path)
+
+
+def _joined(chain: tuple[Certificate, ...], private: PrivateKey, certificate: str, key: str) -> Identity:
     try:
         belongs = _public(chain[0].public_key()) == _public(private.public_key())
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -102,11 +115,11 @@ def read_identity(certificate: str, key: str) -> Identity:
     return Identity(chain, private)
 
 
-def _read_key(path: str) -> PrivateKey:
+def _key(path: str, content: bytes) -> PrivateKey:
     """
     The first private key in a PEM file.
     """
-    block = _KEY.search(_read(path))
+    block = _KEY.search(content)
     if block is None:
         raise TLSFault(path, f"{path} holds no private key in PEM form")
     try:

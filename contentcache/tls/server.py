@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from contentcache.config.model import ClientAuth, ServerTLS
 from contentcache.core.ciphersuites import OPENSSL_NAMES
-from contentcache.tls.files import TLSFault, read_authorities, read_identity
+from contentcache.tls.files import Identity, TLSFault, read_authorities, read_identity
 
 HTTP_1_1: Final = b"http/1.1"
 
@@ -92,7 +92,17 @@ def _build(settings: ServerTLS) -> SSL.Context:
     A context out of the files as they are now.
     """
     identity = read_identity(settings.certificate, settings.key)
-    authorities = read_authorities(settings.clientcas)
+    return context_for(settings, identity, read_authorities(settings.clientcas), settings.certificate)
+
+
+def context_for(
+    settings: ServerTLS, identity: Identity, authorities: Sequence[Certificate], name: str
+) -> SSL.Context:
+    """
+    A context that shows ``identity``, which a fault calls ``name``.
+
+    Raises ``TLSFault``.
+    """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_ECDH_USE)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
@@ -105,9 +115,7 @@ def _build(settings: ServerTLS) -> SSL.Context:
     try:
         identity.put_into(context)
     except SSL.Error as error:
-        raise TLSFault(
-            settings.certificate, f"{settings.certificate} cannot be used for TLS: {in_words(error)}"
-        ) from error
+        raise TLSFault(name, f"{name} cannot be used for TLS: {in_words(error)}") from error
     return context
 
 

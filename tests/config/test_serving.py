@@ -97,7 +97,6 @@ FAULTY_TLS = {
     "certificate: CERT, key: KEY, clientcas: [CA], clientauth: maybe": None,
     "certificate: CERT, key: KEY, minimumtls: tls1.4": "http.tls.minimumtls: 'tls1.4' is not one of tls1.0,",
     "certificate: CERT, key: KEY, ciphersuites: [TLS_AES_128_GCM_SHA25]": "http.tls.ciphersuites[0]:",
-    "letsencrypt: {email: a@b}": "http.tls.letsencrypt: is a key of the registry that this daemon does not",
 }
 
 

@@ -1,0 +1,256 @@
+"""
+From a host's name to its certificate, in the steps of RFC 8555 §7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn
+
+from attrs import frozen
+
+from contentcache.acme.conversation import Conversation, Reply
+from contentcache.acme.jws import AccountKey, b64
+from contentcache.acme.problems import (
+    ChallengeFailed,
+    ChallengeUnavailable,
+    Problem,
+    Refused,
+    ServerAway,
+    problem_in,
+)
+from contentcache.acme.timing import Window, window_in
+from contentcache.config.model import LetsEncrypt
+from contentcache.core.ports import Clock
+
+#: Between two looks at what the server has in hand, where it does not say itself, in seconds.
+_LOOK_AGAIN: Final = 2.0
+_LONGEST_WAIT: Final = 60.0
+#: So often is looked whether the certificate is made.
+_MOST_LOOKS: Final = 60
+_RENEWAL_AGAIN: Final = 6 * 3600.0
+
+
+@frozen
+class Challenge:
+    """
+    One way to prove a host; ``token`` is what the server made up for it.
+    """
+
+    kind: str
+    url: str
+    token: str
+
+
+@frozen
+class Authorization:
+    """
+    The server's word that a host is ours, or how to get it. ``status`` is that of RFC 8555 §7.1.6.
+    """
+
+    url: str
+    host: str
+    status: str
+    challenges: tuple[Challenge, ...]
+    problem: Problem | None = None
+
+
+@frozen
+class Order:
+    """
+    What was asked for; ``body`` is the server's own description.
+    """
+
+    url: str
+    body: Mapping[str, Any]
+
+
+class AcmeClient:
+    """
+    What is said to one server in order to get one certificate.
+
+    ``settings`` say who we are and what to ask for; ``sleep`` waits for seconds. Every method raises an
+    ``AcmeFault``.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        key: AccountKey,
+        settings: LetsEncrypt,
+        *,
+        wall: Clock,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._conversation = conversation
+        self._settings = settings
+        self._wall = wall
+        self._sleep = sleep
+        self.key = key
+
+    @property
+    def skew(self) -> float | None:
+        """By how many seconds the server's clock is ahead of ours."""
+        return self._conversation.skew
+
+    async def connect(self) -> None:
+        """
+        Fetch the directory.
+        """
+        await self._conversation.demand("newOrder")
+
+    async def use_account(self, url: str | None) -> str:
+        """
+        Be the account at ``url``, or else the one that belongs to our key, which is made if there is none
+        (RFC 8555 §7.3). Its URL.
+        """
+        self._conversation.kid = url
+        if url is not None:
+            return url
+        address = await self._conversation.demand("newAccount")
+        wanted: dict[str, object] = {"termsOfServiceAgreed": True}
+        if self._settings.email is not None:
+            wanted["contact"] = [f"mailto:{self._settings.email}"]
+        if self._settings.eab is not None:
+            wanted["externalAccountBinding"] = self.key.bound_to(self._settings.eab, address)
+        reply = await self._conversation.post(address, wanted)
+        if reply.location is None:
+            raise ServerAway("the ACME server does not say where the new account is")
+        self._conversation.kid = reply.location
+        return reply.location
+
+    async def order(self, host: str, replaces: str | None = None) -> Order:
+        """
+        Ask for a certificate; ``replaces`` is what :func:`renewal_name` says of the one before (RFC 9773 §5).
+        """
+        address = await self._conversation.demand("newOrder")
+        wanted: dict[str, object] = {"identifiers": [{"type": "dns", "value": host}]}
+        if self._settings.profile is not None:
+            wanted["profile"] = self._settings.profile
+        if self._settings.lifetime is not None:
+            ends = datetime.fromtimestamp(self._wall() + self._settings.lifetime, UTC)
+            wanted["notAfter"] = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
+        offers = replaces is not None and await self._conversation.find("renewalInfo") is not None
+        try:
+            reply = await self._conversation.post(
+                address, {**wanted, "replaces": replaces} if offers else wanted
+            )
+        except Refused as refused:
+            kind = refused.problem.kind if refused.problem is not None else ""
+            if not offers or kind not in {"alreadyReplaced", "malformed", "unauthorized"}:
+                raise
+            # That the server does not know the old one, or has a successor of it, is no reason to have none.
+            reply = await self._conversation.post(address, wanted)
+        if reply.location is None:
+            raise ServerAway("the ACME server does not say where the new order is")
+        return Order(reply.location, reply.json())
+
+    async def authorization(self, order: Order) -> Authorization:
+        """
+        What has to be proved for an order of one host.
+        """
+        urls = order.body.get("authorizations")
+        if not isinstance(urls, list) or len(urls) != 1 or not isinstance(urls[0], str):
+            raise ServerAway("the ACME server's order does not name one authorization")
+        return (await self.look_at(urls[0]))[0]
+
+    async def look_at(self, url: str) -> tuple[Authorization, float]:
+        """
+        An authorization as it is now, and in how many seconds to look again.
+        """
+        reply = await self._conversation.post(url)
+        return _authorization(url, reply.json()), _pause(reply)
+
+    async def begin(self, challenge: Challenge) -> None:
+        """
+        Say that a challenge can be looked at now.
+        """
+        await self._conversation.post(challenge.url, {})
+
+    async def certificate(self, order: Order, csr: bytes) -> bytes:
+        """
+        Hand in a signing request in DER, and wait for the chain in PEM, the leaf first (RFC 8555 §7.4).
+        """
+        finalize, body = order.body.get("finalize"), order.body
+        if body.get("status") == "pending":
+            body = (await self._conversation.post(order.url)).json()
+        if body.get("status") == "ready" and isinstance(finalize, str):
+            reply = await self._conversation.post(finalize, {"csr": b64(csr)})
+            body = reply.json()
+        for _ in range(_MOST_LOOKS):
+            where = body.get("certificate")
+            if body.get("status") == "valid" and isinstance(where, str):
+                return (await self._conversation.post(where)).body
+            if body.get("status") not in {"processing", "ready", "pending"}:
+                problem = problem_in(body.get("error"))
+                raise Refused(
+                    f"the ACME server gives no certificate: {problem}", problem.remedy, is_refusal=True
+                )
+            reply = await self._conversation.post(order.url)
+            body = reply.json()
+            if body.get("status") != "valid":
+                await self._sleep(_pause(reply))
+        raise ServerAway("the ACME server does not come to an end with the certificate")
+
+    async def renewal(self, name: str) -> tuple[Window, float] | None:
+        """
+        When the server suggests to renew, and in how many seconds to ask again (RFC 9773 §4); ``None`` where
+        it suggests nothing.
+        """
+        base = await self._conversation.find("renewalInfo")
+        if base is None:
+            return None
+        reply = await self._conversation.get(f"{base.rstrip('/')}/{name}")
+        window = window_in(reply.json())
+        again = _RENEWAL_AGAIN if reply.retry_after is None else max(60.0, reply.retry_after)
+        return None if window is None else (window, again)
+
+
+def chosen(authorization: Authorization, kinds: Sequence[str]) -> Challenge:
+    """
+    The challenge to answer, the first of ``kinds`` that is offered.
+
+    :raises ChallengeUnavailable: there is none.
+    """
+    for kind in kinds:
+        for challenge in authorization.challenges:
+            if challenge.kind == kind:
+                return challenge
+    offered = ", ".join(sorted({challenge.kind for challenge in authorization.challenges})) or "none"
+    raise ChallengeUnavailable(
+        f"the ACME server offers no challenge {' or '.join(kinds)} for {authorization.host}, but {offered}",
+        "set letsencrypt.http for http-01, or leave letsencrypt.challenge out",
+    )
+
+
+def fail(authorization: Authorization) -> NoReturn:
+    """
+    :raises ChallengeFailed: always, with the server's own reason.
+    """
+    problem = authorization.problem or Problem(detail=f"it says {authorization.status}, and not why")
+    raise ChallengeFailed(
+        f"the ACME server could not verify {authorization.host}: {problem}", problem.remedy, is_refusal=True
+    )
+
+
+def _authorization(url: str, body: Mapping[str, Any]) -> Authorization:
+    identifier, listed = body.get("identifier"), body.get("challenges")
+    host = identifier.get("value") if isinstance(identifier, dict) else None
+    challenges, problem = [], None
+    for each in listed if isinstance(listed, list) else ():
+        if not isinstance(each, dict):
+            continue
+        kind, where, token = each.get("type"), each.get("url"), each.get("token")
+        if isinstance(kind, str) and isinstance(where, str) and isinstance(token, str):
+            challenges.append(Challenge(kind, where, token))
+        if problem is None and each.get("error") is not None:
+            problem = problem_in(each["error"])
+    status = body.get("status")
+    if not isinstance(host, str) or not isinstance(status, str):
+        raise ServerAway("the ACME server's authorization makes no sense")
+    return Authorization(url, host.lower(), status, tuple(challenges), problem)
+
+
+def _pause(reply: Reply) -> float:
+    return min(_LONGEST_WAIT, _LOOK_AGAIN if reply.retry_after is None else reply.retry_after)

@@ -1,0 +1,278 @@
+"""
+Keeps a certificate for every host: asks for the first one, renews it in time, and tries again when that
+fails.
+
+One host after the other, so that an ACME server never sees several orders of ours at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal, Protocol
+
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger, LogLevel
+
+from contentcache.acme.obtaining import Obtaining
+from contentcache.acme.problems import AcmeFault, StoreFault
+from contentcache.acme.standing import Outcome, Standing, issuer_of, moment, state_of
+from contentcache.acme.store import Cabinet, Kept
+from contentcache.acme.timing import pause_after
+from contentcache.core import durations
+from contentcache.core.ports import Clock, Run, Timer
+from contentcache.delivery.tasks import in_background
+from contentcache.tls.files import Identity
+
+#: Nobody sleeps longer than this without looking at the wall clock, which may have been set.
+_LONGEST_SLEEP: Final = 3600.0
+_AFTER_A_DEFECT: Final = 60.0
+
+
+class Port(Protocol):
+    """
+    Where certificates are shown, as much of :class:`contentcache.tls.hosts.HostContexts` as is used.
+    """
+
+    def install(self, host: str, identity: Identity) -> None: ...
+
+
+class Keeper:
+    """
+    The certificates of ``hosts``, as ``obtaining`` gets them and ``cabinet`` keeps them.
+
+    ``first`` is what the cabinet had at the start. ``share`` draws a number from 0 to 1. ``counted`` is told
+    of every attempt: the host, and whether it succeeded.
+    """
+
+    _log = Logger(namespace="contentcache")
+
+    def __init__(
+        self,
+        first: Mapping[str, Kept | None],
+        obtaining: Obtaining,
+        cabinet: Cabinet,
+        port: Port,
+        *,
+        run: Run,
+        timer: Timer,
+        wall: Clock,
+        share: Callable[[], float],
+        counted: Callable[[str, bool], None],
+    ) -> None:
+        self.standings = {host: Standing(host, kept) for host, kept in first.items()}
+        self._obtaining = obtaining
+        self._cabinet = cabinet
+        self._port = port
+        self._run = run
+        self._timer = timer
+        self._wall = wall
+        self._share = share
+        self._counted = counted
+        self._alarm: Deferred[None] | None = None
+        self._asked: list[tuple[str, Deferred[Outcome]]] = []
+        self._loop: Deferred[None] | None = None
+        self._running = False
+
+    def start(self) -> None:
+        """
+        Begin. Hosts without a certificate come first.
+        """
+        lacking = [host for host, standing in self.standings.items() if standing.kept is None]
+        if lacking:
+            self._log.warn(
+                "no certificate yet for {hosts}: until {server} gives one, clients get one that is signed by "
+                "ourselves",
+                hosts=", ".join(lacking),
+                server=self._obtaining.server,
+            )
+        self._running = True
+        self._loop = in_background(self._keep())
+
+    def state(self, standing: Standing) -> tuple[Literal["ok", "warn"], str]:
+        """
+        How it is with a host, for people who look.
+        """
+        return state_of(standing, self._wall(), self._obtaining.server)
+
+    def seconds_left(self, host: str) -> float:
+        """
+        Seconds until a host's certificate ends; negative when it has, 0 where there is none.
+        """
+        span = self.standings[host].span
+        return 0.0 if span is None else span.ends - self._wall()
+
+    def stop(self) -> None:
+        """
+        End, in the middle of an attempt too.
+        """
+        self._running = False
+        if self._loop is not None:
+            self._loop.cancel()
+            self._loop = None
+        asked, self._asked = self._asked, []
+        for host, waiting in asked:
+            waiting.callback(Outcome(host, False, "the daemon stops"))
+
+    def renew(self, hosts: Sequence[str]) -> list[Deferred[Outcome]]:
+        """
+        Ask for new certificates now, whatever is due; each fires with what became of it, and never fails.
+        """
+        waiting: list[Deferred[Outcome]] = [Deferred() for _ in hosts]
+        self._asked += zip(hosts, waiting, strict=True)
+        self._ring()
+        return waiting
+
+    # The loop.
+
+    async def _keep(self) -> None:
+        try:
+            while self._running:
+                try:
+                    await self._step()
+                except Exception as error:
+                    if isinstance(error, CancelledError):
+                        raise
+                    # Nothing of the kind is known; but without this loop every certificate would end some
+                    # day.
+                    self._log.failure("something about certificates has failed")
+                    await self._sleep(_AFTER_A_DEFECT)
+        except CancelledError:
+            return
+
+    async def _step(self) -> None:
+        if self._asked:
+            host, waiting = self._asked.pop(0)
+            try:
+                outcome = await self._attempt(self.standings[host], asked=True)
+            except CancelledError:
+                waiting.callback(Outcome(host, False, "the daemon stops"))
+                raise
+            waiting.callback(outcome)
+            return
+        waits = [(self._wait(standing), standing) for standing in self.standings.values()]
+        seconds, standing = min(waits, key=lambda each: each[0])
+        if seconds > 0:
+            await self._sleep(min(seconds, _LONGEST_SLEEP))
+        elif standing.unsaved is not None:
+            await self._save(standing)
+        elif standing.due(self._obtaining.server) <= self._wall():
+            await self._attempt(standing)
+        else:
+            await self._ask_for_suggestion(standing)
+
+    def _wait(self, standing: Standing) -> float:
+        """
+        Seconds until there is something to do for a host.
+        """
+        not_before = standing.try_at - self._timer.seconds()
+        if standing.unsaved is not None:
+            return not_before
+        due = standing.due(self._obtaining.server)
+        if standing.kept is not None and standing.kept.note.ask_again is not None:
+            due = min(due, standing.kept.note.ask_again)
+        return max(due - self._wall(), not_before, 0.0)
+
+    async def _sleep(self, seconds: float) -> None:
+        """
+        Wait, or until somebody rings.
+        """
+        self._alarm = Deferred()
+        call = self._timer.callLater(seconds, self._ring)
+        try:
+            await self._alarm
+        finally:
+            self._alarm = None
+            if call.active():
+                call.cancel()
+
+    def _ring(self) -> None:
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.callback(None)
+
+    # What it does.
+
+    async def _attempt(self, standing: Standing, *, asked: bool = False) -> Outcome:
+        host = standing.host
+        try:
+            obtained = await self._obtaining.obtain(host, standing.kept, asked=asked)
+        except CancelledError:
+            if not self._running:
+                raise
+            return self._failed(standing, AcmeFault("the ACME server has not come to a verdict in time"))
+        except AcmeFault as fault:
+            return self._failed(standing, fault)
+        except Exception:  # noqa: BLE001  # a defect must not end the certificates of the other hosts
+            self._log.failure("asking for a certificate for {host} has failed", host=host)
+            return self._failed(standing, AcmeFault("this is a defect of the daemon", "please report it"))
+        self._counted(host, True)
+        standing.kept, standing.failures, standing.fault = obtained.kept, 0, None
+        standing.unsaved, standing.try_at = obtained, 0.0
+        self._port.install(host, obtained.kept.identity)
+        leaf = obtained.kept.identity.chain[0]
+        due = standing.due(self._obtaining.server)
+        until = moment(leaf.not_valid_after_utc.timestamp())
+        says = f"a certificate from {issuer_of(leaf)}, good until {until}, to be renewed {moment(due)}"
+        self._log.info("{host} has {says}", host=host, says=says)
+        await self._save(standing)
+        if due <= self._wall():
+            self._failed(
+                standing,
+                AcmeFault(
+                    "the new certificate is to be renewed already", "is the clock of this machine right?"
+                ),
+            )
+        return Outcome(host, True, says)
+
+    async def _save(self, standing: Standing) -> None:
+        unsaved = standing.unsaved
+        if unsaved is None:
+            return
+        try:
+            await self._run(self._cabinet.keep_certificate, standing.host, unsaved.pem, unsaved.kept.note)
+        except StoreFault as fault:
+            self._failed(standing, fault)
+        else:
+            standing.unsaved = standing.fault = None
+            standing.failures = 0
+
+    async def _ask_for_suggestion(self, standing: Standing) -> None:
+        kept = standing.kept
+        if kept is None:
+            return
+        note = await self._obtaining.suggestion(standing.host, kept)
+        standing.kept = evolve(kept, note=note)
+        if note.suggested != kept.note.suggested:
+            self._log.info(
+                "the ACME server suggests another time: {host} will be renewed {when}",
+                host=standing.host,
+                when=moment(standing.due(self._obtaining.server)),
+            )
+        try:
+            await self._run(self._cabinet.keep_note, standing.host, note)
+        except StoreFault as fault:
+            self._log.warn("{fault}", fault=str(fault))
+
+    def _failed(self, standing: Standing, fault: AcmeFault) -> Outcome:
+        self._counted(standing.host, False)
+        standing.failures += 1
+        standing.fault = fault
+        span, now = standing.span, self._wall()
+        pause = pause_after(
+            standing.failures,
+            self._share(),
+            refused=fault.is_refusal,
+            asked=fault.retry_after,
+            left=None if span is None else span.ends - now,
+        )
+        standing.try_at = self._timer.seconds() + pause
+        is_bad = span is None or span.is_alarming(now)
+        self._log.emit(
+            LogLevel.error if is_bad else LogLevel.warn,
+            "no new certificate for {host}: {fault}; it is tried again in {pause}",
+            host=standing.host,
+            fault=str(fault),
+            pause=durations.spell(float(round(pause))),
+        )
+        return Outcome(standing.host, False, str(fault))

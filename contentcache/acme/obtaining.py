@@ -1,0 +1,179 @@
+"""
+One attempt, from the account to the certificate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import evolve, frozen
+from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, SubjectAlternativeName
+from twisted.logger import Logger
+
+from contentcache.acme.client import AcmeClient
+from contentcache.acme.conversation import Conversation
+from contentcache.acme.issuing import issue
+from contentcache.acme.problems import AcmeFault, ChallengeFailed, ClockWrong, Refused, ServerAway
+from contentcache.acme.responders import Responder
+from contentcache.acme.store import Cabinet, Kept, Note
+from contentcache.acme.timing import Span, renewal_name
+from contentcache.config.model import LetsEncrypt
+from contentcache.core import durations
+from contentcache.core.ports import Clock, Run, Timer
+from contentcache.delivery.tasks import sleep
+from contentcache.tls.files import TLSFault, identity_in
+from contentcache.upstream.ports import Asking
+
+#: By so many seconds may two clocks differ before somebody is told.
+_SKEW: Final = 300.0
+#: When renewal information could not be had, it is asked for again after so many seconds.
+_SUGGESTION_AGAIN: Final = 6 * 3600.0
+
+
+@frozen
+class Obtained:
+    """
+    A new certificate, and the file that it makes.
+    """
+
+    pem: bytes
+    kept: Kept
+
+
+class Obtaining:
+    """
+    Gets certificates as ``settings`` say, over ``agent``; ``responders`` in the order of preference.
+    """
+
+    _log = Logger(namespace="contentcache")
+
+    def __init__(
+        self,
+        settings: LetsEncrypt,
+        agent: Asking,
+        responders: Sequence[Responder],
+        cabinet: Cabinet,
+        *,
+        run: Run,
+        timer: Timer,
+        wall: Clock,
+    ) -> None:
+        self._settings = settings
+        self._agent = agent
+        self._responders = responders
+        self._cabinet = cabinet
+        self._run = run
+        self._timer = timer
+        self._wall = wall
+
+    @property
+    def server(self) -> str:
+        """The URL of the server's directory."""
+        return self._settings.directoryurl
+
+    async def obtain(self, host: str, old: Kept | None, *, asked: bool) -> Obtained:
+        """
+        A new certificate for ``host``. Raises an ``AcmeFault``.
+
+        With ``asked`` a person wants it; otherwise a clock that is wrong is no reason to ask for one.
+        """
+        # Before anything is asked for that counts, it must be sure that it can be kept.
+        await self._run(self._cabinet.open)
+        client = await self._client()
+        self._look_at_clock(client, None if asked else old)
+        replaces = None if old is None else renewal_name(old.identity.chain[0])
+        pem = await self._issue(host, client, replaces)
+        try:
+            identity = identity_in(f"the new certificate for {host}", pem)
+        except TLSFault as fault:
+            raise ServerAway(fault.message) from fault
+        if host not in _names(identity.chain[0]):
+            raise ServerAway(
+                f"the ACME server has certified {', '.join(_names(identity.chain[0]))}, and not {host}"
+            )
+        kept = Kept(identity, Note(server=self.server))
+        return Obtained(pem, evolve(kept, note=await self._suggested(host, kept, client)))
+
+    async def suggestion(self, host: str, kept: Kept) -> Note:
+        """
+        What the server suggests now for a certificate; the same as before where it cannot be asked.
+        """
+        try:
+            client = await self._client()
+        except AcmeFault as fault:
+            self._log.info("no renewal information for {host}: {fault}", host=host, fault=str(fault))
+            return evolve(kept.note, ask_again=self._wall() + _SUGGESTION_AGAIN)
+        return await self._suggested(host, kept, client)
+
+    async def _client(self) -> AcmeClient:
+        key = await self._run(self._cabinet.account_key)
+        conversation = Conversation(self._agent, self.server, key, timer=self._timer, wall=self._wall)
+        client = AcmeClient(
+            conversation, key, self._settings, wall=self._wall, sleep=lambda pause: sleep(self._timer, pause)
+        )
+        await client.connect()
+        return client
+
+    async def _issue(self, host: str, client: AcmeClient, replaces: str | None) -> bytes:
+        await self._use_account(client)
+        responders = [each for each in self._responders if self._settings.challenge in {None, each.kind}]
+        while True:
+            try:
+                return await issue(host, client, responders, timer=self._timer, replaces=replaces)
+            except ChallengeFailed as failed:
+                # It was the first of them, unless the server did not offer that.
+                if len(responders) == 1:
+                    raise
+                self._log.warn(
+                    "{failed}; {kind} is tried instead", failed=str(failed), kind=responders[1].kind
+                )
+                responders = responders[1:]
+            except Refused as refused:
+                if refused.problem is not None and refused.problem.kind == "accountDoesNotExist":
+                    await self._run(self._cabinet.keep_account_url, self.server, None)
+                raise
+
+    async def _use_account(self, client: AcmeClient) -> None:
+        known = await self._run(self._cabinet.account_url, self.server)
+        url = await client.use_account(known)
+        if url != known:
+            await self._run(self._cabinet.keep_account_url, self.server, url)
+            self._log.info("the account at {server} is {url}", server=self.server, url=url)
+
+    def _look_at_clock(self, client: AcmeClient, old: Kept | None) -> None:
+        skew = client.skew
+        if skew is None or abs(skew) < _SKEW:
+            return
+        off = durations.spell(float(round(abs(skew))))
+        says = f"the clock of this machine is {off} {'behind' if skew > 0 else 'ahead of'} the ACME server's"
+        if old is not None:
+            span = Span.of(old.identity.chain[0])
+            if span.due(old.note.suggested) > self._wall() + skew and old.note.server in {"", self.server}:
+                raise ClockWrong(f"{says}, by which nothing is due", "set the clock")
+        self._log.warn("{says}; set the clock", says=says)
+
+    async def _suggested(self, host: str, kept: Kept, client: AcmeClient) -> Note:
+        name = renewal_name(kept.identity.chain[0])
+        if name is None:
+            return evolve(kept.note, ask_again=None)
+        try:
+            found = await client.renewal(name)
+        except AcmeFault as fault:
+            self._log.info("no renewal information for {host}: {fault}", host=host, fault=str(fault))
+            return evolve(kept.note, ask_again=self._wall() + _SUGGESTION_AGAIN)
+        if found is None:
+            return evolve(kept.note, suggested=None, ask_again=None)
+        window, again = found
+        return evolve(kept.note, suggested=window, ask_again=self._wall() + again)
+
+
+def _names(certificate: Certificate) -> list[str]:
+    """
+    The hosts that a certificate is for.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
+    except (ExtensionNotFound, ValueError):
+        return []
+    return [name.lower() for name in names.get_values_for_type(DNSName)]

@@ -1,0 +1,93 @@
+"""
+How it is with the certificate of a host, for those who decide and in words for those who look.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from attrs import define, frozen
+from cryptography.x509 import Certificate
+from cryptography.x509.oid import NameOID
+
+from contentcache.acme.obtaining import Obtained
+from contentcache.acme.problems import AcmeFault
+from contentcache.acme.store import Kept
+from contentcache.acme.timing import Span
+
+
+@frozen
+class Outcome:
+    """
+    What became of an attempt.
+    """
+
+    host: str
+    is_new: bool
+    says: str
+
+
+@define
+class Standing:
+    """
+    How it is with one host. ``try_at`` is monotonic: not before, whatever is due.
+    """
+
+    host: str
+    kept: Kept | None
+    failures: int = 0
+    fault: AcmeFault | None = None
+    try_at: float = 0.0
+    #: What could not be written yet.
+    unsaved: Obtained | None = None
+
+    @property
+    def span(self) -> Span | None:
+        """The life of the certificate, ``None`` where there is none."""
+        return None if self.kept is None else Span.of(self.kept.identity.chain[0])
+
+    def due(self, server: str) -> float:
+        """
+        When to renew, seconds since 1970: at once where there is none, or one of another server.
+        """
+        if self.kept is None or self.span is None or self.kept.note.server not in {"", server}:
+            return 0.0
+        return self.span.due(self.kept.note.suggested)
+
+
+def state_of(standing: Standing, now: float, server: str) -> tuple[Literal["ok", "warn"], str]:
+    """
+    How it is, and why. It is never worse than ``warn``: a daemon that is taken out of service could not
+    answer the challenge that would mend it.
+    """
+    span = standing.span
+    trouble = f"; {standing.fault}" if standing.fault is not None else ""
+    if standing.kept is None or span is None:
+        return "warn", f"no certificate yet, one signed by ourselves is shown{trouble}"
+    until = f"good until {moment(span.ends)}"
+    if now >= span.ends:
+        return "warn", f"expired {moment(span.ends)}{trouble}"
+    if span.is_alarming(now) or standing.fault is not None:
+        return "warn", f"{until}, and not renewed yet{trouble}"
+    return "ok", f"{until}, to be renewed {moment(standing.due(server))}"
+
+
+def moment(seconds: float) -> str:
+    """
+    A time for people.
+
+    >>> moment(0.0)
+    '1970-01-01 00:00:00 UTC'
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def issuer_of(certificate: Certificate) -> str:
+    """
+    Who has signed a certificate, for people.
+    """
+    for kind in (NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME):
+        for attribute in certificate.issuer.get_attributes_for_oid(kind):
+            return str(attribute.value)
+    return certificate.issuer.rfc4514_string() or "nobody"

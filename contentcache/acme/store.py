@@ -1,0 +1,244 @@
+"""
+The folder that keeps the account's key and the certificates: PEM that other programs can read.
+
+``<host>.pem`` has key, certificate and chain in one file, so that they are never of different ages;
+``<host>.json`` what is known of it besides; ``account/key.pem`` is the account, ``account/urls.json`` its
+names at the servers. Everything here waits for the disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final, TypeGuard
+
+from attrs import evolve, frozen
+from twisted.logger import Logger
+
+from contentcache.acme.jws import AccountKey, KeyUnusable
+from contentcache.acme.problems import StoreFault
+from contentcache.acme.timing import Window
+from contentcache.tls.files import Identity, TLSFault, identity_in
+
+_LARGEST: Final = 1 << 20
+
+
+@frozen
+class Note:
+    """
+    What is known of a certificate besides: the directory of its server, and when that suggests to renew.
+
+    ``ask_again`` is when to look at that suggestion, ``None`` where the server makes none.
+    """
+
+    server: str = ""
+    suggested: Window | None = None
+    ask_again: float | None = None
+
+
+@frozen
+class Kept:
+    """
+    A certificate with its key, and the note beside it.
+    """
+
+    identity: Identity
+    note: Note
+
+
+class Cabinet:
+    """
+    The folder. It and its files belong to the daemon's account alone.
+    """
+
+    _log = Logger()
+
+    def __init__(self, folder: str, wall: Any) -> None:
+        self._folder = Path(folder)
+        self._account = self._folder / "account"
+        self._wall = wall
+
+    def open(self) -> None:
+        """
+        See that something can be written.
+
+        :raises StoreFault: nothing can.
+        """
+        try:
+            self._account.mkdir(mode=0o700, parents=True, exist_ok=True)
+            probe = self._account / f".{secrets.token_hex(8)}"
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            probe.unlink()
+        except OSError as error:
+            raise self._fault(error, self._folder, "written to") from error
+
+    def account_key(self) -> AccountKey:
+        """
+        The account's key, a new one where there is none or a damaged one.
+
+        :raises StoreFault: it cannot be read, or a new one not be written.
+        """
+        path = self._account / "key.pem"
+        content = self._read(path)
+        if content is not None:
+            try:
+                return AccountKey.from_pem(content)
+            except KeyUnusable as damage:
+                self._put_aside(path, str(damage), "a new account is made")
+                self._account_urls({})
+        key = AccountKey.new()
+        self._write(path, key.pem())
+        return key
+
+    def account_url(self, server: str) -> str | None:
+        """
+        The account's name at the server with this directory, as far as it is known.
+        """
+        found = self._json(self._account / "urls.json").get(server)
+        return found if isinstance(found, str) else None
+
+    def keep_account_url(self, server: str, url: str | None) -> None:
+        """
+        Remember it, or forget it.
+        """
+        known = {
+            name: each for name, each in self._json(self._account / "urls.json").items() if name != server
+        }
+        self._account_urls(known if url is None else {**known, server: url})
+
+    def certificate(self, host: str) -> Kept | None:
+        """
+        The certificate of a host, ``None`` where there is none, or a damaged one: that is put aside.
+
+        :raises StoreFault: it cannot be read.
+        """
+        path = self._folder / f"{host}.pem"
+        content = self._read(path)
+        if content is None:
+            return None
+        try:
+            return Kept(identity_in(str(path), content), self.note(host))
+        except TLSFault as damage:
+            self._put_aside(path, damage.message, "a new certificate is asked for")
+            return None
+
+    def look(self, host: str) -> Kept | None:
+        """
+        The same, and nothing is put aside.
+
+        :raises StoreFault: it cannot be read, or is damaged.
+        """
+        path = self._folder / f"{host}.pem"
+        content = self._read(path)
+        try:
+            return None if content is None else Kept(identity_in(str(path), content), self.note(host))
+        except TLSFault as damage:
+            raise StoreFault(damage.message) from damage
+
+    def keep_certificate(self, host: str, pem: bytes, note: Note) -> None:
+        """
+        Write it so that it is whole after any kind of end.
+
+        :raises StoreFault: it cannot be written.
+        """
+        self._write(self._folder / f"{host}.pem", pem)
+        self.keep_note(host, note)
+
+    def note(self, host: str) -> Note:
+        """
+        What is noted of a host's certificate; nothing where that is damaged.
+        """
+        found = self._json(self._folder / f"{host}.json")
+        server, again, window = found.get("server"), found.get("ask_again"), found.get("suggested")
+        note = Note(server if isinstance(server, str) else "")
+        if _is_moment(again):
+            note = evolve(note, ask_again=float(again))
+        if (
+            isinstance(window, list)
+            and all(map(_is_moment, window))
+            and len(window) == len(("start", "stop"))
+        ):
+            note = evolve(note, suggested=Window(*map(float, window)))
+        return note
+
+    def keep_note(self, host: str, note: Note) -> None:
+        """
+        Write it.
+
+        :raises StoreFault: it cannot be written.
+        """
+        window = None if note.suggested is None else [note.suggested.start, note.suggested.stop]
+        written = {"server": note.server, "suggested": window, "ask_again": note.ask_again}
+        self._write(self._folder / f"{host}.json", json.dumps(written, indent=2).encode() + b"\n")
+
+    def _account_urls(self, urls: Mapping[str, object]) -> None:
+        self._write(self._account / "urls.json", json.dumps(urls, indent=2).encode() + b"\n")
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        content = self._read(path)
+        try:
+            document = json.loads(content or b"{}")
+        except ValueError:
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            with path.open("rb") as file:
+                return file.read(_LARGEST)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._fault(error, path, "read") from error
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """
+        Atomically: either the old content is there, or the whole new one, on the disk.
+        """
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.rename(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise self._fault(error, path, "written") from error
+
+    def _put_aside(self, path: Path, damage: str, next_step: str) -> None:
+        aside = path.with_name(f"{path.name}.damaged-{int(self._wall())}-{secrets.token_hex(2)}")
+        try:
+            path.rename(aside)
+        except OSError as error:
+            raise self._fault(error, path, "put aside, though it is damaged") from error
+        self._log.error(
+            "{path} is damaged: {damage}; it is put aside as {aside}, and {next_step}",
+            path=str(path),
+            damage=damage,
+            aside=aside.name,
+            next_step=next_step,
+        )
+
+    @staticmethod
+    def _fault(error: OSError, path: Path, what: str) -> StoreFault:
+        return StoreFault(
+            f"{path} cannot be {what}: {error.strerror or error}",
+            "the folder letsencrypt.cachefile must belong to the account that the daemon runs under",
+        )
+
+
+def _is_moment(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and isfinite(value)

@@ -1,0 +1,153 @@
+"""
+When a certificate is renewed, and when a failed attempt is repeated. Times are seconds since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final, Self
+
+from attrs import frozen
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import AuthorityKeyIdentifier, Certificate, ExtensionNotFound
+
+from contentcache.acme.jws import b64
+
+#: Renewal begins with the last third of a certificate's life, or up to this part of its life earlier:
+#: certificates that were issued together need not be renewed together.
+_LAST: Final = 1 / 3
+_SPREAD: Final = 1 / 30
+#: Whatever the server suggests, this part of the life is left for attempts that fail.
+_SPARE: Final = 1 / 20
+#: Below this part of its life somebody should look why it was not renewed.
+_ALARM: Final = 1 / 4
+
+_FIRST_PAUSE: Final = 10.0
+_FIRST_PAUSE_AFTER_NO: Final = 60.0
+_LONGEST_PAUSE: Final = 6 * 3600.0
+_MOST_DOUBLINGS: Final = 20
+
+
+@frozen
+class Window:
+    """
+    A span in which the server suggests to renew (RFC 9773 §4.2).
+    """
+
+    start: float
+    stop: float
+
+
+@frozen
+class Span:
+    """
+    A certificate's life. ``share`` is a number from 0 to 1 that is as good as random, and stays the same.
+    """
+
+    begins: float
+    ends: float
+    share: float
+
+    @classmethod
+    def of(cls, certificate: Certificate) -> Self:
+        """
+        That of a certificate, with a share out of its own bytes: so a restart changes nothing.
+        """
+        digest = sha256(certificate.public_bytes(Encoding.DER)).digest()
+        return cls(
+            certificate.not_valid_before_utc.timestamp(),
+            certificate.not_valid_after_utc.timestamp(),
+            int.from_bytes(digest[:4], "big") / 2**32,
+        )
+
+    @property
+    def length(self) -> float:
+        """
+        Seconds.
+        """
+        return max(0.0, self.ends - self.begins)
+
+    def due(self, suggested: Window | None = None) -> float:
+        """
+        When to renew: a third of the life before its end, or within the span that the server suggests.
+
+        >>> Span(0.0, 90.0, share=0.0).due()
+        60.0
+        >>> Span(0.0, 90.0, share=0.5).due(Window(20.0, 40.0))
+        30.0
+        """
+        if suggested is None:
+            return self.ends - self.length * (_LAST + _SPREAD * self.share)
+        wanted = suggested.start + (suggested.stop - suggested.start) * self.share
+        return min(wanted, self.ends - self.length * _SPARE)
+
+    def is_alarming(self, now: float) -> bool:
+        """
+        Whether so little is left that something must have gone wrong.
+        """
+        return self.ends - now < self.length * _ALARM
+
+
+def pause_after(
+    failures: int, share: float, *, refused: bool, asked: float | None, left: float | None
+) -> float:
+    """
+    Seconds until the next attempt, after so many failures in a row.
+
+    ``share`` from 0 to 1 spreads them. ``refused`` says that the server counts such failures; ``asked`` is
+    what it wants, and is kept to. ``left`` is how long the old certificate is good for: the nearer its end,
+    the sooner.
+
+    >>> [pause_after(n, 0.0, refused=False, asked=None, left=None) for n in (1, 2, 3, 99)]
+    [10.0, 20.0, 40.0, 21600.0]
+    >>> pause_after(1, 0.0, refused=True, asked=3600.0, left=None)
+    3600.0
+    """
+    first = _FIRST_PAUSE_AFTER_NO if refused else _FIRST_PAUSE
+    pause = min(_LONGEST_PAUSE, first * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
+    if left is not None and left > 0:
+        pause = min(pause, max(first, left / 8))
+    return max(pause * (1 + share / 5), asked or 0.0)
+
+
+def window_in(document: Mapping[str, Any]) -> Window | None:
+    """
+    Read renewal information; ``None`` where it makes no sense (RFC 9773 §4.2).
+
+    >>> window_in({"suggestedWindow": {"start": "1970-01-01T00:01:00Z", "end": "1970-01-01T00:02:00Z"}})
+    Window(start=60.0, stop=120.0)
+    >>> window_in({"suggestedWindow": {"start": "1970-01-01T00:02:00Z", "end": "1970-01-01T00:01:00Z"}})
+    """
+    span = document.get("suggestedWindow")
+    if not isinstance(span, Mapping):
+        return None
+    try:
+        window = Window(_moment(span.get("start")), _moment(span.get("end")))
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return window if window.start <= window.stop else None
+
+
+def renewal_name(certificate: Certificate) -> str | None:
+    """
+    By what name the server knows a certificate for renewal (RFC 9773 §4.1); ``None`` where it has none.
+    """
+    try:
+        authority = certificate.extensions.get_extension_for_class(AuthorityKeyIdentifier).value
+    except (ExtensionNotFound, ValueError):
+        return None
+    if authority.key_identifier is None:
+        return None
+    number = certificate.serial_number
+    return f"{b64(authority.key_identifier)}.{b64(number.to_bytes(number.bit_length() // 8 + 1, 'big'))}"
+
+
+def _moment(text: object) -> float:
+    if not isinstance(text, str):
+        raise TypeError
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return float(moment.timestamp())

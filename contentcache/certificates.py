@@ -1,0 +1,102 @@
+"""
+``contentcache certificates``: what certificates there are, until when, and new ones now.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from attrs import frozen
+from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, SubjectAlternativeName
+from rich.console import Console
+from rich.table import Table
+
+from contentcache.acme.control import NoDaemon, ask
+from contentcache.acme.problems import StoreFault
+from contentcache.acme.standing import Outcome, issuer_of, moment
+from contentcache.acme.store import Cabinet
+from contentcache.acme.timing import Span
+from contentcache.config.model import LetsEncrypt, ServerTLS
+from contentcache.tls.files import TLSFault, read_certificates
+
+
+@frozen
+class Row:
+    """
+    One certificate, in words.
+    """
+
+    host: str
+    issuer: str
+    expiry: str
+    renewal: str
+    note: str = ""
+
+
+def rows(tls: ServerTLS, now: float) -> Iterator[Row]:
+    """
+    A row for each host, or for each name in the file that is configured.
+    """
+    if tls.letsencrypt is not None:
+        told = _told_by_daemon(tls.letsencrypt)
+        for host in tls.letsencrypt.hosts:
+            yield _row_of_host(tls.letsencrypt, host, now, told)
+        return
+    try:
+        leaf = read_certificates(tls.certificate)[0]
+    except TLSFault as fault:
+        yield Row(tls.certificate, "", "", "", fault.message)
+        return
+    for name in _names(leaf) or [tls.certificate]:
+        yield Row(name, issuer_of(leaf), _expiry(leaf, now), "by you", tls.certificate)
+
+
+def show(found: Sequence[Row], console: Console) -> None:
+    """
+    Print them as a table.
+    """
+    table = Table("host", "issuer", "expires", "next renewal", "note")
+    for row in found:
+        table.add_row(row.host, row.issuer, row.expiry, row.renewal, row.note)
+    console.print(table)
+
+
+def _told_by_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome] | None:
+    """
+    What the running daemon says, ``None`` where there is none, or we may not ask it.
+    """
+    try:
+        return {outcome.host: outcome for outcome in ask(settings.directory, "status")}
+    except (NoDaemon, OSError):
+        return None
+
+
+def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Mapping[str, Outcome] | None) -> Row:
+    note = "no daemon runs" if told is None else ""
+    if told is not None and host in told and not told[host].is_new:
+        note = told[host].says
+    try:
+        kept = Cabinet(settings.directory, time.time).look(host)
+    except StoreFault as fault:
+        return Row(host, "", "", "", str(fault))
+    if kept is None:
+        return Row(host, "none yet", "", "now", note)
+    leaf = kept.identity.chain[0]
+    renewal = moment(Span.of(leaf).due(kept.note.suggested))
+    if kept.note.server not in {"", settings.directoryurl}:
+        renewal = "now: it is from another server"
+    return Row(host, issuer_of(leaf), _expiry(leaf, now), renewal, note)
+
+
+def _expiry(leaf: Certificate, now: float) -> str:
+    ends = leaf.not_valid_after_utc.timestamp()
+    return f"{moment(ends)}{' (over)' if ends <= now else ''}"
+
+
+def _names(leaf: Certificate) -> list[str]:
+    try:
+        names = leaf.extensions.get_extension_for_class(SubjectAlternativeName).value
+    except (ExtensionNotFound, ValueError):
+        return []
+    return list(names.get_values_for_type(DNSName))

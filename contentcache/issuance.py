@@ -1,0 +1,197 @@
+"""
+Certificates by themselves, as one part that the daemon starts and stops.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from random import SystemRandom
+from typing import Any, Final
+
+from twisted.internet.defer import gatherResults
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from contentcache.acme.control import ControlFactory, socket_path
+from contentcache.acme.keeper import Keeper
+from contentcache.acme.obtaining import Obtaining
+from contentcache.acme.problems import StoreFault
+from contentcache.acme.responders import AlpnAnswers, HttpAnswers, Responder
+from contentcache.acme.standing import Outcome
+from contentcache.acme.store import Cabinet, Kept
+from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
+from contentcache.core.ports import Run
+from contentcache.delivery.tasks import Threads
+from contentcache.listening import CannotListen, bind, serve
+from contentcache.meter import Meter
+from contentcache.tls.hosts import HostContexts
+from contentcache.tls.selfsigned import stand_in
+from contentcache.tls.trust import UpstreamTrust
+from contentcache.upstream.agent import UpstreamAgent
+from contentcache.upstream.proxies import Proxies
+from contentcache.web.debug_api import Finding
+from contentcache.web.doorway import Doorway
+from contentcache.web.factory import RegistryFactory
+
+_CONNECT_TIMEOUT: Final = 10.0
+#: Nobody but an ACME server and people on their way to https come to the plain port.
+_PLAIN_LIMITS: Final = Limits(connections=256, idle=15.0, headertime=10.0)
+
+
+class Issuance:
+    """
+    All that makes certificates come and stay: give ``contexts`` to the TLS port, and ``plain`` to that of
+    ``letsencrypt.http``.
+
+    :raises TLSFault: a file of the section ``tls`` cannot be used.
+    :raises ProxyFault: a proxy variable of the environment makes no sense.
+    """
+
+    _log = Logger(namespace="contentcache")
+
+    def __init__(
+        self,
+        tls: ServerTLS,
+        settings: LetsEncrypt,
+        listening: Address,
+        environ: Mapping[str, str],
+        *,
+        run: Run,
+        reactor: Any,
+        meter: Meter,
+    ) -> None:
+        self._folder = settings.directory
+        self._reactor = reactor
+        self._control: Any = None
+        cabinet = Cabinet(settings.directory, time.time)
+        first = {host: self._kept(cabinet, host) for host in settings.hosts}
+        now = datetime.fromtimestamp(time.time(), UTC)
+        shown = {host: stand_in(host, now) if kept is None else kept.identity for host, kept in first.items()}
+        self.contexts = HostContexts(tls, shown)
+        answers = HttpAnswers()
+        self._trust = UpstreamTrust(() if settings.directoryca is None else (settings.directoryca,))
+        self._agent = UpstreamAgent(
+            reactor,
+            trust=self._trust,
+            proxies=Proxies.from_environment(environ),
+            connect_timeout=_CONNECT_TIMEOUT,
+        )
+        # Who has set up a port for it wants it to be used.
+        responders: list[Responder] = [answers] if settings.http is not None else []
+        if listening.path is None:
+            responders.append(AlpnAnswers(self.contexts, time.time))
+        obtaining = Obtaining(
+            settings, self._agent, responders, cabinet, run=run, timer=reactor, wall=time.time
+        )
+        self.keeper = Keeper(
+            first,
+            obtaining,
+            cabinet,
+            self.contexts,
+            run=run,
+            timer=reactor,
+            wall=time.time,
+            share=SystemRandom().random,
+            counted=meter.certificate_asked,
+        )
+        doorway = Doorway(settings.hosts, listening.port, answers.answer)
+        self.plain = RegistryFactory(
+            doorway.begin, lambda _request: None, limits=_PLAIN_LIMITS, reactor=reactor, meter=meter
+        )
+        for host in settings.hosts:
+            meter.watch_certificate(host, partial(self.keeper.seconds_left, host))
+
+    def start(self) -> None:
+        """
+        Ask for what is due, and listen to the command line. The ports have to be open.
+        """
+        self.keeper.start()
+        try:
+            os.makedirs(self._folder, 0o700, exist_ok=True)
+            with socket_path(self._folder) as path:
+                bound = bind(Address("", 0, path))
+        except (CannotListen, OSError) as error:
+            self._log.warn(
+                "contentcache certificates --renew cannot reach this daemon: {why}", why=str(error)
+            )
+        else:
+            self._control = serve(self._reactor, bound, ControlFactory(self.keeper))
+
+    async def stop(self) -> None:
+        """
+        Ask for nothing more.
+        """
+        self.keeper.stop()
+        if self._control is not None:
+            await _done(self._control.stopListening())
+            with suppress(OSError), socket_path(self._folder) as path:
+                os.unlink(path)
+        self.plain.cut()
+        await self._agent.close()
+
+    def reload(self) -> None:
+        """
+        Read ``clientcas`` and ``directoryca`` anew. Raises ``TLSFault``, and keeps what was there.
+        """
+        self._trust.reload()
+        self.contexts.reload()
+
+    def findings(self) -> Mapping[str, Finding]:
+        """
+        How it is with each host.
+        """
+        return {
+            f"certificate {host}": Finding(*self.keeper.state(standing))
+            for host, standing in self.keeper.standings.items()
+        }
+
+    def _kept(self, cabinet: Cabinet, host: str) -> Kept | None:
+        try:
+            return cabinet.certificate(host)
+        except StoreFault as fault:
+            self._log.error("{fault}", fault=str(fault))
+            return None
+
+
+async def renew_alone(
+    configuration: Configuration, environ: Mapping[str, str], hosts: Sequence[str], reactor: Any
+) -> list[Outcome]:
+    """
+    Get new certificates without a daemon, on its ports.
+
+    :raises CannotListen: somebody else is there.
+    """
+    http = configuration.http
+    if http.tls is None or http.tls.letsencrypt is None:
+        return []
+    settings = http.tls.letsencrypt
+    threads = Threads(reactor, 2, "disk")
+    threads.start()
+    part = Issuance(http.tls, settings, http.addr, environ, run=threads, reactor=reactor, meter=Meter())
+    ports: list[Any] = []
+    try:
+        contexts: Any = part.contexts
+        silent: Any = Factory.forProtocol(Protocol)
+        tls = TLSMemoryBIOFactory(contexts, False, silent, reactor)
+        ports.append(serve(reactor, bind(http.addr), tls))
+        if settings.http is not None:
+            ports.append(serve(reactor, bind(settings.http), part.plain))
+        waiting = part.keeper.renew([host for host in settings.hosts if not hosts or host in hosts])
+        part.keeper.start()
+        return list(await gatherResults(waiting))
+    finally:
+        await part.stop()
+        for port in ports:
+            await _done(port.stopListening())
+        threads.stop()
+
+
+async def _done(result: Any) -> None:
+    if result is not None:
+        await result

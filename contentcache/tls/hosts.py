@@ -1,0 +1,157 @@
+"""
+Several hosts on one port, a certificate each, chosen by the name that the client asks for (SNI).
+
+The same port answers the challenge ``tls-alpn-01`` (RFC 8737): a client that offers nothing but
+``acme-tls/1`` gets the certificate that proves the host, and no word of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from cryptography.x509 import Certificate
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from contentcache.config.model import ServerTLS
+from contentcache.tls.client_hello import LONGEST, offered_protocols
+from contentcache.tls.files import Identity, read_authorities
+from contentcache.tls.server import context_for
+
+ACME_TLS: Final = b"acme-tls/1"
+
+
+class HostConnection(SSL.Connection):
+    """
+    A connection that remembers the ClientHello until the certificate is chosen.
+    """
+
+    def __init__(self, context: SSL.Context) -> None:
+        super().__init__(context, None)
+        self._hello: bytearray | None = bytearray()
+        self._is_challenge = False
+
+    def bio_write(self, buf: bytes | bytearray | memoryview) -> int:
+        """
+        Take bytes of the client's.
+        """
+        if self._hello is not None and len(self._hello) <= LONGEST:
+            self._hello += buf
+        return int(super().bio_write(buf))
+
+    def take_hello(self) -> bytes:
+        """
+        What the client has said so far. To be asked once, when the ClientHello is whole.
+        """
+        hello, self._hello = self._hello, None
+        return bytes(hello or b"")
+
+    def be_challenge(self, context: SSL.Context) -> None:
+        """
+        Prove the host, and end with the handshake.
+
+        The certificate authority shows no certificate of its own. That is why nothing may be read here: it
+        would have come past ``clientauth``.
+        """
+        self._is_challenge = True
+        self.set_verify(SSL.VERIFY_NONE)
+        self.set_context(context)
+
+    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
+        """
+        What the client has sent; after a challenge it is as if the client had closed.
+        """
+        if self._is_challenge:
+            raise SSL.ZeroReturnError
+        return bytes(super().recv(bufsiz, flags))
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class HostContexts:
+    """
+    The server's side of TLS for ``hosts``; give it to ``TLSMemoryBIOFactory``.
+
+    ``first`` has a certificate for every host. Clients that name none, or another, get that of the first
+    host. Raises ``TLSFault`` where ``clientcas`` or ``ciphersuites`` cannot be used.
+    """
+
+    def __init__(self, settings: ServerTLS, first: Mapping[str, Identity]) -> None:
+        self._settings = settings
+        self._identities = dict(first)
+        self._challenges: dict[str, SSL.Context] = {}
+        self._contexts: dict[str, SSL.Context] = {}
+        self._base: SSL.Context
+        self.reload()
+
+    @property
+    def context(self) -> SSL.Context:
+        """
+        What the next connection begins with.
+        """
+        return self._base
+
+    def reload(self) -> None:
+        """
+        Read ``clientcas`` anew, for connections from now on. Raises ``TLSFault``, and keeps what was there.
+        """
+        authorities = read_authorities(self._settings.clientcas)
+        contexts = {host: self._made(identity, authorities) for host, identity in self._identities.items()}
+        base = self._made(next(iter(self._identities.values())), authorities)
+        base.set_tlsext_servername_callback(self._choose)
+        self._authorities, self._contexts, self._base = authorities, contexts, base
+
+    def install(self, host: str, identity: Identity) -> None:
+        """
+        Show this certificate to connections from now on; those that are open go on undisturbed.
+        """
+        context = self._made(identity, self._authorities)
+        self._identities[host], self._contexts[host] = identity, context
+
+    def answer_challenge(self, host: str, identity: Identity) -> None:
+        """
+        Prove ``host`` with this certificate until :meth:`forget_challenge`.
+        """
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_alpn_select_callback(_only_acme)
+        identity.put_into(context)
+        self._challenges[host] = context
+
+    def forget_challenge(self, host: str) -> None:
+        """
+        The challenge is over.
+        """
+        self._challenges.pop(host, None)
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """
+        A connection for one client (``IOpenSSLServerConnectionCreator``).
+        """
+        connection = HostConnection(self._base)
+        connection.set_app_data(tlsProtocol)
+        return connection
+
+    def _made(self, identity: Identity, authorities: Sequence[Certificate]) -> SSL.Context:
+        return context_for(self._settings, identity, authorities, "letsencrypt")
+
+    def _choose(self, connection: Any) -> None:
+        """
+        OpenSSL has read the ClientHello, and nothing is chosen yet.
+        """
+        host = (connection.get_servername() or b"").decode("latin-1").lower().removesuffix(".")
+        hello = connection.take_hello()
+        challenge = self._challenges.get(host)
+        if challenge is not None and offered_protocols(hello) == (ACME_TLS,):
+            connection.be_challenge(challenge)
+            return
+        connection.set_context(self._contexts.get(host) or next(iter(self._contexts.values())))
+
+
+def _only_acme(_connection: SSL.Connection, _offered: Sequence[bytes]) -> bytes:
+    """
+    Nobody comes here who has offered anything else.
+    """
+    return ACME_TLS

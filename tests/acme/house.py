@@ -1,0 +1,126 @@
+"""
+A keeper with an ACME server in memory and clocks that a test turns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.acme.keeper import Keeper
+from contentcache.acme.obtaining import Obtaining
+from contentcache.acme.responders import HttpAnswers
+from contentcache.acme.store import Cabinet
+from contentcache.config.model import LetsEncrypt
+from contentcache.delivery.tasks import at_once
+from contentcache.tls.files import Identity
+from tests.acme.server import DIRECTORY, Acme, Bad
+
+HOST = "cache.example.com"
+#: When the tests begin, seconds since 1970.
+BEGINNING = 1_800_000_000.0
+
+
+class AlpnNotes:
+    """
+    A responder for ``tls-alpn-01`` that only notes what it would answer.
+    """
+
+    kind = "tls-alpn-01"
+
+    def __init__(self) -> None:
+        self.answers: dict[str, str] = {}
+
+    def start(self, host: str, token: str, key_authorization: str) -> None:
+        self.answers[host] = key_authorization
+
+    def stop(self, host: str) -> None:
+        self.answers.pop(host, None)
+
+
+class HouseTestCase(SynchronousTestCase):
+    """
+    Builds it: ``self.clock`` is monotonic, ``self.wall()`` the daemon's own, ``self.shown`` what its port
+    shows.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.offset = BEGINNING
+        self.server = Acme(wall=lambda: BEGINNING + self.clock.seconds(), validate=self.validate)
+        self.http, self.alpn = HttpAnswers(), AlpnNotes()
+        self.shown: dict[str, Identity] = {}
+        self.counted: list[tuple[str, bool]] = []
+        self.folder = self.mktemp()
+        self.cabinet = Cabinet(self.folder, self.wall)
+        self.keeper: Keeper | None = None
+        self.addCleanup(self.stop)
+
+    def wall(self) -> float:
+        """The daemon's clock."""
+        return self.offset + self.clock.seconds()
+
+    def validate(self, kind: str, host: str, token: str, thumbprint: str) -> None:
+        """Look whether a challenge is answered."""
+        found = self.http.answer(host, token) if kind == "http-01" else self.alpn.answers.get(host)
+        if found != f"{token}.{thumbprint}":
+            raise Bad("unauthorized", f"{host} says {found}", status=403)
+
+    def install(self, host: str, identity: Identity) -> None:
+        """The port."""
+        self.shown[host] = identity
+
+    def build(self, *hosts: str, **settings: Any) -> Keeper:
+        """A daemon starts."""
+        names = hosts or (HOST,)
+        wanted = {"directory": self.folder, "hosts": names, "directoryurl": DIRECTORY, **settings}
+        self.obtaining = Obtaining(
+            LetsEncrypt(**wanted),
+            self.server,
+            [self.http, self.alpn],
+            self.cabinet,
+            run=at_once,
+            timer=self.clock,
+            wall=self.wall,
+        )
+        self.keeper = Keeper(
+            {host: self.cabinet.certificate(host) for host in names},
+            self.obtaining,
+            self.cabinet,
+            self,
+            run=at_once,
+            timer=self.clock,
+            wall=self.wall,
+            share=lambda: 0.0,
+            counted=lambda host, succeeded: self.counted.append((host, succeeded)),
+        )
+        self.keeper.start()
+        return self.keeper
+
+    def stop(self) -> None:
+        """It ends."""
+        if self.keeper is not None:
+            self.keeper.stop()
+            self.keeper = None
+
+    def pass_time(self, seconds: float, step: float = 1.0) -> None:
+        """Let time pass, in steps."""
+        end = self.clock.seconds() + seconds
+        while self.clock.seconds() < end:
+            self.clock.advance(min(step, end - self.clock.seconds()))
+
+    def number(self, host: str = HOST) -> int:
+        """The serial number of what is shown for a host, 0 where nothing is."""
+        return self.shown[host].chain[0].serial_number if host in self.shown else 0
+
+    def file(self, name: str) -> Path:
+        """A file in the folder."""
+        return Path(self.folder) / name
+
+    def fault(self, host: str = HOST) -> str:
+        """What went wrong last."""
+        assert self.keeper is not None
+        return str(self.keeper.standings[host].fault or "")

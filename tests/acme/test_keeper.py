@@ -1,0 +1,393 @@
+"""
+Tests for :mod:`contentcache.acme.keeper`, and for the way from there to the server and back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+
+from contentcache.acme.problems import StoreFault
+from contentcache.acme.timing import Span, Window
+from contentcache.config.model import ExternalAccount
+from tests.acme.house import HOST, HouseTestCase
+from tests.acme.server import Bad
+
+DAY = 86400.0
+
+
+class FirstTests(HouseTestCase):
+    """
+    The first certificate.
+    """
+
+    def test_issue(self) -> None:
+        """
+        It is asked for at once, shown, counted and kept, in files of the daemon's account alone.
+        """
+        self.build(email="ops@example.com")
+        self.pass_time(5)
+        self.assertNotEqual(self.number(), 0)
+        self.assertEqual(self.counted, [(HOST, True)])
+        self.assertEqual(self.server.payloads["/account"]["contact"], ["mailto:ops@example.com"])
+        for name in (f"{HOST}.pem", f"{HOST}.json", "account/key.pem", "account/urls.json"):
+            self.assertEqual(stat.S_IMODE(self.file(name).stat().st_mode), 0o600, name)
+        self.assertEqual(self.http.answer(HOST, "token-1"), None)
+
+    def test_several(self) -> None:
+        """
+        Each host has a certificate of its own, of one account; one that is refused holds nobody up.
+        """
+        self.server.troubles = [("/order", Bad("rejectedIdentifier", "not a.example", 400))]
+        self.build("a.example", "b.example")
+        self.pass_time(30)
+        self.assertNotIn("a.example", self.shown)
+        self.assertIn("not a.example (rejectedIdentifier)", self.fault("a.example"))
+        self.assertIn("b.example", self.shown)
+        self.pass_time(60)
+        self.assertIn("a.example", self.shown)
+        self.assertEqual(self.server.count("POST /account"), 1)
+
+    def test_nonces(self) -> None:
+        """
+        Nonces that the server does not like are replaced.
+        """
+        self.server.refused_nonces = 7
+        self.build()
+        self.pass_time(5)
+        self.assertNotEqual(self.number(), 0)
+
+    def test_external_account(self) -> None:
+        """
+        A binding is sent where it is configured, and its lack is told.
+        """
+        self.server.eab = ("kid-1", b"secret of the authority")
+        self.build()
+        self.pass_time(5)
+        self.assertIn("letsencrypt.eab", self.fault())
+        self.stop()
+        self.build(eab=ExternalAccount("kid-1", b"secret of the authority"))
+        self.pass_time(5)
+        self.assertNotEqual(self.number(), 0)
+
+    def test_only_challenge(self) -> None:
+        """
+        With ``challenge`` no other is used; one that the server does not offer is told.
+        """
+        self.build(challenge="tls-alpn-01")
+        self.pass_time(5)
+        self.assertEqual(self.server.count("/http-01"), 0)
+        self.stop()
+        shutil.rmtree(self.folder)
+        self.server.offered = ("dns-01",)
+        self.build(challenge="tls-alpn-01")
+        self.pass_time(5)
+        self.assertIn("offers no challenge tls-alpn-01 for cache.example.com, but dns-01", self.fault())
+
+    def test_other_challenge(self) -> None:
+        """
+        When one challenge fails the other is tried, with a new order.
+        """
+        self.http.start = lambda *_: None  # type: ignore[method-assign]
+        self.build()
+        self.pass_time(5)
+        self.assertNotEqual(self.number(), 0)
+        self.assertEqual(self.server.count("POST /order"), 4)  # two orders, and a look at each by the second
+        self.assertEqual([self.server.count(f"/{kind}") for kind in ("http-01", "tls-alpn-01")], [1, 1])
+
+    def test_valid_already(self) -> None:
+        """
+        What the server still believes from before needs no challenge.
+        """
+        order = self.server._order
+
+        def believed(path, head, payload):  # type: ignore[no-untyped-def]
+            answer = order(path, head, payload)
+            if payload is not None:
+                number = answer[1]["Location"].rpartition("/")[2]
+                self.server._authorizations[f"/authz/{number}"].update(status="valid", challenges=[])
+                answer[2]["status"] = "ready"
+            return answer
+
+        self.patch(type(self.server), "_order", lambda _self, *arguments: believed(*arguments))
+        self.build()
+        self.pass_time(5)
+        self.assertNotEqual(self.number(), 0)
+        self.assertEqual(self.server.count("/chall"), 0)
+
+
+class RenewalTests(HouseTestCase):
+    """
+    What comes after it.
+    """
+
+    def test_in_time(self) -> None:
+        """
+        Renewal is in the last third of the life or shortly before, whatever the life's length.
+        """
+        for lifetime in (90 * DAY, 6 * DAY, 60.0):
+            self.server.lifetime = lifetime
+            self.build()
+            self.pass_time(5)
+            first, start = self.number(), self.clock.seconds()
+            while self.number() == first:
+                self.pass_time(lifetime / 200, lifetime / 200)
+            share = (self.clock.seconds() - start + 5) / lifetime
+            self.assertTrue(0.6 < share < 0.75, (lifetime, share))
+            self.stop()
+            shutil.rmtree(self.folder)
+            self.shown.clear()
+
+    def test_suggestion(self) -> None:
+        """
+        The server's own window counts, is asked for when it wants to be asked, and the old one is named.
+        """
+        self.server.suggested = (10 * DAY, 10 * DAY + 60)
+        self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.assertEqual(self.server.count("/ari/"), 1)
+        self.pass_time(3700, 50)
+        self.assertEqual(self.server.count("/ari/"), 2)
+        self.server.suggested = (-60.0, -30.0)
+        self.pass_time(3700, 50)
+        self.assertNotEqual(self.number(), first)
+        self.assertRegex(self.server.payloads["/order"]["replaces"], r"^[\w-]+\.[\w-]+$")
+
+    def test_replaced_already(self) -> None:
+        """
+        That the old certificate has a successor already is no reason to have none.
+        """
+        self.server.suggested = (60.0, 61.0)
+        self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.server.troubles = [("/order", Bad("alreadyReplaced", status=409))]
+        self.pass_time(58)
+        self.assertNotEqual(self.number(), first)
+        self.assertNotIn("replaces", self.server.payloads["/order"])
+
+    def test_restart(self) -> None:
+        """
+        A restart asks the server for nothing, and renewal is when it would have been.
+        """
+        self.server.suggested = (10 * DAY, 10 * DAY)
+        self.build()
+        self.pass_time(5)
+        self.stop()
+        before = len(self.server.asked)
+        self.build()
+        self.pass_time(1800, 60)
+        self.assertEqual(len(self.server.asked), before)
+        kept = self.cabinet.certificate(HOST)
+        assert kept is not None
+        begins = Span.of(kept.identity.chain[0]).begins
+        self.assertEqual(kept.note.suggested, Window(begins + 10 * DAY, begins + 10 * DAY))
+
+    def test_other_server(self) -> None:
+        """
+        A certificate of another server, one for tests perhaps, is replaced at once.
+        """
+        self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.stop()
+        note = self.file(f"{HOST}.json")
+        note.write_text(note.read_text().replace("acme.example", "staging.example"))
+        self.build()
+        self.pass_time(5)
+        self.assertNotEqual(self.number(), first)
+
+    def test_asked(self) -> None:
+        """
+        A person gets a new certificate now, and what became of it.
+        """
+        keeper = self.build()
+        self.pass_time(5)
+        first = self.number()
+        [waiting] = keeper.renew([HOST])
+        self.pass_time(5)
+        outcome = self.successResultOf(waiting)
+        self.assertTrue(outcome.is_new)
+        self.assertIn("Memory CA", outcome.says)
+        self.assertNotEqual(self.number(), first)
+        self.server.is_away = True
+        [waiting] = keeper.renew([HOST])
+        self.pass_time(5)
+        outcome = self.successResultOf(waiting)
+        self.assertEqual((outcome.is_new, "cannot be asked" in outcome.says), (False, True))
+
+    def test_asked_at_the_end(self) -> None:
+        """
+        Who asks a daemon that stops is told so.
+        """
+        self.server.hangs = True
+        keeper = self.build()
+        [waiting] = keeper.renew([HOST])
+        self.stop()
+        self.assertFalse(self.successResultOf(waiting).is_new)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class FaultTests(HouseTestCase):
+    """
+    What can go wrong.
+    """
+
+    def test_away(self) -> None:
+        """
+        A server that is away is asked again at growing intervals, and once it is back, soon.
+        """
+        self.server.is_away = True
+        self.build()
+        self.pass_time(300)
+        self.assertEqual(self.server.count("GET /dir"), 5)  # after 0, 10, 30, 70, 150 s
+        self.assertIn("the ACME server at https://acme.example/dir cannot be asked", self.fault())
+        self.server.is_away = False
+        self.pass_time(20)
+        self.assertNotEqual(self.number(), 0)
+        self.assertEqual(self.fault(), "")
+
+    def test_hangs(self) -> None:
+        """
+        A server that does not answer is given up after a while.
+        """
+        self.server.hangs = True
+        self.build()
+        self.pass_time(35)
+        self.assertIn("does not answer within 30 s", self.fault())
+
+    def test_serves_on(self) -> None:
+        """
+        While renewals fail the old certificate stays; whoever looks is warned before it ends.
+        """
+        keeper = self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.assertEqual(keeper.state(keeper.standings[HOST])[0], "ok")
+        self.server.is_away = True
+        self.pass_time(75 * DAY, 3600)
+        state, says = keeper.state(keeper.standings[HOST])
+        self.assertEqual((state, self.number()), ("warn", first))
+        self.assertIn("not renewed yet", says)
+        self.assertGreater(keeper.seconds_left(HOST), 10 * DAY)
+        self.pass_time(20 * DAY, 3600)
+        self.assertIn("expired", keeper.state(keeper.standings[HOST])[1])
+        self.assertLess(keeper.seconds_left(HOST), 0)
+
+    def test_rate_limited(self) -> None:
+        """
+        ``Retry-After`` is kept to.
+        """
+        self.server.troubles = [("/order", Bad("rateLimited", "too many", 429, Retry_After="7200"))]
+        self.build()
+        self.pass_time(7100, 10)
+        self.assertEqual(self.server.count("POST /order"), 1)
+        self.assertIn("too many (rateLimited); wait", self.fault())
+        self.pass_time(200, 10)
+        self.assertNotEqual(self.number(), 0)
+
+    def test_failed_challenge(self) -> None:
+        """
+        The server's reason is told, with what to do, and nothing goes on answering.
+        """
+
+        def nowhere(*_: str) -> None:
+            raise Bad("dns", "NXDOMAIN looking up A", 400)
+
+        self.server.validate = nowhere
+        self.build()
+        self.pass_time(5)
+        self.assertIn("could not verify cache.example.com: NXDOMAIN looking up A (dns)", self.fault())
+        self.assertIn("must have DNS records", self.fault())
+        self.assertEqual((self.alpn.answers, self.http._answers), ({}, {}))
+
+    def test_account_is_gone(self) -> None:
+        """
+        A server that has forgotten the account gets a new one.
+        """
+        self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.server._keys.clear()
+        assert self.keeper is not None
+        self.keeper.renew([HOST])
+        self.pass_time(5)
+        self.assertEqual(self.number(), first)
+        self.keeper.renew([HOST])
+        self.pass_time(5)
+        self.assertNotEqual(self.number(), first)
+
+    def test_clock_ahead(self) -> None:
+        """
+        A clock that runs ahead is no reason to ask for certificates: by the server's nothing is due.
+        """
+        self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.offset += 80 * DAY
+        self.pass_time(4000, 60)
+        self.assertEqual((self.number(), self.server.count("POST /account")), (first, 1))
+        self.assertIn("the clock of this machine is 1920h ahead of the ACME server's", self.fault())
+
+    def test_clock_wrong_at_first(self) -> None:
+        """
+        With a wrong clock and no certificate one is asked for, once, and not again and again.
+        """
+        self.offset += 200 * DAY
+        self.build()
+        self.pass_time(600)
+        self.assertLess(self.server.count("/finalize"), 2)
+        self.assertNotEqual(self.number(), 0)
+        self.assertIn("clock", self.fault())
+
+    def test_not_writable(self) -> None:
+        """
+        Where nothing can be kept nothing is asked for.
+        """
+        self.file(".").parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with open(self.folder, "w", encoding="ascii"):
+            pass
+        self.patch(self.cabinet, "certificate", lambda _host: None)
+        self.build()
+        self.pass_time(5)
+        self.assertEqual(self.server.asked, [])
+        self.assertIn("letsencrypt.cachefile must belong", self.fault())
+
+    def test_full_disk(self) -> None:
+        """
+        A certificate that cannot be written is shown all the same, and written when that goes again.
+        """
+        keep = self.cabinet.keep_certificate
+
+        def full(*_: object) -> None:
+            raise StoreFault("no space", "make some")
+
+        self.cabinet.keep_certificate = full  # type: ignore[assignment,method-assign]
+        self.build()
+        self.pass_time(5)
+        self.assertNotEqual(self.number(), 0)
+        self.assertIn("no space", self.fault())
+        self.cabinet.keep_certificate = keep  # type: ignore[method-assign]
+        self.pass_time(20)
+        self.assertEqual(self.fault(), "")
+        self.assertTrue(os.path.exists(self.file(f"{HOST}.pem")))
+        self.assertEqual(self.server.count("/finalize"), 1)
+
+    def test_defect(self) -> None:
+        """
+        A defect of ours ends nothing.
+        """
+
+        def broken(*_: str) -> str:
+            raise ZeroDivisionError
+
+        mending = self.patch(self.cabinet, "account_url", broken)
+        self.build()
+        self.pass_time(5)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        mending.restore()
+        self.pass_time(30)
+        self.assertNotEqual(self.number(), 0)

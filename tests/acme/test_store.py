@@ -1,0 +1,125 @@
+"""
+Tests for :mod:`contentcache.acme.store`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.acme.jws import AccountKey
+from contentcache.acme.problems import StoreFault
+from contentcache.acme.store import Cabinet, Note
+from contentcache.acme.timing import Window
+from tests.tls.certificates import make
+
+HOST = "cache.example.com"
+NOTE = Note("https://acme.example/dir", Window(1.0, 2.0), 3.5)
+
+
+class CabinetTests(SynchronousTestCase):
+    """
+    The folder.
+    """
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.cabinet = Cabinet(str(self.folder), lambda: 1_800_000_000.0)
+        self.made = make(HOST, hosts=(HOST,))
+        self.pem = self.made.key_pem() + self.made.pem
+
+    def test_round(self) -> None:
+        """
+        What is kept comes back, in files of one account, and nothing else is left behind.
+        """
+        self.assertIsNone(self.cabinet.certificate(HOST))
+        self.cabinet.open()
+        self.cabinet.keep_certificate(HOST, self.pem, NOTE)
+        kept = self.cabinet.certificate(HOST)
+        assert kept is not None
+        self.assertEqual((kept.identity.chain[0], kept.note), (self.made.certificate, NOTE))
+        key = self.cabinet.account_key()
+        self.assertEqual(self.cabinet.account_key().jwk(), key.jwk())
+        self.cabinet.keep_account_url("one", "https://one/1")
+        self.cabinet.keep_account_url("two", "https://two/1")
+        self.cabinet.keep_account_url("one", None)
+        self.assertEqual([self.cabinet.account_url(name) for name in ("one", "two")], [None, "https://two/1"])
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        self.assertEqual(
+            sorted(path.name for path in files), [f"{HOST}.json", f"{HOST}.pem", "key.pem", "urls.json"]
+        )
+        self.assertEqual({stat.S_IMODE(path.stat().st_mode) for path in files}, {0o600})
+        self.assertEqual(stat.S_IMODE((self.folder / "account").stat().st_mode), 0o700)
+
+    def test_damaged(self) -> None:
+        """
+        Damaged files are put aside with all their bytes, and told; a new account key is made.
+        """
+        other = make("other")
+        self.cabinet.keep_certificate(HOST, self.pem, NOTE)
+        key = self.cabinet.account_key()
+        self.cabinet.keep_account_url("one", "https://one/1")
+        for content in (b"", b"rubbish", self.pem[:-40], other.key_pem() + self.made.pem):
+            (self.folder / f"{HOST}.pem").write_bytes(content)
+            self.assertRaises(StoreFault, self.cabinet.look, HOST)
+            self.assertIsNone(self.cabinet.certificate(HOST))
+            self.assertFalse((self.folder / f"{HOST}.pem").exists())
+            aside = [path.read_bytes() for path in self.folder.glob(f"{HOST}.pem.damaged-*")]
+            self.assertIn(content, aside)
+        (self.folder / "account" / "key.pem").write_bytes(b"rubbish")
+        self.assertNotEqual(self.cabinet.account_key().jwk(), key.jwk())
+        self.assertEqual(len(list((self.folder / "account").glob("key.pem.damaged-*"))), 1)
+        self.assertIsNone(self.cabinet.account_url("one"))
+
+    def test_odd_notes(self) -> None:
+        """
+        A note that makes no sense is none.
+        """
+        self.cabinet.open()
+        odd = '{"server": 5, "ask_again": "x", "suggested": [1]}'
+        for content in ("", "[]", "{", odd, '{"ask_again": NaN}'):
+            (self.folder / f"{HOST}.json").write_text(content)
+            self.assertEqual(self.cabinet.note(HOST), Note())
+
+    def test_unusable(self) -> None:
+        """
+        Where a file stands in the way every operation says so, and nothing is put aside.
+        """
+        self.folder.write_text("in the way")
+        for call in (self.cabinet.open, self.cabinet.account_key, lambda: self.cabinet.certificate(HOST)):
+            self.assertRaises(StoreFault, call)
+        self.assertEqual(self.folder.read_text(), "in the way")
+
+    def test_failed_write(self) -> None:
+        """
+        When writing fails the old content stays, whole.
+        """
+        self.cabinet.keep_certificate(HOST, self.pem, NOTE)
+
+        def broken(_fd: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        self.patch(os, "fsync", broken)
+        fault = self.assertRaises(StoreFault, self.cabinet.keep_certificate, HOST, b"new", Note())
+        self.assertIn("No space left", str(fault))
+        self.assertEqual((self.folder / f"{HOST}.pem").read_bytes(), self.pem)
+        self.assertEqual(len(list(self.folder.glob(".*"))), 0)
+
+    def test_keys_from_elsewhere(self) -> None:
+        """
+        An account's key may be RSA; one of another curve is put aside.
+        """
+        self.cabinet.open()
+        path = self.folder / "account" / "key.pem"
+        theirs = rsa.generate_private_key(65537, 2048)
+        path.write_bytes(theirs.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+        self.assertEqual(self.cabinet.account_key().jwk()["kty"], "RSA")
+        odd = ec.generate_private_key(ec.SECP384R1())
+        path.write_bytes(odd.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        self.assertEqual(self.cabinet.account_key().jwk()["crv"], "P-256")
+        self.assertNotIn("Private", repr(AccountKey.new()))

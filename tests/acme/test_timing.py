@@ -1,0 +1,158 @@
+"""
+Tests for :mod:`contentcache.acme.timing`, :mod:`contentcache.acme.problems` and :mod:`contentcache.acme.jws`.
+"""
+
+from __future__ import annotations
+
+import doctest
+import json
+
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.acme import jws, problems, standing, timing
+from contentcache.acme.jws import AccountKey
+from contentcache.acme.problems import problem_in
+from contentcache.acme.timing import Span, Window, pause_after, renewal_name, window_in
+from tests.acme.server import decoded
+from tests.tls.certificates import make
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["type", "detail", "subproblems", "x"]), inner)
+    ),
+)
+
+
+class TimingTests(SynchronousTestCase):
+    """
+    When.
+    """
+
+    @given(st.floats(1, 1e9), st.floats(0, 1))
+    def test_third(self, length: float, share: float) -> None:
+        """
+        Without a suggestion renewal is a third of the life before its end, or up to a thirtieth earlier.
+        """
+        left = 1 - Span(0.0, length, share).due() / length
+        self.assertTrue(1 / 3 - 1e-6 <= left <= 1 / 3 + 1 / 30 + 1e-6, left)
+
+    def test_suggested(self) -> None:
+        """
+        A suggestion counts, but for one that is too late.
+        """
+        for window, due in ((Window(10, 20), 15.0), (Window(-5, -3), -4.0), (Window(96, 98), 95.0)):
+            self.assertEqual(Span(0.0, 100.0, 0.5).due(window), due)
+
+    def test_windows(self) -> None:
+        """
+        Renewal information that makes no sense is none.
+        """
+        for start, end in (
+            ("2026-01-01T00:00:00Z", 5),
+            ("soon", "late"),
+            ("2026-01-01T00:00:00", "2026-01-02"),
+        ):
+            self.assertIsNone(window_in({"suggestedWindow": {"start": start, "end": end}}))
+        self.assertIsNone(window_in({}))
+
+    def test_pauses(self) -> None:
+        """
+        They grow to six hours, more slowly where the server counts, and shrink when the end is near.
+        """
+        for failures, more, pause in (
+            (1, {"refused": True}, 60.0),
+            (5, {"refused": True}, 960.0),
+            (10**9, {"refused": False}, 21600.0),
+            (20, {"refused": False, "left": 8000.0}, 1000.0),
+            (20, {"refused": True, "left": 8.0}, 60.0),
+            (20, {"refused": True, "left": -8.0}, 21600.0),
+            (1, {"refused": True, "asked": 86400.0, "left": 100.0}, 86400.0),
+        ):
+            given_ = {"asked": None, "left": None, **more}
+            self.assertEqual(pause_after(failures, 0.0, **given_), pause)  # type: ignore[arg-type]
+        self.assertEqual(pause_after(1, 1.0, refused=False, asked=None, left=None), 12.0)
+
+    def test_no_name(self) -> None:
+        """
+        A certificate that does not say who signed it has no name for renewal.
+        """
+        self.assertIsNone(renewal_name(make("a").certificate))
+
+
+class ProblemTests(SynchronousTestCase):
+    """
+    Words of servers.
+    """
+
+    @given(_JSON)
+    def test_anything(self, document: object) -> None:
+        """
+        Whatever a server says becomes one printable line.
+        """
+        said = str(problem_in(document))
+        self.assertTrue(said.isprintable())
+
+    def test_remedies(self) -> None:
+        """
+        What to do may be known of a part of the problem only.
+        """
+        prefix = "urn:ietf:params:acme:error:"
+        document = {
+            "type": prefix + "compound",
+            "detail": "two\nthings",
+            "subproblems": [{"type": "x"}, {"type": prefix + "caa", "detail": "CAA forbids"}],
+        }
+        problem = problem_in(document)
+        self.assertEqual(str(problem), "two things (compound): x; CAA forbids (caa)")
+        self.assertIn("CAA", problem.remedy)
+
+
+class KeyTests(SynchronousTestCase):
+    """
+    Signatures.
+    """
+
+    def test_rsa(self) -> None:
+        """
+        An RSA key signs with RS256.
+        """
+        theirs = rsa.generate_private_key(65537, 2048)
+        key = AccountKey.from_pem(theirs.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        signed = json.loads(key.signed("https://a/", None, "n", "https://a/1"))
+        self.assertEqual(signed["payload"], "")
+        head = json.loads(decoded(signed["protected"]))
+        self.assertEqual(head, {"alg": "RS256", "nonce": "n", "url": "https://a/", "kid": "https://a/1"})
+        content = f"{signed['protected']}.".encode()
+        theirs.public_key().verify(decoded(signed["signature"]), content, padding.PKCS1v15(), SHA256())
+
+    def test_thumbprint(self) -> None:
+        """
+        The example of RFC 7638 §3.1.
+        """
+        n = (
+            "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCi"
+            "FV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb"
+            "9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls"
+            "1jF44-csFCur-kEgU8awapJzKnqDKgw"
+        )
+
+        class Theirs(AccountKey):
+            def jwk(self) -> dict[str, str]:
+                return {"e": "AQAB", "kty": "RSA", "n": n}
+
+        self.assertEqual(
+            jws.b64(Theirs(AccountKey.new()._key).thumbprint()), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+        )
+
+    def test_examples(self) -> None:
+        """
+        The examples in the documentation hold.
+        """
+        for module in (jws, problems, standing, timing):
+            self.assertEqual(doctest.testmod(module).failed, 0)

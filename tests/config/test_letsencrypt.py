@@ -1,0 +1,153 @@
+"""
+Tests for :mod:`contentcache.config.letsencrypt`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from contentcache.config.model import Address, ExternalAccount, LetsEncrypt
+from contentcache.config.show import render
+from tests.config.writing import MINIMAL, ConfigurationTestCase
+from tests.tls.certificates import make
+
+_HTTP = 'http: {addr: ":5000"}'
+_ACME = "https://acme.example/dir"
+
+#: Keys beside ``cachefile`` and ``hosts``, and what they set.
+READ = {
+    "email: ops@example.com": {"email": "ops@example.com"},
+    f"directoryurl: {_ACME}": {"directoryurl": _ACME},
+    "directoryurl: https://acme.example/acme/v2/": {"directoryurl": "https://acme.example/acme/v2"},
+    "http: ':80'": {"http": Address("", 80)},
+    "http: ':80', challenge: http-01": {"http": Address("", 80), "challenge": "http-01"},
+    "challenge: tls-alpn-01": {"challenge": "tls-alpn-01"},
+    "eab: {kid: one, hmackey: c2VjcmV0}": {"eab": ExternalAccount("one", b"secret")},
+    "eab: {kid: one, hmackey: 'c2VjcmV0IQ=='}": {"eab": ExternalAccount("one", b"secret!")},
+    "profile: shortlived": {"profile": "shortlived"},
+    "lifetime: 24h": {"lifetime": 86400.0},
+}
+
+FAULTY = {
+    "hosts: [a.example]": "cachefile: is required; write e.g. /var/lib/contentcache/acme",
+    "cachefile: /c": "hosts: is required: without it anybody could have certificates made for any name",
+    "cachefile: /c, hosts: []": "hosts: is required: without it",
+    "cachefile: /c, hosts: a.example": "hosts: 'a.example' is not a list",
+    "cachefile: /c, hosts: ['*.a.example']": "hosts[0]: '*.a.example' is a wildcard, which needs",
+    "cachefile: /c, hosts: ['a.example:443']": "hosts[0]: 'a.example:443' has a port",
+    "cachefile: /c, hosts: [192.0.2.1]": "hosts[0]: '192.0.2.1' is an address",
+    "cachefile: /c, hosts: ['[::1]']": "hosts[0]: '[::1]' is an address",
+    "cachefile: /c, hosts: [../a]": "hosts[0]: '../a' is not a host",
+    "cachefile: /c, hosts: [a_b.example]": "hosts[0]: 'a_b.example' is not a host name that can be certified",
+    "cachefile: /c, hosts: [-a.example]": "hosts[0]: '-a.example' has no proper host name",
+    f"cachefile: /c, hosts: [{'a' * 60}.example]": f"hosts[0]: '{'a' * 60}...' is longer than",
+    "cachefile: /c, hosts: [a.example, A.example]": "hosts[1]: 'A.example' is given twice",
+    "cachefile: /, hosts: [a.example]": "cachefile: '/' is no folder",
+    "cachefile: /c, hosts: [a.example], email: nobody": "email: 'nobody' is not an address for mail",
+    "cachefile: /c, hosts: [a.example], email: 'a@b?x=1'": "email: ",
+    "cachefile: /c, hosts: [a.example], directoryurl: nowhere": "directoryurl: 'nowhere' is not a URL",
+    "cachefile: /c, hosts: [a.example], directoryca: /nope.pem": "directoryca: '/nope.pem' cannot be read",
+    "cachefile: /c, hosts: [a.example], http: ':5000'": "http: is the address of http.addr",
+    "cachefile: /c, hosts: [a.example], challenge: http-01": "http: is required for the challenge http-01",
+    "cachefile: /c, hosts: [a.example], challenge: dns-01": "challenge: 'dns-01' is not one of tls-alpn-01",
+    "cachefile: /c, hosts: [a.example], eab: {kid: one}": "eab.hmackey: is required where kid is given",
+    "cachefile: /c, hosts: [a.example], eab: {hmackey: c2VjcmV0}": "eab.kid: is required where hmackey",
+    "cachefile: /c, hosts: [a.example], eab: {kid: one, hmackey: '$$'}": "eab.hmackey: is not a key",
+    "cachefile: /c, hosts: [a.example], lifetime: 0": "lifetime: '0' is not more than 0",
+    "cachefile: /c, hosts: [a.example], mail: a@b.c": "mail: unknown key; did you mean email?",
+}
+
+
+def with_letsencrypt(keys: str, beside: str = "") -> str:
+    """
+    The minimal file with the section.
+    """
+    return MINIMAL.replace(_HTTP, f'http: {{addr: ":5000", tls: {{letsencrypt: {{{keys}}}{beside}}}}}')
+
+
+class LetsEncryptTests(ConfigurationTestCase):
+    """
+    ``http.tls.letsencrypt``.
+    """
+
+    def read(self, keys: str) -> LetsEncrypt:
+        """What a section without faults gives."""
+        tls = self.load(with_letsencrypt(keys)).configuration.http.tls
+        assert tls is not None
+        assert tls.letsencrypt is not None
+        self.assertEqual((tls.certificate, tls.key), ("", ""))
+        return tls.letsencrypt
+
+    def test_read(self) -> None:
+        """
+        Every key is read.
+        """
+        self.assertEqual(
+            self.read("cachefile: /c/, hosts: [Cache.Example.com]"), LetsEncrypt("/c", ("cache.example.com",))
+        )
+        for keys, expected in READ.items():
+            self.assertEqual(
+                self.read(f"cachefile: /c, hosts: [a.example], {keys}"),
+                LetsEncrypt("/c", ("a.example",), **expected),  # type: ignore[arg-type]
+            )
+
+    def test_faulty(self) -> None:
+        """
+        Each fault is told once, where it is.
+        """
+        for keys, told in FAULTY.items():
+            self.assert_told(with_letsencrypt(keys), f"http.tls.letsencrypt.{told}")
+
+    def test_beside_files(self) -> None:
+        """
+        It cannot stand beside files; other keys of the section may.
+        """
+        made = make("cache")
+        certificate, key = self.write(made.pem), self.write(made.key_pem())
+        keys = "cachefile: /c, hosts: [a.example]"
+        told = self.told(with_letsencrypt(keys, f", certificate: {certificate}, key: {key}"))
+        words = "cannot stand beside letsencrypt; give either files or letsencrypt"
+        self.assertEqual(told, [f"http.tls.certificate: {words}", f"http.tls.key: {words}"])
+        self.load(with_letsencrypt(keys, f", clientcas: [{certificate}], minimumtls: tls1.3"))
+
+    def test_unix(self) -> None:
+        """
+        A Unix socket cannot answer ``tls-alpn-01``.
+        """
+        text = with_letsencrypt("cachefile: /c, hosts: [a.example]").replace('":5000"', '"/s", net: unix')
+        self.assert_told(text, "http.tls.letsencrypt.http: is required where http.net is unix")
+        text = text.replace("hosts:", "http: ':80', challenge: tls-alpn-01, hosts:")
+        self.assert_told(text, "http.tls.letsencrypt.challenge: tls-alpn-01 needs a port")
+
+    def test_file_of_old(self) -> None:
+        """
+        Where the path is that of a file, as version 2.8 has it, the folder is beside it, and that is told.
+        """
+        path = self.write("{}")
+        text = with_letsencrypt(f"cachefile: {path}, hosts: [a.example]")
+        tls = self.load(text).configuration.http.tls
+        assert tls is not None
+        assert tls.letsencrypt is not None
+        self.assertEqual(tls.letsencrypt.directory, f"{path}.d")
+        [warning] = self.warnings(text)
+        self.assertIn("is a file, as in version 2.8; it stays as it is", warning)
+        self.assertEqual(Path(path).read_text(), "{}")
+
+    def test_shown(self) -> None:
+        """
+        The configuration in effect shows it without the key, and can be read again.
+        """
+        keys = (
+            "cachefile: /c, hosts: [a.example], eab: {kid: one, hmackey: c2VjcmV0}, http: ':80',"
+            " lifetime: 24h, email: a@b.example, challenge: http-01, profile: shortlived"
+        )
+        configuration = self.load(with_letsencrypt(keys)).configuration
+        self.assertNotIn("secret", repr(configuration))
+        shown = render(configuration)
+        self.assertNotIn("c2VjcmV0", shown)
+        tree = yaml.safe_load(shown)
+        self.assertEqual(tree["http"]["tls"]["letsencrypt"]["eab"], {"kid": "one", "hmackey": "***"})
+        again = self.load(shown.replace("'***'", "c2VjcmV0")).configuration
+        self.assertEqual(again.http, configuration.http)
