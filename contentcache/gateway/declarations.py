@@ -51,6 +51,13 @@ class Operation:
     body: str | None = None
     details: str = field(default="")
 
+    @property
+    def tag(self) -> str:
+        """
+        Under which heading it is described.
+        """
+        return {"content_caches": "Caches", "accounts": "Settings"}.get(self.path.split("/")[1], "This document")
+
 
 SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ContentCache": {

@@ -32,7 +32,6 @@ def document() -> dict[str, Any]:
             "Accounts and passwords are those of the registry. Errors are "
             '`{"errors": [{"code", "message", "detail"}]}`.',
         },
-        "servers": [{"url": "/", "description": "here"}],
         "paths": paths,
         "components": {
             "schemas": {**SCHEMAS, "Document": {"type": "object", "required": ["openapi", "paths"]}},
@@ -52,6 +51,7 @@ def document() -> dict[str, Any]:
 def _described(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
+        "tags": [operation.tag],
         "summary": operation.summary,
         "description": " ".join(filter(None, (operation.who.value, operation.details))),
         "responses": {str(status): _answer(*words) for status, words in sorted(_answers(operation))},
