@@ -56,7 +56,9 @@ class Operation:
         """
         Under which heading it is described.
         """
-        return {"content_caches": "Caches", "accounts": "Settings"}.get(self.path.split("/")[1], "This document")
+        return {"content_caches": "Caches", "accounts": "Settings"}.get(
+            self.path.split("/")[1], "This document"
+        )
 
 
 SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
 from twisted.logger import Logger
 
 from contentcache.core.ports import Clock, DelayedCall, Run, Timer
@@ -139,6 +139,8 @@ class Liveness:
             await self._probe(cache.host)
         except NotAlive as error:
             why = str(error)
+        except CancelledError:
+            raise
         except Exception:  # noqa: BLE001  # a defect of the probe must not stop the others
             _log.failure("a cache could not be asked")
             why = "it could not be asked"
@@ -153,7 +155,8 @@ class Liveness:
             _log.warn("the caches cannot be listed: {error}", error=str(error))
             return
         self._forget_others(caches)
-        await gatherResults([self._turns.run(self._look, cache) for cache in caches])
+        looking = [self._turns.run(self._look, cache) for cache in caches]
+        await DeferredList(looking, consumeErrors=True)  # an error is one who has been told to stop
 
     def _look(self, cache: Cache) -> Deferred[State]:
         return Deferred.fromCoroutine(self.look_at(cache))

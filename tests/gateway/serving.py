@@ -25,7 +25,9 @@ from contentcache.gateway.memory import MemoryDirectory
 from tests.gateway.house import FakeProbe, FakeRegistry
 
 ALIVE = Cache(uuid.UUID("7f3c1a52-8f0f-4f5b-9a57-0f6d5e1c2b3a"), "region-us", "https://us.cache.example.com")
-DEAD = Cache(uuid.UUID("2b0d6a90-4c13-4e43-8a0e-9d6a3a1f7c55"), "region-asia", "https://asia.cache.example.com:8443")
+DEAD = Cache(
+    uuid.UUID("2b0d6a90-4c13-4e43-8a0e-9d6a3a1f7c55"), "region-asia", "https://asia.cache.example.com:8443"
+)
 
 
 class _UntilItEnds(Protocol):

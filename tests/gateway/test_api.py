@@ -24,7 +24,9 @@ class CachesTests(DeskTestCase):
         """
         A cache is added, shown, listed and removed, with the statuses and bodies of the original.
         """
-        added = self.ask("POST", "/content_caches", value={"name": "near", "host": "https://Near.example:443/"})
+        added = self.ask(
+            "POST", "/content_caches", value={"name": "near", "host": "https://Near.example:443/"}
+        )
         self.assertEqual((added.status, json.loads(added.body)), (201, {"id": ID, **NEAR}))
         shown = self.ask("GET", f"/content_caches/{ID.upper()}", who="bob")
         self.assertEqual((shown.status, json.loads(shown.body)), (200, {"id": ID, **NEAR}))
@@ -240,7 +242,12 @@ class ManyErrorsTests(DeskTestCase):
         """
         Bodies are JSON in UTF-8.
         """
-        for kind in ("", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin1"):
+        for kind in (
+            "",
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/json; charset=latin1",
+        ):
             reply = self.ask("POST", "/content_caches", value=NEAR, Content_Type=kind)
             self.assert_error(reply, 415, "UNSUPPORTED_MEDIA_TYPE")
         good = self.ask("POST", "/content_caches", value=NEAR, Content_Type=f'{JSON}; charset="UTF-8"')
@@ -327,9 +334,7 @@ class WhereToTests(DeskTestCase):
         self.directory.choose("bob", UUID(int=2))
 
         def place(account: str | None, address: str) -> str | None:
-            cache = self.successResultOf(
-                Deferred.fromCoroutine(self.desk.roster.cache_for(account, address))
-            )
+            cache = self.successResultOf(Deferred.fromCoroutine(self.desk.roster.cache_for(account, address)))
             return None if cache is None else cache.name
 
         self.assertEqual(place("bob", "192.0.2.1"), "far")
