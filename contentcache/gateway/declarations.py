@@ -140,10 +140,15 @@ SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "id": {"schema": {"type": "string", "format": "uuid"}, "description": "A cache's id."},
+    "id": {
+        "schema": {"type": "string", "minLength": 1},
+        "description": "A cache's id, a UUID. Nothing else is one's.",
+        "example": "7f3c1a52-8f0f-4f5b-9a57-0f6d5e1c2b3a",
+    },
     "username": {
         "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_ACCOUNT},
         "description": "An account of the registry.",
+        "example": "alice",
     },
 }
 

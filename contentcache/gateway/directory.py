@@ -22,8 +22,11 @@ LONGEST_ACCOUNT: Final = 255
 #: Letters, digits, and between them spaces, dots, dashes and underscores. It means the same in Python
 #: and in ECMA-262, which JSON schemas are written in.
 NAME_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?$"
-#: A rough one, for the schema: what a host may be called exactly is decided by :func:`host_of`.
-HOST_PATTERN: Final = r"^https?://[^/?#@\s\\]+/?$"
+#: For the schema. What can be a host exactly is decided by :func:`host_of`: names beyond ASCII can, too.
+HOST_PATTERN: Final = (
+    r"^https?://([A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?"
+    r"|([0-9]{1,3}\.){3}[0-9]{1,3}|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?$"
+)
 
 _NAME: Final = re.compile(NAME_PATTERN.removesuffix("$") + r"\Z")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

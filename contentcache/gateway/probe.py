@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionLost, DNSLookupError
 from twisted.internet.error import TimeoutError as TooLate
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, ResponseNeverReceived
 from twisted.web.http_headers import Headers
@@ -39,11 +39,11 @@ class HttpProbe:
         too_slow = self._reactor.callLater(self._patience, asking.cancel)
         try:
             response = await asking
-        except CancelledError:
-            if too_slow.active():
-                raise  # it is we who are not wanted any longer
-            raise NotAlive(f"no answer within {self._patience:g} s") from None
         except Exception as error:
+            if not too_slow.active():
+                raise NotAlive(f"no answer within {self._patience:g} s") from None
+            if _is_cancelled(error):  # it is we who are not wanted any longer
+                raise CancelledError from None
             raise NotAlive(_in_words(error)) from error
         finally:
             if too_slow.active():
@@ -61,6 +61,15 @@ def _hang_up(response: Any) -> None:
     stop = getattr(transport, "abortConnection", None) or getattr(transport, "loseConnection", None)
     if stop is not None:
         stop()
+
+
+def _is_cancelled(error: Exception) -> bool:
+    """
+    Whether somebody has given the question up, at whichever stage of it.
+    """
+    if isinstance(error, ResponseFailed | ResponseNeverReceived):
+        return any(_is_cancelled(reason.value) for reason in error.reasons)
+    return isinstance(error, CancelledError | ConnectingCancelledError)
 
 
 def _in_words(error: Exception) -> str:

@@ -181,7 +181,7 @@ class Chromium:
 
     def tab_to(self, expression: str) -> None:
         """
-        Press the tabulator until the element that has the focus, ``e``, is one of which ``expression`` is true.
+        Press the tabulator until ``expression`` is true of ``e``, the element that has the focus.
         """
         for _ in range(60):
             self.press("Tab")

@@ -1,7 +1,7 @@
 """
-A desk on a port of the loopback, for real browsers and for ``schemathesis``: ``python -m tests.gateway.serving``.
+A desk on a port of the loopback, for browsers and for schemathesis: ``python -m tests.gateway.serving``.
 
-It prints its port, and ends with its standard input. Two caches are there: one that lives and one that is dead.
+It prints its port, and ends with its standard input. Two caches are there: one alive and one dead.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class CachesTests(DeskTestCase):
         for name in ("", " a", "a ", "a/b", "<b>", "a\n", "a" * 65, "ä", 7, None, ["a"]):
             reply = self.ask("POST", "/content_caches", value={**NEAR, "name": name})
             self.assert_error(reply, 400, "INVALID_CONTENT_CACHE")
-        for host in (
+        hosts: tuple[object, ...] = (
             "",
             "near.example",
             "ftp://near.example",
@@ -70,11 +70,21 @@ class CachesTests(DeskTestCase):
             "https://" + "a." * 200 + "example",
             5,
             {},
-        ):
+        )
+        for host in hosts:
             reply = self.ask("POST", "/content_caches", value={**NEAR, "host": host})
             self.assert_error(reply, 400, "INVALID_CONTENT_CACHE")
             self.assertNotIn(b"s3cret", reply.body)
-        for value in ({}, [], "x", 1, {"name": "near"}, {**NEAR, "id": ID}, {**NEAR, "Host": "x"}):
+        values: tuple[object, ...] = (
+            {},
+            [],
+            "x",
+            1,
+            {"name": "near"},
+            {**NEAR, "id": ID},
+            {**NEAR, "Host": "x"},
+        )
+        for value in values:
             reply = self.ask("POST", "/content_caches", value=value)
             self.assert_error(reply, 400, "INVALID_CONTENT_CACHE")
         self.assertEqual(self.directory.caches(), [])

@@ -95,5 +95,5 @@ class NetworksTests(SynchronousTestCase):
         if found is None:
             self.assertEqual(having, [])
         else:
-            kept = dict((name, network) for network, name in networks.defaults)[found]
+            kept = {name: network for network, name in networks.defaults}[found]
             self.assertEqual(kept.prefixlen, max(network.prefixlen for network in having))

@@ -4,6 +4,7 @@ Tests for :mod:`contentcache.gateway.pages` and :mod:`contentcache.gateway.sessi
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -166,9 +167,10 @@ class ForgeryTests(DeskTestCase):
         browser.sign_in("bob")
         browser.get("/settings")
         headers = {"Origin": ORIGIN, "Content-Type": "text/plain"}
+        many: Any = {f"f{number}": "" for number in range(30)}
         self.assertEqual(browser.post("/settings", headers=headers).status, 415)
         self.assertEqual(browser.post("/settings", x="y" * (64 << 10)).status, 413)
-        self.assertEqual(browser.post("/settings", **{f"f{n}": "" for n in range(30)}).status, 400)
+        self.assertEqual(browser.post("/settings", **many).status, 400)
 
 
 class PagesTests(DeskTestCase):
