@@ -1,3 +1,3 @@
 """
-The origin's half: what stands before a registry, knows the caches, and sends each account to its own.
+The origin's half: what stands before a registry, signs URLs and sends clients to their caches.
 """

@@ -32,7 +32,7 @@ from contentcache.gateway.pages.site import Pages
 from contentcache.gateway.roster import Roster
 from contentcache.gateway.sessions import Sessions
 
-_OURS: Final = re.compile(rb"/(?:api|settings|caches|assets|sign-in|sign-out)(?:[/?].*)?", re.DOTALL)
+_OURS: Final = re.compile(rb"/(?:api|settings|caches)(?:[/?].*)?", re.DOTALL)
 _log = Logger()
 
 
@@ -121,6 +121,8 @@ class _Front(Resource):
 
     def render(self, request: Any) -> Any:
         """Answer."""
+        # Wherever somebody has begun to walk down the path: the routes are whole paths.
+        request.prepath, request.postpath = [], [*request.prepath, *request.postpath]
         try:
             b"/".join(request.postpath).decode()
         except UnicodeDecodeError:

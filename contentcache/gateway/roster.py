@@ -111,17 +111,20 @@ class Roster:
             return None
         return next((cache for cache in await self.caches() if cache.name.lower() == name.lower()), None)
 
-    async def cache_for(self, account: str | None, address: str) -> Cache | None:
+    async def cache_for(self, account: str | None, address: str) -> str | None:
         """
-        Where to send a client; ``None``, also where the database fails: the bytes come from here.
+        The host to send a client to; ``None``, also where the database fails: the bytes come from here.
+
+        ``address`` is the client's. ``account`` is whom the registry has just said yes to.
         """
         try:
             choice = None if account is None else await self.choice(account)
             default = await self.default(address) if choice is None else None
             found = chosen(choice, None if default is None else default.id, self._liveness.is_alive)
-            return None if found is None else await self._do(self._directory.cache, found)
+            cache = None if found is None else await self._do(self._directory.cache, found)
         except DirectoryAway:
             return None
+        return None if cache is None else cache.host
 
     async def _look(self, cache: Cache) -> None:
         await self._liveness.look_at(cache)

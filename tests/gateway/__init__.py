@@ -1,0 +1,3 @@
+"""
+Tests for :mod:`contentcache.gateway`.
+"""

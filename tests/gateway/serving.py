@@ -22,7 +22,7 @@ from contentcache.gateway.desk import make_desk
 from contentcache.gateway.directory import Cache
 from contentcache.gateway.liveness import Liveness
 from contentcache.gateway.memory import MemoryDirectory
-from tests.gateway.house import FakeProbe, FakeRegistry
+from tests.gateway.lobby import FakeProbe, FakeRegistry
 
 ALIVE = Cache(uuid.UUID("7f3c1a52-8f0f-4f5b-9a57-0f6d5e1c2b3a"), "region-us", "https://us.cache.example.com")
 DEAD = Cache(

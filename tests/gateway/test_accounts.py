@@ -18,7 +18,7 @@ from contentcache.gateway.claims import Basic, account_of, read
 from contentcache.gateway.errors import NotAuthenticated, RegistryAway, TooManyAttempts
 from contentcache.gateway.memory import MemoryDirectory
 from contentcache.gateway.throttle import Throttle
-from tests.gateway.house import FakeRegistry, Noise, basic, token
+from tests.gateway.lobby import FakeRegistry, Noise, basic, token
 
 EPOCH = 1_000_000.0
 

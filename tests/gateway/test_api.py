@@ -9,7 +9,7 @@ from uuid import UUID
 
 from twisted.internet.defer import Deferred
 
-from tests.gateway.house import JSON, DeskTestCase, basic, token
+from tests.gateway.lobby import JSON, DeskTestCase, basic, token
 
 NEAR = {"name": "near", "host": "https://near.example"}
 ID = str(UUID(int=1))
@@ -344,14 +344,13 @@ class WhereToTests(DeskTestCase):
         self.directory.choose("bob", UUID(int=2))
 
         def place(account: str | None, address: str) -> str | None:
-            cache = self.successResultOf(Deferred.fromCoroutine(self.desk.roster.cache_for(account, address)))
-            return None if cache is None else cache.name
+            return self.successResultOf(Deferred.fromCoroutine(self.desk.roster.cache_for(account, address)))
 
-        self.assertEqual(place("bob", "192.0.2.1"), "far")
-        self.assertEqual(place("carol", "192.0.2.1"), "near")
-        self.assertEqual(place(None, "::ffff:192.0.2.1"), "near")
+        self.assertEqual(place("bob", "192.0.2.1"), "https://far.example")
+        self.assertEqual(place("carol", "192.0.2.1"), NEAR["host"])
+        self.assertEqual(place(None, "::ffff:192.0.2.1"), NEAR["host"])
         self.assertIsNone(place("carol", "198.51.100.1"))
         self.probe.dead.add("https://far.example")
         self.liveness.start()
         self.assertIsNone(place("bob", "192.0.2.1"))
-        self.assertEqual(place("carol", "192.0.2.1"), "near")
+        self.assertEqual(place("carol", "192.0.2.1"), NEAR["host"])

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.gateway.declarations import OPERATIONS
 from contentcache.gateway.openapi import document
 from tests.gateway.chromium import DeskServer
-from tests.gateway.house import basic
+from tests.gateway.lobby import basic
 from tests.real.programs import ROOT
 
 _EXAMPLES = "25"

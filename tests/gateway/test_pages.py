@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.gateway.accounts import Account
 from contentcache.gateway.sessions import Sessions
-from tests.gateway.house import ORIGIN, Browser, DeskTestCase, Noise
+from tests.gateway.lobby import ORIGIN, Browser, DeskTestCase, Noise
 from tests.gateway.suites import cache
 
 ONE = UUID(int=1)
@@ -36,7 +36,7 @@ class SignInTests(DeskTestCase):
         self.assertEqual(rest.partition("; ")[2], "Path=/; HttpOnly; SameSite=Strict; Secure")
         first = browser.cookies["__Host-session"]
         browser.get("/settings")
-        browser.post("/sign-in", username="bob", password="builder")
+        browser.post("/settings/sign-in", username="bob", password="builder")
         self.assertNotEqual(browser.cookies["__Host-session"], first)
         browser.cookies["__Host-session"] = first
         self.assertIn(b"<h1>Sign in</h1>", browser.get("/settings").body)
@@ -72,7 +72,7 @@ class SignInTests(DeskTestCase):
         browser.sign_in("bob")
         kept = dict(browser.cookies)
         browser.get("/settings")
-        self.assertEqual(browser.post("/sign-out").status, 303)
+        self.assertEqual(browser.post("/settings/sign-out").status, 303)
         self.assertNotIn("__Host-session", browser.cookies)
         browser.cookies = kept
         self.assertIn(b"<h1>Sign in</h1>", browser.get("/settings").body)
@@ -107,7 +107,7 @@ class SignInTests(DeskTestCase):
         ):
             browser = Browser(self)
             browser.get("/caches")
-            reply = browser.post("/sign-in", username="alice", password="wonder", next=wanted)
+            reply = browser.post("/settings/sign-in", username="alice", password="wonder", next=wanted)
             self.assertEqual(reply.header("Location"), place)
 
 
@@ -155,7 +155,7 @@ class ForgeryTests(DeskTestCase):
             self.assertEqual(browser.post("/settings", csrf=csrf, cache=str(ONE)).status, 403)
         stranger = Browser(self)
         self.assertEqual(
-            stranger.post("/sign-in", csrf=before, username="bob", password="builder").status, 403
+            stranger.post("/settings/sign-in", csrf=before, username="bob", password="builder").status, 403
         )
         self.assertIsNone(self.directory.choice("bob"))
 
@@ -253,7 +253,7 @@ class PagesTests(DeskTestCase):
         """
         browser = Browser(self)
         browser.sign_in("alice")
-        for target in ("/settings", "/caches", "/api", "/assets/none"):
+        for target in ("/settings", "/caches", "/api", "/api/assets/none"):
             reply = browser.get(target)
             policy = reply.header("Content-Security-Policy") or ""
             self.assertTrue(policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';"))
@@ -266,12 +266,12 @@ class PagesTests(DeskTestCase):
         """
         Files have their type, and are not sent twice; nothing else can be had by their path.
         """
-        reply = self.send("GET", "/assets/pages.css")
+        reply = self.send("GET", "/api/assets/pages.css")
         self.assertEqual((reply.status, reply.header("Content-Type")), (200, "text/css; charset=utf-8"))
-        again = self.send("GET", "/assets/pages.css", {"If-None-Match": reply.header("ETag") or ""})
+        again = self.send("GET", "/api/assets/pages.css", {"If-None-Match": reply.header("ETag") or ""})
         self.assertEqual((again.status, again.body), (304, b""))
         for name in ("none", "..%2fsite.py", "%2e%2e/site.py", "files.py"):
-            self.assertEqual(self.send("GET", f"/assets/{name}").status, 404)
+            self.assertEqual(self.send("GET", f"/api/assets/{name}").status, 404)
 
 
 class PlainTests(DeskTestCase):

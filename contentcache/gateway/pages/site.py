@@ -63,11 +63,11 @@ class Pages:
             "/api": lambda request: self._shell.page(request, "api"),
             "/settings": self._settings,
             "/caches": self._caches,
-            "/assets/<name>": self._shell.asset,
+            "/api/assets/<name>": self._shell.asset,
         }
         forms: dict[str, Callable[..., Reply]] = {
-            "/sign-in": self._sign_in,
-            "/sign-out": self._sign_out,
+            "/settings/sign-in": self._sign_in,
+            "/settings/sign-out": self._sign_out,
             "/settings": self._choose,
             "/caches": self._add,
             "/caches/<cache_id>/test": self._test,

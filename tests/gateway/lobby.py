@@ -235,7 +235,7 @@ class Browser:
         As people do it.
         """
         self.get("/settings")
-        return self.post("/sign-in", username=username, password=password or PASSWORDS[username])
+        return self.post("/settings/sign-in", username=username, password=password or PASSWORDS[username])
 
     @property
     def csrf(self) -> str:
