@@ -12,7 +12,8 @@ Rules:
 * administrators are the accounts that are named in ``admins``, and those whose accepted token lists
   ``admingroup`` in its claim ``groups``. A registry that gives no such tokens says nothing of groups, and
   then only ``admins`` counts;
-* wrong credentials are counted by address and by account, and too many are not even looked at.
+* wrong credentials are counted by address, by account, and by both together, and too many are not even
+  looked at. An account alone has the widest bound, so that one stranger cannot lock it for its owner.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from typing import Final, Protocol
 
 from attrs import field, frozen
@@ -118,8 +119,12 @@ class Accounts:
         self._ttl = ttl
         self._randomness = randomness
         self._remembered: OrderedDict[bytes, _Yes] = OrderedDict()
-        self._by_address = Throttle(burst=20, seconds=15.0)
-        self._by_account = Throttle(burst=10, seconds=15.0)
+        self._throttles = (
+            Throttle(burst=10, seconds=15.0),  # of an account from an address
+            Throttle(burst=20, seconds=15.0),  # of an address
+            Throttle(burst=100, seconds=3.0),  # of an account
+        )
+        self._checks_passwords_until = float("-inf")
 
     async def who(self, authorization: str | None, address: str) -> Account:
         """
@@ -141,11 +146,14 @@ class Accounts:
             raise NotAuthenticated("this token names no account (its sub is empty)")
         now = self._monotonic()
         self._slow_down(address, name, now)
-        account = await self._ask(said, name)
+        try:
+            account = await self._ask(said, name)
+        except RegistryAway:
+            self._forgive(address, name)
+            raise
         if account is None:
             raise NotAuthenticated("the registry does not accept this account, or not with this password")
-        self._by_address.take_back(address, self._monotonic())
-        self._by_account.take_back(name, self._monotonic())
+        self._forgive(address, name)
         self._remember(key, account, now, said.authorization)
         await self._note(account.name)
         return account
@@ -155,7 +163,7 @@ class Accounts:
             verdict = await self._registry.accepts(said.authorization)
             if not verdict.accepted:
                 return None
-            if (await self._registry.accepts(self._impossible(said))).accepted:
+            if not await self._proves_something(said):
                 _log.warn("the registry accepts any credentials: it has no accounts that could sign in")
                 return None
         except CacheError as error:
@@ -167,6 +175,21 @@ class Accounts:
         return Account(
             name, name in self._admins or (self._admin_group is not None and self._admin_group in found)
         )
+
+    async def _proves_something(self, said: Basic | Bearer) -> bool:
+        """
+        Whether the registry refuses what is impossible.
+
+        For a token this is asked each time: it may take no notice of some, and of others it does. Passwords
+        look alike to it, and each question is a failed sign-in in its log: once in ``ttl`` seconds.
+        """
+        now = self._monotonic()
+        if isinstance(said, Basic) and now < self._checks_passwords_until:
+            return True
+        refused = not (await self._registry.accepts(self._impossible(said))).accepted
+        if refused and isinstance(said, Basic):
+            self._checks_passwords_until = now + self._ttl
+        return refused
 
     def _impossible(self, said: Basic | Bearer) -> str:
         """
@@ -180,13 +203,24 @@ class Accounts:
         return Bearer(head + dot + noise if head.count(".") + 1 == _JWT_DOTS else noise).authorization
 
     def _slow_down(self, address: str, name: str, now: float) -> None:
-        wait = max(self._by_address.wait(address, now), self._by_account.wait(name, now))
+        buckets = self._buckets(address, name)
+        wait = max(throttle.wait(key, now) for throttle, key in buckets)
         if wait:
             raise TooManyAttempts(
                 f"too many wrong credentials; try again in {wait} s", headers={"Retry-After": str(wait)}
             )
-        self._by_address.count(address, now)
-        self._by_account.count(name, now)
+        for throttle, key in buckets:
+            throttle.count(key, now)
+
+    def _forgive(self, address: str, name: str) -> None:
+        for throttle, key in self._buckets(address, name):
+            throttle.take_back(key, self._monotonic())
+
+    def _buckets(self, address: str, name: str) -> list[tuple[Throttle, Hashable]]:
+        keys: tuple[Hashable, ...] = ((address, name), address, name)
+        found = zip(self._throttles, keys, strict=True)
+        # Clients of a Unix socket have no address, and are not one.
+        return [(throttle, key) for throttle, key in found if key]
 
     def _recall(self, key: bytes) -> Account | None:
         yes = self._remembered.get(key)

@@ -80,7 +80,7 @@ class NotAcceptable(CacheError):
 class TooLarge(CacheError):
     """The body of a request is larger than any that makes sense."""
 
-    code = "TOO_LARGE"
+    code = "SIZE_INVALID"
     status = 413
 
 

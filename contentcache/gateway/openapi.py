@@ -81,7 +81,7 @@ def _answers(operation: Operation) -> Iterator[tuple[int, tuple[str, str | None]
         common[403] = "`NOT_AUTHORIZED`: " + operation.who.value[:-1].lower() + " may do this."
     if operation.body is not None:
         common |= {
-            413: "`TOO_LARGE`: the body is.",
+            413: "`SIZE_INVALID`: the body is.",
             415: "`UNSUPPORTED_MEDIA_TYPE`: the body is not `application/json`.",
         }
     yield from ((status, (words, "Errors")) for status, words in common.items() if status not in known)

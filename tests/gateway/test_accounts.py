@@ -135,25 +135,55 @@ class AccountsTests(SynchronousTestCase):
 
     def test_guessing(self) -> None:
         """
-        After ten wrong passwords an account is not looked at from anywhere, and after twenty an address not
-        for anybody; good ones count for nothing, and what is remembered goes on. It passes.
+        After ten wrong passwords for an account, and after twenty for any, an address is not listened to;
+        what is remembered goes on, and so does the account from elsewhere. It passes.
         """
         self.who(basic("alice"))
         for count in range(10):
             self.refused(basic("bob", f"wrong {count}"), NotAuthenticated)
         asked = len(self.registry.asked)
-        error = self.refused(basic("bob"), TooManyAttempts, "192.0.2.99")
+        error = self.refused(basic("bob"), TooManyAttempts)
         self.assertEqual(error.headers, {"Retry-After": "15"})
         self.assertEqual(len(self.registry.asked), asked)
+        self.assertEqual(self.who(basic("bob"), "192.0.2.99").name, "bob")
         for count in range(10):
             self.refused(basic(f"user-{count}", "wrong"), NotAuthenticated)
         self.refused(basic("org/robot"), TooManyAttempts)
         self.assertEqual(self.who(basic("alice")).name, "alice")
-        self.assertEqual(self.who(basic("org/robot"), "192.0.2.99").name, "org/robot")
         self.clock.advance(15)
         for _ in range(30):
             self.assertEqual(self.who(basic("bob")).name, "bob")
             self.clock.advance(60)
+
+    def test_guessing_from_everywhere(self) -> None:
+        """
+        Many addresses together guess an account's password a hundred times, and no more.
+        """
+        for count in range(100):
+            self.refused(basic("bob", "wrong"), NotAuthenticated, f"192.0.2.{count}")
+        self.refused(basic("bob", "wrong"), TooManyAttempts, "198.51.100.1")
+        self.assertEqual(self.who(basic("alice"), "").name, "alice")
+
+    def test_not_a_guess(self) -> None:
+        """
+        While the registry is away nobody's tries are held against them.
+        """
+        self.registry.away = True
+        for _ in range(30):
+            self.refused(basic("bob"), RegistryAway)
+        self.registry.away = False
+        self.who(basic("bob"))
+
+    def test_few_impossible_questions(self) -> None:
+        """
+        That the registry looks at passwords is asked once in a while; of tokens, each time.
+        """
+        for name in ("alice", "bob", "org/robot"):
+            self.who(basic(name))
+        self.assertEqual(len(self.registry.asked), 4)
+        for name in ("x", "y"):
+            self.who(f"Bearer {token(name)}")
+        self.assertEqual(len(self.registry.asked), 8)
 
 
 class ClaimsTests(SynchronousTestCase):

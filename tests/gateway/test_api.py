@@ -268,7 +268,7 @@ class ManyErrorsTests(DeskTestCase):
         A body of more than 64 KiB is refused.
         """
         reply = self.ask("POST", "/content_caches", value=b" " * (64 << 10) + b"{}")
-        self.assert_error(reply, 413, "TOO_LARGE")
+        self.assert_error(reply, 413, "SIZE_INVALID")
 
     def test_paths(self) -> None:
         """
