@@ -91,7 +91,6 @@ class Chromium:
         self._loads = 0
         port, path = self._address(profile / "DevToolsActivePort")
         self._socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, open_timeout=PATIENCE)
-        case.addCleanup(self._socket.close)
         self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
@@ -228,6 +227,7 @@ class Chromium:
         with suppress(Exception):
             self._session = None
             self.call("Browser.close")
+            self._socket.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
