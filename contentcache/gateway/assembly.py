@@ -8,22 +8,29 @@ import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 from attrs import frozen
-from twisted.web.resource import IResource, NoResource
 
 from contentcache.config.model import Configuration, Gateway, Upstream
 from contentcache.core.ports import Run
 from contentcache.core.via import FAMILY
+from contentcache.gateway.accepting import AskingRegistry
 from contentcache.gateway.authority import Authority
 from contentcache.gateway.channel import GatewayFactory
+from contentcache.gateway.choosing import Networks
 from contentcache.gateway.connections import Connections
+from contentcache.gateway.database import SqliteDirectory
+from contentcache.gateway.desk import make_desk
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.filling import Filling
 from contentcache.gateway.front import Front, Halves
 from contentcache.gateway.keys import KeyRing
+from contentcache.gateway.liveness import Liveness
 from contentcache.gateway.passing import Passing
-from contentcache.gateway.redirecting import Choosing, Redirecting
+from contentcache.gateway.probe import HttpProbe
+from contentcache.gateway.redirecting import Redirecting
+from contentcache.gateway.roster import Roster
 from contentcache.meter import Meter
 from contentcache.role import Reloading
 from contentcache.tls.trust import UpstreamTrust
@@ -45,16 +52,9 @@ class Parts:
     transport: UpstreamTransport
     reloading: tuple[Reloading, ...]
     factory: GatewayFactory
-
-
-class NoCaches:
-    """
-    Nobody has chosen a cache.
-    """
-
-    async def cache_for(self, account: str | None, address: str) -> str | None:  # noqa: ARG002
-        """``None``."""
-        return None
+    directory: SqliteDirectory
+    liveness: Liveness
+    roster: Roster
 
 
 def assemble(
@@ -63,14 +63,14 @@ def assemble(
     environ: Mapping[str, str],
     reactor: Any,
     *,
-    run: Run,  # noqa: ARG001  # for the database
+    run: Run,
     meter: Meter,
-    choosing: Choosing | None = None,
-    pages: IResource | None = None,
 ) -> Parts:
     """
-    Build everything that serves clients. ``choosing`` and ``pages`` are the half that knows the caches.
+    Build everything that serves clients. Opens the database, which may block.
 
+    :raises DatabaseUnusable: the file of caches and choices is something else.
+    :raises OSError: it cannot be opened.
     :raises ProxyFault: a proxy variable of the environment makes no sense.
     :raises TLSFault: a certificate has become unreadable since the configuration was checked.
     """
@@ -105,9 +105,34 @@ def assemble(
     )
     keys = KeyRing(options.signingkey, life=options.keylifetime, url_life=options.urlttl, wall=time.time)
     passing = Passing(connections, rewriting, pseudonym=pseudonym, timer=reactor)
+    directory = SqliteDirectory(options.database)
+    liveness = Liveness(
+        directory,
+        HttpProbe(reactor, strangers),
+        run=run,
+        timer=reactor,
+        wall=time.time,
+        interval=options.checkinterval,
+    )
+    desk = make_desk(
+        directory,
+        liveness,
+        AskingRegistry(_registry(options, transport, reactor, meter), reactor),
+        run=run,
+        monotonic=reactor.seconds,
+        wall=time.time,
+        randomness=secrets.token_bytes,
+        secret=secrets.token_bytes(64),
+        secure=http_base(configuration, options).startswith("https:"),
+        new_id=uuid4,
+        networks=Networks.of(options.networks),
+        admins=options.admins,
+        admin_group=options.admingroup,
+        auth_ttl=options.authttl,
+    )
     redirecting = Redirecting(
         passing,
-        choosing if choosing is not None else NoCaches(),
+        desk.roster,
         keys.signer,
         rewriting,
         issuer=options.issuer,
@@ -116,7 +141,7 @@ def assemble(
         wall=time.time,
     )
     filling = Filling(
-        _filler(options, transport, reactor, meter),
+        _registry(options, transport, reactor, meter, account=True),
         keys.key_set,
         issuer=options.issuer,
         pseudonym=pseudonym,
@@ -129,7 +154,7 @@ def assemble(
             redirecting,
             filling,
             keys,
-            pages if pages is not None else NoResource(),
+            desk.resource,
             lambda: authority.pem,
         ),
         prefix=http.prefix,
@@ -143,7 +168,17 @@ def assemble(
     factory = GatewayFactory(front.begin, access_log, limits=limits, reactor=reactor, meter=meter)
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
     meter.watch_upstream(options.registry, lambda: connections.fault is None)
-    return Parts(keys, connections, transport, (*{trust, strangers}, authority), factory)
+    _watch(meter, liveness)
+    reloading: tuple[Reloading, ...] = (*{trust, strangers}, authority)
+    return Parts(keys, connections, transport, reloading, factory, directory, liveness, desk.roster)
+
+
+def _watch(meter: Meter, liveness: Liveness) -> None:
+    def alive() -> int:
+        return sum(state.alive for state in liveness.states.values())
+
+    meter.watch("contentcache_gateway_caches", "Caches that were asked", lambda: len(liveness.states))
+    meter.watch("contentcache_gateway_caches_alive", "Those of them that are alive", alive)
 
 
 def http_base(configuration: Configuration, options: Gateway) -> str:
@@ -156,15 +191,17 @@ def http_base(configuration: Configuration, options: Gateway) -> str:
     return f"{'http' if configuration.http.tls is None else 'https'}://{host}"
 
 
-def _filler(options: Gateway, transport: UpstreamTransport, reactor: Any, meter: Meter) -> Registry:
+def _registry(
+    options: Gateway, transport: UpstreamTransport, reactor: Any, meter: Meter, *, account: bool = False
+) -> Registry:
     """
-    The registry as the gateway's own account sees it.
+    The registry behind, as whoever asks sees it, or as the gateway's own account does.
     """
     upstream = Upstream(
         options.registry,
         (options.registry,),
-        account=options.account,
-        public=True,
+        account=options.account if account else None,
+        own=account,
         realms=options.realms,
         redirects=options.redirects,
     )

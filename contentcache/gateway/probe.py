@@ -4,16 +4,16 @@ The question whether a cache lives, over HTTP.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionLost, DNSLookupError
 from twisted.internet.error import TimeoutError as TooLate
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, ResponseNeverReceived
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IPolicyForHTTPS
 
 from contentcache.gateway.liveness import NotAlive
+from contentcache.upstream.ports import Trust
 
 _HEADERS: Final = Headers({"User-Agent": ["contentcache-gateway"], "Accept": ["*/*"]})
 
@@ -27,12 +27,12 @@ class HttpProbe:
     """
 
     def __init__(
-        self, reactor: Any, trust: IPolicyForHTTPS, *, connect_timeout: float = 3.0, patience: float = 5.0
+        self, reactor: Any, trust: Trust, *, connect_timeout: float = 3.0, patience: float = 5.0
     ) -> None:
         self._reactor = reactor
         self._patience = patience
         pool = HTTPConnectionPool(reactor, persistent=False)
-        self._agent = Agent(reactor, trust, connectTimeout=connect_timeout, pool=pool)
+        self._agent = Agent(reactor, cast("Any", trust), connectTimeout=connect_timeout, pool=pool)
 
     async def __call__(self, host: str, /) -> None:
         asking: Deferred[Any] = self._agent.request(b"GET", f"{host}/".encode("ascii"), _HEADERS)

@@ -107,7 +107,7 @@ class Registry:
                 upstream.account,
                 upstream.origin,
                 upstream.realms,
-                self._fetch_token,
+                self.fetch_token,
                 reactor.seconds,
                 source=source,
             )
@@ -284,7 +284,10 @@ class Registry:
             if timer.active():
                 timer.cancel()
 
-    async def _fetch_token(self, url: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
+    async def fetch_token(self, url: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
+        """
+        Ask a token server (:class:`contentcache.upstream.account.FetchToken`).
+        """
         server = f"the token server {Place.of(url).host}"
         transport = next(iter(self._transports.values()))
         sent = Headers({name: [value] for name, value in headers.items()})
