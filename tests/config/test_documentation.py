@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 
-from contentcache.config.model import Downstream, Limits, Upstream
+from contentcache.config.model import Downstream, LetsEncrypt, Limits, Upstream
 from tests.config.writing import ConfigurationTestCase
 from tests.tls.certificates import make
 
@@ -18,7 +18,14 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "configuration.rst").read_text(
 EXAMPLE = re.compile(r"^\.\. code-block:: yaml\n\n((?:    .*\n|\n)+)", re.MULTILINE)
 
 #: Fields of the model that have another name in the file, or none.
-RENAMED = {"origin": "originhost", "fallback": "fallbacktoorigin", "served": "hosts", "account": "username"}
+RENAMED = {
+    "origin": "originhost",
+    "fallback": "fallbacktoorigin",
+    "served": "hosts",
+    "account": "username",
+    "directory": "cachefile",
+    "eab": r"eab\.kid",
+}
 
 
 class DocumentTests(ConfigurationTestCase):
@@ -44,6 +51,6 @@ class DocumentTests(ConfigurationTestCase):
         """
         Every option, every key of an upstream and every limit is in the tables.
         """
-        for model in (Downstream, Upstream, Limits):
+        for model in (Downstream, Upstream, Limits, LetsEncrypt):
             for field in attrs.fields(model):
                 self.assertRegex(DOCUMENT, rf"(?m)^``{RENAMED.get(field.name, field.name)}``")
