@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,8 +18,11 @@ from contentcache.acme.problems import StoreFault
 from contentcache.acme.standing import Outcome, issuer_of, moment
 from contentcache.acme.store import Cabinet
 from contentcache.acme.timing import Span
-from contentcache.config.model import LetsEncrypt, ServerTLS
+from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
+from contentcache.listening import CannotListen
+from contentcache.tap import renew_alone
 from contentcache.tls.files import TLSFault, read_certificates
+from contentcache.upstream.proxies import ProxyFault
 
 
 @frozen
@@ -50,6 +54,39 @@ def rows(tls: ServerTLS, now: float) -> Iterator[Row]:
         return
     for name in _names(leaf) or [tls.certificate]:
         yield Row(name, issuer_of(leaf), _expiry(leaf, now), "by you", tls.certificate)
+
+
+class CannotRenew(Exception):
+    """Nobody could be asked for new certificates; the sentence says why."""
+
+
+def renewed(configuration: Configuration, settings: LetsEncrypt, hosts: Sequence[str]) -> list[Outcome]:
+    """
+    Ask for new certificates: the daemon, or in this process where there is none. Blocks.
+
+    :raises CannotRenew: neither is possible.
+    """
+    folder = settings.directory
+    try:
+        outcomes = list(ask(folder, "renew", hosts))
+    except NoDaemon:
+        pass
+    except OSError as error:
+        raise CannotRenew(f"the daemon cannot be asked: {error.strerror or error}") from error
+    else:
+        if not outcomes:
+            raise CannotRenew("the daemon has ended before it had an answer")
+        return outcomes
+    if os.path.exists(folder) and os.stat(folder).st_uid != os.geteuid():
+        # The daemon could not read what we leave there.
+        owner = os.stat(folder).st_uid
+        raise CannotRenew(
+            f"no daemon runs, and {folder} is not ours: do it as its owner, sudo -u '#{owner}' ..."
+        )
+    try:
+        return renew_alone(configuration, hosts)
+    except (CannotListen, TLSFault, ProxyFault, OSError) as error:
+        raise CannotRenew(f"no daemon runs, and it cannot be done without one: {error}") from error
 
 
 def show(found: Sequence[Row], console: Console) -> None:

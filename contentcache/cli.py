@@ -10,16 +10,12 @@ import time
 from typing import Final
 
 import click
-from rich.console import Console
 
 from contentcache import __version__
 from contentcache.config.faults import ConfigurationFaulty
 from contentcache.config.loading import Loaded, load
 from contentcache.config.model import Configuration, ServerTLS
 from contentcache.config.show import render
-from contentcache.listening import CannotListen
-from contentcache.tls.files import TLSFault
-from contentcache.upstream.proxies import ProxyFault
 
 #: Where no terminal says how wide it is, lines are not broken.
 _WIDE: Final = 200
@@ -65,22 +61,23 @@ def certificates(file: str | None, renew: bool, hosts: tuple[str, ...]) -> None:
     ports. The exit status is 1 where one could not be had.
     """
     # Here, so that the other commands need not load what this one does.
+    from rich.console import Console  # noqa: PLC0415
+
     from contentcache.certificates import rows, show  # noqa: PLC0415
 
     _, loaded = _load(file)
     tls = loaded.configuration.http.tls
     if tls is None:
         raise click.ClickException("this configuration has no section http.tls, so there are no certificates")
-    renewed = _renew(loaded.configuration, tls, hosts) if renew else True
+    is_well = _renew(loaded.configuration, tls, hosts) if renew else True
     console = Console(width=None if sys.stdout.isatty() else _WIDE)
     show([row for row in rows(tls, time.time()) if not hosts or row.host in hosts], console)
-    if not renewed:
+    if not is_well:
         raise SystemExit(1)
 
 
 def _renew(configuration: Configuration, tls: ServerTLS, hosts: tuple[str, ...]) -> bool:
-    from contentcache.acme.control import NoDaemon, ask  # noqa: PLC0415
-    from contentcache.tap import renew_alone  # noqa: PLC0415
+    from contentcache.certificates import CannotRenew, renewed  # noqa: PLC0415
 
     settings = tls.letsencrypt
     if settings is None:
@@ -89,16 +86,13 @@ def _renew(configuration: Configuration, tls: ServerTLS, hosts: tuple[str, ...])
         if host not in settings.hosts:
             raise click.ClickException(f"{host} is not in letsencrypt.hosts: {', '.join(settings.hosts)}")
     try:
-        try:
-            outcomes = list(ask(settings.directory, "renew", hosts))
-        except NoDaemon:
-            outcomes = renew_alone(configuration, hosts)
-    except (CannotListen, TLSFault, ProxyFault, OSError) as error:
-        raise click.ClickException(str(error)) from None
+        outcomes = renewed(configuration, settings, hosts)
+    except CannotRenew as error:
+        raise click.ClickException(_printable(str(error))) from None
     for outcome in outcomes:
         verb = "has" if outcome.is_new else "has no new certificate:"
         click.echo(_printable(f"{outcome.host} {verb} {outcome.says}"), err=not outcome.is_new)
-    return bool(outcomes) and all(outcome.is_new for outcome in outcomes)
+    return all(outcome.is_new for outcome in outcomes)
 
 
 def _load(file: str | None) -> tuple[str, Loaded]:

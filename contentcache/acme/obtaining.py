@@ -117,6 +117,7 @@ class Obtaining:
 
     async def _issue(self, host: str, client: AcmeClient, replaces: str | None) -> bytes:
         await self._use_account(client)
+        is_new = False
         responders = [each for each in self._responders if self._settings.challenge in {None, each.kind}]
         while True:
             try:
@@ -130,9 +131,12 @@ class Obtaining:
                 )
                 responders = responders[1:]
             except Refused as refused:
-                if refused.problem is not None and refused.problem.kind == "accountDoesNotExist":
-                    await self._run(self._cabinet.keep_account_url, self.server, None)
-                raise
+                if is_new or refused.problem is None or refused.problem.kind != "accountDoesNotExist":
+                    raise
+                self._log.warn("the account is gone, and made anew: {refused}", refused=str(refused))
+                await self._run(self._cabinet.keep_account_url, self.server, None)
+                await self._use_account(client)
+                is_new = True
 
     async def _use_account(self, client: AcmeClient) -> None:
         known = await self._run(self._cabinet.account_url, self.server)

@@ -15,7 +15,6 @@ _LONGEST: Final = 500
 
 #: What to do, by the server's kind of problem (RFC 8555 §6.7).
 _REMEDIES: Final[Mapping[str, str]] = {
-    "accountDoesNotExist": "a new account is made at the next attempt",
     "badNonce": "nothing is to be done, it is tried again",
     "caa": "the DNS record CAA of this host must permit this certificate authority",
     "connection": (

@@ -70,7 +70,8 @@ class Cabinet:
         :raises StoreFault: nothing can.
         """
         try:
-            self._account.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._account.mkdir(mode=0o700, exist_ok=True)
             probe = self._account / f".{secrets.token_hex(8)}"
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             probe.unlink()

@@ -20,6 +20,19 @@ from contentcache.config.urls import address, authority, url
 
 Challenge = Literal["tls-alpn-01", "http-01"]
 
+_KEYS: Final = (
+    "cachefile",
+    "hosts",
+    "email",
+    "directoryurl",
+    "directoryca",
+    "http",
+    "eab",
+    "challenge",
+    "profile",
+    "lifetime",
+)
+
 #: What a certificate's common name has room for (RFC 5280, ub-common-name).
 _LONGEST_HOST: Final = 64
 
@@ -49,8 +62,7 @@ def read_letsencrypt(tls: Table, listening: Address) -> LetsEncrypt | None:
             profile=section.read("profile", text, None),
             lifetime=section.read("lifetime", duration(zero=False), None),
         )
-        given = [key for key in section if section.has(key)]
-        if not given:
+        if not any(section.has(key) for key in _KEYS):
             return None
         for key in ("certificate", "key"):
             if tls.has(key):

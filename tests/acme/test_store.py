@@ -54,7 +54,8 @@ class CabinetTests(SynchronousTestCase):
             sorted(path.name for path in files), [f"{HOST}.json", f"{HOST}.pem", "key.pem", "urls.json"]
         )
         self.assertEqual({stat.S_IMODE(path.stat().st_mode) for path in files}, {0o600})
-        self.assertEqual(stat.S_IMODE((self.folder / "account").stat().st_mode), 0o700)
+        for folder in (self.folder, self.folder / "account"):
+            self.assertEqual(stat.S_IMODE(folder.stat().st_mode), 0o700)
 
     def test_damaged(self) -> None:
         """

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import attrs
 
-from contentcache.config.model import Downstream, HtpasswdAuth, Limits, Signing, TokenAuth, Upstream
+from contentcache.config.model import (
+    Downstream,
+    HtpasswdAuth,
+    LetsEncrypt,
+    Limits,
+    Signing,
+    TokenAuth,
+    Upstream,
+)
 from tests.config.samples import USER
 from tests.config.writing import ConfigurationTestCase
 from tests.tls.certificates import make
@@ -28,6 +36,8 @@ RENAMED = {
     "helper": "exec.command",
     "signing": "signing.jwks",
     "issuer": "signing.issuer",
+    "directory": "cachefile",
+    "eab": r"eab\.kid",
 }
 
 
@@ -55,7 +65,7 @@ class DocumentTests(ConfigurationTestCase):
         """
         Every option, every key of an upstream and every limit is in the tables.
         """
-        for model in (Downstream, Upstream, Limits):
+        for model in (Downstream, Upstream, Limits, LetsEncrypt):
             for field in attrs.fields(model):
                 if field.name not in DERIVED:
                     self.assertRegex(DOCUMENT, rf"(?m)^``{RENAMED.get(field.name, field.name)}``")

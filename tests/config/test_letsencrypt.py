@@ -135,6 +135,30 @@ class LetsEncryptTests(ConfigurationTestCase):
         self.assertIn("is a file, as in version 2.8; it stays as it is", warning)
         self.assertEqual(Path(path).read_text(), "{}")
 
+    def test_environment(self) -> None:
+        """
+        Every key can be set in the environment, the secret one too.
+        """
+        beginning = "REGISTRY_HTTP_TLS_LETSENCRYPT_"
+        environ = {
+            "CACHEFILE": "/c",
+            "HOSTS": "[a.example]",
+            "HTTP": ":80",
+            "CHALLENGE": "http-01",
+            "EAB_KID": "one",
+            "EAB_HMACKEY": "c2VjcmV0",
+            "PROFILE": "shortlived",
+            "LIFETIME": "24h",
+            "DIRECTORYURL": _ACME,
+            "DIRECTORYCA": self.write(make("ca", authority=True).pem),
+        }
+        loaded = self.load(MINIMAL, {beginning + name: value for name, value in environ.items()})
+        tls = loaded.configuration.http.tls
+        assert tls is not None
+        assert tls.letsencrypt is not None
+        self.assertEqual(tls.letsencrypt.eab, ExternalAccount("one", b"secret"))
+        self.assertEqual(tls.letsencrypt.lifetime, 86400.0)
+
     def test_shown(self) -> None:
         """
         The configuration in effect shows it without the key, and can be read again.

@@ -306,6 +306,29 @@ class LaterTests(AcmeCase):
             cache.log(), r"could not verify cache\.example\.com: .*connection refused.*firewalls"
         )
 
+    def test_unknown_authority(self) -> None:
+        """
+        A server whose own certificate nobody vouches for is asked for nothing, and the log says what to name.
+        """
+        pebble = self.pebble()
+        cache = self.cache(pebble, directoryca=None)
+        cache.process.wait_until(lambda: "letsencrypt.directoryca" in cache.log(), "says what is missing")
+        self.assertEqual(pebble.asked("new-order"), 0)
+
+    def test_forgotten_account(self) -> None:
+        """
+        A server that has lost everything, our account too, gets a new one within the same attempt.
+        """
+        pebble = self.pebble()
+        cache = self.cache(pebble)
+        leaf = self.issued(cache)
+        until((self.folder / f"{HOST}.json").exists, "it is kept")
+        pebble.stop()
+        pebble.start()
+        done = self.command(cache, "--renew")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertNotEqual(self.shown(), leaf)
+
     def test_damaged(self) -> None:
         """
         A damaged certificate and a damaged account key are put aside and told, and new ones come.
