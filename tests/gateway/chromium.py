@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from tests.real.programs import ROOT, Case, program, short_place
 
 #: How long anything may take, in seconds.
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 
 _KEYS: Final = {
     "Tab": ("Tab", 9, ""),

@@ -75,6 +75,7 @@ class SchemathesisTests(SynchronousTestCase):
                 f"Authorization: {basic('alice')}",
                 f"--max-examples={_EXAMPLES}",
                 "--seed=1",
+                "--request-timeout=60",
                 "--no-color",
                 "--generation-database=none",
                 "--phases=examples,coverage,fuzzing,stateful",
@@ -84,7 +85,7 @@ class SchemathesisTests(SynchronousTestCase):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         self.assertEqual(done.returncode, 0, done.stdout[-6000:] + done.stderr[-2000:])

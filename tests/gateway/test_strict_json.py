@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -28,6 +28,7 @@ class ParseTests(SynchronousTestCase):
     What is JSON, and what is in doubt.
     """
 
+    @settings(suppress_health_check=[HealthCheck.too_slow])
     @given(_VALUES)
     def test_values(self, value: object) -> None:
         """
