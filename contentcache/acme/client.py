@@ -29,6 +29,8 @@ _LOOK_AGAIN: Final = 2.0
 _LONGEST_WAIT: Final = 60.0
 #: So often is looked whether the certificate is made.
 _MOST_LOOKS: Final = 60
+#: An order that may yet become a certificate (RFC 8555 §7.1.6).
+_IN_HAND: Final = frozenset({"pending", "ready", "processing"})
 _RENEWAL_AGAIN: Final = 6 * 3600.0
 
 
@@ -173,24 +175,24 @@ class AcmeClient:
         Hand in a signing request in DER, and wait for the chain in PEM, the leaf first (RFC 8555 §7.4).
         """
         finalize, body = order.body.get("finalize"), order.body
-        if body.get("status") == "pending":
-            body = (await self._conversation.post(order.url)).json()
-        if body.get("status") == "ready" and isinstance(finalize, str):
-            reply = await self._conversation.post(finalize, {"csr": b64(csr)})
-            body = reply.json()
-        for _ in range(_MOST_LOOKS):
-            where = body.get("certificate")
-            if body.get("status") == "valid" and isinstance(where, str):
+        is_finalized, pause = False, 0.0
+        for look in range(_MOST_LOOKS):
+            status, where = body.get("status"), body.get("certificate")
+            if status == "valid" and isinstance(where, str):
                 return (await self._conversation.post(where)).body
-            if body.get("status") not in {"processing", "ready", "pending"}:
+            if status == "ready" and not is_finalized and isinstance(finalize, str):
+                reply = await self._conversation.post(finalize, {"csr": b64(csr)})
+                is_finalized = True
+            elif status in _IN_HAND:
+                await self._sleep(pause)
+                reply = await self._conversation.post(order.url)
+            else:
                 problem = problem_in(body.get("error"))
                 raise Refused(
                     f"the ACME server gives no certificate: {problem}", problem.remedy, is_refusal=True
                 )
-            reply = await self._conversation.post(order.url)
-            body = reply.json()
-            if body.get("status") != "valid":
-                await self._sleep(_pause(reply))
+            # The first looks come soon: most servers need no second for it.
+            body, pause = reply.json(), _pause(reply, min(_LOOK_AGAIN, 2**look / 8))
         raise ServerAway("the ACME server does not come to an end with the certificate")
 
     async def renewal(self, name: str) -> tuple[Window, float] | None:
@@ -252,5 +254,5 @@ def _authorization(url: str, body: Mapping[str, Any]) -> Authorization:
     return Authorization(url, host.lower(), status, tuple(challenges), problem)
 
 
-def _pause(reply: Reply) -> float:
-    return min(_LONGEST_WAIT, _LOOK_AGAIN if reply.retry_after is None else reply.retry_after)
+def _pause(reply: Reply, otherwise: float = _LOOK_AGAIN) -> float:
+    return min(_LONGEST_WAIT, otherwise if reply.retry_after is None else reply.retry_after)

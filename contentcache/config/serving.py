@@ -90,6 +90,9 @@ def _read_tls(http: Table, listening: Address) -> ServerTLS | None:
         ca = tls.read("ca", certificates, None)
         suites = tls.read("ciphersuites", listing(_ciphersuite), ())
         minimum = _minimum(tls)
+        kinds = {kind for kind in ("_RSA_WITH_", "_ECDSA_WITH_") for name in suites if kind in name}
+        if letsencrypt is not None and kinds == {"_RSA_WITH_"}:
+            tls.warn("ciphersuites", "have none for TLS 1.2 with the ECDSA keys that letsencrypt makes")
         if files is None and letsencrypt is None:
             given = {key for key in tls if tls.has(key)}
             if given and not given & {"certificate", "key", "letsencrypt"}:

@@ -29,8 +29,8 @@ class HostConnection(SSL.Connection):
     A connection that remembers the ClientHello until the certificate is chosen.
     """
 
-    def __init__(self, context: SSL.Context) -> None:
-        super().__init__(context, None)
+    def __init__(self, context: SSL.Context, socket: Any = None) -> None:
+        super().__init__(context, socket)
         self._hello: bytearray | None = bytearray()
         self._is_challenge = False
 
@@ -38,9 +38,16 @@ class HostConnection(SSL.Connection):
         """
         Take bytes of the client's.
         """
-        if self._hello is not None and len(self._hello) <= LONGEST:
-            self._hello += buf
+        self.hear(buf)
         return int(super().bio_write(buf))
+
+    def hear(self, data: bytes | bytearray | memoryview) -> None:
+        """
+        Note what the client says first. Over a socket of its own OpenSSL reads for itself, so whoever made
+        the connection has to tell what it has peeked at.
+        """
+        if self._hello is not None and len(self._hello) <= LONGEST:
+            self._hello += data
 
     def take_hello(self) -> bytes:
         """

@@ -212,7 +212,7 @@ class Acme:
                 order["looks"] -= 1
                 if not order["looks"]:
                     order["status"] = "valid"
-            return 200, {"Retry-After": "3"}, order
+            return 200, {"Retry-After": "1"}, order
         if "notAfter" in payload and self.lifetime > 3600:
             raise Bad("malformed", "no notAfter")
         number, host = self._next(), payload["identifiers"][0]["value"]

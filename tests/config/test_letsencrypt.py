@@ -135,6 +135,19 @@ class LetsEncryptTests(ConfigurationTestCase):
         self.assertIn("is a file, as in version 2.8; it stays as it is", warning)
         self.assertEqual(Path(path).read_text(), "{}")
 
+    def test_cipher_suites(self) -> None:
+        """
+        Suites that only RSA keys have would leave TLS 1.2 without any, which is told.
+        """
+        keys = "cachefile: /c, hosts: [a.example]"
+        for suites, told in (
+            ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", 1),
+            ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", 0),
+            ("TLS_AES_128_GCM_SHA256", 0),
+        ):
+            text = with_letsencrypt(keys, f", ciphersuites: [{suites}]")
+            self.assertEqual(len(self.warnings(text)), told, suites)
+
     def test_environment(self) -> None:
         """
         Every key can be set in the environment, the secret one too.
