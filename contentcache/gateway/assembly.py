@@ -15,7 +15,7 @@ from attrs import frozen
 from contentcache.config.model import Configuration, Gateway, Upstream
 from contentcache.core.ports import Run
 from contentcache.core.via import FAMILY
-from contentcache.gateway.accepting import AskingRegistry
+from contentcache.gateway.asking import AgentGet, AskedRegistry
 from contentcache.gateway.authority import Authority
 from contentcache.gateway.channel import GatewayFactory
 from contentcache.gateway.choosing import Networks
@@ -114,10 +114,11 @@ def assemble(
         wall=time.time,
         interval=options.checkinterval,
     )
+    asking = AgentGet(transport.agent, reactor, patience=options.stalltimeout, limit=limits.token)
     desk = make_desk(
         directory,
         liveness,
-        AskingRegistry(_registry(options, transport, reactor, meter), reactor),
+        AskedRegistry(options.registry, asking, reactor, realms=options.realms),
         run=run,
         monotonic=reactor.seconds,
         wall=time.time,
@@ -141,7 +142,7 @@ def assemble(
         wall=time.time,
     )
     filling = Filling(
-        _registry(options, transport, reactor, meter, account=True),
+        _registry(options, transport, reactor, meter),
         keys.key_set,
         issuer=options.issuer,
         pseudonym=pseudonym,
@@ -191,17 +192,15 @@ def http_base(configuration: Configuration, options: Gateway) -> str:
     return f"{'http' if configuration.http.tls is None else 'https'}://{host}"
 
 
-def _registry(
-    options: Gateway, transport: UpstreamTransport, reactor: Any, meter: Meter, *, account: bool = False
-) -> Registry:
+def _registry(options: Gateway, transport: UpstreamTransport, reactor: Any, meter: Meter) -> Registry:
     """
-    The registry behind, as whoever asks sees it, or as the gateway's own account does.
+    The registry behind, as the gateway's own account sees it.
     """
     upstream = Upstream(
         options.registry,
         (options.registry,),
-        account=options.account if account else None,
-        own=account,
+        account=options.account,
+        own=True,
         realms=options.realms,
         redirects=options.redirects,
     )
