@@ -116,6 +116,7 @@ def assemble(
         affirm_ttl=options.affirmttl,
         keep_deleted=options.keepdeleted,
         stale_if_error=options.staleiferror,
+        several=len(registries) > 1,
     )
     reaper = Reaper(
         kept.store,
@@ -205,11 +206,8 @@ def _signatures(
         from_file = KeysFromFile(path, run=run, timer=reactor)
         keys = {registry.upstream.origin: from_file for registry in registries}
     else:
-        several = len(registries) > 1
         keys = {
-            registry.upstream.origin: KeysOfOrigin(
-                registry, clock=reactor, pseudonym=pseudonym, several=several
-            )
+            registry.upstream.origin: KeysOfOrigin(registry, clock=reactor, pseudonym=pseudonym)
             for registry in registries
             if registry.upstream.issuer is not None
         }

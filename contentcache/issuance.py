@@ -115,13 +115,12 @@ class Issuance:
         try:
             os.makedirs(self._folder, 0o700, exist_ok=True)
             with socket_path(self._folder) as path:
-                bound = bind(Address("", 0, path))
+                # In here: Twisted looks at the path of what it takes over.
+                self._control = serve(self._reactor, bind(Address("", 0, path)), ControlFactory(self.keeper))
         except (CannotListen, OSError) as error:
             self._log.warn(
                 "contentcache certificates --renew cannot reach this daemon: {why}", why=str(error)
             )
-        else:
-            self._control = serve(self._reactor, bound, ControlFactory(self.keeper))
 
     async def stop(self) -> None:
         """

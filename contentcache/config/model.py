@@ -234,6 +234,12 @@ class Upstream:
     realms: tuple[str, ...] = ()
     redirects: tuple[str, ...] = ()
 
+    def is_origin(self, host: str) -> bool:
+        """
+        Whether the base URL ``host`` is the origin's own, and not a cache's on the way.
+        """
+        return host == self.origin or host.partition("://")[2] in self.names
+
 
 @frozen
 class Limits:

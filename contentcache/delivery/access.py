@@ -60,7 +60,8 @@ class Access:
     Grants, links, and questions to the origin.
 
     ``affirm_ttl`` is how many seconds a link is believed; ``keep_deleted`` lets known links serve what the
-    origin has no more; ``stale_if_error`` how many seconds old yeses may serve while it is away.
+    origin has no more; ``stale_if_error`` how many seconds old yeses may serve while it is away. ``several``
+    says that contents of more than one origin lie side by side.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Access:
         affirm_ttl: float,
         keep_deleted: bool,
         stale_if_error: float,
+        several: bool = False,
     ) -> None:
         self._grants = grants
         self._links = links
@@ -83,6 +85,7 @@ class Access:
         self._affirm_ttl = affirm_ttl
         self._keep_deleted = keep_deleted
         self._stale_if_error = stale_if_error
+        self._several = several
         self._questions: dict[bytes, list[Deferred[Yes]]] = {}
         self._heads_proved: set[str] = set()
         self._heads_lie: set[str] = set()
@@ -108,13 +111,24 @@ class Access:
         The yes that a signed URL is, or that grant and link make together, if they do.
         """
         if asking.credential.signed is not None:
-            return Yes()
+            return await self._signed(asking)
         if not self._holds(asking.credential, self._grant_key(asking)):
             return None
         affirmation = await self._links.affirmation(_link(asking))
         if affirmation is None or self._age(affirmation) >= self._affirm_ttl:
             return None
         return Yes(affirmation.media_type)
+
+    async def _signed(self, asking: Asking) -> Yes | None:
+        """
+        The yes of a signed URL. An origin can let people have what is its own, and nothing of others'.
+        """
+        if not self._several:
+            return Yes()
+        for link in (_link(asking), _delivered(asking)):
+            if await self._links.affirmation(link) is not None:
+                return Yes()
+        return None
 
     async def stale(self, asking: Asking) -> Yes | None:
         """
@@ -204,6 +218,8 @@ class Access:
         The origin has answered 2xx to this very question: that makes a grant and a link.
         """
         if asking.credential.signed is not None:
+            if self._several:
+                await self._links.affirm(_delivered(asking), Affirmation(self.wall(), media_type))
             return
         self.granted(asking.registry, asking.content.repository, asking.credential)
         await self._links.affirm(_link(asking), Affirmation(self.wall(), media_type))
@@ -300,6 +316,15 @@ class Access:
 def _link(asking: Asking) -> Link:
     content: Content = asking.content
     return Link(asking.registry.upstream.origin, content.repository, content.kind, content.digest)
+
+
+def _delivered(asking: Asking) -> Link:
+    """
+    That an origin has this content, in whichever repository: no repository is called so, and nobody has a
+    grant in it.
+    """
+    content = asking.content
+    return Link(asking.registry.upstream.origin, "", content.kind, content.digest)
 
 
 async def _probe(asking: Asking) -> Answer:

@@ -84,9 +84,9 @@ class Signatures:
             self._good.popitem(last=False)
         return signed
 
-    async def published(self, registry: Registry) -> Published:
+    async def published(self, registry: Registry, *, anew: bool = False) -> Published:
         """
-        The keys of an origin, for the next cache.
+        The keys of an origin, for the next cache; ``anew`` for one that misses a key.
 
         :raises CacheError: there are none, or they cannot be had.
         """
@@ -94,7 +94,7 @@ class Signatures:
         if keys is None:
             raise NoKeysHere("this cache knows no keys of that origin")
         try:
-            return await keys.published()
+            return await keys.published(anew=anew)
         except NoKeys as none:
             raise NoKeysHere(none.message) from None
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from contentcache.auth.interfaces import AuthFault
 from contentcache.auth.watching import Watched, read_file
-from contentcache.core.jwks import JwksFaulty, KeySet, VerifyingKey, parse_jwks
+from contentcache.core.jwks import JwksFaulty, KeySet, VerifyingKey, as_jwks, parse_jwks
 from contentcache.core.ports import Run, Timer
 from contentcache.delivery.signing_keys import Published
 
@@ -31,13 +31,14 @@ class KeysFromFile:
         """The key of that name (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""
         return (await self._file.current())[0].find(kid)
 
-    async def published(self) -> Published:
+    async def published(self, *, anew: bool = False) -> Published:  # noqa: ARG002  # it is looked at anyway
         """The whole set (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""
         return Published((await self._file.current())[1], _MAX_AGE, 0)
 
     def _read(self) -> tuple[KeySet, bytes]:
-        document = read_file(self._path)
         try:
-            return parse_jwks(document), document
+            keys = parse_jwks(read_file(self._path))
         except JwksFaulty as faulty:
             raise AuthFault(self._path, f"{self._path} is not a JWK set: {faulty}") from None
+        # Not the file itself: somebody may have left a private key in it.
+        return keys, as_jwks(list(keys.keys.values()))

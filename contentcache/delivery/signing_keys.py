@@ -6,15 +6,16 @@ Rules:
 * the set comes from ``/.well-known/contentcache/jwks.json`` of the hosts that contents come from too, so that
   the keys of a chain travel as its contents do; those of an ``https`` origin never over plain HTTP;
 * it is good for as long as its ``Cache-Control`` says, and while upstream is away for up to a day;
-* a key that is not in it may be in a newer one: it is looked up again at most every ten seconds, for
-  whichever names strangers make up;
-* an origin that says that it has no set has no keys.
+* a key that is not in it may be in a newer one: it is looked up again, past the sets that the caches on
+  the way have kept, at most every ten seconds, for whichever names strangers make up;
+* an origin that says that it has no set has none. It is believed at once where no keys are known, else after
+  ten minutes: to take keys back, an origin shows a set without them;
+* what is served on are the public parts of keys that are of use, and nothing else of a document.
 """
 
 from __future__ import annotations
 
 from typing import Final, Protocol
-from urllib.parse import quote
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -26,10 +27,11 @@ from contentcache.core.errors import (
     OriginRefused,
     SignatureRefused,
     UpstreamBroken,
+    UpstreamTimeout,
     UpstreamUnavailable,
 )
 from contentcache.core.freshness import age, max_age
-from contentcache.core.jwks import JwksFaulty, KeySet, VerifyingKey, parse_jwks
+from contentcache.core.jwks import JwksFaulty, KeySet, VerifyingKey, as_jwks, parse_jwks
 from contentcache.core.ports import Timer
 from contentcache.core.via import added
 from contentcache.delivery.tasks import in_background
@@ -44,8 +46,15 @@ LARGEST: Final = 64 << 10
 LONGEST_KEPT: Final = 86400.0
 #: So many seconds pass between two questions for a key that is not in the set, and after one that failed.
 PAUSE: Final = 10.0
-#: Keys that were good a moment ago wait so many seconds for newer ones, and then serve.
+#: The same while no keys are known at all.
+_SHORT_PAUSE: Final = 1.0
+#: For so many seconds keys are believed once their origin says that it has no set.
+_KEPT_WITHOUT: Final = 600.0
+#: A question is waited for until it is so many seconds old: by those who have keys that were good a moment
+#: ago, by those who miss one, and by those who have none.
 _PATIENCE: Final = 2.0
+_LONGEST_LOOKUP: Final = 5.0
+_LONGEST_WAIT: Final = 10.0
 #: An answer that must not be kept is, for so many seconds: else each request would cost a question.
 _SHORTEST_AGE: Final = 1.0
 _OK: Final = 200
@@ -80,9 +89,9 @@ class SigningKeys(Protocol):
         """
         ...
 
-    async def published(self) -> Published:
+    async def published(self, *, anew: bool = False) -> Published:
         """
-        The whole set. Raises as :meth:`find` does.
+        The whole set; ``anew`` for somebody who misses a key in it. Raises as :meth:`find` does.
         """
         ...
 
@@ -90,32 +99,28 @@ class SigningKeys(Protocol):
 @frozen
 class _Kept:
     keys: KeySet
-    document: bytes
     fetched: float  # when it left the origin, as far as the caches on the way tell
     max_age: float
 
 
 class KeysOfOrigin:
     """
-    Asks for the set when it is first needed. ``pseudonym`` names this cache in ``Via``; ``several`` says that
-    the next hop has to be told which origin is meant.
+    Asks for the set when it is first needed. ``pseudonym`` names this cache in ``Via``.
     """
 
     _log = Logger()
 
-    def __init__(self, registry: Registry, *, clock: Timer, pseudonym: str, several: bool) -> None:
+    def __init__(self, registry: Registry, *, clock: Timer, pseudonym: str) -> None:
         self._registry = registry
         self._clock = clock
         self._via = added((), pseudonym)
-        issuer = registry.upstream.issuer
-        # Only a cache knows the parameter; the origin itself may be a plain server of files.
-        tells = several and issuer is not None and registry.upstream.origin not in registry.upstream.hosts
-        self._query = f"?iss={quote(issuer or '', safe='')}" if tells else ""
         self._kept: _Kept | None = None
         self._waiting: list[Deferred[None]] | None = None
+        self._asked_at = float("-inf")
         self._error: CacheError | None = None
         self._failed_at = float("-inf")
         self._fresh_until = float("-inf")
+        self._longest_kept = LONGEST_KEPT
         self._looked_up_at = float("-inf")
 
     async def find(self, kid: str) -> VerifyingKey:
@@ -123,18 +128,25 @@ class KeysOfOrigin:
         kept = await self._current()
         if kid in kept.keys.keys or kid in kept.keys.doubled:
             return kept.keys.find(kid)
+        await self._look_again()
+        return (self._usable() or kept).keys.find(kid)
+
+    async def published(self, *, anew: bool = False) -> Published:
+        """The whole set (:class:`SigningKeys`)."""
+        kept = await self._current()
+        if anew:
+            await self._look_again()
+            kept = self._usable() or kept
+        old = max(0.0, self._clock.seconds() - kept.fetched)
+        document = as_jwks(list(kept.keys.keys.values()))
+        return Published(document, int(kept.max_age), int(old))
+
+    async def _look_again(self) -> None:
         now = self._clock.seconds()
         if self._waiting is None and now - self._looked_up_at >= PAUSE:
             self._looked_up_at = now
-            self._start()
-        await self._refreshed()
-        return (self._usable() or kept).keys.find(kid)
-
-    async def published(self) -> Published:
-        """The whole set (:class:`SigningKeys`)."""
-        kept = await self._current()
-        old = max(0.0, self._clock.seconds() - kept.fetched)
-        return Published(kept.document, int(kept.max_age), int(old))
+            self._start(anew=True)
+        await self._refreshed(_LONGEST_LOOKUP)
 
     async def _current(self) -> _Kept:
         """
@@ -144,45 +156,47 @@ class KeysOfOrigin:
         kept = self._usable()
         if kept is not None and now < self._fresh_until:
             return kept
-        if self._waiting is None and now - self._failed_at >= PAUSE:
+        # While nobody can be let in, it is tried more often; but not because strangers make names up.
+        pause = _SHORT_PAUSE if kept is None and not isinstance(self._error, NoKeys) else PAUSE
+        if self._waiting is None and now - self._failed_at >= pause:
             self._start()
-        await self._refreshed(None if kept is None else _PATIENCE)
+        await self._refreshed(_LONGEST_WAIT if kept is None else _PATIENCE)
         kept = self._usable()
         if kept is None:
-            raise self._error or UpstreamUnavailable("the origin's keys cannot be had")
+            raise self._error or UpstreamTimeout("the origin's keys do not come")
         return kept
 
     def _usable(self) -> _Kept | None:
         kept = self._kept
-        if kept is None or self._clock.seconds() - kept.fetched >= LONGEST_KEPT:
+        if kept is None or self._clock.seconds() - kept.fetched >= self._longest_kept:
             return None
         return kept
 
-    def _start(self) -> None:
+    def _start(self, *, anew: bool = False) -> None:
         self._waiting = []
+        self._asked_at = self._clock.seconds()
         # Nobody's own: a client that hangs up must not take the answer from those who wait for it too.
-        in_background(self._refresh())
+        in_background(self._refresh(anew=anew))
 
-    async def _refreshed(self, patience: float | None = None) -> None:
+    async def _refreshed(self, patience: float) -> None:
         """
-        Wait for the question that is under way, if one is.
+        Wait for the question that is under way, if one is, until it is ``patience`` seconds old.
         """
-        if self._waiting is None:
+        left = self._asked_at + patience - self._clock.seconds()
+        if self._waiting is None or left <= 0:
             return
         mine: Deferred[None] = Deferred()
         self._waiting.append(mine)
-        timer = None
-        if patience is not None:
-            timer = self._clock.callLater(patience, _release, mine)
+        timer = self._clock.callLater(left, _release, mine)
         try:
             await mine
         finally:
-            if timer is not None and timer.active():
+            if timer.active():
                 timer.cancel()
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, *, anew: bool) -> None:
         try:
-            self._kept = kept = await self._ask()
+            self._kept = kept = await self._ask(anew=anew)
         except OriginRefused as refusal:
             self._hear_no(refusal)
         except (CacheError, JwksFaulty) as error:
@@ -191,15 +205,15 @@ class KeysOfOrigin:
             self._log.failure("the keys of {origin} cannot be read", origin=self._registry.upstream.origin)
             self._hear_nothing(UpstreamBroken(type(error).__name__))
         else:
-            self._error, self._failed_at = None, float("-inf")
+            self._error, self._failed_at, self._longest_kept = None, float("-inf"), LONGEST_KEPT
             self._fresh_until = max(kept.fetched + kept.max_age, self._clock.seconds() + _SHORTEST_AGE)
         waiting, self._waiting = self._waiting or [], None
         for each in waiting:
             _release(each)
 
-    async def _ask(self) -> _Kept:
+    async def _ask(self, *, anew: bool) -> _Kept:
         answer = await self._registry.ask(
-            Request("GET", PATH + self._query, ANONYMOUS, via=self._via, follow=False),
+            Request("GET", PATH, ANONYMOUS, via=self._via, follow=False, anew=anew),
             only=self._may_tell,
         )
         if answer.status != _OK:
@@ -216,7 +230,7 @@ class KeysOfOrigin:
                 "a key of {origin} is of no use: {why}", origin=self._registry.upstream.origin, why=reason
             )
         old = age(answer.header("Age"))
-        return _Kept(keys, document, self._clock.seconds() - old, max_age(answer.header("Cache-Control")))
+        return _Kept(keys, self._clock.seconds() - old, max_age(answer.header("Cache-Control")))
 
     def _hear_no(self, refusal: OriginRefused) -> None:
         self._failed_at = self._clock.seconds()
@@ -224,8 +238,13 @@ class KeysOfOrigin:
             self._error = UpstreamUnavailable("the origin is busy")
             return
         if self._kept is not None:
-            self._log.warn("{origin} shows no keys any more", origin=self._registry.upstream.origin)
-        self._kept = None
+            self._log.warn(
+                "{origin} shows no keys any more ({status}); its last ones count for {minutes} minutes",
+                origin=self._registry.upstream.origin,
+                status=refusal.status,
+                minutes=int(_KEPT_WITHOUT // 60),
+            )
+        self._longest_kept = _KEPT_WITHOUT
         self._error = NoKeys("the origin signs no URLs: it has no keys at " + PATH)
 
     def _hear_nothing(self, error: Exception) -> None:

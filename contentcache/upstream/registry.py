@@ -46,6 +46,8 @@ from contentcache.upstream.slots import Slots
 from contentcache.upstream.trials import Trials
 from contentcache.upstream.whole_body import WholeBody
 
+#: With which a cache tells the next one which origin it means, by the origin's URL.
+MEANT_ORIGIN: Final = "Contentcache-Origin"
 #: How much of a refusal's body is passed on.
 _REFUSAL_BYTES: Final = 64 << 10
 _UNAUTHORIZED: Final = 401
@@ -56,8 +58,6 @@ _LOOP: Final = 508
 _UNAVAILABLE: Final = 503
 _GATEWAY_TIMEOUT: Final = 504
 _RANGE_NOT_SATISFIABLE: Final = 416
-
-#: What the house asks for where it wants to know of a blob, and not the blob.
 
 
 class TargetRefused(UpstreamBroken):
@@ -192,7 +192,13 @@ class Registry:
         raise await self._refusal(answer, request, key)
 
     async def _refusal(self, answer: Answer, request: Request, key: bytes) -> OriginRefused:
-        headers = dict(answer.passed_headers())
+        signed = request.credential.signed
+        headers = {
+            name: value
+            for name, value in answer.passed_headers().items()
+            # Some servers quote the URL that was asked for.
+            if signed is None or signed not in value
+        }
         if answer.status == _TOO_MANY:
             seconds = seconds_of_patience(headers.get("Retry-After"), self._wall())
             self._patience.asked_for(key, self._reactor.seconds() + seconds)
@@ -203,14 +209,15 @@ class Registry:
             body = b""  # the status and the headers say enough
         if request.method == "HEAD":
             answer.abandon()
-        signed = request.credential.signed
-        if signed is not None and signed.encode("ascii") in body:
-            body = b""  # some servers quote the URL that was asked for
-        if answer.status == _UNAUTHORIZED and (request.credential.own or signed is not None):
-            # The client cannot answer a challenge that was meant for the cache's account; and one that was
-            # redirected to us with a signed URL must not begin to authenticate here.
+        if signed is not None:
+            # Who was redirected to us must not begin to authenticate here.
             headers.pop("WWW-Authenticate", None)
-            return OriginRefused(_FORBIDDEN, headers, body if signed is None else b"")
+            if answer.status == _UNAUTHORIZED or signed.encode("ascii") in body:
+                body = b""
+        if answer.status == _UNAUTHORIZED and (request.credential.own or signed is not None):
+            # The client cannot answer a challenge that was meant for the cache's account.
+            headers.pop("WWW-Authenticate", None)
+            return OriginRefused(_FORBIDDEN, headers, body)
         return OriginRefused(answer.status, headers, body)
 
     async def _exchange(self, host: str, request: Request) -> Answer:
@@ -238,6 +245,11 @@ class Registry:
             headers.addRawHeader("Via", request.via)
         if request.range is not None:
             headers.addRawHeader("Range", request.range)
+        if request.anew:
+            headers.addRawHeader("Cache-Control", "no-cache")
+        if self.upstream.issuer is not None and not self.upstream.is_origin(host):
+            # A cache may have several origins, and cannot know which of them is ours.
+            headers.addRawHeader(MEANT_ORIGIN, self.upstream.issuer)
         if authorization is not None:
             headers.addRawHeader("Authorization", authorization)
         transport = self._transports[host]

@@ -32,6 +32,8 @@ class Request:
     range: str | None = None
     #: Whether a redirect to storage is followed, or is an answer.
     follow: bool = True
+    #: Whether what caches on the way have kept is not enough (RFC 9111 §5.2.1.4).
+    anew: bool = False
 
     @property
     def target(self) -> str:

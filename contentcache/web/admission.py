@@ -20,6 +20,7 @@ from contentcache.core.errors import RepositoryDenied, SignatureRefused
 from contentcache.core.policy import allowed
 from contentcache.core.routes import Catalog, Content, Ping, Root, Route, one
 from contentcache.delivery.signatures import Signatures
+from contentcache.upstream.registry import MEANT_ORIGIN
 from contentcache.web.exchange import Exchange
 from contentcache.web.origins import Chosen, Origins
 
@@ -64,7 +65,9 @@ class Admission:
         tokens = exchange.tokens() if isinstance(route, Content) and route.kind == "blobs" else ()
         if tokens and isinstance(route, Content):
             return await self._by_signature(exchange, route, tokens)
-        chosen = self._origins.choose(route, one(exchange.query(), "ns"), exchange.host)
+        chosen = self._origins.choose(
+            route, one(exchange.query(), "ns"), exchange.host, exchange.header(MEANT_ORIGIN)
+        )
         exchange.request.upstream = chosen.registry.upstream.origin
         here = self._judge is not None
         if self._judge is not None and not isinstance(route, Root):

@@ -48,11 +48,11 @@ class Origins:
         }
         self._by_prefix = {entry.upstream.prefix: entry for entry in registries if entry.upstream.prefix}
 
-    def choose(self, route: Route, namespace: str | None, host: str) -> Chosen:
+    def choose(self, route: Route, namespace: str | None, host: str, meant: str | None = None) -> Chosen:
         """
-        The origin that is meant.
+        The origin that is meant. ``meant`` is its URL, where the client is a cache that has told.
 
-        :raises OriginUnknown: ``namespace`` is none that is configured here.
+        :raises OriginUnknown: ``namespace`` or ``meant`` is none that is configured here.
         """
         if namespace is not None:
             name = namespace.lower().removesuffix(".")
@@ -62,6 +62,13 @@ class Origins:
                     f"this cache has no upstream named {namespace[:_NAME_LENGTH]!r} (upstreams[].names)"
                 )
             return Chosen(known, route)
+        if meant is not None:
+            known = self._by_issuer.get(normal_issuer(meant))
+            if known is not None:
+                return Chosen(known, route)
+            if len(self._registries) > 1:
+                raise OriginUnknown("this cache has no upstream that is the origin of the cache before it")
+            # The only one may have another name here than there.
         served = self._by_served(host)
         if served is not None:
             return Chosen(served, route)
@@ -84,17 +91,6 @@ class Origins:
         if is_named and self.choose(content, namespace, host).registry is not meant:
             raise SignatureRefused("the token of this URL is from another origin than is asked for ('iss')")
         return Chosen(meant, content)
-
-    def of_issuer(self, issuer: str) -> Registry:
-        """
-        The origin of that URL.
-
-        :raises OriginUnknown: it is not configured here.
-        """
-        meant = self._by_issuer.get(normal_issuer(issuer))
-        if meant is None:
-            raise OriginUnknown("this cache has no upstream of that issuer")
-        return meant
 
     def _by_served(self, host: str) -> Registry | None:
         return self._by_host.get(host) or self._by_host.get(host.partition(":")[0].removesuffix("."))

@@ -43,6 +43,7 @@ from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer
+from contentcache.upstream.registry import MEANT_ORIGIN
 from contentcache.upstream.request import Request
 from contentcache.web.admission import Admission, Admitted
 from contentcache.web.channel import RegistryRequest
@@ -221,13 +222,11 @@ class RegistryApi:
     async def _answer_keys(self, exchange: Exchange) -> None:
         origins, query = self._house.origins, exchange.query()
         self._look_at_way(exchange)
-        issuer = one(query, "iss")
-        if issuer is None:
-            registry = origins.choose(Root(), one(query, "ns"), exchange.host).registry
-        else:
-            registry = origins.of_issuer(issuer)
+        meant = exchange.header(MEANT_ORIGIN)
+        registry = origins.choose(Root(), one(query, "ns"), exchange.host, meant).registry
         exchange.request.upstream = registry.upstream.origin
-        published = await self._house.signatures.published(registry)
+        anew = "no-cache" in (exchange.header("Cache-Control") or "").lower()
+        published = await self._house.signatures.published(registry, anew=anew)
         headers = {
             "Content-Type": "application/jwk-set+json",
             "Cache-Control": f"public, max-age={published.max_age}",

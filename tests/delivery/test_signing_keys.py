@@ -4,6 +4,7 @@ Keys that sign URLs: asked when needed, kept for as long as they may be, looked 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from contentcache.config.model import Upstream
-from contentcache.core.errors import OriginRefused, UpstreamBroken, UpstreamUnavailable
+from contentcache.core.errors import OriginRefused, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.core.jwks import KeyUnknown, VerifyingKey, as_jwks
 from contentcache.delivery.signing_keys import LONGEST_KEPT, PATH, PAUSE, KeysOfOrigin, NoKeys
 from contentcache.upstream.answers import Answer
@@ -78,11 +79,11 @@ class KeysTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.build(Upstream(ORIGIN, (ORIGIN,), issuer=ORIGIN))
 
-    def build(self, upstream: Upstream, *, several: bool = False) -> None:
+    def build(self, upstream: Upstream) -> None:
         """Keys of that upstream."""
         self.hop = Hop(self.clock, upstream)
         hop: Any = self.hop
-        self.keys = KeysOfOrigin(hop, clock=self.clock, pseudonym="contentcache-me", several=several)
+        self.keys = KeysOfOrigin(hop, clock=self.clock, pseudonym="contentcache-me")
 
     def run_to_end(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
         """What a coroutine answers that has nothing to wait for."""
@@ -157,15 +158,6 @@ class AskingTests(KeysTestCase):
         self.build(Upstream("http://origin.example", ("http://hop.example",), issuer="http://origin.example"))
         self.find("one")
 
-    def test_several_origins(self) -> None:
-        """A cache with several origins tells a hop which one it means; the origin itself is told nothing."""
-        self.build(Upstream(ORIGIN, ("https://hop.example",), issuer=ORIGIN), several=True)
-        self.find("one")
-        self.assertEqual(self.hop.asked[0].path, PATH + "?iss=https%3A%2F%2Forigin.example")
-        self.build(Upstream(ORIGIN, (ORIGIN,), issuer=ORIGIN), several=True)
-        self.find("one")
-        self.assertEqual(self.hop.asked[0].path, PATH)
-
 
 class UnknownTests(KeysTestCase):
     """
@@ -173,11 +165,12 @@ class UnknownTests(KeysTestCase):
     """
 
     def test_rotation(self) -> None:
-        """A new key is found at once, however fresh the old set is."""
+        """A new key is found at once, however fresh the old set is here or at a cache on the way."""
         self.find("one")
         self.hop.keys.append(key("two"))
         self.clock.advance(1)
         self.assertEqual(self.find("two"), self.hop.keys[1])
+        self.assertEqual([request.anew for request in self.hop.asked], [False, True])
         self.assertEqual(self.find("one"), self.hop.keys[0])
 
     def test_made_up(self) -> None:
@@ -218,8 +211,17 @@ class AwayTests(KeysTestCase):
         self.refuse("one", UpstreamUnavailable)
         self.assertEqual(len(self.hop.asked), 1)
         self.hop.fault = None
-        self.clock.advance(PAUSE)
+        self.clock.advance(1)
         self.find("one")
+
+    def test_hangs_from_the_start(self) -> None:
+        """Who has no keys waits for ten seconds and no longer."""
+        self.hop.hold()
+        waiting = Deferred.fromCoroutine(self.keys.find("one"))
+        self.clock.advance(9)
+        self.assertNoResult(waiting)
+        self.clock.advance(1)
+        self.failureResultOf(waiting, UpstreamTimeout)
 
     def test_a_day(self) -> None:
         """Keys are kept for a day while upstream is away, and no longer."""
@@ -239,6 +241,11 @@ class AwayTests(KeysTestCase):
         self.assertNoResult(waiting)
         self.clock.advance(2)
         self.assertEqual(self.successResultOf(waiting), self.hop.keys[0])
+        self.find("one")  # the next one does not wait for the same question again
+        unknown = Deferred.fromCoroutine(self.keys.find("two"))
+        self.assertNoResult(unknown)
+        self.clock.advance(3)
+        self.failureResultOf(unknown, KeyUnknown)
         self.hop.keys = [key("two")]
         self.hop.held = None
         held[0].callback(None)
@@ -262,13 +269,34 @@ class AwayTests(KeysTestCase):
         self.refuse("one", UpstreamBroken)
 
     def test_none(self) -> None:
-        """An origin that has no set has no keys, not even those that it had."""
+        """An origin that has no set has no keys, and is asked again after a pause."""
+        self.hop.fault = OriginRefused(404, {})
+        self.refuse("one", NoKeys)
+        self.clock.advance(PAUSE - 1)
+        self.refuse("one", NoKeys)
+        self.assertEqual(len(self.hop.asked), 1)
+
+    def test_none_any_more(self) -> None:
+        """A set that is missing for a moment takes nothing back; after ten minutes it does."""
         self.find("one")
         self.clock.advance(300)
         self.hop.fault = OriginRefused(404, {})
+        self.find("one")
+        self.clock.advance(300)
         self.refuse("one", NoKeys)
-        self.refuse("one", NoKeys)
-        self.assertEqual(len(self.hop.asked), 2)
+
+    def test_back_again(self) -> None:
+        """A set that is there again counts for a day again."""
+        self.find("one")
+        self.clock.advance(300)
+        self.hop.fault = OriginRefused(404, {})
+        self.find("one")
+        self.hop.fault = None
+        self.clock.advance(PAUSE)
+        self.find("one")
+        self.hop.fault = UpstreamUnavailable("away")
+        self.clock.advance(LONGEST_KEPT - 1)
+        self.find("one")
 
     def test_busy(self) -> None:
         """An origin that asks for patience takes nothing back."""
@@ -283,8 +311,8 @@ class PublishedTests(KeysTestCase):
     The set for the next cache.
     """
 
-    def test_as_it_came(self) -> None:
-        """The set is handed on as it came, with its lifetime and its age."""
+    def test_handed_on(self) -> None:
+        """The keys are handed on with the lifetime and the age of their set."""
         self.hop.headers = {"Cache-Control": "max-age=300", "Age": "20"}
         self.hop.keys.append(key("two"))
         self.find("one")
@@ -292,6 +320,24 @@ class PublishedTests(KeysTestCase):
         published = self.run_to_end(self.keys.published())
         self.assertEqual(published.document, as_jwks(self.hop.keys))
         self.assertEqual((published.max_age, published.age), (300, 50))
+
+    def test_nothing_else(self) -> None:
+        """Of a document only the public parts of good keys are handed on."""
+        good = json.loads(as_jwks(self.hop.keys))["keys"]
+        leaked = {**good[0], "kid": "leaked", "d": "c2VjcmV0"}
+        symmetric = {"kty": "oct", "kid": "k", "k": "c2VjcmV0"}
+        self.hop.body = json.dumps({"keys": [*good, leaked, symmetric], "note": "c2VjcmV0"}).encode()
+        self.assertEqual(self.run_to_end(self.keys.published()).document, as_jwks(self.hop.keys))
+
+    def test_for_who_misses_a_key(self) -> None:
+        """A cache that misses a key has the set asked for anew, at most once in ten seconds."""
+        self.run_to_end(self.keys.published(anew=True))
+        self.hop.keys.append(key("two"))
+        self.run_to_end(self.keys.published(anew=True))
+        self.assertEqual(len(self.hop.asked), 2)
+        self.clock.advance(PAUSE)
+        document = self.run_to_end(self.keys.published(anew=True)).document
+        self.assertEqual(document, as_jwks(self.hop.keys))
 
     def test_none(self) -> None:
         """Where there is none, nothing is made up."""

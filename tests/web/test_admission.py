@@ -28,13 +28,15 @@ class Keys:
     def __init__(self, signer: Signer) -> None:
         self.document = signer.jwks()
         self.set: KeySet = parse_jwks(self.document)
+        self.anew = False
 
     async def find(self, kid: str) -> VerifyingKey:
         """Look a key up."""
         return self.set.find(kid)
 
-    async def published(self) -> Published:
+    async def published(self, *, anew: bool = False) -> Published:
         """Hand the set on."""
+        self.anew = anew
         return Published(self.document, 300, 7)
 
 
@@ -165,21 +167,44 @@ class SignedTests(HouseTestCase):
     def test_keys_are_handed_on(self) -> None:
         """The set of the origin that is meant is served where the next cache looks for it."""
         path = "/.well-known/contentcache/jwks.json"
-        for target, origin in (
-            (path, A),
-            (path + "?ns=b.example", B),
-            (path + "?iss=https%3A%2F%2Fb.example", B),
+        for query, field, origin in (
+            ("", "X-Nothing: x", A),
+            ("?ns=b.example", "Contentcache-Origin: https://a.example", B),
+            ("", "Contentcache-Origin: https://B.example/", B),
         ):
-            reply = self.ask(target)
+            reply = self.ask(path + query, field)
             self.assertEqual((reply.status, reply.body), (200, self.keys[origin].document))
             self.assertEqual(reply.header("Content-Type"), "application/jwk-set+json")
             self.assertEqual(
                 (reply.header("Cache-Control"), reply.header("Age")), ("public, max-age=300", "7")
             )
         self.assertEqual(self.ask(path, method="HEAD").status, 200)
-        self.assert_refused(self.ask(path + "?iss=https%3A%2F%2Fc.example"), 404, "NAME_UNKNOWN")
+        self.assertFalse(self.keys[A].anew)
+        self.ask(path, "Cache-Control: no-cache")
+        self.assertTrue(self.keys[A].anew)
+        stranger = "Contentcache-Origin: https://c.example"
+        self.assert_refused(self.ask(path, stranger), 404, "NAME_UNKNOWN")
         self.factory = self.build(Upstream(A, (A,)))
         self.assert_refused(self.ask(path), 404)
+
+
+class MeantOriginTests(HouseTestCase):
+    """
+    Requests of a cache that says which origin it means.
+    """
+
+    def test_chosen(self) -> None:
+        """Its word counts, but for that of a client; another origin than those that are here is none."""
+        self.factory = self.build(upstream(A), upstream(B))
+        for query, meant, origin in (("", A, A), ("", B, B), ("?ns=a.example", B, A)):
+            self.assertEqual(self.ask(BLOB + query, f"Contentcache-Origin: {meant}").status, 200)
+            self.assertEqual(self.backstage.asked[-1].registry.upstream.origin, origin)
+        self.assert_refused(self.ask(BLOB, "Contentcache-Origin: https://c.example"), 404, "NAME_UNKNOWN")
+
+    def test_only_one(self) -> None:
+        """Where there is one origin, it may have another name than at the cache before."""
+        self.factory = self.build(upstream(A))
+        self.assertEqual(self.ask(BLOB, "Contentcache-Origin: https://registry.internal").status, 200)
 
 
 class JudgedHereTests(HouseTestCase):
