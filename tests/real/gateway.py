@@ -5,13 +5,16 @@ The daemon as a gateway, as its users start it.
 from __future__ import annotations
 
 import http.client
+import json
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tests.real.cache import ContentCache
 from tests.real.certificates import Authority, Certificate
 from tests.real.origin import Answer, Origin, basic
-from tests.real.programs import PATIENCE, Case
+from tests.real.programs import PATIENCE, ROOT, Case, Process
 
 
 class GatewayDaemon(ContentCache):
@@ -83,3 +86,49 @@ class Pushing:
             else self._origin._authorization(path)
         )
         return self._gateway.request(method, path, body, {**authorization, **(headers or {})})
+
+
+_CHOSEN = """\
+import json
+import contentcache.gateway.assembly as assembly
+
+async def cache_for(self, account, address):
+    with open({path!r}) as file:
+        return json.load(file).get(account or "")
+
+assembly.NoCaches.cache_for = cache_for
+from twisted.scripts.twistd import run
+run()
+"""
+
+
+class ChosenGateway(GatewayDaemon):
+    """
+    A gateway whose accounts choose by :meth:`choose`.
+    """
+
+    def choose(self, account: str, url: str) -> None:
+        """From now on ``account``, empty for nobody's, is sent to the cache at ``url``."""
+        self._choices.write_text(json.dumps({account: url}), "utf-8")
+
+    @property
+    def _choices(self) -> Path:
+        return self._folder / "choices.json"
+
+    def _begin(self, port: int) -> Process:
+        self.port = port
+        self._write()
+        self._choices.write_text("{}", "utf-8")
+        argv = [sys.executable, "-c", _CHOSEN.format(path=str(self._choices))]
+        argv += ["--nodaemon", "--pidfile=", "contentcache", "--config", str(self.config)]
+        process = Process(
+            self._case,
+            argv,
+            name="gateway",
+            env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+            cwd=self.config.parent,
+            log_path=self._folder / "gateway.log",
+        )
+        process.wait_for(f"{self.url}/", statuses=(200,))
+        process.wait_for(f"{self.url}/.well-known/contentcache/jwks.json", statuses=(200,))
+        return process

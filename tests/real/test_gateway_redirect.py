@@ -1,0 +1,148 @@
+"""
+Clients ask the gateway and get their blobs from a cache, which asks the gateway for what it has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.cache import ContentCache
+from tests.real.clients import Curl, Dockerd, Podman, skopeo_copy
+from tests.real.gateway import ChosenGateway
+from tests.real.images import push_blob, push_image, random_bytes
+from tests.real.origin import Origin, basic
+from tests.real.programs import needs, place
+from tests.real.tokens import TokenServer
+
+_LAYER = 300_000
+
+
+@needs("docker-registry", "skopeo", "curl")
+class RedirectTests(SynchronousTestCase):
+    """
+    A registry, its gateway, a cache that one account has chosen.
+    """
+
+    def build(self, origin: Origin, *, creds: bool = True) -> None:
+        """
+        All three of them; the cache knows the gateway as its origin.
+        """
+        account = {"account": {"username": "filler", "password": "secret"}} if creds else {}
+        self.origin = origin
+        self.gateway = ChosenGateway(self, origin.url, gateway=account)
+        self.cache = ContentCache(self, self.gateway.url)
+        self.gateway.choose("ann" if creds else "", self.cache.url)
+
+    def origins(self) -> Iterator[tuple[Origin, str | None]]:
+        """
+        An open registry, one with passwords, one with tokens; and what clients say to each.
+        """
+        yield Origin(self), None
+        yield Origin(self, users={"ann": "secret", "bob": "secret", "filler": "secret"}), "ann:secret"
+        tokens = TokenServer(self, users={"ann": "secret", "bob": "secret", "filler": "secret"})
+        for account in ("ann", "bob", "filler"):
+            tokens.allow(account, "org/*", "pull", "push")
+        yield Origin(self, tokens=tokens), "ann:secret"
+
+    def check(self, pull: Callable[[str, str | None], None]) -> None:
+        """
+        A client's layers come from the cache, the first time through the gateway and then from its disk.
+        """
+        for number, (origin, creds) in enumerate(self.origins()):
+            self.build(origin, creds=creds is not None)
+            image = push_image(origin, "org/app", layers=(_LAYER,), seed=number)
+            layer = image.layers[0].digest
+            before = len(self.fetches(layer))
+            for _ in range(2):
+                pull(image.reference(self.gateway.host), creds)
+                self.assertTrue(self.cache.stored(layer), self.gateway.log()[-3000:])
+            self.assertEqual(len(self.fetches(layer)) - before, 1, "one transfer for two pulls")
+            self.assertIn(" 307 0 ", self.gateway.log())
+            for log in (self.gateway.log(), self.cache.log()):
+                self.assertNotRegex(log, r"token=ey")
+                self.assertNotIn("Traceback", log)
+
+    def fetches(self, digest: str) -> list[str]:
+        """
+        The transfers of a blob from the registry.
+        """
+        return [
+            line.uri
+            for line in self.origin.requests()
+            if line.method == "GET" and line.uri.endswith(digest) and line.status == 200
+        ]
+
+    def test_skopeo(self) -> None:
+        """
+        skopeo.
+        """
+        self.check(lambda reference, creds: _skopeo(self, reference, creds))
+
+    @needs("podman", root=True)
+    def test_podman(self) -> None:
+        """
+        podman.
+        """
+
+        def pull(reference: str, creds: str | None) -> None:
+            podman = Podman(self)
+            podman.pull(reference, creds=creds)
+
+        self.check(pull)
+
+    @needs("dockerd", "docker", root=True)
+    def test_docker(self) -> None:
+        """
+        docker.
+        """
+        dockerd = Dockerd(self)
+
+        def pull(reference: str, creds: str | None) -> None:
+            if creds is not None:
+                dockerd.login(reference.partition("/")[0], *creds.split(":"))
+            dockerd.pull(reference)
+            dockerd.remove(reference)
+
+        self.check(pull)
+
+    def test_others(self) -> None:
+        """
+        Who has chosen nothing, and whatever is small, is served by the gateway; who may not pull, by nobody.
+        """
+        self.build(Origin(self, users={"ann": "secret", "bob": "secret", "filler": "secret"}))
+        large = push_blob(self.origin, "org/app", random_bytes(_LAYER, 1))
+        small = push_blob(self.origin, "org/app", random_bytes(1000, 2))
+        for digest, account, statuses in (
+            (large, basic("ann", "secret"), (307, 200)),
+            (large, basic("bob", "secret"), (200,)),
+            (small, basic("ann", "secret"), (200,)),
+            (large, basic("ann", "wrong"), (401,)),
+        ):
+            answer = self.gateway.request(
+                "GET", f"/v2/org/app/blobs/{digest}", headers={"Authorization": account}
+            )
+            self.assertEqual(answer.status, statuses[0], (digest, account))
+            if answer.status == 307:
+                url = answer.headers["location"]
+                self.assertEqual(Curl(self).fetch(url).status, 200)
+                self.assertEqual(Curl(self).fetch(url, "-I").status, 200)
+                self.assertEqual(Curl(self).fetch(url.replace(digest, small)).status, 403)
+                part = Curl(self).fetch(url, "-r", "100-199")
+                self.assertEqual((part.status, part.size), (206, 100))
+        self.assertEqual(self.gateway.request("GET", f"/v2/org/app/blobs/{large}").status, 401)
+
+    def test_mirror(self) -> None:
+        """
+        A client that asks the cache itself is served too: the gateway sends no cache to a cache.
+        """
+        self.build(Origin(self, users={"ann": "secret", "filler": "secret"}))
+        image = push_image(self.origin, "org/app", layers=(_LAYER,))
+        _skopeo(self, image.reference(self.cache.host), "ann:secret")
+        self.assertTrue(self.cache.stored(image.layers[0].digest))
+        self.assertNotIn(" 307 0 ", self.gateway.log())
+
+
+def _skopeo(case: SynchronousTestCase, reference: str, creds: str | None) -> None:
+    skopeo_copy(reference, place(case) / "image", creds=creds)
