@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 
-from contentcache.config.model import Downstream, HtpasswdAuth, Limits, Signing, TokenAuth, Upstream
+from contentcache.config.model import Downstream, Gateway, HtpasswdAuth, Limits, Signing, TokenAuth, Upstream
 from tests.config.samples import USER
 from tests.config.writing import ConfigurationTestCase
 from tests.tls.certificates import make
@@ -55,7 +55,7 @@ class DocumentTests(ConfigurationTestCase):
         """
         Every option, every key of an upstream and every limit is in the tables.
         """
-        for model in (Downstream, Upstream, Limits):
+        for model in (Downstream, Gateway, Upstream, Limits):
             for field in attrs.fields(model):
                 if field.name not in DERIVED:
                     self.assertRegex(DOCUMENT, rf"(?m)^``{RENAMED.get(field.name, field.name)}``")

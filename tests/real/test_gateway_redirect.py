@@ -13,7 +13,7 @@ from tests.real.clients import Curl, Dockerd, Podman, skopeo_copy
 from tests.real.gateway import ChosenGateway
 from tests.real.images import push_blob, push_image, random_bytes
 from tests.real.origin import Origin, basic
-from tests.real.programs import needs, place
+from tests.real.programs import needs, place, run
 from tests.real.tokens import TokenServer
 
 _LAYER = 300_000
@@ -132,6 +132,22 @@ class RedirectTests(SynchronousTestCase):
                 part = Curl(self).fetch(url, "-r", "100-199")
                 self.assertEqual((part.status, part.size), (206, 100))
         self.assertEqual(self.gateway.request("GET", f"/v2/org/app/blobs/{large}").status, 401)
+
+    def test_push(self) -> None:
+        """
+        A push asks what is there already, follows where that leads, and brings the rest.
+        """
+        self.build(Origin(self, users={"ann": "secret", "filler": "secret"}))
+        image = push_image(self.origin, "org/app", layers=(_LAYER,))
+        argv = ["skopeo", "copy", "--src-tls-verify=false", "--dest-tls-verify=false"]
+        argv += ["--src-creds=ann:secret", "--dest-creds=ann:secret"]
+        for tag in ("2", "3"):
+            copy = f"docker://{self.gateway.host}/org/app:{tag}"
+            run([*argv, f"docker://{image.reference(self.gateway.host)}", copy])
+            accept = {"Accept": image.manifest.media_type}
+            found = self.origin.request("HEAD", f"/v2/org/app/manifests/{tag}", headers=accept)
+            self.assertEqual(found.headers["docker-content-digest"], image.digest)
+        self.assertRegex(self.gateway.log(), r'"HEAD /v2/org/app/blobs/\S+ HTTP/1.1" 307 ')
 
     def test_mirror(self) -> None:
         """
