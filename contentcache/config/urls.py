@@ -11,7 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import idna
 
-from contentcache.config.faults import Wrong
+from contentcache.config.document import Scalar
+from contentcache.config.faults import Origin, Report, Wrong
 from contentcache.config.model import Address
 from contentcache.config.readers import text
 from contentcache.config.tables import Item
@@ -35,6 +36,18 @@ def base_url(item: Item) -> str:
     if parts.path not in {"", "/"}:
         raise Wrong(f"{item.shown()} has a path; registries stand at the root of their host")
     return f"{parts.scheme}://{_authority(parts, item)}"
+
+
+def base_url_of(written: str) -> str:
+    """
+    The same for a text that does not stand in a file.
+
+    >>> base_url_of("https://Cache.example.com:443/")
+    'https://cache.example.com'
+
+    :raises Wrong: it is something else; the message repeats no password.
+    """
+    return base_url(Item(Scalar(Origin(), written, written), "", Report()))
 
 
 def url(item: Item) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
-from twisted.web.resource import IResource, NoResource
 
 from contentcache.config.model import Configuration, Gateway, Upstream
 from contentcache.core.ports import Run
@@ -23,7 +22,8 @@ from contentcache.gateway.filling import Filling
 from contentcache.gateway.front import Front, Halves
 from contentcache.gateway.keys import KeyRing
 from contentcache.gateway.passing import Passing
-from contentcache.gateway.redirecting import Choosing, Redirecting
+from contentcache.gateway.reception import Reception, open_reception
+from contentcache.gateway.redirecting import Redirecting
 from contentcache.meter import Meter
 from contentcache.role import Reloading
 from contentcache.tls.trust import UpstreamTrust
@@ -43,18 +43,9 @@ class Parts:
     keys: KeyRing
     connections: Connections
     transport: UpstreamTransport
+    reception: Reception
     reloading: tuple[Reloading, ...]
     factory: GatewayFactory
-
-
-class NoCaches:
-    """
-    Nobody has chosen a cache.
-    """
-
-    async def cache_for(self, account: str | None, address: str) -> str | None:  # noqa: ARG002
-        """``None``."""
-        return None
 
 
 def assemble(
@@ -63,15 +54,15 @@ def assemble(
     environ: Mapping[str, str],
     reactor: Any,
     *,
-    run: Run,  # noqa: ARG001  # for the database
+    run: Run,
     meter: Meter,
-    choosing: Choosing | None = None,
-    pages: IResource | None = None,
 ) -> Parts:
     """
-    Build everything that serves clients. ``choosing`` and ``pages`` are the half that knows the caches.
+    Build everything that serves clients.
 
     :raises ProxyFault: a proxy variable of the environment makes no sense.
+    :raises DatabaseUnusable: the file of the database is something else.
+    :raises OSError: it cannot be had.
     :raises TLSFault: a certificate has become unreadable since the configuration was checked.
     """
     limits, http = options.limits, configuration.http
@@ -105,9 +96,18 @@ def assemble(
     )
     keys = KeyRing(options.signingkey, life=options.keylifetime, url_life=options.urlttl, wall=time.time)
     passing = Passing(connections, rewriting, pseudonym=pseudonym, timer=reactor)
+    reception = open_reception(
+        options,
+        reactor,
+        transport=transport,
+        trust=strangers,
+        secure=rewriting.public.startswith("https:"),
+        run=run,
+        wall=time.time,
+    )
     redirecting = Redirecting(
         passing,
-        choosing if choosing is not None else NoCaches(),
+        reception.desk.roster,
         keys.signer,
         rewriting,
         issuer=options.issuer,
@@ -129,7 +129,7 @@ def assemble(
             redirecting,
             filling,
             keys,
-            pages if pages is not None else NoResource(),
+            reception.desk.resource,
             lambda: authority.pem,
         ),
         prefix=http.prefix,
@@ -143,7 +143,7 @@ def assemble(
     factory = GatewayFactory(front.begin, access_log, limits=limits, reactor=reactor, meter=meter)
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
     meter.watch_upstream(options.registry, lambda: connections.fault is None)
-    return Parts(keys, connections, transport, (*{trust, strangers}, authority), factory)
+    return Parts(keys, connections, transport, reception, (*{trust, strangers}, authority), factory)
 
 
 def http_base(configuration: Configuration, options: Gateway) -> str:

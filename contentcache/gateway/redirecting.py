@@ -15,9 +15,9 @@ from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.core.signing import SigningKey, sign
 from contentcache.core.via import Path
+from contentcache.gateway.claims import account_of
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.fields import Rewriting
-from contentcache.gateway.identity import account_of
 from contentcache.gateway.passing import Passing
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.redirects import REDIRECTS

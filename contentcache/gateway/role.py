@@ -14,6 +14,7 @@ from contentcache.config.model import Configuration, Gateway
 from contentcache.core.ports import Run
 from contentcache.delivery.tasks import in_background
 from contentcache.gateway.assembly import Parts, assemble
+from contentcache.gateway.database import DatabaseUnusable
 from contentcache.gateway.keys import TEND_EVERY, KeyFault
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Reloading, Repeat
@@ -48,8 +49,10 @@ class Gatekeeping:
         self._key_fault: str | None = None
         try:
             self._parts: Parts = assemble(configuration, options, environ, reactor, run=threads, meter=meter)
-        except (ProxyFault, TLSFault) as error:
+        except (ProxyFault, TLSFault, DatabaseUnusable) as error:
             raise CannotBe(str(error)) from error
+        except OSError as error:
+            raise CannotBe(f"the database {options.database} cannot be opened: {error}") from error
 
     @property
     def factory(self) -> RegistryFactory:
@@ -65,14 +68,17 @@ class Gatekeeping:
         """Read or make the keys, in a thread; until they are there, blobs are served directly."""
         self._tend()
         repeat(TEND_EVERY, self._tend)
+        self._parts.reception.liveness.start()
 
     async def stop(self) -> None:
-        """End what is idle."""
+        """Ask no cache any more, and end what is idle."""
+        self._parts.reception.liveness.stop()
         self._parts.connections.close()
         await self._parts.transport.close()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Give the database back."""
+        self._parts.reception.close()
 
     def findings(self) -> Mapping[str, Finding]:
         """The registry behind, and the keys."""

@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tests.real.cache import ContentCache
 from tests.real.certificates import Authority, Certificate
 from tests.real.origin import Answer, Origin, basic
-from tests.real.programs import PATIENCE, ROOT, Case, Process
+from tests.real.programs import PATIENCE, Case
 
 
 class GatewayDaemon(ContentCache):
@@ -63,6 +61,32 @@ class GatewayDaemon(ContentCache):
         finally:
             connection.close()
 
+    def add_cache(self, name: str, url: str, admin: str) -> str:
+        """
+        Let ``admin`` (``account:password``) add a cache; its id, once it is known to be alive.
+        """
+        answer = self.api("POST", "/content_caches", {"name": name, "host": url}, admin)
+        assert answer.status == 201, answer
+        found = json.loads(answer.body)["id"]
+        assert isinstance(found, str)
+        return found
+
+    def choose(self, creds: str, cache_id: str) -> None:
+        """
+        Let an account (``account:password``) choose a cache.
+        """
+        account = creds.partition(":")[0]
+        path = f"/accounts/{account}/settings"
+        answer = self.api("PATCH", path, {"contentCacheUUID": cache_id}, creds)
+        assert answer.status == 200, answer
+
+    def api(self, method: str, path: str, body: object, creds: str) -> Answer:
+        """
+        One request to the API.
+        """
+        headers = {"Content-Type": "application/json", "Authorization": basic(*creds.split(":", 1))}
+        return self.request(method, f"/api/v0{path}", json.dumps(body), headers)
+
 
 class Pushing:
     """
@@ -86,49 +110,3 @@ class Pushing:
             else self._origin._authorization(path)
         )
         return self._gateway.request(method, path, body, {**authorization, **(headers or {})})
-
-
-_CHOSEN = """\
-import json
-import contentcache.gateway.assembly as assembly
-
-async def cache_for(self, account, address):
-    with open({path!r}) as file:
-        return json.load(file).get(account or "")
-
-assembly.NoCaches.cache_for = cache_for
-from twisted.scripts.twistd import run
-run()
-"""
-
-
-class ChosenGateway(GatewayDaemon):
-    """
-    A gateway whose accounts choose by :meth:`choose`.
-    """
-
-    def choose(self, account: str, url: str) -> None:
-        """From now on ``account``, empty for nobody's, is sent to the cache at ``url``."""
-        self._choices.write_text(json.dumps({account: url}), "utf-8")
-
-    @property
-    def _choices(self) -> Path:
-        return self._folder / "choices.json"
-
-    def _begin(self, port: int) -> Process:
-        self.port = port
-        self._write()
-        self._choices.write_text("{}", "utf-8")
-        argv = [sys.executable, "-c", _CHOSEN.format(path=str(self._choices))]
-        argv += ["--nodaemon", "--pidfile=", "contentcache", "--config", str(self.config)]
-        process = Process(
-            self._case,
-            argv,
-            name="gateway",
-            env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-            cwd=self.config.parent,
-            log_path=self._folder / "gateway.log",
-        )
-        process.wait_for(f"{self.url}/", statuses=(200,))
-        process.wait_for(f"{self.url}/.well-known/contentcache/jwks.json", statuses=(200,))
-        return process

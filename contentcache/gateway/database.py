@@ -1,0 +1,225 @@
+"""
+The directory of caches and choices in one SQLite file, which several gateways of a machine may share.
+
+Every method is one short transaction. Unlike the index of a cache this file cannot be made anew from
+anything: so every change is on the disk when its method returns, and a damaged file is never moved aside.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import RLock
+from typing import Any, Final
+from uuid import UUID
+
+from contentcache.gateway.directory import Cache, NameTaken
+from contentcache.storage.openfile import make_folders
+
+VERSION: Final = 1
+
+#: "CC" and "gw" in ASCII: so that no other program's file is taken for one of these.
+_APPLICATION: Final = 0x43436777
+#: How long one gateway waits for another's transaction, in seconds.
+_PATIENCE: Final = 5.0
+
+_SCHEMA: Final = (
+    """
+    CREATE TABLE caches (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL COLLATE NOCASE UNIQUE,
+        host TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE accounts (
+        name TEXT PRIMARY KEY,
+        cache TEXT REFERENCES caches (id) ON DELETE SET NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX accounts_by_cache ON accounts (cache) WHERE cache NOT NULL",
+    f"PRAGMA application_id = {_APPLICATION}",
+    f"PRAGMA user_version = {VERSION}",
+)
+
+_ERRNO: Final = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_BUSY: errno.EBUSY,
+    sqlite3.SQLITE_LOCKED: errno.EBUSY,
+    sqlite3.SQLITE_NOMEM: errno.ENOMEM,
+}
+
+
+class DatabaseUnusable(Exception):
+    """
+    The file is of a later version, or no database of a gateway; the sentence says which, and what to do.
+    """
+
+
+class SqliteDirectory:
+    """
+    A :class:`~contentcache.gateway.directory.Directory` in the file at ``path``, made if it is missing.
+
+    :raises DatabaseUnusable: something else is there.
+    :raises OSError: the disk is full, read-only or broken, or another program holds the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        self._lock = RLock()
+        make_folders(os.path.dirname(self._path))
+        with suppress(FileExistsError):
+            # SQLite would make it readable for everybody; its side files take over this one's mode.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        self._database: sqlite3.Connection | None = None
+        with self._named_errors():
+            database = sqlite3.connect(
+                self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._settle(database)
+            except BaseException:
+                database.close()
+                raise
+            self._database = database
+
+    def close(self) -> None:
+        """Give the file back. May be called twice."""
+        with self._lock, self._named_errors():
+            database, self._database = self._database, None
+            if database is not None:
+                database.close()
+
+    def caches(self) -> Sequence[Cache]:
+        """All of them, by name."""
+        return [_cache(row) for row in self._rows("SELECT id, name, host FROM caches ORDER BY name")]
+
+    def cache(self, cache_id: UUID) -> Cache | None:
+        """One of them."""
+        rows = self._rows("SELECT id, name, host FROM caches WHERE id = ?", str(cache_id))
+        return _cache(rows[0]) if rows else None
+
+    def add(self, cache: Cache) -> None:
+        """One more."""
+        with self._change() as database:
+            if database.execute("SELECT 1 FROM caches WHERE name = ?", (cache.name,)).fetchone():
+                raise NameTaken(cache.name)
+            database.execute("INSERT INTO caches VALUES (?, ?, ?)", (str(cache.id), cache.name, cache.host))
+
+    def remove(self, cache_id: UUID) -> None:
+        """One less, and no choice of it is left."""
+        with self._change() as database:
+            database.execute("DELETE FROM caches WHERE id = ?", (str(cache_id),))
+
+    def choice(self, account: str) -> UUID | None:
+        """What an account chose."""
+        rows = self._rows("SELECT cache FROM accounts WHERE name = ?", _text(account))
+        return UUID(rows[0][0]) if rows and rows[0][0] is not None else None
+
+    def choose(self, account: str, cache_id: UUID | None) -> bool:
+        """Set or unset a choice."""
+        wanted = None if cache_id is None else str(cache_id)
+        with self._change() as database:
+            if (
+                wanted is not None
+                and not database.execute("SELECT 1 FROM caches WHERE id = ?", (wanted,)).fetchone()
+            ):
+                return False
+            database.execute(
+                "INSERT INTO accounts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET cache = excluded.cache",
+                (_text(account), wanted),
+            )
+        return True
+
+    def note(self, account: str) -> None:
+        """An account exists."""
+        if not self.is_known(account):  # most often it is: a reader waits for nobody
+            with self._change() as database:
+                database.execute("INSERT OR IGNORE INTO accounts VALUES (?, NULL)", (_text(account),))
+
+    def is_known(self, account: str) -> bool:
+        """Whether it has been noted or has chosen."""
+        return bool(self._rows("SELECT 1 FROM accounts WHERE name = ?", _text(account)))
+
+    def _settle(self, database: sqlite3.Connection) -> None:
+        database.execute("PRAGMA journal_mode = WAL").fetchone()
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA foreign_keys = ON")
+        database.execute("BEGIN IMMEDIATE")  # of two gateways that start at once one makes the tables
+        try:
+            self._check_or_make(database)
+            database.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                database.execute("ROLLBACK")
+            raise
+
+    def _check_or_make(self, database: sqlite3.Connection) -> None:
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if not application and not version and not tables:
+            for statement in _SCHEMA:
+                database.execute(statement)
+        elif application != _APPLICATION:
+            raise DatabaseUnusable(f"{self._path} is the database of another program: name another file")
+        elif version > VERSION:
+            raise DatabaseUnusable(
+                f"{self._path} is of version {version}, this program knows version {VERSION}:"
+                " run the newer program"
+            )
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._working() as database:
+            return database.execute(query, values).fetchall()
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        with self._working() as database:
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    if database.in_transaction:
+                        database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _working(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._database is None:
+                raise OSError(errno.EBADF, "the database was closed", self._path)
+            with self._named_errors():
+                yield self._database
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_NOTADB:
+                raise DatabaseUnusable(
+                    f"{self._path} is no database: name another file, or bring this one back from a copy"
+                ) from error
+            number = _ERRNO.get(code, errno.EIO)
+            raise OSError(number, f"the database of caches does not work: {error}", self._path) from error
+
+
+def _cache(row: tuple[Any, ...]) -> Cache:
+    cache_id, name, host = row
+    return Cache(UUID(cache_id), name, host)
+
+
+def _text(account: str) -> str:
+    """
+    A name as SQLite takes it: a lone surrogate is no UTF-8.
+    """
+    return account.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,226 @@
+"""
+The API in one table: from it come both the routes and the document that describes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final
+
+from attrs import field, frozen
+
+from contentcache.gateway.directory import (
+    HOST_PATTERN,
+    LONGEST_ACCOUNT,
+    LONGEST_HOST,
+    LONGEST_NAME,
+    NAME_PATTERN,
+)
+
+PREFIX: Final = "/api/v0"
+#: What a body may have, in bytes.
+LARGEST_BODY: Final = 64 << 10
+
+
+class Who(Enum):
+    """
+    Who may do something; the value is a sentence for people.
+    """
+
+    ANYBODY = "Anybody."
+    USER = "Any account of the registry."
+    OWNER = "The account itself, and administrators."
+    ADMIN = "Administrators."
+
+
+@frozen
+class Operation:
+    """
+    One row: ``name`` is the method that does it, ``body`` and ``answers`` name schemas below.
+
+    ``answers`` has what is particular to it; what every operation may answer is added by ``openapi``.
+    """
+
+    name: str
+    method: str
+    path: str
+    who: Who
+    summary: str
+    answers: Mapping[int, tuple[str, str | None]]
+    body: str | None = None
+    details: str = field(default="")
+
+    @property
+    def tag(self) -> str:
+        """
+        Under which heading it is described.
+        """
+        return {"content_caches": "Caches", "accounts": "Settings"}.get(
+            self.path.split("/")[1], "This document"
+        )
+
+
+SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "ContentCache": {
+        "type": "object",
+        "required": ["id", "name", "host"],
+        "additionalProperties": False,
+        "properties": {
+            "id": {"type": "string", "format": "uuid"},
+            "name": {"type": "string"},
+            "host": {"type": "string", "format": "uri", "description": "scheme, host and port"},
+        },
+        "example": {
+            "id": "7f3c1a52-8f0f-4f5b-9a57-0f6d5e1c2b3a",
+            "name": "region-us",
+            "host": "https://us.cache.example.com",
+        },
+    },
+    "ContentCaches": {"type": "array", "items": {"$ref": "#/components/schemas/ContentCache"}},
+    "NewContentCache": {
+        "type": "object",
+        "required": ["name", "host"],
+        "additionalProperties": False,
+        "properties": {
+            "name": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": LONGEST_NAME,
+                "pattern": NAME_PATTERN,
+                "description": "unique, whatever the case",
+            },
+            "host": {
+                "type": "string",
+                "maxLength": LONGEST_HOST,
+                "pattern": HOST_PATTERN,
+                "description": "https:// or http://, a host, and a port if it is not the scheme's own",
+            },
+        },
+        "example": {"name": "region-us", "host": "https://us.cache.example.com"},
+    },
+    "UserSettings": {
+        "type": "object",
+        "required": ["ContentCacheUUID"],
+        "additionalProperties": False,
+        "properties": {
+            "ContentCacheUUID": {
+                "type": "string",
+                "description": "the id of the cache that was chosen; empty if none was",
+            }
+        },
+        "example": {"ContentCacheUUID": "7f3c1a52-8f0f-4f5b-9a57-0f6d5e1c2b3a"},
+    },
+    "NewUserSettings": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "contentCacheUUID": {
+                "type": ["string", "null"],
+                "description": "the id of a cache; empty or null for none. Left out, nothing changes",
+            }
+        },
+        "example": {"contentCacheUUID": "7f3c1a52-8f0f-4f5b-9a57-0f6d5e1c2b3a"},
+    },
+    "Errors": {
+        "type": "object",
+        "required": ["errors"],
+        "properties": {
+            "errors": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "required": ["code", "message", "detail"],
+                    "properties": {"code": {"type": "string"}, "message": {"type": "string"}, "detail": {}},
+                },
+            }
+        },
+    },
+}
+
+PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "id": {
+        "schema": {"type": "string", "minLength": 1},
+        "description": "A cache's id, a UUID. Nothing else is one's.",
+        "example": "7f3c1a52-8f0f-4f5b-9a57-0f6d5e1c2b3a",
+    },
+    "username": {
+        "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_ACCOUNT},
+        "description": "An account of the registry.",
+        "example": "alice",
+    },
+}
+
+_NO_CACHE: Final = ("`NO_SUCH_CONTENT_CACHE`: no cache has this id.", "Errors")
+_NO_USER: Final = ("`NO_SUCH_USER`: this account was never seen here.", "Errors")
+
+OPERATIONS: Final = (
+    Operation(
+        "list_caches",
+        "GET",
+        "/content_caches",
+        Who.USER,
+        "List the caches",
+        {200: ("All caches, by name.", "ContentCaches")},
+    ),
+    Operation(
+        "add_cache",
+        "POST",
+        "/content_caches",
+        Who.ADMIN,
+        "Add a cache",
+        {
+            201: ("The cache, with its id.", "ContentCache"),
+            400: ("`INVALID_CONTENT_CACHE`: the details are wrong, or the name is taken.", "Errors"),
+        },
+        "NewContentCache",
+    ),
+    Operation(
+        "show_cache",
+        "GET",
+        "/content_caches/{id}",
+        Who.USER,
+        "Show one cache",
+        {200: ("The cache.", "ContentCache"), 404: _NO_CACHE},
+    ),
+    Operation(
+        "remove_cache",
+        "DELETE",
+        "/content_caches/{id}",
+        Who.ADMIN,
+        "Remove a cache",
+        {204: ("It is gone, or was gone already.", None)},
+        details="Whoever had chosen it has chosen nothing now, and pulls from the registry.",
+    ),
+    Operation(
+        "show_settings",
+        "GET",
+        "/accounts/{username}/settings",
+        Who.OWNER,
+        "Show an account's settings",
+        {200: ("The settings.", "UserSettings"), 404: _NO_USER},
+        details="An account is known here once it has signed in, or used this API, with success.",
+    ),
+    Operation(
+        "change_settings",
+        "PATCH",
+        "/accounts/{username}/settings",
+        Who.OWNER,
+        "Choose an account's cache",
+        {
+            200: ("The settings as they are now.", "UserSettings"),
+            400: ("`INVALID_USER_SETTINGS`: they are wrong, or there is no such cache.", "Errors"),
+            404: _NO_USER,
+        },
+        "NewUserSettings",
+    ),
+    Operation(
+        "describe",
+        "GET",
+        "/openapi.json",
+        Who.ANYBODY,
+        "Show this document",
+        {200: ("The OpenAPI document.", "Document")},
+    ),
+)

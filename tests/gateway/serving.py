@@ -1,0 +1,77 @@
+"""
+A desk on a port of the loopback, for browsers and for schemathesis: ``python -m tests.gateway.serving``.
+
+It prints its port, and ends with its standard input. Two caches are there: one alive and one dead.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from typing import Any
+
+from twisted.internet import endpoints, reactor, stdio
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.web.server import Site
+
+from contentcache.delivery.tasks import at_once, in_background
+from contentcache.gateway.choosing import Networks
+from contentcache.gateway.desk import make_desk
+from contentcache.gateway.directory import Cache
+from contentcache.gateway.liveness import Liveness
+from contentcache.gateway.memory import MemoryDirectory
+from tests.gateway.lobby import FakeProbe, FakeRegistry
+
+ALIVE = Cache(uuid.UUID("7f3c1a52-8f0f-4f5b-9a57-0f6d5e1c2b3a"), "region-us", "https://us.cache.example.com")
+DEAD = Cache(
+    uuid.UUID("2b0d6a90-4c13-4e43-8a0e-9d6a3a1f7c55"), "region-asia", "https://asia.cache.example.com:8443"
+)
+
+
+class _UntilItEnds(Protocol):
+    def connectionLost(self, reason: Failure = Failure(EOFError())) -> None:  # noqa: B008
+        running: Any = reactor
+        running.stop()
+
+
+def main() -> None:
+    """
+    Serve until standard input ends.
+    """
+    running: Any = reactor
+    directory = MemoryDirectory()
+    directory.add(ALIVE)
+    directory.add(DEAD)
+    probe = FakeProbe({DEAD.host, "https://wrong.example.com"})
+    liveness = Liveness(directory, probe, run=at_once, timer=running, wall=running.seconds)
+    desk = make_desk(
+        directory,
+        liveness,
+        FakeRegistry(),
+        run=at_once,
+        monotonic=running.seconds,
+        wall=running.seconds,
+        randomness=os.urandom,
+        secret=os.urandom(64),
+        secure=False,
+        new_id=uuid.uuid4,
+        networks=Networks(),
+        admins=["alice"],
+    )
+    liveness.start()
+    stdio.StandardIO(_UntilItEnds())
+
+    async def listen() -> None:
+        endpoint = endpoints.TCP4ServerEndpoint(running, 0, interface="127.0.0.1")
+        port = await endpoint.listen(Site(desk.resource))
+        sys.stdout.write(f"{port.getHost().port}\n")
+        sys.stdout.flush()
+
+    in_background(listen())
+    running.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""
+Tests for :mod:`contentcache.gateway.asking`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
+from contentcache.gateway.accounts import Verdict
+from contentcache.gateway.asking import AgentGet, AskedRegistry, Said
+from tests.gateway.lobby import PASSWORDS, basic, token
+
+REGISTRY = "https://registry.example"
+
+
+class Registry:
+    """
+    A registry, and its token server where ``realm`` is set.
+    """
+
+    def __init__(self, realm: str | None = None) -> None:
+        self.realm = realm
+        self.asked: list[str] = []
+        self.status: int | None = None
+        self.claims: dict[str, Any] = {}
+
+    async def __call__(self, url: str, headers: Mapping[str, str], /) -> Said:
+        self.asked.append(url)
+        if self.status is not None:
+            return Said(self.status)
+        given = headers.get("Authorization")
+        account = next((name for name in PASSWORDS if basic(name) == given), None)
+        if urlsplit(url).path == "/v2/":
+            if self.realm is None:
+                return Said(200) if account else Said(401, ['Basic realm="x"'])
+            is_good = bool(given and given.startswith("Bearer ") and given.endswith(".good"))
+            return Said(200) if is_good else Said(401, [f'Bearer realm="{self.realm}",service="r"'])
+        if account is None:
+            return Said(401)
+        return Said(200, (), json.dumps({"token": token(account, **self.claims)}).encode())
+
+
+class AskedRegistryTests(SynchronousTestCase):
+    """
+    What comes of what a registry says.
+    """
+
+    def verdict(self, registry: Registry, authorization: str) -> Verdict:
+        asked = AskedRegistry(REGISTRY, registry, Clock())
+        return self.successResultOf(Deferred.fromCoroutine(asked.accepts(authorization)))
+
+    def test_passwords(self) -> None:
+        """
+        A registry that looks at passwords itself is asked once.
+        """
+        registry = Registry()
+        self.assertEqual(self.verdict(registry, basic("bob")), Verdict(True))
+        self.assertEqual(
+            self.verdict(registry, basic("bob", "x")), Verdict(False, challenge='Basic realm="x"')
+        )
+        self.assertEqual(registry.asked, [f"{REGISTRY}/v2/"] * 2)
+
+    def test_tokens(self) -> None:
+        """
+        A password is changed for a token, which the registry must accept too; the token says of whom it is
+        and of which groups.
+        """
+        registry = Registry(f"{REGISTRY}/token")
+        registry.claims = {"groups": ["ops"]}
+        verdict = self.verdict(registry, basic("bob"))
+        self.assertEqual((verdict.accepted, verdict.account, verdict.groups), (True, "bob", {"ops"}))
+        self.assertFalse(self.verdict(registry, basic("bob", "x")).accepted)
+        self.assertTrue(self.verdict(registry, f"Bearer {token('carol')}").accepted)
+        self.assertFalse(self.verdict(registry, f"Bearer {token('carol', 'forged')}").accepted)
+        registry.claims = {"signature": "bad"}
+        self.assertFalse(self.verdict(registry, basic("bob")).accepted)
+
+    def test_foreign_realm(self) -> None:
+        """
+        A challenge cannot send the password elsewhere.
+        """
+        registry = Registry("https://evil.example/token")
+        asked = AskedRegistry(REGISTRY, registry, Clock())
+        self.failureResultOf(Deferred.fromCoroutine(asked.accepts(basic("bob"))), CacheError)
+        self.assertEqual(registry.asked, [f"{REGISTRY}/v2/"])
+
+    def test_neither(self) -> None:
+        """
+        What is neither yes nor no is an error: a registry that is broken, or that redirects.
+        """
+        for status in (302, 404, 429, 500, 503):
+            registry = Registry()
+            registry.status = status
+            asked = AskedRegistry(REGISTRY, registry, Clock())
+            self.failureResultOf(Deferred.fromCoroutine(asked.accepts(basic("bob"))), UpstreamBroken)
+
+
+class AgentGetTests(SynchronousTestCase):
+    """
+    Its bounds.
+    """
+
+    def test_too_slow(self) -> None:
+        """
+        Who does not answer in time is given up.
+        """
+
+        class Silent:
+            def request(self, *_: object) -> Deferred[None]:
+                return Deferred()
+
+        clock = Clock()
+        get = AgentGet(Silent(), clock, patience=10.0, limit=100)
+        asking = Deferred.fromCoroutine(get(f"{REGISTRY}/v2/", {}))
+        clock.advance(9)
+        self.assertNoResult(asking)
+        clock.advance(2)
+        self.failureResultOf(asking, UpstreamTimeout)
+        self.assertEqual(clock.getDelayedCalls(), [])

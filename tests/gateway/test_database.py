@@ -1,0 +1,152 @@
+"""
+Tests for :mod:`contentcache.gateway.database`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+from uuid import UUID
+
+from contentcache.gateway.database import DatabaseUnusable, SqliteDirectory
+from contentcache.gateway.directory import Directory, NameTaken
+from tests.gateway import suites
+from tests.gateway.suites import cache
+
+
+class SqliteDirectoryTests(suites.DirectorySuite):
+    """
+    What a file adds.
+    """
+
+    def make_directory(self) -> Directory:
+        self.path = os.path.join(self.mktemp(), "gateway", "gateway.sqlite3")
+        return SqliteDirectory(self.path)
+
+    def another(self) -> SqliteDirectory:
+        """
+        Another gateway with the same file.
+        """
+        other = SqliteDirectory(self.path)
+        self.addCleanup(other.close)
+        return other
+
+    def test_lasts(self) -> None:
+        """
+        Caches and choices are there again after a restart.
+        """
+        self.directory.add(cache(1))
+        self.directory.choose("alice", UUID(int=1))
+        self.directory.note("bob")
+        self.directory.close()
+        again = self.another()
+        self.assertEqual(list(again.caches()), [cache(1)])
+        self.assertEqual((again.choice("alice"), again.is_known("bob")), (UUID(int=1), True))
+
+    def test_shared(self) -> None:
+        """
+        What one gateway writes the other one sees at once, the end of a cache too.
+        """
+        other = self.another()
+        self.directory.add(cache(1))
+        self.assertRaises(NameTaken, other.add, cache(2, "CACHE-1"))
+        self.assertTrue(other.choose("alice", UUID(int=1)))
+        self.assertEqual(self.directory.choice("alice"), UUID(int=1))
+        self.directory.remove(UUID(int=1))
+        self.assertIsNone(other.choice("alice"))
+        self.assertFalse(other.choose("alice", UUID(int=1)))
+
+    def test_at_once(self) -> None:
+        """
+        Two gateways that write at the same time wait for each other, and nothing is lost.
+        """
+        directories = (self.directory, self.another())
+        faults: list[BaseException] = []
+
+        def write(number: int) -> None:
+            try:
+                for count in range(25):
+                    directories[number].choose(f"{number}-{count}", None)
+                    directories[number].add(cache(1000 * number + count + 1, f"c-{number}-{count}"))
+            except BaseException as error:  # noqa: BLE001
+                faults.append(error)
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(faults, [])
+        self.assertEqual(len(self.directory.caches()), 50)
+        self.assertTrue(all(self.directory.is_known(f"{n}-{c}") for n in (0, 1) for c in range(25)))
+
+    def test_opened_at_once(self) -> None:
+        """
+        Of several gateways that start at once on no file, one makes it.
+        """
+        path = os.path.join(self.mktemp(), "x.sqlite3")
+        opened: list[SqliteDirectory] = []
+        threads = [threading.Thread(target=lambda: opened.append(SqliteDirectory(path))) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(opened), 6)
+        opened[0].add(cache(1))
+        self.assertEqual([list(each.caches()) for each in opened], [[cache(1)]] * 6)
+        for each in opened:
+            each.close()
+
+    def test_mode(self) -> None:
+        """
+        Nobody else on the machine can read who chose what.
+        """
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
+
+    def test_closed(self) -> None:
+        """
+        A closed directory says so, and may be closed again.
+        """
+        self.directory.close()
+        self.directory.close()
+        self.assertRaises(OSError, self.directory.caches)
+
+    def test_other_files(self) -> None:
+        """
+        A file of another program, of a later version, or that is no database is named and left as it is.
+        """
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        text = folder / "text"
+        text.write_bytes(b"not a database at all" * 100)
+        self.assertIn("no database", str(self.assertRaises(DatabaseUnusable, SqliteDirectory, str(text))))
+        self.assertEqual(text.read_bytes(), b"not a database at all" * 100)
+        foreign = folder / "foreign"
+        database = sqlite3.connect(foreign)
+        database.execute("CREATE TABLE caches (x)")
+        database.commit()
+        database.close()
+        said = str(self.assertRaises(DatabaseUnusable, SqliteDirectory, str(foreign)))
+        self.assertIn("another program", said)
+        self.directory.close()
+        database = sqlite3.connect(self.path)
+        database.execute("PRAGMA user_version = 2")
+        database.close()
+        said = str(self.assertRaises(DatabaseUnusable, SqliteDirectory, self.path))
+        self.assertIn("version 2", said)
+
+    def test_busy(self) -> None:
+        """
+        A file that another program never lets go of is a failure of the disk with its errno.
+        """
+        other = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(other.close)
+        self.directory._database.execute("PRAGMA busy_timeout = 1")  # type: ignore[attr-defined]
+        other.execute("BEGIN IMMEDIATE")
+        error = self.assertRaises(OSError, self.directory.add, cache(1))
+        self.assertEqual(error.errno, 16)
+        other.execute("ROLLBACK")
+        self.directory.add(cache(1))

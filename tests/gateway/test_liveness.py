@@ -1,0 +1,181 @@
+"""
+Tests for :mod:`contentcache.gateway.liveness`.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.delivery.tasks import at_once
+from contentcache.gateway.liveness import Liveness, NotAlive
+from contentcache.gateway.memory import MemoryDirectory
+from tests.gateway.suites import cache
+
+ONE = UUID(int=1)
+
+
+class Slow:
+    """
+    A probe whose answers a test gives.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, Deferred[None]] = {}
+
+    async def __call__(self, host: str, /) -> None:
+        self.waiting[host] = Deferred()
+        await self.waiting[host]
+
+    def answer(self, number: int = 1, error: Exception | None = None) -> None:
+        """
+        Answer the question to a cache.
+        """
+        waiting = self.waiting.pop(cache(number).host)
+        if error is None:
+            waiting.callback(None)
+        else:
+            waiting.errback(error)
+
+
+class LivenessTests(SynchronousTestCase):
+    """
+    Rounds of questions.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.probe = Slow()
+        self.directory = MemoryDirectory()
+        self.directory.add(cache(1))
+        self.liveness = self.make()
+
+    def make(self, **more: int) -> Liveness:
+        liveness = Liveness(
+            self.directory,
+            self.probe,
+            run=at_once,
+            timer=self.clock,
+            wall=lambda: 1000 + self.clock.seconds(),
+            **more,
+        )
+        self.addCleanup(liveness.stop)
+        return liveness
+
+    def test_hysteresis(self) -> None:
+        """
+        Nobody is sent to a cache that was never asked; the first yes makes it alive, one failure dead, two
+        yeses in a row alive again.
+        """
+        self.assertFalse(self.liveness.is_alive(ONE))
+        self.liveness.start()
+        self.assertFalse(self.liveness.is_alive(ONE))
+        for good, alive in (
+            (True, True),
+            (True, True),
+            (False, False),
+            (True, False),
+            (False, False),
+            (True, False),
+            (True, True),
+            (False, False),
+        ):
+            self.probe.answer(1, None if good else NotAlive("no answer"))
+            self.assertEqual(self.liveness.is_alive(ONE), alive)
+            self.clock.advance(10)
+
+    def test_states(self) -> None:
+        """
+        A state tells since when, and why.
+        """
+        self.liveness.start()
+        self.clock.advance(3)
+        self.probe.answer(1, NotAlive("no answer"))
+        self.clock.advance(7)
+        self.clock.advance(1)
+        self.probe.answer(1, NotAlive("it hangs up"))
+        state = self.liveness.states[ONE]
+        self.assertEqual(
+            (state.alive, state.since, state.asked, state.why), (False, 1003, 1011, "it hangs up")
+        )
+
+    def test_a_round_waits(self) -> None:
+        """
+        A round begins ten seconds after the last one began, and never before that one has ended.
+        """
+        self.liveness.start()
+        self.clock.advance(9)
+        self.probe.answer()
+        self.assertEqual(self.probe.waiting, {})
+        self.clock.advance(1)
+        self.assertEqual(len(self.probe.waiting), 1)
+        self.clock.advance(25)
+        self.probe.answer()
+        self.clock.advance(0)
+        self.assertEqual(len(self.probe.waiting), 1)
+
+    def test_bounded(self) -> None:
+        """
+        No more are asked at once than is allowed.
+        """
+        for number in range(2, 6):
+            self.directory.add(cache(number))
+        liveness = self.make(at_once=2)
+        liveness.start()
+        self.assertEqual(len(self.probe.waiting), 2)
+        self.probe.answer(1)
+        self.assertEqual(set(self.probe.waiting), {cache(2).host, cache(3).host})
+
+    def test_directory_changes(self) -> None:
+        """
+        A cache that is gone is forgotten, a new one asked; a database that fails changes nothing.
+        """
+        self.liveness.start()
+        self.probe.answer()
+        self.directory.remove(ONE)
+        self.directory.add(cache(2))
+        self.clock.advance(10)
+        self.assertFalse(self.liveness.is_alive(ONE))
+        self.probe.answer(2)
+
+        def fail() -> None:
+            raise OSError(5, "broken")
+
+        self.patch(self.directory, "caches", fail)
+        self.clock.advance(10)
+        self.assertTrue(self.liveness.is_alive(UUID(int=2)))
+
+    def test_defect(self) -> None:
+        """
+        A defect in a question is logged, counts as a failure, and the rounds go on.
+        """
+        self.liveness.start()
+        self.probe.answer(1, ZeroDivisionError())
+        self.assertFalse(self.liveness.is_alive(ONE))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.clock.advance(10)
+        self.assertEqual(len(self.probe.waiting), 1)
+
+    def test_stop(self) -> None:
+        """
+        After the stop nothing is under way and nothing is due.
+        """
+        for waiting in (True, False):
+            self.liveness = self.make()
+            self.liveness.start()
+            if not waiting:
+                self.probe.answer()
+            self.liveness.stop()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_look_at(self) -> None:
+        """
+        An administrator's question is asked at once, and counts like any other.
+        """
+        looking = Deferred.fromCoroutine(self.liveness.look_at(cache(1)))
+        self.probe.answer()
+        self.assertTrue(self.successResultOf(looking).alive)
+        self.assertTrue(self.liveness.is_alive(ONE))

@@ -1,0 +1,77 @@
+"""
+Tests for :mod:`contentcache.gateway.strict_json`.
+"""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.gateway.strict_json import NotJson, parse
+
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+class ParseTests(SynchronousTestCase):
+    """
+    What is JSON, and what is in doubt.
+    """
+
+    @given(_VALUES)
+    def test_values(self, value: object) -> None:
+        """
+        What JSON can say comes back.
+        """
+        self.assertEqual(parse(json.dumps(value, ensure_ascii=False).encode("utf-8")), value)
+
+    @given(st.binary())
+    def test_anything(self, raw: bytes) -> None:
+        """
+        Anything else is refused in a sentence, and never raises something else.
+        """
+        try:
+            parse(raw)
+        except NotJson as error:
+            self.assertTrue(str(error))
+
+    def test_in_doubt(self) -> None:
+        """
+        What two readers could understand differently is refused.
+        """
+        for raw in (
+            b"",
+            b"{",
+            b'{"a": 1, "a": 1}',
+            b'{"x": {"a": 1, "a": 2}}',
+            b"NaN",
+            b"[Infinity]",
+            b"-Infinity",
+            b'"\xff"',
+            b"\xff\xfe{\x00}\x00",
+            b"\xef\xbb\xbf{}",
+            b'"\\ud800"',
+            b"{'a': 1}",
+            b"[1,]",
+            b"[" * 33 + b"]" * 33,
+            b"[" * 60_000,
+            b"1" * 5000,
+            b"{} {}",
+        ):
+            self.assertRaises(NotJson, parse, raw)
+
+    def test_bound(self) -> None:
+        """
+        So deep, and no deeper.
+        """
+        self.assertTrue(parse(b"[" * 32 + b"]" * 32))

@@ -1,0 +1,90 @@
+"""
+Who signs in, by the word of real registries.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from contentcache.delivery.tasks import at_once
+from contentcache.gateway.accounts import Account, Accounts
+from contentcache.gateway.asking import AgentGet, AskedRegistry
+from contentcache.gateway.claims import Basic
+from contentcache.gateway.errors import NotAuthenticated
+from contentcache.gateway.memory import MemoryDirectory
+from tests.real.origin import Origin
+from tests.real.programs import needs
+from tests.real.tokens import TokenServer
+
+USERS = {"ann": "secret", "bob": "other"}
+
+
+@needs("docker-registry", "htpasswd")
+class AccountsTests(TestCase):
+    """
+    docker-registry in its three moods.
+    """
+
+    def accounts(self, origin: Origin) -> Accounts:
+        """
+        Who asks, before this origin.
+        """
+        running: Any = reactor
+        agent = Agent(running, pool=HTTPConnectionPool(running, persistent=False))
+        get = AgentGet(agent, running, patience=30.0, limit=64 << 10)
+        return Accounts(
+            AskedRegistry(origin.url, get, running),
+            MemoryDirectory(),
+            run=at_once,
+            monotonic=running.seconds,
+            wall=running.seconds,
+            secret=os.urandom(64),
+            admins=["ann"],
+            randomness=os.urandom,
+        )
+
+    async def refused(self, accounts: Accounts, authorization: str) -> None:
+        """
+        Nobody has these credentials.
+        """
+        try:
+            await accounts.who(authorization, "127.0.0.1")
+        except NotAuthenticated:
+            return
+        self.fail(f"{authorization} was accepted")
+
+    async def test_htpasswd(self) -> None:
+        """
+        Passwords in the registry's own file.
+        """
+        accounts = self.accounts(Origin(self, users=USERS))
+        ann = await accounts.who(Basic("ann", "secret").authorization, "127.0.0.1")
+        self.assertEqual(ann, Account("ann", True))
+        self.assertEqual((await accounts.who(Basic("bob", "other").authorization, "")).name, "bob")
+        await self.refused(accounts, Basic("ann", "other").authorization)
+
+    async def test_tokens(self) -> None:
+        """
+        Passwords at a token server, and its tokens.
+        """
+        server = TokenServer(self, users=USERS)
+        accounts = self.accounts(Origin(self, tokens=server))
+        bob = await accounts.who(Basic("bob", "other").authorization, "127.0.0.1")
+        self.assertEqual(bob, Account("bob"))
+        await self.refused(accounts, Basic("bob", "secret").authorization)
+        mine = server.token("ann", [])
+        self.assertEqual(await accounts.who(f"Bearer {mine}", "127.0.0.1"), Account("ann", True))
+        forged = mine.rpartition(".")[0] + "." + server.token("bob", []).rpartition(".")[2]
+        await self.refused(accounts, f"Bearer {forged}")
+
+    async def test_open(self) -> None:
+        """
+        A registry without accounts makes nobody an administrator.
+        """
+        accounts = self.accounts(Origin(self))
+        await self.refused(accounts, Basic("ann", "secret").authorization)
