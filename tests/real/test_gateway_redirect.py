@@ -141,6 +141,26 @@ class RedirectTests(SynchronousTestCase):
                 self.assertEqual((part.status, part.size), (206, 100))
         self.assertEqual(self.gateway.request("GET", f"/v2/org/app/blobs/{large}").status, 401)
 
+    def test_dead(self) -> None:
+        """
+        A cache that dies fails nobody's pull once that is noticed; it is used again when it is back.
+        """
+        self.build(next(self.origins()))
+        image = push_image(self.origin, "org/app", layers=(_LAYER,))
+        headers = {"Authorization": basic("ann", "secret")}
+        path = f"/v2/org/app/blobs/{image.layers[0].digest}"
+
+        def is_answered_with(status: int) -> bool:
+            return self.gateway.request("HEAD", path, headers=headers).status == status
+
+        self.cache.kill9()
+        until(lambda: is_answered_with(200), "the gateway to notice")
+        _skopeo(self, image.reference(self.gateway.host), "ann:secret")
+        self.cache.start()
+        until(lambda: is_answered_with(307), "the gateway to notice")
+        _skopeo(self, image.reference(self.gateway.host), "ann:secret")
+        self.assertTrue(self.cache.stored(image.layers[0].digest))
+
     def test_push(self) -> None:
         """
         A push asks what is there already, follows where that leads, and brings the rest.
