@@ -334,11 +334,7 @@ class Configuration:
 
     @property
     def downstream(self) -> Downstream:
-        """
-        The options of a cache.
-
-        :raises TypeError: the daemon is a gateway.
-        """
+        """The options of a cache. Raises ``TypeError`` where the daemon is a gateway."""
         if not isinstance(self.middleware, Downstream):
             raise TypeError("this is a gateway's configuration")
         return self.middleware

@@ -8,29 +8,22 @@ import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
 
 from attrs import frozen
 
 from contentcache.config.model import Configuration, Gateway, Upstream
 from contentcache.core.ports import Run
 from contentcache.core.via import FAMILY
-from contentcache.gateway.asking import AgentGet, AskedRegistry
 from contentcache.gateway.authority import Authority
 from contentcache.gateway.channel import GatewayFactory
-from contentcache.gateway.choosing import Networks
 from contentcache.gateway.connections import Connections
-from contentcache.gateway.database import SqliteDirectory
-from contentcache.gateway.desk import make_desk
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.filling import Filling
 from contentcache.gateway.front import Front, Halves
 from contentcache.gateway.keys import KeyRing
-from contentcache.gateway.liveness import Liveness
 from contentcache.gateway.passing import Passing
-from contentcache.gateway.probe import HttpProbe
+from contentcache.gateway.reception import Reception, open_reception
 from contentcache.gateway.redirecting import Redirecting
-from contentcache.gateway.roster import Roster
 from contentcache.meter import Meter
 from contentcache.role import Reloading
 from contentcache.tls.trust import UpstreamTrust
@@ -50,11 +43,9 @@ class Parts:
     keys: KeyRing
     connections: Connections
     transport: UpstreamTransport
+    reception: Reception
     reloading: tuple[Reloading, ...]
     factory: GatewayFactory
-    directory: SqliteDirectory
-    liveness: Liveness
-    roster: Roster
 
 
 def assemble(
@@ -67,11 +58,11 @@ def assemble(
     meter: Meter,
 ) -> Parts:
     """
-    Build everything that serves clients. Opens the database, which may block.
+    Build everything that serves clients.
 
-    :raises DatabaseUnusable: the file of caches and choices is something else.
-    :raises OSError: it cannot be opened.
     :raises ProxyFault: a proxy variable of the environment makes no sense.
+    :raises DatabaseUnusable: the file of the database is something else.
+    :raises OSError: it cannot be had.
     :raises TLSFault: a certificate has become unreadable since the configuration was checked.
     """
     limits, http = options.limits, configuration.http
@@ -105,35 +96,18 @@ def assemble(
     )
     keys = KeyRing(options.signingkey, life=options.keylifetime, url_life=options.urlttl, wall=time.time)
     passing = Passing(connections, rewriting, pseudonym=pseudonym, timer=reactor)
-    directory = SqliteDirectory(options.database)
-    liveness = Liveness(
-        directory,
-        HttpProbe(reactor, strangers),
+    reception = open_reception(
+        options,
+        reactor,
+        transport=transport,
+        trust=strangers,
+        secure=rewriting.public.startswith("https:"),
         run=run,
-        timer=reactor,
         wall=time.time,
-        interval=options.checkinterval,
-    )
-    asking = AgentGet(transport.agent, reactor, patience=options.stalltimeout, limit=limits.token)
-    desk = make_desk(
-        directory,
-        liveness,
-        AskedRegistry(options.registry, asking, reactor, realms=options.realms),
-        run=run,
-        monotonic=reactor.seconds,
-        wall=time.time,
-        randomness=secrets.token_bytes,
-        secret=secrets.token_bytes(64),
-        secure=http_base(configuration, options).startswith("https:"),
-        new_id=uuid4,
-        networks=Networks.of(options.networks),
-        admins=options.admins,
-        admin_group=options.admingroup,
-        auth_ttl=options.authttl,
     )
     redirecting = Redirecting(
         passing,
-        desk.roster,
+        reception.desk.roster,
         keys.signer,
         rewriting,
         issuer=options.issuer,
@@ -142,7 +116,7 @@ def assemble(
         wall=time.time,
     )
     filling = Filling(
-        _registry(options, transport, reactor, meter),
+        _filler(options, transport, reactor, meter),
         keys.key_set,
         issuer=options.issuer,
         pseudonym=pseudonym,
@@ -155,7 +129,7 @@ def assemble(
             redirecting,
             filling,
             keys,
-            desk.resource,
+            reception.desk.resource,
             lambda: authority.pem,
         ),
         prefix=http.prefix,
@@ -169,17 +143,7 @@ def assemble(
     factory = GatewayFactory(front.begin, access_log, limits=limits, reactor=reactor, meter=meter)
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
     meter.watch_upstream(options.registry, lambda: connections.fault is None)
-    _watch(meter, liveness)
-    reloading: tuple[Reloading, ...] = (*{trust, strangers}, authority)
-    return Parts(keys, connections, transport, reloading, factory, directory, liveness, desk.roster)
-
-
-def _watch(meter: Meter, liveness: Liveness) -> None:
-    def alive() -> int:
-        return sum(state.alive for state in liveness.states.values())
-
-    meter.watch("contentcache_gateway_caches", "Caches that were asked", lambda: len(liveness.states))
-    meter.watch("contentcache_gateway_caches_alive", "Those of them that are alive", alive)
+    return Parts(keys, connections, transport, reception, (*{trust, strangers}, authority), factory)
 
 
 def http_base(configuration: Configuration, options: Gateway) -> str:
@@ -192,15 +156,15 @@ def http_base(configuration: Configuration, options: Gateway) -> str:
     return f"{'http' if configuration.http.tls is None else 'https'}://{host}"
 
 
-def _registry(options: Gateway, transport: UpstreamTransport, reactor: Any, meter: Meter) -> Registry:
+def _filler(options: Gateway, transport: UpstreamTransport, reactor: Any, meter: Meter) -> Registry:
     """
-    The registry behind, as the gateway's own account sees it.
+    The registry as the gateway's own account sees it.
     """
     upstream = Upstream(
         options.registry,
         (options.registry,),
         account=options.account,
-        own=True,
+        public=True,
         realms=options.realms,
         redirects=options.redirects,
     )

@@ -17,8 +17,9 @@ from twisted.logger import Logger
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import DelayedCall, Timer
 from contentcache.gateway.bodies import RequestBody
-from contentcache.gateway.conversation import Conversation, Question, Reply
+from contentcache.gateway.conversation import Conversation, Reply
 from contentcache.gateway.faults import RegistryBroken, RegistrySilent, RegistryUnreachable
+from contentcache.gateway.question import Question
 from contentcache.meter import Meter
 from contentcache.upstream.agent import why
 from contentcache.upstream.answers import Answer

@@ -11,11 +11,10 @@ soon as it has seen the head; so here the two directions are independent, as h11
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import h11
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -26,30 +25,11 @@ from contentcache.core.errors import CacheError
 from contentcache.gateway.bodies import RequestBody
 from contentcache.gateway.faults import RegistryBroken
 from contentcache.gateway.fields import Field
+from contentcache.gateway.question import Question, framing
 
 _CONTINUE: Final = 100
 #: More than any registry's head has, signed URLs of storages included.
 _LARGEST_HEAD: Final = 64 << 10
-
-
-@frozen
-class Question:
-    """
-    A request to the registry: ``target`` is path and query, ``fields`` are complete but for those that
-    frame the body. With ``expects`` the registry is asked to say whether it wants the body.
-    """
-
-    method: str
-    target: str
-    fields: Sequence[Field]
-    expects: bool = False
-
-    @property
-    def repeatable(self) -> bool:
-        """
-        Whether it may be sent a second time where nobody knows what became of the first.
-        """
-        return self.method in {"GET", "HEAD", "OPTIONS"}
 
 
 class Reply:
@@ -108,7 +88,7 @@ class Conversation(Protocol):
         """
         self.heard = False
         answer = self._answer = Deferred(self._give_up)
-        fields = [*question.fields, *_framing(question, body)]
+        fields = [*question.fields, *framing(question, body)]
         if body is not None and question.expects:
             fields.append(("Expect", "100-continue"))
         try:
@@ -302,15 +282,6 @@ class Conversation(Protocol):
 
 
 _CLEAN: Final = (connectionDone.type,)
-
-
-def _framing(question: Question, body: RequestBody | None) -> Sequence[Field]:
-    if body is None:
-        # RFC 9110 §8.6: where a body would have a meaning its absence is said.
-        return [("Content-Length", "0")] if question.method in {"POST", "PUT", "PATCH"} else []
-    if body.length is None:
-        return [("Transfer-Encoding", "chunked")]
-    return [("Content-Length", str(body.length))]
 
 
 def _length_of(response: h11.Response) -> int | None:

@@ -12,9 +12,10 @@ from contentcache.core.ports import Timer
 from contentcache.core.via import Path, added
 from contentcache.delivery.inflow_queue import InflowQueue
 from contentcache.gateway.connections import Connections
-from contentcache.gateway.conversation import Question, Reply
+from contentcache.gateway.conversation import Reply
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.fields import Rewriting
+from contentcache.gateway.question import Question
 from contentcache.upstream.answers import Answer
 
 #: How long a question for realms is not asked again, in seconds; and how many are remembered.

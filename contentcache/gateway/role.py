@@ -66,29 +66,25 @@ class Gatekeeping:
 
     def start(self, repeat: Repeat) -> None:
         """Read or make the keys, in a thread; until they are there, blobs are served directly."""
-        self._parts.liveness.start()
         self._tend()
         repeat(TEND_EVERY, self._tend)
+        self._parts.reception.liveness.start()
 
     async def stop(self) -> None:
-        """End what is idle."""
-        self._parts.liveness.stop()
+        """Ask no cache any more, and end what is idle."""
+        self._parts.reception.liveness.stop()
         self._parts.connections.close()
         await self._parts.transport.close()
 
     def close(self) -> None:
-        """Let go of the database."""
-        self._parts.directory.close()
+        """Give the database back."""
+        self._parts.reception.close()
 
     def findings(self) -> Mapping[str, Finding]:
         """The registry behind, and the keys."""
         fault = self._parts.connections.fault
         keys = self._key_fault
-        states = self._parts.liveness.states.values()
-        dead = sum(not state.alive for state in states)
-        caches = f"{len(states) - dead} of {len(states)} alive"
         return {
-            "caches": Finding("warn" if dead else "ok", caches),
             f"registry {self._options.registry}": Finding("ok", "answers")
             if fault is None
             else Finding("warn", fault),

@@ -12,6 +12,7 @@ import attrs
 
 from contentcache.config.model import (
     Downstream,
+    Gateway,
     HtpasswdAuth,
     LetsEncrypt,
     Limits,
@@ -65,7 +66,7 @@ class DocumentTests(ConfigurationTestCase):
         """
         Every option, every key of an upstream and every limit is in the tables.
         """
-        for model in (Downstream, Upstream, Limits, LetsEncrypt):
+        for model in (Downstream, Gateway, Upstream, Limits, LetsEncrypt):
             for field in attrs.fields(model):
                 if field.name not in DERIVED:
                     self.assertRegex(DOCUMENT, rf"(?m)^``{RENAMED.get(field.name, field.name)}``")

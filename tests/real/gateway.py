@@ -5,6 +5,7 @@ The daemon as a gateway, as its users start it.
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,32 @@ class GatewayDaemon(ContentCache):
             return Answer(answer.status, names, answer.read())
         finally:
             connection.close()
+
+    def add_cache(self, name: str, url: str, admin: str) -> str:
+        """
+        Let ``admin`` (``account:password``) add a cache; its id, once it is known to be alive.
+        """
+        answer = self.api("POST", "/content_caches", {"name": name, "host": url}, admin)
+        assert answer.status == 201, answer
+        found = json.loads(answer.body)["id"]
+        assert isinstance(found, str)
+        return found
+
+    def choose(self, creds: str, cache_id: str) -> None:
+        """
+        Let an account (``account:password``) choose a cache.
+        """
+        account = creds.partition(":")[0]
+        path = f"/accounts/{account}/settings"
+        answer = self.api("PATCH", path, {"contentCacheUUID": cache_id}, creds)
+        assert answer.status == 200, answer
+
+    def api(self, method: str, path: str, body: object, creds: str) -> Answer:
+        """
+        One request to the API.
+        """
+        headers = {"Content-Type": "application/json", "Authorization": basic(*creds.split(":", 1))}
+        return self.request(method, f"/api/v0{path}", json.dumps(body), headers)
 
 
 class Pushing:

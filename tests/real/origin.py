@@ -162,6 +162,13 @@ class Origin:
         finally:
             connection.close()
 
+    def authorization(self, account: str, name: str, password: str = "secret") -> str:
+        """What an account that may pull ``name`` says to this registry."""
+        if self.tokens is None:
+            return basic(account, password)
+        access = self.tokens.grant(account, [f"repository:{name}:pull"])
+        return f"Bearer {self.tokens.token(account, access)}"
+
     def delete_manifest(self, name: str, digest: str) -> None:
         """Take a manifest away, and its tags with it."""
         answer = self.request("DELETE", f"/v2/{name}/manifests/{digest}")

@@ -1,0 +1,192 @@
+"""
+Clients ask the gateway and get their blobs from a cache, which asks the gateway for what it has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.real.cache import ContentCache
+from tests.real.clients import Curl, Dockerd, Podman, skopeo_copy
+from tests.real.gateway import GatewayDaemon
+from tests.real.images import push_blob, push_image, random_bytes
+from tests.real.origin import Origin, basic
+from tests.real.programs import needs, place, run, until
+from tests.real.tokens import TokenServer
+
+_LAYER = 300_000
+
+
+@needs("docker-registry", "skopeo", "curl")
+class RedirectTests(SynchronousTestCase):
+    """
+    A registry, its gateway, a cache that one account has chosen.
+    """
+
+    def build(self, origin: Origin) -> None:
+        """
+        All three of them; the cache knows the gateway as its origin.
+        """
+        self.origin = origin
+        options = {"account": {"username": "filler", "password": "secret"}, "admins": ["root"]}
+        self.gateway = GatewayDaemon(self, origin.url, gateway={**options, "checkinterval": "200ms"})
+        self.cache = ContentCache(self, self.gateway.url)
+        cache_id = self.gateway.add_cache("near", self.cache.url, "root:secret")
+        self.gateway.choose("ann:secret", cache_id)
+        probe = push_blob(origin, "org/probe", random_bytes(_LAYER, "probe"))
+        headers = {"Authorization": origin.authorization("ann", "org/probe")}
+        until(
+            lambda: (
+                self.gateway.request("HEAD", f"/v2/org/probe/blobs/{probe}", headers=headers).status == 307
+            ),
+            "the cache to be alive",
+        )
+
+    def origins(self) -> Iterator[Origin]:
+        """
+        A registry with passwords, and one with tokens.
+        """
+        users = dict.fromkeys(("ann", "bob", "filler", "root"), "secret")
+        yield Origin(self, users=users)
+        tokens = TokenServer(self, users=users)
+        for account in users:
+            tokens.allow(account, "org/*", "pull", "push")
+        yield Origin(self, tokens=tokens)
+
+    def check(self, pull: Callable[[str, str], None]) -> None:
+        """
+        A client's layers come from the cache, the first time through the gateway and then from its disk.
+        """
+        for number, origin in enumerate(self.origins()):
+            self.build(origin)
+            image = push_image(origin, "org/app", layers=(_LAYER,), seed=number)
+            layer = image.layers[0].digest
+            before = len(self.fetches(layer))
+            for _ in range(2):
+                pull(image.reference(self.gateway.host), "ann:secret")
+                self.assertTrue(self.cache.stored(layer), self.gateway.log()[-3000:])
+            self.assertEqual(len(self.fetches(layer)) - before, 1, "one transfer for two pulls")
+            self.assertIn(" 307 0 ", self.gateway.log())
+            for log in (self.gateway.log(), self.cache.log()):
+                self.assertNotRegex(log, r"token=ey")
+                self.assertNotIn("Traceback", log)
+
+    def fetches(self, digest: str) -> list[str]:
+        """
+        The transfers of a blob from the registry.
+        """
+        return [
+            line.uri
+            for line in self.origin.requests()
+            if line.method == "GET" and line.uri.endswith(digest) and line.status == 200
+        ]
+
+    def test_skopeo(self) -> None:
+        """
+        skopeo.
+        """
+        self.check(lambda reference, creds: _skopeo(self, reference, creds))
+
+    @needs("podman", root=True)
+    def test_podman(self) -> None:
+        """
+        podman.
+        """
+
+        def pull(reference: str, creds: str) -> None:
+            podman = Podman(self)
+            podman.pull(reference, creds=creds)
+
+        self.check(pull)
+
+    @needs("dockerd", "docker", root=True)
+    def test_docker(self) -> None:
+        """
+        docker.
+        """
+        dockerd = Dockerd(self)
+
+        def pull(reference: str, creds: str) -> None:
+            dockerd.login(reference.partition("/")[0], *creds.split(":"))
+            dockerd.pull(reference)
+            dockerd.remove(reference)
+
+        self.check(pull)
+
+    def test_others(self) -> None:
+        """
+        Who has chosen nothing, and whatever is small, is served by the gateway; who may not pull, by nobody.
+        """
+        self.build(next(self.origins()))
+        large = push_blob(self.origin, "org/app", random_bytes(_LAYER, 1))
+        small = push_blob(self.origin, "org/app", random_bytes(1000, 2))
+        for digest, account, statuses in (
+            (large, basic("ann", "secret"), (307, 200)),
+            (large, basic("bob", "secret"), (200,)),
+            (small, basic("ann", "secret"), (200,)),
+            (large, basic("ann", "wrong"), (401,)),
+        ):
+            answer = self.gateway.request(
+                "GET", f"/v2/org/app/blobs/{digest}", headers={"Authorization": account}
+            )
+            self.assertEqual(answer.status, statuses[0], (digest, account))
+            if answer.status == 307:
+                url = answer.headers["location"]
+                self.assertEqual(Curl(self).fetch(url).status, 200)
+                self.assertEqual(Curl(self).fetch(url, "-I").status, 200)
+                self.assertEqual(Curl(self).fetch(url.replace(digest, small)).status, 403)
+                part = Curl(self).fetch(url, "-r", "100-199")
+                self.assertEqual((part.status, part.size), (206, 100))
+        self.assertEqual(self.gateway.request("GET", f"/v2/org/app/blobs/{large}").status, 401)
+
+    def test_dead(self) -> None:
+        """
+        A cache that dies fails nobody's pull once that is noticed; it is used again when it is back.
+        """
+        self.build(next(self.origins()))
+        image = push_image(self.origin, "org/app", layers=(_LAYER,))
+        headers = {"Authorization": basic("ann", "secret")}
+        path = f"/v2/org/app/blobs/{image.layers[0].digest}"
+
+        def is_answered_with(status: int) -> bool:
+            return self.gateway.request("HEAD", path, headers=headers).status == status
+
+        self.cache.kill9()
+        until(lambda: is_answered_with(200), "the gateway to notice")
+        _skopeo(self, image.reference(self.gateway.host), "ann:secret")
+        self.cache.start()
+        until(lambda: is_answered_with(307), "the gateway to notice")
+        _skopeo(self, image.reference(self.gateway.host), "ann:secret")
+        self.assertTrue(self.cache.stored(image.layers[0].digest))
+
+    def test_push(self) -> None:
+        """
+        A push asks what is there already, follows where that leads, and brings the rest.
+        """
+        self.build(next(self.origins()))
+        image = push_image(self.origin, "org/app", layers=(_LAYER,))
+        argv = ["skopeo", "copy", "--src-tls-verify=false", "--dest-tls-verify=false"]
+        argv += ["--src-creds=ann:secret", "--dest-creds=ann:secret"]
+        for tag in ("2", "3"):
+            copy = f"docker://{self.gateway.host}/org/app:{tag}"
+            run([*argv, f"docker://{image.reference(self.gateway.host)}", copy])
+            accept = {"Accept": image.manifest.media_type}
+            found = self.origin.request("HEAD", f"/v2/org/app/manifests/{tag}", headers=accept)
+            self.assertEqual(found.headers["docker-content-digest"], image.digest)
+        self.assertRegex(self.gateway.log(), r'"HEAD /v2/org/app/blobs/\S+ HTTP/1.1" 307 ')
+
+    def test_mirror(self) -> None:
+        """
+        A client that asks the cache itself is served too: the gateway sends no cache to a cache.
+        """
+        self.build(next(self.origins()))
+        image = push_image(self.origin, "org/app", layers=(_LAYER,))
+        _skopeo(self, image.reference(self.cache.host), "ann:secret")
+        self.assertTrue(self.cache.stored(image.layers[0].digest))
+        self.assertNotRegex(self.gateway.log(), r'"GET /v2/org/app/blobs/\S+ HTTP/1.1" 307 ')
+
+
+def _skopeo(case: SynchronousTestCase, reference: str, creds: str) -> None:
+    skopeo_copy(reference, place(case) / "image", creds=creds)
