@@ -118,3 +118,7 @@ def _printable(text: str) -> str:
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+if __name__ == "__main__":
+    main()

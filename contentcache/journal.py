@@ -37,6 +37,8 @@ _LEVELS: Final = {
 # The name may be escaped in part or whole, and whoever reads the query would not mind.
 _LETTERS: Final = "".join(f"(?:{letter}|%{ord(letter):x}|%{ord(letter.upper()):x})" for letter in "token")
 _TOKEN: Final = re.compile(rf"({_LETTERS}(?:=|%3d))[^& \n]*", re.IGNORECASE)
+# A JWT gives itself away wherever it stands: its header is JSON, which begins with {" in base64.
+_JWT: Final = re.compile(r"eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*")
 _USERINFO: Final = re.compile(r"//[^/?#@\s]*@")
 # Control characters, line ends, marks that turn the direction of writing, halves of characters.
 _ODD: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -155,7 +157,7 @@ def _message(event: LogEvent) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    return _USERINFO.sub("//***@", _TOKEN.sub(r"\1***", text))
+    return _JWT.sub("***", _USERINFO.sub("//***@", _TOKEN.sub(r"\1***", text)))
 
 
 def _one_line(text: str) -> str:

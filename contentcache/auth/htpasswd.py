@@ -8,6 +8,7 @@ Rules:
 * a file that cannot be read lets nobody in: its owner may have removed it to that end, and an old list would
   keep doors open that were closed. A broken line costs its user only, for the same reason: to keep the whole
   old file because of it would keep users who are no longer in the new one;
+* addresses take turns: who tries passwords by the hundred delays others by their own turns only;
 * an unknown user takes as long as a known one;
 * a password that was right is remembered for a minute, so that a pull costs one hash and not hundreds.
 """
@@ -25,7 +26,6 @@ from typing import Final
 
 import bcrypt
 from attrs import field, frozen
-from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
 from contentcache.auth.interfaces import (
@@ -38,10 +38,10 @@ from contentcache.auth.interfaces import (
     credentials,
     quoted,
 )
+from contentcache.auth.line import Line
 from contentcache.auth.together import Together
 from contentcache.auth.watching import Watched, read_file
 from contentcache.config.model import HtpasswdAuth
-from contentcache.core.errors import Overloaded
 from contentcache.core.grants import Grants
 from contentcache.core.ports import Run, Timer
 
@@ -54,6 +54,7 @@ MOST_REMEMBERED: Final = 10_000
 #: Checks in threads at once, and how many more may wait: wrong passwords must not take every thread.
 AT_ONCE: Final = 2
 LONGEST_LINE: Final = 64
+LONGEST_OF_ONE: Final = 32
 
 #: bcrypt looks no further. ``htpasswd`` and the registry cut silently; the module here would raise.
 _BCRYPT_BYTES: Final = 72
@@ -142,14 +143,20 @@ class PasswordJudge:
         self._secret = secret
         self._good = Grants(ttl=REMEMBERED, capacity=MOST_REMEMBERED)
         self._checks: Together[bool] = Together()
-        self._places = DeferredSemaphore(AT_ONCE)
+        self._line = Line(AT_ONCE, LONGEST_LINE, LONGEST_OF_ONE)
         self._told: tuple[int, ...] = ()
         self._accounts = Watched(
             [settings.path], partial(read_accounts, settings.path), run=run, timer=timer, lost=_none
         )
         self._warn(self._accounts.latest)
 
-    async def admit(self, authorization: str | None, need: Need | None, base: str) -> Identity:  # noqa: ARG002
+    async def admit(
+        self,
+        authorization: str | None,
+        need: Need | None,
+        base: str,  # noqa: ARG002  # the challenge is the same everywhere
+        address: str = "",
+    ) -> Identity:
         """
         Let in whoever knows a user's password.
 
@@ -167,11 +174,11 @@ class PasswordJudge:
                 "this cache cannot read its list of users now; tell its operator", headers=_RETRY_AFTER
             )
         name, password = given
-        if not await self._is_right(name, password, accounts):
+        if not await self._is_right(name, password, accounts, address):
             raise Unauthorized("name and password do not fit", self._challenge, need)
         return Identity(name.decode("utf-8", "replace"))
 
-    async def _is_right(self, name: bytes, password: bytes, accounts: Accounts) -> bool:
+    async def _is_right(self, name: bytes, password: bytes, accounts: Accounts, address: str) -> bool:
         """
         Whether it is the password, from memory or checked anew.
         """
@@ -181,21 +188,19 @@ class PasswordJudge:
         if hashed is not None and self._good.holds(key, self._timer.seconds()):
             return True
         against = accounts.nobody if hashed is None else hashed
-        matches = await self._checks.once(key, partial(self._check, password, against))
+        matches = await self._checks.once(key, partial(self._check, password, against, address))
         # They may have waited in line; the file may be another by now.
         if not matches or hashed is None or self._accounts.latest.hashes.get(name) != hashed:
             return False
         self._good.give(key, self._timer.seconds())
         return True
 
-    async def _check(self, password: bytes, hashed: bytes) -> bool:
-        if len(self._places.waiting) >= LONGEST_LINE:
-            raise Overloaded("too many passwords are being checked; try again soon", headers=_RETRY_AFTER)
-        await self._places.acquire()
+    async def _check(self, password: bytes, hashed: bytes, address: str) -> bool:
+        await self._line.take(address)
         try:
             return await self._run(_matches, password, hashed)
         finally:
-            self._places.release()
+            self._line.give_back()
 
     def _warn(self, accounts: Accounts) -> None:
         """

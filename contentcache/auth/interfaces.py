@@ -89,13 +89,16 @@ class Judge(Protocol):
     Decides about requests, one at a time.
     """
 
-    async def admit(self, authorization: str | None, need: Need | None, base: str) -> Identity:
+    async def admit(
+        self, authorization: str | None, need: Need | None, base: str, address: str = ""
+    ) -> Identity:
         """
         Let a request in, or raise why not.
 
         :param authorization: the header's value, ``None`` where there is none.
         :param need: ``None`` for ``/v2/``, which anybody may see who is somebody.
         :param base: scheme and host as the client has asked for them (``https://cache:5000``).
+        :param address: the client's, so that one of them cannot take all turns at what is slow.
         :raises Unauthorized: no.
         :raises AccountsUnavailable, Overloaded: it cannot be told now.
         """

@@ -72,7 +72,13 @@ class TokenJudge:
         self._keys = Watched(paths, partial(read_keys, settings), run=run, timer=timer)
         self._good_under = self._keys.latest
 
-    async def admit(self, authorization: str | None, need: Need | None, base: str) -> Identity:
+    async def admit(
+        self,
+        authorization: str | None,
+        need: Need | None,
+        base: str,
+        address: str = "",  # noqa: ARG002  # a signature takes a moment, whoever has it checked
+    ) -> Identity:
         """
         Let in whoever shows a good token that allows what is needed.
 

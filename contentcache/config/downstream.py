@@ -111,6 +111,19 @@ def _notice_plain_http(options: Table, upstreams: tuple[Upstream, ...]) -> None:
         options.warn(
             "upstreams", f"{', '.join(plain)}: over http anyone on the line reads what passes, tokens too"
         )
+    for each in upstreams:
+        hosts = (*each.hosts, each.fallback or "http:")
+        secure = (each.issuer or "").startswith("https:")
+        if (
+            secure
+            and not options.section("signing").has("jwks")
+            and all(h.startswith("http:") for h in hosts)
+        ):
+            options.warn(
+                "upstreams",
+                f"signed URLs of {each.issuer} will be refused: its keys are not asked for over plain HTTP; "
+                "give https URLs as upstreamhosts, or signing.jwks",
+            )
 
 
 def read_limits(options: Table) -> Limits:

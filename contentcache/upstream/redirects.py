@@ -23,11 +23,13 @@ from typing import Any, Final, Self
 from urllib.parse import quote, unquote, urldefrag, urljoin
 
 from attrs import field, frozen
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from contentcache.core.errors import UpstreamBroken
+from contentcache.core.errors import CacheError, UpstreamBroken
 from contentcache.upstream.addresses import Address, Kind, Listed, Place, kind_of, shown
 from contentcache.upstream.ports import Asking, Clock
 
@@ -45,6 +47,10 @@ _PRINTABLE: Final = "".join(chr(code) for code in range(0x21, 0x7F))
 #: How much of a redirect's own body, and for how many seconds, is read to keep the connection.
 _BODY_BYTES: Final = 64 << 10
 _BODY_SECONDS: Final = 5.0
+
+
+class TargetFailed(UpstreamBroken):
+    """The place that the registry redirects to does not serve; of the registry it says nothing."""
 
 
 class RedirectRefused(UpstreamBroken):
@@ -160,7 +166,7 @@ async def fetch_following(
         crossed = crossed or place != policy.registry
         agent = own if policy.is_registry(place) else strange
         sent = harmless(headers) if crossed else headers
-        response = await agent.request(method.encode("ascii"), url.encode("ascii"), sent, None)
+        response = await _ask(agent, method, url, sent, place if crossed else None)
         heard()
         if response.code not in REDIRECTS:
             return Followed(response, url, hops, crossed)
@@ -172,6 +178,30 @@ async def fetch_following(
         if secret is not None and not policy.is_registry(Place.of(url)):
             url = without(secret, url)
     raise RedirectRefused(f"the registry redirects more than {MOST_HOPS} times, last to {shown(url)}")
+
+
+async def _ask(agent: Asking, method: str, url: str, headers: Headers, target: Place | None) -> Any:
+    """
+    Ask for ``url``, at the place ``target`` where that is not the registry's own.
+    """
+    try:
+        return await agent.request(method.encode("ascii"), url.encode("ascii"), headers, None)
+    except (CacheError, CancelledError):
+        raise
+    except Exception as error:
+        if target is None or _is_cancelled(error):
+            raise
+        raise TargetFailed(f"the storage at {target.netloc} behind the registry cannot be reached") from error
+
+
+def _is_cancelled(error: Exception) -> bool:
+    """
+    Whether it is we who have given the request up, at whichever stage of it.
+    """
+    reasons = getattr(error, "reasons", None)
+    if isinstance(reasons, list) and reasons:
+        return any(reason.check(CancelledError) is not None for reason in reasons)
+    return isinstance(error, CancelledError | ConnectingCancelledError)
 
 
 def without(secret: str, url: str) -> str:

@@ -40,7 +40,7 @@ from contentcache.upstream.addresses import Place
 from contentcache.upstream.agent import UpstreamTransport, why
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.patience import Patience
-from contentcache.upstream.redirects import REDIRECTS, Followed, discard
+from contentcache.upstream.redirects import REDIRECTS, Followed, TargetFailed, discard
 from contentcache.upstream.request import Request
 from contentcache.upstream.slots import Slots
 from contentcache.upstream.trials import Trials
@@ -50,6 +50,8 @@ from contentcache.upstream.whole_body import WholeBody
 MEANT_ORIGIN: Final = "Contentcache-Origin"
 #: How much of a refusal's body is passed on.
 _REFUSAL_BYTES: Final = 64 << 10
+#: For so many seconds the same complaint is not repeated.
+_QUIET: Final = 60.0
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _OK: Final = 200
@@ -60,7 +62,7 @@ _GATEWAY_TIMEOUT: Final = 504
 _RANGE_NOT_SATISFIABLE: Final = 416
 
 
-class TargetRefused(UpstreamBroken):
+class TargetRefused(TargetFailed):
     """The place that the registry redirects to refuses."""
 
 
@@ -101,6 +103,7 @@ class Registry:
         self._rotation = Rotation(upstream.hosts, upstream.fallback)
         self._trials = Trials(self._rotation)
         self._patience = Patience()
+        self._complaint = "", float("-inf")
         self._account: OwnAccount | None = None
         if upstream.own:
             self._account = OwnAccount(
@@ -182,7 +185,9 @@ class Registry:
         try:
             answer = await self._exchange(host, request)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
-            if not isinstance(error, TargetRefused | NoTokenError):
+            if isinstance(error, TargetFailed | NoTokenError):
+                self._complain(error.message)
+            else:
                 self.failed(host, error.message)
             raise
         self._meter.asked(host, str(answer.status))
@@ -190,6 +195,16 @@ class Registry:
         if answer.status < 400 or _is_about_range(answer, request):  # noqa: PLR2004
             return answer
         raise await self._refusal(answer, request, key)
+
+    def _complain(self, sentence: str) -> None:
+        """
+        Say in the log what sets no host back, and not with every request.
+        """
+        now = self._reactor.seconds()
+        said, when = self._complaint
+        if sentence != said or now - when >= _QUIET:
+            self._complaint = sentence, now
+            self._log.warn("{origin}: {sentence}", origin=self.upstream.origin, sentence=sentence)
 
     async def _refusal(self, answer: Answer, request: Request, key: bytes) -> OriginRefused:
         signed = request.credential.signed

@@ -72,7 +72,8 @@ class Admission:
         here = self._judge is not None
         if self._judge is not None and not isinstance(route, Root):
             base = f"{self._scheme}://{exchange.host}"
-            await self._judge.admit(exchange.header("Authorization"), _need(route), base)
+            address = getattr(exchange.request.channel, "address", "")
+            await self._judge.admit(exchange.header("Authorization"), _need(route), base, address)
         _look_at_policy(chosen)
         return Admitted(chosen, self._credential(exchange, chosen), here)
 

@@ -249,9 +249,11 @@ class PasswordJudgeTests(JudgedCase):
         """
         self.threads.held = True
         asked = [
-            self.start(self.judge.admit(basic("alice", f"guess {number}"), PULL, BASE))
-            for number in range(AT_ONCE + LONGEST_LINE + 1)
+            self.start(self.judge.admit(basic("alice", f"guess {number}"), PULL, BASE, f"192.0.2.{number}"))
+            for number in range(AT_ONCE + LONGEST_LINE)
         ]
+        first = "192.0.2.2"
+        asked.append(self.start(self.judge.admit(basic("alice", "one more"), PULL, BASE, first)))
         self.assertEqual(len(self.threads.waiting), AT_ONCE)
         self.assertIn("Retry-After", self.failureResultOf(asked[-1], Overloaded).value.headers)
         for waiting in asked[:-1]:

@@ -49,7 +49,9 @@ class Doorman:
         self.needs: list[Need | None] = []
         self.bases: list[str] = []
 
-    async def admit(self, authorization: str | None, need: Need | None, base: str) -> Identity:
+    async def admit(
+        self, authorization: str | None, need: Need | None, base: str, address: str = ""
+    ) -> Identity:
         """Judge."""
         self.needs.append(need)
         self.bases.append(base)
