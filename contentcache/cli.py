@@ -1,5 +1,5 @@
 """
-The command line beside ``twistd``: what can be asked of a configuration without starting a daemon.
+The command line beside ``twistd``: what can be asked of a configuration, and of the daemon that has it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import sys
 import click
 
 from contentcache import __version__
+from contentcache.alive import NotAlive, ask, file_of_first_process
 from contentcache.config.faults import ConfigurationFaulty
-from contentcache.config.loading import load
+from contentcache.config.loading import Loaded, load
 from contentcache.config.show import render
 
 
@@ -36,11 +37,7 @@ def check(file: str | None, show: bool) -> None:
     path = file or os.environ.get("REGISTRY_CONFIGURATION_PATH")
     if not path:
         raise click.UsageError("name a FILE, or set REGISTRY_CONFIGURATION_PATH")
-    try:
-        loaded = load(path, os.environ)
-    except ConfigurationFaulty as faulty:
-        click.echo(_printable(str(faulty)), err=True)
-        raise SystemExit(1) from None
+    loaded = _load(path)
     # Beside YAML the rest is a comment, so that the whole can be read as a file again.
     mark = "# " if show else ""
     for warning in loaded.warnings:
@@ -48,6 +45,38 @@ def check(file: str | None, show: bool) -> None:
     click.echo(_printable(f"{mark}{path}: OK"))
     if show:
         click.echo(render(loaded.configuration), nl=False)
+
+
+@main.command()
+@click.argument("file", required=False)
+@click.option("--timeout", default=5.0, show_default=True, help="Seconds to wait for an answer.")
+def alive(file: str | None, timeout: float) -> None:
+    """
+    Ask the daemon that runs with a configuration FILE whether it answers.
+
+    It is asked on its own address; certificates are not verified. Overrides in the environment (REGISTRY_...)
+    count. Without FILE the one that process 1 was started with is read, as in a container, or the one that
+    REGISTRY_CONFIGURATION_PATH names. The exit status is 1 where there is no answer.
+    """
+    path = file or file_of_first_process() or os.environ.get("REGISTRY_CONFIGURATION_PATH")
+    if not path:
+        raise click.UsageError("name a FILE, or set REGISTRY_CONFIGURATION_PATH")
+    try:
+        click.echo(_printable(ask(_load(path).configuration.http, timeout)))
+    except NotAlive as dead:
+        click.echo(_printable(str(dead)), err=True)
+        raise SystemExit(1) from None
+
+
+def _load(path: str) -> Loaded:
+    """
+    The configuration; its faults are printed, and end the process with status 1.
+    """
+    try:
+        return load(path, os.environ)
+    except ConfigurationFaulty as faulty:
+        click.echo(_printable(str(faulty)), err=True)
+        raise SystemExit(1) from None
 
 
 def _printable(text: str) -> str:
