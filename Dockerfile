@@ -14,21 +14,21 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 
 COPY . /source/
 WORKDIR /source
-# pip stands in an environment of its own, so that the one that goes into the image is without it.
+# pip stands in an environment of its own, so that the one that goes into the image is without it. What Twisted and
+# Python would write beside the code is written now, as nobody may later; hence the files are older than that.
 RUN python3 -m venv /opt/pip \
     && python3 -m venv --without-pip /opt/contentcache \
     && /opt/pip/bin/pip --python /opt/contentcache/bin/python install --no-compile --find-links wheels . \
     && find /opt/contentcache -name '*.py' -exec touch -d @0 {} + \
     && /opt/contentcache/bin/python -m compileall -q -j 0 /opt/contentcache \
-    && /opt/contentcache/bin/python -c 'from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))'
-
-# Folders for the store belong to the image's account, and to group 0 for platforms that choose the account.
-RUN mkdir -p /made/lib && mkdir -m 0770 /made/lib/contentcache /made/lib/registry
+    && /opt/contentcache/bin/python -c 'from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))' \
+    && mkdir -p /made/lib && mkdir -m 0770 /made/lib/contentcache /made/lib/registry
 
 
 FROM ${BASE}
 
 COPY --from=builder /opt/contentcache/ /opt/contentcache/
+# Folders for the store, the account's and group 0's: some platforms choose the account, and leave it that group.
 COPY --from=builder --chown=65532:0 /made/lib/ /var/lib/
 
 ENV PATH=/opt/contentcache/bin:${PATH} PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
