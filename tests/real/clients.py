@@ -187,6 +187,8 @@ class Dockerd:
     ) -> None:
         self._base = base = short_place(case)
         self.socket = f"unix://{base}/docker.sock"
+        # It leaves this behind once a container has had the machine's network, and the folder could not go.
+        case.addCleanup(lambda: run(["umount", f"{base}/exec/netns/default"], check=False))
         argv = [
             "dockerd",
             "--host",
