@@ -4,10 +4,13 @@ VENV = .venv
 CONFIG = etc/config.yml
 MINUTES = 5
 SEED = soak
+DOCKER = docker
+IMAGE = contentcache
+BUILD =
 PORT = $(or $(lastword $(subst :, ,$(REGISTRY_HTTP_ADDR))),5000)
 SCHEME_NOTE = $(if $(REGISTRY_HTTP_TLS_CERTIFICATE), (its certificate must be known to the client),)
 
-.PHONY: help run test lint bench wheel clean
+.PHONY: help run test lint bench soak wheel image clean
 
 help:
 	@echo "make run    start the cache in the foreground with $(CONFIG); stop it with Ctrl-C"
@@ -16,6 +19,7 @@ help:
 	@echo "make lint   style, types, arrows between packages, documents"
 	@echo "make soak   bad upstreams, bad clients and kills for MINUTES=$(MINUTES), as SEED=$(SEED) has it"
 	@echo "make wheel  build dist/*.whl"
+	@echo "make image  build the container image IMAGE=$(IMAGE) with DOCKER=$(DOCKER); BUILD=\"--build-arg …\" is passed on"
 	@echo "make clean  remove everything that these made, but not what is cached under var/"
 
 run: $(VENV)/run.stamp
@@ -45,6 +49,11 @@ wheel: $(VENV)/dev.stamp
 	rm -rf build dist
 	$(VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/*.whl
+
+image:
+	$(DOCKER) build $(BUILD) --tag $(IMAGE) \
+		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)" \
+		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" .
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info _trial_temp* .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,5 +1,5 @@
 """
-The command line beside ``twistd``: what can be asked of a configuration without starting a daemon.
+The command line beside ``twistd``: what can be asked of a configuration, and of the daemon that has it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from contentcache import __version__
+from contentcache.alive import NotAlive, ask, file_of_first_process
 from contentcache.config.faults import ConfigurationFaulty
 from contentcache.config.loading import Loaded, load
 from contentcache.config.model import Configuration, ServerTLS
@@ -93,6 +94,25 @@ def _renew(configuration: Configuration, tls: ServerTLS, hosts: tuple[str, ...])
         verb = "has" if outcome.is_new else "has no new certificate:"
         click.echo(_printable(f"{outcome.host} {verb} {outcome.says}"), err=not outcome.is_new)
     return all(outcome.is_new for outcome in outcomes)
+
+
+@main.command()
+@click.argument("file", required=False)
+@click.option("--timeout", default=5.0, show_default=True, help="Seconds to wait for an answer.")
+def alive(file: str | None, timeout: float) -> None:
+    """
+    Ask the daemon that runs with a configuration FILE whether it answers.
+
+    It is asked on its own address; certificates are not verified. Overrides in the environment (REGISTRY_...)
+    count. Without FILE the one that process 1 was started with is read, as in a container, or the one that
+    REGISTRY_CONFIGURATION_PATH names. The exit status is 1 where there is no answer.
+    """
+    _, loaded = _load(file or file_of_first_process())
+    try:
+        click.echo(_printable(ask(loaded.configuration.http, timeout)))
+    except NotAlive as dead:
+        click.echo(_printable(str(dead)), err=True)
+        raise SystemExit(1) from None
 
 
 def _load(file: str | None) -> tuple[str, Loaded]:

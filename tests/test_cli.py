@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import doctest
 import os
+import socket
 from pathlib import Path
 
 import yaml
 from click.testing import CliRunner, Result
 
 from contentcache import cli
+from contentcache.config.model import Http
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_upstream
 from tests.tls.certificates import make
 
@@ -166,3 +168,64 @@ class CertificatesTests(ConfigurationTestCase):
         result = self.run_certificates("")
         self.assertEqual(result.exit_code, 1)
         self.assertIn("no section http.tls", result.output)
+
+
+class AliveTests(ConfigurationTestCase):
+    """
+    ``contentcache alive``.
+    """
+
+    def run_alive(self, *arguments: str, **environ: str | None) -> Result:
+        """
+        What the command prints, and its status, where process 1 is another program.
+        """
+        clean: dict[str, str | None] = {name: None for name in os.environ if name.startswith("REGISTRY_")}
+        self.patch(cli, "file_of_first_process", lambda: None)
+        return CliRunner().invoke(cli.main, ["alive", *arguments], env={**clean, **environ})
+
+    def test_answer(self) -> None:
+        """
+        The settings of the file are asked, and the sentence about the answer printed.
+        """
+        asked: list[tuple[int, float]] = []
+
+        def ask(settings: Http, timeout: float) -> str:
+            asked.append((settings.addr.port, timeout))
+            return "it answers"
+
+        self.patch(cli, "ask", ask)
+        path = self.write(MINIMAL)
+        result = self.run_alive(path, "--timeout", "2")
+        self.assertEqual((result.exit_code, result.stdout, result.stderr), (0, "it answers\n", ""))
+        result = self.run_alive(REGISTRY_CONFIGURATION_PATH=path, REGISTRY_HTTP_ADDR=":81")
+        self.assertEqual((result.exit_code, asked), (0, [(5000, 2.0), (81, 5.0)]))
+
+    def test_dead(self) -> None:
+        """
+        Where nobody listens, the status is 1 and a sentence says where that was.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as bound:
+            port = bound.getsockname()[1]
+        result = self.run_alive(self.write(MINIMAL), REGISTRY_HTTP_ADDR=f"127.0.0.1:{port}")
+        self.assertEqual((result.exit_code, result.stdout), (1, ""))
+        self.assertEqual(result.stderr, f"http://127.0.0.1:{port}/ does not answer: Connection refused\n")
+
+    def test_first_process(self) -> None:
+        """
+        Without a file the one of process 1 is read, before that of the environment.
+        """
+        self.patch(cli, "ask", lambda settings, timeout: str(settings.addr.port))
+        path = self.write(MINIMAL)
+        self.patch(cli, "file_of_first_process", lambda: path)
+        result = CliRunner().invoke(cli.main, ["alive"], env={"REGISTRY_CONFIGURATION_PATH": "/nope.yml"})
+        self.assertEqual((result.exit_code, result.stdout), (0, "5000\n"))
+
+    def test_no_file(self) -> None:
+        """
+        Without a file nobody is asked, and one with faults says what they are.
+        """
+        self.assertEqual(self.run_alive().exit_code, 2)
+        result = self.run_alive("/nope.yml")
+        self.assertEqual(
+            (result.exit_code, result.stderr), (1, "/nope.yml: cannot be read: No such file or directory\n")
+        )
