@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from contentcache.upstream.bounded_heads import LARGEST
@@ -99,3 +100,14 @@ class HeadTests(LoopbackTestCase):
         for _ in range(3):
             response = await client.get(url, unbuffered=True)
             self.assertEqual(len(await body_of(response.original)), 300_000)
+
+    async def test_quiet(self) -> None:
+        """A connection that comes and goes is no line in the log."""
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        url = self.open(Large)
+        response = await self.transport(url).client.get(url, unbuffered=True)
+        await body_of(response.original)
+        told = [event for event in events if event.get("log_namespace", "").startswith("contentcache.")]
+        self.assertEqual(told, [])
