@@ -1,9 +1,9 @@
 """
 Documents that are done as they are read: their files are written, and what they type is typed.
 
-A block of code whose first line is a comment with a place, ``# machine other:/folder/file``, is that file. In a block
-``console``, a line that begins with ``machine$`` is typed there, as are those after it that a backslash
-continues; the lines below are what it must answer. In answers
+A block of code whose first line is a comment with a place, ``# machine other:/folder/file``, is that file.
+In a block ``console``, a line that begins with ``machine$`` is typed there, as are those after it that a
+backslash continues; the lines below are what it must answer. In answers
 
 * ``…`` is whatever stands there, a line that is ``…`` alone any lines, or none;
 * a UUID stands for the one that was answered, from then on and in commands too.
@@ -91,9 +91,7 @@ class Values:
                 continue
             found, texts = _UUID.findall(line), _UUID.split(line)
             parts = [part for text, one in zip(texts, [*found, ""], strict=True) for part in (text, one)]
-            lines.append(
-                "".join(uuid(part) if part in found else escaped(part) for part in parts) + r"\n"
-            )
+            lines.append("".join(uuid(part) if part in found else escaped(part) for part in parts) + r"\n")
         answer = answer.replace("\r\n", "\n").removesuffix("\n")
         match = re.fullmatch("".join(lines), answer + "\n" if answer else "")
         if match is not None:
@@ -103,8 +101,8 @@ class Values:
 
 def chapters(document: Path) -> dict[str, list[Step]]:
     """
-    The steps of a document below each title of the first level, in their order; what comes before the first one is
-    below ``""``.
+    The steps of a document below each title of the first level, in their order; what comes before the first
+    one is below ``""``.
     """
     found: dict[str, list[Step]] = {"": []}
     lines = document.read_text("utf-8").splitlines()

@@ -1,9 +1,10 @@
 """
-Machines in a network of their own, made of the kernel's namespaces: each has its address, its ports from 1 on, its
-processes, and its own ``/etc``, ``/var/lib`` and ``/run``, which begin as those of the machine that they are on.
+Machines in a network of their own, made of the kernel's namespaces: each has its address, its ports from 1
+on, its processes, and its own ``/etc``, ``/var/lib`` and ``/run``, which begin as those of the machine that
+they are on.
 
-So what a document says can be done as it stands there: names, ports 443, paths. Nothing is seen outside, and
-everything is gone at the end. Needs root.
+So what a document says can be done as it stands there, with its names, ports and paths. Nothing is seen
+outside, and everything is gone at the end. Needs root.
 """
 
 from __future__ import annotations
@@ -33,9 +34,13 @@ def no_machines() -> str | None:
             return f"needs {name}"
     if os.geteuid() != 0:
         return "needs to be root"
-    tried = "mount -t tmpfs none /run && mkdir /run/u /run/w && ip link add veth0 type veth peer name veth1 && "
-    tried += "mount -t overlay none -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w /etc"
-    done = run(["unshare", "--net", "--mount", "--pid", "--fork", "bash", "-c", tried], check=False)
+    tries = (
+        "ip link add veth0 type veth peer name veth1",
+        "mount -t tmpfs none /run && mkdir /run/u /run/w",
+        "mount -t overlay none -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w /etc",
+    )
+    inside = ["unshare", "--net", "--mount", "--pid", "--fork", "bash", "-c"]
+    done = run([*inside, " && ".join(tries)], check=False)
     return None if done.returncode == 0 else f"needs namespaces, overlayfs and veth: {done.stderr.strip()}"
 
 
