@@ -58,9 +58,9 @@ class RedirectTests(SynchronousTestCase):
                 self.assertEqual((answer.status, answer.headers.get("location")), (401, None), url)
 
         mine = f"/v2/other/app/blobs/{hers.layers[0].digest}"
-        answer = gateway.request("GET", mine, headers={"Authorization": f"Bearer {token}"})
-        self.assertEqual(answer.status, 307, answer)
-        query = urlsplit(answer.headers["location"]).query
+        sent = gateway.request("GET", mine, headers={"Authorization": f"Bearer {token}"})
+        self.assertEqual(sent.status, 307, sent)
+        query = urlsplit(sent.headers["location"]).query
         for wrong in (path, f"/v2/other/app/blobs/{layer}"):
             for url in (cache.url, gateway.url):
                 self.assertEqual(Curl(self).fetch(f"{url}{wrong}?{query}").status, 403, url + wrong)

@@ -4,10 +4,10 @@ Heads that do not end, and heads that do.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.protocol import Factory, Protocol
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from contentcache.upstream.bounded_heads import LARGEST
@@ -104,8 +104,9 @@ class HeadTests(LoopbackTestCase):
     async def test_quiet(self) -> None:
         """A connection that comes and goes is no line in the log."""
         events: list[LogEvent] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        observer = cast("ILogObserver", events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         url = self.open(Large)
         response = await self.transport(url).client.get(url, unbuffered=True)
         await body_of(response.original)
