@@ -11,6 +11,7 @@ import pkgutil
 from twisted.trial.unittest import SynchronousTestCase
 
 import contentcache
+import tests.real.documents
 import tests.real.origin
 import tests.run
 
@@ -27,7 +28,7 @@ class ExampleTests(SynchronousTestCase):
         found = pkgutil.walk_packages(contentcache.__path__, "contentcache.")
         modules = [importlib.import_module(module.name) for module in found]
         attempted = 0
-        for module in [*modules, tests.run, tests.real.origin]:
+        for module in [*modules, tests.run, tests.real.documents, tests.real.origin]:
             result = doctest.testmod(module)
             self.assertEqual(result.failed, 0, module.__name__)
             attempted += result.attempted

@@ -6,13 +6,21 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
+from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionLost, DNSLookupError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionDone,
+    ConnectionLost,
+    DNSLookupError,
+)
 from twisted.internet.error import TimeoutError as TooLate
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, ResponseNeverReceived
 from twisted.web.http_headers import Headers
 
 from contentcache.gateway.liveness import NotAlive
+from contentcache.tls.server import in_words
 from contentcache.upstream.ports import Trust
 
 _HEADERS: Final = Headers({"User-Agent": ["contentcache-gateway"], "Accept": ["*/*"]})
@@ -84,6 +92,8 @@ def _in_words(error: Exception) -> str:
         return "it cannot be connected to in time"
     if isinstance(error, ConnectError):
         return f"it cannot be connected to: {error.__class__.__doc__ or error}"
-    if isinstance(error, ConnectionLost):
+    if isinstance(error, ConnectionLost | ConnectionDone):
         return "it hangs up"
+    if isinstance(error, SSL.Error):
+        return f"it does not speak TLS as it should: {in_words(error)}"
     return str(error) or error.__class__.__name__

@@ -86,8 +86,9 @@ class Redirecting:
             "Referrer-Policy": "no-referrer",
             "Docker-Content-Digest": str(content.digest),
         }
-        exchange.reply(_REDIRECT, headers)
-        exchange.request.cache_status = "redirect"
+        exchange.start(_REDIRECT, {"Content-Length": "0", **headers})
+        exchange.request.cache_status = "redirect"  # before the end, when the access log takes note
+        exchange.finish()
 
     async def _elsewhere(self, exchange: GatewayExchange, content: Content, path: str) -> str | None:
         if exchange.body is not None or Path.of(exchange.values("Via")).caches:

@@ -42,6 +42,8 @@ def bound_heads(pool: HTTPConnectionPool) -> None:
     """
 
     class Factory(pool._factory):  # type: ignore[misc,name-defined]  # noqa: SLF001  # Twisted offers no other way
+        noisy = False  # being ours, its comings and goings would not be held back with Twisted's
+
         def buildProtocol(self, _address: object) -> BoundedHeads:
             return BoundedHeads(self._quiescentCallback)
 

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from contentcache.gateway.liveness import NotAlive
 from contentcache.gateway.probe import HttpProbe
+from contentcache.tls.trust import UpstreamTrust
 from tests.real.programs import free_port
 
 
@@ -57,7 +58,9 @@ class ProbeTests(TestCase):
     Over the loopback.
     """
 
-    async def probe(self, answer: bytes, *, hangs_up: bool = False) -> bytes:
+    async def probe(
+        self, answer: bytes, *, hangs_up: bool = False, scheme: str = "http", trust: Any = NOBODY
+    ) -> bytes:
         """
         Ask a cache that says ``answer``; what it heard. The connection has ended then.
         """
@@ -68,7 +71,7 @@ class ProbeTests(TestCase):
         running: Any = reactor
         port = await endpoints.TCP4ServerEndpoint(running, 0, interface="127.0.0.1").listen(factory)
         try:
-            await HttpProbe(running, NOBODY)(f"http://127.0.0.1:{port.getHost().port}")
+            await HttpProbe(running, trust)(f"{scheme}://127.0.0.1:{port.getHost().port}")
         finally:
             await factory.lost
             await port.stopListening()
@@ -94,7 +97,7 @@ class ProbeTests(TestCase):
                 False,
                 "status 302",
             ),
-            (b"", True, ""),
+            (b"", True, "it hangs up"),
             (b"220 mail.example ESMTP\r\n", True, ""),
         ):
             try:
@@ -105,6 +108,18 @@ class ProbeTests(TestCase):
                 self.assertTrue(str(error))
             else:
                 self.fail(f"{answer!r} was taken for a yes")
+
+    async def test_no_tls(self) -> None:
+        """
+        What does not speak TLS where it should is told in words, too.
+        """
+        try:
+            await self.probe(b"HTTP/1.1 400 Bad Request\r\n\r\n", scheme="https", trust=UpstreamTrust(()))
+        except NotAlive as error:
+            self.assertIn("does not speak TLS as it should: ", str(error))
+            self.assertNotIn("SSL routines", str(error))
+        else:
+            self.fail("plain HTTP was taken for TLS")
 
     async def test_nobody(self) -> None:
         """

@@ -61,6 +61,17 @@ class RedirectTests(GatewayTestCase):
             self.assertNotIn(token, str(self.written))
         self.assertEqual(self.choices.asked, [("ann", "192.0.2.1")] * 2)
 
+    def test_log(self) -> None:
+        """
+        The access log says who was sent to a cache.
+        """
+        for method in ("GET", "HEAD"):
+            self.answered("200 OK", "Content-Length: 1000", method=method)
+        self.assertEqual(
+            [(line.method, line.status, line.cache) for line in self.written],
+            [("GET", 307, "redirect"), ("HEAD", 307, "redirect")],
+        )
+
     def test_question(self) -> None:
         """
         The registry is asked about all of the blob, by the client's own credentials.

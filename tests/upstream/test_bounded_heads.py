@@ -4,9 +4,10 @@ Heads that do not end, and heads that do.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from contentcache.upstream.bounded_heads import LARGEST
@@ -99,3 +100,15 @@ class HeadTests(LoopbackTestCase):
         for _ in range(3):
             response = await client.get(url, unbuffered=True)
             self.assertEqual(len(await body_of(response.original)), 300_000)
+
+    async def test_quiet(self) -> None:
+        """A connection that comes and goes is no line in the log."""
+        events: list[LogEvent] = []
+        observer = cast("ILogObserver", events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        url = self.open(Large)
+        response = await self.transport(url).client.get(url, unbuffered=True)
+        await body_of(response.original)
+        told = [event for event in events if event.get("log_namespace", "").startswith("contentcache.")]
+        self.assertEqual(told, [])
