@@ -136,8 +136,9 @@ class Daemon(Service):
             site = _QuietSite(DebugApi(self._findings, self._meter, debug.prometheus).resource())
             served.append(site)
         sockets, self._sockets = self._sockets, []
+        fast = self._configuration.downstream.fastpath
         self._ports = [
-            serve(self._reactor, bound, each, fast=each is ensemble.factory)
+            serve(self._reactor, bound, each, fast=fast and each is ensemble.factory)
             for bound, each in zip(sockets, served, strict=True)
         ]
 

@@ -10,13 +10,14 @@ from contentcache.config.faults import suggestion
 from contentcache.config.files import absolute_certificates
 from contentcache.config.model import Downstream, Limits, Upstream
 from contentcache.config.origins import Surroundings, read_upstreams
-from contentcache.config.readers import Reader, boolean, duration, integer, listing, scalar, share, size
+from contentcache.config.readers import Reader, boolean, choice, duration, integer, listing, scalar, share, size
 from contentcache.config.tables import Item, Table
 from contentcache.config.urls import base_url
 from contentcache.core import durations
 
 _POSITIVE = duration(zero=False)
 _OR_ZERO = duration(zero=True)
+_FASTPATH = choice(("auto", "off"))
 
 #: How each field of ``limits`` is written.
 LIMITS: Final[dict[str, Reader[int] | Reader[float]]] = {
@@ -114,6 +115,7 @@ def _read_options(item: Item, *, delete: bool) -> Downstream:
             fillafter=options.read("fillafter", share, 0.3),
             fetchesperhost=options.read("fetchesperhost", integer(1), None),
             scrub=options.read("scrub", _POSITIVE, None),
+            fastpath=options.read("fastpath", _FASTPATH, "auto") == "auto",
             limits=_read_limits(options),
         )
 

@@ -176,6 +176,7 @@ class Downstream:
     connecttimeout: float = 10.0
     fetchesperhost: int | None = None
     scrub: float | None = None
+    fastpath: bool = True
     limits: Limits = Limits()
 
 
