@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
 
+from bench.peers import Row
 from bench.scene import PEERS, Scene, Stage, scene, stage
 from tests.real.clients import Curl, skopeo_copy
 from tests.real.images import push_blob, push_image, random_bytes
 from tests.real.origin import Origin
 from tests.real.programs import Process, place, until
 
-Row = dict[str, object]
 _MIB: Final = 1 << 20
 _CURL: Final = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code} %{size_download} %{time_starttransfer}")
 
