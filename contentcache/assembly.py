@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -38,10 +38,15 @@ from contentcache.upstream.slots import Slots
 from contentcache.web.access_log import AccessLog
 from contentcache.web.factory import RegistryFactory
 from contentcache.web.origins import Origins
-from contentcache.web.registry_api import House, RegistryApi
+from contentcache.web.registry_api import House, RegistryApi, credential_of
 from contentcache.web.sending import Sending
+from contentcache.web.short import ShortWay
 
 _log = Logger(namespace="contentcache")
+
+#: So many links are in memory, and so many small blobs kept open.
+_LINKS: Final = 10_000
+_SMALL_BLOBS: Final = 512
 
 
 @frozen
@@ -97,7 +102,7 @@ def assemble(
         for upstream in options.upstreams
     )
     grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
-    links = Links(kept.index, run)
+    links = Links(kept.index, run, most=_LINKS if options.fastpath else 0)
     access = Access(
         grants,
         links,
@@ -116,7 +121,7 @@ def assemble(
         run=run,
         wall=time.time,
         monotonic=time.monotonic,
-        evicted=lambda digest, size, reason: _note_eviction(meter, digest, size, reason),
+        evicted=lambda digest, size, reason: gone(digest, size, reason),  # noqa: PLW0108
     )
     contents = Contents(
         access,
@@ -130,7 +135,13 @@ def assemble(
         make_room=reaper.make_room,
         manifest_limit=limits.manifest,
         fill_after=options.fillafter,
+        small=_SMALL_BLOBS if options.fastpath else 0,
     )
+
+    def gone(digest: Digest, size: int, reason: str) -> None:
+        contents.warm.drop(digest)
+        _note_eviction(meter, digest, size, reason)
+
     tags = Tags(
         access,
         contents,
@@ -147,7 +158,8 @@ def assemble(
         auth_ttl=options.authttl,
         stale_if_error=options.staleiferror,
     )
-    house = House(contents, tags, questions, Origins(registries), Sending(lambda: secrets.token_hex(16)))
+    origins = Origins(registries)
+    house = House(contents, tags, questions, origins, Sending(lambda: secrets.token_hex(16)))
     api = RegistryApi(
         house,
         pseudonym=FAMILY + secrets.token_hex(4),
@@ -158,7 +170,25 @@ def assemble(
         meter=meter,
     )
     access_log = AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog)
-    factory = RegistryFactory(api.begin, access_log, limits=limits, reactor=reactor, meter=meter)
+    short = ShortWay(
+        contents.warm,
+        origins,
+        credential_of=credential_of,
+        written=access_log.several,
+        prefix=configuration.http.prefix,
+        extra=configuration.http.headers,
+        timer=reactor,
+        wall=time.time,
+        patience=limits.clientstall,
+    )
+    factory = RegistryFactory(
+        api.begin,
+        access_log,
+        limits=limits,
+        reactor=reactor,
+        meter=meter,
+        short=short if options.fastpath else None,
+    )
     _watch(meter, registries, contents, grants, factory)
     scrub = _scrub(configuration, kept, contents, run=run, timer=reactor, meter=meter)
     return Ensemble(kept, registries, tuple(transports), tuple(trusts), contents, reaper, scrub, factory)

@@ -168,6 +168,7 @@ class Daemon(Service):
 
     def _list_if_running(self) -> None:
         if self.running and self._ensemble is not None:
+            self._ensemble.contents.lost_index()
             in_background(self._rebuild(self._ensemble.kept))
 
     # While it runs.
@@ -258,6 +259,7 @@ class Daemon(Service):
             await ensemble.contents.flush()
         except (OSError, StorageRefused) as error:
             self._log.error("the last pulls are not written: {error}", error=str(error))
+        ensemble.contents.warm.close()
         self._threads.stop()
         ensemble.kept.index.close()
         if ensemble.kept.lock is not None:

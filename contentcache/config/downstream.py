@@ -10,7 +10,17 @@ from contentcache.config.faults import suggestion
 from contentcache.config.files import absolute_certificates
 from contentcache.config.model import Downstream, Limits, Upstream
 from contentcache.config.origins import Surroundings, read_upstreams
-from contentcache.config.readers import Reader, boolean, choice, duration, integer, listing, scalar, share, size
+from contentcache.config.readers import (
+    Reader,
+    boolean,
+    choice,
+    duration,
+    integer,
+    listing,
+    scalar,
+    share,
+    size,
+)
 from contentcache.config.tables import Item, Table
 from contentcache.config.urls import base_url
 from contentcache.core import durations

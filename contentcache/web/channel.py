@@ -19,9 +19,11 @@ from contentcache.core.ports import DelayedCall
 from contentcache.web.errors import as_answer, as_response
 from contentcache.web.heads import HeadTooLarge, HeadTooSlow, TargetTooLong, look_at, look_at_line
 from contentcache.web.watch import Watch
+from contentcache.wire.sendfile import FileTransport
 
 if TYPE_CHECKING:
     from contentcache.web.factory import RegistryFactory
+    from contentcache.web.short import Ahead, Habit
 
 #: How long a connection that we have ended is read and thrown away, so that the client sees our last words
 #: and not a reset.
@@ -49,7 +51,12 @@ class RegistryRequest(Request):
 
     def process(self) -> None:
         """Answer."""
-        self.channel.factory.begin(self)
+        factory, ahead = self.channel.factory, self.channel.ahead
+        if ahead is not None and factory.short is not None:
+            self.channel.ahead = None
+            factory.short.go_on(self, ahead)
+        else:
+            factory.begin(self)
 
     def end_short(self) -> None:
         """
@@ -85,6 +92,9 @@ class RegistryChannel(HTTPChannel):
     transport: Any
     requests: list[RegistryRequest]
     requestFactory = RegistryRequest
+    #: What the short way remembers of this client, and what it has sent of an answer that is to be finished.
+    habit: Habit | None = None
+    ahead: Ahead | None = None
     _over = False
     _head_timer: DelayedCall | None = None
     _linger: DelayedCall | None = None
@@ -107,12 +117,28 @@ class RegistryChannel(HTTPChannel):
         """Whether a request is being answered."""
         return self._handlingRequest and not self._over
 
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is under way, neither of a request nor of an answer."""
+        begun = self._over or self._handlingRequest or self.requests or self._buffer
+        return not (begun or self._waitingForTransport or self._turned_away or self.factory.closing)
+
     # A head comes in.
 
     def dataReceived(self, data: bytes) -> None:
+        short = self.factory.short
+        if short is not None and self.is_free:
+            self.resetTimeout()
+            data = short.take(self, data)
+            if not data:
+                return
         if not self._over:
             super().dataReceived(data)
             self._look_at_beginning()
+
+    def take_up(self, line: bytes, rest: bytes) -> None:
+        """Make a request of a head whose answer has begun."""
+        super().dataReceived(b"%b\r\n%b\r\n\r\n" % (line, rest))
 
     def lineReceived(self, line: bytes) -> None:
         if self._over:
@@ -210,6 +236,11 @@ class RegistryChannel(HTTPChannel):
         self._head_timer = None
 
     # An answer goes out.
+
+    def send_now(self, data: bytes) -> None:
+        """Send a whole answer."""
+        transport = self.transport
+        (transport.write_now if isinstance(transport, FileTransport) else transport.write)(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         super().registerProducer(producer, streaming)

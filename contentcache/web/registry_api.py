@@ -43,6 +43,7 @@ from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer
+from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
 from contentcache.web.channel import RegistryRequest
 from contentcache.web.exchange import Exchange
@@ -82,6 +83,14 @@ class House:
     questions: Questions
     origins: Origins
     sending: Sending
+
+
+def credential_of(registry: Registry, authorization: str | None) -> Credential:
+    """
+    In whose name an origin is asked for a client who says ``authorization``.
+    """
+    # With an account of the cache's own, what a client says of itself ends here.
+    return OWN if registry.upstream.public else Credential(authorization)
 
 
 class RegistryApi:
@@ -155,7 +164,7 @@ class RegistryApi:
         chosen = self._house.origins.choose(route, one(query, "ns"), exchange.host)
         exchange.request.upstream = chosen.registry.upstream.origin
         via = self._look_at_way(exchange)
-        credential = self._credential(exchange, chosen)
+        credential = credential_of(chosen.registry, exchange.header("Authorization"))
         self._look_at_policy(chosen)
         match chosen.route:
             case Content() as content:
@@ -195,11 +204,6 @@ class RegistryApi:
                 most=DEEPEST,
             )
         return added(values, self._pseudonym)
-
-    @staticmethod
-    def _credential(exchange: Exchange, chosen: Chosen) -> Credential:
-        # With an account of the cache's own, what a client says of itself ends here.
-        return OWN if chosen.registry.upstream.public else Credential(exchange.header("Authorization"))
 
     @staticmethod
     def _look_at_policy(chosen: Chosen) -> None:
