@@ -17,11 +17,9 @@ from contentcache.core.credentials import Credential
 from contentcache.core.digest import Digest
 from contentcache.core.ports import Run
 from contentcache.delivery.access import Access
-from contentcache.delivery.bodies import StoredBody
 from contentcache.delivery.pulls import Pulls
 from contentcache.delivery.tasks import in_background
 from contentcache.storage.interfaces import BlobFile, Link
-from contentcache.storage.openfile import DiskFile
 
 #: Bytes of the largest blob that counts as small.
 LARGEST: Final = 256 << 10
@@ -39,6 +37,8 @@ class Small:
     descriptor: int
     size: int
     written: int
+    readers: int = 0
+    dropped: bool = False
     _body: bytes | None = None
 
     def is_there(self) -> bool:
@@ -134,22 +134,31 @@ class Warm:
         """
         self._pulls.note(small.digest)
 
-    def body(self, small: Small) -> StoredBody:
+    def hold(self, small: Small) -> None:
         """
-        The same as a body, for one who takes it slowly.
-
-        :raises OSError: too many files are open.
+        Keep it open for somebody who takes it slowly; :meth:`release` is owed.
         """
-        file = DiskFile(os.dup(small.descriptor), os.close)
+        small.readers += 1
         self._pulls.begin(small.digest)
-        return StoredBody(file, self._run, lambda: self._pulls.end(small.digest))
+
+    def release(self, small: Small) -> None:
+        """
+        The reader has done.
+        """
+        small.readers -= 1
+        self._pulls.end(small.digest)
+        if small.dropped and not small.readers:
+            in_background(self._close(small))
 
     def drop(self, digest: Digest) -> None:
         """
         It goes, or has gone.
         """
         small = self._blobs.pop(digest, None)
-        if small is not None:
+        if small is None:
+            return
+        small.dropped = True
+        if not small.readers:
             # The last one to close a deleted file waits for its blocks to be freed.
             in_background(self._close(small))
 
@@ -164,8 +173,8 @@ class Warm:
         """
         The end.
         """
-        while self._blobs:
-            os.close(self._blobs.popitem()[1].descriptor)
+        for digest in tuple(self._blobs):
+            self.drop(digest)
 
     async def _close(self, small: Small) -> None:
         await self._run(os.close, small.descriptor)

@@ -23,7 +23,7 @@ from contentcache.wire.sendfile import FileTransport
 
 if TYPE_CHECKING:
     from contentcache.web.factory import RegistryFactory
-    from contentcache.web.short import Ahead, Habit
+    from contentcache.web.habits import Habit
 
 #: How long a connection that we have ended is read and thrown away, so that the client sees our last words
 #: and not a reset.
@@ -51,12 +51,7 @@ class RegistryRequest(Request):
 
     def process(self) -> None:
         """Answer."""
-        factory, ahead = self.channel.factory, self.channel.ahead
-        if ahead is not None and factory.short is not None:
-            self.channel.ahead = None
-            factory.short.go_on(self, ahead)
-        else:
-            factory.begin(self)
+        self.channel.factory.begin(self)
 
     def end_short(self) -> None:
         """
@@ -92,9 +87,8 @@ class RegistryChannel(HTTPChannel):
     transport: Any
     requests: list[RegistryRequest]
     requestFactory = RegistryRequest
-    #: What the short way remembers of this client, and what it has sent of an answer that is to be finished.
+    #: What the short way remembers of this client.
     habit: Habit | None = None
-    ahead: Ahead | None = None
     _over = False
     _head_timer: DelayedCall | None = None
     _linger: DelayedCall | None = None
@@ -136,9 +130,15 @@ class RegistryChannel(HTTPChannel):
             super().dataReceived(data)
             self._look_at_beginning()
 
-    def take_up(self, line: bytes, rest: bytes) -> None:
-        """Make a request of a head whose answer has begun."""
-        super().dataReceived(b"%b\r\n%b\r\n\r\n" % (line, rest))
+    def occupy(self, rest: Any) -> None:
+        """
+        Be busy with the rest of an answer until :meth:`requestDone` is called with it. It stands in the place
+        of a request, of which it needs ``connectionLost``.
+        """
+        self._savedTimeOut = self.setTimeout(None)
+        self._handlingRequest = True
+        self.setRawMode()
+        self.requests.append(rest)
 
     def lineReceived(self, line: bytes) -> None:
         if self._over:

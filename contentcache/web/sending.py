@@ -12,7 +12,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, RangeUnsatisfiable
 from contentcache.core.ranges import Span, parse_range, spans
 from contentcache.core.routes import Kind
-from contentcache.delivery.bodies import Body, ShortError
+from contentcache.delivery.bodies import ShortError
 from contentcache.delivery.served import Described, Served
 from contentcache.web.exchange import Exchange
 
@@ -132,20 +132,6 @@ class Sending:
             exchange.reply(304, {name: headers[name] for name in kept if name in headers})
             return True
         return False
-
-
-async def send_rest(exchange: Exchange, body: Body, start: int) -> None:
-    """
-    Send a body from ``start`` on, whose head and beginning have gone out. It is closed in any case.
-    """
-    try:
-        exchange.stream()
-        await body.send(exchange, start, body.size)
-        exchange.finish()
-    except ShortError:
-        exchange.end_short()
-    finally:
-        body.close()
 
 
 def wants_parts(exchange: Exchange, digest: Digest) -> bool:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
-from attrs import Factory, define, frozen
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
+from attrs import define
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
-from twisted.web.http_headers import Headers
 
 from contentcache.core.credentials import Credential
 from contentcache.core.errors import CacheError
@@ -30,55 +29,22 @@ from contentcache.delivery.warm import Small, Warm
 from contentcache.journal import Access, harmless
 from contentcache.storage.interfaces import Link
 from contentcache.upstream.registry import Registry
-from contentcache.web.channel import RegistryChannel, RegistryRequest
+from contentcache.web.channel import RegistryChannel
 from contentcache.web.errors import API_VERSION
-from contentcache.web.exchange import Exchange
-from contentcache.web.heads import look_at, look_at_line
+from contentcache.web.habits import Habit, read_habit
 from contentcache.web.origins import Origins
-from contentcache.web.sending import headers_of, send_rest
+from contentcache.web.sending import headers_of
+from contentcache.web.watch import Watch
 from contentcache.wire.sendfile import FileTransport
 
-#: Bytes and lines of a head that can be simple.
+#: Bytes of a head that can be simple.
 _LONGEST: Final = 4096
-_MOST_FIELDS: Final = 24
 #: So many requests of all clients, and repositories of one, are remembered until they are all forgotten.
 _MOST_TARGETS: Final = 4096
 _MOST_KEYS: Final = 64
 #: Bodies of fewer bytes go out with their head in one piece.
 _ONE_PIECE: Final = 16 << 10
 _LINE: Final = re.compile(rb"(GET|HEAD) (/[!-~]*/blobs/[!->@-~]*)(?:\?ns=([A-Za-z0-9.:_-]+))? HTTP/1\.1")
-_FIELD: Final = re.compile(rb"([A-Za-z-]+):[ \t]*([!-~](?:[ -~]*[!-~])?)")
-#: Nothing that is said in these changes the answer, but for the first two.
-_SIMPLE: Final = frozenset(
-    {
-        b"authorization",
-        b"host",
-        b"accept",
-        b"accept-encoding",
-        b"accept-language",
-        b"connection",
-        b"referer",
-        b"user-agent",
-        b"x-meta-source-client",
-    }
-)
-
-
-@define(eq=False)
-class Habit:
-    """
-    What a client says with each request on a connection, read once. ``rest`` is all of its head but the
-    request line; ``keys`` names its credential in repositories.
-    """
-
-    rest: bytes
-    simple: bool = False
-    host: str = ""
-    authorization: str | None = None
-    address: str = "-"
-    agent: str = "-"
-    referer: str = "-"
-    keys: dict[tuple[str, str], bytes] = Factory(dict)
 
 
 @define(eq=False)
@@ -95,15 +61,53 @@ class _Target:
     head: bytes = b""
 
 
-@frozen
-class Ahead:
+class _Rest:
     """
-    An answer of which ``sent`` bytes of body have gone out, before a request was made of its head.
+    What is left of an answer whose head and beginning have gone out. It stands in the place of a request.
     """
 
-    target: _Target
-    small: Small
-    sent: int
+    def __init__(
+        self, channel: RegistryChannel, warm: Warm, small: Small, watch: Watch, note: Callable[[int], None]
+    ) -> None:
+        self._channel = channel
+        self._warm = warm
+        self._small = small
+        self._watch = watch
+        self._note = note
+        self._begun = 0
+        self._sending: Deferred[int] | None = None
+
+    def send(self, start: int) -> None:
+        """
+        Send what comes from ``start`` on, as fast as the client takes it.
+        """
+        self._begun = start
+        self._channel.occupy(self)
+        self._warm.hold(self._small)
+        self._watch.start()
+        self._sending = self._channel.transport.send_file(self._small.descriptor, start, self._small.size)
+        # It fails with the connection only, which is heard of otherwise.
+        self._sending.addCallbacks(self._sent, lambda _failure: None)
+
+    def connectionLost(self, _reason: Failure) -> None:
+        """The client has left, or is not waited for any longer. May be called twice."""
+        if self._sending is not None:
+            self._sending.cancel()
+            self._end(self._begun)
+
+    def _sent(self, count: int) -> None:
+        sent = self._begun + count
+        self._end(sent)
+        if sent < self._small.size:
+            self._channel.end()  # the file is shorter than it was
+        else:
+            self._channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted's
+
+    def _end(self, sent: int) -> None:
+        self._sending = None
+        self._watch.stop()
+        self._warm.release(self._small)
+        self._note(sent)
 
 
 class ShortWay:
@@ -113,8 +117,6 @@ class ShortWay:
     ``credential_of`` says in whose name a request is made; ``written`` hears of answers, those of one turn of
     the reactor at once; ``extra`` goes out with every answer.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -153,7 +155,7 @@ class ShortWay:
             rest = data[line_end + 2 : end]
             habit = channel.habit
             if habit is None or habit.rest != rest:
-                habit = channel.habit = _read(rest, channel.address)
+                habit = channel.habit = read_habit(rest, channel.address)
             if not habit.simple or not self._answer(channel, habit, data[position:line_end]):
                 break
             position = end + 4
@@ -162,32 +164,6 @@ class ShortWay:
             if not channel.is_free:
                 break
         return data[position:] if position else data
-
-    def go_on(self, request: RegistryRequest, ahead: Ahead) -> None:
-        """
-        Send the rest of an answer that has begun, as fast as the client takes it.
-        """
-        request.startedWriting = 1
-        request.code, request.sentLength = 200, ahead.sent
-        request.kind, request.upstream = "blobs", ahead.target.link.origin
-        request.cache_status = _STATUS
-        exchange = Exchange(request, self._timer, self._patience)
-        answering = Deferred.fromCoroutine(self._send_rest(exchange, ahead))
-        answering.addErrback(self._give_up, exchange)
-        request.notifyFinish().addErrback(lambda _failure: answering.cancel())
-
-    def _give_up(self, failure: Failure, exchange: Exchange) -> None:
-        if not (failure.check(CancelledError) and exchange.gone):
-            self._log.failure("the rest of an answer has failed", failure=failure)
-            exchange.end_short()
-
-    async def _send_rest(self, exchange: Exchange, ahead: Ahead) -> None:
-        try:
-            body = self._warm.body(ahead.small)
-        except OSError:
-            exchange.end_short()
-            return
-        await send_rest(exchange, body, ahead.sent)
 
     def _answer(self, channel: RegistryChannel, habit: Habit, line: bytes) -> bool:
         target = self._targets.get((habit.host, line)) or self._meant(habit.host, line)
@@ -213,10 +189,11 @@ class ShortWay:
             if sent is None:
                 return False
             if sent < size:
-                channel.ahead = Ahead(target, small, sent)
-                channel.take_up(line, habit.rest)
+                watch = Watch(channel.transport, self._timer, self._patience, channel.forceAbortClient)
+                note = partial(self._note, habit, target, now)
+                _Rest(channel, self._warm, small, watch, note).send(sent)
                 return True
-        self._note(habit, target, size, now)
+        self._note(habit, target, now, size)
         if size:
             self._warm.pulled(small)
         return True
@@ -228,7 +205,7 @@ class ShortWay:
             return None
         return transport.send_now(head, small.descriptor, small.size)
 
-    def _note(self, habit: Habit, target: _Target, size: int, now: float) -> None:
+    def _note(self, habit: Habit, target: _Target, now: float, size: int) -> None:
         if not self._answered:
             self._timer.callLater(0, self.tell)
         self._answered.append(
@@ -307,38 +284,3 @@ class ShortWay:
             self._targets.clear()
         self._targets[host, line] = target
         return target
-
-
-_STATUS: Final = "contentcache; hit"
-
-
-def _read(rest: bytes, address: str) -> Habit:
-    """
-    What a head says below its first line.
-    """
-    habit = Habit(rest)
-    lines = rest.split(b"\r\n")
-    if len(lines) > _MOST_FIELDS:
-        return habit
-    named: dict[bytes, str] = {}
-    headers = Headers()
-    for line in lines:
-        match = _FIELD.fullmatch(line)
-        if match is None or (name := match[1].lower()) in named or name not in _SIMPLE:
-            return habit
-        named[name] = match[2].decode("ascii")
-        headers.addRawHeader(name, match[2])
-    try:
-        look_at(b"GET", b"HTTP/1.1", headers)
-        for line in lines:
-            look_at_line(line, is_first=False)
-    except CacheError:
-        return habit
-    habit.simple = named.get(b"connection", "keep-alive").lower() == "keep-alive"
-    habit.host = named[b"host"].lower()
-    habit.authorization = named.get(b"authorization")
-    # A dual-stack socket shows IPv4 clients in IPv6's clothes.
-    habit.address = address.removeprefix("::ffff:")
-    habit.agent = harmless(named.get(b"user-agent", "-"), 256)
-    habit.referer = harmless(named.get(b"referer", "-"), 256)
-    return habit
