@@ -49,7 +49,7 @@ class Links:
         """
         When the origin last affirmed a link, if it is known.
         """
-        fresh = self._fresh.get(link)
+        fresh = self._fresh.get(link) or self._known.get(link)
         if fresh is not None:
             return fresh
         denials = self._denials
