@@ -95,8 +95,42 @@ def sink(url: str, size: int, *, clients: int = 1) -> Taken:
     """
     The same over plain HTTP, by a client that costs next to nothing: the kernel drops what arrives.
     """
-    words = [sys.executable, "-m", "bench.load", url, str(size), str(clients)]
+    words = [sys.executable, "-m", "bench.load", "drop", url, str(size), str(clients)]
     return Taken(*json.loads(run(words, timeout=600, cwd=ROOT).stdout))
+
+
+def heads(url: str, *, clients: int = 32, seconds: int = 2) -> Rate:
+    """
+    ``HEAD`` again and again, which ``wrk`` cannot do; the rate is that of a client in Python.
+    """
+    words = [sys.executable, "-m", "bench.load", "heads", url, str(seconds), str(clients)]
+    return Rate(*json.loads(run(words, cwd=ROOT).stdout))
+
+
+def _heads(url: str, seconds: int, clients: int) -> tuple[int, float, float, float]:
+    host, slash, path = url.removeprefix("http://").partition("/")
+    name, _, port = host.partition(":")
+    head = f"HEAD {slash}{path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    waiting = selectors.DefaultSelector()
+    asked: dict[socket.socket, float] = {}
+    for _ in range(clients):
+        client = socket.create_connection((name, int(port)))
+        waiting.register(client, selectors.EVENT_READ)
+        asked[client] = time.monotonic()
+        client.sendall(head)
+    began, taken = time.monotonic(), []
+    while (now := time.monotonic()) < began + seconds:
+        for key, _ in waiting.select():
+            connection: socket.socket = key.fileobj  # type: ignore[assignment]
+            answer = connection.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
+            assert answer.endswith(b"\r\n\r\n"), answer
+            taken.append(now - asked[connection])
+            asked[connection] = now
+            connection.sendall(head)
+    taken.sort()
+    middle, late = (taken[int(len(taken) * share)] * 1e3 for share in (0.5, 0.99))
+    return len(taken), time.monotonic() - began, middle, late
 
 
 def _drop(url: str, size: int, clients: int) -> tuple[list[float], float]:
@@ -138,4 +172,5 @@ def _drop_some(connection: socket.socket) -> int:
 _NOWHERE: Final = bytearray(4 << 20)
 
 if __name__ == "__main__":
-    print(json.dumps(_drop(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    work = {"drop": _drop, "heads": _heads}[sys.argv[1]]
+    print(json.dumps(work(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))

@@ -172,7 +172,11 @@ def running(
 def _start(on: Stage, name: str, origin: str, tls: Certificate | None, more: str) -> Peer:
     scheme = "http" if tls is None else "https"
     if name == NGINX:
-        ssl = "" if tls is None else f" ssl; ssl_certificate {tls.certificate}; ssl_certificate_key {tls.key}"
+        ssl = (
+            ""
+            if tls is None
+            else f" ssl; ssl_certificate {tls.certificate}; ssl_certificate_key {tls.key}; ssl_protocols TLSv1.2 TLSv1.3"
+        )
         server = Nginx(on, _CACHE, origin=origin, ssl=ssl, more=more)
         return Peer(name, f"{scheme}://127.0.0.1:{server.port}", server.process, server.folder)
     if name == REGISTRY:

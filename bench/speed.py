@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from threading import Thread
 from typing import Final
 
-from bench.load import curl, sink, wrk
+from bench.cases import slow_client
+from bench.load import curl, heads, sink, wrk
 from bench.peers import ALL, NGINX, OURS, REGISTRY, Peer, Row, in_turn, running
 from bench.scene import stage
 from tests.real.clients import skopeo_copy
@@ -53,7 +55,8 @@ def _small(
             wrk(on, peer.url + path, clients=1, seconds=1, headers=headers)
 
         def measure(peer: Peer, _number: int) -> Row:
-            rate = wrk(on, peer.url + path, method=method, headers=headers, seconds=2)
+            url = peer.url + path
+            rate = heads(url) if method == "HEAD" else wrk(on, url, headers=headers, seconds=2)
             return {
                 "count": rate.requests,
                 "1000 requests a second": rate.requests / rate.seconds / 1e3,
@@ -129,6 +132,30 @@ def lag(rounds: int, size: int = 400_000_000) -> list[Row]:
         return in_turn(peers, rounds, measure)
 
 
+def slow(rounds: int, clients: int = 500, blobs_: int = 100, size: int = 8 << 20) -> list[Row]:
+    """
+    500 clients that hardly read, on 100 cold blobs of 8 MiB: the growth of memory.
+    """
+    rows: list[Row] = []
+    for number in range(rounds):
+        with running(_THREE) as (on, blobs, peers):
+            small = blobs.put(1000, "first")
+            for peer in peers:
+                curl(on, peer.url + small, 1000)
+            paths = [blobs.put(size, f"slow {each}") for each in range(blobs_)]
+
+            def measure(peer: Peer, _number: int, paths: Sequence[str] = paths) -> Row:
+                before = peer.peak()
+                with ExitStack() as held:
+                    for each in range(clients):
+                        held.enter_context(slow_client(peer.host, paths[each % blobs_]))
+                    time.sleep(2)
+                    return {"MiB more at the most": peer.peak() - before}
+
+            rows += [{**row, "round": number} for row in in_turn(peers, 1, measure)]
+    return rows
+
+
 def first_byte(rounds: int, size: int = 20_000_000) -> list[Row]:
     """
     The first byte of a cold blob of 20 MB, while 32 clients ask for 1 kB hits.
@@ -187,5 +214,6 @@ CASES: Final[Mapping[str, tuple[Callable[[int], list[Row]], int]]] = {
     "cold-1": (cold_large, 5),
     "image": (image, 5),
     "lag": (lag, 5),
+    "slow": (slow, 3),
     "first-byte": (first_byte, 5),
 }
