@@ -65,6 +65,9 @@ _CACHE: Final = """
 """
 
 
+_SSL: Final = " ssl; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {}; ssl_certificate_key {}"
+
+
 class Nginx:
     """
     An nginx with one worker, from a configuration in ``body``.
@@ -172,11 +175,7 @@ def running(
 def _start(on: Stage, name: str, origin: str, tls: Certificate | None, more: str) -> Peer:
     scheme = "http" if tls is None else "https"
     if name == NGINX:
-        ssl = (
-            ""
-            if tls is None
-            else f" ssl; ssl_certificate {tls.certificate}; ssl_certificate_key {tls.key}; ssl_protocols TLSv1.2 TLSv1.3"
-        )
+        ssl = "" if tls is None else _SSL.format(tls.certificate, tls.key)
         server = Nginx(on, _CACHE, origin=origin, ssl=ssl, more=more)
         return Peer(name, f"{scheme}://127.0.0.1:{server.port}", server.process, server.folder)
     if name == REGISTRY:

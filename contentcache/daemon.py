@@ -15,7 +15,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.http import Request
 from twisted.web.server import Site
 
@@ -125,12 +124,7 @@ class Daemon(Service):
             _refuse(str(error))
 
     def _serve(self, ensemble: Ensemble) -> None:
-        factory: Any = ensemble.factory
-        if self._context is not None:
-            context: Any = self._context
-            factory = TLSMemoryBIOFactory(context, False, factory, self._reactor)
-            factory.noisy = False
-        served = [factory]
+        served: list[Any] = [ensemble.factory]
         debug = self._configuration.http.debug
         if debug is not None:
             site = _QuietSite(DebugApi(self._findings, self._meter, debug.prometheus).resource())
@@ -138,7 +132,13 @@ class Daemon(Service):
         sockets, self._sockets = self._sockets, []
         fast = self._configuration.downstream.fastpath
         self._ports = [
-            serve(self._reactor, bound, each, fast=fast and each is ensemble.factory)
+            serve(
+                self._reactor,
+                bound,
+                each,
+                fast=fast and each is ensemble.factory,
+                tls=self._context if each is ensemble.factory else None,
+            )
             for bound, each in zip(sockets, served, strict=True)
         ]
 

@@ -113,6 +113,9 @@ class FileTransport(Server):
             return None
         except OSError:
             return main.CONNECTION_LOST
+        return self._has_sent(piece, count)
+
+    def _has_sent(self, piece: _Piece, count: int) -> Any:
         piece.position += count
         piece.count += count
         if count and piece.position < piece.stop:
