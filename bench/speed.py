@@ -30,7 +30,7 @@ _THREE: Final = (OURS, NGINX, REGISTRY)
 def _warm(
     rounds: int, size: int, clients: int, options: Sequence[str] = (), *, tls: bool = False
 ) -> list[Row]:
-    with running(_THREE if tls else ALL, tls=tls) as (on, blobs, peers):
+    with running(ALL, tls=tls) as (on, blobs, peers):
         path = blobs.put(size, "warm")
         for peer in peers:
             curl(on, peer.url + path, size)

@@ -13,6 +13,7 @@ socket again.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any, Final
 
 from OpenSSL import SSL
@@ -209,6 +210,15 @@ class TLSTransport(FileTransport):
         return count
 
     # The end.
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Nothing goes out any more, but an answer to the client's farewell.
+        """
+        if self._client_ended and not self._farewell_sent:
+            with suppress(SSL.Error):
+                self._tls.shutdown()
+        super().connectionLost(reason)
 
     def _postLoseConnection(self) -> Any:
         """
