@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
+import threading
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
@@ -15,9 +17,13 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from contentcache.config.model import ServerTLS
 from contentcache.delivery.warm import LARGEST
+from contentcache.tls.server import ServerContext
 from contentcache.wire.sendfile import FileTransport
+from contentcache.wire.tls_socket import over
 from tests.delivery.house import REPOSITORY
+from tests.tls.certificates import make
 from tests.web.house import replies, request
 from tests.web.test_channel_sockets import read_all
 from tests.web.test_short import CacheTestCase
@@ -26,14 +32,19 @@ reactor: Any = global_reactor
 T = TypeVar("T")
 
 
-class _Narrow(FileTransport):
+def narrow(transport: Any) -> Any:
     """
-    A connection whose machine buffers little.
+    Connections whose machine buffers little.
     """
 
-    def __init__(self, sock: socket.socket, *args: Any) -> None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-        super().__init__(sock, *args)
+    class Narrow(transport):  # type: ignore[misc]
+        """As its name says."""
+
+        def __init__(self, sock: socket.socket, *args: Any) -> None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+            super().__init__(sock, *args)
+
+    return Narrow
 
 
 class NarrowTests(CacheTestCase, TestCase):
@@ -42,18 +53,24 @@ class NarrowTests(CacheTestCase, TestCase):
     """
 
     fast = True
+    tls = False
 
     def setUp(self) -> None:
         super().setUp()
         self.content = os.urandom(LARGEST)
-        self.large = f"/v2/{REPOSITORY}/blobs/{self.there.origin.put_blob(REPOSITORY, self.content)}"
+        self.digest_of_large = self.there.origin.put_blob(REPOSITORY, self.content)
+        self.large = f"/v2/{REPOSITORY}/blobs/{self.digest_of_large}"
         for _ in range(2):
             self.assertEqual(self.ask(self.ann, path=self.large).body, self.content)
         self.forget()
         port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
-        port.transport = _Narrow
+        port.transport = narrow(self._secure() if self.tls else FileTransport)
         self.number = port.getHost().port
         self.addCleanup(self._stop, port)
+
+    def _secure(self) -> Any:
+        certificate, key = make("cache", hosts=("127.0.0.1",)).write(self.mktemp(), "cache")
+        return over(ServerContext(ServerTLS(certificate, key)))
 
     @inlineCallbacks
     def _stop(self, port: Any) -> Generator[Deferred[Any], Any, None]:
@@ -68,7 +85,13 @@ class NarrowTests(CacheTestCase, TestCase):
 
         def run() -> T:
             with socket.create_connection(("127.0.0.1", self.number), 20) as connection:
-                return work(connection)
+                if not self.tls:
+                    return work(connection)
+                context = ssl.create_default_context()
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+                with context.wrap_socket(connection, suppress_ragged_eofs=False) as secure:
+                    return work(secure)
 
         return deferToThread(run)
 
@@ -110,20 +133,34 @@ class NarrowTests(CacheTestCase, TestCase):
         connection is busy, and the blob in use.
         """
 
+        gone = threading.Event()
+
         def work(connection: socket.socket) -> None:
             connection.sendall(request(self.large, f"Authorization: {self.ann}").encode())
             connection.recv(100)
-            seen.append(self.factory.busy)
+            gone.wait(20)
 
-        seen: list[int] = []
-        yield self.client(work)
-        yield self.until(lambda: self.lines)
-        self.assertEqual(seen, [1])
+        leaving = self.client(work)
+        yield self.until(lambda: self.factory.busy)
+        self.result(self.there.contents.flush())
+        self.assertTrue(self.there.contents.in_use(self.digest_of_large))
+        gone.set()
+        yield leaving
+        yield self.until(lambda: not self.factory.connections)
+        self.there.clock.advance(0)
         (line,) = self.lines
         self.assertLess(line.sent, LARGEST)
         yield self.until(lambda: not self.factory.connections)
         yield self.until(lambda: len(_open_files("/data")) == len(self.there.contents.warm))
         self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class NarrowTlsTests(NarrowTests):
+    """
+    The same over TLS.
+    """
+
+    tls = True
 
 
 def _open_files(end: str) -> list[str]:
