@@ -55,7 +55,18 @@ def wrk(
     script = place(on) / "wrk.lua"
     script.write_text(f'wrk.method = "{method}"\n{_REPORT}\n', "ascii")
     fields = [word for header in headers for word in ("-H", header)]
-    words: list[str | Path] = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", *fields, "-s", script, url]
+    words: list[str | Path] = [
+        "wrk",
+        "-t1",
+        "--timeout",
+        "30s",
+        f"-c{clients}",
+        f"-d{seconds}s",
+        *fields,
+        "-s",
+        script,
+        url,
+    ]
     said = run(words).stdout
     match = re.search(r"^@ (\d+) (\S+) (\S+) (\S+) (\d+)$", said, re.MULTILINE)
     assert match is not None, said

@@ -114,8 +114,8 @@ class ShortWay:
     """
     Answers what it can, of what a channel gets.
 
-    ``credential_of`` says in whose name a request is made; ``written`` hears of answers, those of one turn of
-    the reactor at once; ``extra`` goes out with every answer.
+    ``credential_of`` says in whose name a request is made, ``None`` where that takes the long way;
+    ``written`` hears of answers, those of one turn of the reactor at once; ``extra`` goes out with each.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class ShortWay:
         warm: Warm,
         origins: Origins,
         *,
-        credential_of: Callable[[Registry, str | None], Credential],
+        credential_of: Callable[[Registry, str | None], Credential | None],
         written: Callable[[list[Access]], None],
         prefix: str,
         extra: Mapping[str, tuple[str, ...]],
@@ -150,7 +150,8 @@ class ShortWay:
         Answer the requests that ``data`` begins with, as far as they are simple; what is left of it.
         """
         position = 0
-        while (end := data.find(b"\r\n\r\n", position, position + _LONGEST)) >= 0:
+        longest = min(_LONGEST, channel.totalHeadersSize)
+        while (end := data.find(b"\r\n\r\n", position, position + longest)) >= 0:
             line_end = data.find(b"\r\n", position)
             rest = data[line_end + 2 : end]
             habit = channel.habit
@@ -170,7 +171,7 @@ class ShortWay:
         if target is None:
             return False
         key = habit.keys.get(target.where) or self._key(habit, target)
-        small = self._warm.find(key, target.link)
+        small = self._warm.find(key, target.link) if key is not None else None
         if small is None:
             return False
         now = self._wall()
@@ -253,10 +254,12 @@ class ShortWay:
         )
         return target.head
 
-    def _key(self, habit: Habit, target: _Target) -> bytes:
+    def _key(self, habit: Habit, target: _Target) -> bytes | None:
+        credential = self._credential_of(target.registry, habit.authorization)
+        if credential is None:
+            return None
         if len(habit.keys) >= _MOST_KEYS:
             habit.keys.clear()
-        credential = self._credential_of(target.registry, habit.authorization)
         key = habit.keys[target.where] = self._warm.key(target.link, credential)
         return key
 

@@ -505,6 +505,14 @@ class LongTests(CacheTestCase):
         self.assertEqual((reply.body, reply.header("Connection")), (CONTENT, "close"))
         self.assertTrue(client.ended)
 
+    def test_head_too_large(self) -> None:
+        """
+        A head of more bytes than the operator allows is refused, simple or not.
+        """
+        self.build(limits=Limits(headers=300))
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.assertEqual(self.ask(self.ann, "User-Agent: " + "x" * 200).status, 431)
+
     def test_too_many(self) -> None:
         """
         A connection too many is turned away, simple or not.
