@@ -52,6 +52,7 @@ def _small(
     with running(names) as (on, blobs, peers):
         path = blobs.put(size, "small")
         for peer in peers:
+            curl(on, peer.url + path, size)
             wrk(on, peer.url + path, clients=1, seconds=1, headers=headers)
 
         def measure(peer: Peer, _number: int) -> Row:
