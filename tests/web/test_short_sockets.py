@@ -84,7 +84,11 @@ class NarrowTests(CacheTestCase, TestCase):
         """
 
         def run() -> T:
-            with socket.create_connection(("127.0.0.1", self.number), 20) as connection:
+            with socket.socket() as connection:
+                # Before it connects: the window is agreed upon then.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+                connection.settimeout(20)
+                connection.connect(("127.0.0.1", self.number))
                 if not self.tls:
                     return work(connection)
                 context = ssl.create_default_context()
