@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
 
+from bench.peers import Row
 from bench.scene import PEERS, Scene, Stage, scene, stage
 from tests.real.clients import Curl, skopeo_copy
 from tests.real.images import push_blob, push_image, random_bytes
 from tests.real.origin import Origin
 from tests.real.programs import Process, place, until
 
-Row = dict[str, object]
 _MIB: Final = 1 << 20
 _CURL: Final = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code} %{size_download} %{time_starttransfer}")
 
@@ -106,7 +106,7 @@ def slow_clients(rounds: int, clients: int = 100, size: int = 8 * _MIB) -> list[
         before = peak = there.rss()
         with ExitStack() as held:
             for digest in digests:
-                held.enter_context(_slow_client(there, digest))
+                held.enter_context(slow_client(there.host, f"/v2/org/app/blobs/{digest}"))
                 peak = max(peak, there.rss())
             until(lambda: there.line.received >= clients * size, "all of it over the line", timeout=300)
             peak = max(peak, there.rss())
@@ -182,12 +182,15 @@ def cold_ranges(rounds: int, count: int = 100, length: int = 4096, size: int = 1
     return alternating(rounds, measure)
 
 
-def _slow_client(there: Scene, digest: str) -> socket.socket:
+def slow_client(host: str, path: str) -> socket.socket:
+    """
+    One that asks for a blob, takes its first byte, and no more.
+    """
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    host, _, port = there.host.partition(":")
-    client.connect((host, int(port)))
-    client.sendall(f"GET /v2/org/app/blobs/{digest} HTTP/1.1\r\nHost: {there.host}\r\n\r\n".encode())
+    name, _, port = host.partition(":")
+    client.connect((name, int(port)))
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     client.recv(1)
     return client
 

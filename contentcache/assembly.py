@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -42,13 +42,18 @@ from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.slots import Slots
 from contentcache.web.access_log import AccessLog
-from contentcache.web.admission import Admission
+from contentcache.web.admission import Admission, credential_of
 from contentcache.web.factory import RegistryFactory
 from contentcache.web.origins import Origins
 from contentcache.web.registry_api import House, RegistryApi
 from contentcache.web.sending import Sending
+from contentcache.web.short import ShortWay
 
 _log = Logger(namespace="contentcache")
+
+#: So many links are in memory, and so many small blobs kept open.
+_LINKS: Final = 10_000
+_SMALL_BLOBS: Final = 512
 
 
 @frozen
@@ -106,7 +111,7 @@ def assemble(
         for upstream in options.upstreams
     )
     grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
-    links = Links(kept.index, run)
+    links = Links(kept.index, run, most=_LINKS if options.fastpath else 0)
     access = Access(
         grants,
         links,
@@ -126,7 +131,7 @@ def assemble(
         run=run,
         wall=time.time,
         monotonic=time.monotonic,
-        evicted=lambda digest, size, reason: _note_eviction(meter, digest, size, reason),
+        evicted=lambda digest, size, reason: gone(digest, size, reason),  # noqa: PLW0108
     )
     contents = Contents(
         access,
@@ -140,7 +145,13 @@ def assemble(
         make_room=reaper.make_room,
         manifest_limit=limits.manifest,
         fill_after=options.fillafter,
+        small=_SMALL_BLOBS if options.fastpath else 0,
     )
+
+    def gone(digest: Digest, size: int, reason: str) -> None:
+        contents.warm.drop(digest)
+        _note_eviction(meter, digest, size, reason)
+
     tags = Tags(
         access,
         contents,
@@ -160,10 +171,11 @@ def assemble(
     pseudonym = FAMILY + secrets.token_hex(4)
     signatures = _signatures(options, registries, reactor, pseudonym, run=run, secret=secret)
     origins = Origins(registries)
+    judge = _judge(configuration, reactor, run=run, secret=secret)
     admission = Admission(
         origins,
         signatures,
-        _judge(configuration, reactor, run=run, secret=secret),
+        judge,
         vouches=isinstance(configuration.auth, TokenAuth),
         scheme="http" if configuration.http.tls is None else "https",
     )
@@ -179,7 +191,26 @@ def assemble(
         meter=meter,
     )
     access_log = AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog)
-    factory = RegistryFactory(api.begin, access_log, limits=limits, reactor=reactor, meter=meter)
+    short = ShortWay(
+        contents.warm,
+        origins,
+        credential_of=credential_of,
+        written=access_log.several,
+        prefix=configuration.http.prefix,
+        extra=configuration.http.headers,
+        timer=reactor,
+        wall=time.time,
+        patience=limits.clientstall,
+    )
+    factory = RegistryFactory(
+        api.begin,
+        access_log,
+        limits=limits,
+        reactor=reactor,
+        meter=meter,
+        # Whoever is judged here is judged with each request.
+        short=short if options.fastpath and judge is None else None,
+    )
     _watch(meter, registries, contents, grants, factory)
     scrub = _scrub(configuration, kept, contents, run=run, timer=reactor, meter=meter)
     return Ensemble(kept, registries, tuple(transports), tuple(trusts), contents, reaper, scrub, factory)

@@ -99,6 +99,7 @@ class Caching:
             await ensemble.contents.flush()
         except (OSError, StorageRefused) as error:
             self._log.error("the last pulls are not written: {error}", error=str(error))
+        ensemble.contents.warm.close()
 
     def close(self) -> None:
         """Let go of the root directory."""
@@ -141,4 +142,5 @@ class Caching:
 
     def _list_if_running(self) -> None:
         if self._running:
+            self._ensemble.contents.lost_index()
             in_background(self._rebuild(self._ensemble.kept))

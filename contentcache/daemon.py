@@ -14,13 +14,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.http import Request
 from twisted.web.server import Site
 
 from contentcache import __version__
 from contentcache.caching import Caching
-from contentcache.config.model import Configuration, Gateway
+from contentcache.config.model import Configuration, Downstream, Gateway
 from contentcache.delivery.tasks import Threads, sleep
 from contentcache.gateway.role import Gatekeeping
 from contentcache.listening import CannotListen, bind, serve, shown
@@ -166,12 +165,7 @@ class Daemon(Service):
             _refuse(str(error))
 
     def _serve(self, role: Role) -> None:
-        factory: Any = role.factory
-        if self._context is not None:
-            context: Any = self._context
-            factory = TLSMemoryBIOFactory(context, False, factory, self._reactor)
-            factory.noisy = False
-        served = [factory]
+        served: list[Any] = [role.factory]
         debug = self._configuration.http.debug
         if debug is not None:
             site = _QuietSite(DebugApi(self._findings, self._meter, debug.prometheus).resource())
@@ -179,8 +173,17 @@ class Daemon(Service):
         if self._issuance is not None and len(served) < len(self._sockets):
             served.append(self._issuance.plain)
         sockets, self._sockets = self._sockets, []
+        middleware = self._configuration.middleware
+        # The gateway sends no files; and which certificate a host has is known to Twisted's own way only.
+        fast = isinstance(middleware, Downstream) and middleware.fastpath and self._issuance is None
         self._ports = [
-            serve(self._reactor, bound, each, fast=each is role.factory)
+            serve(
+                self._reactor,
+                bound,
+                each,
+                fast=fast and each is role.factory,
+                tls=self._context if each is role.factory else None,
+            )
             for bound, each in zip(sockets, served, strict=True)
         ]
 

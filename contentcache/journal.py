@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, TextIO, cast
 
 from attrs import frozen
@@ -69,7 +70,7 @@ class Access:
         """
         Apache's combined form, with what a cache has to add.
         """
-        moment = datetime.fromtimestamp(self.moment, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+        moment = _clock(int(self.moment))
         return (
             f'{self.address or "-"} - - [{moment}] "{self.method} {self.uri} {self.protocol}" {self.status} '
             f'{self.sent} "{self.referer}" "{self.agent}" cache="{self.cache}" seconds={self.seconds:.3f} '
@@ -118,26 +119,26 @@ class Journal:
         self._fields = dict(settings.fields)
 
     def __call__(self, event: LogEvent) -> None:
-        access = event.get("access")
-        moment = datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="milliseconds")
-        level = getattr(event.get("log_level"), "name", "info")
-        if isinstance(access, Access):
-            line = (
-                self._as_json(moment, level, "access", access.fields())
-                if self._json
-                else _one_line(access.line())
-            )
+        accesses = event.get("accesses") or [access for access in (event.get("access"),) if access]
+        if accesses:
+            lines = [self._access_line(event, access) for access in accesses]
         else:
             message = _message(event)
             if not message:
                 return
-            line = (
+            moment, level = _moment_of(event), _level_of(event)
+            lines = [
                 self._as_json(moment, level, message, {})
                 if self._json
                 else _one_line(f"{moment} {level:<5} {message}{self._as_words()}")
-            )
-        self._stream.write(line + "\n")
+            ]
+        self._stream.write("".join(f"{line}\n" for line in lines))
         self._stream.flush()
+
+    def _access_line(self, event: LogEvent, access: Access) -> str:
+        if not self._json:
+            return _one_line(access.line())
+        return self._as_json(_moment_of(event), _level_of(event), "access", access.fields())
 
     def _as_json(self, moment: str, level: str, message: str, fields: Mapping[str, object]) -> str:
         return json.dumps(
@@ -146,6 +147,19 @@ class Journal:
 
     def _as_words(self) -> str:
         return "".join(f" {name}={value}" for name, value in self._fields.items())
+
+
+def _moment_of(event: LogEvent) -> str:
+    return datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="milliseconds")
+
+
+def _level_of(event: LogEvent) -> str:
+    return str(getattr(event.get("log_level"), "name", "info"))
+
+
+@lru_cache(maxsize=16)
+def _clock(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
 
 
 def _message(event: LogEvent) -> str:

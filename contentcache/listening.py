@@ -11,8 +11,11 @@ import stat
 from contextlib import suppress
 from typing import Any, Final
 
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
 from contentcache.config.model import Address
 from contentcache.wire.sendfile import FileTransport
+from contentcache.wire.tls_socket import over
 
 _BACKLOG: Final = 1024
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
@@ -51,15 +54,22 @@ def shown(address: Address) -> str:
     return f"{host}:{address.port}"
 
 
-def serve(reactor: Any, bound: socket.socket, factory: Any, *, fast: bool = False) -> Any:
+def serve(
+    reactor: Any, bound: socket.socket, factory: Any, *, fast: bool = False, tls: Any | None = None
+) -> Any:
     """
     Accept connections for ``factory``; answers Twisted's port. The socket is the reactor's from now on.
 
-    With ``fast``, TCP connections can send straight from files.
+    With ``fast``, TCP connections can send straight from files. With ``tls``, which makes contexts, they are
+    secure.
     """
+    fast = fast and bound.family in {socket.AF_INET, socket.AF_INET6}
+    if tls is not None and not fast:
+        factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
+        factory.noisy = False
     port = reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
-    if fast and bound.family in {socket.AF_INET, socket.AF_INET6}:
-        port.transport = FileTransport
+    if fast:
+        port.transport = FileTransport if tls is None else over(tls)
     bound.close()
     return port
 

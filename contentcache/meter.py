@@ -4,7 +4,8 @@ What is counted, for people who would rather look than read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter as Counted
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -140,6 +141,18 @@ class Meter:
         self._requests.labels(method, kind, str(status)).inc()
         self._seconds.labels(kind).observe(seconds)
         self._served.inc(sent)
+
+    def hits(self, answers: Sequence[tuple[str, int]]) -> None:
+        """Blobs were sent from the store, at once: the method, and bytes of body, of each."""
+        methods = Counted(method for method, _ in answers)
+        for method, count in methods.items():
+            self._requests.labels(method, "blobs", "200").inc(count)
+        seconds = self._seconds.labels("blobs")
+        for _ in answers:
+            seconds.observe(0.0)
+        self._served.inc(sum(sent for _, sent in answers))
+        if methods["GET"]:
+            self._outcomes.labels("hit").inc(methods["GET"])
 
     def outcome(self, outcome: str) -> None:
         """A content was served from the cache, or otherwise."""

@@ -9,13 +9,24 @@ from typing import Any, Final
 from contentcache.config.files import absolute_certificates, signing_keys
 from contentcache.config.model import Downstream, Limits, Signing, Upstream
 from contentcache.config.origins import Surroundings, read_upstreams
-from contentcache.config.readers import Reader, boolean, duration, integer, listing, scalar, share, size
+from contentcache.config.readers import (
+    Reader,
+    boolean,
+    choice,
+    duration,
+    integer,
+    listing,
+    scalar,
+    share,
+    size,
+)
 from contentcache.config.tables import Item, Table
 from contentcache.config.urls import base_url
 from contentcache.core import durations
 
 _POSITIVE = duration(zero=False)
 _OR_ZERO = duration(zero=True)
+_FASTPATH = choice(("auto", "off"))
 
 #: How each field of ``limits`` is written.
 LIMITS: Final[dict[str, Reader[int] | Reader[float]]] = {
@@ -72,6 +83,7 @@ def read_options(item: Item, *, delete: bool, judging: bool) -> Downstream:
             fetchesperhost=options.read("fetchesperhost", integer(1), None),
             scrub=options.read("scrub", _POSITIVE, None),
             signing=signing,
+            fastpath=options.read("fastpath", _FASTPATH, "auto") == "auto",
             limits=read_limits(options),
         )
 

@@ -282,6 +282,7 @@ class Downstream:
     fetchesperhost: int | None = None
     scrub: float | None = None
     signing: Signing = Signing()
+    fastpath: bool = True
     limits: Limits = Limits()
 
 

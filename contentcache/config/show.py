@@ -160,6 +160,7 @@ def _options(downstream: Downstream) -> dict[str, object]:
         "fetchesperhost": downstream.fetchesperhost,
         "fillafter": downstream.fillafter,
         "scrub": None if downstream.scrub is None else durations.spell(downstream.scrub),
+        "fastpath": "auto" if downstream.fastpath else "off",
     }
     for name in ("authttl", "affirmttl", "sweepinterval", "staleiferror", "stalltimeout", "connecttimeout"):
         options[name] = durations.spell(getattr(downstream, name))

@@ -27,7 +27,7 @@ class Hasher(Protocol):
     def hexdigest(self) -> str: ...
 
 
-@frozen(order=True)
+@frozen(order=True, cache_hash=True)
 class Digest:
     """
     The name of a content.

@@ -130,6 +130,28 @@ class Access:
                 return Yes()
         return None
 
+    def knows(self, key: bytes, link: Link) -> bool:
+        """
+        Whether there is a grant under ``key`` and a link, both of them in memory and good: what
+        :meth:`remembered` says, or less.
+        """
+        if not self._grants.holds(key, self._clock.seconds()):
+            return False
+        affirmation = self._links.known(link)
+        return affirmation is not None and self._age(affirmation) < self._affirm_ttl
+
+    def lost_index(self) -> None:
+        """
+        The index is made anew, and knows no links.
+        """
+        self._links.forget()
+
+    def grant_key(self, origin: str, repository: str, credential: Credential) -> bytes:
+        """
+        The name of a grant, saying nothing of the credential.
+        """
+        return credential.key(self._secret, origin, repository)
+
     async def stale(self, asking: Asking) -> Yes | None:
         """
         The yes that may serve because the origin cannot be asked.

@@ -45,6 +45,7 @@ from contentcache.delivery.surroundings import Surroundings
 from contentcache.delivery.tasks import in_background, unless_left
 from contentcache.delivery.turns import Turns
 from contentcache.delivery.wants import Asking, Want
+from contentcache.delivery.warm import Warm
 from contentcache.meter import Meter
 from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, Store
 
@@ -58,7 +59,8 @@ class Contents:
     All contents that are named by a digest.
 
     ``make_room(bytes)`` says whether the store can take so many more; ``manifest_limit`` is in bytes,
-    ``fill_after`` the share of a content from which on the rest of it is fetched too.
+    ``fill_after`` the share of a content from which on the rest of it is fetched too; ``small`` is how many
+    small blobs are kept open for those who find them in :attr:`warm`.
     """
 
     _log = Logger()
@@ -77,6 +79,7 @@ class Contents:
         make_room: Callable[[int], Awaitable[bool]],
         manifest_limit: int,
         fill_after: float,
+        small: int = 0,
     ) -> None:
         self._access = access
         #: What the disk refused last, until it takes something again.
@@ -92,6 +95,7 @@ class Contents:
         self._fetches: dict[Digest, Fetch] = {}
         self._sizes: dict[Digest, int] = {}
         self._pulls = Pulls(index, run, wall)
+        self.warm = Warm(access, self._pulls, run, small)
         self._disproved = Disproved()
         self._around = Surroundings(
             store=store,
@@ -118,10 +122,18 @@ class Contents:
         """How many fetches are running."""
         return len(self._fetches)
 
+    def lost_index(self) -> None:
+        """
+        The index is made anew: what it knew is not believed any more.
+        """
+        self.warm.close()
+        self._access.lost_index()
+
     async def flush(self) -> None:
         """
         Write the last pulls into the index.
         """
+        self.warm.tidy()
         await self._pulls.flush()
 
     async def _room(self, size: int) -> bool:
@@ -245,6 +257,8 @@ class Contents:
             body.close()
             raise
         self._pulls.note(digest)
+        if asking.content.kind == "blobs":
+            self.warm.keep(digest, file)
         status = "hit; detail=affirmed" if yes.asked else "hit"
         return Served(digest, body, yes.media_type, status, yes.stale)
 

@@ -8,7 +8,7 @@ upstream is paused, so that a slow disk slows the line and fills no memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -133,17 +133,19 @@ class Intake:
         for transfer in tuple(self._transfers):
             transfer.abandon()
 
-    async def _put(self, offset: int, data: bytes) -> None:
+    async def _put(self, offset: int, pieces: Sequence[bytes]) -> None:
         try:
-            await self._run(self._write, offset, data)
+            await self._run(self._write, offset, pieces)
         except OSError as error:
             raise DiskFailed(f"the store cannot be written: {error}") from error
 
-    def _write(self, offset: int, data: bytes) -> None:
-        self.file.write(offset, data)
-        if self._hashed == offset:
-            self._hasher.update(data)
-            self._hashed = offset + len(data)
+    def _write(self, offset: int, pieces: Sequence[bytes]) -> None:
+        for data in pieces:
+            self.file.write(offset, data)
+            if self._hashed == offset:
+                self._hasher.update(data)
+                self._hashed = offset + len(data)
+            offset += len(data)
 
     async def _until_followed(self) -> None:
         if self._following is not None:
@@ -193,7 +195,7 @@ class _Transfer:
     async def run(
         self,
         answer: Answer,
-        put: Callable[[int, bytes], Awaitable[None]],
+        put: Callable[[int, Sequence[bytes]], Awaitable[None]],
         arrived: Callable[[int, int], None],
     ) -> None:
         inflow = self._inflow = answer.stream(self._received)
@@ -235,17 +237,17 @@ class _Transfer:
     async def _drain(
         self,
         inflow: Inflow,
-        put: Callable[[int, bytes], Awaitable[None]],
+        put: Callable[[int, Sequence[bytes]], Awaitable[None]],
         arrived: Callable[[int, int], None],
     ) -> None:
         offset = self._wanted
         while True:
-            piece = self._next_piece()
-            if piece:
-                await put(offset, piece)
-                self._queued -= len(piece)
-                arrived(offset, offset + len(piece))
-                offset += len(piece)
+            pieces, size = self._next_pieces()
+            if pieces:
+                await put(offset, pieces)
+                self._queued -= size
+                arrived(offset, offset + size)
+                offset += size
                 if self._queued < _FEW_QUEUED:
                     inflow.resume()
             elif self._outcome:
@@ -253,10 +255,10 @@ class _Transfer:
             else:
                 await self._bell.wait()
 
-    def _next_piece(self) -> bytes:
+    def _next_pieces(self) -> tuple[Sequence[bytes], int]:
         pieces: list[bytes] = []
         size = 0
         while self._queue and size < _PIECE:
             pieces.append(self._queue.popleft())
             size += len(pieces[-1])
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces, size

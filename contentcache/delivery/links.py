@@ -6,6 +6,7 @@ A disk that is full or broken costs questions to the origin, and no client its a
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from attrs import evolve
@@ -17,34 +18,57 @@ from contentcache.storage.interfaces import Affirmation, Link, LinkIndex, Tag, T
 
 class Links:
     """
-    Links and tags. What was just affirmed is known at once, before the index has it.
+    Links and tags. What was just affirmed is known at once, before the index has it; of what was looked at
+    last, ``most`` links stay in memory.
     """
 
     _log = Logger()
 
-    def __init__(self, index: LinkIndex, run: Run) -> None:
+    def __init__(self, index: LinkIndex, run: Run, *, most: int = 0) -> None:
         self._index = index
         self._run = run
+        self._most = most
         self._fresh: dict[Link, Affirmation] = {}
+        self._known: OrderedDict[Link, Affirmation] = OrderedDict()
+        self._denials = 0
+
+    def known(self, link: Link) -> Affirmation | None:
+        """
+        The same as :meth:`affirmation`, as far as it is in memory.
+        """
+        return self._known.get(link)
+
+    def forget(self) -> None:
+        """
+        The index has been lost: believe nothing that only it knew.
+        """
+        self._denials += 1
+        self._known.clear()
 
     async def affirmation(self, link: Link) -> Affirmation | None:
         """
         When the origin last affirmed a link, if it is known.
         """
-        fresh = self._fresh.get(link)
+        fresh = self._fresh.get(link) or self._known.get(link)
         if fresh is not None:
             return fresh
+        denials = self._denials
         try:
-            return await self._run(self._index.affirmation, link)
+            found = await self._run(self._index.affirmation, link)
         except OSError as error:
             self._log.error("the index cannot be read, so the origin is asked: {error}", error=str(error))
             return None
+        if found is not None and denials == self._denials:
+            # Nothing was denied while the thread looked: this is still so.
+            self._remember(link, found)
+        return found
 
     async def affirm(self, link: Link, affirmation: Affirmation) -> None:
         """
         The origin has affirmed a link.
         """
         self._fresh[link] = affirmation
+        self._remember(link, affirmation)
         try:
             await self._write(self._index.affirm, link, affirmation)
         finally:
@@ -56,6 +80,8 @@ class Links:
         The origin denies a link.
         """
         self._fresh.pop(link, None)
+        self._known.pop(link, None)
+        self._denials += 1
         await self._write(self._index.revoke, link)
 
     async def tag(self, tag: Tag) -> TagRecord | None:
@@ -81,6 +107,12 @@ class Links:
         record = await self.tag(tag)
         if record is not None:  # too old for anything from now on, and purged as such
             await self.remember_tag(tag, evolve(record, when=0.0))
+
+    def _remember(self, link: Link, affirmation: Affirmation) -> None:
+        self._known[link] = affirmation
+        self._known.move_to_end(link)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
 
     async def _write(self, write: Callable[Given, None], *args: Given.args, **kwargs: Given.kwargs) -> None:
         try:

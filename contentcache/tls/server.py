@@ -44,6 +44,9 @@ _OLD_CIPHERS: Final = (
     "ECDHE-RSA-AES256-SHA",
 )
 
+#: ``SSL_MODE_ENABLE_PARTIAL_WRITE``, for which pyOpenSSL has no name.
+_PARTIAL_WRITE: Final = 1
+
 #: Sessions are resumed only where they began; each context has ticket keys of its own.
 _SESSIONS: Final = b"contentcache"
 
@@ -106,6 +109,8 @@ def context_for(
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_ECDH_USE)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # Else each call would write one record, of 16 KiB at the most.
+    context.clear_mode(_PARTIAL_WRITE)
     # Without a context for sessions OpenSSL ends every resumption in which a client shows a certificate.
     context.set_session_id(_SESSIONS)
     context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)

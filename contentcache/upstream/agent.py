@@ -28,6 +28,7 @@ from contentcache.upstream.endpoints import PlaceEndpoint, check_name
 from contentcache.upstream.ports import Asking, Endpoint, Reactor, Trust
 from contentcache.upstream.proxies import Proxies, Proxy, TunnelEndpoint
 from contentcache.upstream.redirects import Followed, RedirectPolicy, fetch_following
+from contentcache.wire.reading import read_in_large_pieces
 
 USER_AGENT: Final = f"contentcache/{__version__}".encode("ascii")
 
@@ -125,6 +126,7 @@ class _InTime:
             raise ConnectTimeout(string=f"{self.place.netloc} does not answer within {self.seconds:g} s")
 
         connecting: Deferred[Any] = self.inner.connect(protocolFactory)
+        connecting.addCallback(read_in_large_pieces)
         return connecting.addTimeout(self.seconds, cast("Any", self.reactor), onTimeoutCancel=late)
 
 

@@ -4,6 +4,8 @@ A line for each answered request, and its place in the metrics.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.logger import Logger
 
 from contentcache.core.ports import Clock, Timer
@@ -52,6 +54,14 @@ class AccessLog:
             upstream=request.upstream,
         )
         self._log.info("", access=access)
+
+    def several(self, found: Sequence[Access]) -> None:
+        """
+        Whole small blobs have been sent from the store.
+        """
+        self._meter.hits([(access.method, access.sent) for access in found])
+        if self._lines:
+            self._log.info("", accesses=found)
 
 
 def _header(request: RegistryRequest, name: str) -> str:

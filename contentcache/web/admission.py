@@ -20,7 +20,7 @@ from contentcache.core.errors import RepositoryDenied, SignatureRefused
 from contentcache.core.policy import allowed
 from contentcache.core.routes import Catalog, Content, Ping, Root, Route, one
 from contentcache.delivery.signatures import Signatures
-from contentcache.upstream.registry import MEANT_ORIGIN
+from contentcache.upstream.registry import MEANT_ORIGIN, Registry
 from contentcache.web.exchange import Exchange
 from contentcache.web.origins import Chosen, Origins
 
@@ -78,10 +78,9 @@ class Admission:
         return Admitted(chosen, self._credential(exchange, chosen), here)
 
     def _credential(self, exchange: Exchange, chosen: Chosen) -> Credential:
-        if not chosen.registry.upstream.own:
-            return Credential(exchange.header("Authorization"))
-        # What a client says of itself ends here.
-        return VOUCHED if self._judge is not None and self._vouches else OWN
+        if self._judge is not None and self._vouches and chosen.registry.upstream.own:
+            return VOUCHED
+        return credential_of(chosen.registry, exchange.header("Authorization"))
 
     async def _by_signature(self, exchange: Exchange, content: Content, tokens: tuple[str, ...]) -> Admitted:
         if len(set(tokens)) > 1:
@@ -93,6 +92,14 @@ class Admission:
         await self._signatures.check(presented, chosen.registry, content)
         _look_at_policy(chosen)
         return Admitted(chosen, Credential(signed=presented.text))
+
+
+def credential_of(registry: Registry, authorization: str | None) -> Credential:
+    """
+    In whose name an origin is asked for a client who says ``authorization``.
+    """
+    # With an account of the cache's own, what a client says of itself ends here.
+    return OWN if registry.upstream.own else Credential(authorization)
 
 
 def _need(route: Route) -> Need | None:

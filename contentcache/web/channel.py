@@ -19,9 +19,11 @@ from contentcache.core.ports import DelayedCall
 from contentcache.web.errors import as_answer, as_response
 from contentcache.web.heads import HeadTooLarge, HeadTooSlow, TargetTooLong, look_at, look_at_line
 from contentcache.web.watch import Watch
+from contentcache.wire.sendfile import FileTransport
 
 if TYPE_CHECKING:
     from contentcache.web.factory import RegistryFactory
+    from contentcache.web.habits import Habit
 
 #: How long a connection that we have ended is read and thrown away, so that the client sees our last words
 #: and not a reset.
@@ -85,6 +87,8 @@ class RegistryChannel(HTTPChannel):
     transport: Any
     requests: list[RegistryRequest]
     requestFactory: type[RegistryRequest] = RegistryRequest
+    #: What the short way remembers of this client.
+    habit: Habit | None = None
     _over = False
     _head_timer: DelayedCall | None = None
     _linger: DelayedCall | None = None
@@ -107,12 +111,34 @@ class RegistryChannel(HTTPChannel):
         """Whether a request is being answered."""
         return self._handlingRequest and not self._over
 
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is under way, neither of a request nor of an answer."""
+        begun = self._over or self._handlingRequest or self.requests or self._buffer
+        return not (begun or self._waitingForTransport or self._turned_away or self.factory.closing)
+
     # A head comes in.
 
     def dataReceived(self, data: bytes) -> None:
+        short = self.factory.short
+        if short is not None and self.is_free:
+            self.resetTimeout()
+            data = short.take(self, data)
+            if not data:
+                return
         if not self._over:
             super().dataReceived(data)
             self._look_at_beginning()
+
+    def occupy(self, rest: Any) -> None:
+        """
+        Be busy with the rest of an answer until :meth:`requestDone` is called with it. It stands in the place
+        of a request, of which it needs ``connectionLost``.
+        """
+        self._savedTimeOut = self.setTimeout(None)
+        self._handlingRequest = True
+        self.setRawMode()
+        self.requests.append(rest)
 
     def lineReceived(self, line: bytes) -> None:
         if self._over:
@@ -214,6 +240,11 @@ class RegistryChannel(HTTPChannel):
         self._head_timer = None
 
     # An answer goes out.
+
+    def send_now(self, data: bytes) -> None:
+        """Send a whole answer."""
+        transport = self.transport
+        (transport.write_now if isinstance(transport, FileTransport) else transport.write)(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         super().registerProducer(producer, streaming)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol
@@ -18,6 +18,9 @@ from contentcache.core.ports import Timer
 from contentcache.meter import Meter
 from contentcache.web.channel import RegistryChannel, RegistryRequest
 
+if TYPE_CHECKING:
+    from contentcache.web.short import ShortWay
+
 #: So many connections too many are told to come again, for which they have so many seconds to ask.
 _MOST_TURNED_AWAY: Final = 64
 _TIME_TO_ASK: Final = 5.0
@@ -27,7 +30,8 @@ class RegistryFactory(HTTPFactory):
     """
     Makes channels, counts them, and knows which are open.
 
-    ``begin`` starts the answer to a request; ``written`` gets each request when its answer has ended.
+    ``begin`` starts the answer to a request; ``written`` gets each request when its answer has ended. What
+    the ``short`` way can answer does not become a request.
     """
 
     noisy = False
@@ -43,10 +47,12 @@ class RegistryFactory(HTTPFactory):
         limits: Limits,
         reactor: Any,
         meter: Meter,
+        short: ShortWay | None = None,
     ) -> None:
         super().__init__(timeout=limits.idle, reactor=reactor)
         self.begin = begin
         self.limits = limits
+        self.short = short
         self.timer: Timer = reactor
         #: Whether connections end with the request that is under way on them.
         self.closing = False

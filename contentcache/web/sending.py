@@ -50,7 +50,7 @@ class Sending:
         """
         Answer a ``HEAD``, or a ``GET`` whose conditions settle it.
         """
-        headers = _headers(described, kind, by_tag=by_tag)
+        headers = headers_of(described, kind, by_tag=by_tag)
         if self._settle(exchange, described.digest, headers):
             return
         if described.size is not None:
@@ -63,7 +63,7 @@ class Sending:
         Answer a ``GET``. The body is closed in any case.
         """
         try:
-            headers = _headers(served, kind, by_tag=by_tag)
+            headers = headers_of(served, kind, by_tag=by_tag)
             if self._settle(exchange, served.digest, headers):
                 return
             exchange.stream()
@@ -156,7 +156,10 @@ def _outcome(exchange: Exchange, digest: Digest) -> str:
     return evaluate(str(digest), exchange.header("If-Match"), exchange.header("If-None-Match"))
 
 
-def _headers(told: Described | Served, kind: Kind, *, by_tag: bool) -> dict[str, str]:
+def headers_of(told: Described | Served, kind: Kind, *, by_tag: bool = False) -> dict[str, str]:
+    """
+    What the head of an answer says of a content.
+    """
     digest = str(told.digest)
     headers = {
         "Content-Type": _OCTETS if kind == "blobs" else told.media_type or _OCTETS,

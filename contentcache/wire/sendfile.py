@@ -9,6 +9,8 @@ so that a fast client holds up nobody. Whoever hands over a piece has seen to it
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import suppress
 from typing import Any, Final
 
 from attrs import define
@@ -49,6 +51,40 @@ class FileTransport(Server):
         self.startWriting()
         return sent
 
+    def write_now(self, data: bytes) -> None:
+        """
+        The same as ``write``, without a turn of the reactor where the socket takes it at once.
+        """
+        sent = 0
+        if not self._is_waiting():
+            with suppress(OSError):  # whatever is wrong, a later write meets it again
+                sent = self.socket.send(data)
+        if sent < len(data):
+            self.write(data[sent:])
+
+    def send_now(self, head: bytes, descriptor: int, size: int) -> int | None:
+        """
+        Send ``head`` and the first ``size`` bytes of an open file at once, as far as the socket takes them.
+
+        Answers how many of the file went out, ``head`` before them in any case; ``None`` where nothing could
+        be sent, and nothing was.
+        """
+        if self._is_waiting():
+            return None
+        try:
+            sent = self.socket.send(head, socket.MSG_MORE)
+        except OSError:
+            return None
+        if sent < len(head):
+            self.write(head[sent:])
+            return 0
+        with suppress(OSError):
+            return os.sendfile(self.fileno(), descriptor, 0, size)
+        return 0
+
+    def _is_waiting(self) -> bool:
+        return bool(self._piece or self.dataBuffer or self._tempDataBuffer or not self.connected)
+
     def doWrite(self) -> Any:
         """
         The socket can take more.
@@ -77,6 +113,9 @@ class FileTransport(Server):
             return None
         except OSError:
             return main.CONNECTION_LOST
+        return self._has_sent(piece, count)
+
+    def _has_sent(self, piece: _Piece, count: int) -> Any:
         piece.position += count
         piece.count += count
         if count and piece.position < piece.stop:

@@ -36,6 +36,9 @@ READ: dict[str, dict[str, object]] = {
     "minfree: 0": {"minfree": 0},
     "fetchesperhost: 4": {"fetchesperhost": 4},
     "scrub: 720h": {"scrub": 2_592_000.0},
+    "fastpath: auto": {"fastpath": True},
+    "fastpath: off": {"fastpath": False},
+    "fastpath: 'off'": {"fastpath": False},
     "minfree: 64kib": {"minfree": 65536},
     "limits:": {},
     "limits: {manifest: 8MiB, fetches: 5, fetchwait: 2s}": {
@@ -73,6 +76,7 @@ FAULTY = {
     "fetchesperhost: 0": ".fetchesperhost: '0' is not a whole number of at least 1",
     "fetchesperhost: many": ".fetchesperhost: 'many' is not a whole number of at least 1",
     "fetchperhost: 4": ".fetchperhost: unknown key; did you mean fetchesperhost?",
+    "fastpath: true": ".fastpath: 'true' is not one of auto, off",
     "scrub: 0": ".scrub: '0' is not more than 0; write e.g. 24h or 1h30m",
     "scrub: true": ".scrub: 'true' is not a duration; write e.g. 24h or 1h30m",
     "scrub: 30d": ".scrub: '30d' is not a duration; write e.g. 24h or 1h30m",

@@ -40,6 +40,7 @@ staleiferror: 1.5s
 sweepinterval: 250ms
 fetchesperhost: 4
 scrub: 720h
+fastpath: off
 limits: {manifest: 8MiB, connectionsperaddress: 7, idle: 90s}
 """
 

@@ -94,6 +94,7 @@ class House:
         keepdeleted: bool = False,
         staleiferror: float = 0.0,
         limit: int = 4 << 20,
+        fast: bool = True,
     ) -> None:
         given = upstreams or (Upstream("https://one.example", ("https://one.example",)),)
         self.clock = Clock()
@@ -108,7 +109,7 @@ class House:
         self.index: Index = MemoryIndex()
         self.meter = Meter()
         self.room = True
-        links = Links(self.index, run)
+        links = Links(self.index, run, most=100 if fast else 0)
         self.access = Access(
             Grants(ttl=authttl, stale=staleiferror),
             links,
@@ -131,6 +132,7 @@ class House:
             make_room=self._make_room,
             manifest_limit=limit,
             fill_after=0.3,
+            small=20 if fast else 0,
         )
         self.tags = Tags(
             self.access,

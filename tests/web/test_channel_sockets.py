@@ -22,6 +22,7 @@ from contentcache.delivery.bodies import Flow, ShortError
 from contentcache.tls.server import ServerContext
 from contentcache.web import channel as channel_module
 from contentcache.wire.sendfile import FileTransport
+from contentcache.wire.tls_socket import over
 from tests.tls.certificates import make
 from tests.web.house import BLOB, CONTENT, BodyInPieces, HouseTestCase, Reply, replies, request
 
@@ -53,10 +54,11 @@ class SocketTestCase(HouseTestCase):
         if self.tls:
             certificate, key = make("cache", hosts=("127.0.0.1",)).write(self.mktemp(), "cache")
             context: Any = ServerContext(ServerTLS(certificate, key))
-            served = TLSMemoryBIOFactory(context, False, served, reactor)
+            if not self.fast:
+                served = TLSMemoryBIOFactory(context, False, served, reactor)
         port = reactor.listenTCP(0, served, interface="127.0.0.1")
         if self.fast:
-            port.transport = FileTransport
+            port.transport = over(context) if self.tls else FileTransport
         self.number = port.getHost().port
         self.addCleanup(self._stop, port)
 
@@ -410,6 +412,14 @@ class FastTests(PlainTests):
 class TlsTests(PlainTests):
     """
     The same over TLS.
+    """
+
+    tls = True
+
+
+class FastTlsTests(FastTests):
+    """
+    TLS on the socket itself, from files.
     """
 
     tls = True

@@ -1,0 +1,178 @@
+"""
+What requests cost, in things that can be counted: a second fetch, a hop to a thread too many or a copy of a
+body shows here and not in a benchmark.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from contentcache.core.ports import Given, Result
+from contentcache.delivery.tasks import at_once
+from contentcache.wire.sendfile import FileTransport
+from tests.delivery.house import REPOSITORY
+from tests.web.house import replies, request
+from tests.web.test_channel_sockets import read_all
+from tests.web.test_short import CacheTestCase
+
+reactor: Any = global_reactor
+_LARGE = 8 << 20
+
+
+class CostTestCase(CacheTestCase):
+    """
+    Counts hops to threads by the name of what runs there.
+    """
+
+    fast = True
+
+    def build(self, **options: Any) -> None:
+        self.hops: Counter[str] = Counter()
+        super().build(run=self.count_and_run, **options)
+
+    def forget(self) -> None:
+        super().forget()
+        self.hops.clear()
+
+    def count_and_run(
+        self, function: Callable[Given, Result], /, *args: Given.args, **kwargs: Given.kwargs
+    ) -> Awaitable[Result]:
+        """Run at once what would be run in a thread."""
+        self.hops[getattr(function, "__name__", "?")] += 1
+        return at_once(function, *args, **kwargs)
+
+    def put(self, size: int) -> tuple[str, bytes]:
+        """
+        A blob at the origin: its path and content.
+        """
+        content = os.urandom(size)
+        return f"/v2/{REPOSITORY}/blobs/{self.there.origin.put_blob(REPOSITORY, content)}", content
+
+
+class CountTests(CostTestCase):
+    """
+    Requests, hops, bytes.
+    """
+
+    def test_small_and_warm(self) -> None:
+        """
+        A small warm blob costs no thread, no question to the index, and nothing upstream.
+        """
+        for method in ("GET", "HEAD"):
+            self.assertEqual(self.ask(self.ann, method=method).status, 200)
+        self.assertEqual(self.hops, {})
+        self.assert_short(2)
+
+    def test_part_of_a_warm_one(self) -> None:
+        """
+        A part of one costs one hop, to open it; its grant and its link are in memory.
+        """
+        self.assertEqual(self.ask(self.ann, "Range: bytes=0-9").status, 206)
+        self.assertLessEqual(self.hops.total(), 2)
+        self.assertEqual(self.hops["look"], 1)
+        self.assertNotIn("affirmation", self.hops)
+        self.assert_asked()
+
+    def test_another_credential(self) -> None:
+        """
+        A new credential costs one ``HEAD`` upstream, once.
+        """
+        self.there.origin.let("bob", "2", REPOSITORY)
+        for _ in range(3):
+            self.assertEqual(self.ask(self.bob).status, 200)
+        self.assert_asked("HEAD")
+
+    def test_cold(self) -> None:
+        """
+        A cold blob is asked for once, and written once, in few pieces.
+        """
+        path, content = self.put(_LARGE)
+        written = 0
+        pwrite = os.pwrite
+
+        def counted(descriptor: int, data: Any, offset: int) -> int:
+            nonlocal written
+            done = pwrite(descriptor, data, offset)
+            written += done
+            return done
+
+        self.patch(os, "pwrite", counted)
+        self.assertEqual(self.ask(self.ann, path=path).body, content)
+        self.assert_asked("GET")
+        self.assertEqual(written, _LARGE)
+        # In this room a piece of the line is 16 KiB, and each is put away as it comes.
+        self.assertLessEqual(self.hops["_write"], _LARGE // (16 << 10))
+        self.assertEqual(self.hops["keep"], 1)
+        self.assertEqual(self.hops["_hash_piece"], 0)
+
+
+class CopyTests(CostTestCase, TestCase):
+    """
+    Over a socket.
+    """
+
+    @inlineCallbacks
+    def test_large_and_warm(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        A large warm blob goes from the page cache to the socket: next to nothing of it is read into memory.
+        """
+        path, content = self.put(_LARGE)
+        for _ in range(2):
+            self.ask(self.ann, path=path)
+        self.forget()
+        read, sent, calls = self._count()
+        port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        port.transport = FileTransport
+        head = request(path, f"Authorization: {self.ann}", "Connection: close").encode()
+
+        def work(number: int) -> bytes:
+            with socket.create_connection(("127.0.0.1", number), 20) as connection:
+                connection.sendall(head)
+                return read_all(connection)
+
+        (reply,) = replies((yield deferToThread(work, port.getHost().port)))
+        yield port.stopListening()
+        self.assertEqual(reply.body, content)
+        self.assertEqual(sum(sent), _LARGE)
+        # Where nobody can tell what is in memory, a thread reads it first.
+        can_tell = not self.hops["read"]
+        self.assertLess(sum(read), 200 if can_tell else 2 * _LARGE)
+        self.assertLess(len(calls), 16 * (_LARGE >> 20))
+        self.assert_asked()
+
+    def _count(self) -> tuple[list[int], list[int], list[int]]:
+        read: list[int] = []
+        sent: list[int] = []
+        calls: list[int] = []
+        preadv, pread, sendfile = os.preadv, os.pread, os.sendfile
+
+        def counted_preadv(*given: Any) -> int:
+            calls.append(1)
+            done = preadv(*given)
+            read.append(done)
+            return done
+
+        def counted_pread(*given: Any) -> bytes:
+            calls.append(1)
+            found = pread(*given)
+            read.append(len(found))
+            return found
+
+        def counted_sendfile(*given: Any) -> int:
+            done = sendfile(*given)
+            sent.append(done)
+            return done
+
+        self.patch(os, "preadv", counted_preadv)
+        self.patch(os, "pread", counted_pread)
+        self.patch(os, "sendfile", counted_sendfile)
+        return read, sent, calls
