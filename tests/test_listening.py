@@ -13,11 +13,15 @@ from tempfile import mkdtemp
 from typing import Any
 from unittest import skipIf
 
+from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Server
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Address
-from contentcache.listening import CannotListen, bind, shown
+from contentcache.listening import CannotListen, bind, serve, shown
+from contentcache.wire.sendfile import FileTransport
+from contentcache.wire.tls_socket import TLSTransport
 
 _HAS_IPV6 = socket.has_dualstack_ipv6()
 
@@ -197,3 +201,46 @@ class PathTests(SynchronousTestCase):
         for path in (self.path + "/a/b", "/tmp/" + "x" * 200, self.path + "\x00"):
             error = self.assertRaises(CannotListen, bind, Address("", 0, path))
             self.assertIn(path, str(error))
+
+
+class _Port:
+    """
+    What a reactor makes of a socket, as much as is looked at.
+    """
+
+    transport: Any = Server
+
+    def adoptStreamPort(self, _descriptor: int, _family: int, factory: Any) -> _Port:
+        """Listen."""
+        self.factory = factory
+        return self
+
+
+class ServeTests(SynchronousTestCase):
+    """
+    Which connections a port makes.
+    """
+
+    def served(self, bound: socket.socket, **options: Any) -> Any:
+        """
+        The port.
+        """
+        self.addCleanup(bound.close)
+        return serve(_Port(), bound, Factory(), **options)
+
+    def test_short_ways(self) -> None:
+        """
+        Over TCP files are sent from where they are and TLS is on the socket; elsewhere, and where it is off,
+        both are Twisted's own.
+        """
+        contexts: Any = object()
+        for fast, tls, transport in (
+            (True, None, FileTransport),
+            (True, contexts, TLSTransport),
+            (False, None, Server),
+        ):
+            port = self.served(bind(Address("127.0.0.1", 0)), fast=fast, tls=tls)
+            self.assertTrue(issubclass(port.transport, transport))
+            self.assertEqual(issubclass(port.transport, FileTransport), fast)
+        path = os.path.join(mkdtemp(), "socket")
+        self.assertIs(self.served(bind(Address("", 0, path)), fast=True).transport, Server)
