@@ -16,11 +16,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench import cases, speed
+from bench import cases, signed, speed
 from bench.peers import Row
 from bench.picture import picture
 
-CASES = {**cases.CASES, **speed.CASES}
+CASES = {**cases.CASES, **speed.CASES, **signed.CASES}
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -49,7 +49,7 @@ from contentcache.delivery.warm import Warm
 from contentcache.meter import Meter
 from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, Store
 
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 50
 #: Of so many contents that parts are asked of the size is remembered.
 _MOST_SIZES: Final = 10_000
 

@@ -1,0 +1,70 @@
+"""
+What a signed URL costs beside a grant: one daemon, asked for one small warm blob in both ways.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from attrs import evolve
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from bench.load import curl, wrk
+from bench.peers import OURS, PLAIN, Blobs, Peer, Row, in_turn
+from bench.scene import stage
+from contentcache.core.digest import Digest
+from contentcache.core.jwks import as_jwks
+from contentcache.core.signing import SigningKey, sign
+from tests.real.cache import ContentCache
+from tests.real.programs import place
+
+_SIZE: Final = 1000
+
+
+def signed(rounds: int) -> list[Row]:
+    """
+    1 kB, 32 clients on open connections: granted, granted without the short ways, by a signed URL.
+    """
+    with stage() as on:
+        blobs = Blobs(on)
+        key = SigningKey("bench", "ES256", ec.generate_private_key(ec.SECP256R1()))
+        shown = place(on) / "jwks.json"
+        shown.write_bytes(as_jwks([key.verifying()]))
+        origin = f"http://{blobs.host}"
+        signing = {"jwks": str(shown)}
+        peers = []
+        for name, fastpath in ((OURS, "auto"), (PLAIN, "off")):
+            options = {"authttl": "24h", "fastpath": fastpath, "signing": signing}
+            cache = ContentCache(on, origin, options=options, log={"level": "info"})
+            peers.append(Peer(name, cache.url, cache.process, cache.root))
+        path = blobs.put(_SIZE, "small")
+        token = sign(
+            key,
+            issuer=origin,
+            subject="bench",
+            repository="org/app",
+            digest=Digest.parse(path.rpartition("/")[2]),
+            now=time.time(),
+            lifetime=3600,
+        )
+        targets = {peer.name: path for peer in peers}
+        peers.append(evolve(peers[0], name="signed"))
+        targets["signed"] = f"{path}?token={token}"
+        for peer in peers:
+            curl(on, peer.url + targets[peer.name], _SIZE)
+
+        def measure(peer: Peer, _number: int) -> Row:
+            rate = wrk(on, peer.url + targets[peer.name], seconds=2)
+            return {
+                "count": rate.requests,
+                "1000 requests a second": rate.requests / rate.seconds / 1e3,
+                "median ms": rate.median,
+                "p99 ms": rate.p99,
+            }
+
+        return in_turn(peers, rounds, measure)
+
+
+CASES: Final[Mapping[str, tuple[Callable[[int], list[Row]], int]]] = {"small-1k-signed": (signed, 5)}
