@@ -98,6 +98,7 @@ def _signing_key(item: Item) -> str:
     path = text(item)
     try:
         with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
             key = load_pem_private_key(file.read(_LARGEST_KEY), None)
     except FileNotFoundError:
         return path
@@ -109,6 +110,8 @@ def _signing_key(item: Item) -> str:
         raise Wrong(f"{path!r} does not hold a private key in PEM") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise Wrong(f"the key in {path!r} is not one on P-256 for ES256; take the file away, and one is made")
+    if mode & 0o077:
+        item.report.warn(item.place, f"{path} can be read by others, who could sign with it; chmod 600 it")
     return path
 
 

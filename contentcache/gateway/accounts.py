@@ -7,6 +7,8 @@ Rules:
   the yes to a token never outlives the token's ``exp``;
 * a yes counts only if the same registry says no to credentials of the same kind that cannot be good: an
   open registry says yes to everybody, and that proves nothing of anybody;
+* a user name counts only if the same password is refused under another one, or if the registry's own token
+  says whose it is: there are registries for which a password alone is somebody, whatever the name beside it;
 * the account is the user name, or the ``sub`` of a token that the registry has accepted: its signature was
   checked there. A token without one is anonymous;
 * administrators are the accounts that are named in ``admins``, and those whose accepted token lists
@@ -166,6 +168,9 @@ class Accounts:
             if not await self._proves_something(said):
                 _log.warn("the registry accepts any credentials: it has no accounts that could sign in")
                 return None
+            if verdict.account is None and not await self._proves_name(said):
+                _log.warn("the registry accepts a password under any name: nobody can be known by one")
+                return None
         except CacheError as error:
             raise RegistryAway(
                 "the registry cannot be asked who you are; try again soon", headers={"Retry-After": "5"}
@@ -191,6 +196,20 @@ class Accounts:
             self._checks_passwords_until = now + self._ttl
         return refused
 
+    async def _proves_name(self, said: Basic | Bearer) -> bool:
+        """
+        Whether it matters to the registry who shows a password.
+        """
+        if not isinstance(said, Basic):
+            return True
+        return not (await self._registry.accepts(Basic(self._nobody(), said.password).authorization)).accepted
+
+    def _nobody(self) -> str:
+        """
+        The name of a user that there is not.
+        """
+        return "nobody-" + base64.b32encode(self._randomness(10)).decode().lower()
+
     def _impossible(self, said: Basic | Bearer) -> str:
         """
         Credentials of the same kind that nobody can have been given: a user of a random name, or the same
@@ -198,7 +217,7 @@ class Accounts:
         """
         noise = base64.urlsafe_b64encode(self._randomness(33)).decode()
         if isinstance(said, Basic):
-            return Basic(f"nobody-{noise[:16].lower()}", noise).authorization
+            return Basic(self._nobody(), noise).authorization
         head, dot, _signature = said.token.rpartition(".")
         return Bearer(head + dot + noise if head.count(".") + 1 == _JWT_DOTS else noise).authorization
 

@@ -142,6 +142,13 @@ def assemble(
     access_log = AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog)
     factory = GatewayFactory(front.begin, access_log, limits=limits, reactor=reactor, meter=meter)
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
+    states = reception.liveness
+    meter.watch("contentcache_gateway_caches", "Caches that were asked", lambda: len(states.states))
+    meter.watch(
+        "contentcache_gateway_caches_alive",
+        "Those of them that clients can be sent to",
+        lambda: sum(state.alive for state in states.states.values()),
+    )
     meter.watch_upstream(options.registry, lambda: connections.fault is None)
     return Parts(keys, connections, transport, reception, (*{trust, strangers}, authority), factory)
 

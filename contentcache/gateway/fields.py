@@ -9,7 +9,7 @@ name the client knows the gateway. A realm must be a whole URL, so it gets the g
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -43,6 +43,7 @@ _OF_REGISTRIES: Final = frozenset({"alt-svc", "strict-transport-security"})
 _ABSOLUTE = re.compile(r"(?:https?:)?//(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _LINK = re.compile(r"<(?P<url>[^>]*)>")
 _REALM = re.compile(r'(?P<before>\brealm[ \t]*=[ \t]*)(?P<quote>"?)(?P<url>https?://[^",\s]*)', re.IGNORECASE)
+_OUR_COOKIE = re.compile(r"[ \t]*(?:__Host-|contentcache-)(?:session|form)[ \t]*=", re.IGNORECASE)
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -76,6 +77,19 @@ def end_to_end(fields: Iterable[Field]) -> list[Field]:
     return [(name, value) for name, value in given if name.lower() not in _HOP_BY_HOP | named]
 
 
+def _foreign_cookies(fields: Iterable[Field]) -> Iterator[Field]:
+    """
+    The fields, and of cookies those that are not our own pages': whoever has them is signed in there.
+    """
+    for name, value in fields:
+        if name.lower() != "cookie":
+            yield name, value
+            continue
+        kept = [each for each in value.split(";") if not _OUR_COOKIE.match(each)]
+        if kept:
+            yield name, ";".join(kept).strip()
+
+
 @frozen
 class Rewriting:
     """
@@ -96,7 +110,9 @@ class Rewriting:
         scheme, _, authority = self.public.partition("://")
         return [
             ("Host", _authority_of(self.registry)),
-            *((name, value) for name, value in end_to_end(fields) if name.lower() not in _OF_CLIENTS),
+            *_foreign_cookies(
+                (name, value) for name, value in end_to_end(fields) if name.lower() not in _OF_CLIENTS
+            ),
             ("X-Forwarded-For", ", ".join([*asker.forwarded, asker.address or "unknown"])),
             ("X-Forwarded-Host", asker.host or authority),
             ("X-Forwarded-Proto", scheme),

@@ -73,9 +73,9 @@ class Passing:
             return True
         now = self._timer.seconds()
         if self._asked_for_realms is None or now - self._asked_for_realms >= _REALMS_KNOWN:
-            self._asked_for_realms = now
             fields = [("Host", self._rewriting.registry.partition("://")[2]), ("Accept", "*/*")]
             answer, _ = await self._connections.ask(Question("GET", "/v2/", fields))
+            self._asked_for_realms = now  # and not before: while it is away, that is the answer
             self._learn(answer)
             answer.abandon()
         return path in self._realms

@@ -100,7 +100,9 @@ class Redirecting:
         if cache is None or key is None:
             return None
         answer = await self._passing.glance(exchange, path)
-        if not self._is_yes(answer) or (answer.length or self._minimum_size) < self._minimum_size:
+        # Of a redirect to the registry's storage it is the length of nothing.
+        size = None if answer.status in REDIRECTS else answer.length
+        if not self._is_yes(answer) or (size is not None and size < self._minimum_size):
             return None
         token = sign(
             key,

@@ -117,10 +117,16 @@ class OwnAccount:
         """
         What to send with a first request, if anything is known to be needed.
 
-        :raises NoTokenError: there is no token or no account to be had.
+        Where the token server that is known gives no token, nothing: the registry may name another one now.
+
+        :raises NoTokenError: there is no account to be had.
         """
         if self._bearer is not None:
-            return "Bearer " + await self._token(self._bearer, _scope(repository))
+            try:
+                return "Bearer " + await self._token(self._bearer, _scope(repository))
+            except NoTokenError:
+                self._bearer = None
+                return None
         return _basic(await self._account()) if self._basic else None
 
     async def answer(

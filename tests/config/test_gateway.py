@@ -4,6 +4,7 @@ Tests for :mod:`contentcache.config.gateway`.
 
 from __future__ import annotations
 
+import os
 import textwrap
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -145,7 +146,11 @@ class GatewayTests(ConfigurationTestCase):
             return self.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
         right = written(ec.generate_private_key(ec.SECP256R1()))
-        self.load(with_options(_WHOLE.replace("/nowhere/signing.pem", right)))
+        os.chmod(right, 0o640)
+        (warning,) = self.warnings(with_options(_WHOLE.replace("/nowhere/signing.pem", right)))
+        self.assertIn("chmod 600", warning)
+        os.chmod(right, 0o600)
+        self.assertEqual(list(self.warnings(with_options(_WHOLE.replace("/nowhere/signing.pem", right)))), [])
         for wrong, says in (
             (written(ec.generate_private_key(ec.SECP384R1())), "is not one on P-256"),
             (written(rsa.generate_private_key(65537, 2048)), "is not one on P-256"),

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.delivery.tasks import at_once
-from contentcache.gateway.accounts import Account, Accounts
+from contentcache.gateway.accounts import Account, Accounts, Verdict
 from contentcache.gateway.claims import Basic, account_of, read
 from contentcache.gateway.errors import NotAuthenticated, RegistryAway, TooManyAttempts
 from contentcache.gateway.memory import MemoryDirectory
@@ -23,6 +23,19 @@ from tests.gateway.lobby import FakeRegistry, Noise, basic, token
 EPOCH = 1_000_000.0
 
 
+class PasswordsAlone(FakeRegistry):
+    """
+    Takes one password from whoever has it; ``account`` is what its tokens say of that.
+    """
+
+    account: str | None = None
+
+    async def accepts(self, authorization: str) -> Verdict:
+        """Look at the password only."""
+        said = read(authorization)
+        return Verdict(isinstance(said, Basic) and said.password == "wonder", self.account)
+
+
 class AccountsTests(SynchronousTestCase):
     """
     Who asks.
@@ -30,7 +43,7 @@ class AccountsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.registry = FakeRegistry()
+        self.registry: Any = FakeRegistry()
         self.directory = MemoryDirectory()
         self.accounts = self.make()
 
@@ -173,6 +186,17 @@ class AccountsTests(SynchronousTestCase):
             self.refused(basic("bob"), RegistryAway)
         self.registry.away = False
         self.who(basic("bob"))
+
+    def test_names_that_mean_nothing(self) -> None:
+        """
+        Where a password is somebody under any name, the name beside it is nobody's, an administrator's least.
+        """
+        self.registry = PasswordsAlone()
+        self.accounts = self.make()
+        self.refused(Basic("alice", "wonder").authorization, NotAuthenticated)
+        self.registry.account = "mallory"
+        self.accounts = self.make()
+        self.assertEqual(self.who(Basic("alice", "wonder").authorization), Account("mallory"))
 
     def test_few_impossible_questions(self) -> None:
         """

@@ -107,7 +107,8 @@ class RewritingTests(SynchronousTestCase):
             ("X-Forwarded-Proto", "http"),
             ("TE", "trailers"),
             ("Proxy-Authorization", "Basic y"),
-            ("Cookie", "a=b"),
+            ("Cookie", "__Host-session=s; a=b; contentcache-form=f"),
+            ("cookie", "contentcache-session=t"),
         ]
         found = BEHIND.to_registry(given, Asker("192.0.2.1", (), "asked.example", "1.1 me"))
         self.assertEqual(

@@ -122,8 +122,12 @@ class RedirectTests(GatewayTestCase):
 
     def test_small(self) -> None:
         """
-        A small blob comes straight from the registry; one whose size nobody says, does not.
+        A small blob comes straight from the registry, an empty one too; one whose size nobody says, does not.
         """
+        self.assertIsNone(self.answered("200 OK", "Content-Length: 0"))
+        self.connections.close()
+        self.wires.lines.clear()
+        self.factory = self.build()
         self.assertIsNone(self.answered("200 OK", "Content-Length: 999"))
         self.connections.close()
         client, line = self.ask(BLOB, ANN)

@@ -151,6 +151,20 @@ class AccountTests(SynchronousTestCase):
         self.says()
         self.assertEqual(len(self.asked), 2)
 
+    def test_token_server_that_is_gone(self) -> None:
+        """A token server that gives none is forgotten: the registry is asked, and may name another one."""
+        self.says()
+        self.reply()
+        self.now += 100
+        first = self.first()
+        self.asked[-1][2].errback(NoTokenError("gone"))
+        self.assertIsNone(self.successResultOf(first))
+        moved = "https://tokens.example.com/token"
+        self.says(Challenge("bearer", {"realm": moved}))
+        self.assertTrue(self.asked[-1][0].startswith(moved))
+        self.reply()
+        self.assertEqual(self.successResultOf(self.first()), "Bearer t")
+
     def test_refused_token_is_not_used_again(self) -> None:
         """After a 401 the kept token of that scope is thrown away."""
         self.says()
