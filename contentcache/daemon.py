@@ -21,7 +21,6 @@ from contentcache import __version__
 from contentcache.caching import Caching
 from contentcache.config.model import Configuration, Downstream, Gateway
 from contentcache.delivery.tasks import Threads, sleep
-from contentcache.gateway.role import Gatekeeping
 from contentcache.listening import CannotListen, bind, serve, shown
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Role
@@ -104,6 +103,9 @@ class Daemon(Service):
     def _build(self) -> Role:
         configuration, middleware = self._configuration, self._configuration.middleware
         if isinstance(middleware, Gateway):
+            # Here, so that a cache does not load what a gateway needs.
+            from contentcache.gateway.role import Gatekeeping  # noqa: PLC0415
+
             return Gatekeeping(
                 configuration,
                 middleware,

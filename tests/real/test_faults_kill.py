@@ -19,7 +19,7 @@ from tests.real.programs import needs, until
 from tests.real.unruly import Unruly, ask, blob_url
 
 #: More by hand: ``CONTENTCACHE_KILLS=200``, and another history by ``CONTENTCACHE_SEED``.
-_ROUNDS: Final = int(os.environ.get("CONTENTCACHE_KILLS", "25"))
+_ROUNDS: Final = int(os.environ.get("CONTENTCACHE_KILLS", "12"))
 _SEED: Final = os.environ.get("CONTENTCACHE_SEED", "kill")
 _SIZE: Final = 3 << 20
 _RATE: Final = 30e6

@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet import reactor as global_reactor
@@ -155,7 +156,7 @@ class NarrowTests(CacheTestCase, TestCase):
         (line,) = self.lines
         self.assertLess(line.sent, LARGEST)
         yield self.until(lambda: not self.factory.connections)
-        yield self.until(lambda: len(_open_files("/data")) == len(self.there.contents.warm))
+        yield self.until(lambda: len(_open_blobs(self.root)) == len(self.there.contents.warm))
         self.assertEqual(self.flushLoggedErrors(), [])
 
 
@@ -167,9 +168,12 @@ class NarrowTlsTests(NarrowTests):
     tls = True
 
 
-def _open_files(end: str) -> list[str]:
-    found = []
+def _open_blobs(root: Path) -> list[str]:
+    """
+    The blobs of a store that this process has open: other tests have theirs.
+    """
+    found: list[str] = []
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             found.append(os.readlink(f"/proc/self/fd/{number}"))
-    return [path for path in found if path.endswith(end)]
+    return [path for path in found if path.startswith(f"{root.resolve()}/") and path.endswith("/data")]
