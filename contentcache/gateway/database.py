@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import RLock
@@ -25,6 +26,7 @@ VERSION: Final = 1
 _APPLICATION: Final = 0x43436777
 #: How long one gateway waits for another's transaction, in seconds.
 _PATIENCE: Final = 5.0
+_PAUSE: Final = 0.05
 
 _SCHEMA: Final = (
     """
@@ -82,7 +84,7 @@ class SqliteDirectory:
                 self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
             try:
-                self._settle(database)
+                self._settle_patiently(database)
             except BaseException:
                 database.close()
                 raise
@@ -145,6 +147,21 @@ class SqliteDirectory:
     def is_known(self, account: str) -> bool:
         """Whether it has been noted or has chosen."""
         return bool(self._rows("SELECT 1 FROM accounts WHERE name = ?", _text(account)))
+
+    def _settle_patiently(self, database: sqlite3.Connection) -> None:
+        """
+        The same as :meth:`_settle` while other gateways do it: SQLite's own patience does not count where a
+        file becomes one with a log.
+        """
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._settle(database)
+            except sqlite3.OperationalError as error:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() >= until:
+                    raise
+            time.sleep(_PAUSE)
 
     def _settle(self, database: sqlite3.Connection) -> None:
         database.execute("PRAGMA journal_mode = WAL").fetchone()
