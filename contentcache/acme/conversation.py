@@ -13,12 +13,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError
 from twisted.internet.defer import TimeoutError as TooLate
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
-from zope.interface import implementer
 
 from contentcache.acme.jws import AccountKey, Json
 from contentcache.acme.problems import Refused, ServerAway, problem_in
@@ -28,6 +26,7 @@ from contentcache.core.retry_after import seconds_of_patience
 from contentcache.upstream.agent import why
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.ports import Asking
+from contentcache.upstream.whole_body import WholeBody
 
 #: Seconds until the head of an answer is there, and in which a body may pause.
 _PATIENCE: Final = 30.0
@@ -160,7 +159,7 @@ class Conversation:
         headers = Headers({"Accept-Language": ["en"]})
         if body is not None:
             headers.setRawHeaders("Content-Type", ["application/jose+json"])
-        producer = None if body is None else _Whole(body)
+        producer = None if body is None else WholeBody(body)
         asking = self._agent.request(method.encode("ascii"), url.encode("ascii"), headers, producer)
         response = await asking.addTimeout(_PATIENCE, cast("Any", self._timer))
         answer = Answer(url, response.code, False, response, self._timer, _PATIENCE)
@@ -215,30 +214,6 @@ class Conversation:
             is_refusal=reply.status < _ITS_OWN,
             problem=problem,
         )
-
-
-@implementer(IBodyProducer)
-class _Whole:
-    """
-    A small body, sent at once.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        self.length = len(content)
-        self._content = content
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:
-        consumer.write(self._content)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """There is nothing more to come."""
-
-    def resumeProducing(self) -> None:
-        """There is nothing more to come."""
-
-    def stopProducing(self) -> None:
-        """There is nothing more to come."""
 
 
 def _problem(reply: Reply) -> Any:

@@ -7,16 +7,16 @@ from __future__ import annotations
 from typing import Final
 
 from contentcache.core.challenges import parse_challenges
-from contentcache.core.errors import LoopDetected, UpstreamBroken, UpstreamTimeout
+from contentcache.core.errors import LoopDetected
 from contentcache.core.ports import Timer
 from contentcache.core.via import Path, added
-from contentcache.delivery.inflow_queue import InflowQueue
 from contentcache.gateway.connections import Connections
 from contentcache.gateway.conversation import Reply
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.question import Question
 from contentcache.upstream.answers import Answer
+from contentcache.web.relay import stream
 
 #: How long a question for realms is not asked again, in seconds; and how many are remembered.
 _REALMS_KNOWN: Final = 10.0
@@ -94,19 +94,7 @@ class Passing:
     async def _give(self, exchange: GatewayExchange, answer: Answer, reply: Reply, words: str) -> None:
         self._learn(answer)
         fields = self._rewriting.to_client(reply.fields, exchange.host)
-        queue = InflowQueue(answer, lambda _size: None)
-        try:
-            exchange.stream()
-            exchange.start_as_is(answer.status, fields, words)
-            while (data := await queue.next()) is not None:
-                await exchange.ready()
-                exchange.write(data)
-        except (UpstreamBroken, UpstreamTimeout):
-            exchange.end_short()
-        else:
-            exchange.finish()
-        finally:
-            queue.abandon()
+        await stream(answer, exchange, lambda: exchange.start_as_is(answer.status, fields, words))
 
     def _learn(self, answer: Answer) -> None:
         for challenge in parse_challenges(answer.values("WWW-Authenticate")):

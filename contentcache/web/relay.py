@@ -4,7 +4,7 @@ An answer of upstream that is not kept, passed on with back-pressure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
 from contentcache.delivery.inflow_queue import InflowQueue
@@ -23,10 +23,18 @@ async def relay(answer: Answer, exchange: Exchange, headers: Mapping[str, str]) 
         exchange.start(answer.status, {**headers, **sized})
         exchange.finish()
         return
+    await stream(answer, exchange, lambda: exchange.start(answer.status, {**headers, **sized}))
+
+
+async def stream(answer: Answer, exchange: Exchange, start: Callable[[], None]) -> None:
+    """
+    Send the body of ``answer`` as it comes, after the head that ``start`` sends. Where upstream breaks off,
+    the response ends short.
+    """
     queue = InflowQueue(answer, lambda _size: None)
     try:
         exchange.stream()
-        exchange.start(answer.status, {**headers, **sized})
+        start()
         while (data := await queue.next()) is not None:
             await exchange.ready()
             exchange.write(data)
