@@ -28,6 +28,7 @@ from contentcache.upstream.endpoints import PlaceEndpoint, check_name
 from contentcache.upstream.ports import Asking, Endpoint, Reactor, Trust
 from contentcache.upstream.proxies import Proxies, Proxy, TunnelEndpoint
 from contentcache.upstream.redirects import Followed, RedirectPolicy, fetch_following
+from contentcache.wire.last_words import HearingReactor
 from contentcache.wire.reading import read_in_large_pieces
 
 USER_AGENT: Final = f"contentcache/{__version__}".encode("ascii")
@@ -132,9 +133,10 @@ class _InTime:
 
 def way_to(url: str, *, reactor: Reactor, trust: Trust, proxies: Proxies, connect_timeout: float) -> Endpoint:
     """
-    The way to the host of ``url``, for who speaks HTTP by other means than an agent.
+    The way to the host of ``url``, for who speaks HTTP by other means than an agent, and may be answered
+    before all is said.
     """
-    endpoints = _Endpoints(reactor, trust, proxies, connect_timeout, None)
+    endpoints = _Endpoints(HearingReactor(reactor), trust, proxies, connect_timeout, None)
     return endpoints.endpointForURI(URI.fromBytes(url.encode("ascii")))
 
 
