@@ -19,7 +19,7 @@ from contentcache.core.ports import DelayedCall
 from contentcache.web.errors import as_answer, as_response
 from contentcache.web.heads import HeadTooLarge, HeadTooSlow, TargetTooLong, look_at, look_at_line
 from contentcache.web.watch import Watch
-from contentcache.wire.sendfile import FileTransport
+from contentcache.wire.sendfile import FileTransport, owes
 
 if TYPE_CHECKING:
     from contentcache.web.factory import RegistryFactory
@@ -108,8 +108,8 @@ class RegistryChannel(HTTPChannel):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being answered."""
-        return self._handlingRequest and not self._over
+        """Whether a request is being answered, or of an answer something is still here."""
+        return (self._handlingRequest and not self._over) or owes(self.transport)
 
     @property
     def is_free(self) -> bool:

@@ -131,6 +131,16 @@ class FileTransport(Server):
         self._piece = None
 
 
+def owes(transport: Any) -> bool:
+    """
+    Whether something that was written is still in this process, and not yet the kernel's; also below
+    Twisted's TLS.
+    """
+    below = getattr(transport, "transport", transport)
+    waiting = (getattr(below, name, None) for name in ("dataBuffer", "_tempDataBuffer", "_piece"))
+    return any(waiting)
+
+
 def takes_files(transport: object) -> bool:
     """
     Whether a transport can send from files.

@@ -211,6 +211,15 @@ class TLSTransport(FileTransport):
 
     # The end.
 
+    def loseConnection(self, *args: Any, **kwargs: Any) -> None:
+        """
+        End once everything is written; where nothing is, and nobody has ever shaken hands, at once.
+        """
+        if self._is_shaking and not super()._is_waiting():
+            self.abortConnection()
+        else:
+            super().loseConnection(*args, **kwargs)
+
     def connectionLost(self, reason: Failure) -> None:
         """
         Nothing goes out any more, but an answer to the client's farewell.

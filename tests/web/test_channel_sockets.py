@@ -71,6 +71,21 @@ class SocketTestCase(HouseTestCase):
             reactor.callLater(0.01, waiting.callback, None)
             yield waiting
 
+    def until(self, condition: Callable[[], object]) -> Deferred[None]:
+        """
+        Wait for something to be so.
+        """
+        reached: Deferred[None] = Deferred()
+
+        def look() -> None:
+            if condition():
+                reached.callback(None)
+            else:
+                reactor.callLater(0.005, look)
+
+        look()
+        return reached
+
     @contextmanager
     def connected(self) -> Iterator[socket.socket]:
         """
@@ -271,6 +286,30 @@ class PlainTests(SocketTestCase):
         self.assertGreater(taken, len(CONTENT) * 60)
 
     @inlineCallbacks
+    def test_last_bytes(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        When all connections are to end, one whose answer is written but not yet gone is busy until it is.
+        """
+        content = CONTENT * 500
+        self.backstage.content = body = BodyInPieces(content, size=len(content))
+
+        def hesitate(connection: socket.socket) -> list[Reply]:
+            connection.sendall(request(BLOB).encode())
+            looked.wait(_PATIENCE)
+            return replies(read_all(connection))
+
+        looked = threading.Event()
+        reading = self.client(hesitate)
+        yield self.until(lambda: self.backstage.asked)
+        body.give(len(content))
+        yield self.until(lambda: self.lines)
+        self.factory.close_idle()
+        self.assertEqual(self.factory.busy, 1)
+        looked.set()
+        (reply,) = yield reading
+        self.assertEqual((len(reply.body), reply.whole, self.factory.busy), (len(content), True, 0))
+
+    @inlineCallbacks
     def test_client_leaves(self) -> Generator[Deferred[Any], Any, None]:
         """
         A client that hangs up is noticed at once, and has its line.
@@ -289,21 +328,6 @@ class PlainTests(SocketTestCase):
             self.assertTrue(body.closed)
             self.assertEqual(self.lines.pop().status, 200)
         self.assertEqual(self.flushLoggedErrors(), [])
-
-    def until(self, condition: Callable[[], object]) -> Deferred[None]:
-        """
-        Wait for something to be so.
-        """
-        reached: Deferred[None] = Deferred()
-
-        def look() -> None:
-            if condition():
-                reached.callback(None)
-            else:
-                reactor.callLater(0.005, look)
-
-        look()
-        return reached
 
 
 class FileBody:
@@ -423,6 +447,25 @@ class FastTlsTests(FastTests):
     """
 
     tls = True
+
+
+class SilentTests(SocketTestCase):
+    """
+    Clients that connect to a port with TLS, and say nothing.
+    """
+
+    tls = True
+
+    @inlineCallbacks
+    def test_never_shakes(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        One that never shakes hands is gone with its time to ask, on the fast way as on the plain one.
+        """
+        for self.fast in (False, True):
+            self.serve(Limits(idle=0.1, clientstall=1000))
+            with socket.create_connection(("127.0.0.1", self.number), _PATIENCE):
+                yield self.until(lambda: self.factory.connections == 1)
+                yield self.until(lambda: self.factory.connections == 0)
 
 
 class WrongPortTests(SocketTestCase):
