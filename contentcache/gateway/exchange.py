@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from twisted.web.http import datetimeToString
 
+from contentcache.core.errors import LoopDetected
 from contentcache.core.ports import Timer
+from contentcache.core.via import Path, added
 from contentcache.gateway.bodies import RequestBody
 from contentcache.gateway.channel import GatewayRequest
 from contentcache.gateway.fields import Asker, Field
@@ -47,6 +49,17 @@ class GatewayExchange(Exchange):
             for name, values in self._request.requestHeaders.getAllRawHeaders()
             for value in values
         ]
+
+    def via(self, pseudonym: str) -> str:
+        """
+        The ``Via`` to send on to the registry behind; ``pseudonym`` is ours.
+
+        :raises LoopDetected: the request has been here.
+        """
+        values = self.values("Via")
+        if Path.of(values).has_met(pseudonym):
+            raise LoopDetected("this request has been here: the registry behind leads back to its gateway")
+        return added(values, pseudonym)
 
     def asker(self, via: str) -> Asker:
         """Who asks."""

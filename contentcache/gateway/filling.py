@@ -16,7 +16,6 @@ from contentcache.core.jwks import KeySet
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.core.signing import present, same_issuer, verify
-from contentcache.core.via import added
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
@@ -50,6 +49,7 @@ class Filling:
         Verify the token of the URL and send the blob.
 
         :raises SignatureRefused: it is no permission for this blob.
+        :raises LoopDetected: the registry's own redirect has led back here.
         :raises CacheError: the registry refuses, or does not answer.
         """
         if len(set(tokens)) > 1:
@@ -61,7 +61,7 @@ class Filling:
             content.path(),
             OWN,
             repository=content.repository,
-            via=added(exchange.values("Via"), self._pseudonym),
+            via=exchange.via(self._pseudonym),
             range=exchange.header("Range") if method == "GET" else None,
         )
         try:

@@ -7,9 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from contentcache.core.challenges import parse_challenges
-from contentcache.core.errors import LoopDetected
 from contentcache.core.ports import Timer
-from contentcache.core.via import Path, added
 from contentcache.gateway.connections import Connections
 from contentcache.gateway.conversation import Reply
 from contentcache.gateway.exchange import GatewayExchange
@@ -81,10 +79,7 @@ class Passing:
         return path in self._realms
 
     def _question(self, exchange: GatewayExchange, method: str, path: str, *, parts: bool = True) -> Question:
-        values = exchange.values("Via")
-        if Path.of(values).has_met(self._pseudonym):
-            raise LoopDetected("this request has been here: the registry behind leads back to its gateway")
-        asker = exchange.asker(added(values, self._pseudonym))
+        asker = exchange.asker(exchange.via(self._pseudonym))
         fields = self._rewriting.to_registry(exchange.fields(), asker)
         if not parts:
             fields = [field for field in fields if field[0].lower() not in _PARTIAL]

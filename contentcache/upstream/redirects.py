@@ -5,8 +5,8 @@ The rules, for every hop:
 
 * at most five of them, relative ones resolved (RFC 9110 §10.2.2);
 * never from ``https`` to ``http``, never to a URL with a user in it;
-* what is left for another scheme, host or port are ``Range`` and the like: no credential, no
-  cookie, no header of our own; and what was left out stays out on the way back;
+* what is left for another scheme, host or port are ``Range``, ``Via`` and the like: no credential, no
+  cookie, no other header of our own; and what was left out stays out on the way back;
 * never to a loopback, link-local, private or otherwise odd address, unless the registry itself
   is at an address of that kind, or the operator has listed the target, or it is the registry.
 
@@ -36,8 +36,9 @@ from contentcache.upstream.ports import Asking, Clock
 MOST_HOPS: Final = 5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
-#: The headers that another host may see.
-_HARMLESS: Final = (b"Range", b"If-Range", b"Accept", b"Accept-Encoding", b"User-Agent")
+#: The headers that another host may see. ``Via`` is among them since a redirect may lead to one of our own
+#: kind, which has to notice a loop by it.
+_HARMLESS: Final = (b"Range", b"If-Range", b"Accept", b"Accept-Encoding", b"User-Agent", b"Via")
 
 _EXCUSED: Final = frozenset({Kind.LOOPBACK, Kind.LINK_LOCAL, Kind.PRIVATE})
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")

@@ -64,6 +64,14 @@ class FillTests(GatewayTestCase):
         self.assertTrue(question.follow)
         self.assertEqual((self.choices.asked, self.wires.lines), ([], []))
 
+    def test_loop(self) -> None:
+        """
+        A registry that redirects back to a URL that we have signed ourselves is not asked again and again.
+        """
+        reply = self.fetch(self.token(), "Via: 1.1 contentcache-1, 1.1 contentcache-me")
+        self.assertEqual(reply.status, 508)
+        self.assertEqual(self.filler.asked, [])
+
     def test_head(self) -> None:
         """
         ``HEAD`` says what ``GET`` would.

@@ -111,13 +111,13 @@ SECRETS = {
     "Authorization": ["Bearer secret"],
     "Cookie": ["secret"],
     "X-Secret": ["secret"],
-    "Via": ["1.1 us"],
     "If-None-Match": ['"x"'],
 }
 HARMLESS = {
     "Range": ["bytes=0-"],
     "If-Range": ['"x"'],
     "Accept": ["a/b", "c/d"],
+    "Via": ["1.1 us"],
 }
 
 
