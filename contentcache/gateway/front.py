@@ -10,11 +10,8 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from contentcache.core.errors import CacheError, MethodUnsupported, Overloaded, RouteUnknown
+from contentcache.core.errors import MethodUnsupported, Overloaded, RouteUnknown
 from contentcache.core.ports import Timer
 from contentcache.gateway.channel import GatewayRequest
 from contentcache.gateway.exchange import GatewayExchange
@@ -24,8 +21,8 @@ from contentcache.gateway.keys import MAX_AGE, KeyRing
 from contentcache.gateway.passing import Passing
 from contentcache.gateway.redirecting import Redirecting
 from contentcache.gateway.targets import blob_at, look_at_path
+from contentcache.web.answering import Answering
 from contentcache.web.channel import RegistryRequest
-from contentcache.web.registry_api import InternalError
 
 JWKS_PATH: Final = "/.well-known/contentcache/jwks.json"
 #: What the API and the pages take in one request.
@@ -59,8 +56,6 @@ class Front:
     ``extra`` goes out with every answer, ``patience`` is for how many seconds a client may take nothing.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         halves: Halves,
@@ -75,39 +70,26 @@ class Front:
         self._halves = halves
         self._prefix = prefix.rstrip("/")
         self._paths = paths
-        self._extra = extra
         self._timer = timer
         self._patience = patience
         self._registry = registry
+        self._answering = Answering(self._answer, self._exchange_of, extra=extra, who="gateway")
 
     def begin(self, request: RegistryRequest) -> None:
         """
-        Start the answer. A client that leaves cancels it.
+        Start the answer.
         """
+        self._answering.begin(request)
+
+    def _exchange_of(self, request: RegistryRequest) -> GatewayExchange:
         assert isinstance(request, GatewayRequest)  # noqa: S101  # the factory makes no others
-        for name, values in self._extra.items():
-            request.responseHeaders.setRawHeaders(name, list(values))
-        exchange = GatewayExchange(request, self._timer, self._patience)
-        answering = Deferred.fromCoroutine(self._answer(exchange))
-        answering.addErrback(self._give_up, exchange)
-        request.notifyFinish().addErrback(lambda _failure: answering.cancel())
+        return GatewayExchange(request, self._timer, self._patience)
 
     async def _answer(self, exchange: GatewayExchange) -> None:
         try:
             await self._dispatch(exchange)
         except ClientGone:
             exchange.end_short()
-        except CacheError as error:
-            exchange.fail(error)
-        except Exception as error:  # noqa: BLE001  # this client gets an answer, and the others theirs
-            if isinstance(error, CancelledError) and exchange.gone:
-                return
-            self._log.failure("{method} {path} has failed", method=exchange.method, path=exchange.path)
-            exchange.fail(InternalError("the gateway has failed; its log says why"))
-
-    def _give_up(self, failure: Failure, exchange: GatewayExchange) -> None:
-        self._log.failure("an answer cannot even fail", failure=failure)
-        exchange.end_short()
 
     async def _dispatch(self, exchange: GatewayExchange) -> None:
         look_at_path(exchange.path)

@@ -9,13 +9,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from contentcache.core.credentials import Credential
 from contentcache.core.errors import (
-    CacheError,
     LoopDetected,
     OriginRefused,
     RequestMalformed,
@@ -46,6 +43,7 @@ from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import MEANT_ORIGIN
 from contentcache.upstream.request import Request
 from contentcache.web.admission import Admission, Admitted
+from contentcache.web.answering import Answering
 from contentcache.web.channel import RegistryRequest
 from contentcache.web.exchange import Exchange
 from contentcache.web.origins import Chosen, Origins
@@ -64,13 +62,6 @@ _NO_CATALOG: Final = frozenset({404, 405, 501})
 _LINK: Final = re.compile(
     r"<(?:(?:https?:)?//[^/>]*)?(?P<path>/[^>?]*)(?P<query>\?[^>]*)?>(?P<rest>[^,]*)", re.IGNORECASE
 )
-
-
-class InternalError(CacheError):
-    """A defect of ours."""
-
-    code = "UNKNOWN"
-    status = 500
 
 
 @frozen
@@ -112,36 +103,16 @@ class RegistryApi:
         self._house = house
         self._pseudonym = pseudonym
         self._prefix = prefix.rstrip("/")
-        self._extra = extra
-        self._timer = timer
-        self._patience = patience
         self._meter = meter
+        self._answering = Answering(
+            self._dispatch, lambda request: Exchange(request, timer, patience), extra=extra, who="cache"
+        )
 
     def begin(self, request: RegistryRequest) -> None:
         """
-        Start the answer. A client that leaves cancels it, and nothing that others share.
+        Start the answer.
         """
-        for name, values in self._extra.items():
-            request.responseHeaders.setRawHeaders(name, list(values))
-        exchange = Exchange(request, self._timer, self._patience)
-        answering = Deferred.fromCoroutine(self._answer(exchange))
-        answering.addErrback(self._give_up, exchange)
-        request.notifyFinish().addErrback(lambda _failure: answering.cancel())
-
-    async def _answer(self, exchange: Exchange) -> None:
-        try:
-            await self._dispatch(exchange)
-        except CacheError as error:
-            exchange.fail(error)
-        except Exception as error:  # noqa: BLE001  # this client gets an answer, and the others theirs
-            if isinstance(error, CancelledError) and exchange.gone:
-                return
-            self._log.failure("{method} {path} has failed", method=exchange.method, path=exchange.path)
-            exchange.fail(InternalError("the cache has failed; its log says why"))
-
-    def _give_up(self, failure: Failure, exchange: Exchange) -> None:
-        self._log.failure("an answer cannot even fail", failure=failure)
-        exchange.end_short()
+        self._answering.begin(request)
 
     async def _dispatch(self, exchange: Exchange) -> None:
         path = exchange.path

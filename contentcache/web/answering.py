@@ -1,0 +1,75 @@
+"""
+From a request to its answer, whatever goes wrong between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Generic, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from contentcache.core.errors import CacheError
+from contentcache.web.channel import RegistryRequest
+from contentcache.web.exchange import Exchange
+
+E = TypeVar("E", bound=Exchange)
+
+
+class InternalError(CacheError):
+    """A defect of ours."""
+
+    code = "UNKNOWN"
+    status = 500
+
+
+class Answering(Generic[E]):
+    """
+    Lets ``answer`` answer every request that the channel lets pass, each as what ``exchange_of`` makes of it.
+
+    An error becomes an answer in the registry's form; a defect also a traceback in the log, and ``who`` (the
+    cache, the gateway) is said to have failed. ``extra`` goes out with every answer.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        answer: Callable[[E], Awaitable[None]],
+        exchange_of: Callable[[RegistryRequest], E],
+        *,
+        extra: Mapping[str, tuple[str, ...]],
+        who: str,
+    ) -> None:
+        self._dispatch = answer
+        self._exchange_of = exchange_of
+        self._extra = extra
+        self._who = who
+
+    def begin(self, request: RegistryRequest) -> None:
+        """
+        Start the answer. A client that leaves cancels it, and nothing that others share.
+        """
+        for name, values in self._extra.items():
+            request.responseHeaders.setRawHeaders(name, list(values))
+        exchange = self._exchange_of(request)
+        answering = Deferred.fromCoroutine(self._answer(exchange))
+        answering.addErrback(self._give_up, exchange)
+        request.notifyFinish().addErrback(lambda _failure: answering.cancel())
+
+    async def _answer(self, exchange: E) -> None:
+        try:
+            await self._dispatch(exchange)
+        except CacheError as error:
+            exchange.fail(error)
+        except Exception as error:  # noqa: BLE001  # this client gets an answer, and the others theirs
+            if isinstance(error, CancelledError) and exchange.gone:
+                return
+            self._log.failure("{method} {path} has failed", method=exchange.method, path=exchange.path)
+            exchange.fail(InternalError(f"the {self._who} has failed; its log says why"))
+
+    def _give_up(self, failure: Failure, exchange: E) -> None:
+        self._log.failure("an answer cannot even fail", failure=failure)
+        exchange.end_short()
