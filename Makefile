@@ -4,6 +4,8 @@ VENV = .venv
 CONFIG = etc/config.yml
 MINUTES = 5
 SEED = soak
+# How many tests run at once.
+JOBS = $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -lt 4 ] && echo $$n || echo 4)
 DOCKER = docker
 IMAGE = contentcache
 BUILD =
@@ -14,7 +16,7 @@ SCHEME_NOTE = $(if $(REGISTRY_HTTP_TLS_CERTIFICATE), (its certificate must be kn
 
 help:
 	@echo "make run    start the cache in the foreground with $(CONFIG); stop it with Ctrl-C"
-	@echo "make test   install what the tests need, and run them"
+	@echo "make test   install what the tests need, and run them, JOBS=$(JOBS) at once"
 	@echo "make bench  beside nginx and docker-registry, in one run (CASES=\"stampede recovery\" for some)"
 	@echo "make lint   style, types, arrows between packages, documents"
 	@echo "make soak   bad upstreams, bad clients and kills for MINUTES=$(MINUTES), as SEED=$(SEED) has it"
@@ -29,7 +31,7 @@ run: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	@scripts/install-peers || echo "Tests that need the missing programs are skipped."
-	@$(VENV)/bin/python -m tests.run tests
+	@$(VENV)/bin/python -m tests.run --jobs $(JOBS) tests
 
 lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .

@@ -32,8 +32,10 @@ PATIENCE: Final = 60.0
 USER_AGENT: Final = "contentcache-tests"
 
 _SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
-_ports = random.SystemRandom()
-_handed: set[int] = set()
+#: So many ports are claimed at a time.
+_CLAIM: Final = 256
+_ports: list[int] = []
+_claims: list[socket.socket] = []
 
 T = TypeVar("T")
 Marked = TypeVar("Marked")
@@ -74,21 +76,44 @@ def needs(*names: str, root: bool = False) -> Callable[[Marked], Marked]:
 
 def free_port() -> int:
     """
-    A TCP port of 127.0.0.1 that nobody listens on, never handed out twice.
+    A TCP port of 127.0.0.1 that nobody listens on, never handed out twice: not here, and not in
+    another process that runs tests at the same time.
 
     It lies below the range from which the kernel takes the ports of outgoing connections, so
     that no connection takes it before its program does.
     """
     while True:
-        port = _ports.randrange(10240, 32768)
+        if not _ports:
+            _ports.extend(_claim_ports())
+        port = _ports.pop()
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        if port not in _handed:
-            _handed.add(port)
-            return port
+        return port
+
+
+def _claim_ports() -> list[int]:
+    """
+    A number of ports that are this process's until it ends; they come in no order.
+
+    What stands for the claim is a socket's name, which the kernel gives to one at a time and frees with it.
+    """
+    for first in _shuffled(range(10240, 32768, _CLAIM)):
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0contentcache-tests-{first}")
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return _shuffled(range(first, first + _CLAIM))
+    raise AssertionError("the tests that run on this machine have taken all ports")
+
+
+def _shuffled(numbers: Sequence[int]) -> list[int]:
+    return random.SystemRandom().sample(numbers, len(numbers))
 
 
 def place(case: Case) -> Path:
