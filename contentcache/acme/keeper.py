@@ -15,8 +15,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger, LogLevel
 
 from contentcache.acme.obtaining import Obtaining
-from contentcache.acme.problems import AcmeFault, StoreFault
-from contentcache.acme.standing import Outcome, Standing, issuer_of, moment, state_of
+from contentcache.acme.problems import AcmeFault, DueAlready, StoreFault
+from contentcache.acme.standing import (
+    Outcome,
+    Standing,
+    early_fault,
+    issuer_of,
+    moment,
+    pace_of,
+    state_of,
+)
 from contentcache.acme.store import Cabinet, Kept
 from contentcache.acme.timing import pause_after
 from contentcache.core import durations
@@ -207,8 +215,8 @@ class Keeper:
             self._log.failure("asking for a certificate for {host} has failed", host=host)
             return self._failed(standing, AcmeFault("this is a defect of the daemon", "please report it"))
         self._counted(host, True)
-        standing.kept, standing.failures, standing.fault = obtained.kept, 0, None
-        standing.unsaved, standing.try_at = obtained, 0.0
+        standing.kept, standing.unsaved, standing.try_at = obtained.kept, obtained, 0.0
+        standing.failures, standing.fault = 0, None
         self._port.install(host, obtained.kept.identity)
         leaf = obtained.kept.identity.chain[0]
         due = standing.due(self._obtaining.server)
@@ -216,13 +224,6 @@ class Keeper:
         says = f"a certificate from {issuer_of(leaf)}, good until {until}, to be renewed {moment(due)}"
         self._log.info("{host} has {says}", host=host, says=says)
         await self._save(standing)
-        if due <= self._wall():
-            self._failed(
-                standing,
-                AcmeFault(
-                    "the new certificate is to be renewed already", "is the clock of this machine right?"
-                ),
-            )
         return Outcome(host, True, says)
 
     async def _save(self, standing: Standing) -> None:
@@ -232,10 +233,14 @@ class Keeper:
         try:
             await self._run(self._cabinet.keep_certificate, standing.host, unsaved.pem, unsaved.kept.note)
         except StoreFault as fault:
-            self._failed(standing, fault)
-        else:
-            standing.unsaved = standing.fault = None
-            standing.failures = 0
+            standing.failures += 1
+            self._put_off(standing, fault, standing.failures)
+            return
+        standing.unsaved, standing.failures, standing.fault = None, 0, None
+        early = early_fault(unsaved, self._wall())
+        standing.early = 0 if early is None else standing.early + 1
+        if early is not None:
+            self._put_off(standing, early, standing.early)
 
     async def _ask_for_suggestion(self, standing: Standing) -> None:
         kept = standing.kept
@@ -257,12 +262,19 @@ class Keeper:
     def _failed(self, standing: Standing, fault: AcmeFault) -> Outcome:
         self._counted(standing.host, False)
         standing.failures += 1
+        self._put_off(standing, fault, standing.failures)
+        return Outcome(standing.host, False, str(fault))
+
+    def _put_off(self, standing: Standing, fault: AcmeFault, times: int) -> None:
+        """
+        Try again later, what has gone wrong so many times in a row, and say so.
+        """
         standing.fault = fault
         span, now = standing.span, self._wall()
         pause = pause_after(
-            standing.failures,
+            times,
             self._share(),
-            refused=fault.is_refusal,
+            pace_of(fault),
             asked=fault.retry_after,
             left=None if span is None else span.ends - now,
         )
@@ -270,9 +282,10 @@ class Keeper:
         is_bad = span is None or span.is_alarming(now)
         self._log.emit(
             LogLevel.error if is_bad else LogLevel.warn,
-            "no new certificate for {host}: {fault}; it is tried again in {pause}",
+            "{host}: {fault}; it is renewed in {pause}"
+            if isinstance(fault, DueAlready)
+            else "no new certificate for {host}: {fault}; it is tried again in {pause}",
             host=standing.host,
             fault=str(fault),
             pause=durations.spell(float(round(pause))),
         )
-        return Outcome(standing.host, False, str(fault))

@@ -34,11 +34,13 @@ _SUGGESTION_AGAIN: Final = 6 * 3600.0
 @frozen
 class Obtained:
     """
-    A new certificate, and the file that it makes.
+    A new certificate, and the file that it makes. ``clock`` says how the clock of this machine differs from
+    the server's, and nothing where they agree.
     """
 
     pem: bytes
     kept: Kept
+    clock: str = ""
 
 
 class Obtaining:
@@ -81,7 +83,7 @@ class Obtaining:
         # Before anything is asked for that counts, it must be sure that it can be kept.
         await self._run(self._cabinet.open)
         client = await self._client()
-        self._look_at_clock(client, None if asked else old)
+        clock = self._look_at_clock(client, None if asked else old)
         replaces = None if old is None else renewal_name(old.identity.chain[0])
         pem = await self._issue(host, client, replaces)
         try:
@@ -93,7 +95,7 @@ class Obtaining:
                 f"the ACME server has certified {', '.join(_names(identity.chain[0]))}, and not {host}"
             )
         kept = Kept(identity, Note(server=self.server))
-        return Obtained(pem, evolve(kept, note=await self._suggested(host, kept, client)))
+        return Obtained(pem, evolve(kept, note=await self._suggested(host, kept, client)), clock)
 
     async def suggestion(self, host: str, kept: Kept) -> Note:
         """
@@ -145,10 +147,15 @@ class Obtaining:
             await self._run(self._cabinet.keep_account_url, self.server, url)
             self._log.info("the account at {server} is {url}", server=self.server, url=url)
 
-    def _look_at_clock(self, client: AcmeClient, old: Kept | None) -> None:
+    def _look_at_clock(self, client: AcmeClient, old: Kept | None) -> str:
+        """
+        How the clocks differ, in words, and logged; nothing where they agree.
+
+        :raises ClockWrong: the ``old`` certificate is to be renewed by our clock only.
+        """
         skew = client.skew
         if skew is None or abs(skew) < _SKEW:
-            return
+            return ""
         off = durations.spell(float(round(abs(skew))))
         says = f"the clock of this machine is {off} {'behind' if skew > 0 else 'ahead of'} the ACME server's"
         if old is not None:
@@ -156,6 +163,7 @@ class Obtaining:
             if span.due(old.note.suggested) > self._wall() + skew and old.note.server in {"", self.server}:
                 raise ClockWrong(f"{says}, by which nothing is due", "set the clock")
         self._log.warn("{says}; set the clock", says=says)
+        return says
 
     async def _suggested(self, host: str, kept: Kept, client: AcmeClient) -> Note:
         name = renewal_name(kept.identity.chain[0])

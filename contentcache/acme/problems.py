@@ -145,6 +145,14 @@ class ChallengeUnavailable(AcmeFault):
     """The ACME server offers no challenge that can be answered here."""
 
 
+class Wasted(AcmeFault):
+    """The ACME server has made a certificate, and it is of no use."""
+
+
+class DueAlready(Wasted):
+    """The certificate can be used, and is to be renewed as soon as it is there."""
+
+
 class ClockWrong(AcmeFault):
     """The clock of this machine and that of the ACME server do not agree."""
 

@@ -12,9 +12,10 @@ from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 
 from contentcache.acme.obtaining import Obtained
-from contentcache.acme.problems import AcmeFault
+from contentcache.acme.problems import AcmeFault, DueAlready, Wasted
 from contentcache.acme.store import Kept
-from contentcache.acme.timing import Span
+from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span
+from contentcache.core import durations
 
 
 @frozen
@@ -31,12 +32,14 @@ class Outcome:
 @define
 class Standing:
     """
-    How it is with one host. ``try_at`` is monotonic: not before, whatever is due.
+    How it is with one host. ``try_at`` is monotonic: not before, whatever is due. ``failures`` are those in a
+    row, ``early`` so many certificates in a row that had to be renewed as soon as they were there.
     """
 
     host: str
     kept: Kept | None
     failures: int = 0
+    early: int = 0
     fault: AcmeFault | None = None
     try_at: float = 0.0
     #: What could not be written yet.
@@ -54,6 +57,34 @@ class Standing:
         if self.kept is None or self.span is None or self.kept.note.server not in {"", server}:
             return 0.0
         return self.span.due(self.kept.note.suggested)
+
+
+def early_fault(obtained: Obtained, now: float) -> DueAlready | None:
+    """
+    Why a certificate has to be renewed as soon as it is there; ``None`` where it has not, as it should be.
+    """
+    span, suggested = Span.of(obtained.kept.identity.chain[0]), obtained.kept.note.suggested
+    if span.due(suggested) > now:
+        return None
+    says = "the new certificate is to be renewed already"
+    if span.due() > now:
+        return DueAlready(
+            f"{says}: the ACME server suggests it", "nothing is to be done here; it is used meanwhile"
+        )
+    left, length = (durations.spell(float(round(each))) for each in (max(0.0, span.ends - now), span.length))
+    says = f"{says}: {left} are left of its {length}"
+    if obtained.clock:
+        return DueAlready(f"{says}, and {obtained.clock}", "set the clock")
+    return DueAlready(says, "ask the certificate authority why it gives such")
+
+
+def pace_of(fault: AcmeFault) -> Pace:
+    """
+    How soon to try again.
+    """
+    if isinstance(fault, Wasted):
+        return AFTER_WASTE
+    return AFTER_NO if fault.is_refusal else AFTER_SILENCE
 
 
 def state_of(standing: Standing, now: float, server: str) -> tuple[Literal["ok", "warn"], str]:

@@ -82,12 +82,14 @@ class Acme:
     The server. ``wall`` is its clock. ``validate(kind, host, token, thumbprint)`` raises ``Bad`` where it
     does not find the answer. ``troubles`` are raised by the next requests to a path that begins so.
     ``refused_nonces`` are refused before one is taken. ``suggested`` is its renewal window, seconds from now;
-    ``eab`` an account's key.
+    ``eab`` an account's key. Its certificates are valid from ``begins`` seconds after they are made, and for
+    ``lifetime`` seconds.
     """
 
     wall: Callable[[], float]
     validate: Callable[[str, str, str, str], None]
     lifetime: float = 90 * 86400.0
+    begins: float = 0.0
     offered: tuple[str, ...] = ("dns-01", "http-01", "tls-alpn-01")
     is_away: bool = False
     hangs: bool = False
@@ -276,15 +278,15 @@ class Acme:
 
     def signed(self, key: Any, host: str) -> bytes:
         """A chain of one for a public key, in PEM."""
-        now = datetime.fromtimestamp(self.wall(), UTC)
+        begins = datetime.fromtimestamp(self.wall() + self.begins, UTC)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Memory CA")]))
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now)
-            .not_valid_after(now + timedelta(seconds=self.lifetime))
+            .not_valid_before(begins)
+            .not_valid_after(begins + timedelta(seconds=self.lifetime))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._ca_key.public_key()), critical=False

@@ -340,6 +340,34 @@ class FaultTests(HouseTestCase):
         self.assertNotEqual(self.number(), 0)
         self.assertIn("clock", self.fault())
 
+    def test_suggested_at_once(self) -> None:
+        """
+        A server that wants every new certificate renewed at once is asked for few, and its certificates are
+        used meanwhile; none of these attempts has failed. Once it thinks better of it, all is well.
+        """
+        self.server.suggested = (-60.0, -30.0)
+        keeper = self.build()
+        self.pass_time(5)
+        self.assertNotEqual(self.number(), 0)
+        self.assertIn("the ACME server suggests it; nothing is to be done here", self.fault())
+        self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
+        self.pass_time(DAY, 30)
+        self.assertEqual(self.server.count("/finalize"), 6)  # after 0, 1, 3, 7, 13 and 19 hours
+        self.assertEqual(self.counted, [(HOST, True)] * 6)
+        self.server.suggested = (10 * DAY, 10 * DAY)
+        self.pass_time(DAY, 30)
+        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+
+    def test_old_when_new(self) -> None:
+        """
+        The same for certificates of which most is over when they come, and then it is not the clock.
+        """
+        self.server.begins = -80 * DAY
+        self.build()
+        self.pass_time(DAY, 30)
+        self.assertEqual(self.server.count("/finalize"), 6)
+        self.assertRegex(self.fault(), "2[34].*h.* are left of its 2160h; ask the certificate authority")
+
     def test_not_writable(self) -> None:
         """
         Where nothing can be kept nothing is asked for.
