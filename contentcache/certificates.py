@@ -15,9 +15,9 @@ from rich.table import Table
 
 from contentcache.acme.control import NoDaemon, ask
 from contentcache.acme.problems import StoreFault
-from contentcache.acme.standing import Outcome, issuer_of, moment
+from contentcache.acme.standing import Outcome, issuer_of
 from contentcache.acme.store import Cabinet
-from contentcache.acme.timing import Span
+from contentcache.acme.timing import Span, moment
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.listening import CannotListen
 from contentcache.tap import renew_alone

@@ -21,12 +21,11 @@ from contentcache.acme.standing import (
     Standing,
     early_fault,
     issuer_of,
-    moment,
     pace_of,
     state_of,
 )
 from contentcache.acme.store import Cabinet, Kept
-from contentcache.acme.timing import pause_after
+from contentcache.acme.timing import moment, pause_after
 from contentcache.core import durations
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.delivery.tasks import in_background

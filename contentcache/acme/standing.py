@@ -4,7 +4,6 @@ How it is with the certificate of a host, for those who decide and in words for 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Literal
 
 from attrs import define, frozen
@@ -14,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from contentcache.acme.obtaining import Obtained
 from contentcache.acme.problems import AcmeFault, DueAlready, Wasted
 from contentcache.acme.store import Kept
-from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span
+from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span, moment
 from contentcache.core import durations
 
 
@@ -102,16 +101,6 @@ def state_of(standing: Standing, now: float, server: str) -> tuple[Literal["ok",
     if span.is_alarming(now) or standing.fault is not None:
         return "warn", f"{until}, and not renewed yet{trouble}"
     return "ok", f"{until}, to be renewed {moment(standing.due(server))}"
-
-
-def moment(seconds: float) -> str:
-    """
-    A time for people.
-
-    >>> moment(0.0)
-    '1970-01-01 00:00:00 UTC'
-    """
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def issuer_of(certificate: Certificate) -> str:

@@ -5,7 +5,7 @@ When a certificate is renewed, and when a failed attempt is repeated. Times are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final, Self
 
@@ -155,6 +155,16 @@ def renewal_name(certificate: Certificate) -> str | None:
         return None
     number = certificate.serial_number
     return f"{b64(authority.key_identifier)}.{b64(number.to_bytes(number.bit_length() // 8 + 1, 'big'))}"
+
+
+def moment(seconds: float) -> str:
+    """
+    A time for people.
+
+    >>> moment(0.0)
+    '1970-01-01 00:00:00 UTC'
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _moment(text: object) -> float:

@@ -83,13 +83,14 @@ class Acme:
     does not find the answer. ``troubles`` are raised by the next requests to a path that begins so.
     ``refused_nonces`` are refused before one is taken. ``suggested`` is its renewal window, seconds from now;
     ``eab`` an account's key. Its certificates are valid from ``begins`` seconds after they are made, and for
-    ``lifetime`` seconds.
+    ``lifetime`` seconds; ``mistaken`` are the key and the host that they are made for instead.
     """
 
     wall: Callable[[], float]
     validate: Callable[[str, str, str, str], None]
     lifetime: float = 90 * 86400.0
     begins: float = 0.0
+    mistaken: tuple[Any, str] = (None, "")
     offered: tuple[str, ...] = ("dns-01", "http-01", "tls-alpn-01")
     is_away: bool = False
     hangs: bool = False
@@ -269,7 +270,9 @@ class Acme:
         if order["status"] != "ready":
             raise Bad("orderNotReady", status=403)
         request = x509.load_der_x509_csr(decoded(payload["csr"]))
-        self._certificates[f"/cert/{number}"] = self.signed(request.public_key(), order["host"])
+        self._certificates[f"/cert/{number}"] = self.signed(
+            self.mistaken[0] or request.public_key(), self.mistaken[1] or order["host"]
+        )
         order.update(status="processing", certificate=f"{BASE}/cert/{number}")
         return 200, {"Location": f"{BASE}/order/{number}"}, order
 

@@ -8,6 +8,8 @@ import os
 import shutil
 import stat
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.timing import Span
 from contentcache.config.model import ExternalAccount
@@ -367,6 +369,66 @@ class FaultTests(HouseTestCase):
         self.pass_time(DAY, 30)
         self.assertEqual(self.server.count("/finalize"), 6)
         self.assertRegex(self.fault(), "2[34].*h.* are left of its 2160h; ask the certificate authority")
+
+    def test_useless(self) -> None:
+        """
+        A certificate that is over, begins later, or is for somebody else replaces nothing, and who has asked
+        for it is told so; few are asked for.
+        """
+        keeper = self.build()
+        self.pass_time(5)
+        first, file = self.number(), self.file(f"{HOST}.pem").read_bytes()
+        stranger = ec.generate_private_key(ec.SECP256R1()).public_key()
+        for begins, mistaken, said in (
+            (-100 * DAY, (None, ""), "a certificate that has ended 2027-01-05"),
+            (DAY, (None, ""), "a certificate that begins only 2027-01-16 "),
+            (0.0, (None, "b.example"), "has certified b.example, and not cache.example.com"),
+            (0.0, (stranger, ""), "has certified another key than the one that was asked for"),
+        ):
+            self.server.begins, self.server.mistaken = begins, mistaken
+            [waiting] = keeper.renew([HOST])
+            self.pass_time(5)
+            outcome = self.successResultOf(waiting)
+            self.assertFalse(outcome.is_new, said)
+            self.assertIn(said, outcome.says)
+            self.assertIn("ask the certificate authority", outcome.says)
+            self.assertIn(said, keeper.state(keeper.standings[HOST])[1])
+            self.assertEqual((self.number(), self.file(f"{HOST}.pem").read_bytes()), (first, file))
+        self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
+        self.assertEqual(self.counted, [(HOST, True)] + [(HOST, False)] * 4)
+
+    def test_useless_at_first(self) -> None:
+        """
+        It is no better than one that is signed by ourselves, and each is one of few that a server gives.
+        """
+        self.server.begins = -100 * DAY
+        self.build()
+        self.pass_time(DAY, 30)
+        self.assertEqual((self.number(), self.server.count("/finalize")), (0, 6))
+        self.server.begins = 0.0
+        self.pass_time(DAY, 30)
+        self.assertNotEqual(self.number(), 0)
+
+    def test_clock_behind(self) -> None:
+        """
+        While the clock is behind so that new certificates begin later, a good one stays, and once that is
+        seen nothing is asked for until the clock is set. By then the old one may be over.
+        """
+        self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.pass_time(62 * DAY, 3600)
+        self.assertNotEqual(self.number(), first)
+        first = self.number()
+        self.offset -= 2 * DAY
+        self.pass_time(66 * DAY, 3600)
+        self.assertEqual((self.number(), self.server.count("/finalize")), (first, 3))
+        self.assertIn("the clock of this machine is 48h behind the ACME server's", self.fault())
+        self.assertIn("set the clock", self.fault())
+        self.offset += 2 * DAY
+        self.pass_time(DAY, 3600)
+        self.assertNotEqual(self.number(), first)
+        self.assertEqual(self.fault(), "")
 
     def test_not_writable(self) -> None:
         """
