@@ -76,6 +76,8 @@ def renewed(configuration: Configuration, settings: LetsEncrypt, hosts: Sequence
     else:
         if not outcomes:
             raise CannotRenew("the daemon has ended before it had an answer")
+        if not outcomes[0].host:
+            raise CannotRenew(outcomes[0].says)
         return outcomes
     if os.path.exists(folder) and os.stat(folder).st_uid != os.geteuid():
         # The daemon could not read what we leave there.
@@ -111,8 +113,9 @@ def _told_by_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome] | None:
 
 def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Mapping[str, Outcome] | None) -> Row:
     note = "no daemon runs" if told is None else ""
-    if told is not None and host in told and not told[host].is_new:
-        note = told[host].says
+    said = None if told is None else told.get(host) or told.get("")
+    if said is not None and not said.is_new:
+        note = said.says
     try:
         kept = Cabinet(settings.directory, time.time).look(host)
     except StoreFault as fault:

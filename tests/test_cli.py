@@ -12,7 +12,8 @@ from pathlib import Path
 import yaml
 from click.testing import CliRunner, Result
 
-from contentcache import cli
+from contentcache import certificates, cli
+from contentcache.acme.standing import Outcome
 from contentcache.config.model import Http
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_upstream
 from tests.tls.certificates import make
@@ -160,6 +161,22 @@ class CertificatesTests(ConfigurationTestCase):
         result = self.run_certificates(tls, "--renew", "--host", "x.example")
         self.assertEqual(result.exit_code, 1)
         self.assertIn("x.example is not in letsencrypt.hosts", result.output)
+
+    def test_told(self) -> None:
+        """
+        What the daemon says of a renewal decides about the exit status, also that too many ask it.
+        """
+        tls = f", tls: {{letsencrypt: {{cachefile: {self.mktemp()}, hosts: [a.example]}}}}"
+        for host, is_new, said, status in (
+            ("a.example", True, "a.example has a certificate", 0),
+            ("a.example", False, "a.example has no new certificate: a certificate", 1),
+            ("", False, "Error: a certificate", 1),
+        ):
+            outcome = Outcome(host, is_new, "a certificate")
+            self.patch(certificates, "ask", lambda *_, outcome=outcome: iter([outcome]))
+            result = self.run_certificates(tls, "--renew")
+            self.assertEqual(result.exit_code, status, result.output)
+            self.assertIn(said, result.output)
 
     def test_none(self) -> None:
         """

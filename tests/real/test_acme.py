@@ -132,7 +132,11 @@ class FirstTests(AcmeCase):
         self.assertEqual(self.trusted(pebble), 200)
         self.assertEqual(self.shown(version=ssl.TLSVersion.TLSv1_2), leaf)
         self.assertEqual(cache.log().count("no certificate yet for cache.example.com"), 1)
-        for path in (self.folder / f"{HOST}.pem", self.folder / "account" / "key.pem"):
+        for path in (
+            self.folder / f"{HOST}.pem",
+            self.folder / "account" / "key.pem",
+            self.folder / "control",
+        ):
             until(path.exists, str(path))
             self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         run(["openssl", "x509", "-in", str(self.folder / f"{HOST}.pem"), "-noout"])
