@@ -14,13 +14,16 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger, LogLevel
 
-from contentcache.acme.obtaining import Obtaining
+from contentcache.acme.alarm import Alarm
+from contentcache.acme.obtaining import Obtained, Obtaining
 from contentcache.acme.problems import AcmeFault, DueAlready, StoreFault
 from contentcache.acme.standing import (
     Outcome,
     Standing,
+    Step,
     early_fault,
     issuer_of,
+    next_step,
     pace_of,
     state_of,
 )
@@ -76,8 +79,8 @@ class Keeper:
         self._wall = wall
         self._share = share
         self._counted = counted
-        self._alarm: Deferred[None] | None = None
-        self._asked: list[tuple[str, Deferred[Outcome]]] = []
+        self._alarm = Alarm(timer)
+        self._asked: dict[str, list[Deferred[Outcome]]] = {}
         self._loop: Deferred[None] | None = None
         self._running = False
 
@@ -117,18 +120,24 @@ class Keeper:
         if self._loop is not None:
             self._loop.cancel()
             self._loop = None
-        asked, self._asked = self._asked, []
-        for host, waiting in asked:
-            waiting.callback(Outcome(host, False, "the daemon stops"))
+        for host in tuple(self._asked):
+            self._tell(Outcome(host, False, "the daemon stops"))
 
     def renew(self, hosts: Sequence[str]) -> list[Deferred[Outcome]]:
         """
         Ask for new certificates now, whatever is due; each fires with what became of it, and never fails.
         """
-        waiting: list[Deferred[Outcome]] = [Deferred() for _ in hosts]
-        self._asked += zip(hosts, waiting, strict=True)
-        self._ring()
+        waiting: list[Deferred[Outcome]] = []
+        for host in hosts:
+            mine: Deferred[Outcome] = Deferred()
+            self._asked.setdefault(host, []).append(mine)
+            waiting.append(mine)
+        self._alarm.ring()
         return waiting
+
+    def _tell(self, outcome: Outcome) -> None:
+        for waiting in self._asked.pop(outcome.host, ()):
+            waiting.callback(outcome)
 
     # The loop.
 
@@ -143,87 +152,68 @@ class Keeper:
                     # Nothing of the kind is known; but without this loop every certificate would end some
                     # day.
                     self._log.failure("something about certificates has failed")
-                    await self._sleep(_AFTER_A_DEFECT)
+                    await self._alarm.sleep(_AFTER_A_DEFECT)
         except CancelledError:
             return
 
     async def _step(self) -> None:
-        if self._asked:
-            host, waiting = self._asked.pop(0)
-            try:
-                outcome = await self._attempt(self.standings[host], asked=True)
-            except CancelledError:
-                waiting.callback(Outcome(host, False, "the daemon stops"))
-                raise
-            waiting.callback(outcome)
+        for host in self._asked:
+            await self._attempt(self.standings[host])
             return
-        waits = [(self._wait(standing), standing) for standing in self.standings.values()]
-        seconds, standing = min(waits, key=lambda each: each[0])
-        if seconds > 0:
-            await self._sleep(min(seconds, _LONGEST_SLEEP))
-        elif standing.unsaved is not None:
+        now, seconds, server = self._wall(), self._timer.seconds(), self._obtaining.server
+        wait, step, standing = min(
+            ((*next_step(each, now, seconds, server), each) for each in self.standings.values()),
+            key=lambda found: found[:2],
+        )
+        if wait > 0:
+            await self._alarm.sleep(min(wait, _LONGEST_SLEEP))
+        elif step is Step.SAVE:
             await self._save(standing)
-        elif standing.due(self._obtaining.server) <= self._wall():
+        elif step is Step.RENEW:
             await self._attempt(standing)
+        elif step is Step.ASK_WHEN:
+            await self._ask_when(standing)
         else:
-            await self._ask_for_suggestion(standing)
-
-    def _wait(self, standing: Standing) -> float:
-        """
-        Seconds until there is something to do for a host.
-        """
-        not_before = standing.try_at - self._timer.seconds()
-        if standing.unsaved is not None:
-            return not_before
-        due = standing.due(self._obtaining.server)
-        if standing.kept is not None and standing.kept.note.ask_again is not None:
-            due = min(due, standing.kept.note.ask_again)
-        return max(due - self._wall(), not_before, 0.0)
-
-    async def _sleep(self, seconds: float) -> None:
-        """
-        Wait, or until somebody rings.
-        """
-        self._alarm = Deferred()
-        call = self._timer.callLater(seconds, self._ring)
-        try:
-            await self._alarm
-        finally:
-            self._alarm = None
-            if call.active():
-                call.cancel()
-
-    def _ring(self) -> None:
-        alarm, self._alarm = self._alarm, None
-        if alarm is not None:
-            alarm.callback(None)
+            self._forget_fault(standing)
 
     # What it does.
 
-    async def _attempt(self, standing: Standing, *, asked: bool = False) -> Outcome:
+    async def _attempt(self, standing: Standing) -> None:
+        """
+        Get a new certificate, for whoever asks for one meanwhile too.
+        """
         host = standing.host
         try:
+            asked = standing.is_wanted or host in self._asked
             obtained = await self._obtaining.obtain(host, standing.kept, asked=asked)
         except CancelledError:
             if not self._running:
                 raise
-            return self._failed(standing, AcmeFault("the ACME server has not come to a verdict in time"))
+            self._failed(standing, AcmeFault("the ACME server has not come to a verdict in time"))
         except AcmeFault as fault:
-            return self._failed(standing, fault)
+            self._failed(standing, fault)
         except Exception:  # noqa: BLE001  # a defect must not end the certificates of the other hosts
             self._log.failure("asking for a certificate for {host} has failed", host=host)
-            return self._failed(standing, AcmeFault("this is a defect of the daemon", "please report it"))
+            self._failed(standing, AcmeFault("this is a defect of the daemon", "please report it"))
+        else:
+            await self._take(standing, obtained)
+
+    async def _take(self, standing: Standing, obtained: Obtained) -> None:
+        """
+        Show and keep a new certificate.
+        """
+        host = standing.host
         self._counted(host, True)
         standing.kept, standing.unsaved, standing.try_at = obtained.kept, obtained, 0.0
-        standing.failures, standing.fault = 0, None
+        standing.failures, standing.fault, standing.is_wanted = 0, None, False
         self._port.install(host, obtained.kept.identity)
         leaf = obtained.kept.identity.chain[0]
-        due = standing.due(self._obtaining.server)
         until = moment(leaf.not_valid_after_utc.timestamp())
-        says = f"a certificate from {issuer_of(leaf)}, good until {until}, to be renewed {moment(due)}"
+        due = moment(standing.due(self._obtaining.server))
+        says = f"a certificate from {issuer_of(leaf)}, good until {until}, to be renewed {due}"
         self._log.info("{host} has {says}", host=host, says=says)
         await self._save(standing)
-        return Outcome(host, True, says)
+        self._tell(Outcome(host, True, says))
 
     async def _save(self, standing: Standing) -> None:
         unsaved = standing.unsaved
@@ -241,7 +231,7 @@ class Keeper:
         if early is not None:
             self._put_off(standing, early, standing.early)
 
-    async def _ask_for_suggestion(self, standing: Standing) -> None:
+    async def _ask_when(self, standing: Standing) -> None:
         kept = standing.kept
         if kept is None:
             return
@@ -258,11 +248,21 @@ class Keeper:
         except StoreFault as fault:
             self._log.warn("{fault}", fault=str(fault))
 
-    def _failed(self, standing: Standing, fault: AcmeFault) -> Outcome:
+    def _failed(self, standing: Standing, fault: AcmeFault) -> None:
         self._counted(standing.host, False)
         standing.failures += 1
+        standing.is_wanted = standing.is_wanted or standing.host in self._asked
         self._put_off(standing, fault, standing.failures)
-        return Outcome(standing.host, False, str(fault))
+        self._tell(Outcome(standing.host, False, str(fault)))
+
+    def _forget_fault(self, standing: Standing) -> None:
+        standing.failures, standing.early, standing.fault = 0, 0, None
+        when = moment(standing.due(self._obtaining.server))
+        self._log.info(
+            "nothing is to be done for {host} any more: it will be renewed {when}",
+            host=standing.host,
+            when=when,
+        )
 
     def _put_off(self, standing: Standing, fault: AcmeFault, times: int) -> None:
         """

@@ -4,7 +4,8 @@ How it is with the certificate of a host, for those who decide and in words for 
 
 from __future__ import annotations
 
-from typing import Literal
+from enum import IntEnum
+from typing import Final, Literal
 
 from attrs import define, frozen
 from cryptography.x509 import Certificate
@@ -33,6 +34,7 @@ class Standing:
     """
     How it is with one host. ``try_at`` is monotonic: not before, whatever is due. ``failures`` are those in a
     row, ``early`` so many certificates in a row that had to be renewed as soon as they were there.
+    ``is_wanted``: somebody has asked for a new one, and has not got it yet.
     """
 
     host: str
@@ -41,6 +43,7 @@ class Standing:
     early: int = 0
     fault: AcmeFault | None = None
     try_at: float = 0.0
+    is_wanted: bool = False
     #: What could not be written yet.
     unsaved: Obtained | None = None
 
@@ -56,6 +59,43 @@ class Standing:
         if self.kept is None or self.span is None or self.kept.note.server not in {"", server}:
             return 0.0
         return self.span.due(self.kept.note.suggested)
+
+
+#: No server wants to be asked for a renewal's time later than that, in seconds: the clock was wrong when it
+#: was noted.
+_LONGEST_UNASKED: Final = 2 * 86400.0
+
+
+class Step(IntEnum):
+    """
+    What may be to do for a host. Where several are, the least comes first.
+    """
+
+    SAVE = 0
+    RENEW = 1
+    #: See that what has failed is not to be done any more.
+    FORGET = 2
+    ASK_WHEN = 3
+
+
+def next_step(standing: Standing, now: float, seconds: float, server: str) -> tuple[float, Step]:
+    """
+    In how many seconds there is something to do for a host, and what. ``now`` is since 1970, ``seconds``
+    monotonic.
+    """
+    pause = max(0.0, standing.try_at - seconds)
+    if standing.unsaved is not None:
+        return pause, Step.SAVE
+    due = standing.due(server)
+    is_due = standing.is_wanted or due <= now
+    # What has failed is looked at when that was said, though it may not be due any more by then.
+    wait = pause if is_due or standing.fault is not None else max(pause, due - now)
+    again = None if standing.kept is None else standing.kept.note.ask_again
+    if again is not None:
+        ask = max(pause, again - now) if again - now < _LONGEST_UNASKED else pause
+        if ask <= wait:
+            return ask, Step.ASK_WHEN
+    return wait, Step.RENEW if is_due or standing.fault is None else Step.FORGET
 
 
 def early_fault(obtained: Obtained, now: float) -> DueAlready | None:

@@ -220,6 +220,38 @@ class RenewalTests(HouseTestCase):
         outcome = self.successResultOf(waiting)
         self.assertEqual((outcome.is_new, "cannot be asked" in outcome.says), (False, True))
 
+    def test_asked_together(self) -> None:
+        """
+        Who asks while others wait, or while a certificate is on its way, has the same one.
+        """
+        keeper = self.build("a.example", "b.example")
+        waiting = [*keeper.renew(["a.example", "b.example"]), *keeper.renew(["a.example"])]
+        self.pass_time(0.5)
+        self.assertNoResult(waiting[0])
+        waiting += keeper.renew(["a.example"])
+        self.pass_time(10)
+        self.assertEqual([self.successResultOf(each).is_new for each in waiting], [True] * 4)
+        self.assertEqual(self.server.count("/finalize"), 2)
+
+    def test_asked_in_vain(self) -> None:
+        """
+        A renewal that somebody has asked for and that fails is tried again when the log says so.
+        """
+        keeper = self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.server.is_away = True
+        keeper.renew([HOST])
+        self.pass_time(15)
+        self.assertEqual(self.server.count("GET /dir"), 3)
+        self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
+        self.server.is_away = False
+        self.pass_time(20)
+        self.assertNotEqual(self.number(), first)
+        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+        self.pass_time(DAY, 30)
+        self.assertEqual(self.server.count("/finalize"), 2)
+
     def test_asked_at_the_end(self) -> None:
         """
         Who asks a daemon that stops is told so.
@@ -330,6 +362,29 @@ class FaultTests(HouseTestCase):
         self.pass_time(4000, 60)
         self.assertEqual((self.number(), self.server.count("POST /account")), (first, 1))
         self.assertIn("the clock of this machine is 1920h ahead of the ACME server's", self.fault())
+
+    def test_nothing_is_due_any_more(self) -> None:
+        """
+        When a clock that was wrong is set, or the server suggests a later time, what has failed is forgotten.
+        """
+        self.server.suggested = (10 * DAY, 10 * DAY)
+        keeper = self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.offset += 80 * DAY
+        self.pass_time(3700, 50)
+        self.assertIn("the clock of this machine", self.fault())
+        self.offset -= 80 * DAY
+        self.pass_time(4 * 3600, 60)
+        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+        self.server.suggested = (-60.0, -60.0)
+        self.server.troubles = [("/order", Bad("serverInternal", status=500))] * 99
+        self.pass_time(3700, 10)
+        self.assertIn("serverInternal", self.fault())
+        self.server.suggested = (10 * DAY, 10 * DAY)
+        self.pass_time(4 * 3600, 10)
+        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+        self.assertEqual(self.number(), first)
 
     def test_clock_wrong_at_first(self) -> None:
         """
