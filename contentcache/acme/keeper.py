@@ -204,7 +204,8 @@ class Keeper:
         """
         host = standing.host
         self._counted(host, True)
-        standing.kept, standing.unsaved, standing.try_at = obtained.kept, obtained, 0.0
+        standing.kept, standing.try_at = obtained.kept, 0.0
+        standing.new = standing.unsaved = obtained
         standing.failures, standing.fault, standing.is_wanted = 0, None, False
         self._port.install(host, obtained.kept.identity)
         leaf = obtained.kept.identity.chain[0]
@@ -226,17 +227,16 @@ class Keeper:
             self._put_off(standing, fault, standing.failures)
             return
         standing.unsaved, standing.failures, standing.fault = None, 0, None
-        early = early_fault(unsaved, self._wall())
-        standing.early = 0 if early is None else standing.early + 1
-        if early is not None:
-            self._put_off(standing, early, standing.early)
 
     async def _ask_when(self, standing: Standing) -> None:
-        kept = standing.kept
+        """
+        Ask the server when to renew; of a new certificate see whether that is now.
+        """
+        kept, new = standing.kept, standing.new
         if kept is None:
             return
         note = await self._obtaining.suggestion(standing.host, kept)
-        standing.kept = evolve(kept, note=note)
+        standing.kept, standing.new = evolve(kept, note=note), None
         if note.suggested != kept.note.suggested:
             self._log.info(
                 "the ACME server suggests another time: {host} will be renewed {when}",
@@ -247,6 +247,11 @@ class Keeper:
             await self._run(self._cabinet.keep_note, standing.host, note)
         except StoreFault as fault:
             self._log.warn("{fault}", fault=str(fault))
+        if new is not None:
+            early = early_fault(standing.kept, new.clock, self._wall())
+            standing.early = 0 if early is None else standing.early + 1
+            if early is not None:
+                self._put_off(standing, early, standing.early)
 
     def _failed(self, standing: Standing, fault: AcmeFault) -> None:
         self._counted(standing.host, False)

@@ -94,8 +94,8 @@ class Obtaining:
             self._ill_dated.add(host)
             raise
         self._ill_dated.discard(host)
-        kept = Kept(identity, Note(server=self.server))
-        return Obtained(pem, evolve(kept, note=await self._suggested(host, kept, client)), clock)
+        # When to renew it is asked once it is shown and kept: nothing shall keep it from that.
+        return Obtained(pem, Kept(identity, Note(server=self.server, ask_again=0.0)), clock)
 
     async def suggestion(self, host: str, kept: Kept) -> Note:
         """

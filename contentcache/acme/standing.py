@@ -34,7 +34,8 @@ class Standing:
     """
     How it is with one host. ``try_at`` is monotonic: not before, whatever is due. ``failures`` are those in a
     row, ``early`` so many certificates in a row that had to be renewed as soon as they were there.
-    ``is_wanted``: somebody has asked for a new one, and has not got it yet.
+    ``is_wanted``: somebody has asked for a new one, and has not got it yet. ``new`` is a certificate of which
+    it is not known yet whether it has to be renewed as soon as it is there.
     """
 
     host: str
@@ -44,6 +45,7 @@ class Standing:
     fault: AcmeFault | None = None
     try_at: float = 0.0
     is_wanted: bool = False
+    new: Obtained | None = None
     #: What could not be written yet.
     unsaved: Obtained | None = None
 
@@ -98,11 +100,12 @@ def next_step(standing: Standing, now: float, seconds: float, server: str) -> tu
     return wait, Step.RENEW if is_due or standing.fault is None else Step.FORGET
 
 
-def early_fault(obtained: Obtained, now: float) -> DueAlready | None:
+def early_fault(kept: Kept, clock: str, now: float) -> DueAlready | None:
     """
     Why a certificate has to be renewed as soon as it is there; ``None`` where it has not, as it should be.
+    ``clock`` says how ours differs from the server's.
     """
-    span, suggested = Span.of(obtained.kept.identity.chain[0]), obtained.kept.note.suggested
+    span, suggested = Span.of(kept.identity.chain[0]), kept.note.suggested
     if span.due(suggested) > now:
         return None
     says = "the new certificate is to be renewed already"
@@ -112,8 +115,8 @@ def early_fault(obtained: Obtained, now: float) -> DueAlready | None:
         )
     left, length = (durations.spell(float(round(each))) for each in (max(0.0, span.ends - now), span.length))
     says = f"{says}: {left} are left of its {length}"
-    if obtained.clock:
-        return DueAlready(f"{says}, and {obtained.clock}", "set the clock")
+    if clock:
+        return DueAlready(f"{says}, and {clock}", "set the clock")
     return DueAlready(says, "ask the certificate authority why it gives such")
 
 

@@ -80,10 +80,13 @@ class Bad(Exception):
 class Acme:
     """
     The server. ``wall`` is its clock. ``validate(kind, host, token, thumbprint)`` raises ``Bad`` where it
-    does not find the answer. ``troubles`` are raised by the next requests to a path that begins so.
-    ``refused_nonces`` are refused before one is taken. ``suggested`` is its renewal window, seconds from now;
-    ``eab`` an account's key. Its certificates are valid from ``begins`` seconds after they are made, and for
-    ``lifetime`` seconds; ``mistaken`` are the key and the host that they are made for instead.
+    does not find the answer.
+
+    ``troubles`` are raised by the next requests to a path that begins so. With ``hangs`` it never answers, or
+    with ``hangs_at`` not to such paths. ``refused_nonces`` are refused before one is taken. ``suggested`` is
+    its renewal window, seconds from now; ``eab`` an account's key. Its certificates are valid from ``begins``
+    seconds after they are made, and for ``lifetime`` seconds; ``mistaken`` are the key and the host that they
+    are made for instead.
     """
 
     wall: Callable[[], float]
@@ -94,6 +97,7 @@ class Acme:
     offered: tuple[str, ...] = ("dns-01", "http-01", "tls-alpn-01")
     is_away: bool = False
     hangs: bool = False
+    hangs_at: str = ""
     refused_nonces: int = 0
     suggested: tuple[float, float] | None = None
     eab: tuple[str, bytes] | None = None
@@ -118,7 +122,7 @@ class Acme:
         self.asked.append(f"{method.decode()} {path}")
         if self.is_away:
             return fail(NobodyThere())
-        if self.hangs:
+        if self.hangs or (self.hangs_at and path.startswith(self.hangs_at)):
             return Deferred()
         body = Body()
         if bodyProducer is not None:

@@ -170,6 +170,27 @@ class RenewalTests(HouseTestCase):
         self.assertNotEqual(self.number(), first)
         self.assertNotIn("replaces", self.server.payloads["/order"])
 
+    def test_no_suggestion_comes(self) -> None:
+        """
+        A server that does not say when to renew keeps no certificate from being shown and kept, and no host
+        waiting. Whoever has asked for it is told.
+        """
+        self.server.suggested, self.server.hangs_at = (10 * DAY, 10 * DAY), "/ari/"
+        keeper = self.build("a.example", "b.example")
+        [waiting] = keeper.renew(["a.example"])
+        self.pass_time(10)
+        self.assertTrue(self.successResultOf(waiting).is_new)
+        for host in ("a.example", "b.example"):
+            self.assertIn(host, self.shown)
+            self.assertTrue(self.file(f"{host}.pem").exists())
+        self.stop()
+        self.server.hangs_at = ""
+        self.build("a.example", "b.example")
+        self.pass_time(10)
+        self.assertEqual(self.server.count("/finalize"), 2)
+        for host in ("a.example", "b.example"):
+            self.assertIsNotNone(self.cabinet.note(host).suggested)
+
     def test_restart(self) -> None:
         """
         A restart asks the server for nothing, and renewal is when it would have been.
@@ -243,7 +264,7 @@ class RenewalTests(HouseTestCase):
         self.server.is_away = True
         keeper.renew([HOST])
         self.pass_time(15)
-        self.assertEqual(self.server.count("GET /dir"), 3)
+        self.assertEqual(self.server.count("GET /dir"), 4)  # for it, when to renew it, and twice in vain
         self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
         self.server.is_away = False
         self.pass_time(20)
