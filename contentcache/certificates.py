@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contentcache.acme.control import NoDaemon, ask
+from contentcache.acme.lock import FolderTaken
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.standing import Outcome, issuer_of
 from contentcache.acme.store import Cabinet
@@ -87,8 +88,8 @@ def renewed(configuration: Configuration, settings: LetsEncrypt, hosts: Sequence
         )
     try:
         return renew_alone(configuration, hosts)
-    except (CannotListen, TLSFault, ProxyFault, OSError) as error:
-        raise CannotRenew(f"no daemon runs, and it cannot be done without one: {error}") from error
+    except (CannotListen, FolderTaken, TLSFault, ProxyFault, OSError) as error:
+        raise CannotRenew(f"no daemon answers, and it cannot be done without one: {error}") from error
 
 
 def show(found: Sequence[Row], console: Console) -> None:

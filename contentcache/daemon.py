@@ -124,6 +124,7 @@ class Daemon(Service):
         if tls is None or tls.letsencrypt is None:
             return
         # Here, so that those who give files do not load what others need for ACME.
+        from contentcache.acme.lock import FolderTaken  # noqa: PLC0415
         from contentcache.issuance import Issuance  # noqa: PLC0415
 
         try:
@@ -136,7 +137,7 @@ class Daemon(Service):
                 reactor=self._reactor,
                 meter=self._meter,
             )
-        except (TLSFault, ProxyFault) as error:
+        except (FolderTaken, TLSFault, ProxyFault) as error:
             _refuse(str(error))
         self._context = self._issuance.contexts
 

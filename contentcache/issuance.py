@@ -19,6 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from contentcache.acme.answering import ControlSocket
 from contentcache.acme.keeper import Keeper
+from contentcache.acme.lock import FolderTaken
 from contentcache.acme.obtaining import Obtaining
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.responders import AlpnAnswers, HttpAnswers, Responder
@@ -50,6 +51,7 @@ class Issuance:
 
     :raises TLSFault: a file of the section ``tls`` cannot be used.
     :raises ProxyFault: a proxy variable of the environment makes no sense.
+    :raises FolderTaken: another process keeps its certificates in the folder.
     """
 
     _log = Logger(namespace="contentcache")
@@ -66,7 +68,8 @@ class Issuance:
         meter: Meter,
     ) -> None:
         self._folder = settings.directory
-        cabinet = Cabinet(settings.directory, time.time)
+        self._cabinet = cabinet = Cabinet(settings.directory, time.time)
+        self._take(cabinet)
         first = {host: self._kept(cabinet, host) for host in settings.hosts}
         now = datetime.fromtimestamp(time.time(), UTC)
         shown = {host: stand_in(host, now) if kept is None else kept.identity for host, kept in first.items()}
@@ -128,6 +131,7 @@ class Issuance:
         self._control.stop()
         self.plain.cut()
         await self._agent.close()
+        self._cabinet.give_back()
 
     def reload(self) -> None:
         """
@@ -145,6 +149,16 @@ class Issuance:
             for host, standing in self.keeper.standings.items()
         }
 
+    @staticmethod
+    def _take(cabinet: Cabinet) -> None:
+        try:
+            cabinet.take()
+        except FolderTaken:
+            raise
+        except StoreFault:
+            # It is tried again, and told, before anything is asked for.
+            return
+
     def _kept(self, cabinet: Cabinet, host: str) -> Kept | None:
         try:
             return cabinet.certificate(host)
@@ -160,6 +174,7 @@ async def renew_alone(
     Get new certificates without a daemon, on its ports.
 
     :raises CannotListen: somebody else is there.
+    :raises FolderTaken: a daemon is there after all.
     """
     http = configuration.http
     if http.tls is None or http.tls.letsencrypt is None:

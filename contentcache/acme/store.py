@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,11 +22,14 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from contentcache.acme.jws import AccountKey, KeyUnusable
+from contentcache.acme.lock import FolderLock
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.timing import Window
 from contentcache.tls.files import Identity, TLSFault, identity_in
 
 _LARGEST: Final = 1 << 20
+#: What files are called until they are whole.
+_HALF_WRITTEN: Final = re.compile(r"\.(?:.+\.[0-9a-f]{8}|[0-9a-f]{16})")
 
 
 @frozen
@@ -61,17 +65,45 @@ class Cabinet:
     def __init__(self, folder: str, wall: Any) -> None:
         self._folder = Path(folder)
         self._account = self._folder / "account"
+        self._lock = FolderLock(self._folder)
         self._wall = wall
+
+    def take(self) -> None:
+        """
+        Be the only process that writes here, until :meth:`give_back`.
+
+        :raises FolderTaken: another one does.
+        :raises StoreFault: nobody can.
+        """
+        if self._lock.held:
+            return
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock.take()
+            self._account.mkdir(mode=0o700, exist_ok=True)
+            # What was being written when a process was killed. Nobody else can be at it now.
+            for folder in (self._folder, self._account):
+                for path in folder.iterdir():
+                    if _HALF_WRITTEN.fullmatch(path.name):
+                        path.unlink()
+        except OSError as error:
+            raise self._fault(error, self._folder, "written to") from error
+
+    def give_back(self) -> None:
+        """
+        Let another process write. May be called twice.
+        """
+        self._lock.give_back()
 
     def open(self) -> None:
         """
-        See that something can be written.
+        See that something can be written, and by nobody else.
 
         :raises StoreFault: nothing can.
         """
+        self.take()
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._account.mkdir(mode=0o700, exist_ok=True)
+            self._account.mkdir(mode=0o700, parents=True, exist_ok=True)
             probe = self._account / f".{secrets.token_hex(8)}"
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             probe.unlink()
