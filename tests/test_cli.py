@@ -162,6 +162,17 @@ class CertificatesTests(ConfigurationTestCase):
         self.assertEqual(result.exit_code, 1)
         self.assertIn("x.example is not in letsencrypt.hosts", result.output)
 
+    def test_other_letters(self) -> None:
+        """
+        A host may be named on the command line as it is in the file.
+        """
+        tls = f", tls: {{letsencrypt: {{cachefile: {self.mktemp()}, hosts: [a.example, München.example]}}}}"
+        for named in ("München.example", "xn--mnchen-3ya.example"):
+            asked: list[tuple[object, ...]] = []
+            self.patch(certificates, "ask", lambda *words, asked=asked: asked.append(words) or iter(()))
+            self.run_certificates(tls, "--renew", "--host", named)
+            self.assertEqual(asked[0][1:], ("renew", ("xn--mnchen-3ya.example",)))
+
     def test_told(self) -> None:
         """
         What the daemon says of a renewal decides about the exit status, also that too many ask it.
