@@ -13,6 +13,7 @@ from attrs import frozen
 from contentcache.acme.conversation import Conversation, Reply
 from contentcache.acme.jws import AccountKey, b64
 from contentcache.acme.problems import (
+    BINDING_REFUSED,
     ChallengeFailed,
     ChallengeUnavailable,
     Problem,
@@ -116,7 +117,19 @@ class AcmeClient:
             wanted["contact"] = [f"mailto:{self._settings.email}"]
         if self._settings.eab is not None:
             wanted["externalAccountBinding"] = self.key.bound_to(self._settings.eab, address)
-        reply = await self._conversation.post(address, wanted)
+        try:
+            reply = await self._conversation.post(address, wanted)
+        except Refused as refused:
+            kind = refused.problem.kind if refused.problem is not None else ""
+            if self._settings.eab is None or kind not in {"unauthorized", "malformed"}:
+                raise
+            raise Refused(
+                refused.says,
+                BINDING_REFUSED,
+                retry_after=refused.retry_after,
+                is_refusal=True,
+                problem=refused.problem,
+            ) from refused
         if reply.location is None:
             raise ServerAway("the ACME server does not say where the new account is")
         self._conversation.kid = reply.location

@@ -157,7 +157,8 @@ class Cabinet:
         try:
             return Kept(identity_in(str(path), content), self.note(host))
         except TLSFault as damage:
-            self._put_aside(path, damage.message, "a new certificate is asked for")
+            it = damage.message.replace(f"{path} ", "it ")
+            self._put_aside(path, it, "a new certificate is asked for")
             return None
 
     def look(self, host: str) -> Kept | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import define, field
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -207,7 +208,10 @@ class Acme:
         kid, key = self.eab
         mac = HMAC(key, SHA256())
         mac.update(f"{binding['protected']}.{binding['payload']}".encode())
-        mac.verify(decoded(binding["signature"]))
+        try:
+            mac.verify(decoded(binding["signature"]))
+        except InvalidSignature:
+            raise Bad("unauthorized", "the MAC of the binding is wrong", 403) from None
         head = {"alg": "HS256", "kid": kid, "url": f"{BASE}/account"}
         assert json.loads(decoded(binding["protected"])) == head
         assert json.loads(decoded(binding["payload"])) == jwk

@@ -69,6 +69,11 @@ class FirstTests(HouseTestCase):
         self.pass_time(5)
         self.assertIn("letsencrypt.eab", self.fault())
         self.stop()
+        self.build(eab=ExternalAccount("kid-1", b"mistyped"))
+        self.pass_time(5)
+        self.assertIn("the MAC of the binding is wrong (unauthorized); look at letsencrypt.eab", self.fault())
+        self.assertNotIn("DNS", self.fault())
+        self.stop()
         self.build(eab=ExternalAccount("kid-1", b"secret of the authority"))
         self.pass_time(5)
         self.assertNotEqual(self.number(), 0)
@@ -371,6 +376,15 @@ class FaultTests(HouseTestCase):
         self.pass_time(5)
         self.assertNotEqual(self.number(), first)
         self.assertEqual(self.server.count("POST /account"), 2)
+
+    def test_account_is_refused(self) -> None:
+        """
+        An account that may not ask is no fault of a host, and that is not told.
+        """
+        self.server.troubles = [("/order", Bad("unauthorized", "the account is deactivated", 403))]
+        self.build()
+        self.pass_time(5)
+        self.assertIn("the account is deactivated (unauthorized); it is the account", self.fault())
 
     def test_clock_ahead(self) -> None:
         """

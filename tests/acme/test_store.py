@@ -11,9 +11,11 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 import contentcache
@@ -68,7 +70,14 @@ class CabinetTests(SynchronousTestCase):
         """
         Damaged files are put aside with all their bytes, and told; a new account key is made.
         """
-        other = make("other")
+        other, told = make("other"), []
+
+        def hear(event: LogEvent) -> None:
+            told.append(formatEvent(event))
+
+        observer = cast("ILogObserver", hear)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.cabinet.keep_certificate(HOST, self.pem, NOTE)
         key = self.cabinet.account_key()
         self.cabinet.keep_account_url("one", "https://one/1")
@@ -79,6 +88,7 @@ class CabinetTests(SynchronousTestCase):
             self.assertFalse((self.folder / f"{HOST}.pem").exists())
             aside = [path.read_bytes() for path in self.folder.glob(f"{HOST}.pem.damaged-*")]
             self.assertIn(content, aside)
+            self.assertIn(f"{HOST}.pem is damaged: it holds ", told[-1])
         (self.folder / "account" / "key.pem").write_bytes(b"rubbish")
         self.assertNotEqual(self.cabinet.account_key().jwk(), key.jwk())
         self.assertEqual(len(list((self.folder / "account").glob("key.pem.damaged-*"))), 1)
