@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from attrs import define, field, frozen
+from cryptography.hazmat.backends import default_backend
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
@@ -31,6 +32,9 @@ with warnings.catch_warnings():
     from acme.messages import STATUS_PENDING, STATUS_VALID
     from txacme.interfaces import ICertificateStore, IResponder
     from txacme.service import AcmeIssuingService
+
+# txacme would load it with the first certificate, when the daemon may have another account.
+default_backend()
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _OPEN: Final = frozenset({"pending", "processing"})
