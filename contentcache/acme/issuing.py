@@ -165,6 +165,7 @@ class _Client:
     kinds: Sequence[str]
     replaces: str | None
     _order: Order | None = field(default=None, init=False)
+    _looks: int = field(default=0, init=False)
 
     @property
     def key(self) -> AccountKey:
@@ -193,7 +194,8 @@ class _Client:
         return _started(self._poll(resource))
 
     async def _poll(self, resource: _Resource) -> tuple[_Resource, float]:
-        authorization, pause = await self.inner.look_at(resource.url)
+        authorization, pause = await self.inner.look_at(resource.url, self._looks)
+        self._looks += 1
         return self._resource(authorization), pause
 
     def request_issuance(self, request: Any) -> Deferred[_Certificate]:

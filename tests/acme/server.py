@@ -87,7 +87,8 @@ class Acme:
     with ``hangs_at`` not to such paths. ``refused_nonces`` are refused before one is taken. ``suggested`` is
     its renewal window, seconds from now; ``eab`` an account's key. Its certificates are valid from ``begins``
     seconds after they are made, and for ``lifetime`` seconds; ``mistaken`` are the key and the host that they
-    are made for instead.
+    are made for instead. Only after ``verdict_looks`` looks does it tell what it thinks of a host, and after
+    ``looks`` that a certificate is there.
     """
 
     wall: Callable[[], float]
@@ -106,6 +107,7 @@ class Acme:
     asked: list[str] = field(factory=list)
     payloads: dict[str, Any] = field(factory=dict)
     looks: int = 1
+    verdict_looks: int = 0
     _nonces: set[str] = field(factory=set)
     _keys: dict[str, Any] = field(factory=dict)
     _orders: dict[str, dict[str, Any]] = field(factory=dict)
@@ -252,6 +254,9 @@ class Acme:
         return 201, {"Location": f"{BASE}/order/{number}"}, order
 
     def _authz(self, path: str, head: Any, payload: Any) -> tuple[int, dict[str, str], Any]:
+        if payload is None and self._authorizations[path]["status"] == "valid" and self.verdict_looks:
+            self.verdict_looks -= 1
+            return 200, {}, {**self._authorizations[path], "status": "pending"}
         return 200, {}, self._authorizations[path]
 
     def _chall(self, path: str, head: Any, payload: Any) -> tuple[int, dict[str, str], Any]:

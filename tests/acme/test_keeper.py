@@ -103,6 +103,24 @@ class FirstTests(HouseTestCase):
         self.assertEqual(self.server.count("POST /order"), 4)  # two orders, and a look at each by the second
         self.assertEqual([self.server.count(f"/{kind}") for kind in ("http-01", "tls-alpn-01")], [1, 1])
 
+    def test_verdict(self) -> None:
+        """
+        The verdict is waited for, with first looks that come soon and later ones that do not.
+        """
+        self.server.verdict_looks = 3
+        self.build()
+        self.pass_time(
+            2.5, 0.125
+        )  # looks after 0, 1/8, 3/8 and 7/8 s, and then one second for the certificate
+        self.assertNotEqual(self.number(), 0)
+        self.stop()
+        shutil.rmtree(self.folder)
+        self.server.verdict_looks = 99
+        self.build()
+        before = self.server.count("/authz/")
+        self.pass_time(60)
+        self.assertTrue(30 < self.server.count("/authz/") - before < 36)
+
     def test_valid_already(self) -> None:
         """
         What the server still believes from before needs no challenge.
