@@ -16,7 +16,7 @@ from twisted.logger import Logger, LogLevel
 
 from contentcache.acme.alarm import Alarm
 from contentcache.acme.obtaining import Obtained, Obtaining
-from contentcache.acme.problems import AcmeFault, DueAlready, StoreFault
+from contentcache.acme.problems import AcmeFault, DueAlready, StoreFault, Wasted
 from contentcache.acme.standing import (
     Outcome,
     Standing,
@@ -32,7 +32,7 @@ from contentcache.acme.timing import moment, pause_after
 from contentcache.core import durations
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.delivery.tasks import in_background
-from contentcache.tls.files import Identity
+from contentcache.tls.files import Identity, TLSFault
 
 #: Nobody sleeps longer than this without looking at the wall clock, which may have been set.
 _LONGEST_SLEEP: Final = 3600.0
@@ -127,11 +127,9 @@ class Keeper:
         """
         Ask for new certificates now, whatever is due; each fires with what became of it, and never fails.
         """
-        waiting: list[Deferred[Outcome]] = []
-        for host in hosts:
-            mine: Deferred[Outcome] = Deferred()
+        waiting: list[Deferred[Outcome]] = [Deferred() for _ in hosts]
+        for host, mine in zip(hosts, waiting, strict=True):
             self._asked.setdefault(host, []).append(mine)
-            waiting.append(mine)
         self._alarm.ring()
         return waiting
 
@@ -152,6 +150,8 @@ class Keeper:
                     # Nothing of the kind is known; but without this loop every certificate would end some
                     # day.
                     self._log.failure("something about certificates has failed")
+                    for host in tuple(self._asked):
+                        self._tell(Outcome(host, False, "a defect of the daemon, which its log tells"))
                     await self._alarm.sleep(_AFTER_A_DEFECT)
         except CancelledError:
             return
@@ -203,11 +203,15 @@ class Keeper:
         Show and keep a new certificate.
         """
         host = standing.host
+        try:
+            self._port.install(host, obtained.kept.identity)
+        except TLSFault as fault:
+            self._failed(standing, Wasted(f"the new certificate cannot be shown: {fault.message}"))
+            return
         self._counted(host, True)
         standing.kept, standing.try_at = obtained.kept, 0.0
         standing.new = standing.unsaved = obtained
         standing.failures, standing.fault, standing.is_wanted = 0, None, False
-        self._port.install(host, obtained.kept.identity)
         leaf = obtained.kept.identity.chain[0]
         until = moment(leaf.not_valid_after_utc.timestamp())
         due = moment(standing.due(self._obtaining.server))

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.timing import Span
 from contentcache.config.model import ExternalAccount
+from contentcache.tls.files import Identity, TLSFault
 from tests.acme.house import BEGINNING, HOST, HouseTestCase
 from tests.acme.server import Bad
 
@@ -504,6 +505,30 @@ class FaultTests(HouseTestCase):
             self.assertEqual((self.number(), self.file(f"{HOST}.pem").read_bytes()), (first, file))
         self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
         self.assertEqual(self.counted, [(HOST, True)] + [(HOST, False)] * 4)
+
+    def test_cannot_be_shown(self) -> None:
+        """
+        One that TLS cannot use replaces nothing, and a defect leaves nobody waiting; after neither is asked
+        again and again.
+        """
+        keeper = self.build()
+        self.pass_time(5)
+        first = keeper.standings[HOST].kept
+
+        def install(_host: str, _identity: Identity) -> None:
+            raise failing.pop()
+
+        failing = [ZeroDivisionError(), TLSFault("", "letsencrypt cannot be used for TLS: key too small")]
+        self.patch(self, "install", install)
+        for said in ("cannot be shown: letsencrypt cannot be used for TLS: key too small", "a defect"):
+            [waiting] = keeper.renew([HOST])
+            self.pass_time(5)
+            outcome = self.successResultOf(waiting)
+            self.assertEqual((outcome.is_new, said in outcome.says), (False, True), outcome.says)
+            self.assertEqual(keeper.standings[HOST].kept, first)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.pass_time(600, 10)
+        self.assertEqual(self.server.count("/finalize"), 3)
 
     def test_useless_at_first(self) -> None:
         """

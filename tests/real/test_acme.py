@@ -11,7 +11,7 @@ import ssl
 import stat
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -37,9 +37,11 @@ class AcmeCache(ContentCache):
     A cache on a port that is chosen before, since the ACME server has to know it.
     """
 
-    def __init__(self, case: Case, upstream: str, http: Mapping[str, object], port: int) -> None:
+    def __init__(
+        self, case: Case, upstream: str, http: Mapping[str, object], port: int, cas: Sequence[str] = ()
+    ) -> None:
         self._fixed = port
-        super().__init__(case, upstream, http=http)
+        super().__init__(case, upstream, http=http, options={"cas": list(cas)} if cas else None)
 
     def _begin(self, port: int) -> Process:
         self.port = self._fixed
@@ -64,7 +66,12 @@ class AcmeCase(SynchronousTestCase):
         return Pebble(self, tls_port=self.port, http_port=self.plain, eab=eab, blocked=blocked)
 
     def cache(
-        self, pebble: Pebble, upstream: str = NOWHERE, tls: Mapping[str, object] | None = None, **keys: object
+        self,
+        pebble: Pebble,
+        upstream: str = NOWHERE,
+        tls: Mapping[str, object] | None = None,
+        cas: Sequence[str] = (),
+        **keys: object,
     ) -> AcmeCache:
         """Start a cache that gets certificates from it."""
         letsencrypt = {
@@ -76,7 +83,7 @@ class AcmeCase(SynchronousTestCase):
             **keys,
         }
         http = {"addr": f"127.0.0.1:{self.port}", "tls": {"letsencrypt": letsencrypt, **(tls or {})}}
-        return AcmeCache(self, upstream, http, self.port)
+        return AcmeCache(self, upstream, http, self.port, cas)
 
     def shown(self, host: str = HOST, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> x509.Certificate:
         """
@@ -316,11 +323,11 @@ class LaterTests(AcmeCase):
 
     def test_nothing_is_asked_for(self) -> None:
         """
-        A server whose own certificate nobody vouches for is asked for nothing, nor is any where nothing can
-        be kept; the log says what to do.
+        A server whose own certificate nobody vouches for is asked for nothing, whatever ``cas`` says; nor is
+        any where nothing can be kept. The log says what to do.
         """
         pebble = self.pebble()
-        cache = self.cache(pebble, directoryca=None)
+        cache = self.cache(pebble, directoryca=None, cas=[str(pebble.ca)])
         cache.process.wait_until(lambda: "letsencrypt.directoryca" in cache.log(), "says what is missing")
         cache.stop()
         blocker = Path(self.folder.parent / "file")
