@@ -46,7 +46,7 @@ def rows(tls: ServerTLS, now: float) -> Iterator[Row]:
     if tls.letsencrypt is not None:
         told = _told_by_daemon(tls.letsencrypt)
         for host in tls.letsencrypt.hosts:
-            yield _row_of_host(tls.letsencrypt, host, now, told)
+            yield _row_of_host(tls.letsencrypt, host, now, told.get(host) or told.get(""))
         return
     try:
         leaf = read_certificates(tls.certificate)[0]
@@ -102,21 +102,21 @@ def show(found: Sequence[Row], console: Console) -> None:
     console.print(table)
 
 
-def _told_by_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome] | None:
+def _told_by_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome]:
     """
-    What the running daemon says, ``None`` where there is none, or we may not ask it.
+    What the running daemon says of each host; for no host, why it says nothing.
     """
     try:
         return {outcome.host: outcome for outcome in ask(settings.directory, "status")}
-    except (NoDaemon, OSError):
-        return None
+    except NoDaemon:
+        why = "no daemon runs"
+    except OSError as error:
+        why = f"the daemon cannot be asked: {error.strerror or error}"
+    return {"": Outcome("", False, why)}
 
 
-def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Mapping[str, Outcome] | None) -> Row:
-    note = "no daemon runs" if told is None else ""
-    said = None if told is None else told.get(host) or told.get("")
-    if said is not None and not said.is_new:
-        note = said.says
+def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Outcome | None) -> Row:
+    note = told.says if told is not None and not told.is_new else ""
     try:
         kept = Cabinet(settings.directory, time.time).look(host)
     except StoreFault as fault:

@@ -162,6 +162,21 @@ class CertificatesTests(ConfigurationTestCase):
         self.assertEqual(result.exit_code, 1)
         self.assertIn("x.example is not in letsencrypt.hosts", result.output)
 
+    def test_not_ours(self) -> None:
+        """
+        That one may not ask the daemon is not taken for its absence.
+        """
+
+        def forbidden(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        self.patch(certificates, "ask", forbidden)
+        tls = f", tls: {{letsencrypt: {{cachefile: {self.mktemp()}, hosts: [a.example]}}}}"
+        self.assertIn("the daemon cannot be asked: Permission denied", self.run_certificates(tls).stdout)
+        result = self.run_certificates(tls, "--renew")
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("the daemon cannot be asked: Permission denied", result.output)
+
     def test_other_letters(self) -> None:
         """
         A host may be named on the command line as it is in the file.

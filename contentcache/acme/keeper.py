@@ -218,7 +218,8 @@ class Keeper:
         says = f"a certificate from {issuer_of(leaf)}, good until {until}, to be renewed {due}"
         self._log.info("{host} has {says}", host=host, says=says)
         await self._save(standing)
-        self._tell(Outcome(host, True, says))
+        lost = "" if standing.unsaved is None else f", but it is not kept: {standing.fault}"
+        self._tell(Outcome(host, not lost, says + lost))
 
     async def _save(self, standing: Standing) -> None:
         unsaved = standing.unsaved
@@ -266,11 +267,10 @@ class Keeper:
 
     def _forget_fault(self, standing: Standing) -> None:
         standing.failures, standing.early, standing.fault = 0, 0, None
-        when = moment(standing.due(self._obtaining.server))
         self._log.info(
             "nothing is to be done for {host} any more: it will be renewed {when}",
             host=standing.host,
-            when=when,
+            when=moment(standing.due(self._obtaining.server)),
         )
 
     def _put_off(self, standing: Standing, fault: AcmeFault, times: int) -> None:

@@ -579,7 +579,8 @@ class FaultTests(HouseTestCase):
 
     def test_full_disk(self) -> None:
         """
-        A certificate that cannot be written is shown all the same, and written when that goes again.
+        A certificate that cannot be written is shown all the same, and written when that goes again. Who has
+        asked for it is told.
         """
         keep = self.cabinet.keep_certificate
 
@@ -587,8 +588,11 @@ class FaultTests(HouseTestCase):
             raise StoreFault("no space", "make some")
 
         self.cabinet.keep_certificate = full  # type: ignore[assignment,method-assign]
-        self.build()
+        [waiting] = self.build().renew([HOST])
         self.pass_time(5)
+        outcome = self.successResultOf(waiting)
+        self.assertFalse(outcome.is_new)
+        self.assertIn(", but it is not kept: no space; make some", outcome.says)
         self.assertNotEqual(self.number(), 0)
         self.assertIn("no space", self.fault())
         self.cabinet.keep_certificate = keep  # type: ignore[method-assign]
