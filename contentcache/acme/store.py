@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,8 +27,8 @@ from contentcache.acme.timing import Window
 from contentcache.tls.files import Identity, TLSFault, identity_in
 
 _LARGEST: Final = 1 << 20
-#: What files are called until they are whole.
-_HALF_WRITTEN: Final = re.compile(r"\.(?:.+\.[0-9a-f]{8}|[0-9a-f]{16})")
+#: How the names of files end until they are whole.
+_HALF: Final = ".half"
 
 
 @frozen
@@ -83,9 +82,8 @@ class Cabinet:
             self._account.mkdir(mode=0o700, exist_ok=True)
             # What was being written when a process was killed. Nobody else can be at it now.
             for folder in (self._folder, self._account):
-                for path in folder.iterdir():
-                    if _HALF_WRITTEN.fullmatch(path.name):
-                        path.unlink()
+                for path in folder.glob(f".*{_HALF}"):
+                    path.unlink()
         except OSError as error:
             raise self._fault(error, self._folder, "written to") from error
 
@@ -104,7 +102,7 @@ class Cabinet:
         self.take()
         try:
             self._account.mkdir(mode=0o700, parents=True, exist_ok=True)
-            probe = self._account / f".{secrets.token_hex(8)}"
+            probe = self._account / f".{secrets.token_hex(4)}{_HALF}"
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             probe.unlink()
         except OSError as error:
@@ -234,7 +232,7 @@ class Cabinet:
         """
         Atomically: either the old content is there, or the whole new one, on the disk.
         """
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_HALF}")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
