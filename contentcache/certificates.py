@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from contentcache.acme.control import NoDaemon, ask
+from contentcache.acme.lock import FolderTaken
 from contentcache.acme.problems import StoreFault
-from contentcache.acme.standing import Outcome, issuer_of, moment
+from contentcache.acme.standing import Outcome, issuer_of
 from contentcache.acme.store import Cabinet
-from contentcache.acme.timing import Span
+from contentcache.acme.timing import Span, moment
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.listening import CannotListen
 from contentcache.tap import renew_alone
@@ -45,7 +46,7 @@ def rows(tls: ServerTLS, now: float) -> Iterator[Row]:
     if tls.letsencrypt is not None:
         told = _told_by_daemon(tls.letsencrypt)
         for host in tls.letsencrypt.hosts:
-            yield _row_of_host(tls.letsencrypt, host, now, told)
+            yield _row_of_host(tls.letsencrypt, host, now, told.get(host) or told.get(""))
         return
     try:
         leaf = read_certificates(tls.certificate)[0]
@@ -76,6 +77,8 @@ def renewed(configuration: Configuration, settings: LetsEncrypt, hosts: Sequence
     else:
         if not outcomes:
             raise CannotRenew("the daemon has ended before it had an answer")
+        if not outcomes[0].host:
+            raise CannotRenew(outcomes[0].says)
         return outcomes
     if os.path.exists(folder) and os.stat(folder).st_uid != os.geteuid():
         # The daemon could not read what we leave there.
@@ -85,8 +88,8 @@ def renewed(configuration: Configuration, settings: LetsEncrypt, hosts: Sequence
         )
     try:
         return renew_alone(configuration, hosts)
-    except (CannotListen, TLSFault, ProxyFault, OSError) as error:
-        raise CannotRenew(f"no daemon runs, and it cannot be done without one: {error}") from error
+    except (CannotListen, FolderTaken, TLSFault, ProxyFault, OSError) as error:
+        raise CannotRenew(f"no daemon answers, and it cannot be done without one: {error}") from error
 
 
 def show(found: Sequence[Row], console: Console) -> None:
@@ -99,20 +102,21 @@ def show(found: Sequence[Row], console: Console) -> None:
     console.print(table)
 
 
-def _told_by_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome] | None:
+def _told_by_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome]:
     """
-    What the running daemon says, ``None`` where there is none, or we may not ask it.
+    What the running daemon says of each host; for no host, why it says nothing.
     """
     try:
         return {outcome.host: outcome for outcome in ask(settings.directory, "status")}
-    except (NoDaemon, OSError):
-        return None
+    except NoDaemon:
+        why = "no daemon runs"
+    except OSError as error:
+        why = f"the daemon cannot be asked: {error.strerror or error}"
+    return {"": Outcome("", False, why)}
 
 
-def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Mapping[str, Outcome] | None) -> Row:
-    note = "no daemon runs" if told is None else ""
-    if told is not None and host in told and not told[host].is_new:
-        note = told[host].says
+def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Outcome | None) -> Row:
+    note = told.says if told is not None and not told.is_new else ""
     try:
         kept = Cabinet(settings.directory, time.time).look(host)
     except StoreFault as fault:

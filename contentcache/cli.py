@@ -13,10 +13,11 @@ import click
 
 from contentcache import __version__
 from contentcache.alive import NotAlive, ask, file_of_first_process
-from contentcache.config.faults import ConfigurationFaulty
+from contentcache.config.faults import ConfigurationFaulty, Wrong
 from contentcache.config.loading import Loaded, load
 from contentcache.config.model import Configuration, ServerTLS
 from contentcache.config.show import render
+from contentcache.config.urls import authority_of, base_url_of
 
 #: Where no terminal says how wide it is, lines are not broken.
 _WIDE: Final = 200
@@ -70,11 +71,25 @@ def certificates(file: str | None, renew: bool, hosts: tuple[str, ...]) -> None:
     tls = loaded.configuration.http.tls
     if tls is None:
         raise click.ClickException("this configuration has no section http.tls, so there are no certificates")
+    hosts = tuple(map(_as_configured, hosts))
     is_well = _renew(loaded.configuration, tls, hosts) if renew else True
     console = Console(width=None if sys.stdout.isatty() else _WIDE)
     show([row for row in rows(tls, time.time()) if not hosts or row.host in hosts], console)
     if not is_well:
         raise SystemExit(1)
+
+
+def _as_configured(host: str) -> str:
+    """
+    A host as the configuration has it once it is read; what is none stays as it is.
+
+    >>> _as_configured("Caf\u00e9.example"), _as_configured("*.a.example")
+    ('xn--caf-dma.example', '*.a.example')
+    """
+    try:
+        return authority_of(base_url_of(f"https://{host}"))
+    except Wrong:
+        return host
 
 
 def _renew(configuration: Configuration, tls: ServerTLS, hosts: tuple[str, ...]) -> bool:

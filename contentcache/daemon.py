@@ -77,6 +77,7 @@ class Daemon(Service):
         super().privilegedStartService()
         self._bind()
         self._read_key()
+        self._load()
 
     def startService(self) -> None:
         """
@@ -124,6 +125,7 @@ class Daemon(Service):
         if tls is None or tls.letsencrypt is None:
             return
         # Here, so that those who give files do not load what others need for ACME.
+        from contentcache.acme.lock import FolderTaken  # noqa: PLC0415
         from contentcache.issuance import Issuance  # noqa: PLC0415
 
         try:
@@ -136,7 +138,7 @@ class Daemon(Service):
                 reactor=self._reactor,
                 meter=self._meter,
             )
-        except (TLSFault, ProxyFault) as error:
+        except (FolderTaken, TLSFault, ProxyFault) as error:
             _refuse(str(error))
         self._context = self._issuance.contexts
 
@@ -165,6 +167,16 @@ class Daemon(Service):
             self._context = ServerContext(tls)
         except TLSFault as error:
             _refuse(str(error))
+
+    def _load(self) -> None:
+        """
+        Load what the configuration needs: who we become may be unable to read it, or an update may change it.
+        """
+        if isinstance(self._configuration.middleware, Gateway):
+            import contentcache.gateway.role  # noqa: PLC0415
+        tls = self._configuration.http.tls
+        if tls is not None and tls.letsencrypt is not None:
+            import contentcache.issuance  # noqa: F401, PLC0415
 
     def _serve(self, role: Role) -> None:
         served: list[Any] = [role.factory]

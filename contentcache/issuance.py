@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from random import SystemRandom
@@ -18,8 +17,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from contentcache.acme.control import ControlFactory, socket_path
+from contentcache.acme.answering import ControlSocket
 from contentcache.acme.keeper import Keeper
+from contentcache.acme.lock import FolderTaken
 from contentcache.acme.obtaining import Obtaining
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.responders import AlpnAnswers, HttpAnswers, Responder
@@ -28,7 +28,7 @@ from contentcache.acme.store import Cabinet, Kept
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.ports import Run
 from contentcache.delivery.tasks import Threads
-from contentcache.listening import CannotListen, bind, serve
+from contentcache.listening import bind, serve
 from contentcache.meter import Meter
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.selfsigned import stand_in
@@ -51,6 +51,7 @@ class Issuance:
 
     :raises TLSFault: a file of the section ``tls`` cannot be used.
     :raises ProxyFault: a proxy variable of the environment makes no sense.
+    :raises FolderTaken: another process keeps its certificates in the folder.
     """
 
     _log = Logger(namespace="contentcache")
@@ -67,9 +68,8 @@ class Issuance:
         meter: Meter,
     ) -> None:
         self._folder = settings.directory
-        self._reactor = reactor
-        self._control: Any = None
-        cabinet = Cabinet(settings.directory, time.time)
+        self._cabinet = cabinet = Cabinet(settings.directory, time.time)
+        self._take(cabinet)
         first = {host: self._kept(cabinet, host) for host in settings.hosts}
         now = datetime.fromtimestamp(time.time(), UTC)
         shown = {host: stand_in(host, now) if kept is None else kept.identity for host, kept in first.items()}
@@ -100,6 +100,7 @@ class Issuance:
             share=SystemRandom().random,
             counted=meter.certificate_asked,
         )
+        self._control = ControlSocket(reactor, settings.directory, self.keeper)
         doorway = Doorway(settings.hosts, listening.port, answers.answer)
         self.plain = RegistryFactory(
             doorway.begin, lambda _request: None, limits=_PLAIN_LIMITS, reactor=reactor, meter=meter
@@ -114,12 +115,12 @@ class Issuance:
         self.keeper.start()
         try:
             os.makedirs(self._folder, 0o700, exist_ok=True)
-            with socket_path(self._folder) as path:
-                # In here: Twisted looks at the path of what it takes over.
-                self._control = serve(self._reactor, bind(Address("", 0, path)), ControlFactory(self.keeper))
-        except (CannotListen, OSError) as error:
+            self._control.start()
+        except OSError as error:
             self._log.warn(
-                "contentcache certificates --renew cannot reach this daemon: {why}", why=str(error)
+                "contentcache certificates --renew cannot reach this daemon: {folder}: {why}",
+                folder=self._folder,
+                why=error.strerror or str(error),
             )
 
     async def stop(self) -> None:
@@ -127,12 +128,10 @@ class Issuance:
         Ask for nothing more.
         """
         self.keeper.stop()
-        if self._control is not None:
-            await _done(self._control.stopListening())
-            with suppress(OSError), socket_path(self._folder) as path:
-                os.unlink(path)
+        self._control.stop()
         self.plain.cut()
         await self._agent.close()
+        self._cabinet.give_back()
 
     def reload(self) -> None:
         """
@@ -150,6 +149,16 @@ class Issuance:
             for host, standing in self.keeper.standings.items()
         }
 
+    @staticmethod
+    def _take(cabinet: Cabinet) -> None:
+        try:
+            cabinet.take()
+        except FolderTaken:
+            raise
+        except StoreFault:
+            # It is tried again, and told, before anything is asked for.
+            return
+
     def _kept(self, cabinet: Cabinet, host: str) -> Kept | None:
         try:
             return cabinet.certificate(host)
@@ -165,6 +174,7 @@ async def renew_alone(
     Get new certificates without a daemon, on its ports.
 
     :raises CannotListen: somebody else is there.
+    :raises FolderTaken: a daemon is there after all.
     """
     http = configuration.http
     if http.tls is None or http.tls.letsencrypt is None:

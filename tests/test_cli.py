@@ -12,7 +12,8 @@ from pathlib import Path
 import yaml
 from click.testing import CliRunner, Result
 
-from contentcache import cli
+from contentcache import certificates, cli
+from contentcache.acme.standing import Outcome
 from contentcache.config.model import Http
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_upstream
 from tests.tls.certificates import make
@@ -160,6 +161,48 @@ class CertificatesTests(ConfigurationTestCase):
         result = self.run_certificates(tls, "--renew", "--host", "x.example")
         self.assertEqual(result.exit_code, 1)
         self.assertIn("x.example is not in letsencrypt.hosts", result.output)
+
+    def test_not_ours(self) -> None:
+        """
+        That one may not ask the daemon is not taken for its absence.
+        """
+
+        def forbidden(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        self.patch(certificates, "ask", forbidden)
+        tls = f", tls: {{letsencrypt: {{cachefile: {self.mktemp()}, hosts: [a.example]}}}}"
+        self.assertIn("the daemon cannot be asked: Permission denied", self.run_certificates(tls).stdout)
+        result = self.run_certificates(tls, "--renew")
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("the daemon cannot be asked: Permission denied", result.output)
+
+    def test_other_letters(self) -> None:
+        """
+        A host may be named on the command line as it is in the file.
+        """
+        tls = f", tls: {{letsencrypt: {{cachefile: {self.mktemp()}, hosts: [a.example, München.example]}}}}"
+        for named in ("München.example", "xn--mnchen-3ya.example"):
+            asked: list[tuple[object, ...]] = []
+            self.patch(certificates, "ask", lambda *words, asked=asked: asked.append(words) or iter(()))
+            self.run_certificates(tls, "--renew", "--host", named)
+            self.assertEqual(asked[0][1:], ("renew", ("xn--mnchen-3ya.example",)))
+
+    def test_told(self) -> None:
+        """
+        What the daemon says of a renewal decides about the exit status, also that too many ask it.
+        """
+        tls = f", tls: {{letsencrypt: {{cachefile: {self.mktemp()}, hosts: [a.example]}}}}"
+        for host, is_new, said, status in (
+            ("a.example", True, "a.example has a certificate", 0),
+            ("a.example", False, "a.example has no new certificate: a certificate", 1),
+            ("", False, "Error: a certificate", 1),
+        ):
+            outcome = Outcome(host, is_new, "a certificate")
+            self.patch(certificates, "ask", lambda *_, outcome=outcome: iter([outcome]))
+            result = self.run_certificates(tls, "--renew")
+            self.assertEqual(result.exit_code, status, result.output)
+            self.assertIn(said, result.output)
 
     def test_none(self) -> None:
         """

@@ -13,6 +13,7 @@ from attrs import frozen
 from contentcache.acme.conversation import Conversation, Reply
 from contentcache.acme.jws import AccountKey, b64
 from contentcache.acme.problems import (
+    BINDING_REFUSED,
     ChallengeFailed,
     ChallengeUnavailable,
     Problem,
@@ -116,7 +117,19 @@ class AcmeClient:
             wanted["contact"] = [f"mailto:{self._settings.email}"]
         if self._settings.eab is not None:
             wanted["externalAccountBinding"] = self.key.bound_to(self._settings.eab, address)
-        reply = await self._conversation.post(address, wanted)
+        try:
+            reply = await self._conversation.post(address, wanted)
+        except Refused as refused:
+            kind = refused.problem.kind if refused.problem is not None else ""
+            if self._settings.eab is None or kind not in {"unauthorized", "malformed"}:
+                raise
+            raise Refused(
+                refused.says,
+                BINDING_REFUSED,
+                retry_after=refused.retry_after,
+                is_refusal=True,
+                problem=refused.problem,
+            ) from refused
         if reply.location is None:
             raise ServerAway("the ACME server does not say where the new account is")
         self._conversation.kid = reply.location
@@ -157,12 +170,12 @@ class AcmeClient:
             raise ServerAway("the ACME server's order does not name one authorization")
         return (await self.look_at(urls[0]))[0]
 
-    async def look_at(self, url: str) -> tuple[Authorization, float]:
+    async def look_at(self, url: str, looks: int = 0) -> tuple[Authorization, float]:
         """
-        An authorization as it is now, and in how many seconds to look again.
+        An authorization as it is now, and in how many seconds to look again, after so many ``looks``.
         """
         reply = await self._conversation.post(url)
-        return _authorization(url, reply.json()), _pause(reply)
+        return _authorization(url, reply.json()), _pause(reply, looks)
 
     async def begin(self, challenge: Challenge) -> None:
         """
@@ -191,8 +204,7 @@ class AcmeClient:
                 raise Refused(
                     f"the ACME server gives no certificate: {problem}", problem.remedy, is_refusal=True
                 )
-            # The first looks come soon: most servers need no second for it.
-            body, pause = reply.json(), _pause(reply, min(_LOOK_AGAIN, 2**look / 8))
+            body, pause = reply.json(), _pause(reply, look)
         raise ServerAway("the ACME server does not come to an end with the certificate")
 
     async def renewal(self, name: str) -> tuple[Window, float] | None:
@@ -254,5 +266,7 @@ def _authorization(url: str, body: Mapping[str, Any]) -> Authorization:
     return Authorization(url, host.lower(), status, tuple(challenges), problem)
 
 
-def _pause(reply: Reply, otherwise: float = _LOOK_AGAIN) -> float:
+def _pause(reply: Reply, looks: int) -> float:
+    # The first looks come soon: most servers need no second for it.
+    otherwise = min(_LOOK_AGAIN, 2 ** min(looks, 10) / 8)
     return min(_LONGEST_WAIT, otherwise if reply.retry_after is None else reply.retry_after)

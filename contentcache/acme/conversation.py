@@ -19,7 +19,7 @@ from twisted.web.client import ResponseFailed, ResponseNeverReceived
 from twisted.web.http_headers import Headers
 
 from contentcache.acme.jws import AccountKey, Json
-from contentcache.acme.problems import Refused, ServerAway, problem_in
+from contentcache.acme.problems import ACCOUNT_REFUSED, Refused, ServerAway, problem_in
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import seconds_of_patience
@@ -209,7 +209,7 @@ class Conversation:
         said = problem if problem.kind or problem.detail else f"status {reply.status}"
         raise Refused(
             f"the ACME server refuses: {said}",
-            problem.remedy,
+            ACCOUNT_REFUSED if problem.kind == "unauthorized" else problem.remedy,
             retry_after=reply.retry_after,
             is_refusal=reply.status < _ITS_OWN,
             problem=problem,

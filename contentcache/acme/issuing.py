@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from attrs import define, field, frozen
+from cryptography.hazmat.backends import default_backend
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
@@ -31,6 +32,9 @@ with warnings.catch_warnings():
     from acme.messages import STATUS_PENDING, STATUS_VALID
     from txacme.interfaces import ICertificateStore, IResponder
     from txacme.service import AcmeIssuingService
+
+# txacme would load it with the first certificate, when the daemon may have another account.
+default_backend()
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _OPEN: Final = frozenset({"pending", "processing"})
@@ -161,6 +165,7 @@ class _Client:
     kinds: Sequence[str]
     replaces: str | None
     _order: Order | None = field(default=None, init=False)
+    _looks: int = field(default=0, init=False)
 
     @property
     def key(self) -> AccountKey:
@@ -189,7 +194,8 @@ class _Client:
         return _started(self._poll(resource))
 
     async def _poll(self, resource: _Resource) -> tuple[_Resource, float]:
-        authorization, pause = await self.inner.look_at(resource.url)
+        authorization, pause = await self.inner.look_at(resource.url, self._looks)
+        self._looks += 1
         return self._resource(authorization), pause
 
     def request_issuance(self, request: Any) -> Deferred[_Certificate]:

@@ -14,15 +14,25 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger, LogLevel
 
-from contentcache.acme.obtaining import Obtaining
-from contentcache.acme.problems import AcmeFault, StoreFault
-from contentcache.acme.standing import Outcome, Standing, issuer_of, moment, state_of
+from contentcache.acme.alarm import Alarm
+from contentcache.acme.obtaining import Obtained, Obtaining
+from contentcache.acme.problems import AcmeFault, DueAlready, StoreFault, Wasted
+from contentcache.acme.standing import (
+    Outcome,
+    Standing,
+    Step,
+    early_fault,
+    issuer_of,
+    next_step,
+    pace_of,
+    state_of,
+)
 from contentcache.acme.store import Cabinet, Kept
-from contentcache.acme.timing import pause_after
+from contentcache.acme.timing import moment, pause_after
 from contentcache.core import durations
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.delivery.tasks import in_background
-from contentcache.tls.files import Identity
+from contentcache.tls.files import Identity, TLSFault
 
 #: Nobody sleeps longer than this without looking at the wall clock, which may have been set.
 _LONGEST_SLEEP: Final = 3600.0
@@ -69,8 +79,8 @@ class Keeper:
         self._wall = wall
         self._share = share
         self._counted = counted
-        self._alarm: Deferred[None] | None = None
-        self._asked: list[tuple[str, Deferred[Outcome]]] = []
+        self._alarm = Alarm(timer)
+        self._asked: dict[str, list[Deferred[Outcome]]] = {}
         self._loop: Deferred[None] | None = None
         self._running = False
 
@@ -110,18 +120,22 @@ class Keeper:
         if self._loop is not None:
             self._loop.cancel()
             self._loop = None
-        asked, self._asked = self._asked, []
-        for host, waiting in asked:
-            waiting.callback(Outcome(host, False, "the daemon stops"))
+        for host in tuple(self._asked):
+            self._tell(Outcome(host, False, "the daemon stops"))
 
     def renew(self, hosts: Sequence[str]) -> list[Deferred[Outcome]]:
         """
         Ask for new certificates now, whatever is due; each fires with what became of it, and never fails.
         """
         waiting: list[Deferred[Outcome]] = [Deferred() for _ in hosts]
-        self._asked += zip(hosts, waiting, strict=True)
-        self._ring()
+        for host, mine in zip(hosts, waiting, strict=True):
+            self._asked.setdefault(host, []).append(mine)
+        self._alarm.ring()
         return waiting
+
+    def _tell(self, outcome: Outcome) -> None:
+        for waiting in self._asked.pop(outcome.host, ()):
+            waiting.callback(outcome)
 
     # The loop.
 
@@ -136,94 +150,76 @@ class Keeper:
                     # Nothing of the kind is known; but without this loop every certificate would end some
                     # day.
                     self._log.failure("something about certificates has failed")
-                    await self._sleep(_AFTER_A_DEFECT)
+                    for host in tuple(self._asked):
+                        self._tell(Outcome(host, False, "a defect of the daemon, which its log tells"))
+                    await self._alarm.sleep(_AFTER_A_DEFECT)
         except CancelledError:
             return
 
     async def _step(self) -> None:
-        if self._asked:
-            host, waiting = self._asked.pop(0)
-            try:
-                outcome = await self._attempt(self.standings[host], asked=True)
-            except CancelledError:
-                waiting.callback(Outcome(host, False, "the daemon stops"))
-                raise
-            waiting.callback(outcome)
+        for host in self._asked:
+            await self._attempt(self.standings[host])
             return
-        waits = [(self._wait(standing), standing) for standing in self.standings.values()]
-        seconds, standing = min(waits, key=lambda each: each[0])
-        if seconds > 0:
-            await self._sleep(min(seconds, _LONGEST_SLEEP))
-        elif standing.unsaved is not None:
+        now, seconds, server = self._wall(), self._timer.seconds(), self._obtaining.server
+        wait, step, standing = min(
+            ((*next_step(each, now, seconds, server), each) for each in self.standings.values()),
+            key=lambda found: found[:2],
+        )
+        if wait > 0:
+            await self._alarm.sleep(min(wait, _LONGEST_SLEEP))
+        elif step is Step.SAVE:
             await self._save(standing)
-        elif standing.due(self._obtaining.server) <= self._wall():
+        elif step is Step.RENEW:
             await self._attempt(standing)
+        elif step is Step.ASK_WHEN:
+            await self._ask_when(standing)
         else:
-            await self._ask_for_suggestion(standing)
-
-    def _wait(self, standing: Standing) -> float:
-        """
-        Seconds until there is something to do for a host.
-        """
-        not_before = standing.try_at - self._timer.seconds()
-        if standing.unsaved is not None:
-            return not_before
-        due = standing.due(self._obtaining.server)
-        if standing.kept is not None and standing.kept.note.ask_again is not None:
-            due = min(due, standing.kept.note.ask_again)
-        return max(due - self._wall(), not_before, 0.0)
-
-    async def _sleep(self, seconds: float) -> None:
-        """
-        Wait, or until somebody rings.
-        """
-        self._alarm = Deferred()
-        call = self._timer.callLater(seconds, self._ring)
-        try:
-            await self._alarm
-        finally:
-            self._alarm = None
-            if call.active():
-                call.cancel()
-
-    def _ring(self) -> None:
-        alarm, self._alarm = self._alarm, None
-        if alarm is not None:
-            alarm.callback(None)
+            self._forget_fault(standing)
 
     # What it does.
 
-    async def _attempt(self, standing: Standing, *, asked: bool = False) -> Outcome:
+    async def _attempt(self, standing: Standing) -> None:
+        """
+        Get a new certificate, for whoever asks for one meanwhile too.
+        """
         host = standing.host
         try:
+            asked = standing.is_wanted or host in self._asked
             obtained = await self._obtaining.obtain(host, standing.kept, asked=asked)
         except CancelledError:
             if not self._running:
                 raise
-            return self._failed(standing, AcmeFault("the ACME server has not come to a verdict in time"))
+            self._failed(standing, AcmeFault("the ACME server has not come to a verdict in time"))
         except AcmeFault as fault:
-            return self._failed(standing, fault)
+            self._failed(standing, fault)
         except Exception:  # noqa: BLE001  # a defect must not end the certificates of the other hosts
             self._log.failure("asking for a certificate for {host} has failed", host=host)
-            return self._failed(standing, AcmeFault("this is a defect of the daemon", "please report it"))
+            self._failed(standing, AcmeFault("this is a defect of the daemon", "please report it"))
+        else:
+            await self._take(standing, obtained)
+
+    async def _take(self, standing: Standing, obtained: Obtained) -> None:
+        """
+        Show and keep a new certificate.
+        """
+        host = standing.host
+        try:
+            self._port.install(host, obtained.kept.identity)
+        except TLSFault as fault:
+            self._failed(standing, Wasted(f"the new certificate cannot be shown: {fault.message}"))
+            return
         self._counted(host, True)
-        standing.kept, standing.failures, standing.fault = obtained.kept, 0, None
-        standing.unsaved, standing.try_at = obtained, 0.0
-        self._port.install(host, obtained.kept.identity)
+        standing.kept, standing.try_at = obtained.kept, 0.0
+        standing.new = standing.unsaved = obtained
+        standing.failures, standing.fault, standing.is_wanted = 0, None, False
         leaf = obtained.kept.identity.chain[0]
-        due = standing.due(self._obtaining.server)
         until = moment(leaf.not_valid_after_utc.timestamp())
-        says = f"a certificate from {issuer_of(leaf)}, good until {until}, to be renewed {moment(due)}"
+        due = moment(standing.due(self._obtaining.server))
+        says = f"a certificate from {issuer_of(leaf)}, good until {until}, to be renewed {due}"
         self._log.info("{host} has {says}", host=host, says=says)
         await self._save(standing)
-        if due <= self._wall():
-            self._failed(
-                standing,
-                AcmeFault(
-                    "the new certificate is to be renewed already", "is the clock of this machine right?"
-                ),
-            )
-        return Outcome(host, True, says)
+        lost = "" if standing.unsaved is None else f", but it is not kept: {standing.fault}"
+        self._tell(Outcome(host, not lost, says + lost))
 
     async def _save(self, standing: Standing) -> None:
         unsaved = standing.unsaved
@@ -232,17 +228,20 @@ class Keeper:
         try:
             await self._run(self._cabinet.keep_certificate, standing.host, unsaved.pem, unsaved.kept.note)
         except StoreFault as fault:
-            self._failed(standing, fault)
-        else:
-            standing.unsaved = standing.fault = None
-            standing.failures = 0
+            standing.failures += 1
+            self._put_off(standing, fault, standing.failures)
+            return
+        standing.unsaved, standing.failures, standing.fault = None, 0, None
 
-    async def _ask_for_suggestion(self, standing: Standing) -> None:
-        kept = standing.kept
+    async def _ask_when(self, standing: Standing) -> None:
+        """
+        Ask the server when to renew; of a new certificate see whether that is now.
+        """
+        kept, new = standing.kept, standing.new
         if kept is None:
             return
         note = await self._obtaining.suggestion(standing.host, kept)
-        standing.kept = evolve(kept, note=note)
+        standing.kept, standing.new = evolve(kept, note=note), None
         if note.suggested != kept.note.suggested:
             self._log.info(
                 "the ACME server suggests another time: {host} will be renewed {when}",
@@ -253,16 +252,37 @@ class Keeper:
             await self._run(self._cabinet.keep_note, standing.host, note)
         except StoreFault as fault:
             self._log.warn("{fault}", fault=str(fault))
+        if new is not None:
+            early = early_fault(standing.kept, new.clock, self._wall())
+            standing.early = 0 if early is None else standing.early + 1
+            if early is not None:
+                self._put_off(standing, early, standing.early)
 
-    def _failed(self, standing: Standing, fault: AcmeFault) -> Outcome:
+    def _failed(self, standing: Standing, fault: AcmeFault) -> None:
         self._counted(standing.host, False)
         standing.failures += 1
+        standing.is_wanted = standing.is_wanted or standing.host in self._asked
+        self._put_off(standing, fault, standing.failures)
+        self._tell(Outcome(standing.host, False, str(fault)))
+
+    def _forget_fault(self, standing: Standing) -> None:
+        standing.failures, standing.early, standing.fault = 0, 0, None
+        self._log.info(
+            "nothing is to be done for {host} any more: it will be renewed {when}",
+            host=standing.host,
+            when=moment(standing.due(self._obtaining.server)),
+        )
+
+    def _put_off(self, standing: Standing, fault: AcmeFault, times: int) -> None:
+        """
+        Try again later, what has gone wrong so many times in a row, and say so.
+        """
         standing.fault = fault
         span, now = standing.span, self._wall()
         pause = pause_after(
-            standing.failures,
+            times,
             self._share(),
-            refused=fault.is_refusal,
+            pace_of(fault),
             asked=fault.retry_after,
             left=None if span is None else span.ends - now,
         )
@@ -270,9 +290,10 @@ class Keeper:
         is_bad = span is None or span.is_alarming(now)
         self._log.emit(
             LogLevel.error if is_bad else LogLevel.warn,
-            "no new certificate for {host}: {fault}; it is tried again in {pause}",
+            "{host}: {fault}; it is renewed in {pause}"
+            if isinstance(fault, DueAlready)
+            else "no new certificate for {host}: {fault}; it is tried again in {pause}",
             host=standing.host,
             fault=str(fault),
             pause=durations.spell(float(round(pause))),
         )
-        return Outcome(standing.host, False, str(fault))

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from attrs import evolve, frozen
-from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, SubjectAlternativeName
 from twisted.logger import Logger
 
 from contentcache.acme.client import AcmeClient
 from contentcache.acme.conversation import Conversation
 from contentcache.acme.issuing import issue
-from contentcache.acme.problems import AcmeFault, ChallengeFailed, ClockWrong, Refused, ServerAway
+from contentcache.acme.judging import DatesWrong, is_good, judged
+from contentcache.acme.problems import AcmeFault, ChallengeFailed, ClockWrong, Refused
 from contentcache.acme.responders import Responder
 from contentcache.acme.store import Cabinet, Kept, Note
 from contentcache.acme.timing import Span, renewal_name
@@ -22,7 +22,6 @@ from contentcache.config.model import LetsEncrypt
 from contentcache.core import durations
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.delivery.tasks import sleep
-from contentcache.tls.files import TLSFault, identity_in
 from contentcache.upstream.ports import Asking
 
 #: By so many seconds may two clocks differ before somebody is told.
@@ -34,11 +33,13 @@ _SUGGESTION_AGAIN: Final = 6 * 3600.0
 @frozen
 class Obtained:
     """
-    A new certificate, and the file that it makes.
+    A new certificate, and the file that it makes. ``clock`` says how the clock of this machine differs from
+    the server's, and nothing where they agree.
     """
 
     pem: bytes
     kept: Kept
+    clock: str = ""
 
 
 class Obtaining:
@@ -66,6 +67,8 @@ class Obtaining:
         self._run = run
         self._timer = timer
         self._wall = wall
+        #: Hosts whose last certificate was refused for its dates.
+        self._ill_dated: set[str] = set()
 
     @property
     def server(self) -> str:
@@ -81,19 +84,18 @@ class Obtaining:
         # Before anything is asked for that counts, it must be sure that it can be kept.
         await self._run(self._cabinet.open)
         client = await self._client()
-        self._look_at_clock(client, None if asked else old)
+        clock = self._look_at_clock(client, host, None if asked else old)
         replaces = None if old is None else renewal_name(old.identity.chain[0])
         pem = await self._issue(host, client, replaces)
+        before = None if old is None else old.identity
         try:
-            identity = identity_in(f"the new certificate for {host}", pem)
-        except TLSFault as fault:
-            raise ServerAway(fault.message) from fault
-        if host not in _names(identity.chain[0]):
-            raise ServerAway(
-                f"the ACME server has certified {', '.join(_names(identity.chain[0]))}, and not {host}"
-            )
-        kept = Kept(identity, Note(server=self.server))
-        return Obtained(pem, evolve(kept, note=await self._suggested(host, kept, client)))
+            identity = judged(host, pem, before, now=self._wall(), skew=client.skew or 0.0, clock=clock)
+        except DatesWrong:
+            self._ill_dated.add(host)
+            raise
+        self._ill_dated.discard(host)
+        # When to renew it is asked once it is shown and kept: nothing shall keep it from that.
+        return Obtained(pem, Kept(identity, Note(server=self.server, ask_again=0.0)), clock)
 
     async def suggestion(self, host: str, kept: Kept) -> Note:
         """
@@ -145,17 +147,26 @@ class Obtaining:
             await self._run(self._cabinet.keep_account_url, self.server, url)
             self._log.info("the account at {server} is {url}", server=self.server, url=url)
 
-    def _look_at_clock(self, client: AcmeClient, old: Kept | None) -> None:
+    def _look_at_clock(self, client: AcmeClient, host: str, old: Kept | None) -> str:
+        """
+        How the clocks differ, in words, and logged; nothing where they agree.
+
+        :raises ClockWrong: the ``old`` certificate is to be renewed by our clock only, or what we would get
+            would not be good by it.
+        """
         skew = client.skew
         if skew is None or abs(skew) < _SKEW:
-            return
+            return ""
         off = durations.spell(float(round(abs(skew))))
         says = f"the clock of this machine is {off} {'behind' if skew > 0 else 'ahead of'} the ACME server's"
         if old is not None:
             span = Span.of(old.identity.chain[0])
             if span.due(old.note.suggested) > self._wall() + skew and old.note.server in {"", self.server}:
                 raise ClockWrong(f"{says}, by which nothing is due", "set the clock")
+            if host in self._ill_dated and is_good(old.identity.chain[0], self._wall()):
+                raise ClockWrong(f"{says}, and what it gives is not good by ours", "set the clock")
         self._log.warn("{says}; set the clock", says=says)
+        return says
 
     async def _suggested(self, host: str, kept: Kept, client: AcmeClient) -> Note:
         name = renewal_name(kept.identity.chain[0])
@@ -170,14 +181,3 @@ class Obtaining:
             return evolve(kept.note, suggested=None, ask_again=None)
         window, again = found
         return evolve(kept.note, suggested=window, ask_again=self._wall() + again)
-
-
-def _names(certificate: Certificate) -> list[str]:
-    """
-    The hosts that a certificate is for.
-    """
-    try:
-        names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
-    except (ExtensionNotFound, ValueError):
-        return []
-    return [name.lower() for name in names.get_values_for_type(DNSName)]

@@ -35,14 +35,18 @@ _REMEDIES: Final[Mapping[str, str]] = {
         "this certificate authority does not certify this name; look at letsencrypt.hosts"
     ),
     "tls": "this daemon must answer on port 443 of this host, and not a proxy that ends TLS",
-    "unauthorized": (
-        "the answer of this host was not ours: do its DNS records lead here, and to nobody else? "
-        "If it is the account that is refused, look at letsencrypt.eab"
-    ),
+    "unauthorized": "the answer of this host was not ours: do its DNS records lead here, and to nobody else?",
     "userActionRequired": (
         "the certificate authority wants something of a person first: visit the page it names"
     ),
 }
+
+
+#: The same where the account is looked at, and no host.
+BINDING_REFUSED: Final = (
+    "look at letsencrypt.eab: kid and hmackey must be the two that the certificate authority has given you"
+)
+ACCOUNT_REFUSED: Final = "it is the account that is refused, and no host; ask the certificate authority why"
 
 
 @frozen
@@ -143,6 +147,14 @@ class ChallengeFailed(AcmeFault):
 
 class ChallengeUnavailable(AcmeFault):
     """The ACME server offers no challenge that can be answered here."""
+
+
+class Wasted(AcmeFault):
+    """The ACME server has made a certificate, and it is of no use."""
+
+
+class DueAlready(Wasted):
+    """The certificate can be used, and is to be renewed as soon as it is there."""
 
 
 class ClockWrong(AcmeFault):

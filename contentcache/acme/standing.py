@@ -4,17 +4,18 @@ How it is with the certificate of a host, for those who decide and in words for 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Literal
+from enum import IntEnum
+from typing import Final, Literal
 
 from attrs import define, frozen
 from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 
 from contentcache.acme.obtaining import Obtained
-from contentcache.acme.problems import AcmeFault
+from contentcache.acme.problems import AcmeFault, DueAlready, Wasted
 from contentcache.acme.store import Kept
-from contentcache.acme.timing import Span
+from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span, moment
+from contentcache.core import durations
 
 
 @frozen
@@ -31,14 +32,20 @@ class Outcome:
 @define
 class Standing:
     """
-    How it is with one host. ``try_at`` is monotonic: not before, whatever is due.
+    How it is with one host. ``try_at`` is monotonic: not before, whatever is due. ``failures`` are those in a
+    row, ``early`` so many certificates in a row that had to be renewed as soon as they were there.
+    ``is_wanted``: somebody has asked for a new one, and has not got it yet. ``new`` is a certificate of which
+    it is not known yet whether it has to be renewed as soon as it is there.
     """
 
     host: str
     kept: Kept | None
     failures: int = 0
+    early: int = 0
     fault: AcmeFault | None = None
     try_at: float = 0.0
+    is_wanted: bool = False
+    new: Obtained | None = None
     #: What could not be written yet.
     unsaved: Obtained | None = None
 
@@ -56,6 +63,72 @@ class Standing:
         return self.span.due(self.kept.note.suggested)
 
 
+#: No server wants to be asked for a renewal's time later than that, in seconds: the clock was wrong when it
+#: was noted.
+_LONGEST_UNASKED: Final = 2 * 86400.0
+
+
+class Step(IntEnum):
+    """
+    What may be to do for a host. Where several are, the least comes first.
+    """
+
+    SAVE = 0
+    RENEW = 1
+    #: See that what has failed is not to be done any more.
+    FORGET = 2
+    ASK_WHEN = 3
+
+
+def next_step(standing: Standing, now: float, seconds: float, server: str) -> tuple[float, Step]:
+    """
+    In how many seconds there is something to do for a host, and what. ``now`` is since 1970, ``seconds``
+    monotonic.
+    """
+    pause = max(0.0, standing.try_at - seconds)
+    if standing.unsaved is not None:
+        return pause, Step.SAVE
+    due = standing.due(server)
+    is_due = standing.is_wanted or due <= now
+    # What has failed is looked at when that was said, though it may not be due any more by then.
+    wait = pause if is_due or standing.fault is not None else max(pause, due - now)
+    again = None if standing.kept is None else standing.kept.note.ask_again
+    if again is not None:
+        ask = max(pause, again - now) if again - now < _LONGEST_UNASKED else pause
+        if ask <= wait:
+            return ask, Step.ASK_WHEN
+    return wait, Step.RENEW if is_due or standing.fault is None else Step.FORGET
+
+
+def early_fault(kept: Kept, clock: str, now: float) -> DueAlready | None:
+    """
+    Why a certificate has to be renewed as soon as it is there; ``None`` where it has not, as it should be.
+    ``clock`` says how ours differs from the server's.
+    """
+    span, suggested = Span.of(kept.identity.chain[0]), kept.note.suggested
+    if span.due(suggested) > now:
+        return None
+    says = "the new certificate is to be renewed already"
+    if span.due() > now:
+        return DueAlready(
+            f"{says}: the ACME server suggests it", "nothing is to be done here; it is used meanwhile"
+        )
+    left, length = (durations.spell(float(round(each))) for each in (max(0.0, span.ends - now), span.length))
+    says = f"{says}: {left} are left of its {length}"
+    if clock:
+        return DueAlready(f"{says}, and {clock}", "set the clock")
+    return DueAlready(says, "ask the certificate authority why it gives such")
+
+
+def pace_of(fault: AcmeFault) -> Pace:
+    """
+    How soon to try again.
+    """
+    if isinstance(fault, Wasted):
+        return AFTER_WASTE
+    return AFTER_NO if fault.is_refusal else AFTER_SILENCE
+
+
 def state_of(standing: Standing, now: float, server: str) -> tuple[Literal["ok", "warn"], str]:
     """
     How it is, and why. It is never worse than ``warn``: a daemon that is taken out of service could not
@@ -71,16 +144,6 @@ def state_of(standing: Standing, now: float, server: str) -> tuple[Literal["ok",
     if span.is_alarming(now) or standing.fault is not None:
         return "warn", f"{until}, and not renewed yet{trouble}"
     return "ok", f"{until}, to be renewed {moment(standing.due(server))}"
-
-
-def moment(seconds: float) -> str:
-    """
-    A time for people.
-
-    >>> moment(0.0)
-    '1970-01-01 00:00:00 UTC'
-    """
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def issuer_of(certificate: Certificate) -> str:

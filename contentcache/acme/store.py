@@ -21,11 +21,14 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from contentcache.acme.jws import AccountKey, KeyUnusable
+from contentcache.acme.lock import FolderLock
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.timing import Window
 from contentcache.tls.files import Identity, TLSFault, identity_in
 
 _LARGEST: Final = 1 << 20
+#: How the names of files end until they are whole.
+_HALF: Final = ".half"
 
 
 @frozen
@@ -61,18 +64,45 @@ class Cabinet:
     def __init__(self, folder: str, wall: Any) -> None:
         self._folder = Path(folder)
         self._account = self._folder / "account"
+        self._lock = FolderLock(self._folder)
         self._wall = wall
+
+    def take(self) -> None:
+        """
+        Be the only process that writes here, until :meth:`give_back`.
+
+        :raises FolderTaken: another one does.
+        :raises StoreFault: nobody can.
+        """
+        if self._lock.held:
+            return
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock.take()
+            self._account.mkdir(mode=0o700, exist_ok=True)
+            # What was being written when a process was killed. Nobody else can be at it now.
+            for folder in (self._folder, self._account):
+                for path in folder.glob(f".*{_HALF}"):
+                    path.unlink()
+        except OSError as error:
+            raise self._fault(error, self._folder, "written to") from error
+
+    def give_back(self) -> None:
+        """
+        Let another process write. May be called twice.
+        """
+        self._lock.give_back()
 
     def open(self) -> None:
         """
-        See that something can be written.
+        See that something can be written, and by nobody else.
 
         :raises StoreFault: nothing can.
         """
+        self.take()
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._account.mkdir(mode=0o700, exist_ok=True)
-            probe = self._account / f".{secrets.token_hex(8)}"
+            self._account.mkdir(mode=0o700, parents=True, exist_ok=True)
+            probe = self._account / f".{secrets.token_hex(4)}{_HALF}"
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             probe.unlink()
         except OSError as error:
@@ -125,7 +155,8 @@ class Cabinet:
         try:
             return Kept(identity_in(str(path), content), self.note(host))
         except TLSFault as damage:
-            self._put_aside(path, damage.message, "a new certificate is asked for")
+            it = damage.message.replace(f"{path} ", "it ")
+            self._put_aside(path, it, "a new certificate is asked for")
             return None
 
     def look(self, host: str) -> Kept | None:
@@ -201,7 +232,7 @@ class Cabinet:
         """
         Atomically: either the old content is there, or the whole new one, on the disk.
         """
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_HALF}")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

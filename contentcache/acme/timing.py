@@ -5,7 +5,7 @@ When a certificate is renewed, and when a failed attempt is repeated. Times are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final, Self
 
@@ -24,10 +24,27 @@ _SPARE: Final = 1 / 20
 #: Below this part of its life somebody should look why it was not renewed.
 _ALARM: Final = 1 / 4
 
-_FIRST_PAUSE: Final = 10.0
-_FIRST_PAUSE_AFTER_NO: Final = 60.0
 _LONGEST_PAUSE: Final = 6 * 3600.0
 _MOST_DOUBLINGS: Final = 20
+
+
+@frozen
+class Pace:
+    """
+    How soon a failure is followed by another attempt: after ``first`` seconds, and then ever later; never
+    after less than ``least``, however near the end of the old certificate is.
+    """
+
+    first: float
+    least: float
+
+
+#: Nothing came of it that a server counts.
+AFTER_SILENCE: Final = Pace(10.0, 10.0)
+#: The server has said no, and counts such failures.
+AFTER_NO: Final = Pace(60.0, 60.0)
+#: A certificate was made, one of the few in a week that a server gives, and is of no use.
+AFTER_WASTE: Final = Pace(3600.0, 10.0)
 
 
 @frozen
@@ -90,25 +107,21 @@ class Span:
         return self.ends - now < self.length * _ALARM
 
 
-def pause_after(
-    failures: int, share: float, *, refused: bool, asked: float | None, left: float | None
-) -> float:
+def pause_after(failures: int, share: float, pace: Pace, *, asked: float | None, left: float | None) -> float:
     """
     Seconds until the next attempt, after so many failures in a row.
 
-    ``share`` from 0 to 1 spreads them. ``refused`` says that the server counts such failures; ``asked`` is
-    what it wants, and is kept to. ``left`` is how long the old certificate is good for: the nearer its end,
-    the sooner.
+    ``share`` from 0 to 1 spreads them. ``asked`` is what the server wants, and is kept to. ``left`` is how
+    long the certificate that is shown is good for: the nearer its end, the sooner.
 
-    >>> [pause_after(n, 0.0, refused=False, asked=None, left=None) for n in (1, 2, 3, 99)]
+    >>> [pause_after(n, 0.0, AFTER_SILENCE, asked=None, left=None) for n in (1, 2, 3, 99)]
     [10.0, 20.0, 40.0, 21600.0]
-    >>> pause_after(1, 0.0, refused=True, asked=3600.0, left=None)
+    >>> pause_after(1, 0.0, AFTER_NO, asked=3600.0, left=None)
     3600.0
     """
-    first = _FIRST_PAUSE_AFTER_NO if refused else _FIRST_PAUSE
-    pause = min(_LONGEST_PAUSE, first * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
+    pause = min(_LONGEST_PAUSE, pace.first * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
     if left is not None and left > 0:
-        pause = min(pause, max(first, left / 8))
+        pause = min(pause, max(pace.least, left / 8))
     return max(pause * (1 + share / 5), asked or 0.0)
 
 
@@ -142,6 +155,16 @@ def renewal_name(certificate: Certificate) -> str | None:
         return None
     number = certificate.serial_number
     return f"{b64(authority.key_identifier)}.{b64(number.to_bytes(number.bit_length() // 8 + 1, 'big'))}"
+
+
+def moment(seconds: float) -> str:
+    """
+    A time for people.
+
+    >>> moment(0.0)
+    '1970-01-01 00:00:00 UTC'
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _moment(text: object) -> float:

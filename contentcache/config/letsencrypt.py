@@ -9,6 +9,7 @@ import re
 from base64 import urlsafe_b64decode
 from ipaddress import ip_address
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from contentcache.config.document import Series
 from contentcache.config.faults import Wrong
@@ -38,6 +39,7 @@ _LONGEST_HOST: Final = 64
 
 _EMAIL = re.compile(r"[^@\s,?]+@[^@\s,?]+")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _BASE64 = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 
 
@@ -54,12 +56,12 @@ def read_letsencrypt(tls: Table, listening: Address) -> LetsEncrypt | None:
             directory=directory or "",
             hosts=hosts,
             email=section.read("email", _email, None),
-            directoryurl=section.read("directoryurl", url, LETS_ENCRYPT),
+            directoryurl=section.read("directoryurl", _directory_url, LETS_ENCRYPT),
             directoryca=section.read("directoryca", certificates, None),
             http=http,
             eab=_read_eab(section),
             challenge=challenge,
-            profile=section.read("profile", text, None),
+            profile=section.read("profile", _profile, None),
             lifetime=section.read("lifetime", duration(zero=False), None),
         )
         if not any(section.has(key) for key in _KEYS):
@@ -84,6 +86,35 @@ def _check(section: Table, read: LetsEncrypt, listening: Address) -> None:
         section.fault("http", "is required where http.net is unix; write e.g. :80")
     if read.http is not None and read.http == listening and listening.port:
         section.fault("http", "is the address of http.addr; give it a port of its own, e.g. :80")
+    _check_hosts(section, read)
+    _notice(section, read)
+
+
+def _check_hosts(section: Table, read: LetsEncrypt) -> None:
+    for host in read.hosts if _is_public(read.directoryurl) else ():
+        if "." not in host:
+            section.fault(
+                "hosts",
+                f"{host!r} is no name of the public DNS, and Let's Encrypt certifies no other; write the "
+                "whole name, e.g. cache.example.com",
+            )
+
+
+def _notice(section: Table, read: LetsEncrypt) -> None:
+    """
+    Warn of what works, and may not be what is meant.
+    """
+    if read.directoryurl.startswith("http://"):
+        section.warn(
+            "directoryurl",
+            f"{read.directoryurl}: over http anyone on the line reads and changes what passes",
+        )
+    if read.directory and not os.path.isabs(read.directory):
+        section.warn(
+            "cachefile",
+            f"{read.directory} is a relative path: it starts at the folder in which the daemon starts, and "
+            "contentcache certificates has to be run there too",
+        )
     if read.directory and read.directory != _written(section):
         section.warn(
             "cachefile", f"is a file, as in version 2.8; it stays as it is, and {read.directory} is used"
@@ -115,18 +146,46 @@ def _host(item: Item) -> str:
     written = text(item)
     if "*" in written:
         raise Wrong(f"{item.shown()} is a wildcard, which needs the challenge dns-01; name each host")
-    host = authority(item)
+    host = written if _is_address(written) else authority(item)
     if _is_address(host):
         raise Wrong(f"{item.shown()} is an address; certificates are for names, e.g. cache.example.com")
     if ":" in host:
         raise Wrong(f"{item.shown()} has a port; write the host alone")
     if len(host) > _LONGEST_HOST:
-        raise Wrong(f"{item.shown()} is longer than the {_LONGEST_HOST} characters that can be certified")
+        known = "" if host == written else f"{host}, "
+        raise Wrong(
+            f"{item.shown()} is {known}longer than the {_LONGEST_HOST} characters that can be certified"
+        )
     if not all(_LABEL.fullmatch(label) for label in host.split(".")):
         raise Wrong(
             f"{item.shown()} is not a host name that can be certified; only a-z, 0-9 and - may be in it"
         )
     return host
+
+
+def _directory_url(item: Item) -> str:
+    written = text(item)
+    if "@" in written.partition("://")[2].partition("/")[0]:
+        # What stands there may be a password: it is not repeated.
+        raise Wrong(
+            "the URL holds a user name or a password; an ACME server knows you by the key of your account, "
+            "and by eab, if it gave you one"
+        )
+    return url(item)
+
+
+def _is_public(directory_url: str) -> bool:
+    """
+    Whether it is Let's Encrypt's, for tests or not; others may know names of their own.
+    """
+    return (urlsplit(directory_url).hostname or "").endswith(".letsencrypt.org")
+
+
+def _profile(item: Item) -> str:
+    written = text(item)
+    if not _PROFILE.fullmatch(written):
+        raise Wrong(f"{item.shown()} is not the name of a profile; write e.g. shortlived")
+    return written
 
 
 def _is_address(host: str) -> bool:

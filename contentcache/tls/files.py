@@ -41,6 +41,12 @@ class TLSFault(Exception):
         self.message = message
 
 
+class KeyDiffers(TLSFault):
+    """
+    A key and a certificate do not belong together.
+    """
+
+
 @frozen
 class Identity:
     """
@@ -109,9 +115,12 @@ def _joined(chain: tuple[Certificate, ...], private: PrivateKey, certificate: st
     except (ValueError, UnsupportedAlgorithm) as error:
         raise TLSFault(certificate, f"{certificate} has a public key of an unknown kind: {error}") from error
     if not belongs:
-        raise TLSFault(
-            key, f"{key} is not the key of the first certificate in {certificate}; the leaf comes first"
+        message = (
+            f"{key} holds a key that is not that of its first certificate; the leaf comes first"
+            if key == certificate
+            else f"{key} is not the key of the first certificate in {certificate}; the leaf comes first"
         )
+        raise KeyDiffers(key, message)
     return Identity(chain, private)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import define, field
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -80,17 +81,25 @@ class Bad(Exception):
 class Acme:
     """
     The server. ``wall`` is its clock. ``validate(kind, host, token, thumbprint)`` raises ``Bad`` where it
-    does not find the answer. ``troubles`` are raised by the next requests to a path that begins so.
-    ``refused_nonces`` are refused before one is taken. ``suggested`` is its renewal window, seconds from now;
-    ``eab`` an account's key.
+    does not find the answer.
+
+    ``troubles`` are raised by the next requests to a path that begins so. With ``hangs`` it never answers, or
+    with ``hangs_at`` not to such paths. ``refused_nonces`` are refused before one is taken. ``suggested`` is
+    its renewal window, seconds from now; ``eab`` an account's key. Its certificates are valid from ``begins``
+    seconds after they are made, and for ``lifetime`` seconds; ``mistaken`` are the key and the host that they
+    are made for instead. Only after ``verdict_looks`` looks does it tell what it thinks of a host, and after
+    ``looks`` that a certificate is there.
     """
 
     wall: Callable[[], float]
     validate: Callable[[str, str, str, str], None]
     lifetime: float = 90 * 86400.0
+    begins: float = 0.0
+    mistaken: tuple[Any, str] = (None, "")
     offered: tuple[str, ...] = ("dns-01", "http-01", "tls-alpn-01")
     is_away: bool = False
     hangs: bool = False
+    hangs_at: str = ""
     refused_nonces: int = 0
     suggested: tuple[float, float] | None = None
     eab: tuple[str, bytes] | None = None
@@ -98,6 +107,7 @@ class Acme:
     asked: list[str] = field(factory=list)
     payloads: dict[str, Any] = field(factory=dict)
     looks: int = 1
+    verdict_looks: int = 0
     _nonces: set[str] = field(factory=set)
     _keys: dict[str, Any] = field(factory=dict)
     _orders: dict[str, dict[str, Any]] = field(factory=dict)
@@ -115,7 +125,7 @@ class Acme:
         self.asked.append(f"{method.decode()} {path}")
         if self.is_away:
             return fail(NobodyThere())
-        if self.hangs:
+        if self.hangs or (self.hangs_at and path.startswith(self.hangs_at)):
             return Deferred()
         body = Body()
         if bodyProducer is not None:
@@ -200,7 +210,10 @@ class Acme:
         kid, key = self.eab
         mac = HMAC(key, SHA256())
         mac.update(f"{binding['protected']}.{binding['payload']}".encode())
-        mac.verify(decoded(binding["signature"]))
+        try:
+            mac.verify(decoded(binding["signature"]))
+        except InvalidSignature:
+            raise Bad("unauthorized", "the MAC of the binding is wrong", 403) from None
         head = {"alg": "HS256", "kid": kid, "url": f"{BASE}/account"}
         assert json.loads(decoded(binding["protected"])) == head
         assert json.loads(decoded(binding["payload"])) == jwk
@@ -241,6 +254,9 @@ class Acme:
         return 201, {"Location": f"{BASE}/order/{number}"}, order
 
     def _authz(self, path: str, head: Any, payload: Any) -> tuple[int, dict[str, str], Any]:
+        if payload is None and self._authorizations[path]["status"] == "valid" and self.verdict_looks:
+            self.verdict_looks -= 1
+            return 200, {}, {**self._authorizations[path], "status": "pending"}
         return 200, {}, self._authorizations[path]
 
     def _chall(self, path: str, head: Any, payload: Any) -> tuple[int, dict[str, str], Any]:
@@ -267,7 +283,9 @@ class Acme:
         if order["status"] != "ready":
             raise Bad("orderNotReady", status=403)
         request = x509.load_der_x509_csr(decoded(payload["csr"]))
-        self._certificates[f"/cert/{number}"] = self.signed(request.public_key(), order["host"])
+        self._certificates[f"/cert/{number}"] = self.signed(
+            self.mistaken[0] or request.public_key(), self.mistaken[1] or order["host"]
+        )
         order.update(status="processing", certificate=f"{BASE}/cert/{number}")
         return 200, {"Location": f"{BASE}/order/{number}"}, order
 
@@ -276,15 +294,15 @@ class Acme:
 
     def signed(self, key: Any, host: str) -> bytes:
         """A chain of one for a public key, in PEM."""
-        now = datetime.fromtimestamp(self.wall(), UTC)
+        begins = datetime.fromtimestamp(self.wall() + self.begins, UTC)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Memory CA")]))
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now)
-            .not_valid_after(now + timedelta(seconds=self.lifetime))
+            .not_valid_before(begins)
+            .not_valid_after(begins + timedelta(seconds=self.lifetime))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._ca_key.public_key()), critical=False

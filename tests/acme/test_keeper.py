@@ -8,9 +8,12 @@ import os
 import shutil
 import stat
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.timing import Span
 from contentcache.config.model import ExternalAccount
+from contentcache.tls.files import Identity, TLSFault
 from tests.acme.house import BEGINNING, HOST, HouseTestCase
 from tests.acme.server import Bad
 
@@ -67,6 +70,11 @@ class FirstTests(HouseTestCase):
         self.pass_time(5)
         self.assertIn("letsencrypt.eab", self.fault())
         self.stop()
+        self.build(eab=ExternalAccount("kid-1", b"mistyped"))
+        self.pass_time(5)
+        self.assertIn("the MAC of the binding is wrong (unauthorized); look at letsencrypt.eab", self.fault())
+        self.assertNotIn("DNS", self.fault())
+        self.stop()
         self.build(eab=ExternalAccount("kid-1", b"secret of the authority"))
         self.pass_time(5)
         self.assertNotEqual(self.number(), 0)
@@ -95,6 +103,24 @@ class FirstTests(HouseTestCase):
         self.assertNotEqual(self.number(), 0)
         self.assertEqual(self.server.count("POST /order"), 4)  # two orders, and a look at each by the second
         self.assertEqual([self.server.count(f"/{kind}") for kind in ("http-01", "tls-alpn-01")], [1, 1])
+
+    def test_verdict(self) -> None:
+        """
+        The verdict is waited for, with first looks that come soon and later ones that do not.
+        """
+        self.server.verdict_looks = 3
+        self.build()
+        self.pass_time(
+            2.5, 0.125
+        )  # looks after 0, 1/8, 3/8 and 7/8 s, and then one second for the certificate
+        self.assertNotEqual(self.number(), 0)
+        self.stop()
+        shutil.rmtree(self.folder)
+        self.server.verdict_looks = 99
+        self.build()
+        before = self.server.count("/authz/")
+        self.pass_time(60)
+        self.assertTrue(30 < self.server.count("/authz/") - before < 36)
 
     def test_valid_already(self) -> None:
         """
@@ -168,6 +194,27 @@ class RenewalTests(HouseTestCase):
         self.assertNotEqual(self.number(), first)
         self.assertNotIn("replaces", self.server.payloads["/order"])
 
+    def test_no_suggestion_comes(self) -> None:
+        """
+        A server that does not say when to renew keeps no certificate from being shown and kept, and no host
+        waiting. Whoever has asked for it is told.
+        """
+        self.server.suggested, self.server.hangs_at = (10 * DAY, 10 * DAY), "/ari/"
+        keeper = self.build("a.example", "b.example")
+        [waiting] = keeper.renew(["a.example"])
+        self.pass_time(10)
+        self.assertTrue(self.successResultOf(waiting).is_new)
+        for host in ("a.example", "b.example"):
+            self.assertIn(host, self.shown)
+            self.assertTrue(self.file(f"{host}.pem").exists())
+        self.stop()
+        self.server.hangs_at = ""
+        self.build("a.example", "b.example")
+        self.pass_time(10)
+        self.assertEqual(self.server.count("/finalize"), 2)
+        for host in ("a.example", "b.example"):
+            self.assertIsNotNone(self.cabinet.note(host).suggested)
+
     def test_restart(self) -> None:
         """
         A restart asks the server for nothing, and renewal is when it would have been.
@@ -217,6 +264,38 @@ class RenewalTests(HouseTestCase):
         self.pass_time(5)
         outcome = self.successResultOf(waiting)
         self.assertEqual((outcome.is_new, "cannot be asked" in outcome.says), (False, True))
+
+    def test_asked_together(self) -> None:
+        """
+        Who asks while others wait, or while a certificate is on its way, has the same one.
+        """
+        keeper = self.build("a.example", "b.example")
+        waiting = [*keeper.renew(["a.example", "b.example"]), *keeper.renew(["a.example"])]
+        self.pass_time(0.5)
+        self.assertNoResult(waiting[0])
+        waiting += keeper.renew(["a.example"])
+        self.pass_time(10)
+        self.assertEqual([self.successResultOf(each).is_new for each in waiting], [True] * 4)
+        self.assertEqual(self.server.count("/finalize"), 2)
+
+    def test_asked_in_vain(self) -> None:
+        """
+        A renewal that somebody has asked for and that fails is tried again when the log says so.
+        """
+        keeper = self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.server.is_away = True
+        keeper.renew([HOST])
+        self.pass_time(15)
+        self.assertEqual(self.server.count("GET /dir"), 4)  # for it, when to renew it, and twice in vain
+        self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
+        self.server.is_away = False
+        self.pass_time(20)
+        self.assertNotEqual(self.number(), first)
+        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+        self.pass_time(DAY, 30)
+        self.assertEqual(self.server.count("/finalize"), 2)
 
     def test_asked_at_the_end(self) -> None:
         """
@@ -317,6 +396,15 @@ class FaultTests(HouseTestCase):
         self.assertNotEqual(self.number(), first)
         self.assertEqual(self.server.count("POST /account"), 2)
 
+    def test_account_is_refused(self) -> None:
+        """
+        An account that may not ask is no fault of a host, and that is not told.
+        """
+        self.server.troubles = [("/order", Bad("unauthorized", "the account is deactivated", 403))]
+        self.build()
+        self.pass_time(5)
+        self.assertIn("the account is deactivated (unauthorized); it is the account", self.fault())
+
     def test_clock_ahead(self) -> None:
         """
         A clock that runs ahead is no reason to ask for certificates: by the server's nothing is due.
@@ -329,6 +417,29 @@ class FaultTests(HouseTestCase):
         self.assertEqual((self.number(), self.server.count("POST /account")), (first, 1))
         self.assertIn("the clock of this machine is 1920h ahead of the ACME server's", self.fault())
 
+    def test_nothing_is_due_any_more(self) -> None:
+        """
+        When a clock that was wrong is set, or the server suggests a later time, what has failed is forgotten.
+        """
+        self.server.suggested = (10 * DAY, 10 * DAY)
+        keeper = self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.offset += 80 * DAY
+        self.pass_time(3700, 50)
+        self.assertIn("the clock of this machine", self.fault())
+        self.offset -= 80 * DAY
+        self.pass_time(4 * 3600, 60)
+        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+        self.server.suggested = (-60.0, -60.0)
+        self.server.troubles = [("/order", Bad("serverInternal", status=500))] * 99
+        self.pass_time(3700, 10)
+        self.assertIn("serverInternal", self.fault())
+        self.server.suggested = (10 * DAY, 10 * DAY)
+        self.pass_time(4 * 3600, 10)
+        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+        self.assertEqual(self.number(), first)
+
     def test_clock_wrong_at_first(self) -> None:
         """
         With a wrong clock and no certificate one is asked for, once, and not again and again.
@@ -339,6 +450,118 @@ class FaultTests(HouseTestCase):
         self.assertLess(self.server.count("/finalize"), 2)
         self.assertNotEqual(self.number(), 0)
         self.assertIn("clock", self.fault())
+
+    def test_suggested_at_once(self) -> None:
+        """
+        A server that wants every new certificate renewed at once is asked for few, and its certificates are
+        used meanwhile; none of these attempts has failed. Once it thinks better of it, all is well.
+        """
+        self.server.suggested = (-60.0, -30.0)
+        keeper = self.build()
+        self.pass_time(5)
+        self.assertNotEqual(self.number(), 0)
+        self.assertIn("the ACME server suggests it; nothing is to be done here", self.fault())
+        self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
+        self.pass_time(DAY, 30)
+        self.assertEqual(self.server.count("/finalize"), 6)  # after 0, 1, 3, 7, 13 and 19 hours
+        self.assertEqual(self.counted, [(HOST, True)] * 6)
+        self.server.suggested = (10 * DAY, 10 * DAY)
+        self.pass_time(DAY, 30)
+        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+
+    def test_old_when_new(self) -> None:
+        """
+        The same for certificates of which most is over when they come, and then it is not the clock.
+        """
+        self.server.begins = -80 * DAY
+        self.build()
+        self.pass_time(DAY, 30)
+        self.assertEqual(self.server.count("/finalize"), 6)
+        self.assertRegex(self.fault(), "2[34].*h.* are left of its 2160h; ask the certificate authority")
+
+    def test_useless(self) -> None:
+        """
+        A certificate that is over, begins later, or is for somebody else replaces nothing, and who has asked
+        for it is told so; few are asked for.
+        """
+        keeper = self.build()
+        self.pass_time(5)
+        first, file = self.number(), self.file(f"{HOST}.pem").read_bytes()
+        stranger = ec.generate_private_key(ec.SECP256R1()).public_key()
+        for begins, mistaken, said in (
+            (-100 * DAY, (None, ""), "a certificate that has ended 2027-01-05"),
+            (DAY, (None, ""), "a certificate that begins only 2027-01-16 "),
+            (0.0, (None, "b.example"), "has certified b.example, and not cache.example.com"),
+            (0.0, (stranger, ""), "has certified another key than the one that was asked for"),
+        ):
+            self.server.begins, self.server.mistaken = begins, mistaken
+            [waiting] = keeper.renew([HOST])
+            self.pass_time(5)
+            outcome = self.successResultOf(waiting)
+            self.assertFalse(outcome.is_new, said)
+            self.assertIn(said, outcome.says)
+            self.assertIn("ask the certificate authority", outcome.says)
+            self.assertIn(said, keeper.state(keeper.standings[HOST])[1])
+            self.assertEqual((self.number(), self.file(f"{HOST}.pem").read_bytes()), (first, file))
+        self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
+        self.assertEqual(self.counted, [(HOST, True)] + [(HOST, False)] * 4)
+
+    def test_cannot_be_shown(self) -> None:
+        """
+        One that TLS cannot use replaces nothing, and a defect leaves nobody waiting; after neither is asked
+        again and again.
+        """
+        keeper = self.build()
+        self.pass_time(5)
+        first = keeper.standings[HOST].kept
+
+        def install(_host: str, _identity: Identity) -> None:
+            raise failing.pop()
+
+        failing = [ZeroDivisionError(), TLSFault("", "letsencrypt cannot be used for TLS: key too small")]
+        self.patch(self, "install", install)
+        for said in ("cannot be shown: letsencrypt cannot be used for TLS: key too small", "a defect"):
+            [waiting] = keeper.renew([HOST])
+            self.pass_time(5)
+            outcome = self.successResultOf(waiting)
+            self.assertEqual((outcome.is_new, said in outcome.says), (False, True), outcome.says)
+            self.assertEqual(keeper.standings[HOST].kept, first)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.pass_time(600, 10)
+        self.assertEqual(self.server.count("/finalize"), 3)
+
+    def test_useless_at_first(self) -> None:
+        """
+        It is no better than one that is signed by ourselves, and each is one of few that a server gives.
+        """
+        self.server.begins = -100 * DAY
+        self.build()
+        self.pass_time(DAY, 30)
+        self.assertEqual((self.number(), self.server.count("/finalize")), (0, 6))
+        self.server.begins = 0.0
+        self.pass_time(DAY, 30)
+        self.assertNotEqual(self.number(), 0)
+
+    def test_clock_behind(self) -> None:
+        """
+        While the clock is behind so that new certificates begin later, a good one stays, and once that is
+        seen nothing is asked for until the clock is set. By then the old one may be over.
+        """
+        self.build()
+        self.pass_time(5)
+        first = self.number()
+        self.pass_time(62 * DAY, 3600)
+        self.assertNotEqual(self.number(), first)
+        first = self.number()
+        self.offset -= 2 * DAY
+        self.pass_time(66 * DAY, 3600)
+        self.assertEqual((self.number(), self.server.count("/finalize")), (first, 3))
+        self.assertIn("the clock of this machine is 48h behind the ACME server's", self.fault())
+        self.assertIn("set the clock", self.fault())
+        self.offset += 2 * DAY
+        self.pass_time(DAY, 3600)
+        self.assertNotEqual(self.number(), first)
+        self.assertEqual(self.fault(), "")
 
     def test_not_writable(self) -> None:
         """
@@ -356,7 +579,8 @@ class FaultTests(HouseTestCase):
 
     def test_full_disk(self) -> None:
         """
-        A certificate that cannot be written is shown all the same, and written when that goes again.
+        A certificate that cannot be written is shown all the same, and written when that goes again. Who has
+        asked for it is told.
         """
         keep = self.cabinet.keep_certificate
 
@@ -364,8 +588,11 @@ class FaultTests(HouseTestCase):
             raise StoreFault("no space", "make some")
 
         self.cabinet.keep_certificate = full  # type: ignore[assignment,method-assign]
-        self.build()
+        [waiting] = self.build().renew([HOST])
         self.pass_time(5)
+        outcome = self.successResultOf(waiting)
+        self.assertFalse(outcome.is_new)
+        self.assertIn(", but it is not kept: no space; make some", outcome.says)
         self.assertNotEqual(self.number(), 0)
         self.assertIn("no space", self.fault())
         self.cabinet.keep_certificate = keep  # type: ignore[method-assign]

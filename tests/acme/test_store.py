@@ -4,15 +4,23 @@ Tests for :mod:`contentcache.acme.store`.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
+from typing import cast
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+import contentcache
 from contentcache.acme.jws import AccountKey
+from contentcache.acme.lock import FolderTaken
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.store import Cabinet, Note
 from contentcache.acme.timing import Window
@@ -51,7 +59,8 @@ class CabinetTests(SynchronousTestCase):
         self.assertEqual([self.cabinet.account_url(name) for name in ("one", "two")], [None, "https://two/1"])
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         self.assertEqual(
-            sorted(path.name for path in files), [f"{HOST}.json", f"{HOST}.pem", "key.pem", "urls.json"]
+            sorted(path.name for path in files),
+            [f"{HOST}.json", f"{HOST}.pem", "key.pem", "lock", "urls.json"],
         )
         self.assertEqual({stat.S_IMODE(path.stat().st_mode) for path in files}, {0o600})
         for folder in (self.folder, self.folder / "account"):
@@ -61,7 +70,14 @@ class CabinetTests(SynchronousTestCase):
         """
         Damaged files are put aside with all their bytes, and told; a new account key is made.
         """
-        other = make("other")
+        other, told = make("other"), []
+
+        def hear(event: LogEvent) -> None:
+            told.append(formatEvent(event))
+
+        observer = cast("ILogObserver", hear)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.cabinet.keep_certificate(HOST, self.pem, NOTE)
         key = self.cabinet.account_key()
         self.cabinet.keep_account_url("one", "https://one/1")
@@ -72,6 +88,7 @@ class CabinetTests(SynchronousTestCase):
             self.assertFalse((self.folder / f"{HOST}.pem").exists())
             aside = [path.read_bytes() for path in self.folder.glob(f"{HOST}.pem.damaged-*")]
             self.assertIn(content, aside)
+            self.assertIn(f"{HOST}.pem is damaged: it holds ", told[-1])
         (self.folder / "account" / "key.pem").write_bytes(b"rubbish")
         self.assertNotEqual(self.cabinet.account_key().jwk(), key.jwk())
         self.assertEqual(len(list((self.folder / "account").glob("key.pem.damaged-*"))), 1)
@@ -110,6 +127,64 @@ class CabinetTests(SynchronousTestCase):
         self.assertIn("No space left", str(fault))
         self.assertEqual((self.folder / f"{HOST}.pem").read_bytes(), self.pem)
         self.assertEqual(len(list(self.folder.glob(".*"))), 0)
+
+    def test_one_process(self) -> None:
+        """
+        One process writes at a time, and another is told who does; looking needs no leave.
+        """
+        other = Cabinet(str(self.folder), lambda: 1.0)
+        self.cabinet.open()
+        self.cabinet.keep_certificate(HOST, self.pem, NOTE)
+        for call in (other.take, other.open):
+            fault = self.assertRaises(FolderTaken, call)
+            self.assertIn(f"{self.folder} is in use by process {os.getpid()}; stop that one, or", str(fault))
+        self.assertIsNotNone(other.look(HOST))
+        self.cabinet.give_back()
+        self.cabinet.give_back()
+        other.open()
+        self.assertRaises(FolderTaken, self.cabinet.open)
+        other.give_back()
+
+    def test_holder_is_killed(self) -> None:
+        """
+        The kernel gives the folder back when its holder is killed, and the next one takes away what was half
+        written: it may hold a key.
+        """
+        written = (
+            "import sys, time; from pathlib import Path; from contentcache.acme.store import Cabinet, Note\n"
+            "Path.rename = lambda *_: print('written', flush=True) or sys.stdin.read()\n"
+            "cabinet = Cabinet(sys.argv[1], time.time); cabinet.open()\n"
+            "cabinet.keep_certificate(sys.argv[2], b'secret', Note())"
+        )
+        child = subprocess.Popen(
+            [sys.executable, "-c", written, str(self.folder.absolute()), HOST],
+            env={**os.environ, "PYTHONPATH": str(Path(contentcache.__file__).parents[1])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with child:
+            self.addCleanup(child.kill)
+            assert child.stdout is not None
+            self.assertEqual(child.stdout.readline(), b"written\n")
+            self.assertRaises(FolderTaken, self.cabinet.open)
+            self.assertEqual(len(list(self.folder.glob(f".{HOST}.pem.*"))), 1)
+            (self.folder / ".profile").write_text("not ours")
+            child.kill()
+        self.cabinet.open()
+        self.assertEqual([path.name for path in self.folder.rglob(".*")], [".profile"])
+        self.assertIsNone(self.cabinet.certificate(HOST))
+
+    def test_no_locks(self) -> None:
+        """
+        Where the file system knows no locks there is none.
+        """
+
+        def unknown(*_: int) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        self.patch(fcntl, "flock", unknown)
+        self.cabinet.open()
+        self.assertTrue((self.folder / "account").is_dir())
 
     def test_keys_from_elsewhere(self) -> None:
         """

@@ -17,7 +17,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.acme import jws, problems, standing, timing
 from contentcache.acme.jws import AccountKey
 from contentcache.acme.problems import problem_in
-from contentcache.acme.timing import Span, Window, pause_after, renewal_name, window_in
+from contentcache.acme.timing import (
+    AFTER_NO,
+    AFTER_SILENCE,
+    AFTER_WASTE,
+    Span,
+    Window,
+    pause_after,
+    renewal_name,
+    window_in,
+)
 from tests.acme.server import decoded
 from tests.tls.certificates import make
 
@@ -65,18 +74,20 @@ class TimingTests(SynchronousTestCase):
         """
         They grow to six hours, more slowly where the server counts, and shrink when the end is near.
         """
-        for failures, more, pause in (
-            (1, {"refused": True}, 60.0),
-            (5, {"refused": True}, 960.0),
-            (10**9, {"refused": False}, 21600.0),
-            (20, {"refused": False, "left": 8000.0}, 1000.0),
-            (20, {"refused": True, "left": 8.0}, 60.0),
-            (20, {"refused": True, "left": -8.0}, 21600.0),
-            (1, {"refused": True, "asked": 86400.0, "left": 100.0}, 86400.0),
+        for failures, pace, asked, left, pause in (
+            (1, AFTER_NO, None, None, 60.0),
+            (5, AFTER_NO, None, None, 960.0),
+            (10**9, AFTER_SILENCE, None, None, 21600.0),
+            (20, AFTER_SILENCE, None, 8000.0, 1000.0),
+            (20, AFTER_NO, None, 8.0, 60.0),
+            (20, AFTER_NO, None, -8.0, 21600.0),
+            (1, AFTER_NO, 86400.0, 100.0, 86400.0),
+            (1, AFTER_WASTE, None, 8e6, 3600.0),
+            (3, AFTER_WASTE, None, 8e6, 14400.0),
+            (3, AFTER_WASTE, None, 8.0, 10.0),
         ):
-            given_ = {"asked": None, "left": None, **more}
-            self.assertEqual(pause_after(failures, 0.0, **given_), pause)  # type: ignore[arg-type]
-        self.assertEqual(pause_after(1, 1.0, refused=False, asked=None, left=None), 12.0)
+            self.assertEqual(pause_after(failures, 0.0, pace, asked=asked, left=left), pause)
+        self.assertEqual(pause_after(1, 1.0, AFTER_SILENCE, asked=None, left=None), 12.0)
 
     def test_no_name(self) -> None:
         """

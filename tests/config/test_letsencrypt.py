@@ -16,6 +16,9 @@ from tests.tls.certificates import make
 _HTTP = 'http: {addr: ":5000"}'
 _ACME = "https://acme.example/dir"
 
+#: As such it is short enough to be certified.
+_LONG = f"{'ü' * 25}.{'ü' * 25}.example"
+
 #: Keys beside ``cachefile`` and ``hosts``, and what they set.
 READ = {
     "email: ops@example.com": {"email": "ops@example.com"},
@@ -39,6 +42,14 @@ FAULTY = {
     "cachefile: /c, hosts: ['a.example:443']": "hosts[0]: 'a.example:443' has a port",
     "cachefile: /c, hosts: [192.0.2.1]": "hosts[0]: '192.0.2.1' is an address",
     "cachefile: /c, hosts: ['[::1]']": "hosts[0]: '[::1]' is an address",
+    "cachefile: /c, hosts: ['::1']": "hosts[0]: '::1' is an address; certificates are for names",
+    "cachefile: /c, hosts: [localhost]": "hosts: 'localhost' is no name of the public DNS, and Let's",
+    "cachefile: /c, hosts: [a.example, Cache]": "hosts: 'cache' is no name of the public DNS",
+    f"cachefile: /c, hosts: ['{_LONG}']": f"hosts[0]: '{_LONG}' is xn--tdaaaa",
+    "cachefile: /c, hosts: [a.example], profile: 5": "profile: '5' is not the name of a profile; write e.g.",
+    "cachefile: /c, hosts: [a.example], directoryurl: 'https://me:secret@a.example/dir'": (
+        "directoryurl: the URL holds a user name or a password; an ACME server knows you by the key of your"
+    ),
     "cachefile: /c, hosts: [../a]": "hosts[0]: '../a' is not a host",
     "cachefile: /c, hosts: [a_b.example]": "hosts[0]: 'a_b.example' is not a host name that can be certified",
     "cachefile: /c, hosts: [-a.example]": "hosts[0]: '-a.example' has no proper host name",
@@ -92,6 +103,34 @@ class LetsEncryptTests(ConfigurationTestCase):
                 self.read(f"cachefile: /c, hosts: [a.example], {keys}"),
                 LetsEncrypt("/c", ("a.example",), **expected),  # type: ignore[arg-type]
             )
+
+    def test_names(self) -> None:
+        """
+        Names with other letters are taken in ASCII; an authority of one's own may know single words.
+        """
+        for hosts, more, expected in (
+            ("München.example", "", "xn--mnchen-3ya.example"),
+            ("xn--mnchen-3ya.example", "", "xn--mnchen-3ya.example"),
+            ("localhost", f", directoryurl: {_ACME}", "localhost"),
+        ):
+            self.assertEqual(self.read(f"cachefile: /c, hosts: [{hosts}]{more}").hosts, (expected,))
+
+    def test_warned(self) -> None:
+        """
+        What works, and may not be what was meant, is told.
+        """
+        for keys, told in (
+            (
+                "cachefile: /c, hosts: [a.example], directoryurl: 'http://a.example/dir'",
+                "over http anyone on the line",
+            ),
+            (
+                "cachefile: acme, hosts: [a.example]",
+                "acme is a relative path: it starts at the folder in which",
+            ),
+        ):
+            [warning] = self.warnings(with_letsencrypt(keys))
+            self.assertIn(told, warning)
 
     def test_faulty(self) -> None:
         """

@@ -4,14 +4,14 @@ Certificates by themselves, from a real ACME server that really validates: Pebbl
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
 import socket
 import ssl
 import stat
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -19,12 +19,13 @@ from subprocess import CompletedProcess
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.acme.control import ask
 from tests.real.cache import ContentCache, daemon
 from tests.real.clients import Curl, manifest_in, skopeo_copy
 from tests.real.images import digest_of, push_blob, push_image, random_bytes
 from tests.real.origin import Origin
 from tests.real.pebble import Pebble
-from tests.real.programs import ROOT, Case, Process, free_port, needs, place, run, until
+from tests.real.programs import ROOT, Case, Process, free_port, needs, place, run
 
 HOST = "cache.example.com"
 OTHER = "other.example.com"
@@ -36,9 +37,11 @@ class AcmeCache(ContentCache):
     A cache on a port that is chosen before, since the ACME server has to know it.
     """
 
-    def __init__(self, case: Case, upstream: str, http: Mapping[str, object], port: int) -> None:
+    def __init__(
+        self, case: Case, upstream: str, http: Mapping[str, object], port: int, cas: Sequence[str] = ()
+    ) -> None:
         self._fixed = port
-        super().__init__(case, upstream, http=http)
+        super().__init__(case, upstream, http=http, options={"cas": list(cas)} if cas else None)
 
     def _begin(self, port: int) -> Process:
         self.port = self._fixed
@@ -63,7 +66,12 @@ class AcmeCase(SynchronousTestCase):
         return Pebble(self, tls_port=self.port, http_port=self.plain, eab=eab, blocked=blocked)
 
     def cache(
-        self, pebble: Pebble, upstream: str = NOWHERE, tls: Mapping[str, object] | None = None, **keys: object
+        self,
+        pebble: Pebble,
+        upstream: str = NOWHERE,
+        tls: Mapping[str, object] | None = None,
+        cas: Sequence[str] = (),
+        **keys: object,
     ) -> AcmeCache:
         """Start a cache that gets certificates from it."""
         letsencrypt = {
@@ -75,7 +83,7 @@ class AcmeCase(SynchronousTestCase):
             **keys,
         }
         http = {"addr": f"127.0.0.1:{self.port}", "tls": {"letsencrypt": letsencrypt, **(tls or {})}}
-        return AcmeCache(self, upstream, http, self.port)
+        return AcmeCache(self, upstream, http, self.port, cas)
 
     def shown(self, host: str = HOST, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> x509.Certificate:
         """
@@ -109,13 +117,28 @@ class AcmeCase(SynchronousTestCase):
         target = ("--cacert", str(pebble.root()), "--resolve", f"{host}:{self.port}:127.0.0.1")
         return Curl(self).fetch(f"https://{host}:{self.port}{path}", *target).status
 
+    def kept(self, cache: AcmeCache, name: str = f"{HOST}.json") -> None:
+        """
+        Wait until a certificate is kept, and it is known when to renew it.
+        """
+        note = self.folder / name
+        cache.process.wait_until(
+            lambda: note.exists() and json.loads(note.read_text("utf-8"))["ask_again"] != 0, "it is kept"
+        )
+
+    def renew(self) -> list[bool]:
+        """
+        Ask the daemon for new certificates now; whether there are.
+        """
+        return [outcome.is_new for outcome in ask(str(self.folder), "renew")]
+
     def command(self, cache: AcmeCache, *more: str) -> CompletedProcess[str]:
         """``contentcache certificates``."""
         argv = [sys.executable, "-c", "from contentcache.cli import main; main()", "certificates"]
         return run([*argv, str(cache.config), *more], check=False, env={"PYTHONPATH": str(ROOT)})
 
 
-@needs("pebble", "pebble-challtestsrv", "curl")
+@needs("pebble", "pebble-challtestsrv", "curl", "docker-registry")
 class FirstTests(AcmeCase):
     """
     The first certificate.
@@ -125,6 +148,9 @@ class FirstTests(AcmeCase):
         """
         ``tls-alpn-01`` is answered on the port itself, by a cache with no certificate yet, which says so
         once; the files are of the daemon's account alone, and both versions of TLS show it.
+
+        A restart asks the server for nothing, and shows the same certificate at once. A damaged certificate
+        and a damaged account key are put aside and told, and new ones come.
         """
         pebble = self.pebble()
         cache = self.cache(pebble)
@@ -132,13 +158,31 @@ class FirstTests(AcmeCase):
         self.assertEqual(self.trusted(pebble), 200)
         self.assertEqual(self.shown(version=ssl.TLSVersion.TLSv1_2), leaf)
         self.assertEqual(cache.log().count("no certificate yet for cache.example.com"), 1)
-        for path in (self.folder / f"{HOST}.pem", self.folder / "account" / "key.pem"):
-            until(path.exists, str(path))
+        self.kept(cache)
+        for path in (
+            self.folder / f"{HOST}.pem",
+            self.folder / "account" / "key.pem",
+            self.folder / "control",
+        ):
             self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         run(["openssl", "x509", "-in", str(self.folder / f"{HOST}.pem"), "-noout"])
         self.assertNotIn("Traceback", cache.log())
         metrics = cache.metrics()
         self.assertGreater(metrics[f'contentcache_certificate_expiry_seconds{{host="{HOST}"}}'], 3600)
+
+        asked = len(pebble.process.log())
+        cache.restart()
+        self.assertEqual(self.shown(), leaf)
+        self.assertEqual(cache.log().count("no certificate yet"), 1)
+
+        cache.stop()
+        self.assertEqual(len(pebble.process.log()), asked)
+        for name in (f"{HOST}.pem", "account/key.pem"):
+            (self.folder / name).write_text("rubbish", "utf-8")
+        cache.start()
+        self.assertNotEqual(self.issued(cache), leaf)
+        self.assertEqual(cache.log().count("is put aside as"), 2)
+        self.assertEqual(len(list(self.folder.rglob("*.damaged-*"))), 2)
 
     def test_http(self) -> None:
         """
@@ -158,63 +202,64 @@ class FirstTests(AcmeCase):
 
     def test_other_challenge(self) -> None:
         """
-        Where one challenge fails and another can be answered, that is used.
+        Where one challenge fails and another can be answered, that is used; the reason why the server could
+        not verify the host is in the log, with what to do.
+
+        ``tls-alpn-01`` is answered though clients need certificates, and lets nobody in without one.
         """
         self.plain = free_port()
         pebble = self.pebble()
-        cache = self.cache(pebble, http=f"127.0.0.1:{free_port()}")
-        self.issued(cache)
+        cache = self.cache(pebble, http=f"127.0.0.1:{free_port()}", tls={"clientcas": [str(pebble.ca)]})
+        cache.process.wait_until(lambda: f"{HOST} has a certificate" in cache.log(), "has one")
         self.assertIn("tls-alpn-01 is tried instead", cache.log())
+        self.assertRegex(
+            cache.log(), r"could not verify cache\.example\.com: .*connection refused.*firewalls"
+        )
+        self.assertEqual(self.trusted(pebble), 0)
 
     def test_several_hosts(self) -> None:
         """
-        Each host has a certificate of its own, and no other host has one.
-        """
-        pebble = self.pebble()
-        cache = self.cache(pebble, hosts=[HOST, OTHER])
-        first, second = self.issued(cache), self.issued(cache, OTHER)
-        self.assertNotEqual(first, second)
-        self.assertEqual(self.shown("stranger.example.com"), first)
-        self.assertEqual(self.trusted(pebble, OTHER), 200)
-        self.assertEqual(
-            sorted(path.name for path in self.folder.glob("*.pem")), [f"{HOST}.pem", f"{OTHER}.pem"]
-        )
+        Each host has a certificate of its own, and no other host has one. One that the server does not
+        certify is told in its words, and holds nobody up.
 
-    def test_client_certificates(self) -> None:
-        """
-        The challenge is answered though clients need certificates, and lets nobody in without one.
-        """
-        pebble = self.pebble()
-        cache = self.cache(pebble, tls={"clientcas": [str(pebble.ca)]})
-        cache.process.wait_until(lambda: f"{HOST} has a certificate" in cache.log(), "has one")
-        self.assertEqual(self.trusted(pebble), 0)
-
-    def test_external_account(self) -> None:
-        """
-        An account of the certificate authority's own is bound; without it the refusal is told in words.
-        """
-        key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
-        pebble = self.pebble(eab={"kid-1": key})
-        cache = self.cache(pebble)
-        cache.process.wait_until(lambda: "letsencrypt.eab" in cache.log(), "says what is missing")
-        cache.stop()
-        cache = self.cache(pebble, eab={"kid": "kid-1", "hmackey": key})
-        self.issued(cache)
-        self.assertNotIn(key, cache.log())
-
-    def test_clients(self) -> None:
-        """
         skopeo pulls, and trusts the certificate through the server's root alone.
         """
         origin = Origin(self)
         image = push_image(origin, "org/app")
-        pebble = self.pebble()
-        cache = self.cache(pebble, origin.url, hosts=["localhost"])
+        pebble = self.pebble(blocked=("blocked.example.com",))
+        cache = self.cache(pebble, origin.url, hosts=["blocked.example.com", HOST, OTHER, "localhost"])
+        first, second = self.issued(cache), self.issued(cache, OTHER)
+        self.assertNotEqual(first, second)
+        for host in ("blocked.example.com", "stranger.example.com"):
+            self.assertEqual(self.shown(host).issuer, self.shown(host).subject)
+        self.assertEqual(self.trusted(pebble, OTHER), 200)
         self.issued(cache, "localhost")
+        self.kept(cache, "localhost.json")
+        self.assertEqual(
+            sorted(path.name for path in self.folder.glob("*.pem")),
+            [f"{HOST}.pem", "localhost.pem", f"{OTHER}.pem"],
+        )
+        said = "no new certificate for blocked.example.com: the ACME server refuses"
+        self.assertIn(said, cache.log())
+        self.assertIn("letsencrypt.hosts", cache.log())
         trust, folder = place(self), place(self)
         (trust / "ca.crt").write_bytes(pebble.root().read_bytes())
         skopeo_copy(image.reference(f"localhost:{self.port}"), folder, tls_verify=True, cert_dir=trust)
         self.assertEqual(digest_of(manifest_in(folder)), image.digest)
+
+    def test_external_account(self) -> None:
+        """
+        An account of the certificate authority's own is bound; with a wrong key the refusal is told in words.
+        """
+        key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+        pebble = self.pebble(eab={"kid-1": key})
+        cache = self.cache(pebble, eab={"kid": "kid-1", "hmackey": key[::-1]})
+        said = "look at letsencrypt.eab: kid and hmackey must be"
+        cache.process.wait_until(lambda: said in cache.log(), "says what is wrong")
+        cache.stop()
+        cache = self.cache(pebble, eab={"kid": "kid-1", "hmackey": key})
+        self.issued(cache)
+        self.assertNotIn(key, cache.log())
 
 
 @needs("pebble", "pebble-challtestsrv", "curl", "docker-registry")
@@ -222,20 +267,6 @@ class LaterTests(AcmeCase):
     """
     What comes after the first certificate.
     """
-
-    def test_restart(self) -> None:
-        """
-        A restart asks the server for nothing, and shows the same certificate at once.
-        """
-        pebble = self.pebble()
-        cache = self.cache(pebble)
-        leaf = self.issued(cache)
-        until((self.folder / f"{HOST}.json").exists, "it is kept")
-        pebble.stop()
-        cache.restart()
-        self.assertEqual(self.shown(), leaf)
-        self.assertEqual(cache.log().count("no certificate yet"), 1)
-        self.assertNotIn("cannot be asked", cache.log())
 
     def test_renewal_under_a_transfer(self) -> None:
         """
@@ -245,24 +276,31 @@ class LaterTests(AcmeCase):
         content = random_bytes(12_000_000, "slow")
         digest = push_blob(origin, "org/app", content)
         pebble = self.pebble()
-        cache = self.cache(pebble, origin.url, lifetime="9s")
+        cache = self.cache(pebble, origin.url, lifetime="7s")
         self.issued(cache)
-        curl = Curl(self).start(
-            f"https://{HOST}:{self.port}/v2/org/app/blobs/{digest}",
-            *("--cacert", str(pebble.root()), "--resolve", f"{HOST}:{self.port}:127.0.0.1"),
-            *("--limit-rate", "600k"),
+        context = ssl.create_default_context(cafile=str(pebble.root()))
+        line = context.wrap_socket(
+            socket.create_connection(("127.0.0.1", self.port), 30), server_hostname=HOST
         )
-        seen = {self.shown().serial_number}
+        self.addCleanup(line.close)
+        line.sendall(f"GET /v2/org/app/blobs/{digest} HTTP/1.1\r\nHost: {HOST}:{self.port}\r\n\r\n".encode())
+        got, seen = bytearray(), {self.shown().serial_number}
 
         def renewed() -> bool:
+            got.extend(line.recv(1 << 12))
             seen.add(self.shown().serial_number)
             return len(seen) > 2
 
         cache.process.wait_until(renewed, "renewed twice")
-        self.assertTrue(curl.process.alive)
+        self.assertLess(len(got), len(content))
         self.assertLess(self.shown().not_valid_before_utc, datetime.now(UTC))
-        got = curl.result()
-        self.assertEqual((got.ended, got.body.read_bytes()), (0, content))
+        head, _, body = got.partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 200 "), head)
+        while len(body) < len(content):
+            more = line.recv(1 << 16)
+            self.assertNotEqual(more, b"", len(body))
+            body += more
+        self.assertEqual(hashlib.sha256(body).hexdigest(), digest.removeprefix("sha256:"))
         self.assertNotIn("Traceback", cache.log())
 
     def test_away_and_back(self) -> None:
@@ -280,104 +318,59 @@ class LaterTests(AcmeCase):
             told = json.loads(answer.read())
         self.assertEqual(told["checks"][f"certificate {HOST}"]["state"], "warn")
         pebble.start()
-        self.issued(cache)
+        self.assertEqual(self.renew(), [True])
         self.assertEqual(self.trusted(pebble), 200)
 
-    def test_refusal(self) -> None:
+    def test_nothing_is_asked_for(self) -> None:
         """
-        A host that the server does not certify is told in the server's words, and the others have
-        certificates.
-        """
-        pebble = self.pebble(blocked=("blocked.example.com",))
-        cache = self.cache(pebble, hosts=["blocked.example.com", OTHER])
-        self.issued(cache, OTHER)
-        said = "no new certificate for blocked.example.com: the ACME server refuses"
-        cache.process.wait_until(lambda: said in cache.log(), "says so")
-        self.assertIn("letsencrypt.hosts", cache.log())
-
-    def test_failed_challenge(self) -> None:
-        """
-        The reason why the server could not verify a host is in the log, with what to do.
+        A server whose own certificate nobody vouches for is asked for nothing, whatever ``cas`` says; nor is
+        any where nothing can be kept. The log says what to do.
         """
         pebble = self.pebble()
-        cache = self.cache(pebble, http=f"127.0.0.1:{free_port()}", challenge="http-01")
-        cache.process.wait_until(lambda: "could not verify cache.example.com" in cache.log(), "says why")
-        self.assertRegex(
-            cache.log(), r"could not verify cache\.example\.com: .*connection refused.*firewalls"
-        )
-
-    def test_unknown_authority(self) -> None:
-        """
-        A server whose own certificate nobody vouches for is asked for nothing, and the log says what to name.
-        """
-        pebble = self.pebble()
-        cache = self.cache(pebble, directoryca=None)
+        cache = self.cache(pebble, directoryca=None, cas=[str(pebble.ca)])
         cache.process.wait_until(lambda: "letsencrypt.directoryca" in cache.log(), "says what is missing")
-        self.assertEqual(pebble.asked("new-order"), 0)
-
-    def test_forgotten_account(self) -> None:
-        """
-        A server that has lost everything, our account too, gets a new one within the same attempt.
-        """
-        pebble = self.pebble()
-        cache = self.cache(pebble)
-        leaf = self.issued(cache)
-        until((self.folder / f"{HOST}.json").exists, "it is kept")
-        pebble.stop()
-        pebble.start()
-        done = self.command(cache, "--renew")
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertNotEqual(self.shown(), leaf)
-
-    def test_damaged(self) -> None:
-        """
-        A damaged certificate and a damaged account key are put aside and told, and new ones come.
-        """
-        pebble = self.pebble()
-        cache = self.cache(pebble)
-        leaf = self.issued(cache)
-        until((self.folder / f"{HOST}.json").exists, "it is kept")
         cache.stop()
-        for name in (f"{HOST}.pem", "account/key.pem"):
-            (self.folder / name).write_text("rubbish", "utf-8")
-        cache.start()
-        self.assertNotEqual(self.issued(cache), leaf)
-        self.assertEqual(cache.log().count("is put aside as"), 2)
-        self.assertEqual(len(list(self.folder.rglob("*.damaged-*"))), 2)
-
-    def test_command(self) -> None:
-        """
-        The command shows what there is; with ``--renew`` the daemon asks for a new one, or without a daemon
-        the command itself.
-        """
-        pebble = self.pebble()
-        cache = self.cache(pebble)
-        leaf = self.issued(cache)
-        until((self.folder / f"{HOST}.json").exists, "it is kept")
-        done = self.command(cache)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        for word in (HOST, "Pebble Intermediate", str(leaf.not_valid_after_utc.year)):
-            self.assertIn(word, done.stdout)
-        done = self.command(cache, "--renew")
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        renewed = self.shown()
-        self.assertNotEqual(renewed, leaf)
-        with contextlib.suppress(AssertionError):
-            cache.stop()
-        done = self.command(cache, "--renew")
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        cache.start()
-        self.assertNotIn(self.shown(), (leaf, renewed))
-
-    def test_folder_not_writable(self) -> None:
-        """
-        Where nothing can be kept, nothing is asked for, and the log says what to do.
-        """
-        pebble = self.pebble()
         blocker = Path(self.folder.parent / "file")
         blocker.write_text("", "utf-8")
         self.folder = blocker / "acme"
         cache = self.cache(pebble)
         cache.process.wait_until(lambda: "letsencrypt.cachefile must belong" in cache.log(), "says so")
-        self.assertEqual(pebble.asked("new-order"), 0)
         self.assertEqual(self.shown().issuer, self.shown().subject)
+        self.assertEqual(pebble.asked("new-order"), 0)
+
+    def test_command(self) -> None:
+        """
+        The command shows what there is; with ``--renew`` the daemon asks for a new one, or without a daemon
+        the command itself.
+
+        A server that has lost everything, our account too, gets a new one within the same attempt. A second
+        daemon on the folder is refused.
+        """
+        pebble = self.pebble()
+        cache = self.cache(pebble)
+        leaf = self.issued(cache)
+        self.kept(cache)
+        other = cache.sections()
+        other["storage"] = {"filesystem": {"rootdirectory": str(place(self))}, "delete": {"enabled": True}}
+        other["http"] = {"addr": f"127.0.0.1:{free_port()}", "tls": cache.sections()["http"]["tls"]}  # type: ignore[index]
+        config = place(self) / "config.yml"
+        config.write_text(json.dumps(other), "utf-8")
+        second = daemon(self, config)
+        self.assertEqual(second.wait(), 1, second.log())
+        self.assertIn(f"{self.folder} is in use by process {cache.pid}; stop that one, or", second.log())
+
+        pebble.stop()
+        pebble.start()
+        done = self.command(cache, "--renew")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        renewed = self.shown()
+        self.assertNotEqual(renewed, leaf)
+        for word in (HOST, "Pebble Intermediate", str(renewed.not_valid_after_utc.year)):
+            self.assertIn(word, done.stdout)
+
+        cache.stop()
+        done = self.command(cache, "--renew")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("no daemon runs", done.stdout)
+        [kept] = self.folder.glob("*.pem")
+        self.assertNotIn(x509.load_pem_x509_certificates(kept.read_bytes())[0], (leaf, renewed))

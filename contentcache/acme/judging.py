@@ -1,0 +1,76 @@
+"""
+Whether a new certificate is one to show: for the host, with our key, and good now.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, SubjectAlternativeName
+
+from contentcache.acme.problems import Wasted
+from contentcache.acme.timing import Span, moment
+from contentcache.tls.files import Identity, KeyDiffers, TLSFault, identity_in
+
+#: A certificate may begin so many seconds from now: no two clocks are quite the same.
+_NEARLY: Final = 60.0
+
+
+class DatesWrong(Wasted):
+    """The certificate is over, or begins later, by our clock; perhaps not by the server's."""
+
+
+def judged(host: str, pem: bytes, old: Identity | None, *, now: float, skew: float, clock: str) -> Identity:
+    """
+    What is in ``pem``: a key, and the chain that the server has made for it and ``host``.
+
+    ``now`` is by our clock, and the server's is ``skew`` seconds ahead, as ``clock`` says where that is much.
+    Where the two do not agree and the ``old`` certificate is good by ours, that stays.
+
+    :raises Wasted: it is not what was asked for.
+    """
+    try:
+        identity = identity_in(f"the new certificate for {host}", pem)
+    except KeyDiffers as differs:
+        raise Wasted(
+            "the ACME server has certified another key than the one that was asked for",
+            "ask the certificate authority",
+        ) from differs
+    except TLSFault as fault:
+        raise Wasted(fault.message, "ask the certificate authority") from fault
+    leaf = identity.chain[0]
+    if host not in _names(leaf):
+        raise Wasted(
+            f"the ACME server has certified {', '.join(_names(leaf)) or 'no name'}, and not {host}",
+            "ask the certificate authority",
+        )
+    if is_good(leaf, now):
+        return identity
+    if is_good(leaf, now + skew) and (old is None or not is_good(old.chain[0], now)):
+        # It is our clock that is wrong, or nothing is lost.
+        return identity
+    span = Span.of(leaf)
+    dates = f"has ended {moment(span.ends)}" if span.ends <= now else f"begins only {moment(span.begins)}"
+    raise DatesWrong(
+        f"the ACME server has given a certificate that {dates}{'; ' if clock else ''}{clock}",
+        "set the clock" if clock else "ask the certificate authority",
+    )
+
+
+def is_good(certificate: Certificate, now: float) -> bool:
+    """
+    Whether clients would believe a certificate's dates.
+    """
+    span = Span.of(certificate)
+    return span.begins <= now + _NEARLY and now < span.ends
+
+
+def _names(certificate: Certificate) -> list[str]:
+    """
+    The hosts that a certificate is for.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
+    except (ExtensionNotFound, ValueError):
+        return []
+    return [name.lower() for name in names.get_values_for_type(DNSName)]

@@ -1,0 +1,81 @@
+"""
+One daemon to a folder of certificates.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from contentcache.acme.problems import StoreFault
+
+_NAME: Final = "lock"
+#: File systems without locks: then nobody looks.
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+class FolderTaken(StoreFault):
+    """Another process keeps its certificates in the folder."""
+
+
+class FolderLock:
+    """
+    The right to write into ``folder``: an ``flock`` on a file in it, which the kernel gives back however the
+    process ends. The file stays, since to take it away would let two processes lock two files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether we have it."""
+        return self._descriptor is not None
+
+    def take(self) -> None:
+        """
+        Take it, without waiting; the folder has to be there.
+
+        :raises FolderTaken: another process has it.
+        :raises OSError: the file cannot be made.
+        """
+        if self._descriptor is not None:
+            return
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._folder / _NAME, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            whom = _holder(descriptor)
+            os.close(descriptor)
+            raise FolderTaken(
+                f"{self._folder} is in use by {whom}",
+                "stop that one, or give this daemon another letsencrypt.cachefile",
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+                raise
+        self._descriptor = descriptor
+        # For whoever finds it taken; a full disk is no reason to refuse.
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def give_back(self) -> None:
+        """Give it back. May be called twice."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        return f"process {int(os.pread(descriptor, 20, 0))}"
+    except (OSError, ValueError):
+        return "another process"
