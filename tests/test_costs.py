@@ -74,9 +74,22 @@ class CountTests(CostTestCase):
 
     def test_part_of_a_warm_one(self) -> None:
         """
-        A part of one costs one hop, to open it; its grant and its link are in memory.
+        So does a part of one, small or large.
         """
-        self.assertEqual(self.ask(self.ann, "Range: bytes=0-9").status, 206)
+        path, _content = self.put(_LARGE)
+        for _ in range(2):
+            self.ask(self.ann, path=path)
+        self.forget()
+        for target, wanted in ((self.path, "0-9"), (path, "5000000-5000999")):
+            self.assertEqual(self.ask(self.ann, f"Range: bytes={wanted}", path=target).status, 206)
+        self.assertEqual(self.hops, {})
+        self.assert_short(2)
+
+    def test_several_parts(self) -> None:
+        """
+        Several parts of one cost one hop, to open it; its grant and its link are in memory.
+        """
+        self.assertEqual(self.ask(self.ann, "Range: bytes=0-9,20-29").status, 206)
         self.assertLessEqual(self.hops.total(), 2)
         self.assertEqual(self.hops["look"], 1)
         self.assertNotIn("affirmation", self.hops)
