@@ -20,7 +20,7 @@ from contentcache.core.ports import Given, Result
 from contentcache.delivery.tasks import at_once
 from contentcache.wire.sendfile import FileTransport
 from tests.delivery.house import REPOSITORY
-from tests.web.house import replies, request
+from tests.web.house import Client, replies, request
 from tests.web.test_channel_sockets import read_all
 from tests.web.test_short import CacheTestCase
 
@@ -84,6 +84,28 @@ class CountTests(CostTestCase):
             self.assertEqual(self.ask(self.ann, f"Range: bytes={wanted}", path=target).status, 206)
         self.assertEqual(self.hops, {})
         self.assert_short(2)
+
+    def test_many_in_one_turn(self) -> None:
+        """
+        Many who ask for the same in one turn of the reactor cost one look at its file, the next turn another;
+        each is one send, and one pull that the index hears of later.
+        """
+        looks: list[int] = []
+        fstat = os.fstat
+
+        def counted(descriptor: int) -> os.stat_result:
+            looks.append(descriptor)
+            return fstat(descriptor)
+
+        self.patch(os, "fstat", counted)
+        clients = [Client(self.factory) for _ in range(10)]
+        for turn in (1, 2):
+            for client in clients:
+                self.assertEqual(client.ask(self.path, f"Authorization: {self.ann}").status, 200)
+            self.assertEqual(len(looks), turn)
+            self.there.clock.advance(0)
+        self.assertEqual(self.hops, {})
+        self.assert_short(20)
 
     def test_several_parts(self) -> None:
         """

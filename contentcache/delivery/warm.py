@@ -134,57 +134,54 @@ class Warm:
         """
         The blob, if whoever has this ``way`` may have it, by what is in memory.
 
-        To be used at once: it may be closed later.
+        To be used at once, and only if it :meth:`Kept.is_there`: it may be closed later.
         """
-        small = self._blobs.get(link.digest)
-        if small is None or not way(link):
+        kept = self._blobs.get(link.digest)
+        if kept is None or not way(link):
             return None
-        if not small.is_there():
-            self.drop(link.digest)
-            return None
-        self._blobs.move_to_end(link.digest)
-        return small
+        self._blobs.move_to_end(kept.digest)
+        return kept
 
-    def pulled(self, small: Kept) -> None:
+    def pulled(self, kept: Kept, now: float) -> None:
         """
-        It has been sent.
+        It has been sent, ``now`` in seconds since the epoch.
         """
-        self._pulls.note(small.digest)
+        self._pulls.noted(kept.digest, now)
 
-    def hold(self, small: Kept) -> None:
+    def hold(self, kept: Kept) -> None:
         """
         Keep it open for somebody who takes it slowly; :meth:`release` is owed.
         """
-        small.readers += 1
-        self._pulls.begin(small.digest)
+        kept.readers += 1
+        self._pulls.begin(kept.digest)
 
-    def release(self, small: Kept) -> None:
+    def release(self, kept: Kept) -> None:
         """
         The reader has done.
         """
-        small.readers -= 1
-        self._pulls.end(small.digest)
-        if small.dropped and not small.readers:
-            in_background(self._close(small))
+        kept.readers -= 1
+        self._pulls.end(kept.digest)
+        if kept.dropped and not kept.readers:
+            in_background(self._close(kept))
 
     def drop(self, digest: Digest) -> None:
         """
         It goes, or has gone.
         """
-        small = self._blobs.pop(digest, None)
-        if small is None:
+        kept = self._blobs.pop(digest, None)
+        if kept is None:
             return
-        small.dropped = True
-        if not small.readers:
+        kept.dropped = True
+        if not kept.readers:
             # The last one to close a deleted file waits for its blocks to be freed.
-            in_background(self._close(small))
+            in_background(self._close(kept))
 
     def tidy(self) -> None:
         """
         Let go of what is no longer in the store, so that its room is free.
         """
-        for small in [small for small in self._blobs.values() if not small.is_there()]:
-            self.drop(small.digest)
+        for kept in [kept for kept in self._blobs.values() if not kept.is_there()]:
+            self.drop(kept.digest)
 
     def close(self) -> None:
         """
@@ -193,5 +190,5 @@ class Warm:
         for digest in tuple(self._blobs):
             self.drop(digest)
 
-    async def _close(self, small: Kept) -> None:
-        await self._run(os.close, small.descriptor)
+    async def _close(self, kept: Kept) -> None:
+        await self._run(os.close, kept.descriptor)

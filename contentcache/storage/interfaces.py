@@ -139,7 +139,7 @@ class BlobRecord:
     verified: bool
 
 
-@frozen
+@frozen(cache_hash=True)
 class Link:
     """
     "This origin says that this digest belongs to this repository."

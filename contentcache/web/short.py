@@ -68,8 +68,12 @@ class ShortWay:
         self._wall = wall
         self._patience = patience
         self._answered: list[Access] = []
+        self._in_turn = False
         self._second = -1
-        self._date = b""
+        self._beginnings = b"", b""
+        #: What was seen in this turn of the reactor: a file that has its name, a piece that is in memory.
+        self._there: set[Kept] = set()
+        self._in_memory: set[tuple[Kept, int, int]] = set()
 
     def take(self, channel: RegistryChannel, data: bytes) -> bytes:
         """
@@ -96,9 +100,12 @@ class ShortWay:
 
     def tell(self) -> None:
         """
-        Write what has been answered.
+        The turn of the reactor is over: write what has been answered in it.
         """
+        self._in_turn = False
         answered, self._answered = self._answered, []
+        self._there.clear()
+        self._in_memory.clear()
         if answered:
             self._written(answered)
 
@@ -110,11 +117,11 @@ class ShortWay:
             return False
         way = self._warm.signed_way if signed else self._way(habit, target)
         kept = self._warm.find(target.link, way) if way is not None else None
-        if kept is None:
+        if kept is None or not self._is_there(kept):
             return False
         if target.method == "HEAD":
             now = self._wall()
-            channel.send_now(self._begin(now, b"200 OK") + (target.head or self._head(target, kept)))
+            channel.send_now(self._begin(now)[0] + (target.head or self._head(target, kept)))
             self._note(habit, target, now, 200, 0)
             return True
         return self._send(channel, habit, target, kept, part)
@@ -139,13 +146,13 @@ class ShortWay:
         now = self._wall()
         if part is None:
             status, start, stop = 200, 0, kept.size
-            head = self._begin(now, b"200 OK") + (target.head or self._head(target, kept))
+            head = self._begin(now)[0] + (target.head or self._head(target, kept))
         else:
             span = _span(part, kept.size)
             if span is None:
                 return False
             status, start, stop = 206, span.start, span.stop
-            head = self._begin(now, b"206 Partial Content") + self._part_head(target, kept, span)
+            head = self._begin(now)[1] + self._part_head(target, kept, span)
         length = stop - start
         if length > LARGEST:
             return False
@@ -165,19 +172,33 @@ class ShortWay:
                 Rest(channel, self._warm, kept, wanted, watch=watch, note=note).send(sent)
                 return True
         self._note(habit, target, now, status, length)
-        self._warm.pulled(kept)
+        self._warm.pulled(kept, now)
         return True
 
-    @staticmethod
-    def _send_file(channel: RegistryChannel, head: bytes, kept: Kept, start: int, stop: int) -> int | None:
-        transport = channel.transport
-        if not isinstance(transport, FileTransport) or not kept.is_in_memory(start, stop):
+    def _is_there(self, kept: Kept) -> bool:
+        if kept not in self._there:
+            if not kept.is_there():
+                self._warm.drop(kept.digest)
+                return False
+            self._expect_end()
+            self._there.add(kept)
+        return True
+
+    def _send_file(
+        self, channel: RegistryChannel, head: bytes, kept: Kept, start: int, stop: int
+    ) -> int | None:
+        transport, piece = channel.transport, (kept, start, stop)
+        if not isinstance(transport, FileTransport):
             return None
+        if piece not in self._in_memory:
+            if not kept.is_in_memory(start, stop):
+                return None
+            self._expect_end()
+            self._in_memory.add(piece)
         return transport.send_now(head, kept.descriptor, start, stop)
 
     def _note(self, habit: Habit, target: Target, now: float, status: int, size: int) -> None:
-        if not self._answered:
-            self._timer.callLater(0, self.tell)
+        self._expect_end()
         self._answered.append(
             Access(
                 address=habit.address,
@@ -195,14 +216,23 @@ class ShortWay:
             )
         )
 
+    def _expect_end(self) -> None:
+        if not self._in_turn:
+            self._in_turn = True
+            self._timer.callLater(0, self.tell)
+
     # Heads.
 
-    def _begin(self, now: float, status: bytes) -> bytes:
+    def _begin(self, now: float) -> tuple[bytes, bytes]:
+        """
+        The first two lines, of a whole and of a part.
+        """
         second = int(now)
         if second != self._second:
             self._second = second
-            self._date = datetimeToString(now)
-        return b"HTTP/1.1 %b\r\nDate: %b\r\n" % (status, self._date)
+            date = b"\r\nDate: " + datetimeToString(now) + b"\r\n"
+            self._beginnings = b"HTTP/1.1 200 OK" + date, b"HTTP/1.1 206 Partial Content" + date
+        return self._beginnings
 
     def _head(self, target: Target, kept: Kept) -> bytes:
         target.head = self._fields(target, kept) + b"Content-Length: %d\r\n\r\n" % kept.size
