@@ -50,6 +50,13 @@ class BlobFile(Protocol):
         in memory or the platform cannot tell.
         """
 
+    def load(self, offset: int, length: int) -> None:
+        """
+        Wait until up to ``length`` bytes from ``offset`` are in memory, for who sends them from the file.
+
+        :raises OSError: they cannot be read.
+        """
+
     def close(self) -> None:
         """Give the descriptor back. Does not block, never raises, may be called twice."""
 

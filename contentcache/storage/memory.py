@@ -182,6 +182,9 @@ class MemoryFile:
         """The same: memory never blocks."""
         return self.read(offset, length)
 
+    def load(self, offset: int, length: int) -> None:
+        """They are."""
+
     def close(self) -> None:
         """Give the room back if the name is gone. May be called twice."""
         with self._room.lock:
