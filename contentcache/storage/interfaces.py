@@ -50,6 +50,12 @@ class BlobFile(Protocol):
         in memory or the platform cannot tell.
         """
 
+    def is_loaded(self, offset: int, length: int) -> bool:
+        """
+        Whether ``length`` bytes from ``offset`` are in memory, as far as a look at some of them tells. Never
+        blocks; ``False`` where the platform cannot tell.
+        """
+
     def load(self, offset: int, length: int) -> None:
         """
         Wait until up to ``length`` bytes from ``offset`` are in memory, for who sends them from the file.

@@ -16,6 +16,7 @@ from typing import Final
 
 _PIECE: Final = 1 << 20
 _BLOCK: Final = 4096
+_LOOK_EVERY: Final = 256 << 10
 #: Added to a partial file's name: the note of which of its bytes are there.
 NOTE: Final = ".held"
 _FOLDER_MODE: Final = 0o750
@@ -88,6 +89,26 @@ class DiskFile:
             # Whatever else is wrong, a read that may block finds out and can say so.
             self._tells_now = error.errno == errno.EIO
             return None
+        finally:
+            self._leave()
+
+    def is_loaded(self, offset: int, length: int) -> bool:
+        """
+        Whether ``length`` bytes from ``offset`` are in memory: their last one is, and one every 256 KiB.
+        """
+        if not self._tells_now:
+            return False
+        descriptor, byte = self._enter(), bytearray(1)
+        try:
+            return all(
+                os.preadv(descriptor, [byte], place, os.RWF_NOWAIT)
+                for place in (*range(offset, offset + length, _LOOK_EVERY), offset + length - 1)
+            )
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._tells_now = error.errno == errno.EIO
+            return False
         finally:
             self._leave()
 

@@ -159,6 +159,7 @@ class StoreSuite(SynchronousTestCase):
             blob.load(offset, length)
             found = CONTENT[offset : offset + length]
             self.assertIn(blob.read_now(offset, length), (found, None))
+            self.assertLessEqual(blob.is_loaded(offset, length), len(found) == length)
         blob.close()
 
     def test_reader_of_growing_file(self) -> None:
