@@ -42,12 +42,13 @@ from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.slots import Slots
 from contentcache.web.access_log import AccessLog
-from contentcache.web.admission import Admission, credential_of
+from contentcache.web.admission import Admission
 from contentcache.web.factory import RegistryFactory
 from contentcache.web.origins import Origins
 from contentcache.web.registry_api import House, RegistryApi
 from contentcache.web.sending import Sending
 from contentcache.web.short import ShortWay
+from contentcache.web.targets import Targets
 
 _log = Logger(namespace="contentcache")
 
@@ -193,10 +194,9 @@ def assemble(
     access_log = AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog)
     short = ShortWay(
         contents.warm,
-        origins,
-        credential_of=credential_of,
+        Targets(origins, signatures, configuration.http.prefix),
+        admission,
         written=access_log.several,
-        prefix=configuration.http.prefix,
         extra=configuration.http.headers,
         timer=reactor,
         wall=time.time,
@@ -208,8 +208,7 @@ def assemble(
         limits=limits,
         reactor=reactor,
         meter=meter,
-        # Whoever is judged here is judged with each request.
-        short=short if options.fastpath and judge is None else None,
+        short=short if options.fastpath else None,
     )
     _watch(meter, registries, contents, grants, factory)
     scrub = _scrub(configuration, kept, contents, run=run, timer=reactor, meter=meter)

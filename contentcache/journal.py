@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, TextIO, cast
 
-from attrs import frozen
+from attrs import define
 from twisted.logger import (
     FilteringLogObserver,
     ILogFilterPredicate,
@@ -46,11 +46,13 @@ _ODD: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u
 _LONGEST_URI: Final = 1024
 
 
-@frozen
+@define
 class Access:
     """
     One answered request. ``seconds`` from the end of its head to the last byte handed to the kernel;
     ``sent`` bytes of body.
+
+    Not frozen, though nobody changes it: to make such a one costs as much as to write its line.
     """
 
     address: str
@@ -175,6 +177,8 @@ def _without_secrets(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
+    if text.isascii() and text.isprintable():  # most are, and this is soon told
+        return text
     return _ODD.sub("?", text.replace("\n", "\\n"))
 
 

@@ -142,17 +142,18 @@ class Meter:
         self._seconds.labels(kind).observe(seconds)
         self._served.inc(sent)
 
-    def hits(self, answers: Sequence[tuple[str, int]]) -> None:
-        """Blobs were sent from the store, at once: the method, and bytes of body, of each."""
-        methods = Counted(method for method, _ in answers)
-        for method, count in methods.items():
-            self._requests.labels(method, "blobs", "200").inc(count)
+    def hits(self, answers: Sequence[tuple[str, int, int]]) -> None:
+        """Blobs were sent from the store, at once: the method, the status, and bytes of body, of each."""
+        kinds = Counted((method, status) for method, status, _ in answers)
+        for (method, status), count in kinds.items():
+            self._requests.labels(method, "blobs", str(status)).inc(count)
         seconds = self._seconds.labels("blobs")
         for _ in answers:
             seconds.observe(0.0)
-        self._served.inc(sum(sent for _, sent in answers))
-        if methods["GET"]:
-            self._outcomes.labels("hit").inc(methods["GET"])
+        self._served.inc(sum(sent for _, _, sent in answers))
+        got = sum(count for (method, _), count in kinds.items() if method == "GET")
+        if got:
+            self._outcomes.labels("hit").inc(got)
 
     def outcome(self, outcome: str) -> None:
         """A content was served from the cache, or otherwise."""

@@ -178,6 +178,19 @@ class PasswordJudge:
             raise Unauthorized("name and password do not fit", self._challenge, need)
         return Identity(name.decode("utf-8", "replace"))
 
+    def remembers(self, authorization: str | None, need: Need) -> bool:  # noqa: ARG002  # all may have all
+        """
+        Whether this password was right lately, under the hash that the file has now.
+        """
+        given, accounts = parse_basic(authorization), self._accounts.at_hand()
+        if given is None or accounts is None or accounts.fault is not None:
+            return False
+        name, password = given
+        hashed = accounts.hashes.get(name)
+        return hashed is not None and self._good.holds(
+            _key(self._secret, name, password, hashed), self._timer.seconds()
+        )
+
     async def _is_right(self, name: bytes, password: bytes, accounts: Accounts, address: str) -> bool:
         """
         Whether it is the password, from memory or checked anew.

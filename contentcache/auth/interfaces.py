@@ -104,6 +104,12 @@ class Judge(Protocol):
         """
         ...
 
+    def remembers(self, authorization: str | None, need: Need) -> bool:
+        """
+        Whether :meth:`admit` would let this in by what is in memory; ``False`` where it would have to look.
+        """
+        ...
+
 
 def quoted(text: str) -> str:
     """

@@ -98,6 +98,24 @@ class TokenJudge:
             raise Unauthorized(reason, self._challenge(need, base, "insufficient_scope"), need)
         return Identity(claims.subject)
 
+    def remembers(self, authorization: str | None, need: Need) -> bool:
+        """
+        Whether this token was verified under the keys of now, and still allows what is needed.
+        """
+        token = credentials(authorization, "Bearer")
+        if token is None or self._keys.at_hand() is not self._good_under:
+            return False
+        name = self._name(token)
+        good = self._good.get(name)
+        if good is None or self._wall() > good.vouched or not _meets(good.claims, need):
+            return False
+        try:
+            self._check(good.claims)
+        except TokenRefused:
+            return False
+        self._good.move_to_end(name)
+        return True
+
     def _verified(self, token: str, keys: TrustedKeys) -> Claims:
         """
         The claims of a good token, from memory or verified anew.
@@ -105,8 +123,7 @@ class TokenJudge:
         if keys is not self._good_under:
             self._good.clear()
             self._good_under = keys
-        encoded = token.encode("utf-8", "surrogatepass")
-        name = hashlib.blake2b(encoded, key=self._secret, digest_size=32).digest()
+        name = self._name(token)
         good = self._good.get(name)
         if good is None or self._wall() > good.vouched:
             good = self._verify(take_apart(token), keys)
@@ -116,6 +133,10 @@ class TokenJudge:
         while len(self._good) > MOST_REMEMBERED:
             self._good.popitem(last=False)
         return good.claims
+
+    def _name(self, token: str) -> bytes:
+        encoded = token.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(encoded, key=self._secret, digest_size=32).digest()
 
     def _verify(self, presented: Presented, keys: TrustedKeys) -> _Good:
         """

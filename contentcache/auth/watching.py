@@ -68,6 +68,12 @@ class Watched(Generic[T]):
             await self._looks.once(b"", self._look)
         return self.latest
 
+    def at_hand(self) -> T | None:
+        """
+        The same without a look at the files, ``None`` where that would be too old.
+        """
+        return self.latest if self._timer.seconds() - self._looked < FRESH else None
+
     async def _look(self) -> None:
         began = self._timer.seconds()
         marks = await self._run(_marks, self._paths)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
 from contentcache.core.credentials import Credential
@@ -135,8 +135,21 @@ class Access:
         Whether there is a grant under ``key`` and a link, both of them in memory and good: what
         :meth:`remembered` says, or less.
         """
-        if not self._grants.holds(key, self._clock.seconds()):
-            return False
+        return self._grants.holds(key, self._clock.seconds()) and self.knows_vouched(link)
+
+    def knows_signed(self, link: Link) -> bool:
+        """
+        The same for whoever shows a signed URL for just this, which has been verified.
+        """
+        if not self._several:
+            return True
+        delivered = evolve(link, repository="")
+        return self._links.known(link) is not None or self._links.known(delivered) is not None
+
+    def knows_vouched(self, link: Link) -> bool:
+        """
+        The same for whoever has been judged here, for just this.
+        """
         affirmation = self._links.known(link)
         return affirmation is not None and self._age(affirmation) < self._affirm_ttl
 

@@ -18,9 +18,8 @@ from contentcache.storage.interfaces import BlobFile
 
 #: One piece of a body in memory: what a client costs while it is slow.
 PIECE: Final = 64 << 10
-#: One piece that goes straight from the file: it costs no memory here. It is looked at in so many places.
+#: One piece that goes straight from the file: it costs no memory here.
 _FILE_PIECE: Final = 1 << 20
-_LOOK_EVERY: Final = 256 << 10
 
 
 class ShortError(Exception):
@@ -246,9 +245,9 @@ async def send_piece(flow: Flow, file: BlobFile, start: int, stop: int, run: Run
         flow.write(data)
         return len(data)
     stop = min(stop, start + _FILE_PIECE)
-    if not all(file.read_now(offset, 1) for offset in (*range(start, stop, _LOOK_EVERY), stop - 1)):
+    if not file.is_loaded(start, stop - start):
         # The piece is on the disk: a thread waits for it, and after that it is not looked at again.
-        await read_in_thread(file, start, stop - start, run)
+        await _load(file, start, stop - start, run)
     return await flow.send_file(descriptor, start, stop)
 
 
@@ -260,6 +259,13 @@ async def read(file: BlobFile, offset: int, length: int, run: Run) -> bytes:
     """
     data = file.read_now(offset, length)
     return await read_in_thread(file, offset, length, run) if data is None else data
+
+
+async def _load(file: BlobFile, offset: int, length: int, run: Run) -> None:
+    try:
+        await run(file.load, offset, length)
+    except OSError as error:
+        raise ShortError(f"the store cannot be read: {error}") from error
 
 
 async def read_in_thread(file: BlobFile, offset: int, length: int, run: Run) -> bytes:

@@ -1,14 +1,17 @@
 """
 Bytes from upstream into the partial file, hashed as its contiguous prefix grows.
 
-One writer at a time. What has come in and is not written yet is bounded: beyond :data:`MOST_QUEUED` bytes
-upstream is paused, so that a slow disk slows the line and fills no memory.
+One writer at a time. It stays in its thread while more comes in, and leaves word of how far it is, which is
+looked at with the next bytes that arrive: so neither waits for the other. What has come in and is not written
+yet is bounded: beyond :data:`MOST_QUEUED` bytes upstream is paused, so that a slow disk slows the line and
+fills no memory.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from threading import Lock
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -23,8 +26,10 @@ from contentcache.upstream.answers import Answer, Inflow
 
 MOST_QUEUED: Final = 4 << 20
 _FEW_QUEUED: Final = 1 << 20
-#: One write, and one piece of what is hashed again.
+#: One piece of what is hashed again.
 _PIECE: Final = 1 << 20
+#: After so many bytes a thread is free for others.
+_LONGEST_STAY: Final = 16 << 20
 
 
 class TooLong(UpstreamBroken):
@@ -48,6 +53,8 @@ class Intake:
         self._run = run
         self._hasher: Hasher = digest.hasher()
         self._hashed = 0
+        #: Held by the thread that writes or hashes.
+        self._gate = Lock()
         self._following: Deferred[None] | None = None
         self._prefix = 0
         self._transfers: set[_Transfer] = set()
@@ -119,10 +126,10 @@ class Intake:
         :raises UpstreamTimeout: it stalls.
         :raises DiskFailed: the file takes no more.
         """
-        transfer = _Transfer(start, wanted, most)
+        transfer = _Transfer(start, wanted, most, arrived)
         self._transfers.add(transfer)
         try:
-            await transfer.run(answer, self._put, arrived)
+            await transfer.run(answer, self._put)
         finally:
             self._transfers.discard(transfer)
 
@@ -133,19 +140,29 @@ class Intake:
         for transfer in tuple(self._transfers):
             transfer.abandon()
 
-    async def _put(self, offset: int, pieces: Sequence[bytes]) -> None:
+    async def _put(self, transfer: _Transfer) -> None:
         try:
-            await self._run(self._write, offset, pieces)
+            await self._run(self._write, transfer)
         except OSError as error:
             raise DiskFailed(f"the store cannot be written: {error}") from error
 
-    def _write(self, offset: int, pieces: Sequence[bytes]) -> None:
-        for data in pieces:
-            self.file.write(offset, data)
-            if self._hashed == offset:
-                self._hasher.update(data)
-                self._hashed = offset + len(data)
-            offset += len(data)
+    def _write(self, transfer: _Transfer) -> None:
+        """
+        In a thread: write and hash what is queued, and what comes meanwhile.
+        """
+        enough = transfer.written + _LONGEST_STAY
+        while transfer.written < enough and (data := transfer.next()) is not None:
+            stop = transfer.written + len(data)
+            with self._gate:
+                # What is hashed stays as it was hashed, whatever another body says in its place.
+                offset = max(transfer.written, min(self._hashed, stop))
+                fresh = memoryview(data)[offset - transfer.written :]
+                self.file.write(offset, fresh)
+                if self._hashed == offset:
+                    self._hasher.update(fresh)
+                    self._hashed = stop
+            # After it is hashed: what is told to be there is not hashed by somebody else at the same time.
+            transfer.written = stop
 
     async def _until_followed(self) -> None:
         if self._following is not None:
@@ -169,41 +186,57 @@ class Intake:
             raise DiskFailed(f"the store cannot be read: {error}") from error
 
     def _hash_piece(self, length: int) -> None:
-        data = self.file.read(self._hashed, length)
-        if not data:
-            raise OSError("the file is shorter than it was")
-        self._hasher.update(data)
-        self._hashed += len(data)
+        with self._gate:
+            data = self.file.read(self._hashed, length)
+            if not data:
+                raise OSError("the file is shorter than it was")
+            self._hasher.update(data)
+            self._hashed += len(data)
 
 
 class _Transfer:
     """
-    One body on its way into the file.
+    One body on its way into the file. ``written`` is the byte before which all of it is there.
+
+    Of what is here a thread touches :meth:`next` and ``written`` only.
     """
 
-    def __init__(self, start: int, wanted: int, most: int | None) -> None:
+    def __init__(
+        self, start: int, wanted: int, most: int | None, arrived: Callable[[int, int], None]
+    ) -> None:
+        self.written = wanted
         self._position = start
         self._wanted = wanted
         self._most = most
+        self._arrived = arrived
         self._queue: deque[bytes] = deque()
-        self._queued = 0
+        self._queued = wanted  # up to here
+        self._told = wanted
+        self._is_full = False
         self._bell = Bell()
         self._outcome: list[Failure | None] = []
+        self._error: Exception | None = None
         self._inflow: Inflow | None = None
         self._abandoned = False
 
-    async def run(
-        self,
-        answer: Answer,
-        put: Callable[[int, Sequence[bytes]], Awaitable[None]],
-        arrived: Callable[[int, int], None],
-    ) -> None:
+    def next(self) -> bytes | None:
+        """
+        The next bytes to write, ``None`` where there are none, or upstream had better be resumed first.
+        """
+        if self._is_full and self._queued - self.written < _FEW_QUEUED:
+            return None
+        try:
+            return self._queue.popleft()
+        except IndexError:
+            return None
+
+    async def run(self, answer: Answer, put: Callable[[_Transfer], Awaitable[None]]) -> None:
         inflow = self._inflow = answer.stream(self._received)
         inflow.ended.addBoth(self._ended)
         if self._abandoned:
             inflow.abandon()
         try:
-            await self._drain(inflow, put, arrived)
+            await self._drain(inflow, put)
         finally:
             self._queue.clear()
             inflow.abandon()
@@ -223,42 +256,44 @@ class _Transfer:
             inflow.abandon()
             return
         fresh = self._position - max(self._wanted, self._position - len(data))
-        if fresh > 0:
-            self._queue.append(data[len(data) - fresh :])
-            self._queued += fresh
-            if self._queued > MOST_QUEUED:
-                inflow.pause()
-            self._bell.ring()
+        if fresh <= 0:
+            return
+        self._queue.append(data[len(data) - fresh :])
+        self._queued += fresh
+        if self._queued - self.written > MOST_QUEUED:
+            self._is_full = True
+            inflow.pause()
+        self._bell.ring()
+        try:
+            self._tell()
+        except Exception as error:  # noqa: BLE001  # it is for who waits in run()
+            self._error = error
+            self._queue.clear()
+            inflow.abandon()
 
     def _ended(self, result: Failure | None) -> None:
         self._outcome.append(result)
         self._bell.ring()
 
-    async def _drain(
-        self,
-        inflow: Inflow,
-        put: Callable[[int, Sequence[bytes]], Awaitable[None]],
-        arrived: Callable[[int, int], None],
-    ) -> None:
-        offset = self._wanted
-        while True:
-            pieces, size = self._next_pieces()
-            if pieces:
-                await put(offset, pieces)
-                self._queued -= size
-                arrived(offset, offset + size)
-                offset += size
-                if self._queued < _FEW_QUEUED:
+    def _tell(self) -> None:
+        """
+        Say how far it is.
+        """
+        start, stop = self._told, self.written
+        if start < stop:
+            self._told = stop
+            self._arrived(start, stop)
+
+    async def _drain(self, inflow: Inflow, put: Callable[[_Transfer], Awaitable[None]]) -> None:
+        while self._error is None:
+            if self._queue:
+                await put(self)
+                self._tell()
+                if self._is_full and self._queued - self.written < _FEW_QUEUED:
+                    self._is_full = False
                     inflow.resume()
             elif self._outcome:
                 return
             else:
                 await self._bell.wait()
-
-    def _next_pieces(self) -> tuple[Sequence[bytes], int]:
-        pieces: list[bytes] = []
-        size = 0
-        while self._queue and size < _PIECE:
-            pieces.append(self._queue.popleft())
-            size += len(pieces[-1])
-        return pieces, size
+        raise self._error

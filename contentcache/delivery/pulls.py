@@ -52,7 +52,13 @@ class Pulls:
         """
         It is being pulled now.
         """
-        self._pulled[digest] = self._wall()
+        self.noted(digest, self._wall())
+
+    def noted(self, digest: Digest, now: float) -> None:
+        """
+        The same for who knows what time it is.
+        """
+        self._pulled[digest] = now
 
     async def flush(self) -> None:
         """

@@ -15,7 +15,7 @@ from typing import Final
 from attrs import frozen
 
 from contentcache.core.errors import CacheError, SignatureRefused
-from contentcache.core.jwks import VerifyingKey
+from contentcache.core.jwks import Algorithm, VerifyingKey
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.core.signing import LEEWAY, Presented, Signed, present, verify
@@ -26,11 +26,18 @@ _MOST_REMEMBERED: Final = 10_000
 
 
 @frozen
-class _Remembered:
-    presented: Presented
+class Remembered:
+    """
+    A token that was verified, without its text. ``issuer`` is who it is from, as it says itself; ``begins``
+    is when it was verified: a clock that has been set back since must not make it last longer.
+    """
+
+    kid: str
+    algorithm: Algorithm
+    issuer: str
     signed: Signed
     key: VerifyingKey
-    begins: float  # when it was verified: a clock that has been set back since must not make it last longer
+    begins: float
 
 
 class Signatures:
@@ -42,7 +49,7 @@ class Signatures:
         self._keys = keys
         self._wall = wall
         self._secret = secret
-        self._good: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._good: OrderedDict[bytes, Remembered] = OrderedDict()
 
     def present(self, token: str) -> Presented:
         """
@@ -50,8 +57,30 @@ class Signatures:
 
         :raises SignatureRefused: it is not in the form that signed URLs have.
         """
-        kept = self._good.get(self._name(token))
-        return present(token) if kept is None else kept.presented
+        kept = self.remembered(token)
+        return present(token) if kept is None else Presented(token, kept.kid, kept.algorithm, kept.issuer)
+
+    def remembered(self, token: str) -> Remembered | None:
+        """
+        What is known of a token that was verified before, for :meth:`allows`.
+        """
+        name = self._name(token)
+        kept = self._good.get(name)
+        if kept is not None:
+            self._good.move_to_end(name)
+        return kept
+
+    def allows(self, kept: Remembered, registry: Registry, content: Content) -> bool:
+        """
+        Whether :meth:`check` would let this token open this, told from memory; ``False`` where it would have
+        to ask or to verify, too.
+        """
+        upstream = registry.upstream
+        keys = self._keys.get(upstream.origin)
+        key = keys.at_hand(kept.kid) if keys is not None else None
+        if key is None or upstream.issuer is None:
+            return False
+        return self._is_good(kept, key, upstream.issuer, content, self._wall())
 
     async def check(self, presented: Presented, registry: Registry, content: Content) -> Signed:
         """
@@ -69,7 +98,6 @@ class Signatures:
         kept = self._good.get(name)
         now = self._wall()
         if kept is not None and self._is_good(kept, key, upstream.issuer, content, now):
-            self._good.move_to_end(name)
             return kept.signed
         signed = verify(
             presented,
@@ -79,7 +107,8 @@ class Signatures:
             digest=content.digest,
             now=now,
         )
-        self._good[name] = _Remembered(presented, signed, key, now)
+        self._good[name] = Remembered(presented.kid, presented.algorithm, presented.issuer, signed, key, now)
+        self._good.move_to_end(name)
         if len(self._good) > _MOST_REMEMBERED:
             self._good.popitem(last=False)
         return signed
@@ -99,11 +128,11 @@ class Signatures:
             raise NoKeysHere(none.message) from None
 
     def _is_good(
-        self, kept: _Remembered, key: VerifyingKey, issuer: str, content: Content, now: float
+        self, kept: Remembered, key: VerifyingKey, issuer: str, content: Content, now: float
     ) -> bool:
         signed = kept.signed
         return (
-            kept.key == key
+            (kept.key is key or kept.key == key)
             and signed.issuer == issuer
             and (signed.repository, signed.digest) == (content.repository, content.digest)
             and kept.begins <= now < signed.expires + LEEWAY

@@ -31,6 +31,13 @@ class KeysFromFile:
         """The key of that name (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""
         return (await self._file.current())[0].find(kid)
 
+    def at_hand(self, kid: str) -> VerifyingKey | None:
+        """The same, if the file has just been looked at."""
+        looked = self._file.at_hand()
+        if looked is None or kid in looked[0].doubled:
+            return None
+        return looked[0].keys.get(kid)
+
     async def published(self, *, anew: bool = False) -> Published:  # noqa: ARG002  # it is looked at anyway
         """The whole set (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""
         return Published((await self._file.current())[1], _MAX_AGE, 0)

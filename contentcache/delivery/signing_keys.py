@@ -89,6 +89,12 @@ class SigningKeys(Protocol):
         """
         ...
 
+    def at_hand(self, kid: str) -> VerifyingKey | None:
+        """
+        The key that :meth:`find` would answer at once; ``None`` where it would wait for somebody, or raise.
+        """
+        ...
+
     async def published(self, *, anew: bool = False) -> Published:
         """
         The whole set; ``anew`` for somebody who misses a key in it. Raises as :meth:`find` does.
@@ -130,6 +136,13 @@ class KeysOfOrigin:
             return kept.keys.find(kid)
         await self._look_again()
         return (self._usable() or kept).keys.find(kid)
+
+    def at_hand(self, kid: str) -> VerifyingKey | None:
+        """The key, if it is in a set that may be used now (:class:`SigningKeys`)."""
+        kept = self._usable()
+        if kept is None or self._clock.seconds() >= self._fresh_until:
+            return None
+        return None if kid in kept.keys.doubled else kept.keys.keys.get(kid)
 
     async def published(self, *, anew: bool = False) -> Published:
         """The whole set (:class:`SigningKeys`)."""

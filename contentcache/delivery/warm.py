@@ -1,5 +1,5 @@
 """
-Small blobs that were served lately, kept open, and found without a thread.
+Blobs that were served lately, kept open, and found without a thread.
 
 No way round who may have what: a grant and a link are looked at as for any other request, only in memory.
 What is not known here is no answer; then the long way finds out.
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeAlias
 
 from attrs import define
 
@@ -21,14 +23,17 @@ from contentcache.delivery.pulls import Pulls
 from contentcache.delivery.tasks import in_background
 from contentcache.storage.interfaces import BlobFile, Link
 
-#: Bytes of the largest blob that counts as small.
+#: So many bytes are sent at once, at the most: of a blob, or of a part of one.
 LARGEST: Final = 256 << 10
 #: Of fewer bytes the body itself is kept.
 _TINY: Final = 4 << 10
 
+#: What tells from memory whether somebody may have a content: ``False`` where it cannot be told, too.
+Way: TypeAlias = Callable[[Link], bool]
+
 
 @define(eq=False)
-class Small:
+class Kept:
     """
     A verified blob in an open file of its own. ``size`` is in bytes; ``written`` is the file's time.
     """
@@ -49,25 +54,28 @@ class Small:
         now = os.fstat(self.descriptor)
         return now.st_nlink > 0 and now.st_size == self.size and now.st_mtime_ns == self.written
 
-    def read_now(self) -> bytes | None:
+    def read_now(self, start: int, stop: int) -> bytes | None:
         """
-        All of it, ``None`` where that would mean to wait for a disk, or nobody can tell.
+        The bytes from ``start`` up to ``stop``, ``None`` where that would mean to wait for a disk, or nobody
+        can tell.
         """
         if self._body is not None:
-            return self._body
-        buffer = bytearray(self.size)
-        if not self._peek(buffer, 0):
-            return None
-        body = bytes(buffer)
+            return self._body[start:stop]
         if self.size <= _TINY:
-            self._body = body
-        return body
+            buffer = bytearray(self.size)
+            if not self._peek(buffer, 0):
+                return None
+            self._body = bytes(buffer)
+            return self._body[start:stop]
+        buffer = bytearray(stop - start)
+        return bytes(buffer) if self._peek(buffer, start) else None
 
-    def is_in_memory(self) -> bool:
+    def is_in_memory(self, start: int, stop: int) -> bool:
         """
-        Whether its last page is, which is good enough: pages so few come and go together.
+        Whether the first and the last page of at most :data:`LARGEST` bytes are, which is good enough: pages
+        so few come and go together.
         """
-        return self._peek(bytearray(1), self.size - 1)
+        return (not start or self._peek(bytearray(1), start)) and self._peek(bytearray(1), stop - 1)
 
     def _peek(self, buffer: bytearray, offset: int) -> bool:
         try:
@@ -78,7 +86,7 @@ class Small:
 
 class Warm:
     """
-    At most ``most`` small blobs, those that were served last.
+    At most ``most`` blobs, those that were served last.
     """
 
     def __init__(self, access: Access, pulls: Pulls, run: Run, most: int) -> None:
@@ -86,88 +94,94 @@ class Warm:
         self._pulls = pulls
         self._run = run
         self._most = most
-        self._blobs: OrderedDict[Digest, Small] = OrderedDict()
+        self._blobs: OrderedDict[Digest, Kept] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._blobs)
 
-    def key(self, link: Link, credential: Credential) -> bytes:
+    def way(self, link: Link, credential: Credential) -> Way:
         """
-        The name of a credential in a repository, for :meth:`find`.
+        What tells whether a credential may have contents of the repository that ``link`` is in.
         """
-        return self._access.grant_key(link.origin, link.repository, credential)
+        if credential.vouched:
+            return self._access.knows_vouched
+        return partial(self._access.knows, self._access.grant_key(link.origin, link.repository, credential))
+
+    @property
+    def signed_way(self) -> Way:
+        """
+        The same for a signed URL that has been verified for just this content.
+        """
+        return self._access.knows_signed
 
     def keep(self, digest: Digest, file: BlobFile) -> None:
         """
         A blob of the store is served the long way.
         """
         descriptor = file.descriptor
-        if descriptor is None or not 0 < file.size <= LARGEST or digest in self._blobs:
+        if descriptor is None or not file.size or digest in self._blobs:
             return
         try:
             own = os.dup(descriptor)
         except OSError:
             return  # too many open files: the long way does without
         found = os.fstat(own)
-        self._blobs[digest] = Small(digest, own, file.size, found.st_mtime_ns)
+        self._blobs[digest] = Kept(digest, own, file.size, found.st_mtime_ns)
         while len(self._blobs) > self._most:
             self.drop(next(iter(self._blobs)))
 
-    def find(self, key: bytes, link: Link) -> Small | None:
+    def find(self, link: Link, way: Way) -> Kept | None:
         """
-        The blob, if this credential may have it in this repository, by what is in memory.
+        The blob, if whoever has this ``way`` may have it, by what is in memory.
 
-        To be used at once: it may be closed later.
+        To be used at once, and only if it :meth:`Kept.is_there`: it may be closed later.
         """
-        small = self._blobs.get(link.digest)
-        if small is None or not self._access.knows(key, link):
+        kept = self._blobs.get(link.digest)
+        if kept is None or not way(link):
             return None
-        if not small.is_there():
-            self.drop(link.digest)
-            return None
-        self._blobs.move_to_end(link.digest)
-        return small
+        self._blobs.move_to_end(kept.digest)
+        return kept
 
-    def pulled(self, small: Small) -> None:
+    def pulled(self, kept: Kept, now: float) -> None:
         """
-        It has been sent.
+        It has been sent, ``now`` in seconds since the epoch.
         """
-        self._pulls.note(small.digest)
+        self._pulls.noted(kept.digest, now)
 
-    def hold(self, small: Small) -> None:
+    def hold(self, kept: Kept) -> None:
         """
         Keep it open for somebody who takes it slowly; :meth:`release` is owed.
         """
-        small.readers += 1
-        self._pulls.begin(small.digest)
+        kept.readers += 1
+        self._pulls.begin(kept.digest)
 
-    def release(self, small: Small) -> None:
+    def release(self, kept: Kept) -> None:
         """
         The reader has done.
         """
-        small.readers -= 1
-        self._pulls.end(small.digest)
-        if small.dropped and not small.readers:
-            in_background(self._close(small))
+        kept.readers -= 1
+        self._pulls.end(kept.digest)
+        if kept.dropped and not kept.readers:
+            in_background(self._close(kept))
 
     def drop(self, digest: Digest) -> None:
         """
         It goes, or has gone.
         """
-        small = self._blobs.pop(digest, None)
-        if small is None:
+        kept = self._blobs.pop(digest, None)
+        if kept is None:
             return
-        small.dropped = True
-        if not small.readers:
+        kept.dropped = True
+        if not kept.readers:
             # The last one to close a deleted file waits for its blocks to be freed.
-            in_background(self._close(small))
+            in_background(self._close(kept))
 
     def tidy(self) -> None:
         """
         Let go of what is no longer in the store, so that its room is free.
         """
-        for small in [small for small in self._blobs.values() if not small.is_there()]:
-            self.drop(small.digest)
+        for kept in [kept for kept in self._blobs.values() if not kept.is_there()]:
+            self.drop(kept.digest)
 
     def close(self) -> None:
         """
@@ -176,5 +190,5 @@ class Warm:
         for digest in tuple(self._blobs):
             self.drop(digest)
 
-    async def _close(self, small: Small) -> None:
-        await self._run(os.close, small.descriptor)
+    async def _close(self, kept: Kept) -> None:
+        await self._run(os.close, kept.descriptor)

@@ -50,6 +50,19 @@ class BlobFile(Protocol):
         in memory or the platform cannot tell.
         """
 
+    def is_loaded(self, offset: int, length: int) -> bool:
+        """
+        Whether ``length`` bytes from ``offset`` are in memory, as far as a look at some of them tells. Never
+        blocks; ``False`` where the platform cannot tell.
+        """
+
+    def load(self, offset: int, length: int) -> None:
+        """
+        Wait until up to ``length`` bytes from ``offset`` are in memory, for who sends them from the file.
+
+        :raises OSError: they cannot be read.
+        """
+
     def close(self) -> None:
         """Give the descriptor back. Does not block, never raises, may be called twice."""
 
@@ -139,7 +152,7 @@ class BlobRecord:
     verified: bool
 
 
-@frozen
+@frozen(cache_hash=True)
 class Link:
     """
     "This origin says that this digest belongs to this repository."

@@ -182,6 +182,13 @@ class MemoryFile:
         """The same: memory never blocks."""
         return self.read(offset, length)
 
+    def is_loaded(self, offset: int, length: int) -> bool:
+        """They are, if they are there at all."""
+        return offset + length <= self.size
+
+    def load(self, offset: int, length: int) -> None:
+        """They are."""
+
     def close(self) -> None:
         """Give the room back if the name is gone. May be called twice."""
         with self._room.lock:

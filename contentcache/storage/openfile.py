@@ -16,6 +16,7 @@ from typing import Final
 
 _PIECE: Final = 1 << 20
 _BLOCK: Final = 4096
+_LOOK_EVERY: Final = 256 << 10
 #: Added to a partial file's name: the note of which of its bytes are there.
 NOTE: Final = ".held"
 _FOLDER_MODE: Final = 0o750
@@ -88,6 +89,36 @@ class DiskFile:
             # Whatever else is wrong, a read that may block finds out and can say so.
             self._tells_now = error.errno == errno.EIO
             return None
+        finally:
+            self._leave()
+
+    def is_loaded(self, offset: int, length: int) -> bool:
+        """
+        Whether ``length`` bytes from ``offset`` are in memory: their last one is, and one every 256 KiB.
+        """
+        if not self._tells_now:
+            return False
+        descriptor, byte = self._enter(), bytearray(1)
+        try:
+            return all(
+                os.preadv(descriptor, [byte], place, os.RWF_NOWAIT)
+                for place in (*range(offset, offset + length, _LOOK_EVERY), offset + length - 1)
+            )
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._tells_now = error.errno == errno.EIO
+            return False
+        finally:
+            self._leave()
+
+    def load(self, offset: int, length: int) -> None:
+        """
+        Wait until up to ``length`` bytes from ``offset`` are in memory, without a copy of them.
+        """
+        descriptor = self._enter()
+        try:
+            _load(descriptor, offset, length)
         finally:
             self._leave()
 
@@ -277,6 +308,17 @@ def open_regular(path: str, flags: int) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", path)
     return descriptor
+
+
+def _load(descriptor: int, offset: int, length: int) -> None:
+    # Sent to nowhere: the kernel reads the pages, and copies nothing.
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        while length > 0 and (count := os.sendfile(nowhere, descriptor, offset, length)):
+            offset += count
+            length -= count
+    finally:
+        os.close(nowhere)
 
 
 def make_folders(path: str) -> None:

@@ -57,9 +57,9 @@ class AccessLog:
 
     def several(self, found: Sequence[Access]) -> None:
         """
-        Whole small blobs have been sent from the store.
+        Small blobs, or parts of blobs, have been sent from the store.
         """
-        self._meter.hits([(access.method, access.sent) for access in found])
+        self._meter.hits([(access.method, access.status, access.sent) for access in found])
         if self._lines:
             self._log.info("", accesses=found)
 

@@ -73,14 +73,32 @@ class Admission:
         if self._judge is not None and not isinstance(route, Root):
             base = f"{self._scheme}://{exchange.host}"
             address = getattr(exchange.request.channel, "address", "")
-            await self._judge.admit(exchange.header("Authorization"), _need(route), base, address)
+            await self._judge.admit(exchange.header("Authorization"), need_of(route), base, address)
         _look_at_policy(chosen)
-        return Admitted(chosen, self._credential(exchange, chosen), here)
+        credential = self.credential(chosen.registry, exchange.header("Authorization"))
+        return Admitted(chosen, credential, here)
 
-    def _credential(self, exchange: Exchange, chosen: Chosen) -> Credential:
-        if self._judge is not None and self._vouches and chosen.registry.upstream.own:
+    @property
+    def judges(self) -> bool:
+        """
+        Whether clients are judged here, with each request.
+        """
+        return self._judge is not None
+
+    def remembers(self, need: Need, authorization: str | None) -> bool:
+        """
+        Whether :meth:`admit` would not refuse a client, told from memory; ``False`` where that does not do.
+        """
+        return self._judge is None or self._judge.remembers(authorization, need)
+
+    def credential(self, registry: Registry, authorization: str | None) -> Credential:
+        """
+        In whose name a client who is let in asks an origin, if its URL is not signed.
+        """
+        if self._judge is not None and self._vouches and registry.upstream.own:
             return VOUCHED
-        return credential_of(chosen.registry, exchange.header("Authorization"))
+        # With an account of the cache's own, what a client says of itself ends here.
+        return OWN if registry.upstream.own else Credential(authorization)
 
     async def _by_signature(self, exchange: Exchange, content: Content, tokens: tuple[str, ...]) -> Admitted:
         if len(set(tokens)) > 1:
@@ -94,15 +112,10 @@ class Admission:
         return Admitted(chosen, Credential(signed=presented.text))
 
 
-def credential_of(registry: Registry, authorization: str | None) -> Credential:
+def need_of(route: Route) -> Need | None:
     """
-    In whose name an origin is asked for a client who says ``authorization``.
+    What a request needs of the section ``auth``.
     """
-    # With an account of the cache's own, what a client says of itself ends here.
-    return OWN if registry.upstream.own else Credential(authorization)
-
-
-def _need(route: Route) -> Need | None:
     if isinstance(route, Ping | Root):
         return None
     # By the name that the client knows, with the prefix: that is what its token is for.

@@ -5,6 +5,7 @@ What a client says with every request: read once for a connection, and compared 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from attrs import Factory, define
@@ -12,10 +13,12 @@ from twisted.web.http_headers import Headers
 
 from contentcache.core.errors import CacheError
 from contentcache.journal import harmless
+from contentcache.storage.interfaces import Link
 from contentcache.web.heads import look_at, look_at_line
 
 _MOST_FIELDS: Final = 24
 _FIELD: Final = re.compile(rb"([A-Za-z-]+):[ \t]*([!-~](?:[ -~]*[!-~])?)")
+_RANGE: Final = re.compile(rb"(?:\A|\r\n)[Rr]ange:[ \t]*(bytes=[0-9]{0,18}-[0-9]{0,18})(?=\r\n|\Z)")
 #: Nothing that is said in these changes the answer, but for the first two.
 _SIMPLE: Final = frozenset(
     {
@@ -36,7 +39,8 @@ _SIMPLE: Final = frozenset(
 class Habit:
     """
     What a client says with each request on a connection, read once. ``rest`` is all of its head but the
-    request line; ``keys`` names its credential in repositories.
+    request line, and but for a part that it asks for; ``ways`` tell, for each origin and repository that it
+    has asked for, whether it may have something there.
     """
 
     rest: bytes
@@ -46,7 +50,21 @@ class Habit:
     address: str = "-"
     agent: str = "-"
     referer: str = "-"
-    keys: dict[tuple[str, str], bytes] = Factory(dict)
+    ways: dict[tuple[str, str], Callable[[Link], bool]] = Factory(dict)
+
+
+def split_range(rest: bytes) -> tuple[bytes, str | None]:
+    """
+    A head without a simple ``Range``, and what that said.
+
+    >>> split_range(b"Host: a\\r\\nRange: bytes=0-9\\r\\nAccept: b")
+    (b'Host: a\\r\\nAccept: b', 'bytes=0-9')
+    """
+    match = _RANGE.search(rest) if b"ange:" in rest else None
+    if match is None:
+        return rest, None
+    start, end = match.span()
+    return rest[:start] + rest[end if start else end + 2 :], match[1].decode("ascii")
 
 
 def read_habit(rest: bytes, address: str) -> Habit:

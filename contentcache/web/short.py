@@ -1,149 +1,79 @@
 """
-The short way: a complete, simple ``GET`` or ``HEAD`` of a small blob that was served lately is answered from
-inside ``dataReceived``.
+The short way: a complete, simple ``GET`` or ``HEAD`` of a blob that was served lately is answered from inside
+``dataReceived``, if it is small or only a small part of it is wanted.
 
-Simple means: what good clients send, field for field. One request line, fields that say nothing about ranges,
-conditions or framing. Everything else, and whatever is not known in memory, takes the long way, which decides
-again from the start. The two answer alike.
+Simple means: what good clients send, field for field. One request line, at most one part, fields that say
+nothing about conditions or framing. Everything else, and whatever is not known in memory, takes the long way,
+which decides again from the start. The two answer alike.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from attrs import define
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 
-from contentcache.core.credentials import Credential
-from contentcache.core.errors import CacheError
-from contentcache.core.policy import allowed
+from contentcache.core.errors import RangeUnsatisfiable
 from contentcache.core.ports import Clock, Timer
-from contentcache.core.routes import Content, parse
+from contentcache.core.ranges import Span, parse_range, spans
 from contentcache.delivery.served import Described
-from contentcache.delivery.warm import Small, Warm
-from contentcache.journal import Access, harmless
-from contentcache.storage.interfaces import Link
-from contentcache.upstream.registry import Registry
+from contentcache.delivery.warm import LARGEST, Kept, Warm, Way
+from contentcache.journal import Access
+from contentcache.web.admission import Admission
 from contentcache.web.channel import RegistryChannel
 from contentcache.web.errors import API_VERSION
-from contentcache.web.habits import Habit, read_habit
-from contentcache.web.origins import Origins
+from contentcache.web.habits import Habit, read_habit, split_range
+from contentcache.web.rest import Rest
 from contentcache.web.sending import headers_of
+from contentcache.web.targets import Target, Targets
 from contentcache.web.watch import Watch
 from contentcache.wire.sendfile import FileTransport
 
 #: Bytes of a head that can be simple.
 _LONGEST: Final = 4096
-#: So many requests of all clients, and repositories of one, are remembered until they are all forgotten.
-_MOST_TARGETS: Final = 4096
-_MOST_KEYS: Final = 64
+#: So many repositories that one client has asked for are remembered until they are all forgotten.
+_MOST_WAYS: Final = 64
 #: Bodies of fewer bytes go out with their head in one piece.
 _ONE_PIECE: Final = 16 << 10
-_LINE: Final = re.compile(rb"(GET|HEAD) (/[!-~]*/blobs/[!->@-~]*)(?:\?ns=([A-Za-z0-9.:_-]+))? HTTP/1\.1")
-
-
-@define(eq=False)
-class _Target:
-    """
-    What a request line means. ``head`` is that of the answer, but for its first two lines.
-    """
-
-    method: str
-    uri: str
-    registry: Registry
-    link: Link
-    where: tuple[str, str]
-    head: bytes = b""
-
-
-class _Rest:
-    """
-    What is left of an answer whose head and beginning have gone out. It stands in the place of a request.
-    """
-
-    def __init__(
-        self, channel: RegistryChannel, warm: Warm, small: Small, watch: Watch, note: Callable[[int], None]
-    ) -> None:
-        self._channel = channel
-        self._warm = warm
-        self._small = small
-        self._watch = watch
-        self._note = note
-        self._begun = 0
-        self._sending: Deferred[int] | None = None
-
-    def send(self, start: int) -> None:
-        """
-        Send what comes from ``start`` on, as fast as the client takes it.
-        """
-        self._begun = start
-        self._channel.occupy(self)
-        self._warm.hold(self._small)
-        self._watch.start()
-        self._sending = self._channel.transport.send_file(self._small.descriptor, start, self._small.size)
-        # It fails with the connection only, which is heard of otherwise.
-        self._sending.addCallbacks(self._sent, lambda _failure: None)
-
-    def connectionLost(self, _reason: Failure) -> None:
-        """The client has left, or is not waited for any longer. May be called twice."""
-        if self._sending is not None:
-            self._sending.cancel()
-            self._end(self._begun)
-
-    def _sent(self, count: int) -> None:
-        sent = self._begun + count
-        self._end(sent)
-        if sent < self._small.size:
-            self._channel.end()  # the file is shorter than it was
-        else:
-            self._channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted's
-
-    def _end(self, sent: int) -> None:
-        self._sending = None
-        self._watch.stop()
-        self._warm.release(self._small)
-        self._note(sent)
 
 
 class ShortWay:
     """
     Answers what it can, of what a channel gets.
 
-    ``credential_of`` says in whose name a request is made, ``None`` where that takes the long way;
     ``written`` hears of answers, those of one turn of the reactor at once; ``extra`` goes out with each.
     """
 
     def __init__(
         self,
         warm: Warm,
-        origins: Origins,
+        targets: Targets,
+        admission: Admission,
         *,
-        credential_of: Callable[[Registry, str | None], Credential | None],
         written: Callable[[list[Access]], None],
-        prefix: str,
         extra: Mapping[str, tuple[str, ...]],
         timer: Timer,
         wall: Clock,
         patience: float,
     ) -> None:
         self._warm = warm
-        self._origins = origins
-        self._credential_of = credential_of
+        self._targets = targets
+        self._admission = admission
+        self._judges = admission.judges
         self._written = written
-        self._prefix = prefix.rstrip("/")
         self._extra = [(name, value) for name, values in extra.items() for value in values]
         self._timer = timer
         self._wall = wall
         self._patience = patience
-        self._targets: dict[tuple[str, bytes], _Target] = {}
         self._answered: list[Access] = []
+        self._in_turn = False
         self._second = -1
-        self._beginning = b""
+        self._beginnings = b"", b""
+        #: What was seen in this turn of the reactor: a file that has its name, a piece that is in memory.
+        self._there: set[Kept] = set()
+        self._in_memory: set[tuple[Kept, int, int]] = set()
 
     def take(self, channel: RegistryChannel, data: bytes) -> bytes:
         """
@@ -154,10 +84,12 @@ class ShortWay:
         while (end := data.find(b"\r\n\r\n", position, position + longest)) >= 0:
             line_end = data.find(b"\r\n", position)
             rest = data[line_end + 2 : end]
-            habit = channel.habit
+            habit, part = channel.habit, None
             if habit is None or habit.rest != rest:
-                habit = channel.habit = read_habit(rest, channel.address)
-            if not habit.simple or not self._answer(channel, habit, data[position:line_end]):
+                rest, part = split_range(rest)
+                if habit is None or habit.rest != rest:
+                    habit = channel.habit = read_habit(rest, channel.address)
+            if not habit.simple or not self._answer(channel, habit, data[position:line_end], part):
                 break
             position = end + 4
             if position == len(data):
@@ -166,49 +98,107 @@ class ShortWay:
                 break
         return data[position:] if position else data
 
-    def _answer(self, channel: RegistryChannel, habit: Habit, line: bytes) -> bool:
-        target = self._targets.get((habit.host, line)) or self._meant(habit.host, line)
+    def tell(self) -> None:
+        """
+        The turn of the reactor is over: write what has been answered in it.
+        """
+        self._in_turn = False
+        answered, self._answered = self._answered, []
+        self._there.clear()
+        self._in_memory.clear()
+        if answered:
+            self._written(answered)
+
+    def _answer(self, channel: RegistryChannel, habit: Habit, line: bytes, part: str | None) -> bool:
+        signed = b"token=" in line
+        find = self._targets.find_signed if signed else self._targets.find
+        target = find(habit.host, line)
         if target is None:
             return False
-        key = habit.keys.get(target.where) or self._key(habit, target)
-        small = self._warm.find(key, target.link) if key is not None else None
-        if small is None:
+        way = self._warm.signed_way if signed else self._way(habit, target)
+        kept = self._warm.find(target.link, way) if way is not None else None
+        if kept is None or not self._is_there(kept):
             return False
-        now = self._wall()
-        head = self._begin(now) + (target.head or self._head(target, small))
-        size = small.size
         if target.method == "HEAD":
-            channel.send_now(head)
-            size = 0
-        elif size <= _ONE_PIECE:
-            body = small.read_now()
+            now = self._wall()
+            channel.send_now(self._begin(now)[0] + (target.head or self._head(target, kept)))
+            self._note(habit, target, now, 200, 0)
+            return True
+        return self._send(channel, habit, target, kept, part)
+
+    def _way(self, habit: Habit, target: Target) -> Way | None:
+        """
+        What tells whether a client may have something, if it is not by a signed URL.
+        """
+        if self._judges and not self._admission.remembers(target.need, habit.authorization):
+            return None
+        way = habit.ways.get(target.where)
+        if way is None:
+            credential = self._admission.credential(target.registry, habit.authorization)
+            if len(habit.ways) >= _MOST_WAYS:
+                habit.ways.clear()
+            way = habit.ways[target.where] = self._warm.way(target.link, credential)
+        return way
+
+    def _send(
+        self, channel: RegistryChannel, habit: Habit, target: Target, kept: Kept, part: str | None
+    ) -> bool:
+        now = self._wall()
+        if part is None:
+            status, start, stop = 200, 0, kept.size
+            head = self._begin(now)[0] + (target.head or self._head(target, kept))
+        else:
+            span = _span(part, kept.size)
+            if span is None:
+                return False
+            status, start, stop = 206, span.start, span.stop
+            head = self._begin(now)[1] + self._part_head(target, kept, span)
+        length = stop - start
+        if length > LARGEST:
+            return False
+        if length <= _ONE_PIECE:
+            body = kept.read_now(start, stop)
             if body is None:
                 return False
             channel.send_now(head + body)
         else:
-            sent = self._send_file(channel, head, small)
+            sent = self._send_file(channel, head, kept, start, stop)
             if sent is None:
                 return False
-            if sent < size:
+            if sent < length:
                 watch = Watch(channel.transport, self._timer, self._patience, channel.forceAbortClient)
-                note = partial(self._note, habit, target, now)
-                _Rest(channel, self._warm, small, watch, note).send(sent)
+                note = partial(self._note, habit, target, now, status)
+                wanted = Span(start, stop, kept.size)
+                Rest(channel, self._warm, kept, wanted, watch=watch, note=note).send(sent)
                 return True
-        self._note(habit, target, now, size)
-        if size:
-            self._warm.pulled(small)
+        self._note(habit, target, now, status, length)
+        self._warm.pulled(kept, now)
         return True
 
-    @staticmethod
-    def _send_file(channel: RegistryChannel, head: bytes, small: Small) -> int | None:
-        transport = channel.transport
-        if not isinstance(transport, FileTransport) or not small.is_in_memory():
-            return None
-        return transport.send_now(head, small.descriptor, small.size)
+    def _is_there(self, kept: Kept) -> bool:
+        if kept not in self._there:
+            if not kept.is_there():
+                self._warm.drop(kept.digest)
+                return False
+            self._expect_end()
+            self._there.add(kept)
+        return True
 
-    def _note(self, habit: Habit, target: _Target, now: float, size: int) -> None:
-        if not self._answered:
-            self._timer.callLater(0, self.tell)
+    def _send_file(
+        self, channel: RegistryChannel, head: bytes, kept: Kept, start: int, stop: int
+    ) -> int | None:
+        transport, piece = channel.transport, (kept, start, stop)
+        if not isinstance(transport, FileTransport):
+            return None
+        if piece not in self._in_memory:
+            if not kept.is_in_memory(start, stop):
+                return None
+            self._expect_end()
+            self._in_memory.add(piece)
+        return transport.send_now(head, kept.descriptor, start, stop)
+
+    def _note(self, habit: Habit, target: Target, now: float, status: int, size: int) -> None:
+        self._expect_end()
         self._answered.append(
             Access(
                 address=habit.address,
@@ -216,7 +206,7 @@ class ShortWay:
                 method=target.method,
                 uri=target.uri,
                 protocol="HTTP/1.1",
-                status=200,
+                status=status,
                 sent=size,
                 referer=habit.referer,
                 agent=habit.agent,
@@ -226,64 +216,55 @@ class ShortWay:
             )
         )
 
-    def tell(self) -> None:
-        """
-        Write what has been answered.
-        """
-        answered, self._answered = self._answered, []
-        if answered:
-            self._written(answered)
+    def _expect_end(self) -> None:
+        if not self._in_turn:
+            self._in_turn = True
+            self._timer.callLater(0, self.tell)
 
-    def _begin(self, now: float) -> bytes:
+    # Heads.
+
+    def _begin(self, now: float) -> tuple[bytes, bytes]:
+        """
+        The first two lines, of a whole and of a part.
+        """
         second = int(now)
         if second != self._second:
             self._second = second
-            self._beginning = b"HTTP/1.1 200 OK\r\nDate: " + datetimeToString(now) + b"\r\n"
-        return self._beginning
+            date = b"\r\nDate: " + datetimeToString(now) + b"\r\n"
+            self._beginnings = b"HTTP/1.1 200 OK" + date, b"HTTP/1.1 206 Partial Content" + date
+        return self._beginnings
 
-    def _head(self, target: _Target, small: Small) -> bytes:
-        described = Described(small.digest, small.size, None, "hit")
-        fields = [
-            *self._extra,
-            ("Docker-Distribution-Api-Version", API_VERSION),
-            *headers_of(described, "blobs").items(),
-            ("Content-Length", str(small.size)),
-        ]
-        target.head = (
-            b"".join(b"%b: %b\r\n" % (n.encode("ascii"), v.encode("utf-8")) for n, v in fields) + b"\r\n"
-        )
+    def _head(self, target: Target, kept: Kept) -> bytes:
+        target.head = self._fields(target, kept) + b"Content-Length: %d\r\n\r\n" % kept.size
         return target.head
 
-    def _key(self, habit: Habit, target: _Target) -> bytes | None:
-        credential = self._credential_of(target.registry, habit.authorization)
-        if credential is None:
-            return None
-        if len(habit.keys) >= _MOST_KEYS:
-            habit.keys.clear()
-        key = habit.keys[target.where] = self._warm.key(target.link, credential)
-        return key
+    def _part_head(self, target: Target, kept: Kept, span: Span) -> bytes:
+        named = span.content_range().encode("ascii")
+        return self._fields(target, kept) + b"Content-Length: %d\r\nContent-Range: %b\r\n\r\n" % (
+            span.length,
+            named,
+        )
 
-    def _meant(self, host: str, line: bytes) -> _Target | None:
-        match = _LINE.fullmatch(line)
-        if match is None:
-            return None
-        method, path, namespace = (part.decode("ascii") if part else None for part in match.groups())
-        if path is None or not path.startswith(self._prefix + "/"):
-            return None
-        try:
-            route = parse(path[len(self._prefix) :])
-            chosen = self._origins.choose(route, namespace, host)
-        except CacheError:
-            return None
-        upstream, content = chosen.registry.upstream, chosen.route
-        if not isinstance(content, Content) or content.kind != "blobs":
-            return None
-        if not allowed(content.repository, upstream.allow, upstream.deny):
-            return None
-        link = Link(upstream.origin, content.repository, content.kind, content.digest)
-        uri = harmless(line.split(b" ")[1].decode("ascii"))
-        target = _Target(method or "", uri, chosen.registry, link, (link.origin, link.repository))
-        if len(self._targets) >= _MOST_TARGETS:
-            self._targets.clear()
-        self._targets[host, line] = target
-        return target
+    def _fields(self, target: Target, kept: Kept) -> bytes:
+        if not target.fields:
+            described = Described(kept.digest, kept.size, None, "hit")
+            fields = [
+                *self._extra,
+                ("Docker-Distribution-Api-Version", API_VERSION),
+                *headers_of(described, "blobs").items(),
+            ]
+            target.fields = b"".join(
+                b"%b: %b\r\n" % (n.encode("ascii"), v.encode("utf-8")) for n, v in fields
+            )
+        return target.fields
+
+
+def _span(part: str, size: int) -> Span | None:
+    """
+    The one part that is wanted, ``None`` where the answer is another than that.
+    """
+    try:
+        (span,) = spans(parse_range(part), size)
+    except (RangeUnsatisfiable, ValueError):
+        return None
+    return span

@@ -62,9 +62,10 @@ class FileTransport(Server):
         if sent < len(data):
             self.write(data[sent:])
 
-    def send_now(self, head: bytes, descriptor: int, size: int) -> int | None:
+    def send_now(self, head: bytes, descriptor: int, start: int, stop: int) -> int | None:
         """
-        Send ``head`` and the first ``size`` bytes of an open file at once, as far as the socket takes them.
+        Send ``head`` and the bytes from ``start`` up to ``stop`` of an open file at once, as far as the
+        socket takes them.
 
         Answers how many of the file went out, ``head`` before them in any case; ``None`` where nothing could
         be sent, and nothing was.
@@ -79,7 +80,7 @@ class FileTransport(Server):
             self.write(head[sent:])
             return 0
         with suppress(OSError):
-            return os.sendfile(self.fileno(), descriptor, 0, size)
+            return os.sendfile(self.fileno(), descriptor, start, stop - start)
         return 0
 
     def _is_waiting(self) -> bool:

@@ -167,7 +167,7 @@ class TLSTransport(FileTransport):
         if not isinstance(sent, int) or sent < len(data):
             self.write(data)
 
-    def send_now(self, head: bytes, descriptor: int, size: int) -> int | None:  # noqa: ARG002
+    def send_now(self, head: bytes, descriptor: int, start: int, stop: int) -> int | None:  # noqa: ARG002
         """
         Send ``head`` at once; the file follows in its own turn.
         """

@@ -95,6 +95,7 @@ class House:
         staleiferror: float = 0.0,
         limit: int = 4 << 20,
         fast: bool = True,
+        several: bool = False,
     ) -> None:
         given = upstreams or (Upstream("https://one.example", ("https://one.example",)),)
         self.clock = Clock()
@@ -119,6 +120,7 @@ class House:
             affirm_ttl=affirmttl,
             keep_deleted=keepdeleted,
             stale_if_error=staleiferror,
+            several=several,
         )
         self.contents = Contents(
             self.access,

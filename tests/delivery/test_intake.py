@@ -4,6 +4,9 @@ Several bodies on their way into one file.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -25,6 +28,7 @@ class Body:
     """
 
     stopped = False
+    paused = False
 
     def stream(self, received: Any) -> Inflow:
         """Let it come in (``Answer``)."""
@@ -34,19 +38,141 @@ class Body:
         return self.inflow
 
     def pauseProducing(self) -> None:
-        """Never full (``Transport``)."""
+        """Too much waits (``Transport``)."""
+        self.paused = True
 
-    resumeProducing = pauseProducing
+    def resumeProducing(self) -> None:
+        """No longer (``Transport``)."""
+        self.paused = False
 
     def stopProducing(self) -> None:
         """Nobody wants it any more (``Transport``)."""
         self.stopped = True
 
 
+class Later:
+    """
+    A ``Run`` whose work is done when a test says so.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Deferred[Any], Callable[[], Any]]] = []
+
+    def __call__(self, function: Any, /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        done: Deferred[Any] = Deferred()
+        self.waiting.append((done, partial(function, *args, **kwargs)))
+        return done
+
+    def work(self) -> Deferred[Any]:
+        """Let the thread do its work; it has ended when the Deferred that this answers is fired."""
+        done, work = self.waiting.pop(0)
+        self.result = work()
+        return done
+
+
 class IntakeTests(SynchronousTestCase):
     """
     One file, two bodies.
     """
+
+    def begin(self, content: bytes, run: Any = at_once) -> Intake:
+        """An intake for a content."""
+        intake = Intake(Digest.of(content), run)
+        intake.replace(MemoryStore().resume(Digest.of(content)))
+        return intake
+
+    def take(self, intake: Intake, body: Any, start: int, arrived: Any) -> Deferred[None]:
+        """Take a body from one of its bytes on."""
+        return Deferred.fromCoroutine(intake.take(body, start, start, None, arrived))
+
+    def test_one_hop_for_many_pieces(self) -> None:
+        """
+        A thread that writes takes along what comes meanwhile, and how far it is is told with the next bytes.
+        """
+        content = os.urandom(1000)
+        run, body, told = Later(), Body(), []
+        intake = self.begin(content, run)
+        taking = self.take(intake, body, 0, lambda start, stop: told.append((start, stop)))
+        for start in range(0, 500, 100):
+            body.inflow.dataReceived(content[start : start + 100])
+        self.assertEqual((len(run.waiting), told), (1, []))
+        done = run.work()
+        self.assertEqual(told, [])
+        body.inflow.dataReceived(content[500:])
+        self.assertEqual(told, [(0, 500)])
+        done.callback(None)
+        self.assertEqual((len(run.waiting), told), (1, [(0, 500)]))
+        body.inflow.connectionLost(Failure(ResponseDone()))
+        run.work().callback(None)
+        self.successResultOf(taking)
+        self.assertEqual(told, [(0, 500), (500, 1000)])
+        intake.reaches(1000)
+        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(intake.is_right())))
+        self.assertEqual(run.waiting, [])
+
+    def test_paused(self) -> None:
+        """
+        Upstream is paused while more than 4 MiB wait, and goes on before the last of them is written.
+        """
+        run, body = Later(), Body()
+        intake = self.begin(b"", run)
+        taking = self.take(intake, body, 0, lambda _start, _stop: None)
+        piece = bytes(1 << 20)
+        for _ in range(4):
+            body.inflow.dataReceived(piece)
+        self.assertFalse(body.paused)
+        body.inflow.dataReceived(piece)
+        self.assertTrue(body.paused)
+        run.work().callback(None)
+        self.assertFalse(body.paused)
+        self.assertEqual(intake.file.read(0, 10 << 20), bytes(5 << 20))
+        body.inflow.dataReceived(piece)
+        run.work().callback(None)
+        body.inflow.connectionLost(Failure(ResponseDone()))
+        self.successResultOf(taking)
+
+    def test_enough_while_a_thread_writes(self) -> None:
+        """
+        A body that is overtaken while its thread writes ends with all told that is written, and no more.
+        """
+        content = bytes(range(200)) * 5
+        run, body, told = Later(), Body(), []
+
+        def arrived(start: int, stop: int) -> None:
+            told.append((start, stop))
+            raise Enough
+
+        intake = self.begin(content, run)
+        taking = self.take(intake, body, 0, arrived)
+        body.inflow.dataReceived(content[:100])
+        done = run.work()
+        body.inflow.dataReceived(content[100:200])
+        self.assertEqual((told, body.stopped), ([(0, 100)], True))
+        body.inflow.dataReceived(content[200:300])
+        self.assertNoResult(taking)
+        done.callback(None)
+        self.failureResultOf(taking, Enough)
+        self.assertEqual((told, intake.file.read(0, 1000)), ([(0, 100)], content[:100]))
+
+    def test_what_is_hashed_stays(self) -> None:
+        """
+        What has been hashed is not written again by another body, which may say something else.
+        """
+        content = os.urandom(1000)
+        intake = self.begin(content)
+        good, liar = Body(), Body()
+        takings = [self.take(intake, good, 0, lambda _start, _stop: None)]
+        takings.append(self.take(intake, liar, 500, lambda _start, _stop: None))
+        good.inflow.dataReceived(content[:800])
+        liar.inflow.dataReceived(bytes(300))
+        liar.inflow.dataReceived(content[800:])
+        for body in (good, liar):
+            body.inflow.connectionLost(Failure(ResponseDone()))
+        for taking in takings:
+            self.successResultOf(taking)
+        intake.reaches(1000)
+        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(intake.is_right())))
+        self.assertEqual(intake.file.read(0, 1000), content)
 
     def test_enough_ends_one_body_alone(self) -> None:
         """

@@ -108,6 +108,13 @@ class FaultyPartial:
     def read_now(self, offset: int, length: int) -> bytes | None:
         return self._partial.read_now(offset, length)
 
+    def is_loaded(self, offset: int, length: int) -> bool:
+        return self._partial.is_loaded(offset, length)
+
+    def load(self, offset: int, length: int) -> None:
+        self._disk.check("read")
+        self._partial.load(offset, length)
+
     def close(self) -> None:
         self._partial.close()
 

@@ -143,6 +143,25 @@ class StoreSuite(SynchronousTestCase):
             self.assertIn(blob.read_now(offset, length), (CONTENT[offset : offset + length], None))
         self.assertIn(blob.read_now(len(CONTENT), 10), (b"", None))
 
+    def test_load(self) -> None:
+        """
+        What has been brought into memory is there, at the end of the file and beyond it too.
+        """
+        put(self.store, CONTENT)
+        blob = self.store.open(DIGEST)
+        for offset, length in [
+            (0, 100),
+            (1000, 5),
+            (len(CONTENT) - 3, 100),
+            (len(CONTENT), 10),
+            (0, 1 << 40),
+        ]:
+            blob.load(offset, length)
+            found = CONTENT[offset : offset + length]
+            self.assertIn(blob.read_now(offset, length), (found, None))
+            self.assertLessEqual(blob.is_loaded(offset, length), len(found) == length)
+        blob.close()
+
     def test_reader_of_growing_file(self) -> None:
         """
         What is written to a partial file can be read from it at once, in any order of writing.

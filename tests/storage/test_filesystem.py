@@ -307,6 +307,8 @@ class FilesystemStoreTests(suites.StoreSuite):
             self.assertIsNone(blob.read_now(0, 10))
             self.assertIsNone(blob.read_now(0, 10))
             self.assertEqual(len(calls), asked)
+            self.assertFalse(blob.is_loaded(0, 10))
+            self.assertEqual(len(calls), 2 * asked - 1)
             self.assertEqual(blob.read(0, 10), CONTENT[:10])
 
     def test_read_now_half_in_memory(self) -> None:

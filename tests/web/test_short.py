@@ -16,21 +16,21 @@ from twisted.python.failure import Failure
 
 from contentcache.config.model import Limits, Upstream
 from contentcache.core.errors import OriginRefused
-from contentcache.delivery.warm import LARGEST, Small
+from contentcache.delivery.warm import LARGEST, Kept
 from contentcache.journal import Access
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Link
 from contentcache.web.access_log import AccessLog
-from contentcache.web.admission import credential_of
 from contentcache.web.factory import RegistryFactory
 from contentcache.web.registry_api import House as Answering
 from contentcache.web.registry_api import RegistryApi
 from contentcache.web.sending import Sending
 from contentcache.web.short import ShortWay
+from contentcache.web.targets import Targets
 from tests.delivery.house import REPOSITORY, House
 from tests.delivery.house import HouseTestCase as DeliveryTestCase
 from tests.delivery.test_access import bearer_until
-from tests.web.house import Client, Reply, admit, request
+from tests.web.house import Client, Doors, Reply, admit, request
 
 CONTENT = b"0123456789" * 100
 _ONE = Upstream("https://one.example", ("https://one.example",), deny=("secret/*",))
@@ -43,14 +43,21 @@ class CacheTestCase(DeliveryTestCase):
     """
 
     fast = False
+    upstreams: tuple[Upstream, ...] = (_ONE, _TWO)
 
     def setUp(self) -> None:
         # Wherever the tests run: some filesystems cannot tell what is in memory.
-        self.patch(Small, "_peek", _peek)
+        self.patch(Kept, "_peek", _peek)
         self.lines: list[Access] = []
         self.patch(AccessLog, "_log", _Pen(self.lines))
         self.begun = 0
         self.build()
+
+    def doors(self, house: House) -> Doors:
+        """
+        The ways in.
+        """
+        return admit(house.registries, wall=house.wall)
 
     def build(
         self, *, limits: Limits | None = None, prefix: str = "/", extra: Any = None, **options: Any
@@ -61,7 +68,8 @@ class CacheTestCase(DeliveryTestCase):
         self.root = Path(self.mktemp())
         store = FilesystemStore(str(self.root))
         store.prepare()
-        house = self.there = self.house(_ONE, _TWO, auth="basic", store=store, fast=self.fast, **options)
+        given: Any = {"auth": "basic", "store": store, "fast": self.fast, **options}
+        house = self.there = self.house(*self.upstreams, **given)
         self.addCleanup(house.contents.warm.close)
         for origin in house.origins.values():
             self.ann = origin.let("ann", "1", REPOSITORY, "org/other", "secret/app")
@@ -76,7 +84,7 @@ class CacheTestCase(DeliveryTestCase):
         self.forget()
 
     def _web(self, house: House, limits: Limits, prefix: str, extra: Any) -> RegistryFactory:
-        doors = admit(house.registries, wall=house.wall)
+        doors = self.doors(house)
         origins = doors.origins
         contents: Any = house.contents
         api = RegistryApi(
@@ -99,10 +107,9 @@ class CacheTestCase(DeliveryTestCase):
         log = AccessLog(house.meter, house.clock, house.wall, lines=True)
         short = ShortWay(
             house.contents.warm,
-            origins,
-            credential_of=credential_of,
+            Targets(origins, doors.signatures, prefix),
+            doors.admission,
             written=log.several,
-            prefix=prefix,
             extra=extra,
             timer=house.clock,
             wall=house.wall,
@@ -170,8 +177,8 @@ class CacheTestCase(DeliveryTestCase):
         return path
 
 
-def _peek(small: Small, buffer: bytearray, offset: int) -> bool:
-    return os.preadv(small.descriptor, [buffer], offset) == len(buffer)
+def _peek(kept: Kept, buffer: bytearray, offset: int) -> bool:
+    return os.preadv(kept.descriptor, [buffer], offset) == len(buffer)
 
 
 class _Pen:

@@ -1,0 +1,74 @@
+"""
+What is left of an answer whose head and beginning have gone out at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from contentcache.core.ranges import Span
+from contentcache.delivery.warm import Kept, Warm
+from contentcache.web.channel import RegistryChannel
+from contentcache.web.watch import Watch
+
+
+class Rest:
+    """
+    Stands in the place of a request. ``part`` is what of a blob is the body of the answer; ``note`` hears how
+    many of its bytes went out.
+    """
+
+    def __init__(
+        self,
+        channel: RegistryChannel,
+        warm: Warm,
+        kept: Kept,
+        part: Span,
+        *,
+        watch: Watch,
+        note: Callable[[int], None],
+    ) -> None:
+        self._channel = channel
+        self._warm = warm
+        self._kept = kept
+        self._part = part
+        self._watch = watch
+        self._note = note
+        self._begun = 0
+        self._sending: Deferred[int] | None = None
+
+    def send(self, begun: int) -> None:
+        """
+        Send what comes after the first ``begun`` bytes, as fast as the client takes it.
+        """
+        self._begun = begun
+        self._channel.occupy(self)
+        self._warm.hold(self._kept)
+        self._watch.start()
+        start, stop = self._part.start + begun, self._part.stop
+        self._sending = self._channel.transport.send_file(self._kept.descriptor, start, stop)
+        # It fails with the connection only, which is heard of otherwise.
+        self._sending.addCallbacks(self._sent, lambda _failure: None)
+
+    def connectionLost(self, _reason: Failure) -> None:
+        """The client has left, or is not waited for any longer. May be called twice."""
+        if self._sending is not None:
+            self._sending.cancel()
+            self._end(self._begun)
+
+    def _sent(self, count: int) -> None:
+        sent = self._begun + count
+        self._end(sent)
+        if sent < self._part.length:
+            self._channel.end()  # the file is shorter than it was
+        else:
+            self._channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted's
+
+    def _end(self, sent: int) -> None:
+        self._sending = None
+        self._watch.stop()
+        self._warm.release(self._kept)
+        self._note(sent)
