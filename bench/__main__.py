@@ -37,7 +37,7 @@ def main(names: Sequence[str], rounds: int | None, *, only_list: bool) -> None:
     console = Console(width=130)
     if only_list:
         for name in sorted(CASES):
-            console.print(f"{name:18}{_title(name)}", soft_wrap=True)
+            click.echo(f"{name:20} {_title(name)}")
         return
     for name in names:
         if name not in CASES:

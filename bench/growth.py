@@ -64,12 +64,14 @@ def by_slow_clients(rounds: int, size: int = 8 << 20) -> list[Row]:
                             held.enter_context(slow_client(peer.host, paths[each % len(paths)]))
                         time.sleep(2)
                         more = peer.peak() - before
+                        descriptors = peer.descriptors()
                         spent = peer.cpu() - used
                     return {
                         **_at(clients, "slow clients"),
                         "MiB more": more,
                         "KiB more for each": more * 1024 / clients,
                         "cpu ms for each": spent * 1e3 / clients,
+                        "descriptors for each": descriptors / clients,
                     }
 
                 rows += [{**row, "round": number} for row in in_turn(peers, 1, measure)]

@@ -154,6 +154,10 @@ class Peer:
         """The most memory that it has had since, in MiB."""
         return sum(_peak(pid) for pid in self.pids()) / 1024
 
+    def descriptors(self) -> int:
+        """How many it has open."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids())
+
     def drop_pages(self) -> None:
         """Take the pages of its files out of memory."""
         for path in self.root.rglob("*"):
