@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import frozen
 
-from bench.peers import NGINX, OURS, REGISTRY, Row
+from bench.peers import NGINX, OURS, OURS_2, REGISTRY, Row
 from bench.table import figures_by
 
 _GB: Final = "cpu seconds per GB"
@@ -75,6 +75,13 @@ GOALS: Final = (
     ),
     Goal("small-1k", "1 kB: per core, times nginx", ratio(_THOUSAND, NGINX, OURS), 0.6, least=True),
     Goal("small-1k", "1 kB: per core, times registry", ratio(_THOUSAND, REGISTRY, OURS), 25, least=True),
+    Goal(
+        "small-1k-workers",
+        "1 kB: rate of two workers, times one",
+        ratio("1000 requests a second", OURS_2, OURS),
+        1.7,
+        least=True,
+    ),
     Goal("small-100k", "100 kB: per core, times nginx", ratio(_THOUSAND, NGINX, OURS), 0.9, least=True),
     Goal(
         "small-1k-signed",

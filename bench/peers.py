@@ -31,6 +31,7 @@ PLAIN: Final = "contentcache, fastpath: off"
 NGINX: Final = "nginx"
 REGISTRY: Final = "registry"
 #: The same with two workers, for what one core does not do.
+OURS_2: Final = "contentcache, workers: 2"
 NGINX_2: Final = "nginx, 2 workers"
 ALL: Final = (OURS, PLAIN, NGINX, REGISTRY)
 
@@ -216,10 +217,11 @@ def _start(on: Stage, name: str, origin: Upstream, tls: Certificate | None, more
         trusts = {"SSL_CERT_FILE": str(origin.authority.path)}
         registry = Origin(on, proxy=origin.url, tls=tls, env=trusts)
         return Peer(name, registry.url, registry.process, registry.root)
-    options: dict[str, object] = {"authttl": "24h", "fastpath": "auto" if name == OURS else "off"}
+    options: dict[str, object] = {"authttl": "24h", "fastpath": "off" if name == PLAIN else "auto"}
     if origin.tls:
         options["cas"] = [str(origin.authority.path)]
-    cache = ContentCache(on, origin.url, tls=tls, options=options, log={"level": "info"})
+    settings = {"workers": 2} if name == OURS_2 else {}
+    cache = ContentCache(on, origin.url, tls=tls, options=options, log={"level": "info"}, settings=settings)
     return Peer(name, cache.url, cache.process, cache.root)
 
 
