@@ -5,6 +5,7 @@ Runs cases, prints medians side by side with their ratio, and keeps every row as
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,11 @@ def main(names: Sequence[str], rounds: int | None, *, only_list: bool) -> None:
     for name in names:
         if name not in CASES:
             raise click.BadParameter(f"{name!r} is not a case; there are {', '.join(sorted(CASES))}")
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # what was started ends too
+        signal.signal(number, lambda caught, _frame: sys.exit(128 + caught))
     there = machine()
     console.print(", ".join(f"{key} {value}" for key, value in there.items()))
     RESULTS.mkdir(exist_ok=True)

@@ -85,8 +85,8 @@ def by_size(rounds: int) -> list[Row]:
     rows: list[Row] = []
     with running(_THREE) as (_on, blobs, peers):
         for size in (10_000_000, 100_000_000, 1_000_000_000):
-            # CPU is counted in hundredths of a second: as many small ones as make up 500 MB.
-            count = max(1, 500_000_000 // size)
+            # CPU is counted in hundredths of a second: as many small ones as make up 100 MB.
+            count = max(1, 100_000_000 // size)
 
             def measure(peer: Peer, number: int, size: int = size, count: int = count) -> Row:
                 figures: Row = _at(size // 1_000_000, "MB")
