@@ -17,7 +17,7 @@ SCHEME_NOTE = $(if $(REGISTRY_HTTP_TLS_CERTIFICATE), (its certificate must be kn
 help:
 	@echo "make run    start the cache in the foreground with $(CONFIG); stop it with Ctrl-C"
 	@echo "make test   install what the tests need, and run them, JOBS=$(JOBS) at once"
-	@echo "make bench  beside nginx and docker-registry, in one run (CASES=\"stampede recovery\" for some)"
+	@echo "make bench  beside nginx and docker-registry, in one run (CASES=\"stampede recovery\" for some, CASES=--list for all)"
 	@echo "make lint   style, types, arrows between packages, documents"
 	@echo "make soak   bad upstreams, bad clients and kills for MINUTES=$(MINUTES), as SEED=$(SEED) has it"
 	@echo "make wheel  build dist/*.whl"

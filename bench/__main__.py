@@ -5,87 +5,78 @@ Runs cases, prints medians side by side with their ratio, and keeps every row as
 from __future__ import annotations
 
 import json
-import platform
-import statistics
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
-from bench import cases, signed, speed
-from bench.peers import Row
+from bench import cases, cold, disks, growth, many, push, signed, small, speed
+from bench.machine import machine
+from bench.peers import load, say
 from bench.picture import picture
+from bench.table import table_of
 
-CASES = {**cases.CASES, **speed.CASES, **signed.CASES}
+CASES = {
+    name: case
+    for module in (cases, speed, signed, small, cold, push, disks, many, growth)
+    for name, case in module.CASES.items()
+}
 RESULTS = Path(__file__).parent / "results"
 
 
-def table_of(name: str, title: str, rows: Sequence[Row]) -> Table:
-    """
-    One line a figure: each peer's median with its spread, and ours in terms of it.
-    """
-    table = Table(title=f"{name}: {title}", title_justify="left")
-    table.add_column("figure")
-    peers = list(dict.fromkeys(str(row["peer"]) for row in rows))
-    for peer in peers:
-        table.add_column(peer, justify="right")
-    for figure in figures_of(rows):
-        columns = [figures_by(rows, peer, figure) for peer in peers]
-        table.add_row(figure, *(_shown(column, columns[0]) for column in columns))
-    return table
-
-
-def figures_of(rows: Sequence[Row]) -> list[str]:
-    """
-    The names of what was measured.
-    """
-    return [key for key in rows[0] if key not in {"peer", "round"}]
-
-
-def figures_by(rows: Sequence[Row], peer: str, figure: str) -> list[float]:
-    """
-    One figure of one peer, round by round.
-    """
-    return [float(_number(row[figure])) for row in rows if row["peer"] == peer]
-
-
-def _number(value: object) -> Any:
-    return value
-
-
-def _shown(column: Sequence[float], ours: Sequence[float]) -> str:
-    middle = statistics.median(column)
-    said = f"{middle:.4g}"
-    if len(column) > 1:
-        said += f"\n{min(column):.3g} to {max(column):.3g}"
-    if column is not ours and middle:
-        # Round by round: what disturbs the machine disturbs neighbours in time alike.
-        ratios = sorted(mine / its for mine, its in zip(ours, column, strict=True) if its)
-        said += f"\nours x {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    return said
-
-
 @click.command()
-@click.argument("names", nargs=-1, type=click.Choice(sorted(CASES)))
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds of each case, instead of its own number.")
-def main(names: Sequence[str], rounds: int | None) -> None:
+@click.option("--list", "only_list", is_flag=True, help="Say which cases there are, and end.")
+def main(names: Sequence[str], rounds: int | None, *, only_list: bool) -> None:
     """
-    Run the cases NAMES, or all of them.
+    Run the cases NAME, or all of them.
     """
     console = Console(width=130)
-    console.print(f"Python {platform.python_version()}, Linux {platform.release()}")
+    if only_list:
+        for name in sorted(CASES):
+            click.echo(f"{name:20} {_title(name)}")
+        return
+    for name in names:
+        if name not in CASES:
+            raise click.BadParameter(f"{name!r} is not a case; there are {', '.join(sorted(CASES))}")
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # what was started ends too
+        signal.signal(number, lambda caught, _frame: sys.exit(128 + caught))
+    there = machine()
+    console.print(", ".join(f"{key} {value}" for key, value in there.items()))
     RESULTS.mkdir(exist_ok=True)
-    for name in names or sorted(CASES):
-        case, own_rounds = CASES[name]
-        with console.status(f"{name} …"):
-            rows = case(rounds or own_rounds)
-        console.print(table_of(name, " ".join((case.__doc__ or "").split()), rows))
-        (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
-        (RESULTS / f"{name}.svg").write_text(picture(name, rows), "utf-8")
+    failed = [name for name in names or sorted(CASES) if not _run(console, name, rounds, there)]
+    if failed:
+        raise click.ClickException(f"not finished: {', '.join(failed)}")
+
+
+def _run(console: Console, name: str, rounds: int | None, there: dict[str, object]) -> bool:
+    """
+    One case; whether it came to its end. One that did not must not take the others with it.
+    """
+    case, own_rounds = CASES[name]
+    say(f"{name}: {_title(name)}")
+    before = load()
+    try:
+        rows = case(rounds or own_rounds)
+    except (AssertionError, OSError) as error:
+        say(f"{name} was not finished: {error}")
+        return False
+    console.print(table_of(name, _title(name), rows))
+    result = {"case": name, "title": _title(name), "machine": there, "load before": before, "rows": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    (RESULTS / f"{name}.svg").write_text(picture(name, rows), "utf-8")
+    return True
+
+
+def _title(name: str) -> str:
+    return " ".join((CASES[name][0].__doc__ or "").split())
 
 
 if __name__ == "__main__":

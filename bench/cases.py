@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
 
-from bench.peers import Row
+from bench.peers import Row, load, tell
 from bench.scene import PEERS, Scene, Stage, scene, stage
 from tests.real.clients import Curl, skopeo_copy
 from tests.real.images import push_blob, push_image, random_bytes
@@ -35,7 +35,8 @@ def alternating(
             with stage() as on:
                 origin = Origin(on)
                 there = scene(on, peer, origin, rate=rate)
-                rows.append({"peer": peer, "round": number, **measure(on, origin, there)})
+                rows.append({"peer": peer, "round": number, **measure(on, origin, there), "load": load()})
+                tell(rows[-1], rounds)
     return rows
 
 

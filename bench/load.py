@@ -77,11 +77,13 @@ def wrk(
 @frozen
 class Taken:
     """
-    Blobs that have come whole: seconds to the first byte of each, and to the last of all.
+    Blobs that have come whole: seconds to the first byte of each, and to the last of all. ``began`` is the
+    monotonic clock's time, which all processes share.
     """
 
     first: Sequence[float]
     seconds: float
+    began: float
 
 
 def curl(on: Stage, url: str, size: int, *, clients: int = 1, options: Sequence[str] = ()) -> Taken:
@@ -92,6 +94,7 @@ def curl(on: Stage, url: str, size: int, *, clients: int = 1, options: Sequence[
     """
     told = "%{http_code} %{size_download} %{time_starttransfer} %{time_total}"
     words = ["curl", "-sk", "-o", "/dev/null", "-w", told, *options, url]
+    began = time.monotonic()
     running = [Process(on, words, name="curl") for _ in range(clients)]
     reports = []
     for one in running:
@@ -99,7 +102,7 @@ def curl(on: Stage, url: str, size: int, *, clients: int = 1, options: Sequence[
         status, got, first, total = one.log().split()
         assert (status, got) == ("200", str(size)), one.log()
         reports.append((float(first), float(total)))
-    return Taken([first for first, _ in reports], max(total for _, total in reports))
+    return Taken([first for first, _ in reports], max(total for _, total in reports), began)
 
 
 def sink(url: str, size: int, *, clients: int = 1) -> Taken:
@@ -144,7 +147,7 @@ def _heads(url: str, seconds: int, clients: int) -> tuple[int, float, float, flo
     return len(taken), time.monotonic() - began, middle, late
 
 
-def _drop(url: str, size: int, clients: int) -> tuple[list[float], float]:
+def _drop(url: str, size: int, clients: int) -> tuple[list[float], float, float]:
     host, slash, path = url.removeprefix("http://").partition("/")
     name, _, port = host.partition(":")
     waiting = selectors.DefaultSelector()
@@ -172,7 +175,7 @@ def _drop(url: str, size: int, clients: int) -> tuple[list[float], float]:
                 assert key.data[0] == size, (key.data[0], size)
                 waiting.unregister(connection)
                 connection.close()
-    return firsts, time.monotonic() - began
+    return firsts, time.monotonic() - began, began
 
 
 def _drop_some(connection: socket.socket) -> int:

@@ -8,6 +8,7 @@ the machine, and asks nobody for anything.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,12 +30,15 @@ OURS: Final = "contentcache"
 PLAIN: Final = "contentcache, fastpath: off"
 NGINX: Final = "nginx"
 REGISTRY: Final = "registry"
+#: The same with two workers, for what one core does not do.
+OURS_2: Final = "contentcache, workers: 2"
+NGINX_2: Final = "nginx, 2 workers"
 ALL: Final = (OURS, PLAIN, NGINX, REGISTRY)
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _BLOCK: Final = 1 << 20
 _FRAME: Final = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log warn;
+daemon off; worker_processes {workers}; pid {folder}/nginx.pid; error_log {folder}/error.log warn;
 events {{ worker_connections 4096; }}
 http {{
   access_log {folder}/access.log combined buffer=64k flush=1s;
@@ -46,7 +50,7 @@ http {{
 """
 _STATIC: Final = """
   server {{
-    listen 127.0.0.1:{port}; root {root}; add_header Docker-Distribution-Api-Version registry/2.0;
+    listen 127.0.0.1:{port}{ssl}; root {root}; add_header Docker-Distribution-Api-Version registry/2.0;
     location = /v2/ {{ return 200 "{{}}"; }}
   }}
 """
@@ -56,32 +60,35 @@ _CACHE: Final = """
   server {{
     listen 127.0.0.1:{port}{ssl};
     location / {{
-      proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_pass {scheme}://origin; proxy_http_version 1.1; proxy_set_header Connection "";
       proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;
       proxy_cache blobs; proxy_cache_valid 200 1d; proxy_cache_lock on; proxy_cache_lock_timeout 600s;
       proxy_cache_lock_age 600s; proxy_force_ranges on; {more}
     }}
   }}
 """
-
-
+_VERIFY: Final = "proxy_ssl_verify on; proxy_ssl_name localhost; proxy_ssl_trusted_certificate {};"
 _SSL: Final = " ssl; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {}; ssl_certificate_key {}"
 
 
 class Nginx:
     """
-    An nginx with one worker, from a configuration in ``body``.
+    An nginx from a configuration in ``body``; with ``tls`` it has that certificate.
     """
 
-    def __init__(self, on: Stage, body: str, **words: object) -> None:
+    def __init__(
+        self, on: Stage, body: str, *, workers: int = 1, tls: Certificate | None = None, **words: object
+    ) -> None:
         self.port = free_port()
         self.folder = place(on)
         self.folder.chmod(0o755)
-        body = body.format(folder=self.folder, port=self.port, **words)
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
+        ssl = "" if tls is None else _SSL.format(tls.certificate, tls.key)
+        body = body.format(folder=self.folder, port=self.port, ssl=ssl, **words)
         config = self.folder / "nginx.conf"
-        config.write_text(_FRAME.format(folder=self.folder, body=body), "utf-8")
+        config.write_text(_FRAME.format(folder=self.folder, body=body, workers=workers), "utf-8")
         self.process = Process(on, ["nginx", "-c", config, "-e", self.folder / "error.log"], name="nginx")
-        self.process.wait_for(f"http://127.0.0.1:{self.port}/v2/", statuses=(200, 400))
+        self.process.wait_for(f"{self.url}/v2/", statuses=(200, 400))
 
 
 class Blobs:
@@ -89,13 +96,14 @@ class Blobs:
     The origin, and what it has.
     """
 
-    def __init__(self, on: Stage) -> None:
+    def __init__(self, on: Stage, tls: Certificate | None = None) -> None:
         self._root = Path(on.mktemp())
         self._folder = self._root / "v2/org/app/blobs"
         self._folder.mkdir(parents=True)
         for folder in (self._root.parent, self._root):
             folder.chmod(0o755)
-        self.nginx = Nginx(on, _STATIC, root=self._root)
+        self.nginx = Nginx(on, _STATIC, root=self._root, tls=tls)
+        self.url = self.nginx.url
         self.host = f"127.0.0.1:{self.nginx.port}"
 
     def put(self, size: int, seed: str) -> str:
@@ -147,6 +155,10 @@ class Peer:
         """The most memory that it has had since, in MiB."""
         return sum(_peak(pid) for pid in self.pids()) / 1024
 
+    def descriptors(self) -> int:
+        """How many it has open."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids())
+
     def drop_pages(self) -> None:
         """Take the pages of its files out of memory."""
         for path in self.root.rglob("*"):
@@ -159,30 +171,57 @@ class Peer:
 
 @contextmanager
 def running(
-    names: Sequence[str] = ALL, *, tls: bool = False, origin: str | None = None, nginx: str = ""
+    names: Sequence[str] = ALL,
+    *,
+    tls: bool = False,
+    origin: str | None = None,
+    nginx: str = "",
+    upstream_tls: bool = False,
 ) -> Iterator[tuple[Stage, Blobs, list[Peer]]]:
     """
-    The origin and peers before it, or before what is at ``origin``; ``nginx`` is added to its configuration.
+    The origin and peers before it, or before what is at ``origin`` (``host:port``); ``nginx`` is added to its
+    configuration. ``upstream_tls``: the origin speaks TLS, and who asks it checks its certificate.
     """
     # Where the machine has a disk: pages of a tmpfs are never missing.
     with stage() as on:
-        blobs = Blobs(on)
-        certificate = Authority(place(on)).leaf("localhost", "127.0.0.1") if tls else None
-        host = origin or blobs.host
-        yield on, blobs, [_start(on, name, host, certificate, nginx) for name in names]
+        authority = Authority(place(on))
+        leaf = authority.leaf("localhost", "127.0.0.1")
+        blobs = Blobs(on, leaf if upstream_tls else None)
+        upstream = Upstream(blobs.url if origin is None else f"http://{origin}", authority)
+        yield on, blobs, [_start(on, name, upstream, leaf if tls else None, nginx) for name in names]
 
 
-def _start(on: Stage, name: str, origin: str, tls: Certificate | None, more: str) -> Peer:
-    scheme = "http" if tls is None else "https"
-    if name == NGINX:
-        ssl = "" if tls is None else _SSL.format(tls.certificate, tls.key)
-        server = Nginx(on, _CACHE, origin=origin, ssl=ssl, more=more)
-        return Peer(name, f"{scheme}://127.0.0.1:{server.port}", server.process, server.folder)
+@frozen
+class Upstream:
+    """
+    Whom the peers ask. ``authority`` has signed its certificate, if it has one.
+    """
+
+    url: str
+    authority: Authority
+
+    @property
+    def tls(self) -> bool:
+        """Whether it speaks TLS."""
+        return self.url.startswith("https:")
+
+
+def _start(on: Stage, name: str, origin: Upstream, tls: Certificate | None, more: str) -> Peer:
+    if name in {NGINX, NGINX_2}:
+        scheme, _, host = origin.url.partition("://")
+        more += _VERIFY.format(origin.authority.path) if origin.tls else ""
+        workers = 2 if name == NGINX_2 else 1
+        server = Nginx(on, _CACHE, workers=workers, tls=tls, origin=host, scheme=scheme, more=more)
+        return Peer(name, server.url, server.process, server.folder)
     if name == REGISTRY:
-        registry = Origin(on, proxy=f"http://{origin}", tls=tls)
+        trusts = {"SSL_CERT_FILE": str(origin.authority.path)}
+        registry = Origin(on, proxy=origin.url, tls=tls, env=trusts)
         return Peer(name, registry.url, registry.process, registry.root)
-    options = {"authttl": "24h", "fastpath": "auto" if name == OURS else "off"}
-    cache = ContentCache(on, f"http://{origin}", tls=tls, options=options, log={"level": "info"})
+    options: dict[str, object] = {"authttl": "24h", "fastpath": "off" if name == PLAIN else "auto"}
+    if origin.tls:
+        options["cas"] = [str(origin.authority.path)]
+    settings = {"workers": 2} if name == OURS_2 else {}
+    cache = ContentCache(on, origin.url, tls=tls, options=options, log={"level": "info"}, settings=settings)
     return Peer(name, cache.url, cache.process, cache.root)
 
 
@@ -191,7 +230,8 @@ Row = dict[str, object]
 
 def in_turn(peers: Sequence[Peer], rounds: int, measure: Callable[[Peer, int], Row]) -> list[Row]:
     """
-    ``measure`` each peer, ``rounds`` times round; the CPU seconds and the peak of memory are added.
+    ``measure`` each peer, ``rounds`` times round; the CPU seconds, the peak of memory and the machine's load
+    are added. Each row is told as it comes.
     """
     rows: list[Row] = []
     for number in range(rounds):
@@ -206,8 +246,33 @@ def in_turn(peers: Sequence[Peer], rounds: int, measure: Callable[[Peer, int], R
                     amount = float(str(count)) / scale
                     figures.setdefault(f"{unit} a second", amount / seconds)
                     figures[f"cpu seconds per {unit}"] = spent / amount
-            rows.append({"peer": peer.name, "round": number, **figures, "peak MiB": peer.peak()})
+            row = {"peer": peer.name, "round": number, **figures, "peak MiB": peer.peak(), "load": load()}
+            rows.append(row)
+            tell(row, rounds)
     return rows
+
+
+def load() -> float:
+    """
+    How many processes wanted a processor in the last minute, our own among them: a figure's neighbours.
+    """
+    return round(os.getloadavg()[0], 2)
+
+
+def tell(row: Row, rounds: int) -> None:
+    """
+    One line of progress, beside what the tables say at the end.
+    """
+    figures = [f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float)]
+    at = f" at {row['at']:,} {row['of']}" if "at" in row else ""
+    say(f"  round {int(str(row['round'])) + 1} of {rounds}, {row['peer']}{at}: {', '.join(figures)}")
+
+
+def say(line: str) -> None:
+    """
+    Something for whoever is waiting, with the time of day.
+    """
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 def _cpu(pid: int) -> float:
