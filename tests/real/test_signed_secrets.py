@@ -111,7 +111,7 @@ class SecretTests(SignedCase):
         self.assertEqual(answer.body, content)
         (request,) = line.exchanges
         self.assertEqual(self.storage.requests[0].query, "X-Signature=own")
-        self.assertEqual(set(request.headers) & {"authorization", "referer", "cookie", "via"}, set())
+        self.assertEqual(set(request.headers) & {"authorization", "referer", "cookie"}, set())
         self.check_nowhere(token, Answer(200, answer.headers, b""))
 
     def test_storage_host_is_away(self) -> None:

@@ -57,7 +57,7 @@ class StampedeTests(SynchronousTestCase):
         digest = push_blob(self.origin, "org/app", content)
         curl = Curl(self)
         url = f"{self.cache.url}/v2/org/app/blobs/{digest}"
-        slow = curl.start(url, "--limit-rate", "200k")
+        slow = curl.start(url, "--limit-rate", "20k")
         until(lambda: slow.received() > 0, "its first bytes")
         quick = curl.fetch(url)
         self.assertEqual(digest_of(quick.body.read_bytes()), digest)
