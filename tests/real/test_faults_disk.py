@@ -223,6 +223,8 @@ class TamperingTests(DiskTestCase):
             file.write_bytes(content)
             self.pull(0)
             self.assertEqual(self.fetched(0), number)
+            # The client has its last byte before the file is in its place again.
+            until(lambda: file.exists() and file.read_bytes() == self.blobs[0], "the blob in the store")
         self.assertIn("has changed on disk and is fetched again", self.cache.log())
         self.assertEqual(file.read_bytes(), self.blobs[0])
 
