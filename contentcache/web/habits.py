@@ -12,13 +12,14 @@ from attrs import Factory, define
 from twisted.web.http_headers import Headers
 
 from contentcache.core.errors import CacheError
+from contentcache.core.ranges import Wish
 from contentcache.journal import harmless
 from contentcache.storage.interfaces import Link
 from contentcache.web.heads import look_at, look_at_line
 
 _MOST_FIELDS: Final = 24
 _FIELD: Final = re.compile(rb"([A-Za-z-]+):[ \t]*([!-~](?:[ -~]*[!-~])?)")
-_RANGE: Final = re.compile(rb"(?:\A|\r\n)[Rr]ange:[ \t]*(bytes=[0-9]{0,18}-[0-9]{0,18})(?=\r\n|\Z)")
+_RANGE: Final = re.compile(rb"(?:\A|\r\n)[Rr]ange:[ \t]*bytes=([0-9]{0,18})-([0-9]{0,18})(?=\r\n|\Z)")
 #: Nothing that is said in these changes the answer, but for the first two.
 _SIMPLE: Final = frozenset(
     {
@@ -53,18 +54,23 @@ class Habit:
     ways: dict[tuple[str, str], Callable[[Link], bool]] = Factory(dict)
 
 
-def split_range(rest: bytes) -> tuple[bytes, str | None]:
+def split_range(rest: bytes) -> tuple[bytes, Wish | None]:
     """
-    A head without a simple ``Range``, and what that said.
+    A head without a simple ``Range``, and what that wishes: one part, whose end is not before its beginning.
 
     >>> split_range(b"Host: a\\r\\nRange: bytes=0-9\\r\\nAccept: b")
-    (b'Host: a\\r\\nAccept: b', 'bytes=0-9')
+    (b'Host: a\\r\\nAccept: b', Wish(first=0, last=9))
+    >>> split_range(b"Range: bytes=9-0")
+    (b'Range: bytes=9-0', None)
     """
     match = _RANGE.search(rest) if b"ange:" in rest else None
     if match is None:
         return rest, None
+    first, last = (int(digits) if digits else None for digits in match.groups())
+    if (first is None and last is None) or (first is not None and last is not None and first > last):
+        return rest, None
     start, end = match.span()
-    return rest[:start] + rest[end if start else end + 2 :], match[1].decode("ascii")
+    return rest[:start] + rest[end if start else end + 2 :], Wish(first, last)
 
 
 def read_habit(rest: bytes, address: str) -> Habit:

@@ -15,9 +15,8 @@ from typing import Final
 
 from twisted.web.http import datetimeToString
 
-from contentcache.core.errors import RangeUnsatisfiable
 from contentcache.core.ports import Clock, Timer
-from contentcache.core.ranges import Span, parse_range, spans
+from contentcache.core.ranges import Span, Wish
 from contentcache.delivery.served import Described
 from contentcache.delivery.warm import LARGEST, Kept, Warm, Way
 from contentcache.journal import Access
@@ -109,7 +108,7 @@ class ShortWay:
         if answered:
             self._written(answered)
 
-    def _answer(self, channel: RegistryChannel, habit: Habit, line: bytes, part: str | None) -> bool:
+    def _answer(self, channel: RegistryChannel, habit: Habit, line: bytes, part: Wish | None) -> bool:
         signed = b"token=" in line
         find = self._targets.find_signed if signed else self._targets.find
         target = find(habit.host, line)
@@ -141,14 +140,14 @@ class ShortWay:
         return way
 
     def _send(
-        self, channel: RegistryChannel, habit: Habit, target: Target, kept: Kept, part: str | None
+        self, channel: RegistryChannel, habit: Habit, target: Target, kept: Kept, part: Wish | None
     ) -> bool:
         now = self._wall()
         if part is None:
             status, start, stop = 200, 0, kept.size
             head = self._begin(now)[0] + (target.head or self._head(target, kept))
         else:
-            span = _span(part, kept.size)
+            span = part.within(kept.size)
             if span is None:
                 return False
             status, start, stop = 206, span.start, span.stop
@@ -257,14 +256,3 @@ class ShortWay:
                 b"%b: %b\r\n" % (n.encode("ascii"), v.encode("utf-8")) for n, v in fields
             )
         return target.fields
-
-
-def _span(part: str, size: int) -> Span | None:
-    """
-    The one part that is wanted, ``None`` where the answer is another than that.
-    """
-    try:
-        (span,) = spans(parse_range(part), size)
-    except (RangeUnsatisfiable, ValueError):
-        return None
-    return span
