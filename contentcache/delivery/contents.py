@@ -235,7 +235,7 @@ class Contents:
         known = self._sizes.get(digest)
         if yes is not None and known is not None:
             return evolve(yes, size=known)
-        yes = await self._access.size_of(asking)
+        yes = await self._access.size_of(asking, with_body=True)
         if yes.size is not None:
             self._sizes[digest] = yes.size
             if len(self._sizes) > _MOST_SIZES:
