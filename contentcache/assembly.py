@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -20,8 +20,8 @@ from contentcache.core.digest import Digest
 from contentcache.core.eviction import Retention
 from contentcache.core.grants import Grants
 from contentcache.core.ports import Run, Timer
-from contentcache.core.via import FAMILY
 from contentcache.delivery.access import Access
+from contentcache.delivery.company import Company
 from contentcache.delivery.contents import Contents
 from contentcache.delivery.links import Links
 from contentcache.delivery.questions import Questions
@@ -67,6 +67,9 @@ class Ensemble:
     registries: tuple[Registry, ...]
     transports: tuple[UpstreamTransport, ...]
     trusts: tuple[UpstreamTrust, ...]
+    access: Access
+    links: Links
+    origins: Origins
     contents: Contents
     reaper: Reaper
     scrub: Scrub | None
@@ -81,9 +84,10 @@ def assemble(
     kept: Kept,
     run: Run,
     meter: Meter,
+    company: Company,
 ) -> Ensemble:
     """
-    Build everything that serves clients.
+    Build everything that serves clients, or tends what is served.
 
     :raises ProxyFault: a proxy variable of the environment makes no sense.
     :raises AuthFault: a file of the section ``auth``, or that of ``signing.jwks``, cannot be used.
@@ -91,7 +95,7 @@ def assemble(
     """
     options = configuration.downstream
     limits = options.limits
-    secret = secrets.token_bytes(64)
+    secret = company.secret
     proxies = Proxies.from_environment(environ)
     trusts: list[UpstreamTrust] = []
     transports: list[UpstreamTransport] = []
@@ -128,7 +132,7 @@ def assemble(
         kept.store,
         kept.index,
         _retention(configuration),
-        in_use=lambda digest: contents.in_use(digest),  # noqa: PLW0108  # each needs the other
+        in_use=company.in_use or (lambda digest: contents.in_use(digest)),  # noqa: PLW0108  # each needs the other
         run=run,
         wall=time.time,
         monotonic=time.monotonic,
@@ -143,14 +147,16 @@ def assemble(
         wall=time.time,
         turns=Turns(limits.fetches, limits.fetchwait, reactor),
         meter=meter,
-        make_room=reaper.make_room,
+        make_room=company.make_room or reaper.make_room,
         manifest_limit=limits.manifest,
         fill_after=options.fillafter,
         small=_SMALL_BLOBS if options.fastpath else 0,
+        company=company,
     )
 
     def gone(digest: Digest, size: int, reason: str) -> None:
         contents.warm.drop(digest)
+        company.gone(digest)
         _note_eviction(meter, digest, size, reason)
 
     tags = Tags(
@@ -169,7 +175,7 @@ def assemble(
         auth_ttl=options.authttl,
         stale_if_error=options.staleiferror,
     )
-    pseudonym = FAMILY + secrets.token_hex(4)
+    pseudonym = company.pseudonym
     signatures = _signatures(options, registries, reactor, pseudonym, run=run, secret=secret)
     origins = Origins(registries)
     judge = _judge(configuration, reactor, run=run, secret=secret)
@@ -210,9 +216,23 @@ def assemble(
         meter=meter,
         short=short if options.fastpath else None,
     )
-    _watch(meter, registries, contents, grants, factory)
-    scrub = _scrub(configuration, kept, contents, run=run, timer=reactor, meter=meter)
-    return Ensemble(kept, registries, tuple(transports), tuple(trusts), contents, reaper, scrub, factory)
+    if company.serves:
+        _watch(meter, registries, contents, grants, factory)
+    in_use = company.in_use or contents.in_use
+    scrub = _scrub(configuration, kept, in_use, run=run, timer=reactor, meter=meter)
+    return Ensemble(
+        kept,
+        registries,
+        tuple(transports),
+        tuple(trusts),
+        access,
+        links,
+        origins,
+        contents,
+        reaper,
+        scrub,
+        factory,
+    )
 
 
 def _source(upstream: Upstream, environ: Mapping[str, str], reactor: Any) -> Source | None:
@@ -291,7 +311,13 @@ def _retention(configuration: Configuration) -> Retention:
 
 
 def _scrub(
-    configuration: Configuration, kept: Kept, contents: Contents, *, run: Run, timer: Timer, meter: Meter
+    configuration: Configuration,
+    kept: Kept,
+    in_use: Callable[[Digest], bool],
+    *,
+    run: Run,
+    timer: Timer,
+    meter: Meter,
 ) -> Scrub | None:
     period = configuration.downstream.scrub
     if period is None:
@@ -302,7 +328,7 @@ def _scrub(
         kept.index,
         period,
         bookmark=Bookmark(str(own_file(configuration.storage, "scrubbed")) if on_disk else None),
-        in_use=contents.in_use,
+        in_use=in_use,
         run=run,
         timer=timer,
         checked=meter.scrubbed,

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from contentcache.assembly import Ensemble, assemble
 from contentcache.auth.interfaces import AuthFault
 from contentcache.config.model import Configuration
+from contentcache.delivery.company import Company
 from contentcache.delivery.tasks import Threads, in_background
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Reloading, Repeat
@@ -31,7 +32,8 @@ _FLUSH_EVERY: Final = 5.0
 class Caching:
     """
     A :class:`contentcache.role.Role`: the store, and everything that serves from it. No upstream is
-    contacted in order to start.
+    contacted in order to start. In the ``company`` of other workers it is one part of that, over what is
+    ``kept`` for all.
 
     :raises CannotBe: as it says.
     """
@@ -45,15 +47,20 @@ class Caching:
         reactor: Any,
         threads: Threads,
         meter: Meter,
+        *,
+        company: Company | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self._configuration = configuration
         self._reactor = reactor
         self._threads = threads
         self._running = False
+        self._company = company or Company()
         try:
-            kept = open_storage(configuration.storage, self._list_anew)
-            self._ensemble: Ensemble = assemble(
-                configuration, environ, reactor, kept=kept, run=threads, meter=meter
+            kept = kept or open_storage(configuration.storage, self._list_anew)
+            #: What it is made of.
+            self.ensemble: Ensemble = assemble(
+                configuration, environ, reactor, kept=kept, run=threads, meter=meter, company=self._company
             )
         except (StorageRefused, ProxyFault, TLSFault, AuthFault) as error:
             raise CannotBe(str(error)) from error
@@ -64,34 +71,38 @@ class Caching:
     @property
     def factory(self) -> RegistryFactory:
         """Makes the protocol of each connection."""
-        return self._ensemble.factory
+        return self.ensemble.factory
 
     @property
     def reloading(self) -> Sequence[Reloading]:
         """Whoever has certificates."""
-        return self._ensemble.trusts
+        return self.ensemble.trusts
 
     def start(self, repeat: Repeat) -> None:
         """Begin to sweep."""
         self._running = True
-        kept = self._ensemble.kept
+        if self._company.serves:
+            repeat(_FLUSH_EVERY, self._flush)
+        if self._company.tends:
+            self._tend()
+
+    def _tend(self) -> None:
+        kept = self.ensemble.kept
         if kept.store_fault is not None:
             self._log.error("{fault}; what is pulled passes through uncached", fault=kept.store_fault)
         if kept.index.rebuilt:
             in_background(self._rebuild(kept))
-        self._ensemble.reaper.start(self._reactor)
-        if self._ensemble.scrub is not None:
-            self._ensemble.scrub.start()
-        repeat(_FLUSH_EVERY, self._flush)
+        self.ensemble.reaper.start(self._reactor)
+        if self.ensemble.scrub is not None:
+            self.ensemble.scrub.start()
 
     async def stop(self) -> None:
         """Sweep no more, and write down what was pulled."""
         self._running = False
-        ensemble = self._ensemble
-        stopping = ensemble.reaper.stop()
-        if stopping is not None:
-            await stopping
-        if ensemble.scrub is not None:
+        ensemble = self.ensemble
+        if self._company.tends:
+            await ensemble.reaper.stop()
+        if self._company.tends and ensemble.scrub is not None:
             await ensemble.scrub.stop()
         for transport in ensemble.transports:
             await transport.close()
@@ -103,7 +114,7 @@ class Caching:
 
     def close(self) -> None:
         """Let go of the root directory."""
-        kept = self._ensemble.kept
+        kept = self.ensemble.kept
         kept.index.close()
         if kept.lock is not None:
             kept.lock.close()
@@ -111,9 +122,9 @@ class Caching:
     def findings(self) -> Mapping[str, Finding]:
         """The store, and every origin."""
         findings: dict[str, Finding] = {}
-        fault = self._ensemble.contents.disk_fault or self._ensemble.kept.fault
+        fault = self.ensemble.contents.disk_fault or self.ensemble.kept.fault
         findings["store"] = Finding("ok", "can be written") if fault is None else Finding("warn", fault)
-        for registry in self._ensemble.registries:
+        for registry in self.ensemble.registries:
             well = [host for host, is_well in registry.standing() if is_well]
             bad = [host for host, is_well in registry.standing() if not is_well]
             state: Any = "ok" if not bad else "warn"
@@ -129,7 +140,19 @@ class Caching:
         return f"keeps blobs in {store}, asks {origins}"
 
     def _flush(self) -> Deferred[None]:
-        return in_background(self._ensemble.contents.flush())
+        return in_background(self.flush())
+
+    async def flush(self) -> None:
+        """
+        Write the last pulls into the index, and tell what is still in use.
+
+        :raises OSError: the disk fails.
+        """
+        contents = self.ensemble.contents
+        try:
+            await contents.flush()
+        finally:
+            self._company.reviewed(contents.in_use)
 
     async def _rebuild(self, kept: Kept) -> None:
         await rebuild_and_tell(kept.store, kept.index, self._threads, time.time, time.monotonic)
@@ -142,5 +165,6 @@ class Caching:
 
     def _list_if_running(self) -> None:
         if self._running:
-            self._ensemble.contents.lost_index()
-            in_background(self._rebuild(self._ensemble.kept))
+            self.ensemble.contents.lost_index()
+            self._company.lost()
+            in_background(self._rebuild(self.ensemble.kept))

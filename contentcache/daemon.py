@@ -7,7 +7,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.application.service import Service
@@ -19,7 +19,7 @@ from twisted.web.server import Site
 
 from contentcache import __version__
 from contentcache.caching import Caching
-from contentcache.config.model import Configuration, Downstream, Gateway
+from contentcache.config.model import Address, Configuration, Downstream, Gateway
 from contentcache.delivery.tasks import Threads, sleep
 from contentcache.listening import CannotListen, bind, serve, shown
 from contentcache.meter import Meter
@@ -43,6 +43,9 @@ class Daemon(Service):
 
     What cannot be (a port that is taken, a root directory that another daemon has) is said in a sentence,
     and ends the process with status 1.
+
+    With several workers, parent and children are daemons too: what they do otherwise is in methods of their
+    own, which are named after what they do.
     """
 
     name = "contentcache"
@@ -55,18 +58,19 @@ class Daemon(Service):
         environ: Mapping[str, str],
         reactor: Any,
     ) -> None:
-        self._configuration = configuration
+        self.configuration = configuration
         self._warnings = warnings
-        self._environ = environ
-        self._reactor = reactor
-        self._meter = Meter()
-        self._threads = Threads(reactor, configuration.storage.maxthreads, "disk")
+        self.environ = environ
+        self.reactor = reactor
+        self.meter = Meter()
+        self.threads = Threads(reactor, configuration.storage.maxthreads, "disk")
+        self._front: list[socket.socket] = []
         self._sockets: list[socket.socket] = []
-        self._ports: list[Any] = []
+        self.ports: list[Any] = []
         self._loops: list[LoopingCall] = []
-        self._role: Role | None = None
-        self._context: ServerContext | HostContexts | None = None
-        self._issuance: Issuance | None = None
+        self.role: Role | None = None
+        self.context: ServerContext | HostContexts | None = None
+        self.issuance: Issuance | None = None
 
     # Start.
 
@@ -76,7 +80,7 @@ class Daemon(Service):
         """
         super().privilegedStartService()
         self._bind()
-        self._read_key()
+        self.read_key()
         self._load()
 
     def startService(self) -> None:
@@ -85,24 +89,29 @@ class Daemon(Service):
         """
         super().startService()
         self._bind()
-        self._read_key()
+        self.read_key()
         try:
-            role = self._build()
+            role = self.build()
         except CannotBe as error:
-            _refuse(str(error))
-        self._role = role
-        self._begin_issuance()
-        self._threads.start()
-        self._say_hello(role)
-        role.start(self._repeat)
-        self._repeat(_LOOK_EVERY, self._look_for_lag())
+            refuse(str(error))
+        self.role = role
+        self.begin_issuance()
+        self.threads.start()
+        self.say_hello(role)
+        role.start(self.repeat)
+        self.repeat(_LOOK_EVERY, self._look_for_lag())
         self._serve(role)
-        if self._issuance is not None:
-            self._issuance.start()
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
+        if self.issuance is not None:
+            self.start_issuance(self.issuance)
+        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
 
-    def _build(self) -> Role:
-        configuration, middleware = self._configuration, self._configuration.middleware
+    def build(self) -> Role:
+        """
+        What the daemon is.
+
+        :raises CannotBe: it cannot be that.
+        """
+        configuration, middleware = self.configuration, self.configuration.middleware
         if isinstance(middleware, Gateway):
             # Here, so that a cache does not load what a gateway needs.
             from contentcache.gateway.role import Gatekeeping  # noqa: PLC0415
@@ -110,18 +119,18 @@ class Daemon(Service):
             return Gatekeeping(
                 configuration,
                 middleware,
-                self._environ,
-                self._reactor,
-                threads=self._threads,
-                meter=self._meter,
+                self.environ,
+                self.reactor,
+                threads=self.threads,
+                meter=self.meter,
             )
-        return Caching(configuration, self._environ, self._reactor, self._threads, self._meter)
+        return Caching(configuration, self.environ, self.reactor, self.threads, self.meter)
 
-    def _begin_issuance(self) -> None:
+    def begin_issuance(self) -> None:
         """
         Certificates that come by themselves: in the name of whom we have become, whose files they will be.
         """
-        tls = self._configuration.http.tls
+        tls = self.configuration.http.tls
         if tls is None or tls.letsencrypt is None:
             return
         # Here, so that those who give files do not load what others need for ACME.
@@ -129,25 +138,29 @@ class Daemon(Service):
         from contentcache.issuance import Issuance  # noqa: PLC0415
 
         try:
-            self._issuance = Issuance(
+            self.issuance = Issuance(
                 tls,
                 tls.letsencrypt,
-                self._configuration.http.addr,
-                self._environ,
-                run=self._threads,
-                reactor=self._reactor,
-                meter=self._meter,
+                self.configuration.http.addr,
+                self.environ,
+                run=self.threads,
+                reactor=self.reactor,
+                meter=self.meter,
             )
         except (FolderTaken, TLSFault, ProxyFault) as error:
-            _refuse(str(error))
-        self._context = self._issuance.contexts
+            refuse(str(error))
+        self.context = self.issuance.contexts
+
+    def start_issuance(self, issuance: Issuance) -> None:
+        """Ask for certificates, now that whoever looks at the port finds us."""
+        issuance.start()
 
     def _bind(self) -> None:
-        if self._sockets or self._ports:
+        if self._front or self.ports:
             return
-        http = self._configuration.http
+        http = self.configuration.http
         try:
-            self._sockets.append(bind(http.addr))
+            self._front = self.bind_front(http.addr)
             if http.debug is not None:
                 self._sockets.append(bind(http.debug.addr))
             if (
@@ -157,54 +170,64 @@ class Daemon(Service):
             ):
                 self._sockets.append(bind(http.tls.letsencrypt.http))
         except CannotListen as error:
-            _refuse(str(error))
+            refuse(str(error))
 
-    def _read_key(self) -> None:
-        tls = self._configuration.http.tls
-        if tls is None or tls.letsencrypt is not None or self._context is not None:
+    def bind_front(self, address: Address) -> list[socket.socket]:
+        """The sockets to which clients come."""
+        return [bind(address)]
+
+    def read_key(self) -> None:
+        """What is shown to clients, where files say it."""
+        tls = self.configuration.http.tls
+        if tls is None or tls.letsencrypt is not None or self.context is not None:
             return
         try:
-            self._context = ServerContext(tls)
+            self.context = ServerContext(tls)
         except TLSFault as error:
-            _refuse(str(error))
+            refuse(str(error))
 
     def _load(self) -> None:
         """
         Load what the configuration needs: who we become may be unable to read it, or an update may change it.
         """
-        if isinstance(self._configuration.middleware, Gateway):
+        if isinstance(self.configuration.middleware, Gateway):
             import contentcache.gateway.role  # noqa: PLC0415
-        tls = self._configuration.http.tls
+        tls = self.configuration.http.tls
         if tls is not None and tls.letsencrypt is not None:
             import contentcache.issuance  # noqa: F401, PLC0415
 
     def _serve(self, role: Role) -> None:
-        served: list[Any] = [role.factory]
-        debug = self._configuration.http.debug
-        if debug is not None:
-            site = _QuietSite(DebugApi(self._findings, self._meter, debug.prometheus).resource())
-            served.append(site)
-        if self._issuance is not None and len(served) < len(self._sockets):
-            served.append(self._issuance.plain)
+        front, self._front = self._front, []
         sockets, self._sockets = self._sockets, []
-        middleware = self._configuration.middleware
+        served: list[Any] = []
+        debug = self.configuration.http.debug
+        if debug is not None:
+            api = DebugApi(self.findings, self.metrics, debug.prometheus)
+            served.append(_QuietSite(api.resource()))
+        if self.issuance is not None and len(served) < len(sockets):
+            served.append(self.issuance.plain)
+        self.ports = [serve(self.reactor, bound, each) for bound, each in zip(sockets, served, strict=True)]
+        self.serve_front(front, role)
+
+    def serve_front(self, sockets: Sequence[socket.socket], role: Role) -> None:
+        """Answer clients."""
+        middleware = self.configuration.middleware
         # The gateway sends no files; and which certificate a host has is known to Twisted's own way only.
-        fast = isinstance(middleware, Downstream) and middleware.fastpath and self._issuance is None
-        self._ports = [
-            serve(
-                self._reactor,
-                bound,
-                each,
-                fast=fast and each is role.factory,
-                tls=self._context if each is role.factory else None,
-            )
-            for bound, each in zip(sockets, served, strict=True)
+        fast = isinstance(middleware, Downstream) and middleware.fastpath
+        fast = fast and not isinstance(self.context, HostContexts)
+        self.ports += [
+            serve(self.reactor, bound, role.factory, fast=fast, tls=self.context) for bound in sockets
         ]
 
-    def _say_hello(self, role: Role) -> None:
+    async def metrics(self) -> bytes:
+        """What was counted, in Prometheus' text format."""
+        return self.meter.text()
+
+    def say_hello(self, role: Role) -> None:
+        """The first lines of the log."""
         for warning in self._warnings:
             self._log.warn("{warning}", warning=warning)
-        http = self._configuration.http
+        http = self.configuration.http
         self._log.info(
             "Content Cache {version} listens on {address} ({scheme}), {introduction}",
             version=__version__,
@@ -215,7 +238,9 @@ class Daemon(Service):
 
     # While it runs.
 
-    def _repeat(self, seconds: float, call: Callable[[], object]) -> None:
+    def repeat(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call again and again, whatever becomes of each call, until the daemon stops."""
+
         def whatever_happens() -> object:
             # A LoopingCall never calls again after one exception.
             try:
@@ -226,38 +251,43 @@ class Daemon(Service):
             return result
 
         loop = LoopingCall(whatever_happens)
-        loop.clock = self._reactor
+        loop.clock = self.reactor
         self._loops.append(loop)
         loop.start(seconds, now=False)
 
     def _look_for_lag(self) -> Callable[[], None]:
-        due = self._reactor.seconds() + _LOOK_EVERY
+        due = self.reactor.seconds() + _LOOK_EVERY
 
         def look() -> None:
             nonlocal due
-            now = self._reactor.seconds()
-            self._meter.lagged(max(0.0, now - due))
+            now = self.reactor.seconds()
+            self.meter.lagged(max(0.0, now - due))
             due = now + _LOOK_EVERY
 
         return look
 
-    def _findings(self) -> Mapping[str, Finding]:
-        if self._role is None:
+    async def findings(self) -> Mapping[str, Finding]:
+        """How it goes."""
+        return self.own_findings()
+
+    def own_findings(self) -> Mapping[str, Finding]:
+        """How it goes in this process."""
+        if self.role is None:
             return {"daemon": Finding("fail", "not started")}
-        findings = dict(self._role.findings())
-        if self._issuance is not None:
-            findings.update(self._issuance.findings())
+        findings = dict(self.role.findings())
+        if self.issuance is not None:
+            findings.update(self.issuance.findings())
         return findings
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
         """
         ``SIGHUP``: read certificates anew. Broken ones change nothing.
         """
-        readers: list[Any] = [*(self._role.reloading if self._role is not None else ())]
-        if self._issuance is not None:
-            readers.append(self._issuance)
-        elif self._context is not None:
-            readers.append(self._context)
+        readers: list[Any] = [*(self.role.reloading if self.role is not None else ())]
+        if self.issuance is not None:
+            readers.append(self.issuance)
+        elif self.context is not None:
+            readers.append(self.context)
         for reader in readers:
             try:
                 reader.reload()
@@ -276,29 +306,30 @@ class Daemon(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        role = self._role
-        for port in self._ports:
+        role = self.role
+        for port in self.ports:
             await _maybe(port.stopListening())
         for loop in self._loops:
             if loop.running:
                 loop.stop()
-        if self._issuance is not None:
-            await self._issuance.stop()
+        if self.issuance is not None:
+            await self.issuance.stop()
         if role is None:
             return
-        await self._drain(role)
+        await self.drain(role)
         await role.stop()
-        self._threads.stop()
+        self.threads.stop()
         role.close()
 
-    async def _drain(self, role: Role) -> None:
+    async def drain(self, role: Role) -> None:
+        """Let what is under way finish, for as long as it may, and end the rest."""
         factory = role.factory
         factory.close_idle()
-        until = self._reactor.seconds() + self._configuration.http.draintimeout
-        if factory.busy and self._configuration.http.draintimeout > 0:
+        until = self.reactor.seconds() + self.configuration.http.draintimeout
+        if factory.busy and self.configuration.http.draintimeout > 0:
             self._log.info("transfers under way that may finish first: {busy}", busy=factory.busy)
-        while factory.busy and self._reactor.seconds() < until:
-            await sleep(self._reactor, _DRAIN_STEP)
+        while factory.busy and self.reactor.seconds() < until:
+            await sleep(self.reactor, _DRAIN_STEP)
         factory.cut()
 
 
@@ -318,7 +349,7 @@ async def _maybe(result: Deferred[Any] | None) -> None:
         await result
 
 
-class _NotStarted(SystemExit, Exception):
+class NotStarted(SystemExit, Exception):
     """
     The daemon cannot be, and why.
 
@@ -331,6 +362,9 @@ class _NotStarted(SystemExit, Exception):
         self.code = 1
 
 
-def _refuse(sentence: str) -> NoReturn:
+def refuse(sentence: str) -> NoReturn:
+    """
+    Say why there will be no daemon, and end.
+    """
     sys.stderr.write(f"contentcache: {sentence}\n")
-    raise _NotStarted(sentence)
+    raise NotStarted(sentence)

@@ -112,13 +112,15 @@ def harmless(text: str, longest: int = _LONGEST_URI) -> str:
 @implementer(ILogObserver)
 class Journal:
     """
-    Writes events to a stream as ``settings`` say.
+    Writes events to a stream as ``settings`` say; the lines of a ``worker`` have its number.
     """
 
-    def __init__(self, stream: TextIO, settings: Log) -> None:
+    def __init__(self, stream: TextIO, settings: Log, worker: int | None = None) -> None:
         self._stream = stream
         self._json = settings.formatter == "json"
-        self._fields = dict(settings.fields)
+        whose = {} if worker is None else {"worker": worker}
+        self._fields = {**settings.fields, **whose}
+        self._whose = "".join(f" {name}={value}" for name, value in whose.items())
 
     def __call__(self, event: LogEvent) -> None:
         accesses = event.get("accesses") or [access for access in (event.get("access"),) if access]
@@ -139,7 +141,7 @@ class Journal:
 
     def _access_line(self, event: LogEvent, access: Access) -> str:
         if not self._json:
-            return _one_line(access.line())
+            return _one_line(access.line() + self._whose)
         return self._as_json(_moment_of(event), _level_of(event), "access", access.fields())
 
     def _as_json(self, moment: str, level: str, message: str, fields: Mapping[str, object]) -> str:
@@ -182,7 +184,7 @@ def _one_line(text: str) -> str:
     return _ODD.sub("?", text.replace("\n", "\\n"))
 
 
-def observer(stream: TextIO, settings: Log) -> ILogObserver:
+def observer(stream: TextIO, settings: Log, worker: int | None = None) -> ILogObserver:
     """
     A journal that leaves out what is below the level that is set.
     """
@@ -191,6 +193,6 @@ def observer(stream: TextIO, settings: Log) -> ILogObserver:
         predicate.setLogLevelForNamespace("twisted", LogLevel.warn)  # its factories come and go
         predicate.setLogLevelForNamespace("log_legacy", LogLevel.warn)  # and its ports
     journal = FilteringLogObserver(
-        cast("ILogObserver", Journal(stream, settings)), [cast("ILogFilterPredicate", predicate)]
+        cast("ILogObserver", Journal(stream, settings, worker)), [cast("ILogFilterPredicate", predicate)]
     )
     return cast("ILogObserver", journal)

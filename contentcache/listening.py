@@ -8,9 +8,11 @@ import errno
 import os
 import socket
 import stat
+import time
 from contextlib import suppress
 from typing import Any, Final
 
+from attrs import evolve
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from contentcache.config.model import Address
@@ -18,6 +20,9 @@ from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.tls_socket import over
 
 _BACKLOG: Final = 1024
+#: For so many seconds an address may still be held by processes that are about to end.
+_DYING: Final = 2.0
+_STEP: Final = 0.02
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
@@ -25,20 +30,50 @@ class CannotListen(Exception):  # says what happened
     """An address cannot be listened on; the sentence says which and why."""
 
 
-def bind(address: Address) -> socket.socket:
+def bind(address: Address, *, among: bool = False) -> socket.socket:
     """
     A listening socket at ``address``: for no host every address, of IPv6 and IPv4 alike where the machine has
-    both.
+    both. With ``among`` it is one of several between which the kernel divides connections.
 
     :raises CannotListen: somebody else does, or we may not.
     """
     try:
         if address.path is not None:
             return _bind_path(address.path)
-        return _bind_port(address)
+        return _bind_port(address, among=among)
     except (OSError, ValueError) as error:  # the latter of names that can be no host's and no file's
         reason = getattr(error, "strerror", None) or error
         raise CannotListen(f"cannot listen on {shown(address)}: {reason}") from error
+
+
+def bind_several(address: Address, number: int) -> list[socket.socket]:
+    """
+    So many listening sockets at one ``address``; at a path it is one, and the others are its duplicates.
+
+    Sockets that share a port let everybody of the same account share it too, and nobody would notice: so the
+    first try is for one alone. What has just been killed may need a moment to let go of it.
+
+    :raises CannotListen: somebody else does, or we may not.
+    """
+    first = _bind_at_last(address)
+    if address.path is not None:
+        return [first, *(_nonblocking(first.dup()) for _ in range(number - 1))]
+    # A port 0 has become some port.
+    port = first.getsockname()[1]
+    first.close()
+    return [bind(evolve(address, port=port), among=True) for _ in range(number)]
+
+
+def _bind_at_last(address: Address) -> socket.socket:
+    until = time.monotonic() + _DYING
+    while True:
+        try:
+            return bind(address)
+        except CannotListen as refused:
+            error = refused.__cause__
+            if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() >= until:
+                raise
+            time.sleep(_STEP)
 
 
 def shown(address: Address) -> str:
@@ -74,12 +109,16 @@ def serve(
     return port
 
 
-def _bind_port(address: Address) -> socket.socket:
+def _bind_port(address: Address, *, among: bool) -> socket.socket:
     if address.host == "" and socket.has_dualstack_ipv6():
         try:
             return _nonblocking(
                 socket.create_server(
-                    ("", address.port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+                    ("", address.port),
+                    family=socket.AF_INET6,
+                    backlog=_BACKLOG,
+                    reuse_port=among,
+                    dualstack_ipv6=True,
                 )
             )
         except OSError as error:
@@ -89,7 +128,7 @@ def _bind_port(address: Address) -> socket.socket:
         address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     family, _, _, _, where = found[0]
-    return _nonblocking(socket.create_server(where, family=family, backlog=_BACKLOG))
+    return _nonblocking(socket.create_server(where, family=family, backlog=_BACKLOG, reuse_port=among))
 
 
 def _bind_path(path: str) -> socket.socket:

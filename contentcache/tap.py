@@ -7,12 +7,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
@@ -26,6 +26,8 @@ from contentcache.journal import observer
 
 if TYPE_CHECKING:
     from contentcache.acme.standing import Outcome
+
+_log_of_children = Logger(namespace="contentcache.workers")
 
 
 class Options(usage.Options):
@@ -54,11 +56,27 @@ class _Whole(MultiService):
         super().__init__()
         self._settings = settings
         self._options = options or {}
+        self._written: Any = None
 
     def setServiceParent(self, parent: Any) -> None:
         if hasattr(parent, "setComponent") and not self._options.get("logger"):
-            parent.setComponent(ILogObserver, observer(cast("Any", self._stream()), self._settings))
+            self._written = self._stream()
+            parent.setComponent(ILogObserver, observer(cast("Any", self._written), self._settings))
         super().setServiceParent(parent)
+
+    def output(self) -> Callable[[str], None] | None:
+        """
+        What takes lines that other processes have for the log, ``None`` where they can write them themselves.
+        """
+        if self._options.get("logger"):
+            return lambda text: _log_of_children.info("{text}", text=text.rstrip("\n"))
+        if self._written is None or self._written is sys.stdout:
+            return None
+        return self._write
+
+    def _write(self, text: str) -> None:
+        self._written.write(text)
+        self._written.flush()
 
     def _stream(self) -> Any:
         path = self._options.get("logfile")
@@ -82,9 +100,31 @@ def makeService(options: Options) -> IService:
         raise SystemExit(1) from None
     # Twisted takes the wall clock for its timers; grants and timeouts must not jump with it.
     reactor.seconds = time.monotonic
-    whole = _Whole(loaded.configuration.log, getattr(options, "parent", None))
-    Daemon(loaded.configuration, loaded.warnings, os.environ, reactor).setServiceParent(whole)
+    configuration, warnings = loaded.configuration, loaded.warnings
+    whole = _Whole(configuration.log, getattr(options, "parent", None))
+    if configuration.workers == 1:
+        Daemon(configuration, warnings, os.environ, reactor).setServiceParent(whole)
+    else:
+        # Here, so that one process alone does not load what several need.
+        from contentcache.workers.parent import Parent  # noqa: PLC0415
+
+        Parent(configuration, warnings, os.environ, reactor, output=whole.output).setServiceParent(whole)
     return cast("IService", whole)
+
+
+def be_worker(number: int) -> None:
+    """
+    Be one of several workers, in a process that its parent has started (:mod:`contentcache.workers.crew`).
+    """
+    from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
+
+    from contentcache.workers.process import prepare  # noqa: PLC0415  # only those who need it load it
+
+    reactor = cast("Any", installed)
+    harden()
+    reactor.seconds = time.monotonic
+    prepare(number, reactor)
+    reactor.run()
 
 
 def renew_alone(configuration: Configuration, hosts: Sequence[str]) -> list[Outcome]:

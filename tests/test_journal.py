@@ -141,6 +141,20 @@ class JournalTests(SynchronousTestCase):
             (found["uri"], found["status"], found["bytes"], found["seconds"]), ("/v2/", 200, 5, 0.25)
         )
 
+    def test_worker(self) -> None:
+        """
+        The lines of a worker have its number, in both forms, events and accesses.
+        """
+        for formatter, ends in (("text", " worker=3\n"), ("json", '"worker": 3}\n')):
+            stream = StringIO()
+            chosen = Log(formatter=formatter)  # type: ignore[arg-type]
+            journal = Journal(stream, chosen, 3)
+            journal(access())
+            journal(said("so it is"))
+            first, second = stream.getvalue().splitlines(keepends=True)
+            self.assertTrue(first.endswith(ends), first)
+            self.assertTrue(second.endswith(ends), second)
+
     def test_message(self) -> None:
         """
         Time, level, message, the operator's own fields.

@@ -4,6 +4,7 @@ Sockets to listen on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -18,8 +19,9 @@ from twisted.internet.tcp import Server
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache import listening
 from contentcache.config.model import Address
-from contentcache.listening import CannotListen, bind, serve, shown
+from contentcache.listening import CannotListen, bind, bind_several, serve, shown
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.tls_socket import TLSTransport
 
@@ -81,6 +83,36 @@ class PortTests(SynchronousTestCase):
             error = self.assertRaises(CannotListen, bind, Address(host, port))
             self.assertIn(f"cannot listen on {host}:{port}: ", str(error))
             self.assertIn(os.strerror(errno.EADDRINUSE), str(error))
+
+    def test_several(self) -> None:
+        """
+        Several sockets of one port, each with a queue of its own, share all connections between them.
+        """
+        several = bind_several(Address("127.0.0.1", 0), 3)
+        for each in several:
+            self.addCleanup(each.close)
+        where = several[0].getsockname()
+        self.assertEqual({each.getsockname() for each in several}, {where})
+        clients = [socket.create_connection(where, 5) for _ in range(60)]
+        taken = 0
+        for each in several:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    each.accept()[0].close()
+                    taken += 1
+        self.assertEqual(taken, 60)
+        for client in clients:
+            client.close()
+
+    def test_several_taken(self) -> None:
+        """
+        A port is not shared with anybody else who would share it, such as a second daemon.
+        """
+        self.patch(listening, "_DYING", 0.0)
+        (other,) = bind_several(Address("127.0.0.1", 0), 1)
+        self.addCleanup(other.close)
+        where = Address(*other.getsockname())
+        self.assertRaises(CannotListen, bind_several, where, 2)
 
     @skipIf(not _HAS_IPV6, "no IPv6 here")
     def test_half_taken(self) -> None:

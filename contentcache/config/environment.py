@@ -97,6 +97,7 @@ _TEXTS = ListOf(_LEAF)
 ROOT: Final = _fields(
     version=_LEAF,
     loglevel=_LEAF,
+    workers=_LEAF,
     log=_fields(
         accesslog=_fields(disabled=_LEAF),
         level=_LEAF,

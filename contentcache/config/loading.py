@@ -18,6 +18,7 @@ from contentcache.config.model import Configuration, Downstream
 from contentcache.config.sections import IDLE_SECTIONS, read_log, read_storage, read_version
 from contentcache.config.serving import notice_plain_http, read_http
 from contentcache.config.tables import Table
+from contentcache.config.workers import read_workers
 
 _EMPTY: Final = "the file is empty; it needs at least version, storage, http and middleware"
 
@@ -91,8 +92,11 @@ def _read(root: Table) -> Configuration:
         auth = read_auth(root)
         http = read_http(root)
         middleware = read_middleware(root, http, delete=storage.delete, judging=auth is not None)
+        workers = read_workers(root, storage, middleware)
         root.idle(IDLE_SECTIONS)
         root.unsupported(("proxy",), "use the middleware downstream, whose option upstreams names the origin")
         own = isinstance(middleware, Downstream) and all(upstream.own for upstream in middleware.upstreams)
         notice_plain_http(root, http, forwarding=auth is None and not own, judging=auth is not None)
-    return Configuration(http=http, middleware=middleware, log=log, storage=storage, auth=auth)
+    return Configuration(
+        http=http, middleware=middleware, log=log, storage=storage, auth=auth, workers=workers
+    )

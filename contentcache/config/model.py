@@ -324,7 +324,8 @@ class Gateway:
 @frozen
 class Configuration:
     """
-    A whole file that has no faults. The middleware makes the daemon what it is.
+    A whole file that has no faults. The middleware makes the daemon what it is; ``workers`` is how many
+    processes serve clients.
     """
 
     http: Http
@@ -332,6 +333,7 @@ class Configuration:
     log: Log = Log()
     storage: StorageSettings = StorageSettings()
     auth: TokenAuth | HtpasswdAuth | None = None
+    workers: int = 1
 
     @property
     def downstream(self) -> Downstream:

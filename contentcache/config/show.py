@@ -42,6 +42,7 @@ def render(configuration: Configuration) -> str:
     driver = {"rootdirectory": storage.rootdirectory, "maxthreads": storage.maxthreads}
     tree = {
         "version": 0.1,
+        "workers": configuration.workers,
         "log": {
             "level": log.level,
             "formatter": log.formatter,

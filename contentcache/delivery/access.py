@@ -198,11 +198,11 @@ class Access:
         in_background(self._settle(key, asking, with_body=with_body))
         return await mine
 
-    async def size_of(self, asking: Asking) -> Yes:
+    async def size_of(self, asking: Asking, *, with_body: bool = False) -> Yes:
         """
         Ask for ``HEAD`` and its true length, wherever the content is. Raises as :meth:`ask` does.
         """
-        yes = await self.ask(asking, with_body=False)
+        yes = await self.ask(asking, with_body=with_body)
         if yes.size is not None:
             return yes
         answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE))

@@ -13,7 +13,7 @@ from attrs import frozen
 from contentcache.core.digest import Hasher
 from contentcache.core.errors import CacheError, DiskFailed
 from contentcache.core.ports import Run
-from contentcache.delivery.fetch import Fetch
+from contentcache.delivery.making import Making
 from contentcache.storage.interfaces import BlobFile
 
 #: One piece of a body in memory: what a client costs while it is slow.
@@ -144,7 +144,7 @@ class GrowingBody:
     turned out wrong can only end short.
     """
 
-    def __init__(self, fetch: Fetch, run: Run, carry_on: CarryOn, closed: Callable[[], None]) -> None:
+    def __init__(self, fetch: Making, run: Run, carry_on: CarryOn, closed: Callable[[], None]) -> None:
         self._fetch = fetch
         self._carry_on = carry_on
         self._run = run

@@ -35,7 +35,9 @@ from contentcache.delivery.bodies import (
     StoredBody,
     hash_prefix,
 )
-from contentcache.delivery.fetch import Fetch, UndecidedError
+from contentcache.delivery.company import Company
+from contentcache.delivery.fetch import Fetch
+from contentcache.delivery.making import AskFirst, Making, UndecidedError
 from contentcache.delivery.manifests import read_manifest, too_large
 from contentcache.delivery.passing import Check, PassedBody, carry_on
 from contentcache.delivery.pulls import Pulls
@@ -60,7 +62,8 @@ class Contents:
 
     ``make_room(bytes)`` says whether the store can take so many more; ``manifest_limit`` is in bytes,
     ``fill_after`` the share of a content from which on the rest of it is fetched too; ``small`` is how many
-    small blobs are kept open for those who find them in :attr:`warm`.
+    small blobs are kept open for those who find them in :attr:`warm`. Of the ``company`` of other workers
+    each has the fetches of some contents, and its clients read along here.
     """
 
     _log = Logger()
@@ -80,6 +83,7 @@ class Contents:
         manifest_limit: int,
         fill_after: float,
         small: int = 0,
+        company: Company | None = None,
     ) -> None:
         self._access = access
         #: What the disk refused last, until it takes something again.
@@ -92,9 +96,10 @@ class Contents:
         self._make_room = make_room
         self._manifest_limit = manifest_limit
         self._fill_after = fill_after
-        self._fetches: dict[Digest, Fetch] = {}
+        self._company = company or Company()
+        self._fetches: dict[Digest, Making] = {}
         self._sizes: dict[Digest, int] = {}
-        self._pulls = Pulls(index, run, wall)
+        self._pulls = Pulls(index, run, wall, self._company.noticed)
         self.warm = Warm(access, self._pulls, run, small)
         self._disproved = Disproved()
         self._around = Surroundings(
@@ -102,8 +107,8 @@ class Contents:
             run=run,
             clock=clock,
             meter=meter,
-            yes=self._heard_yes,
-            no=self._heard_no,
+            yes=self.yes,
+            no=self.no,
             room=self._room,
             keep=self._shelf.keep,
             disk=self._heard_of_disk,
@@ -119,8 +124,8 @@ class Contents:
 
     @property
     def fetching(self) -> int:
-        """How many fetches are running."""
-        return len(self._fetches)
+        """How many fetches of ours are running."""
+        return sum(isinstance(fetch, Fetch) for fetch in self._fetches.values())
 
     def lost_index(self) -> None:
         """
@@ -184,6 +189,8 @@ class Contents:
             self._check_disproved(asking)
             try:
                 return await self._get(asking, yes or await self._access.remembered(asking), whole=whole)
+            except AskFirst:
+                yes = await self._ask(asking, with_body=True)
             except UndecidedError:
                 continue
             except DiskFailed as error:
@@ -195,12 +202,51 @@ class Contents:
         """
         Store a small content that has come whole and verified.
         """
+        elsewhere = self._company.elsewhere
+        if elsewhere is not None and not elsewhere.owns(digest):
+            await elsewhere.keep(digest, content)
+            return
         if digest in self._fetches or not await self._room(len(content)):
             return
         try:
             await self._run(self._shelf.put, digest, content)
         except OSError as error:
             self._heard_of_disk(f"a manifest cannot be stored: {error}")
+
+    # For other workers.
+
+    async def share(self, want: Want, *, in_place: bool, total: int | None) -> tuple[Fetch, bool]:
+        """
+        Let a client of another worker join the fetch of a content of ours, which begins if there is none;
+        ``in_place`` and ``total`` are as in :class:`contentcache.delivery.fetch.Fetch`. Answers whether there
+        was one, too.
+
+        :raises UndecidedError: the content is here by now.
+        :raises AskFirst: the fetch goes on in others' names, and the want is not judged.
+        :raises DiskFailed: there is no room for it.
+        """
+        digest = want.asking.content.digest
+        self._check_disproved(want.asking)
+        await self._until_closed(digest)
+        if digest not in self._fetches:
+            record, file = await unless_left(self._run(self._shelf.look, digest), _close)
+            if file is not None:
+                file.close()
+            if file is not None or (record is not None) is not in_place:
+                raise UndecidedError("it is in the store by now")
+            if not in_place and not await self._room(0):
+                raise DiskFailed("there is no room in the store")
+        # What the origin has told this worker of the client counts here, and nowhere else.
+        want.judged = want.judged or await self._access.remembered(want.asking) is not None
+        fetch = self._fetches.get(digest)
+        if fetch is None:
+            return self._start_own(want, in_place=in_place, total=total), False
+        if not isinstance(fetch, Fetch) or fetch.is_ending:
+            raise UndecidedError("another fetch has begun or ended meanwhile")
+        if not want.judged and not (fetch.takes_candidates and fetch.has_want(want.key)):
+            raise AskFirst("the origin has not been asked")
+        fetch.attach(want)
+        return fetch, True
 
     # How it is done.
 
@@ -235,7 +281,7 @@ class Contents:
         known = self._sizes.get(digest)
         if yes is not None and known is not None:
             return evolve(yes, size=known)
-        yes = await self._access.size_of(asking)
+        yes = await self._access.size_of(asking, with_body=True)
         if yes.size is not None:
             self._sizes[digest] = yes.size
             if len(self._sizes) > _MOST_SIZES:
@@ -266,7 +312,7 @@ class Contents:
         digest = asking.content.digest
         fetch = self._fetches.get(digest)
         status = "fwd=miss; collapsed"
-        if fetch is None:
+        if fetch is None and self._is_ours(digest):
             if not in_place and not await self._room(0):
                 raise DiskFailed("there is no room in the store")
             fetch = self._fetches.get(digest)
@@ -286,6 +332,8 @@ class Contents:
         except BaseException:
             fetch.detach(want)
             raise
+        if want.joined and not in_place:
+            status = "fwd=miss; collapsed"
         body = GrowingBody(
             fetch, self._run, partial(self._carry_on, asking, fetch), lambda: self._left(fetch, want)
         )
@@ -294,7 +342,7 @@ class Contents:
         media_type = fetch.media_type if yes is None else yes.media_type or fetch.media_type
         return Served(digest, body, media_type, status, yes is not None and yes.stale)
 
-    async def _until_verified(self, body: GrowingBody, fetch: Fetch) -> None:
+    async def _until_verified(self, body: GrowingBody, fetch: Making) -> None:
         # A head alone would complete an empty content; and a wrong manifest had better be an error.
         try:
             await body.until_verified()
@@ -307,17 +355,29 @@ class Contents:
             body.close()
             raise
 
-    def _left(self, fetch: Fetch, want: Want) -> None:
+    def _left(self, fetch: Making, want: Want) -> None:
         fetch.detach(want)
         self._pulls.note(fetch.digest)
 
-    def _is_in_question(self, fetch: Fetch, asking: Asking) -> bool:
+    def _is_ours(self, digest: Digest) -> bool:
+        elsewhere = self._company.elsewhere
+        return elsewhere is None or elsewhere.owns(digest)
+
+    def _is_in_question(self, fetch: Making, asking: Asking) -> bool:
         """
         Whether the fetch's own first request goes out in this client's name, and its answer is the verdict.
         """
         return fetch.takes_candidates and fetch.has_want(self._access.key(asking))
 
-    def _start(self, want: Want, *, in_place: bool, total: int | None) -> Fetch:
+    def _start(self, want: Want, *, in_place: bool, total: int | None) -> Making:
+        content, elsewhere = want.asking.content, self._company.elsewhere
+        if elsewhere is None or elsewhere.owns(content.digest):
+            return self._start_own(want, in_place=in_place, total=total)
+        fetch = elsewhere.borrow(content, self, in_place=in_place, total=total)
+        self._begin(fetch, want, needs_turn=False)
+        return fetch
+
+    def _start_own(self, want: Want, *, in_place: bool, total: int | None) -> Fetch:
         content = want.asking.content
         is_manifest = content.kind == "manifests"
         fetch = Fetch(
@@ -329,12 +389,16 @@ class Contents:
             total=total,
             fill_after=self._fill_after,
         )
-        self._fetches[content.digest] = fetch
-        fetch.attach(want)
-        in_background(self._run_fetch(fetch, self._access.identity(want.asking), needs_turn=not in_place))
+        self._begin(fetch, want, needs_turn=not in_place)
         return fetch
 
-    async def _run_fetch(self, fetch: Fetch, key: bytes, *, needs_turn: bool) -> None:
+    def _begin(self, fetch: Making, want: Want, *, needs_turn: bool) -> None:
+        self._fetches[fetch.digest] = fetch
+        self._company.noticed(fetch.digest)
+        fetch.attach(want)
+        in_background(self._run_fetch(fetch, self._access.identity(want.asking), needs_turn=needs_turn))
+
+    async def _run_fetch(self, fetch: Making, key: bytes, *, needs_turn: bool) -> None:
         try:
             if needs_turn:
                 try:
@@ -350,7 +414,7 @@ class Contents:
                     self._turns.give_back()
         finally:
             del self._fetches[fetch.digest]
-            fetch.progress.tell(fetch.filling.prefix)
+            fetch.progress.tell(fetch.prefix)
         if isinstance(fetch.failure, ContentWrong):
             self._disproved.add(fetch.origins, fetch.digest, self._clock.seconds())
 
@@ -369,7 +433,7 @@ class Contents:
             body = PassedBody(asking, answer, self._meter)
         return Served(digest, body, media_type, "fwd=miss; detail=uncached")
 
-    async def _carry_on(self, asking: Asking, fetch: Fetch, flow: Flow, rest: Rest) -> None:
+    async def _carry_on(self, asking: Asking, fetch: Making, flow: Flow, rest: Rest) -> None:
         check = None
         if rest.of_whole:
             check = Check(fetch.digest, fetch.digest.hasher())
@@ -398,13 +462,23 @@ class Contents:
                 self._log.error("{fault}; what cannot be kept passes through uncached", fault=fault)
         elif self.disk_fault is not None:
             self._log.info("the store can be written again")
+        if fault != self.disk_fault:
+            self._company.disk(fault)
         self.disk_fault = fault
 
-    def _heard_yes(self, want: Want, media_type: str | None) -> None:
-        in_background(self._access.affirmed(want.asking, media_type))
+    def yes(self, want: Want, media_type: str | None) -> None:
+        """The origin has said yes to a client's question."""
+        if want.told is not None:
+            want.told.yes(media_type)
+        else:
+            in_background(self._access.affirmed(want.asking, media_type))
 
-    def _heard_no(self, want: Want, refusal: OriginRefused) -> None:
-        in_background(self._access.refused(want.asking, refusal))
+    def no(self, want: Want, refusal: OriginRefused) -> None:
+        """The origin has said no to a client's question."""
+        if want.told is not None:
+            want.told.no(refusal)
+        else:
+            in_background(self._access.refused(want.asking, refusal))
 
     def _check_disproved(self, asking: Asking) -> None:
         digest = asking.content.digest

@@ -29,6 +29,7 @@ from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, 
 from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
 from contentcache.core.ports import Given, Result
 from contentcache.delivery.intake import Enough, Intake, TooLong
+from contentcache.delivery.making import HELD_BACK, UndecidedError, readable
 from contentcache.delivery.manifests import too_large
 from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
@@ -40,16 +41,10 @@ from contentcache.upstream.answers import Answer
 
 #: A fetch that is past its first part is finished even if nobody is left.
 FIRST_PART: Final = 64 << 10
-#: So much of the end waits for the digest: no client ever completes what is not verified.
-HELD_BACK: Final = 4 << 10
 #: Bytes that are there already are passed over in a running answer if they are fewer.
 _WORTH_ANOTHER_REQUEST: Final = 1 << 20
 #: For so many seconds the end of a verified content waits for its being stored.
 _LONGEST_COMMIT: Final = 0.1
-
-
-class UndecidedError(CacheError):
-    """The content is here, but nobody has asked the origin whether this client may have it."""
 
 
 class Fetch:
@@ -98,6 +93,8 @@ class Fetch:
         self._ranges_ignored = False
         self._disk_error: DiskFailed | None = None
         self._ending = False
+        #: Whether nothing changes any more.
+        self.over = False
         self._holders = 1
         self._error: CacheError = UpstreamUnavailable("no upstream was asked")
         self.failure: CacheError | None = None
@@ -108,6 +105,17 @@ class Fetch:
     def size(self) -> int | None:
         """How many bytes the content has, as far as is known."""
         return self.filling.total
+
+    @property
+    def prefix(self) -> int:
+        """How many bytes are there from the start without a gap."""
+        return self.filling.prefix
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no byte leaves before all are known to be right."""
+        # Once something was wrong, nobody gets a byte before that.
+        return self._whole or self._in_place or self.generation > 0
 
     @property
     def file(self) -> PartialFile:
@@ -127,21 +135,15 @@ class Fetch:
 
     def reach(self, position: int = 0, *, glance: bool = False) -> int:
         """
-        Up to which byte a reader may go now that stands at ``position``.
-
-        With ``glance``, for a small part of the content, the last bytes are not held back: the promise is for
-        whole contents, and who looks at the end of one would wait for all of it.
+        Up to which byte a reader may go now that stands at ``position``; see
+        :func:`contentcache.delivery.making.readable`.
         """
         if self.verified:
             return self.filling.prefix
-        if self._whole or self._in_place or self.generation:
-            # Once something was wrong, nobody gets a byte before it is known to be right.
+        if self.is_closed:
             return 0
-        # What they have been told of, not what has come since: in large steps all get on faster.
-        near = position <= self.filling.prefix
-        told = self.progress.told if near else self.filling.held.reach(position)
-        end = told if self.filling.total is None else self.filling.total
-        return told if glance else max(0, min(told, end - HELD_BACK))
+        filling = self.filling
+        return readable(filling.held, self.progress.told, filling.total, position, glance=glance)
 
     def need(self, position: int, stop: int | None) -> None:
         """
@@ -222,6 +224,7 @@ class Fetch:
         self._end()
 
     def _end(self) -> None:
+        self.over = True
         self._clients.dismiss(self.failure or UndecidedError("the origin has not been asked"))
         self.progress.tell(self.filling.prefix)
         self._release()

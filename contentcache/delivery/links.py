@@ -79,10 +79,16 @@ class Links:
         """
         The origin denies a link.
         """
+        self.hear_denial(link)
+        await self._write(self._index.revoke, link)
+
+    def hear_denial(self, link: Link) -> None:
+        """
+        The origin has denied a link, and the index knows.
+        """
         self._fresh.pop(link, None)
         self._known.pop(link, None)
         self._denials += 1
-        await self._write(self._index.revoke, link)
 
     async def tag(self, tag: Tag) -> TagRecord | None:
         """

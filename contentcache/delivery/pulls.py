@@ -5,6 +5,7 @@ Who reads what now, and when each content was last pulled.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from twisted.internet.defer import DeferredLock
 
@@ -16,12 +17,16 @@ from contentcache.storage.interfaces import BlobIndex
 class Pulls:
     """
     Readers, and last pulls that the index hears of in batches. ``wall`` is in seconds since the epoch.
+    ``noticed`` hears of each content that is read or pulled.
     """
 
-    def __init__(self, index: BlobIndex, run: Run, wall: Clock) -> None:
+    def __init__(
+        self, index: BlobIndex, run: Run, wall: Clock, noticed: Callable[[Digest], None] = lambda _: None
+    ) -> None:
         self._index = index
         self._run = run
         self._wall = wall
+        self._noticed = noticed
         self._readers: Counter[Digest] = Counter()
         self._pulled: dict[Digest, float] = {}
         self._flushing: dict[Digest, float] = {}
@@ -38,6 +43,7 @@ class Pulls:
         A reader takes it; :meth:`end` is owed.
         """
         self._readers[digest] += 1
+        self._noticed(digest)
 
     def end(self, digest: Digest) -> None:
         """
@@ -59,6 +65,7 @@ class Pulls:
         The same for who knows what time it is.
         """
         self._pulled[digest] = now
+        self._noticed(digest)
 
     async def flush(self) -> None:
         """

@@ -5,7 +5,7 @@ Clients as a fetch sees them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
@@ -47,6 +47,15 @@ class Asking:
         )
 
 
+class Told(Protocol):
+    """
+    Hears what the origin says to a client's question, where its grants are another worker's.
+    """
+
+    def yes(self, media_type: str | None) -> None: ...
+    def no(self, refusal: OriginRefused) -> None: ...
+
+
 @define(eq=False)
 class Want:
     """
@@ -55,14 +64,18 @@ class Want:
     ``judged`` says that the origin has said yes to it; until then it gets nothing, and the fetch's own
     request in its name is the question. ``opened`` fires when it may be answered. ``key`` names (credential,
     origin, repository, content) and says nothing of the credential; ``whole`` says that it wants all bytes.
+    ``told`` takes note of the verdict for a client of another worker, ``None`` for one of ours;
+    ``joined`` says that the fetch turned out to be somebody else's.
     """
 
     asking: Asking
     key: bytes
     judged: bool
     whole: bool = True
+    told: Told | None = None
     opened: Deferred[None] = field(factory=Deferred)
     refusal: OriginRefused | None = None
+    joined: bool = False
 
     def open(self) -> None:
         """The client may be answered."""

@@ -36,12 +36,14 @@ class FilesystemStore:
 
     Blobs are ``docker/registry/v2/blobs/<algorithm>/<first two digits>/<digits>/data``, partial files
     ``contentcache/partial/<algorithm>/<digits>``. Nothing made here can be read by others.
+    Where it is ``shared``, other processes of ours read files in the making.
     """
 
     _log = Logger()
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, shared: bool = False) -> None:
         self._root = os.path.abspath(root)
+        self._shared = shared
         self._blobs = os.path.join(self._root, "docker", "registry", "v2", "blobs")
         self._partial = os.path.join(self._root, "contentcache", "partial")
         # Makes no thread before it is needed.
@@ -59,6 +61,12 @@ class FilesystemStore:
         :raises BlobUnknown: there is none.
         """
         return DiskFile(self._open_blob(digest), self._let_go)
+
+    def take(self, descriptor: int) -> DiskFile:
+        """
+        An open file of this store that another process has handed over; it is closed as ours are.
+        """
+        return DiskFile(descriptor, self._let_go)
 
     def adopt(self, digest: Digest) -> DiskPartial:
         """
@@ -79,7 +87,7 @@ class FilesystemStore:
         except FileNotFoundError:
             make_folders(os.path.dirname(name))
             descriptor = open_regular(name, os.O_RDWR | os.O_CREAT)
-        return DiskPartial(descriptor, self._let_go, name, self._home(digest))
+        return DiskPartial(descriptor, self._let_go, name, self._home(digest), shared=self._shared)
 
     def delete(self, digest: Digest) -> None:
         """Take away a blob and the folder that was its own; nothing happens if there is none."""

@@ -7,12 +7,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from contentcache.storage.errors import StoreLocked
 from contentcache.storage.openfile import make_folders
+
+_STEP: Final = 0.02
 
 
 class RootLock:
@@ -33,9 +36,18 @@ class RootLock:
         """Whether this process has it."""
         return self._descriptor is not None
 
-    def acquire(self) -> None:
+    @property
+    def descriptor(self) -> int | None:
         """
-        Take the lock, without waiting.
+        The open file that is locked, ``None`` where it is not. Who inherits it holds the lock too: it is free
+        when all of them have ended.
+        """
+        return self._descriptor
+
+    def acquire(self, patience: float = 5.0) -> None:
+        """
+        Take the lock. Where the process that took it has ended, and others hold on to it that it has started,
+        these are about to end too: for them it waits up to ``patience`` seconds.
 
         :raises StoreLocked: another process has it.
         :raises OSError: the disk does not allow to try.
@@ -44,7 +56,7 @@ class RootLock:
             return
         descriptor = self._open()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor, time.monotonic() + patience)
         except BlockingIOError as error:
             sentence = _refusal(self._root, _holder(descriptor))
             os.close(descriptor)
@@ -88,6 +100,29 @@ class RootLock:
         with suppress(OSError):
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, text.encode("ascii"), 0)
+
+
+def _lock(descriptor: int, until: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(descriptor)
+            if holder is None or _lives(holder) or time.monotonic() >= until:
+                raise
+            time.sleep(_STEP)
+        else:
+            return
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # it is somebody else's, or nobody's number
+    return True
 
 
 def _holder(descriptor: int) -> int | None:

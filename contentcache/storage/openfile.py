@@ -149,13 +149,17 @@ class DiskPartial(DiskFile):
     """
     A :class:`~contentcache.storage.interfaces.PartialFile` at ``name`` that becomes the blob at ``home``.
 
-    Where the two are the same, the file was adopted: it stands already and is not written.
+    Where the two are the same, the file was adopted: it stands already and is not written. Where it is
+    ``shared``, other processes may be reading it: bytes of it that are not believed stay as they are.
     """
 
-    def __init__(self, descriptor: int, let_go: Callable[[int], None], name: str, home: str) -> None:
+    def __init__(
+        self, descriptor: int, let_go: Callable[[int], None], name: str, home: str, *, shared: bool = False
+    ) -> None:
         super().__init__(descriptor, let_go)
         self._name = name
         self._home = home
+        self._shared = shared
         self._adopted = name == home
         self._flush_failed = False
         self._held = ((0, self.size),) if self._adopted else self._find_held()
@@ -200,8 +204,32 @@ class DiskPartial(DiskFile):
             hole = 0  # a filesystem that cannot tell
         if hole < size:
             size = max(0, hole // _BLOCK - 1) * _BLOCK
-            os.ftruncate(descriptor, size)
+            if self._shared:
+                self._move_out(size)
+            else:
+                os.ftruncate(descriptor, size)
         return ((0, size),) if size else ()
+
+    def _move_out(self, size: int) -> None:
+        """
+        Go on in a new file with the first ``size`` bytes, and leave the old one to those who read it: cut off
+        and written anew beyond a hole it would show them zeros.
+        """
+        fresh = f"{self._name}.new"
+        descriptor = open_regular(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            for offset in range(0, size, _PIECE):
+                data = memoryview(os.pread(self._descriptor, min(_PIECE, size - offset), offset))
+                while data:
+                    written = os.pwrite(descriptor, data, offset)
+                    offset, data = offset + written, data[written:]  # noqa: PLW2901  # within this piece
+            os.rename(fresh, self._name)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        old, self._descriptor = self._descriptor, descriptor
+        os.close(old)
+        self._size = size
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of ``data`` at ``offset``, short writes repeated."""

@@ -7,7 +7,7 @@ The same port answers the challenge ``tls-alpn-01`` (RFC 8737): a client that of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from cryptography.x509 import Certificate
@@ -83,11 +83,15 @@ class HostContexts:
 
     ``first`` has a certificate for every host. Clients that name none, or another, get that of the first
     host. Raises ``TLSFault`` where ``clientcas`` or ``ciphersuites`` cannot be used.
+
+    :attr:`identities` and :attr:`challenges` are what it shows, by host; ``changed`` is called when they do.
     """
 
     def __init__(self, settings: ServerTLS, first: Mapping[str, Identity]) -> None:
         self._settings = settings
-        self._identities = dict(first)
+        self.identities = dict(first)
+        self.challenges: dict[str, Identity] = {}
+        self.changed: Callable[[], None] = lambda: None
         self._challenges: dict[str, SSL.Context] = {}
         self._contexts: dict[str, SSL.Context] = {}
         self._base: SSL.Context
@@ -105,8 +109,8 @@ class HostContexts:
         Read ``clientcas`` anew, for connections from now on. Raises ``TLSFault``, and keeps what was there.
         """
         authorities = read_authorities(self._settings.clientcas)
-        contexts = {host: self._made(identity, authorities) for host, identity in self._identities.items()}
-        base = self._made(next(iter(self._identities.values())), authorities)
+        contexts = {host: self._made(identity, authorities) for host, identity in self.identities.items()}
+        base = self._made(next(iter(self.identities.values())), authorities)
         base.set_tlsext_servername_callback(self._choose)
         self._authorities, self._contexts, self._base = authorities, contexts, base
 
@@ -115,7 +119,8 @@ class HostContexts:
         Show this certificate to connections from now on; those that are open go on undisturbed.
         """
         context = self._made(identity, self._authorities)
-        self._identities[host], self._contexts[host] = identity, context
+        self.identities[host], self._contexts[host] = identity, context
+        self.changed()
 
     def answer_challenge(self, host: str, identity: Identity) -> None:
         """
@@ -126,12 +131,27 @@ class HostContexts:
         context.set_alpn_select_callback(_only_acme)
         identity.put_into(context)
         self._challenges[host] = context
+        self.challenges[host] = identity
+        self.changed()
 
     def forget_challenge(self, host: str) -> None:
         """
         The challenge is over.
         """
         self._challenges.pop(host, None)
+        self.challenges.pop(host, None)
+        self.changed()
+
+    def show(self, identities: Mapping[str, Identity], challenges: Mapping[str, Identity]) -> None:
+        """
+        Show what another one shows (:attr:`identities`, :attr:`challenges`).
+        """
+        for host, identity in identities.items():
+            self.install(host, identity)
+        for host in set(self.challenges) - set(challenges):
+            self.forget_challenge(host)
+        for host, identity in challenges.items():
+            self.answer_challenge(host, identity)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """

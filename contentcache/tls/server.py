@@ -58,12 +58,19 @@ class ServerContext:
     """
     The server's side of TLS on one port; give it to ``listenSSL`` or ``TLSMemoryBIOFactory``.
 
-    Raises ``TLSFault`` where a file or the list of cipher suites cannot be used.
+    Raises ``TLSFault`` where a file or the list of cipher suites cannot be used. An ``identity`` that is
+    given is shown instead of the files': their key may be readable no longer.
     """
 
-    def __init__(self, settings: ServerTLS) -> None:
+    def __init__(self, settings: ServerTLS, identity: Identity | None = None) -> None:
         self._settings = settings
-        self._context = _build(settings)
+        #: What it shows.
+        self.identity: Identity
+        self._context: SSL.Context
+        if identity is None:
+            self.reload()
+        else:
+            self.show(identity)
 
     def reload(self) -> None:
         """
@@ -72,7 +79,17 @@ class ServerContext:
         Raises ``TLSFault`` where a new file cannot be used, and keeps what was there before. It
         reads from the disk, and may be called in a thread.
         """
-        self._context = _build(self._settings)
+        self.show(read_identity(self._settings.certificate, self._settings.key))
+
+    def show(self, identity: Identity) -> None:
+        """
+        Show this certificate to connections from now on, and read ``clientcas`` anew. Raises ``TLSFault``,
+        and keeps what was there.
+        """
+        settings = self._settings
+        authorities = read_authorities(settings.clientcas)
+        self._context = context_for(settings, identity, authorities, settings.certificate)
+        self.identity = identity
 
     @property
     def context(self) -> SSL.Context:
@@ -88,14 +105,6 @@ class ServerContext:
         connection = SSL.Connection(self._context, None)
         connection.set_app_data(tlsProtocol)
         return connection
-
-
-def _build(settings: ServerTLS) -> SSL.Context:
-    """
-    A context out of the files as they are now.
-    """
-    identity = read_identity(settings.certificate, settings.key)
-    return context_for(settings, identity, read_authorities(settings.clientcas), settings.certificate)
 
 
 def context_for(

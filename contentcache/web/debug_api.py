@@ -5,14 +5,12 @@ The operator's pages, on an address of their own: health and metrics.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal
 
 from attrs import frozen
 from klein import Klein
 from twisted.web.http import Request
-
-from contentcache.meter import Meter
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -28,7 +26,9 @@ class Finding:
 
 
 #: What is looked at, by name.
-Findings = Callable[[], Mapping[str, Finding]]
+Findings = Callable[[], Awaitable[Mapping[str, Finding]]]
+#: What was counted, in Prometheus' text format.
+Metrics = Callable[[], Awaitable[bytes]]
 
 
 class DebugApi:
@@ -38,9 +38,9 @@ class DebugApi:
 
     app = Klein()
 
-    def __init__(self, findings: Findings, meter: Meter, metrics_path: str | None) -> None:
+    def __init__(self, findings: Findings, metrics: Metrics, metrics_path: str | None) -> None:
         self._findings = findings
-        self._meter = meter
+        self._metrics = metrics
         self._metrics_path = metrics_path
 
     def resource(self) -> Any:
@@ -50,11 +50,11 @@ class DebugApi:
         return self.app.resource()
 
     @app.route("/debug/health", methods=["GET", "HEAD"])
-    def health(self, request: Request) -> bytes:
+    async def health(self, request: Request) -> bytes:
         """
         200 while clients are served, 503 when they are not; the body says what was looked at.
         """
-        findings = self._findings()
+        findings = await self._findings()
         states = {finding.state for finding in findings.values()}
         worst = "fail" if "fail" in states else "warn" if "warn" in states else "ok"
         request.setResponseCode(503 if worst == "fail" else 200)
@@ -63,7 +63,7 @@ class DebugApi:
         return json.dumps({"status": worst, "checks": checks}, indent=2).encode() + b"\n"
 
     @app.route("/", methods=["GET", "HEAD"], branch=True)
-    def metrics(self, request: Request) -> bytes:
+    async def metrics(self, request: Request) -> bytes:
         """
         The metrics, where they are switched on; else 404.
         """
@@ -73,4 +73,4 @@ class DebugApi:
             request.setHeader("Content-Type", "text/plain")
             return b"/debug/health is here, and the metrics if http.debug.prometheus.enabled is set\n"
         request.setHeader("Content-Type", _METRICS_TYPE)
-        return self._meter.text()
+        return await self._metrics()

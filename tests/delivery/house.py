@@ -149,6 +149,11 @@ class House:
             self.access, clock=self.clock, secret=SECRET, auth_ttl=authttl, stale_if_error=staleiferror
         )
 
+    @property
+    def fetching(self) -> int:
+        """How many fetches are running."""
+        return self.contents.fetching
+
     def wall(self) -> float:
         """Seconds since the epoch."""
         return 1_700_000_000.0 + self.clock.seconds() + self.adjusted
@@ -286,7 +291,7 @@ class HouseTestCase(SynchronousTestCase):
 
     def _look_around(self, house: House) -> None:
         self.assertEqual(house.wire.open, set(), "bodies of upstream are neither read nor abandoned")
-        self.assertEqual(house.contents.fetching, 0, "fetches go on")
+        self.assertEqual(house.fetching, 0, "fetches go on")
 
     def result(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
         """What a coroutine answers that has nothing to wait for."""

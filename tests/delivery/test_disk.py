@@ -8,7 +8,7 @@ import errno
 from typing import Any
 
 from contentcache.core.digest import Digest
-from contentcache.delivery.fetch import HELD_BACK
+from contentcache.delivery.making import HELD_BACK
 from contentcache.storage.interfaces import BlobRecord, Store
 from contentcache.storage.memory import MemoryStore
 from tests.delivery.house import LARGE, REPOSITORY, House, HouseTestCase

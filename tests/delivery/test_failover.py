@@ -10,7 +10,7 @@ from contentcache.config.model import Upstream
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.delivery.access import Yes
-from contentcache.delivery.fetch import HELD_BACK
+from contentcache.delivery.making import HELD_BACK
 from tests.delivery.house import LARGE, REPOSITORY, Client, House, HouseTestCase
 
 HALF = len(LARGE) // 2

@@ -7,7 +7,8 @@ from __future__ import annotations
 from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.errors import ContentWrong, UpstreamUnavailable
-from contentcache.delivery.fetch import FIRST_PART, HELD_BACK
+from contentcache.delivery.fetch import FIRST_PART
+from contentcache.delivery.making import HELD_BACK
 from tests.delivery.house import LARGE, REPOSITORY, HouseTestCase
 
 HALF = len(LARGE) // 2
@@ -129,7 +130,7 @@ class LeavingTests(HouseTestCase):
         digest = house.origin.put_blob(REPOSITORY, LARGE)
         house.origin.misbehave("stall", at=FIRST_PART - 1, times=1)
         house.pull(digest).leave()
-        self.assertEqual(house.contents.fetching, 0)
+        self.assertEqual(house.fetching, 0)
         self.assertWhole(house.pull(digest), LARGE)
         self.assertEqual(house.origin.asked("GET")[-1].headers["range"], f"bytes={FIRST_PART - 1}-")
 
@@ -139,9 +140,9 @@ class LeavingTests(HouseTestCase):
         digest = house.origin.put_blob(REPOSITORY, LARGE)
         house.origin.misbehave("stall", at=FIRST_PART)
         house.pull(digest).leave()
-        self.assertEqual(house.contents.fetching, 1)
+        self.assertEqual(house.fetching, 1)
         house.origin.release()
-        self.assertEqual(house.contents.fetching, 0)
+        self.assertEqual(house.fetching, 0)
         self.assertWhole(house.pull(digest), LARGE)
         self.assertEqual(house.origin.count(), 1)
 
@@ -152,7 +153,7 @@ class LeavingTests(HouseTestCase):
         house.origin.misbehave("stall", at=-1)
         house.pull(digest).leave()
         house.origin.release()
-        self.assertEqual(house.contents.fetching, 0)
+        self.assertEqual(house.fetching, 0)
         self.assertFalse(house.contents.in_use(digest))
         self.assertEqual(list(house.store.partials()), [])
 

@@ -5,6 +5,7 @@ How far readers may go while more comes in.
 from __future__ import annotations
 
 from contentcache.core.spans import Spans
+from contentcache.delivery.fetch import Fetch
 from tests.delivery.house import LARGE, REPOSITORY, HouseTestCase
 
 
@@ -23,6 +24,7 @@ class ReachTests(HouseTestCase):
         house.origin.misbehave("stall", at=len(LARGE) // 2, times=1)
         client = house.pull(digest)
         (fetch,) = house.contents._fetches.values()
+        assert isinstance(fetch, Fetch)
         told = fetch.progress.told
         held: Spans = fetch.filling.held
         held.add(told, told + 1000)

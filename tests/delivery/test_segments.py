@@ -126,4 +126,6 @@ class SegmentTests(HouseTestCase):
         digest = here.origin.put_blob(REPOSITORY, CONTENT[:MIB])
         ann = here.origin.let("ann", "secret", REPOSITORY)
         self.assertEqual(here.pull(digest, ann, part=(5000, 5010), whole=False, glance=True).outcome, "whole")
-        self.assertRefused(here.pull(digest, part=(5000, 5010), whole=False, glance=True), 401)
+        refused = here.pull(digest, part=(5000, 5010), whole=False, glance=True)
+        self.assertRefused(refused, 401)
+        self.assertIn(b"on purpose", getattr(refused.outcome, "body", b""), "in its own words")

@@ -5,6 +5,7 @@ Content Cache itself, as its users start it: ``twistd`` in the foreground, with 
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
@@ -20,6 +21,9 @@ from tests.real.programs import ROOT, Case, Process, free_port, on_free_port, pl
 #: ``twistd`` of the interpreter that runs the tests, wherever its scripts are.
 TWISTD: Final = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
+#: So many processes serve, where a test does not say it: all tests pass with several too.
+WORKERS: Final = int(os.environ.get("CONTENTCACHE_WORKERS", "1"))
+
 _ACCESS = re.compile(r'"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) [^"]* HTTP/1\.[01]" \d{3} ')
 
 
@@ -29,6 +33,8 @@ class ContentCache:
 
     ``upstream`` is an origin's URL or a mapping for ``upstreams``; several of them make a list.
     ``options`` go beside ``upstreams``; ``http`` and ``log`` are merged over their sections.
+    It has as many ``workers`` as it is told, or the test's own attribute says, or the environment; one where
+    blobs are kept in memory.
     With ``tls`` it speaks TLS, and ``authority`` is what the harness itself trusts. ``settings``
     replaces whole sections of the file. ``wrapper`` is a command that runs the daemon in its own place.
     """
@@ -47,8 +53,11 @@ class ContentCache:
         env: Mapping[str, str] | None = None,
         root: Path | None = None,
         wrapper: Sequence[str] = (),
+        workers: int | None = None,
     ) -> None:
         self._case = case
+        own: int = getattr(case, "workers", WORKERS)
+        self.workers = own if workers is None else workers
         self._wrapper = tuple(wrapper)
         self._folder = place(case)
         self.config = self._folder / "config.yml"
@@ -80,6 +89,12 @@ class ContentCache:
         """The daemon's process id."""
         return self.process.pid
 
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of all its processes: its own, then its workers'."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii").split()
+        return [self.pid, *map(int, children)]
+
     def set_options(self, **options: object) -> None:
         """Change options in the file; :meth:`restart` makes them true. ``None`` takes one away."""
         merged = {**self._options, **options}
@@ -108,7 +123,7 @@ class ContentCache:
         self.process.send(signal.SIGHUP)
 
     def rss(self) -> int:
-        """Resident memory now, in bytes."""
+        """Resident memory of all its processes now, in bytes."""
         return self._memory("VmRSS")
 
     def peak_rss(self) -> int:
@@ -154,6 +169,15 @@ class ContentCache:
         """The status of ``/debug/health``."""
         return status_of(f"http://127.0.0.1:{self.debug_port}/debug/health")
 
+    def health_text(self) -> str:
+        """What ``/debug/health`` says, nothing while nobody answers."""
+        url = f"http://127.0.0.1:{self.debug_port}/debug/health"
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
     def sections(self) -> dict[str, object]:
         """The configuration, as it is written."""
         http: dict[str, object] = {
@@ -163,13 +187,16 @@ class ContentCache:
         if self.tls is not None:
             http["tls"] = {"certificate": str(self.tls.certificate), "key": str(self.tls.key)}
         options = {**self._options, "upstreams": self._upstreams}
+        settings = {**({"workers": self.workers} if self.workers > 1 else {}), **self._settings}
+        if "inmemory" in json.dumps(settings.get("storage", {})):
+            settings.pop("workers", None)
         return {
             "version": "0.1",
             "log": {"level": "debug", **self._log},
             "storage": {"filesystem": {"rootdirectory": str(self.root)}, "delete": {"enabled": True}},
             "http": {**http, **self._http},
             "middleware": {"registry": [{"name": "downstream", "options": options}]},
-            **self._settings,
+            **settings,
         }
 
     def _write(self) -> None:
@@ -192,10 +219,14 @@ class ContentCache:
         return process
 
     def _memory(self, name: str) -> int:
-        status = Path(f"/proc/{self.pid}/status").read_text("ascii")
-        match = re.search(rf"{name}:\s+(\d+) kB", status)
-        assert match is not None, status
-        return int(match[1]) * 1024
+        return sum(_memory(pid, name) for pid in self.pids)
+
+
+def _memory(pid: int, name: str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
+    match = re.search(rf"{name}:\s+(\d+) kB", status)
+    assert match is not None, status
+    return int(match[1]) * 1024
 
 
 def daemon(

@@ -44,7 +44,7 @@ class GatewayDaemon(ContentCache):
             **self._gateway,
         }
         middleware = {"registry": [{"name": "redirect", "options": options}]}
-        return {**super().sections(), "middleware": middleware}
+        return {**super().sections(), "workers": 1, "middleware": middleware}
 
     def request(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None

@@ -66,7 +66,12 @@ class ClientsTestCase(SynchronousTestCase):
 
     def descriptors(self) -> int:
         """How many the daemon has open."""
-        return descriptors_of(self.cache.pid)
+        return sum(map(descriptors_of, self.cache.pids))
+
+    def limit_descriptors(self, most: int) -> None:
+        """No process of the daemon may have more."""
+        for pid in self.cache.pids:
+            run(["prlimit", "--pid", str(pid), f"--nofile={most}"])
 
     def assert_forgotten(self, before: int) -> None:
         """When the clients are gone, so is everything that was held for them; no log has a traceback."""
@@ -91,7 +96,7 @@ class ManyClientsTests(ClientsTestCase):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, many + 200), hard))
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         self.begin()
-        run(["prlimit", "--pid", str(self.cache.pid), f"--nofile={many + 500}"])
+        self.limit_descriptors(many + 500)
         descriptors, memory = self.descriptors(), self.cache.rss()
         for number in range(many):
             self.connect("GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: " if number % 2 else None)
@@ -104,12 +109,15 @@ class ManyClientsTests(ClientsTestCase):
     def test_few_descriptors(self) -> None:
         """More connections than descriptors: the daemon lives, and serves again when they are gone."""
         self.begin()
-        run(["prlimit", "--pid", str(self.cache.pid), "--nofile=128"])
+        self.limit_descriptors(128)
         for _ in range(300):
             self.connect()
-        until(lambda: self.cache.process.alive and self.descriptors() >= 120, "descriptors used up")
+        until(
+            lambda: self.cache.process.alive and self.descriptors() >= 120 * self.cache.workers,
+            "descriptors used up",
+        )
         self.held.close()
-        until(lambda: self.descriptors() < 60, "descriptors given back")
+        until(lambda: self.descriptors() < 60 * self.cache.workers, "descriptors given back")
         self.pull(0)
         self.pull(1)
 

@@ -105,7 +105,8 @@ class FileLimitTests(DiskTestCase):
 
     def limit(self, size: str) -> None:
         """No file of the daemon may grow beyond ``size`` bytes."""
-        run(["prlimit", "--pid", str(self.cache.pid), f"--fsize={size}:unlimited"])
+        for pid in self.cache.pids:
+            run(["prlimit", "--pid", str(pid), f"--fsize={size}:unlimited"])
 
 
 @needs("curl", "unshare", "mount", root=True)

@@ -108,11 +108,11 @@ class PasswordTests(JudgedCase):
         """
         _htpasswd(self.users, {"ann": "secret"}, cost=13)
         self.begin(username=CACHE, password="own")
-        before = _cpu_seconds(self.cache.pid)
+        before = sum(map(_cpu_seconds, self.cache.pids))
         path = f"/v2/org/app/blobs/{self.image.layers[0].digest}"
         for _ in range(1000):
             self.assertEqual(self.ask("HEAD", path, basic("ann", "secret")).status, 200)
-        self.assertLess(_cpu_seconds(self.cache.pid) - before, 60)
+        self.assertLess(sum(map(_cpu_seconds, self.cache.pids)) - before, 60)
 
     def test_helper(self) -> None:
         """
@@ -127,7 +127,8 @@ class PasswordTests(JudgedCase):
         for path in self.paths(self.image):
             self.assertEqual(self.ask("GET", path, basic("ann", "secret")).status, 200, path)
         self.assertEqual(self.passed_on() - {""}, {basic(CACHE, "own")})
-        (question,) = asked.read_text().splitlines()
+        question, *others = asked.read_text().splitlines()
+        self.assertLess(len(others), self.cache.workers, "each worker asks once")
         command, _, url = question.partition(" ")
         self.assertEqual((command, url.rstrip("/").removeprefix("http://")), ("get", self.line.host))
 

@@ -48,6 +48,10 @@ class PullCase(SynchronousTestCase):
 
             self.check_cold_and_warm(pull, pushed)
 
+    def questions(self) -> int:
+        """What a warm pull may cost: each further worker asks for itself whether the client may come in."""
+        return 1 + 2 * (self.cache.workers - 1)
+
     def check_cold_and_warm(self, pull: Callable[[], None], pushed: Image | Index) -> None:
         """
         A first pull brings every blob once; a second one costs at most one request without a body.
@@ -62,7 +66,7 @@ class PullCase(SynchronousTestCase):
         self.line.forget()
         pull()
         asked = self.line.asked()
-        self.assertLessEqual(len(asked), 1, asked)
+        self.assertLessEqual(len(asked), self.questions(), asked)
         self.assertLess(sum(request.total for request in asked), FEW_HUNDRED_BYTES)
         self.assertEqual(self.line.asked("/blobs/"), [])
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -100,7 +104,7 @@ class SkopeoTests(PullCase):
         self.pull(index, everything=True)
         self.line.forget()
         self.pull(index, everything=True)
-        self.assertLessEqual(len(self.line.asked()), 1)
+        self.assertLessEqual(len(self.line.asked()), self.questions())
 
     def test_sha512(self) -> None:
         """

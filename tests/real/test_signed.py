@@ -234,7 +234,9 @@ class TransferTests(SignedCase):
         begun = answer.read(1000)
         self.wait_for_end(path)
         self.assertEqual(begun + answer.read(), content)
-        self.assertEqual(self.origin.requests, [])
+        # Another worker may not have met the keys yet.
+        keys = "jwks.json" if self.cache.workers > 1 else None
+        self.assertEqual([one for one in self.origin.requests if keys is None or keys not in one.path], [])
 
     def wait_for_end(self, path: str) -> None:
         """Wait until a signed URL is good no more."""

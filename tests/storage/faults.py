@@ -25,6 +25,10 @@ class FaultyStore:
         self._at = 0
         self._operations: frozenset[str] = frozenset()
 
+    def stands_for(self, store: Store) -> None:
+        """Pass on to another store from now on."""
+        self._store = store
+
     def break_down(self, errno: int, *operations: str, at: int = 0) -> None:
         """Let these operations fail with this errno."""
         self._errno = errno
@@ -99,7 +103,7 @@ class FaultyPartial:
 
     @property
     def descriptor(self) -> int | None:
-        return None
+        return self._partial.descriptor
 
     def read(self, offset: int, length: int) -> bytes:
         self._disk.check("read")

@@ -429,3 +429,34 @@ class HoleTests(SynchronousTestCase):
         self.assertGreater(stop, 80_000)
         self.assertLessEqual(stop, 100_000)
         self.assertEqual(again.read(0, 200_000), b"a" * stop)
+
+    def test_hole_under_readers(self) -> None:
+        """
+        Where other processes may be reading it, such a file stays as it is, and what counts of it goes on in
+        a new one: else they could find zeros where they were told of bytes.
+        """
+        store = FilesystemStore(self.mktemp(), shared=True)
+        store.prepare()
+        digest = Digest.of(b"holes")
+        partial = store.resume(digest)
+        partial.write(0, b"a" * 3_000_000)
+        partial.write(5_000_000, b"b" * 5_000)
+        assert partial.descriptor is not None
+        reader = store.take(os.dup(partial.descriptor))
+        self.addCleanup(reader.close)
+        partial.close()
+        again = store.resume(digest)
+        self.addCleanup(again.close)
+        ((start, stop),) = again.held
+        self.assertEqual(start, 0)
+        self.assertTrue(2_900_000 < stop <= 3_000_000, stop)
+        again.write(6_000_000, b"c")
+        self.assertEqual(again.read(0, stop), b"a" * stop)
+        self.assertEqual(reader.read(0, 4_000_000).rstrip(b"\0"), b"a" * 3_000_000)
+        self.assertEqual([file.digest for file in store.partials()], [digest])
+        whole = store.resume(Digest.of(b"whole"))
+        whole.write(0, b"x" * 10_000)
+        whole.close()
+        same = store.resume(Digest.of(b"whole"))
+        self.assertEqual(same.held, ((0, 10_000),))
+        same.close()

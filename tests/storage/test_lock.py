@@ -25,6 +25,18 @@ sys.stdin.read()
 """
 
 
+#: Takes the lock and dies, while a child of it lives until nobody writes to a pipe any more.
+_FORKS = """
+import os, sys
+from contentcache.storage.lock import RootLock
+lock = RootLock(sys.argv[1])
+lock.acquire()
+if os.fork() == 0:
+    os.read(int(sys.argv[2]), 1)
+os._exit(9)
+"""
+
+
 class RootLockTests(SynchronousTestCase):
     """
     Held by a real second process, and by this one.
@@ -73,6 +85,27 @@ class RootLockTests(SynchronousTestCase):
         self.assertTrue(self.lock_file().exists())
         with RootLock(self.root):
             self.assertRaises(StoreLocked, lock.acquire)
+
+    def test_heirs(self) -> None:
+        """
+        Who inherits the lock has it too. Where the one who took it is dead, its heirs are waited for: they
+        are about to end, or else they have it.
+        """
+        reading, writing = os.pipe()
+        first = subprocess.run(
+            [sys.executable, "-c", _FORKS, self.root, str(reading)],
+            pass_fds=[reading],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            check=False,
+        )
+        os.close(reading)
+        self.assertEqual(first.returncode, 9)
+        lock = RootLock(self.root)
+        error = self.assertRaises(StoreLocked, lock.acquire, patience=0.0)
+        self.assertIn("in use by process ", str(error))
+        os.close(writing)
+        lock.acquire(patience=30.0)
+        lock.close()
 
     def test_holder_unknown(self) -> None:
         """

@@ -121,6 +121,22 @@ class HostContextsTests(SynchronousTestCase):
         over = Named(SSL.TLS1_3_VERSION, b"b.example", [b"acme-tls/1"])
         self.assertFalse(Handshake(over, contexts).succeeded)
 
+    def test_shown_elsewhere(self) -> None:
+        """
+        Another port can show the same, certificates and challenges: each change is told.
+        """
+        contexts, other = self.contexts(), self.contexts()
+        contexts.changed = lambda: other.show(contexts.identities, contexts.challenges)
+        new, proof = stand_in("a.example", NOW), challenge_answer("b.example", DIGEST, NOW)
+        contexts.install("a.example", new)
+        contexts.answer_challenge("b.example", proof)
+        named, challenge = Named(SSL.TLS1_3_VERSION, b"a.example"), [b"acme-tls/1"]
+        self.assertEqual(self.shown(Handshake(named, other)), new.chain[0])
+        met = Handshake(Named(SSL.TLS1_3_VERSION, b"b.example", challenge), other)
+        self.assertEqual(self.shown(met), proof.chain[0])
+        contexts.forget_challenge("b.example")
+        self.assertFalse(Handshake(Named(SSL.TLS1_3_VERSION, b"b.example", challenge), other).succeeded)
+
     def test_challenge_is_no_way_in(self) -> None:
         """
         With ``clientcas`` the challenge is answered without a certificate, and no word of the client arrives.

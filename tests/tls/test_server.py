@@ -4,6 +4,7 @@ Tests for ``contentcache.tls.server``.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,18 @@ class ServerContextTests(SynchronousTestCase):
         before.client_tls.write(b", still here")
         before.pump()
         self.assertTrue(before.server.received.endswith(b"still here"))
+
+    def test_shown_elsewhere(self) -> None:
+        """
+        Another port can show the same certificate, without its key's file.
+        """
+        server = ServerContext(self.settings())
+        os.unlink(self.settings().key)
+        other = ServerContext(self.settings(), server.identity)
+        got = Handshake(PlainClient(), other).client_connection.get_peer_certificate(as_cryptography=True)
+        self.assertEqual(got, server.identity.chain[0])
+        self.assertRaises(TLSFault, other.reload)
+        self.assertTrue(Handshake(PlainClient(), other).succeeded)
 
     def test_broken_files(self) -> None:
         """

@@ -28,7 +28,15 @@ class DebugApiTests(SynchronousTestCase):
         """
         One page.
         """
-        api = DebugApi(lambda: self.findings, Meter(), metrics)
+        meter = Meter()
+
+        async def findings() -> Mapping[str, Finding]:
+            return self.findings
+
+        async def counted() -> bytes:
+            return meter.text()
+
+        api = DebugApi(findings, counted, metrics)
         site = Site(api.resource(), reactor=Clock())
         client = Client(site).send(request(target, method=method))
         (reply,) = replies(client.transport.value(), method)

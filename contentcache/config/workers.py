@@ -1,0 +1,82 @@
+"""
+The key ``workers``: how many processes serve clients, and each one's share of what is promised for all.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from attrs import evolve
+
+from contentcache.config.faults import Wrong
+from contentcache.config.model import Configuration, Downstream, Gateway, ServerTLS, StorageSettings
+from contentcache.config.readers import scalar
+from contentcache.config.tables import Item, Table
+
+#: More processes than this have nothing to do on any machine.
+MOST: Final = 64
+_FEWEST_THREADS: Final = 25
+
+
+def read_workers(root: Table, storage: StorageSettings, middleware: Downstream | Gateway) -> int:
+    """
+    Read ``workers``: a number, or ``auto`` for one on each core.
+    """
+    workers = root.read("workers", _number, 1)
+    if workers > 1 and isinstance(middleware, Gateway):
+        root.fault("workers", f"a gateway is one process and cannot be {workers}; leave it out, or write 1")
+    elif workers > 1 and storage.driver == "inmemory":
+        root.fault(
+            "workers",
+            f"{workers} processes cannot share what one has in memory; use storage: {{filesystem: ...}}, "
+            "or write 1",
+        )
+    return workers
+
+
+def share_of(configuration: Configuration) -> Configuration:
+    """
+    What each of the workers is told: limits of the whole machine are divided among them, and nobody's share
+    is less than one. What has an address of its own is the parent's.
+    """
+    workers, options, storage = configuration.workers, configuration.downstream, configuration.storage
+    limits, per_host = options.limits, options.fetchesperhost
+
+    def divided(most: int) -> int:
+        return max(1, most // workers)
+
+    per_address = limits.connectionsperaddress
+    shares = evolve(
+        limits,
+        connections=divided(limits.connections),
+        connectionsperaddress=None if per_address is None else divided(per_address),
+        fetches=divided(limits.fetches),
+        grants=divided(limits.grants),
+    )
+    per_host = None if per_host is None else divided(per_host)
+    return evolve(
+        configuration,
+        http=evolve(configuration.http, debug=None, tls=_only_front(configuration.http.tls)),
+        middleware=evolve(options, limits=shares, fetchesperhost=per_host),
+        storage=evolve(storage, maxthreads=max(_FEWEST_THREADS, storage.maxthreads // workers)),
+    )
+
+
+def _only_front(tls: ServerTLS | None) -> ServerTLS | None:
+    if tls is None or tls.letsencrypt is None:
+        return tls
+    return evolve(tls, letsencrypt=evolve(tls.letsencrypt, http=None))
+
+
+def _number(item: Item) -> int:
+    written = scalar(item).text
+    if written == "auto":
+        return min(MOST, len(os.sched_getaffinity(0)))
+    if not (written.isascii() and written.isdigit() and len(written) <= len(str(MOST))) or not (
+        1 <= int(written) <= MOST
+    ):
+        raise Wrong(
+            f"{item.shown()} is not a number of processes; write 1 to {MOST}, or auto for one on each core"
+        )
+    return int(written)

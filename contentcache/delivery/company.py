@@ -1,0 +1,79 @@
+"""
+Who else works at the same store: other workers, as the delivery sees them.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from attrs import field, frozen
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import OriginRefused
+from contentcache.core.routes import Content
+from contentcache.core.via import FAMILY
+from contentcache.delivery.making import Making
+from contentcache.delivery.wants import Want
+
+
+class Verdicts(Protocol):
+    """
+    Takes note of what the origin said to a client of another worker.
+    """
+
+    def yes(self, want: Want, media_type: str | None) -> None: ...
+    def no(self, want: Want, refusal: OriginRefused) -> None: ...
+
+
+class Elsewhere(Protocol):
+    """
+    The other workers: each content that is not here yet belongs to one of all.
+    """
+
+    def owns(self, digest: Digest) -> bool:
+        """Whether it belongs to this one."""
+
+    def borrow(self, content: Content, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
+        """Have it made by the one whose it is."""
+
+    async def keep(self, digest: Digest, content: bytes) -> None:
+        """Have the one whose it is store a small content that has come whole and verified."""
+
+
+def _unnoticed(_digest: Digest) -> None:
+    """Nobody else is there to take note."""
+
+
+def _unreviewed(_in_use: Callable[[Digest], bool]) -> None:
+    """The same."""
+
+
+@frozen
+class Company:
+    """
+    What a worker shares with the others; alone, it sees to everything itself.
+
+    ``secret`` names credentials and ``pseudonym`` the cache, the same in all. ``elsewhere`` has the others'
+    fetches. ``serves`` says that there are clients here, ``tends`` that the store is swept and listed here.
+
+    ``in_use(digest)``, where the readers are elsewhere, says whether anybody has a content;
+    ``make_room(bytes)``, where the sweeping is elsewhere, whether the store takes so many more.
+    ``noticed(digest)`` hears of each content that a reader or a fetch takes, ``reviewed(in_use)`` from time
+    to time how to tell what is still in use, ``gone(digest)`` what was deleted, ``lost()`` that the index
+    was, and ``disk(fault)`` what the disk refuses, ``None`` when it takes something again.
+    """
+
+    secret: bytes = field(factory=lambda: secrets.token_bytes(64), repr=False)
+    pseudonym: str = field(factory=lambda: FAMILY + secrets.token_hex(4))
+    elsewhere: Elsewhere | None = None
+    serves: bool = True
+    tends: bool = True
+    in_use: Callable[[Digest], bool] | None = None
+    make_room: Callable[[int], Awaitable[bool]] | None = None
+    noticed: Callable[[Digest], None] = _unnoticed
+    reviewed: Callable[[Callable[[Digest], bool]], None] = _unreviewed
+    gone: Callable[[Digest], None] = _unnoticed
+    disk: Callable[[str | None], None] = lambda _fault: None
+    lost: Callable[[], None] = lambda: None

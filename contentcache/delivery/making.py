@@ -1,0 +1,113 @@
+"""
+A content in the making, as its readers see it: wherever it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import Final, Protocol
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import CacheError
+from contentcache.core.spans import Spans
+from contentcache.delivery.news import News
+from contentcache.delivery.wants import Want
+from contentcache.storage.interfaces import BlobFile
+
+#: So much of the end waits for the digest: no client ever completes what is not verified.
+HELD_BACK: Final = 4 << 10
+
+
+class UndecidedError(CacheError):
+    """The content is here, but nobody has asked the origin whether this client may have it."""
+
+
+class AskFirst(UndecidedError):
+    """Another worker makes the content in the names of others: the origin has to be asked for this client."""
+
+
+class Making(Protocol):
+    """
+    One fetch of one content, this worker's own or another's.
+
+    ``generation`` counts how often it had to start again; ``progress`` rings whenever anything changes;
+    ``failure`` is why it has ended without the content.
+    """
+
+    digest: Digest
+    media_type: str | None
+    generation: int
+    verified: bool
+    progress: News
+    failure: CacheError | None
+
+    @property
+    def origins(self) -> AbstractSet[str]:
+        """Whose bytes it has tried."""
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes the content has, as far as is known."""
+
+    @property
+    def prefix(self) -> int:
+        """How many bytes are there from the start without a gap."""
+
+    @property
+    def file(self) -> BlobFile:
+        """Where the bytes are. There is one as soon as a client may be answered."""
+
+    @property
+    def takes_candidates(self) -> bool:
+        """Whether the fetch's first answer is still to come, and can be the verdict for who attaches now."""
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the fetch is over without the content, and puts its file away."""
+
+    def has_want(self, key: bytes) -> bool:
+        """Whether a client with this question is attached."""
+
+    def reach(self, position: int = 0, *, glance: bool = False) -> int:
+        """
+        Up to which byte a reader may go now that stands at ``position``; with ``glance`` the last bytes are
+        not held back.
+        """
+
+    def need(self, position: int, stop: int | None) -> None:
+        """
+        A reader wants the bytes from ``position`` on.
+
+        :raises CacheError: they cannot be had.
+        """
+
+    def attach(self, want: Want) -> None:
+        """A client wants this content. The file stays open for it until :meth:`detach`."""
+
+    def detach(self, want: Want) -> None:
+        """A client has what it wanted, or has left."""
+
+    async def run(self) -> None:
+        """Make it, or fail: never raises what can be expected."""
+
+    async def give_up(self, error: CacheError) -> None:
+        """Never mind."""
+
+
+def readable(held: Spans, told: int, total: int | None, position: int, *, glance: bool) -> int:
+    """
+    Up to which byte a reader at ``position`` may go, of a content of which nobody knows anything bad.
+
+    With ``glance``, for a small part of the content, the last bytes are not held back: the promise is for
+    whole contents, and who looks at the end of one would wait for all of it.
+
+    >>> held = Spans()
+    >>> held.add(0, 10_000)
+    >>> readable(held, 8_000, 20_000, 0, glance=False), readable(held, 8_000, 10_000, 0, glance=False)
+    (8000, 5904)
+    """
+    # What they have been told of, not what has come since: in large steps all get on faster.
+    near = position <= held.reach(0)
+    so_far = told if near else held.reach(position)
+    end = so_far if total is None else total
+    return so_far if glance else max(0, min(so_far, end - HELD_BACK))

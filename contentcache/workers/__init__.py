@@ -1,0 +1,3 @@
+"""
+Several processes over one store: a parent that tends it, and children that serve from it.
+"""

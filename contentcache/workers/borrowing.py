@@ -1,0 +1,348 @@
+"""
+The other side: a fetch that another worker makes, as its readers here see it.
+
+They read from the same file, and know of it what the owner tells. Where the owner dies, its successor goes on
+with the file that it left, and so do the readers, if that is still what they have read from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any, Final
+
+from twisted.logger import Logger
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
+from contentcache.core.ports import Timer
+from contentcache.core.spans import Spans
+from contentcache.delivery.company import Verdicts
+from contentcache.delivery.making import HELD_BACK, UndecidedError, readable
+from contentcache.delivery.news import News
+from contentcache.delivery.segments import LONGEST
+from contentcache.delivery.tasks import Bell
+from contentcache.delivery.wants import Want
+from contentcache.storage.interfaces import BlobFile
+from contentcache.workers.conversation import Conversation, GoneError, Values
+from contentcache.workers.words import asking_in_words, error_of
+
+#: So many owners may die under one fetch before it is given up.
+_MOST_OWNERS: Final = 8
+
+_EVERYTHING: Final = 1 << 62
+
+#: Begins the given side of a conversation with the owner of a content, as soon as there is one.
+Reach = Callable[[Digest, Conversation], Awaitable[None]]
+
+
+class Borrowed:
+    """
+    A :class:`contentcache.delivery.making.Making` of another worker. ``opened(descriptor)`` makes a file of
+    what it hands over; the other arguments are as in :class:`contentcache.delivery.company.Elsewhere`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        digest: Digest,
+        verdicts: Verdicts,
+        *,
+        in_place: bool,
+        total: int | None,
+        reach: Reach,
+        opened: Callable[[int], BlobFile],
+        clock: Timer,
+    ) -> None:
+        self.digest = digest
+        self.media_type: str | None = None
+        self.origins: frozenset[str] = frozenset()
+        self.generation = 0
+        self.verified = False
+        self.progress = News(clock)
+        self.failure: CacheError | None = None
+        self._verdicts = verdicts
+        self._in_place = in_place
+        self._asked_total = total
+        self._reach_owner = reach
+        self._opened = opened
+        self._total: int | None = None
+        self._held = Spans()
+        self._doubted: tuple[tuple[int, int], ...] = ()
+        self._file: BlobFile | None = None
+        self._takes_candidates = not in_place and total is None
+        self._is_closed = in_place
+        self._wants: dict[int, Want] = {}
+        self._whole_wants = 0
+        self._affirmed: set[bytes] = set()
+        self._numbers = count(1)
+        self._needs: set[tuple[int, int | None]] = set()
+        self._missing: list[tuple[int, CacheError]] = []
+        self._conversation: Conversation | None = None
+        self._owners_generation = 0
+        self._is_over = False
+        self._holders = 1
+        self._changed = Bell()
+
+    # For those who read.
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes the content has, as far as is known."""
+        return self._total
+
+    @property
+    def prefix(self) -> int:
+        """How many bytes are there from the start without a gap."""
+        return self._held.reach(0)
+
+    @property
+    def file(self) -> BlobFile:
+        """Where the bytes are."""
+        if self._file is None:
+            raise RuntimeError("the owner has handed over no file")
+        return self._file
+
+    @property
+    def takes_candidates(self) -> bool:
+        """Whether the owner, as far as we know, still waits for its first answer."""
+        return self._takes_candidates and not self._is_over
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is over without the content."""
+        return self._is_over and not self.verified
+
+    def has_want(self, key: bytes) -> bool:
+        """Whether a client with this question is attached."""
+        return any(want.key == key for want in self._wants.values())
+
+    def reach(self, position: int = 0, *, glance: bool = False) -> int:
+        """Up to which byte a reader may go now that stands at ``position``."""
+        if self.verified:
+            return self.prefix
+        if self._is_closed or self.generation:
+            return 0
+        return readable(self._held, self.progress.told, self._total, position, glance=glance)
+
+    def need(self, position: int, stop: int | None) -> None:
+        """
+        A reader wants the bytes from ``position`` on.
+
+        :raises CacheError: they cannot be had.
+        """
+        for missing in self._missing:
+            if missing[0] == position:
+                self._missing.remove(missing)
+                raise missing[1]
+        if self._is_coming(position):
+            return
+        if (position, stop) not in self._needs and self._conversation is not None:
+            self._needs.add((position, stop))
+            self._conversation.tell("need", position=position, stop=stop)
+
+    def _is_coming(self, position: int) -> bool:
+        """
+        Whether these bytes come by themselves. Where nobody can tell, the owner is asked to see to it.
+        """
+        total = self._total
+        if total is None or position >= total:
+            return True
+        if self._held.reach(position) > position:
+            return position < total - HELD_BACK  # what is there at the end waits for the digest of all
+        return self._whole_wants > 0 and position - self.prefix <= LONGEST
+
+    def attach(self, want: Want) -> None:
+        """A client wants this content."""
+        number = next(self._numbers)
+        self._holders += 1
+        self._wants[number] = want
+        self._whole_wants += want.whole
+        self._announce(number, want)
+
+    def detach(self, want: Want) -> None:
+        """A client has what it wanted, or has left."""
+        number = next((number for number, each in self._wants.items() if each is want), None)
+        if number is None:
+            return
+        del self._wants[number]
+        self._whole_wants -= want.whole
+        if self._conversation is not None:
+            self._conversation.tell("detach", want=number)
+        self._release()
+        self._changed.ring()
+
+    # The work.
+
+    async def run(self) -> None:
+        """
+        Follow the owner, and its successor, until the content is made or nobody here wants it any more.
+        """
+        try:
+            await self._follow_owners()
+        except CacheError as error:
+            self.failure = error
+        except Exception:  # noqa: BLE001  # a defect of ours must not leave clients waiting
+            self._log.failure("the fetch of {digest} cannot be followed", digest=str(self.digest))
+            self.failure = UpstreamUnavailable("the cache has failed; its log says why")
+        conversation, self._conversation = self._conversation, None
+        if conversation is not None:
+            conversation.hang_up()
+        self._end()
+
+    async def give_up(self, error: CacheError) -> None:
+        """Never mind."""
+        self.failure = error
+        self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
+        error = self.failure or UndecidedError("the origin has not been asked")
+        for want in tuple(self._wants.values()):
+            want.fail(want.refusal or error)
+        self.progress.tell(self.prefix)
+        self._release()
+
+    def _release(self) -> None:
+        self._holders -= 1
+        if self._holders == 0 and self._file is not None:
+            self._file.close()
+
+    async def _follow_owners(self) -> None:
+        for _ in range(_MOST_OWNERS):
+            conversation = Conversation(self._heard, self._changed.ring)
+            try:
+                await self._reach_owner(self.digest, conversation)
+            except GoneError as error:
+                raise UpstreamUnavailable("the worker that makes this content does not answer") from error
+            self._conversation = conversation
+            self._needs.clear()
+            for number, want in tuple(self._wants.items()):
+                self._announce(number, want)
+            while self._wants and not (self._is_over or conversation.is_over):
+                await self._changed.wait()
+            if self._is_over or not self._wants:
+                return
+            self._conversation = None
+        raise UpstreamUnavailable("the workers that make this content end one after the other")
+
+    def _announce(self, number: int, want: Want) -> None:
+        if self._conversation is not None:
+            self._conversation.tell(
+                "attach",
+                want=number,
+                asking=asking_in_words(want.asking),
+                judged=want.judged,
+                whole=want.whole,
+                in_place=self._in_place,
+                total=self._asked_total,
+            )
+
+    # What the owner tells.
+
+    def _heard(self, name: str, values: Values) -> Any:
+        want = self._wants.get(values.get("want", 0))
+        match name:
+            case "file":
+                self._take_file()
+            case "news":
+                self._take_news(values)
+            case "opened" if want is not None:
+                self._open(want, values)
+            case "refused" if want is not None:
+                self._refuse(want, error_of(values["error"]))
+            case "yes" if want is not None:
+                self._judged(want, values["media_type"])
+            case "no" if want is not None:
+                self._say_no(want, error_of(values["error"]))
+            case "missing":
+                self._missing = [*self._missing[-63:], (values["position"], error_of(values["error"]))]
+                self.progress.tell(self.progress.told)
+            case "end":
+                self._take_end(values)
+
+    def _take_file(self) -> None:
+        assert self._conversation is not None  # noqa: S101  # it is what has just spoken
+        descriptor = self._conversation.take_descriptor()
+        if descriptor is None:
+            self.failure = UpstreamUnavailable("this worker has too many open files")
+            self._is_over = True
+            self._changed.ring()
+            return
+        file = self._opened(descriptor)
+        before, self._file = self._file, file
+        if before is None:
+            return
+        # A successor's. What the one before it told counts no more, until the new one tells the same.
+        self._owners_generation = 0
+        self._doubted = tuple(self._held) if _is_same(before, file) else ((0, _EVERYTHING),)
+        self._held.clear()
+        self.progress.told = 0
+        before.close()
+
+    def _take_news(self, values: Values) -> None:
+        if values["generation"] != self._owners_generation:
+            self._owners_generation = values["generation"]
+            self._start_again()
+        self.media_type = values["media_type"]
+        self._takes_candidates = values["takes_candidates"]
+        self._is_closed = values["is_closed"]
+        self._total = values["total"]
+        for start, stop in values["held"]:
+            self._held.add(start, stop)
+        doubted, self._doubted = self._doubted, ()
+        if any(self._held.reach(start) < stop for start, stop in doubted):
+            # Somebody may have read bytes here that are, or will be, others by now.
+            self.generation += 1
+        self.verified = values["verified"]
+        self._needs.clear()
+        self.progress.tell(values["told"])
+
+    def _start_again(self) -> None:
+        self.generation += 1
+        self._held.clear()
+        self.progress.told = 0
+
+    def _open(self, want: Want, values: Values) -> None:
+        want.joined = values["joined"]
+        self.media_type = values["media_type"] or self.media_type
+        if values["is_verdict"]:
+            self._judged(want, values["media_type"])
+        # Else the owner has had a yes for it lately, which is the owner's own.
+        want.judged = True
+        want.open()
+
+    def _judged(self, want: Want, media_type: str | None) -> None:
+        want.judged = True
+        if want.key not in self._affirmed:
+            self._affirmed.add(want.key)
+            self._verdicts.yes(want, media_type)
+
+    def _say_no(self, want: Want, refusal: CacheError) -> None:
+        if isinstance(refusal, OriginRefused):
+            want.refusal = refusal
+            self._verdicts.no(want, refusal)
+
+    def _refuse(self, want: Want, error: CacheError) -> None:
+        if not want.opened.called:
+            want.fail(error)
+        elif not self.verified:
+            # A successor does not take it aboard any more: what it has got is all that there is.
+            self.failure = error if not isinstance(error, UndecidedError) else None
+            self.failure = self.failure or UpstreamUnavailable("the fetch has ended meanwhile")
+            self._is_over = True
+            self._changed.ring()
+
+    def _take_end(self, values: Values) -> None:
+        self.failure = None if values["error"] is None else error_of(values["error"])
+        self.origins = frozenset(values["origins"])
+        self._is_over = True
+        self._changed.ring()
+
+
+def _is_same(one: BlobFile, other: BlobFile) -> bool:
+    if one.descriptor is None or other.descriptor is None:
+        return False
+    return os.path.samestat(os.fstat(one.descriptor), os.fstat(other.descriptor))

@@ -1,0 +1,231 @@
+"""
+One worker: a process that serves clients from the store that its parent tends.
+
+What it is to be the parent tells, through a pair of sockets. When the other end of that is gone, however the
+parent ended, so is the child, at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import pickle
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from contentcache.caching import Caching
+from contentcache.config.model import Address, Configuration
+from contentcache.core.digest import Digest
+from contentcache.daemon import Daemon, NotStarted
+from contentcache.delivery.company import Company
+from contentcache.delivery.tasks import in_background
+from contentcache.role import Role
+from contentcache.storage.filesystem import FilesystemStore
+from contentcache.storage.opening import Kept
+from contentcache.tls.files import TLSFault
+from contentcache.tls.hosts import HostContexts
+from contentcache.tls.server import ServerContext
+from contentcache.workers.conversation import Conversation, Values, converse
+from contentcache.workers.counted import counted
+from contentcache.workers.crew import FRONT, INDEX
+from contentcache.workers.index_desk import DistantIndex, of_words
+from contentcache.workers.lending import Lender
+from contentcache.workers.neighbours import Neighbours
+from contentcache.workers.words import identity_of
+
+_log = Logger(namespace="contentcache")
+
+
+class Worker(Daemon):
+    """
+    A daemon whose address, store and certificates come from its ``parent``.
+    """
+
+    def __init__(self, number: int, hello: Values, parent: Conversation, reactor: Any) -> None:
+        configuration: Configuration = pickle.loads(  # noqa: S301  # through a pair of sockets that only our parent has
+            base64.b64decode(hello["configuration"])
+        )
+        super().__init__(configuration, (), os.environ, reactor)
+        self._number = number
+        self._hello = hello
+        self._parent = parent
+        self._using: set[Digest] = set()
+        self._caching: Caching | None = None
+        self._lender: Lender | None = None
+
+    # Start.
+
+    def bind_front(self, address: Address) -> list[socket.socket]:  # noqa: ARG002  # it has been bound
+        """The socket that the parent has bound for us."""
+        return [socket.socket(fileno=FRONT)]
+
+    def read_key(self) -> None:
+        """What the parent shows: it has read the files while it was still allowed to."""
+        tls, certificates = self.configuration.http.tls, self._hello["certificates"]
+        if tls is None or self.context is not None:
+            return
+        try:
+            if "identity" in certificates:
+                self.context = ServerContext(tls, identity_of(certificates["identity"]))
+            else:
+                identities, challenges = _of_hosts(certificates)
+                self.context = HostContexts(tls, identities)
+                self.context.show({}, challenges)
+        except TLSFault as error:
+            raise NotStarted(str(error)) from error
+
+    def begin_issuance(self) -> None:
+        """Nothing: the parent sees to it."""
+
+    def build(self) -> Role:
+        """The part of a cache that serves."""
+        hello, configuration = self._hello, self.configuration
+        store = FilesystemStore(configuration.storage.rootdirectory, shared=True)
+        company = Company(
+            secret=bytes.fromhex(hello["secret"]),
+            pseudonym=hello["pseudonym"],
+            elsewhere=Neighbours(self._number, configuration.workers, self._parent, store, self.reactor),
+            tends=False,
+            make_room=self._make_room,
+            noticed=self._noticed,
+            reviewed=self._review,
+            disk=lambda fault: self._parent.tell("disk", fault=fault),
+        )
+        kept = Kept(store, DistantIndex(socket.socket(fileno=INDEX)))
+        self._caching = Caching(
+            configuration, self.environ, self.reactor, self.threads, self.meter, company=company, kept=kept
+        )
+        ensemble = self._caching.ensemble
+        registries = {registry.upstream.origin: registry for registry in ensemble.registries}
+        self._lender = Lender(ensemble.contents, ensemble.access.key, registries.__getitem__, self.threads)
+        return self._caching
+
+    def say_hello(self, role: Role) -> None:
+        """Nothing: the parent has said it."""
+
+    # What is reported to the parent, and asked of it.
+
+    async def _make_room(self, size: int) -> bool:
+        return bool(await self._parent.ask("room", size=size))
+
+    def _noticed(self, digest: Digest) -> None:
+        if digest not in self._using:
+            self._using.add(digest)
+            self._parent.tell("using", digest=str(digest))
+
+    def _review(self, in_use: Callable[[Digest], bool]) -> None:
+        """Tell what is in use no longer, a batch at a time."""
+        free = [digest for digest in self._using if not in_use(digest)]
+        self._using.difference_update(free)
+        if free:
+            self._parent.tell("free", digests=[str(digest) for digest in free])
+        self._parent.tell("counted", families=counted(self.meter.registry))
+
+    # What the parent asks and tells.
+
+    def heard(self, name: str, values: Values) -> Any:
+        """Do as the parent says."""
+        match name:
+            case "caller":
+                return self._take_call()
+            case "flush":
+                return self._flush()
+            case "metrics":
+                return counted(self.meter.registry)
+            case "findings":
+                return {name: (each.state, each.says) for name, each in self.own_findings().items()}
+            case "drain":
+                return self._drain()
+            case "end":
+                in_background(self._end())
+            case "reload":
+                self._reload(values["certificates"])
+            case "show":
+                self._show(values["certificates"])
+            case _:
+                self._hear_of_store(name, values)
+        return None
+
+    def _hear_of_store(self, name: str, values: Values) -> None:
+        if self._caching is None:
+            return
+        ensemble = self._caching.ensemble
+        match name:
+            case "gone":
+                ensemble.contents.warm.drop(Digest.parse(values["digest"]))
+            case "denied":
+                ensemble.links.hear_denial(of_words(values["link"]))
+            case "disk":
+                ensemble.contents.disk_fault = values["fault"]
+            case "lost":
+                ensemble.contents.lost_index()
+
+    def _take_call(self) -> bool:
+        descriptor = self._parent.take_descriptor()
+        if descriptor is None or self._lender is None:
+            return False
+        converse(self.reactor, descriptor, self._lender.lend())
+        return True
+
+    async def _flush(self) -> None:
+        if self._caching is None:
+            return
+        try:
+            await self._caching.flush()
+        except OSError as error:
+            _log.error("the last pulls are not written: {error}", error=str(error))
+
+    def _reload(self, certificates: Mapping[str, Any]) -> None:
+        context, self.context = self.context, None  # what it shows comes from the parent
+        super().reload()
+        self.context = context
+        self._show(certificates)
+
+    def _show(self, certificates: Mapping[str, Any]) -> None:
+        try:
+            match self.context:
+                case ServerContext() as context:
+                    context.show(identity_of(certificates["identity"]))
+                case HostContexts() as contexts:
+                    identities, challenges = _of_hosts(certificates)
+                    contexts.reload()
+                    contexts.show(identities, challenges)
+        except TLSFault as error:
+            _log.error("certificates are kept as they were: {error}", error=str(error))
+
+    # Stop.
+
+    async def _drain(self) -> bool:
+        """Take no new connection; what others need of us goes on."""
+        for port in self.ports:
+            await _done(port.stopListening())
+        if self.role is not None:
+            await self.drain(self.role)
+        return True
+
+    async def _end(self) -> None:
+        try:
+            await Deferred.fromCoroutine(_awaited(self.stopService()))
+        finally:
+            self.reactor.stop()
+
+
+def _of_hosts(certificates: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    identities, challenges = (
+        {host: identity_of(words) for host, words in certificates[kind].items()}
+        for kind in ("identities", "challenges")
+    )
+    return identities, challenges
+
+
+async def _awaited(result: Deferred[None]) -> None:
+    await result
+
+
+async def _done(result: Any) -> None:
+    if result is not None:
+        await result

@@ -1,0 +1,216 @@
+"""
+The owner's side of a fetch that clients of another worker read along with.
+
+One conversation is about one content at one other worker. It hears which clients come and leave and which
+bytes they wait for, and tells how far the file has grown. The file itself is handed over open.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import CacheError, ContentWrong, OriginRefused, UpstreamUnavailable
+from contentcache.core.ports import Run
+from contentcache.delivery.contents import Contents
+from contentcache.delivery.fetch import Fetch
+from contentcache.delivery.tasks import in_background
+from contentcache.delivery.wants import Asking, Want
+from contentcache.workers.conversation import Conversation, Values
+from contentcache.workers.words import asking_of, error_in_words
+
+
+@frozen
+class Lender:
+    """
+    What lending needs: ours are ``contents``; ``key`` names a question, ``registry_of`` has the registry of
+    an origin.
+    """
+
+    contents: Contents
+    key: Callable[[Asking], bytes]
+    registry_of: Callable[[str], Any]
+    run: Run
+
+    def lend(self) -> Conversation:
+        """
+        This side of the conversation that another worker has begun.
+        """
+        return _Lending(self).conversation
+
+
+@frozen
+class _Told:
+    """
+    What the origin says to a client of another worker.
+    """
+
+    conversation: Conversation
+    number: int
+
+    def yes(self, media_type: str | None) -> None:
+        self.conversation.tell("yes", want=self.number, media_type=media_type)
+
+    def no(self, refusal: OriginRefused) -> None:
+        self.conversation.tell("no", want=self.number, error=error_in_words(refusal))
+
+
+class _Lending:
+    """
+    One conversation.
+    """
+
+    _log = Logger()
+
+    def __init__(self, lender: Lender) -> None:
+        self._lender = lender
+        self.conversation = Conversation(self._heard, self._left)
+        self._fetch: Fetch | None = None
+        self._wants: dict[int, Want] = {}
+        self._leaving: set[int] = set()
+        self._descriptor: int | None = None
+        self._last_words: dict[str, Any] = {}
+        self._generation = 0
+        self._runs: set[tuple[int, int]] = set()
+        self._over = False
+
+    def _heard(self, name: str, values: Values) -> Any:
+        match name:
+            case "attach":
+                in_background(self._attach(values["want"], values))
+            case "detach":
+                self._detach(values["want"])
+            case "need":
+                self._need(values["position"], values["stop"])
+            case "keep":
+                return self._keep(values["digest"], values["content"])
+        return None
+
+    async def _keep(self, digest: str, content: str) -> None:
+        await self._lender.contents.keep(Digest.parse(digest), base64.b64decode(content))
+
+    async def _attach(self, number: int, values: Values) -> None:
+        asking = asking_of(values["asking"], self._lender.registry_of)
+        told = _Told(self.conversation, number)
+        want = Want(asking, self._lender.key(asking), values["judged"], whole=values["whole"], told=told)
+        try:
+            fetch, joined = await self._lender.contents.share(
+                want, in_place=values["in_place"], total=values["total"]
+            )
+        except CacheError as error:
+            self._refuse(number, error)
+            return
+        except Exception:  # noqa: BLE001  # a defect of ours must not leave a client waiting
+            self._log.failure("a content cannot be shared")
+            self._refuse(number, UpstreamUnavailable("the cache has failed; its log says why"))
+            return
+        if self._over or number in self._leaving or (self._fetch not in {None, fetch}):
+            # It has left meanwhile; or what the conversation was about has ended, and it comes again.
+            self._leaving.discard(number)
+            want.opened.addErrback(lambda _failure: None)
+            fetch.detach(want)
+            self._refuse(number, UpstreamUnavailable("the fetch has ended meanwhile"))
+            return
+        self._wants[number] = want
+        is_verdict = not want.judged
+        want.opened.addCallbacks(
+            lambda _none: self._opened(number, fetch, joined=joined, is_verdict=is_verdict),
+            lambda failure: self._refuse(number, failure.value),
+        )
+        if self._fetch is None:
+            self._fetch = fetch
+            in_background(self._follow(fetch))
+
+    def _opened(self, number: int, fetch: Fetch, *, joined: bool, is_verdict: bool) -> None:
+        self._tell_news(fetch)  # its size at the least comes first
+        self.conversation.tell(
+            "opened", want=number, media_type=fetch.media_type, joined=joined, is_verdict=is_verdict
+        )
+
+    def _refuse(self, number: int, error: CacheError) -> None:
+        self.conversation.tell("refused", want=number, error=error_in_words(error))
+
+    def _detach(self, number: int) -> None:
+        want = self._wants.pop(number, None)
+        if want is None:
+            self._leaving.add(number)
+        elif self._fetch is not None:
+            want.opened.addErrback(lambda _failure: None)
+            self._fetch.detach(want)
+
+    def _need(self, position: int, stop: int | None) -> None:
+        if self._fetch is None or self._fetch.over:
+            return
+        try:
+            self._fetch.need(position, stop)
+        except CacheError as error:
+            self.conversation.tell("missing", position=position, error=error_in_words(error))
+
+    async def _follow(self, fetch: Fetch) -> None:
+        """
+        Tell of everything that changes, to the end.
+        """
+        while not (fetch.over or self._over):
+            self._tell_news(fetch)
+            await fetch.progress.wait()
+        if self._over:
+            return
+        self._tell_news(fetch)
+        failure = fetch.failure
+        self.conversation.tell(
+            "end",
+            error=None if failure is None else error_in_words(failure),
+            origins=sorted(fetch.origins) if isinstance(failure, ContentWrong) else [],
+        )
+
+    def _tell_news(self, fetch: Fetch) -> None:
+        if self._over:
+            return
+        if self._descriptor is None and fetch.intake.has_file:
+            self._hand_over(fetch)
+        if fetch.generation != self._generation:
+            self._generation = fetch.generation
+            self._runs.clear()
+        held = set(fetch.filling.held)
+        words = {
+            "generation": fetch.generation,
+            "total": fetch.size,
+            "media_type": fetch.media_type,
+            "told": fetch.progress.told,
+            "verified": fetch.verified,
+            "takes_candidates": fetch.takes_candidates,
+            "is_closed": fetch.is_closed,
+            "held": sorted(held - self._runs),
+        }
+        self._runs = held
+        if words["held"] or words != {**self._last_words, "held": []}:
+            self.conversation.tell("news", **words)
+        self._last_words = words
+
+    def _hand_over(self, fetch: Fetch) -> None:
+        descriptor = fetch.file.descriptor
+        if descriptor is None:
+            return
+        # One of our own: it is sent later, when the number may be another file's.
+        self._descriptor = os.dup(descriptor)
+        self.conversation.hand(self._descriptor)
+        self.conversation.tell("file")
+
+    def _left(self) -> None:
+        self._over = True
+        for number in tuple(self._wants):
+            self._detach(number)
+        if self._descriptor is not None:
+            # The last one to close a deleted file waits for its blocks to be freed.
+            in_background(_close(self._lender.run, self._descriptor))
+
+
+async def _close(run: Run, descriptor: int) -> None:
+    await run(partial(os.close, descriptor))

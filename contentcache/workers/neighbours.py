@@ -1,0 +1,84 @@
+"""
+The other workers, as one of them sees them: each content belongs to one of all.
+"""
+
+from __future__ import annotations
+
+import base64
+import socket
+from typing import Any
+
+from twisted.logger import Logger
+
+from contentcache.core.digest import Digest
+from contentcache.core.routes import Content
+from contentcache.delivery.company import Verdicts
+from contentcache.delivery.making import Making
+from contentcache.storage.filesystem import FilesystemStore
+from contentcache.workers.borrowing import Borrowed
+from contentcache.workers.conversation import Conversation, GoneError, converse
+from contentcache.workers.rendezvous import owner
+
+
+class Neighbours:
+    """
+    A :class:`contentcache.delivery.company.Elsewhere`: we are ``number`` of ``workers``. The ``parent``
+    brings conversations about.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, number: int, workers: int, parent: Conversation, store: FilesystemStore, reactor: Any
+    ) -> None:
+        self._number = number
+        self._workers = workers
+        self._parent = parent
+        self._store = store
+        self._reactor = reactor
+
+    def owns(self, digest: Digest) -> bool:
+        """Whether it belongs to this one."""
+        return owner(digest, self._workers) == self._number
+
+    def borrow(self, content: Content, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
+        """Have it made by the one whose it is."""
+        return Borrowed(
+            content.digest,
+            verdicts,
+            in_place=in_place,
+            total=total,
+            reach=self._reach,
+            opened=self._store.take,
+            clock=self._reactor,
+        )
+
+    async def keep(self, digest: Digest, content: bytes) -> None:
+        """Have the one whose it is store a small content; where it cannot, it is fetched another time."""
+        conversation = Conversation(lambda _name, _values: None)
+        try:
+            await self._reach(digest, conversation)
+            await conversation.ask(
+                "keep", digest=str(digest), content=base64.b64encode(content).decode("ascii")
+            )
+        except GoneError as error:
+            self._log.warn("{digest} is not stored: {error}", digest=str(digest), error=str(error))
+        conversation.hang_up()
+
+    async def _reach(self, digest: Digest, conversation: Conversation) -> None:
+        """
+        :raises GoneError: the owner, and each of its successors, is not there.
+        """
+        mine, theirs = socket.socketpair()
+        try:
+            self._parent.hand(theirs.fileno())
+            reached = await self._parent.ask("connect", to=owner(digest, self._workers))
+        except BaseException:
+            mine.close()
+            raise
+        finally:
+            theirs.close()
+        if not reached:
+            mine.close()
+            raise GoneError("the worker that has this content does not come back")
+        converse(self._reactor, mine.detach(), conversation)

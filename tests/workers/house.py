@@ -1,0 +1,220 @@
+"""
+Two workers over one store, with lines between them that are in memory: one has all fetches, clients are at
+the other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from contentcache.config.model import Upstream
+from contentcache.core.digest import Digest
+from contentcache.core.grants import Grants
+from contentcache.core.routes import Content
+from contentcache.delivery.access import Access
+from contentcache.delivery.company import Company, Verdicts
+from contentcache.delivery.contents import Contents
+from contentcache.delivery.links import Links
+from contentcache.delivery.making import Making
+from contentcache.delivery.questions import Questions
+from contentcache.delivery.tags import Tags
+from contentcache.delivery.tasks import at_once
+from contentcache.delivery.turns import Turns
+from contentcache.storage.filesystem import FilesystemStore
+from contentcache.workers.borrowing import Borrowed
+from contentcache.workers.conversation import Conversation, GoneError
+from contentcache.workers.lending import Lender
+from tests.delivery.house import SECRET, House
+from tests.storage.faults import FaultyStore
+
+
+class Post:
+    """
+    Delivers what is said, in order, and nothing in the middle of something else.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._busy = False
+
+    def bring(self, delivery: Callable[[], None]) -> None:
+        """Deliver this after what came before it."""
+        self._waiting.append(delivery)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._waiting:
+                self._waiting.popleft()()
+        finally:
+            self._busy = False
+
+
+class End:
+    """
+    One end of a line: a transport, as much of it as a conversation uses.
+    """
+
+    disconnecting = False
+
+    def __init__(self, post: Post, conversation: Conversation) -> None:
+        self._post = post
+        self._conversation = conversation
+        self._is_open = True
+        self.other: End
+        self.said: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Say something (``ITransport``)."""
+        self.said.append(data)
+        self._post.bring(lambda: self.other.deliver(data))
+
+    def sendFileDescriptor(self, descriptor: int) -> None:
+        """Hand over a file (``IUNIXTransport``)."""
+        copy = os.dup(descriptor)
+        self._post.bring(lambda: self.other.take(copy))
+
+    def loseConnection(self) -> None:
+        """Hang up (``ITransport``)."""
+        self._post.bring(self.cut)
+
+    def deliver(self, data: bytes) -> None:
+        """What the other end has said."""
+        if self._is_open:
+            self._conversation.dataReceived(data)
+
+    def take(self, descriptor: int) -> None:
+        """What the other end has handed over."""
+        if self._is_open:
+            self._conversation.fileDescriptorReceived(descriptor)
+        else:
+            os.close(descriptor)
+
+    def cut(self) -> None:
+        """The line ends, at both ends."""
+        for end in (self, self.other):
+            if end._is_open:
+                end._is_open = False
+                end._conversation.connectionLost()
+
+
+def join(post: Post, one: Conversation, other: Conversation) -> End:
+    """
+    Put two conversations at the ends of a line; the first one's end.
+    """
+    ends = End(post, one), End(post, other)
+    ends[0].other, ends[1].other = ends[1], ends[0]
+    one.makeConnection(ends[0])
+    other.makeConnection(ends[1])
+    return ends[0]
+
+
+class Neighbour:
+    """
+    The other worker, which has everything (``Elsewhere``). While it is ``away``, nobody can reach it.
+    """
+
+    def __init__(self, house: TwoWorkers) -> None:
+        self._house = house
+        self.post = Post()
+        self.lines: list[End] = []
+        self.away = False
+
+    def owns(self, _digest: Digest) -> bool:
+        """Nothing belongs to the one who asks."""
+        return False
+
+    def borrow(self, content: Content, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
+        """Have it made."""
+        return Borrowed(
+            content.digest,
+            verdicts,
+            in_place=in_place,
+            total=total,
+            reach=self._reach,
+            opened=self._house.files.take,
+            clock=self._house.clock,
+        )
+
+    async def keep(self, digest: Digest, content: bytes) -> None:
+        """Have it stored."""
+        await self._house.owner.keep(digest, content)
+
+    async def _reach(self, _digest: Digest, conversation: Conversation) -> None:
+        if self.away:
+            raise GoneError("it is away")
+        self.lines.append(join(self.post, conversation, self._house.lender.lend()))
+
+
+class TwoWorkers(House):
+    """
+    A house whose ``contents`` are the asking worker's; ``owner`` are those of the one that fetches.
+    """
+
+    def __init__(self, *upstreams: Upstream, folder: Path, **options: Any) -> None:
+        self.files = FilesystemStore(str(folder), shared=True)
+        run = options.get("run", at_once)
+        given: dict[str, Any] = {"staleiferror": 0.0, "authttl": 60.0, "affirmttl": 86400.0, "limit": 4 << 20}
+        given |= {name: value for name, value in options.items() if name in {*given, "keepdeleted"}}
+        store = options.get("store")
+        if isinstance(store, FaultyStore):
+            store.stands_for(self.files)
+        super().__init__(*upstreams, **{"store": self.files, **options})
+        self.owner = self.contents
+        access = self.access
+        self.lender = Lender(self.owner, access.key, self._registry_of, run)
+        self.neighbour = Neighbour(self)
+        links = Links(self.index, run, most=100)
+        self.access = Access(
+            Grants(ttl=given["authttl"], stale=given["staleiferror"]),
+            links,
+            clock=self.clock,
+            wall=self.wall,
+            secret=SECRET,
+            affirm_ttl=given["affirmttl"],
+            keep_deleted=given.get("keepdeleted", False),
+            stale_if_error=given["staleiferror"],
+        )
+        self.contents = Contents(
+            self.access,
+            self.store,
+            self.index,
+            run=run,
+            clock=self.clock,
+            wall=self.wall,
+            turns=Turns(256, 10.0, self.clock),
+            meter=self.meter,
+            make_room=self._make_room,
+            manifest_limit=given["limit"],
+            fill_after=0.3,
+            small=20,
+            company=Company(elsewhere=self.neighbour),
+        )
+        self.tags = Tags(
+            self.access,
+            self.contents,
+            links,
+            wall=self.wall,
+            affirm_ttl=given["affirmttl"],
+            stale_if_error=given["staleiferror"],
+            limit=given["limit"],
+        )
+        self.questions = Questions(
+            self.access,
+            clock=self.clock,
+            secret=SECRET,
+            auth_ttl=given["authttl"],
+            stale_if_error=given["staleiferror"],
+        )
+
+    @property
+    def fetching(self) -> int:
+        """How many fetches are running."""
+        return self.owner.fetching
+
+    def _registry_of(self, origin: str) -> Any:
+        return next(registry for registry in self.registries if registry.upstream.origin == origin)

@@ -1,0 +1,66 @@
+"""
+Tests for :mod:`contentcache.workers.counted`.
+"""
+
+from __future__ import annotations
+
+import json
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.meter import Meter
+from contentcache.workers.counted import added, counted, findings_of_all, lasting, text
+
+
+class CountedTests(SynchronousTestCase):
+    """
+    Several processes as if they were one.
+    """
+
+    def meters(self) -> tuple[Meter, Meter]:
+        """Two processes that have counted."""
+        one, other = Meter(), Meter()
+        for meter, up, connections in ((one, True, 3), (other, False, 4)):
+            meter.answered("GET", "blobs", 200, 0.01, 100)
+            meter.watch_upstream("https://one.example", lambda up=up: up)  # type: ignore[misc]
+            meter.watch("contentcache_connections", "Open connections", lambda n=connections: n)  # type: ignore[misc]
+        other.answered("GET", "blobs", 404, 7.0, 20)
+        return one, other
+
+    def test_sums(self) -> None:
+        """Counters, histograms and gauges add up; of upstreams' health the worst counts."""
+        # As JSON, the way it goes from one process to another.
+        processes = [json.loads(json.dumps(counted(meter.registry))) for meter in self.meters()]
+        lines = text(added(processes)).decode().splitlines()
+        for expected in (
+            'contentcache_requests_total{kind="blobs",method="GET",status="200"} 2.0',
+            'contentcache_requests_total{kind="blobs",method="GET",status="404"} 1.0',
+            "contentcache_served_bytes_total 220.0",
+            'contentcache_request_seconds_bucket{kind="blobs",le="0.025"} 2.0',
+            'contentcache_request_seconds_bucket{kind="blobs",le="+Inf"} 3.0',
+            'contentcache_request_seconds_count{kind="blobs"} 3.0',
+            "contentcache_connections 7.0",
+            'contentcache_upstream_up{host="https://one.example"} 0.0',
+            "# TYPE contentcache_served_bytes_total counter",
+            "# TYPE contentcache_request_seconds histogram",
+        ):
+            self.assertIn(expected, lines)
+
+    def test_one_alone(self) -> None:
+        """What one process has counted reads as it does without workers."""
+        one, _ = self.meters()
+        self.assertEqual(text(added([counted(one.registry)])), one.text())
+
+    def test_the_dead(self) -> None:
+        """What a dead process has counted still counts; what it had open is gone with it."""
+        one, _ = self.meters()
+        kept = text(lasting(counted(one.registry))).decode()
+        self.assertIn("contentcache_served_bytes_total 100.0", kept)
+        self.assertNotIn("contentcache_connections", kept)
+
+    def test_findings(self) -> None:
+        """Of each thing the worst that anybody has found is told."""
+        found = findings_of_all(
+            [{"a": ("ok", "1"), "b": ("fail", "2")}, {"a": ("warn", "3"), "b": ("ok", "4")}]
+        )
+        self.assertEqual(found, {"a": ("warn", "3"), "b": ("fail", "2")})
