@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger, LogLevel
 
 from contentcache.acme.alarm import Alarm
+from contentcache.acme.asking import Waiting
 from contentcache.acme.obtaining import Obtained, Obtaining
 from contentcache.acme.problems import AcmeFault, DueAlready, StoreFault, Wasted
 from contentcache.acme.standing import (
@@ -37,6 +38,8 @@ from contentcache.tls.files import Identity, TLSFault
 #: Nobody sleeps longer than this without looking at the wall clock, which may have been set.
 _LONGEST_SLEEP: Final = 3600.0
 _AFTER_A_DEFECT: Final = 60.0
+#: So many seconds has a server to say when to renew a certificate; fewer where it is due before.
+_SUGGESTION_WITHIN: Final = 30.0
 
 
 class Port(Protocol):
@@ -80,7 +83,7 @@ class Keeper:
         self._share = share
         self._counted = counted
         self._alarm = Alarm(timer)
-        self._asked: dict[str, list[Deferred[Outcome]]] = {}
+        self._asked = Waiting()
         self._loop: Deferred[None] | None = None
         self._running = False
 
@@ -120,22 +123,15 @@ class Keeper:
         if self._loop is not None:
             self._loop.cancel()
             self._loop = None
-        for host in tuple(self._asked):
-            self._tell(Outcome(host, False, "the daemon stops"))
+        self._asked.tell_all("the daemon stops")
 
     def renew(self, hosts: Sequence[str]) -> list[Deferred[Outcome]]:
         """
         Ask for new certificates now, whatever is due; each fires with what became of it, and never fails.
         """
-        waiting: list[Deferred[Outcome]] = [Deferred() for _ in hosts]
-        for host, mine in zip(hosts, waiting, strict=True):
-            self._asked.setdefault(host, []).append(mine)
+        waiting = self._asked.add(hosts)
         self._alarm.ring()
         return waiting
-
-    def _tell(self, outcome: Outcome) -> None:
-        for waiting in self._asked.pop(outcome.host, ()):
-            waiting.callback(outcome)
 
     # The loop.
 
@@ -150,8 +146,7 @@ class Keeper:
                     # Nothing of the kind is known; but without this loop every certificate would end some
                     # day.
                     self._log.failure("something about certificates has failed")
-                    for host in tuple(self._asked):
-                        self._tell(Outcome(host, False, "a defect of the daemon, which its log tells"))
+                    self._asked.tell_all("a defect of the daemon, which its log tells")
                     await self._alarm.sleep(_AFTER_A_DEFECT)
         except CancelledError:
             return
@@ -219,7 +214,7 @@ class Keeper:
         self._log.info("{host} has {says}", host=host, says=says)
         await self._save(standing)
         lost = "" if standing.unsaved is None else f", but it is not kept: {standing.fault}"
-        self._tell(Outcome(host, not lost, says + lost))
+        self._asked.tell(Outcome(host, not lost, says + lost))
 
     async def _save(self, standing: Standing) -> None:
         unsaved = standing.unsaved
@@ -240,7 +235,9 @@ class Keeper:
         kept, new = standing.kept, standing.new
         if kept is None:
             return
-        note = await self._obtaining.suggestion(standing.host, kept)
+        left = standing.due(self._obtaining.server) - self._wall()
+        within = max(1.0, min(_SUGGESTION_WITHIN, left)) if standing.fault is None else _SUGGESTION_WITHIN
+        note = await self._obtaining.suggestion(standing.host, kept, within)
         standing.kept, standing.new = evolve(kept, note=note), None
         if note.suggested != kept.note.suggested:
             self._log.info(
@@ -263,7 +260,7 @@ class Keeper:
         standing.failures += 1
         standing.is_wanted = standing.is_wanted or standing.host in self._asked
         self._put_off(standing, fault, standing.failures)
-        self._tell(Outcome(standing.host, False, str(fault)))
+        self._asked.tell(Outcome(standing.host, False, str(fault)))
 
     def _forget_fault(self, standing: Standing) -> None:
         standing.failures, standing.early, standing.fault = 0, 0, None

@@ -5,9 +5,11 @@ One attempt, from the account to the certificate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as TooLate
 from twisted.logger import Logger
 
 from contentcache.acme.client import AcmeClient
@@ -97,16 +99,20 @@ class Obtaining:
         # When to renew it is asked once it is shown and kept: nothing shall keep it from that.
         return Obtained(pem, Kept(identity, Note(server=self.server, ask_again=0.0)), clock)
 
-    async def suggestion(self, host: str, kept: Kept) -> Note:
+    async def suggestion(self, host: str, kept: Kept, within: float) -> Note:
         """
-        What the server suggests now for a certificate; the same as before where it cannot be asked.
+        What the server suggests now for a certificate; the same as before where it does not say so ``within``
+        seconds: it is advice, and nothing waits for it.
         """
+        asking = Deferred.fromCoroutine(self._suggestion(kept))
         try:
-            client = await self._client()
+            return await asking.addTimeout(within, cast("Any", self._timer))
         except AcmeFault as fault:
-            self._log.info("no renewal information for {host}: {fault}", host=host, fault=str(fault))
-            return evolve(kept.note, ask_again=self._wall() + _SUGGESTION_AGAIN)
-        return await self._suggested(host, kept, client)
+            why = str(fault)
+        except TooLate:
+            why = f"the ACME server has not said it within {within:g} s"
+        self._log.info("no renewal information for {host}: {why}", host=host, why=why)
+        return evolve(kept.note, ask_again=self._wall() + _SUGGESTION_AGAIN)
 
     async def _client(self) -> AcmeClient:
         key = await self._run(self._cabinet.account_key)
@@ -168,15 +174,9 @@ class Obtaining:
         self._log.warn("{says}; set the clock", says=says)
         return says
 
-    async def _suggested(self, host: str, kept: Kept, client: AcmeClient) -> Note:
+    async def _suggestion(self, kept: Kept) -> Note:
         name = renewal_name(kept.identity.chain[0])
-        if name is None:
-            return evolve(kept.note, ask_again=None)
-        try:
-            found = await client.renewal(name)
-        except AcmeFault as fault:
-            self._log.info("no renewal information for {host}: {fault}", host=host, fault=str(fault))
-            return evolve(kept.note, ask_again=self._wall() + _SUGGESTION_AGAIN)
+        found = None if name is None else await (await self._client()).renewal(name)
         if found is None:
             return evolve(kept.note, suggested=None, ask_again=None)
         window, again = found

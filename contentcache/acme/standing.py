@@ -12,7 +12,7 @@ from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 
 from contentcache.acme.obtaining import Obtained
-from contentcache.acme.problems import AcmeFault, DueAlready, Wasted
+from contentcache.acme.problems import AcmeFault, AnswerLost, DueAlready, Wasted
 from contentcache.acme.store import Kept
 from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span, moment
 from contentcache.core import durations
@@ -95,7 +95,10 @@ def next_step(standing: Standing, now: float, seconds: float, server: str) -> tu
     again = None if standing.kept is None else standing.kept.note.ask_again
     if again is not None:
         ask = max(pause, again - now) if again - now < _LONGEST_UNASKED else pause
-        if ask <= wait:
+        # What is due does not wait for advice, but for what goes wrong or may be due again and again: there
+        # the server may think better of it.
+        doubtful = standing.fault is not None or standing.new is not None
+        if ask < wait or (ask == wait and doubtful):
             return ask, Step.ASK_WHEN
     return wait, Step.RENEW if is_due or standing.fault is None else Step.FORGET
 
@@ -126,7 +129,7 @@ def pace_of(fault: AcmeFault) -> Pace:
     """
     if isinstance(fault, Wasted):
         return AFTER_WASTE
-    return AFTER_NO if fault.is_refusal else AFTER_SILENCE
+    return AFTER_NO if fault.is_refusal or isinstance(fault, AnswerLost) else AFTER_SILENCE
 
 
 def state_of(standing: Standing, now: float, server: str) -> tuple[Literal["ok", "warn"], str]:

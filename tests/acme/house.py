@@ -51,6 +51,7 @@ class HouseTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.offset = BEGINNING
         self.server = Acme(wall=lambda: BEGINNING + self.clock.seconds(), validate=self.validate)
+        self.server.timer = self.clock
         self.http, self.alpn = HttpAnswers(), AlpnNotes()
         self.shown: dict[str, Identity] = {}
         self.counted: list[tuple[str, bool]] = []

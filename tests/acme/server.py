@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.error import ConnectionRefusedError as NobodyThere
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
+from twisted.web.client import ResponseDone, ResponseNeverReceived
 from twisted.web.http_headers import Headers
 
 from contentcache.acme.jws import b64
@@ -57,6 +58,26 @@ class Response:
         """Too late."""
 
 
+class Trickle(Response):
+    """An answer that never ends, a byte a second of ``timer``."""
+
+    def __init__(self, code: int, headers: dict[str, str], timer: Any) -> None:
+        super().__init__(code, headers, b" ")
+        self._timer = timer
+        self._next: Any = None
+
+    def deliverBody(self, protocol: Any) -> None:
+        protocol.makeConnection(self)
+        self._send(protocol)
+
+    def _send(self, protocol: Any) -> None:
+        self._next = self._timer.callLater(1.0, self._send, protocol)
+        protocol.dataReceived(self._body)
+
+    def stopProducing(self) -> None:
+        self._next.cancel()
+
+
 @define
 class Body:
     """Takes a request's body."""
@@ -84,11 +105,13 @@ class Acme:
     does not find the answer.
 
     ``troubles`` are raised by the next requests to a path that begins so. With ``hangs`` it never answers, or
-    with ``hangs_at`` not to such paths. ``refused_nonces`` are refused before one is taken. ``suggested`` is
-    its renewal window, seconds from now; ``eab`` an account's key. Its certificates are valid from ``begins``
-    seconds after they are made, and for ``lifetime`` seconds; ``mistaken`` are the key and the host that they
-    are made for instead. Only after ``verdict_looks`` looks does it tell what it thinks of a host, and after
-    ``looks`` that a certificate is there.
+    with ``hangs_at`` not to such paths. To those at ``trickles_at`` it gives a byte a second of ``timer``.
+    What is asked of ``loses_at`` it does, so many times as ``losses``, and no answer comes.
+    ``refused_nonces`` are refused before one is taken. ``suggested`` is its renewal window, seconds from now;
+    ``eab`` an account's key. Its certificates are valid from ``begins`` seconds after they are made, and for
+    ``lifetime`` seconds; ``mistaken`` are the key and the host that they are made for instead. Only after
+    ``verdict_looks`` looks does it tell what it thinks of a host, and after ``looks`` that a certificate is
+    there.
     """
 
     wall: Callable[[], float]
@@ -100,6 +123,10 @@ class Acme:
     is_away: bool = False
     hangs: bool = False
     hangs_at: str = ""
+    trickles_at: str = ""
+    timer: Any = None
+    loses_at: str = ""
+    losses: int = 0
     refused_nonces: int = 0
     suggested: tuple[float, float] | None = None
     eab: tuple[str, bytes] | None = None
@@ -138,7 +165,13 @@ class Acme:
         nonce = f"n{self._next()}"
         self._nonces.add(nonce)
         date = format_datetime(datetime.fromtimestamp(self.wall(), UTC), usegmt=True)
-        return succeed(Response(status, {"Replay-Nonce": nonce, "Date": date, **more}, content))
+        if self.losses and self.loses_at and path.startswith(self.loses_at):
+            self.losses -= 1
+            return fail(ResponseNeverReceived([Failure(ConnectionDone())]))
+        more = {"Replay-Nonce": nonce, "Date": date, **more}
+        if self.trickles_at and path.startswith(self.trickles_at):
+            return succeed(Trickle(status, more, self.timer))
+        return succeed(Response(status, more, content))
 
     def count(self, words: str) -> int:
         """How many requests had these words."""

@@ -11,6 +11,7 @@ import stat
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from contentcache.acme.problems import StoreFault
+from contentcache.acme.store import Note
 from contentcache.acme.timing import Span
 from contentcache.config.model import ExternalAccount
 from contentcache.tls.files import Identity, TLSFault
@@ -327,6 +328,86 @@ class FaultTests(HouseTestCase):
         self.pass_time(20)
         self.assertNotEqual(self.number(), 0)
         self.assertEqual(self.fault(), "")
+
+    def test_answer_is_lost(self) -> None:
+        """
+        What has been asked for is not asked for again at once where its answer was lost: it may have been
+        done. The log says so, and once.
+        """
+        for place, asked in (("/account", 4), ("/order", 4), ("/finalize", 4)):
+            self.server.loses_at, self.server.losses = place, 99
+            before = self.server.count(f"POST {place}")
+            self.build()
+            self.pass_time(600)  # after 0, 60, 180 and 420 s
+            found = self.server.count(f"POST {place}") - before
+            self.assertLessEqual(found, asked, place)
+            self.assertGreater(found, 0, place)
+            self.stop()
+            shutil.rmtree(self.folder)
+        self.server.loses_at = "/order"
+        self.build()
+        self.pass_time(1)
+        self.assertEqual(
+            self.fault(),
+            "the connection to the ACME server at https://acme.example/dir broke off before its answer was "
+            "whole; what was asked for may have been done all the same",
+        )
+
+    def test_look_is_lost(self) -> None:
+        """
+        Where nothing but a look was lost, the next one is taken at once.
+        """
+        self.server.loses_at, self.server.losses = "/authz", 1
+        self.build()
+        self.pass_time(5)
+        self.assertEqual((self.counted, self.server.count("POST /order")), ([(HOST, True)], 3))
+
+    def test_nonces_are_refused(self) -> None:
+        """
+        A server that likes none of its nonces is asked again a few times only.
+        """
+        self.server.refused_nonces = 999
+        self.build()
+        self.pass_time(5)
+        self.assertEqual(self.server.count("POST "), 10)
+        self.assertEqual(self.fault(), "the ACME server has refused 10 nonces of its own in a row")
+
+    def test_trickles(self) -> None:
+        """
+        An answer has to be whole in time, however busily it comes.
+        """
+        self.server.trickles_at = "/dir"
+        self.build()
+        self.pass_time(61)
+        self.assertIn("cannot be asked: its answer is not whole after 60 s; look at", self.fault())
+        self.server.trickles_at = ""
+        self.pass_time(20)
+        self.assertNotEqual(self.number(), 0)
+
+    def test_suggestion_trickles(self) -> None:
+        """
+        Renewal waits for no suggestion: that has little time, and none beyond the moment when renewal is due.
+        """
+        for lifetime, before_due in ((90 * DAY, 40.0), (600.0, 10.0)):
+            self.server.lifetime, self.server.suggested = lifetime, (10 * DAY, 10 * DAY)
+            self.build()
+            self.pass_time(5)
+            first = self.number()
+            kept = self.cabinet.certificate(HOST)
+            assert kept is not None
+            self.stop()
+            self.cabinet.keep_note(HOST, Note(kept.note.server, None, 0.0))
+            self.server.trickles_at = "/ari/"
+            due = Span.of(kept.identity.chain[0]).due()
+            self.pass_time(due - self.wall() - before_due, 3600)
+            self.build()
+            self.pass_time(before_due - 1)
+            self.assertEqual(self.number(), first)
+            self.pass_time(4)
+            self.assertNotEqual(self.number(), first, lifetime)
+            self.stop()
+            shutil.rmtree(self.folder)
+            self.server.trickles_at = ""
 
     def test_hangs(self) -> None:
         """
