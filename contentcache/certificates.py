@@ -18,7 +18,7 @@ from contentcache.acme.lock import FolderTaken
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.standing import Outcome, issuer_of
 from contentcache.acme.store import Cabinet
-from contentcache.acme.timing import Span, moment
+from contentcache.acme.timing import moment
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.listening import CannotListen
 from contentcache.tap import renew_alone
@@ -124,7 +124,7 @@ def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Outcome | N
     if kept is None:
         return Row(host, "none yet", "", "now", note)
     leaf = kept.identity.chain[0]
-    renewal = moment(Span.of(leaf).due(kept.note.suggested))
+    renewal = moment(kept.due())
     if kept.note.server not in {"", settings.directoryurl}:
         renewal = "now: it is from another server"
     return Row(host, issuer_of(leaf), _expiry(leaf, now), renewal, note)

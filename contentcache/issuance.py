@@ -20,11 +20,12 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from contentcache.acme.answering import ControlSocket
 from contentcache.acme.keeper import Keeper
 from contentcache.acme.lock import FolderTaken
+from contentcache.acme.notes import Kept
 from contentcache.acme.obtaining import Obtaining
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.responders import AlpnAnswers, HttpAnswers, Responder
 from contentcache.acme.standing import Outcome
-from contentcache.acme.store import Cabinet, Kept
+from contentcache.acme.store import Cabinet
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.ports import Run
 from contentcache.delivery.tasks import Threads

@@ -16,6 +16,7 @@ from twisted.logger import Logger, LogLevel
 
 from contentcache.acme.alarm import Alarm
 from contentcache.acme.asking import Waiting
+from contentcache.acme.notes import Kept
 from contentcache.acme.obtaining import Obtained, Obtaining
 from contentcache.acme.problems import AcmeFault, DueAlready, StoreFault, Wasted
 from contentcache.acme.standing import (
@@ -28,7 +29,7 @@ from contentcache.acme.standing import (
     pace_of,
     state_of,
 )
-from contentcache.acme.store import Cabinet, Kept
+from contentcache.acme.store import Cabinet
 from contentcache.acme.timing import moment, pause_after
 from contentcache.core import durations
 from contentcache.core.ports import Clock, Run, Timer
@@ -251,9 +252,8 @@ class Keeper:
             self._log.warn("{fault}", fault=str(fault))
         if new is not None:
             early = early_fault(standing.kept, new.clock, self._wall())
-            standing.early = 0 if early is None else standing.early + 1
             if early is not None:
-                self._put_off(standing, early, standing.early)
+                self._put_off(standing, early, note.hurried + 1)
 
     def _failed(self, standing: Standing, fault: AcmeFault) -> None:
         self._counted(standing.host, False)
@@ -263,7 +263,7 @@ class Keeper:
         self._asked.tell(Outcome(standing.host, False, str(fault)))
 
     def _forget_fault(self, standing: Standing) -> None:
-        standing.failures, standing.early, standing.fault = 0, 0, None
+        standing.failures, standing.fault = 0, None
         self._log.info(
             "nothing is to be done for {host} any more: it will be renewed {when}",
             host=standing.host,

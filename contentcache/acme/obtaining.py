@@ -16,10 +16,11 @@ from contentcache.acme.client import AcmeClient
 from contentcache.acme.conversation import Conversation
 from contentcache.acme.issuing import issue
 from contentcache.acme.judging import DatesWrong, is_good, judged
+from contentcache.acme.notes import Kept, Note
 from contentcache.acme.problems import AcmeFault, ChallengeFailed, ClockWrong, Refused
 from contentcache.acme.responders import Responder
-from contentcache.acme.store import Cabinet, Kept, Note
-from contentcache.acme.timing import Span, renewal_name
+from contentcache.acme.store import Cabinet
+from contentcache.acme.timing import renewal_name
 from contentcache.config.model import LetsEncrypt
 from contentcache.core import durations
 from contentcache.core.ports import Clock, Run, Timer
@@ -97,7 +98,13 @@ class Obtaining:
             raise
         self._ill_dated.discard(host)
         # When to renew it is asked once it is shown and kept: nothing shall keep it from that.
-        return Obtained(pem, Kept(identity, Note(server=self.server, ask_again=0.0)), clock)
+        note = Note(
+            self.server,
+            ask_again=0.0,
+            since=self._wall(),
+            hurried=0 if asked else _hurried(old, self._wall()),
+        )
+        return Obtained(pem, Kept(identity, note), clock)
 
     async def suggestion(self, host: str, kept: Kept, within: float) -> Note:
         """
@@ -166,8 +173,7 @@ class Obtaining:
         off = durations.spell(float(round(abs(skew))))
         says = f"the clock of this machine is {off} {'behind' if skew > 0 else 'ahead of'} the ACME server's"
         if old is not None:
-            span = Span.of(old.identity.chain[0])
-            if span.due(old.note.suggested) > self._wall() + skew and old.note.server in {"", self.server}:
+            if old.due() > self._wall() + skew and old.note.server in {"", self.server}:
                 raise ClockWrong(f"{says}, by which nothing is due", "set the clock")
             if host in self._ill_dated and is_good(old.identity.chain[0], self._wall()):
                 raise ClockWrong(f"{says}, and what it gives is not good by ours", "set the clock")
@@ -181,3 +187,12 @@ class Obtaining:
             return evolve(kept.note, suggested=None, ask_again=None)
         window, again = found
         return evolve(kept.note, suggested=window, ask_again=self._wall() + again)
+
+
+def _hurried(old: Kept | None, now: float) -> int:
+    """
+    How many certificates in a row are renewed too early once ``old`` is.
+    """
+    if old is None or old.note.since is None:
+        return 0
+    return old.note.hurried + 1 if old.span.is_hurried(now - old.note.since) else 0

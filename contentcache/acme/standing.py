@@ -11,9 +11,9 @@ from attrs import define, frozen
 from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 
+from contentcache.acme.notes import Kept
 from contentcache.acme.obtaining import Obtained
 from contentcache.acme.problems import AcmeFault, AnswerLost, DueAlready, Wasted
-from contentcache.acme.store import Kept
 from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span, moment
 from contentcache.core import durations
 
@@ -33,7 +33,7 @@ class Outcome:
 class Standing:
     """
     How it is with one host. ``try_at`` is monotonic: not before, whatever is due. ``failures`` are those in a
-    row, ``early`` so many certificates in a row that had to be renewed as soon as they were there.
+    row.
     ``is_wanted``: somebody has asked for a new one, and has not got it yet. ``new`` is a certificate of which
     it is not known yet whether it has to be renewed as soon as it is there.
     """
@@ -41,7 +41,6 @@ class Standing:
     host: str
     kept: Kept | None
     failures: int = 0
-    early: int = 0
     fault: AcmeFault | None = None
     try_at: float = 0.0
     is_wanted: bool = False
@@ -52,7 +51,7 @@ class Standing:
     @property
     def span(self) -> Span | None:
         """The life of the certificate, ``None`` where there is none."""
-        return None if self.kept is None else Span.of(self.kept.identity.chain[0])
+        return None if self.kept is None else self.kept.span
 
     def due(self, server: str) -> float:
         """
@@ -60,7 +59,7 @@ class Standing:
         """
         if self.kept is None or self.span is None or self.kept.note.server not in {"", server}:
             return 0.0
-        return self.span.due(self.kept.note.suggested)
+        return self.kept.due()
 
 
 #: No server wants to be asked for a renewal's time later than that, in seconds: the clock was wrong when it
@@ -108,11 +107,11 @@ def early_fault(kept: Kept, clock: str, now: float) -> DueAlready | None:
     Why a certificate has to be renewed as soon as it is there; ``None`` where it has not, as it should be.
     ``clock`` says how ours differs from the server's.
     """
-    span, suggested = Span.of(kept.identity.chain[0]), kept.note.suggested
-    if span.due(suggested) > now:
-        return None
+    span, suggested = kept.span, kept.note.suggested
     says = "the new certificate is to be renewed already"
     if span.due() > now:
+        if suggested is None or span.due(suggested) >= now + span.youth():
+            return None
         return DueAlready(
             f"{says}: the ACME server suggests it", "nothing is to be done here; it is used meanwhile"
         )

@@ -13,45 +13,20 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from math import isfinite
 from pathlib import Path
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
-from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from contentcache.acme.jws import AccountKey, KeyUnusable
 from contentcache.acme.lock import FolderLock
+from contentcache.acme.notes import Kept, Note
 from contentcache.acme.problems import StoreFault
-from contentcache.acme.timing import Window
-from contentcache.tls.files import Identity, TLSFault, identity_in
+from contentcache.tls.files import TLSFault, identity_in
 
 _LARGEST: Final = 1 << 20
 #: How the names of files end until they are whole.
 _HALF: Final = ".half"
-
-
-@frozen
-class Note:
-    """
-    What is known of a certificate besides: the directory of its server, and when that suggests to renew.
-
-    ``ask_again`` is when to look at that suggestion, ``None`` where the server makes none.
-    """
-
-    server: str = ""
-    suggested: Window | None = None
-    ask_again: float | None = None
-
-
-@frozen
-class Kept:
-    """
-    A certificate with its key, and the note beside it.
-    """
-
-    identity: Identity
-    note: Note
 
 
 class Cabinet:
@@ -185,18 +160,7 @@ class Cabinet:
         """
         What is noted of a host's certificate; nothing where that is damaged.
         """
-        found = self._json(self._folder / f"{host}.json")
-        server, again, window = found.get("server"), found.get("ask_again"), found.get("suggested")
-        note = Note(server if isinstance(server, str) else "")
-        if _is_moment(again):
-            note = evolve(note, ask_again=float(again))
-        if (
-            isinstance(window, list)
-            and all(map(_is_moment, window))
-            and len(window) == len(("start", "stop"))
-        ):
-            note = evolve(note, suggested=Window(*map(float, window)))
-        return note
+        return Note.of(self._json(self._folder / f"{host}.json"))
 
     def keep_note(self, host: str, note: Note) -> None:
         """
@@ -204,9 +168,8 @@ class Cabinet:
 
         :raises StoreFault: it cannot be written.
         """
-        window = None if note.suggested is None else [note.suggested.start, note.suggested.stop]
-        written = {"server": note.server, "suggested": window, "ask_again": note.ask_again}
-        self._write(self._folder / f"{host}.json", json.dumps(written, indent=2).encode() + b"\n")
+        written = json.dumps(note.document(), indent=2)
+        self._write(self._folder / f"{host}.json", written.encode() + b"\n")
 
     def _account_urls(self, urls: Mapping[str, object]) -> None:
         self._write(self._account / "urls.json", json.dumps(urls, indent=2).encode() + b"\n")
@@ -270,7 +233,3 @@ class Cabinet:
             f"{path} cannot be {what}: {error.strerror or error}",
             "the folder letsencrypt.cachefile must belong to the account that the daemon runs under",
         )
-
-
-def _is_moment(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and isfinite(value)

@@ -10,8 +10,8 @@ import stat
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from contentcache.acme.notes import Note
 from contentcache.acme.problems import StoreFault
-from contentcache.acme.store import Note
 from contentcache.acme.timing import Span
 from contentcache.config.model import ExternalAccount
 from contentcache.tls.files import Identity, TLSFault
@@ -186,12 +186,13 @@ class RenewalTests(HouseTestCase):
         """
         That the old certificate has a successor already is no reason to have none.
         """
-        self.server.suggested = (60.0, 61.0)
+        self.server.suggested = (DAY, DAY)
         self.build()
         self.pass_time(5)
         first = self.number()
+        self.server.suggested = (-60.0, -30.0)
         self.server.troubles = [("/order", Bad("alreadyReplaced", status=409))]
-        self.pass_time(61)
+        self.pass_time(3700, 50)
         self.assertNotEqual(self.number(), first)
         self.assertNotIn("replaces", self.server.payloads["/order"])
 
@@ -549,6 +550,25 @@ class FaultTests(HouseTestCase):
         self.server.suggested = (10 * DAY, 10 * DAY)
         self.pass_time(DAY, 30)
         self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+
+    def test_suggested_soon(self) -> None:
+        """
+        The same for a server that wants them renewed in a few seconds, and for one that says so only when it
+        is asked again: each certificate is used for an hour at least, and for longer the more there are.
+        """
+        for later in (False, True):
+            self.server.suggested = (30 * DAY, 30 * DAY) if later else (5.0, 6.0)
+            self.build()
+            self.pass_time(5)
+            before = self.server.count("/finalize") - 1
+            for _ in range(24):
+                self.server.suggested = (5.0, 6.0)
+                self.pass_time(3600, 30)
+                self.stop()
+                self.build()  # a restart forgets none of it
+            self.assertEqual(self.server.count("/finalize") - before, 6, later)
+            self.stop()
+            shutil.rmtree(self.folder)
 
     def test_old_when_new(self) -> None:
         """

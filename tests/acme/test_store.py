@@ -21,8 +21,9 @@ from twisted.trial.unittest import SynchronousTestCase
 import contentcache
 from contentcache.acme.jws import AccountKey
 from contentcache.acme.lock import FolderTaken
+from contentcache.acme.notes import Note
 from contentcache.acme.problems import StoreFault
-from contentcache.acme.store import Cabinet, Note
+from contentcache.acme.store import Cabinet
 from contentcache.acme.timing import Window
 from tests.tls.certificates import make
 
