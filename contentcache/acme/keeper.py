@@ -180,8 +180,9 @@ class Keeper:
         """
         host = standing.host
         try:
-            asked = standing.is_wanted or host in self._asked
-            obtained = await self._obtaining.obtain(host, standing.kept, asked=asked)
+            waiting = host in self._asked
+            asked = standing.is_wanted or waiting
+            obtained = await self._obtaining.obtain(host, standing.kept, asked=asked, waiting=waiting)
         except CancelledError:
             if not self._running:
                 raise
@@ -202,6 +203,7 @@ class Keeper:
         try:
             self._port.install(host, obtained.kept.identity)
         except TLSFault as fault:
+            await self._obtaining.forget(host)
             self._failed(standing, Wasted(f"the new certificate cannot be shown: {fault.message}"))
             return
         self._counted(host, True)

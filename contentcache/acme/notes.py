@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, TypeGuard
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, evolve, field, frozen
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from contentcache.acme.timing import Span, Window
 from contentcache.tls.files import Identity
@@ -74,6 +76,12 @@ class Kept:
         """
         return Span.of(self.identity.chain[0])
 
+    def leaf_pem(self) -> bytes:
+        """
+        The certificate itself.
+        """
+        return self.identity.chain[0].public_bytes(Encoding.PEM)
+
     def due(self) -> float:
         """
         When to renew it, seconds since 1970.
@@ -86,6 +94,38 @@ class Kept:
             return span.due()
         since = span.begins if note.since is None else note.since
         return max(span.due(note.suggested), min(span.due(), since + span.youth(note.hurried)))
+
+
+@frozen
+class Begun:
+    """
+    An order that was handed in to a server: its URL, the private key in PEM, and when that was.
+    """
+
+    server: str
+    url: str
+    key: bytes = field(repr=False)
+    since: float
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Begun | None:
+        """
+        Read one; ``None`` where it makes no sense.
+        """
+        server, url, key, since = (found.get(name) for name in ("server", "url", "key", "since"))
+        if not (isinstance(server, str) and isinstance(url, str) and isinstance(key, str)):
+            return None
+        try:
+            load_pem_private_key(key.encode("utf-8"), None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            return None
+        return cls(server, url, key.encode("utf-8"), since) if _is_moment(since) else None
+
+    def document(self) -> Mapping[str, object]:
+        """
+        How it is written.
+        """
+        return {**asdict(self), "key": self.key.decode("ascii")}
 
 
 def _is_moment(value: object) -> TypeGuard[float]:

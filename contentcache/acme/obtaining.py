@@ -12,12 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as TooLate
 from twisted.logger import Logger
 
+from contentcache.acme.begun import BegunOrders, is_final, wasted
 from contentcache.acme.client import AcmeClient
 from contentcache.acme.conversation import Conversation
 from contentcache.acme.issuing import issue
 from contentcache.acme.judging import DatesWrong, is_good, judged
 from contentcache.acme.notes import Kept, Note
-from contentcache.acme.problems import AcmeFault, ChallengeFailed, ClockWrong, Refused
+from contentcache.acme.problems import AcmeFault, ChallengeFailed, ClockWrong, Refused, Wasted
 from contentcache.acme.responders import Responder
 from contentcache.acme.store import Cabinet
 from contentcache.acme.timing import renewal_name
@@ -70,6 +71,7 @@ class Obtaining:
         self._run = run
         self._timer = timer
         self._wall = wall
+        self._begun = BegunOrders(cabinet, settings.directoryurl, run=run, wall=wall)
         #: Hosts whose last certificate was refused for its dates.
         self._ill_dated: set[str] = set()
 
@@ -78,23 +80,31 @@ class Obtaining:
         """The URL of the server's directory."""
         return self._settings.directoryurl
 
-    async def obtain(self, host: str, old: Kept | None, *, asked: bool) -> Obtained:
+    async def obtain(self, host: str, old: Kept | None, *, asked: bool, waiting: bool) -> Obtained:
         """
         A new certificate for ``host``. Raises an ``AcmeFault``.
 
-        With ``asked`` a person wants it; otherwise a clock that is wrong is no reason to ask for one.
+        With ``asked`` a person wants it; otherwise a clock that is wrong is no reason to ask for one. With
+        ``waiting`` that is now: then an order that came to nothing is no reason not to make another.
         """
         # Before anything is asked for that counts, it must be sure that it can be kept.
         await self._run(self._cabinet.open)
         client = await self._client()
         clock = self._look_at_clock(client, host, None if asked else old)
         replaces = None if old is None else renewal_name(old.identity.chain[0])
-        pem = await self._issue(host, client, replaces)
+        await self._use_account(client)
+        pem = await self._begun.resumed(host, client, old, asked=waiting)
+        if pem is None:
+            pem = await self._issue(host, client, replaces)
         before = None if old is None else old.identity
         try:
             identity = judged(host, pem, before, now=self._wall(), skew=client.skew or 0.0, clock=clock)
         except DatesWrong:
             self._ill_dated.add(host)
+            await self.forget(host)
+            raise
+        except Wasted:
+            await self.forget(host)
             raise
         self._ill_dated.discard(host)
         # When to renew it is asked once it is shown and kept: nothing shall keep it from that.
@@ -105,6 +115,12 @@ class Obtaining:
             hurried=0 if asked else _hurried(old, self._wall()),
         )
         return Obtained(pem, Kept(identity, note), clock)
+
+    async def forget(self, host: str) -> None:
+        """
+        What came of the last order is of no use.
+        """
+        await self._begun.forget(host)
 
     async def suggestion(self, host: str, kept: Kept, within: float) -> Note:
         """
@@ -131,12 +147,11 @@ class Obtaining:
         return client
 
     async def _issue(self, host: str, client: AcmeClient, replaces: str | None) -> bytes:
-        await self._use_account(client)
         is_new = False
         responders = [each for each in self._responders if self._settings.challenge in {None, each.kind}]
         while True:
             try:
-                return await issue(host, client, responders, timer=self._timer, replaces=replaces)
+                return await self._issue_by(responders, host, client, replaces)
             except ChallengeFailed as failed:
                 # It was the first of them, unless the server did not offer that.
                 if len(responders) == 1:
@@ -152,6 +167,26 @@ class Obtaining:
                 await self._run(self._cabinet.keep_account_url, self.server, None)
                 await self._use_account(client)
                 is_new = True
+
+    async def _issue_by(
+        self, responders: Sequence[Responder], host: str, client: AcmeClient, replaces: str | None
+    ) -> bytes:
+        is_begun = False
+
+        async def remember(url: str, key: bytes) -> None:
+            nonlocal is_begun
+            await self._begun.remember(host, url, key)
+            is_begun = True
+
+        try:
+            return await issue(
+                host, client, responders, timer=self._timer, remember=remember, replaces=replaces
+            )
+        except AcmeFault as fault:
+            if is_begun and is_final(fault):
+                await self._begun.forget(host)
+                raise wasted(fault) from fault
+            raise
 
     async def _use_account(self, client: AcmeClient) -> None:
         known = await self._run(self._cabinet.account_url, self.server)

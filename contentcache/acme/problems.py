@@ -157,6 +157,10 @@ class Wasted(AcmeFault):
     """The ACME server has made a certificate, and it is of no use."""
 
 
+class Unreadable(Wasted):
+    """The ACME server has made a certificate, and gives something else instead."""
+
+
 class DueAlready(Wasted):
     """The certificate can be used, and is to be renewed as soon as it is there."""
 

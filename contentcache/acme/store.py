@@ -2,8 +2,9 @@
 The folder that keeps the account's key and the certificates: PEM that other programs can read.
 
 ``<host>.pem`` has key, certificate and chain in one file, so that they are never of different ages;
-``<host>.json`` what is known of it besides; ``account/key.pem`` is the account, ``account/urls.json`` its
-names at the servers. Everything here waits for the disk: call it in a thread.
+``<host>.json`` what is known of it besides; ``<host>.order.json`` an order whose certificate has not come
+yet, and its key; ``account/key.pem`` is the account, ``account/urls.json`` its names at the
+servers. Everything here waits for the disk: call it in a thread.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from twisted.logger import Logger
 
 from contentcache.acme.jws import AccountKey, KeyUnusable
 from contentcache.acme.lock import FolderLock
-from contentcache.acme.notes import Kept, Note
+from contentcache.acme.notes import Begun, Kept, Note
 from contentcache.acme.problems import StoreFault
 from contentcache.tls.files import TLSFault, identity_in
 
@@ -155,6 +156,28 @@ class Cabinet:
         """
         self._write(self._folder / f"{host}.pem", pem)
         self.keep_note(host, note)
+        self.keep_order(host, None)
+
+    def order(self, host: str) -> Begun | None:
+        """
+        The order whose certificate has not come yet; none where that is damaged.
+        """
+        return Begun.of(self._json(self._folder / f"{host}.order.json"))
+
+    def keep_order(self, host: str, begun: Begun | None) -> None:
+        """
+        Write it, or that there is none.
+
+        :raises StoreFault: it cannot be written.
+        """
+        path = self._folder / f"{host}.order.json"
+        if begun is not None:
+            self._write(path, json.dumps(begun.document(), indent=2).encode() + b"\n")
+            return
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._fault(error, path, "taken away") from error
 
     def note(self, host: str) -> Note:
         """

@@ -16,7 +16,7 @@ from contentcache.acme.timing import Span
 from contentcache.config.model import ExternalAccount
 from contentcache.tls.files import Identity, TLSFault
 from tests.acme.house import BEGINNING, HOST, HouseTestCase
-from tests.acme.server import Bad
+from tests.acme.server import Acme, Bad
 
 DAY = 86400.0
 
@@ -335,7 +335,7 @@ class FaultTests(HouseTestCase):
         What has been asked for is not asked for again at once where its answer was lost: it may have been
         done. The log says so, and once.
         """
-        for place, asked in (("/account", 4), ("/order", 4), ("/finalize", 4)):
+        for place, asked in (("/account", 4), ("/order", 4), ("/finalize", 1)):
             self.server.loses_at, self.server.losses = place, 99
             before = self.server.count(f"POST {place}")
             self.build()
@@ -353,6 +353,80 @@ class FaultTests(HouseTestCase):
             "the connection to the ACME server at https://acme.example/dir broke off before its answer was "
             "whole; what was asked for may have been done all the same",
         )
+
+    def test_no_download(self) -> None:
+        """
+        A certificate that was made and does not come is asked for again, within the attempt and in the next
+        ones, over a restart too, and no other is ordered.
+        """
+        self.server.troubles = [("/cert", Bad("serverInternal", status=500))] * 3
+        self.build()
+        self.pass_time(30)
+        self.assertEqual((self.counted, self.server.count("/finalize")), ([(HOST, True)], 1))
+        self.assertFalse(self.file(f"{HOST}.order.json").exists())
+        self.stop()
+        shutil.rmtree(self.folder)
+        self.server.troubles = [("/cert", Bad("serverInternal", status=500))] * 6
+        self.build()
+        self.pass_time(25)
+        self.assertEqual(self.counted, [(HOST, True), (HOST, False)])
+        order = self.file(f"{HOST}.order.json")
+        self.assertEqual(stat.S_IMODE(order.stat().st_mode), 0o600)
+        self.stop()
+        self.build()
+        self.pass_time(25)
+        self.assertEqual(self.counted, [(HOST, True), (HOST, False), (HOST, True)])
+        self.assertEqual(self.server.count("/finalize"), 2)
+        self.assertFalse(order.exists())
+
+    def test_still_made(self) -> None:
+        """
+        The same for one that the server does not come to an end with, for however long.
+        """
+        self.server.looks = 200
+        self.build()
+        self.pass_time(4000, 5)
+        self.assertEqual((self.counted[-1], self.server.count("/finalize")), ((HOST, True), 1))
+
+    def test_not_to_be_read(self) -> None:
+        """
+        Where something else comes it is asked for once more after an hour, and then another is ordered.
+        """
+        self.patch(Acme, "signed", lambda *_: b"<html>")
+        self.build()
+        self.pass_time(3600, 10)
+        self.assertEqual(self.server.count("/finalize"), 1)
+        self.assertIn("is no chain of certificates; ask the certificate authority", self.fault())
+        self.pass_time(100, 10)
+        self.assertEqual(self.server.count("/finalize"), 2)
+        self.pass_time(7100, 10)
+        self.assertEqual(self.server.count("/finalize"), 2)
+
+    def test_order_comes_to_nothing(self) -> None:
+        """
+        An order that was handed in and that the server gives up is not followed by another within an hour.
+        """
+        self.server.troubles = [("/finalize", Bad("caa", "CAA forbids", 403))]
+        self.build()
+        self.pass_time(3500, 10)
+        self.assertIn("CAA forbids (caa); the DNS record CAA", self.fault())
+        self.assertEqual(self.server.count("/finalize"), 1)
+        self.pass_time(200, 10)
+        self.assertNotEqual(self.number(), 0)
+        for status, loss in (("invalid", 1), ("pending", 2)):
+            self.server.loses_at, self.server.losses = "/finalize", 1
+            before = self.server.count("/finalize")
+            keeper = self.keeper
+            assert keeper is not None
+            [waiting] = keeper.renew([HOST])
+            self.pass_time(5)
+            self.assertFalse(self.successResultOf(waiting).is_new)
+            for order in self.server._orders.values():
+                order.update(status=status, error={})
+            self.pass_time(3600, 10)
+            self.assertEqual(self.server.count("/finalize") - before, loss)
+            self.pass_time(3700, 10)
+            self.assertEqual((self.fault(), self.server.count("/finalize") - before), ("", 2))
 
     def test_look_is_lost(self) -> None:
         """
