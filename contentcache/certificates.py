@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
-from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, SubjectAlternativeName
+from cryptography.x509 import Certificate
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from contentcache.acme.control import NoDaemon, ask
 from contentcache.acme.lock import FolderTaken
+from contentcache.acme.names import names_of
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.standing import Outcome, issuer_of
 from contentcache.acme.store import Cabinet
@@ -53,7 +55,7 @@ def rows(tls: ServerTLS, now: float) -> Iterator[Row]:
     except TLSFault as fault:
         yield Row(tls.certificate, "", "", "", fault.message)
         return
-    for name in _names(leaf) or [tls.certificate]:
+    for name in names_of(leaf) or [tls.certificate]:
         yield Row(name, issuer_of(leaf), _expiry(leaf, now), "by you", tls.certificate)
 
 
@@ -98,7 +100,7 @@ def show(found: Sequence[Row], console: Console) -> None:
     """
     table = Table("host", "issuer", "expires", "next renewal", "note")
     for row in found:
-        table.add_row(row.host, row.issuer, row.expiry, row.renewal, row.note)
+        table.add_row(*map(_cell, (row.host, row.issuer, row.expiry, row.renewal, row.note)))
     console.print(table)
 
 
@@ -135,9 +137,8 @@ def _expiry(leaf: Certificate, now: float) -> str:
     return f"{moment(ends)}{' (over)' if ends <= now else ''}"
 
 
-def _names(leaf: Certificate) -> list[str]:
-    try:
-        names = leaf.extensions.get_extension_for_class(SubjectAlternativeName).value
-    except (ExtensionNotFound, ValueError):
-        return []
-    return list(names.get_values_for_type(DNSName))
+def _cell(text: str) -> Text:
+    """
+    A text as it is: servers and authorities have chosen some of it, and rich would read orders in brackets.
+    """
+    return Text("".join(letter if letter.isprintable() else "?" for letter in text))

@@ -129,12 +129,12 @@ class CertificatesTests(ConfigurationTestCase):
         """
         A certificate of a file has a row for each of its names, and cannot be renewed.
         """
-        made = make("cache", hosts=("a.example", "b.example"))
+        made = make("cache", hosts=("a.example", "b.example", "2001:db8::1"))
         certificate, key = self.write(made.pem), self.write(made.key_pem())
         tls = f", tls: {{certificate: {certificate}, key: {key}}}"
         result = self.run_certificates(tls)
         self.assertEqual(result.exit_code, 0, result.output)
-        for words in ("a.example", "b.example", "cache", "by you"):
+        for words in ("a.example", "b.example", "2001:db8::1", "cache", "by you"):
             self.assertIn(words, result.stdout)
         result = self.run_certificates(tls, "--renew")
         self.assertEqual(result.exit_code, 1)
@@ -161,6 +161,21 @@ class CertificatesTests(ConfigurationTestCase):
         result = self.run_certificates(tls, "--renew", "--host", "x.example")
         self.assertEqual(result.exit_code, 1)
         self.assertIn("x.example is not in letsencrypt.hosts", result.output)
+
+    def test_words_of_others(self) -> None:
+        """
+        What servers and authorities have chosen is shown as it is, and orders nothing.
+        """
+        said = "the ACME server says: [/foo] [bold] [2001:db8::1]:443 \x1b[2J"
+        self.patch(certificates, "ask", lambda *_: iter([Outcome("a.example", False, said)]))
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        made = make("[/bar]", hosts=("a.example",))
+        (folder / "a.example.pem").write_bytes(made.key_pem() + made.pem)
+        result = self.run_certificates(f", tls: {{letsencrypt: {{cachefile: {folder}, hosts: [a.example]}}}}")
+        self.assertEqual(result.exit_code, 0, result.output)
+        for words in ("[/foo] [bold] [2001:db8::1]:443 ?[2J", "[/bar]"):
+            self.assertIn(words, result.stdout)
 
     def test_not_ours(self) -> None:
         """
