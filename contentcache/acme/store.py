@@ -21,9 +21,10 @@ from twisted.logger import Logger
 
 from contentcache.acme.jws import AccountKey, KeyUnusable
 from contentcache.acme.lock import FolderLock
+from contentcache.acme.names import is_for, names_of, said
 from contentcache.acme.notes import Begun, Kept, Note
 from contentcache.acme.problems import StoreFault
-from contentcache.tls.files import TLSFault, identity_in
+from contentcache.tls.files import Identity, TLSFault, identity_in
 
 _LARGEST: Final = 1 << 20
 #: How the names of files end until they are whole.
@@ -120,7 +121,8 @@ class Cabinet:
 
     def certificate(self, host: str) -> Kept | None:
         """
-        The certificate of a host, ``None`` where there is none, or a damaged one: that is put aside.
+        The certificate of a host, ``None`` where there is none, or one that is damaged or another host's:
+        that is put aside.
 
         :raises StoreFault: it cannot be read.
         """
@@ -129,7 +131,7 @@ class Cabinet:
         if content is None:
             return None
         try:
-            return Kept(identity_in(str(path), content), self.note(host))
+            return Kept(_identity(path, content, host), self.note(host))
         except TLSFault as damage:
             it = damage.message.replace(f"{path} ", "it ")
             self._put_aside(path, it, "a new certificate is asked for")
@@ -144,7 +146,7 @@ class Cabinet:
         path = self._folder / f"{host}.pem"
         content = self._read(path)
         try:
-            return None if content is None else Kept(identity_in(str(path), content), self.note(host))
+            return None if content is None else Kept(_identity(path, content, host), self.note(host))
         except TLSFault as damage:
             raise StoreFault(damage.message) from damage
 
@@ -243,7 +245,7 @@ class Cabinet:
         except OSError as error:
             raise self._fault(error, path, "put aside, though it is damaged") from error
         self._log.error(
-            "{path} is damaged: {damage}; it is put aside as {aside}, and {next_step}",
+            "{path} cannot be used: {damage}; it is put aside as {aside}, and {next_step}",
             path=str(path),
             damage=damage,
             aside=aside.name,
@@ -256,3 +258,14 @@ class Cabinet:
             f"{path} cannot be {what}: {error.strerror or error}",
             "the folder letsencrypt.cachefile must belong to the account that the daemon runs under",
         )
+
+
+def _identity(path: Path, content: bytes, host: str) -> Identity:
+    """
+    :raises TLSFault: it is damaged, or that of another host.
+    """
+    identity = identity_in(str(path), content)
+    if not is_for(identity.chain[0], host):
+        names = said(names_of(identity.chain[0]))
+        raise TLSFault(str(path), f"{path} holds a certificate for {names}, and not for {host}")
+    return identity

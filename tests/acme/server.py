@@ -109,7 +109,8 @@ class Acme:
     What is asked of ``loses_at`` it does, so many times as ``losses``, and no answer comes.
     ``refused_nonces`` are refused before one is taken. ``suggested`` is its renewal window, seconds from now;
     ``eab`` an account's key. Its certificates are valid from ``begins`` seconds after they are made, and for
-    ``lifetime`` seconds; ``mistaken`` are the key and the host that they are made for instead. Only after
+    ``lifetime`` seconds; ``mistaken`` are the key and the hosts that they are made for instead, and so
+    many ``copies`` are in a chain. Only after
     ``verdict_looks`` looks does it tell what it thinks of a host, and after ``looks`` that a certificate is
     there.
     """
@@ -118,6 +119,7 @@ class Acme:
     validate: Callable[[str, str, str, str], None]
     lifetime: float = 90 * 86400.0
     begins: float = 0.0
+    copies: int = 1
     mistaken: tuple[Any, str] = (None, "")
     offered: tuple[str, ...] = ("dns-01", "http-01", "tls-alpn-01")
     is_away: bool = False
@@ -336,13 +338,15 @@ class Acme:
             .serial_number(x509.random_serial_number())
             .not_valid_before(begins)
             .not_valid_after(begins + timedelta(seconds=self.lifetime))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.DNSName(each) for each in host.split()]), critical=False
+            )
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._ca_key.public_key()), critical=False
             )
             .sign(self._ca_key, SHA256())
         )
-        return certificate.public_bytes(Encoding.PEM)
+        return certificate.public_bytes(Encoding.PEM) * self.copies
 
 
 def _halves(signature: bytes) -> tuple[bytes, bytes]:

@@ -667,6 +667,7 @@ class FaultTests(HouseTestCase):
             (-100 * DAY, (None, ""), "a certificate that has ended 2027-01-05"),
             (DAY, (None, ""), "a certificate that begins only 2027-01-16 "),
             (0.0, (None, "b.example"), "has certified b.example, and not cache.example.com"),
+            (0.0, (None, f"b.example {HOST}"), f"certified b.example with {HOST}, which was not asked for"),
             (0.0, (stranger, ""), "has certified another key than the one that was asked for"),
         ):
             self.server.begins, self.server.mistaken = begins, mistaken
@@ -679,7 +680,11 @@ class FaultTests(HouseTestCase):
             self.assertIn(said, keeper.state(keeper.standings[HOST])[1])
             self.assertEqual((self.number(), self.file(f"{HOST}.pem").read_bytes()), (first, file))
         self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
-        self.assertEqual(self.counted, [(HOST, True)] + [(HOST, False)] * 4)
+        self.assertEqual(self.counted, [(HOST, True)] + [(HOST, False)] * 5)
+        self.server.mistaken, self.server.copies = (None, ""), 11
+        keeper.renew([HOST])
+        self.pass_time(5)
+        self.assertIn("a chain of 11 certificates, and no client takes more than 10", self.fault())
 
     def test_cannot_be_shown(self) -> None:
         """

@@ -89,11 +89,31 @@ class CabinetTests(SynchronousTestCase):
             self.assertFalse((self.folder / f"{HOST}.pem").exists())
             aside = [path.read_bytes() for path in self.folder.glob(f"{HOST}.pem.damaged-*")]
             self.assertIn(content, aside)
-            self.assertIn(f"{HOST}.pem is damaged: it holds ", told[-1])
+            self.assertIn(f"{HOST}.pem cannot be used: it holds ", told[-1])
         (self.folder / "account" / "key.pem").write_bytes(b"rubbish")
         self.assertNotEqual(self.cabinet.account_key().jwk(), key.jwk())
         self.assertEqual(len(list((self.folder / "account").glob("key.pem.damaged-*"))), 1)
         self.assertIsNone(self.cabinet.account_url("one"))
+
+    def test_others(self) -> None:
+        """
+        A certificate that is another host's is put aside too; capitals and wildcards are no other host.
+        """
+        self.cabinet.open()
+        path = self.folder / f"{HOST}.pem"
+        hosts: tuple[str, ...]
+        for hosts in ((HOST.upper(),), ("b.example", HOST), ("*.example.com",)):
+            made = make("x", hosts=hosts)
+            path.write_bytes(made.key_pem() + made.pem)
+            self.assertIsNotNone(self.cabinet.certificate(HOST), hosts)
+        for hosts in ((), ("b.example",), ("192.0.2.1",), ("*.com",), ("*.cache.example.com",)):
+            made = make(HOST, hosts=hosts)
+            path.write_bytes(made.key_pem() + made.pem)
+            fault = self.assertRaises(StoreFault, self.cabinet.look, HOST)
+            self.assertIn(f"for {', '.join(hosts) or 'no name'}, and not for {HOST}", str(fault))
+            self.assertIsNone(self.cabinet.certificate(HOST), hosts)
+            self.assertFalse(path.exists())
+        self.assertEqual(len(list(self.folder.glob("*.damaged-*"))), 5)
 
     def test_odd_notes(self) -> None:
         """
