@@ -75,7 +75,7 @@ def renewed(configuration: Configuration, settings: LetsEncrypt, hosts: Sequence
     except NoDaemon:
         pass
     except OSError as error:
-        raise CannotRenew(f"the daemon cannot be asked: {error.strerror or error}") from error
+        raise CannotRenew(f"the daemon cannot be asked: {_why(error)}") from error
     else:
         if not outcomes:
             raise CannotRenew("the daemon has ended before it had an answer")
@@ -113,8 +113,14 @@ def _told_by_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome]:
     except NoDaemon:
         why = "no daemon runs"
     except OSError as error:
-        why = f"the daemon cannot be asked: {error.strerror or error}"
+        why = f"the daemon cannot be asked: {_why(error)}"
     return {"": Outcome("", False, why)}
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"{error.strerror or 'Permission denied'}; that takes the daemon's account, or root"
+    return error.strerror or str(error)
 
 
 def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Outcome | None) -> Row:

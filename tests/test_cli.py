@@ -158,9 +158,10 @@ class CertificatesTests(ConfigurationTestCase):
         self.assertIn("none yet", rows["b.example"])
         self.assertIn("holds no certificate", " ".join(result.stdout.split()))
         self.assertEqual((folder / "c.example.pem").read_bytes(), b"rubbish")
-        result = self.run_certificates(tls, "--renew", "--host", "x.example")
-        self.assertEqual(result.exit_code, 1)
-        self.assertIn("x.example is not in letsencrypt.hosts", result.output)
+        for renew in ((), ("--renew",)):
+            result = self.run_certificates(tls, *renew, "--host", "x.example")
+            self.assertEqual(result.exit_code, 1)
+            self.assertIn("x.example is not in letsencrypt.hosts", result.output)
 
     def test_words_of_others(self) -> None:
         """
@@ -190,7 +191,7 @@ class CertificatesTests(ConfigurationTestCase):
         self.assertIn("the daemon cannot be asked: Permission denied", self.run_certificates(tls).stdout)
         result = self.run_certificates(tls, "--renew")
         self.assertEqual(result.exit_code, 1)
-        self.assertIn("the daemon cannot be asked: Permission denied", result.output)
+        self.assertIn("the daemon cannot be asked: Permission denied; that takes the daemon's", result.output)
 
     def test_other_letters(self) -> None:
         """

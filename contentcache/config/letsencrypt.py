@@ -37,6 +37,9 @@ _KEYS: Final = (
 #: What a certificate's common name has room for (RFC 5280, ub-common-name).
 _LONGEST_HOST: Final = 64
 
+#: File systems of the kernel.
+_NOT_KEPT: Final = ("/proc/", "/sys/")
+
 _EMAIL = re.compile(r"[^@\s,?]+@[^@\s,?]+")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
@@ -65,6 +68,8 @@ def read_letsencrypt(tls: Table, listening: Address) -> LetsEncrypt | None:
             lifetime=section.read("lifetime", duration(zero=False), None),
         )
         if not any(section.has(key) for key in _KEYS):
+            if "letsencrypt" in tuple(tls) and not (tls.has("certificate") or tls.has("key")):
+                tls.fault("letsencrypt", "is empty; it needs cachefile and hosts, or has to be taken out")
             return None
         for key in ("certificate", "key"):
             if tls.has(key):
@@ -139,11 +144,26 @@ def _directory(item: Item) -> str:
     path = path.rstrip("/")
     if not path:
         raise Wrong(f"{item.shown()} is no folder for certificates; write e.g. /var/lib/contentcache/acme")
+    if os.path.abspath(path).startswith(_NOT_KEPT):
+        raise Wrong(f"{item.shown()} keeps no files; write e.g. /var/lib/contentcache/acme")
+    above = os.path.dirname(os.path.abspath(path))
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if os.path.isfile(above):
+        raise Wrong(f"{item.shown()} cannot be a folder, as {above} is a file")
     return f"{path}.d" if os.path.isfile(path) else path
 
 
 def _host(item: Item) -> str:
     written = text(item)
+    if not written.strip() or any(letter in written for letter in " \t,;"):
+        raise Wrong(
+            f"{item.shown()} is not one host name; write each as an entry of its own, e.g. [a.example]"
+        )
+    if written.startswith(("-", ".")) or ".-" in written:
+        raise Wrong(
+            f"{item.shown()} is not a host name: each part begins with a-z or 0-9; write e.g. a.example"
+        )
     if "*" in written:
         raise Wrong(f"{item.shown()} is a wildcard, which needs the challenge dns-01; name each host")
     host = written if _is_address(written) else authority(item)
@@ -197,8 +217,8 @@ def _is_address(host: str) -> bool:
 
 
 def _email(item: Item) -> str:
-    written = text(item)
-    if not _EMAIL.fullmatch(written) or not written.isascii():
+    written = text(item).removeprefix("mailto:")
+    if ":" in written or not _EMAIL.fullmatch(written) or not written.isascii():
         raise Wrong(f"{item.shown()} is not an address for mail; write e.g. ops@example.com")
     return written
 
