@@ -31,6 +31,8 @@ _LOOK_AGAIN: Final = 2.0
 _LONGEST_WAIT: Final = 60.0
 #: So often is looked whether the certificate is made.
 _MOST_LOOKS: Final = 60
+#: So many seconds is waited for one in one go: others may want theirs, and the next attempt asks again.
+_LONGEST_IN_HAND: Final = 120.0
 #: An order that may yet become a certificate (RFC 8555 §7.1.6).
 _IN_HAND: Final = frozenset({"pending", "ready", "processing"})
 #: A certificate that does not come is asked for again after so many seconds.
@@ -132,9 +134,10 @@ class AcmeClient:
             )
         except Refused as refused:
             kind = refused.problem.kind if refused.problem is not None else ""
-            if not offers or kind not in {"alreadyReplaced", "malformed", "unauthorized"}:
+            if not offers or not refused.is_refusal or kind in {"rateLimited", "badNonce"}:
                 raise
-            # That the server does not know the old one, or has a successor of it, is no reason to have none.
+            # That the server does not know the old one, or has a successor of it, or whatever else it has
+            # against it, is no reason to have none.
             reply = await self._conversation.post(address, wanted)
         if reply.location is None:
             raise ServerAway("the ACME server does not say where the new order is")
@@ -167,7 +170,7 @@ class AcmeClient:
         Hand in a signing request in DER, and wait for the chain in PEM, the leaf first (RFC 8555 §7.4).
         """
         finalize, body = order.body.get("finalize"), order.body
-        is_finalized, pause = False, 0.0
+        is_finalized, pause, waited = False, 0.0, 0.0
         for look in range(_MOST_LOOKS):
             status, where = body.get("status"), body.get("certificate")
             if status == "valid" and isinstance(where, str):
@@ -175,16 +178,21 @@ class AcmeClient:
             if status == "ready" and not is_finalized and isinstance(finalize, str):
                 reply = await self._conversation.post(finalize, {"csr": b64(csr)})
                 is_finalized = True
-            elif status in _IN_HAND:
+            elif status in _IN_HAND and waited < _LONGEST_IN_HAND:
                 await self._sleep(pause)
+                waited += pause
                 reply = await self._conversation.post(order.url)
+            elif status in _IN_HAND:
+                break
             else:
                 problem = problem_in(body.get("error"))
                 raise Refused(
                     f"the ACME server gives no certificate: {problem}", problem.remedy, is_refusal=True
                 )
             body, pause = reply.json(), _pause(reply, look)
-        raise ServerAway("the ACME server does not come to an end with the certificate")
+        raise ServerAway(
+            "the ACME server does not come to an end with the certificate", "it is asked for it again later"
+        )
 
     async def order_at(self, url: str) -> Order:
         """

@@ -155,6 +155,11 @@ class Conversation:
         """
         Ask once. An agent asks again where a connection that was kept open is found closed, but for ``POST``.
         """
+        if self._url.startswith("https:") and not url.startswith("https:"):
+            raise ServerAway(
+                f"the ACME server at {self._url} names a URL that is not https, and is not asked there",
+                "ask the certificate authority",
+            )
         asking = Deferred.fromCoroutine(self._exchange(method, url, body))
         try:
             return await asking.addTimeout(_WHOLE, cast("Any", self._timer), _too_slow)

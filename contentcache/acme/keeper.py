@@ -25,6 +25,7 @@ from contentcache.acme.standing import (
     Step,
     early_fault,
     issuer_of,
+    late_verdict,
     next_step,
     pace_of,
     state_of,
@@ -186,7 +187,7 @@ class Keeper:
         except CancelledError:
             if not self._running:
                 raise
-            self._failed(standing, AcmeFault("the ACME server has not come to a verdict in time"))
+            self._failed(standing, late_verdict(host))
         except AcmeFault as fault:
             self._failed(standing, fault)
         except Exception:  # noqa: BLE001  # a defect must not end the certificates of the other hosts

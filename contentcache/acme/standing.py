@@ -122,6 +122,17 @@ def early_fault(kept: Kept, clock: str, now: float) -> DueAlready | None:
     return DueAlready(says, "ask the certificate authority why it gives such")
 
 
+def late_verdict(host: str) -> AcmeFault:
+    """
+    The server neither believes that a host is ours nor says that it does not.
+    """
+    return AcmeFault(
+        f"the ACME server has not come to a verdict on {host} in time",
+        "it may be slow, or not reach this host: look at its DNS records, at firewalls, and whether ports "
+        "443 (tls-alpn-01) or 80 (http-01) lead here",
+    )
+
+
 def pace_of(fault: AcmeFault) -> Pace:
     """
     How soon to try again.

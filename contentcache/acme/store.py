@@ -13,12 +13,10 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from twisted.logger import Logger
-
+from contentcache.acme.files import HALF, fault_of, narrow, put_aside, read, write
 from contentcache.acme.jws import AccountKey, KeyUnusable
 from contentcache.acme.lock import FolderLock
 from contentcache.acme.names import is_for, names_of, said
@@ -26,17 +24,11 @@ from contentcache.acme.notes import Begun, Kept, Note
 from contentcache.acme.problems import StoreFault
 from contentcache.tls.files import Identity, TLSFault, identity_in
 
-_LARGEST: Final = 1 << 20
-#: How the names of files end until they are whole.
-_HALF: Final = ".half"
-
 
 class Cabinet:
     """
     The folder. It and its files belong to the daemon's account alone.
     """
-
-    _log = Logger()
 
     def __init__(self, folder: str, wall: Any) -> None:
         self._folder = Path(folder)
@@ -59,10 +51,12 @@ class Cabinet:
             self._account.mkdir(mode=0o700, exist_ok=True)
             # What was being written when a process was killed. Nobody else can be at it now.
             for folder in (self._folder, self._account):
-                for path in folder.glob(f".*{_HALF}"):
+                for path in folder.glob(f".*{HALF}"):
                     path.unlink()
         except OSError as error:
-            raise self._fault(error, self._folder, "written to") from error
+            raise fault_of(error, self._folder, "written to") from error
+        for folder, rights in ((self._folder, 0o022), (self._account, 0o077)):
+            narrow(folder, rights)
 
     def give_back(self) -> None:
         """
@@ -79,11 +73,11 @@ class Cabinet:
         self.take()
         try:
             self._account.mkdir(mode=0o700, parents=True, exist_ok=True)
-            probe = self._account / f".{secrets.token_hex(4)}{_HALF}"
+            probe = self._account / f".{secrets.token_hex(4)}{HALF}"
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             probe.unlink()
         except OSError as error:
-            raise self._fault(error, self._folder, "written to") from error
+            raise fault_of(error, self._folder, "written to") from error
 
     def account_key(self) -> AccountKey:
         """
@@ -100,7 +94,7 @@ class Cabinet:
                 self._put_aside(path, str(damage), "a new account is made")
                 self._account_urls({})
         key = AccountKey.new()
-        self._write(path, key.pem())
+        write(path, key.pem())
         return key
 
     def account_url(self, server: str) -> str | None:
@@ -156,7 +150,7 @@ class Cabinet:
 
         :raises StoreFault: it cannot be written.
         """
-        self._write(self._folder / f"{host}.pem", pem)
+        write(self._folder / f"{host}.pem", pem)
         self.keep_note(host, note)
         self.keep_order(host, None)
 
@@ -174,12 +168,12 @@ class Cabinet:
         """
         path = self._folder / f"{host}.order.json"
         if begun is not None:
-            self._write(path, json.dumps(begun.document(), indent=2).encode() + b"\n")
+            write(path, json.dumps(begun.document(), indent=2).encode() + b"\n")
             return
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise self._fault(error, path, "taken away") from error
+            raise fault_of(error, path, "taken away") from error
 
     def note(self, host: str) -> Note:
         """
@@ -194,70 +188,33 @@ class Cabinet:
         :raises StoreFault: it cannot be written.
         """
         written = json.dumps(note.document(), indent=2)
-        self._write(self._folder / f"{host}.json", written.encode() + b"\n")
+        write(self._folder / f"{host}.json", written.encode() + b"\n")
 
     def _account_urls(self, urls: Mapping[str, object]) -> None:
-        self._write(self._account / "urls.json", json.dumps(urls, indent=2).encode() + b"\n")
+        write(self._account / "urls.json", json.dumps(urls, indent=2).encode() + b"\n")
 
     def _json(self, path: Path) -> dict[str, Any]:
+        """
+        What was noted; a file that is none of ours is put aside, where we may.
+        """
         content = self._read(path)
-        try:
-            document = json.loads(content or b"{}")
-        except ValueError:
+        if content is None:
             return {}
-        return document if isinstance(document, dict) else {}
+        try:
+            document = json.loads(content)
+        except (ValueError, RecursionError):
+            document = None
+        if isinstance(document, dict):
+            return document
+        if self._lock.held:
+            self._put_aside(path, "it holds no JSON object", "goes without what was noted there")
+        return {}
 
     def _read(self, path: Path) -> bytes | None:
-        try:
-            with path.open("rb") as file:
-                return file.read(_LARGEST)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise self._fault(error, path, "read") from error
-
-    def _write(self, path: Path, content: bytes) -> None:
-        """
-        Atomically: either the old content is there, or the whole new one, on the disk.
-        """
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_HALF}")
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.rename(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise self._fault(error, path, "written") from error
+        return read(path, is_ours=self._lock.held)
 
     def _put_aside(self, path: Path, damage: str, next_step: str) -> None:
-        aside = path.with_name(f"{path.name}.damaged-{int(self._wall())}-{secrets.token_hex(2)}")
-        try:
-            path.rename(aside)
-        except OSError as error:
-            raise self._fault(error, path, "put aside, though it is damaged") from error
-        self._log.error(
-            "{path} cannot be used: {damage}; it is put aside as {aside}, and {next_step}",
-            path=str(path),
-            damage=damage,
-            aside=aside.name,
-            next_step=next_step,
-        )
-
-    @staticmethod
-    def _fault(error: OSError, path: Path, what: str) -> StoreFault:
-        return StoreFault(
-            f"{path} cannot be {what}: {error.strerror or error}",
-            "the folder letsencrypt.cachefile must belong to the account that the daemon runs under",
-        )
+        put_aside(path, self._wall(), damage, next_step)
 
 
 def _identity(path: Path, content: bytes, host: str) -> Identity:

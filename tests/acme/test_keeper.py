@@ -191,10 +191,17 @@ class RenewalTests(HouseTestCase):
         self.pass_time(5)
         first = self.number()
         self.server.suggested = (-60.0, -30.0)
-        self.server.troubles = [("/order", Bad("alreadyReplaced", status=409))]
+        self.server.troubles = [("/order", Bad("conflict", status=409))]
         self.pass_time(3700, 50)
         self.assertNotEqual(self.number(), first)
         self.assertNotIn("replaces", self.server.payloads["/order"])
+        orders = self.server.count("POST /order")
+        self.server.troubles = [("/order", Bad("rateLimited", status=429))]
+        assert self.keeper is not None
+        self.keeper.renew([HOST])
+        self.pass_time(5)
+        self.assertIn("(rateLimited)", self.fault())
+        self.assertEqual(self.server.count("POST /order") - orders, 1)
 
     def test_no_suggestion_comes(self) -> None:
         """
@@ -446,6 +453,31 @@ class FaultTests(HouseTestCase):
         self.pass_time(5)
         self.assertEqual(self.server.count("POST "), 10)
         self.assertEqual(self.fault(), "the ACME server has refused 10 nonces of its own in a row")
+
+    def test_plain_urls(self) -> None:
+        """
+        A server that is asked over TLS is asked nothing over plain HTTP, whatever it names.
+        """
+        order = self.server._order
+
+        def plain(path, head, payload):  # type: ignore[no-untyped-def]
+            status, more, document = order(path, head, payload)
+            return status, more, {**document, "authorizations": ["http://acme.example/authz/1"]}
+
+        self.patch(type(self.server), "_order", lambda _self, *arguments: plain(*arguments))
+        self.build()
+        self.pass_time(5)
+        self.assertIn("names a URL that is not https, and is not asked there", self.fault())
+        self.assertEqual(self.server.count("http:"), 0)
+
+    def test_no_verdict(self) -> None:
+        """
+        Where the server never says what it thinks of a host, the log says what to look at.
+        """
+        self.server.verdict_looks = 999
+        self.build()
+        self.pass_time(320)
+        self.assertIn("has not come to a verdict on cache.example.com in time; it may be slow", self.fault())
 
     def test_trickles(self) -> None:
         """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import stat
 import subprocess
@@ -124,6 +125,41 @@ class CabinetTests(SynchronousTestCase):
         for content in ("", "[]", "{", odd, '{"ask_again": NaN}'):
             (self.folder / f"{HOST}.json").write_text(content)
             self.assertEqual(self.cabinet.note(HOST), Note())
+        aside = [path.read_text() for path in self.folder.glob("*.json.damaged-*")]
+        self.assertEqual(sorted(aside), ["", "[]", "{"])
+        (self.folder / "account" / "urls.json").write_text("rubbish")
+        self.assertIsNone(self.cabinet.account_url("one"))
+        self.cabinet.give_back()
+        (self.folder / f"{HOST}.json").write_text("{")
+        self.cabinet.look(HOST)
+        self.assertEqual(len(list(self.folder.rglob("*.damaged-*"))), 4)
+
+    def test_odd_orders(self) -> None:
+        """
+        An order that makes no sense is none.
+        """
+        key = self.made.key_pem().decode()
+        good = {"server": "s", "url": "u", "key": key, "since": 1.0}
+        self.cabinet.open()
+        for change in ({}, {"url": 5}, {"key": "rubbish"}, {"since": None}, {"key": f"\u00fc{key[:-60]}"}):
+            (self.folder / f"{HOST}.order.json").write_text(json.dumps({**good, **change}))
+            self.assertEqual(self.cabinet.order(HOST) is not None, not change, change)
+
+    def test_rights_of_others(self) -> None:
+        """
+        What others could read or change is theirs no longer; who only looks changes nothing.
+        """
+        self.cabinet.open()
+        self.cabinet.keep_certificate(HOST, self.pem, NOTE)
+        self.cabinet.give_back()
+        paths = {self.folder: 0o755, self.folder / "account": 0o700, self.folder / f"{HOST}.pem": 0o700}
+        for path in paths:
+            path.chmod(0o777)
+        self.cabinet.look(HOST)
+        self.assertEqual({stat.S_IMODE(path.stat().st_mode) for path in paths}, {0o777})
+        self.cabinet.open()
+        self.cabinet.certificate(HOST)
+        self.assertEqual({path: stat.S_IMODE(path.stat().st_mode) for path in paths}, paths)
 
     def test_unusable(self) -> None:
         """
