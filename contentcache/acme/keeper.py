@@ -2,16 +2,17 @@
 Keeps a certificate for every host: asks for the first one, renews it in time, and tries again when that
 fails.
 
-One host after the other, so that an ACME server never sees several orders of ours at once.
+Few hosts at once, so that an ACME server never sees many orders of ours, and one of which it takes its time
+holds up no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.logger import Logger, LogLevel
 
 from contentcache.acme.alarm import Alarm
@@ -40,6 +41,8 @@ from contentcache.tls.files import Identity, TLSFault
 #: Nobody sleeps longer than this without looking at the wall clock, which may have been set.
 _LONGEST_SLEEP: Final = 3600.0
 _AFTER_A_DEFECT: Final = 60.0
+#: For so many hosts is the server asked at once.
+_AT_ONCE: Final = 4
 #: So many seconds has a server to say when to renew a certificate; fewer where it is due before.
 _SUGGESTION_WITHIN: Final = 30.0
 
@@ -84,9 +87,10 @@ class Keeper:
         self._wall = wall
         self._share = share
         self._counted = counted
-        self._alarm = Alarm(timer)
+        self._alarms = {host: Alarm(timer) for host in first}
         self._asked = Waiting()
-        self._loop: Deferred[None] | None = None
+        self._turns = DeferredSemaphore(_AT_ONCE)
+        self._loops: list[Deferred[None]] = []
         self._running = False
 
     def start(self) -> None:
@@ -102,7 +106,8 @@ class Keeper:
                 server=self._obtaining.server,
             )
         self._running = True
-        self._loop = in_background(self._keep())
+        ordered = sorted(self.standings.values(), key=lambda each: each.kept is not None)
+        self._loops = [in_background(self._keep(each)) for each in ordered]
 
     def state(self, standing: Standing) -> tuple[Literal["ok", "warn"], str]:
         """
@@ -122,9 +127,9 @@ class Keeper:
         End, in the middle of an attempt too.
         """
         self._running = False
-        if self._loop is not None:
-            self._loop.cancel()
-            self._loop = None
+        for loop in self._loops:
+            loop.cancel()
+        self._loops = []
         self._asked.tell_all("the daemon stops")
 
     def renew(self, hosts: Sequence[str]) -> list[Deferred[Outcome]]:
@@ -132,46 +137,51 @@ class Keeper:
         Ask for new certificates now, whatever is due; each fires with what became of it, and never fails.
         """
         waiting = self._asked.add(hosts)
-        self._alarm.ring()
+        for host in hosts:
+            self._alarms[host].ring()
         return waiting
 
     # The loop.
 
-    async def _keep(self) -> None:
+    async def _keep(self, standing: Standing) -> None:
+        host = standing.host
         try:
             while self._running:
                 try:
-                    await self._step()
+                    await self._step(standing)
                 except Exception as error:
                     if isinstance(error, CancelledError):
                         raise
-                    # Nothing of the kind is known; but without this loop every certificate would end some
-                    # day.
-                    self._log.failure("something about certificates has failed")
-                    self._asked.tell_all("a defect of the daemon, which its log tells")
-                    await self._alarm.sleep(_AFTER_A_DEFECT)
+                    # Nothing of the kind is known; but without this loop the certificate would end some day.
+                    self._log.failure("something about the certificate of {host} has failed", host=host)
+                    says = "a defect of the daemon, which its log tells"
+                    self._asked.tell(Outcome(host, False, says))
+                    await self._alarms[host].sleep(_AFTER_A_DEFECT)
         except CancelledError:
             return
 
-    async def _step(self) -> None:
-        for host in self._asked:
-            await self._attempt(self.standings[host])
+    async def _step(self, standing: Standing) -> None:
+        if standing.host in self._asked:
+            await self._in_turn(self._attempt, standing)
             return
-        now, seconds, server = self._wall(), self._timer.seconds(), self._obtaining.server
-        wait, step, standing = min(
-            ((*next_step(each, now, seconds, server), each) for each in self.standings.values()),
-            key=lambda found: found[:2],
-        )
+        now, seconds = self._wall(), self._timer.seconds()
+        wait, step = next_step(standing, now, seconds, self._obtaining.server)
         if wait > 0:
-            await self._alarm.sleep(min(wait, _LONGEST_SLEEP))
+            await self._alarms[standing.host].sleep(min(wait, _LONGEST_SLEEP))
         elif step is Step.SAVE:
             await self._save(standing)
-        elif step is Step.RENEW:
-            await self._attempt(standing)
-        elif step is Step.ASK_WHEN:
-            await self._ask_when(standing)
-        else:
+        elif step is Step.FORGET:
             self._forget_fault(standing)
+        else:
+            await self._in_turn(self._attempt if step is Step.RENEW else self._ask_when, standing)
+
+    async def _in_turn(self, do: Callable[[Standing], Awaitable[None]], standing: Standing) -> None:
+        await self._turns.acquire()
+        try:
+            if self._running:
+                await do(standing)
+        finally:
+            self._turns.release()
 
     # What it does.
 

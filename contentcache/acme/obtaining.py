@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.defer import TimeoutError as TooLate
 from twisted.logger import Logger
 
@@ -72,6 +72,8 @@ class Obtaining:
         self._timer = timer
         self._wall = wall
         self._begun = BegunOrders(cabinet, settings.directoryurl, run=run, wall=wall)
+        #: One host at a time makes the account.
+        self._account = DeferredLock()
         #: Hosts whose last certificate was refused for its dates.
         self._ill_dated: set[str] = set()
 
@@ -138,7 +140,8 @@ class Obtaining:
         return evolve(kept.note, ask_again=self._wall() + _SUGGESTION_AGAIN)
 
     async def _client(self) -> AcmeClient:
-        key = await self._run(self._cabinet.account_key)
+        async with self._account:
+            key = await self._run(self._cabinet.account_key)
         conversation = Conversation(self._agent, self.server, key, timer=self._timer, wall=self._wall)
         client = AcmeClient(
             conversation, key, self._settings, wall=self._wall, sleep=lambda pause: sleep(self._timer, pause)
@@ -164,7 +167,8 @@ class Obtaining:
                 if is_new or refused.problem is None or refused.problem.kind != "accountDoesNotExist":
                     raise
                 self._log.warn("the account is gone, and made anew: {refused}", refused=str(refused))
-                await self._run(self._cabinet.keep_account_url, self.server, None)
+                async with self._account:
+                    await self._run(self._cabinet.keep_account_url, self.server, None)
                 await self._use_account(client)
                 is_new = True
 
@@ -189,11 +193,12 @@ class Obtaining:
             raise
 
     async def _use_account(self, client: AcmeClient) -> None:
-        known = await self._run(self._cabinet.account_url, self.server)
-        url = await client.use_account(known)
-        if url != known:
-            await self._run(self._cabinet.keep_account_url, self.server, url)
-            self._log.info("the account at {server} is {url}", server=self.server, url=url)
+        async with self._account:
+            known = await self._run(self._cabinet.account_url, self.server)
+            url = await client.use_account(known)
+            if url != known:
+                await self._run(self._cabinet.keep_account_url, self.server, url)
+                self._log.info("the account at {server} is {url}", server=self.server, url=url)
 
     def _look_at_clock(self, client: AcmeClient, host: str, old: Kept | None) -> str:
         """

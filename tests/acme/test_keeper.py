@@ -16,7 +16,7 @@ from contentcache.acme.timing import Span
 from contentcache.config.model import ExternalAccount
 from contentcache.tls.files import Identity, TLSFault
 from tests.acme.house import BEGINNING, HOST, HouseTestCase
-from tests.acme.server import Acme, Bad
+from tests.acme.server import BASE, Acme, Bad
 
 DAY = 86400.0
 
@@ -52,6 +52,34 @@ class FirstTests(HouseTestCase):
         self.pass_time(60)
         self.assertIn("a.example", self.shown)
         self.assertEqual(self.server.count("POST /account"), 1)
+
+    def test_one_hangs(self) -> None:
+        """
+        Hosts of which the server never says anything hold up no other, and few are asked for at once.
+        """
+        order, slow = self.server._order, [f"{letter}.example" for letter in "abcdef"]
+
+        def hanging(path, head, payload):  # type: ignore[no-untyped-def]
+            status, more, document = order(path, head, payload)
+            if document["host"] in slow:
+                document = {**document, "authorizations": [f"{BASE}/never/{document['host']}"]}
+            return status, more, document
+
+        self.patch(type(self.server), "_order", lambda _self, *arguments: hanging(*arguments))
+        self.server.hangs_at = "/never"
+        keeper = self.build(*slow[:3], HOST, *slow[3:])
+        self.pass_time(5)
+        self.assertEqual(list(self.shown), [HOST])
+        self.assertEqual(self.server.count("/never/"), 4)
+        self.assertEqual(self.server.count("POST /account"), 1)
+        self.pass_time(60)
+        self.assertEqual(
+            {line for line in self.server.asked if "/never/f" in line}, {"POST /never/f.example"}
+        )
+        waiting = keeper.renew([HOST, slow[5]])
+        self.stop()
+        self.assertEqual([self.successResultOf(each).says for each in waiting], ["the daemon stops"] * 2)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nonces(self) -> None:
         """
