@@ -129,13 +129,14 @@ def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Outcome | N
         kept = Cabinet(settings.directory, time.time).look(host)
     except StoreFault as fault:
         return Row(host, "", "", "", str(fault))
+    again = moment(told.again) if told is not None and told.again is not None else None
     if kept is None:
-        return Row(host, "none yet", "", "now", note)
+        return Row(host, "none yet", "", again or "now", note)
     leaf = kept.identity.chain[0]
     renewal = moment(kept.due())
     if kept.note.server not in {"", settings.directoryurl}:
         renewal = "now: it is from another server"
-    return Row(host, issuer_of(leaf), _expiry(leaf, now), renewal, note)
+    return Row(host, issuer_of(leaf), _expiry(leaf, now), again or renewal, note)
 
 
 def _expiry(leaf: Certificate, now: float) -> str:

@@ -167,15 +167,16 @@ class CertificatesTests(ConfigurationTestCase):
         """
         What servers and authorities have chosen is shown as it is, and orders nothing.
         """
+        again = 4_000_000_000.0
         said = "the ACME server says: [/foo] [bold] [2001:db8::1]:443 \x1b[2J"
-        self.patch(certificates, "ask", lambda *_: iter([Outcome("a.example", False, said)]))
+        self.patch(certificates, "ask", lambda *_: iter([Outcome("a.example", False, said, again)]))
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         made = make("[/bar]", hosts=("a.example",))
         (folder / "a.example.pem").write_bytes(made.key_pem() + made.pem)
         result = self.run_certificates(f", tls: {{letsencrypt: {{cachefile: {folder}, hosts: [a.example]}}}}")
         self.assertEqual(result.exit_code, 0, result.output)
-        for words in ("[/foo] [bold] [2001:db8::1]:443 ?[2J", "[/bar]"):
+        for words in ("[/foo] [bold] [2001:db8::1]:443 ?[2J", "[/bar]", "2096-10-02 07:06:40 UTC"):
             self.assertIn(words, result.stdout)
 
     def test_not_ours(self) -> None:

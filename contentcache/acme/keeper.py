@@ -13,13 +13,14 @@ from typing import Final, Literal, Protocol
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from contentcache.acme.alarm import Alarm
 from contentcache.acme.asking import Waiting
-from contentcache.acme.notes import Kept
+from contentcache.acme.notes import Kept, Wait
 from contentcache.acme.obtaining import Obtained, Obtaining
-from contentcache.acme.problems import AcmeFault, DueAlready, StoreFault, Wasted
+from contentcache.acme.problems import AcmeFault, StoreFault, Wasted
+from contentcache.acme.setbacks import Setbacks
 from contentcache.acme.standing import (
     Outcome,
     Standing,
@@ -28,12 +29,10 @@ from contentcache.acme.standing import (
     issuer_of,
     late_verdict,
     next_step,
-    pace_of,
     state_of,
 )
 from contentcache.acme.store import Cabinet
-from contentcache.acme.timing import moment, pause_after
-from contentcache.core import durations
+from contentcache.acme.timing import moment
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.delivery.tasks import in_background
 from contentcache.tls.files import Identity, TLSFault
@@ -60,7 +59,7 @@ class Keeper:
     The certificates of ``hosts``, as ``obtaining`` gets them and ``cabinet`` keeps them.
 
     ``first`` is what the cabinet had at the start. ``share`` draws a number from 0 to 1. ``counted`` is told
-    of every attempt: the host, and whether it succeeded.
+    of every attempt: the host, and whether it succeeded. ``waits`` are those from before a restart.
     """
 
     _log = Logger(namespace="contentcache")
@@ -77,6 +76,7 @@ class Keeper:
         wall: Clock,
         share: Callable[[], float],
         counted: Callable[[str, bool], None],
+        waits: Mapping[str, Wait] | None = None,
     ) -> None:
         self.standings = {host: Standing(host, kept) for host, kept in first.items()}
         self._obtaining = obtaining
@@ -85,12 +85,14 @@ class Keeper:
         self._run = run
         self._timer = timer
         self._wall = wall
-        self._share = share
+        self._setbacks = Setbacks(cabinet, run=run, timer=timer, wall=wall, share=share)
         self._counted = counted
         self._alarms = {host: Alarm(timer) for host in first}
         self._asked = Waiting()
         self._turns = DeferredSemaphore(_AT_ONCE)
         self._loops: list[Deferred[None]] = []
+        for host, wait in (waits or {}).items():
+            self.standings[host].resume(wait, wall(), timer.seconds())
         self._running = False
 
     def start(self) -> None:
@@ -114,6 +116,12 @@ class Keeper:
         How it is with a host, for people who look.
         """
         return state_of(standing, self._wall(), self._obtaining.server)
+
+    def again(self, standing: Standing) -> float | None:
+        """
+        When the next attempt will be, seconds since 1970; ``None`` where the last one has not failed.
+        """
+        return self._setbacks.again(standing)
 
     def seconds_left(self, host: str) -> float:
         """
@@ -197,12 +205,12 @@ class Keeper:
         except CancelledError:
             if not self._running:
                 raise
-            self._failed(standing, late_verdict(host))
+            await self._failed(standing, late_verdict(host))
         except AcmeFault as fault:
-            self._failed(standing, fault)
+            await self._failed(standing, fault)
         except Exception:  # noqa: BLE001  # a defect must not end the certificates of the other hosts
             self._log.failure("asking for a certificate for {host} has failed", host=host)
-            self._failed(standing, AcmeFault("this is a defect of the daemon", "please report it"))
+            await self._failed(standing, AcmeFault("this is a defect of the daemon", "please report it"))
         else:
             await self._take(standing, obtained)
 
@@ -215,7 +223,7 @@ class Keeper:
             self._port.install(host, obtained.kept.identity)
         except TLSFault as fault:
             await self._obtaining.forget(host)
-            self._failed(standing, Wasted(f"the new certificate cannot be shown: {fault.message}"))
+            await self._failed(standing, Wasted(f"the new certificate cannot be shown: {fault.message}"))
             return
         self._counted(host, True)
         standing.kept, standing.try_at = obtained.kept, 0.0
@@ -238,7 +246,7 @@ class Keeper:
             await self._run(self._cabinet.keep_certificate, standing.host, unsaved.pem, unsaved.kept.note)
         except StoreFault as fault:
             standing.failures += 1
-            self._put_off(standing, fault, standing.failures)
+            self._setbacks.put_off(standing, fault, standing.failures)
             return
         standing.unsaved, standing.failures, standing.fault = None, 0, None
 
@@ -266,14 +274,15 @@ class Keeper:
         if new is not None:
             early = early_fault(standing.kept, new.clock, self._wall())
             if early is not None:
-                self._put_off(standing, early, note.hurried + 1)
+                self._setbacks.put_off(standing, early, note.hurried + 1)
 
-    def _failed(self, standing: Standing, fault: AcmeFault) -> None:
+    async def _failed(self, standing: Standing, fault: AcmeFault) -> None:
         self._counted(standing.host, False)
         standing.failures += 1
         standing.is_wanted = standing.is_wanted or standing.host in self._asked
-        self._put_off(standing, fault, standing.failures)
-        self._asked.tell(Outcome(standing.host, False, str(fault)))
+        self._setbacks.put_off(standing, fault, standing.failures)
+        await self._setbacks.keep(standing)
+        self._asked.tell(Outcome(standing.host, False, str(fault), self.again(standing)))
 
     def _forget_fault(self, standing: Standing) -> None:
         standing.failures, standing.fault = 0, None
@@ -281,29 +290,4 @@ class Keeper:
             "nothing is to be done for {host} any more: it will be renewed {when}",
             host=standing.host,
             when=moment(standing.due(self._obtaining.server)),
-        )
-
-    def _put_off(self, standing: Standing, fault: AcmeFault, times: int) -> None:
-        """
-        Try again later, what has gone wrong so many times in a row, and say so.
-        """
-        standing.fault = fault
-        span, now = standing.span, self._wall()
-        pause = pause_after(
-            times,
-            self._share(),
-            pace_of(fault),
-            asked=fault.retry_after,
-            left=None if span is None else span.ends - now,
-        )
-        standing.try_at = self._timer.seconds() + pause
-        is_bad = span is None or span.is_alarming(now)
-        self._log.emit(
-            LogLevel.error if is_bad else LogLevel.warn,
-            "{host}: {fault}; it is renewed in {pause}"
-            if isinstance(fault, DueAlready)
-            else "no new certificate for {host}: {fault}; it is tried again in {pause}",
-            host=standing.host,
-            fault=str(fault),
-            pause=durations.spell(float(round(pause))),
         )

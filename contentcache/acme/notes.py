@@ -128,6 +128,34 @@ class Begun:
         return {**asdict(self), "key": self.key.decode("ascii")}
 
 
+@frozen
+class Wait:
+    """
+    Nothing is asked of the server for a host ``until`` then, seconds since 1970, after so many ``failures``
+    in a row; ``says`` is the last one.
+    """
+
+    until: float
+    failures: int
+    says: str
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Wait | None:
+        """
+        Read one; ``None`` where it makes no sense.
+        """
+        until, failures, says = (found.get(name) for name in ("until", "failures", "says"))
+        if not (_is_moment(until) and isinstance(failures, int) and isinstance(says, str)):
+            return None
+        return cls(until, max(1, failures), says)
+
+    def document(self) -> Mapping[str, object]:
+        """
+        How it is written.
+        """
+        return asdict(self)
+
+
 def _is_moment(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and isfinite(value)
 

@@ -72,7 +72,7 @@ class Obtaining:
         self._timer = timer
         self._wall = wall
         self._begun = BegunOrders(cabinet, settings.directoryurl, run=run, wall=wall)
-        #: One host at a time makes the account.
+        #: One host at a time takes the folder, and makes the account.
         self._account = DeferredLock()
         #: Hosts whose last certificate was refused for its dates.
         self._ill_dated: set[str] = set()
@@ -90,7 +90,8 @@ class Obtaining:
         ``waiting`` that is now: then an order that came to nothing is no reason not to make another.
         """
         # Before anything is asked for that counts, it must be sure that it can be kept.
-        await self._run(self._cabinet.open)
+        async with self._account:
+            await self._run(self._cabinet.open)
         client = await self._client()
         clock = self._look_at_clock(client, host, None if asked else old)
         replaces = None if old is None else renewal_name(old.identity.chain[0])

@@ -11,22 +11,28 @@ from attrs import define, frozen
 from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 
-from contentcache.acme.notes import Kept
+from contentcache.acme.notes import Kept, Wait
 from contentcache.acme.obtaining import Obtained
 from contentcache.acme.problems import AcmeFault, AnswerLost, DueAlready, Wasted
-from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span, moment
+from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span, moment, pause_after
 from contentcache.core import durations
 
 
 @frozen
 class Outcome:
     """
-    What became of an attempt.
+    What became of an attempt, or how it is; ``again`` is when the next attempt will be, seconds since 1970,
+    where the last one has failed.
     """
 
     host: str
     is_new: bool
     says: str
+    again: float | None = None
+
+
+#: Longer pauses than that are none of ours, in seconds: the clock was wrong.
+_LONGEST_WAIT: Final = 1.3 * 86400.0
 
 
 @define
@@ -52,6 +58,14 @@ class Standing:
     def span(self) -> Span | None:
         """The life of the certificate, ``None`` where there is none."""
         return None if self.kept is None else self.kept.span
+
+    def resume(self, wait: Wait, now: float, seconds: float) -> None:
+        """
+        Wait on after a restart, but no longer than any server may want.
+        """
+        left = wait.until - now
+        if 0 < left <= _LONGEST_WAIT:
+            self.try_at, self.failures, self.fault = seconds + left, wait.failures, AcmeFault(wait.says)
 
     def due(self, server: str) -> float:
         """
@@ -140,6 +154,25 @@ def pace_of(fault: AcmeFault) -> Pace:
     if isinstance(fault, Wasted):
         return AFTER_WASTE
     return AFTER_NO if fault.is_refusal or isinstance(fault, AnswerLost) else AFTER_SILENCE
+
+
+def pause_of(standing: Standing, times: int, now: float, share: float) -> float:
+    """
+    Seconds until the next attempt, after ``standing.fault`` so many times in a row.
+    """
+    fault, span = standing.fault, standing.span
+    if fault is None:
+        return 0.0
+    left = None if span is None else span.ends - now
+    return pause_after(times, share, pace_of(fault), asked=fault.retry_after, left=left)
+
+
+def outlasts_restart(fault: AcmeFault) -> bool:
+    """
+    Whether a restart is no reason to try sooner: the server wants to be left alone, or has made a
+    certificate for nothing.
+    """
+    return fault.retry_after is not None or (isinstance(fault, Wasted) and not isinstance(fault, DueAlready))
 
 
 def state_of(standing: Standing, now: float, server: str) -> tuple[Literal["ok", "warn"], str]:

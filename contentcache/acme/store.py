@@ -3,8 +3,8 @@ The folder that keeps the account's key and the certificates: PEM that other pro
 
 ``<host>.pem`` has key, certificate and chain in one file, so that they are never of different ages;
 ``<host>.json`` what is known of it besides; ``<host>.order.json`` an order whose certificate has not come
-yet, and its key; ``account/key.pem`` is the account, ``account/urls.json`` its names at the
-servers. Everything here waits for the disk: call it in a thread.
+yet, and its key; ``<host>.wait.json`` until when the server is left alone; ``account/key.pem`` is the
+account, ``account/urls.json`` its names at the servers. Everything here waits for the disk: call it in a thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contentcache.acme.files import HALF, fault_of, narrow, put_aside, read, wri
 from contentcache.acme.jws import AccountKey, KeyUnusable
 from contentcache.acme.lock import FolderLock
 from contentcache.acme.names import is_for, names_of, said
-from contentcache.acme.notes import Begun, Kept, Note
+from contentcache.acme.notes import Begun, Kept, Note, Wait
 from contentcache.acme.problems import StoreFault
 from contentcache.tls.files import Identity, TLSFault, identity_in
 
@@ -153,6 +153,7 @@ class Cabinet:
         write(self._folder / f"{host}.pem", pem)
         self.keep_note(host, note)
         self.keep_order(host, None)
+        self.keep_wait(host, None)
 
     def order(self, host: str) -> Begun | None:
         """
@@ -166,9 +167,26 @@ class Cabinet:
 
         :raises StoreFault: it cannot be written.
         """
-        path = self._folder / f"{host}.order.json"
-        if begun is not None:
-            write(path, json.dumps(begun.document(), indent=2).encode() + b"\n")
+        self._keep(f"{host}.order.json", None if begun is None else begun.document())
+
+    def wait(self, host: str) -> Wait | None:
+        """
+        How long the server is left alone about a host, if at all.
+        """
+        return Wait.of(self._json(self._folder / f"{host}.wait.json"))
+
+    def keep_wait(self, host: str, wait: Wait | None) -> None:
+        """
+        Write it, or that there is none.
+
+        :raises StoreFault: it cannot be written.
+        """
+        self._keep(f"{host}.wait.json", None if wait is None else wait.document())
+
+    def _keep(self, name: str, document: Mapping[str, object] | None) -> None:
+        path = self._folder / name
+        if document is not None:
+            write(path, json.dumps(document, indent=2).encode() + b"\n")
             return
         try:
             path.unlink(missing_ok=True)

@@ -576,12 +576,19 @@ class FaultTests(HouseTestCase):
         ``Retry-After`` is kept to.
         """
         self.server.troubles = [("/order", Bad("rateLimited", "too many", 429, Retry_After="7200"))]
-        self.build()
-        self.pass_time(7100, 10)
+        keeper = self.build()
+        self.pass_time(3000, 10)
+        again = keeper.again(keeper.standings[HOST])
+        self.stop()
+        keeper = self.build()  # a restart is no reason to ask sooner
+        self.assertEqual(keeper.again(keeper.standings[HOST]), again)
+        self.assertLess(abs((again or 0.0) - BEGINNING - 7200), 1)
+        self.pass_time(4100, 10)
         self.assertEqual(self.server.count("POST /order"), 1)
         self.assertIn("too many (rateLimited); wait", self.fault())
         self.pass_time(200, 10)
         self.assertNotEqual(self.number(), 0)
+        self.assertEqual((keeper.again(keeper.standings[HOST]), self.cabinet.wait(HOST)), (None, None))
 
     def test_failed_challenge(self) -> None:
         """

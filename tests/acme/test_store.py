@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import contentcache
 from contentcache.acme.jws import AccountKey
 from contentcache.acme.lock import FolderTaken
-from contentcache.acme.notes import Note
+from contentcache.acme.notes import Note, Wait
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.store import Cabinet
 from contentcache.acme.timing import Window
@@ -144,6 +144,16 @@ class CabinetTests(SynchronousTestCase):
         for change in ({}, {"url": 5}, {"key": "rubbish"}, {"since": None}, {"key": f"\u00fc{key[:-60]}"}):
             (self.folder / f"{HOST}.order.json").write_text(json.dumps({**good, **change}))
             self.assertEqual(self.cabinet.order(HOST) is not None, not change, change)
+
+    def test_odd_waits(self) -> None:
+        """
+        The same for what is to be waited for.
+        """
+        self.cabinet.open()
+        good = {"until": 5.0, "failures": 2, "says": "no"}
+        for change in ({}, {"until": "x"}, {"failures": None}, {"says": 1}):
+            (self.folder / f"{HOST}.wait.json").write_text(json.dumps({**good, **change}))
+            self.assertEqual(self.cabinet.wait(HOST), None if change else Wait(5.0, 2, "no"))
 
     def test_rights_of_others(self) -> None:
         """
