@@ -4,7 +4,8 @@ The folder that keeps the account's key and the certificates: PEM that other pro
 ``<host>.pem`` has key, certificate and chain in one file, so that they are never of different ages;
 ``<host>.json`` what is known of it besides; ``<host>.order.json`` an order whose certificate has not come
 yet, and its key; ``<host>.wait.json`` until when the server is left alone; ``account/key.pem`` is the
-account, ``account/urls.json`` its names at the servers. Everything here waits for the disk: call it in a thread.
+account, ``account/urls.json`` its names at the servers. Everything here waits for the disk: call it in a
+thread.
 """
 
 from __future__ import annotations
