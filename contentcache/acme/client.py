@@ -225,7 +225,7 @@ class AcmeClient:
     async def renewal(self, name: str) -> tuple[Window, float] | None:
         """
         When the server suggests to renew, and in how many seconds to ask again (RFC 9773 §4); ``None`` where
-        it suggests nothing.
+        it knows no such suggestions.
         """
         base = await self._conversation.find("renewalInfo")
         if base is None:
@@ -233,7 +233,9 @@ class AcmeClient:
         reply = await self._conversation.get(f"{base.rstrip('/')}/{name}")
         window = window_in(reply.json())
         again = _RENEWAL_AGAIN if reply.retry_after is None else max(60.0, reply.retry_after)
-        return None if window is None else (window, again)
+        if window is None:
+            raise ServerAway("its renewal information makes no sense")
+        return window, again
 
 
 def _pause(reply: Reply, looks: int) -> float:

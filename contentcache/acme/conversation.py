@@ -63,7 +63,7 @@ class Reply:
         """
         try:
             document = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
             raise ServerAway("the ACME server's answer is not JSON", "is letsencrypt.directoryurl right?")
@@ -260,5 +260,5 @@ def _broke_off(error: BaseException) -> bool:
 def _problem(reply: Reply) -> Any:
     try:
         return problem_in(json.loads(reply.body))
-    except ValueError:
+    except (ValueError, RecursionError):
         return problem_in(None)

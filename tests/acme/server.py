@@ -107,7 +107,8 @@ class Acme:
     ``troubles`` are raised by the next requests to a path that begins so. With ``hangs`` it never answers, or
     with ``hangs_at`` not to such paths. To those at ``trickles_at`` it gives a byte a second of ``timer``.
     What is asked of ``loses_at`` it does, so many times as ``losses``, and no answer comes.
-    ``refused_nonces`` are refused before one is taken. ``suggested`` is its renewal window, seconds from now;
+    ``refused_nonces`` are refused before one is taken. ``suggested`` is its renewal window, seconds from now,
+    unless it gives ``odd_suggestion`` instead;
     ``eab`` an account's key. Its certificates are valid from ``begins`` seconds after they are made, and for
     ``lifetime`` seconds; ``mistaken`` are the key and the hosts that they are made for instead, and so
     many ``copies`` are in a chain. Only after
@@ -131,6 +132,7 @@ class Acme:
     losses: int = 0
     refused_nonces: int = 0
     suggested: tuple[float, float] | None = None
+    odd_suggestion: bytes = b""
     eab: tuple[str, bytes] | None = None
     troubles: list[tuple[str, Bad]] = field(factory=list)
     asked: list[str] = field(factory=list)
@@ -200,7 +202,8 @@ class Acme:
                 datetime.fromtimestamp(self.wall() + each, UTC).isoformat() for each in self.suggested
             )
             window = {"suggestedWindow": {"start": start, "end": stop}}
-            return 200, {"Retry-After": "3600"}, json.dumps(window).encode()
+            told = self.odd_suggestion or json.dumps(window).encode()
+            return 200, {"Retry-After": "3600"}, told
         head, payload = self._verified(path, body)
         self.payloads[path] = payload
         name = path.split("/")[1]

@@ -252,6 +252,22 @@ class RenewalTests(HouseTestCase):
         for host in ("a.example", "b.example"):
             self.assertIsNotNone(self.cabinet.note(host).suggested)
 
+    def test_odd_suggestion(self) -> None:
+        """
+        A suggestion that makes no sense changes nothing, and is asked for again.
+        """
+        self.server.suggested = (10 * DAY, 10 * DAY)
+        self.build()
+        self.pass_time(5)
+        kept = self.cabinet.note(HOST)
+        for odd in (b"[", b"[" * 99_999, b"[]", b"{}", b'{"suggestedWindow": {"start": "soon", "end": 5}}'):
+            self.server.odd_suggestion = odd
+            self.pass_time(6 * 3600 + 60, 60)
+            note = self.cabinet.note(HOST)
+            self.assertEqual(note.suggested, kept.suggested)
+            self.assertGreater(note.ask_again or 0.0, self.wall())
+        self.assertEqual(self.server.count("/ari/"), 6)
+
     def test_restart(self) -> None:
         """
         A restart asks the server for nothing, and renewal is when it would have been.
