@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from contentcache.config.document import Series
 from contentcache.config.faults import Wrong
 from contentcache.config.files import certificates
-from contentcache.config.model import LETS_ENCRYPT, Address, ExternalAccount, LetsEncrypt
+from contentcache.config.model import LETS_ENCRYPT, Address, ExternalAccount, Http, LetsEncrypt
 from contentcache.config.readers import choice, duration, listing, secret, text
 from contentcache.config.tables import Item, Table
 from contentcache.config.urls import address, authority, url
@@ -123,6 +123,17 @@ def _notice(section: Table, read: LetsEncrypt) -> None:
     if read.directory and read.directory != _written(section):
         section.warn(
             "cachefile", f"is a file, as in version 2.8; it stays as it is, and {read.directory} is used"
+        )
+
+
+def see_folders_apart(root: Table, http: Http, blobs: str) -> None:
+    """
+    Note where certificates and blobs would be in one folder: each is cleared up by its own rules.
+    """
+    settings = None if http.tls is None else http.tls.letsencrypt
+    if settings is not None and os.path.realpath(settings.directory) == os.path.realpath(blobs):
+        root.section("http").section("tls").section("letsencrypt").fault(
+            "cachefile", "is the folder of storage.filesystem.rootdirectory; give it one of its own"
         )
 
 

@@ -156,6 +156,16 @@ class LetsEncryptTests(ConfigurationTestCase):
         certificate, key = self.write(made.pem), self.write(made.key_pem())
         self.load(with_letsencrypt("", f", certificate: {certificate}, key: {key}"))
 
+    def test_among_blobs(self) -> None:
+        """
+        Certificates are not kept among blobs.
+        """
+        root = yaml.safe_load(MINIMAL)["storage"]["filesystem"]["rootdirectory"]
+        self.assert_told(
+            with_letsencrypt(f"cachefile: {root}/, hosts: [a.example]"),
+            "http.tls.letsencrypt.cachefile: is the folder of storage.filesystem.rootdirectory",
+        )
+
     def test_below_a_file(self) -> None:
         """
         No folder can be below a file.
