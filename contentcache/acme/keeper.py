@@ -92,7 +92,7 @@ class Keeper:
         self._turns = DeferredSemaphore(_AT_ONCE)
         self._loops: list[Deferred[None]] = []
         for host, wait in (waits or {}).items():
-            self.standings[host].resume(wait, wall(), timer.seconds())
+            self._setbacks.resume(self.standings[host], wait)
         self._running = False
 
     def start(self) -> None:

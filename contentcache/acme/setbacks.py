@@ -5,6 +5,7 @@ When what has failed is tried again, and who is told.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from twisted.logger import Logger, LogLevel
 
@@ -14,6 +15,9 @@ from contentcache.acme.standing import Standing, outlasts_restart, pause_of
 from contentcache.acme.store import Cabinet
 from contentcache.core import durations
 from contentcache.core.ports import Clock, Run, Timer
+
+#: Longer pauses than that are none of ours, in seconds: the clock was wrong.
+_LONGEST_WAIT: Final = 1.3 * 86400.0
 
 
 class Setbacks:
@@ -57,6 +61,22 @@ class Setbacks:
             host=standing.host,
             fault=str(fault),
             pause=durations.spell(float(round(pause))),
+        )
+
+    def resume(self, standing: Standing, wait: Wait) -> None:
+        """
+        Wait on after a restart, and say so; but no longer than any server may want.
+        """
+        left = wait.until - self._wall()
+        if not 0 < left <= _LONGEST_WAIT:
+            return
+        standing.try_at, standing.failures = self._timer.seconds() + left, wait.failures
+        standing.fault = AcmeFault(wait.says)
+        self._log.warn(
+            "{host} is tried again in {pause}, as before the restart: {says}",
+            host=standing.host,
+            pause=durations.spell(float(round(left))),
+            says=wait.says,
         )
 
     async def keep(self, standing: Standing) -> None:

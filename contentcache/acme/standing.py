@@ -11,7 +11,7 @@ from attrs import define, frozen
 from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 
-from contentcache.acme.notes import Kept, Wait
+from contentcache.acme.notes import Kept
 from contentcache.acme.obtaining import Obtained
 from contentcache.acme.problems import AcmeFault, AnswerLost, DueAlready, Wasted
 from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span, moment, pause_after
@@ -29,10 +29,6 @@ class Outcome:
     is_new: bool
     says: str
     again: float | None = None
-
-
-#: Longer pauses than that are none of ours, in seconds: the clock was wrong.
-_LONGEST_WAIT: Final = 1.3 * 86400.0
 
 
 @define
@@ -58,14 +54,6 @@ class Standing:
     def span(self) -> Span | None:
         """The life of the certificate, ``None`` where there is none."""
         return None if self.kept is None else self.kept.span
-
-    def resume(self, wait: Wait, now: float, seconds: float) -> None:
-        """
-        Wait on after a restart, but no longer than any server may want.
-        """
-        left = wait.until - now
-        if 0 < left <= _LONGEST_WAIT:
-            self.try_at, self.failures, self.fault = seconds + left, wait.failures, AcmeFault(wait.says)
 
     def due(self, server: str) -> float:
         """

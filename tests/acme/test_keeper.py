@@ -9,6 +9,7 @@ import shutil
 import stat
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.logger import capturedLogs, formatEvent
 
 from contentcache.acme.notes import Note
 from contentcache.acme.problems import StoreFault
@@ -596,7 +597,10 @@ class FaultTests(HouseTestCase):
         self.pass_time(3000, 10)
         again = keeper.again(keeper.standings[HOST])
         self.stop()
-        keeper = self.build()  # a restart is no reason to ask sooner
+        with capturedLogs() as told:
+            keeper = self.build()  # a restart is no reason to ask sooner
+        [says] = [formatEvent(event) for event in told if "before the restart" in event["log_format"]]
+        self.assertIn(f"{HOST} is tried again in 1h10m", says)
         self.assertEqual(keeper.again(keeper.standings[HOST]), again)
         self.assertLess(abs((again or 0.0) - BEGINNING - 7200), 1)
         self.pass_time(4100, 10)
