@@ -9,16 +9,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
-from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, SubjectAlternativeName
+from cryptography.x509 import Certificate
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from contentcache.acme.control import NoDaemon, ask
 from contentcache.acme.lock import FolderTaken
+from contentcache.acme.names import names_of
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.standing import Outcome, issuer_of
 from contentcache.acme.store import Cabinet
-from contentcache.acme.timing import Span, moment
+from contentcache.acme.timing import moment
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.listening import CannotListen
 from contentcache.tap import renew_alone
@@ -53,7 +55,7 @@ def rows(tls: ServerTLS, now: float) -> Iterator[Row]:
     except TLSFault as fault:
         yield Row(tls.certificate, "", "", "", fault.message)
         return
-    for name in _names(leaf) or [tls.certificate]:
+    for name in names_of(leaf) or [tls.certificate]:
         yield Row(name, issuer_of(leaf), _expiry(leaf, now), "by you", tls.certificate)
 
 
@@ -73,7 +75,7 @@ def renewed(configuration: Configuration, settings: LetsEncrypt, hosts: Sequence
     except NoDaemon:
         pass
     except OSError as error:
-        raise CannotRenew(f"the daemon cannot be asked: {error.strerror or error}") from error
+        raise CannotRenew(f"the daemon cannot be asked: {_why(error)}") from error
     else:
         if not outcomes:
             raise CannotRenew("the daemon has ended before it had an answer")
@@ -98,7 +100,7 @@ def show(found: Sequence[Row], console: Console) -> None:
     """
     table = Table("host", "issuer", "expires", "next renewal", "note")
     for row in found:
-        table.add_row(row.host, row.issuer, row.expiry, row.renewal, row.note)
+        table.add_row(*map(_cell, (row.host, row.issuer, row.expiry, row.renewal, row.note)))
     console.print(table)
 
 
@@ -111,8 +113,14 @@ def _told_by_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome]:
     except NoDaemon:
         why = "no daemon runs"
     except OSError as error:
-        why = f"the daemon cannot be asked: {error.strerror or error}"
+        why = f"the daemon cannot be asked: {_why(error)}"
     return {"": Outcome("", False, why)}
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"{error.strerror or 'Permission denied'}; that takes the daemon's account, or root"
+    return error.strerror or str(error)
 
 
 def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Outcome | None) -> Row:
@@ -121,13 +129,14 @@ def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Outcome | N
         kept = Cabinet(settings.directory, time.time).look(host)
     except StoreFault as fault:
         return Row(host, "", "", "", str(fault))
+    again = moment(told.again) if told is not None and told.again is not None else None
     if kept is None:
-        return Row(host, "none yet", "", "now", note)
+        return Row(host, "none yet", "", again or "now", note)
     leaf = kept.identity.chain[0]
-    renewal = moment(Span.of(leaf).due(kept.note.suggested))
+    renewal = moment(kept.due())
     if kept.note.server not in {"", settings.directoryurl}:
         renewal = "now: it is from another server"
-    return Row(host, issuer_of(leaf), _expiry(leaf, now), renewal, note)
+    return Row(host, issuer_of(leaf), _expiry(leaf, now), again or renewal, note)
 
 
 def _expiry(leaf: Certificate, now: float) -> str:
@@ -135,9 +144,8 @@ def _expiry(leaf: Certificate, now: float) -> str:
     return f"{moment(ends)}{' (over)' if ends <= now else ''}"
 
 
-def _names(leaf: Certificate) -> list[str]:
-    try:
-        names = leaf.extensions.get_extension_for_class(SubjectAlternativeName).value
-    except (ExtensionNotFound, ValueError):
-        return []
-    return list(names.get_values_for_type(DNSName))
+def _cell(text: str) -> Text:
+    """
+    A text as it is: servers and authorities have chosen some of it, and rich would read orders in brackets.
+    """
+    return Text("".join(letter if letter.isprintable() else "?" for letter in text))

@@ -72,6 +72,11 @@ def certificates(file: str | None, renew: bool, hosts: tuple[str, ...]) -> None:
     if tls is None:
         raise click.ClickException("this configuration has no section http.tls, so there are no certificates")
     hosts = tuple(map(_as_configured, hosts))
+    if tls.letsencrypt is not None:
+        for host in hosts:
+            if host not in tls.letsencrypt.hosts:
+                known = ", ".join(tls.letsencrypt.hosts)
+                raise click.ClickException(_printable(f"{host} is not in letsencrypt.hosts: {known}"))
     is_well = _renew(loaded.configuration, tls, hosts) if renew else True
     console = Console(width=None if sys.stdout.isatty() else _WIDE)
     show([row for row in rows(tls, time.time()) if not hosts or row.host in hosts], console)
@@ -98,9 +103,6 @@ def _renew(configuration: Configuration, tls: ServerTLS, hosts: tuple[str, ...])
     settings = tls.letsencrypt
     if settings is None:
         raise click.ClickException("these certificates are files: replace them, and reload the daemon")
-    for host in hosts:
-        if host not in settings.hosts:
-            raise click.ClickException(f"{host} is not in letsencrypt.hosts: {', '.join(settings.hosts)}")
     try:
         outcomes = renewed(configuration, settings, hosts)
     except CannotRenew as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from random import SystemRandom
@@ -20,11 +21,12 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from contentcache.acme.answering import ControlSocket
 from contentcache.acme.keeper import Keeper
 from contentcache.acme.lock import FolderTaken
+from contentcache.acme.notes import Kept, Wait
 from contentcache.acme.obtaining import Obtaining
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.responders import AlpnAnswers, HttpAnswers, Responder
 from contentcache.acme.standing import Outcome
-from contentcache.acme.store import Cabinet, Kept
+from contentcache.acme.store import Cabinet
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.ports import Run
 from contentcache.delivery.tasks import Threads
@@ -99,6 +101,7 @@ class Issuance:
             wall=time.time,
             share=SystemRandom().random,
             counted=meter.certificate_asked,
+            waits=self._waits(cabinet, settings.hosts),
         )
         self._control = ControlSocket(reactor, settings.directory, self.keeper)
         doorway = Doorway(settings.hosts, listening.port, answers.answer)
@@ -158,6 +161,17 @@ class Issuance:
         except StoreFault:
             # It is tried again, and told, before anything is asked for.
             return
+
+    @staticmethod
+    def _waits(cabinet: Cabinet, hosts: Sequence[str]) -> Mapping[str, Wait]:
+        """
+        What was to be waited for before a restart.
+        """
+        waits = {}
+        for host in hosts:
+            with suppress(StoreFault):  # told already, of the certificate
+                waits[host] = cabinet.wait(host)
+        return {host: wait for host, wait in waits.items() if wait is not None}
 
     def _kept(self, cabinet: Cabinet, host: str) -> Kept | None:
         try:

@@ -129,12 +129,12 @@ class CertificatesTests(ConfigurationTestCase):
         """
         A certificate of a file has a row for each of its names, and cannot be renewed.
         """
-        made = make("cache", hosts=("a.example", "b.example"))
+        made = make("cache", hosts=("a.example", "b.example", "2001:db8::1"))
         certificate, key = self.write(made.pem), self.write(made.key_pem())
         tls = f", tls: {{certificate: {certificate}, key: {key}}}"
         result = self.run_certificates(tls)
         self.assertEqual(result.exit_code, 0, result.output)
-        for words in ("a.example", "b.example", "cache", "by you"):
+        for words in ("a.example", "b.example", "2001:db8::1", "cache", "by you"):
             self.assertIn(words, result.stdout)
         result = self.run_certificates(tls, "--renew")
         self.assertEqual(result.exit_code, 1)
@@ -158,9 +158,26 @@ class CertificatesTests(ConfigurationTestCase):
         self.assertIn("none yet", rows["b.example"])
         self.assertIn("holds no certificate", " ".join(result.stdout.split()))
         self.assertEqual((folder / "c.example.pem").read_bytes(), b"rubbish")
-        result = self.run_certificates(tls, "--renew", "--host", "x.example")
-        self.assertEqual(result.exit_code, 1)
-        self.assertIn("x.example is not in letsencrypt.hosts", result.output)
+        for renew in ((), ("--renew",)):
+            result = self.run_certificates(tls, *renew, "--host", "x.example")
+            self.assertEqual(result.exit_code, 1)
+            self.assertIn("x.example is not in letsencrypt.hosts", result.output)
+
+    def test_words_of_others(self) -> None:
+        """
+        What servers and authorities have chosen is shown as it is, and orders nothing.
+        """
+        again = 4_000_000_000.0
+        said = "the ACME server says: [/foo] [bold] [2001:db8::1]:443 \x1b[2J"
+        self.patch(certificates, "ask", lambda *_: iter([Outcome("a.example", False, said, again)]))
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        made = make("[/bar]", hosts=("a.example",))
+        (folder / "a.example.pem").write_bytes(made.key_pem() + made.pem)
+        result = self.run_certificates(f", tls: {{letsencrypt: {{cachefile: {folder}, hosts: [a.example]}}}}")
+        self.assertEqual(result.exit_code, 0, result.output)
+        for words in ("[/foo] [bold] [2001:db8::1]:443 ?[2J", "[/bar]", "2096-10-02 07:06:40 UTC"):
+            self.assertIn(words, result.stdout)
 
     def test_not_ours(self) -> None:
         """
@@ -175,7 +192,7 @@ class CertificatesTests(ConfigurationTestCase):
         self.assertIn("the daemon cannot be asked: Permission denied", self.run_certificates(tls).stdout)
         result = self.run_certificates(tls, "--renew")
         self.assertEqual(result.exit_code, 1)
-        self.assertIn("the daemon cannot be asked: Permission denied", result.output)
+        self.assertIn("the daemon cannot be asked: Permission denied; that takes the daemon's", result.output)
 
     def test_other_letters(self) -> None:
         """

@@ -198,7 +198,7 @@ class _Control(Protocol):
         if word == "status":
             for host in hosts:
                 state, says = self._keeper.state(known[host])
-                _say(self.transport, Outcome(host, state == "ok", says))
+                _say(self.transport, Outcome(host, state == "ok", says, self._keeper.again(known[host])))
         self.end()
 
     def _done(self, outcome: Outcome) -> None:

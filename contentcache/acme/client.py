@@ -4,21 +4,22 @@ From a host's name to its certificate, in the steps of RFC 8555 §7.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from attrs import frozen
+from cryptography.x509 import load_pem_x509_certificates
 
+from contentcache.acme.challenges import Authorization, Challenge, authorization_in
 from contentcache.acme.conversation import Conversation, Reply
 from contentcache.acme.jws import AccountKey, b64
 from contentcache.acme.problems import (
     BINDING_REFUSED,
-    ChallengeFailed,
-    ChallengeUnavailable,
-    Problem,
+    AcmeFault,
     Refused,
     ServerAway,
+    Unreadable,
     problem_in,
 )
 from contentcache.acme.timing import Window, window_in
@@ -30,33 +31,13 @@ _LOOK_AGAIN: Final = 2.0
 _LONGEST_WAIT: Final = 60.0
 #: So often is looked whether the certificate is made.
 _MOST_LOOKS: Final = 60
+#: So many seconds is waited for one in one go: others may want theirs, and the next attempt asks again.
+_LONGEST_IN_HAND: Final = 120.0
 #: An order that may yet become a certificate (RFC 8555 §7.1.6).
 _IN_HAND: Final = frozenset({"pending", "ready", "processing"})
+#: A certificate that does not come is asked for again after so many seconds.
+_DOWNLOAD_AGAIN: Final = (1.0, 4.0, 16.0)
 _RENEWAL_AGAIN: Final = 6 * 3600.0
-
-
-@frozen
-class Challenge:
-    """
-    One way to prove a host; ``token`` is what the server made up for it.
-    """
-
-    kind: str
-    url: str
-    token: str
-
-
-@frozen
-class Authorization:
-    """
-    The server's word that a host is ours, or how to get it. ``status`` is that of RFC 8555 §7.1.6.
-    """
-
-    url: str
-    host: str
-    status: str
-    challenges: tuple[Challenge, ...]
-    problem: Problem | None = None
 
 
 @frozen
@@ -153,9 +134,10 @@ class AcmeClient:
             )
         except Refused as refused:
             kind = refused.problem.kind if refused.problem is not None else ""
-            if not offers or kind not in {"alreadyReplaced", "malformed", "unauthorized"}:
+            if not offers or not refused.is_refusal or kind in {"rateLimited", "badNonce"}:
                 raise
-            # That the server does not know the old one, or has a successor of it, is no reason to have none.
+            # That the server does not know the old one, or has a successor of it, or whatever else it has
+            # against it, is no reason to have none.
             reply = await self._conversation.post(address, wanted)
         if reply.location is None:
             raise ServerAway("the ACME server does not say where the new order is")
@@ -175,7 +157,7 @@ class AcmeClient:
         An authorization as it is now, and in how many seconds to look again, after so many ``looks``.
         """
         reply = await self._conversation.post(url)
-        return _authorization(url, reply.json()), _pause(reply, looks)
+        return authorization_in(url, reply.json()), _pause(reply, looks)
 
     async def begin(self, challenge: Challenge) -> None:
         """
@@ -188,29 +170,62 @@ class AcmeClient:
         Hand in a signing request in DER, and wait for the chain in PEM, the leaf first (RFC 8555 §7.4).
         """
         finalize, body = order.body.get("finalize"), order.body
-        is_finalized, pause = False, 0.0
+        is_finalized, pause, waited = False, 0.0, 0.0
         for look in range(_MOST_LOOKS):
             status, where = body.get("status"), body.get("certificate")
             if status == "valid" and isinstance(where, str):
-                return (await self._conversation.post(where)).body
+                return await self._download(where)
             if status == "ready" and not is_finalized and isinstance(finalize, str):
                 reply = await self._conversation.post(finalize, {"csr": b64(csr)})
                 is_finalized = True
-            elif status in _IN_HAND:
+            elif status in _IN_HAND and waited < _LONGEST_IN_HAND:
                 await self._sleep(pause)
+                waited += pause
                 reply = await self._conversation.post(order.url)
+            elif status in _IN_HAND:
+                break
             else:
                 problem = problem_in(body.get("error"))
                 raise Refused(
                     f"the ACME server gives no certificate: {problem}", problem.remedy, is_refusal=True
                 )
             body, pause = reply.json(), _pause(reply, look)
-        raise ServerAway("the ACME server does not come to an end with the certificate")
+        raise ServerAway(
+            "the ACME server does not come to an end with the certificate", "it is asked for it again later"
+        )
+
+    async def order_at(self, url: str) -> Order:
+        """
+        An order that was made before, as it is now.
+        """
+        return Order(url, (await self._conversation.post(url)).json())
+
+    async def _download(self, url: str) -> bytes:
+        """
+        A certificate that was made. It counts, so one that does not come is asked for some times.
+        """
+        for pause in _DOWNLOAD_AGAIN:
+            try:
+                return await self._download_once(url)
+            except AcmeFault:
+                await self._sleep(pause)
+        return await self._download_once(url)
+
+    async def _download_once(self, url: str) -> bytes:
+        pem = (await self._conversation.post(url)).body
+        try:
+            load_pem_x509_certificates(pem)
+        except ValueError as error:
+            raise Unreadable(
+                f"what the ACME server gave at {url} is no chain of certificates",
+                "ask the certificate authority",
+            ) from error
+        return pem
 
     async def renewal(self, name: str) -> tuple[Window, float] | None:
         """
         When the server suggests to renew, and in how many seconds to ask again (RFC 9773 §4); ``None`` where
-        it suggests nothing.
+        it knows no such suggestions.
         """
         base = await self._conversation.find("renewalInfo")
         if base is None:
@@ -218,52 +233,9 @@ class AcmeClient:
         reply = await self._conversation.get(f"{base.rstrip('/')}/{name}")
         window = window_in(reply.json())
         again = _RENEWAL_AGAIN if reply.retry_after is None else max(60.0, reply.retry_after)
-        return None if window is None else (window, again)
-
-
-def chosen(authorization: Authorization, kinds: Sequence[str]) -> Challenge:
-    """
-    The challenge to answer, the first of ``kinds`` that is offered.
-
-    :raises ChallengeUnavailable: there is none.
-    """
-    for kind in kinds:
-        for challenge in authorization.challenges:
-            if challenge.kind == kind:
-                return challenge
-    offered = ", ".join(sorted({challenge.kind for challenge in authorization.challenges})) or "none"
-    raise ChallengeUnavailable(
-        f"the ACME server offers no challenge {' or '.join(kinds)} for {authorization.host}, but {offered}",
-        "set letsencrypt.http for http-01, or leave letsencrypt.challenge out",
-    )
-
-
-def fail(authorization: Authorization) -> NoReturn:
-    """
-    :raises ChallengeFailed: always, with the server's own reason.
-    """
-    problem = authorization.problem or Problem(detail=f"it says {authorization.status}, and not why")
-    raise ChallengeFailed(
-        f"the ACME server could not verify {authorization.host}: {problem}", problem.remedy, is_refusal=True
-    )
-
-
-def _authorization(url: str, body: Mapping[str, Any]) -> Authorization:
-    identifier, listed = body.get("identifier"), body.get("challenges")
-    host = identifier.get("value") if isinstance(identifier, dict) else None
-    challenges, problem = [], None
-    for each in listed if isinstance(listed, list) else ():
-        if not isinstance(each, dict):
-            continue
-        kind, where, token = each.get("type"), each.get("url"), each.get("token")
-        if isinstance(kind, str) and isinstance(where, str) and isinstance(token, str):
-            challenges.append(Challenge(kind, where, token))
-        if problem is None and each.get("error") is not None:
-            problem = problem_in(each["error"])
-    status = body.get("status")
-    if not isinstance(host, str) or not isinstance(status, str):
-        raise ServerAway("the ACME server's authorization makes no sense")
-    return Authorization(url, host.lower(), status, tuple(challenges), problem)
+        if window is None:
+            raise ServerAway("its renewal information makes no sense")
+        return window, again
 
 
 def _pause(reply: Reply, looks: int) -> float:

@@ -10,31 +10,32 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TooLate
-from twisted.web.client import ResponseFailed, ResponseNeverReceived
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.web.http_headers import Headers
 
 from contentcache.acme.jws import AccountKey, Json
-from contentcache.acme.problems import ACCOUNT_REFUSED, Refused, ServerAway, problem_in
-from contentcache.core.errors import CacheError
+from contentcache.acme.problems import ACCOUNT_REFUSED, AnswerLost, Refused, ServerAway, problem_in
+from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import seconds_of_patience
 from contentcache.upstream.agent import why
-from contentcache.upstream.answers import Answer
+from contentcache.upstream.answers import Answer, AnswerTooLarge
 from contentcache.upstream.ports import Asking
 from contentcache.upstream.whole_body import WholeBody
 
 #: Seconds until the head of an answer is there, and in which a body may pause.
 _PATIENCE: Final = 30.0
+#: Seconds for a question and its whole answer, however the server doles that out.
+_WHOLE: Final = 60.0
 #: More than any chain of certificates has.
 _LARGEST: Final = 1 << 20
-#: How often a nonce may be refused for one request: servers that test their clients refuse nearly all of
-#: them.
-_MOST_NONCES: Final = 25
+#: How often a nonce may be refused for one request: servers that test their clients refuse many.
+_MOST_NONCES: Final = 10
 #: For so many seconds at the most is the server left alone, whatever it says.
 _LONGEST_PATIENCE: Final = 86400.0
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -62,7 +63,7 @@ class Reply:
         """
         try:
             document = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
             raise ServerAway("the ACME server's answer is not JSON", "is letsencrypt.directoryurl right?")
@@ -122,13 +123,26 @@ class Conversation:
     async def post(self, url: str, payload: Json | None = None) -> Reply:
         """
         Ask with a signature; a nonce that the server does not like is replaced (RFC 8555 §6.5).
+
+        Without a payload nothing but looking is asked for, and that is asked again where the answer is lost.
+
+        :raises AnswerLost: the server may or may not have done what was asked.
         """
+        try:
+            return await self._post(url, payload)
+        except AnswerLost:
+            if payload is not None:
+                raise
+        # The server may just have closed a connection that was kept open.
+        return await self._post(url, payload)
+
+    async def _post(self, url: str, payload: Json | None) -> Reply:
         for _ in range(_MOST_NONCES):
             nonce = self._nonces.pop() if self._nonces else await self._new_nonce()
             reply = await self._send("POST", url, self._key.signed(url, payload, nonce, self.kid))
             if reply.status < _ERRORS or _problem(reply).kind != "badNonce":
                 return self._unless_refused(reply)
-        raise ServerAway(f"the ACME server has refused {_MOST_NONCES} nonces of its own", "it is tried again")
+        raise ServerAway(f"the ACME server has refused {_MOST_NONCES} nonces of its own in a row")
 
     async def _new_nonce(self) -> str:
         self._nonces.clear()
@@ -138,24 +152,23 @@ class Conversation:
         return self._nonces.pop()
 
     async def _send(self, method: str, url: str, body: bytes | None = None) -> Reply:
+        """
+        Ask once. An agent asks again where a connection that was kept open is found closed, but for ``POST``.
+        """
+        if self._url.startswith("https:") and not url.startswith("https:"):
+            raise ServerAway(
+                f"the ACME server at {self._url} names a URL that is not https, and is not asked there",
+                "ask the certificate authority",
+            )
+        asking = Deferred.fromCoroutine(self._exchange(method, url, body))
         try:
-            return await self._send_once(method, url, body)
-        except (ResponseNeverReceived, ResponseFailed):
-            # A connection that was kept open may just have been closed; what was asked is safe to ask twice,
-            # as a nonce that was used is refused.
-            pass
+            return await asking.addTimeout(_WHOLE, cast("Any", self._timer), _too_slow)
         except CancelledError:
             raise
         except Exception as error:
-            raise self._away(error) from error
-        try:
-            return await self._send_once(method, url, body)
-        except CancelledError:
-            raise
-        except Exception as error:
-            raise self._away(error) from error
+            raise self._away(method, error) from error
 
-    async def _send_once(self, method: str, url: str, body: bytes | None) -> Reply:
+    async def _exchange(self, method: str, url: str, body: bytes | None) -> Reply:
         headers = Headers({"Accept-Language": ["en"]})
         if body is not None:
             headers.setRawHeaders("Content-Type", ["application/jose+json"])
@@ -181,9 +194,18 @@ class Conversation:
         with suppress(ValueError, TypeError, OverflowError, IndexError):
             self.skew = parsedate_to_datetime(date or "").timestamp() - self._wall()
 
-    def _away(self, error: Exception) -> ServerAway:
+    def _away(self, method: str, error: Exception) -> ServerAway:
+        if isinstance(error, ServerAway):
+            return error
+        if _broke_off(error):
+            return AnswerLost(
+                f"the connection to the ACME server at {self._url} broke off before its answer was whole",
+                "what was asked for may have been done all the same" if method == "POST" else "",
+            )
         if isinstance(error, TooLate):
             said = f"it does not answer within {_PATIENCE:g} s"
+        elif isinstance(error, AnswerTooLarge):
+            said = f"its answer is larger than {_LARGEST} bytes"
         else:
             said = error.message if isinstance(error, CacheError) else why(error)
         remedy = "look at letsencrypt.directoryurl, at the network and at HTTPS_PROXY"
@@ -216,8 +238,27 @@ class Conversation:
         )
 
 
+def _too_slow(_outcome: object, seconds: float) -> NoReturn:
+    """
+    :raises UpstreamTimeout: always.
+    """
+    raise UpstreamTimeout(f"its answer is not whole after {seconds:g} s")
+
+
+def _broke_off(error: BaseException) -> bool:
+    """
+    Whether a question has got to the server, as far as we know, and its answer not to us.
+    """
+    reasons = getattr(error, "reasons", None)
+    if isinstance(reasons, list) and reasons:
+        return _broke_off(reasons[0].value)
+    if isinstance(error, UpstreamBroken):
+        return not isinstance(error, AnswerTooLarge)
+    return isinstance(error, ConnectionDone | ConnectionLost)
+
+
 def _problem(reply: Reply) -> Any:
     try:
         return problem_in(json.loads(reply.body))
-    except ValueError:
+    except (ValueError, RecursionError):
         return problem_in(None)

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from attrs import define, field, frozen
 from cryptography.hazmat.backends import default_backend
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import load_pem_x509_certificates
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from contentcache.acme.client import AcmeClient, Authorization, Challenge, Order, chosen, fail
+from contentcache.acme.challenges import Authorization, Challenge, chosen, fail
+from contentcache.acme.client import AcmeClient, Order
 from contentcache.acme.jws import AccountKey, b64
 from contentcache.acme.problems import ServerAway
 from contentcache.acme.responders import Responder
@@ -32,6 +33,7 @@ with warnings.catch_warnings():
     from acme.messages import STATUS_PENDING, STATUS_VALID
     from txacme.interfaces import ICertificateStore, IResponder
     from txacme.service import AcmeIssuingService
+    from txacme.util import csr_for_names
 
 # txacme would load it with the first certificate, when the daemon may have another account.
 default_backend()
@@ -46,21 +48,24 @@ async def issue(
     responders: Sequence[Responder],
     *,
     timer: Timer,
+    remember: Callable[[str, bytes], Awaitable[None]],
     replaces: str | None = None,
 ) -> bytes:
     """
     A new certificate for ``host`` with a new key: the key, the leaf and its chain in PEM.
 
-    ``responders`` are tried in their order: the first whose challenge is offered answers. Raises an
-    ``AcmeFault``.
+    ``responders`` are tried in their order: the first whose challenge is offered answers. ``remember`` is
+    given the order's URL and its key in PEM before that is handed in. Raises an ``AcmeFault``.
     """
     shelf = _Shelf()
+    key = ec.generate_private_key(ec.SECP256R1())
+    asking = _Client(client, host, [each.kind for each in responders], replaces, key, remember)
     service = AcmeIssuingService(
         cert_store=shelf,
-        client_creator=lambda: succeed(_Client(client, host, [each.kind for each in responders], replaces)),
+        client_creator=lambda: succeed(asking),
         clock=timer,
         responders=[_Responder(each) for each in responders],
-        generate_key=lambda: ec.generate_private_key(ec.SECP256R1()),
+        generate_key=lambda: key,
     )
     try:
         await service.issue_cert(host)
@@ -69,6 +74,15 @@ async def issue(
         for responder in responders:
             responder.stop(host)
     return shelf.pem
+
+
+async def resume(host: str, client: AcmeClient, order: Order, key: Any) -> bytes:
+    """
+    The leaf and its chain in PEM for an order that was made before with ``key``. Raises an ``AcmeFault``.
+    """
+    csr = csr_for_names([host], key).public_bytes(Encoding.DER)
+    chain = load_pem_x509_certificates(await client.certificate(order, csr))
+    return b"".join(each.public_bytes(Encoding.PEM) for each in chain)
 
 
 @implementer(ICertificateStore)
@@ -164,6 +178,8 @@ class _Client:
     host: str
     kinds: Sequence[str]
     replaces: str | None
+    private: ec.EllipticCurvePrivateKey
+    remember: Callable[[str, bytes], Awaitable[None]]
     _order: Order | None = field(default=None, init=False)
     _looks: int = field(default=0, init=False)
 
@@ -203,11 +219,10 @@ class _Client:
 
     async def _request_issuance(self, csr: bytes) -> _Certificate:
         assert self._order is not None  # noqa: S101  # the service has asked for challenges first
+        key = self.private.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        await self.remember(self._order.url, key)
         pem = await self.inner.certificate(self._order, csr)
-        try:
-            leaf, *chain = (each.public_bytes(Encoding.DER) for each in load_pem_x509_certificates(pem))
-        except ValueError as error:
-            raise ServerAway("what the ACME server gave is no chain of certificates") from error
+        leaf, *chain = (each.public_bytes(Encoding.DER) for each in load_pem_x509_certificates(pem))
         return _Certificate(leaf, tuple(chain))
 
     def fetch_chain(self, certificate: _Certificate) -> Deferred[list[_Certificate]]:

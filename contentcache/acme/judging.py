@@ -6,14 +6,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, SubjectAlternativeName
+from cryptography.x509 import Certificate
 
+from contentcache.acme.names import names_of, said
 from contentcache.acme.problems import Wasted
 from contentcache.acme.timing import Span, moment
 from contentcache.tls.files import Identity, KeyDiffers, TLSFault, identity_in
 
 #: A certificate may begin so many seconds from now: no two clocks are quite the same.
 _NEARLY: Final = 60.0
+#: What OpenSSL and Go believe, and more than any authority has.
+_LONGEST_CHAIN: Final = 10
 
 
 class DatesWrong(Wasted):
@@ -39,9 +42,21 @@ def judged(host: str, pem: bytes, old: Identity | None, *, now: float, skew: flo
     except TLSFault as fault:
         raise Wasted(fault.message, "ask the certificate authority") from fault
     leaf = identity.chain[0]
-    if host not in _names(leaf):
+    names = names_of(leaf)
+    if host not in names:
         raise Wasted(
-            f"the ACME server has certified {', '.join(_names(leaf)) or 'no name'}, and not {host}",
+            f"the ACME server has certified {said(names)}, and not {host}", "ask the certificate authority"
+        )
+    others = [name for name in names if name != host]
+    if others:
+        raise Wasted(
+            f"the ACME server has certified {said(others)} with {host}, which was not asked for",
+            "ask the certificate authority",
+        )
+    if len(identity.chain) > _LONGEST_CHAIN:
+        raise Wasted(
+            f"the ACME server has given a chain of {len(identity.chain)} certificates, and no client takes "
+            f"more than {_LONGEST_CHAIN}",
             "ask the certificate authority",
         )
     if is_good(leaf, now):
@@ -63,14 +78,3 @@ def is_good(certificate: Certificate, now: float) -> bool:
     """
     span = Span.of(certificate)
     return span.begins <= now + _NEARLY and now < span.ends
-
-
-def _names(certificate: Certificate) -> list[str]:
-    """
-    The hosts that a certificate is for.
-    """
-    try:
-        names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
-    except (ExtensionNotFound, ValueError):
-        return []
-    return [name.lower() for name in names.get_values_for_type(DNSName)]

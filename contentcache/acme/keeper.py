@@ -2,34 +2,37 @@
 Keeps a certificate for every host: asks for the first one, renews it in time, and tries again when that
 fails.
 
-One host after the other, so that an ACME server never sees several orders of ours at once.
+Few hosts at once, so that an ACME server never sees many orders of ours, and one of which it takes its time
+holds up no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger, LogLevel
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.logger import Logger
 
 from contentcache.acme.alarm import Alarm
+from contentcache.acme.asking import Waiting
+from contentcache.acme.notes import Kept, Wait
 from contentcache.acme.obtaining import Obtained, Obtaining
-from contentcache.acme.problems import AcmeFault, DueAlready, StoreFault, Wasted
+from contentcache.acme.problems import AcmeFault, StoreFault, Wasted
+from contentcache.acme.setbacks import Setbacks
 from contentcache.acme.standing import (
     Outcome,
     Standing,
     Step,
     early_fault,
     issuer_of,
+    late_verdict,
     next_step,
-    pace_of,
     state_of,
 )
-from contentcache.acme.store import Cabinet, Kept
-from contentcache.acme.timing import moment, pause_after
-from contentcache.core import durations
+from contentcache.acme.store import Cabinet
+from contentcache.acme.timing import moment
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.delivery.tasks import in_background
 from contentcache.tls.files import Identity, TLSFault
@@ -37,6 +40,10 @@ from contentcache.tls.files import Identity, TLSFault
 #: Nobody sleeps longer than this without looking at the wall clock, which may have been set.
 _LONGEST_SLEEP: Final = 3600.0
 _AFTER_A_DEFECT: Final = 60.0
+#: For so many hosts is the server asked at once.
+_AT_ONCE: Final = 4
+#: So many seconds has a server to say when to renew a certificate; fewer where it is due before.
+_SUGGESTION_WITHIN: Final = 30.0
 
 
 class Port(Protocol):
@@ -52,7 +59,7 @@ class Keeper:
     The certificates of ``hosts``, as ``obtaining`` gets them and ``cabinet`` keeps them.
 
     ``first`` is what the cabinet had at the start. ``share`` draws a number from 0 to 1. ``counted`` is told
-    of every attempt: the host, and whether it succeeded.
+    of every attempt: the host, and whether it succeeded. ``waits`` are those from before a restart.
     """
 
     _log = Logger(namespace="contentcache")
@@ -69,6 +76,7 @@ class Keeper:
         wall: Clock,
         share: Callable[[], float],
         counted: Callable[[str, bool], None],
+        waits: Mapping[str, Wait] | None = None,
     ) -> None:
         self.standings = {host: Standing(host, kept) for host, kept in first.items()}
         self._obtaining = obtaining
@@ -77,11 +85,14 @@ class Keeper:
         self._run = run
         self._timer = timer
         self._wall = wall
-        self._share = share
+        self._setbacks = Setbacks(cabinet, run=run, timer=timer, wall=wall, share=share)
         self._counted = counted
-        self._alarm = Alarm(timer)
-        self._asked: dict[str, list[Deferred[Outcome]]] = {}
-        self._loop: Deferred[None] | None = None
+        self._alarms = {host: Alarm(timer) for host in first}
+        self._asked = Waiting()
+        self._turns = DeferredSemaphore(_AT_ONCE)
+        self._loops: list[Deferred[None]] = []
+        for host, wait in (waits or {}).items():
+            self._setbacks.resume(self.standings[host], wait)
         self._running = False
 
     def start(self) -> None:
@@ -97,13 +108,20 @@ class Keeper:
                 server=self._obtaining.server,
             )
         self._running = True
-        self._loop = in_background(self._keep())
+        ordered = sorted(self.standings.values(), key=lambda each: each.kept is not None)
+        self._loops = [in_background(self._keep(each)) for each in ordered]
 
     def state(self, standing: Standing) -> tuple[Literal["ok", "warn"], str]:
         """
         How it is with a host, for people who look.
         """
         return state_of(standing, self._wall(), self._obtaining.server)
+
+    def again(self, standing: Standing) -> float | None:
+        """
+        When the next attempt will be, seconds since 1970; ``None`` where the last one has not failed.
+        """
+        return self._setbacks.again(standing)
 
     def seconds_left(self, host: str) -> float:
         """
@@ -117,64 +135,61 @@ class Keeper:
         End, in the middle of an attempt too.
         """
         self._running = False
-        if self._loop is not None:
-            self._loop.cancel()
-            self._loop = None
-        for host in tuple(self._asked):
-            self._tell(Outcome(host, False, "the daemon stops"))
+        for loop in self._loops:
+            loop.cancel()
+        self._loops = []
+        self._asked.tell_all("the daemon stops")
 
     def renew(self, hosts: Sequence[str]) -> list[Deferred[Outcome]]:
         """
         Ask for new certificates now, whatever is due; each fires with what became of it, and never fails.
         """
-        waiting: list[Deferred[Outcome]] = [Deferred() for _ in hosts]
-        for host, mine in zip(hosts, waiting, strict=True):
-            self._asked.setdefault(host, []).append(mine)
-        self._alarm.ring()
+        waiting = self._asked.add(hosts)
+        for host in hosts:
+            self._alarms[host].ring()
         return waiting
-
-    def _tell(self, outcome: Outcome) -> None:
-        for waiting in self._asked.pop(outcome.host, ()):
-            waiting.callback(outcome)
 
     # The loop.
 
-    async def _keep(self) -> None:
+    async def _keep(self, standing: Standing) -> None:
+        host = standing.host
         try:
             while self._running:
                 try:
-                    await self._step()
+                    await self._step(standing)
                 except Exception as error:
                     if isinstance(error, CancelledError):
                         raise
-                    # Nothing of the kind is known; but without this loop every certificate would end some
-                    # day.
-                    self._log.failure("something about certificates has failed")
-                    for host in tuple(self._asked):
-                        self._tell(Outcome(host, False, "a defect of the daemon, which its log tells"))
-                    await self._alarm.sleep(_AFTER_A_DEFECT)
+                    # Nothing of the kind is known; but without this loop the certificate would end some day.
+                    self._log.failure("something about the certificate of {host} has failed", host=host)
+                    says = "a defect of the daemon, which its log tells"
+                    self._asked.tell(Outcome(host, False, says))
+                    await self._alarms[host].sleep(_AFTER_A_DEFECT)
         except CancelledError:
             return
 
-    async def _step(self) -> None:
-        for host in self._asked:
-            await self._attempt(self.standings[host])
+    async def _step(self, standing: Standing) -> None:
+        if standing.host in self._asked:
+            await self._in_turn(self._attempt, standing)
             return
-        now, seconds, server = self._wall(), self._timer.seconds(), self._obtaining.server
-        wait, step, standing = min(
-            ((*next_step(each, now, seconds, server), each) for each in self.standings.values()),
-            key=lambda found: found[:2],
-        )
+        now, seconds = self._wall(), self._timer.seconds()
+        wait, step = next_step(standing, now, seconds, self._obtaining.server)
         if wait > 0:
-            await self._alarm.sleep(min(wait, _LONGEST_SLEEP))
+            await self._alarms[standing.host].sleep(min(wait, _LONGEST_SLEEP))
         elif step is Step.SAVE:
             await self._save(standing)
-        elif step is Step.RENEW:
-            await self._attempt(standing)
-        elif step is Step.ASK_WHEN:
-            await self._ask_when(standing)
-        else:
+        elif step is Step.FORGET:
             self._forget_fault(standing)
+        else:
+            await self._in_turn(self._attempt if step is Step.RENEW else self._ask_when, standing)
+
+    async def _in_turn(self, do: Callable[[Standing], Awaitable[None]], standing: Standing) -> None:
+        await self._turns.acquire()
+        try:
+            if self._running:
+                await do(standing)
+        finally:
+            self._turns.release()
 
     # What it does.
 
@@ -184,17 +199,18 @@ class Keeper:
         """
         host = standing.host
         try:
-            asked = standing.is_wanted or host in self._asked
-            obtained = await self._obtaining.obtain(host, standing.kept, asked=asked)
+            waiting = host in self._asked
+            asked = standing.is_wanted or waiting
+            obtained = await self._obtaining.obtain(host, standing.kept, asked=asked, waiting=waiting)
         except CancelledError:
             if not self._running:
                 raise
-            self._failed(standing, AcmeFault("the ACME server has not come to a verdict in time"))
+            await self._failed(standing, late_verdict(host))
         except AcmeFault as fault:
-            self._failed(standing, fault)
+            await self._failed(standing, fault)
         except Exception:  # noqa: BLE001  # a defect must not end the certificates of the other hosts
             self._log.failure("asking for a certificate for {host} has failed", host=host)
-            self._failed(standing, AcmeFault("this is a defect of the daemon", "please report it"))
+            await self._failed(standing, AcmeFault("this is a defect of the daemon", "please report it"))
         else:
             await self._take(standing, obtained)
 
@@ -206,7 +222,8 @@ class Keeper:
         try:
             self._port.install(host, obtained.kept.identity)
         except TLSFault as fault:
-            self._failed(standing, Wasted(f"the new certificate cannot be shown: {fault.message}"))
+            await self._obtaining.forget(host)
+            await self._failed(standing, Wasted(f"the new certificate cannot be shown: {fault.message}"))
             return
         self._counted(host, True)
         standing.kept, standing.try_at = obtained.kept, 0.0
@@ -219,7 +236,7 @@ class Keeper:
         self._log.info("{host} has {says}", host=host, says=says)
         await self._save(standing)
         lost = "" if standing.unsaved is None else f", but it is not kept: {standing.fault}"
-        self._tell(Outcome(host, not lost, says + lost))
+        self._asked.tell(Outcome(host, not lost, says + lost))
 
     async def _save(self, standing: Standing) -> None:
         unsaved = standing.unsaved
@@ -229,7 +246,7 @@ class Keeper:
             await self._run(self._cabinet.keep_certificate, standing.host, unsaved.pem, unsaved.kept.note)
         except StoreFault as fault:
             standing.failures += 1
-            self._put_off(standing, fault, standing.failures)
+            self._setbacks.put_off(standing, fault, standing.failures)
             return
         standing.unsaved, standing.failures, standing.fault = None, 0, None
 
@@ -240,7 +257,9 @@ class Keeper:
         kept, new = standing.kept, standing.new
         if kept is None:
             return
-        note = await self._obtaining.suggestion(standing.host, kept)
+        left = standing.due(self._obtaining.server) - self._wall()
+        within = max(1.0, min(_SUGGESTION_WITHIN, left)) if standing.fault is None else _SUGGESTION_WITHIN
+        note = await self._obtaining.suggestion(standing.host, kept, within)
         standing.kept, standing.new = evolve(kept, note=note), None
         if note.suggested != kept.note.suggested:
             self._log.info(
@@ -254,46 +273,21 @@ class Keeper:
             self._log.warn("{fault}", fault=str(fault))
         if new is not None:
             early = early_fault(standing.kept, new.clock, self._wall())
-            standing.early = 0 if early is None else standing.early + 1
             if early is not None:
-                self._put_off(standing, early, standing.early)
+                self._setbacks.put_off(standing, early, note.hurried + 1)
 
-    def _failed(self, standing: Standing, fault: AcmeFault) -> None:
+    async def _failed(self, standing: Standing, fault: AcmeFault) -> None:
         self._counted(standing.host, False)
         standing.failures += 1
         standing.is_wanted = standing.is_wanted or standing.host in self._asked
-        self._put_off(standing, fault, standing.failures)
-        self._tell(Outcome(standing.host, False, str(fault)))
+        self._setbacks.put_off(standing, fault, standing.failures)
+        await self._setbacks.keep(standing)
+        self._asked.tell(Outcome(standing.host, False, str(fault), self.again(standing)))
 
     def _forget_fault(self, standing: Standing) -> None:
-        standing.failures, standing.early, standing.fault = 0, 0, None
+        standing.failures, standing.fault = 0, None
         self._log.info(
             "nothing is to be done for {host} any more: it will be renewed {when}",
             host=standing.host,
             when=moment(standing.due(self._obtaining.server)),
-        )
-
-    def _put_off(self, standing: Standing, fault: AcmeFault, times: int) -> None:
-        """
-        Try again later, what has gone wrong so many times in a row, and say so.
-        """
-        standing.fault = fault
-        span, now = standing.span, self._wall()
-        pause = pause_after(
-            times,
-            self._share(),
-            pace_of(fault),
-            asked=fault.retry_after,
-            left=None if span is None else span.ends - now,
-        )
-        standing.try_at = self._timer.seconds() + pause
-        is_bad = span is None or span.is_alarming(now)
-        self._log.emit(
-            LogLevel.error if is_bad else LogLevel.warn,
-            "{host}: {fault}; it is renewed in {pause}"
-            if isinstance(fault, DueAlready)
-            else "no new certificate for {host}: {fault}; it is tried again in {pause}",
-            host=standing.host,
-            fault=str(fault),
-            pause=durations.spell(float(round(pause))),
         )

@@ -5,19 +5,23 @@ One attempt, from the account to the certificate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import TimeoutError as TooLate
 from twisted.logger import Logger
 
+from contentcache.acme.begun import BegunOrders, is_final, wasted
 from contentcache.acme.client import AcmeClient
 from contentcache.acme.conversation import Conversation
 from contentcache.acme.issuing import issue
 from contentcache.acme.judging import DatesWrong, is_good, judged
-from contentcache.acme.problems import AcmeFault, ChallengeFailed, ClockWrong, Refused
+from contentcache.acme.notes import Kept, Note
+from contentcache.acme.problems import AcmeFault, ChallengeFailed, ClockWrong, Refused, Wasted
 from contentcache.acme.responders import Responder
-from contentcache.acme.store import Cabinet, Kept, Note
-from contentcache.acme.timing import Span, renewal_name
+from contentcache.acme.store import Cabinet
+from contentcache.acme.timing import renewal_name
 from contentcache.config.model import LetsEncrypt
 from contentcache.core import durations
 from contentcache.core.ports import Clock, Run, Timer
@@ -67,6 +71,9 @@ class Obtaining:
         self._run = run
         self._timer = timer
         self._wall = wall
+        self._begun = BegunOrders(cabinet, settings.directoryurl, run=run, wall=wall)
+        #: One host at a time takes the folder, and makes the account.
+        self._account = DeferredLock()
         #: Hosts whose last certificate was refused for its dates.
         self._ill_dated: set[str] = set()
 
@@ -75,41 +82,67 @@ class Obtaining:
         """The URL of the server's directory."""
         return self._settings.directoryurl
 
-    async def obtain(self, host: str, old: Kept | None, *, asked: bool) -> Obtained:
+    async def obtain(self, host: str, old: Kept | None, *, asked: bool, waiting: bool) -> Obtained:
         """
         A new certificate for ``host``. Raises an ``AcmeFault``.
 
-        With ``asked`` a person wants it; otherwise a clock that is wrong is no reason to ask for one.
+        With ``asked`` a person wants it; otherwise a clock that is wrong is no reason to ask for one. With
+        ``waiting`` that is now: then an order that came to nothing is no reason not to make another.
         """
         # Before anything is asked for that counts, it must be sure that it can be kept.
-        await self._run(self._cabinet.open)
+        async with self._account:
+            await self._run(self._cabinet.open)
         client = await self._client()
         clock = self._look_at_clock(client, host, None if asked else old)
         replaces = None if old is None else renewal_name(old.identity.chain[0])
-        pem = await self._issue(host, client, replaces)
+        await self._use_account(client)
+        pem = await self._begun.resumed(host, client, old, asked=waiting)
+        if pem is None:
+            pem = await self._issue(host, client, replaces)
         before = None if old is None else old.identity
         try:
             identity = judged(host, pem, before, now=self._wall(), skew=client.skew or 0.0, clock=clock)
         except DatesWrong:
             self._ill_dated.add(host)
+            await self.forget(host)
+            raise
+        except Wasted:
+            await self.forget(host)
             raise
         self._ill_dated.discard(host)
         # When to renew it is asked once it is shown and kept: nothing shall keep it from that.
-        return Obtained(pem, Kept(identity, Note(server=self.server, ask_again=0.0)), clock)
+        note = Note(
+            self.server,
+            ask_again=0.0,
+            since=self._wall(),
+            hurried=0 if asked else _hurried(old, self._wall()),
+        )
+        return Obtained(pem, Kept(identity, note), clock)
 
-    async def suggestion(self, host: str, kept: Kept) -> Note:
+    async def forget(self, host: str) -> None:
         """
-        What the server suggests now for a certificate; the same as before where it cannot be asked.
+        What came of the last order is of no use.
         """
+        await self._begun.forget(host)
+
+    async def suggestion(self, host: str, kept: Kept, within: float) -> Note:
+        """
+        What the server suggests now for a certificate; the same as before where it does not say so ``within``
+        seconds: it is advice, and nothing waits for it.
+        """
+        asking = Deferred.fromCoroutine(self._suggestion(kept))
         try:
-            client = await self._client()
+            return await asking.addTimeout(within, cast("Any", self._timer))
         except AcmeFault as fault:
-            self._log.info("no renewal information for {host}: {fault}", host=host, fault=str(fault))
-            return evolve(kept.note, ask_again=self._wall() + _SUGGESTION_AGAIN)
-        return await self._suggested(host, kept, client)
+            why = str(fault)
+        except TooLate:
+            why = f"the ACME server has not said it within {within:g} s"
+        self._log.info("no renewal information for {host}: {why}", host=host, why=why)
+        return evolve(kept.note, ask_again=self._wall() + _SUGGESTION_AGAIN)
 
     async def _client(self) -> AcmeClient:
-        key = await self._run(self._cabinet.account_key)
+        async with self._account:
+            key = await self._run(self._cabinet.account_key)
         conversation = Conversation(self._agent, self.server, key, timer=self._timer, wall=self._wall)
         client = AcmeClient(
             conversation, key, self._settings, wall=self._wall, sleep=lambda pause: sleep(self._timer, pause)
@@ -118,12 +151,11 @@ class Obtaining:
         return client
 
     async def _issue(self, host: str, client: AcmeClient, replaces: str | None) -> bytes:
-        await self._use_account(client)
         is_new = False
         responders = [each for each in self._responders if self._settings.challenge in {None, each.kind}]
         while True:
             try:
-                return await issue(host, client, responders, timer=self._timer, replaces=replaces)
+                return await self._issue_by(responders, host, client, replaces)
             except ChallengeFailed as failed:
                 # It was the first of them, unless the server did not offer that.
                 if len(responders) == 1:
@@ -136,16 +168,38 @@ class Obtaining:
                 if is_new or refused.problem is None or refused.problem.kind != "accountDoesNotExist":
                     raise
                 self._log.warn("the account is gone, and made anew: {refused}", refused=str(refused))
-                await self._run(self._cabinet.keep_account_url, self.server, None)
+                async with self._account:
+                    await self._run(self._cabinet.keep_account_url, self.server, None)
                 await self._use_account(client)
                 is_new = True
 
+    async def _issue_by(
+        self, responders: Sequence[Responder], host: str, client: AcmeClient, replaces: str | None
+    ) -> bytes:
+        is_begun = False
+
+        async def remember(url: str, key: bytes) -> None:
+            nonlocal is_begun
+            await self._begun.remember(host, url, key)
+            is_begun = True
+
+        try:
+            return await issue(
+                host, client, responders, timer=self._timer, remember=remember, replaces=replaces
+            )
+        except AcmeFault as fault:
+            if is_begun and is_final(fault):
+                await self._begun.forget(host)
+                raise wasted(fault) from fault
+            raise
+
     async def _use_account(self, client: AcmeClient) -> None:
-        known = await self._run(self._cabinet.account_url, self.server)
-        url = await client.use_account(known)
-        if url != known:
-            await self._run(self._cabinet.keep_account_url, self.server, url)
-            self._log.info("the account at {server} is {url}", server=self.server, url=url)
+        async with self._account:
+            known = await self._run(self._cabinet.account_url, self.server)
+            url = await client.use_account(known)
+            if url != known:
+                await self._run(self._cabinet.keep_account_url, self.server, url)
+                self._log.info("the account at {server} is {url}", server=self.server, url=url)
 
     def _look_at_clock(self, client: AcmeClient, host: str, old: Kept | None) -> str:
         """
@@ -160,24 +214,26 @@ class Obtaining:
         off = durations.spell(float(round(abs(skew))))
         says = f"the clock of this machine is {off} {'behind' if skew > 0 else 'ahead of'} the ACME server's"
         if old is not None:
-            span = Span.of(old.identity.chain[0])
-            if span.due(old.note.suggested) > self._wall() + skew and old.note.server in {"", self.server}:
+            if old.due() > self._wall() + skew and old.note.server in {"", self.server}:
                 raise ClockWrong(f"{says}, by which nothing is due", "set the clock")
             if host in self._ill_dated and is_good(old.identity.chain[0], self._wall()):
                 raise ClockWrong(f"{says}, and what it gives is not good by ours", "set the clock")
         self._log.warn("{says}; set the clock", says=says)
         return says
 
-    async def _suggested(self, host: str, kept: Kept, client: AcmeClient) -> Note:
+    async def _suggestion(self, kept: Kept) -> Note:
         name = renewal_name(kept.identity.chain[0])
-        if name is None:
-            return evolve(kept.note, ask_again=None)
-        try:
-            found = await client.renewal(name)
-        except AcmeFault as fault:
-            self._log.info("no renewal information for {host}: {fault}", host=host, fault=str(fault))
-            return evolve(kept.note, ask_again=self._wall() + _SUGGESTION_AGAIN)
+        found = None if name is None else await (await self._client()).renewal(name)
         if found is None:
             return evolve(kept.note, suggested=None, ask_again=None)
         window, again = found
         return evolve(kept.note, suggested=window, ask_again=self._wall() + again)
+
+
+def _hurried(old: Kept | None, now: float) -> int:
+    """
+    How many certificates in a row are renewed too early once ``old`` is.
+    """
+    if old is None or old.note.since is None:
+        return 0
+    return old.note.hurried + 1 if old.span.is_hurried(now - old.note.since) else 0

@@ -15,7 +15,7 @@ _LONGEST: Final = 500
 
 #: What to do, by the server's kind of problem (RFC 8555 §6.7).
 _REMEDIES: Final[Mapping[str, str]] = {
-    "badNonce": "nothing is to be done, it is tried again",
+    "badNonce": "nothing is to be done here",
     "caa": "the DNS record CAA of this host must permit this certificate authority",
     "connection": (
         "the certificate authority must reach this host: look at its DNS records, at firewalls, and whether "
@@ -30,7 +30,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     ),
     "invalidContact": "look at letsencrypt.email",
     "unsupportedContact": "look at letsencrypt.email",
-    "rateLimited": "wait; it is tried again when the certificate authority permits it",
+    "rateLimited": "wait until the certificate authority permits it",
     "rejectedIdentifier": (
         "this certificate authority does not certify this name; look at letsencrypt.hosts"
     ),
@@ -137,6 +137,10 @@ class ServerAway(AcmeFault):
     """The ACME server cannot be reached, or makes no sense."""
 
 
+class AnswerLost(ServerAway):
+    """The connection broke off after a question: what was asked may have been done, and count."""
+
+
 class Refused(AcmeFault):
     """The ACME server has answered with a problem."""
 
@@ -151,6 +155,10 @@ class ChallengeUnavailable(AcmeFault):
 
 class Wasted(AcmeFault):
     """The ACME server has made a certificate, and it is of no use."""
+
+
+class Unreadable(Wasted):
+    """The ACME server has made a certificate, and gives something else instead."""
 
 
 class DueAlready(Wasted):

@@ -11,29 +11,31 @@ from attrs import define, frozen
 from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 
+from contentcache.acme.notes import Kept
 from contentcache.acme.obtaining import Obtained
-from contentcache.acme.problems import AcmeFault, DueAlready, Wasted
-from contentcache.acme.store import Kept
-from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span, moment
+from contentcache.acme.problems import AcmeFault, AnswerLost, DueAlready, Wasted
+from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span, moment, pause_after
 from contentcache.core import durations
 
 
 @frozen
 class Outcome:
     """
-    What became of an attempt.
+    What became of an attempt, or how it is; ``again`` is when the next attempt will be, seconds since 1970,
+    where the last one has failed.
     """
 
     host: str
     is_new: bool
     says: str
+    again: float | None = None
 
 
 @define
 class Standing:
     """
     How it is with one host. ``try_at`` is monotonic: not before, whatever is due. ``failures`` are those in a
-    row, ``early`` so many certificates in a row that had to be renewed as soon as they were there.
+    row.
     ``is_wanted``: somebody has asked for a new one, and has not got it yet. ``new`` is a certificate of which
     it is not known yet whether it has to be renewed as soon as it is there.
     """
@@ -41,7 +43,6 @@ class Standing:
     host: str
     kept: Kept | None
     failures: int = 0
-    early: int = 0
     fault: AcmeFault | None = None
     try_at: float = 0.0
     is_wanted: bool = False
@@ -52,7 +53,7 @@ class Standing:
     @property
     def span(self) -> Span | None:
         """The life of the certificate, ``None`` where there is none."""
-        return None if self.kept is None else Span.of(self.kept.identity.chain[0])
+        return None if self.kept is None else self.kept.span
 
     def due(self, server: str) -> float:
         """
@@ -60,7 +61,7 @@ class Standing:
         """
         if self.kept is None or self.span is None or self.kept.note.server not in {"", server}:
             return 0.0
-        return self.span.due(self.kept.note.suggested)
+        return self.kept.due()
 
 
 #: No server wants to be asked for a renewal's time later than that, in seconds: the clock was wrong when it
@@ -95,7 +96,10 @@ def next_step(standing: Standing, now: float, seconds: float, server: str) -> tu
     again = None if standing.kept is None else standing.kept.note.ask_again
     if again is not None:
         ask = max(pause, again - now) if again - now < _LONGEST_UNASKED else pause
-        if ask <= wait:
+        # What is due does not wait for advice, but for what goes wrong or may be due again and again: there
+        # the server may think better of it.
+        doubtful = standing.fault is not None or standing.new is not None
+        if ask < wait or (ask == wait and doubtful):
             return ask, Step.ASK_WHEN
     return wait, Step.RENEW if is_due or standing.fault is None else Step.FORGET
 
@@ -105,11 +109,11 @@ def early_fault(kept: Kept, clock: str, now: float) -> DueAlready | None:
     Why a certificate has to be renewed as soon as it is there; ``None`` where it has not, as it should be.
     ``clock`` says how ours differs from the server's.
     """
-    span, suggested = Span.of(kept.identity.chain[0]), kept.note.suggested
-    if span.due(suggested) > now:
-        return None
+    span, suggested = kept.span, kept.note.suggested
     says = "the new certificate is to be renewed already"
     if span.due() > now:
+        if suggested is None or span.due(suggested) >= now + span.youth():
+            return None
         return DueAlready(
             f"{says}: the ACME server suggests it", "nothing is to be done here; it is used meanwhile"
         )
@@ -120,13 +124,43 @@ def early_fault(kept: Kept, clock: str, now: float) -> DueAlready | None:
     return DueAlready(says, "ask the certificate authority why it gives such")
 
 
+def late_verdict(host: str) -> AcmeFault:
+    """
+    The server neither believes that a host is ours nor says that it does not.
+    """
+    return AcmeFault(
+        f"the ACME server has not come to a verdict on {host} in time",
+        "it may be slow, or not reach this host: look at its DNS records, at firewalls, and whether ports "
+        "443 (tls-alpn-01) or 80 (http-01) lead here",
+    )
+
+
 def pace_of(fault: AcmeFault) -> Pace:
     """
     How soon to try again.
     """
     if isinstance(fault, Wasted):
         return AFTER_WASTE
-    return AFTER_NO if fault.is_refusal else AFTER_SILENCE
+    return AFTER_NO if fault.is_refusal or isinstance(fault, AnswerLost) else AFTER_SILENCE
+
+
+def pause_of(standing: Standing, times: int, now: float, share: float) -> float:
+    """
+    Seconds until the next attempt, after ``standing.fault`` so many times in a row.
+    """
+    fault, span = standing.fault, standing.span
+    if fault is None:
+        return 0.0
+    left = None if span is None else span.ends - now
+    return pause_after(times, share, pace_of(fault), asked=fault.retry_after, left=left)
+
+
+def outlasts_restart(fault: AcmeFault) -> bool:
+    """
+    Whether a restart is no reason to try sooner: the server wants to be left alone, or has made a
+    certificate for nothing.
+    """
+    return fault.retry_after is not None or (isinstance(fault, Wasted) and not isinstance(fault, DueAlready))
 
 
 def state_of(standing: Standing, now: float, server: str) -> tuple[Literal["ok", "warn"], str]:

@@ -2,8 +2,10 @@
 The folder that keeps the account's key and the certificates: PEM that other programs can read.
 
 ``<host>.pem`` has key, certificate and chain in one file, so that they are never of different ages;
-``<host>.json`` what is known of it besides; ``account/key.pem`` is the account, ``account/urls.json`` its
-names at the servers. Everything here waits for the disk: call it in a thread.
+``<host>.json`` what is known of it besides; ``<host>.order.json`` an order whose certificate has not come
+yet, and its key; ``<host>.wait.json`` until when the server is left alone; ``account/key.pem`` is the
+account, ``account/urls.json`` its names at the servers. Everything here waits for the disk: call it in a
+thread.
 """
 
 from __future__ import annotations
@@ -12,54 +14,22 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
-from math import isfinite
 from pathlib import Path
-from typing import Any, Final, TypeGuard
+from typing import Any
 
-from attrs import evolve, frozen
-from twisted.logger import Logger
-
+from contentcache.acme.files import HALF, fault_of, narrow, put_aside, read, write
 from contentcache.acme.jws import AccountKey, KeyUnusable
 from contentcache.acme.lock import FolderLock
+from contentcache.acme.names import is_for, names_of, said
+from contentcache.acme.notes import Begun, Kept, Note, Wait
 from contentcache.acme.problems import StoreFault
-from contentcache.acme.timing import Window
 from contentcache.tls.files import Identity, TLSFault, identity_in
-
-_LARGEST: Final = 1 << 20
-#: How the names of files end until they are whole.
-_HALF: Final = ".half"
-
-
-@frozen
-class Note:
-    """
-    What is known of a certificate besides: the directory of its server, and when that suggests to renew.
-
-    ``ask_again`` is when to look at that suggestion, ``None`` where the server makes none.
-    """
-
-    server: str = ""
-    suggested: Window | None = None
-    ask_again: float | None = None
-
-
-@frozen
-class Kept:
-    """
-    A certificate with its key, and the note beside it.
-    """
-
-    identity: Identity
-    note: Note
 
 
 class Cabinet:
     """
     The folder. It and its files belong to the daemon's account alone.
     """
-
-    _log = Logger()
 
     def __init__(self, folder: str, wall: Any) -> None:
         self._folder = Path(folder)
@@ -82,10 +52,12 @@ class Cabinet:
             self._account.mkdir(mode=0o700, exist_ok=True)
             # What was being written when a process was killed. Nobody else can be at it now.
             for folder in (self._folder, self._account):
-                for path in folder.glob(f".*{_HALF}"):
+                for path in folder.glob(f".*{HALF}"):
                     path.unlink()
         except OSError as error:
-            raise self._fault(error, self._folder, "written to") from error
+            raise fault_of(error, self._folder, "written to") from error
+        for folder, rights in ((self._folder, 0o022), (self._account, 0o077)):
+            narrow(folder, rights)
 
     def give_back(self) -> None:
         """
@@ -102,11 +74,11 @@ class Cabinet:
         self.take()
         try:
             self._account.mkdir(mode=0o700, parents=True, exist_ok=True)
-            probe = self._account / f".{secrets.token_hex(4)}{_HALF}"
+            probe = self._account / f".{secrets.token_hex(4)}{HALF}"
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             probe.unlink()
         except OSError as error:
-            raise self._fault(error, self._folder, "written to") from error
+            raise fault_of(error, self._folder, "written to") from error
 
     def account_key(self) -> AccountKey:
         """
@@ -123,7 +95,7 @@ class Cabinet:
                 self._put_aside(path, str(damage), "a new account is made")
                 self._account_urls({})
         key = AccountKey.new()
-        self._write(path, key.pem())
+        write(path, key.pem())
         return key
 
     def account_url(self, server: str) -> str | None:
@@ -144,7 +116,8 @@ class Cabinet:
 
     def certificate(self, host: str) -> Kept | None:
         """
-        The certificate of a host, ``None`` where there is none, or a damaged one: that is put aside.
+        The certificate of a host, ``None`` where there is none, or one that is damaged or another host's:
+        that is put aside.
 
         :raises StoreFault: it cannot be read.
         """
@@ -153,7 +126,7 @@ class Cabinet:
         if content is None:
             return None
         try:
-            return Kept(identity_in(str(path), content), self.note(host))
+            return Kept(_identity(path, content, host), self.note(host))
         except TLSFault as damage:
             it = damage.message.replace(f"{path} ", "it ")
             self._put_aside(path, it, "a new certificate is asked for")
@@ -168,7 +141,7 @@ class Cabinet:
         path = self._folder / f"{host}.pem"
         content = self._read(path)
         try:
-            return None if content is None else Kept(identity_in(str(path), content), self.note(host))
+            return None if content is None else Kept(_identity(path, content, host), self.note(host))
         except TLSFault as damage:
             raise StoreFault(damage.message) from damage
 
@@ -178,25 +151,54 @@ class Cabinet:
 
         :raises StoreFault: it cannot be written.
         """
-        self._write(self._folder / f"{host}.pem", pem)
+        write(self._folder / f"{host}.pem", pem)
         self.keep_note(host, note)
+        self.keep_order(host, None)
+        self.keep_wait(host, None)
+
+    def order(self, host: str) -> Begun | None:
+        """
+        The order whose certificate has not come yet; none where that is damaged.
+        """
+        return Begun.of(self._json(self._folder / f"{host}.order.json"))
+
+    def keep_order(self, host: str, begun: Begun | None) -> None:
+        """
+        Write it, or that there is none.
+
+        :raises StoreFault: it cannot be written.
+        """
+        self._keep(f"{host}.order.json", None if begun is None else begun.document())
+
+    def wait(self, host: str) -> Wait | None:
+        """
+        How long the server is left alone about a host, if at all.
+        """
+        return Wait.of(self._json(self._folder / f"{host}.wait.json"))
+
+    def keep_wait(self, host: str, wait: Wait | None) -> None:
+        """
+        Write it, or that there is none.
+
+        :raises StoreFault: it cannot be written.
+        """
+        self._keep(f"{host}.wait.json", None if wait is None else wait.document())
+
+    def _keep(self, name: str, document: Mapping[str, object] | None) -> None:
+        path = self._folder / name
+        if document is not None:
+            write(path, json.dumps(document, indent=2).encode() + b"\n")
+            return
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise fault_of(error, path, "taken away") from error
 
     def note(self, host: str) -> Note:
         """
         What is noted of a host's certificate; nothing where that is damaged.
         """
-        found = self._json(self._folder / f"{host}.json")
-        server, again, window = found.get("server"), found.get("ask_again"), found.get("suggested")
-        note = Note(server if isinstance(server, str) else "")
-        if _is_moment(again):
-            note = evolve(note, ask_again=float(again))
-        if (
-            isinstance(window, list)
-            and all(map(_is_moment, window))
-            and len(window) == len(("start", "stop"))
-        ):
-            note = evolve(note, suggested=Window(*map(float, window)))
-        return note
+        return Note.of(self._json(self._folder / f"{host}.json"))
 
     def keep_note(self, host: str, note: Note) -> None:
         """
@@ -204,73 +206,42 @@ class Cabinet:
 
         :raises StoreFault: it cannot be written.
         """
-        window = None if note.suggested is None else [note.suggested.start, note.suggested.stop]
-        written = {"server": note.server, "suggested": window, "ask_again": note.ask_again}
-        self._write(self._folder / f"{host}.json", json.dumps(written, indent=2).encode() + b"\n")
+        written = json.dumps(note.document(), indent=2)
+        write(self._folder / f"{host}.json", written.encode() + b"\n")
 
     def _account_urls(self, urls: Mapping[str, object]) -> None:
-        self._write(self._account / "urls.json", json.dumps(urls, indent=2).encode() + b"\n")
+        write(self._account / "urls.json", json.dumps(urls, indent=2).encode() + b"\n")
 
     def _json(self, path: Path) -> dict[str, Any]:
+        """
+        What was noted; a file that is none of ours is put aside, where we may.
+        """
         content = self._read(path)
-        try:
-            document = json.loads(content or b"{}")
-        except ValueError:
+        if content is None:
             return {}
-        return document if isinstance(document, dict) else {}
+        try:
+            document = json.loads(content)
+        except (ValueError, RecursionError):
+            document = None
+        if isinstance(document, dict):
+            return document
+        if self._lock.held:
+            self._put_aside(path, "it holds no JSON object", "goes without what was noted there")
+        return {}
 
     def _read(self, path: Path) -> bytes | None:
-        try:
-            with path.open("rb") as file:
-                return file.read(_LARGEST)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise self._fault(error, path, "read") from error
-
-    def _write(self, path: Path, content: bytes) -> None:
-        """
-        Atomically: either the old content is there, or the whole new one, on the disk.
-        """
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_HALF}")
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.rename(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise self._fault(error, path, "written") from error
+        return read(path, is_ours=self._lock.held)
 
     def _put_aside(self, path: Path, damage: str, next_step: str) -> None:
-        aside = path.with_name(f"{path.name}.damaged-{int(self._wall())}-{secrets.token_hex(2)}")
-        try:
-            path.rename(aside)
-        except OSError as error:
-            raise self._fault(error, path, "put aside, though it is damaged") from error
-        self._log.error(
-            "{path} is damaged: {damage}; it is put aside as {aside}, and {next_step}",
-            path=str(path),
-            damage=damage,
-            aside=aside.name,
-            next_step=next_step,
-        )
-
-    @staticmethod
-    def _fault(error: OSError, path: Path, what: str) -> StoreFault:
-        return StoreFault(
-            f"{path} cannot be {what}: {error.strerror or error}",
-            "the folder letsencrypt.cachefile must belong to the account that the daemon runs under",
-        )
+        put_aside(path, self._wall(), damage, next_step)
 
 
-def _is_moment(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and isfinite(value)
+def _identity(path: Path, content: bytes, host: str) -> Identity:
+    """
+    :raises TLSFault: it is damaged, or that of another host.
+    """
+    identity = identity_in(str(path), content)
+    if not is_for(identity.chain[0], host):
+        names = said(names_of(identity.chain[0]))
+        raise TLSFault(str(path), f"{path} holds a certificate for {names}, and not for {host}")
+    return identity

@@ -21,6 +21,13 @@ _LAST: Final = 1 / 3
 _SPREAD: Final = 1 / 30
 #: Whatever the server suggests, this part of the life is left for attempts that fail.
 _SPARE: Final = 1 / 20
+#: Whatever the server suggests, a certificate that it has just made is used for so many seconds, or this part
+#: of its life if that is shorter, and for twice as long with each that was used for little longer.
+_YOUTH: Final = 3600.0
+_YOUNG: Final = 1 / 10
+#: It was used for little longer if it was for less than so many seconds, or this part of its life.
+_SETTLED: Final = 86400.0
+_SETTLING: Final = 1 / 4
 #: Below this part of its life somebody should look why it was not renewed.
 _ALARM: Final = 1 / 4
 
@@ -99,6 +106,23 @@ class Span:
             return self.ends - self.length * (_LAST + _SPREAD * self.share)
         wanted = suggested.start + (suggested.stop - suggested.start) * self.share
         return min(wanted, self.ends - self.length * _SPARE)
+
+    def youth(self, hurried: int = 0) -> float:
+        """
+        For how many seconds it is used at least, after so many that were ``hurried``.
+
+        >>> Span(0.0, 90 * 86400.0, share=0.0).youth(), Span(0.0, 600.0, share=0.0).youth()
+        (3600.0, 60.0)
+        """
+        first = min(_YOUTH, self.length * _YOUNG)
+        most = min(_LONGEST_PAUSE, self.length * _SETTLING)
+        return min(most, first * 2.0 ** min(hurried, _MOST_DOUBLINGS))
+
+    def is_hurried(self, age: float) -> bool:
+        """
+        Whether to renew it so many seconds after it was made was so early that it shall not go on like that.
+        """
+        return age < min(_SETTLED, self.length * _SETTLING)
 
     def is_alarming(self, now: float) -> bool:
         """

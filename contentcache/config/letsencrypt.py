@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from contentcache.config.document import Series
 from contentcache.config.faults import Wrong
 from contentcache.config.files import certificates
-from contentcache.config.model import LETS_ENCRYPT, Address, ExternalAccount, LetsEncrypt
+from contentcache.config.model import LETS_ENCRYPT, Address, ExternalAccount, Http, LetsEncrypt
 from contentcache.config.readers import choice, duration, listing, secret, text
 from contentcache.config.tables import Item, Table
 from contentcache.config.urls import address, authority, url
@@ -36,6 +36,9 @@ _KEYS: Final = (
 
 #: What a certificate's common name has room for (RFC 5280, ub-common-name).
 _LONGEST_HOST: Final = 64
+
+#: File systems of the kernel.
+_NOT_KEPT: Final = ("/proc/", "/sys/")
 
 _EMAIL = re.compile(r"[^@\s,?]+@[^@\s,?]+")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
@@ -65,6 +68,8 @@ def read_letsencrypt(tls: Table, listening: Address) -> LetsEncrypt | None:
             lifetime=section.read("lifetime", duration(zero=False), None),
         )
         if not any(section.has(key) for key in _KEYS):
+            if "letsencrypt" in tuple(tls) and not (tls.has("certificate") or tls.has("key")):
+                tls.fault("letsencrypt", "is empty; it needs cachefile and hosts, or has to be taken out")
             return None
         for key in ("certificate", "key"):
             if tls.has(key):
@@ -121,6 +126,17 @@ def _notice(section: Table, read: LetsEncrypt) -> None:
         )
 
 
+def see_folders_apart(root: Table, http: Http, blobs: str) -> None:
+    """
+    Note where certificates and blobs would be in one folder: each is cleared up by its own rules.
+    """
+    settings = None if http.tls is None else http.tls.letsencrypt
+    if settings is not None and os.path.realpath(settings.directory) == os.path.realpath(blobs):
+        root.section("http").section("tls").section("letsencrypt").fault(
+            "cachefile", "is the folder of storage.filesystem.rootdirectory; give it one of its own"
+        )
+
+
 def _is_empty(item: Item | None) -> bool:
     return item is None or (isinstance(item.node, Series) and not item.node.items)
 
@@ -139,11 +155,26 @@ def _directory(item: Item) -> str:
     path = path.rstrip("/")
     if not path:
         raise Wrong(f"{item.shown()} is no folder for certificates; write e.g. /var/lib/contentcache/acme")
+    if os.path.abspath(path).startswith(_NOT_KEPT):
+        raise Wrong(f"{item.shown()} keeps no files; write e.g. /var/lib/contentcache/acme")
+    above = os.path.dirname(os.path.abspath(path))
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if os.path.isfile(above):
+        raise Wrong(f"{item.shown()} cannot be a folder, as {above} is a file")
     return f"{path}.d" if os.path.isfile(path) else path
 
 
 def _host(item: Item) -> str:
     written = text(item)
+    if not written.strip() or any(letter in written for letter in " \t,;"):
+        raise Wrong(
+            f"{item.shown()} is not one host name; write each as an entry of its own, e.g. [a.example]"
+        )
+    if written.startswith(("-", ".")) or ".-" in written:
+        raise Wrong(
+            f"{item.shown()} is not a host name: each part begins with a-z or 0-9; write e.g. a.example"
+        )
     if "*" in written:
         raise Wrong(f"{item.shown()} is a wildcard, which needs the challenge dns-01; name each host")
     host = written if _is_address(written) else authority(item)
@@ -197,8 +228,8 @@ def _is_address(host: str) -> bool:
 
 
 def _email(item: Item) -> str:
-    written = text(item)
-    if not _EMAIL.fullmatch(written) or not written.isascii():
+    written = text(item).removeprefix("mailto:")
+    if ":" in written or not _EMAIL.fullmatch(written) or not written.isascii():
         raise Wrong(f"{item.shown()} is not an address for mail; write e.g. ops@example.com")
     return written
 

@@ -13,6 +13,7 @@ from contentcache.config.authentication import read_auth
 from contentcache.config.document import LARGEST_FILE, Dictionary, Unparsable, parse
 from contentcache.config.environment import override
 from contentcache.config.faults import ConfigurationFaulty, Fault, Origin, Report
+from contentcache.config.letsencrypt import see_folders_apart
 from contentcache.config.middleware import read_middleware
 from contentcache.config.model import Configuration, Downstream
 from contentcache.config.sections import IDLE_SECTIONS, read_log, read_storage, read_version
@@ -91,6 +92,7 @@ def _read(root: Table) -> Configuration:
         storage = read_storage(root)
         auth = read_auth(root)
         http = read_http(root)
+        see_folders_apart(root, http, storage.rootdirectory)
         middleware = read_middleware(root, http, delete=storage.delete, judging=auth is not None)
         workers = read_workers(root, storage, middleware)
         root.idle(IDLE_SECTIONS)

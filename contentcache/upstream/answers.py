@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias, TypeVar, cast
 
 from attrs import evolve, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -259,8 +259,13 @@ class Answer:
             else:
                 pieces.append(data)
 
+        inflow = self.stream(received)
         try:
-            await self.stream(received).ended
+            await inflow.ended
+        except CancelledError:
+            # Nobody waits for the rest.
+            inflow.abandon()
+            raise
         except UpstreamBroken:
             if too_long:
                 raise AnswerTooLarge(f"upstream's answer is larger than {limit} bytes") from None

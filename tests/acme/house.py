@@ -4,6 +4,7 @@ A keeper with an ACME server in memory and clocks that a test turns.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.acme.keeper import Keeper
+from contentcache.acme.notes import Wait
 from contentcache.acme.obtaining import Obtaining
 from contentcache.acme.responders import HttpAnswers
 from contentcache.acme.store import Cabinet
@@ -51,6 +53,7 @@ class HouseTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.offset = BEGINNING
         self.server = Acme(wall=lambda: BEGINNING + self.clock.seconds(), validate=self.validate)
+        self.server.timer = self.clock
         self.http, self.alpn = HttpAnswers(), AlpnNotes()
         self.shown: dict[str, Identity] = {}
         self.counted: list[tuple[str, bool]] = []
@@ -95,10 +98,17 @@ class HouseTestCase(SynchronousTestCase):
             timer=self.clock,
             wall=self.wall,
             share=lambda: 0.0,
+            waits=self.waits(names),
             counted=lambda host, succeeded: self.counted.append((host, succeeded)),
         )
         self.keeper.start()
         return self.keeper
+
+    def waits(self, names: tuple[str, ...]) -> dict[str, Wait]:
+        """What was to be waited for."""
+        if not os.path.isdir(self.folder):
+            return {}
+        return {host: wait for host in names if (wait := self.cabinet.wait(host)) is not None}
 
     def stop(self) -> None:
         """It ends."""

@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.error import ConnectionRefusedError as NobodyThere
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
+from twisted.web.client import ResponseDone, ResponseNeverReceived
 from twisted.web.http_headers import Headers
 
 from contentcache.acme.jws import b64
@@ -57,6 +58,26 @@ class Response:
         """Too late."""
 
 
+class Trickle(Response):
+    """An answer that never ends, a byte a second of ``timer``."""
+
+    def __init__(self, code: int, headers: dict[str, str], timer: Any) -> None:
+        super().__init__(code, headers, b" ")
+        self._timer = timer
+        self._next: Any = None
+
+    def deliverBody(self, protocol: Any) -> None:
+        protocol.makeConnection(self)
+        self._send(protocol)
+
+    def _send(self, protocol: Any) -> None:
+        self._next = self._timer.callLater(1.0, self._send, protocol)
+        protocol.dataReceived(self._body)
+
+    def stopProducing(self) -> None:
+        self._next.cancel()
+
+
 @define
 class Body:
     """Takes a request's body."""
@@ -84,24 +105,34 @@ class Acme:
     does not find the answer.
 
     ``troubles`` are raised by the next requests to a path that begins so. With ``hangs`` it never answers, or
-    with ``hangs_at`` not to such paths. ``refused_nonces`` are refused before one is taken. ``suggested`` is
-    its renewal window, seconds from now; ``eab`` an account's key. Its certificates are valid from ``begins``
-    seconds after they are made, and for ``lifetime`` seconds; ``mistaken`` are the key and the host that they
-    are made for instead. Only after ``verdict_looks`` looks does it tell what it thinks of a host, and after
-    ``looks`` that a certificate is there.
+    with ``hangs_at`` not to such paths. To those at ``trickles_at`` it gives a byte a second of ``timer``.
+    What is asked of ``loses_at`` it does, so many times as ``losses``, and no answer comes.
+    ``refused_nonces`` are refused before one is taken. ``suggested`` is its renewal window, seconds from now,
+    unless it gives ``odd_suggestion`` instead;
+    ``eab`` an account's key. Its certificates are valid from ``begins`` seconds after they are made, and for
+    ``lifetime`` seconds; ``mistaken`` are the key and the hosts that they are made for instead, and so
+    many ``copies`` are in a chain. Only after
+    ``verdict_looks`` looks does it tell what it thinks of a host, and after ``looks`` that a certificate is
+    there.
     """
 
     wall: Callable[[], float]
     validate: Callable[[str, str, str, str], None]
     lifetime: float = 90 * 86400.0
     begins: float = 0.0
+    copies: int = 1
     mistaken: tuple[Any, str] = (None, "")
     offered: tuple[str, ...] = ("dns-01", "http-01", "tls-alpn-01")
     is_away: bool = False
     hangs: bool = False
     hangs_at: str = ""
+    trickles_at: str = ""
+    timer: Any = None
+    loses_at: str = ""
+    losses: int = 0
     refused_nonces: int = 0
     suggested: tuple[float, float] | None = None
+    odd_suggestion: bytes = b""
     eab: tuple[str, bytes] | None = None
     troubles: list[tuple[str, Bad]] = field(factory=list)
     asked: list[str] = field(factory=list)
@@ -138,7 +169,13 @@ class Acme:
         nonce = f"n{self._next()}"
         self._nonces.add(nonce)
         date = format_datetime(datetime.fromtimestamp(self.wall(), UTC), usegmt=True)
-        return succeed(Response(status, {"Replay-Nonce": nonce, "Date": date, **more}, content))
+        if self.losses and self.loses_at and path.startswith(self.loses_at):
+            self.losses -= 1
+            return fail(ResponseNeverReceived([Failure(ConnectionDone())]))
+        more = {"Replay-Nonce": nonce, "Date": date, **more}
+        if self.trickles_at and path.startswith(self.trickles_at):
+            return succeed(Trickle(status, more, self.timer))
+        return succeed(Response(status, more, content))
 
     def count(self, words: str) -> int:
         """How many requests had these words."""
@@ -165,7 +202,8 @@ class Acme:
                 datetime.fromtimestamp(self.wall() + each, UTC).isoformat() for each in self.suggested
             )
             window = {"suggestedWindow": {"start": start, "end": stop}}
-            return 200, {"Retry-After": "3600"}, json.dumps(window).encode()
+            told = self.odd_suggestion or json.dumps(window).encode()
+            return 200, {"Retry-After": "3600"}, told
         head, payload = self._verified(path, body)
         self.payloads[path] = payload
         name = path.split("/")[1]
@@ -303,13 +341,15 @@ class Acme:
             .serial_number(x509.random_serial_number())
             .not_valid_before(begins)
             .not_valid_after(begins + timedelta(seconds=self.lifetime))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.DNSName(each) for each in host.split()]), critical=False
+            )
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._ca_key.public_key()), critical=False
             )
             .sign(self._ca_key, SHA256())
         )
-        return certificate.public_bytes(Encoding.PEM)
+        return certificate.public_bytes(Encoding.PEM) * self.copies
 
 
 def _halves(signature: bytes) -> tuple[bytes, bytes]:

@@ -130,7 +130,10 @@ class SocketTests(TestCase):
         os.makedirs(self.folder)
         self.renewing: Deferred[Outcome] = Deferred()
         keeper: Any = SimpleNamespace(
-            standings={HOST: None}, state=lambda _: ("ok", "well"), renew=lambda _: [self.renewing]
+            standings={HOST: None},
+            state=lambda _: ("ok", "well"),
+            again=lambda _: None,
+            renew=lambda _: [self.renewing],
         )
         self.control = ControlSocket(reactor, self.folder, keeper)
         self.addCleanup(self.control.stop)

@@ -9,13 +9,15 @@ import shutil
 import stat
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.logger import capturedLogs, formatEvent
 
+from contentcache.acme.notes import Note
 from contentcache.acme.problems import StoreFault
 from contentcache.acme.timing import Span
 from contentcache.config.model import ExternalAccount
 from contentcache.tls.files import Identity, TLSFault
 from tests.acme.house import BEGINNING, HOST, HouseTestCase
-from tests.acme.server import Bad
+from tests.acme.server import BASE, Acme, Bad
 
 DAY = 86400.0
 
@@ -51,6 +53,34 @@ class FirstTests(HouseTestCase):
         self.pass_time(60)
         self.assertIn("a.example", self.shown)
         self.assertEqual(self.server.count("POST /account"), 1)
+
+    def test_one_hangs(self) -> None:
+        """
+        Hosts of which the server never says anything hold up no other, and few are asked for at once.
+        """
+        order, slow = self.server._order, [f"{letter}.example" for letter in "abcdef"]
+
+        def hanging(path, head, payload):  # type: ignore[no-untyped-def]
+            status, more, document = order(path, head, payload)
+            if document["host"] in slow:
+                document = {**document, "authorizations": [f"{BASE}/never/{document['host']}"]}
+            return status, more, document
+
+        self.patch(type(self.server), "_order", lambda _self, *arguments: hanging(*arguments))
+        self.server.hangs_at = "/never"
+        keeper = self.build(*slow[:3], HOST, *slow[3:])
+        self.pass_time(5)
+        self.assertEqual(list(self.shown), [HOST])
+        self.assertEqual(self.server.count("/never/"), 4)
+        self.assertEqual(self.server.count("POST /account"), 1)
+        self.pass_time(60)
+        self.assertEqual(
+            {line for line in self.server.asked if "/never/f" in line}, {"POST /never/f.example"}
+        )
+        waiting = keeper.renew([HOST, slow[5]])
+        self.stop()
+        self.assertEqual([self.successResultOf(each).says for each in waiting], ["the daemon stops"] * 2)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nonces(self) -> None:
         """
@@ -185,14 +215,22 @@ class RenewalTests(HouseTestCase):
         """
         That the old certificate has a successor already is no reason to have none.
         """
-        self.server.suggested = (60.0, 61.0)
+        self.server.suggested = (DAY, DAY)
         self.build()
         self.pass_time(5)
         first = self.number()
-        self.server.troubles = [("/order", Bad("alreadyReplaced", status=409))]
-        self.pass_time(61)
+        self.server.suggested = (-60.0, -30.0)
+        self.server.troubles = [("/order", Bad("conflict", status=409))]
+        self.pass_time(3700, 50)
         self.assertNotEqual(self.number(), first)
         self.assertNotIn("replaces", self.server.payloads["/order"])
+        orders = self.server.count("POST /order")
+        self.server.troubles = [("/order", Bad("rateLimited", status=429))]
+        assert self.keeper is not None
+        self.keeper.renew([HOST])
+        self.pass_time(5)
+        self.assertIn("(rateLimited)", self.fault())
+        self.assertEqual(self.server.count("POST /order") - orders, 1)
 
     def test_no_suggestion_comes(self) -> None:
         """
@@ -214,6 +252,22 @@ class RenewalTests(HouseTestCase):
         self.assertEqual(self.server.count("/finalize"), 2)
         for host in ("a.example", "b.example"):
             self.assertIsNotNone(self.cabinet.note(host).suggested)
+
+    def test_odd_suggestion(self) -> None:
+        """
+        A suggestion that makes no sense changes nothing, and is asked for again.
+        """
+        self.server.suggested = (10 * DAY, 10 * DAY)
+        self.build()
+        self.pass_time(5)
+        kept = self.cabinet.note(HOST)
+        for odd in (b"[", b"[" * 99_999, b"[]", b"{}", b'{"suggestedWindow": {"start": "soon", "end": 5}}'):
+            self.server.odd_suggestion = odd
+            self.pass_time(6 * 3600 + 60, 60)
+            note = self.cabinet.note(HOST)
+            self.assertEqual(note.suggested, kept.suggested)
+            self.assertGreater(note.ask_again or 0.0, self.wall())
+        self.assertEqual(self.server.count("/ari/"), 6)
 
     def test_restart(self) -> None:
         """
@@ -328,6 +382,185 @@ class FaultTests(HouseTestCase):
         self.assertNotEqual(self.number(), 0)
         self.assertEqual(self.fault(), "")
 
+    def test_answer_is_lost(self) -> None:
+        """
+        What has been asked for is not asked for again at once where its answer was lost: it may have been
+        done. The log says so, and once.
+        """
+        for place, asked in (("/account", 4), ("/order", 4), ("/finalize", 1)):
+            self.server.loses_at, self.server.losses = place, 99
+            before = self.server.count(f"POST {place}")
+            self.build()
+            self.pass_time(600)  # after 0, 60, 180 and 420 s
+            found = self.server.count(f"POST {place}") - before
+            self.assertLessEqual(found, asked, place)
+            self.assertGreater(found, 0, place)
+            self.stop()
+            shutil.rmtree(self.folder)
+        self.server.loses_at = "/order"
+        self.build()
+        self.pass_time(1)
+        self.assertEqual(
+            self.fault(),
+            "the connection to the ACME server at https://acme.example/dir broke off before its answer was "
+            "whole; what was asked for may have been done all the same",
+        )
+
+    def test_no_download(self) -> None:
+        """
+        A certificate that was made and does not come is asked for again, within the attempt and in the next
+        ones, over a restart too, and no other is ordered.
+        """
+        self.server.troubles = [("/cert", Bad("serverInternal", status=500))] * 3
+        self.build()
+        self.pass_time(30)
+        self.assertEqual((self.counted, self.server.count("/finalize")), ([(HOST, True)], 1))
+        self.assertFalse(self.file(f"{HOST}.order.json").exists())
+        self.stop()
+        shutil.rmtree(self.folder)
+        self.server.troubles = [("/cert", Bad("serverInternal", status=500))] * 6
+        self.build()
+        self.pass_time(25)
+        self.assertEqual(self.counted, [(HOST, True), (HOST, False)])
+        order = self.file(f"{HOST}.order.json")
+        self.assertEqual(stat.S_IMODE(order.stat().st_mode), 0o600)
+        self.stop()
+        self.build()
+        self.pass_time(25)
+        self.assertEqual(self.counted, [(HOST, True), (HOST, False), (HOST, True)])
+        self.assertEqual(self.server.count("/finalize"), 2)
+        self.assertFalse(order.exists())
+
+    def test_still_made(self) -> None:
+        """
+        The same for one that the server does not come to an end with, for however long.
+        """
+        self.server.looks = 200
+        self.build()
+        self.pass_time(4000, 5)
+        self.assertEqual((self.counted[-1], self.server.count("/finalize")), ((HOST, True), 1))
+
+    def test_not_to_be_read(self) -> None:
+        """
+        Where something else comes it is asked for once more after an hour, and then another is ordered.
+        """
+        self.patch(Acme, "signed", lambda *_: b"<html>")
+        self.build()
+        self.pass_time(3600, 10)
+        self.assertEqual(self.server.count("/finalize"), 1)
+        self.assertIn("is no chain of certificates; ask the certificate authority", self.fault())
+        self.pass_time(100, 10)
+        self.assertEqual(self.server.count("/finalize"), 2)
+        self.pass_time(7100, 10)
+        self.assertEqual(self.server.count("/finalize"), 2)
+
+    def test_order_comes_to_nothing(self) -> None:
+        """
+        An order that was handed in and that the server gives up is not followed by another within an hour.
+        """
+        self.server.troubles = [("/finalize", Bad("caa", "CAA forbids", 403))]
+        self.build()
+        self.pass_time(3500, 10)
+        self.assertIn("CAA forbids (caa); the DNS record CAA", self.fault())
+        self.assertEqual(self.server.count("/finalize"), 1)
+        self.pass_time(200, 10)
+        self.assertNotEqual(self.number(), 0)
+        for status, loss in (("invalid", 1), ("pending", 2)):
+            self.server.loses_at, self.server.losses = "/finalize", 1
+            before = self.server.count("/finalize")
+            keeper = self.keeper
+            assert keeper is not None
+            [waiting] = keeper.renew([HOST])
+            self.pass_time(5)
+            self.assertFalse(self.successResultOf(waiting).is_new)
+            for order in self.server._orders.values():
+                order.update(status=status, error={})
+            self.pass_time(3600, 10)
+            self.assertEqual(self.server.count("/finalize") - before, loss)
+            self.pass_time(3700, 10)
+            self.assertEqual((self.fault(), self.server.count("/finalize") - before), ("", 2))
+
+    def test_look_is_lost(self) -> None:
+        """
+        Where nothing but a look was lost, the next one is taken at once.
+        """
+        self.server.loses_at, self.server.losses = "/authz", 1
+        self.build()
+        self.pass_time(5)
+        self.assertEqual((self.counted, self.server.count("POST /order")), ([(HOST, True)], 3))
+
+    def test_nonces_are_refused(self) -> None:
+        """
+        A server that likes none of its nonces is asked again a few times only.
+        """
+        self.server.refused_nonces = 999
+        self.build()
+        self.pass_time(5)
+        self.assertEqual(self.server.count("POST "), 10)
+        self.assertEqual(self.fault(), "the ACME server has refused 10 nonces of its own in a row")
+
+    def test_plain_urls(self) -> None:
+        """
+        A server that is asked over TLS is asked nothing over plain HTTP, whatever it names.
+        """
+        order = self.server._order
+
+        def plain(path, head, payload):  # type: ignore[no-untyped-def]
+            status, more, document = order(path, head, payload)
+            return status, more, {**document, "authorizations": ["http://acme.example/authz/1"]}
+
+        self.patch(type(self.server), "_order", lambda _self, *arguments: plain(*arguments))
+        self.build()
+        self.pass_time(5)
+        self.assertIn("names a URL that is not https, and is not asked there", self.fault())
+        self.assertEqual(self.server.count("http:"), 0)
+
+    def test_no_verdict(self) -> None:
+        """
+        Where the server never says what it thinks of a host, the log says what to look at.
+        """
+        self.server.verdict_looks = 999
+        self.build()
+        self.pass_time(320)
+        self.assertIn("has not come to a verdict on cache.example.com in time; it may be slow", self.fault())
+
+    def test_trickles(self) -> None:
+        """
+        An answer has to be whole in time, however busily it comes.
+        """
+        self.server.trickles_at = "/dir"
+        self.build()
+        self.pass_time(61)
+        self.assertIn("cannot be asked: its answer is not whole after 60 s; look at", self.fault())
+        self.server.trickles_at = ""
+        self.pass_time(20)
+        self.assertNotEqual(self.number(), 0)
+
+    def test_suggestion_trickles(self) -> None:
+        """
+        Renewal waits for no suggestion: that has little time, and none beyond the moment when renewal is due.
+        """
+        for lifetime, before_due in ((90 * DAY, 40.0), (600.0, 10.0)):
+            self.server.lifetime, self.server.suggested = lifetime, (10 * DAY, 10 * DAY)
+            self.build()
+            self.pass_time(5)
+            first = self.number()
+            kept = self.cabinet.certificate(HOST)
+            assert kept is not None
+            self.stop()
+            self.cabinet.keep_note(HOST, Note(kept.note.server, None, 0.0))
+            self.server.trickles_at = "/ari/"
+            due = Span.of(kept.identity.chain[0]).due()
+            self.pass_time(due - self.wall() - before_due, 3600)
+            self.build()
+            self.pass_time(before_due - 1)
+            self.assertEqual(self.number(), first)
+            self.pass_time(4)
+            self.assertNotEqual(self.number(), first, lifetime)
+            self.stop()
+            shutil.rmtree(self.folder)
+            self.server.trickles_at = ""
+
     def test_hangs(self) -> None:
         """
         A server that does not answer is given up after a while.
@@ -360,12 +593,22 @@ class FaultTests(HouseTestCase):
         ``Retry-After`` is kept to.
         """
         self.server.troubles = [("/order", Bad("rateLimited", "too many", 429, Retry_After="7200"))]
-        self.build()
-        self.pass_time(7100, 10)
+        keeper = self.build()
+        self.pass_time(3000, 10)
+        again = keeper.again(keeper.standings[HOST])
+        self.stop()
+        with capturedLogs() as told:
+            keeper = self.build()  # a restart is no reason to ask sooner
+        [says] = [formatEvent(event) for event in told if "before the restart" in event["log_format"]]
+        self.assertIn(f"{HOST} is tried again in 1h10m", says)
+        self.assertEqual(keeper.again(keeper.standings[HOST]), again)
+        self.assertLess(abs((again or 0.0) - BEGINNING - 7200), 1)
+        self.pass_time(4100, 10)
         self.assertEqual(self.server.count("POST /order"), 1)
         self.assertIn("too many (rateLimited); wait", self.fault())
         self.pass_time(200, 10)
         self.assertNotEqual(self.number(), 0)
+        self.assertEqual((keeper.again(keeper.standings[HOST]), self.cabinet.wait(HOST)), (None, None))
 
     def test_failed_challenge(self) -> None:
         """
@@ -469,6 +712,25 @@ class FaultTests(HouseTestCase):
         self.pass_time(DAY, 30)
         self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
 
+    def test_suggested_soon(self) -> None:
+        """
+        The same for a server that wants them renewed in a few seconds, and for one that says so only when it
+        is asked again: each certificate is used for an hour at least, and for longer the more there are.
+        """
+        for later in (False, True):
+            self.server.suggested = (30 * DAY, 30 * DAY) if later else (5.0, 6.0)
+            self.build()
+            self.pass_time(5)
+            before = self.server.count("/finalize") - 1
+            for _ in range(24):
+                self.server.suggested = (5.0, 6.0)
+                self.pass_time(3600, 30)
+                self.stop()
+                self.build()  # a restart forgets none of it
+            self.assertEqual(self.server.count("/finalize") - before, 6, later)
+            self.stop()
+            shutil.rmtree(self.folder)
+
     def test_old_when_new(self) -> None:
         """
         The same for certificates of which most is over when they come, and then it is not the clock.
@@ -492,6 +754,7 @@ class FaultTests(HouseTestCase):
             (-100 * DAY, (None, ""), "a certificate that has ended 2027-01-05"),
             (DAY, (None, ""), "a certificate that begins only 2027-01-16 "),
             (0.0, (None, "b.example"), "has certified b.example, and not cache.example.com"),
+            (0.0, (None, f"b.example {HOST}"), f"certified b.example with {HOST}, which was not asked for"),
             (0.0, (stranger, ""), "has certified another key than the one that was asked for"),
         ):
             self.server.begins, self.server.mistaken = begins, mistaken
@@ -504,7 +767,11 @@ class FaultTests(HouseTestCase):
             self.assertIn(said, keeper.state(keeper.standings[HOST])[1])
             self.assertEqual((self.number(), self.file(f"{HOST}.pem").read_bytes()), (first, file))
         self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
-        self.assertEqual(self.counted, [(HOST, True)] + [(HOST, False)] * 4)
+        self.assertEqual(self.counted, [(HOST, True)] + [(HOST, False)] * 5)
+        self.server.mistaken, self.server.copies = (None, ""), 11
+        keeper.renew([HOST])
+        self.pass_time(5)
+        self.assertIn("a chain of 11 certificates, and no client takes more than 10", self.fault())
 
     def test_cannot_be_shown(self) -> None:
         """

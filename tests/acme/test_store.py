@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import stat
 import subprocess
@@ -21,8 +22,9 @@ from twisted.trial.unittest import SynchronousTestCase
 import contentcache
 from contentcache.acme.jws import AccountKey
 from contentcache.acme.lock import FolderTaken
+from contentcache.acme.notes import Note, Wait
 from contentcache.acme.problems import StoreFault
-from contentcache.acme.store import Cabinet, Note
+from contentcache.acme.store import Cabinet
 from contentcache.acme.timing import Window
 from tests.tls.certificates import make
 
@@ -88,11 +90,31 @@ class CabinetTests(SynchronousTestCase):
             self.assertFalse((self.folder / f"{HOST}.pem").exists())
             aside = [path.read_bytes() for path in self.folder.glob(f"{HOST}.pem.damaged-*")]
             self.assertIn(content, aside)
-            self.assertIn(f"{HOST}.pem is damaged: it holds ", told[-1])
+            self.assertIn(f"{HOST}.pem cannot be used: it holds ", told[-1])
         (self.folder / "account" / "key.pem").write_bytes(b"rubbish")
         self.assertNotEqual(self.cabinet.account_key().jwk(), key.jwk())
         self.assertEqual(len(list((self.folder / "account").glob("key.pem.damaged-*"))), 1)
         self.assertIsNone(self.cabinet.account_url("one"))
+
+    def test_others(self) -> None:
+        """
+        A certificate that is another host's is put aside too; capitals and wildcards are no other host.
+        """
+        self.cabinet.open()
+        path = self.folder / f"{HOST}.pem"
+        hosts: tuple[str, ...]
+        for hosts in ((HOST.upper(),), ("b.example", HOST), ("*.example.com",)):
+            made = make("x", hosts=hosts)
+            path.write_bytes(made.key_pem() + made.pem)
+            self.assertIsNotNone(self.cabinet.certificate(HOST), hosts)
+        for hosts in ((), ("b.example",), ("192.0.2.1",), ("*.com",), ("*.cache.example.com",)):
+            made = make(HOST, hosts=hosts)
+            path.write_bytes(made.key_pem() + made.pem)
+            fault = self.assertRaises(StoreFault, self.cabinet.look, HOST)
+            self.assertIn(f"for {', '.join(hosts) or 'no name'}, and not for {HOST}", str(fault))
+            self.assertIsNone(self.cabinet.certificate(HOST), hosts)
+            self.assertFalse(path.exists())
+        self.assertEqual(len(list(self.folder.glob("*.damaged-*"))), 5)
 
     def test_odd_notes(self) -> None:
         """
@@ -103,6 +125,51 @@ class CabinetTests(SynchronousTestCase):
         for content in ("", "[]", "{", odd, '{"ask_again": NaN}'):
             (self.folder / f"{HOST}.json").write_text(content)
             self.assertEqual(self.cabinet.note(HOST), Note())
+        aside = [path.read_text() for path in self.folder.glob("*.json.damaged-*")]
+        self.assertEqual(sorted(aside), ["", "[]", "{"])
+        (self.folder / "account" / "urls.json").write_text("rubbish")
+        self.assertIsNone(self.cabinet.account_url("one"))
+        self.cabinet.give_back()
+        (self.folder / f"{HOST}.json").write_text("{")
+        self.cabinet.look(HOST)
+        self.assertEqual(len(list(self.folder.rglob("*.damaged-*"))), 4)
+
+    def test_odd_orders(self) -> None:
+        """
+        An order that makes no sense is none.
+        """
+        key = self.made.key_pem().decode()
+        good = {"server": "s", "url": "u", "key": key, "since": 1.0}
+        self.cabinet.open()
+        for change in ({}, {"url": 5}, {"key": "rubbish"}, {"since": None}, {"key": f"\u00fc{key[:-60]}"}):
+            (self.folder / f"{HOST}.order.json").write_text(json.dumps({**good, **change}))
+            self.assertEqual(self.cabinet.order(HOST) is not None, not change, change)
+
+    def test_odd_waits(self) -> None:
+        """
+        The same for what is to be waited for.
+        """
+        self.cabinet.open()
+        good = {"until": 5.0, "failures": 2, "says": "no"}
+        for change in ({}, {"until": "x"}, {"failures": None}, {"says": 1}):
+            (self.folder / f"{HOST}.wait.json").write_text(json.dumps({**good, **change}))
+            self.assertEqual(self.cabinet.wait(HOST), None if change else Wait(5.0, 2, "no"))
+
+    def test_rights_of_others(self) -> None:
+        """
+        What others could read or change is theirs no longer; who only looks changes nothing.
+        """
+        self.cabinet.open()
+        self.cabinet.keep_certificate(HOST, self.pem, NOTE)
+        self.cabinet.give_back()
+        paths = {self.folder: 0o755, self.folder / "account": 0o700, self.folder / f"{HOST}.pem": 0o700}
+        for path in paths:
+            path.chmod(0o777)
+        self.cabinet.look(HOST)
+        self.assertEqual({stat.S_IMODE(path.stat().st_mode) for path in paths}, {0o777})
+        self.cabinet.open()
+        self.cabinet.certificate(HOST)
+        self.assertEqual({path: stat.S_IMODE(path.stat().st_mode) for path in paths}, paths)
 
     def test_unusable(self) -> None:
         """

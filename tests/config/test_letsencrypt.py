@@ -22,6 +22,7 @@ _LONG = f"{'ü' * 25}.{'ü' * 25}.example"
 #: Keys beside ``cachefile`` and ``hosts``, and what they set.
 READ = {
     "email: ops@example.com": {"email": "ops@example.com"},
+    "email: 'mailto:ops@example.com'": {"email": "ops@example.com"},
     f"directoryurl: {_ACME}": {"directoryurl": _ACME},
     "directoryurl: https://acme.example/acme/v2/": {"directoryurl": "https://acme.example/acme/v2"},
     "http: ':80'": {"http": Address("", 80)},
@@ -52,10 +53,14 @@ FAULTY = {
     ),
     "cachefile: /c, hosts: [../a]": "hosts[0]: '../a' is not a host",
     "cachefile: /c, hosts: [a_b.example]": "hosts[0]: 'a_b.example' is not a host name that can be certified",
-    "cachefile: /c, hosts: [-a.example]": "hosts[0]: '-a.example' has no proper host name",
+    "cachefile: /c, hosts: [-a.example]": "hosts[0]: '-a.example' is not a host name: each part begins",
+    "cachefile: /c, hosts: ['a.example b.example']": "hosts[0]: 'a.example b.example' is not one host name",
+    "cachefile: /c, hosts: [a.example, 'a.-b.example']": "hosts[1]: 'a.-b.example' is not a host name: each",
+    "cachefile: /c, hosts: [a.example], email: 'x:a@b.example'": "email: '***@b.example' is not an address",
     f"cachefile: /c, hosts: [{'a' * 60}.example]": f"hosts[0]: '{'a' * 60}...' is longer than",
     "cachefile: /c, hosts: [a.example, A.example]": "hosts[1]: 'A.example' is given twice",
     "cachefile: /, hosts: [a.example]": "cachefile: '/' is no folder",
+    "cachefile: /proc/self/acme, hosts: [a.example]": "cachefile: '/proc/self/acme' keeps no files; write",
     "cachefile: /c, hosts: [a.example], email: nobody": "email: 'nobody' is not an address for mail",
     "cachefile: /c, hosts: [a.example], email: 'a@b?x=1'": "email: ",
     "cachefile: /c, hosts: [a.example], directoryurl: nowhere": "directoryurl: 'nowhere' is not a URL",
@@ -138,6 +143,37 @@ class LetsEncryptTests(ConfigurationTestCase):
         """
         for keys, told in FAULTY.items():
             self.assert_told(with_letsencrypt(keys), f"http.tls.letsencrypt.{told}")
+
+    def test_empty(self) -> None:
+        """
+        A section with nothing in it is told, unless there are files.
+        """
+        for written in ("", "cachefile: , hosts: "):
+            self.assert_told(
+                with_letsencrypt(written), "http.tls.letsencrypt: is empty; it needs cachefile and hosts"
+            )
+        made = make("cache")
+        certificate, key = self.write(made.pem), self.write(made.key_pem())
+        self.load(with_letsencrypt("", f", certificate: {certificate}, key: {key}"))
+
+    def test_among_blobs(self) -> None:
+        """
+        Certificates are not kept among blobs.
+        """
+        root = yaml.safe_load(MINIMAL)["storage"]["filesystem"]["rootdirectory"]
+        self.assert_told(
+            with_letsencrypt(f"cachefile: {root}/, hosts: [a.example]"),
+            "http.tls.letsencrypt.cachefile: is the folder of storage.filesystem.rootdirectory",
+        )
+
+    def test_below_a_file(self) -> None:
+        """
+        No folder can be below a file.
+        """
+        path = self.write("")
+        self.assert_told(
+            with_letsencrypt(f"cachefile: {path}/a/b, hosts: [a.example]"), "http.tls.letsencrypt.cachefile: "
+        )
 
     def test_beside_files(self) -> None:
         """

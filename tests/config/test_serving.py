@@ -51,7 +51,6 @@ READ = {
         "headers": {"X-Content-Type-Options": ("nosniff",), "X-None": (), "X-Yes": ("yes", "yes")}
     },
     "tls:": {},
-    "tls: {letsencrypt: }": {},
     "debug: {addr: 'localhost:5001'}": {"debug": Debug(Address("localhost", 5001))},
     "debug: {addr: ':5001', prometheus: {enabled: true}}": {"debug": Debug(Address("", 5001), "/metrics")},
     "debug: {addr: ':5001', prometheus: {enabled: true, path: /m/x}}": {

@@ -332,7 +332,8 @@ class LaterTests(AcmeCase):
         cache.stop()
         blocker = Path(self.folder.parent / "file")
         blocker.write_text("", "utf-8")
-        self.folder = blocker / "acme"
+        self.folder = self.folder.parent / "link"
+        self.folder.symlink_to(blocker / "acme")
         cache = self.cache(pebble)
         cache.process.wait_until(lambda: "letsencrypt.cachefile must belong" in cache.log(), "says so")
         self.assertEqual(self.shown().issuer, self.shown().subject)

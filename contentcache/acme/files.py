@@ -1,0 +1,116 @@
+"""
+Files that hold keys: written whole, read by nobody else, and put aside rather than overwritten where they are
+damaged.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from twisted.logger import Logger
+
+from contentcache.acme.problems import StoreFault
+
+#: How the names of files end until they are whole.
+HALF: Final = ".half"
+#: What others may do with a file.
+_OTHERS: Final = 0o077
+_LARGEST: Final = 1 << 20
+
+_log = Logger(namespace="contentcache")
+
+
+def read(path: Path, *, is_ours: bool) -> bytes | None:
+    """
+    What is in a file, ``None`` where there is none. One that ``is_ours`` is not left to others.
+
+    :raises StoreFault: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise fault_of(error, path, "read") from error
+    if is_ours:
+        narrow(path, _OTHERS)
+    return content
+
+
+def write(path: Path, content: bytes) -> None:
+    """
+    Atomically: either the old content is there, or the whole new one, on the disk.
+
+    :raises StoreFault: it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{HALF}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise fault_of(error, path, "written") from error
+
+
+def put_aside(path: Path, now: float, damage: str, next_step: str) -> None:
+    """
+    Rename a file that cannot be used, and say so.
+
+    :raises StoreFault: it cannot be renamed.
+    """
+    aside = path.with_name(f"{path.name}.damaged-{int(now)}-{secrets.token_hex(2)}")
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise fault_of(error, path, "put aside, though it is damaged") from error
+    _log.error(
+        "{path} cannot be used: {damage}; it is put aside as {aside}, and {next_step}",
+        path=str(path),
+        damage=damage,
+        aside=aside.name,
+        next_step=next_step,
+    )
+
+
+def narrow(path: Path, rights: int) -> None:
+    """
+    Take such ``rights`` of others away, and say so: a copy from elsewhere may have brought them. A folder in
+    which anybody may write, but change nothing of others, stays as it is.
+    """
+    with suppress(OSError):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if not mode & rights or mode & stat.S_ISVTX:
+            return
+        _log.warn(
+            "others had rights to {path}, whose mode was {before:o}; it is {after:o} now",
+            path=str(path),
+            before=mode,
+            after=mode & ~rights,
+        )
+        path.chmod(mode & ~rights)
+
+
+def fault_of(error: OSError, path: Path, what: str) -> StoreFault:
+    """
+    What cannot be done with a file, and what to do.
+    """
+    return StoreFault(
+        f"{path} cannot be {what}: {error.strerror or error}",
+        "the folder letsencrypt.cachefile must belong to the account that the daemon runs under",
+    )
