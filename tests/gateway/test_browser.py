@@ -29,9 +29,12 @@ class BrowserTests(SynchronousTestCase):
 
     def sign_in(self, username: str, password: str, page: str = "/settings") -> None:
         """
-        The first field has the focus already.
+        The first field gets the focus by itself, which may be a moment after the page has loaded.
         """
         self.browser.go(self.server.url + page)
+        self.browser.until(
+            lambda: self.browser.run("document.activeElement.tagName") == "INPUT", "a field to have the focus"
+        )
         self.browser.write(username)
         self.browser.press("Tab")
         self.browser.write(password)

@@ -32,8 +32,8 @@ PATIENCE: Final = 60.0
 USER_AGENT: Final = "contentcache-tests"
 
 _SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
-#: So many ports are claimed at a time.
-_CLAIM: Final = 256
+#: So many ports are claimed at once.
+_AT_ONCE: Final = 256
 _ports: list[int] = []
 _claims: list[socket.socket] = []
 
@@ -84,31 +84,47 @@ def free_port() -> int:
     """
     while True:
         if not _ports:
-            _ports.extend(_claim_ports())
+            first = _claim(range(10240, 32768, _AT_ONCE))
+            _ports.extend(_shuffled(range(first, first + _AT_ONCE)))
         port = _ports.pop()
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
+        if _is_free(port):
+            return port
 
 
-def _claim_ports() -> list[int]:
+def privileged_port() -> int:
     """
-    A number of ports that are this process's until it ends; they come in no order.
+    The same below 1024.
+    """
+    while True:
+        port = _claim(range(601, 1024))
+        if _is_free(port):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _claim(numbers: Sequence[int]) -> int:
+    """
+    One of these numbers, which is this process's until it ends.
 
     What stands for the claim is a socket's name, which the kernel gives to one at a time and frees with it.
     """
-    for first in _shuffled(range(10240, 32768, _CLAIM)):
+    for number in _shuffled(numbers):
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            claim.bind(f"\0contentcache-tests-{first}")
+            claim.bind(f"\0contentcache-tests-{number}")
         except OSError:
             claim.close()
             continue
         _claims.append(claim)
-        return _shuffled(range(first, first + _CLAIM))
+        return number
     raise AssertionError("the tests that run on this machine have taken all ports")
 
 

@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import stat
 import tempfile
 from pathlib import Path
@@ -20,27 +19,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.real.cache import TWISTD
 from tests.real.images import random_bytes
 from tests.real.origin import blob_path
-from tests.real.programs import ROOT, Process, needs, run, status_of
+from tests.real.programs import ROOT, Process, needs, privileged_port, run, status_of
 from tests.real.unruly import Unruly
 from tests.tls.certificates import make
 
 _NOBODY: Final = "nobody"
 #: No permission for anybody but the owner.
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-
-
-def privileged_port() -> int:
-    """
-    A port below 1024 of 127.0.0.1 that nobody listens on.
-    """
-    for port in range(1023, 600, -1):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
-    raise AssertionError("all ports below 1024 are taken")
 
 
 @needs(root=True)
