@@ -83,6 +83,8 @@ class Borrowed:
         self._conversation: Conversation | None = None
         self._owners_generation = 0
         self._is_over = False
+        self._is_idle = False
+        self._has_news = False
         self._holders = 1
         self._changed = Bell()
 
@@ -112,8 +114,11 @@ class Borrowed:
 
     @property
     def is_ending(self) -> bool:
-        """Whether it is over without the content."""
-        return self._is_over and not self.verified
+        """
+        Whether nobody comes aboard any more: it is over, or the owner has nothing to share. Whoever comes
+        then waits until it is gone, and finds what is in the store.
+        """
+        return self._is_over or self._is_idle
 
     def has_want(self, key: bytes) -> bool:
         """Whether a client with this question is attached."""
@@ -218,6 +223,7 @@ class Borrowed:
             except GoneError as error:
                 raise UpstreamUnavailable("the worker that makes this content does not answer") from error
             self._conversation = conversation
+            self._has_news = self._is_idle = False
             self._needs.clear()
             for number, want in tuple(self._wants.items()):
                 self._announce(number, want)
@@ -297,6 +303,7 @@ class Borrowed:
             # Somebody may have read bytes here that are, or will be, others by now.
             self.generation += 1
         self.verified = values["verified"]
+        self._has_news, self._is_idle = True, False
         self._needs.clear()
         self.progress.tell(values["told"])
 
@@ -326,6 +333,8 @@ class Borrowed:
             self._verdicts.no(want, refusal)
 
     def _refuse(self, want: Want, error: CacheError) -> None:
+        if isinstance(error, UndecidedError) and not self._has_news:
+            self._is_idle = True
         if not want.opened.called:
             want.fail(error)
         elif not self.verified:

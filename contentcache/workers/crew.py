@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults  # noqa: A004  # Twisted's own
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -30,6 +30,8 @@ LOCK: Final = 6
 
 #: A worker is waited for so many seconds by those who need it.
 _PATIENCE: Final = 30.0
+#: And asked for as long, for what operators look at: the others' answers are not to wait for one that hangs.
+_ANSWERED_IN: Final = 2.0
 #: One that has hung up or was told to end, and still lives after so many seconds, is killed.
 _LAST_SECONDS: Final = 10.0
 
@@ -54,6 +56,7 @@ class Member:
     process: Any = None
     born: float = 0.0
     ready: bool = False
+    silent: bool = False
     using: set[str] = field(factory=set)
     counted: Sequence[Family] = ()
 
@@ -107,7 +110,8 @@ class Crew:
     @property
     def standing(self) -> tuple[int, int]:
         """How many serve, and how many there should be."""
-        return sum(member.ready for member in self._members.values()), len(self._members)
+        serving = sum(member.ready and not member.silent for member in self._members.values())
+        return serving, len(self._members)
 
     def tell(self, name: str, *, but: int | None = None, **values: Any) -> None:
         """Tell all of them, ``but`` one."""
@@ -115,15 +119,37 @@ class Crew:
             if member.conversation is not None and member.number != but:
                 member.conversation.tell(name, **values)
 
-    async def ask(self, name: str, **values: Any) -> dict[int, Any]:
-        """What each of them answers that does."""
+    async def ask(self, name: str, *, patience: float | None = _ANSWERED_IN, **values: Any) -> dict[int, Any]:
+        """
+        What each of them answers that does within ``patience`` seconds, ``None`` for however long it takes.
+        """
         asked = {
-            member.number: member.conversation.ask(name, **values)
+            member.number: self._or_none(member, member.conversation.ask(name, **values), patience)
             for member in self._members.values()
             if member.conversation is not None and member.ready
         }
-        answers = await gatherResults([_or_none(answer) for answer in asked.values()])
+        answers = await gatherResults(asked.values())
         return {number: answer for number, answer in zip(asked, answers, strict=True) if answer is not None}
+
+    def _or_none(self, member: Member, answer: Deferred[Any], patience: float | None) -> Deferred[Any]:
+        if patience is not None:
+            answer.addTimeout(patience, self._reactor)
+
+        def answered(value: Any) -> Any:
+            member.silent = False
+            return value
+
+        def not_answered(failure: Failure) -> None:
+            if failure.trap(GoneError, TimeoutError, CancelledError) is TimeoutError and not member.silent:
+                member.silent = True
+                self._log.error(
+                    "worker {number} (process {process}) does not answer, and its clients wait;"
+                    " if that stays so, kill it: it is started again",
+                    number=member.number,
+                    process=getattr(member.process, "pid", None),
+                )
+
+        return answer.addCallbacks(answered, not_answered)
 
     async def counted(self) -> list[Sequence[Family]]:
         """What all of them have counted, those who are gone too."""
@@ -161,7 +187,7 @@ class Crew:
         self._ending = True
         for member in self._members.values():
             member.front.close()
-        await self.ask("drain")
+        await self.ask("drain", patience=None)
 
     async def end(self) -> None:
         """Have all of them end, and see that they do."""
@@ -243,7 +269,7 @@ class Crew:
         conversation, member.conversation = member.conversation, None
         if conversation is not None:
             conversation.hang_up()
-        member.process, member.ready = None, False
+        member.process, member.ready, member.silent = None, False, False
         member.using.clear()
         self._counted_by_the_dead = added([self._counted_by_the_dead, lasting(member.counted)])
         member.counted = ()
@@ -285,7 +311,3 @@ class Crew:
 def _kill_if_still(member: Member, process: Any) -> None:
     if member.process is process:
         kill(process)
-
-
-def _or_none(answer: Deferred[Any]) -> Deferred[Any]:
-    return answer.addErrback(lambda failure: failure.trap(GoneError) and None)

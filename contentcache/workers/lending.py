@@ -21,6 +21,7 @@ from contentcache.core.errors import CacheError, ContentWrong, OriginRefused, Up
 from contentcache.core.ports import Run
 from contentcache.delivery.contents import Contents
 from contentcache.delivery.fetch import Fetch
+from contentcache.delivery.making import UndecidedError
 from contentcache.delivery.tasks import in_background
 from contentcache.delivery.wants import Asking, Want
 from contentcache.workers.conversation import Conversation, Values
@@ -116,7 +117,7 @@ class _Lending:
             self._leaving.discard(number)
             want.opened.addErrback(lambda _failure: None)
             fetch.detach(want)
-            self._refuse(number, UpstreamUnavailable("the fetch has ended meanwhile"))
+            self._refuse(number, UndecidedError("the fetch has ended meanwhile"))
             return
         self._wants[number] = want
         is_verdict = not want.judged

@@ -19,7 +19,7 @@ class Restarts:
 
     >>> restarts = Restarts()
     >>> [restarts.pause_after(lived) for lived in (3600, 0.1, 0.1, 0.1, 3600)]
-    [0.0, 0.0, 0.25, 0.5, 0.0]
+    [0.0, 0.25, 0.5, 1.0, 0.0]
     """
 
     def __init__(self) -> None:
@@ -29,10 +29,7 @@ class Restarts:
         """
         How many seconds to wait now that it has died, having ``lived`` for so many.
         """
-        if lived >= GROWN_UP:
-            self._in_a_row = 0
-            return 0.0
-        self._in_a_row += 1
+        self._in_a_row = 1 if lived >= GROWN_UP else self._in_a_row + 1
         if self._in_a_row == 1:
             return 0.0
         return min(_FIRST_PAUSE * 2.0 ** min(self._in_a_row - 2, 10), _LONGEST_PAUSE)

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Upstream
@@ -312,6 +313,38 @@ class OwnerTests(SynchronousTestCase):
         self.assertEqual((failure.value.status, failure.value.body), (403, b"no"))
         self.assertEqual(self.verdicts, [("no", 403)])
         self.body.close()
+        self.successResultOf(self.running)
+
+    def test_late_comer(self) -> None:
+        """Who is not answered when it ends is told to look again, and does not come aboard what is over."""
+        self.begin()
+        late = Want(self.want.asking, b"key", judged=True)
+        self.borrowed.attach(late)
+        seen: list[bool] = []
+
+        def told(failure: Failure) -> None:
+            failure.trap(UndecidedError)
+            seen.append(self.borrowed.is_ending)
+
+        late.opened.addErrback(told)
+        self.finish()
+        self.assertEqual(seen, [True])
+        self.borrowed.detach(late)
+        self.body.close()
+
+    def test_nothing_to_share(self) -> None:
+        """An owner who has it in the store by now: whoever comes next waits until this is gone."""
+        self.running = Deferred.fromCoroutine(self.borrowed.run())
+        other = Want(self.want.asking, b"key", judged=False)
+        self.borrowed.attach(other)
+        error = error_in_words(UndecidedError("it is in the store by now"))
+        self.owners[0].tell("refused", want=1, error=error)
+        self.failureResultOf(self.want.opened, UndecidedError)
+        self.assertTrue(self.borrowed.is_ending)
+        self.body.close()
+        self.news(held=[])
+        self.assertFalse(self.borrowed.is_ending)
+        self.borrowed.detach(other)
         self.successResultOf(self.running)
 
     def test_last_one_leaves(self) -> None:

@@ -149,6 +149,21 @@ class CrewTests(SynchronousTestCase):
         other.die()
         self.assertEqual(self.successResultOf(asked), {1: {"a": 1}})
 
+    def test_silent(self) -> None:
+        """One who hangs holds up nobody's answer; it does not count as serving until it answers again."""
+        one, other = self.reactor.children
+        one.answers["findings"], other.answers["findings"] = {"a": 1}, Deferred[Any]()
+        asked = Deferred.fromCoroutine(self.crew.ask("findings"))
+        self.reactor.advance(1.9)
+        self.assertNoResult(asked)
+        self.reactor.advance(0.2)
+        self.assertEqual(self.successResultOf(asked), {1: {"a": 1}})
+        self.assertEqual(self.crew.standing, (1, 2))
+        other.answers["findings"].callback({"a": 2})
+        other.answers["findings"] = {"a": 3}
+        answers = self.successResultOf(Deferred.fromCoroutine(self.crew.ask("findings")))
+        self.assertEqual((answers, self.crew.standing), ({1: {"a": 1}, 2: {"a": 3}}, (2, 2)))
+
     def test_counted(self) -> None:
         """What the dead have counted is not forgotten, as far as it is known."""
         one, other = self.reactor.children

@@ -47,4 +47,4 @@ class RestartsTests(SynchronousTestCase):
         self.assertEqual(pauses[:4], [0.0, 0.25, 0.5, 1.0])
         self.assertEqual(pauses[-1], 30.0)
         self.assertEqual(pauses, sorted(pauses))
-        self.assertEqual([restarts.pause_after(lived) for lived in (60, 0.5, 0.5)], [0.0, 0.0, 0.25])
+        self.assertEqual([restarts.pause_after(lived) for lived in (60, 0.5, 0.5)], [0.0, 0.25, 0.5])
