@@ -35,7 +35,7 @@ from contentcache.delivery.bodies import (
     StoredBody,
     hash_prefix,
 )
-from contentcache.delivery.company import Company
+from contentcache.delivery.company import Company, Elsewhere
 from contentcache.delivery.fetch import Fetch
 from contentcache.delivery.making import AskFirst, Making, UndecidedError
 from contentcache.delivery.manifests import read_manifest, too_large
@@ -202,9 +202,9 @@ class Contents:
         """
         Store a small content that has come whole and verified.
         """
-        elsewhere = self._company.elsewhere
-        if elsewhere is not None and not elsewhere.owns(digest):
-            await elsewhere.keep(digest, content)
+        others = self._others(digest)
+        if others is not None:
+            await others.keep(digest, content)
             return
         if digest in self._fetches or not await self._room(len(content)):
             return
@@ -312,7 +312,7 @@ class Contents:
         digest = asking.content.digest
         fetch = self._fetches.get(digest)
         status = "fwd=miss; collapsed"
-        if fetch is None and self._is_ours(digest):
+        if fetch is None and self._others(digest) is None:
             if not in_place and not await self._room(0):
                 raise DiskFailed("there is no room in the store")
             fetch = self._fetches.get(digest)
@@ -359,9 +359,12 @@ class Contents:
         fetch.detach(want)
         self._pulls.note(fetch.digest)
 
-    def _is_ours(self, digest: Digest) -> bool:
+    def _others(self, digest: Digest) -> Elsewhere | None:
+        """
+        The other workers, if a content is theirs to make.
+        """
         elsewhere = self._company.elsewhere
-        return elsewhere is None or elsewhere.owns(digest)
+        return None if elsewhere is None or elsewhere.owns(digest) else elsewhere
 
     def _is_in_question(self, fetch: Making, asking: Asking) -> bool:
         """
@@ -370,10 +373,11 @@ class Contents:
         return fetch.takes_candidates and fetch.has_want(self._access.key(asking))
 
     def _start(self, want: Want, *, in_place: bool, total: int | None) -> Making:
-        content, elsewhere = want.asking.content, self._company.elsewhere
-        if elsewhere is None or elsewhere.owns(content.digest):
+        content = want.asking.content
+        others = self._others(content.digest)
+        if others is None:
             return self._start_own(want, in_place=in_place, total=total)
-        fetch = elsewhere.borrow(content, self, in_place=in_place, total=total)
+        fetch = others.borrow(content, self, in_place=in_place, total=total)
         self._begin(fetch, want, needs_turn=False)
         return fetch
 
