@@ -21,7 +21,7 @@ from contentcache import __version__
 from contentcache.caching import Caching
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
 from contentcache.delivery.tasks import Threads, sleep
-from contentcache.listening import CannotListen, bind, serve, shown
+from contentcache.listening import CannotListen, bind, serve, shown, stop
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Role
 from contentcache.tls.files import TLSFault
@@ -308,7 +308,7 @@ class Daemon(Service):
     async def _stop(self) -> None:
         role = self.role
         for port in self.ports:
-            await _maybe(port.stopListening())
+            await stop(port)
         for loop in self._loops:
             if loop.running:
                 loop.stop()
@@ -342,11 +342,6 @@ class _QuietSite(Site):
 
     def log(self, request: Request) -> None:
         """Nothing."""
-
-
-async def _maybe(result: Deferred[Any] | None) -> None:
-    if result is not None:
-        await result
 
 
 class NotStarted(SystemExit, Exception):

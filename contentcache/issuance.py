@@ -30,7 +30,7 @@ from contentcache.acme.store import Cabinet
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.ports import Run
 from contentcache.delivery.tasks import Threads
-from contentcache.listening import bind, serve
+from contentcache.listening import bind, serve, stop
 from contentcache.meter import Meter
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.selfsigned import stand_in
@@ -211,10 +211,5 @@ async def renew_alone(
     finally:
         await part.stop()
         for port in ports:
-            await _done(port.stopListening())
+            await stop(port)
         threads.stop()
-
-
-async def _done(result: Any) -> None:
-    if result is not None:
-        await result

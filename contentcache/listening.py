@@ -109,6 +109,15 @@ def serve(
     return port
 
 
+async def stop(port: Any) -> None:
+    """
+    Take no new connection at a port that :func:`serve` has given.
+    """
+    stopping = port.stopListening()
+    if stopping is not None:
+        await stopping
+
+
 def _bind_port(address: Address, *, among: bool) -> socket.socket:
     if address.host == "" and socket.has_dualstack_ipv6():
         try:

@@ -7,11 +7,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from contentcache.acme.problems import StoreFault
+from contentcache.storage.lock import holder_of, sign
 
 _NAME: Final = "lock"
 #: File systems without locks: then nobody looks.
@@ -51,8 +51,9 @@ class FolderLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            whom = _holder(descriptor)
+            holder = holder_of(descriptor)
             os.close(descriptor)
+            whom = "another process" if holder is None else f"process {holder}"
             raise FolderTaken(
                 f"{self._folder} is in use by {whom}",
                 "stop that one, or give this daemon another letsencrypt.cachefile",
@@ -62,20 +63,10 @@ class FolderLock:
                 os.close(descriptor)
                 raise
         self._descriptor = descriptor
-        # For whoever finds it taken; a full disk is no reason to refuse.
-        with suppress(OSError):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        sign(descriptor, f"{os.getpid()}\n")
 
     def give_back(self) -> None:
         """Give it back. May be called twice."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
-
-
-def _holder(descriptor: int) -> str:
-    try:
-        return f"process {int(os.pread(descriptor, 20, 0))}"
-    except (OSError, ValueError):
-        return "another process"

@@ -58,19 +58,19 @@ class RootLock:
         try:
             _lock(descriptor, time.monotonic() + patience)
         except BlockingIOError as error:
-            sentence = _refusal(self._root, _holder(descriptor))
+            sentence = _refusal(self._root, holder_of(descriptor))
             os.close(descriptor)
             raise StoreLocked(sentence) from error
         except OSError:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
-        self._sign(f"{os.getpid()}\n")
+        sign(descriptor, f"{os.getpid()}\n")
 
     def close(self) -> None:
         """Give the lock back. May be called twice."""
         if self._descriptor is not None:
-            self._sign("")
+            sign(self._descriptor, "")
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -94,20 +94,13 @@ class RootLock:
             # A disk that became read-only can still be locked, if the file was there before.
             return os.open(self._path, flags | os.O_RDONLY)
 
-    def _sign(self, text: str) -> None:
-        # A courtesy to whoever finds the lock taken: a full disk is no reason to refuse.
-        assert self._descriptor is not None  # noqa: S101 - for the type checker
-        with suppress(OSError):
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, text.encode("ascii"), 0)
-
 
 def _lock(descriptor: int, until: float) -> None:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(descriptor)
+            holder = holder_of(descriptor)
             if holder is None or _lives(holder) or time.monotonic() >= until:
                 raise
             time.sleep(_STEP)
@@ -125,7 +118,19 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _holder(descriptor: int) -> int | None:
+def sign(descriptor: int, text: str) -> None:
+    """
+    Write into a locked file, as a courtesy to whoever finds it so: a full disk is no reason to refuse.
+    """
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode("ascii"), 0)
+
+
+def holder_of(descriptor: int) -> int | None:
+    """
+    The process that has signed a locked file, ``None`` where that cannot be told.
+    """
     try:
         return int(os.pread(descriptor, 20, 0))
     except (OSError, ValueError):

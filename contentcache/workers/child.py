@@ -14,7 +14,6 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from contentcache.caching import Caching
@@ -23,6 +22,7 @@ from contentcache.core.digest import Digest
 from contentcache.daemon import Daemon, NotStarted
 from contentcache.delivery.company import Company
 from contentcache.delivery.tasks import in_background
+from contentcache.listening import stop
 from contentcache.role import Role
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.opening import Kept
@@ -202,14 +202,14 @@ class Worker(Daemon):
     async def _drain(self) -> bool:
         """Take no new connection; what others need of us goes on."""
         for port in self.ports:
-            await _done(port.stopListening())
+            await stop(port)
         if self.role is not None:
             await self.drain(self.role)
         return True
 
     async def _end(self) -> None:
         try:
-            await Deferred.fromCoroutine(_awaited(self.stopService()))
+            await self.stopService()
         finally:
             self.reactor.stop()
 
@@ -220,12 +220,3 @@ def _of_hosts(certificates: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
         for kind in ("identities", "challenges")
     )
     return identities, challenges
-
-
-async def _awaited(result: Deferred[None]) -> None:
-    await result
-
-
-async def _done(result: Any) -> None:
-    if result is not None:
-        await result

@@ -30,7 +30,7 @@ LOCK: Final = 6
 
 #: A worker is waited for so many seconds by those who need it.
 _PATIENCE: Final = 30.0
-#: And asked for as long, for what operators look at: the others' answers are not to wait for one that hangs.
+#: And so many seconds for an answer: those of the others are not to wait for one that hangs.
 _ANSWERED_IN: Final = 2.0
 #: One that has hung up or was told to end, and still lives after so many seconds, is killed.
 _LAST_SECONDS: Final = 10.0

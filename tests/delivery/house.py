@@ -207,7 +207,28 @@ class House:
         return Client(self.tags.get(self.tag_asking(tag, authorization, *accept)), (0, None), takes=True)
 
 
-class Client:
+class BytesOnly:
+    """
+    As much of a ``Flow`` as is the same for all clients here: bytes are taken, files are not.
+    """
+
+    def __init__(self) -> None:
+        self.got = bytearray()
+
+    def takes_files(self) -> bool:
+        """Bytes only (``Flow``)."""
+        return False
+
+    async def send_file(self, descriptor: int, start: int, stop: int) -> int:
+        """Nobody may ask for it (``Flow``)."""
+        raise AssertionError("this client takes no files")
+
+    def write(self, data: bytes) -> None:
+        """Bytes for the client (``Flow``)."""
+        self.got += data
+
+
+class Client(BytesOnly):
     """
     Somebody who wants bytes. ``outcome`` is ``None`` while it waits for more, then ``whole``, ``short``,
     ``left``, or the error that it got instead of a response.
@@ -221,7 +242,7 @@ class Client:
         takes: bool,
         glance: bool = False,
     ) -> None:
-        self.got = bytearray()
+        super().__init__()
         self.served: Served | None = None
         self.outcome: str | Exception | None = None
         self._takes = takes
@@ -248,18 +269,6 @@ class Client:
         """Wait until the client takes more (``Flow``)."""
         while not self._takes:
             await self._bell.wait()
-
-    def takes_files(self) -> bool:
-        """Bytes only (``Flow``)."""
-        return False
-
-    async def send_file(self, descriptor: int, start: int, stop: int) -> int:
-        """Nobody may ask for it (``Flow``)."""
-        raise AssertionError("this client takes no files")
-
-    def write(self, data: bytes) -> None:
-        """Bytes for the client (``Flow``)."""
-        self.got += data
 
     async def _pull(self, serving: Awaitable[Served], part: tuple[int, int | None]) -> None:
         self.served = served = await serving

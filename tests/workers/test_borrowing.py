@@ -37,7 +37,7 @@ from tests.delivery import (
     test_stale,
     test_tags,
 )
-from tests.delivery.house import LARGE, HouseTestCase
+from tests.delivery.house import LARGE, BytesOnly, HouseTestCase
 from tests.workers.house import Post, TwoWorkers, join
 
 CONTENT = LARGE
@@ -359,28 +359,13 @@ class OwnerTests(SynchronousTestCase):
         self.reading.cancel()
 
 
-class TakingClient:
+class TakingClient(BytesOnly):
     """
     A client that takes all at once (``Flow``).
     """
 
-    def __init__(self) -> None:
-        self.got = bytearray()
-
     async def ready(self) -> None:
         """At once."""
-
-    def takes_files(self) -> bool:
-        """Bytes only."""
-        return False
-
-    async def send_file(self, descriptor: int, start: int, stop: int) -> int:
-        """Nobody may ask for it."""
-        raise AssertionError("this client takes no files")
-
-    def write(self, data: bytes) -> None:
-        """Bytes for the client."""
-        self.got += data
 
 
 class FakeRegistry:
