@@ -19,8 +19,8 @@ from contentcache.config.model import Configuration, ServerTLS
 from contentcache.config.show import render
 from contentcache.config.urls import authority_of, base_url_of
 
-#: Where no terminal says how wide it is, lines are not broken.
-_WIDE: Final = 200
+#: Where no terminal says how wide it is, lines are not broken, however long a path in them is.
+_WIDE: Final = 10_000
 
 
 @click.group()
