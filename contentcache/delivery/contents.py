@@ -240,6 +240,7 @@ class Contents:
         want.judged = want.judged or await self._access.remembered(want.asking) is not None
         fetch = self._fetches.get(digest)
         if fetch is None:
+            self._check_disproved(want.asking)
             return self._start_own(want, in_place=in_place, total=total), False
         if not isinstance(fetch, Fetch) or fetch.is_ending:
             raise UndecidedError("another fetch has begun or ended meanwhile")
@@ -320,6 +321,7 @@ class Contents:
         whole = whole or (fetch is None and total is None)
         want = Want(asking, self._access.key(asking), judged=yes is not None, whole=whole)
         if fetch is None:
+            self._check_disproved(asking)  # by a fetch that has ended since we looked
             fetch = self._start(want, in_place=in_place, total=total)
             status = "hit" if in_place else "fwd=miss; stored" if whole else "fwd=miss; detail=part"
         elif fetch.is_ending or (yes is None and not self._is_in_question(fetch, asking)):
@@ -417,10 +419,10 @@ class Contents:
                 if needs_turn:
                     self._turns.give_back()
         finally:
+            if isinstance(fetch.failure, ContentWrong):
+                self._disproved.add(fetch.origins, fetch.digest, self._clock.seconds())
             del self._fetches[fetch.digest]
             fetch.progress.tell(fetch.prefix)
-        if isinstance(fetch.failure, ContentWrong):
-            self._disproved.add(fetch.origins, fetch.digest, self._clock.seconds())
 
     async def _pass_through(self, asking: Asking) -> Served:
         answer = await asking.registry.ask(asking.request("GET"))

@@ -4,11 +4,17 @@ One fetch of a content, its readers, and what upstream does to it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+
 from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.errors import ContentWrong, UpstreamUnavailable
+from contentcache.core.ports import Given, Result
 from contentcache.delivery.fetch import FIRST_PART
 from contentcache.delivery.making import HELD_BACK
+from contentcache.delivery.tasks import at_once
 from tests.delivery.house import LARGE, REPOSITORY, HouseTestCase
 
 HALF = len(LARGE) // 2
@@ -211,6 +217,28 @@ class TailTests(HouseTestCase):
         self.assertEqual(house.origin.count(), asked)
         house.later(60)
         self.assertWhole(house.pull(digest), LARGE)
+
+    def test_wrong_while_it_is_put_away(self) -> None:
+        """Who comes while what was wrong is being deleted does not start the same lie anew."""
+        held: list[Deferred[None]] = []
+
+        async def run(function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
+            if getattr(function, "__name__", "") == "discard":
+                held.append(Deferred())
+                await held[-1]
+            return await at_once(function, *args, **kwargs)
+
+        house = self.house(run=run)
+        digest = house.origin.put_blob(REPOSITORY, LARGE)
+        house.origin.misbehave("wrong")
+        first = house.pull(digest)
+        asked = house.origin.count()
+        again = house.pull(digest)
+        self.assertIsNone(again.outcome)
+        held.pop().callback(None)
+        self.assertEqual(first.outcome, "short")
+        self.assertIsInstance(again.outcome, ContentWrong)
+        self.assertEqual(house.origin.count(), asked)
 
     def test_wrong_at_one_origin(self) -> None:
         """What one origin delivers wrong is still had from another one."""
