@@ -14,7 +14,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from contentcache.config.model import ClientAuth, ServerTLS
-from contentcache.core.ciphersuites import OPENSSL_NAMES
+from contentcache.core.ciphersuites import OPENSSL_NAMES, TLS13
 from contentcache.tls.files import Identity, TLSFault, read_authorities, read_identity
 
 HTTP_1_1: Final = b"http/1.1"
@@ -46,6 +46,8 @@ _OLD_CIPHERS: Final = (
 
 #: ``SSL_MODE_ENABLE_PARTIAL_WRITE``, for which pyOpenSSL has no name.
 _PARTIAL_WRITE: Final = 1
+#: ``SSL_OP_PRIORITIZE_CHACHA``, for which it has none either.
+_CHACHA_IF_CLIENT_PREFERS_IT: Final = 1 << 21
 
 #: Sessions are resumed only where they began; each context has ticket keys of its own.
 _SESSIONS: Final = b"contentcache"
@@ -117,6 +119,7 @@ def context_for(
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_ECDH_USE)
+    context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | _CHACHA_IF_CLIENT_PREFERS_IT)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     # Else each call would write one record, of 16 KiB at the most.
     context.clear_mode(_PARTIAL_WRITE)
@@ -137,13 +140,15 @@ def _choose_versions_and_ciphers(context: SSL.Context, settings: ServerTLS) -> N
     """
     Apply ``minimumtls`` and ``ciphersuites``.
 
-    The order of the list means nothing, as in Go: the client's own preference counts, since
-    it knows whether its processor has AES. TLS 1.3 suites in the list narrow TLS 1.3 (Go cannot
-    do that); a list without one leaves TLS 1.3 as it is, and one of nothing else rules out TLS 1.2.
-    OpenSSL knows no key exchange over suites of its own: they stay what the library prefers.
+    The order of the list means nothing, as in Go, whose order is ours: AES with the shorter key costs a fifth
+    less. ChaCha20 is for clients that put it first, since they know whether their processor has AES.
+
+    TLS 1.3 suites in the list narrow TLS 1.3 (Go cannot do that); a list without one leaves TLS 1.3 as it is,
+    and one of nothing else rules out TLS 1.2. OpenSSL knows no key exchange over suites of its own: they stay
+    what the library prefers.
     """
     minimum = _VERSIONS[settings.minimumtls]
-    wanted = [OPENSSL_NAMES.get(name, name) for name in settings.ciphersuites]
+    wanted = sorted((OPENSSL_NAMES.get(name, name) for name in settings.ciphersuites), key=_turn)
     newer = [name for name in wanted if name.startswith("TLS_")]
     older: Sequence[str] = [name for name in wanted if not name.startswith("TLS_")]
     if newer and not older:
@@ -155,13 +160,17 @@ def _choose_versions_and_ciphers(context: SSL.Context, settings: ServerTLS) -> N
     context.set_min_proto_version(minimum)
     try:
         context.set_cipher_list(":".join(older or _DEFAULT_CIPHERS).encode("ascii"))
-        if newer:
-            context.set_tls13_ciphersuites(":".join(newer).encode("ascii"))
+        context.set_tls13_ciphersuites(":".join(newer or TLS13).encode("ascii"))
     except (SSL.Error, UnicodeEncodeError) as error:
         names = ", ".join(settings.ciphersuites)
         raise TLSFault(
             "ciphersuites", f"the OpenSSL of this machine has none of the cipher suites {names}"
         ) from error
+
+
+def _turn(suite: str) -> int:
+    order = (*TLS13, *_DEFAULT_CIPHERS, *_OLD_CIPHERS)
+    return order.index(suite) if suite in order else len(order)
 
 
 def _choose_protocol(_connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:

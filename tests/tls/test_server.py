@@ -12,6 +12,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import ClientAuth, ServerTLS
+from contentcache.core.ciphersuites import OPENSSL_NAMES, TLS13
 from contentcache.tls.files import TLSFault
 from contentcache.tls.server import ServerContext
 from tests.tls.certificates import Made, make
@@ -85,7 +86,7 @@ class ServerContextTests(SynchronousTestCase):
         aes_1_2, aes_1_3 = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"
         for suites, version, expected in [
             ((aes_1_2,), SSL.TLS1_2_VERSION, "ECDHE-ECDSA-AES256-GCM-SHA384"),
-            ((aes_1_2,), SSL.TLS1_3_VERSION, "TLS_AES_256_GCM_SHA384"),
+            ((aes_1_2,), SSL.TLS1_3_VERSION, aes_1_3),
             ((aes_1_2, aes_1_3), SSL.TLS1_3_VERSION, aes_1_3),
             ((aes_1_3,), SSL.TLS1_3_VERSION, aes_1_3),
             ((aes_1_3,), SSL.TLS1_2_VERSION, None),
@@ -93,6 +94,31 @@ class ServerContextTests(SynchronousTestCase):
             with self.subTest(suites=suites, version=version):
                 met = Handshake(PlainClient(version), ServerContext(self.settings(ciphersuites=suites)))
                 self.assertEqual(expected, met.client_connection.get_cipher_name() if met.succeeded else None)
+
+    def test_cheapest_cipher_suite(self) -> None:
+        """
+        Of what both have, AES with the shorter key is taken whatever the order of either list, ChaCha20 where
+        the client puts it first.
+        """
+        older = (
+            "ECDHE-ECDSA-AES128-GCM-SHA256",
+            "ECDHE-ECDSA-AES256-GCM-SHA384",
+            "ECDHE-ECDSA-CHACHA20-POLY1305",
+        )
+        listed = tuple(name for name, openssl in OPENSSL_NAMES.items() if openssl in {*older, *TLS13})
+        for version, names in ((SSL.TLS1_2_VERSION, older), (SSL.TLS1_3_VERSION, TLS13)):
+            aes, longer, chacha = names
+            for offered, expected in (((longer, aes, chacha), aes), ((chacha, longer, aes), chacha)):
+                for suites in ((), listed, listed[::-1]):
+                    with self.subTest(offered=offered, suites=suites):
+                        client = PlainClient(version)
+                        text = ":".join(offered).encode("ascii")
+                        if names is TLS13:
+                            client.context.set_tls13_ciphersuites(text)
+                        else:
+                            client.context.set_cipher_list(text)
+                        met = Handshake(client, ServerContext(self.settings(ciphersuites=suites)))
+                        self.assertEqual(met.client_connection.get_cipher_name(), expected)
 
     def test_no_suite_left(self) -> None:
         """
