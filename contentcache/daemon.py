@@ -4,6 +4,7 @@ The daemon's life: start, sweep, watch, read certificates anew, drain, stop.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -29,12 +30,15 @@ from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.upstream.proxies import ProxyFault
 from contentcache.web.debug_api import DebugApi, Finding
+from contentcache.wire.lanes import Lanes
 
 if TYPE_CHECKING:
     from contentcache.issuance import Issuance
 
 _LOOK_EVERY: Final = 0.5
 _DRAIN_STEP: Final = 0.1
+#: So many quick clients at once have a thread of their own.
+_LANES: Final = max(2, min(8, os.cpu_count() or 1))
 
 
 class Daemon(Service):
@@ -64,6 +68,8 @@ class Daemon(Service):
         self.reactor = reactor
         self.meter = Meter()
         self.threads = Threads(reactor, configuration.storage.maxthreads, "disk")
+        # Apart from the others: where all of those wait for a disk, whoever gets what is in memory does not.
+        self._lane_threads = Threads(reactor, _LANES, "lane")
         self._front: list[socket.socket] = []
         self._sockets: list[socket.socket] = []
         self.ports: list[Any] = []
@@ -97,6 +103,7 @@ class Daemon(Service):
         self.role = role
         self.begin_issuance()
         self.threads.start()
+        self._lane_threads.start()
         self.say_hello(role)
         role.start(self.repeat)
         self.repeat(_LOOK_EVERY, self._look_for_lag())
@@ -215,8 +222,10 @@ class Daemon(Service):
         # The gateway sends no files; and which certificate a host has is known to Twisted's own way only.
         fast = isinstance(middleware, Downstream) and middleware.fastpath
         fast = fast and not isinstance(self.context, HostContexts)
+        lanes = Lanes(self._lane_threads, _LANES)
         self.ports += [
-            serve(self.reactor, bound, role.factory, fast=fast, tls=self.context) for bound in sockets
+            serve(self.reactor, bound, role.factory, fast=fast, tls=self.context, lanes=lanes)
+            for bound in sockets
         ]
 
     async def metrics(self) -> bytes:
@@ -319,6 +328,7 @@ class Daemon(Service):
         await self.drain(role)
         await role.stop()
         self.threads.stop()
+        self._lane_threads.stop()
         role.close()
 
     async def drain(self, role: Role) -> None:

@@ -16,6 +16,7 @@ from attrs import evolve
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from contentcache.config.model import Address
+from contentcache.wire.lanes import Lanes
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.tls_socket import over
 
@@ -90,13 +91,19 @@ def shown(address: Address) -> str:
 
 
 def serve(
-    reactor: Any, bound: socket.socket, factory: Any, *, fast: bool = False, tls: Any | None = None
+    reactor: Any,
+    bound: socket.socket,
+    factory: Any,
+    *,
+    fast: bool = False,
+    tls: Any | None = None,
+    lanes: Lanes | None = None,
 ) -> Any:
     """
     Accept connections for ``factory``; answers Twisted's port. The socket is the reactor's from now on.
 
-    With ``fast``, TCP connections can send straight from files. With ``tls``, which makes contexts, they are
-    secure.
+    With ``fast``, TCP connections can send straight from files, to quick clients in ``lanes``. With ``tls``,
+    which makes contexts, they are secure.
     """
     fast = fast and bound.family in {socket.AF_INET, socket.AF_INET6}
     if tls is not None and not fast:
@@ -104,7 +111,7 @@ def serve(
         factory.noisy = False
     port = reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
     if fast:
-        port.transport = FileTransport if tls is None else over(tls)
+        port.transport = FileTransport.using(lanes) if tls is None else over(tls).using(lanes)
     bound.close()
     return port
 

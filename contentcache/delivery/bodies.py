@@ -20,6 +20,8 @@ from contentcache.storage.interfaces import BlobFile
 PIECE: Final = 64 << 10
 #: One piece that goes straight from the file: it costs no memory here.
 _FILE_PIECE: Final = 1 << 20
+#: A thread of its own is worth while for so many bytes.
+_WORTH_A_LANE: Final = 4 << 20
 
 
 class ShortError(Exception):
@@ -42,6 +44,12 @@ class Flow(Protocol):
 
     async def send_file(self, descriptor: int, start: int, stop: int) -> int:
         """Send from an open file whose pages are in memory; answers how many bytes went out."""
+
+    async def send_by_lane(self, descriptor: int, start: int, stop: int) -> int:
+        """
+        Send much from an open file in a thread, if the client takes it as it comes and a thread is free for
+        it; answers how many bytes went out, 0 if that is not so.
+        """
 
 
 class Body(Protocol):
@@ -84,10 +92,18 @@ class StoredBody:
         end = self.size if stop is None else stop
         while start < end:
             await flow.ready()
-            sent = await send_piece(flow, self._file, start, end, self._run)
+            sent = await self._send_some(flow, start, end)
             if not sent:
                 raise ShortError("the stored file is shorter than it was")
             start += sent
+
+    async def _send_some(self, flow: Flow, start: int, end: int) -> int:
+        descriptor = self._file.descriptor
+        if end - start >= _WORTH_A_LANE and descriptor is not None:
+            sent = await flow.send_by_lane(descriptor, start, end)
+            if sent:
+                return sent
+        return await send_piece(flow, self._file, start, end, self._run)
 
     def close(self) -> None:
         """Give the file back."""

@@ -199,6 +199,17 @@ class Exchange:
         self._request.sentLength += sent
         return sent
 
+    async def send_by_lane(self, descriptor: int, start: int, stop: int) -> int:
+        """
+        Let a thread send a piece of the body, as long as the client takes it as it comes; answers how many
+        bytes went out, 0 where there is no lane for this client now.
+        """
+        if not (self.takes_files() and self._request.channel.transport.finds_lane()):
+            return 0
+        sent: int = await self._request.channel.transport.send_by_lane(descriptor, start, stop)
+        self._request.sentLength += sent
+        return sent
+
     def pauseProducing(self) -> None:
         # A client that takes nothing will not notice how this ends: the watch need not be gentle.
         self._paused = True

@@ -4,6 +4,9 @@ Pieces of files from the page cache to the socket, without a copy in this proces
 A transport that is Twisted's own but for one thing: beside its buffer it takes a piece of a file, which goes
 out by ``sendfile(2)`` when the buffer is empty and the socket can take more. One piece a turn of the reactor,
 so that a fast client holds up nobody. Whoever hands over a piece has seen to it that its pages are in memory.
+
+A client that has taken a large piece at once may be sent the next ones by a thread
+(:mod:`contentcache.wire.lanes`), which waits for missing pages itself.
 """
 
 from __future__ import annotations
@@ -11,16 +14,22 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from attrs import define
 from twisted.internet import main
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
 
+from contentcache.wire.lanes import Lane, Lanes
+
 #: Bytes that one client gets before it is the next one's turn.
 _ONE_TURN: Final = 256 << 10
+#: A client that takes at least so many bytes of a piece, this many in a second, is quick.
+_QUICK_PIECE: Final = 512 << 10
+_QUICK_RATE: Final = 100e6
 
 
 @define(eq=False)
@@ -29,7 +38,14 @@ class _Piece:
     position: int
     stop: int
     sent: Deferred[int]
+    begun: float
     count: int = 0
+
+    def was_quick(self, now: float) -> bool:
+        """
+        Whether it went out as fast as to one who takes it as it comes.
+        """
+        return self.count > (now - self.begun) * _QUICK_RATE
 
 
 class FileTransport(Server):
@@ -37,7 +53,19 @@ class FileTransport(Server):
     A server's side of a TCP connection that can send from a file.
     """
 
+    #: Set in the classes that :meth:`using` makes; ``None`` for no lanes.
+    lanes: Lanes | None = None
     _piece: _Piece | None = None
+    _lane: Lane | None = None
+    _closed_late: tuple[socket.socket, bool] | None = None
+    _is_quick = False
+
+    @classmethod
+    def using(cls, lanes: Lanes | None) -> type[FileTransport]:
+        """
+        The same transport, with lanes for quick clients.
+        """
+        return type(cls.__name__, (cls,), {"lanes": lanes})
 
     def send_file(self, descriptor: int, start: int, stop: int) -> Deferred[int]:
         """
@@ -47,8 +75,32 @@ class FileTransport(Server):
         stay open until then, or until the Deferred is cancelled.
         """
         sent: Deferred[int] = Deferred(self._forget)
-        self._piece = _Piece(descriptor, start, stop, sent)
+        self._piece = _Piece(descriptor, start, stop, sent, self.reactor.seconds())
         self.startWriting()
+        return sent
+
+    def finds_lane(self) -> bool:
+        """
+        Whether :meth:`send_by_lane` is a way now: the client is quick, and a thread is free for it.
+        """
+        return self._is_quick and bool(self.lanes) and not self._is_waiting()
+
+    def send_by_lane(self, descriptor: int, start: int, stop: int) -> Deferred[int]:
+        """
+        Let a thread send bytes from ``start`` up to ``stop`` of an open file, in memory or not.
+
+        Fires with how many went out, which may be none: what is left is to be sent in another way. The
+        descriptor may be closed meanwhile.
+        """
+        try:
+            lane = self._lane = self._make_lane(descriptor, start, stop)
+        except OSError:  # no descriptor is free
+            self._is_quick = False
+            return succeed(0)
+        sent: Deferred[int] = Deferred(partial(self._leave, lane))
+        self.stopWriting()
+        going = Deferred.fromCoroutine(self.lanes.go(lane))  # type: ignore[union-attr]  # see finds_lane()
+        going.addBoth(self._has_left, lane, sent)
         return sent
 
     def write_now(self, data: bytes) -> None:
@@ -84,12 +136,17 @@ class FileTransport(Server):
         return 0
 
     def _is_waiting(self) -> bool:
-        return bool(self._piece or self.dataBuffer or self._tempDataBuffer or not self.connected)
+        return bool(
+            self._piece or self._lane or self.dataBuffer or self._tempDataBuffer or not self.connected
+        )
 
     def doWrite(self) -> Any:
         """
         The socket can take more.
         """
+        if self._lane is not None:
+            self.stopWriting()
+            return None
         if self._piece is None or self.dataBuffer or self._tempDataBuffer:
             result = super().doWrite()
             if result is None and self._piece is not None:
@@ -105,6 +162,14 @@ class FileTransport(Server):
         super().connectionLost(reason)
         if piece is not None and not piece.sent.called:
             piece.sent.errback(reason)
+
+    def _closeSocket(self, orderly: bool) -> None:
+        if self._lane is None:
+            super()._closeSocket(orderly)
+            return
+        # Its thread uses the socket: it is closed when that has heard of it.
+        self._lane.is_left = True
+        self._closed_late = self.socket, orderly
 
     def _send_some(self, piece: _Piece) -> Any:
         left = piece.stop - piece.position
@@ -122,6 +187,8 @@ class FileTransport(Server):
         if count and piece.position < piece.stop:
             return None
         self._piece = None
+        if piece.count >= _QUICK_PIECE:
+            self._is_quick = piece.was_quick(self.reactor.seconds())
         piece.sent.callback(piece.count)
         if self._piece is None:
             # Nothing follows: let the transport rest, or close as it was asked to.
@@ -131,6 +198,32 @@ class FileTransport(Server):
     def _forget(self, _sent: Deferred[int]) -> None:
         self._piece = None
 
+    # Lanes.
+
+    def _make_lane(self, descriptor: int, start: int, stop: int) -> Lane:
+        return Lane(self.fileno(), descriptor, start, stop)
+
+    def _leave(self, lane: Lane, _sent: Deferred[int]) -> None:
+        lane.is_left = True
+
+    def _has_left(self, result: Any, lane: Lane, sent: Deferred[int]) -> Any:
+        """
+        The thread is done with the socket.
+        """
+        self._lane = None
+        self._is_quick = lane.is_quick
+        if self._closed_late is not None:
+            self.socket, orderly = self._closed_late
+            super()._closeSocket(orderly)
+            del self.socket
+        elif lane.is_broken:
+            self.connectionLost(Failure(main.CONNECTION_LOST))
+        else:
+            self.startWriting()  # whatever has been written meanwhile, or the end
+        if not sent.called:
+            sent.callback(lane.sent) if self.connected else sent.errback(Failure(main.CONNECTION_LOST))
+        return result
+
 
 def owes(transport: Any) -> bool:
     """
@@ -138,7 +231,7 @@ def owes(transport: Any) -> bool:
     Twisted's TLS.
     """
     below = getattr(transport, "transport", transport)
-    waiting = (getattr(below, name, None) for name in ("dataBuffer", "_tempDataBuffer", "_piece"))
+    waiting = (getattr(below, name, None) for name in ("dataBuffer", "_tempDataBuffer", "_piece", "_lane"))
     return any(waiting)
 
 

@@ -223,6 +223,10 @@ class BytesOnly:
         """Nobody may ask for it (``Flow``)."""
         raise AssertionError("this client takes no files")
 
+    async def send_by_lane(self, descriptor: int, start: int, stop: int) -> int:
+        """There is none for such a client (``Flow``)."""
+        return 0
+
     def write(self, data: bytes) -> None:
         """Bytes for the client (``Flow``)."""
         self.got += data
