@@ -20,7 +20,9 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from contentcache.core.ciphersuites import TLS13
 from contentcache.tls.files import TLSFault, read_authorities, read_identity
+from contentcache.tls.gathering import GatheringConnection
 from contentcache.tls.server import HTTP_1_1, in_words
 
 #: The errors of OpenSSL's verification that operators meet (``x509_vfy.h``), in words.
@@ -87,6 +89,8 @@ class UpstreamTrust:
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_alpn_protos([HTTP_1_1])
+        # OpenSSL would put the longer key first, and most servers follow.
+        context.set_tls13_ciphersuites(":".join(TLS13).encode("ascii"))
         _trust_system(context)
         store: Any = context.get_cert_store()
         for authority in read_authorities(self._cas):
@@ -126,7 +130,7 @@ class _ExpectedHost:
         """
         A connection that believes the right host only (``IOpenSSLClientConnectionCreator``).
         """
-        connection = SSL.Connection(self._context, None)
+        connection = GatheringConnection(self._context, None)
         connection.set_app_data(tlsProtocol)
         if self._name is not None:
             connection.set_tlsext_host_name(self._name)

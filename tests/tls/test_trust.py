@@ -155,6 +155,14 @@ class UpstreamTrustTests(SynchronousTestCase):
             self.assertTrue(self.meet(UpstreamTrust([self.cas]), server).succeeded)
             self.assertEqual([b"http/1.1"], offered)
 
+    def test_cheapest_cipher_first(self) -> None:
+        """
+        A server that follows the client's order chooses the shorter key of TLS 1.3.
+        """
+        identity = make("server", signed_by=self.authority, hosts=(HOST.decode(),))
+        met = self.meet(UpstreamTrust([self.cas]), self.server(identity))
+        self.assertEqual("TLS_AES_128_GCM_SHA256", met.client_connection.get_cipher_list()[0])
+
     def test_client_certificate(self) -> None:
         """
         Where an upstream demands a certificate ours is shown; key and certificate may be one file.
