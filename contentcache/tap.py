@@ -22,6 +22,7 @@ from contentcache.config.loading import load
 from contentcache.config.model import Configuration, Log
 from contentcache.daemon import Daemon
 from contentcache.hardening import harden
+from contentcache.heap import keep_buffers
 from contentcache.journal import observer
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def makeService(options: Options) -> IService:
 
     reactor = cast("Any", installed)
     harden()  # before there are secrets in memory
+    keep_buffers()
     try:
         loaded = load(options["config"], os.environ)
     except ConfigurationFaulty as error:
@@ -122,6 +124,7 @@ def be_worker(number: int) -> None:
 
     reactor = cast("Any", installed)
     harden()
+    keep_buffers()
     reactor.seconds = time.monotonic
     prepare(number, reactor)
     reactor.run()
