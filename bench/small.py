@@ -44,6 +44,13 @@ CASES: Final[Mapping[str, tuple[Callable[[int], list[Row]], int]]] = {
     "small-100k-head": _case("HEAD of 100 kB.", 100_000, method="HEAD"),
     "small-100k-range": _case("100 kB out of 1 MB, by Range.", 1 << 20, headers=["Range: bytes=5000-104999"]),
     "small-1k-workers": _case("1 kB; one worker and two.", 1000, names=WORKERS),
+    "small-1k-shares": (
+        _told(
+            "1 kB; one worker and two, a quarter of a core for each process.",
+            partial(_small, size=1000, names=WORKERS, share=0.25),
+        ),
+        5,
+    ),
     "small-100k-workers": _case("100 kB; one worker and two.", 100_000, names=WORKERS),
     "warm-workers": (large_by_workers, 5),
 }

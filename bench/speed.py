@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from threading import Thread
 from typing import Final
@@ -17,6 +17,7 @@ from typing import Final
 from bench.cases import slow_client
 from bench.load import curl, heads, sink, wrk
 from bench.peers import ALL, NGINX, OURS, REGISTRY, Peer, Row, in_turn, running
+from bench.quota import shares
 from bench.scene import stage
 from tests.real.clients import skopeo_copy
 from tests.real.images import push_image
@@ -53,7 +54,13 @@ def _warm(
 
 
 def _small(
-    rounds: int, size: int, *, method: str = "GET", headers: Sequence[str] = (), names: Sequence[str] = ALL
+    rounds: int,
+    size: int,
+    *,
+    method: str = "GET",
+    headers: Sequence[str] = (),
+    names: Sequence[str] = ALL,
+    share: float | None = None,
 ) -> list[Row]:
     with running(names) as (on, blobs, peers):
         path = blobs.put(size, "small")
@@ -71,7 +78,8 @@ def _small(
                 "p99 ms": rate.p99,
             }
 
-        return in_turn(peers, rounds, measure)
+        with nullcontext() if share is None else shares(peers, share):
+            return in_turn(peers, rounds, measure)
 
 
 def cold_large(rounds: int, size: int = 1_000_000_000) -> list[Row]:
