@@ -76,6 +76,52 @@ class Ensemble:
     factory: RegistryFactory
 
 
+@frozen
+class _Site:
+    """
+    What everything is built on.
+    """
+
+    configuration: Configuration
+    environ: Mapping[str, str]
+    reactor: Any
+    kept: Kept
+    run: Run
+    meter: Meter
+    company: Company
+
+    @property
+    def options(self) -> Downstream:
+        """Those of a cache."""
+        return self.configuration.downstream
+
+
+@frozen
+class _Upstreams:
+    """
+    The ways up, and what is closed and reloaded of them.
+    """
+
+    registries: tuple[Registry, ...]
+    transports: tuple[UpstreamTransport, ...]
+    trusts: tuple[UpstreamTrust, ...]
+
+
+@frozen
+class _Delivery:
+    """
+    What decides and what fetches.
+    """
+
+    grants: Grants
+    links: Links
+    access: Access
+    reaper: Reaper
+    contents: Contents
+    tags: Tags
+    questions: Questions
+
+
 def assemble(
     configuration: Configuration,
     environ: Mapping[str, str],
@@ -93,47 +139,75 @@ def assemble(
     :raises AuthFault: a file of the section ``auth``, or that of ``signing.jwks``, cannot be used.
     :raises TLSFault: a certificate has become unreadable since the configuration was checked.
     """
-    options = configuration.downstream
-    limits = options.limits
-    secret = company.secret
-    proxies = Proxies.from_environment(environ)
+    site = _Site(configuration, environ, reactor, kept, run, meter, company)
+    upstreams = _upstreams(site)
+    delivery = _delivery(site, several=len(upstreams.registries) > 1)
+    origins = Origins(upstreams.registries)
+    factory = _front(site, upstreams.registries, origins, delivery)
+    if company.serves:
+        _watch(meter, upstreams.registries, delivery.contents, delivery.grants, factory)
+    in_use = company.in_use or delivery.contents.in_use
+    return Ensemble(
+        kept,
+        upstreams.registries,
+        upstreams.transports,
+        upstreams.trusts,
+        delivery.access,
+        delivery.links,
+        origins,
+        delivery.contents,
+        delivery.reaper,
+        _scrub(configuration, kept, in_use, run=run, timer=reactor, meter=meter),
+        factory,
+    )
+
+
+def _upstreams(site: _Site) -> _Upstreams:
+    options = site.options
+    proxies = Proxies.from_environment(site.environ)
     trusts: list[UpstreamTrust] = []
     transports: list[UpstreamTransport] = []
     slots = Slots(options.fetchesperhost)
     registries = tuple(
         Registry(
             upstream,
-            _ways(upstream, options, proxies, reactor, trusts, transports),
-            reactor=reactor,
+            _ways(upstream, options, proxies, site.reactor, trusts, transports),
+            reactor=site.reactor,
             wall=time.time,
-            secret=secret,
+            secret=site.company.secret,
             stall_timeout=options.stalltimeout,
-            token_limit=limits.token,
+            token_limit=options.limits.token,
             slots=slots,
-            meter=meter,
-            source=_source(upstream, environ, reactor),
+            meter=site.meter,
+            source=_source(upstream, site.environ, site.reactor),
         )
         for upstream in options.upstreams
     )
+    return _Upstreams(registries, tuple(transports), tuple(trusts))
+
+
+def _delivery(site: _Site, *, several: bool) -> _Delivery:
+    options, company, kept = site.options, site.company, site.kept
+    limits = options.limits
     grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
-    links = Links(kept.index, run, most=_LINKS if options.fastpath else 0)
+    links = Links(kept.index, site.run, most=_LINKS if options.fastpath else 0)
     access = Access(
         grants,
         links,
-        clock=reactor,
+        clock=site.reactor,
         wall=time.time,
-        secret=secret,
+        secret=company.secret,
         affirm_ttl=options.affirmttl,
         keep_deleted=options.keepdeleted,
         stale_if_error=options.staleiferror,
-        several=len(registries) > 1,
+        several=several,
     )
     reaper = Reaper(
         kept.store,
         kept.index,
-        _retention(configuration),
+        _retention(site.configuration),
         in_use=company.in_use or (lambda digest: contents.in_use(digest)),  # noqa: PLW0108  # each needs the other
-        run=run,
+        run=site.run,
         wall=time.time,
         monotonic=time.monotonic,
         evicted=lambda digest, size, reason: gone(digest, size, reason),  # noqa: PLW0108
@@ -142,11 +216,11 @@ def assemble(
         access,
         kept.store,
         kept.index,
-        run=run,
-        clock=reactor,
+        run=site.run,
+        clock=site.reactor,
         wall=time.time,
-        turns=Turns(limits.fetches, limits.fetchwait, reactor),
-        meter=meter,
+        turns=Turns(limits.fetches, limits.fetchwait, site.reactor),
+        meter=site.meter,
         make_room=company.make_room or reaper.make_room,
         manifest_limit=limits.manifest,
         fill_after=options.fillafter,
@@ -157,7 +231,7 @@ def assemble(
     def gone(digest: Digest, size: int, reason: str) -> None:
         contents.warm.drop(digest)
         company.gone(digest)
-        _note_eviction(meter, digest, size, reason)
+        _note_eviction(site.meter, digest, size, reason)
 
     tags = Tags(
         access,
@@ -170,68 +244,57 @@ def assemble(
     )
     questions = Questions(
         access,
-        clock=reactor,
-        secret=secret,
+        clock=site.reactor,
+        secret=company.secret,
         auth_ttl=options.authttl,
         stale_if_error=options.staleiferror,
     )
-    pseudonym = company.pseudonym
-    signatures = _signatures(options, registries, reactor, pseudonym, run=run, secret=secret)
-    origins = Origins(registries)
-    judge = _judge(configuration, reactor, run=run, secret=secret)
+    return _Delivery(grants, links, access, reaper, contents, tags, questions)
+
+
+def _front(
+    site: _Site, registries: tuple[Registry, ...], origins: Origins, delivery: _Delivery
+) -> RegistryFactory:
+    configuration, options, reactor = site.configuration, site.options, site.reactor
+    http, secret, pseudonym = configuration.http, site.company.secret, site.company.pseudonym
+    contents = delivery.contents
+    signatures = _signatures(options, registries, reactor, pseudonym, run=site.run, secret=secret)
     admission = Admission(
         origins,
         signatures,
-        judge,
+        _judge(configuration, reactor, run=site.run, secret=secret),
         vouches=isinstance(configuration.auth, TokenAuth),
-        scheme="http" if configuration.http.tls is None else "https",
+        scheme="http" if http.tls is None else "https",
     )
     sending = Sending(lambda: secrets.token_hex(16))
-    house = House(contents, tags, questions, origins, signatures, admission, sending)
+    house = House(contents, delivery.tags, delivery.questions, origins, signatures, admission, sending)
     api = RegistryApi(
         house,
         pseudonym=pseudonym,
-        prefix=configuration.http.prefix,
-        extra=configuration.http.headers,
+        prefix=http.prefix,
+        extra=http.headers,
         timer=reactor,
-        patience=limits.clientstall,
-        meter=meter,
+        patience=options.limits.clientstall,
+        meter=site.meter,
     )
-    access_log = AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog)
+    access_log = AccessLog(site.meter, reactor, time.time, lines=configuration.log.accesslog)
     short = ShortWay(
         contents.warm,
-        Targets(origins, signatures, configuration.http.prefix),
+        Targets(origins, signatures, http.prefix),
         admission,
         written=access_log.several,
-        extra=configuration.http.headers,
+        extra=http.headers,
         timer=reactor,
         wall=time.time,
-        patience=limits.clientstall,
+        patience=options.limits.clientstall,
     )
-    factory = RegistryFactory(
+    return RegistryFactory(
         api.begin,
         access_log,
-        limits=limits,
+        limits=options.limits,
         reactor=reactor,
-        meter=meter,
+        meter=site.meter,
         short=short if options.fastpath else None,
-    )
-    if company.serves:
-        _watch(meter, registries, contents, grants, factory)
-    in_use = company.in_use or contents.in_use
-    scrub = _scrub(configuration, kept, in_use, run=run, timer=reactor, meter=meter)
-    return Ensemble(
-        kept,
-        registries,
-        tuple(transports),
-        tuple(trusts),
-        access,
-        links,
-        origins,
-        contents,
-        reaper,
-        scrub,
-        factory,
     )
 
 
