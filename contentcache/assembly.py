@@ -14,7 +14,6 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.auth.interfaces import Judge
-from contentcache.auth.judges import make_judge
 from contentcache.config.model import Configuration, Downstream, TokenAuth, Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.eviction import Retention
@@ -330,6 +329,9 @@ def _signatures(
 def _judge(configuration: Configuration, reactor: Any, *, run: Run, secret: bytes) -> Judge | None:
     if configuration.auth is None:
         return None
+    # Here, so that a cache whose origin judges does not load what others need; the daemon does so early.
+    from contentcache.auth.judges import make_judge  # noqa: PLC0415
+
     return make_judge(configuration.auth, run=run, wall=time.time, timer=reactor, secret=secret)
 
 

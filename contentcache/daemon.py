@@ -15,8 +15,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.web.http import Request
-from twisted.web.server import Site
 
 from contentcache import __version__
 from contentcache.caching import Caching
@@ -199,6 +197,8 @@ class Daemon(Service):
         """
         if isinstance(self.configuration.middleware, Gateway):
             import contentcache.gateway.role  # noqa: PLC0415
+        if self.configuration.auth is not None:
+            import contentcache.auth.judges  # noqa: PLC0415
         tls = self.configuration.http.tls
         if tls is not None and tls.letsencrypt is not None:
             import contentcache.issuance  # noqa: F401, PLC0415
@@ -209,8 +209,7 @@ class Daemon(Service):
         served: list[Any] = []
         debug = self.configuration.http.debug
         if debug is not None:
-            api = DebugApi(self.findings, self.metrics, debug.prometheus)
-            served.append(_QuietSite(api.resource()))
+            served.append(DebugApi(self.findings, self.metrics, debug.prometheus, self.reactor))
         if self.issuance is not None and len(served) < len(sockets):
             served.append(self.issuance.plain)
         self.ports = [serve(self.reactor, bound, each) for bound, each in zip(sockets, served, strict=True)]
@@ -341,17 +340,6 @@ class Daemon(Service):
         while factory.busy and self.reactor.seconds() < until:
             await sleep(self.reactor, _DRAIN_STEP)
         factory.cut()
-
-
-class _QuietSite(Site):
-    """
-    A site whose requests are nothing to write of.
-    """
-
-    noisy = False
-
-    def log(self, request: Request) -> None:
-        """Nothing."""
 
 
 class NotStarted(SystemExit, Exception):

@@ -7,7 +7,6 @@ Digits alone, without a unit, are nanoseconds, as the file format says.
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from typing import Final
 
 #: Nanoseconds in each unit. The micro sign and the Greek letter are both in use.
@@ -77,7 +76,9 @@ def spell(seconds: float) -> str:
     >>> spell(604800), spell(90), spell(0.25), spell(0)
     ('168h', '1m30s', '250ms', '0')
     """
-    left = round(Fraction(abs(seconds)) * UNITS["s"])
+    # In whole numbers, as a float's ratio is exact.
+    over, under = abs(seconds).as_integer_ratio()
+    left = (2 * over * UNITS["s"] + under) // (2 * under)
     parts = ["-"] if seconds < 0 else []
     for unit in ("h", "m", "s", "ms", "us", "ns"):
         count, left = divmod(left, UNITS[unit])

@@ -5,7 +5,6 @@ Sizes in bytes as people write them: ``500GB``, ``2TiB``, ``1048576``.
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from typing import Final
 
 #: Bytes in each unit, in lower case: powers of 1000, and with an ``i`` powers of 1024.
@@ -52,8 +51,7 @@ def parse(text: str) -> int:
     whole, fraction = match["whole"].lstrip("0"), (match["fraction"] or "")[:_DIGITS]
     # int() raises on more than 4,300 digits; whatever has that many is too large anyway.
     if len(whole) <= _DIGITS:
-        number = Fraction(int(whole + fraction or "0"), 10 ** len(fraction))
-        size = int(number * UNITS[unit])
+        size: int = int(whole + fraction or "0") * UNITS[unit] // 10 ** len(fraction)
         if size <= LARGEST:
             return size
     raise SizeInvalid(f"{shown} is too large; the largest size is {LARGEST} bytes")

@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.server import Site
 
 from contentcache.meter import Meter
 from contentcache.web.debug_api import DebugApi, Finding
-from tests.web.house import Client, Reply, replies, request
+from tests.web.house import Client, Reply, request
 
 
 class DebugApiTests(SynchronousTestCase):
@@ -23,6 +23,7 @@ class DebugApiTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.findings: Mapping[str, Finding] = {"store": Finding("ok", "can be written")}
+        self.cancelled: list[object] = []
 
     def ask(self, target: str, method: str = "GET", metrics: str | None = "/metrics") -> Reply:
         """
@@ -36,11 +37,7 @@ class DebugApiTests(SynchronousTestCase):
         async def counted() -> bytes:
             return meter.text()
 
-        api = DebugApi(findings, counted, metrics)
-        site = Site(api.resource(), reactor=Clock())
-        client = Client(site).send(request(target, method=method))
-        (reply,) = replies(client.transport.value(), method)
-        return reply
+        return Client(DebugApi(findings, counted, metrics, Clock())).ask(target, method=method)
 
     def test_health(self) -> None:
         """
@@ -76,5 +73,50 @@ class DebugApiTests(SynchronousTestCase):
         for target in ("/", "/debug", "/debug/health/x", "/debug/vars", "/metrics/"):
             self.assertEqual(self.ask(target).status, 404, target)
         for target in ("/debug/health", "/metrics"):
-            self.assertEqual(self.ask(target, "POST").status, 405)
+            reply = self.ask(target, "POST")
+            self.assertEqual((reply.status, reply.header("Allow")), (405, "GET, HEAD"))
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def waiting(self) -> tuple[Client, Deferred[bytes]]:
+        """
+        A client who has asked for the metrics, and what will be the answer.
+        """
+        counting: Deferred[bytes] = Deferred(self.cancelled.append)
+
+        async def findings() -> Mapping[str, Finding]:
+            return self.findings
+
+        client = Client(DebugApi(findings, lambda: counting, "/metrics", Clock()))
+        return client.send(request("/metrics")), counting
+
+    def test_one_after_another(self) -> None:
+        """
+        A connection is kept; what comes meanwhile is answered in its turn.
+        """
+        client, counting = self.waiting()
+        client.send(request("/debug/health", method="HEAD") + request("/nothing"))
+        self.assertEqual(client.transport.value(), b"")
+        counting.callback(b"counted 1\n")
+        first, second, third = client.replies("GET", "HEAD", "GET")
+        self.assertEqual((first.status, first.body), (200, b"counted 1\n"))
+        self.assertEqual((second.status, second.body, third.status), (200, b"", 404))
+        self.assertFalse(client.ended)
+
+    def test_failed(self) -> None:
+        """
+        A defect is a 500, and its traceback in the log.
+        """
+        client, counting = self.waiting()
+        counting.errback(ZeroDivisionError("so"))
+        (reply,) = client.replies("GET")
+        self.assertEqual((reply.status, reply.body), (500, b"this page has failed; the log says why\n"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_left(self) -> None:
+        """
+        Who leaves is counted for no longer, and that is nothing to write of.
+        """
+        client, counting = self.waiting()
+        client.leave()
+        self.assertEqual(self.cancelled, [counting])
+        self.assertEqual((client.transport.value(), self.flushLoggedErrors()), (b"", []))
