@@ -206,7 +206,10 @@ def normal_issuer(url: str) -> str:
     scheme = match["scheme"].lower()
     port = match["port"] or ""
     port = "" if port == _DEFAULT_PORTS.get(scheme, "") else f":{port}" if port else ""
-    return f"{scheme}://{match['host'].lower()}{port}{match['path'].removesuffix('/')}"
+    path = match["path"]
+    if not path.endswith("//"):  # that is a path of its own, and stays one
+        path = path.removesuffix("/")
+    return f"{scheme}://{match['host'].lower()}{port}{path}"
 
 
 def same_issuer(a: str, b: str) -> bool:
