@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY: Final = 0.5
 _DRAIN_STEP: Final = 0.1
 #: So many quick clients at once have a thread of their own.
-_LANES: Final = max(2, min(8, os.cpu_count() or 1))
+_LANES: Final = max(2, min(8, len(os.sched_getaffinity(0))))
 
 
 class Daemon(Service):

@@ -17,6 +17,7 @@ from contentcache.config.model import Limits
 from contentcache.core.ports import Timer
 from contentcache.meter import Meter
 from contentcache.web.channel import RegistryChannel, RegistryRequest
+from contentcache.wire.sendfile import FileTransport
 
 if TYPE_CHECKING:
     from contentcache.web.short import ShortWay
@@ -114,6 +115,9 @@ class RegistryFactory(HTTPFactory):
         if request.noted:
             return
         request.noted = True
+        transport = getattr(request.channel, "transport", None)
+        if isinstance(transport, FileTransport):
+            request.sentLength += transport.sent_by_lane  # where a client leaves in the middle
         try:
             self._written(request)
         except Exception:  # noqa: BLE001  # the client has its answer, with a line or without

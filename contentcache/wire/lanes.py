@@ -15,16 +15,22 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import Final
+from typing import Any, Final
+
+from OpenSSL import SSL
 
 from contentcache.core.ports import Run
 
-#: A thread is free for somebody else after so many seconds; the reactor then hears how far it is.
+#: Who takes as many bytes in a second is quick.
+QUICK_RATE: Final = 100e6
+#: After so many seconds the reactor hears how far it is, and whoever is not quick any more has to leave.
 _LONGEST: Final = 0.5
 #: Who takes nothing for so many milliseconds is not quick.
 _PATIENCE: Final = 50
 #: Bytes of one call: as many as a socket's buffer can hold, and so few that a lane is soon left.
 _AT_ONCE: Final = 2 << 20
+#: The same where they are encrypted.
+PIECE: Final = 256 << 10
 
 
 class Lanes:
@@ -49,6 +55,7 @@ class Lanes:
             await self._run(lane.go)
         finally:
             self._free += 1
+            lane.close()
 
 
 class Lane:
@@ -62,10 +69,8 @@ class Lane:
     def __init__(self, out: int, descriptor: int, start: int, stop: int) -> None:
         self.sent = 0
         self.is_left = False
-        #: Whether the client has taken all that it was given.
+        #: Whether the client has taken what it was given as fast as it came.
         self.is_quick = True
-        #: Whether the connection is not to be used any more.
-        self.is_broken = False
         self._out = out
         self._file = os.dup(descriptor)
         self._position = start
@@ -75,26 +80,41 @@ class Lane:
         """
         In a thread: send until all is sent, or it is time to leave.
         """
+        try:
+            self._send()
+        except OSError:
+            # The connection's or the disk's: whoever sends on meets it again, and knows what it is.
+            self.is_quick = False
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """
+        Give the file back. May be called twice.
+        """
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+    def _send(self) -> None:
         until = time.monotonic() + _LONGEST
         waiting = select.poll()
         waiting.register(self._out, select.POLLOUT)
-        try:
-            while self._position < self._stop and not self.is_left and time.monotonic() < until:
-                try:
-                    count = self._push(self._file, self._position, self._stop - self._position)
-                except BlockingIOError:
-                    if not waiting.poll(_PATIENCE):
-                        self.is_quick = False
-                        return
-                    continue
-                if not count:
-                    return  # the file is shorter than it was: whoever sends on finds that out
-                self._position += count
-                self.sent += count
-        except OSError:
-            self.is_broken = True
-        finally:
-            os.close(self._file)
+        while self._position < self._stop and not self.is_left:
+            if time.monotonic() >= until:
+                self.is_quick = self.sent >= _LONGEST * QUICK_RATE
+                return
+            try:
+                count = self._push(self._file, self._position, self._stop - self._position)
+            except BlockingIOError:
+                if not waiting.poll(_PATIENCE):
+                    self.is_quick = False
+                    return
+                continue
+            if not count:
+                return  # the file is shorter than it was: whoever sends on finds that out
+            self._position += count
+            self.sent += count
 
     def _push(self, descriptor: int, position: int, left: int) -> int:
         """
@@ -104,3 +124,35 @@ class Lane:
         :raises OSError: the connection or the disk is broken.
         """
         return os.sendfile(self._out, descriptor, position, min(left, _AT_ONCE))
+
+
+class TLSLane(Lane):
+    """
+    A lane whose bytes OpenSSL encrypts.
+    """
+
+    def __init__(self, tls: Any, *args: Any) -> None:
+        super().__init__(*args)
+        self._tls = tls
+        self._buffer = memoryview(bytearray(PIECE))
+        #: What OpenSSL has begun to write, and must be given again.
+        self.pending = self._buffer[:0]
+
+    def _push(self, descriptor: int, position: int, left: int) -> int:
+        data = self.pending
+        if not data:
+            data = self._buffer[: min(left, PIECE)]
+            data = data[: os.preadv(descriptor, [data], position)]
+        if not data:
+            return 0
+        try:
+            count: int = self._tls.send(data)
+        except (SSL.WantWriteError, SSL.WantReadError) as error:
+            self.pending = data
+            # To read is the reactor's.
+            self.is_left |= isinstance(error, SSL.WantReadError)
+            raise BlockingIOError from error
+        except SSL.Error as error:
+            raise OSError("TLS is broken") from error
+        self.pending = data[:0]
+        return count

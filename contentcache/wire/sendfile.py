@@ -21,15 +21,15 @@ from attrs import define
 from twisted.internet import main
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.tcp import Server
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from contentcache.wire.lanes import Lane, Lanes
+from contentcache.wire.lanes import QUICK_RATE, Lane, Lanes
 
 #: Bytes that one client gets before it is the next one's turn.
 _ONE_TURN: Final = 256 << 10
-#: A client that takes at least so many bytes of a piece, this many in a second, is quick.
+#: A piece of so many bytes tells whether a client is quick.
 _QUICK_PIECE: Final = 512 << 10
-_QUICK_RATE: Final = 100e6
 
 
 @define(eq=False)
@@ -45,7 +45,7 @@ class _Piece:
         """
         Whether it went out as fast as to one who takes it as it comes.
         """
-        return self.count > (now - self.begun) * _QUICK_RATE
+        return self.count > (now - self.begun) * QUICK_RATE
 
 
 class FileTransport(Server):
@@ -59,6 +59,7 @@ class FileTransport(Server):
     _lane: Lane | None = None
     _closed_late: tuple[socket.socket, bool] | None = None
     _is_quick = False
+    _log = Logger()
 
     @classmethod
     def using(cls, lanes: Lanes | None) -> type[FileTransport]:
@@ -85,6 +86,13 @@ class FileTransport(Server):
         """
         return self._is_quick and bool(self.lanes) and not self._is_waiting()
 
+    @property
+    def sent_by_lane(self) -> int:
+        """
+        Of what :meth:`send_by_lane` has not told yet, how many bytes have gone out.
+        """
+        return 0 if self._lane is None else self._lane.sent
+
     def send_by_lane(self, descriptor: int, start: int, stop: int) -> Deferred[int]:
         """
         Let a thread send bytes from ``start`` up to ``stop`` of an open file, in memory or not.
@@ -97,10 +105,14 @@ class FileTransport(Server):
         except OSError:  # no descriptor is free
             self._is_quick = False
             return succeed(0)
+        # A thread sends whenever there is some room, which is seldom that of a whole segment, and a record of
+        # TLS never is one: the client is woken for full ones only.
+        self._cork(True)
         sent: Deferred[int] = Deferred(partial(self._leave, lane))
         self.stopWriting()
         going = Deferred.fromCoroutine(self.lanes.go(lane))  # type: ignore[union-attr]  # see finds_lane()
-        going.addBoth(self._has_left, lane, sent)
+        going.addErrback(self._log_failure)
+        going.addCallback(self._has_left, lane, sent)
         return sent
 
     def write_now(self, data: bytes) -> None:
@@ -167,9 +179,12 @@ class FileTransport(Server):
         if self._lane is None:
             super()._closeSocket(orderly)
             return
-        # Its thread uses the socket: it is closed when that has heard of it.
+        # Its thread uses the socket: it is closed when that has heard of it. The client hears now, since a
+        # thread may wait long for a disk.
         self._lane.is_left = True
         self._closed_late = self.socket, orderly
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def _send_some(self, piece: _Piece) -> Any:
         left = piece.stop - piece.position
@@ -190,7 +205,7 @@ class FileTransport(Server):
         if piece.count >= _QUICK_PIECE:
             self._is_quick = piece.was_quick(self.reactor.seconds())
         piece.sent.callback(piece.count)
-        if self._piece is None:
+        if self._piece is None and self._lane is None:
             # Nothing follows: let the transport rest, or close as it was asked to.
             return super().doWrite()
         return None
@@ -203,26 +218,36 @@ class FileTransport(Server):
     def _make_lane(self, descriptor: int, start: int, stop: int) -> Lane:
         return Lane(self.fileno(), descriptor, start, stop)
 
+    def _cork(self, corked: bool) -> None:
+        with suppress(OSError):  # whatever is wrong, a later write meets it
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, corked)
+
     def _leave(self, lane: Lane, _sent: Deferred[int]) -> None:
         lane.is_left = True
 
-    def _has_left(self, result: Any, lane: Lane, sent: Deferred[int]) -> Any:
+    def _log_failure(self, failure: Failure) -> None:
+        self._log.failure("a lane has failed", failure=failure)
+
+    def _has_left(self, _result: None, lane: Lane, sent: Deferred[int]) -> None:
         """
         The thread is done with the socket.
         """
         self._lane = None
         self._is_quick = lane.is_quick
+        if self.connected:
+            self._cork(False)
         if self._closed_late is not None:
             self.socket, orderly = self._closed_late
             super()._closeSocket(orderly)
             del self.socket
-        elif lane.is_broken:
-            self.connectionLost(Failure(main.CONNECTION_LOST))
         else:
-            self.startWriting()  # whatever has been written meanwhile, or the end
+            self.startWriting()  # whatever has been written meanwhile, or the end, or what is wrong
         if not sent.called:
             sent.callback(lane.sent) if self.connected else sent.errback(Failure(main.CONNECTION_LOST))
-        return result
+
+
+#: Where a transport keeps what is to be sent.
+_OWED: Final = ("dataBuffer", "_tempDataBuffer", "_piece", "_lane", "_again")
 
 
 def owes(transport: Any) -> bool:
@@ -231,8 +256,7 @@ def owes(transport: Any) -> bool:
     Twisted's TLS.
     """
     below = getattr(transport, "transport", transport)
-    waiting = (getattr(below, name, None) for name in ("dataBuffer", "_tempDataBuffer", "_piece", "_lane"))
-    return any(waiting)
+    return any(getattr(below, name, None) for name in _OWED)
 
 
 def takes_files(transport: object) -> bool:

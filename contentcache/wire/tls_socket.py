@@ -13,7 +13,6 @@ socket again.
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import suppress
 from typing import Any, Final
 
@@ -23,11 +22,9 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from contentcache.wire.lanes import Lane
+from contentcache.wire.lanes import PIECE, Lane, TLSLane
 from contentcache.wire.sendfile import FileTransport
 
-#: Bytes of a file that are encrypted and written by one call.
-_PIECE: Final = 256 << 10
 #: Records that are read before it is somebody else's turn.
 _RECORDS: Final = 16
 
@@ -50,6 +47,7 @@ class TLSTransport(FileTransport):
         self._tls = SSL.Connection(self.contexts.context, sock)
         self._tls.set_accept_state()
         self._again: bytes | None = None
+        self._again_of: Any = None
         self._wants_read = False
         self._client_ended = False
         self._farewell_sent = False
@@ -92,7 +90,7 @@ class TLSTransport(FileTransport):
                 return main.CONNECTION_LOST
             if not self._farewell_sent:
                 self._dataReceived(data)
-            if not (self.connected and self._is_reading):
+            if not (self.connected and self._is_reading) or self._lane is not None:
                 return None
         self._read_on()
         return None
@@ -153,9 +151,9 @@ class TLSTransport(FileTransport):
             return self._shake()
         if self._again is None:
             return super().doWrite()
-        if self._piece is not None:
+        if self._piece is not None and self._piece is self._again_of:
             return self._send_some(self._piece)
-        # Of a piece that nobody wants any more: OpenSSL must have its end all the same.
+        # Of a lane, or of a piece that nobody wants any more: OpenSSL must have its end all the same.
         result = self._encrypt(self._again)
         return result if isinstance(result, Exception) else None
 
@@ -189,7 +187,7 @@ class TLSTransport(FileTransport):
     def _send_some(self, piece: Any) -> Any:
         data = self._again
         if data is None:
-            length = min(piece.stop - piece.position, _PIECE)
+            length = min(piece.stop - piece.position, PIECE)
             try:
                 data = os.pread(piece.descriptor, length, piece.position)
             except OSError:
@@ -198,24 +196,21 @@ class TLSTransport(FileTransport):
         if isinstance(count, Exception):
             return count
         if data and not count:
-            self._again = data
+            self._again, self._again_of = data, piece
             return None
         return self._has_sent(piece, count)
 
     def _make_lane(self, descriptor: int, start: int, stop: int) -> Lane:
-        lane = _TLSLane(self._tls, self.fileno(), descriptor, start, stop)
-        # A record fills a quarter of what goes out at once: the client is woken for full ones only.
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-        return lane
+        return TLSLane(self._tls, self.fileno(), descriptor, start, stop)
 
-    def _has_left(self, result: Any, lane: Any, sent: Any) -> Any:
-        if self.connected:
-            self._again = bytes(lane.pending) or None
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
-        result = super()._has_left(result, lane, sent)
+    def _has_left(self, result: None, lane: Any, sent: Any) -> None:
+        if self.connected and lane.pending:
+            # Part of it is on its way. It counts as sent: it goes out before anything else.
+            self._again, self._again_of = bytes(lane.pending), None
+            lane.sent += len(lane.pending)
+        super()._has_left(result, lane, sent)
         if self.connected and self._is_reading:
             self.startReading()
-        return result
 
     def _encrypt(self, data: Any) -> Any:
         try:
@@ -246,7 +241,7 @@ class TLSTransport(FileTransport):
         """
         Nothing goes out any more, but an answer to the client's farewell.
         """
-        if self._client_ended and not self._farewell_sent:
+        if self._client_ended and not self._farewell_sent and self.connected and self._lane is None:
             with suppress(SSL.Error):
                 self._tls.shutdown()
         super().connectionLost(reason)
@@ -267,36 +262,6 @@ class TLSTransport(FileTransport):
             return main.CONNECTION_DONE
         self.startReading()
         return None
-
-
-class _TLSLane(Lane):
-    """
-    A lane whose bytes OpenSSL encrypts.
-    """
-
-    def __init__(self, tls: Any, *args: Any) -> None:
-        super().__init__(*args)
-        self._tls = tls
-        self._buffer = memoryview(bytearray(_PIECE))
-        #: What OpenSSL has begun to write, and must be given again.
-        self.pending = self._buffer[:0]
-
-    def _push(self, descriptor: int, position: int, left: int) -> int:
-        data = self.pending
-        if not data:
-            data = self._buffer[: min(left, _PIECE)]
-            data = data[: os.preadv(descriptor, [data], position)]
-        if not data:
-            return 0
-        try:
-            count: int = self._tls.send(data)
-        except (SSL.WantWriteError, SSL.WantReadError) as error:
-            self.pending = data
-            raise BlockingIOError from error
-        except SSL.Error as error:
-            raise OSError("TLS is broken") from error
-        self.pending = data[:0]
-        return count
 
 
 def over(contexts: Any) -> type[TLSTransport]:
