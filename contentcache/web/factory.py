@@ -62,6 +62,7 @@ class RegistryFactory(HTTPFactory):
         self._channels: set[RegistryChannel] = set()
         self._addresses: Counter[str] = Counter()
         self._turned_away: set[RegistryChannel] = set()
+        self._is_cut = False
 
     @property
     def connections(self) -> int:
@@ -70,8 +71,8 @@ class RegistryFactory(HTTPFactory):
 
     @property
     def busy(self) -> int:
-        """On how many of them something is under way."""
-        return sum(channel.busy for channel in self._channels)
+        """On how many of them something is under way that is worth waiting for."""
+        return 0 if self._is_cut else sum(channel.busy for channel in self._channels)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         host = getattr(addr, "host", "")
@@ -105,7 +106,8 @@ class RegistryFactory(HTTPFactory):
             channel.close_when_idle()
 
     def cut(self) -> None:
-        """End all connections now, with what is under way on them."""
+        """End all connections now, with what is under way on them. Nobody waits for what they still take."""
+        self._is_cut = True
         for channel in self._all():
             channel.cut()
 

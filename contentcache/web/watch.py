@@ -14,6 +14,8 @@ from contentcache.core.ports import DelayedCall, Timer
 #: ``struct tcp_info`` of Linux: ``tcpi_bytes_acked`` (since 4.1), 8 bytes at this offset.
 _BYTES_ACKED: Final = struct.Struct("=Q")
 _BYTES_ACKED_AT: Final = 120
+#: So often it is looked while patience lasts: it may last longer by one of them.
+_LOOKS: Final = 4
 
 
 class Watch:
@@ -29,6 +31,7 @@ class Watch:
         self._patience = patience
         self._stalled = stalled
         self._taken = 0
+        self._quiet = 0
         self._next: DelayedCall | None = None
 
     def start(self) -> None:
@@ -36,6 +39,7 @@ class Watch:
         Begin to look; nothing if that has begun.
         """
         if self._next is None:
+            self._taken, self._quiet = _bytes_acked(self._transport), 0
             self._look_later()
 
     def stop(self) -> None:
@@ -47,15 +51,16 @@ class Watch:
         self._next = None
 
     def _look_later(self) -> None:
-        self._taken = _bytes_acked(self._transport)
-        self._next = self._timer.callLater(self._patience, self._look)
+        self._next = self._timer.callLater(self._patience / _LOOKS, self._look)
 
     def _look(self) -> None:
         self._next = None
-        if _bytes_acked(self._transport) == self._taken:
-            self._stalled()
-        else:
+        taken = _bytes_acked(self._transport)
+        self._taken, self._quiet = taken, self._quiet + 1 if taken == self._taken else 0
+        if self._quiet < _LOOKS:
             self._look_later()
+        else:
+            self._stalled()
 
 
 def _bytes_acked(transport: Any) -> int:

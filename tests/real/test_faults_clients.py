@@ -123,7 +123,7 @@ class ManyClientsTests(ClientsTestCase):
 
     def test_slow_readers(self) -> None:
         """A client that takes nothing for ``clientstall`` is let go; one that takes a little is not."""
-        self.begin(options={"limits": {"clientstall": "1s"}})
+        self.begin(options={"limits": {"clientstall": "2s"}})
         before = self.descriptors()
         stuck = [self.connect(self.get(number % 2)) for number in range(20)]
         slow = self.curl.start(blob_url(self.cache.url, self.digests[0]), "--limit-rate", "3M")

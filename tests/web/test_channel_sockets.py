@@ -270,8 +270,8 @@ class PlainTests(SocketTestCase):
         A client that takes a little at a time gets all, though no buffer here is empty for much longer than
         ``limits.clientstall``.
         """
-        self.serve(Limits(clientstall=0.5))
-        self.backstage.content = CONTENT * 60
+        self.serve(Limits(clientstall=1.0))
+        self.backstage.content = CONTENT * 100
 
         def sip(connection: socket.socket) -> int:
             connection.sendall(request(BLOB, "Connection: close").encode())

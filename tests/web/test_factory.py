@@ -105,7 +105,10 @@ class DrainTests(HouseTestCase):
         self.backstage.content = body = BodyInPieces()
         client = self.client().send(request(BLOB))
         body.give(10)
+        client.transport.dataBuffer = b"what it does not take"  # type: ignore[attr-defined]  # a socket's has one
+        self.assertEqual(self.factory.busy, 1)
         self.factory.cut()
+        self.assertEqual(self.factory.busy, 0, "nobody is waited for any more")
         self.assertEqual((client.ended, client.transport.disconnected), (True, False))
         self.assertTrue(body.closed)
         self.assertEqual([(line.status, line.sent) for line in self.lines], [(200, 10)])
