@@ -99,11 +99,14 @@ class StoredBody:
 
     async def _send_some(self, flow: Flow, start: int, end: int) -> int:
         descriptor = self._file.descriptor
-        if end - start >= _WORTH_A_LANE and descriptor is not None:
-            sent = await flow.send_by_lane(descriptor, start, end)
+        is_loaded = None
+        if end - start >= _WORTH_A_LANE and descriptor is not None and flow.takes_files():
+            is_loaded = self._file.is_loaded(start, _FILE_PIECE)
+            # What is on the disk comes no quicker by a lane, and there are few.
+            sent = await flow.send_by_lane(descriptor, start, end) if is_loaded else 0
             if sent:
                 return sent
-        return await send_piece(flow, self._file, start, end, self._run)
+        return await send_piece(flow, self._file, start, end, self._run, is_loaded=is_loaded)
 
     def close(self) -> None:
         """Give the file back."""
@@ -248,10 +251,12 @@ class GrowingBody:
         await news
 
 
-async def send_piece(flow: Flow, file: BlobFile, start: int, stop: int, run: Run) -> int:
+async def send_piece(
+    flow: Flow, file: BlobFile, start: int, stop: int, run: Run, *, is_loaded: bool | None = None
+) -> int:
     """
     Send some of the bytes from ``start`` up to ``stop``, the best way there is; answers how many, 0 where the
-    file has none.
+    file has none. ``is_loaded`` says whether the next MiB is in memory, where that has been looked at.
 
     :raises ShortError: the disk fails.
     """
@@ -261,7 +266,7 @@ async def send_piece(flow: Flow, file: BlobFile, start: int, stop: int, run: Run
         flow.write(data)
         return len(data)
     stop = min(stop, start + _FILE_PIECE)
-    if not file.is_loaded(start, stop - start):
+    if not (file.is_loaded(start, stop - start) if is_loaded is None else is_loaded):
         # The piece is on the disk: a thread waits for it, and after that it is not looked at again.
         await _load(file, start, stop - start, run)
     return await flow.send_file(descriptor, start, stop)
