@@ -36,15 +36,19 @@ _PIECE = 1 << 20
 @frozen
 class _File:
     """
-    An open file whose pages are in memory.
+    An open file whose pages are in memory, whatever it says of them.
     """
 
     descriptor: int
     size: int = len(_CONTENT)
+    in_memory: bool = True
 
     def is_loaded(self, _offset: int, _length: int) -> bool:
-        """They are."""
-        return True
+        """Whether they are."""
+        return self.in_memory
+
+    def load(self, _offset: int, _length: int) -> None:
+        """They have been all the time."""
 
     def close(self) -> None:
         """The test does that."""
@@ -85,7 +89,13 @@ class ByLaneTests(sockets.SocketTestCase):
         Path(path).write_bytes(_CONTENT)
         descriptor = os.open(path, os.O_RDONLY)
         self.addCleanup(os.close, descriptor)
-        file: Any = _File(descriptor)
+        self.file = _File(descriptor)
+        self.send(self.file)
+
+    def send(self, file: Any) -> None:
+        """
+        Have this file be what is sent.
+        """
         self.backstage.content = StoredBody(file, at_once, lambda: None)
 
     def asks(self, *fields: str) -> Deferred[Reply]:
@@ -149,6 +159,17 @@ class ByLaneTests(sockets.SocketTestCase):
         self.assertTrue(reply.body == _CONTENT[:4_000_001])
         self.assertEqual(self.lanes.gone, [])
         yield self.lines_of(4_000_001)
+
+    @inlineCallbacks
+    def test_on_disk(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        Nor is what the disk must be waited for.
+        """
+        self.send(_File(self.file.descriptor, in_memory=False))
+        reply = yield self.asks()
+        self.assertTrue(reply.body == _CONTENT)
+        self.assertEqual(self.lanes.gone, [])
+        yield self.lines_of(_SIZE)
 
     @inlineCallbacks
     def test_leaves(self) -> Generator[Deferred[Any], Any, None]:
