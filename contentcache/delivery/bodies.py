@@ -92,21 +92,10 @@ class StoredBody:
         end = self.size if stop is None else stop
         while start < end:
             await flow.ready()
-            sent = await self._send_some(flow, start, end)
+            sent = await send_piece(flow, self._file, start, end, self._run, by_lane=True)
             if not sent:
                 raise ShortError("the stored file is shorter than it was")
             start += sent
-
-    async def _send_some(self, flow: Flow, start: int, end: int) -> int:
-        descriptor = self._file.descriptor
-        is_loaded = None
-        if end - start >= _WORTH_A_LANE and descriptor is not None and flow.takes_files():
-            is_loaded = self._file.is_loaded(start, _FILE_PIECE)
-            # What is on the disk comes no quicker by a lane, and there are few.
-            sent = await flow.send_by_lane(descriptor, start, end) if is_loaded else 0
-            if sent:
-                return sent
-        return await send_piece(flow, self._file, start, end, self._run, is_loaded=is_loaded)
 
     def close(self) -> None:
         """Give the file back."""
@@ -252,11 +241,11 @@ class GrowingBody:
 
 
 async def send_piece(
-    flow: Flow, file: BlobFile, start: int, stop: int, run: Run, *, is_loaded: bool | None = None
+    flow: Flow, file: BlobFile, start: int, stop: int, run: Run, *, by_lane: bool = False
 ) -> int:
     """
     Send some of the bytes from ``start`` up to ``stop``, the best way there is; answers how many, 0 where the
-    file has none. ``is_loaded`` says whether the next MiB is in memory, where that has been looked at.
+    file has none. ``by_lane`` lets much of what is in memory go by a thread of its own.
 
     :raises ShortError: the disk fails.
     """
@@ -265,11 +254,16 @@ async def send_piece(
         data = await read(file, start, min(PIECE, stop - start), run)
         flow.write(data)
         return len(data)
-    stop = min(stop, start + _FILE_PIECE)
-    if not (file.is_loaded(start, stop - start) if is_loaded is None else is_loaded):
+    end = min(stop, start + _FILE_PIECE)
+    if not file.is_loaded(start, end - start):
         # The piece is on the disk: a thread waits for it, and after that it is not looked at again.
-        await _load(file, start, stop - start, run)
-    return await flow.send_file(descriptor, start, stop)
+        await _load(file, start, end - start, run)
+    elif by_lane and stop - start >= _WORTH_A_LANE:
+        # What is on the disk would come no quicker by a lane, and there are few.
+        sent = await flow.send_by_lane(descriptor, start, stop)
+        if sent:
+            return sent
+    return await flow.send_file(descriptor, start, end)
 
 
 async def read(file: BlobFile, offset: int, length: int, run: Run) -> bytes:

@@ -204,9 +204,10 @@ class Exchange:
         Let a thread send a piece of the body, as long as the client takes it as it comes; answers how many
         bytes went out, 0 where there is no lane for this client now.
         """
-        if not (self.takes_files() and self._request.channel.transport.finds_lane()):
+        transport = self._request.channel.transport
+        if not transport.finds_lane():
             return 0
-        sent: int = await self._request.channel.transport.send_by_lane(descriptor, start, stop)
+        sent: int = await transport.send_by_lane(descriptor, start, stop)
         self._request.sentLength += sent
         return sent
 
