@@ -86,22 +86,30 @@ class _Whole(MultiService):
         return LogFile.fromFullPath(path or "twistd.log")
 
 
-def makeService(options: Options) -> IService:
+def _begin() -> Any:
     """
-    The whole daemon. Faults of the configuration are printed, all of them, and end the process.
+    What every process of ours is from its start; answers its reactor.
     """
     from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
 
     reactor = cast("Any", installed)
-    harden()  # before there are secrets in memory
+    harden()
     keep_buffers()
+    # Twisted takes the wall clock for its timers; grants and timeouts must not jump with it.
+    reactor.seconds = time.monotonic
+    return reactor
+
+
+def makeService(options: Options) -> IService:
+    """
+    The whole daemon. Faults of the configuration are printed, all of them, and end the process.
+    """
+    reactor = _begin()  # before there are secrets in memory
     try:
         loaded = load(options["config"], os.environ)
     except ConfigurationFaulty as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None
-    # Twisted takes the wall clock for its timers; grants and timeouts must not jump with it.
-    reactor.seconds = time.monotonic
     configuration, warnings = loaded.configuration, loaded.warnings
     whole = _Whole(configuration.log, getattr(options, "parent", None))
     if configuration.workers == 1:
@@ -118,14 +126,9 @@ def be_worker(number: int) -> None:
     """
     Be one of several workers, in a process that its parent has started (:mod:`contentcache.workers.crew`).
     """
-    from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
-
     from contentcache.workers.process import prepare  # noqa: PLC0415  # only those who need it load it
 
-    reactor = cast("Any", installed)
-    harden()
-    keep_buffers()
-    reactor.seconds = time.monotonic
+    reactor = _begin()
     prepare(number, reactor)
     reactor.run()
 
@@ -136,13 +139,9 @@ def renew_alone(configuration: Configuration, hosts: Sequence[str]) -> list[Outc
 
     :raises CannotListen: somebody else is on the ports.
     """
-    from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
-
     from contentcache.issuance import renew_alone as renew  # noqa: PLC0415  # only those who need it load it
 
-    reactor = cast("Any", installed)
-    harden()
-    reactor.seconds = time.monotonic
+    reactor = _begin()
     results: list[list[Outcome] | Failure] = []
 
     def begin() -> None:
