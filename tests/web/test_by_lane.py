@@ -22,6 +22,7 @@ from contentcache.wire import lanes as lanes_module
 from contentcache.wire import sendfile as sendfile_module
 from contentcache.wire.lanes import Lane, Lanes
 from contentcache.wire.sendfile import FileTransport
+from tests.waiting import until
 from tests.web import test_channel_sockets as sockets
 from tests.web.house import BLOB, Reply, replies, request
 
@@ -114,7 +115,7 @@ class ByLaneTests(sockets.SocketTestCase):
         """
         Wait for the log's lines; these bytes are in them.
         """
-        logged = self.until(lambda: self.lines)
+        logged = until(lambda: self.lines)
         return logged.addCallback(lambda _: self.assertEqual([line.sent for line in self.lines], [*sent]))
 
     @inlineCallbacks
@@ -194,13 +195,13 @@ class ByLaneTests(sockets.SocketTestCase):
             there.wait(_LONG)
 
         yield self.client(work)
-        yield self.until(lambda: self.lines)
+        yield until(lambda: self.lines)
         (lane,) = self.lanes.gone
         self.assertGreater(lane.sent, 0)
         yield self.lines_of(_PIECE + lane.sent)
         self.assertTrue(lane.is_left)
         released.set()
-        yield self.until(lambda: not self.factory.connections)
+        yield until(lambda: not self.factory.connections)
 
 
 def _read(connection: socket.socket, most: int) -> bytes:

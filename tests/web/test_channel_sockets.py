@@ -24,6 +24,7 @@ from contentcache.web import channel as channel_module
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.tls_socket import over
 from tests.tls.certificates import make
+from tests.waiting import until
 from tests.web.house import BLOB, CONTENT, BodyInPieces, HouseTestCase, Reply, replies, request
 
 reactor: Any = global_reactor
@@ -66,25 +67,7 @@ class SocketTestCase(HouseTestCase):
     def _stop(self, port: Any) -> Generator[Deferred[Any], Any, None]:
         yield port.stopListening()
         self.factory.cut()
-        while self.factory.connections:
-            waiting: Deferred[None] = Deferred()
-            reactor.callLater(0.01, waiting.callback, None)
-            yield waiting
-
-    def until(self, condition: Callable[[], object]) -> Deferred[None]:
-        """
-        Wait for something to be so.
-        """
-        reached: Deferred[None] = Deferred()
-
-        def look() -> None:
-            if condition():
-                reached.callback(None)
-            else:
-                reactor.callLater(0.005, look)
-
-        look()
-        return reached
+        yield until(lambda: not self.factory.connections)
 
     @contextmanager
     def connected(self) -> Iterator[socket.socket]:
@@ -151,7 +134,7 @@ class PlainTests(SocketTestCase):
         for behind in (b"", more):
             self.backstage.content = body = BodyInPieces()
             reading = self.client(self.sends(request(BLOB).encode() + behind))
-            yield self.until(lambda: self.backstage.asked)
+            yield until(lambda: self.backstage.asked)
             body.give(5000)
             body.end_short()
             (reply,) = yield reading
@@ -167,7 +150,7 @@ class PlainTests(SocketTestCase):
         content = CONTENT * 500
         self.backstage.content = body = BodyInPieces(content, size=len(content) + 1)
         reading = self.client(self.sends(request(BLOB).encode()))
-        yield self.until(lambda: self.backstage.asked)
+        yield until(lambda: self.backstage.asked)
         body.give(len(content))
         body.end_short()
         (reply,) = yield reading
@@ -180,7 +163,7 @@ class PlainTests(SocketTestCase):
         """
         self.backstage.content = body = BodyInPieces(size=None)
         reading = self.client(self.sends(request(BLOB).encode()))
-        yield self.until(lambda: self.backstage.asked)
+        yield until(lambda: self.backstage.asked)
         body.give(5000)
         body.end_short()
         (reply,) = yield reading
@@ -258,10 +241,10 @@ class PlainTests(SocketTestCase):
 
         gone = threading.Event()
         waiting = self.client(wait)
-        yield self.until(lambda: self.lines)
+        yield until(lambda: self.lines)
         gone.set()
         yield waiting
-        yield self.until(lambda: self.factory.connections == 0)
+        yield until(lambda: self.factory.connections == 0)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     @inlineCallbacks
@@ -300,9 +283,9 @@ class PlainTests(SocketTestCase):
 
         looked = threading.Event()
         reading = self.client(hesitate)
-        yield self.until(lambda: self.backstage.asked)
+        yield until(lambda: self.backstage.asked)
         body.give(len(content))
-        yield self.until(lambda: self.lines)
+        yield until(lambda: self.lines)
         self.factory.close_idle()
         self.assertEqual(self.factory.busy, 1)
         looked.set()
@@ -324,7 +307,7 @@ class PlainTests(SocketTestCase):
                 connection.recv(10)
 
             yield self.client(leave)
-            yield self.until(lambda: self.lines)
+            yield until(lambda: self.lines)
             self.assertTrue(body.closed)
             self.assertEqual(self.lines.pop().status, 200)
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -425,7 +408,7 @@ class FastTests(PlainTests):
                     connection.recv(100)
 
             waiting = self.client(wait)
-            yield self.until(lambda: self.lines)
+            yield until(lambda: self.lines)
             gone.set()
             yield waiting
             self.assertTrue(body.closed)
@@ -464,8 +447,8 @@ class SilentTests(SocketTestCase):
         for self.fast in (False, True):
             self.serve(Limits(idle=0.1, clientstall=1000))
             with socket.create_connection(("127.0.0.1", self.number), _PATIENCE):
-                yield self.until(lambda: self.factory.connections == 1)
-                yield self.until(lambda: self.factory.connections == 0)
+                yield until(lambda: self.factory.connections == 1)
+                yield until(lambda: self.factory.connections == 0)
 
 
 class WrongPortTests(SocketTestCase):

@@ -25,6 +25,7 @@ from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.tls_socket import over
 from tests.delivery.house import REPOSITORY
 from tests.tls.certificates import make
+from tests.waiting import until
 from tests.web.house import replies, request
 from tests.web.test_channel_sockets import read_all
 from tests.web.test_short import CacheTestCase
@@ -77,7 +78,7 @@ class NarrowTests(CacheTestCase, TestCase):
     def _stop(self, port: Any) -> Generator[Deferred[Any], Any, None]:
         yield port.stopListening()
         self.factory.cut()
-        yield self.until(lambda: not self.factory.connections)
+        yield until(lambda: not self.factory.connections)
 
     def client(self, work: Callable[[socket.socket], T]) -> Deferred[T]:
         """
@@ -99,16 +100,6 @@ class NarrowTests(CacheTestCase, TestCase):
                     return work(secure)
 
         return deferToThread(run)
-
-    @inlineCallbacks
-    def until(self, condition: Callable[[], object]) -> Generator[Deferred[Any], Any, None]:
-        """
-        Let the reactor go on until something is so.
-        """
-        while not condition():
-            waiting: Deferred[None] = Deferred()
-            reactor.callLater(0.005, waiting.callback, None)
-            yield waiting
 
     @inlineCallbacks
     def test_rest(self) -> Generator[Deferred[Any], Any, None]:
@@ -146,17 +137,17 @@ class NarrowTests(CacheTestCase, TestCase):
             gone.wait(20)
 
         leaving = self.client(work)
-        yield self.until(lambda: self.factory.busy)
+        yield until(lambda: self.factory.busy)
         self.result(self.there.contents.flush())
         self.assertTrue(self.there.contents.in_use(self.digest_of_large))
         gone.set()
         yield leaving
-        yield self.until(lambda: not self.factory.connections)
+        yield until(lambda: not self.factory.connections)
         self.there.clock.advance(0)
         (line,) = self.lines
         self.assertLess(line.sent, LARGEST)
-        yield self.until(lambda: not self.factory.connections)
-        yield self.until(lambda: len(_open_blobs(self.root)) == len(self.there.contents.warm))
+        yield until(lambda: not self.factory.connections)
+        yield until(lambda: len(_open_blobs(self.root)) == len(self.there.contents.warm))
         self.assertEqual(self.flushLoggedErrors(), [])
 
 

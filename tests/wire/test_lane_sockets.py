@@ -30,6 +30,7 @@ from contentcache.wire.lanes import Lane, Lanes, TLSLane
 from contentcache.wire.sendfile import FileTransport, owes
 from contentcache.wire.tls_socket import over
 from tests.tls.certificates import make
+from tests.waiting import until
 from tests.wire.test_lanes import opened
 
 reactor: Any = global_reactor
@@ -160,22 +161,7 @@ class PlainTests(TestCase):
         for server in self.servers:
             yield server.lost
         os.close(self.file)
-        yield self.until(lambda: not opened(self.path))
-
-    def until(self, condition: Callable[[], object]) -> Deferred[None]:
-        """
-        Wait for something to be so.
-        """
-        reached: Deferred[None] = Deferred()
-
-        def look() -> None:
-            if condition():
-                reached.callback(None)
-            else:
-                reactor.callLater(0.002, look)
-
-        look()
-        return reached
+        yield until(lambda: not opened(self.path))
 
     # Clients.
 
@@ -361,7 +347,7 @@ class PlainTests(TestCase):
         hold.release()
         yield self.assertFailure(server.done, ConnectionLost)
         yield server.lost
-        yield self.until(lambda: not _is_open(number, mine))
+        yield until(lambda: not _is_open(number, mine))
         self.assertTrue(self.lanes)
 
     @inlineCallbacks
@@ -409,14 +395,14 @@ class PlainTests(TestCase):
         (server,) = self.servers
         sends.set()
         if self.version is None:
-            yield self.until(lambda: server.received == b"hello world")
+            yield until(lambda: server.received == b"hello world")
         else:
-            yield self.until(lambda: server.transport not in reactor.getReaders())
+            yield until(lambda: server.transport not in reactor.getReaders())
             server.transport.pauseProducing()
             server.transport.resumeProducing()
             self.assertEqual(server.received, b"hello")
         hold.release()
-        yield self.until(lambda: server.received == b"hello world")
+        yield until(lambda: server.received == b"hello world")
         yield server.done
         server.transport.loseConnection()
         yield reading
@@ -439,7 +425,7 @@ class PlainTests(TestCase):
         async def work(server: _Server) -> None:
             server.transport.pauseProducing()
             await server.transport.send_file(self.file, 0, _MIB)
-            await self.until(asked.is_set)
+            await until(asked.is_set)
             server._work = self.lane_and_end
             server.done = Deferred()
             server.transport.resumeProducing()
@@ -451,7 +437,7 @@ class PlainTests(TestCase):
         if self.version is not None:
             self.assertEqual(server.received, b"hello1")
         hold.release()
-        yield self.until(lambda: server.received == b"hello12")
+        yield until(lambda: server.received == b"hello12")
         got = yield reading
         self.assertTrue(got == _BIG[: 2 * _MIB])
 
@@ -460,7 +446,7 @@ class PlainTests(TestCase):
         Send a MiB by a lane, and end once all has come.
         """
         await self.by_lane(server)
-        await self.until(lambda: server.received == b"hello12")
+        await until(lambda: server.received == b"hello12")
         server.transport.loseConnection()
 
     @inlineCallbacks
@@ -472,8 +458,8 @@ class PlainTests(TestCase):
         self.listen(self.lanes, narrow=True)
         goes_on = threading.Event()
         got = self.client(_stopping(goes_on))
-        yield self.until(lambda: self.lanes.gone and not self.lanes.gone[-1].is_quick)
-        yield self.until(lambda: self.servers[0].transport._piece is not None)
+        yield until(lambda: self.lanes.gone and not self.lanes.gone[-1].is_quick)
+        yield until(lambda: self.servers[0].transport._piece is not None)
         goes_on.set()
         self.assertTrue((yield got) == _BIG)
         yield self.servers[0].done
@@ -496,7 +482,7 @@ class PlainTests(TestCase):
                     owed.append((owes(server.transport), bool(getattr(self.lanes.gone[-1], "pending", b""))))
                     goes_on.set()
                     # As a disk may take its time: all that can go out does.
-                    await self.until(lambda: server.transport not in reactor.getWriters())
+                    await until(lambda: server.transport not in reactor.getWriters())
             server.transport.loseConnection()
 
         self.work = work
