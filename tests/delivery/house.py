@@ -21,6 +21,7 @@ from contentcache.core.ports import Run
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.access import Access
 from contentcache.delivery.bodies import ShortError
+from contentcache.delivery.company import Company
 from contentcache.delivery.contents import Contents
 from contentcache.delivery.links import Links
 from contentcache.delivery.questions import Questions
@@ -87,15 +88,8 @@ class House:
         auth: Literal["basic", "bearer"] | None = None,
         run: Run = at_once,
         store: Store | None = None,
-        fetches: int = 256,
         fetchesperhost: int | None = None,
-        authttl: float = 60.0,
-        affirmttl: float = 86400.0,
-        keepdeleted: bool = False,
-        staleiferror: float = 0.0,
-        limit: int = 4 << 20,
-        fast: bool = True,
-        several: bool = False,
+        **options: Any,
     ) -> None:
         given = upstreams or (Upstream("https://one.example", ("https://one.example",)),)
         self.clock = Clock()
@@ -110,6 +104,25 @@ class House:
         self.index: Index = MemoryIndex()
         self.meter = Meter()
         self.room = True
+        self._run = run
+        self._options = options
+        self.furnish(**options)
+
+    def furnish(
+        self,
+        company: Company | None = None,
+        *,
+        fetches: int = 256,
+        authttl: float = 60.0,
+        affirmttl: float = 86400.0,
+        keepdeleted: bool = False,
+        staleiferror: float = 0.0,
+        limit: int = 4 << 20,
+        fast: bool = True,
+        several: bool = False,
+    ) -> None:
+        """Put in what decides and what fetches, over the wire, the store and the index that are there."""
+        run = self._run
         links = Links(self.index, run, most=100 if fast else 0)
         self.access = Access(
             Grants(ttl=authttl, stale=staleiferror),
@@ -135,6 +148,7 @@ class House:
             manifest_limit=limit,
             fill_after=0.3,
             small=20 if fast else 0,
+            company=company,
         )
         self.tags = Tags(
             self.access,

@@ -13,22 +13,14 @@ from typing import Any
 
 from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
-from contentcache.core.grants import Grants
 from contentcache.core.routes import Content
-from contentcache.delivery.access import Access
 from contentcache.delivery.company import Company, Verdicts
-from contentcache.delivery.contents import Contents
-from contentcache.delivery.links import Links
 from contentcache.delivery.making import Making
-from contentcache.delivery.questions import Questions
-from contentcache.delivery.tags import Tags
-from contentcache.delivery.tasks import at_once
-from contentcache.delivery.turns import Turns
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.workers.borrowing import Borrowed
 from contentcache.workers.conversation import Conversation, GoneError
 from contentcache.workers.lending import Lender
-from tests.delivery.house import SECRET, House
+from tests.delivery.house import House
 from tests.storage.faults import FaultyStore
 
 
@@ -157,59 +149,14 @@ class TwoWorkers(House):
 
     def __init__(self, *upstreams: Upstream, folder: Path, **options: Any) -> None:
         self.files = FilesystemStore(str(folder), shared=True)
-        run = options.get("run", at_once)
-        given: dict[str, Any] = {"staleiferror": 0.0, "authttl": 60.0, "affirmttl": 86400.0, "limit": 4 << 20}
-        given |= {name: value for name, value in options.items() if name in {*given, "keepdeleted"}}
         store = options.get("store")
         if isinstance(store, FaultyStore):
             store.stands_for(self.files)
         super().__init__(*upstreams, **{"store": self.files, **options})
         self.owner = self.contents
-        access = self.access
-        self.lender = Lender(self.owner, access.key, self._registry_of, run)
+        self.lender = Lender(self.owner, self.access.key, self._registry_of, self._run)
         self.neighbour = Neighbour(self)
-        links = Links(self.index, run, most=100)
-        self.access = Access(
-            Grants(ttl=given["authttl"], stale=given["staleiferror"]),
-            links,
-            clock=self.clock,
-            wall=self.wall,
-            secret=SECRET,
-            affirm_ttl=given["affirmttl"],
-            keep_deleted=given.get("keepdeleted", False),
-            stale_if_error=given["staleiferror"],
-        )
-        self.contents = Contents(
-            self.access,
-            self.store,
-            self.index,
-            run=run,
-            clock=self.clock,
-            wall=self.wall,
-            turns=Turns(256, 10.0, self.clock),
-            meter=self.meter,
-            make_room=self._make_room,
-            manifest_limit=given["limit"],
-            fill_after=0.3,
-            small=20,
-            company=Company(elsewhere=self.neighbour),
-        )
-        self.tags = Tags(
-            self.access,
-            self.contents,
-            links,
-            wall=self.wall,
-            affirm_ttl=given["affirmttl"],
-            stale_if_error=given["staleiferror"],
-            limit=given["limit"],
-        )
-        self.questions = Questions(
-            self.access,
-            clock=self.clock,
-            secret=SECRET,
-            auth_ttl=given["authttl"],
-            stale_if_error=given["staleiferror"],
-        )
+        self.furnish(Company(elsewhere=self.neighbour), **self._options)
 
     @property
     def fetching(self) -> int:
