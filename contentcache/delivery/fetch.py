@@ -499,7 +499,7 @@ class Fetch:
 
     def _disappoint(self, want: Want, host: str, error: CacheError) -> None:
         self._error = error
-        want.asking.registry.failed(host, error.message)
+        want.asking.registry.failed(host, error.message, want.asking.content.kind)
         self.filling.broke(host)
 
     def _answer(self) -> None:

@@ -168,7 +168,7 @@ class Segments:
         try:
             await self._owner.intake.take(answer, offset, offset, stop, partial(self._owner.arrived, host))
         except (UpstreamBroken, UpstreamTimeout) as error:
-            registry.failed(host, error.message)
+            registry.failed(host, error.message, want.asking.content.kind)
             raise
 
     def _look_at(self, answer: Answer, host: str, offset: int) -> None:

@@ -143,7 +143,7 @@ class Attendance:
             seen.add(id(registry))
             if id(registry) not in self._orders:
                 # Once a fetch: each look at the order is somebody's turn.
-                self._orders[id(registry)] = registry.order()
+                self._orders[id(registry)] = registry.order(want.asking.content.kind)
             for host in self._orders[id(registry)]:
                 sources.setdefault(host, want)
         if sources:
@@ -155,7 +155,7 @@ class Attendance:
         Tell every registry that has it: ``host`` is not to be trusted for a while.
         """
         for want in self._wants or self._last.values():
-            want.asking.registry.failed(host, reason)
+            want.asking.registry.failed(host, reason, want.asking.content.kind)
 
     def say_yes(self, key: bytes) -> None:
         """

@@ -6,13 +6,14 @@ What the registry itself says is told apart from what happens on the way:
 * a 4xx of the registry is its word, raised as :class:`OriginRefused` and passed on as it is;
 * a 4xx of the place that it redirects to is a failed fetch, never a verdict;
 * anything else that keeps an answer from coming sets the host back, and the next one is asked;
-* a host that is in doubt is tried by one request at a time (:mod:`contentcache.upstream.trials`).
+* a host that does not answer is probed, and not asked by every request
+  (:mod:`contentcache.upstream.circuit_breaker`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionClosed
@@ -33,7 +34,6 @@ from contentcache.core.errors import (
 )
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import seconds_of_patience
-from contentcache.core.rotation import Rotation
 from contentcache.meter import Meter
 from contentcache.upstream.account import REFUSALS, NoTokenError, OwnAccount, Source, TokenRefused
 from contentcache.upstream.addresses import Place
@@ -43,8 +43,10 @@ from contentcache.upstream.patience import Patience
 from contentcache.upstream.redirects import REDIRECTS, Followed, TargetFailed, discard
 from contentcache.upstream.request import Request
 from contentcache.upstream.slots import Slots
-from contentcache.upstream.trials import Trials
+from contentcache.upstream.upstream_pool import UpstreamPool
 from contentcache.upstream.whole_body import WholeBody
+
+T = TypeVar("T")
 
 #: With which a cache tells the next one which origin it means, by the origin's URL.
 MEANT_ORIGIN: Final = "Contentcache-Origin"
@@ -100,8 +102,9 @@ class Registry:
         self._token_limit = token_limit
         self._slots = slots
         self._meter = meter
-        self._rotation = Rotation(upstream.hosts, upstream.fallback)
-        self._trials = Trials(self._rotation)
+        self._pool = UpstreamPool(
+            upstream.hosts, upstream.fallback, probe=self._probe, failed=self._probe_failed
+        )
         self._patience = Patience()
         self._complaint = "", float("-inf")
         self._account: OwnAccount | None = None
@@ -117,32 +120,54 @@ class Registry:
 
     # Which host.
 
-    def order(self) -> Sequence[str]:
+    def order(self, kind: str = "blobs") -> Sequence[str]:
         """
-        The hosts to ask, in the order of their turn.
+        The hosts to ask, in the order of their turn, for a request of this kind (:attr:`Request.kind`).
         """
-        return self._rotation.order(self._reactor.seconds())
+        return self._pool.order(kind, self._reactor.seconds())
 
-    def failed(self, host: str, reason: str) -> None:
+    def failed(self, host: str, reason: str, kind: str = "blobs", began: int | None = None) -> None:
         """
-        ``host`` has broken off, stalled or lied.
+        ``host`` has closed the connection early, stalled, or sent wrong bytes, for a request of this kind; it
+        was sent after event ``began`` of the pool.
         """
         if host not in self._transports:
             return
         self._meter.asked(host, "failed")
         now = self._reactor.seconds()
-        known = self._rotation.is_set_back(host, now)
-        seconds = self._rotation.failed(host, now)
+        known = self._pool.is_ejected(host, kind, now)
+        seconds = self._pool.failed(host, kind, now, began)
         if not known:
             self._log.warn(
-                "{host} is set back for {seconds:.0f} s: {reason}", host=host, seconds=seconds, reason=reason
+                "upstream unhealthy upstream={host} kind={kind} for={seconds:.0f}s reason={reason}",
+                host=host,
+                kind=kind,
+                seconds=seconds,
+                reason=reason,
             )
 
     def standing(self) -> Sequence[tuple[str, bool]]:
         """
-        Every host, and whether it is in good standing.
+        Every host, and whether it is healthy.
         """
-        return self._rotation.standing(self._reactor.seconds())
+        return self._pool.standing(self._reactor.seconds())
+
+    async def _probe(self, host: str) -> None:
+        """
+        Send a cheap request of our own, without any credential; any answer will do.
+        """
+        # A cache answers its root by itself; of a registry this is the one path that the API promises.
+        path = "/v2/" if self.upstream.is_origin(host) else "/"
+        response = await self._in_time(
+            host,
+            lambda: self._transports[host].client.request(
+                "GET", host + path, unbuffered=True, allow_redirects=False
+            ),
+        )
+        discard(response, self._reactor)
+
+    def _probe_failed(self, host: str, kind: str, error: CacheError) -> None:
+        self.failed(host, error.message, kind)
 
     # Asking.
 
@@ -156,7 +181,7 @@ class Registry:
         :raises UpstreamBroken: the last one answered 5xx, or nonsense.
         """
         error: CacheError = UpstreamUnavailable("no upstream that may be asked this is configured")
-        for host in filter(only, self.order()):
+        for host in filter(only, self.order(request.kind)):
             try:
                 return await self.ask_host(host, request)
             except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as failure:
@@ -182,16 +207,19 @@ class Registry:
         remaining = self._patience.remaining(key, self._reactor.seconds())
         if remaining is not None:
             raise _too_many(remaining)
+        began = self._pool.events
         try:
             answer = await self._exchange(host, request)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
-            if isinstance(error, TargetFailed | NoTokenError):
+            # Something slow was asked for, while the host answers the same kind of request to others.
+            slow = isinstance(error, UpstreamTimeout) and self._pool.has_answered(host, request.kind, began)
+            if slow or isinstance(error, TargetFailed | NoTokenError):
                 self._complain(error.message)
             else:
-                self.failed(host, error.message)
+                self.failed(host, error.message, request.kind, began)
             raise
         self._meter.asked(host, str(answer.status))
-        self._trials.answered(host)
+        self._pool.answered(host, request.kind)
         if answer.status < 400 or _is_about_range(answer, request):  # noqa: PLR2004
             return answer
         raise await self._refusal(answer, request, key)
@@ -268,8 +296,9 @@ class Registry:
         if authorization is not None:
             headers.addRawHeader("Authorization", authorization)
         transport = self._transports[host]
-        followed = await self._trials.ask(
+        followed = await self._pool.circuits.ask(
             host,
+            request.kind,
             lambda heard: self._in_time(host, lambda: _go(transport, request, host, headers, heard)),
         )
         answer = Answer(
@@ -283,12 +312,12 @@ class Registry:
         _look_at_status(answer, request)
         return answer
 
-    async def _in_time(self, host: str, attempt: Callable[[], Awaitable[Followed]]) -> Followed:
+    async def _in_time(self, host: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """
         Await an exchange's head for no longer than an upstream may be silent.
         """
 
-        async def awaited() -> Followed:
+        async def awaited() -> T:
             return await attempt()
 
         waiting = Deferred.fromCoroutine(awaited())
@@ -340,11 +369,11 @@ class Registry:
             raise NoTokenError(error.message) from error
 
 
-def _or_leave(waiting: Deferred[Followed]) -> Deferred[Followed]:
+def _or_leave(waiting: Deferred[T]) -> Deferred[T]:
     """
     The same result; but who cancels this one gets ``CancelledError``, and not what breaks because of it.
     """
-    mine: Deferred[Followed] = Deferred(lambda _mine: leave())
+    mine: Deferred[T] = Deferred(lambda _mine: leave())
     left = False
 
     def leave() -> None:

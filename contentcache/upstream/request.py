@@ -49,6 +49,22 @@ class Request:
         return f"{self.path}{'&' if '?' in self.path else '?'}token={signed}"
 
     @property
+    def kind(self) -> str:
+        """
+        What is asked for: manifests, blobs, tags, referrers, catalog or other.
+
+        >>> Request("GET", "/v2/org/tags/manifests/1", Credential(None)).kind
+        'manifests'
+        >>> Request("GET", "/v2/", Credential(None)).kind
+        'other'
+        """
+        components = self.path.partition("?")[0].split("/")
+        if components[1:] == ["v2", "_catalog"]:
+            return "catalog"
+        kind = components[-2] if len(components) > 4 else ""  # noqa: PLR2004  # "", "v2", a name, a kind
+        return kind if kind in {"manifests", "blobs", "tags", "referrers"} else "other"
+
+    @property
     def is_fetch(self) -> bool:
         """
         Whether it is the bytes of a blob that are wanted, and not only word of it.

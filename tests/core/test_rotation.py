@@ -14,7 +14,7 @@ from contentcache.core.rotation import FIRST_SETBACK, LONGEST_SETBACK, Rotation
 
 _EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["order", "failed", "answered", "wait", "admit", "tried"]),
+        st.sampled_from(["order", "failed", "answered", "wait"]),
         st.sampled_from("abcO"),
         st.floats(0, 40),
     ),
@@ -57,7 +57,6 @@ class TurnTests(SynchronousTestCase):
         """
         rotation = Rotation(["a", "O"], "O")
         self.assertEqual(sorted(rotation.order(0.0)), ["O", "a"])
-        self.assertEqual(len(rotation.standing(0.0)), 2)
 
 
 class SetbackTests(SynchronousTestCase):
@@ -109,29 +108,19 @@ class SetbackTests(SynchronousTestCase):
         rotation.failed("b", 0.5)
         for _ in range(3):
             self.assertEqual(tuple(rotation.order(0.9)), ("c", "a", "b"))
-        self.assertEqual(rotation.standing(0.9), [("a", False), ("b", False), ("c", True)])
         rotation.failed("c", 0.9)
         self.assertEqual(tuple(rotation.order(0.95)), ("a", "b", "c"))
 
-    def test_trial(self) -> None:
+    def test_suspects(self) -> None:
         """
-        A host that failed is tried by one at a time until it answers, however long its set-back is over, and
-        others go first meanwhile.
+        A host that others are preferred to goes last although it is not ejected, the fallback after its like.
         """
-        rotation = Rotation(["a", "b"])
-        self.assertEqual([rotation.admit("a") for _ in range(3)], ["go"] * 3)
-        rotation.failed("a", 0.0)
-        self.assertEqual([rotation.admit("a") for _ in range(3)], ["try", "wait", "wait"])
+        rotation = Rotation(["a", "b"], "O")
         for _ in range(3):
-            self.assertEqual(tuple(rotation.order(1000.0)), ("b", "a"))
-        self.assertEqual(rotation.standing(1000.0), [("a", False), ("b", True)])
-        rotation.failed("a", 1000.0)
-        rotation.tried("a")
-        self.assertEqual([rotation.admit("a") for _ in range(2)], ["try", "wait"])
-        rotation.answered("a")
-        self.assertEqual([rotation.admit("a") for _ in range(2)], ["go"] * 2)
-        self.assertEqual(rotation.standing(1000.0), [("a", True), ("b", True)])
-        rotation.tried("a")
+            self.assertEqual(tuple(rotation.order(0.0, ("a",))), ("b", "O", "a"))
+        self.assertEqual(tuple(rotation.order(0.0, ("a", "O"))), ("b", "a", "O"))
+        rotation.failed("b", 0.0)
+        self.assertEqual(tuple(rotation.order(2.0, ("a",)))[-1], "a")
 
     @settings(deadline=None)
     @given(_EVENTS)
@@ -142,7 +131,6 @@ class SetbackTests(SynchronousTestCase):
         """
         rotation = Rotation("abc", "O")
         now = 0.0
-        trials: set[str] = set()
         for event, host, seconds in events:
             if event == "wait":
                 now += seconds
@@ -151,15 +139,8 @@ class SetbackTests(SynchronousTestCase):
             elif event == "answered":
                 rotation.answered(host)
                 self.assertFalse(rotation.is_set_back(host, now))
-            elif event == "admit":
-                trials |= {host} if rotation.admit(host) == "try" else set()
-            elif event == "tried":
-                rotation.tried(host)
-                trials.discard(host)
             order = rotation.order(now)
             self.assertEqual(sorted(order), ["O", "a", "b", "c"])
-            well = dict(rotation.standing(now))
-            self.assertEqual([not well[one] for one in order], sorted(not well[one] for one in order))
-            self.assertFalse(any(well[one] and rotation.is_set_back(one, now) for one in order))
-            self.assertTrue(all(rotation.admit(one) != "try" for one in trials))
+            ejected = [rotation.is_set_back(one, now) for one in order]
+            self.assertEqual(ejected, sorted(ejected))
             self.assertFalse(any(rotation.is_set_back(one, now + LONGEST_SETBACK) for one in order))

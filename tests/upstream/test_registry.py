@@ -149,6 +149,7 @@ class AskingTests(RegistryTestCase):
         self.wire.down.clear()
         self.assertEqual([self.answered().host for _ in range(3)], [TWO] * 3)
         self.clock.advance(1)
+        self.assertEqual(self.answered().host, TWO)  # the other one is probed meanwhile
         self.assertEqual({self.answered().host for _ in range(2)}, {ONE, TWO})
 
     def test_loop(self) -> None:
