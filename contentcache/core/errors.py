@@ -7,8 +7,9 @@ Each error knows its code in the registry's vocabulary (distribution-spec 1.1,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
+
+from contentcache.core.header_policy import Headers
 
 
 class CacheError(Exception):
@@ -22,13 +23,11 @@ class CacheError(Exception):
     code: ClassVar[str] = "UNKNOWN"
     status: ClassVar[int] = 500
 
-    def __init__(
-        self, message: str, *, detail: object = None, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, message: str, *, detail: object = None, headers: Headers | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.detail = detail
-        self.headers: Mapping[str, str] = dict(headers or {})
+        self.headers: Headers = dict(headers or {})
 
 
 class NameInvalid(CacheError):
@@ -170,7 +169,7 @@ class OriginRefused(CacheError):
     The origin's own answer to this client, passed on: its status, its headers and its body.
     """
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+    def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
         super().__init__(f"the origin answered {status}", headers=headers)
         self.status = status  # type: ignore[misc]  # the one error whose status is somebody else's
         self.body = body

@@ -5,7 +5,6 @@ What only the origin can answer: ``/v2/``, lists of tags and repositories, refer
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Final
 
 from attrs import frozen
@@ -17,6 +16,7 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from contentcache.core.header_policy import Headers
 from contentcache.core.ports import Timer
 from contentcache.delivery.access import Access
 from contentcache.upstream.answers import Answer
@@ -36,7 +36,7 @@ class Pinged:
     """
 
     status: int
-    headers: Mapping[str, str]
+    headers: Headers
     body: bytes
     stale: bool = False
 

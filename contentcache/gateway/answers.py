@@ -11,6 +11,7 @@ from typing import Any, Final
 from twisted.web.http import Request
 
 from contentcache.core.errors import CacheError
+from contentcache.core.header_policy import lines_of
 from contentcache.gateway.errors import NotAcceptable
 
 JSON: Final = "application/json"
@@ -59,7 +60,7 @@ def send_error(request: Request, error: CacheError) -> bytes:
     entry = {"code": error.code, "message": error.message, "detail": error.detail}
     body = send_json(request, error.status, {"errors": [entry]})
     for name, value in error.headers.items():
-        request.setHeader(name, value)
+        request.responseHeaders.setRawHeaders(name, lines_of(value))
     if error.status == 401:  # noqa: PLR2004
         request.setHeader("WWW-Authenticate", _challenge(request))
         request.setHeader("Vary", "Sec-Fetch-Dest")

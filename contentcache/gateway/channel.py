@@ -55,7 +55,7 @@ class GatewayRequest(RegistryRequest, ResourceRequest):
             # The answer has overtaken the body. Who has been refused need not send the rest.
             self.responseHeaders.setRawHeaders("Connection", ["close"])
             self.channel.persistent = 0
-        super().write(data)  # type: ignore[no-untyped-call]
+        super().write(data)
 
     def connectionLost(self, reason: Failure) -> None:
         """The client has left, or is not waited for any longer. May be called twice."""

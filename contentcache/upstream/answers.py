@@ -4,8 +4,8 @@ What comes back from upstream: a head that is safe to pass on, and a body that i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias, TypeVar, cast
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -16,28 +16,12 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
+from contentcache.core import header_policy
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
 from contentcache.core.opening import parse_length
 from contentcache.core.ports import DelayedCall, Timer
 
 T = TypeVar("T")
-
-#: Headers of upstream that may reach a client. All others end here: cookies, other names of the server,
-#: promises about its transport.
-PASSED: Final = (
-    "Content-Type",
-    "Docker-Content-Digest",
-    "Link",
-    "OCI-Filters-Applied",
-    "OCI-Subject",
-    "RateLimit-Limit",
-    "RateLimit-Remaining",
-    "RateLimit-Reset",
-    "Docker-RateLimit-Source",
-    "Retry-After",
-    "Warning",
-    "WWW-Authenticate",
-)
 
 
 class Response(Protocol):
@@ -190,7 +174,7 @@ class Answer:
         """
         The first value of a header.
         """
-        values = self._response.headers.getRawHeaders(name)
+        values = self.values(name)
         return values[0] if values else None
 
     @property
@@ -205,20 +189,23 @@ class Answer:
 
     def values(self, name: str) -> Sequence[str]:
         """
-        All values of a header.
+        All values of a header. Bytes that are no ASCII are read as latin-1 (RFC 9110 §5.5).
         """
-        return self._response.headers.getRawHeaders(name) or ()
+        # By bytes: Twisted decodes what is asked for by text as UTF-8, and raises where it is none.
+        values = self._response.headers.getRawHeaders(name.encode("ascii")) or ()
+        return tuple(value.decode("latin-1") for value in values)
 
-    def passed_headers(self) -> Mapping[str, str]:
+    def passed_headers(self) -> header_policy.Headers:
         """
-        The headers that may reach a client. Several values of one name are joined (RFC 9110 §5.3).
+        The headers that may reach a client.
         """
-        found: dict[str, str] = {}
-        for name in PASSED:
-            values = self._response.headers.getRawHeaders(name)
-            if values:
-                found[name] = ", ".join(values)
-        return found
+        return header_policy.passed(self._response.headers.getAllRawHeaders())
+
+    def notices(self) -> header_policy.Headers:
+        """
+        What the origin tells a client besides its answer: warnings and rate limits.
+        """
+        return header_policy.passed(self._response.headers.getAllRawHeaders(), notices_only=True)
 
     def stream(self, received: Received) -> Inflow:
         """

@@ -32,6 +32,7 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from contentcache.core.header_policy import first, lines_of
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import seconds_of_patience
 from contentcache.meter import Meter
@@ -240,10 +241,10 @@ class Registry:
             name: value
             for name, value in answer.passed_headers().items()
             # Some servers quote the URL that was asked for.
-            if signed is None or signed not in value
+            if signed is None or not any(signed in line for line in lines_of(value))
         }
         if answer.status == _TOO_MANY:
-            seconds = seconds_of_patience(headers.get("Retry-After"), self._wall())
+            seconds = seconds_of_patience(first(headers, "Retry-After"), self._wall())
             self._patience.asked_for(key, self._reactor.seconds() + seconds)
             headers["Retry-After"] = str(round(seconds))
         try:

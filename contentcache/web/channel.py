@@ -15,8 +15,9 @@ from twisted.web.http import HTTPChannel, Request
 from zope.interface import implementer
 
 from contentcache.core.errors import CacheError, Overloaded, RequestMalformed
+from contentcache.core.header_policy import first
 from contentcache.core.ports import DelayedCall
-from contentcache.web.errors import as_answer, as_response
+from contentcache.web.errors import NO_SNIFFING, as_answer, as_response
 from contentcache.web.heads import HeadTooLarge, HeadTooSlow, TargetTooLong, look_at, look_at_line
 from contentcache.web.watch import Watch
 from contentcache.wire.sendfile import FileTransport, owes
@@ -48,6 +49,13 @@ class RegistryRequest(Request):
     kind: str = "other"
     #: Whether the access log has its line.
     noted = False
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the response; the first one takes the head with it."""
+        if not self.startedWriting:
+            # Here, so that no way of answering can forget it.
+            self.responseHeaders.setRawHeaders(NO_SNIFFING[0], NO_SNIFFING[1:])
+        super().write(data)
 
     def process(self) -> None:
         """Answer."""
@@ -226,7 +234,7 @@ class RegistryChannel(HTTPChannel):
         request.began = request.began or self.factory.timer.seconds()
         answer = as_answer(error)
         request.code, request.sentLength = answer.status, len(answer.body)
-        request.cache_status = answer.headers["Cache-Status"]
+        request.cache_status = first(answer.headers, "Cache-Status") or "-"
         self.transport.write(as_response(answer, is_head=request.method == b"HEAD"))
         self.factory.log(request)
         self.end()

@@ -17,10 +17,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, HTTPFactory, Request, datetimeToString
 
+from contentcache.web.errors import NO_SNIFFING
+
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _TEXT: Final = "text/plain; charset=utf-8"
 _HEALTH: Final = "/debug/health"
 _METHODS: Final = (b"GET", b"HEAD")
+_NO_SNIFFING: Final = tuple(word.encode("ascii") for word in NO_SNIFFING)
 
 
 @frozen
@@ -58,6 +61,11 @@ class _PageRequest(Request):
 
     channel: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        name, value = NO_SNIFFING
+        self.responseHeaders.setRawHeaders(name, [value])
+
     def process(self) -> None:
         """Answer; who leaves is not answered."""
         answering = Deferred.fromCoroutine(self.channel.factory.answer(self))
@@ -71,6 +79,12 @@ class _PageChannel(HTTPChannel):
     """
 
     requestFactory = _PageRequest
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Twisted's answer to what is no HTTP, with the header that all answers have."""
+        transport: Any = self.transport
+        transport.write(b"HTTP/1.1 400 Bad Request\r\n%b: %b\r\n\r\n" % _NO_SNIFFING)
+        transport.loseConnection()
 
 
 class DebugApi(HTTPFactory):

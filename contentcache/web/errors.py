@@ -21,8 +21,14 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from contentcache.core.header_policy import Headers, first, lines_of
 
-API_VERSION: Final = "registry/2.0"
+#: Header that keeps a browser from reading an answer as anything else than its ``Content-Type`` says.
+NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
+#: Headers of every answer of a registry.
+EVERYWHERE: Final[Mapping[str, str]] = dict(
+    [("Docker-Distribution-Api-Version", "registry/2.0"), NO_SNIFFING]
+)
 _CODES: Final[Mapping[int, tuple[str, str]]] = {
     401: ("UNAUTHORIZED", "authentication required"),
     403: ("DENIED", "requested access to the resource is denied"),
@@ -38,7 +44,7 @@ class ErrorAnswer:
     """
 
     status: int
-    headers: Mapping[str, str]
+    headers: Headers
     body: bytes
 
 
@@ -64,15 +70,15 @@ def as_response(answer: ErrorAnswer, *, is_head: bool) -> bytes:
     """
     A whole response that ends its connection, for errors before there is a request to answer.
     """
-    fields = {
+    fields: Headers = {
         **answer.headers,
         "Content-Length": str(len(answer.body)),
-        "Docker-Distribution-Api-Version": API_VERSION,
+        **EVERYWHERE,
         "Connection": "close",
     }
     head = [
         f"HTTP/1.1 {answer.status} {phrase(answer.status)}",
-        *(f"{name}: {value}" for name, value in fields.items()),
+        *(f"{name}: {value}" for name, values in fields.items() for value in lines_of(values)),
     ]
     return "\r\n".join([*head, "", ""]).encode("latin-1", "replace") + (b"" if is_head else answer.body)
 
@@ -110,8 +116,9 @@ def _cache_status(error: CacheError) -> str:
     Whose error it is (RFC 9211 §2.2, §2.3).
     """
     if isinstance(error, OriginRefused):
-        if "Cache-Status" in error.headers:  # an old one, since the origin cannot be asked
-            return error.headers["Cache-Status"]
+        old = first(error.headers, "Cache-Status")  # since the origin cannot be asked
+        if old is not None:
+            return old
         return f"contentcache; fwd=request; fwd-status={error.status}"
     if isinstance(error, UpstreamBroken | UpstreamTimeout | UpstreamUnavailable):
         return "contentcache; fwd=request; detail=failed"

@@ -4,7 +4,6 @@ One request and its response, in the terms of the registry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -13,11 +12,12 @@ from twisted.web.http import datetimeToString
 from zope.interface import implementer
 
 from contentcache.core.errors import CacheError, OriginRefused, RequestMalformed
+from contentcache.core.header_policy import Headers, first, lines_of
 from contentcache.core.ports import Timer
 from contentcache.core.routes import split_target
 from contentcache.delivery.tasks import Bell
 from contentcache.web.channel import RegistryRequest
-from contentcache.web.errors import API_VERSION, as_answer, phrase
+from contentcache.web.errors import EVERYWHERE, as_answer, phrase
 from contentcache.web.watch import Watch
 from contentcache.wire.sendfile import takes_files
 
@@ -101,22 +101,25 @@ class Exchange:
         """Whether nobody waits for the response any more."""
         return self._request.channel is None
 
-    def start(self, status: int, headers: Mapping[str, str]) -> None:
+    def start(self, status: int, headers: Headers) -> None:
         """
         Send the head, at once.
         """
         request = self._request
         request.setResponseCode(status, phrase(status).encode("ascii"))
-        request.cache_status = headers.get("Cache-Status", _NO_PART)
+        request.cache_status = first(headers, "Cache-Status") or _NO_PART
         fields = request.responseHeaders
         fields.setRawHeaders("Date", [datetimeToString()])
-        fields.setRawHeaders("Docker-Distribution-Api-Version", [API_VERSION])
-        fields.setRawHeaders("Cache-Status", [request.cache_status])
-        for name, value in headers.items():
+        for name, value in EVERYWHERE.items():
             fields.setRawHeaders(name, [value])
+        fields.setRawHeaders("Cache-Status", [request.cache_status])
+        for name, values in headers.items():
+            # As they came: an origin's bytes that are no ASCII were read as latin-1.
+            lines = [line.encode("latin-1", "replace") for line in lines_of(values)]
+            fields.setRawHeaders(name.encode("ascii"), lines)
         request.write(b"")
 
-    def reply(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+    def reply(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """
         Send a whole response that is at hand. ``HEAD`` gets the same head and no body.
         """

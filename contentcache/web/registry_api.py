@@ -18,6 +18,7 @@ from contentcache.core.errors import (
     RequestMalformed,
     RouteUnknown,
 )
+from contentcache.core.header_policy import lines_of
 from contentcache.core.ports import Timer
 from contentcache.core.routes import (
     Catalog,
@@ -252,7 +253,8 @@ class RegistryApi:
         headers = dict(answer.passed_headers())
         headers["Cache-Status"] = "contentcache; fwd=request"
         if "Link" in headers:
-            headers["Link"] = self._relative(headers["Link"], exchange, chosen)
+            links = lines_of(headers["Link"])
+            headers["Link"] = tuple(self._relative(link, exchange, chosen) for link in links)
         await relay(answer, exchange, headers)
 
     def _relative(self, link: str, exchange: Exchange, chosen: Chosen) -> str:

@@ -4,15 +4,16 @@ An answer of upstream that is not kept, passed on with back-pressure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
+from contentcache.core.header_policy import Headers
 from contentcache.delivery.inflow_queue import InflowQueue
 from contentcache.upstream.answers import Answer
 from contentcache.web.exchange import Exchange
 
 
-async def relay(answer: Answer, exchange: Exchange, headers: Mapping[str, str]) -> None:
+async def relay(answer: Answer, exchange: Exchange, headers: Headers) -> None:
     """
     Send ``answer`` to the client, its body as it comes. Where upstream breaks off, the response ends short.
     """

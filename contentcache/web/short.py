@@ -22,7 +22,7 @@ from contentcache.delivery.warm import LARGEST, Kept, Warm, Way
 from contentcache.journal import Access
 from contentcache.web.admission import Admission
 from contentcache.web.channel import RegistryChannel
-from contentcache.web.errors import API_VERSION
+from contentcache.web.errors import EVERYWHERE
 from contentcache.web.habits import Habit, read_habit, split_range
 from contentcache.web.rest import Rest
 from contentcache.web.sending import headers_of
@@ -62,7 +62,8 @@ class ShortWay:
         self._admission = admission
         self._judges = admission.judges
         self._written = written
-        self._extra = [(name, value) for name, values in extra.items() for value in values]
+        ours = {name.lower() for name in EVERYWHERE}
+        self._extra = [(n, value) for n, values in extra.items() if n.lower() not in ours for value in values]
         self._timer = timer
         self._wall = wall
         self._patience = patience
@@ -249,7 +250,7 @@ class ShortWay:
             described = Described(kept.digest, kept.size, None, "hit")
             fields = [
                 *self._extra,
-                ("Docker-Distribution-Api-Version", API_VERSION),
+                *EVERYWHERE.items(),
                 *headers_of(described, "blobs").items(),
             ]
             target.fields = b"".join(

@@ -79,9 +79,11 @@ def error_of(words: Mapping[str, Any]) -> CacheError:
     404
     """
     kind = _ERRORS.get(words["name"] or "", UpstreamUnavailable)
+    # In JSON several lines of a header are a list.
+    headers = {n: value if isinstance(value, str) else tuple(value) for n, value in words["headers"].items()}
     if issubclass(kind, OriginRefused):
-        return OriginRefused(words["status"], words["headers"], base64.b64decode(words["body"]))
-    return kind(words["message"], detail=words["detail"], headers=words["headers"])
+        return OriginRefused(words["status"], headers, base64.b64decode(words["body"]))
+    return kind(words["message"], detail=words["detail"], headers=headers)
 
 
 def identity_in_words(identity: Identity) -> str:

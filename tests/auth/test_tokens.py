@@ -90,7 +90,7 @@ class TokenCase(JudgedCase):
     def invalid(self, authorization: str, judge: TokenJudge | None = None) -> str:
         """Why a token is refused that is invalid."""
         refusal = self.refused(judge or self.judge, authorization)
-        self.assertTrue(refusal.headers["WWW-Authenticate"].endswith(',error="invalid_token"'))
+        self.assertTrue(str(refusal.headers["WWW-Authenticate"]).endswith(',error="invalid_token"'))
         return refusal.reason
 
 
@@ -197,7 +197,9 @@ class ClaimsTests(TokenCase):
                     self.admitted(self.judge, self.good(access=access), need)
                     continue
                 refusal = self.refused(self.judge, self.good(access=access), need)
-                self.assertTrue(refusal.headers["WWW-Authenticate"].endswith('error="insufficient_scope"'))
+                self.assertTrue(
+                    str(refusal.headers["WWW-Authenticate"]).endswith('error="insufficient_scope"')
+                )
 
     def test_challenge(self) -> None:
         """

@@ -68,7 +68,9 @@ class AnswerTests(GatewayTestCase):
         reply = self.reply(client)
         self.assertEqual((reply.status, reply.body), (401, b'{"errors":[]}'))
         names = {name.lower() for name, _ in reply.headers.getAllRawHeaders()}
-        self.assertEqual(names, {b"content-length", b"www-authenticate", b"set-cookie", b"date"})
+        self.assertEqual(
+            names, {b"content-length", b"www-authenticate", b"set-cookie", b"date", b"x-content-type-options"}
+        )
         self.assertEqual(reply.headers.getRawHeaders("WWW-Authenticate"), ["Basic realm=x", "Bearer realm=y"])
 
     def test_head(self) -> None:

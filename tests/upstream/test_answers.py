@@ -74,11 +74,13 @@ class HeadTests(AnswerTestCase):
     """
 
     def test_allow_list(self) -> None:
-        """Cookies and everything unknown end here; several values of one name are joined."""
+        """Cookies and everything unknown end here; several lines of one name stay several, in order."""
         response = FakeResponse(
             {
                 "Content-Type": ["a/b"],
                 "Www-Authenticate": ["Basic x", "Bearer y"],
+                "Ratelimit-Policy": ["100;w=3600"],
+                "Warning": ['299 - "a"', '299 - "b"'],
                 "Docker-Content-Digest": ["sha256:x"],
                 "Retry-After": ["9"],
                 "Set-Cookie": ["a=b"],
@@ -92,11 +94,31 @@ class HeadTests(AnswerTestCase):
             self.answer(response).passed_headers(),
             {
                 "Content-Type": "a/b",
-                "WWW-Authenticate": "Basic x, Bearer y",
+                "WWW-Authenticate": ("Basic x", "Bearer y"),
+                "RateLimit-Policy": "100;w=3600",
+                "Warning": ('299 - "a"', '299 - "b"'),
                 "Docker-Content-Digest": "sha256:x",
                 "Retry-After": "9",
             },
         )
+
+    def test_notices(self) -> None:
+        """What tells of the request itself, and nothing that is about the content."""
+        response = FakeResponse({"Content-Type": ["a/b"], "Warning": ["299 - x"], "Ratelimit-Limit": ["100"]})
+        self.assertEqual(self.answer(response).notices(), {"Warning": "299 - x", "RateLimit-Limit": "100"})
+
+    def test_not_utf8(self) -> None:
+        """Bytes that are not UTF-8 are read, one character each."""
+        response = FakeResponse({})
+        response.headers.addRawHeader(b"Warning", b"299 - caf\xe9")
+        self.assertEqual(self.answer(response).passed_headers(), {"Warning": "299 - caf\xe9"})
+        self.assertEqual(self.answer(response).header("Warning"), "299 - caf\xe9")
+
+    def test_bounds(self) -> None:
+        """Neither many lines nor a long one pass without bound."""
+        response = FakeResponse({"Warning": ["299 - x"] * 500, "Ratelimit-Limit": ["9" * 9000]})
+        (lines,) = self.answer(response).passed_headers().values()
+        self.assertEqual(len(lines), 64)
 
     def test_length(self) -> None:
         """The header counts, else what the client of HTTP knows; nonsense is no length."""

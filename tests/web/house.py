@@ -214,7 +214,8 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) [^\r\n]*")
 
 def replies(data: bytes, *methods: str) -> list[Reply]:
     """
-    Everything that a connection sent, read strictly; ``methods`` are those of the requests, else ``GET``.
+    Everything that a connection sent, read strictly, with what every answer must have; ``methods`` are those
+    of the requests, else ``GET``.
     """
     found: list[Reply] = []
     while data:
@@ -231,6 +232,8 @@ def replies(data: bytes, *methods: str) -> list[Reply]:
             headers.addRawHeader(name, value)
         if status == 100:
             continue
+        # Every answer, whoever makes it: a browser that is led here must not read it as HTML.
+        assert headers.getRawHeaders("X-Content-Type-Options") == ["nosniff"], head
         method = methods[len(found)] if len(found) < len(methods) else "GET"
         body, whole, data = _body(status, method, headers, data)
         found.append(Reply(status, headers, body, whole))

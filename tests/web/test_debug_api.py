@@ -29,6 +29,12 @@ class DebugApiTests(SynchronousTestCase):
         """
         One page.
         """
+        return Client(self.api(metrics)).ask(target, method=method)
+
+    def api(self, metrics: str | None) -> DebugApi:
+        """
+        The operator's port.
+        """
         meter = Meter()
 
         async def findings() -> Mapping[str, Finding]:
@@ -37,7 +43,7 @@ class DebugApiTests(SynchronousTestCase):
         async def counted() -> bytes:
             return meter.text()
 
-        return Client(DebugApi(findings, counted, metrics, Clock())).ask(target, method=method)
+        return DebugApi(findings, counted, metrics, Clock())
 
     def test_health(self) -> None:
         """
@@ -76,6 +82,13 @@ class DebugApiTests(SynchronousTestCase):
             reply = self.ask(target, "POST")
             self.assertEqual((reply.status, reply.header("Allow")), (405, "GET, HEAD"))
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_no_request(self) -> None:
+        """
+        What is no HTTP gets an answer that says the same as all.
+        """
+        (reply,) = Client(self.api("/metrics")).send("nonsense\r\n\r\n").replies()
+        self.assertEqual(reply.status, 400)
 
     def waiting(self) -> tuple[Client, Deferred[bytes]]:
         """

@@ -201,6 +201,29 @@ class PassingTests(HouseTestCase):
         self.assertEqual((reply.status, reply.body), (401, b'{"errors":[]}'))
         self.assertEqual(reply.header("WWW-Authenticate"), challenge)
 
+    def test_several_challenges(self) -> None:
+        """
+        Several challenges come in as many lines as the origin sent, in its order: clients read one of a line.
+        """
+        lines = ['Basic realm="Registry"', 'Bearer realm="https://auth.example/token",service="s"']
+        refusal = OriginRefused(401, {"WWW-Authenticate": tuple(lines)}, b'{"errors":[]}')
+        self.backstage.pinged = Pinged(401, refusal.headers, refusal.body)
+        self.backstage.content = self.backstage.answer = refusal
+        for method in ("GET", "HEAD"):
+            for target in _EVERYWHERE:
+                reply = self.ask(target, method=method)
+                self.assertEqual((target, reply.status), (target, 401))
+                self.assertEqual(reply.headers.getRawHeaders("WWW-Authenticate"), lines)
+
+    def test_not_ascii(self) -> None:
+        """
+        A header's bytes that are no ASCII leave as they came.
+        """
+        self.upstream_says(headers={"Warning": "x"})
+        self.backstage.answer._response.headers.setRawHeaders(b"Warning", [b"299 - caf\xe9 \xff"])
+        reply = self.ask("/v2/org/app/tags/list")
+        self.assertEqual(reply.headers.getRawHeaders(b"Warning"), [b"299 - caf\xe9 \xff"])
+
     def test_headers(self) -> None:
         """
         Upstream's headers pass by a list of names.
@@ -229,6 +252,7 @@ class PassingTests(HouseTestCase):
                 "ratelimit-remaining",
                 "cache-status",
                 "docker-distribution-api-version",
+                "x-content-type-options",
                 "transfer-encoding",
             },
         )

@@ -53,6 +53,7 @@ class HeadTests(HouseTestCase):
                 "Cache-Control": "private, max-age=31536000, immutable",
                 "Cache-Status": "contentcache; hit",
                 "Docker-Distribution-Api-Version": "registry/2.0",
+                "X-Content-Type-Options": "nosniff",
                 "Content-Length": str(_SIZE),
                 "Content-Type": OCTETS,
             }

@@ -37,6 +37,7 @@ class LongTests(CacheTestCase):
             self.lines_of(reply),
             {
                 "Docker-Distribution-Api-Version": "registry/2.0",
+                "X-Content-Type-Options": "nosniff",
                 "Content-Type": "application/octet-stream",
                 "Docker-Content-Digest": str(self.digest),
                 "ETag": f'"{self.digest}"',

@@ -14,6 +14,7 @@ from contentcache.core import errors
 from contentcache.core.credentials import ANONYMOUS, OWN, VOUCHED, Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, ContentWrong, OriginRefused, UpstreamBroken
+from contentcache.core.header_policy import Headers
 from contentcache.core.routes import Content
 from contentcache.delivery.making import AskFirst, UndecidedError
 from contentcache.delivery.wants import Asking
@@ -128,8 +129,9 @@ class WordsTests(SynchronousTestCase):
     def test_errors(self) -> None:
         """Every error arrives as what it is; one of a kind of its own as the nearest that everybody knows."""
         kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+        headers: Headers = {"Retry-After": "5", "Warning": ("299 - a", "299 - b")}
         made = [
-            kind("a message", detail={"a": 1}, headers={"Retry-After": "5"})
+            kind("a message", detail={"a": 1}, headers=headers)
             for kind in (*kinds, UndecidedError, AskFirst)
             if issubclass(kind, CacheError) and kind not in {CacheError, OriginRefused}
         ]

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.web.http import Request
 
 from contentcache.core.errors import CacheError
+from contentcache.core.header_policy import lines_of
 from contentcache.gateway.accounts import Accounts
 from contentcache.gateway.claims import basic
 from contentcache.gateway.directory import Cache, id_of
@@ -85,7 +86,7 @@ class Pages:
                 return result if isinstance(result, bytes) else await result
             except CacheError as error:
                 for name, value in error.headers.items():
-                    request.setHeader(name, value)
+                    request.responseHeaders.setRawHeaders(name, lines_of(value))
                 return self._shell.page(request, "trouble", error.status, fault=error.message)
 
         return answer
@@ -111,7 +112,7 @@ class Pages:
             account = await self._accounts.who(said.authorization, address)
         except CacheError as error:
             for name, value in error.headers.items():
-                request.setHeader(name, value)
+                request.responseHeaders.setRawHeaders(name, lines_of(value))
             # 401 would have to say how to authenticate, and the browser would ask in a window of its own.
             status = 403 if isinstance(error, NotAuthenticated) else error.status
             return self._shell.page(
