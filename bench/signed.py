@@ -16,8 +16,8 @@ from bench.load import Rate, curl, wrk
 from bench.peers import OURS, PLAIN, Blobs, Peer, Row, in_turn
 from bench.scene import stage
 from contentcache.core.digest import Digest
-from contentcache.core.jwks import as_jwks
-from contentcache.core.signing import SigningKey, sign
+from contentcache.jose.blob_tokens import SigningKey, sign_blob_token
+from contentcache.jose.keyset import encode_key_set
 from tests.real.cache import ContentCache
 from tests.real.programs import place
 
@@ -33,7 +33,7 @@ def signed(rounds: int) -> list[Row]:
         blobs = Blobs(on)
         key = SigningKey("bench", "ES256", ec.generate_private_key(ec.SECP256R1()))
         shown = place(on) / "jwks.json"
-        shown.write_bytes(as_jwks([key.verifying()]))
+        shown.write_bytes(encode_key_set([key.verification_key()]))
         origin = f"http://{blobs.host}"
         signing = {"jwks": str(shown)}
         peers = []
@@ -42,7 +42,7 @@ def signed(rounds: int) -> list[Row]:
             cache = ContentCache(on, origin, options=options, log={"level": "info"})
             peers.append(Peer(name, cache.url, cache.process, cache.root))
         path = blobs.put(_SIZE, "small")
-        token = sign(
+        token = sign_blob_token(
             key,
             issuer=origin,
             subject="bench",

@@ -11,9 +11,9 @@ from typing import Any, Final
 from attrs import frozen
 from cryptography.x509 import load_pem_x509_certificates
 
+from contentcache.acme.account_key import AccountKey
 from contentcache.acme.challenges import Authorization, Challenge, authorization_in
 from contentcache.acme.conversation import Conversation, Reply
-from contentcache.acme.jws import AccountKey, b64
 from contentcache.acme.problems import (
     BINDING_REFUSED,
     AcmeFault,
@@ -25,6 +25,7 @@ from contentcache.acme.problems import (
 from contentcache.acme.timing import Window, window_in
 from contentcache.config.model import LetsEncrypt
 from contentcache.core.ports import Clock
+from contentcache.jose.jws import base64url_encode
 
 #: Between two looks at what the server has in hand, where it does not say itself, in seconds.
 _LOOK_AGAIN: Final = 2.0
@@ -176,7 +177,7 @@ class AcmeClient:
             if status == "valid" and isinstance(where, str):
                 return await self._download(where)
             if status == "ready" and not is_finalized and isinstance(finalize, str):
-                reply = await self._conversation.post(finalize, {"csr": b64(csr)})
+                reply = await self._conversation.post(finalize, {"csr": base64url_encode(csr)})
                 is_finalized = True
             elif status in _IN_HAND and waited < _LONGEST_IN_HAND:
                 await self._sleep(pause)

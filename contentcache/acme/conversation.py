@@ -18,7 +18,7 @@ from twisted.internet.defer import TimeoutError as TooLate
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.web.http_headers import Headers
 
-from contentcache.acme.jws import AccountKey, Json
+from contentcache.acme.account_key import AccountKey, Json
 from contentcache.acme.problems import ACCOUNT_REFUSED, AnswerLost, Refused, ServerAway, problem_in
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.core.ports import Clock, Timer

@@ -21,12 +21,13 @@ from cryptography.x509 import load_pem_x509_certificates
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from contentcache.acme.account_key import AccountKey
 from contentcache.acme.challenges import Authorization, Challenge, chosen, fail
 from contentcache.acme.client import AcmeClient, Order
-from contentcache.acme.jws import AccountKey, b64
 from contentcache.acme.problems import ServerAway
 from contentcache.acme.responders import Responder
 from contentcache.core.ports import Timer
+from contentcache.jose.jws import base64url_encode
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # it has not changed for years, and uses old names
@@ -137,7 +138,7 @@ class _Challenge:
         return self
 
     def response(self, key: AccountKey) -> str:
-        return f"{self.token}.{b64(key.thumbprint())}"
+        return f"{self.token}.{base64url_encode(key.thumbprint())}"
 
 
 @frozen

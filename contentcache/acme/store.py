@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from contentcache.acme.account_key import AccountKey, KeyUnusable
 from contentcache.acme.files import HALF, fault_of, narrow, put_aside, read, write
-from contentcache.acme.jws import AccountKey, KeyUnusable
 from contentcache.acme.lock import FolderLock
 from contentcache.acme.names import is_for, names_of, said
 from contentcache.acme.notes import Begun, Kept, Note, Wait

@@ -13,7 +13,7 @@ from attrs import frozen
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import AuthorityKeyIdentifier, Certificate, ExtensionNotFound
 
-from contentcache.acme.jws import b64
+from contentcache.jose.jws import base64url_encode
 
 #: Renewal begins with the last third of a certificate's life, or up to this part of its life earlier:
 #: certificates that were issued together need not be renewed together.
@@ -178,7 +178,8 @@ def renewal_name(certificate: Certificate) -> str | None:
     if authority.key_identifier is None:
         return None
     number = certificate.serial_number
-    return f"{b64(authority.key_identifier)}.{b64(number.to_bytes(number.bit_length() // 8 + 1, 'big'))}"
+    encoded = base64url_encode(number.to_bytes(number.bit_length() // 8 + 1, "big"))
+    return f"{base64url_encode(authority.key_identifier)}.{encoded}"
 
 
 def moment(seconds: float) -> str:

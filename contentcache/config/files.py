@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from contentcache.config.faults import Wrong
 from contentcache.config.readers import text
 from contentcache.config.tables import Item, Table
-from contentcache.core.jwks import JwksFaulty, parse_jwks
-from contentcache.core.jws import JwsFaulty, read_json
+from contentcache.jose.jwk import KEY_TYPES, InvalidJWKError
+from contentcache.jose.keyset import entries_of, parse_key_set
 
 T = TypeVar("T")
 
@@ -114,13 +114,10 @@ def token_keys(item: Item) -> str:
     """
     path = text(item)
     try:
-        document = read_json(_content(path))
-    except JwsFaulty as faulty:
-        raise Wrong(f"{path!r} is not a JWK set: it {faulty}") from None
-    keys = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(keys, list):
-        raise Wrong(f"{path!r} is not a JWK set: a JSON object with a list of keys")
-    if not any(isinstance(key, dict) and key.get("kty") in {"EC", "OKP", "RSA"} for key in keys):
+        keys = entries_of(_content(path))
+    except InvalidJWKError as error:
+        raise Wrong(f"{path!r} cannot be used: {error}") from None
+    if not any(isinstance(key, dict) and key.get("kty") in KEY_TYPES for key in keys):
         raise Wrong(f"{path!r} has no public key: none of its keys has a kty of EC, OKP or RSA")
     secret = [number for number, key in enumerate(keys) if isinstance(key, dict) and {"d", "k"} & key.keys()]
     if secret:
@@ -136,10 +133,10 @@ def signing_keys(item: Item) -> str:
     """
     path = text(item)
     try:
-        found = parse_jwks(_content(path))
-    except JwksFaulty as faulty:
-        raise Wrong(f"{path!r} cannot be used: {faulty}") from None
-    reasons = "; ".join(found.passed_over[:_MOST_REASONS])
+        found = parse_key_set(_content(path))
+    except InvalidJWKError as error:
+        raise Wrong(f"{path!r} cannot be used: {error}") from None
+    reasons = "; ".join(found.skipped[:_MOST_REASONS])
     if not found.keys:
         raise Wrong(f"{path!r} has no key for ES256, EdDSA or RS256{': ' if reasons else ''}{reasons}")
     if reasons:

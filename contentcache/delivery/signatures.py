@@ -15,11 +15,17 @@ from typing import Final
 from attrs import frozen
 
 from contentcache.core.errors import CacheError, SignatureRefused
-from contentcache.core.jwks import Algorithm, VerifyingKey
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
-from contentcache.core.signing import LEEWAY, Presented, Signed, present, verify
 from contentcache.delivery.signing_keys import NoKeys, Published, SigningKeys
+from contentcache.jose.blob_tokens import (
+    LEEWAY,
+    UnverifiedBlobToken,
+    VerifiedBlobToken,
+    parse_blob_token,
+    verify_blob_token,
+)
+from contentcache.jose.keyset import BlobTokenAlgorithm, VerificationKey
 from contentcache.upstream.registry import Registry
 
 _MOST_REMEMBERED: Final = 10_000
@@ -33,10 +39,10 @@ class Remembered:
     """
 
     kid: str
-    algorithm: Algorithm
+    algorithm: BlobTokenAlgorithm
     issuer: str
-    signed: Signed
-    key: VerifyingKey
+    signed: VerifiedBlobToken
+    key: VerificationKey
     begins: float
 
 
@@ -51,14 +57,16 @@ class Signatures:
         self._secret = secret
         self._good: OrderedDict[bytes, Remembered] = OrderedDict()
 
-    def present(self, token: str) -> Presented:
+    def parse(self, token: str) -> UnverifiedBlobToken:
         """
-        Look at a token without believing it.
+        Parse a token without verifying it.
 
-        :raises SignatureRefused: it is not in the form that signed URLs have.
+        :raises SignatureRefused: it is malformed.
         """
         kept = self.remembered(token)
-        return present(token) if kept is None else Presented(token, kept.kid, kept.algorithm, kept.issuer)
+        if kept is None:
+            return parse_blob_token(token)
+        return UnverifiedBlobToken(token, kept.kid, kept.algorithm, kept.issuer)
 
     def remembered(self, token: str) -> Remembered | None:
         """
@@ -82,7 +90,9 @@ class Signatures:
             return False
         return self._is_good(kept, key, upstream.issuer, content, self._wall())
 
-    async def check(self, presented: Presented, registry: Registry, content: Content) -> Signed:
+    async def check(
+        self, presented: UnverifiedBlobToken, registry: Registry, content: Content
+    ) -> VerifiedBlobToken:
         """
         Verify a token for one blob of one repository of one origin.
 
@@ -99,7 +109,7 @@ class Signatures:
         now = self._wall()
         if kept is not None and self._is_good(kept, key, upstream.issuer, content, now):
             return kept.signed
-        signed = verify(
+        signed = verify_blob_token(
             presented,
             key,
             issuer=upstream.issuer,
@@ -128,7 +138,7 @@ class Signatures:
             raise NoKeysHere(none.message) from None
 
     def _is_good(
-        self, kept: Remembered, key: VerifyingKey, issuer: str, content: Content, now: float
+        self, kept: Remembered, key: VerificationKey, issuer: str, content: Content, now: float
     ) -> bool:
         signed = kept.signed
         return (

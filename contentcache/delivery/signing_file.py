@@ -8,9 +8,10 @@ from typing import Final
 
 from contentcache.auth.interfaces import AuthFault
 from contentcache.auth.watching import Watched, read_file
-from contentcache.core.jwks import JwksFaulty, KeySet, VerifyingKey, as_jwks, parse_jwks
 from contentcache.core.ports import Run, Timer
 from contentcache.delivery.signing_keys import Published
+from contentcache.jose.jwk import InvalidJWKError
+from contentcache.jose.keyset import KeySet, VerificationKey, encode_key_set, parse_key_set
 
 #: For so many seconds the next cache may keep the set.
 _MAX_AGE: Final = 60
@@ -27,14 +28,14 @@ class KeysFromFile:
         self._path = path
         self._file: Watched[tuple[KeySet, bytes]] = Watched((path,), self._read, run=run, timer=timer)
 
-    async def find(self, kid: str) -> VerifyingKey:
+    async def find(self, kid: str) -> VerificationKey:
         """The key of that name (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""
         return (await self._file.current())[0].find(kid)
 
-    def at_hand(self, kid: str) -> VerifyingKey | None:
+    def at_hand(self, kid: str) -> VerificationKey | None:
         """The same, if the file has just been looked at."""
         looked = self._file.at_hand()
-        if looked is None or kid in looked[0].doubled:
+        if looked is None or kid in looked[0].duplicates:
             return None
         return looked[0].keys.get(kid)
 
@@ -44,8 +45,8 @@ class KeysFromFile:
 
     def _read(self) -> tuple[KeySet, bytes]:
         try:
-            keys = parse_jwks(read_file(self._path))
-        except JwksFaulty as faulty:
-            raise AuthFault(self._path, f"{self._path} is not a JWK set: {faulty}") from None
+            keys = parse_key_set(read_file(self._path))
+        except InvalidJWKError as error:
+            raise AuthFault(self._path, f"{self._path} is not a JWK set: {error}") from None
         # Not the file itself: somebody may have left a private key in it.
-        return keys, as_jwks(list(keys.keys.values()))
+        return keys, encode_key_set(list(keys.keys.values()))

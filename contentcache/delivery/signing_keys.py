@@ -31,10 +31,11 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.freshness import age, max_age
-from contentcache.core.jwks import JwksFaulty, KeySet, VerifyingKey, as_jwks, parse_jwks
 from contentcache.core.ports import Timer
 from contentcache.core.via import added
 from contentcache.delivery.tasks import in_background
+from contentcache.jose.jwk import InvalidJWKError
+from contentcache.jose.keyset import KeySet, VerificationKey, encode_key_set, parse_key_set
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
@@ -80,16 +81,16 @@ class SigningKeys(Protocol):
     The keys of one origin.
     """
 
-    async def find(self, kid: str) -> VerifyingKey:
+    async def find(self, kid: str) -> VerificationKey:
         """
         The key of that name.
 
-        :raises KeyUnknown, NoKeys: there is no such key.
+        :raises UnknownKeyError, NoKeys: there is no such key.
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: nobody can be asked, and none are known.
         """
         ...
 
-    def at_hand(self, kid: str) -> VerifyingKey | None:
+    def at_hand(self, kid: str) -> VerificationKey | None:
         """
         The key that :meth:`find` would answer at once; ``None`` where it would wait for somebody, or raise.
         """
@@ -129,20 +130,20 @@ class KeysOfOrigin:
         self._longest_kept = LONGEST_KEPT
         self._looked_up_at = float("-inf")
 
-    async def find(self, kid: str) -> VerifyingKey:
+    async def find(self, kid: str) -> VerificationKey:
         """The key of that name (:class:`SigningKeys`)."""
         kept = await self._current()
-        if kid in kept.keys.keys or kid in kept.keys.doubled:
+        if kid in kept.keys.keys or kid in kept.keys.duplicates:
             return kept.keys.find(kid)
         await self._look_again()
         return (self._usable() or kept).keys.find(kid)
 
-    def at_hand(self, kid: str) -> VerifyingKey | None:
+    def at_hand(self, kid: str) -> VerificationKey | None:
         """The key, if it is in a set that may be used now (:class:`SigningKeys`)."""
         kept = self._usable()
         if kept is None or self._clock.seconds() >= self._fresh_until:
             return None
-        return None if kid in kept.keys.doubled else kept.keys.keys.get(kid)
+        return None if kid in kept.keys.duplicates else kept.keys.keys.get(kid)
 
     async def published(self, *, anew: bool = False) -> Published:
         """The whole set (:class:`SigningKeys`)."""
@@ -151,7 +152,7 @@ class KeysOfOrigin:
             await self._look_again()
             kept = self._usable() or kept
         old = max(0.0, self._clock.seconds() - kept.fetched)
-        document = as_jwks(list(kept.keys.keys.values()))
+        document = encode_key_set(list(kept.keys.keys.values()))
         return Published(document, int(kept.max_age), int(old))
 
     async def _look_again(self) -> None:
@@ -212,7 +213,7 @@ class KeysOfOrigin:
             self._kept = kept = await self._ask(anew=anew)
         except OriginRefused as refusal:
             self._hear_no(refusal)
-        except (CacheError, JwksFaulty) as error:
+        except (CacheError, InvalidJWKError) as error:
             self._hear_nothing(error)
         except Exception as error:  # noqa: BLE001  # who waits must not wait for ever
             self._log.failure("the keys of {origin} cannot be read", origin=self._registry.upstream.origin)
@@ -237,8 +238,8 @@ class KeysOfOrigin:
         return self._read(answer, await answer.read(LARGEST))
 
     def _read(self, answer: Answer, document: bytes) -> _Kept:
-        keys = parse_jwks(document)
-        for reason in keys.passed_over:
+        keys = parse_key_set(document)
+        for reason in keys.skipped:
             self._log.warn(
                 "a key of {origin} is of no use: {why}", origin=self._registry.upstream.origin, why=reason
             )

@@ -31,7 +31,7 @@ from contentcache.gateway.errors import (
     UnsupportedMediaType,
 )
 from contentcache.gateway.roster import Roster
-from contentcache.gateway.strict_json import NotJson, parse
+from contentcache.jose.strict_json import InvalidJSONError, parse_json
 
 _VARIABLE: Final = re.compile(r"\{(\w+)\}")
 #: Names of accounts may hold a slash; it comes encoded, and is decoded before routes are looked at.
@@ -169,9 +169,10 @@ def _body(schema: str, request: Request) -> Mapping[str, Any]:
         raise TooLarge(f"a body has at most {LARGEST_BODY} bytes here")
     invalid = _INVALID[schema]
     try:
-        value = parse(raw)
-    except NotJson as error:
-        raise invalid(str(error)) from None
+        value = parse_json(raw)
+    except InvalidJSONError as error:
+        detail = "" if error.detail is None else f": {error.detail}"
+        raise invalid(f"the body {error}{detail}") from None
     if not isinstance(value, dict):
         raise invalid("the body is no JSON object")
     keys: Mapping[str, Any] = SCHEMAS[schema]["properties"]

@@ -12,11 +12,11 @@ from twisted.logger import Logger
 from contentcache.core.conditions import etag
 from contentcache.core.credentials import OWN
 from contentcache.core.errors import OriginRefused, SignatureRefused
-from contentcache.core.jwks import KeySet
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
-from contentcache.core.signing import present, same_issuer, verify
 from contentcache.gateway.exchange import GatewayExchange
+from contentcache.jose.blob_tokens import parse_blob_token, same_issuer, verify_blob_token
+from contentcache.jose.keyset import KeySet
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
 from contentcache.web.relay import relay
@@ -83,11 +83,11 @@ class Filling:
         await relay(answer, exchange, headers)
 
     def _judge(self, content: Content, token: str) -> None:
-        presented = present(token)
+        presented = parse_blob_token(token)
         if not same_issuer(presented.issuer, self._issuer):
             raise SignatureRefused("the token of this URL is another origin's ('iss'); ask that one")
         key = self._keys().find(presented.kid)
-        verify(
+        verify_blob_token(
             presented,
             key,
             issuer=self._issuer,

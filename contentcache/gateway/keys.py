@@ -34,9 +34,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from contentcache.core.jwks import KeySet, VerifyingKey, as_jwks, thumbprint
 from contentcache.core.ports import Clock
-from contentcache.core.signing import LEEWAY, SigningKey
+from contentcache.jose.blob_tokens import LEEWAY, SigningKey
+from contentcache.jose.jwk import thumbprint
+from contentcache.jose.keyset import KeySet, VerificationKey, encode_key_set
 
 #: For how many seconds a cache may keep the set.
 MAX_AGE: Final = 300
@@ -61,7 +62,7 @@ class Keys:
     """
 
     signing: SigningKey = field(repr=False)
-    published: tuple[VerifyingKey, ...]
+    published: tuple[VerificationKey, ...]
 
     def key_set(self) -> KeySet:
         """The published keys by name."""
@@ -69,7 +70,7 @@ class Keys:
 
     def document(self) -> bytes:
         """The published keys as a JWK set."""
-        return as_jwks(self.published)
+        return encode_key_set(self.published)
 
 
 class KeyRing:
@@ -137,9 +138,9 @@ class KeyRing:
 
     def _read(self) -> Keys:
         signing = _load(self._path)
-        published = [signing.verifying()]
+        published = [signing.verification_key()]
         if self._next.exists():
-            published.append(_load(self._next).verifying())
+            published.append(_load(self._next).verification_key())
         if self._old.exists():
             published.append(_load_public(self._old))
         by_name = {key.kid: key for key in published}
@@ -170,14 +171,14 @@ def _load(path: Path) -> SigningKey:
     return SigningKey(thumbprint(key.public_key()), "ES256", key)
 
 
-def _load_public(path: Path) -> VerifyingKey:
+def _load_public(path: Path) -> VerificationKey:
     try:
         key = load_pem_public_key(_content(path))
     except (ValueError, UnsupportedAlgorithm):
         raise KeyFault(f"{path} does not hold a public key in PEM") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise KeyFault(f"the key in {path} is not one on P-256")
-    return VerifyingKey(thumbprint(key), "ES256", key)
+    return VerificationKey(thumbprint(key), "ES256", key)
 
 
 def _content(path: Path) -> bytes:

@@ -13,12 +13,12 @@ from twisted.logger import Logger
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
-from contentcache.core.signing import SigningKey, sign
 from contentcache.core.via import Path
 from contentcache.gateway.claims import account_of
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.passing import Passing
+from contentcache.jose.blob_tokens import SigningKey, sign_blob_token
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.redirects import REDIRECTS
 
@@ -104,7 +104,7 @@ class Redirecting:
         size = None if answer.status in REDIRECTS else answer.length
         if not self._is_yes(answer) or (size is not None and size < self._minimum_size):
             return None
-        token = sign(
+        token = sign_blob_token(
             key,
             issuer=self._issuer,
             subject=account or "",

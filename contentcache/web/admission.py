@@ -103,7 +103,7 @@ class Admission:
     async def _by_signature(self, exchange: Exchange, content: Content, tokens: tuple[str, ...]) -> Admitted:
         if len(set(tokens)) > 1:
             raise SignatureRefused("this URL has two tokens; ask the origin for the blob again")
-        presented = self._signatures.present(tokens[0])
+        presented = self._signatures.parse(tokens[0])
         namespace = one(exchange.query(lenient=True), "ns")
         chosen = self._origins.choose_signed(content, namespace, exchange.host, presented.issuer)
         exchange.request.upstream = chosen.registry.upstream.origin

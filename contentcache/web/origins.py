@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from contentcache.core.errors import OriginUnknown, SignatureRefused
 from contentcache.core.routes import Catalog, Content, Ping, Referrers, Root, Route, TaggedManifest, TagsList
-from contentcache.core.signing import normal_issuer
+from contentcache.jose.blob_tokens import normalize_issuer
 from contentcache.upstream.registry import Registry
 
 _HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
@@ -44,7 +44,7 @@ class Origins:
             self._by_name.update(dict.fromkeys(_HUB - self._by_name.keys(), self._by_name[hub]))
         self._by_host = {host: entry for entry in registries for host in entry.upstream.served}
         self._by_issuer = {
-            normal_issuer(entry.upstream.issuer): entry for entry in registries if entry.upstream.issuer
+            normalize_issuer(entry.upstream.issuer): entry for entry in registries if entry.upstream.issuer
         }
         self._by_prefix = {entry.upstream.prefix: entry for entry in registries if entry.upstream.prefix}
 
@@ -63,7 +63,7 @@ class Origins:
                 )
             return Chosen(known, route)
         if meant is not None:
-            known = self._by_issuer.get(normal_issuer(meant))
+            known = self._by_issuer.get(normalize_issuer(meant))
             if known is not None:
                 return Chosen(known, route)
             if len(self._registries) > 1:
@@ -82,7 +82,7 @@ class Origins:
         :raises SignatureRefused: ``issuer`` is no origin here, or not the one that is asked for.
         :raises OriginUnknown: ``namespace`` is none that is configured here.
         """
-        meant = self._by_issuer.get(normal_issuer(issuer))
+        meant = self._by_issuer.get(normalize_issuer(issuer))
         if meant is None:
             raise SignatureRefused(
                 "the token of this URL is from an origin that is not configured here ('iss')"

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseNeverReceived
 from twisted.web.http_headers import Headers
 
-from contentcache.acme.jws import b64
+from tests.signer import b64
 
 BASE = "https://acme.example"
 DIRECTORY = f"{BASE}/dir"

@@ -20,7 +20,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.trial.unittest import SynchronousTestCase
 
 import contentcache
-from contentcache.acme.jws import AccountKey
+from contentcache.acme.account_key import AccountKey
 from contentcache.acme.lock import FolderTaken
 from contentcache.acme.notes import Note, Wait
 from contentcache.acme.problems import StoreFault

@@ -1,10 +1,11 @@
 """
-Tests for :mod:`contentcache.acme.timing`, :mod:`contentcache.acme.problems` and :mod:`contentcache.acme.jws`.
+Tests for ``timing``, ``problems`` and ``account_key`` of :mod:`contentcache.acme`.
 """
 
 from __future__ import annotations
 
 import doctest
+import hashlib
 import json
 
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -14,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.acme import jws, problems, standing, timing
-from contentcache.acme.jws import AccountKey
+from contentcache.acme import problems, standing, timing
+from contentcache.acme.account_key import AccountKey
 from contentcache.acme.problems import problem_in
 from contentcache.acme.timing import (
     AFTER_NO,
@@ -144,26 +145,16 @@ class KeyTests(SynchronousTestCase):
 
     def test_thumbprint(self) -> None:
         """
-        The example of RFC 7638 §3.1.
+        Challenges are answered with the SHA-256 of the key's required members, sorted (RFC 7638 §3).
         """
-        n = (
-            "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCi"
-            "FV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb"
-            "9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls"
-            "1jF44-csFCur-kEgU8awapJzKnqDKgw"
-        )
-
-        class Theirs(AccountKey):
-            def jwk(self) -> dict[str, str]:
-                return {"e": "AQAB", "kty": "RSA", "n": n}
-
-        self.assertEqual(
-            jws.b64(Theirs(AccountKey.new()._key).thumbprint()), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
-        )
+        key = AccountKey.new()
+        members = json.dumps(key.jwk(), sort_keys=True, separators=(",", ":")).encode()
+        self.assertEqual(set(key.jwk()), {"crv", "kty", "x", "y"})
+        self.assertEqual(key.thumbprint(), hashlib.sha256(members).digest())
 
     def test_examples(self) -> None:
         """
         The examples in the documentation hold.
         """
-        for module in (jws, problems, standing, timing):
+        for module in (problems, standing, timing):
             self.assertEqual(doctest.testmod(module).failed, 0)

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.auth.interfaces import Judge, Need, Unauthorized
-from contentcache.core.jws import base64url
+from contentcache.jose.jws import base64url_encode
 
 T = TypeVar("T")
 
@@ -118,10 +118,10 @@ def token(key: Any, header: dict[str, Any], payload: object = None, *, algorithm
     """
     parts = [{"alg": algorithm, **header}, claims() if payload is None else payload]
     signed = ".".join(
-        base64url(part if isinstance(part, bytes) else json.dumps(part).encode()) for part in parts
+        base64url_encode(part if isinstance(part, bytes) else json.dumps(part).encode()) for part in parts
     )
     signer = jwt.get_algorithm_by_name(algorithm)
-    return f"{signed}.{base64url(signer.sign(signed.encode(), key))}"
+    return f"{signed}.{base64url_encode(signer.sign(signed.encode(), key))}"
 
 
 def certificate(

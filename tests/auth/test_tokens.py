@@ -15,13 +15,15 @@ from hypothesis import settings as bounds
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from contentcache.auth import signatures, tokens
+from contentcache.auth import tokens
 from contentcache.auth.interfaces import AuthFault, Need
-from contentcache.auth.keys import fingerprint, names_of
 from contentcache.auth.tokens import TokenJudge
 from contentcache.config.model import TokenAuth
-from contentcache.core.jwks import as_jwk
-from contentcache.core.jws import base64url
+from contentcache.jose import registry_tokens
+from contentcache.jose.jwa import verify_signature
+from contentcache.jose.jwk import derived_kids, libtrust_fingerprint
+from contentcache.jose.jws import base64url_encode
+from contentcache.jose.keyset import encode_jwk
 from tests.auth.house import (
     NOW,
     PULL,
@@ -42,7 +44,7 @@ P384: Final = ec.generate_private_key(ec.SECP384R1())
 P521: Final = ec.generate_private_key(ec.SECP521R1())
 RSA: Final = rsa.generate_private_key(65537, 2048)
 EDWARDS: Final = ed25519.Ed25519PrivateKey.generate()
-KID: Final = fingerprint(KEY.public_key())
+KID: Final = libtrust_fingerprint(KEY.public_key())
 ROOT: Final = certificate(KEY, name="root", authority=True)
 
 
@@ -247,7 +249,7 @@ class SignatureTests(TokenCase):
         judge = self.build()
         for key, algorithms in table:
             for algorithm in algorithms:
-                for kid in names_of(key.public_key()):
+                for kid in derived_kids(key.public_key()):
                     self.admitted(judge, "Bearer " + token(key, {"kid": kid}, algorithm=algorithm))
 
     def test_algorithm_and_key(self) -> None:
@@ -256,7 +258,7 @@ class SignatureTests(TokenCase):
         """
         self.bundle.write_bytes(pem(ROOT, certificate(RSA), certificate(P384)))
         judge = self.build()
-        rsa_kid, p384_kid = fingerprint(RSA.public_key()), fingerprint(P384.public_key())
+        rsa_kid, p384_kid = libtrust_fingerprint(RSA.public_key()), libtrust_fingerprint(P384.public_key())
         cases: list[tuple[Any, dict[str, Any], str]] = [
             (KEY, {"kid": KID, "alg": "ES384"}, "ES256"),
             (KEY, {"kid": KID, "alg": "RS256"}, "ES256"),
@@ -300,8 +302,8 @@ class SignatureTests(TokenCase):
             f"{header}.{payload}é.{signature}",
             "\ud800.a.b",
             "A" * 20_000,
-            f"{base64url(b'[]')}.{payload}.{signature}",
-            f"{base64url(b'{' * 3000)}.{payload}.{signature}",
+            f"{base64url_encode(b'[]')}.{payload}.{signature}",
+            f"{base64url_encode(b'{' * 3000)}.{payload}.{signature}",
             json.dumps({"payload": payload, "protected": header, "signature": signature}),
         ]:
             with self.subTest(text=text[:40]):
@@ -346,7 +348,7 @@ class SignatureTests(TokenCase):
         direct = certificate(OTHER, name="leaf", issuer=("root", KEY))
         for chain, key in [((ROOT,), KEY), ((direct,), OTHER), ((below, middle), OTHER)]:
             self.admitted(self.judge, "Bearer " + token(key, {"x5c": x5c(*chain)}))
-            jwk = as_jwk(key.public_key(), "k")
+            jwk = encode_jwk(key.public_key(), "k")
             self.admitted(self.judge, "Bearer " + token(key, {"jwk": {**jwk, "x5c": x5c(*chain)}}))
 
     def test_bad_chain(self) -> None:
@@ -374,7 +376,7 @@ class SignatureTests(TokenCase):
             with self.subTest(chain=str(chain)[:40]):
                 # The kid is a good one: what else the header says is not passed over for it.
                 self.invalid("Bearer " + token(key, {"x5c": chain, "kid": KID}))
-                jwk = as_jwk(key.public_key(), "k")
+                jwk = encode_jwk(key.public_key(), "k")
                 self.invalid("Bearer " + token(key, {"jwk": {**jwk, "x5c": chain}}))
 
     def test_chain_ends(self) -> None:
@@ -391,9 +393,9 @@ class SignatureTests(TokenCase):
         """
         A key in the header is believed if it is a known one; strangers' and private keys are not.
         """
-        known = as_jwk(KEY.public_key(), "whatever")
+        known = encode_jwk(KEY.public_key(), "whatever")
         self.admitted(self.judge, "Bearer " + token(KEY, {"jwk": known}))
-        stranger = as_jwk(OTHER.public_key(), KID)
+        stranger = encode_jwk(OTHER.public_key(), KID)
         for jwk in [
             stranger,
             {},
@@ -413,8 +415,8 @@ class SignatureTests(TokenCase):
         """
         Keys of a set go by their ``kid``, for the algorithm they name, if they are for signatures at all.
         """
-        usable = {**as_jwk(RSA.public_key(), "a"), "alg": "RS256"}
-        encryption = {**as_jwk(OTHER.public_key(), "b"), "use": "enc"}
+        usable = {**encode_jwk(RSA.public_key(), "a"), "alg": "RS256"}
+        encryption = {**encode_jwk(OTHER.public_key(), "b"), "use": "enc"}
         odd = [{"kty": "oct", "k": "AAAA", "kid": "c"}, {"kty": "EC", "kid": "d"}, None, 1]
         judge = self.build(rootcertbundle=None, jwks=self.jwks(usable, encryption, *odd))
         self.admitted(judge, "Bearer " + token(RSA, {"kid": "a"}, algorithm="RS256"))
@@ -426,7 +428,7 @@ class SignatureTests(TokenCase):
         """
         With a bundle and a set the keys of both count.
         """
-        judge = self.build(jwks=self.jwks(as_jwk(OTHER.public_key(), "a")))
+        judge = self.build(jwks=self.jwks(encode_jwk(OTHER.public_key(), "a")))
         self.admitted(judge, "Bearer " + token(OTHER, {"kid": "a"}))
         self.admitted(judge, self.good())
 
@@ -434,7 +436,7 @@ class SignatureTests(TokenCase):
         """
         No judge is built on files that are missing, empty, broken or ambiguous; the fault names the file.
         """
-        one, other = as_jwk(KEY.public_key(), "a"), as_jwk(OTHER.public_key(), "a")
+        one, other = encode_jwk(KEY.public_key(), "a"), encode_jwk(OTHER.public_key(), "a")
         for content in [b"", b"x", pem(ROOT)[:200], pem(ROOT)[:200] + b"\n-----END CERTIFICATE-----\n"]:
             self.bundle.write_bytes(content)
             self.assertIn(str(self.bundle), self.assertRaises(AuthFault, self.build).message)
@@ -458,10 +460,9 @@ class MemoryTests(TokenCase):
 
         def counted(*args: Any) -> bool:
             self.signatures += 1
-            return fits(*args)
+            return verify_signature(*args)
 
-        fits = signatures.fits
-        self.patch(tokens, "fits", counted)
+        self.patch(registry_tokens, "verify_signature", counted)
 
     def test_remembered(self) -> None:
         """
@@ -498,7 +499,7 @@ class MemoryTests(TokenCase):
         self.bundle.write_bytes(pem(certificate(OTHER)))
         self.clock.advance(1.0)
         self.invalid(good)
-        self.admitted(self.judge, "Bearer " + token(OTHER, {"kid": fingerprint(OTHER.public_key())}))
+        self.admitted(self.judge, "Bearer " + token(OTHER, {"kid": libtrust_fingerprint(OTHER.public_key())}))
 
     def test_broken_file(self) -> None:
         """

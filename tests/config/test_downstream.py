@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from contentcache.config.downstream import LIMITS
 from contentcache.config.model import Downstream, Limits, Signing
-from contentcache.core.jwks import as_jwk
+from contentcache.jose.keyset import encode_jwk
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_options
 
 _UP = "upstreams: ['https://a.example']\n"
@@ -179,7 +179,7 @@ class SigningTests(ConfigurationTestCase):
         """
         The file must hold a key that can verify; those that cannot are told in one warning.
         """
-        good = as_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), "a")
+        good = encode_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), "a")
         path = self.write(json.dumps({"keys": [good]}))
         self.assertEqual(self.downstream(f"{_UP}signing: {{jwks: {path}}}").signing, Signing(path))
         path = self.write(json.dumps({"keys": [good, {"kty": "oct", "kid": "b", "k": "topsecret"}]}))

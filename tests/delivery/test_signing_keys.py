@@ -16,8 +16,8 @@ from twisted.web.http_headers import Headers
 
 from contentcache.config.model import Upstream
 from contentcache.core.errors import OriginRefused, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
-from contentcache.core.jwks import KeyUnknown, VerifyingKey, as_jwks
 from contentcache.delivery.signing_keys import LONGEST_KEPT, PATH, PAUSE, KeysOfOrigin, NoKeys
+from contentcache.jose.keyset import UnknownKeyError, VerificationKey, encode_key_set
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.request import Request
 from tests.web.house import Broadcast
@@ -26,9 +26,9 @@ T = TypeVar("T")
 ORIGIN = "https://origin.example"
 
 
-def key(kid: str) -> VerifyingKey:
+def key(kid: str) -> VerificationKey:
     """A key of that name."""
-    return VerifyingKey(kid, "EdDSA", Ed25519PrivateKey.generate().public_key())
+    return VerificationKey(kid, "EdDSA", Ed25519PrivateKey.generate().public_key())
 
 
 class Hop:
@@ -64,7 +64,7 @@ class Hop:
             await waiting
         if self.fault is not None:
             raise self.fault
-        body = as_jwks(self.keys) if self.body is None else self.body
+        body = encode_key_set(self.keys) if self.body is None else self.body
         fields = Headers({name: [value] for name, value in self.headers.items()})
         broadcast = Broadcast(self.status, fields, (body,), length=len(body))
         return Answer(hosts[0], self.status, False, broadcast, self.clock, 30.0)
@@ -89,7 +89,7 @@ class KeysTestCase(SynchronousTestCase):
         """What a coroutine answers that has nothing to wait for."""
         return self.successResultOf(Deferred.fromCoroutine(coroutine))
 
-    def find(self, kid: str) -> VerifyingKey:
+    def find(self, kid: str) -> VerificationKey:
         """Look a key up."""
         return self.run_to_end(self.keys.find(kid))
 
@@ -148,7 +148,7 @@ class AskingTests(KeysTestCase):
         self.find("one")
         self.hop.keys = [key("two")]
         self.clock.advance(300)
-        self.refuse("one", KeyUnknown)
+        self.refuse("one", UnknownKeyError)
 
     def test_plain_http(self) -> None:
         """The keys of an https origin are not asked for over plain HTTP; those of another origin are."""
@@ -177,25 +177,25 @@ class UnknownTests(KeysTestCase):
         """Made-up names cost one question in ten seconds, all together."""
         self.find("one")
         for number in range(50):
-            self.refuse(f"made up {number}", KeyUnknown)
+            self.refuse(f"made up {number}", UnknownKeyError)
         self.assertEqual(len(self.hop.asked), 2)
         self.clock.advance(PAUSE)
         for number in range(50):
-            self.refuse(f"made up {number}", KeyUnknown)
+            self.refuse(f"made up {number}", UnknownKeyError)
         self.assertEqual(len(self.hop.asked), 3)
 
     def test_doubled(self) -> None:
         """A name that two keys have is no reason to ask."""
         self.hop.keys += [key("two"), key("two")]
         self.find("one")
-        self.refuse("two", KeyUnknown)
+        self.refuse("two", UnknownKeyError)
         self.assertEqual(len(self.hop.asked), 1)
 
     def test_while_away(self) -> None:
         """While upstream is away an unknown name is refused, and known ones are found."""
         self.find("one")
         self.hop.fault = UpstreamUnavailable("away")
-        self.refuse("two", KeyUnknown)
+        self.refuse("two", UnknownKeyError)
         self.find("one")
 
 
@@ -245,11 +245,11 @@ class AwayTests(KeysTestCase):
         unknown = Deferred.fromCoroutine(self.keys.find("two"))
         self.assertNoResult(unknown)
         self.clock.advance(3)
-        self.failureResultOf(unknown, KeyUnknown)
+        self.failureResultOf(unknown, UnknownKeyError)
         self.hop.keys = [key("two")]
         self.hop.held = None
         held[0].callback(None)
-        self.refuse("one", KeyUnknown)
+        self.refuse("one", UnknownKeyError)
         self.find("two")
 
     def test_nonsense(self) -> None:
@@ -318,16 +318,16 @@ class PublishedTests(KeysTestCase):
         self.find("one")
         self.clock.advance(30)
         published = self.run_to_end(self.keys.published())
-        self.assertEqual(published.document, as_jwks(self.hop.keys))
+        self.assertEqual(published.document, encode_key_set(self.hop.keys))
         self.assertEqual((published.max_age, published.age), (300, 50))
 
     def test_nothing_else(self) -> None:
         """Of a document only the public parts of good keys are handed on."""
-        good = json.loads(as_jwks(self.hop.keys))["keys"]
+        good = json.loads(encode_key_set(self.hop.keys))["keys"]
         leaked = {**good[0], "kid": "leaked", "d": "c2VjcmV0"}
         symmetric = {"kty": "oct", "kid": "k", "k": "c2VjcmV0"}
         self.hop.body = json.dumps({"keys": [*good, leaked, symmetric], "note": "c2VjcmV0"}).encode()
-        self.assertEqual(self.run_to_end(self.keys.published()).document, as_jwks(self.hop.keys))
+        self.assertEqual(self.run_to_end(self.keys.published()).document, encode_key_set(self.hop.keys))
 
     def test_for_who_misses_a_key(self) -> None:
         """A cache that misses a key has the set asked for anew, at most once in ten seconds."""
@@ -337,7 +337,7 @@ class PublishedTests(KeysTestCase):
         self.assertEqual(len(self.hop.asked), 2)
         self.clock.advance(PAUSE)
         document = self.run_to_end(self.keys.published(anew=True)).document
-        self.assertEqual(document, as_jwks(self.hop.keys))
+        self.assertEqual(document, encode_key_set(self.hop.keys))
 
     def test_none(self) -> None:
         """Where there is none, nothing is made up."""

@@ -21,7 +21,6 @@ from twisted.web.resource import NoResource
 
 from contentcache.config.model import Limits
 from contentcache.core.errors import CacheError
-from contentcache.core.signing import SigningKey
 from contentcache.gateway.channel import GatewayFactory
 from contentcache.gateway.connections import Connections
 from contentcache.gateway.fields import Rewriting
@@ -30,6 +29,7 @@ from contentcache.gateway.front import Front, Halves
 from contentcache.gateway.keys import KeyRing
 from contentcache.gateway.passing import Passing
 from contentcache.gateway.redirecting import Redirecting
+from contentcache.jose.blob_tokens import SigningKey
 from contentcache.journal import Access
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer

@@ -10,7 +10,7 @@ from typing import Any
 from contentcache.core.credentials import OWN
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
-from contentcache.core.signing import sign
+from contentcache.jose.blob_tokens import sign_blob_token
 from tests.gateway.house import CACHE, NOW, PUBLIC, GatewayTestCase
 from tests.web.house import Reply
 
@@ -42,7 +42,7 @@ class FillTests(GatewayTestCase):
             "now": NOW,
             "lifetime": 1200.0,
         }
-        return sign(self.signer, **{**claims, **changed})
+        return sign_blob_token(self.signer, **{**claims, **changed})
 
     def fetch(self, token: str, *fields: str, method: str = "GET") -> Reply:
         """

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from contentcache.core.jwks import parse_jwks
+from contentcache.jose.keyset import parse_key_set
 from tests.gateway.house import GatewayTestCase, request
 
 _TOKEN = "/service/token?service=registry&scope=repository:a:pull"
@@ -62,7 +62,7 @@ class OwnTests(GatewayTestCase):
         reply = self.ask_us("/.well-known/contentcache/jwks.json")
         self.assertEqual(reply.header("Content-Type"), "application/jwk-set+json")
         self.assertEqual(reply.header("Cache-Control"), "public, max-age=300")
-        self.assertEqual(list(parse_jwks(reply.body).keys), [self.signer.kid])
+        self.assertEqual(list(parse_key_set(reply.body).keys), [self.signer.kid])
         self.ring.keys = None
         self.assertEqual(self.ask_us("/.well-known/contentcache/jwks.json").status, 503)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.core.jwks import parse_jwks
 from contentcache.gateway.keys import MAX_AGE, NOTICE, KeyFault, KeyRing
+from contentcache.jose.keyset import parse_key_set
 
 LIFE = 86400.0
 URLS = 1200.0
@@ -43,7 +43,7 @@ class KeyTests(SynchronousTestCase):
         ring.tend()
         keys = ring.keys
         assert keys is not None
-        return keys.signing.kid, list(parse_jwks(keys.document()).keys)
+        return keys.signing.kid, list(parse_key_set(keys.document()).keys)
 
     def test_first(self) -> None:
         """

@@ -9,7 +9,7 @@ import json
 from urllib.parse import parse_qs, urlsplit
 
 from contentcache.core.digest import Digest
-from contentcache.core.signing import present, verify
+from contentcache.jose.blob_tokens import parse_blob_token, verify_blob_token
 from tests.gateway.house import CACHE, NOW, PUBLIC, GatewayTestCase, request
 from tests.web.house import Reply
 
@@ -52,9 +52,9 @@ class RedirectTests(GatewayTestCase):
             url = urlsplit(reply.header("Location") or "")
             self.assertEqual(f"{url.scheme}://{url.netloc}{url.path}", CACHE + BLOB)
             (token,) = parse_qs(url.query)["token"]
-            presented = present(token)
+            presented = parse_blob_token(token)
             key = self.ring.key_set().find(presented.kid)
-            signed = verify(
+            signed = verify_blob_token(
                 presented, key, issuer=PUBLIC, repository="org/app", digest=DIGEST, now=NOW + 1199
             )
             self.assertEqual((signed.subject, signed.expires), ("ann", NOW + 1200))

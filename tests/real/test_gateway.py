@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.core.jwks import parse_jwks
+from contentcache.jose.keyset import parse_key_set
 from tests.real.certificates import Authority
 from tests.real.clients import Curl, Dockerd, Podman, skopeo_copy
 from tests.real.gateway import GatewayDaemon, Pushing
@@ -362,11 +362,11 @@ class OwnTests(SynchronousTestCase):
         answer = self.keys(gateway)
         self.assertEqual(answer.headers["content-type"], "application/jwk-set+json")
         self.assertEqual(answer.headers["cache-control"], "public, max-age=300")
-        (kid,) = parse_jwks(answer.body).keys
+        (kid,) = parse_key_set(answer.body).keys
         (file,) = gateway.config.parent.glob("signing.pem")
         self.assertEqual(file.stat().st_mode & 0o777, 0o600)
         gateway.restart()
-        self.assertEqual(list(parse_jwks(self.keys(gateway).body).keys), [kid])
+        self.assertEqual(list(parse_key_set(self.keys(gateway).body).keys), [kid])
 
     def keys(self, gateway: GatewayDaemon) -> Answer:
         """

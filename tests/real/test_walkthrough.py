@@ -15,8 +15,8 @@ from typing import Final
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
-from contentcache.core.signing import SigningKey, sign
 from contentcache.gateway.keys import KeyRing
+from contentcache.jose.blob_tokens import SigningKey, sign_blob_token
 from tests.real.documents import Typed, Values, Written, chapters
 from tests.real.machines import Machine, Network, no_machines
 from tests.real.programs import ROOT, needs, until
@@ -260,7 +260,7 @@ class WalkthroughTests(SynchronousTestCase):
         self, key: SigningKey, *, now: float | None = None, issuer: str = f"https://registry.{DOMAIN}"
     ) -> str:
         """The query of a URL for the layer."""
-        return "?token=" + sign(
+        return "?token=" + sign_blob_token(
             key,
             issuer=issuer,
             subject="bob",

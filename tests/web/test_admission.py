@@ -10,8 +10,8 @@ from urllib.parse import quote
 from contentcache.auth.interfaces import Identity, Need, Unauthorized
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import OWN, VOUCHED, Credential
-from contentcache.core.jwks import KeySet, VerifyingKey, parse_jwks
 from contentcache.delivery.signing_keys import Published
+from contentcache.jose.keyset import KeySet, VerificationKey, parse_key_set
 from tests.signer import Signer
 from tests.web.house import BLOB, CONTENT, DIGEST, HouseTestCase
 from tests.wrong_tokens import WRONG
@@ -27,14 +27,14 @@ class Keys:
 
     def __init__(self, signer: Signer) -> None:
         self.document = signer.jwks()
-        self.set: KeySet = parse_jwks(self.document)
+        self.set: KeySet = parse_key_set(self.document)
         self.anew = False
 
-    async def find(self, kid: str) -> VerifyingKey:
+    async def find(self, kid: str) -> VerificationKey:
         """Look a key up."""
         return self.set.find(kid)
 
-    def at_hand(self, kid: str) -> VerifyingKey | None:
+    def at_hand(self, kid: str) -> VerificationKey | None:
         """Look it up at once."""
         return self.set.keys.get(kid)
 

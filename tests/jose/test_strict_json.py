@@ -1,5 +1,5 @@
 """
-Tests for :mod:`contentcache.gateway.strict_json`.
+Tests for :mod:`contentcache.jose.strict_json`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.gateway.strict_json import NotJson, parse
+from contentcache.jose.strict_json import InvalidJSONError, parse_json
 
 _VALUES = st.recursive(
     st.none()
@@ -34,7 +34,7 @@ class ParseTests(SynchronousTestCase):
         """
         What JSON can say comes back.
         """
-        self.assertEqual(parse(json.dumps(value, ensure_ascii=False).encode("utf-8")), value)
+        self.assertEqual(parse_json(json.dumps(value, ensure_ascii=False).encode("utf-8")), value)
 
     @given(st.binary())
     def test_anything(self, raw: bytes) -> None:
@@ -42,8 +42,8 @@ class ParseTests(SynchronousTestCase):
         Anything else is refused in a sentence, and never raises something else.
         """
         try:
-            parse(raw)
-        except NotJson as error:
+            parse_json(raw)
+        except InvalidJSONError as error:
             self.assertTrue(str(error))
 
     def test_in_doubt(self) -> None:
@@ -69,10 +69,10 @@ class ParseTests(SynchronousTestCase):
             b"1" * 5000,
             b"{} {}",
         ):
-            self.assertRaises(NotJson, parse, raw)
+            self.assertRaises(InvalidJSONError, parse_json, raw)
 
     def test_bound(self) -> None:
         """
         So deep, and no deeper.
         """
-        self.assertTrue(parse(b"[" * 32 + b"]" * 32))
+        self.assertTrue(parse_json(b"[" * 32 + b"]" * 32))

@@ -13,34 +13,35 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
-from contentcache.core.jwks import JwksFaulty, parse_jwks
-from contentcache.core.signing import (
+from contentcache.core.errors import SignatureRefused
+from contentcache.jose.blob_tokens import (
     AUDIENCE,
     LEEWAY,
-    LONGEST,
-    SignatureRefused,
-    Signed,
+    MAX_LIFETIME,
     SigningKey,
-    normal_issuer,
-    present,
+    VerifiedBlobToken,
+    normalize_issuer,
+    parse_blob_token,
     same_issuer,
-    sign,
-    verify,
+    sign_blob_token,
+    verify_blob_token,
 )
+from contentcache.jose.jwk import InvalidJWKError
+from contentcache.jose.keyset import parse_key_set
 from tests.signer import Signer, b64, keys
 
 NOW = 1_800_000_000.0
 ISSUER = "https://registry.example.com"
 DIGEST = Digest.of(b"layer")
 SIGNER = Signer(ISSUER, "org/app", str(DIGEST), NOW)
-KEYS = parse_jwks(SIGNER.jwks())
+KEYS = parse_key_set(SIGNER.jwks())
 
 
-def judge(text: str, **changes: Any) -> Signed:
+def judge(text: str, **changes: Any) -> VerifiedBlobToken:
     """
     All that happens to a token.
     """
-    presented = present(text)
+    presented = parse_blob_token(text)
     asked: dict[str, Any] = {
         "issuer": ISSUER,
         "repository": "org/app",
@@ -48,7 +49,7 @@ def judge(text: str, **changes: Any) -> Signed:
         "now": NOW,
         **changes,
     }
-    return verify(presented, KEYS.find(presented.kid), **asked)
+    return verify_blob_token(presented, KEYS.find(presented.kid), **asked)
 
 
 def signing_keys() -> list[SigningKey]:
@@ -76,12 +77,14 @@ class VerifyTests(SynchronousTestCase):
         for algorithm, kid, way in ways:
             with self.subTest(algorithm=algorithm):
                 text = SIGNER.token(SIGNER.header(alg=algorithm, kid=kid), sign=way)
-                presented = present(text)
+                presented = parse_blob_token(text)
                 self.assertEqual(
                     (presented.kid, presented.algorithm, presented.issuer), (kid, algorithm, ISSUER)
                 )
                 self.assertNotIn(text, repr(presented))
-                self.assertEqual(judge(text), Signed(ISSUER, "jane", "org/app", DIGEST, NOW + 600, kid))
+                self.assertEqual(
+                    judge(text), VerifiedBlobToken(ISSUER, "jane", "org/app", DIGEST, NOW + 600, kid)
+                )
 
     def test_claims(self) -> None:
         """
@@ -181,7 +184,7 @@ class SignTests(SynchronousTestCase):
         """
         for key in signing_keys():
             with self.subTest(key=key):
-                text = sign(
+                text = sign_blob_token(
                     key,
                     issuer=ISSUER,
                     subject="jané",
@@ -190,10 +193,12 @@ class SignTests(SynchronousTestCase):
                     now=NOW + 0.75,
                     lifetime=300,
                 )
-                self.assertEqual(judge(text), Signed(ISSUER, "jané", "org/app", DIGEST, NOW + 300, key.kid))
+                self.assertEqual(
+                    judge(text), VerifiedBlobToken(ISSUER, "jané", "org/app", DIGEST, NOW + 300, key.kid)
+                )
                 claims = jwt.decode(
                     text,
-                    key.verifying().public,
+                    key.verification_key().public,
                     [key.algorithm],
                     audience=AUDIENCE,
                     options={"verify_exp": False, "verify_nbf": False, "verify_iat": False},
@@ -206,14 +211,14 @@ class SignTests(SynchronousTestCase):
                 self.assertNotIn("private", repr(key))
 
     @settings(deadline=None)
-    @given(st.text(max_size=30), st.floats(1, 4e9), st.floats(0, LONGEST, exclude_min=True))
+    @given(st.text(max_size=30), st.floats(1, 4e9), st.floats(0, MAX_LIFETIME, exclude_min=True))
     def test_always_good(self, subject: str, now: float, lifetime: float) -> None:
         """
         Whatever is signed is good from that moment for its lifetime.
         """
         if not subject.isprintable():
             subject = b64(subject.encode("utf-8", "surrogatepass"))
-        text = sign(
+        text = sign_blob_token(
             signing_keys()[0],
             issuer=ISSUER + "/",
             subject=subject,
@@ -232,7 +237,7 @@ class SignTests(SynchronousTestCase):
         """
         for lifetime in (0, -1, 3600.5, float("nan"), float("inf")):
             with self.assertRaises(ValueError):
-                sign(
+                sign_blob_token(
                     signing_keys()[0],
                     issuer=ISSUER,
                     subject="",
@@ -253,9 +258,9 @@ class SignTests(SynchronousTestCase):
             SigningKey("", "ES256", keys().es),
         ):
             with self.subTest(key=key):
-                self.assertRaises(JwksFaulty, key.verifying)
+                self.assertRaises(InvalidJWKError, key.verification_key)
                 with self.assertRaises(ValueError):
-                    sign(
+                    sign_blob_token(
                         key,
                         issuer=ISSUER,
                         subject="",
@@ -269,16 +274,16 @@ class SignTests(SynchronousTestCase):
         """
         The longest names make a token that fits into a request line, with the largest of usual keys.
         """
-        text = sign(
+        text = sign_blob_token(
             evolve(signing_keys()[2], kid="k" * 256),
             issuer="https://" + "h" * 253,
             subject="s" * 255,
             repository="r" * 255,
             digest=Digest.of(b"", "sha512"),
             now=NOW,
-            lifetime=LONGEST,
+            lifetime=MAX_LIFETIME,
         )
-        self.assertEqual(present(text).kid, "k" * 256)
+        self.assertEqual(parse_blob_token(text).kid, "k" * 256)
         self.assertLess(len(text), 4096)
 
 
@@ -324,4 +329,4 @@ class IssuerTests(SynchronousTestCase):
         Any text has one spelling, which is its own.
         """
         for url in (text, "https://" + text):
-            self.assertEqual(normal_issuer(normal_issuer(url)), normal_issuer(url))
+            self.assertEqual(normalize_issuer(normalize_issuer(url)), normalize_issuer(url))

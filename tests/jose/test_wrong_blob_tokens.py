@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
-from contentcache.core.jwks import KeyUnknown, parse_jwks
-from contentcache.core.signing import SignatureRefused, Signed, present, verify
+from contentcache.core.errors import SignatureRefused
+from contentcache.jose.blob_tokens import VerifiedBlobToken, parse_blob_token, verify_blob_token
+from contentcache.jose.keyset import UnknownKeyError, parse_key_set
 from tests.signer import Signer
 from tests.wrong_tokens import ALGORITHMS, WRONG
 
 NOW = 1_800_000_000.0
 DIGEST = Digest.of(b"layer")
 SIGNER = Signer("https://registry.example.com", "org/app", str(DIGEST), NOW)
-KEYS = parse_jwks(SIGNER.jwks())
+KEYS = parse_key_set(SIGNER.jwks())
 
 _JSON = st.recursive(
     st.none()
@@ -42,12 +43,12 @@ _CLAIMS = st.dictionaries(st.sampled_from([*SIGNER.claims(), "jti"]), _JSON)
 _HEADER = st.dictionaries(st.sampled_from(["alg", "kid", "typ", "jwk", "crit", "cty", "more"]), _JSON)
 
 
-def judge(text: str) -> Signed:
+def judge(text: str) -> VerifiedBlobToken:
     """
     All that happens to a token.
     """
-    presented = present(text)
-    return verify(
+    presented = parse_blob_token(text)
+    return verify_blob_token(
         presented,
         KEYS.find(presented.kid),
         issuer=SIGNER.issuer,
@@ -94,7 +95,9 @@ class WrongTests(SynchronousTestCase):
         """
         A key that is not there, or twice, is told apart from all other faults.
         """
-        lookups = {name for name, make in WRONG.items() if isinstance(self.refused(make(SIGNER)), KeyUnknown)}
+        lookups = {
+            name for name, make in WRONG.items() if isinstance(self.refused(make(SIGNER)), UnknownKeyError)
+        }
         self.assertEqual(
             lookups,
             {
@@ -117,8 +120,8 @@ class WrongTests(SynchronousTestCase):
                 if make is Signer.token and key.kid == "es":
                     continue
                 with self.assertRaises(SignatureRefused):
-                    verify(
-                        present(text),
+                    verify_blob_token(
+                        parse_blob_token(text),
                         key,
                         issuer=SIGNER.issuer,
                         repository=SIGNER.repository,

@@ -13,19 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.core.jwks import (
-    LARGEST_SET,
-    MOST_KEYS,
-    JwksFaulty,
+from contentcache.jose.jwa import PublicKey
+from contentcache.jose.jwk import InvalidJWKError, thumbprint
+from contentcache.jose.keyset import (
+    MAX_KEYS,
+    MAX_SET_BYTES,
     KeySet,
-    KeyUnknown,
-    PublicKey,
-    VerifyingKey,
+    UnknownKeyError,
+    VerificationKey,
     algorithm_of,
-    as_jwk,
-    as_jwks,
-    parse_jwks,
-    thumbprint,
+    encode_jwk,
+    encode_key_set,
+    parse_key_set,
 )
 from tests.signer import b64, elliptic, keys, number
 
@@ -132,8 +131,8 @@ class ParseTests(SynchronousTestCase):
                 {"x5t": "AAAA", "other": [{}]},
             ):
                 with self.subTest(algorithm=algorithm, more=more):
-                    found = parse_jwks(document({**example, "kid": "2026-01", **more}))
-                    self.assertEqual(found.passed_over, ())
+                    found = parse_key_set(document({**example, "kid": "2026-01", **more}))
+                    self.assertEqual(found.skipped, ())
                     self.assertEqual(found.find("2026-01").algorithm, algorithm)
 
     def test_useless(self) -> None:
@@ -142,15 +141,15 @@ class ParseTests(SynchronousTestCase):
         """
         for name, (entry, word) in useless().items():
             with self.subTest(name=name):
-                found = parse_jwks(document(entry, {**OKP_EXAMPLE, "kid": "other"}))
+                found = parse_key_set(document(entry, {**OKP_EXAMPLE, "kid": "other"}))
                 self.assertEqual(set(found.keys), {"other"})
-                [reason] = found.passed_over
+                [reason] = found.skipped
                 self.assertIn("keys[0]: ", reason)
                 self.assertIn(word, reason)
                 self.assertNotIn("c2VjcmV0", reason)
                 self.assertTrue(reason.isprintable())
         for nothing in (None, 7, "x", [], [EC_EXAMPLE]):
-            self.assertEqual(parse_jwks(document(nothing)).passed_over, ("keys[0]: not a JSON object",))
+            self.assertEqual(parse_key_set(document(nothing)).skipped, ("keys[0]: not a JSON object",))
 
     def test_twice(self) -> None:
         """
@@ -160,18 +159,22 @@ class ParseTests(SynchronousTestCase):
             for entries in ((EC_EXAMPLE, second), (second, EC_EXAMPLE), (second, second, EC_EXAMPLE)):
                 with self.subTest(entries=entries):
                     named = [{**entry, "kid": "a"} for entry in entries]
-                    found = parse_jwks(document(*named, {**RSA_EXAMPLE, "kid": "b"}))
-                    self.assertEqual((found.doubled, set(found.keys)), (frozenset({"a"}), {"b"}))
-                    self.assertIn(f"{len(entries)} times", found.passed_over[-1])
-                    self.assertRaises(KeyUnknown, found.find, "a")
+                    found = parse_key_set(document(*named, {**RSA_EXAMPLE, "kid": "b"}))
+                    self.assertEqual((found.duplicates, set(found.keys)), (frozenset({"a"}), {"b"}))
+                    self.assertIn(f"{len(entries)} times", found.skipped[-1])
+                    self.assertRaises(UnknownKeyError, found.find, "a")
 
     def test_unknown(self) -> None:
         """
         A name that is not there is refused as any wrong token is.
         """
-        for found in (KeySet(), parse_jwks(document()), parse_jwks(document({**EC_EXAMPLE, "kid": "a"}))):
+        for found in (
+            KeySet(),
+            parse_key_set(document()),
+            parse_key_set(document({**EC_EXAMPLE, "kid": "a"})),
+        ):
             for kid in ("", "A", "a ", "b", "á"):
-                error = self.assertRaises(KeyUnknown, found.find, kid)
+                error = self.assertRaises(UnknownKeyError, found.find, kid)
                 self.assertEqual((error.code, error.status), ("DENIED", 403))
 
     def test_faulty(self) -> None:
@@ -195,13 +198,13 @@ class ParseTests(SynchronousTestCase):
             "NaN": b'{"keys": [NaN]}',
             "deep": b'{"keys": ' + b"[" * 20000 + b"]" * 20000 + b"}",
             "a huge number": b'{"keys": [1' + b"0" * 5000 + b"]}",
-            "too large": good + b" " * LARGEST_SET,
-            "too many": document(*[{"kid": str(n)} for n in range(MOST_KEYS + 1)]),
+            "too large": good + b" " * MAX_SET_BYTES,
+            "too many": document(*[{"kid": str(n)} for n in range(MAX_KEYS + 1)]),
         }.items():
             with self.subTest(name=name):
-                error = self.assertRaises(JwksFaulty, parse_jwks, wrong)
+                error = self.assertRaises(InvalidJWKError, parse_key_set, wrong)
                 self.assertTrue(str(error).startswith("the JWK set "), str(error))
-        self.assertEqual(len(parse_jwks(document(*[{}] * MOST_KEYS)).passed_over), MOST_KEYS)
+        self.assertEqual(len(parse_key_set(document(*[{}] * MAX_KEYS)).skipped), MAX_KEYS)
 
     @settings(deadline=None)
     @given(st.binary(max_size=200))
@@ -209,8 +212,8 @@ class ParseTests(SynchronousTestCase):
         """
         Any bytes are a set or a fault.
         """
-        with contextlib.suppress(JwksFaulty):
-            parse_jwks(content)
+        with contextlib.suppress(InvalidJWKError):
+            parse_key_set(content)
 
     @settings(deadline=None)
     @given(st.data())
@@ -228,8 +231,8 @@ class ParseTests(SynchronousTestCase):
         example = data.draw(st.sampled_from([EC_EXAMPLE, RSA_EXAMPLE, OKP_EXAMPLE]))
         members = [*example, "kid", "use", "alg", "key_ops"]
         changed = {**example, "kid": "a", **data.draw(st.dictionaries(st.sampled_from(members), value))}
-        found = parse_jwks(document(changed))
-        self.assertEqual(len(found.keys) + len(found.passed_over), 1)
+        found = parse_key_set(document(changed))
+        self.assertEqual(len(found.keys) + len(found.skipped), 1)
 
 
 class ShowTests(SynchronousTestCase):
@@ -242,18 +245,19 @@ class ShowTests(SynchronousTestCase):
         A set that was written is read as it was, in the same bytes each time, without anything private.
         """
         mine = [
-            VerifyingKey(f"k{n}", algorithm_of(public), public) for n, (_, public) in enumerate(public_keys())
+            VerificationKey(f"k{n}", algorithm_of(public), public)
+            for n, (_, public) in enumerate(public_keys())
         ]
-        written = as_jwks(mine)
-        found = parse_jwks(written)
+        written = encode_key_set(mine)
+        found = parse_key_set(written)
         self.assertEqual(list(found.keys.values()), mine)
-        self.assertEqual((found.passed_over, found.doubled), ((), frozenset()))
-        self.assertEqual(written, as_jwks(list(found.keys.values())))
+        self.assertEqual((found.skipped, found.duplicates), ((), frozenset()))
+        self.assertEqual(written, encode_key_set(list(found.keys.values())))
         allowed = {"kty", "crv", "x", "y", "n", "e", "kid", "alg", "use"}
         for entry in json.loads(written)["keys"]:
             self.assertLessEqual(set(entry), allowed)
             self.assertEqual(entry["use"], "sig")
-        self.assertEqual(as_jwks([]), b'{"keys":[]}')
+        self.assertEqual(encode_key_set([]), b'{"keys":[]}')
 
     def test_noughts_at_the_front(self) -> None:
         """
@@ -267,7 +271,7 @@ class ShowTests(SynchronousTestCase):
             if point.x >> 248 and point.y >> 248:
                 continue
             found += 1
-            jwk = as_jwk(public, "a")
+            jwk = encode_jwk(public, "a")
             self.assertEqual(
                 {name: jwk[name] for name in ("x", "y")},
                 {
@@ -275,7 +279,7 @@ class ShowTests(SynchronousTestCase):
                     "y": number(point.y, 32),
                 },
             )
-            self.assertEqual(parse_jwks(document(jwk)).find("a").public, public)
+            self.assertEqual(parse_key_set(document(jwk)).find("a").public, public)
         self.assertGreater(found, 0)
 
     def test_thumbprint(self) -> None:
@@ -287,7 +291,7 @@ class ShowTests(SynchronousTestCase):
             (OKP_EXAMPLE, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"),
             (EC_EXAMPLE, "cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s"),
         ):
-            found = parse_jwks(document({**example, "kid": "a", "alg": algorithm_in(example)}))
+            found = parse_key_set(document({**example, "kid": "a", "alg": algorithm_in(example)}))
             self.assertEqual(thumbprint(found.find("a").public), expected)
 
     def test_unfit(self) -> None:
@@ -301,15 +305,15 @@ class ShowTests(SynchronousTestCase):
             keys().es,
         ]
         for public in unfit:
-            self.assertRaises(JwksFaulty, algorithm_of, public)
-            self.assertRaises(JwksFaulty, as_jwk, public, "a")
+            self.assertRaises(InvalidJWKError, algorithm_of, public)
+            self.assertRaises(InvalidJWKError, encode_jwk, public, "a")
         for algorithm, public in public_keys():
             self.assertEqual(algorithm_of(public), algorithm)
             for other in {"ES256", "EdDSA", "RS256", "HS256"} - {algorithm}:
                 wrong: Any = other
-                self.assertRaises(JwksFaulty, VerifyingKey, "a", wrong, public)
+                self.assertRaises(InvalidJWKError, VerificationKey, "a", wrong, public)
             for kid in ("", "a\n", "k" * 300):
-                self.assertRaises(JwksFaulty, VerifyingKey, kid, algorithm_of(public), public)
+                self.assertRaises(InvalidJWKError, VerificationKey, kid, algorithm_of(public), public)
 
 
 def algorithm_in(example: dict[str, str]) -> str:
