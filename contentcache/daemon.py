@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY: Final = 0.5
 _DRAIN_STEP: Final = 0.1
+#: Seconds between two sets of keys for the session tickets of our own port.
+_TICKET_KEYS_EVERY: Final = 12 * 3600.0
 #: So many quick clients at once have a thread of their own.
 _LANES: Final = max(2, min(8, len(os.sched_getaffinity(0))))
 
@@ -106,6 +108,7 @@ class Daemon(Service):
         role.start(self.repeat)
         self.repeat(_LOOK_EVERY, self._look_for_lag())
         self._serve(role)
+        self.repeat(_TICKET_KEYS_EVERY, self._rotate_ticket_keys)
         if self.issuance is not None:
             self.start_issuance(self.issuance)
         signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
@@ -273,6 +276,10 @@ class Daemon(Service):
             due = now + _LOOK_EVERY
 
         return look
+
+    def _rotate_ticket_keys(self) -> None:
+        if self.context is not None:
+            self.context.rotate_ticket_keys()
 
     async def findings(self) -> Mapping[str, Finding]:
         """How it goes."""

@@ -8,6 +8,7 @@ The same port answers the challenge ``tls-alpn-01`` (RFC 8737): a client that of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from cryptography.x509 import Certificate
@@ -18,19 +19,23 @@ from zope.interface import implementer
 
 from contentcache.config.model import ServerTLS
 from contentcache.tls.client_hello import LONGEST, offered_protocols
+from contentcache.tls.connections import Demands, ServerConnection
 from contentcache.tls.files import Identity, read_authorities
 from contentcache.tls.server import context_for
 
 ACME_TLS: Final = b"acme-tls/1"
 
+#: The context of a session of a challenge: that of no other connection.
+_CHALLENGE: Final = b"contentcache acme-tls/1"
 
-class HostConnection(SSL.Connection):
+
+class HostConnection(ServerConnection):
     """
     A connection that remembers the ClientHello until the certificate is chosen.
     """
 
-    def __init__(self, context: SSL.Context, socket: Any = None) -> None:
-        super().__init__(context, socket)
+    def __init__(self, context: SSL.Context, demands: Demands, socket: Any = None) -> None:
+        super().__init__(context, demands, socket)
         self._hello: bytearray | None = bytearray()
         self._is_challenge = False
 
@@ -49,22 +54,25 @@ class HostConnection(SSL.Connection):
         if self._hello is not None and len(self._hello) <= LONGEST:
             self._hello += data
 
-    def take_hello(self) -> bytes:
+    def take_hello(self) -> bytes | None:
         """
-        What the client has said so far. To be asked once, when the ClientHello is whole.
+        The ClientHello, once it is whole; ``None`` if it was asked for before. There is a second one after a
+        HelloRetryRequest (RFC 8446 §4.1.4), which decides nothing.
         """
         hello, self._hello = self._hello, None
-        return bytes(hello or b"")
+        return None if hello is None else bytes(hello)
 
     def be_challenge(self, context: SSL.Context) -> None:
         """
         Prove the host, and end with the handshake.
 
-        The certificate authority shows no certificate of its own. That is why nothing may be read here: it
-        would have come past ``clientauth``.
+        The certificate authority shows no certificate of its own. That is why nothing may be read here, and
+        no session may be made that another connection resumes: it would come past ``clientauth``.
         """
         self._is_challenge = True
         self.set_verify(SSL.VERIFY_NONE)
+        # Within the callback for the server's name this ends tickets of TLS 1.3 too.
+        self.set_options(SSL.OP_NO_TICKET)
         self.set_context(context)
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
@@ -73,7 +81,11 @@ class HostConnection(SSL.Connection):
         """
         if self._is_challenge:
             raise SSL.ZeroReturnError
-        return bytes(super().recv(bufsiz, flags))
+        return super().recv(bufsiz, flags)
+
+    def _check(self) -> None:
+        if not self._is_challenge:
+            super()._check()
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -95,6 +107,8 @@ class HostContexts:
         self._challenges: dict[str, SSL.Context] = {}
         self._contexts: dict[str, SSL.Context] = {}
         self._base: SSL.Context
+        self._demands: Demands
+        self._authorities: Sequence[Certificate]
         self.reload()
 
     @property
@@ -108,11 +122,21 @@ class HostContexts:
         """
         Read ``clientcas`` anew, for connections from now on. Raises ``TLSFault``, and keeps what was there.
         """
-        authorities = read_authorities(self._settings.clientcas)
+        self._build(read_authorities(self._settings.clientcas))
+
+    def rotate_ticket_keys(self) -> None:
+        """
+        Encrypt session tickets with new keys; sessions that began before are resumed no more.
+        """
+        self._build(self._authorities)
+
+    def _build(self, authorities: Sequence[Certificate]) -> None:
         contexts = {host: self._made(identity, authorities) for host, identity in self.identities.items()}
         base = self._made(next(iter(self.identities.values())), authorities)
-        base.set_tlsext_servername_callback(self._choose)
+        # Whoever begins with these demands is served with them, whatever is read meanwhile.
+        base.set_tlsext_servername_callback(partial(self._choose, contexts))
         self._authorities, self._contexts, self._base = authorities, contexts, base
+        self._demands = Demands.of(self._settings.clientauth, authorities)
 
     def install(self, host: str, identity: Identity) -> None:
         """
@@ -129,6 +153,8 @@ class HostContexts:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_alpn_select_callback(_only_acme)
+        context.set_session_id(_CHALLENGE)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         identity.put_into(context)
         self._challenges[host] = context
         self.challenges[host] = identity
@@ -153,28 +179,36 @@ class HostContexts:
         for host, identity in challenges.items():
             self.answer_challenge(host, identity)
 
+    def connection(self, socket: Any = None) -> HostConnection:
+        """
+        A connection for the next client, over ``socket`` or in memory.
+        """
+        return HostConnection(self._base, self._demands, socket)
+
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """
-        A connection for one client (``IOpenSSLServerConnectionCreator``).
+        The same, in memory (``IOpenSSLServerConnectionCreator``).
         """
-        connection = HostConnection(self._base)
+        connection = self.connection()
         connection.set_app_data(tlsProtocol)
         return connection
 
     def _made(self, identity: Identity, authorities: Sequence[Certificate]) -> SSL.Context:
         return context_for(self._settings, identity, authorities, "letsencrypt")
 
-    def _choose(self, connection: Any) -> None:
+    def _choose(self, contexts: Mapping[str, SSL.Context], connection: Any) -> None:
         """
         OpenSSL has read the ClientHello, and nothing is chosen yet.
         """
-        host = (connection.get_servername() or b"").decode("latin-1").lower().removesuffix(".")
         hello = connection.take_hello()
+        if hello is None:
+            return
+        host = (connection.get_servername() or b"").decode("latin-1").lower().removesuffix(".")
         challenge = self._challenges.get(host)
         if challenge is not None and offered_protocols(hello) == (ACME_TLS,):
             connection.be_challenge(challenge)
             return
-        connection.set_context(self._contexts.get(host) or next(iter(self._contexts.values())))
+        connection.set_context(contexts.get(host) or next(iter(contexts.values())))
 
 
 def _only_acme(_connection: SSL.Connection, _offered: Sequence[bytes]) -> bytes:

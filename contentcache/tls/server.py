@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from contentcache.config.model import ClientAuth, ServerTLS
 from contentcache.core.ciphersuites import OPENSSL_NAMES, TLS13
+from contentcache.tls.connections import SESSION_SECONDS, Demands, ServerConnection
 from contentcache.tls.files import Identity, TLSFault, read_authorities, read_identity
 
 HTTP_1_1: Final = b"http/1.1"
@@ -49,9 +50,6 @@ _PARTIAL_WRITE: Final = 1
 #: ``SSL_OP_PRIORITIZE_CHACHA``, for which it has none either.
 _CHACHA_IF_CLIENT_PREFERS_IT: Final = 1 << 21
 
-#: Sessions are resumed only where they began; each context has ticket keys of its own.
-_SESSIONS: Final = b"contentcache"
-
 _VerifyCallback = Callable[[SSL.Connection, crypto.X509, int, int, int], bool]
 
 
@@ -69,6 +67,8 @@ class ServerContext:
         #: What it shows.
         self.identity: Identity
         self._context: SSL.Context
+        self._demands: Demands
+        self._authorities: Sequence[Certificate]
         if identity is None:
             self.reload()
         else:
@@ -88,10 +88,13 @@ class ServerContext:
         Show this certificate to connections from now on, and read ``clientcas`` anew. Raises ``TLSFault``,
         and keeps what was there.
         """
-        settings = self._settings
-        authorities = read_authorities(settings.clientcas)
-        self._context = context_for(settings, identity, authorities, settings.certificate)
-        self.identity = identity
+        self._build(identity, read_authorities(self._settings.clientcas))
+
+    def rotate_ticket_keys(self) -> None:
+        """
+        Encrypt session tickets with new keys; sessions that began before are resumed no more. Reads no file.
+        """
+        self._build(self.identity, self._authorities)
 
     @property
     def context(self) -> SSL.Context:
@@ -100,13 +103,25 @@ class ServerContext:
         """
         return self._context
 
+    def connection(self, socket: Any = None) -> ServerConnection:
+        """
+        A connection for the next client, over ``socket`` or in memory.
+        """
+        return ServerConnection(self._context, self._demands, socket)
+
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """
-        A connection for one client (``IOpenSSLServerConnectionCreator``).
+        The same, in memory (``IOpenSSLServerConnectionCreator``).
         """
-        connection = SSL.Connection(self._context, None)
+        connection = self.connection()
         connection.set_app_data(tlsProtocol)
         return connection
+
+    def _build(self, identity: Identity, authorities: Sequence[Certificate]) -> None:
+        settings = self._settings
+        self._context = context_for(settings, identity, authorities, settings.certificate)
+        self._demands = Demands.of(settings.clientauth, authorities)
+        self._authorities, self.identity = authorities, identity
 
 
 def context_for(
@@ -123,9 +138,11 @@ def context_for(
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     # Else each call would write one record, of 16 KiB at the most.
     context.clear_mode(_PARTIAL_WRITE)
-    # Without a context for sessions OpenSSL ends every resumption in which a client shows a certificate.
-    context.set_session_id(_SESSIONS)
-    context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
+    # Sessions are resumed by tickets alone, whose keys each context has for itself: what a challenge or
+    # another configuration has begun is nowhere kept. Where demands differ, the session's context does too.
+    context.set_session_id(Demands.of(settings.clientauth, authorities).session_context)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_timeout(SESSION_SECONDS)
     _choose_versions_and_ciphers(context, settings)
     context.set_alpn_select_callback(_choose_protocol)
     _demand_certificates(context, settings.clientauth, authorities)

@@ -44,7 +44,7 @@ class TLSTransport(FileTransport):
 
     def __init__(self, sock: Any, *args: Any) -> None:
         super().__init__(sock, *args)
-        self._tls = SSL.Connection(self.contexts.context, sock)
+        self._tls = self.contexts.connection(sock)
         self._tls.set_accept_state()
         self._again: bytes | None = None
         self._again_of: Any = None
@@ -266,6 +266,6 @@ class TLSTransport(FileTransport):
 
 def over(contexts: Any) -> type[TLSTransport]:
     """
-    Transports of one port: ``contexts.context`` is asked for each connection, as certificates change.
+    Transports of one port: ``contexts.connection`` makes each connection, as certificates change.
     """
     return type("TLSTransport", (TLSTransport,), {"contexts": contexts})
