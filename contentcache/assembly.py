@@ -19,6 +19,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.eviction import Retention
 from contentcache.core.grants import Grants
 from contentcache.core.ports import Run, Timer
+from contentcache.core.question_order import QuestionClock
 from contentcache.delivery.access import Access
 from contentcache.delivery.company import Company
 from contentcache.delivery.contents import Contents
@@ -200,6 +201,8 @@ def _delivery(site: _Site, *, several: bool) -> _Delivery:
         keep_deleted=options.keepdeleted,
         stale_if_error=options.staleiferror,
         several=several,
+        question_time=QuestionClock(site.reactor.seconds),
+        revoked=company.revoked,
     )
     reaper = Reaper(
         kept.store,

@@ -13,6 +13,7 @@ Grants are in memory, under a keyed hash, on the monotonic clock; links are in t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from attrs import evolve, frozen
@@ -23,6 +24,7 @@ from contentcache.core.errors import OriginRefused
 from contentcache.core.grants import Grants
 from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_unsatisfied
 from contentcache.core.ports import Clock, Timer
+from contentcache.core.question_order import QuestionClock
 from contentcache.core.ranges import parse_content_range
 from contentcache.core.routes import Content
 from contentcache.delivery.links import Links
@@ -32,6 +34,8 @@ from contentcache.storage.interfaces import Affirmation, Link
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
 
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _PARTIAL: Final = 206
 _TOO_MANY: Final = 429
@@ -55,13 +59,26 @@ class Yes:
     stale: bool = False
 
 
+@frozen
+class Revocation:
+    """
+    The grant under ``key`` has ended by the answer to a question that was asked at ``asked``; or, with
+    ``is_identity``, all grants of the credential that ``key`` is of.
+    """
+
+    key: bytes
+    asked: float
+    is_identity: bool = False
+
+
 class Access:
     """
     Grants, links, and questions to the origin.
 
     ``affirm_ttl`` is how many seconds a link is believed; ``keep_deleted`` lets known links serve what the
     origin has no more; ``stale_if_error`` how many seconds old yeses may serve while it is away. ``several``
-    says that contents of more than one origin lie side by side.
+    says that contents of more than one origin lie side by side. ``question_time`` gives each question its
+    time; ``revoked`` tells other workers which grants have ended.
     """
 
     def __init__(
@@ -76,6 +93,8 @@ class Access:
         keep_deleted: bool,
         stale_if_error: float,
         several: bool = False,
+        question_time: QuestionClock,
+        revoked: Callable[[Revocation], None] = lambda _revocation: None,
     ) -> None:
         self._grants = grants
         self._links = links
@@ -86,18 +105,25 @@ class Access:
         self._keep_deleted = keep_deleted
         self._stale_if_error = stale_if_error
         self._several = several
+        self._tell_revoked = revoked
+        #: The time of a question that is about to be asked; every answer is noted with that of its question.
+        self.question_time = question_time
         self._questions: dict[bytes, list[Deferred[Yes]]] = {}
         self._heads_proved: set[str] = set()
         self._heads_lie: set[str] = set()
 
     def key(self, asking: Asking) -> bytes:
         """
-        The name of a question, saying nothing of the credential.
+        The key under which a question is shared; it does not reveal the credential.
+
+        Whoever comes after a *denied* answer has another key than those who came before it: it shares
+        neither their question nor a download's first request, since both may have been asked earlier.
         """
         content = asking.content
         origin = asking.registry.upstream.origin
+        denied = self._grants.last_denial(self._grant_key(asking), self.identity(asking))
         return asking.credential.key(
-            self._secret, origin, content.repository, content.kind, str(content.digest)
+            self._secret, origin, content.repository, content.kind, str(content.digest), repr(denied)
         )
 
     def identity(self, asking: Asking) -> bytes:
@@ -210,9 +236,10 @@ class Access:
         answer.abandon()
         return Yes(answer.header("Content-Type"), size, asked=True)
 
-    def granted(self, registry: Registry, repository: str, credential: Credential) -> None:
+    def granted(self, registry: Registry, repository: str, credential: Credential, *, asked: float) -> None:
         """
-        The origin has answered 2xx to this credential in this repository.
+        The origin has let this credential pull from this repository: it has answered a question for a
+        manifest or a blob, asked at ``asked``, with *allowed*. No other question makes a grant.
 
         A signed URL is for one blob, and its yes may be that of a cache on the way: it grants nothing more.
         """
@@ -224,6 +251,8 @@ class Access:
             credential.key(self._secret, registry.upstream.origin, repository),
             now,
             ends=None if ends is None else now + ends - self.wall(),
+            asked=asked,
+            identity=credential.key(self._secret, registry.upstream.origin),
         )
 
     def may_serve_stale(self, registry: Registry, repository: str, credential: Credential) -> bool:
@@ -242,36 +271,61 @@ class Access:
         """
         return self._holds(credential, credential.key(self._secret, registry.upstream.origin, repository))
 
-    def revoked(self, registry: Registry, repository: str, credential: Credential) -> None:
+    def revoked(self, registry: Registry, repository: str, credential: Credential, *, asked: float) -> None:
         """
-        The origin has answered 401 or 403 to this credential in this repository.
+        The origin has denied this credential a pull from this repository.
         """
-        self._grants.revoke(credential.key(self._secret, registry.upstream.origin, repository))
+        key = credential.key(self._secret, registry.upstream.origin, repository)
+        self._revoke(Revocation(key, asked))
 
-    async def affirmed(self, asking: Asking, media_type: str | None) -> None:
+    def rejected(self, registry: Registry, credential: Credential, *, asked: float) -> None:
         """
-        The origin has answered 2xx to this very question: that makes a grant and a link.
+        The origin has answered 401 to this credential: all its grants there end.
+        """
+        key = credential.key(self._secret, registry.upstream.origin)
+        self._revoke(Revocation(key, asked, is_identity=True))
+
+    def hear_revocation(self, revocation: Revocation) -> None:
+        """
+        Another worker has heard a denial: end the grant here too.
+        """
+        if revocation.is_identity:
+            self._grants.revoke_identity(revocation.key, revocation.asked)
+        else:
+            self._grants.revoke(revocation.key, revocation.asked)
+
+    def _revoke(self, revocation: Revocation) -> None:
+        self.hear_revocation(revocation)
+        self._tell_revoked(revocation)
+
+    async def affirmed(self, asking: Asking, media_type: str | None, *, asked: float) -> None:
+        """
+        The origin has answered this very question, asked at ``asked``, with *allowed*: that makes a grant and
+        a link.
         """
         if asking.credential.signed is not None:
             if self._several:
-                await self._links.affirm(_delivered(asking), Affirmation(self.wall(), media_type))
+                affirmation = Affirmation(self.wall(), media_type)
+                await self._links.affirm(_delivered(asking), affirmation, asked=asked)
             return
-        self.granted(asking.registry, asking.content.repository, asking.credential)
-        await self._links.affirm(_link(asking), Affirmation(self.wall(), media_type))
+        self.granted(asking.registry, asking.content.repository, asking.credential, asked=asked)
+        await self._links.affirm(_link(asking), Affirmation(self.wall(), media_type), asked=asked)
 
-    async def refused(self, asking: Asking, refusal: OriginRefused) -> None:
+    async def refused(self, asking: Asking, refusal: OriginRefused, *, asked: float) -> None:
         """
-        The origin has answered no to this very question.
+        The origin has answered this very question, asked at ``asked``, with *denied*.
         """
         if asking.credential.signed is not None:
             return  # it says something of the signed URL, and nothing of the repository
         whose = asking.registry, asking.content.repository, asking.credential
-        gone = self.hears_no(*whose, refusal.status)
+        gone = self.hears_no(*whose, refusal.status, asked=asked)
         if gone or (refusal.status == _NOT_FOUND and not self._keep_deleted):
             # To a stranger it may only have been hidden; then those who may have it cost one question.
-            await self._links.revoke(_link(asking))
+            await self._links.revoke(_link(asking), asked=asked)
 
-    def hears_no(self, registry: Registry, repository: str, credential: Credential, status: int) -> bool:
+    def hears_no(
+        self, registry: Registry, repository: str, credential: Credential, status: int, *, asked: float
+    ) -> bool:
         """
         The origin has refused something in this repository; whether that says that it is gone.
 
@@ -279,8 +333,11 @@ class Access:
         yes of theirs serves any more.
         """
         granted = self.is_granted(registry, repository, credential)
-        if status in {401, 403} or (status == _NOT_FOUND and not granted):
-            self.revoked(registry, repository, credential)
+        if status == _UNAUTHORIZED:
+            self.rejected(registry, credential, asked=asked)
+            return False
+        if status == _FORBIDDEN or (status == _NOT_FOUND and not granted):
+            self.revoked(registry, repository, credential, asked=asked)
             return False
         return status == _NOT_FOUND and not self._keep_deleted
 
@@ -295,18 +352,19 @@ class Access:
                 waiting.callback(yes)
 
     async def _question(self, asking: Asking, *, with_body: bool) -> Yes:
+        asked = self.question_time()
         try:
             answer = await self._ask_truthfully(asking, with_body=with_body)
         except OriginRefused as refusal:
             kept = await self._kept_though_deleted(asking, refusal)
             if kept is not None:
                 return kept
-            await self.refused(asking, refusal)
+            await self.refused(asking, refusal, asked=asked)
             raise
         media_type = None if answer.redirected else answer.header("Content-Type")
         size = None if answer.redirected else _whole_size(answer)
         answer.abandon()
-        await self.affirmed(asking, media_type)
+        await self.affirmed(asking, media_type, asked=asked)
         return Yes(media_type, size, asked=True)
 
     async def _ask_truthfully(self, asking: Asking, *, with_body: bool) -> Answer:

@@ -14,6 +14,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.core.routes import Content
 from contentcache.core.via import FAMILY
+from contentcache.delivery.access import Revocation
 from contentcache.delivery.making import Making
 from contentcache.delivery.wants import Want
 
@@ -23,8 +24,8 @@ class Verdicts(Protocol):
     Takes note of what the origin said to a client of another worker.
     """
 
-    def yes(self, want: Want, media_type: str | None) -> None: ...
-    def no(self, want: Want, refusal: OriginRefused) -> None: ...
+    def yes(self, want: Want, media_type: str | None, asked: float) -> None: ...
+    def no(self, want: Want, refusal: OriginRefused, asked: float) -> None: ...
 
 
 class Elsewhere(Protocol):
@@ -61,8 +62,9 @@ class Company:
     ``in_use(digest)``, where the readers are elsewhere, says whether anybody has a content;
     ``make_room(bytes)``, where the sweeping is elsewhere, whether the store takes so many more.
     ``noticed(digest)`` hears of each content that a reader or a fetch takes, ``reviewed(in_use)`` from time
-    to time how to tell what is still in use, ``gone(digest)`` what was deleted, ``lost()`` that the index
-    was, and ``disk(fault)`` what the disk refuses, ``None`` when it takes something again.
+    to time how to tell what is still in use, ``gone(digest)`` what was deleted, ``revoked(revocation)`` which
+    grants have ended, ``lost()`` that the index was lost, and ``disk(fault)`` what the disk refuses,
+    ``None`` when it takes something again.
     """
 
     secret: bytes = field(factory=lambda: secrets.token_bytes(64), repr=False)
@@ -75,5 +77,6 @@ class Company:
     noticed: Callable[[Digest], None] = _unnoticed
     reviewed: Callable[[Callable[[Digest], bool]], None] = _unreviewed
     gone: Callable[[Digest], None] = _unnoticed
+    revoked: Callable[[Revocation], None] = lambda _revocation: None
     disk: Callable[[str | None], None] = lambda _fault: None
     lost: Callable[[], None] = lambda: None

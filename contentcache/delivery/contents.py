@@ -107,6 +107,7 @@ class Contents:
             run=run,
             clock=clock,
             meter=meter,
+            question_time=access.question_time,
             yes=self.yes,
             no=self.no,
             room=self._room,
@@ -425,10 +426,11 @@ class Contents:
             fetch.progress.tell(fetch.prefix)
 
     async def _pass_through(self, asking: Asking) -> Served:
+        asked = self._access.question_time()
         answer = await asking.registry.ask(asking.request("GET"))
         media_type = answer.header("Content-Type")
         digest = asking.content.digest
-        in_background(self._access.affirmed(asking, media_type))
+        in_background(self._access.affirmed(asking, media_type, asked=asked))
         body: Body
         if asking.content.kind == "manifests" or answer.length == 0:
             content = await read_manifest(answer, self._manifest_limit)
@@ -472,19 +474,19 @@ class Contents:
             self._company.disk(fault)
         self.disk_fault = fault
 
-    def yes(self, want: Want, media_type: str | None) -> None:
-        """The origin has said yes to a client's question."""
+    def yes(self, want: Want, media_type: str | None, asked: float) -> None:
+        """The origin has said yes to a client's question, asked at ``asked``."""
         if want.told is not None:
-            want.told.yes(media_type)
+            want.told.yes(media_type, asked)
         else:
-            in_background(self._access.affirmed(want.asking, media_type))
+            in_background(self._access.affirmed(want.asking, media_type, asked=asked))
 
-    def no(self, want: Want, refusal: OriginRefused) -> None:
-        """The origin has said no to a client's question."""
+    def no(self, want: Want, refusal: OriginRefused, asked: float) -> None:
+        """The origin has said no to a client's question, asked at ``asked``."""
         if want.told is not None:
-            want.told.no(refusal)
+            want.told.no(refusal, asked)
         else:
-            in_background(self._access.refused(want.asking, refusal))
+            in_background(self._access.refused(want.asking, refusal, asked=asked))
 
     def _check_disproved(self, asking: Asking) -> None:
         digest = asking.content.digest

@@ -356,12 +356,13 @@ class Fetch:
 
     async def _ask(self, want: Want, host: str, offset: int) -> None:
         stop = self._gap_end(offset)
+        asked = self._around.question_time()
         try:
             self.origins.add(want.asking.registry.upstream.origin)
             range_ = f"bytes={offset}-{'' if stop is None else stop - 1}" if offset or stop else None
             answer = await want.asking.registry.ask_host(host, want.asking.request("GET", range_=range_))
         except OriginRefused as refusal:
-            self._around.no(want, refusal)
+            self._around.no(want, refusal, asked)
             self._clients.say_no(want.key, refusal)
             return
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
@@ -376,9 +377,9 @@ class Fetch:
             self.filling.has_no_more(host, read_unsatisfied(answer.header("Content-Range")))
             return
         media_type = answer.header("Content-Type")
-        self._around.yes(want, media_type)
+        self._around.yes(want, media_type, asked)
         self._is_judged = True
-        self._clients.say_yes(want.key)
+        self._clients.say_yes(want.key, asked)
         try:
             start = self._open(host, answer, offset)
         except ManifestTooLarge:

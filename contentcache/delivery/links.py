@@ -13,6 +13,7 @@ from attrs import evolve
 from twisted.logger import Logger
 
 from contentcache.core.ports import Given, Run
+from contentcache.core.question_order import LatestQuestions
 from contentcache.storage.interfaces import Affirmation, Link, LinkIndex, Tag, TagRecord
 
 
@@ -31,6 +32,7 @@ class Links:
         self._fresh: dict[Link, Affirmation] = {}
         self._known: OrderedDict[Link, Affirmation] = OrderedDict()
         self._denials = 0
+        self._denied = LatestQuestions()
 
     def known(self, link: Link) -> Affirmation | None:
         """
@@ -63,10 +65,14 @@ class Links:
             self._remember(link, found)
         return found
 
-    async def affirm(self, link: Link, affirmation: Affirmation) -> None:
+    async def affirm(self, link: Link, affirmation: Affirmation, *, asked: float) -> None:
         """
-        The origin has affirmed a link.
+        The origin has affirmed a link, in answer to a question that was asked at ``asked``.
+
+        Nothing happens if a question that was asked later was answered by a denial of the link.
         """
+        if self._denied.outdates(asked, link):
+            return
         self._fresh[link] = affirmation
         self._remember(link, affirmation)
         try:
@@ -75,17 +81,18 @@ class Links:
             if self._fresh.get(link) is affirmation:
                 del self._fresh[link]
 
-    async def revoke(self, link: Link) -> None:
+    async def revoke(self, link: Link, *, asked: float) -> None:
         """
-        The origin denies a link.
+        The origin denies a link, in answer to a question that was asked at ``asked``.
         """
-        self.hear_denial(link)
+        self.hear_denial(link, asked=asked)
         await self._write(self._index.revoke, link)
 
-    def hear_denial(self, link: Link) -> None:
+    def hear_denial(self, link: Link, *, asked: float) -> None:
         """
-        The origin has denied a link, and the index knows.
+        The origin has denied a link, and the index knows. ``asked`` is when it was asked, or any later time.
         """
+        self._denied.note(link, asked)
         self._fresh.pop(link, None)
         self._known.pop(link, None)
         self._denials += 1

@@ -92,25 +92,29 @@ class Questions:
 
     async def ask(self, registry: Registry, request: Request) -> Answer:
         """
-        Pass a question on whose answer is not kept. A 2xx for a repository is a grant there.
+        Pass a question on whose answer is not kept.
+
+        To be allowed to list is not to be allowed to pull (registries keep the two apart), so no answer makes
+        a grant, and a 403 ends none. A 401 rejects the credential as such.
 
         :raises OriginRefused: the origin says no.
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
         """
+        asked = self._access.question_time()
         try:
-            answer = await registry.ask(request)
+            return await registry.ask(request)
         except OriginRefused as refusal:
-            if request.repository is not None and refusal.status in {401, 403}:
-                self._access.revoked(registry, request.repository, request.credential)
+            if refusal.status == _UNAUTHORIZED:
+                self._access.rejected(registry, request.credential, asked=asked)
             raise
-        if request.repository is not None:
-            self._access.granted(registry, request.repository, request.credential)
-        return answer
 
     async def _ask(self, registry: Registry, credential: Credential, via: str) -> Pinged:
+        asked = self._access.question_time()
         try:
             answer = await registry.ask(Request("GET", "/v2/", credential, via=via))
         except OriginRefused as refusal:
+            if refusal.status == _UNAUTHORIZED:
+                self._access.rejected(registry, credential, asked=asked)
             return Pinged(refusal.status, refusal.headers, refusal.body)
         return Pinged(answer.status, answer.passed_headers(), await answer.read(_PING_BYTES))
 

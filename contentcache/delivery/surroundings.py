@@ -21,7 +21,8 @@ class Surroundings:
     """
     Ports to the rest of the house.
 
-    ``yes(want, answer's media type)`` and ``no(want, refusal)`` take note of what the origin said;
+    ``question_time()`` is the time of a question that is about to be asked. ``yes(want, answer's media type,
+    asked)`` and ``no(want, refusal, asked)`` take note of what the origin said to a question of that time;
     ``room(bytes)`` makes room in the store; ``keep(digest, file, size)`` makes a verified file a blob, and
     blocks; ``disk(fault)`` hears what the disk refuses, and ``None`` when it has taken something.
     """
@@ -30,8 +31,9 @@ class Surroundings:
     run: Run
     clock: Timer
     meter: Meter
-    yes: Callable[[Want, str | None], None]
-    no: Callable[[Want, OriginRefused], None]
+    question_time: Callable[[], float]
+    yes: Callable[[Want, str | None, float], None]
+    no: Callable[[Want, OriginRefused, float], None]
     room: Callable[[int], Awaitable[bool]]
     keep: Callable[[Digest, PartialFile, int], None]
     disk: Callable[[str | None], None]

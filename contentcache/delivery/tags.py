@@ -24,6 +24,7 @@ from contentcache.core.errors import (
 )
 from contentcache.core.policy import immutable
 from contentcache.core.ports import Clock
+from contentcache.core.question_order import LatestQuestions
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.access import Access, Yes
 from contentcache.delivery.bodies import MemoryBody
@@ -43,6 +44,8 @@ _METHOD_NOT_ALLOWED: Final = 405
 _TOO_MANY: Final = 429
 #: So far may a clock be corrected without a fuss, in seconds.
 _CLOCK_STEP: Final = 60.0
+#: Number of tags of which it is known when they were last asked for.
+_MOST_TAGS: Final = 10_000
 #: The digest of these is not that of their bytes, so they pass and are not kept.
 _SIGNED_TYPE: Final = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
@@ -120,6 +123,8 @@ class Tags:
         self._affirm_ttl = affirm_ttl
         self._stale_if_error = stale_if_error
         self._limit = limit
+        #: When the question was asked whose answer is the last that is known of a tag.
+        self._answered = LatestQuestions(_MOST_TAGS)
 
     async def describe(self, asking: TagAsking) -> Described:
         """
@@ -172,6 +177,7 @@ class Tags:
             raise
 
     async def _ask(self, asking: TagAsking, *, with_body: bool) -> _Meaning | Served:
+        asked = self._access.question_time()
         try:
             answer = await asking.registry.ask(asking.request("HEAD"))
         except TargetRefused:
@@ -181,7 +187,7 @@ class Tags:
             again = with_body or refusal.status == _METHOD_NOT_ALLOWED
             if again and refusal.status != _TOO_MANY:
                 return await self._get_by_tag(asking)
-            await self._take_note(asking, refusal)
+            await self._take_note(asking, refusal, asked=asked)
             raise
         answer.abandon()
         digest = _digest_of(answer)
@@ -191,14 +197,15 @@ class Tags:
         if (size or 0) > self._limit:
             raise too_large(size, self._limit)
         meaning = _Meaning(digest, answer.header("Content-Type"), size)
-        await self._remember(asking, meaning)
+        await self._remember(asking, meaning, asked=asked)
         return meaning
 
     async def _get_by_tag(self, asking: TagAsking) -> Served:
+        asked = self._access.question_time()
         try:
             answer = await asking.registry.ask(asking.request("GET"))
         except OriginRefused as refusal:
-            await self._take_note(asking, refusal)
+            await self._take_note(asking, refusal, asked=asked)
             raise
         if answer.status != _OK:
             answer.abandon()
@@ -212,18 +219,22 @@ class Tags:
                 raise UpstreamBroken(f"{answer.host} sent a manifest that is not the {named} it names")
             return Served(named, MemoryBody(content), media_type, "fwd=miss; detail=uncached")
         await self._contents.keep(digest, content)
-        await self._remember(asking, _Meaning(digest, media_type, len(content)))
+        await self._remember(asking, _Meaning(digest, media_type, len(content)), asked=asked)
         return Served(digest, MemoryBody(content), media_type, "fwd=miss; stored")
 
-    async def _remember(self, asking: TagAsking, meaning: _Meaning) -> None:
-        await self._access.affirmed(asking.by_digest(meaning.digest), meaning.media_type)
+    async def _remember(self, asking: TagAsking, meaning: _Meaning, *, asked: float) -> None:
+        await self._access.affirmed(asking.by_digest(meaning.digest), meaning.media_type, asked=asked)
+        if self._answered.outdates(asked, asking.tag()):
+            return  # a question that was asked later has been answered already
+        self._answered.note(asking.tag(), asked)
         if self._stale_if_error > 0 or asking.registry.upstream.immutabletags is not None:
             record = TagRecord(meaning.digest, meaning.media_type or "", meaning.size, self._wall())
             await self._links.remember_tag(asking.tag(), record)
 
-    async def _take_note(self, asking: TagAsking, refusal: OriginRefused) -> None:
+    async def _take_note(self, asking: TagAsking, refusal: OriginRefused, *, asked: float) -> None:
         whose = asking.registry, asking.route.repository, asking.credential
-        if self._access.hears_no(*whose, refusal.status):
+        if self._access.hears_no(*whose, refusal.status, asked=asked):
+            self._answered.note(asking.tag(), asked)
             await self._links.forget_tag(asking.tag())
 
     async def _immutable(self, asking: TagAsking) -> _Meaning | None:

@@ -4,6 +4,7 @@ Clients as a fetch sees them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -49,11 +50,12 @@ class Asking:
 
 class Told(Protocol):
     """
-    Hears what the origin says to a client's question, where its grants are another worker's.
+    Hears what the origin says to a client's question, where its grants are another worker's. ``asked`` is the
+    time of the question, by the monotonic clock of the machine.
     """
 
-    def yes(self, media_type: str | None) -> None: ...
-    def no(self, refusal: OriginRefused) -> None: ...
+    def yes(self, media_type: str | None, asked: float) -> None: ...
+    def no(self, refusal: OriginRefused, asked: float) -> None: ...
 
 
 @define(eq=False)
@@ -64,7 +66,8 @@ class Want:
     ``judged`` says that the origin has said yes to it; until then it gets nothing, and the fetch's own
     request in its name is the question. ``opened`` fires when it may be answered. ``key`` names (credential,
     origin, repository, content) and says nothing of the credential; ``whole`` says that it wants all bytes.
-    ``told`` takes note of the verdict for a client of another worker, ``None`` for one of ours;
+    ``told`` takes note of the verdict for a client of another worker, ``None`` for one of ours; ``asked`` is
+    the time of the fetch's own question that was the verdict, if it was;
     ``joined`` says that the fetch turned out to be somebody else's.
     """
 
@@ -76,6 +79,7 @@ class Want:
     opened: Deferred[None] = field(factory=Deferred)
     refusal: OriginRefused | None = None
     joined: bool = False
+    asked: float = -math.inf
 
     def open(self) -> None:
         """The client may be answered."""
@@ -157,13 +161,13 @@ class Attendance:
         for want in self._wants or self._last.values():
             want.asking.registry.failed(host, reason, want.asking.content.kind)
 
-    def say_yes(self, key: bytes) -> None:
+    def say_yes(self, key: bytes, asked: float) -> None:
         """
-        The origin has said yes to this question.
+        The origin has said yes to this question, which was asked at ``asked``.
         """
         for want in self._wants:
             if want.key == key:
-                want.judged = True
+                want.judged, want.asked = True, asked
 
     def say_no(self, key: bytes, refusal: OriginRefused) -> None:
         """

@@ -260,9 +260,9 @@ class Borrowed:
             case "refused" if want is not None:
                 self._refuse(want, error_of(values["error"]))
             case "yes" if want is not None:
-                self._judged(want, values["media_type"])
+                self._judged(want, values["media_type"], values["asked"])
             case "no" if want is not None:
-                self._say_no(want, error_of(values["error"]))
+                self._say_no(want, error_of(values["error"]), values["asked"])
             case "missing":
                 self._missing = [*self._missing[-63:], (values["position"], error_of(values["error"]))]
                 self.progress.tell(self.progress.told)
@@ -315,22 +315,22 @@ class Borrowed:
     def _open(self, want: Want, values: Values) -> None:
         want.joined = values["joined"]
         self.media_type = values["media_type"] or self.media_type
-        if values["is_verdict"]:
-            self._judged(want, values["media_type"])
+        if values["asked"] is not None:
+            self._judged(want, values["media_type"], values["asked"])
         # Else the owner has had a yes for it lately, which is the owner's own.
         want.judged = True
         want.open()
 
-    def _judged(self, want: Want, media_type: str | None) -> None:
+    def _judged(self, want: Want, media_type: str | None, asked: float) -> None:
         want.judged = True
         if want.key not in self._affirmed:
             self._affirmed.add(want.key)
-            self._verdicts.yes(want, media_type)
+            self._verdicts.yes(want, media_type, asked)
 
-    def _say_no(self, want: Want, refusal: CacheError) -> None:
+    def _say_no(self, want: Want, refusal: CacheError, asked: float) -> None:
         if isinstance(refusal, OriginRefused):
             want.refusal = refusal
-            self._verdicts.no(want, refusal)
+            self._verdicts.no(want, refusal, asked)
 
     def _refuse(self, want: Want, error: CacheError) -> None:
         if isinstance(error, UndecidedError) and not self._has_news:

@@ -35,7 +35,7 @@ from contentcache.workers.crew import FRONT, INDEX
 from contentcache.workers.index_desk import DistantIndex, of_words
 from contentcache.workers.lending import Lender
 from contentcache.workers.neighbours import Neighbours
-from contentcache.workers.words import identity_of
+from contentcache.workers.words import identity_of, revocation_in_words, revocation_of
 
 _log = Logger(namespace="contentcache")
 
@@ -93,6 +93,7 @@ class Worker(Daemon):
             make_room=self._make_room,
             noticed=self._noticed,
             reviewed=self._review,
+            revoked=lambda revocation: self._parent.tell("revoked", **revocation_in_words(revocation)),
             disk=lambda fault: self._parent.tell("disk", fault=fault),
         )
         kept = Kept(store, DistantIndex(socket.socket(fileno=INDEX)))
@@ -158,7 +159,11 @@ class Worker(Daemon):
             case "gone":
                 ensemble.contents.warm.drop(Digest.parse(values["digest"]))
             case "denied":
-                ensemble.links.hear_denial(of_words(values["link"]))
+                # Asked earlier, but nobody says when: what has not been asked by now is not affected.
+                asked = ensemble.access.question_time()
+                ensemble.links.hear_denial(of_words(values["link"]), asked=asked)
+            case "revoked":
+                ensemble.access.hear_revocation(revocation_of(values))
             case "disk":
                 ensemble.contents.disk_fault = values["fault"]
             case "lost":

@@ -246,8 +246,8 @@ class Crew:
                 member.using.add(values["digest"])
             case "free":
                 member.using.difference_update(values["digests"])
-            case "disk":
-                self.tell("disk", but=member.number, fault=values["fault"])
+            case "disk" | "revoked":
+                self.tell(name, but=member.number, **values)
             case "counted":
                 member.counted = values["families"]
             case "connect":

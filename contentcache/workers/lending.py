@@ -56,11 +56,11 @@ class _Told:
     conversation: Conversation
     number: int
 
-    def yes(self, media_type: str | None) -> None:
-        self.conversation.tell("yes", want=self.number, media_type=media_type)
+    def yes(self, media_type: str | None, asked: float) -> None:
+        self.conversation.tell("yes", want=self.number, media_type=media_type, asked=asked)
 
-    def no(self, refusal: OriginRefused) -> None:
-        self.conversation.tell("no", want=self.number, error=error_in_words(refusal))
+    def no(self, refusal: OriginRefused, asked: float) -> None:
+        self.conversation.tell("no", want=self.number, error=error_in_words(refusal), asked=asked)
 
 
 class _Lending:
@@ -122,17 +122,21 @@ class _Lending:
         self._wants[number] = want
         is_verdict = not want.judged
         want.opened.addCallbacks(
-            lambda _none: self._opened(number, fetch, joined=joined, is_verdict=is_verdict),
+            lambda _none: self._opened(number, fetch, want, joined=joined, is_verdict=is_verdict),
             lambda failure: self._refuse(number, failure.value),
         )
         if self._fetch is None:
             self._fetch = fetch
             in_background(self._follow(fetch))
 
-    def _opened(self, number: int, fetch: Fetch, *, joined: bool, is_verdict: bool) -> None:
+    def _opened(self, number: int, fetch: Fetch, want: Want, *, joined: bool, is_verdict: bool) -> None:
         self._tell_news(fetch)  # its size at the least comes first
         self.conversation.tell(
-            "opened", want=number, media_type=fetch.media_type, joined=joined, is_verdict=is_verdict
+            "opened",
+            want=number,
+            media_type=fetch.media_type,
+            joined=joined,
+            asked=want.asked if is_verdict else None,
         )
 
     def _refuse(self, number: int, error: CacheError) -> None:

@@ -15,6 +15,7 @@ from contentcache.core.credentials import Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.routes import Content
+from contentcache.delivery.access import Revocation
 from contentcache.delivery.making import AskFirst, UndecidedError
 from contentcache.delivery.wants import Asking
 from contentcache.tls.files import Identity, identity_in
@@ -84,6 +85,27 @@ def error_of(words: Mapping[str, Any]) -> CacheError:
     if issubclass(kind, OriginRefused):
         return OriginRefused(words["status"], headers, base64.b64decode(words["body"]))
     return kind(words["message"], detail=words["detail"], headers=headers)
+
+
+def revocation_in_words(revocation: Revocation) -> dict[str, Any]:
+    """
+    A revocation as a value.
+    """
+    return {
+        "key": revocation.key.hex(),
+        "asked": revocation.asked,
+        "is_identity": revocation.is_identity,
+    }
+
+
+def revocation_of(words: Mapping[str, Any]) -> Revocation:
+    """
+    The revocation again.
+
+    >>> revocation_of(revocation_in_words(Revocation(b"key", 5.25, is_identity=True)))
+    Revocation(key=b'key', asked=5.25, is_identity=True)
+    """
+    return Revocation(bytes.fromhex(words["key"]), words["asked"], words["is_identity"])
 
 
 def identity_in_words(identity: Identity) -> str:

@@ -102,6 +102,45 @@ class GrantsTests(SynchronousTestCase):
         grants.revoke(b"b")
         self.assertFalse(grants.holds(b"a", 0) or grants.held(b"a", 0))
 
+    def test_ordered_by_question(self) -> None:
+        """
+        An *allowed* answer never revives what the *denied* answer to a later question has ended, and a
+        *denied* answer to an earlier question ends nothing.
+        """
+        grants = Grants(ttl=60)
+        grants.give(b"a", 10, asked=1)
+        grants.revoke(b"a", 3)
+        grants.give(b"a", 11, asked=2)
+        self.assertFalse(grants.holds(b"a", 11))
+        grants.give(b"a", 12, asked=4)
+        grants.revoke(b"a", 3.5)
+        self.assertTrue(grants.holds(b"a", 12))
+
+    def test_late_allowed_keeps_the_order(self) -> None:
+        """
+        A late *allowed* answer does not make a grant look older than it is.
+        """
+        grants = Grants(ttl=60)
+        grants.give(b"a", 10, asked=5)
+        grants.give(b"a", 11, asked=1)
+        grants.revoke(b"a", 3)
+        self.assertTrue(grants.holds(b"a", 11))
+
+    def test_identity(self) -> None:
+        """
+        When a credential is rejected all its grants end, and no earlier question makes a new one anywhere.
+        """
+        grants = Grants(ttl=60)
+        for key in (b"one", b"two"):
+            grants.give(key, 10, asked=1, identity=b"ann")
+        grants.give(b"three", 10, asked=1, identity=b"bob")
+        grants.revoke_identity(b"ann", 3)
+        grants.give(b"four", 11, asked=2, identity=b"ann")
+        held = [grants.holds(key, 12) for key in (b"one", b"two", b"three", b"four")]
+        self.assertEqual(held, [False, False, True, False])
+        grants.give(b"four", 13, asked=4, identity=b"ann")
+        self.assertTrue(grants.holds(b"four", 13))
+
     def test_capacity(self) -> None:
         """
         Of more than ``capacity`` those stay that were given or used last.

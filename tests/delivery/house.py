@@ -18,8 +18,9 @@ from contentcache.core.credentials import ANONYMOUS, Credential
 from contentcache.core.digest import Digest
 from contentcache.core.grants import Grants
 from contentcache.core.ports import Run
+from contentcache.core.question_order import QuestionClock
 from contentcache.core.routes import Content, TaggedManifest
-from contentcache.delivery.access import Access
+from contentcache.delivery.access import Access, Revocation
 from contentcache.delivery.bodies import ShortError
 from contentcache.delivery.company import Company
 from contentcache.delivery.contents import Contents
@@ -94,6 +95,7 @@ class House:
         given = upstreams or (Upstream("https://one.example", ("https://one.example",)),)
         self.clock = Clock()
         self.adjusted = 0.0
+        self.question_time = QuestionClock(self.clock.seconds)
         urls = {url for up in given for url in (*up.hosts, *([up.fallback] if up.fallback else []))}
         self.origins = {urlsplit(url).netloc: BadRegistry(auth) for url in sorted(urls)}
         self.origin = self.origins[urlsplit(given[0].hosts[0]).netloc]
@@ -120,6 +122,7 @@ class House:
         limit: int = 4 << 20,
         fast: bool = True,
         several: bool = False,
+        company_revoked: Callable[[Revocation], None] = lambda _revocation: None,
     ) -> None:
         """Put in what decides and what fetches, over the wire, the store and the index that are there."""
         run = self._run
@@ -134,6 +137,8 @@ class House:
             keep_deleted=keepdeleted,
             stale_if_error=staleiferror,
             several=several,
+            question_time=self.question_time,
+            revoked=company_revoked,
         )
         self.contents = Contents(
             self.access,

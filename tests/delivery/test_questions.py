@@ -77,15 +77,56 @@ class PassedOnTests(HouseTestCase):
     Lists.
     """
 
-    def test_a_yes_is_a_grant(self) -> None:
-        """A list of tags is a yes to the repository, and still no link."""
+    def listed(self, house: House, kind: str, credential: Credential) -> Request:
+        """A question for a list."""
+        return Request("GET", f"/v2/{REPOSITORY}/{kind}", credential, repository=REPOSITORY)
+
+    def test_no_grant(self) -> None:
+        """Neither tags nor referrers nor ``/v2/`` open what is stored to somebody who may only list."""
         house = self.house(auth="basic")
-        ann = Credential(house.origin.let("ann", "1", REPOSITORY))
-        house.origin.put_blob(REPOSITORY, b"x")
-        registry = house.registries[0]
-        request = Request("GET", f"/v2/{REPOSITORY}/tags/list", ann, repository=REPOSITORY)
-        self.result(house.questions.ask(registry, request)).abandon()
-        self.assertTrue(house.access.is_granted(registry, REPOSITORY, ann))
-        house.origin.let("ann", "1")
-        self.error(house.questions.ask(registry, request), OriginRefused)
-        self.assertFalse(house.access.is_granted(registry, REPOSITORY, ann))
+        digest = house.origin.put_blob(REPOSITORY, b"x")
+        ann = house.origin.let("ann", "1", REPOSITORY)
+        self.assertWhole(house.pull(digest, ann), b"x")
+        lister = house.origin.let("lister", "2", REPOSITORY)
+        house.origin.misbehave("status", path="*/blobs/*", status=403)
+        house.origin.misbehave("portal", path="*/referrers/*")  # any body with 200
+        credential = Credential(lister)
+        for kind in ("tags/list", f"referrers/{digest}"):
+            answer = self.result(
+                house.questions.ask(house.registries[0], self.listed(house, kind, credential))
+            )
+            answer.abandon()
+            self.assertEqual(answer.status, 200)
+            self.assertRefused(house.pull(digest, lister), 403)
+        self.result(house.questions.ping(house.registries[0], credential, ""))
+        self.assertRefused(house.pull(digest, lister), 403)
+
+    def test_403_ends_nothing(self) -> None:
+        """Who may pull and not list keeps the grant."""
+        house = self.house(auth="basic")
+        digest = house.origin.put_blob(REPOSITORY, b"x")
+        ann = house.origin.let("ann", "1", REPOSITORY)
+        self.assertWhole(house.pull(digest, ann), b"x")
+        house.origin.misbehave("status", path="*/tags/list", status=403)
+        request = self.listed(house, "tags/list", Credential(ann))
+        self.error(house.questions.ask(house.registries[0], request), OriginRefused)
+        house.origin.requests.clear()
+        self.assertWhole(house.pull(digest, ann), b"x")
+        self.assertEqual(house.origin.count(), 0)
+
+    def test_401_ends_all_grants_of_the_credential(self) -> None:
+        """A credential that the origin rejects, by whichever question, has no grants there any more."""
+        for path in (f"/v2/{REPOSITORY}/tags/list", "/v2/"):
+            house = self.house(auth="basic")
+            digest = house.origin.put_blob("org/other", b"x")
+            ann = house.origin.let("ann", "1", REPOSITORY, "org/other")
+            self.assertWhole(house.pull(digest, ann, repository="org/other"), b"x")
+            house.origin.let("ann", "another password", REPOSITORY, "org/other")
+            registry, credential = house.registries[0], Credential(ann)
+            if path == "/v2/":
+                self.assertEqual(self.result(house.questions.ping(registry, credential, "")).status, 401)
+            else:
+                request = Request("GET", path, credential, repository=REPOSITORY)
+                self.error(house.questions.ask(registry, request), OriginRefused)
+            self.assertFalse(house.access.is_granted(registry, "org/other", credential))
+            self.assertRefused(house.pull(digest, ann, repository="org/other"), 401)

@@ -400,7 +400,8 @@ class LongTests(CacheTestCase):
         A no to something else in the repository ends the grant at once.
         """
         asking = self.there.asking(self.digest, self.ann)
-        self.there.access.revoked(asking.registry, REPOSITORY, asking.credential)
+        now = self.there.access.question_time()
+        self.there.access.revoked(asking.registry, REPOSITORY, asking.credential, asked=now)
         self.forget()
         self.assertEqual(self.ask(self.ann).status, 200)
         self.assert_asked("HEAD")
@@ -410,7 +411,8 @@ class LongTests(CacheTestCase):
         Once the origin has said that the blob is not there any more, nobody gets it.
         """
         asking = self.there.asking(self.digest, self.ann)
-        self.result(self.there.access.refused(asking, OriginRefused(404, {}, b"")))
+        now = self.there.access.question_time()
+        self.result(self.there.access.refused(asking, OriginRefused(404, {}, b""), asked=now))
         self.forget()
         self.ask(self.ann)
         self.assert_asked("HEAD")
@@ -585,7 +587,8 @@ class TokenTests(CacheTestCase):
         self.there.origin.let("ann", "1")
         token = bearer_until(self.there.wall() + 30)
         asking = self.there.asking(self.digest, token)
-        self.there.access.granted(asking.registry, REPOSITORY, asking.credential)
+        now = self.there.access.question_time()
+        self.there.access.granted(asking.registry, REPOSITORY, asking.credential, asked=now)
         self.assertEqual(self.ask(token).status, 200)
         self.assert_short()
         self.there.later(30)

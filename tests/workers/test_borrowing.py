@@ -32,6 +32,7 @@ from tests.delivery import (
     test_disk,
     test_failover,
     test_fetch,
+    test_order,
     test_segments,
     test_sharing,
     test_stale,
@@ -63,6 +64,7 @@ _SUITES = (
     test_disk,
     test_failover,
     test_fetch,
+    test_order,
     test_segments,
     test_sharing,
     test_stale,
@@ -106,7 +108,7 @@ class OwnerTests(SynchronousTestCase):
         self.post = Post()
         self.owners: list[Conversation] = []
         self.told: list[tuple[str, Values]] = []
-        self.verdicts: list[tuple[str, object]] = []
+        self.verdicts: list[tuple[str, object, float]] = []
         self.away = False
         self.borrowed = Borrowed(
             DIGEST,
@@ -134,13 +136,13 @@ class OwnerTests(SynchronousTestCase):
         self.line = join(self.post, conversation, owner)
         self.owners.append(owner)
 
-    def yes(self, want: Want, media_type: str | None) -> None:
+    def yes(self, want: Want, media_type: str | None, asked: float) -> None:
         """The origin has said yes (``Verdicts``)."""
-        self.verdicts.append(("yes", media_type))
+        self.verdicts.append(("yes", media_type, asked))
 
-    def no(self, want: Want, refusal: OriginRefused) -> None:
+    def no(self, want: Want, refusal: OriginRefused, asked: float) -> None:
         """The origin has said no (``Verdicts``)."""
-        self.verdicts.append(("no", refusal.status))
+        self.verdicts.append(("no", refusal.status, asked))
 
     async def carry_on(self, flow: Flow, rest: Rest) -> None:
         """The disk has failed."""
@@ -151,7 +153,7 @@ class OwnerTests(SynchronousTestCase):
         self.running = Deferred.fromCoroutine(self.borrowed.run())
         self.hand("one", CONTENT[:HALF])
         self.news(held=[[0, HALF]])
-        self.owners[0].tell("opened", want=1, media_type="a/b", joined=True, is_verdict=True)
+        self.owners[0].tell("opened", want=1, media_type="a/b", joined=True, asked=7.0)
         self.client = TakingClient()
         self.reading = Deferred.fromCoroutine(self.body.send(self.client, 0, len(CONTENT)))
 
@@ -192,7 +194,7 @@ class OwnerTests(SynchronousTestCase):
         self.finish()
         self.successResultOf(self.reading)
         self.assertEqual(bytes(self.client.got), CONTENT)
-        self.assertEqual(self.verdicts, [("yes", "a/b")])
+        self.assertEqual(self.verdicts, [("yes", "a/b", 7.0)])
         self.assertTrue(self.want.joined)
         self.successResultOf(self.running)
         self.body.close()
@@ -209,7 +211,7 @@ class OwnerTests(SynchronousTestCase):
         self.finish()
         self.successResultOf(self.reading)
         self.assertEqual(bytes(self.client.got), CONTENT)
-        self.assertEqual(self.verdicts, [("yes", "a/b")], "not told twice")
+        self.assertEqual(self.verdicts, [("yes", "a/b", 7.0)], "not told twice")
         self.body.close()
 
     def test_successor_has_less(self) -> None:
@@ -307,11 +309,11 @@ class OwnerTests(SynchronousTestCase):
         """A no of the origin's reaches its client, and what is remembered of it here."""
         self.running = Deferred.fromCoroutine(self.borrowed.run())
         refusal = error_in_words(OriginRefused(403, {"A": "b"}, b"no"))
-        self.owners[0].tell("no", want=1, error=refusal)
+        self.owners[0].tell("no", want=1, error=refusal, asked=8.0)
         self.owners[0].tell("refused", want=1, error=refusal)
         failure = self.failureResultOf(self.want.opened, OriginRefused)
         self.assertEqual((failure.value.status, failure.value.body), (403, b"no"))
-        self.assertEqual(self.verdicts, [("no", 403)])
+        self.assertEqual(self.verdicts, [("no", 403, 8.0)])
         self.body.close()
         self.successResultOf(self.running)
 

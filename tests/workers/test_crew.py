@@ -15,8 +15,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.delivery.access import Revocation
 from contentcache.workers.conversation import Conversation, Values
 from contentcache.workers.crew import CONTROL, FRONT, INDEX, LOCK, Crew
+from contentcache.workers.words import revocation_in_words
 from tests.workers.house import End, Post, join
 
 
@@ -175,13 +177,17 @@ class CrewTests(SynchronousTestCase):
         self.assertEqual(sum(samples[0][2] for process in families for *_, samples in process), 5.0)
 
     def test_questions(self) -> None:
-        """What a child asks is answered; what one reports of the disk the others hear."""
+        """What a child asks is answered; what one reports of the disk, or of grants, the others hear."""
         one, other = self.reactor.children
         self.assertEqual(self.successResultOf(one.conversation.ask("room", size=1)), "an answer")
         self.assertEqual(self.asked, [(1, "room")])
         one.conversation.tell("disk", fault="full")
         self.assertEqual([name for name, _ in one.heard], ["hello"])
         self.assertEqual(other.heard[-1], ("disk", {"fault": "full"}))
+        revocation = revocation_in_words(Revocation(b"key", 5.0))
+        one.conversation.tell("revoked", **revocation)
+        self.assertEqual([name for name, _ in one.heard], ["hello"])
+        self.assertEqual(other.heard[-1], ("revoked", revocation))
 
     def connect(self) -> Deferred[Any]:
         """The first child wants to talk to the second."""
