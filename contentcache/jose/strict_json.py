@@ -13,7 +13,8 @@ MAX_DEPTH: Final = 32
 MAX_DIGITS: Final = 64
 
 _MAX_DETAIL: Final = 60
-_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# An unterminated string reaches to the end of the text: no string is searched for within it (linear time).
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 
 

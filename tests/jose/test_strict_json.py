@@ -71,6 +71,34 @@ class ParseTests(SynchronousTestCase):
         ):
             self.assertRaises(InvalidJSONError, parse_json, raw)
 
+    def test_linear(self) -> None:
+        """
+        Escaped quotes in a string without an end are looked at once each: else this would not end today.
+        """
+        self.assertRaises(InvalidJSONError, parse_json, b"[" * 20 + b'{"' * 20 + b'\\"' * (1 << 20))
+
+    def test_depth_counts_no_strings(self) -> None:
+        """
+        Brackets within strings are no nesting.
+        """
+        self.assertEqual(parse_json(b'["' + b"[" * 100 + b'\\"{{"]'), ["[" * 100 + '"{{'])
+
+    def test_messages(self) -> None:
+        """
+        The message quotes nothing of the document; ``detail`` says where, and quotes at most a name.
+        """
+        for document, message, detail in (
+            (b'{"secret": 1, "secret": 2}', "has a duplicate member", "'secret'"),
+            (b'{"secret": secret}', "is not JSON", "Expecting value: line 1 column 12 (char 11)"),
+            (b'["secret", NaN]', "is not JSON", "NaN"),
+            (b'["secret", 1e999]', "has a number that is too large", None),
+            (b'["\\ud800"]', "has an unpaired surrogate", None),
+            (b'"\xff"', "is not UTF-8", None),
+        ):
+            error = self.assertRaises(InvalidJSONError, parse_json, document)
+            self.assertEqual((str(error), error.detail), (message, detail))
+            self.assertIsNone(error.__cause__)
+
     def test_bound(self) -> None:
         """
         So deep, and no deeper.
