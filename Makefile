@@ -4,6 +4,7 @@ VENV = .venv
 CONFIG = etc/config.yml
 MINUTES = 5
 SEED = soak
+MODE = mixed
 # How many tests run at once.
 JOBS = $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -lt 4 ] && echo $$n || echo 4)
 DOCKER = docker
@@ -45,7 +46,7 @@ bench: $(VENV)/dev.stamp
 	@$(VENV)/bin/python -m bench $(CASES)
 
 soak: $(VENV)/dev.stamp
-	@$(VENV)/bin/python -m tests.soak --minutes "$(MINUTES)" --seed "$(SEED)"
+	@$(VENV)/bin/python -m tests.soak --minutes "$(MINUTES)" --seed "$(SEED)" --mode "$(MODE)"
 
 wheel: $(VENV)/dev.stamp
 	rm -rf build dist

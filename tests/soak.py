@@ -4,6 +4,9 @@ Hours in minutes: dozens of clients of all manners, upstreams of bad ones, a sma
     make soak MINUTES=10 SEED=7
 
 At the end: nobody has got a wrong byte, memory and descriptors are flat, store and index agree.
+
+With ``--mode ranges`` the upstream is honest, and whole downloads mix with parts far ahead of them; see
+:mod:`tests.soak_ranges`.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from tests.real.audit import audit, descriptors_of, disagreements, index, partia
 from tests.real.cache import ContentCache
 from tests.real.images import digest_of, random_bytes
 from tests.real.unruly import REPOSITORY, Unruly
+from tests.soak_ranges import RangesSoak
 
 _KIB: Final = 1 << 10
 _SIZES: Final = (0, 1, 4 * _KIB, 5 * _KIB, 64 * _KIB, 300 * _KIB, 1100 * _KIB)
@@ -116,6 +120,10 @@ class Soak:
             if client.is_alive():
                 self.faults.append("a client got no end of its answer")
         self._look_at_the_end()
+
+    def log(self) -> str:
+        """What the daemon has logged."""
+        return self._cache.log()
 
     def close(self) -> None:
         """Stop all programs."""
@@ -287,12 +295,14 @@ def main(arguments: Sequence[str]) -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--minutes", type=float, default=5.0)
     options.add_argument("--seed", default="soak")
+    options.add_argument("--mode", choices=("mixed", "ranges"), default="mixed")
     given = options.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
-    soak = Soak(folder, given.seed, lambda line: sys.stdout.write(line + "\n") and sys.stdout.flush())
+    kind = RangesSoak if given.mode == "ranges" else Soak
+    soak = kind(folder, given.seed, lambda line: sys.stdout.write(line + "\n") and sys.stdout.flush())
     try:
         soak.run(given.minutes * 60)
-        log = soak._cache.log()
+        log = soak.log()
     finally:
         soak.close()
     sys.stdout.write("\n".join([*soak.faults, f"{dict(soak.counts)}", f"{len(soak.faults)} faults", ""]))

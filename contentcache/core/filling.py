@@ -184,6 +184,13 @@ class Filling:
 
     # What happened.
 
+    def restarted(self) -> None:
+        """
+        The file is empty, as :class:`StartAgain` said, and no body is on its way into it: what arrived after
+        that step is gone too.
+        """
+        self._forget_progress()
+
     def opened(self, host: str, total: int | None) -> bool:
         """
         ``host`` answers, with a content of ``total`` bytes. ``False`` if that cannot be true of what is
@@ -205,7 +212,7 @@ class Filling:
         """
         if total is None and self.total is None and self._foreign:
             total = self.prefix  # an earlier run may have had the last byte and no time to check
-        if total is not None and total == self.prefix and self.total in {None, total}:
+        if total is not None and total == self.held.end() == self.prefix and self.total in {None, total}:
             self.total = total
             self._vouched.add(host)
         else:

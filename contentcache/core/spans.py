@@ -60,6 +60,23 @@ class Spans:
         before = self._stops[run - 1] if run else 0
         return before, self._starts[run] if run < len(self._starts) else None
 
+    def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """
+        The runs of bytes that are missing between ``start`` and ``stop``.
+
+        >>> held = Spans()
+        >>> held.add(0, 4); held.add(8, 12)
+        >>> held.missing(2, 20), held.missing(9, 11)
+        ([(4, 8), (12, 20)], [])
+        """
+        missing: list[tuple[int, int]] = []
+        while (start := self.reach(start)) < stop:
+            end = self.gap(start)[1]
+            end = stop if end is None else min(end, stop)
+            missing.append((start, end))
+            start = end
+        return missing
+
     def end(self) -> int:
         """
         Where the last run ends.

@@ -242,9 +242,11 @@ class Fetch:
             raise UndecidedError("the blob has just gone") from error
         total = file.size if self._in_place else self._total
         fits = total is None or not file.held or file.held[-1][1] <= total
-        self.filling = Filling(file.held if fits else (), total)
-        self.intake.replace(file)
-        self.intake.reaches(self.filling.prefix)
+        held = file.held if fits else ()
+        self.filling = Filling(held, total)
+        self.intake.begin(file, held)
+        if not fits:
+            await self.intake.restart()
         self._head_in = self._total is not None
         self.progress.told = self.filling.prefix
         self._answer()
@@ -283,7 +285,7 @@ class Fetch:
             case Pause(seconds):
                 await sleep(self._around.clock, seconds)
             case Check():
-                self.filling.checked(right=await self.intake.is_right())
+                self.filling.checked(right=await self.intake.is_right(self.filling.total or 0))
             case StartAgain(blamed):
                 await self._start_again(blamed)
             case GiveUp(wrong=True):
@@ -335,7 +337,7 @@ class Fetch:
     def arrived(self, host: str, start: int, stop: int) -> None:
         """Bytes of ``host`` are in the file."""
         self.filling.arrived(host, start, stop)
-        self.intake.reaches(self.filling.prefix)
+        self.intake.follow()
         self._around.meter.fetched(stop - start)
         total = self.filling.total
         if not self._filling_up and total is not None:
@@ -453,9 +455,9 @@ class Fetch:
             self._error = UpstreamBroken(f"{blamed} delivers something else than {self.digest}")
         await self._come_to_rest()
         self.generation += 1
+        self.filling.restarted()
         self.progress.told = 0
-        await self._on_disk(self.intake.file.truncate, 0)
-        self.intake.replace(self.intake.file)
+        await self.intake.restart()
         self.progress.tell(self.filling.prefix)
 
     async def _throw_away(self) -> NoReturn:

@@ -1,33 +1,32 @@
 """
 Bytes from upstream into the partial file, hashed as its contiguous prefix grows.
 
-One writer at a time. It stays in its thread while more comes in, and leaves word of how far it is, which is
-looked at with the next bytes that arrive: so neither waits for the other. What has come in and is not written
-yet is bounded: beyond :data:`MOST_QUEUED` bytes upstream is paused, so that a slow disk slows the line and
-fills no memory.
+What is written and how far it is hashed is the business of
+:class:`contentcache.delivery.hashed_file.HashedFile`: one writer at a time. It stays in its thread while more
+comes in, and leaves word of how far it is, which is looked at with the next bytes that arrive: so neither
+waits for the other. What has come in and is not written yet is bounded: beyond :data:`MOST_QUEUED` bytes
+upstream is paused, so that a slow disk slows the line and fills no memory.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
-from threading import Lock
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from contentcache.core.digest import Digest, Hasher
+from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed, UpstreamBroken
-from contentcache.core.ports import Run
+from contentcache.core.ports import Given, Result, Run
+from contentcache.delivery.hashed_file import HashedFile
 from contentcache.delivery.tasks import Bell, in_background
 from contentcache.storage.interfaces import PartialFile
 from contentcache.upstream.answers import Answer, Inflow
 
 MOST_QUEUED: Final = 4 << 20
 _FEW_QUEUED: Final = 1 << 20
-#: One piece of what is hashed again.
-_PIECE: Final = 1 << 20
 #: After so many bytes a thread is free for others.
 _LONGEST_STAY: Final = 16 << 20
 
@@ -49,14 +48,11 @@ class Intake:
 
     def __init__(self, digest: Digest, run: Run) -> None:
         self._file: PartialFile | None = None
+        self._hashed_file: HashedFile | None = None
         self._digest = digest
         self._run = run
-        self._hasher: Hasher = digest.hasher()
-        self._hashed = 0
-        #: Held by the thread that writes or hashes.
-        self._gate = Lock()
         self._following: Deferred[None] | None = None
-        self._prefix = 0
+        self._settling = False
         self._transfers: set[_Transfer] = set()
 
     @property
@@ -76,38 +72,49 @@ class Intake:
         if self._file is not None:
             self._file.close()
 
-    def replace(self, file: PartialFile) -> None:
+    def begin(self, file: PartialFile, spans: Sequence[tuple[int, int]]) -> None:
         """
-        Begin, or begin anew, with ``file``.
+        Begin with ``file``, of which ``spans`` are written.
         """
         self._file = file
-        self._hasher = self._digest.hasher()
-        self._hashed = self._prefix = 0
+        self._hashed_file = HashedFile(file, self._digest, spans)
+        self.follow()
 
-    def reaches(self, prefix: int) -> None:
+    async def restart(self) -> None:
         """
-        ``prefix`` bytes are in the file without a gap: hash what of them is not hashed yet.
-        """
-        self._prefix = prefix
-        if self._hashed < prefix and self._following is None:
-            self._following = in_background(self._follow())
+        Begin again with an empty file, after :meth:`settle`.
 
-    async def is_right(self) -> bool:
+        :raises DiskFailed: it cannot be cut.
         """
-        Whether the digest is that of all bytes in the file.
+        if self._transfers or self._following is not None:
+            raise RuntimeError("a body is still on its way into the file")
+        await self._in_thread(self._hashing.restart)
+        self._settling = False
+
+    def follow(self) -> None:
+        """
+        Hash in the background what is written and not hashed yet of the prefix.
+        """
+        if self._is_behind and self._following is None and not self._settling:
+            following = in_background(self._follow())
+            self._following = None if following.called else following
+
+    async def is_right(self, size: int) -> bool:
+        """
+        Whether the digest is that of all ``size`` bytes in the file.
 
         :raises DiskFailed: they cannot be read.
         """
         await self._until_followed()
-        while self._hashed < self._prefix:
-            await self._hash_more()
-        return self._digest.is_of(self._hasher)
+        while self._is_behind:
+            await self._in_thread(self._hashing.hash_more)
+        return await self._run(self._hashing.is_right, size)
 
     async def settle(self) -> None:
         """
         Wait until no thread works on the file any more.
         """
-        self._prefix = 0
+        self._settling = True
         await self._until_followed()
 
     async def take(
@@ -141,10 +148,7 @@ class Intake:
             transfer.abandon()
 
     async def _put(self, transfer: _Transfer) -> None:
-        try:
-            await self._run(self._write, transfer)
-        except OSError as error:
-            raise DiskFailed(f"the store cannot be written: {error}") from error
+        await self._in_thread(self._write, transfer)
 
     def _write(self, transfer: _Transfer) -> None:
         """
@@ -152,17 +156,18 @@ class Intake:
         """
         enough = transfer.written + _LONGEST_STAY
         while transfer.written < enough and (data := transfer.next()) is not None:
-            stop = transfer.written + len(data)
-            with self._gate:
-                # What is hashed stays as it was hashed, whatever another body says in its place.
-                offset = max(transfer.written, min(self._hashed, stop))
-                fresh = memoryview(data)[offset - transfer.written :]
-                self.file.write(offset, fresh)
-                if self._hashed == offset:
-                    self._hasher.update(fresh)
-                    self._hashed = stop
-            # After it is hashed: what is told to be there is not hashed by somebody else at the same time.
-            transfer.written = stop
+            self._hashing.write(transfer.written, data)
+            transfer.written += len(data)
+
+    @property
+    def _hashing(self) -> HashedFile:
+        if self._hashed_file is None:
+            raise RuntimeError("the fetch has not begun")
+        return self._hashed_file
+
+    @property
+    def _is_behind(self) -> bool:
+        return self._hashing.hashed < self._hashing.prefix
 
     async def _until_followed(self) -> None:
         if self._following is not None:
@@ -172,26 +177,20 @@ class Intake:
 
     async def _follow(self) -> None:
         try:
-            while self._hashed < self._prefix:
-                await self._hash_more()
+            while self._is_behind and not self._settling:
+                await self._in_thread(self._hashing.hash_more)
         except DiskFailed:
             pass  # is_right() meets it again, and tells
         finally:
             self._following = None
 
-    async def _hash_more(self) -> None:
+    async def _in_thread(
+        self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
+    ) -> Result:
         try:
-            await self._run(self._hash_piece, min(_PIECE, self._prefix - self._hashed))
+            return await self._run(function, *args, **kwargs)
         except OSError as error:
-            raise DiskFailed(f"the store cannot be read: {error}") from error
-
-    def _hash_piece(self, length: int) -> None:
-        with self._gate:
-            data = self.file.read(self._hashed, length)
-            if not data:
-                raise OSError("the file is shorter than it was")
-            self._hasher.update(data)
-            self._hashed += len(data)
+            raise DiskFailed(f"the store cannot be written or read: {error}") from error
 
 
 class _Transfer:

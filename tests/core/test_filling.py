@@ -236,6 +236,29 @@ class StepTests(SynchronousTestCase):
             filling.checked(right=True)
             self.assertEqual(filling.next(["a"]), Keep())
 
+    def test_kept_part_before_a_gap_is_not_the_whole(self) -> None:
+        """
+        A 416 behind a kept part does not make it the whole where more is kept behind a gap.
+        """
+        filling = Filling([(0, 10), (20, 30)])
+        filling.has_no_more("a", None)
+        self.assertEqual(filling.next(["a"]), StartAgain(None))
+
+    def test_what_arrives_after_a_restart_was_decided(self) -> None:
+        """
+        Bytes of a range that was under way when all was to be thrown away are thrown away too.
+        """
+        filling = Filling()
+        filling.opened("a", 30)
+        filling.arrived("a", 0, 10)
+        filling.opened("b", 40)
+        filling.broke("a")
+        self.assertEqual(filling.next(["a", "b"]), StartAgain(None))
+        filling.arrived("a", 20, 30)
+        filling.restarted()
+        self.assertEqual((filling.prefix, list(filling.held)), (0, []))
+        self.assertEqual(filling.next(["a", "b"]), Ask("a", 0))
+
     def test_kept_part_is_nobodys(self) -> None:
         """
         A wrong content with a part from an earlier run is nobody's fault, and proves nothing.

@@ -78,7 +78,7 @@ class IntakeTests(SynchronousTestCase):
     def begin(self, content: bytes, run: Any = at_once) -> Intake:
         """An intake for a content."""
         intake = Intake(Digest.of(content), run)
-        intake.replace(MemoryStore().resume(Digest.of(content)))
+        intake.begin(MemoryStore().resume(Digest.of(content)), ())
         return intake
 
     def take(self, intake: Intake, body: Any, start: int, arrived: Any) -> Deferred[None]:
@@ -106,8 +106,9 @@ class IntakeTests(SynchronousTestCase):
         run.work().callback(None)
         self.successResultOf(taking)
         self.assertEqual(told, [(0, 500), (500, 1000)])
-        intake.reaches(1000)
-        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(intake.is_right())))
+        judging = Deferred.fromCoroutine(intake.is_right(len(content)))
+        run.work().callback(run.result)
+        self.assertTrue(self.successResultOf(judging))
         self.assertEqual(run.waiting, [])
 
     def test_paused(self) -> None:
@@ -170,8 +171,7 @@ class IntakeTests(SynchronousTestCase):
             body.inflow.connectionLost(Failure(ResponseDone()))
         for taking in takings:
             self.successResultOf(taking)
-        intake.reaches(1000)
-        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(intake.is_right())))
+        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(intake.is_right(len(content)))))
         self.assertEqual(intake.file.read(0, 1000), content)
 
     def test_enough_ends_one_body_alone(self) -> None:
@@ -180,7 +180,7 @@ class IntakeTests(SynchronousTestCase):
         """
         content = bytes(2000)
         intake = Intake(Digest.of(content), at_once)
-        intake.replace(MemoryStore().resume(Digest.of(content)))
+        intake.begin(MemoryStore().resume(Digest.of(content)), ())
         first, second = Body(), Body()
 
         def enough(_start: int, _stop: int) -> None:
@@ -198,5 +198,4 @@ class IntakeTests(SynchronousTestCase):
         second.inflow.dataReceived(content[1000:])
         second.inflow.connectionLost(Failure(ResponseDone()))
         self.successResultOf(other)
-        intake.reaches(2000)
-        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(intake.is_right())))
+        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(intake.is_right(len(content)))))
