@@ -32,6 +32,7 @@ from contentcache.core.retry_after import seconds_of_patience
 from contentcache.core.routes import parse, split_target
 from contentcache.core.via import Path as ViaPath
 from contentcache.core.via import added
+from contentcache.jose.bearer_tokens import unverified_expiry
 from tests.config import samples
 from tests.web.house import BLOB, CONTENT, DIGEST, HOST, HouseTestCase, replies
 
@@ -151,7 +152,7 @@ _READERS: Final = {
         (f'"{_DIGEST}", W/"x"', "*"),
     ),
     "credential": Reader(
-        lambda text: (Credential(text).expires(), Credential(text).lasting, Credential(text).key(b"k" * 64)),
+        lambda text: (unverified_expiry(text), Credential(text).lasting, Credential(text).key(b"k" * 64)),
         ("Basic YTpi", "Bearer e30.eyJleHAiOjE3ZTl9.c2ln", "Bearer eyJhbGciOiJub25lIn0.eyJleHAiOjF9."),
     ),
     "duration": Reader(durations.parse, ("1h30m", "24h", "-1.5s", "86400000000000"), (ValueError,)),

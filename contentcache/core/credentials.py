@@ -7,18 +7,12 @@ longer is kept under :meth:`Credential.key`, a keyed hash.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import json
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from attrs import field, frozen
 
 _BEARER: Final = "bearer"
-_JWT_PARTS: Final = 3
-_FAR_AWAY: Final = 1e12
 
 
 @frozen
@@ -59,37 +53,9 @@ class Credential:
             digest.update(encoded)
         return digest.digest()
 
-    def expires(self) -> float | None:
-        """
-        When a bearer token ends by its own account (``exp``, RFC 7519 §4.1.4; seconds since the epoch).
-
-        The signature is not looked at: the origin does that. ``None`` where the token does not say.
-        """
-        if self.authorization is None or self._scheme() != _BEARER:
-            return None
-        moment = said_by("".join(self.authorization.split(maxsplit=1)[1:])).get("exp")
-        if isinstance(moment, bool) or not isinstance(moment, int | float):
-            return None
-        # Not a number ends at once; what is farther away than a float can tell is far enough.
-        return float(min(max(0.0, moment), _FAR_AWAY))
-
     def _scheme(self) -> str:
         # A tab is no space (RFC 9110 §11.4), but there are registries that do not mind.
         return "".join((self.authorization or "").split(maxsplit=1)[:1]).lower()
-
-
-def said_by(token: str) -> Mapping[str, Any]:
-    """
-    What a JWT says (RFC 7519), whoever has written it and however oddly; nothing if it is none.
-    """
-    parts = token.split(".")
-    if len(parts) != _JWT_PARTS:
-        return {}
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        return {}
-    return claims if isinstance(claims, dict) else {}
 
 
 ANONYMOUS: Final = Credential()

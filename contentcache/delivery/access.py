@@ -30,6 +30,7 @@ from contentcache.core.routes import Content
 from contentcache.delivery.links import Links
 from contentcache.delivery.tasks import in_background
 from contentcache.delivery.wants import Asking
+from contentcache.jose.bearer_tokens import unverified_expiry
 from contentcache.storage.interfaces import Affirmation, Link
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
@@ -245,7 +246,7 @@ class Access:
         """
         if credential.signed is not None:
             return
-        ends = credential.expires()
+        ends = unverified_expiry(credential.authorization)
         now = self._clock.seconds()
         self._grants.give(
             credential.key(self._secret, registry.upstream.origin, repository),

@@ -19,6 +19,7 @@ from contentcache.core.errors import (
 from contentcache.core.header_policy import Headers
 from contentcache.core.ports import Timer
 from contentcache.delivery.access import Access
+from contentcache.jose.bearer_tokens import unverified_expiry
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
@@ -70,7 +71,7 @@ class Questions:
         """
         key = credential.key(self._secret, registry.upstream.origin)
         kept = self._pings.get(key)
-        ends = credential.expires()
+        ends = unverified_expiry(credential.authorization)
         age = None if kept is None else self._clock.seconds() - kept.when
         if kept is not None and age is not None and age < self._auth_ttl and not self._is_over(ends):
             self._pings.move_to_end(key)

@@ -36,6 +36,7 @@ from contentcache.gateway.claims import Basic, Bearer, groups, read, subject
 from contentcache.gateway.directory import Choices
 from contentcache.gateway.errors import NotAuthenticated, RegistryAway, TooManyAttempts
 from contentcache.gateway.throttle import Throttle
+from contentcache.jose.bearer_tokens import unverified_expiry
 
 _MOST_REMEMBERED: Final = 10_000
 _JWT_DOTS: Final = 2
@@ -251,7 +252,7 @@ class Accounts:
         return yes.account
 
     def _remember(self, key: bytes, account: Account, now: float, authorization: str) -> None:
-        ends = Credential(authorization).expires()
+        ends = unverified_expiry(authorization)
         self._remembered[key] = _Yes(account, now, float("inf") if ends is None else ends)
         self._remembered.move_to_end(key)
         while len(self._remembered) > _MOST_REMEMBERED:

@@ -13,11 +13,11 @@ from twisted.web.http_headers import Headers
 
 from contentcache.config.model import Account
 from contentcache.core.challenges import parse_challenges
-from contentcache.core.credentials import said_by
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.core.ports import Timer
 from contentcache.gateway.accounts import Verdict
 from contentcache.gateway.claims import Basic, groups, read, subject
+from contentcache.jose.bearer_tokens import unverified_claims
 from contentcache.upstream.account import OwnAccount
 from contentcache.upstream.answers import Answer
 
@@ -127,7 +127,7 @@ class AskedRegistry:
             return Verdict(False, challenge=challenge)
         if better is None or better == authorization or (await self._ask(better)).status in _NO:
             return Verdict(False, challenge=challenge)
-        claims = said_by(better.partition(" ")[2])
+        claims = unverified_claims(better.partition(" ")[2])
         return Verdict(True, subject(claims), challenge, groups(claims))
 
     async def _ask(self, authorization: str) -> Said:

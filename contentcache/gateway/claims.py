@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from contentcache.core.credentials import said_by
 from contentcache.gateway.directory import LONGEST_ACCOUNT
+from contentcache.jose.bearer_tokens import unverified_claims
 
 #: A header has at most 16 KiB here; tokens with many groups come near it.
 LONGEST: Final = 16 << 10
@@ -66,7 +66,7 @@ def read(authorization: str | None) -> Basic | Bearer | None:
         return None
     if scheme.lower() == "basic":
         return _basic(rest)
-    return Bearer(rest, said_by(rest)) if scheme.lower() == "bearer" else None
+    return Bearer(rest, unverified_claims(rest)) if scheme.lower() == "bearer" else None
 
 
 def basic(username: str, password: str) -> Basic | None:

@@ -6,12 +6,11 @@ A second spelling of the same base64url is an error, as is ambiguous JSON. Parsi
 
 from __future__ import annotations
 
-import binascii
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Set
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from attrs import field, frozen
 
@@ -86,23 +85,6 @@ def flattened(header: Mapping[str, object], payload: bytes, key: PrivateKey | by
     protected, content = base64url_encode(compact_json(header)), base64url_encode(payload)
     signature = make_signature(str(header["alg"]), key, f"{protected}.{content}".encode("ascii"))
     return {"protected": protected, "payload": content, "signature": base64url_encode(signature)}
-
-
-def unverified_claims(token: str) -> Mapping[str, Any]:
-    """
-    The claims of a JWT that others verify, parsed leniently; empty where it is not a JWT.
-
-    >>> unverified_claims("e30.eyJzdWIiOiAiYWxpY2UifQ==."), unverified_claims("e30.x.")
-    ({'sub': 'alice'}, {})
-    """
-    parts = token.split(".")
-    if len(parts) != _PARTS:
-        return {}
-    try:
-        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        return {}
-    return claims if isinstance(claims, dict) else {}
 
 
 def base64url_decode(text: str) -> bytes:
