@@ -9,11 +9,12 @@ MODE = mixed
 JOBS = $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -lt 4 ] && echo $$n || echo 4)
 DOCKER = docker
 IMAGE = contentcache
+PARTS =
 BUILD =
 PORT = $(or $(lastword $(subst :, ,$(REGISTRY_HTTP_ADDR))),5000)
 SCHEME_NOTE = $(if $(REGISTRY_HTTP_TLS_CERTIFICATE), (its certificate must be known to the client),)
 
-.PHONY: help run test lint bench soak wheel image clean
+.PHONY: help run test lint bench soak nightly wheel image clean
 
 help:
 	@echo "make run    start the cache in the foreground with $(CONFIG); stop it with Ctrl-C"
@@ -21,6 +22,7 @@ help:
 	@echo "make bench  beside nginx and docker-registry, in one run (CASES=\"stampede recovery\" for some, CASES=--list for all)"
 	@echo "make lint   style, types, arrows between packages, documents"
 	@echo "make soak   bad upstreams, bad clients and kills for MINUTES=$(MINUTES), as SEED=$(SEED) has it"
+	@echo "make nightly  what is too long for every change, PARTS=\"soak packaging\" for some, MINUTES=20 for each that has no end"
 	@echo "make wheel  build dist/*.whl"
 	@echo "make image  build the container image IMAGE=$(IMAGE) with DOCKER=$(DOCKER); BUILD=\"--build-arg …\" is passed on"
 	@echo "make clean  remove everything that these made, but not what is cached under var/"
@@ -47,6 +49,10 @@ bench: $(VENV)/dev.stamp
 
 soak: $(VENV)/dev.stamp
 	@$(VENV)/bin/python -m tests.soak --minutes "$(MINUTES)" --seed "$(SEED)" --mode "$(MODE)"
+
+nightly: $(VENV)/dev.stamp
+	@scripts/install-peers
+	@MINUTES=$(if $(filter-out file,$(origin MINUTES)),$(MINUTES),20) $(VENV)/bin/python -m tests.nightly $(PARTS)
 
 wheel: $(VENV)/dev.stamp
 	rm -rf build dist

@@ -32,6 +32,12 @@ class Counts:
     def __str__(self) -> str:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
+    def plus(self, other: Counts) -> Counts:
+        """
+        Both together.
+        """
+        return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
 
 def counts_in(line: str) -> Counts | None:
     """
@@ -54,9 +60,9 @@ def counts_in(line: str) -> Counts | None:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
+def run_trial(arguments: Sequence[str]) -> Counts:
     """
-    Run the suite; the exit status.
+    Run trial, and show what it says. A run that ends badly has at least one failure.
     """
     argv = [sys.executable, "-u", "-m", "twisted.trial", *arguments]
     counts: Counts | None = None
@@ -76,6 +82,14 @@ def main(arguments: Sequence[str]) -> int:
     told = counts or Counts(passed=0, failed=1, skipped=0)
     if trial.returncode != 0 and not told.failed:
         told = evolve(told, failed=1)
+    return told
+
+
+def main(arguments: Sequence[str]) -> int:
+    """
+    Run the suite; the exit status.
+    """
+    told = run_trial(arguments)
     sys.stdout.write(f"{told}\n")
     return 1 if told.failed else 0
 

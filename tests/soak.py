@@ -265,7 +265,7 @@ class Soak:
         descriptors, memory = descriptors_of(self._cache.pid), cache.rss() >> 20
         if descriptors > 60:
             self.faults.append(f"{descriptors} descriptors at the end")
-        if memory > 160:
+        if memory > 160 * len(self._cache.pids):
             self.faults.append(f"{memory} MiB at the end")
         if "Traceback" in cache.log():
             self.faults.append("a traceback in the log")
