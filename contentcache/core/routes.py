@@ -34,6 +34,7 @@ _ABSOLUTE = re.compile(r"https?://(?P<host>[^/?#@\s]+)(?P<rest>[/?].*)?", re.ASC
 _COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
 #: Escapes, empty components, dot segments: in no path of the API, and others may read them otherwise.
 _AMBIGUOUS = re.compile(r"%|//|/\.\.?(?:/|$)", re.ASCII)
+_ESCAPED = re.compile(r"%2[Ff]|%3[Aa]", re.ASCII)
 _LAST_LENGTH = 512
 
 
@@ -113,6 +114,19 @@ def split_target(target: str) -> tuple[str, str, str | None]:
             target = "/" + target
     path, _, query = target.partition("?")
     return path, query, authority
+
+
+def unescape(path: str) -> str:
+    """
+    A raw path with its escaped slashes and colons as the characters that they stand for.
+
+    Some SDKs escape names and digests so. It is done once, before anything is looked at: ``%252F`` stays an
+    escape, and every check is made of what comes out.
+
+    >>> unescape("/v2/org%2Fapp/blobs/sha256%3Aab%252F")
+    '/v2/org/app/blobs/sha256:ab%252F'
+    """
+    return _ESCAPED.sub(lambda match: "/" if match[0][1] == "2" else ":", path)
 
 
 def parse(path: str) -> Route:

@@ -16,6 +16,7 @@ from contentcache.core.challenges import parse_challenges
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.core.ports import Timer
 from contentcache.gateway.accounts import Verdict
+from contentcache.gateway.blob_answers import is_page
 from contentcache.gateway.claims import Basic, groups, read, subject
 from contentcache.jose.bearer_tokens import unverified_claims
 from contentcache.upstream.account import OwnAccount
@@ -30,12 +31,13 @@ _OK: Final = 200
 @frozen
 class Said:
     """
-    An answer: its status, the values of ``WWW-Authenticate``, and its body.
+    An answer: its status, the values of ``WWW-Authenticate``, its body, and whether that is a page.
     """
 
     status: int
     challenges: Sequence[str] = ()
     body: bytes = field(default=b"", repr=False)
+    page: bool = False
 
 
 class Get(Protocol):
@@ -81,10 +83,16 @@ class AgentGet:
         sent = Headers({name: [value] for name, value in headers.items()})
         response = await self._agent.request(b"GET", url.encode("ascii"), sent)
         answer = Answer(url.partition("?")[0], response.code, False, response, self._timer, self._patience)
-        challenges = answer.values("WWW-Authenticate")
-        if answer.status != _OK:
+        fields: Headers = response.headers
+
+        def values(name: bytes) -> list[str]:
+            # Byte by byte: nobody promises that these are UTF-8.
+            return [value.decode("latin-1") for value in fields.getRawHeaders(name) or ()]
+
+        challenges, page = values(b"WWW-Authenticate"), is_page(values(b"Content-Type"))
+        if answer.status != _OK or page:
             answer.abandon()
-            return Said(answer.status, challenges)
+            return Said(answer.status, challenges, page=page)
         return Said(answer.status, challenges, await answer.read(self._limit))
 
 
@@ -131,7 +139,10 @@ class AskedRegistry:
         return Verdict(True, subject(claims), challenge, groups(claims))
 
     async def _ask(self, authorization: str) -> Said:
-        said = await self._get(f"{self._registry}/v2/", {"Authorization": authorization})
+        said = await self._get(f"{self._registry}/v2/", {"Authorization": authorization, "Accept": "*/*"})
+        if 200 <= said.status < 300 and said.page:  # noqa: PLR2004
+            # Of a proxy that signs people in: it means no as often as yes.
+            raise UpstreamBroken(f"{self._registry} answered with a page")
         if not 200 <= said.status < 300 and said.status not in _NO:  # noqa: PLR2004
             raise UpstreamBroken(f"{self._registry} answered {said.status}")
         return said

@@ -15,6 +15,7 @@ from contentcache.config.model import Configuration, Gateway, Upstream
 from contentcache.core.ports import Run
 from contentcache.core.via import FAMILY
 from contentcache.gateway.authority import Authority
+from contentcache.gateway.blob_authorization import BlobAuthorization
 from contentcache.gateway.channel import GatewayFactory
 from contentcache.gateway.connections import Connections
 from contentcache.gateway.fields import Rewriting
@@ -23,6 +24,7 @@ from contentcache.gateway.front import Front, Halves
 from contentcache.gateway.keys import KeyRing
 from contentcache.gateway.passing import Passing
 from contentcache.gateway.reception import Reception, open_reception
+from contentcache.gateway.redirect_target import FollowedTarget
 from contentcache.gateway.redirecting import Redirecting
 from contentcache.meter import Meter
 from contentcache.role import Reloading
@@ -105,11 +107,12 @@ def assemble(
         run=run,
         wall=time.time,
     )
+    target = FollowedTarget(transport, options.registry, reactor, timeout=options.stalltimeout)
     redirecting = Redirecting(
         passing,
+        BlobAuthorization(passing, target, rewriting),
         reception.desk.roster,
         keys.signer,
-        rewriting,
         issuer=options.issuer,
         url_ttl=options.urlttl,
         minimum_size=options.minimumsize,

@@ -24,6 +24,7 @@ from twisted.web.server import Request as ResourceRequest
 from contentcache.core.errors import MethodUnsupported
 from contentcache.gateway.bodies import RequestBody
 from contentcache.gateway.faults import BodyMalformed, ClientGone
+from contentcache.gateway.fields import check_fields
 from contentcache.web.channel import RegistryChannel, RegistryRequest
 from contentcache.web.factory import RegistryFactory
 from contentcache.web.heads import look_at_expectations, look_at_framing
@@ -77,6 +78,7 @@ class GatewayChannel(RegistryChannel):
 
     def _look_at_head(self, request: RegistryRequest) -> None:
         look_at_framing(self._version, request.requestHeaders)
+        check_fields(request.requestHeaders)
         look_at_expectations(request.requestHeaders)
         if self._command in {b"TRACE", b"CONNECT"}:
             raise MethodUnsupported("this is a registry", headers={"Allow": _ALLOWED})

@@ -8,8 +8,11 @@ and a second time a new one.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -30,6 +33,21 @@ _THOUGHT: Final = 1.0
 #: Idle connections, and for how many seconds each is kept: below what servers keep them for.
 _MOST_IDLE: Final = 64
 _IDLE_SECONDS: Final = 55.0
+
+
+@frozen
+class Asked:
+    """
+    An answer of the registry: its head, and its body as :class:`Answer` delivers it.
+    """
+
+    reply: Reply
+    answer: Answer
+
+    @property
+    def status(self) -> int:
+        """The answer's status."""
+        return self.reply.code
 
 
 class Connections:
@@ -62,14 +80,16 @@ class Connections:
         #: What went wrong last, ``None`` after an answer.
         self.fault: str | None = None
 
-    async def ask(self, question: Question, body: RequestBody | None = None) -> tuple[Answer, Reply]:
+    @asynccontextmanager
+    async def ask(self, question: Question, body: RequestBody | None = None) -> AsyncIterator[Asked]:
         """
-        The registry's answer, its body unread.
+        The registry's answer, its body unread. Its connection is released at the end of the block, whatever
+        has happened in it.
 
         :raises RegistryUnreachable: no connection can be made.
         :raises RegistryBroken: it breaks off before an answer.
         :raises RegistrySilent: it takes too long.
-        :raises BodyTooSlow: the client does.
+        :raises RequestMalformed, BodyTooSlow: it is the client's fault.
         """
         try:
             reply = await self._ask(question, body)
@@ -77,9 +97,12 @@ class Connections:
             if isinstance(error, RegistryBroken | RegistrySilent):
                 self._note(error.message)
             raise
-        self.fault = None
-        self._meter.asked(self._base, str(reply.code))
-        return Answer(self._base, reply.code, False, reply, self._timer, self._stall_timeout), reply
+        try:
+            self.fault = None
+            self._meter.asked(self._base, str(reply.code))
+            yield Asked(reply, Answer(self._base, reply.code, False, reply, self._timer, self._stall_timeout))
+        finally:
+            reply.release()
 
     def close(self) -> None:
         """
@@ -105,7 +128,7 @@ class Connections:
         factory = Factory.forProtocol(lambda: Conversation(self._keep))
         factory.noisy = False
         try:
-            conversation: Conversation = await self._way.connect(factory)
+            conversation: Conversation = await _unless_left(self._way.connect(factory))
         except CancelledError:
             raise
         except Exception as error:
@@ -162,6 +185,30 @@ class Connections:
         if self.fault is None:
             self._log.warn("the registry {base} fails: {says}", base=self._base, says=says)
         self.fault = says
+
+
+def _unless_left(connecting: Deferred[Conversation]) -> Deferred[Conversation]:
+    """
+    The same result. Whoever cancels this one, since its client has left, gets ``CancelledError`` in any case,
+    and not what the attempt to connect fails with because of it.
+    """
+    left = False
+
+    def leave(_mine: Deferred[Conversation]) -> None:
+        nonlocal left
+        left = True
+        connecting.cancel()
+
+    mine: Deferred[Conversation] = Deferred(leave)
+
+    def connected(conversation: Conversation) -> None:
+        if left:
+            conversation.close()
+        else:
+            mine.callback(conversation)
+
+    connecting.addCallbacks(connected, lambda failure: None if left else mine.errback(failure))
+    return mine
 
 
 class _Patience:

@@ -11,7 +11,7 @@ soon as it has seen the head; so here the two directions are independent, as h11
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import h11
@@ -21,11 +21,10 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http_headers import Headers
 
-from contentcache.core.errors import CacheError
+from contentcache.core.errors import CacheError, RequestMalformed
 from contentcache.gateway.bodies import RequestBody
 from contentcache.gateway.faults import RegistryBroken
-from contentcache.gateway.fields import Field
-from contentcache.gateway.question import Question, framing
+from contentcache.gateway.question import Field, Question, framing
 
 _CONTINUE: Final = 100
 #: More than any registry's head has, signed URLs of storages included.
@@ -35,6 +34,8 @@ _LARGEST_HEAD: Final = 64 << 10
 class Reply:
     """
     An answer's head, and its body for one taker (as ``IResponse``, as much of it as is used).
+
+    Whoever has it calls :meth:`release` in the end, whatever has become of it.
     """
 
     def __init__(self, conversation: Conversation, response: h11.Response, length: int | None) -> None:
@@ -46,13 +47,39 @@ class Reply:
         for name, value in response.headers:
             self.headers.addRawHeader(name, value)
         self.length: object = length
+        #: Whether all of it has come.
+        self.complete = False
+        self._delivered = False
         self._conversation = conversation
+
+    def values(self, name: str) -> Sequence[str]:
+        """
+        All values of a field, each byte as one character: whatever a registry sends, they can be read.
+        """
+        return [value for each, value in self.fields if each.lower() == name.lower()]
+
+    def header(self, name: str) -> str | None:
+        """
+        The first value of a field.
+        """
+        return next(iter(self.values(name)), None)
 
     def deliverBody(self, protocol: Protocol) -> None:
         """
         Give the body to ``protocol``; its transport can pause it, and give it up.
         """
+        self._delivered = True
         self._conversation.deliver(protocol)
+
+    def release(self) -> None:
+        """
+        Give the connection back, or end it where the body has not come to its end. May be called twice.
+        """
+        if not self._delivered:
+            self.deliverBody(Protocol())
+        if not self.complete:
+            self.complete = True
+            self._conversation.close()
 
 
 class Conversation(Protocol):
@@ -66,6 +93,7 @@ class Conversation(Protocol):
         self._idle = idle
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
         self._answer: Deferred[Reply] | None = None
+        self._reply: Reply | None = None
         self._receiver: Protocol | None = None
         self._body: RequestBody | None = None
         self._unsent: RequestBody | None = None
@@ -83,8 +111,9 @@ class Conversation(Protocol):
 
     def ask(self, question: Question, body: RequestBody | None) -> Deferred[Reply]:
         """
-        Send a question. Fails with :class:`RegistryBroken` where no answer comes, and with what the body
-        fails with. Cancelled, it ends the connection.
+        Send a question. Fails with :class:`RegistryBroken` where no answer comes, with
+        :class:`RequestMalformed` where the client's head cannot be sent, and with what the body fails with.
+        Cancelled, it ends the connection.
         """
         self.heard = False
         answer = self._answer = Deferred(self._give_up)
@@ -96,8 +125,9 @@ class Conversation(Protocol):
                 method=question.method, target=question.target, headers=[_encoded(field) for field in fields]
             )
             self.transport.write(self._http.send(head))
-        except (h11.LocalProtocolError, UnicodeEncodeError) as error:
-            self._fail(RegistryBroken(f"the request cannot be passed on: {error}"))
+        except (h11.LocalProtocolError, UnicodeEncodeError):
+            # The registry has seen nothing of it, so this says nothing of the registry.
+            self._fail(RequestMalformed("this request has a head that cannot be passed on"))
             return answer
         if body is None:
             self._say(h11.EndOfMessage())
@@ -218,7 +248,8 @@ class Conversation(Protocol):
             self.transport.pauseProducing()
             answer, self._answer = self._answer, None
             if answer is not None:
-                answer.callback(Reply(self, event, _length_of(event)))
+                self._reply = Reply(self, event, _length_of(event))
+                answer.callback(self._reply)
             return False
         if isinstance(event, h11.Data):
             if self._receiver is not None:
@@ -226,6 +257,9 @@ class Conversation(Protocol):
             return self._receiver is not None
         if isinstance(event, h11.EndOfMessage):
             receiver, self._receiver = self._receiver, None
+            reply, self._reply = self._reply, None
+            if reply is not None:
+                reply.complete = True
             self._settle()
             if receiver is not None:
                 receiver.connectionLost(Failure(ResponseDone()))

@@ -9,11 +9,14 @@ from collections.abc import Iterable
 from twisted.web.http import datetimeToString
 
 from contentcache.core.errors import LoopDetected
+from contentcache.core.header_policy import Headers
 from contentcache.core.ports import Timer
 from contentcache.core.via import Path, added
 from contentcache.gateway.bodies import RequestBody
 from contentcache.gateway.channel import GatewayRequest
-from contentcache.gateway.fields import Asker, Field
+from contentcache.gateway.fields import Asker
+from contentcache.gateway.isolation import SANDBOX
+from contentcache.gateway.question import Field
 from contentcache.web.errors import phrase
 from contentcache.web.exchange import Exchange
 
@@ -66,6 +69,13 @@ class GatewayExchange(Exchange):
         address = getattr(self._request.channel, "address", "").removeprefix("::ffff:")
         return Asker(address, self.values("X-Forwarded-For"), self.host, via)
 
+    def start(self, status: int, headers: Headers) -> None:
+        """
+        Send the head of an answer of our own, in which nothing may run: browsers see the pages of the gateway
+        under the same name.
+        """
+        super().start(status, {**headers, **SANDBOX})
+
     def start_as_is(self, status: int, fields: Iterable[Field], words: str) -> None:
         """
         Send a head with these fields, several of one name included; ``words`` are for the access log.
@@ -73,11 +83,12 @@ class GatewayExchange(Exchange):
         request = self._request
         request.setResponseCode(status, phrase(status).encode("ascii"))
         request.cache_status = words
-        named: dict[str, list[str]] = {}
-        spelt: dict[str, str] = {}
+        named: dict[str, list[bytes]] = {}
+        spelt: dict[str, bytes] = {}
         for name, value in fields:
-            named.setdefault(name.lower(), []).append(value)
-            spelt.setdefault(name.lower(), name)
+            # Byte by byte, as the registry has sent them: not all registries write UTF-8.
+            named.setdefault(name.lower(), []).append(value.encode("latin-1"))
+            spelt.setdefault(name.lower(), name.encode("latin-1"))
         for key, values in named.items():
             request.responseHeaders.setRawHeaders(spelt[key], values)
         if "date" not in named:

@@ -1,21 +1,25 @@
 """
 Which header fields pass, and how those that name a host come to name the right one.
 
-Fields about one connection end here (RFC 9110 §7.6.1), all others pass as they are, in both directions. A
-``Location`` or ``Link`` that names the registry behind becomes relative: that leads back here, by whatever
-name the client knows the gateway. A realm must be a whole URL, so it gets the gateway's own.
+Fields about one connection end here (RFC 9110 §7.6.1), and those that :mod:`contentcache.gateway.isolation`
+names; all others pass as they are, in both directions. A ``Location`` or ``Link`` that names the registry
+behind becomes relative: that leads back here, by whatever name the client knows the gateway. A realm must be
+a whole URL, so it gets the gateway's own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 from attrs import frozen
+from twisted.web.http_headers import Headers
 
-Field = tuple[str, str]
+from contentcache.core.errors import RequestMalformed
+from contentcache.gateway.isolation import foreign_cookies
+from contentcache.gateway.question import Field
 
 #: About one connection only, or set anew here.
 _HOP_BY_HOP: Final = frozenset(
@@ -36,14 +40,23 @@ _HOP_BY_HOP: Final = frozenset(
 _OF_CLIENTS: Final = frozenset(
     {"host", "expect", "content-length", "forwarded", "via"}
     | {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip"}
+    # By which some servers take another path than that of the request, or another proxy for their own
+    # requests.
+    | {"x-original-url", "x-rewrite-url", "proxy"}
 )
-#: Of the registry: promises about its own host, which is not the one that the client has asked.
-_OF_REGISTRIES: Final = frozenset({"alt-svc", "strict-transport-security"})
+#: What ``Connection`` may not name: an intermediary that removes these changes who asks, or for what
+#: (RFC 9110 §7.6.1: never a field that is meant for all recipients).
+_NEVER_HOP_BY_HOP: Final = re.compile(
+    r"authorization|host|cookie|via|forwarded|x-forwarded-.*|x-real-ip|origin|referer|expect|date"
+    r"|user-agent|range|if-.*|accept.*|content-.*|cache-control|pragma|docker-.*|sec-.*|contentcache-.*",
+    re.ASCII,
+)
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 _ABSOLUTE = re.compile(r"(?:https?:)?//(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
-_LINK = re.compile(r"<(?P<url>[^>]*)>")
+_LINK = re.compile(r"<(?P<url>[^<>]*)>")
 _REALM = re.compile(r'(?P<before>\brealm[ \t]*=[ \t]*)(?P<quote>"?)(?P<url>https?://[^",\s]*)', re.IGNORECASE)
-_OUR_COOKIE = re.compile(r"[ \t]*(?:__Host-|contentcache-)(?:session|form)[ \t]*=", re.IGNORECASE)
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -58,6 +71,22 @@ class Asker:
     forwarded: Sequence[str]
     host: str
     via: str
+
+
+def check_fields(headers: Headers) -> None:
+    """
+    Refuse a head that cannot be passed on, or would be another request once it is.
+
+    :raises RequestMalformed: a field's name is no token, its value has control characters (RFC 9110 §5.1,
+        §5.5), or ``Connection`` names a field that is meant for the registry.
+    """
+    for name, values in headers.getAllRawHeaders():
+        if _NAME.fullmatch(name) is None or any(_CONTROLS.search(value) for value in values):
+            raise RequestMalformed("a header has a name or a value that HTTP does not allow")
+    for value in headers.getRawHeaders(b"Connection") or ():
+        for option in value.decode("latin-1").split(","):
+            if _NEVER_HOP_BY_HOP.fullmatch(option.strip().lower()) is not None:
+                raise RequestMalformed("Connection names a header that is not about the connection")
 
 
 def end_to_end(fields: Iterable[Field]) -> list[Field]:
@@ -77,17 +106,15 @@ def end_to_end(fields: Iterable[Field]) -> list[Field]:
     return [(name, value) for name, value in given if name.lower() not in _HOP_BY_HOP | named]
 
 
-def _foreign_cookies(fields: Iterable[Field]) -> Iterator[Field]:
+def _is_of_clients(name: str) -> bool:
     """
-    The fields, and of cookies those that are not our own pages': whoever has them is signed in there.
+    Whether a field ends here. To servers that know fields as variables (RFC 3875 §4.1.18) both spellings are
+    one.
+
+    >>> _is_of_clients("X_Forwarded_For")
+    True
     """
-    for name, value in fields:
-        if name.lower() != "cookie":
-            yield name, value
-            continue
-        kept = [each for each in value.split(";") if not _OUR_COOKIE.match(each)]
-        if kept:
-            yield name, ";".join(kept).strip()
+    return name.lower().replace("_", "-") in _OF_CLIENTS
 
 
 @frozen
@@ -110,9 +137,7 @@ class Rewriting:
         scheme, _, authority = self.public.partition("://")
         return [
             ("Host", _authority_of(self.registry)),
-            *_foreign_cookies(
-                (name, value) for name, value in end_to_end(fields) if name.lower() not in _OF_CLIENTS
-            ),
+            *foreign_cookies((name, value) for name, value in end_to_end(fields) if not _is_of_clients(name)),
             ("X-Forwarded-For", ", ".join([*asker.forwarded, asker.address or "unknown"])),
             ("X-Forwarded-Host", asker.host or authority),
             ("X-Forwarded-Proto", scheme),
@@ -123,11 +148,12 @@ class Rewriting:
         """
         The registry's fields as a client gets them that has asked for ``host``.
         """
-        return [
-            (name, self._rewritten(name.lower(), value, host))
-            for name, value in end_to_end(fields)
-            if name.lower() not in _OF_REGISTRIES
-        ]
+        return [(name, self._rewritten(name.lower(), value, host)) for name, value in end_to_end(fields)]
+
+    @property
+    def authority_behind(self) -> str:
+        """The host of the registry, and its port where the URL has one."""
+        return _authority_of(self.registry)
 
     def path_behind(self, url: str) -> str | None:
         """

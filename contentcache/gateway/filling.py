@@ -11,12 +11,15 @@ from twisted.logger import Logger
 
 from contentcache.core.conditions import etag
 from contentcache.core.credentials import OWN
-from contentcache.core.errors import OriginRefused, SignatureRefused
+from contentcache.core.errors import OriginRefused, SignatureRefused, UpstreamBroken
+from contentcache.core.header_policy import Headers
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
+from contentcache.gateway.blob_answers import is_page
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.jose.blob_tokens import parse_blob_token, same_issuer, verify_blob_token
 from contentcache.jose.keyset import KeySet
+from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
 from contentcache.web.relay import relay
@@ -72,7 +75,24 @@ class Filling:
                     "the account that fills caches may not pull {repository}", repository=content.repository
                 )
             raise
-        headers = {
+        try:
+            headers = self._headers(answer, content)
+        except BaseException:
+            answer.abandon()
+            raise
+        await relay(answer, exchange, headers)
+
+    def _headers(self, answer: Answer, content: Content) -> Headers:
+        """
+        What the head of a blob says.
+
+        :raises UpstreamBroken: it is none.
+        """
+        is_named = str(content.digest) in answer.values("Docker-Content-Digest")
+        if is_page(answer.values("Content-Type")) and not is_named:
+            raise UpstreamBroken("the registry answered with a page where a blob was asked for")
+        return {
+            "Content-Type": "application/octet-stream",
             **answer.passed_headers(),
             **{name: value for name in _OF_PARTS if (value := answer.header(name)) is not None},
             "Docker-Content-Digest": str(content.digest),
@@ -80,7 +100,6 @@ class Filling:
             "Cache-Control": "private, no-store",
             "Cache-Status": "contentcache; fwd=request",
         }
-        await relay(answer, exchange, headers)
 
     def _judge(self, content: Content, token: str) -> None:
         presented = parse_blob_token(token)

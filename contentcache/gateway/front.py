@@ -20,7 +20,7 @@ from contentcache.gateway.filling import Filling
 from contentcache.gateway.keys import MAX_AGE, KeyRing
 from contentcache.gateway.passing import Passing
 from contentcache.gateway.redirecting import Redirecting
-from contentcache.gateway.targets import blob_at, look_at_path
+from contentcache.gateway.targets import blob_at, read_path
 from contentcache.web.answering import Answering
 from contentcache.web.channel import RegistryRequest
 
@@ -92,11 +92,11 @@ class Front:
             exchange.end_short()
 
     async def _dispatch(self, exchange: GatewayExchange) -> None:
-        look_at_path(exchange.path)
         path = exchange.path
         if self._prefix and path.startswith(self._prefix + "/"):
             # Caches, that know of no prefix, find everything without it too.
             path = path[len(self._prefix) :]
+        path = read_path(path)
         first = path.split("/", 2)[1]
         if first == "v2":
             await self._answer_registry(exchange, path)
@@ -105,10 +105,10 @@ class Front:
             await self._answer_pages(exchange, path)
         elif path in {"/", "/ca", JWKS_PATH}:
             self._answer_ourselves(exchange, path)
-        elif self._passes(path) or await self._halves.passing.is_realm(path):
+        elif (is_page := self._passes(path)) or await self._halves.passing.is_realm(path):
             exchange.request.kind = "tokens"
             exchange.request.upstream = self._registry
-            await self._halves.passing.pass_on(exchange, path)
+            await self._halves.passing.pass_on(exchange, path, is_page=is_page)
         else:
             raise RouteUnknown("nothing is at this path")
 

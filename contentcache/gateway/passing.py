@@ -4,25 +4,26 @@ Everything passes: a request goes to the registry behind as it is, and so does i
 
 from __future__ import annotations
 
-from typing import Final
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Literal
 
 from contentcache.core.challenges import parse_challenges
 from contentcache.core.ports import Timer
-from contentcache.gateway.connections import Connections
+from contentcache.core.routes import Content
+from contentcache.core.via import added
+from contentcache.gateway.connections import Asked, Connections
 from contentcache.gateway.conversation import Reply
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.fields import Rewriting
-from contentcache.gateway.question import Question
-from contentcache.upstream.answers import Answer
+from contentcache.gateway.isolation import isolated
+from contentcache.gateway.question import Field, Question
 from contentcache.web.relay import stream
 
 #: How long a question for realms is not asked again, in seconds; and how many are remembered.
 _REALMS_KNOWN: Final = 10.0
 _MOST_REALMS: Final = 16
-#: Fields that make an answer less than a yes to all of a blob (RFC 9110 §13.1, §14.2).
-_PARTIAL: Final = frozenset(
-    {"range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
-)
+#: In the gateway's own questions: what registries choose an answer by must not come from a client.
+_ACCEPT: Final = "*/*"
 
 
 class Passing:
@@ -40,26 +41,48 @@ class Passing:
         self._realms: set[str] = set()
         self._asked_for_realms: float | None = None
 
-    async def pass_on(self, exchange: GatewayExchange, path: str, words: str = "pass") -> None:
+    async def pass_on(
+        self, exchange: GatewayExchange, path: str, words: str = "pass", *, is_page: bool = False
+    ) -> None:
         """
-        Ask the registry for ``path`` with all that the client sent, and give its answer to the client.
+        Ask the registry for ``path`` with all that the client sent, and give its answer to the client, as a
+        page of the registry's own with ``is_page``.
 
         :raises CacheError: there is no answer.
         """
-        question = self._question(exchange, exchange.method, path)
-        answer, reply = await self._connections.ask(question, exchange.body)
-        await self._give(exchange, answer, reply, words)
+        asker = exchange.asker(exchange.via(self._pseudonym))
+        fields = self._rewriting.to_registry(exchange.fields(), asker)
+        target = path + ("?" + exchange.query_string if exchange.query_string else "")
+        question = Question(exchange.method, target, fields, expects=exchange.header("Expect") is not None)
+        async with self._connections.ask(question, exchange.body) as asked:
+            head = self._head(exchange, asked.reply, is_page=is_page)
+            await stream(asked.answer, exchange, lambda: exchange.start_as_is(asked.status, head, words))
 
-    async def glance(self, exchange: GatewayExchange, path: str) -> Answer:
+    def ask(
+        self, exchange: GatewayExchange, content: Content, method: Literal["GET", "HEAD"], span: str = ""
+    ) -> AbstractAsyncContextManager[Asked]:
         """
-        Ask with ``HEAD`` for what the client wants, by its own credentials; the answer has no body.
+        The gateway's own question: whether the registry lets this client's credentials have a blob, or
+        ``span`` of it (a value of ``Range``).
 
-        :raises CacheError: there is no answer.
+        Nothing else of the request is in it, neither header nor query: a registry, or a proxy before it, may
+        answer a browser with a page to sign in, and what one client sends must not decide what is a yes.
         """
-        question = self._question(exchange, "HEAD", path, parts=False)
-        answer, _ = await self._connections.ask(question)
-        answer.abandon()
-        return answer
+        fields: list[Field] = [("Host", self._rewriting.authority_behind)]
+        authorization = exchange.header("Authorization")
+        if authorization is not None:
+            fields.append(("Authorization", authorization))
+        fields += [("Accept", _ACCEPT), ("Via", added((), self._pseudonym))]
+        if span:
+            fields.append(("Range", span))
+        return self._connections.ask(Question(method, content.path(), fields))
+
+    def give_head(self, exchange: GatewayExchange, reply: Reply, words: str) -> None:
+        """
+        Answer ``HEAD`` with the head of an answer that is at hand.
+        """
+        exchange.start_as_is(reply.code, self._head(exchange, reply, is_page=False), words)
+        exchange.finish()
 
     async def is_realm(self, path: str) -> bool:
         """
@@ -71,28 +94,22 @@ class Passing:
             return True
         now = self._timer.seconds()
         if self._asked_for_realms is None or now - self._asked_for_realms >= _REALMS_KNOWN:
-            fields = [("Host", self._rewriting.registry.partition("://")[2]), ("Accept", "*/*")]
-            answer, _ = await self._connections.ask(Question("GET", "/v2/", fields))
-            self._asked_for_realms = now  # and not before: while it is away, that is the answer
-            self._learn(answer)
-            answer.abandon()
+            fields = [("Host", self._rewriting.authority_behind), ("Accept", _ACCEPT)]
+            async with self._connections.ask(Question("GET", "/v2/", fields)) as asked:
+                self._asked_for_realms = now  # and not before: while it is away, that is the answer
+                self._learn(asked.reply)
         return path in self._realms
 
-    def _question(self, exchange: GatewayExchange, method: str, path: str, *, parts: bool = True) -> Question:
-        asker = exchange.asker(exchange.via(self._pseudonym))
-        fields = self._rewriting.to_registry(exchange.fields(), asker)
-        if not parts:
-            fields = [field for field in fields if field[0].lower() not in _PARTIAL]
-        target = path + ("?" + exchange.query_string if exchange.query_string else "")
-        return Question(method, target, fields, expects=exchange.header("Expect") is not None)
-
-    async def _give(self, exchange: GatewayExchange, answer: Answer, reply: Reply, words: str) -> None:
-        self._learn(answer)
+    def _head(self, exchange: GatewayExchange, reply: Reply, *, is_page: bool) -> list[Field]:
+        """
+        The fields of an answer for this client.
+        """
+        self._learn(reply)
         fields = self._rewriting.to_client(reply.fields, exchange.host)
-        await stream(answer, exchange, lambda: exchange.start_as_is(answer.status, fields, words))
+        return isolated(fields, method=exchange.method, status=reply.code, is_page=is_page)
 
-    def _learn(self, answer: Answer) -> None:
-        for challenge in parse_challenges(answer.values("WWW-Authenticate")):
+    def _learn(self, reply: Reply) -> None:
+        for challenge in parse_challenges(reply.values("WWW-Authenticate")):
             path = self._rewriting.path_behind(challenge.parameters.get("realm", ""))
             if path is not None and len(self._realms) < _MOST_REALMS:
                 self._realms.add(path)

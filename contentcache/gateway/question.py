@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from contentcache.gateway.bodies import RequestBody
-from contentcache.gateway.fields import Field
+
+#: A header field, name and value, each byte as one character (latin-1).
+Field = tuple[str, str]
 
 
 @frozen

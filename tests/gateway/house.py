@@ -21,6 +21,7 @@ from twisted.web.resource import NoResource
 
 from contentcache.config.model import Limits
 from contentcache.core.errors import CacheError
+from contentcache.gateway.blob_authorization import BlobAuthorization
 from contentcache.gateway.channel import GatewayFactory
 from contentcache.gateway.connections import Connections
 from contentcache.gateway.fields import Rewriting
@@ -28,6 +29,7 @@ from contentcache.gateway.filling import Filling
 from contentcache.gateway.front import Front, Halves
 from contentcache.gateway.keys import KeyRing
 from contentcache.gateway.passing import Passing
+from contentcache.gateway.redirect_target import TargetAnswer
 from contentcache.gateway.redirecting import Redirecting
 from contentcache.jose.blob_tokens import SigningKey
 from contentcache.journal import Access
@@ -158,6 +160,22 @@ class Filler:
         return found
 
 
+@define
+class Target:
+    """
+    What the registry redirects to; an exception is raised.
+    """
+
+    answer: TargetAnswer | CacheError = field(factory=lambda: TargetAnswer(404))
+    asked: list[str] = field(factory=list)
+
+    async def first_byte(self, location: str, /) -> TargetAnswer:
+        self.asked.append(location)
+        if isinstance(self.answer, CacheError):
+            raise self.answer
+        return self.answer
+
+
 class GatewayTestCase(TestCase):
     """
     Has a gateway, its clients, and the registry behind it.
@@ -169,6 +187,7 @@ class GatewayTestCase(TestCase):
         self.wires = Wires()
         self.choices = Choices()
         self.filler = Filler()
+        self.target = Target()
         self.pages: Any = NoResource()
         self.written: list[Access] = []
         self.clients: list[Client] = []
@@ -213,9 +232,9 @@ class GatewayTestCase(TestCase):
         passing = Passing(self.connections, rewriting, pseudonym="contentcache-me", timer=self.clock)
         redirecting = Redirecting(
             passing,
+            BlobAuthorization(passing, self.target, rewriting),
             self.choices,
             self.ring.signer,
-            rewriting,
             issuer=PUBLIC,
             url_ttl=1200.0,
             minimum_size=1000,

@@ -9,14 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
 
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.gateway.accounts import Verdict
 from contentcache.gateway.asking import AgentGet, AskedRegistry, Said
 from tests.gateway.lobby import PASSWORDS, basic, token
+from tests.web.house import Broadcast
 
 REGISTRY = "https://registry.example"
 
@@ -102,11 +105,45 @@ class AskedRegistryTests(SynchronousTestCase):
             asked = AskedRegistry(REGISTRY, registry, Clock())
             self.failureResultOf(Deferred.fromCoroutine(asked.accepts(basic("bob"))), UpstreamBroken)
 
+    def test_page(self) -> None:
+        """
+        A page with 200 is of a proxy that signs people in, and says nothing of who somebody is.
+        """
+
+        async def page(_url: str, _headers: Mapping[str, str], /) -> Said:
+            return Said(200, page=True)
+
+        asked = AskedRegistry(REGISTRY, page, Clock())
+        self.failureResultOf(Deferred.fromCoroutine(asked.accepts(basic("bob"))), UpstreamBroken)
+
 
 class AgentGetTests(SynchronousTestCase):
     """
     Its bounds.
     """
+
+    def test_heads(self) -> None:
+        """
+        A page is told by its type, bytes that are not UTF-8 are read all the same, and what is not wanted of
+        a body is given up.
+        """
+        for status, fields, said in (
+            (200, {"Content-Type": [b"text/html"]}, Said(200, [], page=True)),
+            (401, {"WWW-Authenticate": [b'Basic realm="\xe9"']}, Said(401, ['Basic realm="\xe9"'])),
+            (200, {"Content-Type": [b"\xff"]}, Said(200, [], b"{}")),
+        ):
+            raw = {name.encode(): values for name, values in fields.items()}
+            broadcast = Broadcast(
+                status, Headers(raw), [b"{}"][: len(said.body)], ResponseDone() if said.body else None
+            )
+
+            class Answers:
+                def request(self, *_: object, answer: Broadcast = broadcast) -> Deferred[Any]:
+                    return succeed(answer)
+
+            asking = Deferred.fromCoroutine(AgentGet(Answers(), Clock(), patience=9.0, limit=9)(REGISTRY, {}))
+            self.assertEqual(self.successResultOf(asking), said)
+            self.assertEqual(broadcast.stopped, not said.body)
 
     def test_too_slow(self) -> None:
         """

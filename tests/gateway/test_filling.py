@@ -5,11 +5,12 @@ Tests for :mod:`contentcache.gateway.filling`.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 from contentcache.core.credentials import OWN
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
+from contentcache.gateway import filling
 from contentcache.jose.blob_tokens import sign_blob_token
 from tests.gateway.house import CACHE, NOW, PUBLIC, GatewayTestCase
 from tests.web.house import Reply
@@ -71,6 +72,28 @@ class FillTests(GatewayTestCase):
         reply = self.fetch(self.token(), "Via: 1.1 contentcache-1, 1.1 contentcache-me")
         self.assertEqual(reply.status, 508)
         self.assertEqual(self.filler.asked, [])
+
+    def test_page(self) -> None:
+        """
+        A page where a blob was asked for is the registry's failure, and no cache gets it; a blob that is
+        HTML, by the registry's own word, is one.
+        """
+        page = self.fill_with(200, {"Content-Length": "7", "Content-Type": "text/html"}, [], end=None)
+        self.assertEqual(self.fetch(self.token()).status, 502)
+        self.assertTrue(page.stopped)
+        named = {"Content-Length": "7", "Content-Type": "text/html", "Docker-Content-Digest": str(DIGEST)}
+        self.fill_with(200, named, [CONTENT])
+        self.assertEqual(self.fetch(self.token()).body, CONTENT)
+
+    def test_released(self) -> None:
+        """
+        Whatever raises between the registry's answer and the client, the answer is given up.
+        """
+        answer = self.fill_with(200, {"Content-Length": "7"}, [], end=None)
+        self.patch(filling, "etag", _broken)
+        self.assertEqual(self.fetch(self.token()).status, 500)
+        self.assertTrue(answer.stopped)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_head(self) -> None:
         """
@@ -149,3 +172,7 @@ class FillTests(GatewayTestCase):
         self.fetch(token)
         self.assertNotIn(token, str(self.written))
         self.assertIn("token=***", str(self.written))
+
+
+def _broken(*_args: object) -> NoReturn:
+    raise ZeroDivisionError

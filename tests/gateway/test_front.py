@@ -83,9 +83,28 @@ class OwnTests(GatewayTestCase):
             "/v2/../v2/",
             "/v2/a/./b/tags/list",
             "/v2/a//b/tags/list",
-            "/v2/a%2fb/tags/list",
-            "/v2/a%2Fb/tags/list",
+            "/v2/a%2f/tags/list",
+            "/v2/a%2F%2Fb/tags/list",
+            "/v2/a%2F..%2Fb/tags/list",
+            "/v2/a/%2E%2F/b",
+            "/v2%2F../token",
             "/v2/%2e%2e/tags/list",
+            "/v2/..;/token",
+            "/v2/..;a=b/token",
+            "/v2/.;/token",
+            "/v2/;/token",
+            "/v2/a/..;",
+            "/v2/..%3b/token",
+            "/v2/..%3B/token",
+            "/v2/.%2e;/token",
+            "/v2/..%20/token",
+            "/v2/.../token",
+            "/v2/%c0%ae%c0%ae/token",
+            "/v2/%e0%80%ae./token",
+            "/v2/a%ef%bc%8f..%ef%bc%8fb",
+            "/v2/%e2%80%a5/token",
+            "/v2/%u002e./token",
+            "/v2/..%5c/token",
             "/v2/a%5cb/tags/list",
             "/v2/a%252fb/tags/list",
             "/v2/a%00b/tags/list",
@@ -97,6 +116,20 @@ class OwnTests(GatewayTestCase):
         ):
             for method in ("GET", "PUT"):
                 self.assertEqual(self.ask_us(target, method=method).status, 400, target)
+
+    def test_escaped_names(self) -> None:
+        """
+        Escaped slashes in names and colons in digests are what they stand for, for the registry too.
+        """
+        for target, path in (
+            ("/v2/org%2Fapp/tags/list?x=%2F", "/v2/org/app/tags/list?x=%2F"),
+            ("/v2/org%2fapp/manifests/sha256%3aab", "/v2/org/app/manifests/sha256:ab"),
+            ("/v2/org%2Fapp/blobs/uploads/a%2Bb", "/v2/org/app/blobs/uploads/a%2Bb"),
+        ):
+            _, line = self.ask(target)
+            self.assertEqual(line.head()[0], f"GET {path} HTTP/1.1")
+            self.connections.close()
+        self.assertEqual(self.client().ask("/service%2Ftoken").status, 400)
 
     def test_methods(self) -> None:
         """

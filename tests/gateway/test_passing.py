@@ -5,10 +5,20 @@ Tests for :mod:`contentcache.gateway.passing`, and of the connections that it go
 from __future__ import annotations
 
 import json
+from typing import Any, NoReturn
 
+from prometheus_client import generate_latest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError, ConnectingCancelledError
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import RequestMalformed
 from contentcache.gateway.conversation import Conversation
-from tests.gateway.house import REGISTRY, STALL, WRITE, Client, GatewayTestCase, request
+from contentcache.gateway.fields import Rewriting
+from contentcache.gateway.question import Question
+from tests.gateway.house import REGISTRY, STALL, WRITE, Client, GatewayTestCase, Line, request
 
+DIGEST = Digest.of(b"content")
 UPLOAD = "/v2/org/app/blobs/uploads/1?_state=abc%3D"
 
 
@@ -68,9 +78,8 @@ class AnswerTests(GatewayTestCase):
         reply = self.reply(client)
         self.assertEqual((reply.status, reply.body), (401, b'{"errors":[]}'))
         names = {name.lower() for name, _ in reply.headers.getAllRawHeaders()}
-        self.assertEqual(
-            names, {b"content-length", b"www-authenticate", b"set-cookie", b"date", b"x-content-type-options"}
-        )
+        guards = {b"content-type", b"x-content-type-options", b"content-security-policy"}
+        self.assertEqual(names - guards, {b"content-length", b"www-authenticate", b"set-cookie", b"date"})
         self.assertEqual(reply.headers.getRawHeaders("WWW-Authenticate"), ["Basic realm=x", "Bearer realm=y"])
 
     def test_head(self) -> None:
@@ -144,8 +153,134 @@ class AnswerTests(GatewayTestCase):
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
         client.leave()
         self.assertTrue(line.aborted)
-        self.wires.waiting = True
-        self.client().send(request("/v2/")).leave()
+
+    def test_client_leaves_while_connecting(self) -> None:
+        """
+        A client that leaves before the registry is connected to says nothing of the registry, whatever the
+        attempt fails with, and nothing is left of a connection that comes all the same.
+        """
+        for outcome in (ConnectingCancelledError(None), ConnectError(), None):
+            attempts: list[Deferred[Any]] = []
+
+            def connect(
+                factory: Any, outcome: Exception | None = outcome, attempts: list[Deferred[Any]] = attempts
+            ) -> Deferred[Any]:
+                if outcome is not None:
+                    attempts.append(Deferred(lambda attempt: attempt.errback(outcome)))
+                    return attempts[-1]
+                conversation = factory.buildProtocol(None)
+                self.wires.lines.append(Line(conversation))
+                attempts.append(Deferred(lambda attempt: attempt.callback(conversation)))
+                return attempts[-1]
+
+            self.patch(self.wires, "connect", connect)
+            for target in ("/v2/org/app/manifests/1", f"/v2/org/app/blobs/{DIGEST}"):
+                self.client().send(request(target)).leave()
+            self.assertEqual(len(attempts), 2)
+            self.assertIsNone(self.connections.fault)
+        self.assertEqual([line.aborted for line in self.wires.lines], [True, True])
+        metrics = generate_latest(self.meter.registry).decode()
+        self.assertNotIn('outcome="failed"', metrics)
+        self.assertEqual([access.status for access in self.written], [499] * 6)
+
+    def test_malformed_heads(self) -> None:
+        """
+        A head that HTTP does not allow is the client's 400: the registry is neither asked nor blamed.
+        """
+        for field in (
+            "X-Odd: a\x00b",
+            "X-Odd: a\x01b",
+            "X-Odd: a\x7fb",
+            "X-Odd\xe9: 1",
+            "X(Odd): 1",
+            "X Odd: 1",
+            ": 1",
+            "Connection: close, Authorization",
+            "Connection: X-Forwarded-For",
+            "Connection: cookie",
+            "Connection: Content-Length",
+        ):
+            for method in ("GET", "PUT"):
+                client = self.client().send(request("/v2/", field, method=method))
+                self.assertEqual(self.reply(client).status, 400, field)
+        self.assertEqual(self.wires.lines, [])
+        self.assertIsNone(self.connections.fault)
+
+    def test_unsendable(self) -> None:
+        """
+        A question that cannot be written is the client's fault too, should one ever come so far.
+        """
+        question = Question("GET", "/v2/", [("Host", "r"), ("X-Odd", "a\nb")])
+
+        async def ask() -> None:
+            async with self.connections.ask(question):
+                self.fail("it was asked")
+
+        asking = Deferred.fromCoroutine(ask())
+        self.failureResultOf(asking, RequestMalformed)
+        self.assertIsNone(self.connections.fault)
+        self.assertTrue(self.line.aborted)
+
+    def test_bytes_beyond_utf8(self) -> None:
+        """
+        Whatever bytes a registry puts into its head, they reach the client as they are, in every kind of
+        field.
+        """
+        for status in ("200 OK", "401 Unauthorized", "307 Temporary Redirect"):
+            client, line = self.ask("/v2/org/app/manifests/1")
+            fields = [
+                "Content-Type: a/\xff",
+                "Docker-Content-Digest: \xfe",
+                "Link: <\xe9>; rel=next",
+                'WWW-Authenticate: Bearer realm="http://registry.internal:5000/\xe9"',
+                "Location: http://elsewhere.example/\xe9",
+                "Set-Cookie: a=\xe9",
+                "X-Name: caf\xe9",
+            ]
+            line.answer(status, b"{}", *fields)
+            reply = self.reply(client)
+            self.assertEqual((reply.status, reply.body), (int(status[:3]), b"{}"))
+            self.assertEqual(reply.headers.getRawHeaders(b"X-Name"), [b"caf\xe9"])
+            self.assertEqual(reply.headers.getRawHeaders(b"Content-Type"), [b"a/\xff"])
+            self.assertEqual(reply.headers.getRawHeaders(b"Link"), [b"<\xe9>; rel=next"])
+            self.connections.close()
+
+    def test_released(self) -> None:
+        """
+        Whatever raises while an answer is passed on, its connection ends, and the client is answered.
+        """
+        for place in ("to_client", "path_behind"):
+            with self.subTest(place):
+                patched = self.patch(Rewriting, place, _broken)
+                client, line = self.ask("/v2/org/app/manifests/1")
+                line.say(
+                    "HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n"
+                    'WWW-Authenticate: Bearer realm="x"\r\n\r\nhel'
+                )
+                self.assertEqual(self.reply(client).status, 500)
+                self.assertTrue(line.aborted)
+                self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+                patched.restore()
+
+    def test_breaks_off_anywhere(self) -> None:
+        """
+        A registry that breaks off, or a client that leaves, after any byte of an exchange leaves no
+        connection.
+        """
+        answer = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n0\r\n\r\n"
+        for stop in range(len(answer)):
+            for who in ("registry", "rude registry", "client"):
+                client, line = self.ask("/v2/org/app/manifests/1")
+                line.say(answer[:stop])
+                if who == "client":
+                    client.leave()
+                    self.assertTrue(line.aborted, stop)
+                else:
+                    line.end(rudely=who.startswith("rude"))
+                    self.assertTrue(client.ended or client.replies()[0].status == 502, (stop, who))
+                    client.leave()
+                self.assertFalse(line.conversation.usable, (stop, who))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_slow_client(self) -> None:
         """
@@ -460,3 +595,7 @@ class ConversationTests(GatewayTestCase):
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
         line.end()
         self.assertFalse(self.reply(client).whole)
+
+
+def _broken(*_args: object) -> NoReturn:
+    raise ZeroDivisionError

@@ -9,12 +9,15 @@ import json
 from urllib.parse import parse_qs, urlsplit
 
 from contentcache.core.digest import Digest
+from contentcache.core.errors import UpstreamBroken
+from contentcache.gateway.redirect_target import TargetAnswer
 from contentcache.jose.blob_tokens import parse_blob_token, verify_blob_token
 from tests.gateway.house import CACHE, NOW, PUBLIC, GatewayTestCase, request
 from tests.web.house import Reply
 
 DIGEST = Digest.of(b"content")
 BLOB = f"/v2/org/app/blobs/{DIGEST}"
+OCTETS = "Content-Type: application/octet-stream"
 ANN = "Authorization: Basic " + base64.b64encode(b"ann:secret").decode()
 
 
@@ -36,15 +39,23 @@ class RedirectTests(GatewayTestCase):
         status, *more = answer
         line.say("\r\n".join([f"HTTP/1.1 {status}", *more, "", ""]))
         found = client.replies(method)
-        self.connections.close()
+        self.restart()
         return found[0] if found else None
+
+    def restart(self) -> None:
+        """
+        A gateway that has asked the registry nothing yet.
+        """
+        self.connections.close()
+        self.wires.lines.clear()
+        self.factory = self.build()
 
     def test_yes(self) -> None:
         """
         A yes is a redirect to a URL that lets exactly this account pull exactly this blob, for a while.
         """
         for method in ("GET", "HEAD"):
-            reply = self.answered("200 OK", "Content-Length: 1000", method=method)
+            reply = self.answered("200 OK", "Content-Length: 1000", OCTETS, method=method)
             assert reply is not None
             self.assertEqual((reply.status, reply.body), (307, b""))
             self.assertEqual(reply.header("Cache-Control"), "no-store")
@@ -66,7 +77,7 @@ class RedirectTests(GatewayTestCase):
         The access log says who was sent to a cache.
         """
         for method in ("GET", "HEAD"):
-            self.answered("200 OK", "Content-Length: 1000", method=method)
+            self.answered("200 OK", "Content-Length: 1000", OCTETS, method=method)
         self.assertEqual(
             [(line.method, line.status, line.cache) for line in self.written],
             [("GET", 307, "redirect"), ("HEAD", 307, "redirect")],
@@ -74,27 +85,176 @@ class RedirectTests(GatewayTestCase):
 
     def test_question(self) -> None:
         """
-        The registry is asked about all of the blob, by the client's own credentials.
+        The registry is asked about all of the blob, by the client's own credentials, and with nothing else
+        that the client sent: neither headers nor query.
         """
-        _, line = self.ask(BLOB, ANN, "Range: bytes=5-", 'If-None-Match: "x"', "Accept: a/b")
+        _, line = self.ask(
+            BLOB + "?rd=/login",
+            ANN,
+            "Range: bytes=5-",
+            'If-None-Match: "x"',
+            "Accept: text/html",
+            "Cookie: sid=1",
+            "User-Agent: Mozilla/5.0",
+            "X-Requested-With: XMLHttpRequest",
+            "X-Forwarded-For: 203.0.113.9",
+            "Via: 1.1 fred",
+        )
         first, fields, _ = line.head()
         self.assertEqual(first, f"HEAD {BLOB} HTTP/1.1")
-        self.assertEqual(fields["authorization"], ANN.partition(": ")[2])
-        self.assertEqual(fields["accept"], "a/b")
-        self.assertNotIn("range", fields)
-        self.assertNotIn("if-none-match", fields)
+        self.assertEqual(
+            fields,
+            {
+                "host": "registry.internal:5000",
+                "authorization": ANN.partition(": ")[2],
+                "accept": "*/*",
+                "via": "1.1 contentcache-me",
+            },
+        )
+
+    def test_digest(self) -> None:
+        """
+        A digest that the registry states decides; of another algorithm it says nothing.
+        """
+        other = Digest.of(b"content", "sha512")
+        for stated, media_type, status in (
+            (str(DIGEST), "application/json", 307),
+            (str(DIGEST), "text/html", None),
+            (str(Digest.of(b"")), "application/octet-stream", None),
+            ("sha256:nonsense", "application/octet-stream", None),
+            (str(other), "application/octet-stream", 307),
+            (str(other), "text/plain", None),
+        ):
+            digest, kind = f"Docker-Content-Digest: {stated}", f"Content-Type: {media_type}"
+            reply = self.answered("200 OK", "Content-Length: 1000", kind, digest)
+            self.assertEqual(None if reply is None else reply.status, status, (stated, media_type))
+
+    def test_pages(self) -> None:
+        """
+        A page or a message with 200, or any other success, is no yes: the request passes as it came.
+        """
+        for status, kind in (
+            ("200 OK", "text/html; charset=utf-8"),
+            ("200 OK", "TEXT/HTML"),
+            ("200 OK", "application/xhtml+xml"),
+            ("200 OK", "application/json"),
+            ("200 OK", "text/plain"),
+            ("202 Accepted", "application/octet-stream"),
+            ("204 No Content", "application/octet-stream"),
+            ("206 Partial Content", "application/octet-stream"),
+        ):
+            _client, line = self.ask(BLOB, "Accept: text/html")
+            line.head()
+            line.say(f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n\r\n")
+            first, fields, _ = self.line.head()
+            self.assertEqual((first, fields["accept"]), (f"GET {BLOB} HTTP/1.1", "text/html"), kind)
+            self.restart()
+
+    def test_says_nothing_of_itself(self) -> None:
+        """
+        Where the head says neither digest nor type, the first bytes tell a blob from a page.
+        """
+        for body, status in (
+            (b"\x1f\x8b" + b"x" * 98, 307),
+            (b" \n<!DOCTYPE html>", None),
+            (b"<html>", None),
+        ):
+            for partial in (True, False):
+                client, line = self.ask(BLOB, ANN)
+                line.head()
+                line.say("HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n")
+                first, fields, _ = line.head()
+                self.assertEqual((first, fields["range"]), (f"GET {BLOB} HTTP/1.1", "bytes=0-511"))
+                if partial:
+                    span = f"Content-Range: bytes 0-{len(body) - 1}/2000"
+                    line.answer("206 Partial Content", body, span)
+                else:
+                    line.say(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + body.ljust(600))
+                found = client.replies()
+                self.assertEqual(found[0].status if found else None, status, (body, partial))
+                self.assertEqual(line.aborted, not partial)
+                self.restart()
+
+    def through(self, location: str, again: str | None = None) -> Reply | None:
+        """
+        What the client is told after the registry has redirected ``HEAD``, and ``GET`` of the first byte.
+        """
+        client, line = self.ask(BLOB, ANN)
+        line.head()
+        line.say(f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
+        first, fields, _ = line.head()
+        if "range" in fields:
+            self.assertEqual((first, fields["range"]), (f"GET {BLOB} HTTP/1.1", "bytes=0-0"))
+            line.answer("302 Found", b"", f"Location: {again or location}")
+        found = client.replies()
+        self.restart()
+        return found[0] if found else None
 
     def test_yes_by_redirect(self) -> None:
         """
-        A registry that redirects to its storage has said yes; one that redirects to itself has said nothing.
+        A redirect to a storage that serves the first byte is a yes; the storage is asked at the URL that was
+        signed for ``GET``.
         """
-        for location, status in (
-            ("https://storage.example.com/x", 307),
-            ("http://registry.internal:5000/other", None),
-            ("/other", None),
+        for answer in (
+            TargetAnswer(206, ["binary/octet-stream"], 1000),
+            TargetAnswer(206, [], None),
+            TargetAnswer(200, ["application/octet-stream"], 1000),
+            TargetAnswer(200, [], None, b"\x1f\x8b"),
         ):
-            reply = self.answered("307 Temporary Redirect", f"Location: {location}", "Content-Length: 0")
-            self.assertEqual(None if reply is None else reply.status, status, location)
+            self.target.answer = answer
+            reply = self.through("https://storage.example.com/head", "https://storage.example.com/get")
+            self.assertEqual(None if reply is None else reply.status, 307, answer)
+        self.assertEqual(set(self.target.asked), {"https://storage.example.com/get"})
+
+    def test_no_by_redirect(self) -> None:
+        """
+        A redirect that ends on a page to sign in, on a refusal or nowhere is no yes; nor is one to a storage
+        that has a small blob.
+        """
+        for answer in (
+            TargetAnswer(200, ["text/html"]),
+            TargetAnswer(206, ["text/html"], 1000),
+            TargetAnswer(200, ["application/json"]),
+            TargetAnswer(200, [], None, b"<html>"),
+            TargetAnswer(401),
+            TargetAnswer(403),
+            TargetAnswer(204),
+            TargetAnswer(206, ["binary/octet-stream"], 999),
+            UpstreamBroken("the registry redirects to a private address"),
+        ):
+            self.target.answer = answer
+            self.assertIsNone(self.through("https://login.example.com/start?rd=x"), answer)
+
+    def test_redirect_to_itself(self) -> None:
+        """
+        To the registry itself it has not said anything yet, and nobody is asked there.
+        """
+        self.target.answer = TargetAnswer(206)
+        for location in (
+            "http://registry.internal:5000/login",
+            "/login",
+            "//registry.internal:5000/x",
+            "",
+            "login?rd=x",
+        ):
+            self.assertIsNone(self.through(location), location)
+        self.assertIsNone(self.through("https://storage.example.com/x", "/login"))
+        self.assertEqual(self.target.asked, [])
+
+    def test_head_costs_one_question(self) -> None:
+        """
+        ``HEAD`` of a blob that is not there is answered with what the registry said to the one question.
+        """
+        for status in ("404 Not Found", "401 Unauthorized", "403 Forbidden", "429 Slow", "200 OK"):
+            client, line = self.ask(BLOB, ANN, method="HEAD")
+            line.head()
+            line.say(f"HTTP/1.1 {status}\r\nContent-Length: 7\r\n{OCTETS}\r\nX-Own: \xe9\r\n\r\n")
+            reply = self.reply(client, "HEAD")
+            self.assertEqual((str(reply.status), reply.header("Content-Length")), (status[:3], "7"))
+            self.assertEqual(reply.headers.getRawHeaders(b"X-Own"), [b"\xe9"])
+            self.assertEqual((len(self.wires.lines), line.heard), (1, b""))
+            self.restart()
+        self.assertEqual({access.cache for access in self.written}, {"direct"})
 
     def test_no(self) -> None:
         """
@@ -116,23 +276,16 @@ class RedirectTests(GatewayTestCase):
             line.answer(status, b"{}")
             reply = self.reply(client)
             self.assertEqual((str(reply.status), reply.body), (status[:3], b"" if "304" in status else b"{}"))
-            self.connections.close()
-            self.wires.lines.clear()
-            self.factory = self.build()
+            self.restart()
 
     def test_small(self) -> None:
         """
         A small blob comes straight from the registry, an empty one too; one whose size nobody says, does not.
         """
-        self.assertIsNone(self.answered("200 OK", "Content-Length: 0"))
-        self.connections.close()
-        self.wires.lines.clear()
-        self.factory = self.build()
-        self.assertIsNone(self.answered("200 OK", "Content-Length: 999"))
-        self.connections.close()
-        client, line = self.ask(BLOB, ANN)
-        line.say("HTTP/1.1 200 OK\r\n\r\n")
-        self.assertEqual(self.reply(client).status, 307)
+        for length in ("0", "999"):
+            self.assertIsNone(self.answered("200 OK", f"Content-Length: {length}", OCTETS))
+        reply = self.answered("200 OK", OCTETS)
+        self.assertEqual(None if reply is None else reply.status, 307)
 
     def test_no_cache(self) -> None:
         """

@@ -1,0 +1,108 @@
+"""
+Tests for :mod:`contentcache.gateway.redirect_target`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
+
+from contentcache.core.errors import CacheError, UpstreamTimeout, UpstreamUnavailable
+from contentcache.gateway.redirect_target import FollowedTarget, TargetAnswer
+from contentcache.upstream.redirects import Followed, RedirectPolicy
+from tests.web.house import Broadcast
+
+REGISTRY = "https://registry.internal"
+
+
+@define
+class Transport:
+    """
+    The ways to a registry and to whatever it redirects to, as far as they are used here.
+    """
+
+    response: Any = None
+    error: Exception | None = None
+    policy: RedirectPolicy = field(factory=lambda: RedirectPolicy.of(REGISTRY))
+    asked: list[tuple[str, str, Headers]] = field(factory=list)
+
+    async def fetch_following(self, method: str, url: str, headers: Headers) -> Followed:
+        self.asked.append((method, url, headers))
+        if self.error is not None:
+            raise self.error
+        if self.response is None:
+            await Deferred[None]()
+        return Followed(self.response, url, 0, True)
+
+
+class FollowedTargetTests(SynchronousTestCase):
+    """
+    The first byte of a blob at a storage.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.transport = Transport()
+
+    def ask(self, location: str = "https://storage.example/x?sig=a%2Fb") -> Deferred[TargetAnswer]:
+        """
+        Ask, and answer with what the transport has.
+        """
+        transport: Any = self.transport
+        target = FollowedTarget(transport, REGISTRY, self.clock, timeout=30.0)
+        return Deferred.fromCoroutine(target.first_byte(location))
+
+    def test_question(self) -> None:
+        """
+        One byte is asked for, without any credentials, at the very URL.
+        """
+        self.transport.response = Broadcast(206, Headers({"Content-Range": ["bytes 0-0/1234"]}), [b"x"])
+        self.assertEqual(self.successResultOf(self.ask()), TargetAnswer(206, [], 1234))
+        ((method, url, headers),) = self.transport.asked
+        self.assertEqual((method, url), ("GET", "https://storage.example/x?sig=a%2Fb"))
+        self.assertEqual(dict(headers.getAllRawHeaders()), {b"Range": [b"bytes=0-0"], b"Accept": [b"*/*"]})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_whole(self) -> None:
+        """
+        A 200 is closed after its head; where that has no type, after as many bytes as tell a page.
+        """
+        typed = Headers({b"Content-Type": [b"a/\xff"], b"Content-Length": [b"900"]})
+        self.transport.response = Broadcast(200, typed, [], None)
+        self.assertEqual(self.successResultOf(self.ask()), TargetAnswer(200, ["a/\xff"], 900))
+        self.assertTrue(self.transport.response.stopped)
+        for piece, end, stopped in ((b"<html>", ResponseDone(), False), (b"x" * 600, None, True)):
+            self.transport.response = Broadcast(200, Headers(), [piece], end)
+            self.assertEqual(self.successResultOf(self.ask()), TargetAnswer(200, (), None, piece[:512]))
+            self.assertEqual(self.transport.response.stopped, stopped)
+
+    def test_refusals(self) -> None:
+        """
+        What must not be asked is not, and what cannot be reached is an error of its own, never a defect.
+        """
+        for location in (
+            "http://storage.example/",
+            "https://u:p@storage.example/",
+            "ftp://x/",
+            "https://\xe9\x00/",
+        ):
+            self.failureResultOf(self.ask(location), CacheError)
+        self.assertEqual(self.transport.asked, [])
+        self.transport.error = ConnectionError("reset")
+        self.failureResultOf(self.ask(), UpstreamUnavailable)
+
+    def test_too_slow(self) -> None:
+        """
+        A target that does not answer in time is given up.
+        """
+        asking = self.ask()
+        self.clock.advance(29)
+        self.assertNoResult(asking)
+        self.clock.advance(2)
+        self.failureResultOf(asking, UpstreamTimeout)
