@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final, TextIO, cast
 
 from attrs import define
@@ -38,12 +39,16 @@ _LEVELS: Final = {
 # The name may be escaped in part or whole, and whoever reads the query would not mind.
 _LETTERS: Final = "".join(f"(?:{letter}|%{ord(letter):x}|%{ord(letter.upper()):x})" for letter in "token")
 _TOKEN: Final = re.compile(rf"({_LETTERS}(?:=|%3d))[^& \n]*", re.IGNORECASE)
-# A JWT gives itself away wherever it stands: its header is JSON, which begins with {" in base64.
-_JWT: Final = re.compile(r"eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*")
+# The header of a JWT is JSON, which begins with {" in base64. Whole words are searched: that is linear.
+_JWT_BEGINS: Final = "eyJ"
+_JWT_PART: Final = 4
+_WORD: Final = re.compile(rf"[A-Za-z0-9_.-]{{{len(_JWT_BEGINS) + 2 * _JWT_PART + 1},}}")
 _USERINFO: Final = re.compile(r"//[^/?#@\s]*@")
 # Control characters, line ends, marks that turn the direction of writing, halves of characters.
 _ODD: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST_URI: Final = 1024
+#: Of a longer text only the beginning is searched for secrets, and logged.
+_LONGEST_SEARCHED: Final = 16 << 10
 
 
 @define
@@ -105,7 +110,7 @@ def harmless(text: str, longest: int = _LONGEST_URI) -> str:
     >>> harmless('/v2/a/blobs/b?token=secret&n=1'), harmless('x" \\n')
     ('/v2/a/blobs/b?token=***&n=1', "x' ?")
     """
-    text = _ODD.sub("?", _without_secrets(text)).replace('"', "'").replace("\\", "/")
+    text = _ODD.sub("?", _without_secrets(text[:_LONGEST_SEARCHED])).replace('"', "'").replace("\\", "/")
     return text if len(text) <= longest else text[:longest] + "…"
 
 
@@ -175,7 +180,21 @@ def _message(event: LogEvent) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    return _JWT.sub("***", _USERINFO.sub("//***@", _TOKEN.sub(r"\1***", text)))
+    return _WORD.sub(_without_jwt, _USERINFO.sub("//***@", _TOKEN.sub(r"\1***", text)))
+
+
+def _without_jwt(word: re.Match[str]) -> str:
+    """
+    A word without the JWT in it, which ends with the word.
+    """
+    parts = word[0].split(".")
+    position = 0
+    for part, following in pairwise(parts):
+        begins = part.find(_JWT_BEGINS)
+        if begins >= 0 and len(part) - begins >= len(_JWT_BEGINS) + _JWT_PART and len(following) >= _JWT_PART:
+            return word[0][: position + begins] + "***"
+        position += len(part) + 1
+    return word[0]
 
 
 def _one_line(text: str) -> str:

@@ -4,7 +4,6 @@ Reading a tree: each value is asked for by its key, and what nobody asked for is
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
@@ -18,7 +17,21 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 _ENOUGH = 60
-_USERINFO = re.compile(r"(^|//)[^@]*@", re.DOTALL)
+
+
+def _without_userinfo(text: str) -> str:
+    """
+    ``text`` without what stands before each ``@``.
+
+    >>> _without_userinfo("https://u:p@host//v@w"), _without_userinfo("host")
+    ('***@host//***@w', 'host')
+    """
+    first, *others = text.split("@")
+    if not others:
+        return first
+    parted = (each.partition("//") for each in others[:-1])
+    between = [f"{before}//***" if slashes else before for before, slashes, _ in parted]
+    return "@".join(["***", *between, others[-1]])
 
 
 @frozen
@@ -56,7 +69,7 @@ class Item:
         if self.empty:
             return "nothing"
         # Before an @ there may be a password, in a URL or in what was meant to be one.
-        text = _USERINFO.sub(r"\1***@", self.node.text)
+        text = _without_userinfo(self.node.text)
         return repr(text if len(text) <= _ENOUGH else text[:_ENOUGH] + "...")
 
     def fault(self, message: str) -> None:

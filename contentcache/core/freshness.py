@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_DIRECTIVE = re.compile(r"\s*(?P<name>[A-Za-z-]+)\s*(?:=\s*\"?(?P<value>[^\",]*)\"?)?\s*")
+_DIRECTIVE = re.compile(r"\s*+(?P<name>[A-Za-z-]++)\s*+(?:=\s*+\"?(?P<value>[^\",]*+)\"?)?\s*+")
 _SECONDS = re.compile(r"[0-9]{1,10}", re.ASCII)
 #: Where nothing is said of it.
 DEFAULT_AGE: Final = 300.0

@@ -25,9 +25,11 @@ _KEYS = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKe
 _LARGEST = 8 << 20
 
 _CERTIFICATE = re.compile(
-    rb"-----BEGIN (?:X509 )?CERTIFICATE-----.*?-----END (?:X509 )?CERTIFICATE-----", re.DOTALL
+    rb"-----BEGIN (?:X509 )?CERTIFICATE-----(?:[^-]++|-(?!----))*+-----END (?:X509 )?CERTIFICATE-----"
 )
-_KEY = re.compile(rb"-----BEGIN ((?:[A-Z]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
+_KEY = re.compile(
+    rb"-----BEGIN ((?:(?!PRIVATE )[A-Z]++ )*+PRIVATE KEY)-----(?:[^-]++|-(?!----))*+-----END \1-----"
+)
 
 
 class TLSFault(Exception):

@@ -61,7 +61,7 @@ _KINDS: Final[Mapping[type, str]] = {
 }
 _NO_CATALOG: Final = frozenset({404, 405, 501})
 _LINK: Final = re.compile(
-    r"<(?:(?:https?:)?//[^/>]*)?(?P<path>/[^>?]*)(?P<query>\?[^>]*)?>(?P<rest>[^,]*)", re.IGNORECASE
+    r"<(?:(?:https?:)?//[^/<>]*)?(?P<path>/[^<>?]*)(?P<query>\?[^<>]*)?>(?P<rest>[^,]*)", re.IGNORECASE
 )
 
 
