@@ -4,7 +4,8 @@ Loops and depth of a chain, read off ``Via`` (RFC 9110 §7.6.3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from attrs import frozen
@@ -13,6 +14,11 @@ from attrs import frozen
 FAMILY: Final = "contentcache-"
 #: More caches in a row than this cost more than they give.
 DEEPEST: Final = 2
+#: Most earlier names that a request may bring, and most characters of one.
+MOST_HOPS: Final = 8
+LONGEST_NAME: Final = 255
+#: Most caches behind one host that are remembered.
+_MOST_BEHIND: Final = 16
 
 
 @frozen
@@ -41,6 +47,20 @@ class Path:
         return pseudonym in self.hops
 
     @property
+    def is_bounded(self) -> bool:
+        """
+        Whether a request may be sent on with these names.
+        """
+        return len(self.hops) <= MOST_HOPS and all(len(hop) <= LONGEST_NAME for hop in self.hops)
+
+    @property
+    def cache_names(self) -> frozenset[str]:
+        """
+        The caches of this kind that the request has passed.
+        """
+        return frozenset(hop for hop in self.hops if hop.startswith(FAMILY))
+
+    @property
     def caches(self) -> int:
         """
         How many caches of this kind the request has passed.
@@ -50,9 +70,59 @@ class Path:
 
 def added(values: Sequence[str], pseudonym: str) -> str:
     """
-    The ``Via`` to send on.
+    The ``Via`` to send on: versions and names, without comments.
 
-    >>> added(["1.1 fred"], "contentcache-ab")
-    '1.1 fred, 1.1 contentcache-ab'
+    >>> added(["1.0 fred (a proxy)"], "contentcache-ab")
+    '1.0 fred, 1.1 contentcache-ab'
     """
-    return ", ".join([*values, f"1.1 {pseudonym}"])
+    entries = [entry.split() for value in values for entry in value.split(",")]
+    earlier = [f"{entry[0]} {entry[1]}" for entry in entries if len(entry) > 1]
+    return ", ".join([*earlier, f"1.1 {pseudonym}"])
+
+
+class CachesBehind:
+    """
+    Which caches are behind each upstream host, learned from the ``Via`` of its answers.
+
+    A cache answers with its own name and those that it has learned itself. So a request that came through one
+    of them would come back to it if it were sent to that host.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, OrderedDict[str, None]] = {}
+
+    def learn(self, host: str, values: Sequence[str]) -> None:
+        """
+        ``host`` has answered a request that had a ``Via``, with these values of it.
+        """
+        names = self._names.setdefault(host, OrderedDict())
+        for name in Path.of(values).hops:
+            if name.startswith(FAMILY) and len(name) <= LONGEST_NAME:
+                names[name] = None
+                names.move_to_end(name)
+        while len(names) > _MOST_BEHIND:
+            names.popitem(last=False)
+
+    def names(self) -> Sequence[str]:
+        """
+        All of them, of the newest the most that a ``Via`` may have.
+        """
+        found = list(dict.fromkeys(name for names in self._names.values() for name in names))
+        return found[-_MOST_BEHIND:]
+
+    def may_lead_back(self, via: str, hosts: Collection[str]) -> bool:
+        """
+        Whether a request that is sent on with ``via``, our own name last, may come back from one of ``hosts``
+        to a cache that it has passed: one of them is behind a host, or a host has not answered yet.
+
+        >>> caches = CachesBehind()
+        >>> caches.learn("https://a", ["1.1 contentcache-b"])
+        >>> caches.may_lead_back("1.1 contentcache-x, 1.1 contentcache-me", ["https://a"])
+        False
+        >>> caches.may_lead_back("1.1 contentcache-b, 1.1 contentcache-me", ["https://a"])
+        True
+        """
+        passed = {hop for hop in Path.of([via]).hops[:-1] if hop.startswith(FAMILY)}
+        if not passed:
+            return False
+        return any(host not in self._names or passed & set(self._names[host]) for host in hosts)

@@ -124,7 +124,13 @@ class Access:
         origin = asking.registry.upstream.origin
         denied = self._grants.last_denial(self._grant_key(asking), self.identity(asking))
         return asking.credential.key(
-            self._secret, origin, content.repository, content.kind, str(content.digest), repr(denied)
+            self._secret,
+            origin,
+            content.repository,
+            content.kind,
+            str(content.digest),
+            repr(denied),
+            asking.via,
         )
 
     def identity(self, asking: Asking) -> bytes:

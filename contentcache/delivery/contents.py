@@ -37,7 +37,7 @@ from contentcache.delivery.bodies import (
 )
 from contentcache.delivery.company import Company, Elsewhere
 from contentcache.delivery.fetch import Fetch
-from contentcache.delivery.making import AskFirst, Making, UndecidedError
+from contentcache.delivery.making import AskFirst, LoopPossible, Making, UndecidedError
 from contentcache.delivery.manifests import read_manifest, too_large
 from contentcache.delivery.passing import Check, PassedBody, carry_on
 from contentcache.delivery.pulls import Pulls
@@ -192,6 +192,8 @@ class Contents:
                 return await self._get(asking, yes or await self._access.remembered(asking), whole=whole)
             except AskFirst:
                 yes = await self._ask(asking, with_body=True)
+            except LoopPossible:
+                return await self._pass_through(asking)
             except UndecidedError:
                 continue
             except DiskFailed as error:
@@ -247,6 +249,7 @@ class Contents:
             raise UndecidedError("another fetch has begun or ended meanwhile")
         if not want.judged and not (fetch.takes_candidates and fetch.has_want(want.key)):
             raise AskFirst("the origin has not been asked")
+        self._check_loop(fetch, want.asking, asked=want.judged)
         fetch.attach(want)
         return fetch, True
 
@@ -328,6 +331,7 @@ class Contents:
         elif fetch.is_ending or (yes is None and not self._is_in_question(fetch, asking)):
             raise UndecidedError("another fetch has begun or ended meanwhile")
         else:
+            self._check_loop(fetch, asking, asked=yes is not None)
             status = "hit" if fetch.verified else status
             fetch.attach(want)
         try:
@@ -374,6 +378,20 @@ class Contents:
         Whether the fetch's own first request goes out in this client's name, and its answer is the verdict.
         """
         return fetch.takes_candidates and fetch.has_want(self._access.key(asking))
+
+    def _check_loop(self, fetch: Making, asking: Asking, *, asked: bool) -> None:
+        """
+        Let a request that came through a cache wait for a running download only if the download cannot be
+        waiting for that request: caches that name each other would wait until their timeouts.
+
+        :raises AskFirst: nobody knows yet which caches are behind the upstream; its answer will tell.
+        :raises LoopPossible: it may be.
+        """
+        # Of another worker's download only that worker knows whom it asks: it looks, too.
+        if not isinstance(fetch, Fetch) or fetch.verified or fetch.has_want(self._access.key(asking)):
+            return
+        if asking.registry.may_lead_back(asking.via, fetch.upstream_host):
+            raise (LoopPossible if asked else AskFirst)("this download may be waiting for this very request")
 
     def _start(self, want: Want, *, in_place: bool, total: int | None) -> Making:
         content = want.asking.content

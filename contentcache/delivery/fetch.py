@@ -19,6 +19,7 @@ from contentcache.core.errors import (
     CacheError,
     ContentWrong,
     DiskFailed,
+    LoopDetected,
     ManifestTooLarge,
     OriginRefused,
     UpstreamBroken,
@@ -93,6 +94,9 @@ class Fetch:
         self._ranges_ignored = False
         self._disk_error: DiskFailed | None = None
         self._ending = False
+        #: The host that is asked now or sends the body.
+        self.upstream_host: str | None = None
+        self._looped: set[str] = set()
         #: Whether nothing changes any more.
         self.over = False
         self._holders = 1
@@ -225,7 +229,12 @@ class Fetch:
 
     def _end(self) -> None:
         self.over = True
-        self._clients.dismiss(self.failure or UndecidedError("the origin has not been asked"))
+        error = self.failure or UndecidedError("the origin has not been asked")
+        if isinstance(error, LoopDetected):
+            # The way of one client's request does not decide for those who came another way: they ask again.
+            others = UndecidedError("another client's request has come in a circle")
+            self._clients.dismiss(others, but=self._looped)
+        self._clients.dismiss(error)
         self.progress.tell(self.filling.prefix)
         self._release()
 
@@ -281,7 +290,11 @@ class Fetch:
             return False
         match self.filling.next(tuple(sources)):
             case Ask(host, offset):
-                await self._ask(sources[host], host, offset)
+                self.upstream_host = host
+                try:
+                    await self._ask(sources[host], host, offset)
+                finally:
+                    self.upstream_host = None
             case Pause(seconds):
                 await sleep(self._around.clock, seconds)
             case Check():
@@ -363,6 +376,12 @@ class Fetch:
             self.origins.add(want.asking.registry.upstream.origin)
             range_ = f"bytes={offset}-{'' if stop is None else stop - 1}" if offset or stop else None
             answer = await want.asking.registry.ask_host(host, want.asking.request("GET", range_=range_))
+        except LoopDetected as error:
+            # That is about the way of this client's request, and no fault of the host.
+            self._looped.add(want.asking.via)
+            self._error = error
+            self.filling.broke(host, repeatable=False)
+            return
         except OriginRefused as refusal:
             self._around.no(want, refusal, asked)
             self._clients.say_no(want.key, refusal)

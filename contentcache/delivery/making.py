@@ -26,6 +26,13 @@ class AskFirst(UndecidedError):
     """Another worker makes the content in the names of others: the origin has to be asked for this client."""
 
 
+class LoopPossible(UndecidedError):
+    """
+    A request that came through a cache does not wait for what was asked in another one's name: it might be
+    waiting for this request. It is asked on its own.
+    """
+
+
 class Making(Protocol):
     """
     One fetch of one content, this worker's own or another's.

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from contentcache.core.errors import (
     CacheError,
+    LoopDetected,
     OriginRefused,
     UpstreamBroken,
     UpstreamTimeout,
@@ -151,7 +152,7 @@ class Segments:
                 tried.add(host)
             except RangesIgnored:
                 raise
-            except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as broken:
+            except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken, LoopDetected) as broken:
                 error = broken
                 if held.reach(segment.start) == offset:
                     tried.add(host)

@@ -123,7 +123,7 @@ class Signatures:
             self._good.popitem(last=False)
         return signed
 
-    async def published(self, registry: Registry, *, anew: bool = False) -> Published:
+    async def published(self, registry: Registry, via: str = "", *, anew: bool = False) -> Published:
         """
         The keys of an origin, for the next cache; ``anew`` for one that misses a key.
 
@@ -133,7 +133,7 @@ class Signatures:
         if keys is None:
             raise NoKeysHere("this cache knows no keys of that origin")
         try:
-            return await keys.published(anew=anew)
+            return await keys.published(via=via, anew=anew)
         except NoKeys as none:
             raise NoKeysHere(none.message) from None
 

@@ -39,7 +39,7 @@ class KeysFromFile:
             return None
         return looked[0].keys.get(kid)
 
-    async def published(self, *, anew: bool = False) -> Published:  # noqa: ARG002  # it is looked at anyway
+    async def published(self, *, via: str = "", anew: bool = False) -> Published:  # noqa: ARG002  # nobody is asked
         """The whole set (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""
         return Published((await self._file.current())[1], _MAX_AGE, 0)
 

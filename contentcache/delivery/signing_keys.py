@@ -96,9 +96,10 @@ class SigningKeys(Protocol):
         """
         ...
 
-    async def published(self, *, anew: bool = False) -> Published:
+    async def published(self, *, via: str = "", anew: bool = False) -> Published:
         """
-        The whole set; ``anew`` for somebody who misses a key in it. Raises as :meth:`find` does.
+        The whole set; ``anew`` for somebody who misses a key in it, ``via`` for one whose request came
+        through other caches. Raises as :meth:`find` does.
         """
         ...
 
@@ -145,12 +146,16 @@ class KeysOfOrigin:
             return None
         return None if kid in kept.keys.duplicates else kept.keys.keys.get(kid)
 
-    async def published(self, *, anew: bool = False) -> Published:
+    async def published(self, *, via: str = "", anew: bool = False) -> Published:
         """The whole set (:class:`SigningKeys`)."""
-        kept = await self._current()
-        if anew:
-            await self._look_again()
-            kept = self._usable() or kept
+        fresh = self._usable() if self._clock.seconds() < self._fresh_until else None
+        if self._registry.may_lead_back(via) and (anew or fresh is None):
+            kept = await self._ask_alone(via, anew=anew)
+        else:
+            kept = await self._current()
+            if anew:
+                await self._look_again()
+                kept = self._usable() or kept
         old = max(0.0, self._clock.seconds() - kept.fetched)
         document = encode_key_set(list(kept.keys.keys.values()))
         return Published(document, int(kept.max_age), int(old))
@@ -210,7 +215,7 @@ class KeysOfOrigin:
 
     async def _refresh(self, *, anew: bool) -> None:
         try:
-            self._kept = kept = await self._ask(anew=anew)
+            self._kept = kept = await self._ask(self._via, anew=anew)
         except OriginRefused as refusal:
             self._hear_no(refusal)
         except (CacheError, InvalidJWKError) as error:
@@ -225,9 +230,20 @@ class KeysOfOrigin:
         for each in waiting:
             _release(each)
 
-    async def _ask(self, *, anew: bool) -> _Kept:
+    async def _ask_alone(self, via: str, *, anew: bool) -> _Kept:
+        """
+        Ask for one request only: in a loop of caches the shared question may be waiting for this request.
+        """
+        try:
+            return await self._ask(via, anew=anew)
+        except OriginRefused as refusal:
+            raise NoKeys("the origin shows no keys at " + PATH) from refusal
+        except InvalidJWKError as error:
+            raise UpstreamBroken(f"its keys cannot be read: {error}") from error
+
+    async def _ask(self, via: str, *, anew: bool) -> _Kept:
         answer = await self._registry.ask(
-            Request("GET", PATH, ANONYMOUS, via=self._via, follow=False, anew=anew),
+            Request("GET", PATH, ANONYMOUS, via=via, follow=False, anew=anew),
             only=self._may_tell,
         )
         if answer.status != _OK:

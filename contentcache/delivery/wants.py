@@ -5,7 +5,7 @@ Clients as a fetch sees them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from attrs import define, field, frozen
@@ -189,9 +189,11 @@ class Attendance:
             if want.judged:
                 want.open()
 
-    def dismiss(self, error: CacheError) -> None:
+    def dismiss(self, error: CacheError, *, but: Collection[str] = ()) -> None:
         """
-        Nothing more comes: those who wait hear why, each its own reason first.
+        Nothing more comes: those who wait hear why, each its own reason first; but for those with such a
+        ``Via``.
         """
         for want in tuple(self._wants):
-            want.fail(want.refusal or error)
+            if want.asking.via not in but:
+                want.fail(want.refusal or error)

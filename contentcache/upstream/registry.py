@@ -35,6 +35,7 @@ from contentcache.core.errors import (
 from contentcache.core.header_policy import first, lines_of
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import seconds_of_patience
+from contentcache.core.via import CachesBehind
 from contentcache.meter import Meter
 from contentcache.upstream.account import REFUSALS, NoTokenError, OwnAccount, Source, TokenRefused
 from contentcache.upstream.addresses import Place
@@ -108,6 +109,8 @@ class Registry:
         )
         self._patience = Patience()
         self._complaint = "", float("-inf")
+        #: Learned from the answers of the hosts.
+        self.behind = CachesBehind()
         self._account: OwnAccount | None = None
         if upstream.own:
             self._account = OwnAccount(
@@ -153,6 +156,14 @@ class Registry:
         """
         return self._pool.standing(self._reactor.seconds())
 
+    def may_lead_back(self, via: str, host: str | None = None) -> bool:
+        """
+        Whether a request that is sent to ``host``, or to any host, with this ``Via`` may come back to a cache
+        that it has passed: then it must not wait for what was asked in another one's name.
+        """
+        hosts = self._transports if host is None else (host,)
+        return self.behind.may_lead_back(via, hosts)
+
     async def _probe(self, host: str) -> None:
         """
         Send a cheap request of our own, without any credential; any answer will do.
@@ -176,24 +187,31 @@ class Registry:
         """
         Ask the hosts in turn until one answers, ``only`` those that may be asked this.
 
+        A host that has found a loop is not at fault: the next one may lead elsewhere.
+
         :raises OriginRefused: a 4xx of the registry.
+        :raises LoopDetected: every host has found a loop of caches.
         :raises UpstreamUnavailable: none can be reached.
         :raises UpstreamTimeout: the last one did not answer in time.
         :raises UpstreamBroken: the last one answered 5xx, or nonsense.
         """
-        error: CacheError = UpstreamUnavailable("no upstream that may be asked this is configured")
+        loop: LoopDetected | None = None
+        error: CacheError | None = None
         for host in filter(only, self.order(request.kind)):
             try:
                 return await self.ask_host(host, request)
+            except LoopDetected as failure:
+                loop = failure
             except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as failure:
                 error = failure
-        raise error
+        raise error or loop or UpstreamUnavailable("no upstream that may be asked this is configured")
 
     async def ask_host(self, host: str, request: Request) -> Answer:
         """
         Ask one host; a fetch waits for a slot first, which its body then holds. Raises as :meth:`ask` does.
         """
-        if not request.is_fetch:
+        if not request.is_fetch or self.may_lead_back(request.via, host):
+            # In a loop of caches those that hold the slots would wait for this request, and it for them.
             return await self._ask_host(host, request)
         give_back = await self._slots.take(host)
         try:
@@ -302,6 +320,9 @@ class Registry:
             request.kind,
             lambda heard: self._in_time(host, lambda: _go(transport, request, host, headers, heard)),
         )
+        if request.via:
+            raw = followed.response.headers.getRawHeaders(b"Via") or ()
+            self.behind.learn(host, [value.decode("latin-1") for value in raw])
         answer = Answer(
             host,
             followed.response.code,

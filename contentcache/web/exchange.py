@@ -4,6 +4,7 @@ One request and its response, in the terms of the registry.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -40,6 +41,8 @@ class Exchange:
         self._paused = False
         self._bell = Bell()
         self._streaming = False
+        #: The ``Via`` of the response, where it has one.
+        self.answer_via: Callable[[], str] | None = None
         self.method: str = request.method.decode("latin-1")
         self.path, self._query, authority = split_target(request.uri.decode("latin-1"))
         self.host = (authority or self.header("Host") or "").lower()
@@ -113,6 +116,8 @@ class Exchange:
         for name, value in EVERYWHERE.items():
             fields.setRawHeaders(name, [value])
         fields.setRawHeaders("Cache-Status", [request.cache_status])
+        if self.answer_via is not None:
+            fields.setRawHeaders("Via", [self.answer_via()])
         for name, values in headers.items():
             # As they came: an origin's bytes that are no ASCII were read as latin-1.
             lines = [line.encode("latin-1", "replace") for line in lines_of(values)]

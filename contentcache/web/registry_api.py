@@ -32,7 +32,7 @@ from contentcache.core.routes import (
     one,
     parse,
 )
-from contentcache.core.via import DEEPEST, Path, added
+from contentcache.core.via import DEEPEST, MOST_HOPS, Path, added
 from contentcache.delivery.contents import Contents
 from contentcache.delivery.questions import Questions
 from contentcache.delivery.signatures import Signatures
@@ -41,7 +41,7 @@ from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer
-from contentcache.upstream.registry import MEANT_ORIGIN
+from contentcache.upstream.registry import MEANT_ORIGIN, Registry
 from contentcache.upstream.request import Request
 from contentcache.web.admission import Admission, Admitted
 from contentcache.web.answering import Answering
@@ -137,6 +137,7 @@ class RegistryApi:
 
     async def _answer_route(self, exchange: Exchange, admitted: Admitted, via: str) -> None:
         chosen, credential = admitted.chosen, admitted.credential
+        self._name_caches(exchange, chosen.registry)
         match chosen.route:
             case Content() as content:
                 accept = exchange.values("Accept")
@@ -168,6 +169,10 @@ class RegistryApi:
     def _look_at_way(self, exchange: Exchange) -> str:
         values = exchange.values("Via")
         way = Path.of(values)
+        if values:
+            exchange.answer_via = lambda: added((), self._pseudonym)
+        if not way.is_bounded:
+            raise RequestMalformed(f"Via has more than {MOST_HOPS} names, or one that is too long")
         if way.has_met(self._pseudonym):
             raise LoopDetected("this request has been here: the caches' upstreams lead in a circle")
         if way.caches >= DEEPEST:
@@ -178,6 +183,17 @@ class RegistryApi:
                 most=DEEPEST,
             )
         return added(values, self._pseudonym)
+
+    def _name_caches(self, exchange: Exchange, registry: Registry) -> None:
+        """
+        Answer a request that came through a cache or a proxy with our own name and those behind us, so that
+        the cache before us knows whose requests would come back to them.
+        """
+        if exchange.answer_via is not None:
+            behind = registry.behind
+            exchange.answer_via = lambda: ", ".join(
+                f"1.1 {name}" for name in (self._pseudonym, *behind.names())
+            )
 
     # The answers.
 
@@ -193,12 +209,13 @@ class RegistryApi:
 
     async def _answer_keys(self, exchange: Exchange) -> None:
         origins, query = self._house.origins, exchange.query()
-        self._look_at_way(exchange)
+        via = self._look_at_way(exchange)
         meant = exchange.header(MEANT_ORIGIN)
         registry = origins.choose(Root(), one(query, "ns"), exchange.host, meant).registry
         exchange.request.upstream = registry.upstream.origin
+        self._name_caches(exchange, registry)
         anew = "no-cache" in (exchange.header("Cache-Control") or "").lower()
-        published = await self._house.signatures.published(registry, anew=anew)
+        published = await self._house.signatures.published(registry, via, anew=anew)
         headers = {
             "Content-Type": "application/jwk-set+json",
             "Cache-Control": f"public, max-age={published.max_age}",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.core.via import FAMILY, Path, added
+from contentcache.core.via import FAMILY, MOST_HOPS, CachesBehind, Path, added
 
 _HOPS = st.lists(st.sampled_from(["fred", "proxy:80", FAMILY + "ab", FAMILY + "cd", "[::1]:1"]), max_size=6)
 
@@ -55,3 +55,47 @@ class ViaTests(SynchronousTestCase):
         path = Path.of([f"1.1 {FAMILY}ab, 1.1 x{FAMILY}cd"])
         self.assertFalse(path.has_met(FAMILY + "a") or path.has_met(FAMILY + "cd"))
         self.assertEqual(path.caches, 1)
+
+    def test_bounds(self) -> None:
+        """
+        Eight names of ordinary length may be sent on.
+        """
+        self.assertTrue(Path.of(["1.1 a"] * MOST_HOPS).is_bounded)
+        self.assertFalse(Path.of(["1.1 a"] * (MOST_HOPS + 1)).is_bounded)
+        self.assertFalse(Path.of(["1.1 " + "a" * 256]).is_bounded)
+
+
+class CachesBehindTests(SynchronousTestCase):
+    """
+    Which caches are behind a host.
+    """
+
+    def test_until_learned(self) -> None:
+        """
+        A request that came through a cache may come back from a host that has not answered yet; one that came
+        from a client, or through another kind of proxy, has no way back.
+        """
+        caches = CachesBehind()
+        through = f"1.1 {FAMILY}x, 1.1 {FAMILY}me"
+        self.assertTrue(caches.may_lead_back(through, ["a", "b"]))
+        for via in ("", f"1.1 {FAMILY}me", f"1.1 fred, 1.1 {FAMILY}me"):
+            self.assertFalse(caches.may_lead_back(via, ["a", "b"]))
+        caches.learn("a", [])
+        self.assertFalse(caches.may_lead_back(through, ["a"]))
+        self.assertTrue(caches.may_lead_back(through, ["a", "b"]))
+        caches.learn("b", [f"1.1 {FAMILY}b, 1.1 {FAMILY}x"])
+        self.assertTrue(caches.may_lead_back(through, ["a", "b"]))
+        self.assertFalse(caches.may_lead_back(through, ["a"]))
+        self.assertEqual(list(caches.names()), [FAMILY + "b", FAMILY + "x"])
+
+    def test_bounded(self) -> None:
+        """
+        A host that names ever new caches fills no memory; the newest count.
+        """
+        caches = CachesBehind()
+        for number in range(1000):
+            caches.learn("a", [f"1.1 {FAMILY}{number}"])
+        self.assertEqual(len(caches.names()), 16)
+        self.assertTrue(caches.may_lead_back(f"1.1 {FAMILY}999, 1.1 {FAMILY}me", ["a"]))
+        caches.learn("a", ["1.1 " + FAMILY + "y" * 300])
+        self.assertEqual(len(caches.names()), 16)

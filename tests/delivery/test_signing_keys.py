@@ -16,6 +16,7 @@ from twisted.web.http_headers import Headers
 
 from contentcache.config.model import Upstream
 from contentcache.core.errors import OriginRefused, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
+from contentcache.core.via import CachesBehind
 from contentcache.delivery.signing_keys import LONGEST_KEPT, PATH, PAUSE, KeysOfOrigin, NoKeys
 from contentcache.jose.keyset import UnknownKeyError, VerificationKey, encode_key_set
 from contentcache.upstream.answers import Answer
@@ -46,6 +47,11 @@ class Hop:
         self.headers: dict[str, str] = {"Cache-Control": "max-age=300"}
         self.asked: list[Request] = []
         self.held: list[Deferred[None]] | None = None
+        self.behind = CachesBehind()
+
+    def may_lead_back(self, via: str) -> bool:
+        """As the real one."""
+        return self.behind.may_lead_back(via, self.upstream.hosts)
 
     def hold(self) -> list[Deferred[None]]:
         """Let questions wait; the list gets what lets them go on."""
@@ -338,6 +344,24 @@ class PublishedTests(KeysTestCase):
         self.clock.advance(PAUSE)
         document = self.run_to_end(self.keys.published(anew=True)).document
         self.assertEqual(document, encode_key_set(self.hop.keys))
+
+    def test_loop_of_caches(self) -> None:
+        """
+        A request that may have come in a circle does not wait for the shared question, but is asked on its
+        own, with its own ``Via``; one of which it is known that it has not shares it.
+        """
+        via = "1.1 contentcache-a, 1.1 contentcache-me"
+        held = self.hop.hold()
+        Deferred.fromCoroutine(self.keys.published())
+        alone = Deferred.fromCoroutine(self.keys.published(via=via))
+        self.assertEqual([request.via for request in self.hop.asked], ["1.1 contentcache-me", via])
+        held[1].callback(None)
+        self.assertEqual(self.successResultOf(alone).document, encode_key_set(self.hop.keys))
+        self.hop.behind.learn(self.hop.upstream.hosts[0], ["1.1 contentcache-b"])
+        shared = Deferred.fromCoroutine(self.keys.published(via=via))
+        self.assertEqual(len(self.hop.asked), 2)
+        held[0].callback(None)
+        self.successResultOf(shared)
 
     def test_none(self) -> None:
         """Where there is none, nothing is made up."""

@@ -25,9 +25,11 @@ from contentcache.upstream.account import TokenRefused
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry, TargetRefused
 from contentcache.upstream.request import Request
+from contentcache.upstream.slots import Slots
 from tests.bad_registry import ANYBODY, BadRegistry
 from tests.delivery.house import registry_of
 from tests.delivery.wire import Wire
+from tests.misbehaviour import Asked, Reply
 
 ONE, TWO = "https://one.example", "https://two.example"
 ANN = Credential("Basic YW5uOjE=")
@@ -153,10 +155,58 @@ class AskingTests(RegistryTestCase):
         self.assertEqual({self.answered().host for _ in range(2)}, {ONE, TWO})
 
     def test_loop(self) -> None:
-        """A loop of caches is told as such and is nobody's failure."""
+        """A host that has found a loop is not at fault, and the next one is asked; all of them are a loop."""
         self.one.misbehave("status", status=508)
-        self.failureResultOf(self.ask(), LoopDetected)
-        self.assertEqual(self.two.count(), 0)
+        self.assertEqual([self.answered().host for _ in range(2)], [TWO, TWO])
+        self.two.misbehave("status", status=508)
+        for _ in range(2):
+            self.failureResultOf(self.ask(), LoopDetected)
+        self.assertTrue(all(well for _, well in self.registry.standing()))
+        self.two.behave()
+        self.two.misbehave("status", status=503)
+        self.failureResultOf(self.ask(), UpstreamUnavailable)
+
+    def test_caches_behind_are_learned(self) -> None:
+        """
+        The names in the Via of a host's answers, refusals too, are those of the caches behind it; nothing is
+        learned from an answer to a request without Via.
+        """
+        via = "1.1 contentcache-x, 1.1 contentcache-me"
+        for status in (200, 404):
+            self.make()
+            if status != 200:
+                self.one.misbehave("status", status=status)
+            honest = self.one.answer
+
+            def answer(asked: Asked, honest: Any = honest) -> Reply:
+                reply: Reply = honest(asked)
+                via = "1.1 contentcache-b, 1.1 contentcache-x, 1.1 fred"
+                return evolve(reply, headers={**reply.headers, "Via": via})
+
+            self.one.answer = answer  # type: ignore[method-assign]  # a cache before it
+            asking = self.ask("HEAD")
+            asking.addCallbacks(lambda answer: answer.abandon(), lambda _failure: None)
+            self.assertTrue(self.registry.may_lead_back(via, ONE))
+            self.assertTrue(self.registry.may_lead_back("1.1 contentcache-y, 1.1 contentcache-me", ONE))
+            self.registry.order()
+            asking = self.ask("HEAD", via="1.1 contentcache-me")
+            asking.addCallbacks(lambda answer: answer.abandon(), lambda _failure: None)
+            self.assertTrue(self.registry.may_lead_back(via, ONE))
+            self.assertFalse(self.registry.may_lead_back("1.1 contentcache-y, 1.1 contentcache-me", ONE))
+            self.assertFalse(self.registry.may_lead_back("1.1 fred, 1.1 contentcache-me", ONE))
+            self.assertTrue(self.registry.may_lead_back("1.1 contentcache-y, 1.1 contentcache-me"))
+
+    def test_slots_and_loops(self) -> None:
+        """A request that may have come in a circle waits for no slot: its holder may wait for the request."""
+        self.registry = registry_of(Upstream(ONE, (ONE,)), self.wire, self.clock, lambda: 1e9, Slots(1))
+        self.one.misbehave("stall", at=-1, times=1)
+        first = self.ask(via="1.1 contentcache-me")
+        self.answered(via="1.1 contentcache-x, 1.1 contentcache-me")
+        ordinary = self.ask(via="1.1 contentcache-me")
+        self.assertNoResult(ordinary)
+        self.one.release()
+        self.successResultOf(first).abandon()
+        self.successResultOf(ordinary).abandon()
 
     def test_client_leaves(self) -> None:
         """A client that leaves before the head ends its own question and blames nobody."""

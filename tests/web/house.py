@@ -23,6 +23,7 @@ from twisted.web.http_headers import Headers
 from contentcache.auth.interfaces import Judge
 from contentcache.config.model import Limits, Upstream
 from contentcache.core.digest import Digest
+from contentcache.core.via import CachesBehind
 from contentcache.delivery.bodies import Flow, MemoryBody, ShortError
 from contentcache.delivery.questions import Pinged
 from contentcache.delivery.served import Described, Served
@@ -91,6 +92,7 @@ class Origin:
     """
 
     upstream: Upstream
+    behind: CachesBehind = field(factory=CachesBehind)
 
 
 @frozen
@@ -383,6 +385,7 @@ class HouseTestCase(TestCase):
         """
         given = upstreams or (Upstream("https://a.example", ("https://a.example",)),)
         registries: Any = [Origin(upstream) for upstream in given]
+        self.registries = registries
         parts: Any = self.backstage
         admission = admit(registries, judge=judge, vouches=vouches, keys=keys)
         return front(

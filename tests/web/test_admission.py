@@ -38,7 +38,7 @@ class Keys:
         """Look it up at once."""
         return self.set.keys.get(kid)
 
-    async def published(self, *, anew: bool = False) -> Published:
+    async def published(self, *, via: str = "", anew: bool = False) -> Published:
         """Hand the set on."""
         self.anew = anew
         return Published(self.document, 300, 7)

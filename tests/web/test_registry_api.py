@@ -171,6 +171,33 @@ class PolicyTests(HouseTestCase):
         self.assert_refused(reply, LoopDetected.status, LoopDetected.code)
         self.assertEqual(self.backstage.asked, [])
 
+    def test_caches_before_us(self) -> None:
+        """
+        A request that has a ``Via`` is answered with one: our name and those behind us, with every status;
+        others are not.
+        """
+        names = self.registries[0].behind
+        for target, status in ((BLOB, 200), ("/v2/", 200)):
+            reply = self.ask(target, "Via: 1.1 contentcache-a")
+            self.assertEqual((reply.status, reply.header("Via")), (status, "1.1 contentcache-me"))
+            self.assertIsNone(self.ask(target).header("Via"))
+        names.learn("https://one", ["1.1 contentcache-b, 1.1 fred, 1.1 contentcache-c"])
+        reply = self.ask(BLOB, "Via: 1.1 contentcache-a")
+        self.assertEqual(reply.header("Via"), "1.1 contentcache-me, 1.1 contentcache-b, 1.1 contentcache-c")
+        reply = self.ask(BLOB, "Via: 1.1 contentcache-me")
+        self.assertEqual((reply.status, reply.header("Via")), (508, "1.1 contentcache-me"))
+
+    def test_long_via(self) -> None:
+        """
+        More than eight names, or one that is too long, are refused before anything is asked.
+        """
+        for via in (", ".join(f"1.1 a{number}" for number in range(9)), "1.1 " + "x" * 256):
+            self.assert_refused(self.ask(BLOB, f"Via: {via}"), 400, "UNSUPPORTED")
+        self.assertEqual(self.backstage.asked, [])
+        eight = ", ".join(f"1.1 a{number}" for number in range(8))
+        self.assertEqual(self.ask(BLOB, f"Via: {eight} (comment)").status, 200)
+        self.assertEqual(self.backstage.asked[-1].via, f"{eight}, 1.1 contentcache-me")
+
     def test_depth(self) -> None:
         """
         More than two caches in a row are counted, and served; ``Via`` grows by us.
