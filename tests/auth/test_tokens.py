@@ -21,8 +21,7 @@ from contentcache.auth.tokens import TokenJudge
 from contentcache.config.model import TokenAuth
 from contentcache.jose import registry_tokens
 from contentcache.jose.jwa import verify_signature
-from contentcache.jose.jwk import derived_kids, libtrust_fingerprint
-from contentcache.jose.jws import base64url_encode
+from contentcache.jose.jwk import libtrust_fingerprint
 from contentcache.jose.keyset import encode_jwk
 from tests.auth.house import (
     NOW,
@@ -131,38 +130,6 @@ class ClaimsTests(TokenCase):
                 else:
                     self.invalid(self.good(**changes))
 
-    def test_wrong_claims(self) -> None:
-        """
-        Another issuer or service, and every claim of a wrong type: the token is invalid, if well signed.
-        """
-        wrong: list[dict[str, Any]] = [
-            {"iss": "auth.example.com/"},
-            {"iss": ...},
-            {"iss": ["auth.example.com"]},
-            {"aud": "cach"},
-            {"aud": ...},
-            {"aud": []},
-            {"aud": ["cache", 1]},
-            {"aud": {"cache": 1}},
-            {"exp": str(int(NOW) + 300)},
-            {"exp": NOW + 300.5},
-            {"exp": True},
-            {"nbf": "0"},
-            {"iat": "0"},
-            {"sub": 1},
-            {"jti": []},
-            {"access": {}},
-            {"access": [None]},
-            {"access": [[]]},
-            {"access": [{"type": "repository", "name": "org/app", "actions": "pull"}]},
-            {"access": [{"type": "repository", "name": "org/app", "actions": ["pull", 1]}]},
-            {"access": [{"type": 1, "name": "org/app", "actions": ["pull"]}]},
-            {"access": [{"type": "repository", "class": 1, "name": "org/app", "actions": ["pull"]}]},
-        ]
-        for changes in wrong:
-            with self.subTest(changes=changes):
-                self.invalid(self.good(**changes))
-
     def test_access(self) -> None:
         """
         An entry of the same type and name with the action or ``*``; its class does not matter.
@@ -234,50 +201,6 @@ class SignatureTests(TokenCase):
     Who has signed a token.
     """
 
-    def test_algorithms(self) -> None:
-        """
-        Each algorithm with a key of its kind, named by libtrust's fingerprint or by its thumbprint.
-        """
-        table: list[tuple[Any, list[str]]] = [
-            (EDWARDS, ["EdDSA"]),
-            (KEY, ["ES256"]),
-            (P384, ["ES384"]),
-            (P521, ["ES512"]),
-        ]
-        table.append((RSA, ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]))
-        self.bundle.write_bytes(pem(*(certificate(key) for key, _ in table)))
-        judge = self.build()
-        for key, algorithms in table:
-            for algorithm in algorithms:
-                for kid in derived_kids(key.public_key()):
-                    self.admitted(judge, "Bearer " + token(key, {"kid": kid}, algorithm=algorithm))
-
-    def test_algorithm_and_key(self) -> None:
-        """
-        An algorithm that does not fit the key, ``none``, and a public key used as a shared secret: refused.
-        """
-        self.bundle.write_bytes(pem(ROOT, certificate(RSA), certificate(P384)))
-        judge = self.build()
-        rsa_kid, p384_kid = libtrust_fingerprint(RSA.public_key()), libtrust_fingerprint(P384.public_key())
-        cases: list[tuple[Any, dict[str, Any], str]] = [
-            (KEY, {"kid": KID, "alg": "ES384"}, "ES256"),
-            (KEY, {"kid": KID, "alg": "RS256"}, "ES256"),
-            (KEY, {"kid": KID, "alg": "none"}, "ES256"),
-            (KEY, {"kid": KID, "alg": "ES256K"}, "ES256"),
-            (KEY, {"kid": KID, "alg": None}, "ES256"),
-            (KEY, {"kid": KID, "alg": ["ES256"]}, "ES256"),
-            (KEY, {"kid": p384_kid}, "ES256"),
-            (RSA, {"kid": rsa_kid, "alg": "PS256"}, "RS256"),
-            (RSA, {"kid": rsa_kid, "alg": "RS512"}, "RS256"),
-            (b"k" * 64, {"kid": KID}, "HS256"),
-            (OTHER, {"kid": KID}, "ES256"),
-        ]
-        for key, header, algorithm in cases:
-            with self.subTest(header=header, algorithm=algorithm):
-                self.invalid("Bearer " + token(key, header, algorithm=algorithm), judge)
-        unsigned = self.good().rpartition(".")[0] + "."
-        self.invalid(unsigned)
-
     def test_allowed_algorithms(self) -> None:
         """
         ``signingalgorithms`` narrows the list; shared secrets in it do not count, and alone they are a fault.
@@ -285,99 +208,6 @@ class SignatureTests(TokenCase):
         self.invalid(self.good(), self.build(signingalgorithms=("RS256", "HS256")))
         self.admitted(self.build(signingalgorithms=("ES256", "HS256")), self.good())
         self.assertRaises(AuthFault, self.build, signingalgorithms=("HS256", "none"))
-
-    def test_malformed(self) -> None:
-        """
-        What is no token in its one spelling is invalid, and so are extensions and tokens in tokens.
-        """
-        header, payload, signature = self.good()[7:].split(".")
-        for text in [
-            "x",
-            "..",
-            f"{header}.{payload}",
-            f"{header}.{payload}.{signature}.",
-            f"{header}.{payload}.{signature}=",
-            f"{header}. {payload}.{signature}",
-            f"{header}.{payload}.{signature[:-2]}",
-            f"{header}.{payload}é.{signature}",
-            "\ud800.a.b",
-            "A" * 20_000,
-            f"{base64url_encode(b'[]')}.{payload}.{signature}",
-            f"{base64url_encode(b'{' * 3000)}.{payload}.{signature}",
-            json.dumps({"payload": payload, "protected": header, "signature": signature}),
-        ]:
-            with self.subTest(text=text[:40]):
-                self.invalid("Bearer " + text)
-        extras: list[dict[str, Any]] = [
-            {"crit": ["exp"]},
-            {"b64": False},
-            {"cty": "JWT"},
-            {"zip": "DEF"},
-            {"enc": "A128GCM"},
-        ]
-        for extra in extras:
-            with self.subTest(extra=extra):
-                self.invalid("Bearer " + token(KEY, {"kid": KID, **extra}))
-        for signed in [b"[]", b"1", b'{"exp": 1, "exp": 2}', b"{", b"\xff", b"[" * 4000]:
-            with self.subTest(signed=signed[:20]):
-                self.invalid("Bearer " + token(KEY, {"kid": KID}, signed))
-
-    def test_nameless_key(self) -> None:
-        """
-        A token that names no key is refused even where there is only one, as is one of an unknown key.
-        """
-        headers: list[dict[str, Any]] = [
-            {},
-            {"kid": ""},
-            {"kid": None},
-            {"kid": 1},
-            {"kid": "x"},
-            {"jku": "https://a"},
-            {"x5c": []},
-        ]
-        for header in headers:
-            self.invalid("Bearer " + token(KEY, header))
-        self.admitted(self.judge, "Bearer " + token(KEY, {"kid": KID, "x5c": [], "jku": "https://a"}))
-
-    def test_chain(self) -> None:
-        """
-        A chain to a certificate of the bundle vouches for its leaf, by way of others or not.
-        """
-        middle = certificate(P384, name="middle", issuer=("root", KEY), authority=True)
-        below = certificate(OTHER, name="leaf", issuer=("middle", P384))
-        direct = certificate(OTHER, name="leaf", issuer=("root", KEY))
-        for chain, key in [((ROOT,), KEY), ((direct,), OTHER), ((below, middle), OTHER)]:
-            self.admitted(self.judge, "Bearer " + token(key, {"x5c": x5c(*chain)}))
-            jwk = encode_jwk(key.public_key(), "k")
-            self.admitted(self.judge, "Bearer " + token(key, {"jwk": {**jwk, "x5c": x5c(*chain)}}))
-
-    def test_bad_chain(self) -> None:
-        """
-        Chains that end elsewhere, are over, cross somebody who is no authority, or are rubbish: refused.
-        """
-        middle = certificate(P384, name="middle", issuer=("root", KEY), authority=False)
-        for chain, key in [
-            (x5c(certificate(OTHER)), OTHER),
-            (x5c(certificate(OTHER, name="root", authority=True)), OTHER),
-            (x5c(certificate(OTHER, issuer=("root", OTHER))), OTHER),
-            (x5c(certificate(OTHER, issuer=("root", KEY), days=(-2, -1))), OTHER),
-            (x5c(certificate(OTHER, issuer=("root", KEY), days=(1, 2))), OTHER),
-            (x5c(certificate(OTHER, issuer=("middle", P384)), middle), OTHER),
-            (x5c(certificate(OTHER, issuer=("middle", P384))), OTHER),
-            (x5c(ROOT), OTHER),
-            (x5c(*[ROOT] * 9), KEY),
-            (["%"], KEY),
-            (["AAAA"], KEY),
-            ([1], KEY),
-            ("x", KEY),
-            ({}, KEY),
-            (0, KEY),
-        ]:
-            with self.subTest(chain=str(chain)[:40]):
-                # The kid is a good one: what else the header says is not passed over for it.
-                self.invalid("Bearer " + token(key, {"x5c": chain, "kid": KID}))
-                jwk = encode_jwk(key.public_key(), "k")
-                self.invalid("Bearer " + token(key, {"jwk": {**jwk, "x5c": chain}}))
 
     def test_chain_ends(self) -> None:
         """
@@ -388,28 +218,6 @@ class SignatureTests(TokenCase):
         self.admitted(self.judge, shown)
         self.now += 100
         self.assertIn("chain", self.invalid(shown))
-
-    def test_embedded_key(self) -> None:
-        """
-        A key in the header is believed if it is a known one; strangers' and private keys are not.
-        """
-        known = encode_jwk(KEY.public_key(), "whatever")
-        self.admitted(self.judge, "Bearer " + token(KEY, {"jwk": known}))
-        stranger = encode_jwk(OTHER.public_key(), KID)
-        for jwk in [
-            stranger,
-            {},
-            [],
-            "x",
-            0,
-            {**known, "d": "AA"},
-            {**known, "x": "AA"},
-            {**known, "crv": []},
-        ]:
-            with self.subTest(jwk=jwk):
-                self.invalid("Bearer " + token(OTHER, {"jwk": jwk, "kid": KID}))
-        certified = {**stranger, "x5c": x5c(ROOT)}
-        self.invalid("Bearer " + token(OTHER, {"jwk": certified}))
 
     def test_jwks(self) -> None:
         """
@@ -513,18 +321,6 @@ class MemoryTests(TokenCase):
         self.admitted(self.judge, self.good())
 
 
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-_HEADERS = st.dictionaries(
-    st.sampled_from(["kid", "jwk", "x5c", "typ", "crit", "alg"]),
-    _JSON | st.just(KID) | st.dictionaries(st.sampled_from(["kty", "crv", "x", "y", "n", "e", "x5c"]), _JSON),
-)
-_CLAIMS = st.dictionaries(st.sampled_from(["iss", "aud", "exp", "nbf", "iat", "sub", "access"]), _JSON)
-
-
 class HostileTests(TokenCase):
     """
     Whatever comes, the answer is no, and never a defect.
@@ -537,12 +333,3 @@ class HostileTests(TokenCase):
         Any text is refused.
         """
         self.refused(self.judge, authorization)
-
-    @bounds(deadline=None, max_examples=150)
-    @given(_HEADERS, _CLAIMS)
-    def test_any_json(self, header: dict[str, Any], changes: dict[str, Any]) -> None:
-        """
-        Any header over any claims is refused, by whomever it is signed.
-        """
-        self.refused(self.judge, "Bearer " + token(OTHER, header, claims(**changes)))
-        self.refused(self.judge, "Bearer " + token(KEY, {"kid": KID}, {**claims(exp=0), **changes, "exp": 0}))

@@ -4,8 +4,6 @@ Who asks.
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,13 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.core.credentials import ANONYMOUS, OWN, Credential
 
 SECRET = b"0123456789abcdef" * 4
-
-
-def bearer(claims: str, scheme: str = "Bearer ") -> Credential:
-    """
-    A token that says ``claims``, unsigned.
-    """
-    return Credential(f"{scheme}e30.{urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.c2ln")
 
 
 class KeyTests(SynchronousTestCase):

@@ -8,13 +8,13 @@ import contextlib
 import json
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+from cryptography.hazmat.primitives.asymmetric import ed448, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.jose.jwa import PublicKey
-from contentcache.jose.jwk import InvalidJWKError, thumbprint
+from contentcache.jose.jwk import InvalidJWKError
 from contentcache.jose.keyset import (
     MAX_KEYS,
     MAX_SET_BYTES,
@@ -26,24 +26,8 @@ from contentcache.jose.keyset import (
     encode_key_set,
     parse_key_set,
 )
+from tests.jose.test_jwk import EC_EXAMPLE, OKP_EXAMPLE, RSA_EXAMPLE
 from tests.signer import b64, elliptic, keys, number
-
-#: The examples of RFC 7517 §A.1, RFC 7638 §3.1 and RFC 8037 §A.2, the public halves.
-EC_EXAMPLE = {
-    "kty": "EC",
-    "crv": "P-256",
-    "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
-    "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
-}
-RSA_EXAMPLE = {
-    "kty": "RSA",
-    "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWK"
-    "RXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicA"
-    "taSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XP"
-    "ksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
-    "e": "AQAB",
-}
-OKP_EXAMPLE = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 
 
 def document(*entries: object) -> bytes:
@@ -259,41 +243,6 @@ class ShowTests(SynchronousTestCase):
             self.assertEqual(entry["use"], "sig")
         self.assertEqual(encode_key_set([]), b'{"keys":[]}')
 
-    def test_noughts_at_the_front(self) -> None:
-        """
-        Coordinates have 32 bytes each, even where the first ones are nought (RFC 7518 §6.2.1.2).
-        """
-        # Scalars whose points have a coordinate that begins with a zero byte.
-        found = 0
-        for scalar in range(1, 600):
-            public = ec.derive_private_key(scalar, ec.SECP256R1()).public_key()
-            point = public.public_numbers()
-            if point.x >> 248 and point.y >> 248:
-                continue
-            found += 1
-            jwk = encode_jwk(public, "a")
-            self.assertEqual(
-                {name: jwk[name] for name in ("x", "y")},
-                {
-                    "x": number(point.x, 32),
-                    "y": number(point.y, 32),
-                },
-            )
-            self.assertEqual(parse_key_set(document(jwk)).find("a").public, public)
-        self.assertGreater(found, 0)
-
-    def test_thumbprint(self) -> None:
-        """
-        The RFCs' own examples.
-        """
-        for example, expected in (
-            (RSA_EXAMPLE, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"),
-            (OKP_EXAMPLE, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"),
-            (EC_EXAMPLE, "cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s"),
-        ):
-            found = parse_key_set(document({**example, "kid": "a", "alg": algorithm_in(example)}))
-            self.assertEqual(thumbprint(found.find("a").public), expected)
-
     def test_unfit(self) -> None:
         """
         Keys that are of no use cannot be shown, nor can a key have another's algorithm or no proper name.
@@ -314,10 +263,3 @@ class ShowTests(SynchronousTestCase):
                 self.assertRaises(InvalidJWKError, VerificationKey, "a", wrong, public)
             for kid in ("", "a\n", "k" * 300):
                 self.assertRaises(InvalidJWKError, VerificationKey, kid, algorithm_of(public), public)
-
-
-def algorithm_in(example: dict[str, str]) -> str:
-    """
-    The algorithm that an example's kind has.
-    """
-    return {"EC": "ES256", "RSA": "RS256", "OKP": "EdDSA"}[example["kty"]]
