@@ -4,44 +4,17 @@ The middleware ``downstream``, whose options make the daemon a cache.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from contentcache.config.files import absolute_certificates, signing_keys
 from contentcache.config.model import Downstream, Limits, Signing, Upstream
 from contentcache.config.origins import Surroundings, read_upstreams
 from contentcache.config.readers import (
-    Reader,
     boolean,
-    choice,
-    duration,
-    integer,
-    listing,
     scalar,
-    share,
-    size,
 )
+from contentcache.config.reading import read_key, read_values
 from contentcache.config.tables import Item, Table
-from contentcache.config.urls import base_url
 from contentcache.core import durations
-
-_POSITIVE = duration(zero=False)
-_OR_ZERO = duration(zero=True)
-_FASTPATH = choice(("auto", "off"))
-
-#: How each field of ``limits`` is written.
-LIMITS: Final[dict[str, Reader[int] | Reader[float]]] = {
-    "manifest": size(zero=False),
-    "token": size(zero=False),
-    "headers": size(zero=False),
-    "connections": integer(1),
-    "connectionsperaddress": integer(1),
-    "fetches": integer(1),
-    "grants": integer(1),
-    "fetchwait": _POSITIVE,
-    "clientstall": _POSITIVE,
-    "headertime": _POSITIVE,
-    "idle": _POSITIVE,
-}
 
 #: Bounds of ``sweepinterval`` where it follows from ``blobttl``, in seconds.
 SHORTEST_SWEEP: Final = 1.0
@@ -57,7 +30,7 @@ def read_options(item: Item, *, delete: bool, judging: bool) -> Downstream:
     """
     entry = item.table()
     with entry.section("options") as options:
-        blobttl = options.read("blobttl", _POSITIVE, None)
+        blobttl = read_key(options, Downstream, "blobttl")
         _judge_blobttl(options, blobttl, delete=delete)
         signing = _read_signing(options)
         around = Surroundings(
@@ -66,24 +39,14 @@ def read_options(item: Item, *, delete: bool, judging: bool) -> Downstream:
         upstreams = read_upstreams(options, around)
         _notice_surroundings(options, around, upstreams)
         _notice_plain_http(options, upstreams)
-        return Downstream(
+        return read_values(
+            options,
+            Downstream,
             upstreams=upstreams,
             blobttl=blobttl,
-            cas=options.read("cas", listing(absolute_certificates), ()),
-            authttl=options.read("authttl", _OR_ZERO, 60.0),
-            affirmttl=options.read("affirmttl", _OR_ZERO, 86400.0),
-            keepdeleted=options.read("keepdeleted", boolean, default=False),
-            maxsize=options.read("maxsize", size(zero=False), None),
-            sweepinterval=options.read("sweepinterval", _POSITIVE, _sweepinterval(blobttl)),
-            minfree=options.read("minfree", size(zero=True), 1 << 30),
-            staleiferror=options.read("staleiferror", _OR_ZERO, 0.0),
-            stalltimeout=options.read("stalltimeout", _POSITIVE, 30.0),
-            connecttimeout=options.read("connecttimeout", _POSITIVE, 10.0),
-            fillafter=options.read("fillafter", share, 0.3),
-            fetchesperhost=options.read("fetchesperhost", integer(1), None),
-            scrub=options.read("scrub", _POSITIVE, None),
+            sweepinterval=read_key(options, Downstream, "sweepinterval", _sweepinterval(blobttl)),
             signing=signing,
-            fastpath=options.read("fastpath", _FASTPATH, "auto") == "auto",
+            fastpath=read_key(options, Downstream, "fastpath", "auto") == "auto",
             limits=read_limits(options),
         )
 
@@ -104,7 +67,7 @@ def _sweepinterval(blobttl: float | None) -> float:
 
 def _read_signing(options: Table) -> Signing:
     with options.section("signing") as signing:
-        return Signing(signing.read("jwks", signing_keys, None), signing.read("issuer", base_url, None))
+        return read_values(signing, Signing)
 
 
 def _notice_surroundings(options: Table, around: Surroundings, upstreams: tuple[Upstream, ...]) -> None:
@@ -142,9 +105,5 @@ def read_limits(options: Table) -> Limits:
     """
     Read the mapping ``limits``.
     """
-    defaults = Limits()
     with options.section("limits") as table:
-        given: dict[str, Any] = {
-            name: table.read(name, reader, getattr(defaults, name)) for name, reader in LIMITS.items()
-        }
-    return Limits(**given)
+        return read_values(table, Limits)

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
 
 from contentcache.config.document import Dictionary, Node, Scalar, Series, Unparsable, parse
 from contentcache.config.faults import Origin, Place, Report, below
+from contentcache.config.model import Debug, Http, LetsEncrypt, Log, ServerTLS
+from contentcache.config.schema import kinds
+from contentcache.config.schema.kinds import Kind
+from contentcache.config.schema.options import keys_of
 
 PREFIX: Final = "REGISTRY_"
 
@@ -92,17 +96,33 @@ def _fields(named: Mapping[str, tuple[str, Shape]] | None = None, /, **shapes: S
 
 _LEAF, _FREE = Leaf(), Free()
 _TEXTS = ListOf(_LEAF)
+_SHAPES: Final[Mapping[Kind, Shape]] = {kinds.FIELDS: MapOf(_FREE), kinds.HEADERS: MapOf(_TEXTS)}
+
+
+def _described(model: type[Any], **others: Shape) -> Fields:
+    """
+    The shape of a section whose keys a model describes; ``others`` are sections in it, and keys that
+    have no effect.
+    """
+    tree: dict[str, Shape] = dict(others)
+    inner: dict[str, dict[str, Shape]] = {}
+    for key, option in keys_of(model).items():
+        shape = _SHAPES.get(option.kind) or (_TEXTS if option.kind.each is not None else _LEAF)
+        section, dot, rest = key.partition(".")
+        if dot:
+            inner.setdefault(section, {})[rest] = shape
+        else:
+            tree[key] = shape
+    return _fields(**tree, **{section: _fields(**shapes) for section, shapes in inner.items()})
+
 
 #: The registry's sections. Where a field's name differs from its key, it stands in front.
 ROOT: Final = _fields(
     version=_LEAF,
     loglevel=_LEAF,
     workers=_LEAF,
-    log=_fields(
-        accesslog=_fields(disabled=_LEAF),
-        level=_LEAF,
-        formatter=_LEAF,
-        fields=MapOf(_FREE),
+    log=_described(
+        Log,
         hooks=ListOf(
             _fields({"MAILOPTIONS": ("options", _FREE)}, type=_LEAF, disabled=_LEAF, levels=_TEXTS),
         ),
@@ -111,36 +131,12 @@ ROOT: Final = _fields(
     storage=MapOf(_FREE, bare=True),
     auth=MapOf(_FREE, bare=True),
     middleware=MapOf(ListOf(_fields(name=_LEAF, disabled=_LEAF, options=MapOf(_FREE)))),
-    http=_fields(
-        addr=_LEAF,
-        net=_LEAF,
-        host=_LEAF,
-        prefix=_LEAF,
+    http=_described(
+        Http,
         secret=_LEAF,
         relativeurls=_LEAF,
-        draintimeout=_LEAF,
-        tls=_fields(
-            certificate=_LEAF,
-            key=_LEAF,
-            clientcas=_TEXTS,
-            clientauth=_LEAF,
-            minimumtls=_LEAF,
-            ciphersuites=_TEXTS,
-            letsencrypt=_fields(
-                cachefile=_LEAF,
-                email=_LEAF,
-                hosts=_TEXTS,
-                directoryurl=_LEAF,
-                directoryca=_LEAF,
-                http=_LEAF,
-                challenge=_LEAF,
-                eab=_fields(kid=_LEAF, hmackey=_LEAF),
-                profile=_LEAF,
-                lifetime=_LEAF,
-            ),
-        ),
-        headers=MapOf(_TEXTS),
-        debug=_fields(addr=_LEAF, prometheus=_fields(enabled=_LEAF, path=_LEAF)),
+        tls=_described(ServerTLS, letsencrypt=_described(LetsEncrypt)),
+        debug=_described(Debug),
         http2=_fields(disabled=_LEAF),
         h2c=_fields(enabled=_LEAF),
     ),

@@ -13,10 +13,12 @@ from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from contentcache.config.document import Series
 from contentcache.config.faults import Wrong
-from contentcache.config.readers import text
+from contentcache.config.readers import listing, secret, text
 from contentcache.config.tables import Item, Table
 from contentcache.jose.jwk import KEY_TYPES, InvalidJWKError
 from contentcache.jose.keyset import entries_of, parse_key_set
@@ -25,6 +27,7 @@ T = TypeVar("T")
 
 #: More than any bundle of authorities has.
 LARGEST: Final = 8 << 20
+_LARGEST_KEY: Final = 64 << 10
 
 #: Lines and keys that a sentence names at most.
 _MOST_REASONS: Final = 5
@@ -141,6 +144,49 @@ def signing_keys(item: Item) -> str:
         raise Wrong(f"{path!r} has no key for ES256, EdDSA or RS256{': ' if reasons else ''}{reasons}")
     if reasons:
         item.report.warn(item.place, f"{path!r} has keys that are passed over: {reasons}")
+    return path
+
+
+def command(item: Item) -> tuple[str, ...]:
+    """
+    A program and its arguments: a list of them, or a text that is split as a shell does.
+    """
+    if isinstance(item.node, Series):
+        words = listing(secret, repeats=True)(item)
+        if len(words) < len(item.node.items):
+            return ()
+    else:
+        try:
+            words = tuple(shlex.split(secret(item)))
+        except ValueError:
+            raise Wrong("has a quote or a backslash that nothing follows") from None
+    if not words or not words[0]:
+        raise Wrong("names no program")
+    program(words)
+    return words
+
+
+def signing_key(item: Item) -> str:
+    """
+    The path of a private key on P-256 in PEM, or of a file that is not there yet.
+    """
+    path = text(item)
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            key = load_pem_private_key(file.read(_LARGEST_KEY), None)
+    except FileNotFoundError:
+        return path
+    except OSError as error:
+        raise Wrong(f"{path!r} cannot be read: {error.strerror or error}") from None
+    except TypeError:
+        raise Wrong(f"the key in {path!r} is encrypted; store it without a passphrase") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise Wrong(f"{path!r} does not hold a private key in PEM") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise Wrong(f"the key in {path!r} is not one on P-256 for ES256; take the file away, and one is made")
+    if mode & 0o077:
+        item.report.warn(item.place, f"{path} can be read by others, who could sign with it; chmod 600 it")
     return path
 
 

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from typing import Final, get_args
 
+from attrs import evolve
+
 from contentcache.config.faults import Wrong, suggestion
 from contentcache.config.model import Level, Log, StorageSettings
-from contentcache.config.readers import boolean, choice, integer, scalar, text
+from contentcache.config.readers import boolean, choice, scalar, text
+from contentcache.config.reading import read_values
 from contentcache.config.tables import Item, Table
 
 #: Sections of the format that are about pushing, or about the registry's own catalogue and peers.
@@ -57,7 +60,9 @@ def read_log(root: Table) -> Log:
         level: Level = section.read("level", levels, forerunner)
         with section.section("accesslog") as accesslog:
             disabled = accesslog.read("disabled", boolean, default=False)
-        return Log(
+        return read_values(
+            section,
+            Log,
             level=level,
             formatter="text" if formatter == "text" else "json",
             fields=_fields(section.section("fields")),
@@ -78,15 +83,10 @@ def read_storage(root: Table) -> StorageSettings:
         storage.idle(("cache", "redirect", "maintenance", "tag"))
         drivers = [key for key in storage if key not in _RESERVED]
         _judge_drivers(storage, drivers)
-        with storage.section("delete") as delete:
-            enabled = delete.read("enabled", boolean, default=False)
-        with storage.section("inmemory"), storage.section("filesystem") as filesystem:
-            return StorageSettings(
-                driver="inmemory" if drivers == ["inmemory"] else "filesystem",
-                rootdirectory=filesystem.read("rootdirectory", text, "/var/lib/registry"),
-                maxthreads=max(_LEAST_THREADS, filesystem.read("maxthreads", integer(0), 100)),
-                delete=enabled,
-            )
+        with storage.section("inmemory"):
+            driver = "inmemory" if drivers == ["inmemory"] else "filesystem"
+            read = read_values(storage, StorageSettings, driver=driver)
+        return evolve(read, maxthreads=max(_LEAST_THREADS, read.maxthreads))
 
 
 def _judge_drivers(storage: Table, drivers: list[str]) -> None:

@@ -5,16 +5,17 @@ The section ``http``: where and how this daemon listens.
 from __future__ import annotations
 
 import re
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
-from contentcache.config.faults import Wrong, suggestion
-from contentcache.config.files import certificates, pair
+from contentcache.config.faults import Wrong
+from contentcache.config.files import pair
 from contentcache.config.letsencrypt import read_letsencrypt
-from contentcache.config.model import Address, ClientAuth, Debug, Http, ServerTLS
-from contentcache.config.readers import boolean, choice, duration, listing, scalar, text
+from contentcache.config.model import Address, Debug, Http, ServerTLS
+from contentcache.config.readers import choice, listing, scalar
+from contentcache.config.reading import read_key, read_values, reader_of
+from contentcache.config.schema.options import option_of
 from contentcache.config.tables import Item, Table
-from contentcache.config.urls import address, socket_file, url_or_authority
-from contentcache.core.ciphersuites import OPENSSL_NAMES
+from contentcache.config.urls import address, socket_file
 
 MinimumTLS = Literal["tls1.0", "tls1.1", "tls1.2", "tls1.3"]
 
@@ -37,13 +38,12 @@ def read_http(root: Table) -> Http:
         net = http.read("net", choice(("tcp", "unix")), "tcp")
         reader = socket_file if net == "unix" else address
         listening = http.demand("addr", reader, Address("", 0), ":5000")
-        return Http(
+        return read_values(
+            http,
+            Http,
             addr=listening,
-            prefix=http.read("prefix", _prefix, "/"),
-            host=http.read("host", url_or_authority, None),
             tls=_read_tls(http, listening),
             headers=_read_headers(http),
-            draintimeout=http.read("draintimeout", duration(zero=True), 0.0),
             debug=_read_debug(http, listening),
         )
 
@@ -68,29 +68,24 @@ def _notice_protocols(http: Table) -> None:
         http.warn(given[0], "has no effect: only HTTP/1.1 is offered")
 
 
-def _prefix(item: Item) -> str:
-    written = scalar(item).text
-    if not written:
-        return "/"
-    if not _PREFIX.fullmatch(written):
-        raise Wrong(f"{item.shown()} is not a prefix of paths; it needs a slash at both ends, e.g. /cache/")
-    return written
-
-
 def _read_tls(http: Table, listening: Address) -> ServerTLS | None:
     with http.section("tls") as tls:
         letsencrypt = read_letsencrypt(tls, listening)
         files = pair(tls)
-        clientcas = tls.read("clientcas", listing(certificates), ())
-        clientauth: ClientAuth = tls.read(
-            "clientauth", choice(get_args(ClientAuth)), "require-and-verify-client-cert"
+        certificate, key = files or ("", "")
+        read = read_values(
+            tls,
+            ServerTLS,
+            certificate=certificate,
+            key=key,
+            minimumtls=_minimum(tls),
+            letsencrypt=letsencrypt,
         )
         if tls.has("clientauth") and not tls.has("clientcas"):
             tls.warn("clientauth", "has no effect without clientcas")
-        ca = tls.read("ca", certificates, None)
-        suites = tls.read("ciphersuites", listing(_ciphersuite), ())
-        minimum = _minimum(tls)
-        kinds = {kind for kind in ("_RSA_WITH_", "_ECDSA_WITH_") for name in suites if kind in name}
+        kinds = {
+            kind for kind in ("_RSA_WITH_", "_ECDSA_WITH_") for name in read.ciphersuites if kind in name
+        }
         if letsencrypt is not None and kinds == {"_RSA_WITH_"}:
             tls.warn("ciphersuites", "have none for TLS 1.2 with the ECDSA keys that letsencrypt makes")
         if files is None and letsencrypt is None:
@@ -98,34 +93,16 @@ def _read_tls(http: Table, listening: Address) -> ServerTLS | None:
             if given and not given & {"certificate", "key", "letsencrypt"}:
                 tls.fault("certificate", "is required, and a key, where there is a section tls")
             return None
-        certificate, key = files or ("", "")
-        return ServerTLS(
-            certificate=certificate,
-            key=key,
-            letsencrypt=letsencrypt,
-            clientcas=clientcas,
-            clientauth=clientauth,
-            minimumtls=minimum,
-            ciphersuites=suites,
-            ca=ca,
-        )
+        return read
 
 
 def _minimum(tls: Table) -> MinimumTLS:
-    minimum: MinimumTLS = tls.read("minimumtls", choice(get_args(MinimumTLS)), "tls1.2")
+    minimum: MinimumTLS = tls.read("minimumtls", reader_of(option_of(ServerTLS, "minimumtls").kind), "tls1.2")
     if minimum in {"tls1.0", "tls1.1"}:
         # RFC 8996 has retired both, the registry refuses them since 3.0, and OpenSSL mostly cannot.
         tls.warn("minimumtls", f"{minimum} is no longer offered; it is taken as tls1.2")
         return "tls1.2"
     return minimum
-
-
-def _ciphersuite(item: Item) -> str:
-    name = text(item)
-    if name not in OPENSSL_NAMES:
-        near = suggestion(name, OPENSSL_NAMES)
-        raise Wrong(f"{item.shown()} is not a cipher suite by the names of Go's crypto/tls{near}")
-    return name
 
 
 def _read_headers(http: Table) -> dict[str, tuple[str, ...]]:
@@ -151,8 +128,8 @@ def _header_value(item: Item) -> str:
 def _read_debug(http: Table, listening: Address) -> Debug | None:
     with http.section("debug") as debug:
         with debug.section("prometheus") as prometheus:
-            enabled = prometheus.read("enabled", boolean, default=False)
-            path = prometheus.read("path", _metrics_path, "/metrics")
+            enabled = read_key(prometheus, Debug, "prometheus.enabled", False)
+            path = read_key(prometheus, Debug, "prometheus.path", "/metrics")
         addr = debug.read("addr", address, None)
         if addr is None:
             if enabled and not debug.has("addr"):
@@ -161,10 +138,3 @@ def _read_debug(http: Table, listening: Address) -> Debug | None:
         if addr == listening and addr.port:
             debug.fault("addr", "is the address of http.addr; give it a port of its own")
         return Debug(addr, path if enabled else None)
-
-
-def _metrics_path(item: Item) -> str:
-    path = text(item)
-    if not _PATH.fullmatch(path) or path.startswith("/debug/"):
-        raise Wrong(f"{item.shown()} is not a path for metrics; write e.g. /metrics")
-    return path

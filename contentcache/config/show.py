@@ -6,32 +6,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any
 
 import attrs
 import yaml
 
-from contentcache.config.downstream import LIMITS
 from contentcache.config.model import (
-    Address,
+    Account,
     Configuration,
-    CredentialHelper,
     Downstream,
     Gateway,
     Http,
     LetsEncrypt,
-    Limits,
     ServerTLS,
     TokenAuth,
     Upstream,
 )
 from contentcache.config.origins import asked
-from contentcache.core import durations, sizes
-
-HIDDEN: Final = "***"
+from contentcache.config.schema.kinds import HIDDEN
+from contentcache.config.schema.options import described, option_of
 
 _SECRET = re.compile(r"password|passwd|secret|credential|token", re.IGNORECASE)
-_SIZES: Final = frozenset({"manifest", "token", "headers"})
 
 
 def render(configuration: Configuration) -> str:
@@ -60,18 +55,42 @@ def render(configuration: Configuration) -> str:
     return yaml.safe_dump(_given(tree), sort_keys=False, width=1000)
 
 
+def _values(value: Any, **by_hand: object) -> dict[str, object]:
+    """
+    The keys of a described value, each as its kind is written; ``by_hand`` has those that code wrote, by
+    their keys with ``_`` for a dot.
+    """
+    written: dict[str, object] = {}
+    for each in described(type(value)):
+        key, name = each.option.key, each.option.key.replace(".", "_")
+        if name in by_hand:
+            _put(written, key, by_hand[name])
+        elif not each.by_hand or each.option.kind.each or each.option.key == each.field:
+            found = getattr(value, each.field)
+            _put(written, key, None if found is None else each.option.kind.spell(found))
+    return _given(written)
+
+
+def _put(tree: dict[str, object], key: str, value: object) -> None:
+    section, dot, rest = key.partition(".")
+    if not dot:
+        tree[key] = value
+    elif value not in (None, "", [], {}):
+        inner = tree.setdefault(section, {})
+        if isinstance(inner, dict):
+            _put(inner, rest, value)
+
+
 def _auth(configuration: Configuration) -> dict[str, object] | None:
     auth = configuration.auth
     if auth is None:
         return None
-    entries = {
-        key: list(value) if isinstance(value, tuple) else value for key, value in attrs.asdict(auth).items()
-    }
     if not isinstance(auth, TokenAuth):
-        return {"htpasswd": entries}
+        return {"htpasswd": _values(auth)}
+    entries = _values(auth)
     if not auth.autoredirect:
         del entries["autoredirectpath"]
-    return {"token": _given(entries)}
+    return {"token": entries}
 
 
 def _middleware(middleware: Downstream | Gateway) -> dict[str, object]:
@@ -81,147 +100,83 @@ def _middleware(middleware: Downstream | Gateway) -> dict[str, object]:
 
 
 def _http(http: Http) -> dict[str, object]:
-    tls = None if http.tls is None else _tls(http.tls)
     debug = None
     if http.debug is not None:
         prometheus = _given({"enabled": http.debug.prometheus is not None, "path": http.debug.prometheus})
-        debug = {"addr": _address(http.debug.addr), "prometheus": prometheus}
-    return _given(
-        {
-            "addr": _address(http.addr),
-            "net": "tcp" if http.addr.path is None else "unix",
-            "prefix": None if http.prefix == "/" else http.prefix,
-            "host": http.host,
-            "draintimeout": durations.spell(http.draintimeout),
-            "headers": {
-                name: [HIDDEN] if _SECRET.search(name) else list(values)
-                for name, values in http.headers.items()
-            },
-            "tls": tls,
-            "debug": debug,
-        }
+        debug = {"addr": str(http.debug.addr), "prometheus": prometheus}
+    written = _values(
+        http,
+        net="tcp" if http.addr.path is None else "unix",
+        prefix=None if http.prefix == "/" else http.prefix,
+        headers={
+            name: [HIDDEN] if _SECRET.search(name) else list(values) for name, values in http.headers.items()
+        },
+    )
+    return _given({**written, "tls": None if http.tls is None else _tls(http.tls), "debug": debug})
+
+
+def _tls(tls: ServerTLS) -> dict[str, object]:
+    issued = None if tls.letsencrypt is None else _letsencrypt(tls.letsencrypt)
+    clientauth = tls.clientauth if tls.clientcas else None
+    return _given({**_values(tls, clientauth=clientauth), "letsencrypt": issued})
+
+
+def _letsencrypt(settings: LetsEncrypt) -> dict[str, object]:
+    eab = settings.eab
+    return _values(
+        settings,
+        eab_kid=None if eab is None else eab.kid,
+        eab_hmackey=None if eab is None else HIDDEN,
     )
 
 
 def _gateway(gateway: Gateway) -> dict[str, object]:
     account = gateway.account
-    written = {field.name: getattr(gateway, field.name) for field in attrs.fields(Gateway)}
-    options: dict[str, object] = {
-        name: durations.spell(value)
-        if isinstance(value, float)
-        else list(value)
-        if isinstance(value, tuple)
-        else value
-        for name, value in written.items()
-    }
-    return _given(
-        {
-            **options,
-            "minimumsize": sizes.spell(gateway.minimumsize),
-            "account": None if account is None else {"username": account.username, "password": HIDDEN},
-            "networks": dict(gateway.networks),
-            "limits": _limits(gateway.limits),
-        }
-    )
-
-
-def _tls(tls: ServerTLS) -> dict[str, object]:
-    listed = {"clientcas": list(tls.clientcas), "ciphersuites": list(tls.ciphersuites)}
-    issued = {"letsencrypt": None if tls.letsencrypt is None else _letsencrypt(tls.letsencrypt)}
-    shown = _given({**attrs.asdict(tls, recurse=False), **listed, **issued})
-    if not tls.clientcas:
-        shown.pop("clientauth")
-    return shown
-
-
-def _letsencrypt(settings: LetsEncrypt) -> dict[str, object]:
-    return _given(
-        {
-            "cachefile": settings.directory,
-            "email": settings.email,
-            "hosts": list(settings.hosts),
-            "directoryurl": settings.directoryurl,
-            "directoryca": settings.directoryca,
-            "http": None if settings.http is None else _address(settings.http),
-            "eab": None if settings.eab is None else {"kid": settings.eab.kid, "hmackey": HIDDEN},
-            "challenge": settings.challenge,
-            "profile": settings.profile,
-            "lifetime": None if settings.lifetime is None else durations.spell(settings.lifetime),
-        }
-    )
+    shown = None if account is None else _account(account)
+    return _given({**_values(gateway, account=shown), "limits": _values(gateway.limits)})
 
 
 def _options(downstream: Downstream) -> dict[str, object]:
-    options: dict[str, object] = {
-        "blobttl": None if downstream.blobttl is None else durations.spell(downstream.blobttl),
-        "cas": list(downstream.cas),
-        "keepdeleted": downstream.keepdeleted,
-        "maxsize": None if downstream.maxsize is None else sizes.spell(downstream.maxsize),
-        "minfree": sizes.spell(downstream.minfree),
-        "fetchesperhost": downstream.fetchesperhost,
-        "fillafter": downstream.fillafter,
-        "scrub": None if downstream.scrub is None else durations.spell(downstream.scrub),
-        "fastpath": "auto" if downstream.fastpath else "off",
-    }
-    for name in ("authttl", "affirmttl", "sweepinterval", "staleiferror", "stalltimeout", "connecttimeout"):
-        options[name] = durations.spell(getattr(downstream, name))
-    options["signing"] = _given(attrs.asdict(downstream.signing))
-    return _given({**_upstreams(downstream.upstreams), **options, "limits": _limits(downstream.limits)})
-
-
-def _upstreams(upstreams: tuple[Upstream, ...]) -> dict[str, object]:
-    if any(upstream.issuer is None for upstream in upstreams):
-        # Next hops of an origin that has no name here: only the plain list can say that.
-        return {"upstreams": [url for upstream in upstreams for url in upstream.origin.split()]}
-    return {"upstreams": [_upstream(upstream) for upstream in upstreams]}
-
-
-def _upstream(upstream: Upstream) -> dict[str, object]:
-    account = upstream.account
     return _given(
         {
-            "originhost": upstream.origin,
-            "upstreamhosts": [] if upstream.hosts == (asked(upstream.origin),) else list(upstream.hosts),
-            "fallbacktoorigin": True if upstream.fallback else None,
-            "names": sorted(upstream.names),
-            "hosts": sorted(upstream.served),
-            "prefix": upstream.prefix,
-            "username": None if account is None else account.username,
-            "password": None if account is None else HIDDEN,
-            "exec": None if upstream.helper is None else _helper(upstream.helper),
-            "public": upstream.public,
-            "allow": list(upstream.allow),
-            "deny": list(upstream.deny),
-            "immutabletags": upstream.immutabletags,
-            "certificate": upstream.certificate,
-            "key": upstream.key,
-            "realms": list(upstream.realms),
-            "redirects": list(upstream.redirects),
+            **_values(
+                downstream,
+                upstreams=_upstreams(downstream.upstreams),
+                fastpath="auto" if downstream.fastpath else "off",
+            ),
+            "signing": _values(downstream.signing),
+            "limits": _values(downstream.limits),
         }
     )
 
 
-def _helper(helper: CredentialHelper) -> dict[str, object]:
-    # Which of the arguments are secrets, only the program knows.
-    program, *arguments = helper.command
-    lifetime = None if helper.lifetime is None else durations.spell(helper.lifetime)
-    return _given({"command": [program, *(HIDDEN for _ in arguments)], "lifetime": lifetime})
+def _upstreams(upstreams: tuple[Upstream, ...]) -> list[Any]:
+    if any(upstream.issuer is None for upstream in upstreams):
+        # Next hops of an origin that has no name here: only the plain list can say that.
+        return [url for upstream in upstreams for url in upstream.origin.split()]
+    return [_upstream(upstream) for upstream in upstreams]
 
 
-def _limits(limits: Limits) -> dict[str, object]:
-    def spelt(name: str, value: int | float) -> object:
-        if name in _SIZES:
-            return sizes.spell(int(value))
-        return durations.spell(value) if isinstance(value, float) else value
+def _upstream(upstream: Upstream) -> dict[str, object]:
+    account, helper = upstream.account, upstream.helper
+    command, lifetime = (option_of(Upstream, f"exec.{key}").kind for key in ("command", "lifetime"))
+    return _values(
+        upstream,
+        originhost=upstream.origin,
+        upstreamhosts=[] if upstream.hosts == (asked(upstream.origin),) else list(upstream.hosts),
+        fallbacktoorigin=True if upstream.fallback else None,
+        names=sorted(upstream.names),
+        hosts=sorted(upstream.served),
+        username=None if account is None else account.username,
+        password=None if account is None else HIDDEN,
+        passwordfile=None,
+        exec_command=None if helper is None else command.spell(helper.command),
+        exec_lifetime=None if helper is None or helper.lifetime is None else lifetime.spell(helper.lifetime),
+    )
 
-    given = {name: getattr(limits, name) for name in LIMITS}
-    return {name: spelt(name, value) for name, value in given.items() if value is not None}
 
-
-def _address(address: Address) -> str:
-    if address.path is not None:
-        return address.path
-    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+def _account(account: Account) -> dict[str, object]:
+    return {**attrs.asdict(account), "password": HIDDEN}
 
 
 def _given(entries: Mapping[str, object]) -> dict[str, object]:

@@ -4,18 +4,14 @@ The key ``workers``: how many processes serve clients, and each one's share of w
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 from attrs import evolve
 
-from contentcache.config.faults import Wrong
 from contentcache.config.model import Configuration, Downstream, Gateway, ServerTLS, StorageSettings
-from contentcache.config.readers import scalar
-from contentcache.config.tables import Item, Table
+from contentcache.config.reading import read_key
+from contentcache.config.tables import Table
 
-#: More processes than this have nothing to do on any machine.
-MOST: Final = 64
 _FEWEST_THREADS: Final = 25
 
 
@@ -23,7 +19,7 @@ def read_workers(root: Table, storage: StorageSettings, middleware: Downstream |
     """
     Read ``workers``: a number, or ``auto`` for one on each core.
     """
-    workers = root.read("workers", _number, 1)
+    workers: int = read_key(root, Configuration, "workers", 1)
     if workers > 1 and isinstance(middleware, Gateway):
         root.fault("workers", f"a gateway is one process and cannot be {workers}; leave it out, or write 1")
     elif workers > 1 and storage.driver == "inmemory":
@@ -67,16 +63,3 @@ def _only_front(tls: ServerTLS | None) -> ServerTLS | None:
     if tls is None or tls.letsencrypt is None:
         return tls
     return evolve(tls, letsencrypt=evolve(tls.letsencrypt, http=None))
-
-
-def _number(item: Item) -> int:
-    written = scalar(item).text
-    if written == "auto":
-        return min(MOST, len(os.sched_getaffinity(0)))
-    if not (written.isascii() and written.isdigit() and len(written) <= len(str(MOST))) or not (
-        1 <= int(written) <= MOST
-    ):
-        raise Wrong(
-            f"{item.shown()} is not a number of processes; write 1 to {MOST}, or auto for one on each core"
-        )
-    return int(written)

@@ -7,9 +7,9 @@ from __future__ import annotations
 import json
 import os
 
-from contentcache.config.authentication import ALGORITHMS
 from contentcache.config.loading import load
 from contentcache.config.model import HtpasswdAuth, TokenAuth
+from contentcache.config.patterns import ALGORITHMS
 from tests.config.samples import USER
 from tests.config.writing import MINIMAL, PLAIN, ConfigurationTestCase, with_options
 from tests.tls.certificates import make

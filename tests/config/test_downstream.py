@@ -9,8 +9,8 @@ import json
 import attrs
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from contentcache.config.downstream import LIMITS
 from contentcache.config.model import Downstream, Limits, Signing
+from contentcache.config.schema.options import keys_of
 from contentcache.jose.keyset import encode_jwk
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_options
 
@@ -156,8 +156,8 @@ class OptionsTests(ConfigurationTestCase):
         """
         Every field of the limits can be set, and no other.
         """
-        self.assertEqual(set(LIMITS), {field.name for field in attrs.fields(Limits)})
-        for name in LIMITS:
+        self.assertEqual(set(keys_of(Limits)), {field.name for field in attrs.fields(Limits)})
+        for name in keys_of(Limits):
             default, given = (
                 getattr(limits, name) for limits in (Limits(), self.limits(f"{name}: 1000000000000"))
             )

@@ -50,7 +50,7 @@ FAULTY = {
     "keylifetime: 119m": ".keylifetime: '119m' is shorter than 2h; write e.g. 720h",
     "minimumsize: lots": ".minimumsize: 'lots' is not a size",
     "admins: alice": ".admins: 'alice' is not a list",
-    "admins: ['a:b']": ".admins[0]: 'a:b' holds a colon, which no user name may",
+    "admins: ['a:b']": ".admins[0]: holds a colon, which no user name may",
     "account: {username: a}": ".account.username: has no password; give password or passwordfile",
     "account: {password: a}": ".account.username: is required in an account",
     "account: {username: a, password: b, passwordfile: /nowhere}": ".account.passwordfile: ",
@@ -112,7 +112,7 @@ class GatewayTests(ConfigurationTestCase):
         What must be there is told all at once; the issuer may be ``http.host``.
         """
         told = self.told(with_options("urlttl: 5m\n"))
-        self.assertEqual(
+        self.assertCountEqual(
             [line.partition(": ")[0] for line in told],
             [f"{_AT}.{name}" for name in ("registry", "issuer", "signingkey", "database")],
         )

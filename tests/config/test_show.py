@@ -8,7 +8,8 @@ import attrs
 import yaml
 
 from contentcache.config.model import Configuration
-from contentcache.config.show import HIDDEN, render
+from contentcache.config.schema.kinds import HIDDEN
+from contentcache.config.show import render
 from tests.config.samples import CHAIN, USER
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_options, with_upstream
 from tests.tls.certificates import make

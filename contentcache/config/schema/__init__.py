@@ -1,0 +1,1 @@
+"""What the configuration holds: frozen values, each field with the description of its key."""
