@@ -55,6 +55,10 @@ nightly: $(VENV)/dev.stamp
 	@scripts/install-peers
 	@MINUTES=$(if $(filter-out file,$(origin MINUTES)),$(MINUTES),20) $(VENV)/bin/python -m tests.nightly $(PARTS)
 
+nightly: $(VENV)/dev.stamp
+	@scripts/install-peers
+	@MINUTES=$(if $(filter-out file,$(origin MINUTES)),$(MINUTES),20) $(VENV)/bin/python -m tests.nightly $(PARTS)
+
 wheel: $(VENV)/dev.stamp
 	rm -rf build dist
 	$(VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist .
