@@ -20,7 +20,7 @@ from contentcache import __version__
 from contentcache.caching import Caching
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
 from contentcache.delivery.tasks import Threads, sleep
-from contentcache.listening import CannotListen, bind, serve, shown, stop
+from contentcache.listening import CannotListen, OwnPath, bind, serve, shown, stop
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Role
 from contentcache.tls.files import TLSFault
@@ -71,6 +71,7 @@ class Daemon(Service):
         # Apart from the others: where all of those wait for a disk, whoever gets what is in memory does not.
         self._lane_threads = Threads(reactor, _LANES, "lane")
         self._front: list[socket.socket] = []
+        self._paths: list[OwnPath] = []
         self._sockets: list[socket.socket] = []
         self.ports: list[Any] = []
         self._loops: list[LoopingCall] = []
@@ -170,19 +171,30 @@ class Daemon(Service):
         try:
             self._front = self.bind_front(http.addr)
             if http.debug is not None:
-                self._sockets.append(bind(http.debug.addr))
+                self._sockets.append(self._bound(http.debug.addr))
             if (
                 http.tls is not None
                 and http.tls.letsencrypt is not None
                 and http.tls.letsencrypt.http is not None
             ):
-                self._sockets.append(bind(http.tls.letsencrypt.http))
+                self._sockets.append(self._bound(http.tls.letsencrypt.http))
         except CannotListen as error:
             refuse(str(error))
 
     def bind_front(self, address: Address) -> list[socket.socket]:
         """The sockets to which clients come."""
-        return [bind(address)]
+        return [self._bound(address)]
+
+    def _bound(self, address: Address) -> socket.socket:
+        bound = bind(address)
+        self.own(address)
+        return bound
+
+    def own(self, address: Address) -> None:
+        """Take away the path of a socket that was bound here, if it has one, when the daemon stops."""
+        path = OwnPath.of(address)
+        if path is not None:
+            self._paths.append(path)
 
     def read_key(self) -> None:
         """What is shown to clients, where files say it."""
@@ -322,6 +334,8 @@ class Daemon(Service):
 
     async def _stop(self) -> None:
         role = self.role
+        for path in self._paths:
+            path.remove()
         for port in self.ports:
             await stop(port)
         for loop in self._loops:

@@ -10,9 +10,11 @@ import socket
 import stat
 import time
 from contextlib import suppress
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Self
 
-from attrs import evolve
+from attrs import evolve, frozen
+from twisted.internet import tcp
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from contentcache.config.model import Address
@@ -110,10 +112,43 @@ def serve(
         factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
         factory.noisy = False
     port = reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
+    if bound.family == socket.AF_UNIX:
+        # Twisted's own takes the path away, which may be another process's too: that is for its OwnPath.
+        port.connectionLost = partial(tcp.Port.connectionLost, port)
     if fast:
         port.transport = FileTransport.using(lanes) if tls is None else over(tls).using(lanes)
     bound.close()
     return port
+
+
+@frozen
+class OwnPath:
+    """
+    The path of a socket that this process has bound, and the file that it found there.
+    """
+
+    path: str
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, address: Address) -> Self | None:
+        """
+        The path of a socket that was just bound to ``address``, if that is one.
+        """
+        if address.path is None:
+            return None
+        found = os.stat(address.path)
+        return cls(address.path, found.st_dev, found.st_ino)
+
+    def remove(self) -> None:
+        """
+        Take the socket away, unless it is gone, or another one has taken its place.
+        """
+        with suppress(OSError):
+            found = os.stat(self.path)
+            if (found.st_dev, found.st_ino) == (self.device, self.inode):
+                os.unlink(self.path)
 
 
 async def stop(port: Any) -> None:

@@ -14,19 +14,21 @@ from tempfile import mkdtemp
 from typing import Any
 from unittest import skipIf
 
-from twisted.internet.protocol import Factory
+from twisted.internet import reactor as global_reactor
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Server
 from twisted.python.filepath import FilePath
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from contentcache import listening
 from contentcache.config.model import Address
 from contentcache.delivery.tasks import at_once
-from contentcache.listening import CannotListen, bind, bind_several, serve, shown
+from contentcache.listening import CannotListen, OwnPath, bind, bind_several, serve, shown, stop
 from contentcache.wire.lanes import Lanes
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.tls_socket import TLSTransport
 
+reactor: Any = global_reactor
 _HAS_IPV6 = socket.has_dualstack_ipv6()
 
 
@@ -199,6 +201,21 @@ class PathTests(SynchronousTestCase):
             self.assertIn(f"cannot listen on {self.path}: ", str(error))
             self.connect()
 
+    def test_owner(self) -> None:
+        """
+        The owner of a path takes it away once; what another daemon has put there stays.
+        """
+        with closing(bind(self.address)):
+            own = OwnPath.of(self.address)
+            assert own is not None
+            own.remove()
+            self.assertFalse(os.path.exists(self.path))
+            own.remove()
+            with closing(bind(self.address)):
+                own.remove()
+                self.connect()
+        self.assertIsNone(OwnPath.of(Address("127.0.0.1", 5000)))
+
     def test_somebody_busy(self) -> None:
         """
         One whose queue is full is alive, and asking it does not hold us up.
@@ -248,6 +265,26 @@ class _Port:
         """Listen."""
         self.factory = factory
         return self
+
+
+class SharedPathTests(TestCase):
+    """
+    One socket of several processes, over the real reactor.
+    """
+
+    async def test_shared(self) -> None:
+        """
+        Ports of one socket, as of several processes, end one after the other; its path stays for its owner.
+        """
+        path = Path(mkdtemp()) / "s"
+        self.addCleanup(FilePath(str(path.parent)).remove)
+        ports = [
+            serve(reactor, bound, Factory.forProtocol(Protocol))
+            for bound in bind_several(Address("", 0, str(path)), 2)
+        ]
+        for port in ports:
+            await stop(port)
+            self.assertTrue(path.exists())
 
 
 class ServeTests(SynchronousTestCase):

@@ -25,7 +25,7 @@ from contentcache.delivery.segments import LONGEST
 from contentcache.delivery.tasks import Bell
 from contentcache.delivery.wants import Want
 from contentcache.storage.interfaces import BlobFile
-from contentcache.workers.conversation import Conversation, GoneError, Values
+from contentcache.workers.conversation import Conversation, NoAnswerError, Values
 from contentcache.workers.words import asking_in_words, error_of
 
 #: So many owners may die under one fetch before it is given up.
@@ -220,7 +220,7 @@ class Borrowed:
             conversation = Conversation(self._heard, self._changed.ring)
             try:
                 await self._reach_owner(self.digest, conversation)
-            except GoneError as error:
+            except NoAnswerError as error:
                 raise UpstreamUnavailable("the worker that makes this content does not answer") from error
             self._conversation = conversation
             self._has_news = self._is_idle = False

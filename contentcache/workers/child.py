@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from contentcache.caching import Caching
 from contentcache.config.model import Address, Configuration
 from contentcache.core.digest import Digest
+from contentcache.core.errors import DiskFailed
 from contentcache.daemon import Daemon, NotStarted
 from contentcache.delivery.company import Company
 from contentcache.delivery.tasks import in_background
@@ -29,7 +30,7 @@ from contentcache.storage.opening import Kept
 from contentcache.tls.files import TLSFault
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
-from contentcache.workers.conversation import Conversation, Values, converse
+from contentcache.workers.conversation import Conversation, NoAnswerError, Values, converse
 from contentcache.workers.counted import counted
 from contentcache.workers.crew import FRONT, INDEX
 from contentcache.workers.index_desk import DistantIndex, of_words
@@ -111,7 +112,10 @@ class Worker(Daemon):
     # What is reported to the parent, and asked of it.
 
     async def _make_room(self, size: int) -> bool:
-        return bool(await self._parent.ask("room", size=size))
+        try:
+            return bool(await self._parent.ask("room", size=size))
+        except NoAnswerError as error:
+            raise DiskFailed(f"the parent does not say whether there is room: {error}") from error
 
     def _noticed(self, digest: Digest) -> None:
         if digest not in self._using:

@@ -3,6 +3,9 @@ What processes of one daemon say to each other: lines of JSON over a pair of soc
 
 A line tells something, or asks, or answers. File descriptors go along with a line. Nobody else has an end of
 the pair, and what is said is never logged: there are credentials in it.
+
+Every question is acknowledged as soon as it is read, and answered once: with a value, or with the fact that
+there is none. Who asks waits for neither without a bound.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IFileDescriptorReceiver
 from twisted.internet.protocol import Factory, connectionDone
@@ -22,16 +26,56 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from contentcache.core.ports import DelayedCall
 from contentcache.delivery.tasks import in_background
 
+#: Seconds in which a question is answered, unless who asks says otherwise.
+ANSWERED_IN: Final = 30.0
 #: More than a manifest of the largest size that anybody has set, as base64.
 _LONGEST: Final = 1 << 30
+
+#: Seconds within which a question is acknowledged by a process that runs at all.
+ACKNOWLEDGED_IN: Final = 3.0
 
 Values: TypeAlias = Mapping[str, Any]
 
 
-class GoneError(Exception):
+class NoAnswerError(Exception):
+    """A question to another process has no answer."""
+
+
+class GoneError(NoAnswerError):
     """The other process has ended, or hung up."""
+
+
+class SilentError(NoAnswerError):
+    """The other process is there, and reads nothing: it is stopped, or hangs."""
+
+
+class LateError(NoAnswerError):
+    """The other process has read the question, and has not answered in time."""
+
+
+class RemoteError(NoAnswerError):
+    """The other process has failed to answer; its log says why."""
+
+
+@define(eq=False)
+class _Question:
+    """
+    A question that waits: for its answer, and for the ends of both times.
+    """
+
+    answer: Deferred[Any]
+    unread: DelayedCall
+    late: DelayedCall
+
+    def end(self) -> bool:
+        """Wait no longer; whether it still did."""
+        for timer in (self.unread, self.late):
+            if timer.active():
+                timer.cancel()
+        return not self.answer.called
 
 
 @implementer(IFileDescriptorReceiver)
@@ -51,10 +95,12 @@ class Conversation(LineOnlyReceiver):
     ) -> None:
         self._heard = heard
         self._left = left
-        self._questions: dict[int, Deferred[Any]] = {}
+        self._questions: dict[int, _Question] = {}
         self._asked = 0
         self._descriptors: deque[int] = deque()
         self.is_over = False
+        #: Whether the last question was not even read in time, and nothing has come since.
+        self.is_silent = False
 
     def tell(self, name: str, **values: Any) -> None:
         """
@@ -62,19 +108,30 @@ class Conversation(LineOnlyReceiver):
         """
         self._write({"tell": name, "with": values})
 
-    def ask(self, name: str, **values: Any) -> Deferred[Any]:
+    def ask(self, name: str, *, timeout: float = ANSWERED_IN, **values: Any) -> Deferred[Any]:
         """
-        Ask something.
+        Ask something, and wait ``timeout`` seconds for the answer.
+
+        While the other process is silent the question is not even sent: it fails at once.
 
         :raises GoneError: nobody is there to answer, or any more.
+        :raises SilentError: the question is not read.
+        :raises LateError: it is read, and not answered in time.
+        :raises RemoteError: the other process has failed to answer.
         """
         answer: Deferred[Any] = Deferred()
         if self.is_over:
-            answer.errback(GoneError("the other process is gone"))
-            return answer
+            return _failed(answer, GoneError("the other process is gone"))
+        if self.is_silent:
+            return _failed(answer, SilentError("the other process does not read what it is asked"))
         self._asked += 1
-        self._questions[self._asked] = answer
-        self._write({"ask": name, "id": self._asked, "with": values})
+        number, timer = self._asked, self.transport.reactor
+        self._questions[number] = _Question(
+            answer,
+            timer.callLater(min(ACKNOWLEDGED_IN, timeout), self._was_not_read, number),
+            timer.callLater(timeout, self._was_not_answered, number, name, timeout),
+        )
+        self._write({"ask": name, "id": number, "with": values})
         return answer
 
     def hand(self, descriptor: int) -> None:
@@ -106,12 +163,16 @@ class Conversation(LineOnlyReceiver):
         self._descriptors.append(descriptor)
 
     def lineReceived(self, line: bytes) -> None:
+        self.is_silent = False
         message = json.loads(line)
-        if "answer" in message:
-            waiting = self._questions.pop(message["answer"], None)
-            if waiting is not None and not waiting.called:
-                waiting.callback(message["value"])
+        if "read" in message:
+            question = self._questions.get(message["read"])
+            if question is not None and question.unread.active():
+                question.unread.cancel()
+        elif "answer" in message:
+            self._take_answer(message)
         elif "ask" in message:
+            self._write({"read": message["id"]})
             in_background(self._answer(message))
         else:
             self._hear(message)
@@ -122,9 +183,30 @@ class Conversation(LineOnlyReceiver):
             os.close(self._descriptors.popleft())
         waiting, self._questions = self._questions, {}
         self._left()  # first, so that who waits for an answer does not ask again here
-        for answer in waiting.values():
-            if not answer.called:
-                answer.errback(GoneError("the other process is gone"))
+        for question in waiting.values():
+            if question.end():
+                question.answer.errback(GoneError("the other process is gone"))
+
+    def _take_answer(self, message: Mapping[str, Any]) -> None:
+        question = self._questions.pop(message["answer"], None)
+        if question is None or not question.end():
+            return
+        if "error" in message:
+            question.answer.errback(RemoteError(message["error"]))
+        else:
+            question.answer.callback(message["value"])
+
+    def _was_not_read(self, number: int) -> None:
+        self.is_silent = True
+        self._fail(number, SilentError("the other process does not read what it is asked"))
+
+    def _was_not_answered(self, number: int, name: str, timeout: float) -> None:
+        self._fail(number, LateError(f"the other process has not answered {name} within {timeout:g} s"))
+
+    def _fail(self, number: int, error: NoAnswerError) -> None:
+        question = self._questions.pop(number)
+        if question.end():
+            question.answer.errback(error)
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         try:
@@ -133,17 +215,27 @@ class Conversation(LineOnlyReceiver):
             self._log.failure("what another process has told made no sense: {name}", name=message["tell"])
 
     async def _answer(self, message: Mapping[str, Any]) -> None:
-        value = None
         try:
             value = self._heard(message["ask"], message["with"])
             if isinstance(value, Awaitable):
                 value = await value
-        finally:
             self._write({"answer": message["id"], "value": value})
+        except Exception as error:  # noqa: BLE001  # whatever it is, who asks has to know
+            self._log.failure("question of another process not answered question={name}", name=message["ask"])
+            self._write({"answer": message["id"], "error": f"{type(error).__name__}: {error}"})
 
     def _write(self, message: Mapping[str, Any]) -> None:
+        """
+        Raises ``TypeError`` where the message has a value that JSON does not know.
+        """
+        line = json.dumps(message, separators=(",", ":")).encode("ascii") + self.delimiter
         if not self.is_over:
-            self.transport.write(json.dumps(message, separators=(",", ":")).encode("ascii") + self.delimiter)
+            self.transport.write(line)
+
+
+def _failed(answer: Deferred[Any], error: NoAnswerError) -> Deferred[Any]:
+    answer.errback(error)
+    return answer
 
 
 def converse(reactor: Any, descriptor: int, conversation: Conversation) -> Conversation:

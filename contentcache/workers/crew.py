@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults  # noqa: A004  # Twisted's own
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from contentcache.delivery.tasks import Bell
-from contentcache.workers.conversation import Conversation, GoneError, Values, converse
+from contentcache.workers.conversation import (
+    Conversation,
+    GoneError,
+    LateError,
+    NoAnswerError,
+    SilentError,
+    Values,
+    converse,
+)
 from contentcache.workers.counted import Family, added, lasting
 from contentcache.workers.restarts import Restarts
 from contentcache.workers.spawned import Child, kill
@@ -34,9 +42,15 @@ _PATIENCE: Final = 30.0
 _ANSWERED_IN: Final = 2.0
 #: One that has hung up or was told to end, and still lives after so many seconds, is killed.
 _LAST_SECONDS: Final = 10.0
+#: And waited for so many seconds more: the kernel may need them to end what waits for a disk.
+_KILLED_IN: Final = 5.0
 
+#: First of all, before the imports that take seconds on a busy machine: a worker ends with its parent, since
+#: until then it has the lock and the clients' socket (``PR_SET_PDEATHSIG``, ``SIGKILL``).
 _RUN: Final = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+    "os.getppid() == int(sys.argv.pop(1)) or os._exit(1); "
+    "sys.path.insert(0, sys.argv.pop(1)); "
     "from contentcache.tap import be_worker; be_worker(int(sys.argv.pop(1)))"
 )
 #: Where the package is, wherever the daemon has gone since.
@@ -119,28 +133,32 @@ class Crew:
             if member.conversation is not None and member.number != but:
                 member.conversation.tell(name, **values)
 
-    async def ask(self, name: str, *, patience: float | None = _ANSWERED_IN, **values: Any) -> dict[int, Any]:
+    async def ask(
+        self,
+        name: str,
+        *,
+        timeout: float = _ANSWERED_IN,  # noqa: ASYNC109  # there is no asyncio here
+        **values: Any,
+    ) -> dict[int, Any]:
         """
-        What each of them answers that does within ``patience`` seconds, ``None`` for however long it takes.
+        What each of them answers within ``timeout`` seconds; whoever does not is left out.
         """
         asked = {
-            member.number: self._or_none(member, member.conversation.ask(name, **values), patience)
+            member.number: self._or_none(member, member.conversation.ask(name, timeout=timeout, **values))
             for member in self._members.values()
             if member.conversation is not None and member.ready
         }
         answers = await gatherResults(asked.values())
         return {number: answer for number, answer in zip(asked, answers, strict=True) if answer is not None}
 
-    def _or_none(self, member: Member, answer: Deferred[Any], patience: float | None) -> Deferred[Any]:
-        if patience is not None:
-            answer.addTimeout(patience, self._reactor)
-
+    def _or_none(self, member: Member, answer: Deferred[Any]) -> Deferred[Any]:
         def answered(value: Any) -> Any:
             member.silent = False
             return value
 
         def not_answered(failure: Failure) -> None:
-            if failure.trap(GoneError, TimeoutError, CancelledError) is TimeoutError and not member.silent:
+            failure.trap(NoAnswerError)
+            if failure.check(SilentError, LateError) and not member.silent:
                 member.silent = True
                 self._log.error(
                     "worker {number} (process {process}) does not answer, and its clients wait;"
@@ -172,6 +190,8 @@ class Crew:
                     return bool(await conversation.ask("caller"))
                 except GoneError:
                     continue  # it has died just now
+                except NoAnswerError:
+                    return False
             return False
         finally:
             os.close(descriptor)
@@ -182,22 +202,50 @@ class Crew:
         for number in self._members:
             await self._ready(number, until)
 
-    async def drain(self) -> None:
-        """Have them take no new connection, and wait until they have done, or may do no more."""
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109  # there is no asyncio here
+        """Have them take no new connection, and wait until they have done, or for ``timeout`` seconds."""
         self._ending = True
         for member in self._members.values():
             member.front.close()
-        await self.ask("drain", patience=None)
+        await self.ask("drain", timeout=timeout)
 
     async def end(self) -> None:
-        """Have all of them end, and see that they do."""
+        """Have all of them end, and see that they do: those that do not are killed."""
         self._ending = True
         self.tell("end")
-        timer = self._reactor.callLater(_LAST_SECONDS, self._kill)
+        if not await self._are_gone(_LAST_SECONDS):
+            self._kill()
+            if not await self._are_gone(_KILLED_IN):
+                living = [member.number for member in self._members.values() if member.process is not None]
+                self._log.error("worker not ended workers={workers} reason=killed", workers=living)
+
+    async def _are_gone(self, seconds: float) -> bool:
+        """
+        Wait until all of them have ended, at most so long; whether they have.
+        """
+        until = self._reactor.seconds() + seconds
         while any(member.process is not None for member in self._members.values()):
-            await self._changed.wait()
-        if timer.active():
-            timer.cancel()
+            if not await self._change(until):
+                return False
+        return True
+
+    async def _change(self, until: float) -> bool:
+        """
+        Wait until something has changed; ``False`` if nothing does in time.
+        """
+        remaining = until - self._reactor.seconds()
+        if remaining <= 0:
+            return False
+        waiting = self._changed.wait()
+        timer = self._reactor.callLater(remaining, waiting.cancel)
+        try:
+            await waiting
+        except CancelledError:
+            return False
+        finally:
+            if timer.active():
+                timer.cancel()
+        return True
 
     # One of them.
 
@@ -220,7 +268,7 @@ class Crew:
             member.process = self._reactor.spawnProcess(
                 Child(self._output, lambda reason: self._ended(member, reason)),
                 sys.executable,
-                [sys.executable, "-c", _RUN, _HOME, str(member.number)],
+                [sys.executable, "-c", _RUN, str(os.getpid()), _HOME, str(member.number)],
                 env=dict(self._environ),
                 childFDs=child,
             )
@@ -288,18 +336,8 @@ class Crew:
     async def _ready(self, number: int, until: float) -> Member | None:
         member = self._members[number]
         while not member.ready or member.conversation is None or member.conversation.is_over:
-            remaining = until - self._reactor.seconds()
-            if remaining <= 0 or self._ending:
+            if self._ending or not await self._change(until):
                 return None
-            waiting = self._changed.wait()
-            timer = self._reactor.callLater(remaining, waiting.cancel)
-            try:
-                await waiting
-            except CancelledError:
-                return None
-            finally:
-                if timer.active():
-                    timer.cancel()
         return member
 
     def _kill(self) -> None:

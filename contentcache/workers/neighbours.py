@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import socket
-from typing import Any
+from typing import Any, Final
 
 from twisted.logger import Logger
 
@@ -16,8 +16,11 @@ from contentcache.delivery.company import Verdicts
 from contentcache.delivery.making import Making
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.workers.borrowing import Borrowed
-from contentcache.workers.conversation import Conversation, GoneError, converse
+from contentcache.workers.conversation import Conversation, GoneError, NoAnswerError, converse
 from contentcache.workers.rendezvous import owner
+
+#: Longer than the parent itself waits for a worker that is started again.
+_CONNECTED_IN: Final = 40.0
 
 
 class Neighbours:
@@ -61,18 +64,20 @@ class Neighbours:
             await conversation.ask(
                 "keep", digest=str(digest), content=base64.b64encode(content).decode("ascii")
             )
-        except GoneError as error:
+        except NoAnswerError as error:
             self._log.warn("{digest} is not stored: {error}", digest=str(digest), error=str(error))
         conversation.hang_up()
 
     async def _reach(self, digest: Digest, conversation: Conversation) -> None:
         """
-        :raises GoneError: the owner, and each of its successors, is not there.
+        :raises NoAnswerError: the owner, and each of its successors, is not there.
         """
         mine, theirs = socket.socketpair()
         try:
             self._parent.hand(theirs.fileno())
-            reached = await self._parent.ask("connect", to=owner(digest, self._workers))
+            reached = await self._parent.ask(
+                "connect", timeout=_CONNECTED_IN, to=owner(digest, self._workers)
+            )
         except BaseException:
             mine.close()
             raise

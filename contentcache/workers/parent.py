@@ -10,7 +10,7 @@ import pickle
 import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from contentcache.caching import Caching
 from contentcache.config.model import Address, Configuration
@@ -33,6 +33,10 @@ from contentcache.workers.words import identity_in_words
 
 if TYPE_CHECKING:
     from contentcache.issuance import Issuance
+
+
+#: Seconds more than ``http.draintimeout`` after which workers that still drain are ended.
+_DRAIN_MARGIN: Final = 5.0
 
 
 class Parent(Daemon):
@@ -61,7 +65,9 @@ class Parent(Daemon):
 
     def bind_front(self, address: Address) -> list[socket.socket]:
         """A socket for each worker, which is handed from one who dies to its successor."""
-        return bind_several(address, self.configuration.workers)
+        sockets = bind_several(address, self.configuration.workers)
+        self.own(address)
+        return sockets
 
     def build(self) -> Role:
         """All that a cache is, to tend the store and to see before anybody is started that it can be."""
@@ -191,5 +197,5 @@ class Parent(Daemon):
     async def drain(self, role: Role) -> None:  # noqa: ARG002  # nobody is served here
         """Let all of them finish first, and then end: one may make what another one's clients wait for."""
         if self._crew is not None:
-            await self._crew.drain()
+            await self._crew.drain(self.configuration.http.draintimeout + _DRAIN_MARGIN)
             await self._crew.end()

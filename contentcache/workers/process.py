@@ -4,14 +4,13 @@ A process that becomes a worker: its signals, its lines to the parent, its log, 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
-from twisted.logger import globalLogBeginner
+from twisted.logger import Logger, globalLogBeginner
 
 from contentcache.daemon import NotStarted
 from contentcache.journal import observer
@@ -19,7 +18,8 @@ from contentcache.workers.child import Worker
 from contentcache.workers.conversation import Conversation, Values, converse
 from contentcache.workers.crew import CONTROL, FRONT, INDEX, LOCK
 
-_PR_SET_PDEATHSIG: Final = 1
+_log = Logger(namespace="contentcache")
+
 #: So many bytes are written at once to a pipe that others write to, without their words in between.
 _PIPE_BUF: Final = 4096
 
@@ -32,8 +32,6 @@ def prepare(number: int, reactor: Any) -> None:
     for descriptor in (CONTROL, INDEX, FRONT, LOCK):
         with suppress(OSError):
             os.set_inheritable(descriptor, False)
-    # A belt: what counts is that the parent's end of the line is closed.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     worker: Worker | None = None
 
     def heard(name: str, values: Values) -> Any:
@@ -57,8 +55,10 @@ def _begin(number: int, hello: Values, parent: Conversation, reactor: Any) -> Wo
     try:
         worker.privilegedStartService()
         worker.startService()
-    except NotStarted as error:
-        parent.tell("cannot", why=str(error.args[0]))
+    except Exception as error:  # noqa: BLE001  # a worker that cannot serve must not live on and be waited for
+        if not isinstance(error, NotStarted):
+            _log.failure("worker not started")
+        parent.tell("cannot", why=str(error.args[0] if error.args else error))
         reactor.callLater(0, reactor.stop)
         return worker
     _ignore_signals()

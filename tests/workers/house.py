@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.task import Clock
+
 from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.routes import Content
@@ -36,8 +38,15 @@ class Post:
     def bring(self, delivery: Callable[[], None]) -> None:
         """Deliver this after what came before it."""
         self._waiting.append(delivery)
-        if self._busy:
-            return
+        if not self._busy:
+            self._deliver()
+
+    def hold(self) -> Callable[[], None]:
+        """Deliver nothing, as where a process is stopped, until what this answers is called."""
+        self._busy = True
+        return self._deliver
+
+    def _deliver(self) -> None:
         self._busy = True
         try:
             while self._waiting:
@@ -57,6 +66,7 @@ class End:
         self._post = post
         self._conversation = conversation
         self._is_open = True
+        self.reactor = Clock()
         self.other: End
         self.said: list[bytes] = []
 

@@ -20,7 +20,14 @@ from contentcache.delivery.making import AskFirst, UndecidedError
 from contentcache.delivery.wants import Asking
 from contentcache.tls.files import identity_in
 from contentcache.upstream.registry import TargetRefused
-from contentcache.workers.conversation import Conversation, GoneError, Values
+from contentcache.workers.conversation import (
+    Conversation,
+    GoneError,
+    LateError,
+    RemoteError,
+    SilentError,
+    Values,
+)
 from contentcache.workers.words import (
     asking_in_words,
     asking_of,
@@ -46,7 +53,8 @@ class ConversationTests(SynchronousTestCase):
         self.answer: Any = None
         self.mine = Conversation(lambda _name, _values: None, lambda: self.left.append("mine"))
         self.theirs = Conversation(self.hear, lambda: self.left.append("theirs"))
-        self.line = join(Post(), self.mine, self.theirs)
+        self.post = Post()
+        self.line = join(self.post, self.mine, self.theirs)
 
     def hear(self, name: str, values: Values) -> Any:
         """What the other end hears."""
@@ -110,15 +118,60 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual(self.left, ["mine", "theirs"])
 
     def test_defects(self) -> None:
-        """A defect in one thing is logged, answered by nothing, and ends nothing."""
+        """A defect in one thing is logged, told to who has asked, and ends nothing."""
         nothing: dict[str, str] = {}
         self.theirs._heard = lambda name, _values: nothing[name]
         self.mine.tell("one")
-        self.assertIsNone(self.successResultOf(self.mine.ask("two")))
+        failure = self.failureResultOf(self.mine.ask("two"), RemoteError)
+        self.assertEqual(str(failure.value), "KeyError: 'two'")
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 2)
         self.theirs._heard = self.hear
         self.mine.tell("three")
         self.assertEqual(self.heard, [("three", {})])
+
+    def test_failing_later(self) -> None:
+        """Who asks hears of a failure that comes later, and of an answer that cannot be sent."""
+        self.answer = Deferred[int]()
+        asked = self.mine.ask("one")
+        self.assertNoResult(asked)
+        self.answer.errback(OSError("gone"))
+        self.failureResultOf(asked, RemoteError)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.answer = object()
+        self.failureResultOf(self.mine.ask("two"), RemoteError)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    def test_late(self) -> None:
+        """An answer is waited for as long as it was said; one that comes later is nobody's."""
+        self.answer = answer = Deferred[int]()
+        asked = self.mine.ask("one", timeout=60)
+        self.line.reactor.advance(59)
+        self.assertNoResult(asked)
+        self.line.reactor.advance(2)
+        self.failureResultOf(asked, LateError)
+        self.assertFalse(self.mine.is_silent, "it has read the question")
+        answer.callback(1)
+        self.answer = 2
+        self.assertEqual(self.successResultOf(self.mine.ask("two")), 2)
+        self.assertEqual(self.line.reactor.getDelayedCalls(), [])
+
+    def test_silent(self) -> None:
+        """
+        A process that reads nothing is known after one question that waits in vain, for three seconds; the
+        next ones fail at once. As soon as it reads again it is asked again.
+        """
+        self.answer = 1
+        waiting = self.post.hold()
+        asked = self.mine.ask("one")
+        self.line.reactor.advance(2.9)
+        self.assertNoResult(asked)
+        self.line.reactor.advance(0.2)
+        self.failureResultOf(asked, SilentError)
+        self.failureResultOf(self.mine.ask("two"), SilentError)
+        waiting()
+        self.assertEqual([name for name, _ in self.heard], ["one"])
+        self.assertEqual(self.successResultOf(self.mine.ask("three")), 1)
+        self.assertEqual(self.line.reactor.getDelayedCalls(), [])
 
 
 class WordsTests(SynchronousTestCase):

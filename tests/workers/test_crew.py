@@ -70,6 +70,7 @@ class _Reactor(Clock):
         """Take over the parent's end (``IReactorSocket``)."""
         child = self.children[-1]
         child.line = join(self.post, factory.buildProtocol(None), child.conversation)
+        child.line.reactor = self
 
 
 class CrewTests(SynchronousTestCase):
@@ -252,7 +253,7 @@ class CrewTests(SynchronousTestCase):
         """All of them drain before any is told to end; nobody is started again; who stays is killed."""
         one, other = self.reactor.children
         one.answers["drain"], other.answers["drain"] = True, Deferred[Any]()
-        draining = Deferred.fromCoroutine(self.crew.drain())
+        draining = Deferred.fromCoroutine(self.crew.drain(30))
         self.assertNoResult(draining)
         self.assertNotIn(("end", {}), one.heard)
         other.answers["drain"].callback(True)
@@ -266,6 +267,28 @@ class CrewTests(SynchronousTestCase):
         self.successResultOf(ending)
         self.assertEqual(len(self.reactor.children), 2)
         self.assertEqual([front.fileno() for front in self.fronts], [-1, -1])
+
+    def test_end_without_answers(self) -> None:
+        """
+        A worker that fails to drain, and one that never answers, do not hold up the end; nor does one that
+        even the kernel cannot end.
+        """
+        one, other = self.reactor.children
+        one.answers["drain"], other.answers["drain"] = Deferred[Any](), Deferred[Any]()
+        draining = Deferred.fromCoroutine(self.crew.drain(30))
+        one.answers["drain"].errback(FileNotFoundError("/run/cache.sock"))
+        self.assertEqual(len(self.flushLoggedErrors(FileNotFoundError)), 1)
+        self.reactor.advance(29)
+        self.assertNoResult(draining)
+        self.reactor.advance(2)
+        self.successResultOf(draining)
+        ending = Deferred.fromCoroutine(self.crew.end())
+        self.reactor.advance(11)
+        self.assertEqual((one.signals, other.signals), (["KILL"], ["KILL"]))
+        one.die()
+        self.assertNoResult(ending)
+        self.reactor.advance(6)
+        self.successResultOf(ending)
 
     def test_hangs(self) -> None:
         """One that has hung up and does not end is killed."""
