@@ -34,7 +34,7 @@ from contentcache.meter import Meter
 from contentcache.storage.opening import Kept, own_file
 from contentcache.storage.reaper import Reaper
 from contentcache.storage.scrub import Bookmark, Scrub
-from contentcache.tls.trust import UpstreamTrust
+from contentcache.tls.trust import UpstreamTrusts
 from contentcache.upstream.account import Source
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.credential_helper import AccountOfHelper
@@ -66,7 +66,7 @@ class Ensemble:
     kept: Kept
     registries: tuple[Registry, ...]
     transports: tuple[UpstreamTransport, ...]
-    trusts: tuple[UpstreamTrust, ...]
+    trusts: UpstreamTrusts
     access: Access
     links: Links
     origins: Origins
@@ -104,7 +104,7 @@ class _Upstreams:
 
     registries: tuple[Registry, ...]
     transports: tuple[UpstreamTransport, ...]
-    trusts: tuple[UpstreamTrust, ...]
+    trusts: UpstreamTrusts
 
 
 @frozen
@@ -165,7 +165,7 @@ def assemble(
 def _upstreams(site: _Site) -> _Upstreams:
     options = site.options
     proxies = Proxies.from_environment(site.environ)
-    trusts: list[UpstreamTrust] = []
+    trusts = UpstreamTrusts(options.cas)
     transports: list[UpstreamTransport] = []
     slots = Slots(options.fetchesperhost)
     registries = tuple(
@@ -183,7 +183,7 @@ def _upstreams(site: _Site) -> _Upstreams:
         )
         for upstream in options.upstreams
     )
-    return _Upstreams(registries, tuple(transports), tuple(trusts))
+    return _Upstreams(registries, tuple(transports), trusts)
 
 
 def _delivery(site: _Site, *, several: bool) -> _Delivery:
@@ -343,12 +343,11 @@ def _ways(  # noqa: PLR0917  # what is built on the way is collected on the way
     options: Downstream,
     proxies: Proxies,
     reactor: Any,
-    trusts: list[UpstreamTrust],
+    trusts: UpstreamTrusts,
     transports: list[UpstreamTransport],
 ) -> Mapping[str, UpstreamTransport]:
-    trust = UpstreamTrust(options.cas, upstream.certificate, upstream.key)
-    strangers = trust if upstream.certificate is None else UpstreamTrust(options.cas)
-    trusts += {trust, strangers}
+    trust = trusts.trust(upstream.certificate, upstream.key)
+    strangers = trusts.trust()
     hosts = [*upstream.hosts, *([upstream.fallback] if upstream.fallback is not None else [])]
     ways = {
         host: UpstreamTransport.to(

@@ -76,7 +76,7 @@ class Caching:
     @property
     def reloading(self) -> Sequence[Reloading]:
         """Whoever has certificates."""
-        return self.ensemble.trusts
+        return (self.ensemble.trusts,)
 
     def start(self, repeat: Repeat) -> None:
         """Begin to sweep."""

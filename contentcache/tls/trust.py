@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -52,17 +53,22 @@ class UpstreamTrust:
     How TLS is spoken to one upstream, for ``Agent`` and friends.
 
     ``cas`` are files whose every certificate is an anchor besides the system's roots, a leaf
-    too; ``certificate`` and ``key`` are what we show where an upstream demands it. Raises
-    ``TLSFault`` where a file cannot be used.
+    too; ``certificate`` and ``key`` are what we show where an upstream demands it. The anchors are
+    those of ``anchors`` instead where that is given. Raises ``TLSFault`` where a file cannot be used.
     """
 
     def __init__(
-        self, cas: Sequence[str] = (), certificate: str | None = None, key: str | None = None
+        self,
+        cas: Sequence[str] = (),
+        certificate: str | None = None,
+        key: str | None = None,
+        *,
+        anchors: SSL.Context | None = None,
     ) -> None:
         self._cas = tuple(cas)
         self._certificate = certificate
         self._key = key
-        self._context = self._build()
+        self._context = self.build(anchors or read_anchors(self._cas))
 
     def reload(self) -> None:
         """
@@ -71,7 +77,13 @@ class UpstreamTrust:
         Raises ``TLSFault`` where a new file cannot be used, and keeps what was there before. It
         reads from the disk, and may be called in a thread.
         """
-        self._context = self._build()
+        self.use(self.build(read_anchors(self._cas)))
+
+    def use(self, context: SSL.Context) -> None:
+        """
+        Make connections with this context from now on.
+        """
+        self._context = context
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> _ExpectedHost:  # noqa: ARG002
         """
@@ -79,9 +91,9 @@ class UpstreamTrust:
         """
         return _ExpectedHost(self._context, hostname.decode("ascii"))
 
-    def _build(self) -> SSL.Context:
+    def build(self, anchors: SSL.Context) -> SSL.Context:
         """
-        A context out of the files as they are now.
+        A context with these anchors, and the certificate as it is in its files now.
         """
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
@@ -91,12 +103,7 @@ class UpstreamTrust:
         context.set_alpn_protos([HTTP_1_1])
         # OpenSSL would put the longer key first, and most servers follow.
         context.set_tls13_ciphersuites(":".join(TLS13).encode("ascii"))
-        _trust_system(context)
-        store: Any = context.get_cert_store()
-        for authority in read_authorities(self._cas):
-            store.add_cert(crypto.X509.from_cryptography(authority))
-        # A leaf or an intermediate in cas is enough: no chain up to a root is asked for.
-        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        _share_store(anchors, context)
         self._show_identity(context)
         return context
 
@@ -113,6 +120,46 @@ class UpstreamTrust:
             raise TLSFault(
                 self._certificate, f"{self._certificate} cannot be used for TLS: {in_words(error)}"
             ) from error
+
+
+class UpstreamTrusts:
+    """
+    How TLS is spoken to all upstreams: those with equal options share one context, and all of them the store
+    of ``cas`` and the system's roots, which takes the best part of a megabyte.
+
+    Raises ``TLSFault`` where a file cannot be used.
+    """
+
+    def __init__(self, cas: Sequence[str]) -> None:
+        self._cas = tuple(cas)
+        self._anchors = read_anchors(self._cas)
+        self._trusts: dict[tuple[str | None, str | None], UpstreamTrust] = {}
+
+    def __len__(self) -> int:
+        """How many contexts there are."""
+        return len(self._trusts)
+
+    def trust(self, certificate: str | None = None, key: str | None = None) -> UpstreamTrust:
+        """
+        That of upstreams to which this certificate is shown. Raises ``TLSFault`` where it cannot be used.
+        """
+        found = self._trusts.get((certificate, key))
+        if found is None:
+            found = UpstreamTrust(self._cas, certificate, key, anchors=self._anchors)
+            self._trusts[certificate, key] = found
+        return found
+
+    def reload(self) -> None:
+        """
+        Read all files and the system's roots anew, for connections from now on.
+
+        Raises ``TLSFault`` where one of them cannot be used, and keeps all that was there before.
+        """
+        anchors = read_anchors(self._cas)
+        contexts = [(trust, trust.build(anchors)) for trust in self._trusts.values()]
+        self._anchors = anchors
+        for trust, context in contexts:
+            trust.use(context)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -180,14 +227,33 @@ def _identity(host: str) -> tuple[bytes | None, ServiceID]:
     return name.encode("ascii"), DNS_ID(name)
 
 
-def _trust_system(context: SSL.Context) -> None:
+def read_anchors(cas: Sequence[str]) -> SSL.Context:
     """
-    Take the system's roots, where there are any.
+    A context whose store has the system's roots, where there are any, and the certificates of ``cas``.
 
-    A machine without them, or with a damaged bundle, still reaches what ``cas`` vouches for;
-    everybody else's certificate is then simply not believed.
+    A machine without roots, or with a damaged bundle, still reaches what ``cas`` vouches for; everybody
+    else's certificate is then simply not believed. Raises ``TLSFault`` where a file cannot be used.
     """
-    try:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    with suppress(SSL.Error):
         context.set_default_verify_paths()
-    except SSL.Error:
-        return
+    store: Any = context.get_cert_store()
+    for authority in read_authorities(cas):
+        store.add_cert(crypto.X509.from_cryptography(authority))
+    # A leaf or an intermediate in cas is enough: no chain up to a root is asked for.
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    return context
+
+
+def _share_store(one: Any, other: Any) -> None:
+    """
+    Have ``other`` look for anchors in the store of context ``one``.
+
+    ``SSL_CTX_set_cert_store``, for which pyOpenSSL has no name, takes over a reference, so it gets its own:
+    the store lives as long as any context that has it.
+    """
+    module: Any = SSL
+    lib = module._lib  # noqa: SLF001
+    store = lib.SSL_CTX_get_cert_store(one._context)  # noqa: SLF001
+    lib.X509_STORE_up_ref(store)
+    lib.SSL_CTX_set_cert_store(other._context, store)  # noqa: SLF001

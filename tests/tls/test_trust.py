@@ -4,6 +4,7 @@ Tests for ``contentcache.tls.trust``.
 
 from __future__ import annotations
 
+import gc
 import os
 from functools import partial
 from pathlib import Path
@@ -15,16 +16,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.config.model import ServerTLS
 from contentcache.tls.files import TLSFault
 from contentcache.tls.server import ServerContext
-from contentcache.tls.trust import CertificateRefused, UpstreamTrust
+from contentcache.tls.trust import CertificateRefused, UpstreamTrust, UpstreamTrusts
 from tests.tls.certificates import Made, make
 from tests.tls.handshakes import Handshake
 
 HOST = b"registry.example.com"
 
 
-class UpstreamTrustTests(SynchronousTestCase):
+class UpstreamTrustCase(SynchronousTestCase):
     """
-    Whom we believe.
+    An authority, and servers with its certificates.
     """
 
     def setUp(self) -> None:
@@ -55,6 +56,12 @@ class UpstreamTrustTests(SynchronousTestCase):
         assert met.client.reason is not None
         self.assertIsInstance(met.client.reason.value, CertificateRefused)
         return str(met.client.reason.value)
+
+
+class UpstreamTrustTests(UpstreamTrustCase):
+    """
+    Whom we believe.
+    """
 
     def test_authority(self) -> None:
         """
@@ -225,3 +232,58 @@ def _choose_and_note(notes: list[bytes], _connection: SSL.Connection, offered: l
     """
     notes.extend(offered)
     return b"http/1.1"
+
+
+class UpstreamTrustsTests(UpstreamTrustCase):
+    """
+    Contexts that are shared.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        signed = make("signed", signed_by=self.authority, hosts=(HOST.decode(),))
+        self.good = self.server(signed)
+        client = make("client", signed_by=self.authority, client=True)
+        self.client = client.write(self.folder, "shown")
+
+    def test_shared(self) -> None:
+        """
+        Equal options have one context; one with another certificate believes the same authorities.
+        """
+        trusts = UpstreamTrusts([self.cas])
+        self.assertIs(trusts.trust(), trusts.trust())
+        self.assertIs(trusts.trust(*self.client), trusts.trust(*self.client))
+        self.assertEqual(len(trusts), 2)
+        for trust in (trusts.trust(), trusts.trust(*self.client)):
+            self.assertTrue(self.meet(trust, self.good).succeeded)
+
+    def test_certificate_is_for_its_own(self) -> None:
+        """
+        A client certificate is shown by its own context alone.
+        """
+        trusts = UpstreamTrusts([self.cas])
+        demanding = self.server(
+            make("signed", signed_by=self.authority, hosts=(HOST.decode(),)), clientcas=(self.cas,)
+        )
+        self.assertTrue(self.meet(trusts.trust(*self.client), demanding).succeeded)
+        self.assertFalse(self.meet(trusts.trust(), demanding).succeeded)
+
+    def test_reload_of_all(self) -> None:
+        """
+        Files are read anew for all; where one is broken all keep what they had. No store goes with the one
+        that made it.
+        """
+        trusts = UpstreamTrusts([self.cas])
+        both = trusts.trust(), trusts.trust(*self.client)
+        Path(self.client[0]).write_text("rubbish", "utf-8")
+        make("another", authority=True).write(self.folder, "cas")
+        self.assertRaises(TLSFault, trusts.reload)
+        gc.collect()
+        for trust in both:
+            self.assertTrue(self.meet(trust, self.good).succeeded)
+        make("client", client=True).write(self.folder, "shown")
+        Path(self.cas).write_bytes(make("another", authority=True).pem)
+        trusts.reload()
+        gc.collect()
+        for trust in both:
+            self.refused(self.meet(trust, self.good))
