@@ -62,12 +62,12 @@ class TokenJudge:
         authorization: str | None,
         need: Need | None,
         base: str,
-        address: str = "",  # noqa: ARG002  # a signature takes a moment, whoever has it checked
+        address: str = "",
     ) -> Identity:
         """
-        Let in whoever shows a good token that allows what is needed.
+        Authenticate the bearer of a valid token that allows what is needed.
 
-        :raises Unauthorized: nobody else.
+        :raises Unauthorized: the token is missing, invalid, or does not allow it.
         """
         token = credentials(authorization, "Bearer")
         if token is None:
@@ -76,7 +76,9 @@ class TokenJudge:
             claims = self._verified(token, await self._keys.current())
         except InvalidTokenError as error:
             reason = f"the token {error}"
-            _log.info("refused: {reason}", reason=reason)
+            _log.info(
+                'registry token refused client={client} reason="{reason}"', client=address, reason=str(error)
+            )
             raise Unauthorized(reason, self._challenge(need, base, "invalid_token"), need) from None
         if need is not None and not _allows(claims, need):
             reason = f"the token does not allow {need.scope}"
@@ -84,9 +86,7 @@ class TokenJudge:
         return Identity(claims.subject)
 
     def remembers(self, authorization: str | None, need: Need) -> bool:
-        """
-        Whether this token was verified under the keys of now, and still allows what is needed.
-        """
+        """Whether this token was verified with the current keys, and still allows what is needed."""
         token = credentials(authorization, "Bearer")
         if token is None or self._keys.at_hand() is not self._good_under:
             return False
@@ -102,9 +102,7 @@ class TokenJudge:
         return True
 
     def _verified(self, token: str, keys: TrustedKeys) -> RegistryTokenClaims:
-        """
-        The claims of a good token, from memory or verified anew.
-        """
+        """The claims of a valid token, from the cache or verified now."""
         if keys is not self._good_under:
             self._good.clear()
             self._good_under = keys
@@ -128,9 +126,7 @@ class TokenJudge:
         check_claims(claims, issuer=settings.issuer, service=settings.service, now=self._wall())
 
     def _challenge(self, need: Need | None, base: str, error: str | None = None) -> str:
-        """
-        Where a token is to be had, and for what (RFC 6750 §3).
-        """
+        """The value of ``WWW-Authenticate``: where to get a token, and for what (RFC 6750 §3)."""
         settings = self._settings
         parameters = {
             "realm": f"{base}/{settings.autoredirectpath.lstrip('/')}"
@@ -146,9 +142,7 @@ class TokenJudge:
 
 
 def _algorithms(settings: TokenAuth) -> frozenset[str]:
-    """
-    Those that are allowed. The registry knows ``HS256`` and its kind too, and has no key that fits them.
-    """
+    """The algorithms that are allowed. The registry has ``HS256`` and its kind too, but no key for them."""
     if not settings.signingalgorithms:
         return ALGORITHMS
     allowed = ALGORITHMS.intersection(settings.signingalgorithms)

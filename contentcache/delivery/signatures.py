@@ -102,7 +102,7 @@ class Signatures:
         upstream = registry.upstream
         keys = self._keys.get(upstream.origin)
         if keys is None or upstream.issuer is None:
-            raise SignatureRefused("nobody is known to sign URLs for this origin (signing.issuer)")
+            raise SignatureRefused("no issuer of signed URLs is configured for this origin (signing.issuer)")
         key = await keys.find(presented.kid)
         name = self._name(presented.text)
         kept = self._good.get(name)
@@ -131,7 +131,7 @@ class Signatures:
         """
         keys = self._keys.get(registry.upstream.origin)
         if keys is None:
-            raise NoKeysHere("this cache knows no keys of that origin")
+            raise NoKeysHere("this cache has no JWK set of that origin")
         try:
             return await keys.published(via=via, anew=anew)
         except NoKeys as none:
@@ -155,7 +155,7 @@ class Signatures:
 
 
 class NoKeysHere(CacheError):
-    """There is no set of keys to hand on."""
+    """There is no JWK set to publish."""
 
     code = "UNSUPPORTED"
     status = 404

@@ -62,7 +62,7 @@ _OK: Final = 200
 
 
 class NoKeys(SignatureRefused):
-    """The origin shows no keys, so nobody can have signed anything."""
+    """The origin publishes no JWK set, so no signature of it can be verified."""
 
 
 @frozen
@@ -83,7 +83,7 @@ class SigningKeys(Protocol):
 
     async def find(self, kid: str) -> VerificationKey:
         """
-        The key of that name.
+        The key with this ``kid``.
 
         :raises UnknownKeyError, NoKeys: there is no such key.
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: nobody can be asked, and none are known.
@@ -182,7 +182,7 @@ class KeysOfOrigin:
         await self._refreshed(_LONGEST_WAIT if kept is None else _PATIENCE)
         kept = self._usable()
         if kept is None:
-            raise self._error or UpstreamTimeout("the origin's keys do not come")
+            raise self._error or UpstreamTimeout("the origin's JWK set did not arrive in time")
         return kept
 
     def _usable(self) -> _Kept | None:
@@ -221,7 +221,7 @@ class KeysOfOrigin:
         except (CacheError, InvalidJWKError) as error:
             self._hear_nothing(error)
         except Exception as error:  # noqa: BLE001  # who waits must not wait for ever
-            self._log.failure("the keys of {origin} cannot be read", origin=self._registry.upstream.origin)
+            self._log.failure("key set refresh failed origin={origin}", origin=self._registry.upstream.origin)
             self._hear_nothing(UpstreamBroken(type(error).__name__))
         else:
             self._error, self._failed_at, self._longest_kept = None, float("-inf"), LONGEST_KEPT
@@ -237,9 +237,9 @@ class KeysOfOrigin:
         try:
             return await self._ask(via, anew=anew)
         except OriginRefused as refusal:
-            raise NoKeys("the origin shows no keys at " + PATH) from refusal
+            raise NoKeys("the origin publishes no JWK set at " + PATH) from refusal
         except InvalidJWKError as error:
-            raise UpstreamBroken(f"its keys cannot be read: {error}") from error
+            raise UpstreamBroken(f"the origin's JWK set is unusable: {error}") from error
 
     async def _ask(self, via: str, *, anew: bool) -> _Kept:
         answer = await self._registry.ask(
@@ -249,7 +249,7 @@ class KeysOfOrigin:
         if answer.status != _OK:
             answer.abandon()
             raise UpstreamBroken(
-                f"{answer.host} answered {answer.status} when asked for the keys of the origin"
+                f"{answer.host} answered {answer.status} to a request for the origin's JWK set"
             )
         return self._read(answer, await answer.read(LARGEST))
 
@@ -257,7 +257,9 @@ class KeysOfOrigin:
         keys = parse_key_set(document)
         for reason in keys.skipped:
             self._log.warn(
-                "a key of {origin} is of no use: {why}", origin=self._registry.upstream.origin, why=reason
+                'key skipped origin={origin} reason="{reason}"',
+                origin=self._registry.upstream.origin,
+                reason=reason,
             )
         old = age(answer.header("Age"))
         return _Kept(keys, self._clock.seconds() - old, max_age(answer.header("Cache-Control")))
@@ -269,22 +271,26 @@ class KeysOfOrigin:
             return
         if self._kept is not None:
             self._log.warn(
-                "{origin} shows no keys any more ({status}); its last ones count for {minutes} minutes",
+                "key set removed by the origin origin={origin} status={status} old_keys_valid_for={seconds}s",
                 origin=self._registry.upstream.origin,
                 status=refusal.status,
-                minutes=int(_KEPT_WITHOUT // 60),
+                seconds=int(_KEPT_WITHOUT),
             )
         self._longest_kept = _KEPT_WITHOUT
-        self._error = NoKeys("the origin signs no URLs: it has no keys at " + PATH)
+        self._error = NoKeys("the origin signs no URLs: it publishes no JWK set at " + PATH)
 
     def _hear_nothing(self, error: Exception) -> None:
         self._failed_at = self._clock.seconds()
         told = str(error)
         self._error = (
-            error if isinstance(error, CacheError) else UpstreamBroken(f"its keys cannot be read: {told}")
+            error
+            if isinstance(error, CacheError)
+            else UpstreamBroken(f"the origin's JWK set is unusable: {told}")
         )
         self._log.warn(
-            "the keys of {origin} cannot be had: {error}", origin=self._registry.upstream.origin, error=told
+            'key set unavailable origin={origin} reason="{reason}"',
+            origin=self._registry.upstream.origin,
+            reason=told,
         )
 
     def _may_tell(self, host: str) -> bool:

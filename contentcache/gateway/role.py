@@ -104,9 +104,11 @@ class Gatekeeping:
             changed = await self._threads(ring.tend)
         except KeyFault as fault:
             if self._key_fault is None:
-                self._log.error("URLs are signed with the keys known so far: {fault}", fault=str(fault))
+                self._log.error(
+                    'signing keys not updated, old ones stay in use reason="{reason}"', reason=str(fault)
+                )
             self._key_fault = str(fault)
             return
         self._key_fault = None
         if changed:
-            self._log.info("URLs are signed with another key from now on")
+            self._log.info("signing key replaced")

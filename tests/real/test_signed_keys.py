@@ -58,7 +58,7 @@ class KeysTests(SignedCase):
         url = self.origin.signed(NAME, digest)
         self.origin.stop()
         until(
-            lambda: self.ask("HEAD", url).status != 200 or "cannot be had" in self.cache.log(),
+            lambda: self.ask("HEAD", url).status != 200 or "key set unavailable" in self.cache.log(),
             "a question for keys that nobody answers",
         )
         self.assertEqual(self.ask("GET", url).body, content)
