@@ -358,6 +358,7 @@ def _ways(  # noqa: PLR0917  # what is built on the way is collected on the way
             proxies=proxies,
             connect_timeout=options.connecttimeout,
             redirects=upstream.redirects,
+            nat64=options.nat64prefixes,
         )
         for host in hosts
     }

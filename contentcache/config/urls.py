@@ -5,7 +5,7 @@ URLs, hosts and addresses, each in one spelling, so that equal ones are equal te
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_network
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network, ip_network
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -108,6 +108,38 @@ def without_default_port(name: str, scheme: str) -> str:
     'quay.io'
     """
     return name.removesuffix(f":{DEFAULT_PORTS[scheme]}")
+
+
+def nat64_prefix(item: Item) -> str:
+    """
+    A range of IPv6 addresses, as in ``2001:db8:64::/96``.
+    """
+    try:
+        return str(IPv6Network(text(item)))
+    except ValueError:
+        raise Wrong(f"{item.shown()} is not a range of IPv6 addresses; write e.g. 2001:db8:64::/96") from None
+
+
+def redirect_target(item: Item) -> str:
+    """
+    A host name, an IP address, or a range of addresses as in ``10.0.0.0/8``; or a scheme, a host and maybe a
+    port, as in ``http://storage.internal:9000``.
+    """
+    written = text(item)
+    scheme, mark, authority = written.partition("://")
+    if not mark:
+        return host_or_network(item)
+    match = _AUTHORITY.fullmatch(authority.removesuffix("/"))
+    if scheme.lower() not in DEFAULT_PORTS or match is None or not match["host"] or "/" in authority[:-1]:
+        raise Wrong(
+            f"{item.shown()} is not a place to redirect to; write e.g. http://storage.internal:9000, with"
+            " nothing behind the port"
+        )
+    port = "" if match["port"] is None else f":{_port(match['port'], item, least=1)}"
+    # A name may have "*." or "." before it, for every host below it.
+    name = match["host"].removeprefix("*").removeprefix(".")
+    before = match["host"].removesuffix(name)
+    return f"{scheme.lower()}://{before}{_host(name, item)}{port}"
 
 
 def host_or_network(item: Item) -> str:

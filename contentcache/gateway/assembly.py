@@ -95,6 +95,7 @@ def assemble(
         proxies=proxies,
         connect_timeout=options.connecttimeout,
         redirects=options.redirects,
+        nat64=options.nat64prefixes,
     )
     keys = KeyRing(options.signingkey, life=options.keylifetime, url_life=options.urlttl, wall=time.time)
     passing = Passing(connections, rewriting, pseudonym=pseudonym, timer=reactor)

@@ -9,7 +9,6 @@ the one inside counts. Written for URLs from strangers: what is in doubt is refu
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Self
@@ -94,19 +93,36 @@ class Listed:
     Hosts and blocks of addresses that an operator has listed.
 
     An entry is a host name (with ``.`` or ``*.`` before it: every host below it), an address,
-    a block in CIDR form, or a name or address with a port.
+    a block in CIDR form, or a name or address with a port. With a scheme before it
+    (``http://storage.internal:9000``) it is for that scheme, and for its default port if it has none.
     """
 
     entries: tuple[str, ...] = ()
 
-    def names(self, host: str, port: int) -> bool:
+    def names(self, host: str, port: int, scheme: str | None = None) -> bool:
         """
-        Whether the host itself, as it is written, is listed.
+        Whether the host itself, as it is written, is listed. An entry with a scheme is for that scheme.
 
         >>> Listed(("storage.internal", "*.s3.internal:9000")).names("a.s3.internal", 9000)
         True
         """
-        return any(_names(entry.lower(), host, port) for entry in self.entries)
+        for entry in self.entries:
+            wanted, _, authority = entry.lower().rpartition("://")
+            if wanted in {"", scheme} and _names(_with_port(wanted, authority), host, port):
+                return True
+        return False
+
+    def names_with_scheme(self, place: Place) -> bool:
+        """
+        Whether a place is listed with its scheme.
+
+        >>> Listed(("http://s3.internal:9000",)).names_with_scheme(Place("http", "s3.internal", 9000))
+        True
+        >>> Listed(("s3.internal",)).names_with_scheme(Place("http", "s3.internal", 80))
+        False
+        """
+        schemed = Listed(tuple(entry for entry in self.entries if "://" in entry))
+        return schemed.names(place.host, place.port, place.scheme)
 
     def contains(self, address: Address) -> bool:
         """
@@ -114,6 +130,19 @@ class Listed:
         """
         address = unwrapped(address)
         return any(address in block for entry in self.entries if (block := _block(entry)) is not None)
+
+
+def _with_port(scheme: str, authority: str) -> str:
+    """
+    What stands after a scheme, with its port.
+
+    >>> _with_port("http", "a.example"), _with_port("http", "[::1]"), _with_port("", "a.example")
+    ('a.example:80', '[::1]:80', 'a.example')
+    """
+    authority = authority.rstrip("/")
+    if not scheme or re.search(r":[0-9]++\Z", authority.rpartition("]")[2]):
+        return authority
+    return f"{authority}:{DEFAULT_PORTS.get(scheme, 0)}"
 
 
 def _names(entry: str, host: str, port: int) -> bool:
@@ -191,7 +220,8 @@ def _odd_address(host: str) -> IPv4Address | None:
 
 def unwrapped(address: Address) -> Address:
     """
-    The IPv4 address inside an IPv6 one, where a network may deliver to it: mapped, compatible, NAT64, 6to4.
+    The IPv4 address inside an IPv6 one, where a network may deliver to it: mapped, compatible, translated
+    (RFC 2765), NAT64, 6to4, ISATAP.
 
     >>> unwrapped(ip_address("64:ff9b::7f00:1"))
     IPv4Address('127.0.0.1')
@@ -202,20 +232,38 @@ def unwrapped(address: Address) -> Address:
         return address.ipv4_mapped
     if address.sixtofour is not None:
         return address.sixtofour
-    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
+    if address in _NAT64 or address in _TRANSLATED or (address in _COMPATIBLE and int(address) > 1):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    if (int(address) >> 32) & 0xFCFFFFFF == _ISATAP:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _COMPATIBLE: Final = IPv6Network("::/96")
-_CARRIER: Final = IPv4Network("100.64.0.0/10")
-_SITE_LOCAL: Final = IPv6Network("fec0::/10")
+_TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")
+#: The first half of an interface identifier of RFC 5214, but for its bits u and g.
+_ISATAP: Final = 0x00005EFE
+#: What Python's table (which depends on its version) has as global, or may have.
+_PRIVATE: Final = (
+    IPv4Network("100.64.0.0/10"),  # carrier-grade NAT (RFC 6598)
+    IPv4Network("192.0.0.0/24"),  # IETF protocol assignments (RFC 6890)
+    IPv4Network("192.88.99.0/24"),  # 6to4 relays (RFC 7526)
+    IPv4Network("198.18.0.0/15"),  # benchmarking (RFC 2544)
+    IPv4Network("168.63.129.16/32"),  # the host of a virtual machine at Azure
+    IPv6Network("2001::/23"),  # Teredo, ORCHID and other protocol assignments (RFC 2928)
+    IPv6Network("2001:db8::/32"),  # documentation (RFC 3849)
+    IPv6Network("3fff::/20"),  # documentation (RFC 9637)
+)
+#: All that is handed out to anybody (RFC 4291 §2.4); local NAT64 (``64:ff9b:1::/48``, RFC 8215), segment
+#: routing (``5f00::/16``), site-local addresses (``fec0::/10``) and what is not assigned are outside.
+_GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
+_LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
 
 
 def kind_of(address: Address) -> Kind:
     """
-    The neighbourhood of ``address``. Carrier-grade NAT (RFC 6598) counts as private.
+    The neighbourhood of ``address``. What is not known to be public is private.
 
     >>> kind_of(ip_address("169.254.169.254")), kind_of(ip_address("::ffff:10.0.0.1"))
     (<Kind.LINK_LOCAL: 'link-local'>, <Kind.PRIVATE: 'private'>)
@@ -225,18 +273,14 @@ def kind_of(address: Address) -> Kind:
         return Kind.LOOPBACK
     if address.is_link_local:
         return Kind.LINK_LOCAL
+    if address in _LOCAL_NAT64:
+        return Kind.PRIVATE
     if address.is_unspecified or address.is_multicast or address.is_reserved:
         return Kind.UNUSABLE
-    if isinstance(address, IPv4Address):
-        return Kind.PRIVATE if address in _CARRIER or not address.is_global else Kind.PUBLIC
-    return Kind.PRIVATE if address in _SITE_LOCAL or not address.is_global else Kind.PUBLIC
-
-
-def kinds_of(addresses: Collection[Address]) -> frozenset[Kind]:
-    """
-    The neighbourhoods of several addresses.
-    """
-    return frozenset(kind_of(address) for address in addresses)
+    if not address.is_global or any(address in block for block in _PRIVATE):
+        return Kind.PRIVATE
+    is_public = isinstance(address, IPv4Address) or address in _GLOBAL_UNICAST
+    return Kind.PUBLIC if is_public else Kind.PRIVATE
 
 
 def shown(url: str) -> str:

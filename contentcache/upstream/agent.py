@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http.cookiejar import Cookie
 from typing import Any, Final, NoReturn, Self, cast
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -69,7 +69,10 @@ class _Endpoints:
         proxies: Proxies,
         connect_timeout: float,
         guard: RedirectPolicy | None,
+        *,
+        registry: RedirectPolicy | None = None,
     ) -> None:
+        self._registry = registry
         self._reactor = reactor
         self._trust = trust
         self._proxies = proxies
@@ -83,7 +86,10 @@ class _Endpoints:
         place = Place.of(uri.toBytes().decode("ascii"))
         proxy = self._proxies.before(place)
         if proxy is None:
-            endpoint: Endpoint = PlaceEndpoint(self._reactor, place, self._timeout, self._guard)
+            registry = self._registry
+            if registry is not None and not registry.is_registry(place):
+                registry = None
+            endpoint: Endpoint = PlaceEndpoint(self._reactor, place, self._timeout, self._guard, registry)
         else:
             tunnel = TunnelEndpoint(self.to_proxy(proxy), proxy, place)
             endpoint = tunnel
@@ -143,7 +149,8 @@ def way_to(url: str, *, reactor: Reactor, trust: Trust, proxies: Proxies, connec
 @implementer(IAgent)
 class UpstreamAgent:
     """
-    An agent for one upstream, or with a ``guard`` for those whom it redirects to.
+    An agent for one upstream, or with a ``guard`` for those whom it redirects to. ``registry`` notes the
+    kinds of address that the upstream itself has.
 
     Every request goes out with ``Accept-Encoding: identity`` and our ``User-Agent``, whatever
     was put there before; and the body comes as it is on the line, since a decoded one would
@@ -159,6 +166,7 @@ class UpstreamAgent:
         proxies: Proxies,
         connect_timeout: float,
         guard: RedirectPolicy | None = None,
+        registry: RedirectPolicy | None = None,
     ) -> None:
         self._reactor = reactor
         self._proxies = proxies
@@ -167,7 +175,7 @@ class UpstreamAgent:
         self._pool.maxPersistentPerHost = IDLE_CONNECTIONS
         self._pool.cachedConnectionTimeout = IDLE_SECONDS
         bound_heads(self._pool)
-        endpoints = _Endpoints(reactor, trust, proxies, connect_timeout, guard)
+        endpoints = _Endpoints(reactor, trust, proxies, connect_timeout, guard, registry=registry)
         self._agent: Asking = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
         self._plain_by_proxy: Asking | None = None
         if proxies.http is not None:
@@ -223,7 +231,8 @@ class UpstreamTransport:
 
     ``client`` is treq's, for the registry itself; use it with ``unbuffered=True`` and
     ``allow_redirects=False``. The guarded agent has a pool of its own, as what one registry may
-    redirect to need not be permitted to another.
+    redirect to need not be permitted to another; and so has the ``strict`` one, for those to whom others
+    than the registry redirect.
     """
 
     policy: RedirectPolicy
@@ -231,6 +240,7 @@ class UpstreamTransport:
     guarded: Asking
     client: HTTPClient
     reactor: Reactor = field(repr=False)
+    strict: Asking | None = None
     _close: tuple[UpstreamAgent, ...] = field(default=(), repr=False)
 
     @classmethod
@@ -244,21 +254,28 @@ class UpstreamTransport:
         proxies: Proxies,
         connect_timeout: float,
         redirects: tuple[str, ...] = (),
+        nat64: tuple[str, ...] = (),
     ) -> Self:
         """
         The ways to the upstream at ``url``.
 
         ``trust`` is for the upstream itself, ``strangers`` for whom it redirects to: the same
         but without our client certificate. ``redirects`` are the targets that the operator
-        permits. Raises ``ValueError`` where ``url`` is no URL.
+        permits, ``nat64`` the prefixes by which the network reaches IPv4. Raises ``ValueError`` where
+        ``url`` is no URL.
         """
-        policy = RedirectPolicy.of(url, redirects)
-        own = UpstreamAgent(reactor, trust=trust, proxies=proxies, connect_timeout=connect_timeout)
-        guarded = UpstreamAgent(
-            reactor, trust=strangers, proxies=proxies, connect_timeout=connect_timeout, guard=policy
+        policy = RedirectPolicy.of(url, redirects, nat64)
+        own = UpstreamAgent(
+            reactor, trust=trust, proxies=proxies, connect_timeout=connect_timeout, registry=policy
+        )
+        guarded, strict = (
+            UpstreamAgent(
+                reactor, trust=strangers, proxies=proxies, connect_timeout=connect_timeout, guard=guard
+            )
+            for guard in (policy, evolve(policy, excuses=False))
         )
         client = HTTPClient(cast("Any", own), cookiejar=NoCookies())
-        return cls(policy, own, guarded, client, reactor, (own, guarded))
+        return cls(policy, own, guarded, client, reactor, strict, (own, guarded, strict))
 
     async def fetch_following(
         self,
@@ -282,6 +299,7 @@ class UpstreamTransport:
             headers=headers,
             heard=heard,
             secret=secret,
+            strict=self.strict,
         )
 
     async def close(self) -> None:

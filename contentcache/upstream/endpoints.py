@@ -25,7 +25,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from contentcache.upstream.addresses import Address, Kind, Place, kinds_of, literal_address
+from contentcache.upstream.addresses import Address, Kind, Place, literal_address
 from contentcache.upstream.ports import Reactor
 from contentcache.upstream.redirects import RedirectPolicy, RedirectRefused
 
@@ -39,13 +39,15 @@ class PlaceEndpoint:
     Connects to a place over TCP, to whichever of its addresses answers first (RFC 8305).
 
     ``timeout`` is for each attempt, in seconds. With a ``guard`` only addresses that it permits
-    are tried, and ``connect`` fails with ``RedirectRefused`` where there is none.
+    are tried, and ``connect`` fails with ``RedirectRefused`` where there is none. With ``registry``
+    this place is that of the registry itself, whose kinds of address are noted.
     """
 
     reactor: Reactor
     place: Place
     timeout: float
     guard: RedirectPolicy | None = None
+    registry: RedirectPolicy | None = None
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         """
@@ -62,6 +64,9 @@ class PlaceEndpoint:
         racing = HostnameEndpoint(
             _Resolved(self.reactor, addresses), addresses[0].host, self.place.port, timeout=self.timeout
         )
+        if self.registry is not None:
+            kinds = [self.registry.kind_of(ip_address(address.host)) for address in addresses]
+            self.registry.reached.update(kinds)
         return await racing.connect(factory)
 
 
@@ -92,7 +97,7 @@ async def check_name(reactor: Reactor, guard: RedirectPolicy, place: Place) -> N
     if literal is not None and not guard.permits(place, literal, ()):
         around = await _around(reactor, guard)
         if not guard.permits(place, literal, around):
-            raise _refusal(place, [literal])
+            raise _refusal(guard, place, [literal])
 
 
 async def _permitted(
@@ -106,26 +111,27 @@ async def _permitted(
     around = await _around(reactor, guard)
     permitted = [address for address in addresses if guard.permits(place, ip_address(address.host), around)]
     if not permitted:
-        raise _refusal(place, [ip_address(address.host) for address in addresses])
+        raise _refusal(guard, place, [ip_address(address.host) for address in addresses])
     return permitted
 
 
 async def _around(reactor: Reactor, guard: RedirectPolicy) -> frozenset[Kind]:
     """
-    The neighbourhoods in which the registry itself is; none where its name is known to a proxy only.
+    The neighbourhood in which the registry itself is, if it is in one; none where its name is known to a
+    proxy only.
     """
     try:
         addresses = await resolve(reactor, guard.registry)
     except DNSLookupError:
         return frozenset()
-    return kinds_of([ip_address(address.host) for address in addresses])
+    return guard.around([ip_address(address.host) for address in addresses])
 
 
-def _refusal(place: Place, addresses: Sequence[Address]) -> RedirectRefused:
+def _refusal(guard: RedirectPolicy, place: Place, addresses: Sequence[Address]) -> RedirectRefused:
     """
     Why nothing was connected to.
     """
-    kinds = " and ".join(sorted(kind.value for kind in kinds_of(addresses)))
+    kinds = " and ".join(sorted(kind.value for kind in set(map(guard.kind_of, addresses))))
     return RedirectRefused(
         f"the registry redirects to {place.netloc}, which is at a {kinds} address;"
         " list it in redirects if that is meant"

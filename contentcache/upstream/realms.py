@@ -46,6 +46,20 @@ def may_have_password(realm: str, registry: str, listed: Sequence[str] = ()) -> 
     return there.host == here.host or hosts.names(there.host, there.port) or _one_site(there.host, here.host)
 
 
+def is_listed(realm: str, listed: Sequence[str]) -> bool:
+    """
+    Whether the operator has listed the realm, and answers for the address that it is at.
+
+    >>> is_listed("https://auth.example/token", ["auth.example"]), is_listed("https://auth.example/token", [])
+    (True, False)
+    """
+    place = Place.of(realm)
+    hosts = Listed(tuple(entry for entry in listed if "://" not in entry))
+    return hosts.names(place.host, place.port) or any(
+        _below(realm, place, entry) for entry in listed if "://" in entry
+    )
+
+
 def _below(realm: str, there: Place, entry: str) -> bool:
     """
     Whether a realm is the listed URL or lies below it, whole path components counting.

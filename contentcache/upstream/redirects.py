@@ -4,11 +4,13 @@ Following the redirects of a registry to its storage or CDN.
 The rules, for every hop:
 
 * at most five of them, relative ones resolved (RFC 9110 §10.2.2);
-* never from ``https`` to ``http``, never to a URL with a user in it;
+* never from ``https`` to ``http`` unless the operator has listed the target with its scheme, never to a URL
+  with a user in it;
 * what is left for another scheme, host or port are ``Range``, ``Via`` and the like: no credential, no
   cookie, no other header of our own; and what was left out stays out on the way back;
-* never to a loopback, link-local, private or otherwise odd address, unless the registry itself
-  is at an address of that kind, or the operator has listed the target, or it is the registry.
+* never to a loopback, link-local, private or otherwise odd address, unless all addresses of the registry
+  itself are of that kind and the registry itself redirects there, or the operator has listed the target,
+  or it is the registry.
 
 The last rule is about addresses, and names resolve to whatever their owner likes at the
 moment; so it is not decided here but applied while connecting, to the very address that is
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from ipaddress import IPv6Network
 from typing import Any, Final, Self
 from urllib.parse import quote, unquote, urldefrag, urljoin
 
@@ -66,13 +69,36 @@ class RedirectPolicy:
 
     registry: Place
     listed: Listed = field(factory=Listed)
+    #: Whether the kind of the registry's own addresses excuses a target of the same kind.
+    excuses: bool = True
+    #: What the operator's network translates to IPv4: nobody can tell where that leads.
+    nat64: tuple[IPv6Network, ...] = ()
+    #: The kinds of address that the registry itself had when it was connected to.
+    reached: set[Kind] = field(factory=set, eq=False, repr=False)
 
     @classmethod
-    def of(cls, url: str, listed: Collection[str] = ()) -> Self:
+    def of(cls, url: str, listed: Collection[str] = (), nat64: Collection[str] = ()) -> Self:
         """
-        The policy for the registry at ``url`` with the operator's list of targets.
+        The policy for the registry at ``url`` with the operator's list of targets and of NAT64 prefixes.
         """
-        return cls(Place.of(url), Listed(tuple(listed)))
+        prefixes = tuple(IPv6Network(prefix) for prefix in nat64)
+        return cls(Place.of(url), Listed(tuple(listed)), nat64=prefixes)
+
+    def kind_of(self, address: Address) -> Kind:
+        """
+        The neighbourhood of ``address``, as far as we and the operator know.
+        """
+        if any(address in prefix for prefix in self.nat64):
+            return Kind.PRIVATE
+        return kind_of(address)
+
+    def around(self, addresses: Collection[Address]) -> frozenset[Kind]:
+        """
+        The kind of address that is excused where the registry's name has ``addresses`` now: the one that
+        they all are of, and all were when it was connected to.
+        """
+        kinds = frozenset(map(self.kind_of, addresses)) | self.reached
+        return kinds if addresses and self.excuses and len(kinds) == 1 else frozenset()
 
     def follow(self, url: str, location: bytes) -> str:
         """
@@ -90,8 +116,12 @@ class RedirectPolicy:
             there = Place.of(target)
         except ValueError as error:
             raise RedirectRefused(f"the registry redirects to a doubtful place: {error}") from error
-        if there.scheme == "http" and Place.of(url).scheme == "https":
-            raise RedirectRefused(f"the registry redirects from https to plain HTTP: {shown(target)}")
+        downgraded = there.scheme == "http" and Place.of(url).scheme == "https"
+        if downgraded and not self.listed.names_with_scheme(there):
+            raise RedirectRefused(
+                f"the registry redirects from https to plain HTTP: {shown(target)}; list"
+                f" http://{there.netloc} in redirects if that is meant"
+            )
         return target
 
     def is_registry(self, place: Place) -> bool:
@@ -104,14 +134,14 @@ class RedirectPolicy:
         """
         Whether a connection for ``place`` may go to ``address``.
 
-        ``around`` are the kinds of the addresses that the registry itself has.
+        ``around`` is what :meth:`around` says of the registry's own addresses.
         """
-        kind = kind_of(address)
+        kind = self.kind_of(address)
         return (
             kind is Kind.PUBLIC
             or (kind in _EXCUSED and kind in around)
             or self.is_registry(place)
-            or self.listed.names(place.host, place.port)
+            or self.listed.names(place.host, place.port, place.scheme)
             or self.listed.contains(address)
         )
 
@@ -151,21 +181,26 @@ async def fetch_following(
     headers: Headers,
     heard: Callable[[], None],
     secret: str | None = None,
+    strict: Asking | None = None,
 ) -> Followed:
     """
     Ask the registry for ``url``, and those whom it redirects to.
 
-    ``own`` speaks to the registry itself, ``strange`` to everybody else and looks at addresses.
+    ``own`` speaks to the registry itself, ``strange`` to everybody else and looks at addresses; ``strict``
+    does so for those to whom others than the registry redirect, which excuses no address.
     ``method`` is ``GET`` or ``HEAD``. ``heard`` is called with every head that comes, the registry's
     first. ``secret`` is a word in ``url`` that nobody but the registry may see: some servers redirect with
     the query that they were asked with. The body of the answer is unread. Raises
     ``RedirectRefused``, ``UpstreamBroken``, and what the agents raise.
     """
     crossed = False
+    by_registry = True
     for hops in range(MOST_HOPS + 1):
         place = Place.of(url)
         crossed = crossed or place != policy.registry
-        agent = own if policy.is_registry(place) else strange
+        guarded = strange if by_registry or strict is None else strict
+        agent = own if policy.is_registry(place) else guarded
+        by_registry = policy.is_registry(place)
         sent = harmless(headers) if crossed else headers
         response = await _ask(agent, method, url, sent, place if crossed else None)
         heard()

@@ -42,6 +42,7 @@ from contentcache.upstream.addresses import Place
 from contentcache.upstream.agent import UpstreamTransport, why
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.patience import Patience
+from contentcache.upstream.realms import is_listed
 from contentcache.upstream.redirects import REDIRECTS, Followed, TargetFailed, discard
 from contentcache.upstream.request import Request
 from contentcache.upstream.slots import Slots
@@ -368,12 +369,15 @@ class Registry:
         """
         server = f"the token server {Place.of(url).host}"
         transport = next(iter(self._transports.values()))
+        # Whoever answers challenges chooses the realm: its address is looked at, unless the operator did.
+        own = transport.policy.is_registry(Place.of(url)) or is_listed(url, self.upstream.realms)
+        agent = transport.agent if own else transport.guarded
         sent = Headers({name: [value] for name, value in headers.items()})
         method = b"GET" if body is None else b"POST"
         producer = None if body is None else WholeBody(body)
 
         async def fetch() -> Followed:
-            return Followed(await transport.agent.request(method, url.encode("ascii"), sent, producer), url)
+            return Followed(await agent.request(method, url.encode("ascii"), sent, producer), url)
 
         try:
             followed = await self._in_time(server, fetch)

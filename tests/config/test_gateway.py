@@ -38,6 +38,7 @@ READ: dict[str, dict[str, object]] = {
     "paths: [/service/token, /jwt/]": {"paths": ("/service/token", "/jwt/")},
     "realms: [auth.example.com]": {"realms": ("auth.example.com",)},
     "redirects: [10.0.0.0/8]": {"redirects": ("10.0.0.0/8",)},
+    "nat64prefixes: ['2001:db8:64::/96']": {"nat64prefixes": ("2001:db8:64::/96",)},
     "authttl: 0\ncheckinterval: 1s": {"authttl": 0.0, "checkinterval": 1.0},
     "stalltimeout: 5s\nconnecttimeout: 1s": {"stalltimeout": 5.0, "connecttimeout": 1.0},
     "writetimeout: 1h": {"writetimeout": 3600.0},

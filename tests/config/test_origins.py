@@ -76,6 +76,9 @@ MAPPED: dict[str, dict[str, object]] = {
         "helper": CredentialHelper(("/bin/sh", "a b"), 0.0),
     },
     "redirects: [s3.internal, 10.0.0.0/8]": {"redirects": ("s3.internal", "10.0.0.0/8")},
+    "redirects: [HTTP://S3.Internal:9000/, 'https://*.cdn.internal', 'http://[FD00::1]:80']": {
+        "redirects": ("http://s3.internal:9000", "https://*.cdn.internal", "http://[fd00::1]:80")
+    },
 }
 
 FAULTY = {
@@ -128,6 +131,11 @@ FAULTY = {
     "immutabletags: v/1": ".immutabletags: 'v/1' matches no tag; write e.g. v* or ^v[0-9.]+$",
     "immutabletags: [v*]": ".immutabletags: a list stands where a single value belongs",
     "realms: ['ftp://a']": ".realms[0]: 'ftp://a' is not a URL of http or https",
+    "redirects: [http://s3.internal/bucket]": ".redirects[0]: 'http://s3.internal/bucket' is not a place to",
+    "redirects: [ftp://s3.internal]": ".redirects[0]: 'ftp://s3.internal' is not a place to redirect to",
+    "redirects: ['http://']": ".redirects[0]: 'http://' is not a place to redirect to",
+    "redirects: [http://s3.internal:0]": ".redirects[0]: 'http://s3.internal:0' has no port between 1 and",
+    "redirects: [http://me@s3.internal]": ".redirects[0]: '***@s3.internal' has no proper host name",
     "redirects: [10.0.0.0/99]": ".redirects[0]: '10.0.0.0/99' is not a host name, an IP address or a range",
     "certificate: /nope\nkey: /nope": None,
 }

@@ -170,6 +170,29 @@ class AddressTests(SynchronousTestCase):
             ("198.18.0.1", Kind.PRIVATE),
             ("fd00:ec2::254", Kind.PRIVATE),
             ("fec0::1", Kind.PRIVATE),
+            ("64:ff9b:1::808:808", Kind.PRIVATE),
+            ("64:ff9b:1:ffff::1", Kind.PRIVATE),
+            ("64:ff9b::808:808", Kind.PUBLIC),
+            ("64:ff9b::a00:1", Kind.PRIVATE),
+            ("::ffff:0:10.0.0.1", Kind.PRIVATE),
+            ("::ffff:0:127.0.0.1", Kind.LOOPBACK),
+            ("2002:a00:1::1", Kind.PRIVATE),
+            ("2002:a9fe:a9fe::", Kind.LINK_LOCAL),
+            ("2001:0:5ef5:79fd::1", Kind.PRIVATE),
+            ("2001:db8::1", Kind.PRIVATE),
+            ("2001:20::1", Kind.PRIVATE),
+            ("3fff::1", Kind.PRIVATE),
+            ("2606:4700::5efe:10.0.0.1", Kind.PRIVATE),
+            ("2606:4700::200:5efe:127.0.0.1", Kind.LOOPBACK),
+            ("192.0.0.192", Kind.PRIVATE),
+            ("192.0.2.1", Kind.PRIVATE),
+            ("192.88.99.1", Kind.PRIVATE),
+            ("168.63.129.16", Kind.PRIVATE),
+            ("100.100.100.200", Kind.PRIVATE),
+            ("0.1.2.3", Kind.PRIVATE),
+            ("100::1", Kind.UNUSABLE),
+            ("5f00::1", Kind.UNUSABLE),
+            ("4000::1", Kind.UNUSABLE),
             ("0.0.0.0", Kind.UNUSABLE),
             ("::", Kind.UNUSABLE),
             ("224.0.0.1", Kind.UNUSABLE),
@@ -207,9 +230,32 @@ class ListedTests(SynchronousTestCase):
             (".", "a.example", 80, False),
             ("", "a.example", 80, False),
             ("*", "a.example", 80, False),
+            ("https://s3.internal", "s3.internal", 443, False),
         ]:
             with self.subTest(entry=entry, host=host, port=port):
                 self.assertIs(expected, Listed((entry,)).names(host, port))
+
+    def test_schemes(self) -> None:
+        """
+        An entry with a scheme is for that scheme and port, and one without says nothing of the scheme.
+        """
+        for entry, url, expected in [
+            ("http://s3.internal:9000", "http://s3.internal:9000/x", True),
+            ("HTTP://S3.internal:9000/", "http://s3.internal:9000/x", True),
+            ("http://s3.internal:9000", "https://s3.internal:9000/x", False),
+            ("http://s3.internal:9000", "http://s3.internal/x", False),
+            ("http://s3.internal", "http://s3.internal/x", True),
+            ("http://s3.internal", "http://s3.internal:9000/x", False),
+            ("http://*.s3.internal", "http://a.s3.internal/x", True),
+            ("http://[fd00::1]", "http://[fd00::1]/x", True),
+            ("http://[fd00::1]:80", "http://[fd00::1]/x", True),
+            ("s3.internal", "http://s3.internal/x", False),
+        ]:
+            with self.subTest(entry=entry, url=url):
+                place = Place.of(url)
+                self.assertIs(expected, Listed((entry,)).names_with_scheme(place))
+                if expected:
+                    self.assertTrue(Listed((entry,)).names(place.host, place.port, place.scheme))
 
     def test_blocks(self) -> None:
         """

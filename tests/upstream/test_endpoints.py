@@ -4,8 +4,15 @@ Tests for ``contentcache.upstream.endpoints``: the guard on the addresses that r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from contentcache.config.model import Upstream
+from contentcache.meter import Meter
+from contentcache.upstream.account import NoTokenError
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.redirects import RedirectRefused
+from contentcache.upstream.registry import Registry
+from contentcache.upstream.slots import Slots
 from tests.upstream.loopback import Answer, RedirectingTestCase, body_of
 
 
@@ -51,6 +58,70 @@ class GuardTests(RedirectingTestCase):
             else:
                 with self.assertRaises(RedirectRefused):
                     await self.fetch()
+
+    async def test_mixed_registry(self) -> None:
+        """
+        A registry of which one address is public excuses no private target, and neither does one whose name
+        changes to a private address once it has answered.
+        """
+        answers: list[list[Sequence[str]]] = [[["8.8.4.4", "10.0.0.1"]], [["8.8.4.4"], ["10.0.0.1"]]]
+        for addresses in answers:
+            self.two(registry="10.0.0.1", storage="192.168.0.1")
+            self.local.nameResolver._answers["registry.example"] = addresses
+            with self.assertRaises(RedirectRefused):
+                await self.fetch()
+
+    async def test_redirected_by_strangers(self) -> None:
+        """
+        Where storage redirects on, the addresses of the registry excuse nothing any more.
+        """
+        for further, expected in [("10.0.0.9", False), ("8.8.8.8", True)]:
+            self.two(registry="10.0.0.1", storage="192.168.0.1", further=further)
+            _, port = self.serve(lambda _path: Answer(302, {"Location": self.onward}, b""))
+            self.location = f"http://storage.example:{port}/blob"
+            self.onward = f"http://further.example:{self.storage_port}/blob"
+            if expected:
+                self.assertEqual(b"stored", await body_of((await self.fetch()).response))
+            else:
+                with self.assertRaises(RedirectRefused):
+                    await self.fetch()
+                followed = await self.fetch(redirects=("further.example",))
+                self.assertEqual(b"stored", await body_of(followed.response))
+
+    async def test_realms(self) -> None:
+        """
+        A token server elsewhere than the registry is judged by its address as a redirect's target is, unless
+        the operator has listed it.
+        """
+        for registry, auth, realms, expected in [
+            ("8.8.4.4", "10.0.0.1", (), False),
+            ("8.8.4.4", "127.0.0.1", (), False),
+            ("8.8.4.4", "10.0.0.1", ("auth.example",), True),
+            ("8.8.4.4", "8.8.8.8", (), True),
+            ("10.0.0.2", "10.0.0.1", (), True),
+        ]:
+            with self.subTest(registry=registry, auth=auth, realms=realms):
+                self.two(registry=registry, auth=auth)
+                upstream = Upstream(self.base, (self.base,), realms=realms)
+                ways = self.transport(self.base, reactor=self.local)
+                asking = Registry(
+                    upstream,
+                    {self.base: ways},
+                    reactor=self.local,
+                    wall=lambda: 0.0,
+                    secret=b"",
+                    stall_timeout=10.0,
+                    token_limit=1000,
+                    slots=Slots(),
+                    meter=Meter(),
+                )
+                realm = f"http://auth.example:{self.storage_port}/token"
+                if expected:
+                    self.assertEqual(await asking.fetch_token(realm, {}), b"stored")
+                else:
+                    with self.assertRaises(NoTokenError):
+                        await asking.fetch_token(realm, {})
+                    self.assertEqual(self.local.connected, [])
 
     async def test_listed(self) -> None:
         """

@@ -68,6 +68,43 @@ class FollowTests(SynchronousTestCase):
                 policy = RedirectPolicy.of("https://r.example", ("s3.example",))
                 self.assertRaises(RedirectRefused, policy.follow, "https://r.example/v2/", location)
 
+    def test_plain_http_where_listed(self) -> None:
+        """
+        From https to plain HTTP where the operator has listed the place with its scheme, and nowhere else;
+        the refusal says how.
+        """
+        policy = RedirectPolicy.of("https://r.example", ("http://s3.internal:9000", "other.internal"))
+        self.assertEqual(
+            policy.follow("https://r.example/v2/", b"http://s3.internal:9000/x"), "http://s3.internal:9000/x"
+        )
+        for location in (b"http://s3.internal/x", b"http://other.internal/x", b"http://evil.example:9000/x"):
+            error = self.assertRaises(RedirectRefused, policy.follow, "https://r.example/v2/", location)
+            self.assertIn(f"list http://{Place.of(location.decode()).netloc} in redirects", error.message)
+
+    def test_nat64(self) -> None:
+        """
+        Addresses in the prefixes that the operator names are private.
+        """
+        address = ip_address("2606:4700:64::808:808")
+        place = Place.of("http://storage.example")
+        self.assertTrue(RedirectPolicy.of("https://r.example").permits(place, address, ()))
+        policy = RedirectPolicy.of("https://r.example", nat64=("2606:4700:64::/96",))
+        self.assertFalse(policy.permits(place, address, ()))
+        self.assertTrue(policy.permits(place, address, policy.around([ip_address("10.0.0.1")])))
+
+    def test_around(self) -> None:
+        """
+        A kind of address is excused only if all addresses of the registry are of it, now and whenever it was
+        connected to.
+        """
+        policy = RedirectPolicy.of("https://r.example")
+        private, public, loopback = map(ip_address, ("10.0.0.1", "8.8.8.8", "127.0.0.1"))
+        self.assertEqual(policy.around([private, private]), {Kind.PRIVATE})
+        for addresses in ([], [private, public], [private, loopback]):
+            self.assertEqual(policy.around(addresses), set())
+        policy.reached.add(Kind.PUBLIC)
+        self.assertEqual(policy.around([private]), set())
+
     def test_message(self) -> None:
         """
         A refusal says where to, without the signature.

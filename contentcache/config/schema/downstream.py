@@ -12,6 +12,7 @@ from contentcache.config.schema.kinds import (
     DURATION_OR_ZERO,
     LIST,
     MAPPING,
+    NAT64_PREFIX,
     SHARE,
     SIZE,
     SIZE_OR_ZERO,
@@ -111,6 +112,12 @@ class Downstream:
         DURATION, 30.0, "an upstream that sends nothing for so long is abandoned for the next"
     )
     connecttimeout: float = option(DURATION, 10.0, "the same for one that does not answer")
+    nat64prefixes: tuple[str, ...] = option(
+        list_of(NAT64_PREFIX, "networks"),
+        (),
+        "IPv6 prefixes by which this network reaches IPv4, besides ``64:ff9b::/96``: addresses in them are "
+        "private to redirects and realms, as nobody can tell where they lead",
+    )
     fetchesperhost: int | None = option(
         COUNT,
         None,

@@ -12,13 +12,14 @@ from contentcache.config.schema.kinds import (
     BASE_URL,
     DURATION,
     DURATION_OR_ZERO,
-    HOST_OR_NETWORK,
     KEY_LIFETIME,
     MAPPING,
+    NAT64_PREFIX,
     NETWORKS,
     PAIRED_FILE,
     PATH,
     PRIVATE_KEY,
+    REDIRECT_TARGET,
     REGISTRY_PATH,
     SIZE_OR_ZERO,
     TEXT,
@@ -96,13 +97,20 @@ class Gateway:
         shown="own host, own site",
     )
     redirects: tuple[str, ...] = option(
-        list_of(HOST_OR_NETWORK, "hosts, networks"),
+        list_of(REDIRECT_TARGET, "hosts, networks"),
         (),
-        "hosts and networks to which the registry may redirect though they are private",
+        "hosts and networks to which the registry may redirect though they are private; with its scheme "
+        "(``http://s3.internal:9000``) a place to which an ``https`` registry may redirect in plain HTTP",
     )
     authttl: float = option(DURATION_OR_ZERO, 60.0, "how long the registry's word on who somebody is counts")
     checkinterval: float = option(DURATION, 10.0, "between two probes of a cache")
     writetimeout: float = option(DURATION, 900.0, "how long the registry may take to answer a write")
     stalltimeout: float = option(DURATION, 30.0, "how long it may send or read nothing")
     connecttimeout: float = option(DURATION, 10.0, "how long it may take to accept a connection")
+    nat64prefixes: tuple[str, ...] = option(
+        list_of(NAT64_PREFIX, "networks"),
+        (),
+        "IPv6 prefixes by which this network reaches IPv4: addresses in them are private to redirects and "
+        "realms",
+    )
     limits: Limits = by_hand(Limits(), Option("limits", MAPPING, "see `Limits`_", ""))

@@ -12,9 +12,9 @@ from contentcache.config.schema.kinds import (
     DURATION_OR_ZERO,
     GLOB,
     HOST,
-    HOST_OR_NETWORK,
     PAIRED_FILE,
     PASSWORD_FILE,
+    REDIRECT_TARGET,
     SECRET,
     SIGNING_KEYS,
     TAG_PATTERN,
@@ -175,10 +175,11 @@ class Upstream:
         shown="own host or site",
     )
     redirects: tuple[str, ...] = option(
-        list_of(HOST_OR_NETWORK, "hosts, networks"),
+        list_of(REDIRECT_TARGET, "hosts, networks"),
         (),
         "host names, addresses and ranges (``10.0.0.0/8``) to which the upstream may redirect though they "
-        "are private",
+        "are private; with its scheme (``http://s3.internal:9000``) a place to which an ``https`` upstream "
+        "may redirect in plain HTTP",
     )
 
     def is_origin(self, host: str) -> bool:
