@@ -140,7 +140,13 @@ class Caching:
         return f"keeps blobs in {store}, asks {origins}"
 
     def _flush(self) -> Deferred[None]:
-        return in_background(self.flush())
+        return in_background(self._flush_or_tell())
+
+    async def _flush_or_tell(self) -> None:
+        try:
+            await self.flush()
+        except OSError as error:
+            self._log.error("last pulls not written error={error}", error=str(error))
 
     async def flush(self) -> None:
         """

@@ -426,14 +426,28 @@ class Fetch:
             raise too_large(opening.total, self._largest)
         return opening.start
 
+    async def _make_room(self, answer: Answer, size: int) -> None:
+        """
+        Have room for ``size`` bytes, or abandon the answer.
+
+        :raises DiskFailed: there is none, or nobody can say.
+        """
+        try:
+            there_is = await self._around.room(size)
+        except BaseException:
+            answer.abandon()
+            raise
+        if not there_is:
+            answer.abandon()
+            raise DiskFailed("there is no room in the store")
+
     async def _receive(
         self, want: Want, host: str, answer: Answer, start: int, gap: tuple[int, int | None]
     ) -> None:
         offset, stop = gap
         total = self.filling.total
-        if not self._head_in and not await self._around.room(max(0, (total or 0) - offset)):
-            answer.abandon()
-            raise DiskFailed("there is no room in the store")
+        if not self._head_in:
+            await self._make_room(answer, max(0, (total or 0) - offset))
         self._head_in = True
         self._answer()
         self.progress.tell(self.filling.prefix)

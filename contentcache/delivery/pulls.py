@@ -78,6 +78,9 @@ class Pulls:
         try:
             if self._flushing:
                 await self._run(self._index.touch, self._flushing)
+        except BaseException:
+            self._pulled = {**self._flushing, **self._pulled}  # they are written another time
+            raise
         finally:
             self._flushing = {}
             self._turn.release()

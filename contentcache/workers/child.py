@@ -57,6 +57,7 @@ class Worker(Daemon):
         self._using: set[Digest] = set()
         self._caching: Caching | None = None
         self._lender: Lender | None = None
+        self._index: DistantIndex | None = None
 
     # Start.
 
@@ -97,7 +98,8 @@ class Worker(Daemon):
             revoked=lambda revocation: self._parent.tell("revoked", **revocation_in_words(revocation)),
             disk=lambda fault: self._parent.tell("disk", fault=fault),
         )
-        kept = Kept(store, DistantIndex(socket.socket(fileno=INDEX)))
+        self._index = DistantIndex(socket.socket(fileno=INDEX))
+        kept = Kept(store, self._index)
         self._caching = Caching(
             configuration, self.environ, self.reactor, self.threads, self.meter, company=company, kept=kept
         )
@@ -128,7 +130,8 @@ class Worker(Daemon):
         self._using.difference_update(free)
         if free:
             self._parent.tell("free", digests=[str(digest) for digest in free])
-        self._parent.tell("counted", families=counted(self.meter.registry))
+        if not self._parent.is_backed_up:  # the next one says all that this one would
+            self._parent.tell("counted", families=counted(self.meter.registry))
 
     # What the parent asks and tells.
 
@@ -161,7 +164,10 @@ class Worker(Daemon):
         ensemble = self._caching.ensemble
         match name:
             case "gone":
-                ensemble.contents.warm.drop(Digest.parse(values["digest"]))
+                digest = Digest.parse(values["digest"])
+                ensemble.contents.warm.drop(digest)
+                if self._index is not None:
+                    self._index.drop(digest)
             case "denied":
                 # Asked earlier, but nobody says when: what has not been asked by now is not affected.
                 asked = ensemble.access.question_time()

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import define
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IFileDescriptorReceiver
+from twisted.internet.interfaces import IFileDescriptorReceiver, IPushProducer
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
@@ -78,7 +78,7 @@ class _Question:
         return not self.answer.called
 
 
-@implementer(IFileDescriptorReceiver)
+@implementer(IFileDescriptorReceiver, IPushProducer)
 class Conversation(LineOnlyReceiver):
     """
     One end. ``heard(name, values)`` gets what the other end tells, and answers what it asks; ``left()`` is
@@ -101,6 +101,8 @@ class Conversation(LineOnlyReceiver):
         self.is_over = False
         #: Whether the last question was not even read in time, and nothing has come since.
         self.is_silent = False
+        #: Whether much of what was said waits to be read.
+        self.is_backed_up = False
 
     def tell(self, name: str, **values: Any) -> None:
         """
@@ -153,9 +155,24 @@ class Conversation(LineOnlyReceiver):
         Say no more.
         """
         if not self.is_over:
+            self.transport.unregisterProducer()
             self.transport.loseConnection()
 
     # What the transport reports.
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self, True)
+
+    def pauseProducing(self) -> None:
+        """The other process reads more slowly than we say (``IPushProducer``)."""
+        self.is_backed_up = True
+
+    def resumeProducing(self) -> None:
+        """It has caught up."""
+        self.is_backed_up = False
+
+    def stopProducing(self) -> None:
+        """It is gone."""
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """A file has come (``IFileDescriptorReceiver``)."""

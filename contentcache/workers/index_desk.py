@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import socket
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from threading import Lock, Thread
 from typing import Any, Final
 
@@ -19,8 +19,11 @@ from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
 from contentcache.storage.interfaces import Affirmation, BlobRecord, Index, Link, Tag, TagRecord
+from contentcache.workers.blocking_questions import ANSWERED_IN, BlockingQuestions
 
 _VALUES: Final = {kind.__name__: kind for kind in (BlobRecord, Link, Affirmation, Tag, TagRecord)}
+#: So many verified blobs are known while the parent does not answer.
+_BLOBS: Final = 10_000
 _DIGEST: Final = "Digest"
 _PAIRS: Final = "Mapping"
 
@@ -64,14 +67,16 @@ class DistantIndex:
     """
     An :class:`contentcache.storage.interfaces.Index` at the parent's. ``end`` is this side's socket.
 
-    One question at a time, as it is with the file itself. Where the parent has gone, everything is an
-    ``OSError``.
+    One question at a time, as it is with the file itself. Where the parent has gone, or does not answer,
+    everything is an ``OSError``. Two things hold all the same: what was read of verified blobs is known, so
+    that they are served while the parent is stopped; and a link that was revoked is revoked before any other
+    question about links is asked.
     """
 
-    def __init__(self, end: socket.socket) -> None:
-        end.setblocking(True)
-        self._stream = end.makefile("rwb")
-        self._end = end
+    def __init__(self, end: socket.socket, seconds: float = ANSWERED_IN) -> None:
+        self._questions = BlockingQuestions(end, seconds)
+        self._blobs: OrderedDict[Digest, BlobRecord] = OrderedDict()
+        self._revoked: set[Link] = set()
         self._lock = Lock()
 
     @property
@@ -85,18 +90,40 @@ class DistantIndex:
 
     def close(self) -> None:
         """Ask no more."""
-        with self._lock, suppress(OSError):
-            self._end.close()
-            self._stream.close()
+        self._questions.close()
+
+    def drop(self, digest: Digest) -> None:
+        """A blob is gone, as the parent has told."""
+        with self._lock:
+            self._blobs.pop(digest, None)
 
     def blob(self, digest: Digest) -> BlobRecord | None:
         """The record of one blob."""
-        record: BlobRecord | None = self._ask("blob", digest)
+        try:
+            record: BlobRecord | None = self._ask("blob", digest)
+        except OSError:
+            with self._lock:
+                known = self._blobs.get(digest)
+            if known is None:
+                raise
+            return known
+        self._know(digest, record)
         return record
+
+    def _know(self, digest: Digest, record: BlobRecord | None) -> None:
+        with self._lock:
+            self._blobs.pop(digest, None)
+            if record is not None and record.verified:
+                self._blobs[digest] = record
+                if len(self._blobs) > _BLOBS:
+                    self._blobs.popitem(last=False)
 
     def record(self, blobs: Iterable[BlobRecord]) -> None:
         """Add blobs, or replace what is known of them."""
-        self._ask("record", list(blobs))
+        recorded = list(blobs)
+        self._ask("record", recorded)
+        for blob in recorded:
+            self._know(blob.digest, blob)
 
     def touch(self, pulls: Mapping[Digest, float]) -> None:
         """Set last pulls."""
@@ -104,7 +131,10 @@ class DistantIndex:
 
     def forget(self, digests: Iterable[Digest]) -> None:
         """These blobs are gone."""
-        self._ask("forget", list(digests))
+        gone = list(digests)
+        for digest in gone:
+            self._know(digest, None)
+        self._ask("forget", gone)
 
     def least_recent(
         self, limit: int, before: float | None = None, after: BlobRecord | None = None
@@ -128,16 +158,20 @@ class DistantIndex:
 
     def affirmation(self, link: Link) -> Affirmation | None:
         """When a link was affirmed, if ever."""
+        self._revoke_late()
         affirmation: Affirmation | None = self._ask("affirmation", link)
         return affirmation
 
     def affirm(self, link: Link, affirmation: Affirmation) -> None:
         """Remember a 2xx of the origin."""
+        self._revoke_late()
         self._ask("affirm", link, affirmation)
 
     def revoke(self, link: Link) -> None:
         """The origin denies it."""
-        self._ask("revoke", link)
+        with self._lock:
+            self._revoked.add(link)
+        self._revoke_late()
 
     def tag(self, tag: Tag) -> TagRecord | None:
         """What a tag meant when it was last asked."""
@@ -152,25 +186,26 @@ class DistantIndex:
         """Forget old links and tags."""
         return int(self._ask("purge", before, limit))
 
-    def _ask(self, method: str, *given: Any) -> Any:
-        line = json.dumps([method, in_words(given)]).encode("ascii") + b"\n"
+    def _revoke_late(self) -> None:
+        """
+        Revoke what has not been revoked yet: no link is read or written before. Raises ``OSError``.
+        """
         with self._lock:
-            try:
-                self._stream.write(line)
-                self._stream.flush()
-                answer = self._stream.readline()
-            except ValueError as error:  # it was closed
-                raise OSError(str(error)) from error
-        if not answer.endswith(b"\n"):
-            raise OSError("the parent, which has the index, is gone")
-        words, fault = json.loads(answer)
-        if fault is not None:
-            raise OSError(*fault)
-        return of_words(words)
+            revoked = tuple(self._revoked)
+        for link in revoked:
+            self._ask("revoke", link)
+            with self._lock:
+                self._revoked.discard(link)
+
+    def _ask(self, method: str, *given: Any) -> Any:
+        return of_words(self._questions.ask(method, in_words(given)))
 
 
 #: What may be asked. The parent's index is the parent's to close.
-_METHODS: Final = frozenset(name for name in vars(DistantIndex) if not name.startswith("_")) - {"close"}
+_METHODS: Final = frozenset(name for name in vars(DistantIndex) if not name.startswith("_")) - {
+    "close",
+    "drop",
+}
 
 
 class IndexDesk:
@@ -197,13 +232,18 @@ class IndexDesk:
         try:
             with end, end.makefile("rwb") as stream:
                 while (line := stream.readline()).endswith(b"\n"):
-                    stream.write(json.dumps(self._answer(number, line)).encode("ascii") + b"\n")
+                    method, words, *question = json.loads(line)
+                    try:
+                        answer = json.dumps([*self._answer(number, method, words), *question])
+                    except Exception as error:  # noqa: BLE001  # whatever it is, who asks has to know
+                        self._log.failure("index question not answered method={method}", method=method)
+                        answer = json.dumps([None, [f"the index has failed: {error}"], *question])
+                    stream.write(answer.encode("ascii") + b"\n")
                     stream.flush()
         except OSError:
             pass  # the child has ended in the middle of a line
 
-    def _answer(self, number: int, line: bytes) -> tuple[Any, Sequence[Any] | None]:
-        method, words = json.loads(line)
+    def _answer(self, number: int, method: str, words: Any) -> tuple[Any, Sequence[Any] | None]:
         given = of_words(words)
         if method not in _METHODS:
             return None, [f"nobody may ask an index to {method}"]

@@ -13,10 +13,10 @@ from twisted.logger import Logger
 from contentcache.core.digest import Digest
 from contentcache.core.routes import Content
 from contentcache.delivery.company import Verdicts
-from contentcache.delivery.making import Making
+from contentcache.delivery.making import Making, UndecidedError
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.workers.borrowing import Borrowed
-from contentcache.workers.conversation import Conversation, GoneError, NoAnswerError, converse
+from contentcache.workers.conversation import Conversation, GoneError, NoAnswerError, SilentError, converse
 from contentcache.workers.rendezvous import owner
 
 #: Longer than the parent itself waits for a worker that is started again.
@@ -39,10 +39,11 @@ class Neighbours:
         self._parent = parent
         self._store = store
         self._reactor = reactor
+        self._unread: list[socket.socket] = []
 
     def owns(self, digest: Digest) -> bool:
-        """Whether it belongs to this one."""
-        return owner(digest, self._workers) == self._number
+        """Whether it belongs to this one, or nobody can be brought together with the one whose it is."""
+        return owner(digest, self._workers) == self._number or self._parent.is_silent
 
     def borrow(self, content: Content, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
         """Have it made by the one whose it is."""
@@ -64,25 +65,34 @@ class Neighbours:
             await conversation.ask(
                 "keep", digest=str(digest), content=base64.b64encode(content).decode("ascii")
             )
-        except NoAnswerError as error:
+        except (NoAnswerError, UndecidedError) as error:
             self._log.warn("{digest} is not stored: {error}", digest=str(digest), error=str(error))
         conversation.hang_up()
 
     async def _reach(self, digest: Digest, conversation: Conversation) -> None:
         """
+        :raises UndecidedError: the parent does not answer: from now on it is ours.
         :raises NoAnswerError: the owner, and each of its successors, is not there.
         """
+        if self._parent.is_silent:
+            raise UndecidedError("the parent brings nobody together now")
+        while self._unread:
+            self._unread.pop().close()
         mine, theirs = socket.socketpair()
         try:
             self._parent.hand(theirs.fileno())
-            reached = await self._parent.ask(
-                "connect", timeout=_CONNECTED_IN, to=owner(digest, self._workers)
-            )
+            to = owner(digest, self._workers)
+            reached = await self._parent.ask("connect", timeout=_CONNECTED_IN, to=to)
+        except SilentError as error:
+            mine.close()
+            # It may still have to be sent. Nobody answers at its other end.
+            self._unread.append(theirs)
+            raise UndecidedError("the parent brings nobody together now") from error
         except BaseException:
             mine.close()
-            raise
-        finally:
             theirs.close()
+            raise
+        theirs.close()
         if not reached:
             mine.close()
             raise GoneError("the worker that has this content does not come back")

@@ -70,6 +70,12 @@ class End:
         self.other: End
         self.said: list[bytes] = []
 
+    def registerProducer(self, _producer: object, _streaming: bool) -> None:
+        """Nothing is ever too much (``ITransport``)."""
+
+    def unregisterProducer(self) -> None:
+        """The same."""
+
     def write(self, data: bytes) -> None:
         """Say something (``ITransport``)."""
         self.said.append(data)

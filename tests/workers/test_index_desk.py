@@ -9,8 +9,10 @@ import socket
 from collections.abc import Mapping
 from threading import Event
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from contentcache.core.digest import Digest
-from contentcache.storage.interfaces import Affirmation, Index, Link
+from contentcache.storage.interfaces import Affirmation, BlobRecord, Index, Link, Tag, TagRecord
 from contentcache.storage.memory_index import MemoryIndex
 from contentcache.workers.index_desk import DistantIndex, IndexDesk
 from tests.storage import suites
@@ -89,3 +91,115 @@ class DistantIndexTests(suites.IndexSuite):
                 stream.write(b'["%s", []]\n' % method.encode())
                 stream.flush()
                 self.assertIn(b"nobody may ask", stream.readline())
+
+
+class StoppedTests(SynchronousTestCase):
+    """
+    A parent that is there and does not answer.
+    """
+
+    def setUp(self) -> None:
+        """It has an index, and is stopped when the test says so."""
+        mine, theirs = socket.socketpair()
+        self.index = _Stopping()
+        self.denied: list[Link] = []
+        IndexDesk(self.index, lambda link, _number: self.denied.append(link)).serve(1, theirs)
+        self.distant = DistantIndex(mine, 0.2)
+        self.addCleanup(self.distant.close)
+        self.addCleanup(self.index.running.set)
+
+    def test_fails_in_time(self) -> None:
+        """Questions fail, and do not wait for ever; all that follow the first one fail at once."""
+        self.index.running.clear()
+        self.assertRaises(OSError, self.distant.total)
+        questions = self.distant._questions
+        questions._seconds = 3600.0  # would be noticed
+        for _ in range(100):
+            self.assertRaises(OSError, self.distant.total)
+
+    def test_answers_again(self) -> None:
+        """As soon as it runs again it is asked again, and late answers are nobody's."""
+        self.index.record([BlobRecord(Digest.of(b"x"), 7, 1.0, verified=True)])
+        self.index.running.clear()
+        self.assertRaises(OSError, self.distant.tag, Tag("https://one.example", "org/app", "1", ""))
+        self.index.running.set()
+        self.distant._questions._seconds = 60.0
+        while True:
+            try:
+                total = self.distant.total()
+            except OSError:
+                continue
+            break
+        self.assertEqual(total, 7)
+
+    def test_blobs_that_were_read(self) -> None:
+        """What was read of a verified blob is still known, until it is gone; of another one nothing is."""
+        known, doubted = Digest.of(b"known"), Digest.of(b"doubted")
+        self.index.record([BlobRecord(known, 1, 1.0, verified=True)])
+        self.index.record([BlobRecord(doubted, 1, 1.0, verified=False)])
+        record = self.distant.blob(known)
+        self.assertIsNotNone(self.distant.blob(doubted))
+        self.index.running.clear()
+        self.assertEqual(self.distant.blob(known), record)
+        self.assertRaises(OSError, self.distant.blob, doubted)
+        self.distant.drop(known)
+        self.assertRaises(OSError, self.distant.blob, known)
+
+    def test_revoked_late(self) -> None:
+        """A link that was revoked meanwhile is revoked before anything else is said of links."""
+        self.distant.affirm(_LINK, Affirmation(1.5, None))
+        self.index.running.clear()
+        other = Link("https://one.example", "org/app", "blobs", Digest.of(b"other"))
+        self.assertRaises(OSError, self.distant.total)
+        self.assertRaises(OSError, self.distant.revoke, _LINK)
+        self.assertRaises(OSError, self.distant.affirmation, other)
+        self.index.running.set()
+        self.distant._questions._seconds = 60.0
+        while True:
+            try:
+                self.distant.affirm(other, Affirmation(2.5, None))
+            except OSError:
+                continue
+            break
+        self.assertIsNone(self.distant.affirmation(_LINK))
+        self.assertEqual(self.denied, [_LINK])
+
+    def test_much_to_say(self) -> None:
+        """A question that is larger than what the kernel buffers arrives whole, or not at all."""
+        mine, theirs = socket.socketpair()
+        distant = DistantIndex(mine, 0.2)
+        self.addCleanup(distant.close)
+        pulls = {Digest.of(b"%d" % number): 1.0 for number in range(20_000)}
+        self.assertRaises(OSError, distant.touch, pulls)
+        IndexDesk(self.index, lambda _link, _number: None).serve(2, theirs)
+        distant._questions._seconds = 60.0
+        while True:
+            try:
+                total = distant.total()
+            except OSError:
+                continue
+            break
+        self.assertEqual(total, 0)
+
+
+class _Stopping(MemoryIndex):
+    """
+    An index that answers while it is running.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = Event()
+        self.running.set()
+
+    def total(self) -> int:
+        self.running.wait()
+        return super().total()
+
+    def blob(self, digest: Digest) -> BlobRecord | None:
+        self.running.wait()
+        return super().blob(digest)
+
+    def tag(self, tag: Tag) -> TagRecord | None:
+        self.running.wait()
+        return super().tag(tag)
