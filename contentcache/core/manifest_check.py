@@ -1,0 +1,161 @@
+"""
+Whether a body is a manifest: what is checked before it is stored or becomes the meaning of a tag.
+
+A login page, the page of a firewall or an error with status 200 is none. Any JSON object may be one, since
+media types of vendors are not known here; but the type that it declares has to agree with ``Content-Type``
+(image-spec 1.1, "mediaType"). It is read as strictly as registries do, with Go's ``encoding/json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+from attrs import frozen
+
+from contentcache.core.errors import UpstreamBroken
+
+#: Levels of arrays and objects within each other. Manifests have about five.
+DEEPEST: Final = 100
+
+OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+#: The digest of these is not that of their bytes, but of their payload.
+SIGNED_SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+_SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+json"
+
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_BRACKETS: Final = b"[]{}"
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(_BRACKETS))
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+
+
+class ManifestInvalid(UpstreamBroken):
+    """Upstream sent something as a manifest that is no JSON object."""
+
+
+@frozen
+class CheckedManifest:
+    """
+    A body that is a JSON object. ``declared`` is the media type that it gives itself, ``None`` where it gives
+    none; ``inferred`` the one that its members suggest.
+    """
+
+    declared: str | None
+    inferred: str | None
+
+    def agrees(self, content_type: str | None) -> bool:
+        """
+        Whether a ``Content-Type`` is one that the manifest may have: then it may be stored under it.
+
+        >>> CheckedManifest("a/b", None).agrees("A/B; charset=utf-8")
+        True
+        """
+        said = essence(content_type)
+        return self.declared is None or said is None or said == essence(self.declared)
+
+    def media_type(self, *, get: str | None, head: str | None = None) -> str | None:
+        """
+        The media type to serve it with: what it declares, what ``GET`` said, what ``HEAD`` said if that is
+        JSON, what its members suggest, and last what ``HEAD`` said.
+
+        >>> CheckedManifest(None, "application/i+json").media_type(get=None, head="text/plain")
+        'application/i+json'
+        """
+        is_json = (essence(head) or "").endswith(("+json", "+prettyjws"))
+        plausible = head if is_json else None
+        return self.declared or get or plausible or self.inferred or head
+
+
+def essence(content_type: str | None) -> str | None:
+    """
+    A media type without its parameters, in lower case; ``None`` where there is none.
+
+    >>> essence("Text/HTML; charset=utf-8"), essence(" ")
+    ('text/html', None)
+    """
+    return (content_type or "").partition(";")[0].strip().lower() or None
+
+
+def check_manifest(content: bytes) -> CheckedManifest:
+    """
+    Read a body as a manifest, in time that is linear in its size.
+
+    :raises ManifestInvalid: it is no JSON object in UTF-8: HTML, a byte order mark, ``NaN``, two members
+        ``mediaType``, more than :data:`DEEPEST` levels, bytes after its end.
+
+    >>> check_manifest(b'{"schemaVersion":2,"mediaType":"a/b"}').declared
+    'a/b'
+    >>> check_manifest(b"<html></html>")
+    Traceback (most recent call last):
+    ...
+    contentcache.core.manifest_check.ManifestInvalid: upstream sent something else than JSON as a manifest
+    """
+    if _is_deep(content):
+        raise ManifestInvalid(f"upstream sent a manifest of more than {DEEPEST} levels")
+    try:
+        value: Any = json.loads(
+            content.decode("utf-8"),
+            # Numbers are not needed, and may be as long as the whole body.
+            parse_int=_Number,
+            parse_float=_Number,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_object,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ManifestInvalid("upstream sent something else than JSON as a manifest") from error
+    if not isinstance(value, dict):
+        raise ManifestInvalid("upstream sent JSON as a manifest that is not an object")
+    declared = value.get("mediaType")
+    if declared is not None and type(declared) is not str:
+        raise ManifestInvalid("upstream sent a manifest whose mediaType is not a string")
+    return CheckedManifest(declared or None, _infer(value))
+
+
+class _Number(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
+def _is_deep(content: bytes) -> bool:
+    """
+    Whether there are more than :data:`DEEPEST` levels. What is not balanced is left to the reader of JSON.
+
+    >>> _is_deep(b"[" * 200 + b"]" * 200), _is_deep(b'{"a": "[[["}')
+    (True, False)
+    """
+    brackets = _STRING.sub(b"", content).translate(_ONE_KIND, _NO_BRACKETS)
+    for _ in range(DEEPEST):
+        shorter = brackets.replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            break
+        brackets = shorter
+    # Whatever cannot be paired off is too deep or not JSON: the first must not be parsed, the second may be.
+    return len(brackets) > DEEPEST or b"[]" in brackets
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _object(members: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members) and sum(name == "mediaType" for name, _ in members) > 1:
+        raise ValueError("mediaType is given twice")
+    return found
+
+
+def _infer(manifest: dict[str, Any]) -> str | None:
+    """
+    The media type of a manifest that declares none, as image-spec 1.0 allowed.
+    """
+    if manifest.get("schemaVersion") == "1":
+        return SIGNED_SCHEMA_1 if "signatures" in manifest else _SCHEMA_1
+    if "manifests" in manifest:
+        return OCI_INDEX
+    if "layers" in manifest and "config" in manifest:
+        return OCI_MANIFEST
+    return None
