@@ -166,13 +166,16 @@ class DiskFailed(CacheError):
 
 class OriginRefused(CacheError):
     """
-    The origin's own answer to this client, passed on: its status, its headers and its body.
+    The origin's own answer to this client, passed on: its status, its headers and its body. Where there is no
+    body, the one that is made here has this ``code``.
     """
 
-    def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
+    def __init__(self, status: int, headers: Headers, body: bytes = b"", *, code: str | None = None) -> None:
         super().__init__(f"the origin answered {status}", headers=headers)
         self.status = status  # type: ignore[misc]  # the one error whose status is somebody else's
         self.body = body
+        if code is not None:
+            self.code = code  # type: ignore[misc]  # and whose code is
 
 
 class LoopDetected(CacheError):

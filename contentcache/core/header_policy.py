@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
@@ -16,6 +17,8 @@ from attrs import frozen
 #: The value of a header, or its values where it has several lines: those stay apart, and in order.
 HeaderValue: TypeAlias = str | tuple[str, ...]
 Headers: TypeAlias = Mapping[str, HeaderValue]
+
+NO_HEADERS: Final[Headers] = MappingProxyType({})
 
 Fate: TypeAlias = Literal["passed", "rewritten", "dropped"]
 

@@ -20,8 +20,10 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
 from contentcache.core.credentials import Credential
+from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.core.grants import Grants
+from contentcache.core.header_policy import NO_HEADERS, Headers
 from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_unsatisfied
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.question_order import QuestionClock
@@ -50,14 +52,17 @@ _FIRST_BYTE: Final = "bytes=0-0"
 @frozen
 class Yes:
     """
-    The client may have it. ``size`` and ``media_type`` are what the origin said, where it was asked and did;
-    ``stale`` that the origin could not be asked and an old yes has served.
+    The client may have it. ``media_type`` is what ``GET`` once said of it, ``size`` and ``head_type`` what
+    ``HEAD`` says, where the origin was asked; ``stale`` that it could not be asked and an old yes has served.
+    ``notices`` are the origin's warnings and rate limits.
     """
 
     media_type: str | None = None
     size: int | None = None
     asked: bool = False
     stale: bool = False
+    head_type: str | None = None
+    notices: Headers = NO_HEADERS
 
 
 @frozen
@@ -241,7 +246,7 @@ class Access:
         answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE))
         size = _whole_size(answer)
         answer.abandon()
-        return Yes(answer.header("Content-Type"), size, asked=True)
+        return evolve(yes, size=size)
 
     def granted(self, registry: Registry, repository: str, credential: Credential, *, asked: float) -> None:
         """
@@ -304,6 +309,19 @@ class Access:
     def _revoke(self, revocation: Revocation) -> None:
         self.hear_revocation(revocation)
         self._tell_revoked(revocation)
+
+    async def media_type(self, asking: Asking) -> str | None:
+        """
+        What ``GET`` once said of a content in its repository.
+        """
+        affirmation = await self._links.affirmation(_link(asking))
+        return None if affirmation is None else affirmation.media_type
+
+    async def learn_media_type(self, asking: Asking, media_type: str | None) -> None:
+        """
+        A body has come by ``GET`` and been checked: this is its media type, whatever ``HEAD`` says.
+        """
+        await self._links.learn_media_type(_link(asking), media_type)
 
     async def affirmed(self, asking: Asking, media_type: str | None, *, asked: float) -> None:
         """
@@ -368,11 +386,14 @@ class Access:
                 return kept
             await self.refused(asking, refusal, asked=asked)
             raise
-        media_type = None if answer.redirected else answer.header("Content-Type")
+        head_type = None if answer.redirected else answer.header("Content-Type")
         size = None if answer.redirected else _whole_size(answer)
+        if size == 0 and asking.content.digest != Digest.of(b"", asking.content.digest.algorithm):
+            size = None  # some proxies say so of every HEAD
+        notices = answer.notices()
         answer.abandon()
-        await self.affirmed(asking, media_type, asked=asked)
-        return Yes(media_type, size, asked=True)
+        await self.affirmed(asking, None, asked=asked)
+        return Yes(None, size, asked=True, head_type=head_type, notices=notices)
 
     async def _ask_truthfully(self, asking: Asking, *, with_body: bool) -> Answer:
         registry, is_blob = asking.registry, asking.content.kind == "blobs"

@@ -23,6 +23,7 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from contentcache.core.manifest_check import CheckedManifest, ManifestInvalid, check_manifest
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.delivery.access import Access, Yes
 from contentcache.delivery.bodies import (
@@ -38,7 +39,7 @@ from contentcache.delivery.bodies import (
 from contentcache.delivery.company import Company, Elsewhere
 from contentcache.delivery.fetch import Fetch
 from contentcache.delivery.making import AskFirst, LoopPossible, Making, UndecidedError
-from contentcache.delivery.manifests import read_manifest, too_large
+from contentcache.delivery.manifests import StoredManifest, StoredManifests, read_manifest, too_large
 from contentcache.delivery.passing import Check, PassedBody, carry_on
 from contentcache.delivery.pulls import Pulls
 from contentcache.delivery.served import Described, Served
@@ -99,6 +100,7 @@ class Contents:
         self._company = company or Company()
         self._fetches: dict[Digest, Making] = {}
         self._sizes: dict[Digest, int] = {}
+        self._manifests = StoredManifests(run, manifest_limit)
         self._pulls = Pulls(index, run, wall, self._company.noticed)
         self.warm = Warm(access, self._pulls, run, small)
         self._disproved = Disproved()
@@ -164,17 +166,67 @@ class Contents:
         self._check_disproved(asking)
         yes = await self._access.remembered(asking)
         record = await self._run(self._shelf.verified, digest)
+        if asking.content.kind == "manifests":
+            if record is None:
+                yes = await self._access.ask(asking, with_body=False)
+            return await self.describe_manifest(asking, yes or await self._ask(asking, with_body=False))
         if record is not None:
             yes = yes or await self._ask(asking, with_body=False)
             status = "hit; detail=affirmed" if yes.asked else "hit"
-            return Described(digest, record.size, yes.media_type, status, yes.stale)
+            return Described(digest, record.size, None, status, yes.stale, yes.notices)
         fetch = self._fetches.get(digest)
         if yes is not None and fetch is not None and fetch.size is not None:
-            return Described(digest, fetch.size, yes.media_type, "fwd=miss; collapsed")
+            return Described(digest, fetch.size, None, "fwd=miss; collapsed")
         yes = await self._access.size_of(asking)
-        if asking.content.kind == "manifests" and (yes.size or 0) > self._manifest_limit:
+        return Described(digest, yes.size, None, "fwd=miss", notices=yes.notices)
+
+    async def describe_manifest(self, asking: Asking, yes: Yes) -> Described:
+        """
+        Answer a ``HEAD`` of a manifest that this client may have: what is stored beats what ``HEAD`` says.
+        """
+        digest = asking.content.digest
+        stored = await self.stored_manifest(digest)
+        if stored is not None:
+            status = "hit; detail=affirmed" if yes.asked else "hit"
+            media_type = await self._media_type(asking, stored.checked, yes)
+            return Described(digest, stored.size, media_type, status, yes.stale, yes.notices)
+        if (yes.size or 0) > self._manifest_limit:
             raise too_large(yes.size, self._manifest_limit)
-        return Described(digest, yes.size, yes.media_type, "fwd=miss")
+        if yes.size is not None:
+            media_type = yes.media_type or yes.head_type
+            return Described(digest, yes.size, media_type, "fwd=miss", yes.stale, yes.notices)
+        # Only the manifest itself tells its length, and whoever asks for that comes for the manifest next.
+        served = await self.get(asking, yes)
+        served.body.close()
+        return Described(
+            digest, served.body.size, served.media_type, served.status, served.stale, served.notices
+        )
+
+    async def stored_manifest(self, digest: Digest) -> StoredManifest | None:
+        """
+        A content as a manifest, if it is stored, or was, verified and checked; ``None`` if it is none.
+        """
+        known = self._manifests.known(digest)
+        if known is not None:
+            return known
+        _, file = await unless_left(self._run(self._shelf.look, digest), _close)
+        if file is None:
+            return None
+        try:
+            return await self._manifests.check(digest, file)
+        except (ManifestInvalid, ManifestTooLarge, OSError):
+            return None
+        finally:
+            file.close()
+
+    async def _media_type(self, asking: Asking, checked: CheckedManifest, yes: Yes) -> str | None:
+        """
+        What to serve a manifest as: what is stored and what ``GET`` said beat what ``HEAD`` says.
+        """
+        said = None
+        if checked.declared is None:
+            said = yes.media_type or await self._access.media_type(asking)
+        return checked.media_type(get=said, head=yes.head_type)
 
     async def get(self, asking: Asking, yes: Yes | None = None, *, whole: bool = True) -> Served:
         """
@@ -302,8 +354,12 @@ class Contents:
         digest = asking.content.digest
         self._pulls.begin(digest)
         body = StoredBody(file, self._run, lambda: self._pulls.end(digest))
+        media_type = None
         try:
             yes = yes or await self._ask(asking, with_body=True)
+            if asking.content.kind == "manifests":
+                stored = await self._manifests.check(digest, file)
+                media_type = await self._media_type(asking, stored.checked, yes)
         except BaseException:
             body.close()
             raise
@@ -311,7 +367,7 @@ class Contents:
         if asking.content.kind == "blobs":
             self.warm.keep(digest, file)
         status = "hit; detail=affirmed" if yes.asked else "hit"
-        return Served(digest, body, yes.media_type, status, yes.stale)
+        return Served(digest, body, media_type, status, yes.stale, yes.notices)
 
     async def _join(self, asking: Asking, yes: Yes | None, *, in_place: bool, whole: bool = True) -> Served:
         digest = asking.content.digest
@@ -346,8 +402,10 @@ class Contents:
         )
         if body.size == 0 or asking.content.kind == "manifests":
             await self._until_verified(body, fetch)
-        media_type = fetch.media_type if yes is None else yes.media_type or fetch.media_type
-        return Served(digest, body, media_type, status, yes is not None and yes.stale)
+        if asking.content.kind == "manifests":
+            in_background(self._access.learn_media_type(asking, fetch.media_type))
+        stale, notices = (False, {}) if yes is None else (yes.stale, yes.notices)
+        return Served(digest, body, fetch.media_type, status, stale, {**notices, **want.notices})
 
     async def _until_verified(self, body: GrowingBody, fetch: Making) -> None:
         # A head alone would complete an empty content; and a wrong manifest had better be an error.
@@ -355,7 +413,7 @@ class Contents:
             await body.until_verified()
         except ShortError as error:
             body.close()
-            if isinstance(fetch.failure, ManifestTooLarge):
+            if isinstance(fetch.failure, ManifestTooLarge | ManifestInvalid):
                 raise fetch.failure from error
             raise UpstreamBroken(str(error)) from error
         except BaseException:
@@ -457,7 +515,9 @@ class Contents:
             body = MemoryBody(content)
         else:
             body = PassedBody(asking, answer, self._meter)
-        return Served(digest, body, media_type, "fwd=miss; detail=uncached")
+        if asking.content.kind == "manifests":
+            media_type = media_type or check_manifest(content).media_type(get=None)
+        return Served(digest, body, media_type, "fwd=miss; detail=uncached", notices=answer.notices())
 
     async def _carry_on(self, asking: Asking, fetch: Making, flow: Flow, rest: Rest) -> None:
         check = None

@@ -27,6 +27,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, StartAgain
+from contentcache.core.manifest_check import ManifestInvalid, check_manifest
 from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
 from contentcache.core.ports import Given, Result
 from contentcache.delivery.intake import Enough, Intake, TooLong
@@ -73,6 +74,7 @@ class Fetch:
     ) -> None:
         self.digest = digest
         self.media_type: str | None = None
+        self._said_type: str | None = None
         self.origins: set[str] = set()
         self.generation = 0
         self.verified = False
@@ -398,7 +400,9 @@ class Fetch:
             self.filling.has_no_more(host, read_unsatisfied(answer.header("Content-Range")))
             return
         media_type = answer.header("Content-Type")
-        self._around.yes(want, media_type, asked)
+        # The type of a manifest is learned with its body, once that is checked.
+        self._around.yes(want, None if self._whole else media_type, asked)
+        want.notices = answer.notices()
         self._is_judged = True
         self._clients.say_yes(want.key, asked)
         try:
@@ -412,7 +416,9 @@ class Fetch:
             self.filling.broke(host)
             answer.abandon()
             return
-        self.media_type = media_type
+        self._said_type = media_type
+        if not self._whole:
+            self.media_type = media_type
         await self._receive(want, host, answer, start, (offset, stop))
 
     def _open(self, host: str, answer: Answer, offset: int) -> int:
@@ -499,6 +505,11 @@ class Fetch:
         raise UndecidedError("what lay in the store was something else")
 
     async def _keep(self) -> None:
+        if self._whole and not await self._is_storable():
+            if not self._in_place:
+                await self._on_disk(self.intake.file.discard)
+            self._release_readers()
+            return
         # Who sees the end of a pull finds the blob in the store; but nobody waits long for a slow disk, for
         # what readers get is verified all the same.
         impatience = self._around.clock.callLater(_LONGEST_COMMIT, self._release_readers)
@@ -513,6 +524,21 @@ class Fetch:
                 impatience.cancel()
             self._release_readers()
 
+    async def _is_storable(self) -> bool:
+        """
+        Whether a manifest has the media type that upstream gives it. If not, its readers get it as upstream
+        sent it.
+
+        :raises ManifestInvalid: it is no manifest.
+        """
+        content = await self._on_disk(self.intake.file.read, 0, self.filling.total or 0)
+        checked = check_manifest(content)
+        if not checked.agrees(self._said_type):
+            self.media_type = self._said_type
+            return False
+        self.media_type = checked.media_type(get=self._said_type)
+        return True
+
     def _release_readers(self) -> None:
         if not self.verified:
             # Where every byte was there before, upstream's head has never come: these wait still.
@@ -524,7 +550,7 @@ class Fetch:
         if self.verified or self._in_place or not self.intake.has_file:
             return
         held = tuple(self.filling.held)
-        useless = not held or isinstance(self.failure, ContentWrong)
+        useless = not held or isinstance(self.failure, ContentWrong | ManifestInvalid)
         try:
             if useless:
                 await self._around.run(self.intake.file.discard)

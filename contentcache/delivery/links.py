@@ -73,8 +73,23 @@ class Links:
         """
         if self._denied.outdates(asked, link):
             return
+        await self._note(link, affirmation)
+
+    async def learn_media_type(self, link: Link, media_type: str | None) -> None:
+        """
+        The media type of a content has been verified. Nothing happens to a link that is not known.
+        """
+        known = await self.affirmation(link)
+        if known is not None and media_type is not None and known.media_type != media_type:
+            await self._note(link, evolve(known, media_type=media_type))
+
+    async def _note(self, link: Link, affirmation: Affirmation) -> None:
+        before = self._fresh.get(link) or self._known.get(link)
+        if affirmation.media_type is None and before is not None:
+            affirmation = evolve(affirmation, media_type=before.media_type)
         self._fresh[link] = affirmation
-        self._remember(link, affirmation)
+        if affirmation.media_type is not None or link.kind != "manifests":
+            self._remember(link, affirmation)  # else the index may know the media type
         try:
             await self._write(self._index.affirm, link, affirmation)
         finally:

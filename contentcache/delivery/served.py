@@ -7,6 +7,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from contentcache.core.digest import Digest
+from contentcache.core.header_policy import NO_HEADERS, Headers
 from contentcache.delivery.bodies import Body
 
 
@@ -14,7 +15,7 @@ from contentcache.delivery.bodies import Body
 class Served:
     """
     A content that may be sent. ``status`` is for ``Cache-Status``; ``stale`` that the origin could not be
-    asked. ``body.close()`` is owed.
+    asked. ``notices`` are the origin's warnings and rate limits. ``body.close()`` is owed.
     """
 
     digest: Digest
@@ -22,6 +23,7 @@ class Served:
     media_type: str | None
     status: str
     stale: bool = False
+    notices: Headers = NO_HEADERS
 
     @property
     def outcome(self) -> str:
@@ -44,3 +46,4 @@ class Described:
     media_type: str | None
     status: str
     stale: bool = False
+    notices: Headers = NO_HEADERS

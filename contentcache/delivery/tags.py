@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from contentcache.core.accept import accepted, normalised
 from contentcache.core.credentials import Credential
@@ -22,6 +22,8 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from contentcache.core.header_policy import NO_HEADERS, Headers
+from contentcache.core.manifest_check import SIGNED_SCHEMA_1, ManifestInvalid, check_manifest, essence
 from contentcache.core.policy import immutable
 from contentcache.core.ports import Clock
 from contentcache.core.question_order import LatestQuestions
@@ -39,15 +41,19 @@ from contentcache.upstream.registry import Registry, TargetRefused
 from contentcache.upstream.request import Request
 
 _OK: Final = 200
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _METHOD_NOT_ALLOWED: Final = 405
 _TOO_MANY: Final = 429
 #: So far may a clock be corrected without a fuss, in seconds.
 _CLOCK_STEP: Final = 60.0
+_UNCACHED: Final = "fwd=miss; detail=uncached"
 #: Number of tags of which it is known when they were last asked for.
 _MOST_TAGS: Final = 10_000
-#: The digest of these is not that of their bytes, so they pass and are not kept.
-_SIGNED_TYPE: Final = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+#: Begins the ``Accept`` under which the meaning of a tag is noted whose manifest has not come yet. No
+#: normalised ``Accept`` begins so.
+_UNVERIFIED: Final = ",unverified,"
 
 
 @frozen
@@ -94,10 +100,15 @@ class TagAsking:
 
 @frozen
 class _Meaning:
+    """
+    What a tag means: ``head_type`` and ``size`` as ``HEAD`` says, or as they were when it was remembered.
+    """
+
     digest: Digest
-    media_type: str | None
+    head_type: str | None
     size: int | None
     stale: bool = False
+    notices: Headers = NO_HEADERS
 
 
 class Tags:
@@ -132,14 +143,17 @@ class Tags:
         """
         meaning = await self._meaning(asking, with_body=False)
         if isinstance(meaning, Served):
-            return Described(meaning.digest, meaning.body.size, meaning.media_type, meaning.status)
-        if meaning.size is None:
-            described = await self._contents.describe(asking.by_digest(meaning.digest))
             return Described(
-                meaning.digest, described.size, meaning.media_type, described.status, meaning.stale
+                meaning.digest,
+                meaning.body.size,
+                meaning.media_type,
+                meaning.status,
+                notices=meaning.notices,
             )
+        yes = Yes(head_type=meaning.head_type, size=meaning.size, stale=meaning.stale)
+        described = await self._contents.describe_manifest(asking.by_digest(meaning.digest), yes)
         status = "hit" if meaning.stale else "fwd=request"
-        return Described(meaning.digest, meaning.size, meaning.media_type, status, meaning.stale)
+        return evolve(described, status=status, stale=meaning.stale, notices=meaning.notices)
 
     async def get(self, asking: TagAsking) -> Served:
         """
@@ -151,10 +165,10 @@ class Tags:
         meaning = await self._meaning(asking, with_body=True)
         if isinstance(meaning, Served):
             return meaning
-        if meaning.media_type == _SIGNED_TYPE and not meaning.stale:
+        if essence(meaning.head_type) == SIGNED_SCHEMA_1 and not meaning.stale:
             return await self._get_by_tag(asking)
         by_digest = asking.by_digest(meaning.digest)
-        yes = Yes(meaning.media_type, stale=meaning.stale)
+        yes = Yes(head_type=meaning.head_type, stale=meaning.stale, notices=meaning.notices)
         try:
             return await self._contents.get(by_digest, yes)
         except OriginRefused as refusal:
@@ -183,59 +197,109 @@ class Tags:
         except TargetRefused:
             return await self._get_by_tag(asking)
         except OriginRefused as refusal:
-            # A refusal is asked for again with its body, for a client that waits for one. Not so a 429.
-            again = with_body or refusal.status == _METHOD_NOT_ALLOWED
-            if again and refusal.status != _TOO_MANY:
+            if _is_doubtful(refusal, with_body=with_body):
                 return await self._get_by_tag(asking)
             await self._take_note(asking, refusal, asked=asked)
+            if refusal.status == _NOT_FOUND:
+                raise OriginRefused(_NOT_FOUND, refusal.headers, code="MANIFEST_UNKNOWN") from refusal
             raise
         answer.abandon()
         digest = _digest_of(answer)
         if digest is None:
             return await self._get_by_tag(asking)
-        size = answer.length
+        size = answer.length or None  # no manifest is empty, but some proxies say so of every HEAD
         if (size or 0) > self._limit:
             raise too_large(size, self._limit)
-        meaning = _Meaning(digest, answer.header("Content-Type"), size)
-        await self._remember(asking, meaning, asked=asked)
+        meaning = _Meaning(digest, answer.header("Content-Type"), size, notices=answer.notices())
+        await self._access.affirmed(asking.by_digest(digest), None, asked=asked)
+        if self._is_latest(asking, asked):
+            await self._note(asking, meaning)
         return meaning
 
     async def _get_by_tag(self, asking: TagAsking) -> Served:
-        asked = self._access.question_time()
-        try:
-            answer = await asking.registry.ask(asking.request("GET"))
-        except OriginRefused as refusal:
-            await self._take_note(asking, refusal, asked=asked)
-            raise
+        """
+        Ask with ``GET``, the hosts in turn until one sends a manifest.
+        """
+        tried: set[str] = set()
+        while True:
+            asked = self._access.question_time()
+            try:
+                answer = await asking.registry.ask(asking.request("GET"), only=lambda host: host not in tried)
+            except OriginRefused as refusal:
+                await self._take_note(asking, refusal, asked=asked)
+                raise
+            tried.add(answer.host)
+            try:
+                return await self._take_manifest(asking, answer, asked=asked)
+            except ManifestInvalid as error:
+                asking.registry.failed(answer.host, error.message, "manifests")
+                if all(host in tried for host, _ in asking.registry.standing()):
+                    raise
+
+    async def _take_manifest(self, asking: TagAsking, answer: Answer, *, asked: float) -> Served:
+        """
+        Check what came for a tag, and only then store it and remember that the tag means it.
+        """
         if answer.status != _OK:
             answer.abandon()
             raise UpstreamBroken(f"{answer.host} answered {answer.status} to a request for a manifest")
-        media_type = answer.header("Content-Type")
+        said, notices = answer.header("Content-Type"), answer.notices()
         named = _digest_of(answer)
         content = await read_manifest(answer, self._limit)
+        checked = check_manifest(content)
+        media_type = checked.media_type(get=said)
         digest = Digest.of(content, named.algorithm if named is not None else "sha256")
         if named is not None and named != digest:
-            if media_type != _SIGNED_TYPE:
+            if essence(media_type) != SIGNED_SCHEMA_1:
                 raise UpstreamBroken(f"{answer.host} sent a manifest that is not the {named} it names")
-            return Served(named, MemoryBody(content), media_type, "fwd=miss; detail=uncached")
+            return Served(named, MemoryBody(content), media_type, _UNCACHED, notices=notices)
+        if not checked.agrees(said):
+            return Served(digest, MemoryBody(content), said, _UNCACHED, notices=notices)
         await self._contents.keep(digest, content)
-        await self._remember(asking, _Meaning(digest, media_type, len(content)), asked=asked)
-        return Served(digest, MemoryBody(content), media_type, "fwd=miss; stored")
+        await self._access.affirmed(asking.by_digest(digest), media_type, asked=asked)
+        if self._is_latest(asking, asked) and self._remembers(asking):
+            await self._links.remember_tag(
+                asking.tag(), TagRecord(digest, media_type or "", len(content), self._wall())
+            )
+        return Served(digest, MemoryBody(content), media_type, "fwd=miss; stored", notices=notices)
 
-    async def _remember(self, asking: TagAsking, meaning: _Meaning, *, asked: float) -> None:
-        await self._access.affirmed(asking.by_digest(meaning.digest), meaning.media_type, asked=asked)
+    def _remembers(self, asking: TagAsking) -> bool:
+        return self._stale_if_error > 0 or asking.registry.upstream.immutabletags is not None
+
+    def _is_latest(self, asking: TagAsking, asked: float) -> bool:
+        """
+        Whether no question that was asked later has been answered already.
+        """
         if self._answered.outdates(asked, asking.tag()):
-            return  # a question that was asked later has been answered already
+            return False
         self._answered.note(asking.tag(), asked)
-        if self._stale_if_error > 0 or asking.registry.upstream.immutabletags is not None:
-            record = TagRecord(meaning.digest, meaning.media_type or "", meaning.size, self._wall())
-            await self._links.remember_tag(asking.tag(), record)
+        return True
+
+    async def _note(self, asking: TagAsking, meaning: _Meaning) -> None:
+        """
+        ``HEAD`` has named a digest: the tag means it once that is a manifest of the store, and not before.
+        """
+        if not self._remembers(asking):
+            return
+        record = TagRecord(meaning.digest, meaning.head_type or "", meaning.size, self._wall())
+        tag, unverified = asking.tag(), _unverified(asking.tag())
+        if await self._contents.stored_manifest(meaning.digest) is not None:
+            await self._links.remember_tag(tag, record)
+            return
+        before = await self._links.tag(unverified)
+        if before is not None and before.digest != record.digest:
+            stored = await self._contents.stored_manifest(before.digest)
+            if stored is not None:  # it has come since
+                await self._links.remember_tag(tag, before)
+        await self._links.remember_tag(unverified, record)
 
     async def _take_note(self, asking: TagAsking, refusal: OriginRefused, *, asked: float) -> None:
         whose = asking.registry, asking.route.repository, asking.credential
         if self._access.hears_no(*whose, refusal.status, asked=asked):
             self._answered.note(asking.tag(), asked)
             await self._links.forget_tag(asking.tag())
+            if self._remembers(asking):
+                await self._links.forget_tag(_unverified(asking.tag()))
 
     async def _immutable(self, asking: TagAsking) -> _Meaning | None:
         route = asking.route
@@ -255,10 +319,29 @@ class Tags:
 
     async def _known(self, asking: TagAsking, bound: float, *, stale: bool) -> _Meaning | None:
         record = await self._links.tag(asking.tag())
+        later = await self._links.tag(_unverified(asking.tag()))
+        if later is not None and (record is None or later.when >= record.when):
+            stored = await self._contents.stored_manifest(later.digest)
+            record = later if stored is not None else record
         # One from the future (the clock was set back) has an age that nobody knows.
         if record is None or not -_CLOCK_STEP < self._wall() - record.when < bound:
             return None
         return _Meaning(record.digest, record.media_type or None, record.size, stale)
+
+
+def _unverified(tag: Tag) -> Tag:
+    return evolve(tag, accept=_UNVERIFIED + tag.accept)
+
+
+def _is_doubtful(refusal: OriginRefused, *, with_body: bool) -> bool:
+    """
+    Whether a refusal of ``HEAD`` is asked about again with ``GET``: where the registry may answer ``HEAD``
+    incorrectly, and where its reason is more than its status, for a client that waits for a body.
+    """
+    if refusal.status == _UNAUTHORIZED:
+        return with_body and "WWW-Authenticate" not in refusal.headers
+    plain = refusal.status in {_FORBIDDEN, _NOT_FOUND, _TOO_MANY}
+    return refusal.status == _METHOD_NOT_ALLOWED or (with_body and not plain)
 
 
 def _digest_of(answer: Answer) -> Digest | None:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from contentcache.core.credentials import Credential
 from contentcache.core.errors import CacheError, OriginRefused
+from contentcache.core.header_policy import Headers
 from contentcache.core.routes import Content
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
@@ -79,6 +80,8 @@ class Want:
     opened: Deferred[None] = field(factory=Deferred)
     refusal: OriginRefused | None = None
     joined: bool = False
+    #: The origin's warnings and rate limits, where it was asked in this client's name.
+    notices: Headers = field(factory=dict)
     asked: float = -math.inf
 
     def open(self) -> None:

@@ -258,7 +258,7 @@ class LinkIndex(Protocol):
         """When a link was affirmed, if ever."""
 
     def affirm(self, link: Link, affirmation: Affirmation) -> None:
-        """Remember a 2xx of the origin."""
+        """Remember a 2xx of the origin. Without a media type the one that is known stays."""
 
     def revoke(self, link: Link) -> None:
         """The origin denies it."""

@@ -98,8 +98,11 @@ class MemoryIndex:
         return self._links.get(link)
 
     def affirm(self, link: Link, affirmation: Affirmation) -> None:
-        """Remember a 2xx of the origin."""
+        """Remember a 2xx of the origin. Without a media type the one that is known stays."""
         with self._lock:
+            before = self._links.get(link)
+            if affirmation.media_type is None and before is not None:
+                affirmation = evolve(affirmation, media_type=before.media_type)
             self._links[link] = affirmation
 
     def revoke(self, link: Link) -> None:

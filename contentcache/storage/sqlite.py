@@ -163,13 +163,13 @@ class SqliteIndex:
         return None if row is None else Affirmation(*row)
 
     def affirm(self, link: Link, affirmation: Affirmation) -> None:
-        """Remember a 2xx of the origin."""
+        """Remember a 2xx of the origin. Without a media type the one that is known stays."""
         with self._change() as database:
             database.execute(
                 "INSERT INTO links VALUES"
                 " (?1, ?2, ?3, ?4, ?5, ?6, EXISTS (SELECT 1 FROM blobs WHERE digest = ?1))"
                 " ON CONFLICT (digest, repository, origin, kind) DO UPDATE"
-                " SET affirmed = excluded.affirmed, media_type = excluded.media_type",
+                " SET affirmed = excluded.affirmed, media_type = coalesce(excluded.media_type, media_type)",
                 (*_link(link), affirmation.when, _text(affirmation.media_type)),
             )
 

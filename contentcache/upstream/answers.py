@@ -153,7 +153,8 @@ class AnswerTooLarge(UpstreamBroken):
 class Answer:
     """
     An answer of ``host``. ``redirected`` says that the registry itself answered with a redirect: then
-    ``status`` and headers are the target's, or the redirect's own where it was not followed.
+    ``status`` and headers are the target's, or the redirect's own where it was not followed. ``is_head`` says
+    that it answers a ``HEAD``.
     """
 
     host: str
@@ -163,6 +164,7 @@ class Answer:
     _clock: Timer = field(repr=False)
     _patience: float = field(repr=False)
     _then: Callable[[], None] | None = field(default=None, repr=False)
+    is_head: bool = False
 
     def then(self, call: Callable[[], None]) -> Answer:
         """
@@ -180,12 +182,16 @@ class Answer:
     @property
     def length(self) -> int | None:
         """
-        The length of the body in bytes, or for ``HEAD`` that which the body would have.
+        The length of the body in bytes, or for ``HEAD`` that which the body would have; ``None`` where it is
+        unknown.
         """
+        named = parse_length(self.header("Content-Length"))
+        if named is not None or self.is_head:
+            # Of a HEAD Twisted's client says 0: the length of its own body, and not of the one of a GET.
+            return named
         # Twisted's client takes the header away from a response that has a body.
         length = self._response.length
-        named = parse_length(self.header("Content-Length"))
-        return length if named is None and isinstance(length, int) else named
+        return length if isinstance(length, int) else None
 
     def values(self, name: str) -> Sequence[str]:
         """

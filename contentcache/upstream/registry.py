@@ -331,6 +331,7 @@ class Registry:
             followed.response,
             self._reactor,
             self._stall_timeout,
+            is_head=request.method == "HEAD",
         )
         _look_at_status(answer, request)
         return answer

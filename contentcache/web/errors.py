@@ -59,6 +59,7 @@ def as_answer(error: CacheError) -> ErrorAnswer:
     code, message = error.code, _for_strangers(error)
     if isinstance(error, OriginRefused):
         code, message = _CODES.get(error.status, ("UNKNOWN", error.message))
+        code = error.code if error.code != OriginRefused.code else code
     entry: dict[str, object] = {"code": code, "message": message}
     if error.detail is not None:
         entry["detail"] = error.detail

@@ -4,12 +4,13 @@ A content on its way out: heads, conditions, ranges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from contentcache.core.conditions import etag, evaluate, range_holds
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, RangeUnsatisfiable
+from contentcache.core.header_policy import Headers, HeaderValue
 from contentcache.core.ranges import Span, parse_range, spans
 from contentcache.core.routes import Kind
 from contentcache.delivery.bodies import ShortError
@@ -76,7 +77,7 @@ class Sending:
             served.body.close()
 
     async def _send_parts(
-        self, exchange: Exchange, served: Served, headers: dict[str, str], parts: Sequence[Span]
+        self, exchange: Exchange, served: Served, headers: dict[str, HeaderValue], parts: Sequence[Span]
     ) -> None:
         body, size = served.body, served.body.size
         if not parts:
@@ -94,10 +95,10 @@ class Sending:
             await self._send_many(exchange, served, headers, parts)
 
     async def _send_many(
-        self, exchange: Exchange, served: Served, headers: dict[str, str], parts: Sequence[Span]
+        self, exchange: Exchange, served: Served, headers: dict[str, HeaderValue], parts: Sequence[Span]
     ) -> None:
         boundary = self._boundary()
-        heads = [_part_head(boundary, headers["Content-Type"], part) for part in parts]
+        heads = [_part_head(boundary, str(headers["Content-Type"]), part) for part in parts]
         end = f"\r\n--{boundary}--\r\n".encode("ascii")
         length = sum(map(len, heads)) + sum(part.length for part in parts) + len(end)
         headers["Content-Length"] = str(length)
@@ -123,24 +124,26 @@ class Sending:
             error.headers = {**error.headers, "Accept-Ranges": "bytes", "ETag": etag(str(served.digest))}
             raise
 
-    def _settle(self, exchange: Exchange, digest: Digest, headers: Mapping[str, str]) -> bool:
+    def _settle(self, exchange: Exchange, digest: Digest, headers: Headers) -> bool:
         outcome = _outcome(exchange, digest)
         if outcome == "failed":
             raise PreconditionFailed("If-Match names another content")
         if outcome == "not modified":
-            kept = ("ETag", "Cache-Control", "Cache-Status", "Docker-Content-Digest", "Vary", "Warning")
-            exchange.reply(304, {name: headers[name] for name in kept if name in headers})
+            body = ("Content-Type", "Accept-Ranges")
+            exchange.reply(304, {name: value for name, value in headers.items() if name not in body})
             return True
         return False
 
 
 def wants_parts(exchange: Exchange, digest: Digest) -> bool:
     """
-    Whether a ``GET`` is for parts of a blob.
+    Whether a ``GET`` is for less than all of a blob.
     """
-    return bool(parse_range(exchange.header("Range"))) and range_holds(
-        str(digest), exchange.header("If-Range")
-    )
+    wishes = parse_range(exchange.header("Range"))
+    if not wishes or not range_holds(str(digest), exchange.header("If-Range")):
+        return False
+    # "bytes=0-" is all: one transfer tells the size too, and no question goes before it.
+    return any(wish.first != 0 or wish.last is not None for wish in wishes)
 
 
 def _is_glance(exchange: Exchange, part: Span) -> bool:
@@ -156,12 +159,12 @@ def _outcome(exchange: Exchange, digest: Digest) -> str:
     return evaluate(str(digest), exchange.header("If-Match"), exchange.header("If-None-Match"))
 
 
-def headers_of(told: Described | Served, kind: Kind, *, by_tag: bool = False) -> dict[str, str]:
+def headers_of(told: Described | Served, kind: Kind, *, by_tag: bool = False) -> dict[str, HeaderValue]:
     """
-    What the head of an answer says of a content.
+    What the head of an answer says of a content, and what the origin told with it.
     """
     digest = str(told.digest)
-    headers = {
+    headers: dict[str, HeaderValue] = {
         "Content-Type": _OCTETS if kind == "blobs" else told.media_type or _OCTETS,
         "Docker-Content-Digest": digest,
         "ETag": etag(digest),
@@ -174,7 +177,7 @@ def headers_of(told: Described | Served, kind: Kind, *, by_tag: bool = False) ->
         headers["Vary"] = "Accept"
     if told.stale:
         headers["Warning"] = STALE
-    return headers
+    return {**headers, **told.notices}
 
 
 def _part_head(boundary: str, media_type: str, part: Span) -> bytes:

@@ -15,6 +15,7 @@ from typing import Final
 
 from twisted.web.http import datetimeToString
 
+from contentcache.core.header_policy import first
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.ranges import Span, Wish
 from contentcache.delivery.served import Described
@@ -247,11 +248,11 @@ class ShortWay:
 
     def _fields(self, target: Target, kept: Kept) -> bytes:
         if not target.fields:
-            described = Described(kept.digest, kept.size, None, "hit")
+            blob = headers_of(Described(kept.digest, kept.size, None, "hit"), "blobs")
             fields = [
                 *self._extra,
                 *EVERYWHERE.items(),
-                *headers_of(described, "blobs").items(),
+                *((name, first(blob, name) or "") for name in blob),
             ]
             target.fields = b"".join(
                 b"%b: %b\r\n" % (n.encode("ascii"), v.encode("utf-8")) for n, v in fields

@@ -68,8 +68,11 @@ class PullTests(TagTestCase):
         self.assertRefused(house.pull_tag("latest"), 502)
 
     def test_refusals(self) -> None:
-        """A refusal is repeated as GET, so that its body passes; a 429 is not."""
-        for status, methods in ((401, 2), (403, 2), (404, 2), (429, 1)):
+        """
+        A refusal costs one request: what HEAD says counts, where its status says enough. Others are repeated
+        as GET, for their reason is in the body.
+        """
+        for status, methods in ((401, 1), (403, 1), (404, 1), (429, 1), (412, 2), (451, 2)):
             house = self.tagged()
             house.origin.misbehave("status", status=status, challenge="Basic x")
             client = house.pull_tag("latest")
@@ -78,6 +81,7 @@ class PullTests(TagTestCase):
             self.assertEqual(client.outcome.headers["WWW-Authenticate"], "Basic x")
             self.assertEqual(b"on purpose" in client.outcome.body, methods == 2)
             self.assertEqual(house.origin.count(), methods)
+            self.assertEqual(client.outcome.code == "MANIFEST_UNKNOWN", status == 404)
 
     def test_heads_without_use(self) -> None:
         """No digest, a 405, a refusal though GET says yes, storage that refuses: the GET of the tag tells."""

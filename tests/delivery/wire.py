@@ -92,9 +92,10 @@ class _Response:
         self._registry = registry
         self._reply = reply
         self._body = b"" if asked.method == "HEAD" else reply.body
-        if asked.method == "HEAD" and reply.length is not None:
-            self.headers.setRawHeaders("Content-Length", [str(reply.length)])
-            self.length = 0
+        if asked.method == "HEAD":
+            if reply.length is not None and not self.headers.hasHeader("Content-Length"):
+                self.headers.setRawHeaders("Content-Length", [str(reply.length)])
+            self.length = 0  # so says Twisted's client, whatever the head says
         self._cut = reply.cut if reply.cut is not None and 0 <= reply.cut[1] < len(self._body) else None
         self._stop = len(self._body) if self._cut is None else self._cut[1]
         self._sent = 0

@@ -401,7 +401,8 @@ class IndexSuite(SynchronousTestCase):
 
     def test_links(self) -> None:
         """
-        A link is one origin's, repository's, kind's and digest's; it is replaced and revoked alone.
+        A link is one origin's, repository's, kind's and digest's; it is replaced and revoked alone. The media
+        type stays where a later answer has none.
         """
         others = [
             evolve(LINK, origin="https://other.example.com"),
@@ -414,7 +415,9 @@ class IndexSuite(SynchronousTestCase):
             self.assertIsNone(self.index.affirmation(other))
             self.index.affirm(other, Affirmation(1.0, None))
         self.index.affirm(LINK, Affirmation(6.0, None))
-        self.assertEqual(self.index.affirmation(LINK), Affirmation(6.0, None))
+        self.assertEqual(self.index.affirmation(LINK), Affirmation(6.0, "application/json"))
+        self.index.affirm(LINK, Affirmation(7.0, "text/plain"))
+        self.assertEqual(self.index.affirmation(LINK), Affirmation(7.0, "text/plain"))
         self.index.revoke(LINK)
         self.index.revoke(LINK)
         self.assertIsNone(self.index.affirmation(LINK))

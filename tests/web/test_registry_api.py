@@ -242,6 +242,13 @@ class PassingTests(HouseTestCase):
                 self.assertEqual((target, reply.status), (target, 401))
                 self.assertEqual(reply.headers.getRawHeaders("WWW-Authenticate"), lines)
 
+    def test_missing_tag(self) -> None:
+        """
+        A missing tag says so in the registry's words, though the origin's body was not asked for.
+        """
+        self.backstage.content = OriginRefused(404, {"Content-Type": "text/html"}, code="MANIFEST_UNKNOWN")
+        self.assert_refused(self.ask("/v2/org/app/manifests/9"), 404, "MANIFEST_UNKNOWN")
+
     def test_not_ascii(self) -> None:
         """
         A header's bytes that are no ASCII leave as they came.
