@@ -177,6 +177,19 @@ class OriginRefused(CacheError):
         if code is not None:
             self.code = code  # type: ignore[misc]  # and whose code is
 
+    @property
+    def is_plain(self) -> bool:
+        """
+        Whether status and headers say all that there is to know, so that nobody asks again for the body. A
+        401 without a challenge does not: some registries answer ``HEAD`` so, whatever is true.
+
+        >>> OriginRefused(404, {}).is_plain, OriginRefused(412, {}).is_plain, OriginRefused(401, {}).is_plain
+        (True, False, False)
+        """
+        if self.status == 401:  # noqa: PLR2004
+            return "WWW-Authenticate" in self.headers
+        return self.status in {403, 404, 429}
+
 
 class LoopDetected(CacheError):
     """A request has met itself again (RFC 5842 §7.2)."""

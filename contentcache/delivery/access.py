@@ -404,7 +404,7 @@ class Access:
             answer = await registry.ask(asking.request("HEAD", follow=False))
         except OriginRefused as refusal:
             doubtful = is_blob and refusal.status in _DOUBTFUL and origin not in self._heads_proved
-            if refusal.status == _TOO_MANY or not (doubtful or with_body):
+            if refusal.status == _TOO_MANY or not (doubtful or (with_body and not refusal.is_plain)):
                 raise
             answer = await _probe(asking)
             if doubtful:

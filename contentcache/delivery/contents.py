@@ -178,6 +178,8 @@ class Contents:
         if yes is not None and fetch is not None and fetch.size is not None:
             return Described(digest, fetch.size, None, "fwd=miss; collapsed")
         yes = await self._access.size_of(asking)
+        # A cache before this one asks so before it asks for a part.
+        self._note_size(digest, yes.size)
         return Described(digest, yes.size, None, "fwd=miss", notices=yes.notices)
 
     async def describe_manifest(self, asking: Asking, yes: Yes) -> Described:
@@ -339,11 +341,14 @@ class Contents:
         if yes is not None and known is not None:
             return evolve(yes, size=known)
         yes = await self._access.size_of(asking, with_body=True)
-        if yes.size is not None:
-            self._sizes[digest] = yes.size
+        self._note_size(digest, yes.size)
+        return yes
+
+    def _note_size(self, digest: Digest, size: int | None) -> None:
+        if size is not None:
+            self._sizes[digest] = size
             if len(self._sizes) > _MOST_SIZES:
                 del self._sizes[next(iter(self._sizes))]
-        return yes
 
     async def _until_closed(self, digest: Digest) -> None:
         # One that ends without the content takes nobody aboard; the next one goes on from its partial file.

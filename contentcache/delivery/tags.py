@@ -41,8 +41,6 @@ from contentcache.upstream.registry import Registry, TargetRefused
 from contentcache.upstream.request import Request
 
 _OK: Final = 200
-_UNAUTHORIZED: Final = 401
-_FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _METHOD_NOT_ALLOWED: Final = 405
 _TOO_MANY: Final = 429
@@ -197,7 +195,8 @@ class Tags:
         except TargetRefused:
             return await self._get_by_tag(asking)
         except OriginRefused as refusal:
-            if _is_doubtful(refusal, with_body=with_body):
+            # Else the reason may be in the body, for a client that waits for one.
+            if refusal.status == _METHOD_NOT_ALLOWED or (with_body and not refusal.is_plain):
                 return await self._get_by_tag(asking)
             await self._take_note(asking, refusal, asked=asked)
             if refusal.status == _NOT_FOUND:
@@ -331,17 +330,6 @@ class Tags:
 
 def _unverified(tag: Tag) -> Tag:
     return evolve(tag, accept=_UNVERIFIED + tag.accept)
-
-
-def _is_doubtful(refusal: OriginRefused, *, with_body: bool) -> bool:
-    """
-    Whether a refusal of ``HEAD`` is asked about again with ``GET``: where the registry may answer ``HEAD``
-    incorrectly, and where its reason is more than its status, for a client that waits for a body.
-    """
-    if refusal.status == _UNAUTHORIZED:
-        return with_body and "WWW-Authenticate" not in refusal.headers
-    plain = refusal.status in {_FORBIDDEN, _NOT_FOUND, _TOO_MANY}
-    return refusal.status == _METHOD_NOT_ALLOWED or (with_body and not plain)
 
 
 def _digest_of(answer: Answer) -> Digest | None:

@@ -117,7 +117,7 @@ class LateAllowedTests(WarmTestCase):
         self.assertWhole(house.pull(other, cat), b"another layer")  # so that a 404 to Cat is no riddle
         house.origin.misbehave("stall", at=-1, times=1)
         first = house.pull(self.digest, self.ann)
-        house.origin.misbehave("status", status=404, times=2)
+        house.origin.misbehave("status", status=404, times=1)
         asking = house.asking(self.digest, cat)
         self.error(house.access.ask(asking, with_body=True), OriginRefused)
         house.origin.release()
