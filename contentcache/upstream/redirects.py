@@ -33,15 +33,12 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from contentcache.core.errors import CacheError, UpstreamBroken
+from contentcache.core.what_passes import CROSSING
 from contentcache.upstream.addresses import Address, Kind, Listed, Place, kind_of, shown
 from contentcache.upstream.ports import Asking, Clock
 
 MOST_HOPS: Final = 5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-
-#: The headers that another host may see. ``Via`` is among them since a redirect may lead to one of our own
-#: kind, which has to notice a loop by it.
-_HARMLESS: Final = (b"Range", b"If-Range", b"Accept", b"Accept-Encoding", b"User-Agent", b"Via")
 
 _EXCUSED: Final = frozenset({Kind.LOOPBACK, Kind.LINK_LOCAL, Kind.PRIVATE})
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -264,7 +261,8 @@ def harmless(headers: Headers) -> Headers:
     What another host may see of a request's headers.
     """
     kept = Headers()
-    for name in _HARMLESS:
+    # ``Via`` is among them since a redirect may lead to a cache, which has to notice a loop by it.
+    for name in CROSSING:
         for value in headers.getRawHeaders(name) or ():
             kept.addRawHeader(name, value)
     return kept

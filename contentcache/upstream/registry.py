@@ -36,6 +36,7 @@ from contentcache.core.header_policy import first, lines_of
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import seconds_of_patience
 from contentcache.core.via import CachesBehind
+from contentcache.core.what_passes import LONGEST_REFUSAL
 from contentcache.meter import Meter
 from contentcache.upstream.account import REFUSALS, NoTokenError, OwnAccount, Source, TokenRefused
 from contentcache.upstream.addresses import Place
@@ -53,8 +54,6 @@ T = TypeVar("T")
 
 #: With which a cache tells the next one which origin it means, by the origin's URL.
 MEANT_ORIGIN: Final = "Contentcache-Origin"
-#: How much of a refusal's body is passed on.
-_REFUSAL_BYTES: Final = 64 << 10
 #: For so many seconds the same complaint is not repeated.
 _QUIET: Final = 60.0
 _UNAUTHORIZED: Final = 401
@@ -267,7 +266,7 @@ class Registry:
             self._patience.asked_for(key, self._reactor.seconds() + seconds)
             headers["Retry-After"] = str(round(seconds))
         try:
-            body = await answer.read(_REFUSAL_BYTES) if request.method == "GET" else b""
+            body = await answer.read(LONGEST_REFUSAL) if request.method == "GET" else b""
         except (UpstreamBroken, UpstreamTimeout):
             body = b""  # the status and the headers say enough
         if request.method == "HEAD":
