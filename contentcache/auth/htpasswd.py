@@ -15,8 +15,6 @@ Rules:
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
 from collections import Counter
@@ -35,7 +33,6 @@ from contentcache.auth.interfaces import (
     Identity,
     Need,
     Unauthorized,
-    credentials,
     quoted,
 )
 from contentcache.auth.line import Line
@@ -43,6 +40,7 @@ from contentcache.auth.together import Together
 from contentcache.auth.watching import Watched, read_file
 from contentcache.config.model import HtpasswdAuth
 from contentcache.core.grants import Grants
+from contentcache.core.http_auth import credentials_for, decode_basic
 from contentcache.core.ports import Run, Timer
 
 _log = Logger()
@@ -114,15 +112,12 @@ def parse_basic(authorization: str | None) -> tuple[bytes, bytes] | None:
     >>> parse_basic("Basic YWxpY2U6YTpi")
     (b'alice', b'a:b')
     """
-    encoded = credentials(authorization, "Basic")
+    encoded = credentials_for("Basic", authorization)
     if encoded is None or len(encoded) > LONGEST_AUTHORIZATION:
         return None
-    try:
-        name, colon, password = base64.b64decode(encoded, validate=True).partition(b":")
-    except (binascii.Error, ValueError):
-        return None
+    given = decode_basic(encoded)
     # A NUL ends a password for some and not for others.
-    return (name, password) if colon and b"\0" not in name + password else None
+    return None if given is None or b"\0" in b"".join(given) else given
 
 
 class PasswordJudge:

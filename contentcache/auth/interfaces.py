@@ -122,17 +122,5 @@ def quoted(text: str) -> str:
     return '"' + visible.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def credentials(authorization: str | None, scheme: str) -> str | None:
-    """
-    What stands behind ``scheme``, ``None`` where something else or nothing is shown (RFC 9110 §11.4).
-
-    >>> credentials("bearer  abc", "Bearer"), credentials("Basic eDp5", "Bearer")
-    ('abc', None)
-    """
-    given, _, rest = (authorization or "").partition(" ")
-    rest = rest.strip(" ")
-    return rest if rest and given.lower() == scheme.lower() else None
-
-
 def _as_the_registry_says_it(need: Need) -> dict[str, str]:
     return {"Type": need.type, "Class": "", "Name": need.name, "Action": need.action}

@@ -18,10 +18,11 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from contentcache.auth.interfaces import AuthFault, Identity, Need, Unauthorized, credentials, quoted
+from contentcache.auth.interfaces import AuthFault, Identity, Need, Unauthorized, quoted
 from contentcache.auth.keys import read_keys
 from contentcache.auth.watching import Watched
 from contentcache.config.model import TokenAuth
+from contentcache.core.http_auth import credentials_for
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.jose.jwa import ALGORITHMS
 from contentcache.jose.keyset import TrustedKeys
@@ -69,7 +70,7 @@ class TokenJudge:
 
         :raises Unauthorized: the token is missing, invalid, or does not allow it.
         """
-        token = credentials(authorization, "Bearer")
+        token = credentials_for("Bearer", authorization)
         if token is None:
             raise Unauthorized("no token is shown", self._challenge(need, base), need)
         try:
@@ -87,7 +88,7 @@ class TokenJudge:
 
     def remembers(self, authorization: str | None, need: Need) -> bool:
         """Whether this token was verified with the current keys, and still allows what is needed."""
-        token = credentials(authorization, "Bearer")
+        token = credentials_for("Bearer", authorization)
         if token is None or self._keys.at_hand() is not self._good_under:
             return False
         name = self._name(token)

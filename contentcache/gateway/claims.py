@@ -4,13 +4,12 @@ What a client's ``Authorization`` says of whom it is, before anybody has checked
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any, Final
 
 from attrs import field, frozen
 
+from contentcache.core.http_auth import credentials_for, decode_basic, encode_basic
 from contentcache.gateway.directory import LONGEST_ACCOUNT
 from contentcache.jose.bearer_tokens import unverified_claims
 
@@ -35,7 +34,7 @@ class Basic:
         >>> Basic("alice", "wonder").authorization
         'Basic YWxpY2U6d29uZGVy'
         """
-        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        return encode_basic(self.username.encode(), self.password.encode())
 
 
 @frozen
@@ -60,13 +59,11 @@ def read(authorization: str | None) -> Basic | Bearer | None:
     >>> read("basic YWxpY2U6d29uZGVy").username
     'alice'
     """
-    scheme, _, rest = (authorization or "").strip().partition(" ")
-    rest = rest.strip()
-    if not rest or len(rest) > LONGEST or not rest.isascii() or not rest.isprintable() or " " in rest:
-        return None
-    if scheme.lower() == "basic":
-        return _basic(rest)
-    return Bearer(rest, unverified_claims(rest)) if scheme.lower() == "bearer" else None
+    if (pair := _token68("Basic", authorization)) is not None:
+        return _basic(pair)
+    if (token := _token68("Bearer", authorization)) is not None:
+        return Bearer(token, unverified_claims(token))
+    return None
 
 
 def basic(username: str, password: str) -> Basic | None:
@@ -122,14 +119,27 @@ def is_account(name: str) -> bool:
     return 0 < len(name) <= LONGEST_ACCOUNT and name.isprintable() and name == name.strip()
 
 
+def _token68(scheme: str, authorization: str | None) -> str | None:
+    """The credentials of a scheme, if they are one printable word of a size that is sent."""
+    found = credentials_for(scheme, (authorization or "").strip())
+    if (
+        found is None
+        or len(found) > LONGEST
+        or not found.isascii()
+        or not found.isprintable()
+        or " " in found
+    ):
+        return None
+    return found
+
+
 def _basic(token68: str) -> Basic | None:
-    try:
-        raw = base64.b64decode(token68 + "=" * (-len(token68) % 4), validate=True)
-    except binascii.Error:
+    given = decode_basic(token68 + "=" * (-len(token68) % 4))
+    if given is None:
         return None
     try:
-        text = raw.decode()
+        username, password = (each.decode() for each in given)
     except UnicodeDecodeError:
-        text = raw.decode("latin-1")  # as clients send it that know of no charset (RFC 7617 §2)
-    username, colon, password = text.partition(":")
-    return basic(username, password) if colon else None
+        # As clients send it that know of no charset (RFC 7617 §2).
+        username, password = (each.decode("latin-1") for each in given)
+    return basic(username, password)

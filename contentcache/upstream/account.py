@@ -8,7 +8,6 @@ before that is known.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
@@ -20,6 +19,7 @@ from twisted.internet.defer import Deferred
 from contentcache.config.model import Account
 from contentcache.core.challenges import Challenge
 from contentcache.core.errors import UpstreamBroken
+from contentcache.core.http_auth import encode_basic
 from contentcache.upstream.realms import may_have_password
 
 #: Of a token that does not say how long it lives (distribution's token specification).
@@ -238,8 +238,7 @@ class OwnAccount:
 def _basic(account: Account | IdentityToken | None) -> str:
     if not isinstance(account, Account):
         raise NoTokenError("the registry wants a password, and its account here is an identity token")
-    pair = f"{account.username}:{account.password}"
-    return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+    return encode_basic(account.username.encode(), account.password.encode())
 
 
 def _host(realm: str) -> str | None:

@@ -8,7 +8,6 @@ HTTP, ``HTTPS_PROXY`` for the others, as in Go's programs.
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, Self, cast
 from urllib.parse import unquote_to_bytes
@@ -20,6 +19,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from contentcache.core.http_auth import encode_basic
 from contentcache.core.noproxy import Exemptions
 from contentcache.upstream.addresses import Place
 from contentcache.upstream.ports import Endpoint
@@ -114,7 +114,7 @@ def _basic(login: str) -> bytes:
     The user and password of a URL as a value of ``Proxy-Authorization`` (RFC 7617).
     """
     user, _, password = login.partition(":")
-    return b"Basic " + b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password))
+    return encode_basic(unquote_to_bytes(user), unquote_to_bytes(password)).encode("ascii")
 
 
 @implementer(IStreamClientEndpoint)
