@@ -26,6 +26,8 @@ import bcrypt
 from attrs import field, frozen
 from twisted.logger import Logger
 
+from contentcache.aio.fair_semaphore import FairSemaphore, QueueBounds
+from contentcache.aio.single_flight import SingleFlight
 from contentcache.auth.interfaces import (
     LONGEST_AUTHORIZATION,
     AccountsUnavailable,
@@ -35,10 +37,9 @@ from contentcache.auth.interfaces import (
     Unauthorized,
     quoted,
 )
-from contentcache.auth.line import Line
-from contentcache.auth.together import Together
 from contentcache.auth.watching import Watched, read_file
 from contentcache.config.model import HtpasswdAuth
+from contentcache.core.errors import Overloaded
 from contentcache.core.grants import Grants
 from contentcache.core.http_auth import credentials_for, decode_basic
 from contentcache.core.ports import Run, Timer
@@ -50,9 +51,9 @@ REMEMBERED: Final = 60.0
 MOST_REMEMBERED: Final = 10_000
 
 #: Checks in threads at once, and how many more may wait: wrong passwords must not take every thread.
-AT_ONCE: Final = 2
-LONGEST_LINE: Final = 64
-LONGEST_OF_ONE: Final = 32
+CHECKS: Final = 2
+MOST_WAITERS: Final = 64
+MOST_WAITERS_OF_AN_ADDRESS: Final = 32
 
 #: bcrypt looks no further. ``htpasswd`` and the registry cut silently; the module here would raise.
 _BCRYPT_BYTES: Final = 72
@@ -137,8 +138,10 @@ class PasswordJudge:
         self._timer = timer
         self._secret = secret
         self._good = Grants(ttl=REMEMBERED, capacity=MOST_REMEMBERED)
-        self._checks: Together[bool] = Together()
-        self._line = Line(AT_ONCE, LONGEST_LINE, LONGEST_OF_ONE)
+        self._checks: SingleFlight[bytes, bool] = SingleFlight()
+        self._semaphore: FairSemaphore[str] = FairSemaphore(
+            CHECKS, bounds=QueueBounds(MOST_WAITERS, MOST_WAITERS_OF_AN_ADDRESS), refusal=_too_many
+        )
         self._told: tuple[int, ...] = ()
         self._accounts = Watched(
             [settings.path], partial(read_accounts, settings.path), run=run, timer=timer, lost=_none
@@ -196,19 +199,19 @@ class PasswordJudge:
         if hashed is not None and self._good.holds(key, self._timer.seconds()):
             return True
         against = accounts.nobody if hashed is None else hashed
-        matches = await self._checks.once(key, partial(self._check, password, against, address))
-        # They may have waited in line; the file may be another by now.
+        matches = await self._checks.run(key, partial(self._check, password, against, address))
+        # They may have waited for a permit; the file may be another by now.
         if not matches or hashed is None or self._accounts.latest.hashes.get(name) != hashed:
             return False
         self._good.give(key, self._timer.seconds())
         return True
 
     async def _check(self, password: bytes, hashed: bytes, address: str) -> bool:
-        await self._line.take(address)
+        release = await self._semaphore.acquire(address)
         try:
             return await self._run(_matches, password, hashed)
         finally:
-            self._line.give_back()
+            release()
 
     def _warn(self, accounts: Accounts) -> None:
         """
@@ -221,6 +224,10 @@ class PasswordJudge:
                 lines=", ".join(map(str, accounts.unusable[:20])),
             )
         self._told = accounts.unusable
+
+
+def _too_many() -> Overloaded:
+    return Overloaded("too many passwords are being checked; try again soon", headers={"Retry-After": "2"})
 
 
 def _none(fault: AuthFault) -> Accounts:

@@ -10,8 +10,8 @@ from typing import Final, Generic, TypeVar
 
 from twisted.logger import Logger
 
+from contentcache.aio.single_flight import SingleFlight
 from contentcache.auth.interfaces import AuthFault
-from contentcache.auth.together import Together
 from contentcache.core.ports import Run, Timer
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Watched(Generic[T]):
         self._run = run
         self._timer = timer
         self._lost = lost
-        self._looks: Together[None] = Together()
+        self._looks: SingleFlight[None, None] = SingleFlight()
         self._complaint: str | None = None
         # Marked before it is read: what changes in between is seen at the next look.
         self._seen: list[_Mark] | None = _marks(self._paths)
@@ -65,7 +65,7 @@ class Watched(Generic[T]):
         The content, not older than :data:`FRESH` seconds.
         """
         if self._timer.seconds() - self._looked >= FRESH:
-            await self._looks.once(b"", self._look)
+            await self._looks.run(None, self._look)
         return self.latest
 
     def at_hand(self) -> T | None:

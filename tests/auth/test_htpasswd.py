@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.auth.htpasswd import (
-    AT_ONCE,
-    LONGEST_LINE,
+    CHECKS,
+    MOST_WAITERS,
     REMEMBERED,
     PasswordJudge,
     parse_basic,
@@ -250,11 +250,11 @@ class PasswordJudgeTests(JudgedCase):
         self.threads.held = True
         asked = [
             self.start(self.judge.admit(basic("alice", f"guess {number}"), PULL, BASE, f"192.0.2.{number}"))
-            for number in range(AT_ONCE + LONGEST_LINE)
+            for number in range(CHECKS + MOST_WAITERS)
         ]
         first = "192.0.2.2"
         asked.append(self.start(self.judge.admit(basic("alice", "one more"), PULL, BASE, first)))
-        self.assertEqual(len(self.threads.waiting), AT_ONCE)
+        self.assertEqual(len(self.threads.waiting), CHECKS)
         self.assertIn("Retry-After", self.failureResultOf(asked[-1], Overloaded).value.headers)
         for waiting in asked[:-1]:
             self.assertNoResult(waiting)

@@ -1,0 +1,1 @@
+"""How coroutines wait for each other and for threads: one home for each mechanism."""

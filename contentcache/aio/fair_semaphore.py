@@ -1,0 +1,137 @@
+"""Bounded concurrency, fair between keys."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from contentcache.core.errors import Overloaded
+from contentcache.core.ports import Timer
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@frozen
+class Release:
+    """Gives a permit back; calling it a second time does nothing."""
+
+    _once: list[Callable[[], None]]
+
+    def __call__(self) -> None:
+        """Give the permit back."""
+        if self._once:
+            self._once.pop()()
+
+
+@frozen
+class QueueBounds:
+    """How many may wait in all, and how many of them with the same key."""
+
+    waiters: int
+    per_key: int
+
+
+class FairSemaphore(Generic[Key]):
+    """
+    ``limit`` permits (``None``: no limit). Waiters are served round robin between their keys, so that a key
+    with a thousand waiters delays the others by one each.
+
+    ``refusal`` makes the error for those who cannot wait: beyond ``bounds``, or longer than ``timeout``
+    seconds. While the queue is full, a key without waiters takes the last place of the key that has most.
+    """
+
+    def __init__(
+        self,
+        limit: int | None,
+        *,
+        refusal: Callable[[], Overloaded] = lambda: Overloaded("too many requests at once; try again soon"),
+        timer: Timer | None = None,
+        timeout: float | None = None,
+        bounds: QueueBounds | None = None,
+    ) -> None:
+        self._limit = limit
+        self._acquired = 0
+        self._refusal = refusal
+        self._timer = timer
+        self._timeout = timeout
+        self._bounds = bounds
+        self._queues: OrderedDict[Key, deque[Deferred[None]]] = OrderedDict()
+        self._serving = False
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a permit."""
+        return sum(map(len, self._queues.values()))
+
+    async def acquire(self, key: Key) -> Release:
+        """
+        Wait for a permit; what is returned gives it back.
+
+        :raises Overloaded: none became free in time, or too many wait already.
+        """
+        if self._limit is None:
+            return Release([])
+        if self._acquired < self._limit and not self._queues:
+            self._acquired += 1
+        else:
+            await self._wait(key)
+        return Release([self._release])
+
+    async def _wait(self, key: Key) -> None:
+        self._make_place(key)
+        waiter: Deferred[None] = Deferred(lambda _cancelled: self._leave(key, waiter))
+        self._queues.setdefault(key, deque()).append(waiter)
+        if self._timer is None or self._timeout is None:
+            await waiter
+            return
+        call = self._timer.callLater(self._timeout, self._refuse, key, waiter)
+        try:
+            await waiter
+        finally:
+            if call.active():
+                call.cancel()
+
+    def _make_place(self, key: Key) -> None:
+        if self._bounds is None:
+            return
+        own = self._queues.get(key, ())
+        if len(own) >= self._bounds.per_key:
+            raise self._refusal()
+        if self.waiting >= self._bounds.waiters:
+            longest, queue = max(self._queues.items(), key=lambda entry: len(entry[1]))
+            if own or len(queue) <= 1:
+                raise self._refusal()
+            self._refuse(longest, queue[-1])
+
+    def _release(self) -> None:
+        self._acquired -= 1
+        if self._serving:
+            return  # a waiter that was served has released already: the loop below goes on, and not deeper
+        self._serving = True
+        try:
+            while self._queues and self._limit is not None and self._acquired < self._limit:
+                self._acquired += 1
+                self._next().callback(None)
+        finally:
+            self._serving = False
+
+    def _next(self) -> Deferred[None]:
+        key, queue = self._queues.popitem(last=False)
+        waiter = queue.popleft()
+        if queue:
+            self._queues[key] = queue  # at the end of the round: the other keys come first
+        return waiter
+
+    def _refuse(self, key: Key, waiter: Deferred[None]) -> None:
+        self._leave(key, waiter)
+        waiter.errback(self._refusal())
+
+    def _leave(self, key: Key, waiter: Deferred[None]) -> None:
+        queue = self._queues[key]
+        queue.remove(waiter)
+        if not queue:
+            del self._queues[key]
