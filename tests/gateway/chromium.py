@@ -154,6 +154,14 @@ class Chromium:
             with suppress(TimeoutError):
                 self._note(json.loads(self._socket.recv(0.05)))
 
+    def until_focus(self, expression: str) -> None:
+        """
+        Wait until ``expression`` is true of ``e``, the element that has the focus: an element that asks for
+        it gets it when the page is first drawn, which may be after it has loaded.
+        """
+        asked = f"(e => Boolean({expression}))(document.activeElement)"
+        self.until(lambda: self.run(asked), f"the focus where {expression}")
+
     def run(self, expression: str) -> Any:
         """
         What an expression of JavaScript gives.

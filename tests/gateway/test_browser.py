@@ -29,12 +29,10 @@ class BrowserTests(SynchronousTestCase):
 
     def sign_in(self, username: str, password: str, page: str = "/settings") -> None:
         """
-        The first field gets the focus by itself, which may be a moment after the page has loaded.
+        The first field gets the focus by itself.
         """
         self.browser.go(self.server.url + page)
-        self.browser.until(
-            lambda: self.browser.run("document.activeElement.tagName") == "INPUT", "a field to have the focus"
-        )
+        self.browser.until_focus("e.tagName === 'INPUT'")
         self.browser.write(username)
         self.browser.press("Tab")
         self.browser.write(password)
@@ -80,7 +78,7 @@ class BrowserTests(SynchronousTestCase):
         self.sign_in("bob", "wrong")
         self.assertIn("does not accept", self.browser.run("document.querySelector('[role=alert]').innerText"))
         self.assertEqual(self.browser.run("document.querySelector('#username').value"), "bob")
-        self.assertEqual(self.browser.run("document.activeElement.id"), "password")
+        self.browser.until_focus("e.id === 'password'")
 
     def test_add_and_remove(self) -> None:
         """
