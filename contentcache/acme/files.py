@@ -5,6 +5,7 @@ damaged.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -21,6 +22,16 @@ HALF: Final = ".half"
 #: What others may do with a file.
 _OTHERS: Final = 0o077
 _LARGEST: Final = 1 << 20
+#: More than a key, a certificate with a long chain and all notes of a host take together, in bytes.
+_ROOM: Final = 64 << 10
+
+#: What to do where the rights of the folder are not the matter.
+_REMEDIES: Final = {
+    errno.ENOSPC: "make room on the disk of letsencrypt.cachefile; certificates in use stay in use",
+    errno.EDQUOT: "raise the quota of the daemon's account for letsencrypt.cachefile, or make room in it",
+    errno.EROFS: "mount the disk of letsencrypt.cachefile so that it can be written",
+    errno.EIO: "the disk of letsencrypt.cachefile fails: look into the kernel's log",
+}
 
 _log = Logger(namespace="contentcache")
 
@@ -68,6 +79,22 @@ def write(path: Path, content: bytes) -> None:
         raise fault_of(error, path, "written") from error
 
 
+def probe(folder: Path) -> None:
+    """
+    Write so much that all that comes of an order has room, and take it away again.
+
+    :raises OSError: it cannot be written.
+    """
+    path = folder / f".{secrets.token_hex(4)}{HALF}"
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(bytes(_ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def put_aside(path: Path, now: float, damage: str, next_step: str) -> None:
     """
     Rename a file that cannot be used, and say so.
@@ -110,7 +137,8 @@ def fault_of(error: OSError, path: Path, what: str) -> StoreFault:
     """
     What cannot be done with a file, and what to do.
     """
-    return StoreFault(
-        f"{path} cannot be {what}: {error.strerror or error}",
+    remedy = _REMEDIES.get(
+        error.errno or 0,
         "the folder letsencrypt.cachefile must belong to the account that the daemon runs under",
     )
+    return StoreFault(f"{path} cannot be {what}: {error.strerror or error}", remedy)

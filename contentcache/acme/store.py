@@ -11,14 +11,12 @@ thread.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from contentcache.acme.account_key import AccountKey, KeyUnusable
-from contentcache.acme.files import HALF, fault_of, narrow, put_aside, read, write
+from contentcache.acme.files import HALF, fault_of, narrow, probe, put_aside, read, write
 from contentcache.acme.lock import FolderLock
 from contentcache.acme.names import is_for, names_of, said
 from contentcache.acme.notes import Begun, Kept, Note, Wait
@@ -67,16 +65,14 @@ class Cabinet:
 
     def open(self) -> None:
         """
-        See that something can be written, and by nobody else.
+        See that there is room for all that comes of an order, and that nobody else writes.
 
         :raises StoreFault: nothing can.
         """
         self.take()
         try:
             self._account.mkdir(mode=0o700, parents=True, exist_ok=True)
-            probe = self._account / f".{secrets.token_hex(4)}{HALF}"
-            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            probe.unlink()
+            probe(self._account)
         except OSError as error:
             raise fault_of(error, self._folder, "written to") from error
 

@@ -11,6 +11,7 @@ import os
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -195,6 +196,26 @@ class CabinetTests(SynchronousTestCase):
         self.assertEqual((self.folder / f"{HOST}.pem").read_bytes(), self.pem)
         self.assertEqual(len(list(self.folder.glob(".*"))), 0)
 
+    def test_no_room(self) -> None:
+        """
+        Before an order is made there must be room for all that comes of it; what was tried with is gone. The
+        fault says what helps: room, a quota, another mount, or else the rights.
+        """
+        self.cabinet.open()
+        for number, remedy in (
+            (errno.ENOSPC, "make room on the disk"),
+            (errno.EDQUOT, "raise the quota"),
+            (errno.EROFS, "can be written"),
+            (errno.EIO, "the kernel's log"),
+            (errno.EACCES, "letsencrypt.cachefile must belong"),
+        ):
+            patch = self.patch(os, "fsync", partial(_fail, number))
+            for call in (self.cabinet.open, self.cabinet.account_key):
+                self.assertIn(remedy, self.assertRaises(StoreFault, call).remedy)
+            patch.restore()
+        self.assertEqual([path.name for path in self.folder.rglob(".*")], [])
+        self.cabinet.open()
+
     def test_one_process(self) -> None:
         """
         One process writes at a time, and another is told who does; looking needs no leave.
@@ -266,3 +287,7 @@ class CabinetTests(SynchronousTestCase):
         path.write_bytes(odd.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         self.assertEqual(self.cabinet.account_key().jwk()["crv"], "P-256")
         self.assertNotIn("Private", repr(AccountKey.new()))
+
+
+def _fail(number: int, _descriptor: int) -> None:
+    raise OSError(number, os.strerror(number))
