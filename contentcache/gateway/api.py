@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from klein import Klein
@@ -111,6 +112,20 @@ class Api:
     ) -> tuple[int, object]:
         return 200, _shown(await self._roster.cache(id_of(variables["id"])))
 
+    async def _show_health(
+        self, _asking: Account, variables: Mapping[str, str], _body: object
+    ) -> tuple[int, object]:
+        cache = await self._roster.cache(id_of(variables["id"]))
+        state = self._roster.states.get(cache.id)
+        if state is None:
+            return 200, {"state": "unknown", "since": None, "checked": None, "reason": None}
+        return 200, {
+            "state": "healthy" if state.alive else "unhealthy",
+            "since": _timestamp(state.since),
+            "checked": _timestamp(state.asked),
+            "reason": state.why,
+        }
+
     async def _remove_cache(
         self, asking: Account, variables: Mapping[str, str], _body: object
     ) -> tuple[int, object]:
@@ -153,6 +168,16 @@ class Api:
 
 def _shown(cache: Cache) -> Mapping[str, str]:
     return {"id": str(cache.id), "name": cache.name, "host": cache.host}
+
+
+def _timestamp(seconds: float) -> str:
+    """
+    A moment in seconds since the epoch (RFC 3339).
+
+    >>> _timestamp(0.5)
+    '1970-01-01T00:00:00Z'
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _body(schema: str, request: Request) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ from contentcache.gateway.filling import Filling
 from contentcache.gateway.front import Front, Halves
 from contentcache.gateway.keys import KeyRing
 from contentcache.gateway.passing import Passing
+from contentcache.gateway.probe_blob import SignedProbe
 from contentcache.gateway.reception import Reception, open_reception
 from contentcache.gateway.redirect_target import FollowedTarget
 from contentcache.gateway.redirecting import Redirecting
@@ -104,6 +105,7 @@ def assemble(
         reactor,
         transport=transport,
         trust=strangers,
+        probe=SignedProbe(keys.signer, issuer=options.issuer, wall=time.time),
         secure=rewriting.public.startswith("https:"),
         run=run,
         wall=time.time,

@@ -213,14 +213,17 @@ class SqliteDirectory:
         with self._lock:
             if self._database is None:
                 raise OSError(errno.EBADF, "the database was closed", self._path)
-            with self._named_errors():
-                yield self._database
+            try:
+                with self._named_errors():
+                    yield self._database
+            except DatabaseUnusable as unusable:  # it has become so while we work with it
+                raise OSError(errno.EIO, str(unusable), self._path) from unusable
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_NOTADB:
                 raise DatabaseUnusable(

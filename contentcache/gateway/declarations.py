@@ -78,6 +78,27 @@ SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
         },
     },
     "ContentCaches": {"type": "array", "items": {"$ref": "#/components/schemas/ContentCache"}},
+    "ContentCacheHealth": {
+        "type": "object",
+        "required": ["state", "since", "checked", "reason"],
+        "additionalProperties": False,
+        "properties": {
+            "state": {
+                "type": "string",
+                "enum": ["healthy", "unhealthy", "unknown"],
+                "description": "whether clients are sent there; unknown before the first answer",
+            },
+            "since": {"type": ["string", "null"], "format": "date-time"},
+            "checked": {"type": ["string", "null"], "format": "date-time"},
+            "reason": {"type": ["string", "null"], "description": "what was wrong when it was last asked"},
+        },
+        "example": {
+            "state": "unhealthy",
+            "since": "2026-11-30T09:15:00Z",
+            "checked": "2026-11-30T09:20:10Z",
+            "reason": "it cannot be connected to in time",
+        },
+    },
     "NewContentCache": {
         "type": "object",
         "required": ["name", "host"],
@@ -183,6 +204,15 @@ OPERATIONS: Final = (
         Who.USER,
         "Show one cache",
         {200: ("The cache.", "ContentCache"), 404: _NO_CACHE},
+    ),
+    Operation(
+        "show_health",
+        "GET",
+        "/content_caches/{id}/health",
+        Who.USER,
+        "Show whether a cache is healthy",
+        {200: ("Its state, as this gateway knows it.", "ContentCacheHealth"), 404: _NO_CACHE},
+        details="Healthy is what answers, and serves what this gateway signs.",
     ),
     Operation(
         "remove_cache",

@@ -17,6 +17,7 @@ from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.gateway.blob_answers import is_page
 from contentcache.gateway.exchange import GatewayExchange
+from contentcache.gateway.probe_blob import PROBE_BLOB, PROBE_BYTES
 from contentcache.jose.blob_tokens import parse_blob_token, same_issuer, verify_blob_token
 from contentcache.jose.keyset import KeySet
 from contentcache.upstream.answers import Answer
@@ -27,6 +28,12 @@ from contentcache.web.relay import relay
 #: What a cache needs to know of a part.
 _OF_PARTS: Final = ("Content-Range", "Accept-Ranges")
 _REFUSALS: Final = frozenset({401, 403})
+_HEAD_OF_PROBE: Final[Headers] = {
+    "Content-Type": "application/octet-stream",
+    "Docker-Content-Digest": str(PROBE_BLOB.digest),
+    "ETag": etag(str(PROBE_BLOB.digest)),
+    "Cache-Control": "private, no-store",
+}
 
 
 class Filling:
@@ -58,6 +65,10 @@ class Filling:
         if len(set(tokens)) > 1:
             raise SignatureRefused("this URL has two tokens; ask for the blob again")
         self._judge(content, tokens[0])
+        if content == PROBE_BLOB:
+            # By it a cache shows us that it serves what we sign; the registry has nothing to do with that.
+            exchange.reply(200, _HEAD_OF_PROBE, PROBE_BYTES)
+            return
         method: Literal["GET", "HEAD"] = "HEAD" if exchange.method == "HEAD" else "GET"
         question = Request(
             method,

@@ -1,5 +1,6 @@
 """
-Which caches are alive: each is asked for ``/`` every ten seconds.
+Which caches serve what this gateway signs: each is asked every ten seconds, and again before a client is sent
+to one that has not answered for a moment.
 
 Rules:
 
@@ -7,6 +8,9 @@ Rules:
 * two successes in a row make it alive again, so that one which comes and goes is left alone; of a cache that
   was never asked before one is enough;
 * a cache that was not asked yet is not alive: to serve its blobs from here is always right;
+* a client is sent only where the last answer is at most :data:`FRESH` seconds old. Where it is older the
+  cache is asked first, once for all who come meanwhile (single-flight), and nobody waits for longer than
+  :data:`LONGEST_WAIT`. An answer that is half as old is renewed without anybody waiting;
 * each gateway finds out for itself, and needs nobody's word.
 """
 
@@ -16,13 +20,18 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
 from twisted.logger import Logger
 
 from contentcache.core.ports import Clock, DelayedCall, Run, Timer
+from contentcache.delivery.tasks import in_background
 from contentcache.gateway.directory import Cache, Caches
 
+#: How old the last answer of a cache may be when a client is sent there, in seconds.
+FRESH: Final = 2.0
+#: How long a client waits for a cache to be asked, in seconds: then its bytes come from here.
+LONGEST_WAIT: Final = 2.0
 _SUCCESSES: Final = 2
 _log = Logger()
 
@@ -40,9 +49,9 @@ class Probe(Protocol):
 
     async def __call__(self, host: str, /) -> None:
         """
-        ``GET /`` there, in bounded time.
+        Ask for what a client would be sent there for, in bounded time.
 
-        :raises NotAlive: no answer, or one that is no success.
+        :raises NotAlive: no answer, or one that would not have been of use to a client.
         """
 
 
@@ -80,6 +89,50 @@ class State:
         return cls(why is None, now, now, why, 0 if why is not None else 1)
 
 
+@frozen
+class _Known:
+    """
+    What is known of a cache at ``host``, which last answered as it should at ``answered`` (monotonic
+    seconds).
+    """
+
+    host: str
+    state: State
+    answered: float
+
+
+@define(eq=False)
+class _Asking:
+    """
+    A question that is under way, and those who wait for its outcome: ``None`` if it is given up.
+    """
+
+    waiters: list[Deferred[State | None]] = field(factory=list)
+    task: Deferred[None] | None = None
+    over: bool = False
+    outcome: State | None = None
+
+    def wait(self) -> Deferred[State | None]:
+        """
+        Fires with the outcome. May be cancelled, or fired, before.
+        """
+        waiter: Deferred[State | None] = Deferred()
+        if self.over:
+            waiter.callback(self.outcome)
+        else:
+            self.waiters.append(waiter)
+        return waiter
+
+    def tell_all(self, outcome: State | None) -> None:
+        """
+        The question is over.
+        """
+        self.over, self.outcome = True, outcome
+        for waiter in self.waiters:
+            if not waiter.called:
+                waiter.callback(outcome)
+
+
 class Liveness:
     """
     Asks every cache of the directory, ``at_once`` at a time, every ``interval`` seconds.
@@ -103,20 +156,44 @@ class Liveness:
         self._wall = wall
         self._interval = interval
         self._turns = DeferredSemaphore(at_once)
-        self._states: dict[UUID, tuple[str, State]] = {}
+        self._known: dict[UUID, _Known] = {}
+        self._asking: dict[Cache, _Asking] = {}
+        self._listed: Sequence[Cache] = ()
         self._next: DelayedCall | None = None
         self._round: Deferred[None] | None = None
         self._running = False
+        self._stopped = False
 
     @property
     def states(self) -> Mapping[UUID, State]:
         """What is known of each cache; one that was not asked yet is not there."""
-        return {cache_id: state for cache_id, (_host, state) in self._states.items()}
+        return {cache_id: known.state for cache_id, known in self._known.items()}
 
     def is_alive(self, cache_id: UUID) -> bool:
-        """Whether clients may be sent there."""
-        known = self._states.get(cache_id)
-        return known is not None and known[1].alive
+        """Whether clients may be sent there, if it answers."""
+        known = self._known.get(cache_id)
+        return known is not None and known.state.alive
+
+    async def is_answering(self, cache: Cache) -> bool:
+        """
+        Whether a client may be sent there now. It may have to be asked first.
+        """
+        known = self._known.get(cache.id)
+        if known is None or known.host != cache.host or not known.state.alive or self._stopped:
+            return False
+        age = self._timer.seconds() - known.answered
+        if age <= FRESH:
+            if age > FRESH / 2:
+                self._ask(cache)
+            return True
+        waiting = self._ask(cache).wait()
+        too_long = self._timer.callLater(LONGEST_WAIT, _give_up, waiting)
+        try:
+            state = await waiting
+        finally:
+            if too_long.active():
+                too_long.cancel()
+        return state is not None and state.alive
 
     def start(self) -> None:
         """Ask all now, and then again and again."""
@@ -127,36 +204,68 @@ class Liveness:
     def stop(self) -> None:
         """Ask nobody any more; questions under way are given up."""
         self._running = False
+        self._stopped = True
         if self._next is not None and self._next.active():
             self._next.cancel()
         if self._round is not None:
             self._round.cancel()
+        for asking in list(self._asking.values()):
+            if asking.task is not None:
+                asking.task.cancel()
 
     async def look_at(self, cache: Cache) -> State:
-        """Ask one cache now."""
-        why = None
-        try:
-            await self._probe(cache.host)
-        except NotAlive as error:
-            why = str(error)
-        except CancelledError:
-            raise
-        except Exception:  # noqa: BLE001  # a defect of the probe must not stop the others
-            _log.failure("a cache could not be asked")
-            why = "it could not be asked"
-        return self._note(cache, why)
+        """Ask one cache now, or wait for the question that is under way."""
+        state = await self._ask(cache).wait()
+        if state is None:
+            raise CancelledError
+        return state
 
     async def look_at_all(self) -> None:
         """Ask all caches once, and forget those that are gone."""
         try:
-            caches = await self._run(self._caches.caches)
+            self._listed = await self._run(self._caches.caches)
         except OSError as error:
-            # What was known stays: the caches are still there, whatever has become of the database.
+            # They are still there, whatever has become of the database.
             _log.warn("the caches cannot be listed: {error}", error=str(error))
-            return
-        self._forget_others(caches)
-        looking = [self._turns.run(self._look, cache) for cache in caches]
+        self._forget_others(self._listed)
+        looking = [self._turns.run(self._look, cache) for cache in self._listed]
         await DeferredList(looking, consumeErrors=True)  # an error is one who has been told to stop
+
+    def _ask(self, cache: Cache) -> _Asking:
+        """
+        The question to a cache that is under way, begun if there is none. It belongs to nobody who waits for
+        it.
+        """
+        asking = self._asking.get(cache)
+        if asking is None:
+            asking = self._asking[cache] = _Asking()
+            asking.task = in_background(self._find_out(cache, asking))
+        return asking
+
+    async def _find_out(self, cache: Cache, asking: _Asking) -> None:
+        state = None
+        try:
+            state = self._note(cache, await self._why_not(cache))
+        except CancelledError:
+            pass  # we have been stopped
+        finally:
+            self._asking.pop(cache, None)
+            asking.tell_all(state)
+
+    async def _why_not(self, cache: Cache) -> str | None:
+        """
+        What is wrong with a cache; ``None`` if nothing is.
+        """
+        try:
+            await self._probe(cache.host)
+        except NotAlive as error:
+            return str(error)
+        except CancelledError:
+            raise
+        except Exception:  # noqa: BLE001  # a defect of the probe must not stop the others
+            _log.failure("a cache could not be asked")
+            return "it could not be asked"
+        return None
 
     def _look(self, cache: Cache) -> Deferred[State]:
         return Deferred.fromCoroutine(self.look_at(cache))
@@ -178,10 +287,13 @@ class Liveness:
 
     def _note(self, cache: Cache, why: str | None) -> State:
         now = self._wall()
-        host, known = self._states.get(cache.id, (None, None))
-        state = State.first(now, why) if known is None or host != cache.host else known.after(now, why)
-        self._states[cache.id] = (cache.host, state)
-        if known is None or known.alive != state.alive:
+        before = self._known.get(cache.id)
+        known = before.state if before is not None and before.host == cache.host else None
+        state = State.first(now, why) if known is None else known.after(now, why)
+        answered = self._timer.seconds() if why is None else float("-inf")
+        self._known[cache.id] = _Known(cache.host, state, answered)
+        # Once for each state, and once more where another thing is wrong.
+        if known is None or known.alive != state.alive or why not in {None, known.why}:
             _log.info(
                 "the cache {name} at {host} is {state}{why}",
                 name=cache.name,
@@ -192,5 +304,10 @@ class Liveness:
         return state
 
     def _forget_others(self, caches: Sequence[Cache]) -> None:
-        for cache_id in self._states.keys() - {cache.id for cache in caches}:
-            del self._states[cache_id]
+        for cache_id in self._known.keys() - {cache.id for cache in caches}:
+            del self._known[cache_id]
+
+
+def _give_up(waiting: Deferred[State | None]) -> None:
+    if not waiting.called:
+        waiting.callback(None)

@@ -1,9 +1,11 @@
 """
-The question whether a cache lives, over HTTP.
+The question whether a cache serves what this gateway signs, over HTTP.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from OpenSSL import SSL
@@ -16,37 +18,62 @@ from twisted.internet.error import (
     DNSLookupError,
 )
 from twisted.internet.error import TimeoutError as TooLate
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, ResponseNeverReceived
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone, ResponseFailed, ResponseNeverReceived
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
 from contentcache.gateway.liveness import NotAlive
+from contentcache.gateway.probe_blob import PROBE_BLOB, PROBE_BYTES
 from contentcache.tls.server import in_words
 from contentcache.upstream.ports import Trust
 
 _HEADERS: Final = Headers({"User-Agent": ["contentcache-gateway"], "Accept": ["*/*"]})
+_OK: Final = 200
+_FORBIDDEN: Final = 403
+#: As much of an answer as is read, in bytes: the blob, or an error of a registry.
+_LARGEST: Final = 4 << 10
+_LONGEST_SENTENCE: Final = 200
+#: How a cache says that its operator keeps a repository out (``allow``, ``deny``). It has verified the
+#: signature by then.
+_POLICY: Final = "the operator of this cache does not let "
 
 
 class HttpProbe:
     """
-    A :class:`~contentcache.gateway.liveness.Probe`: any 2xx within ``patience`` seconds is a yes.
+    A :class:`~contentcache.gateway.liveness.Probe`: the true answer to ``HEAD`` of the probe's blob, within
+    ``patience`` seconds, is a yes. A cache that has not got the blob asks its upstream for that, and keeps
+    nothing. Where the answer is another one, ``GET`` tells why.
 
-    No redirect is followed, no body read, and each question has a connection of its own: what is to
-    be known is whether a client could make one. ``trust`` is whom we believe: the system's roots and ``cas``.
+    ``target`` makes path and query of a signed URL, ``None`` while this gateway cannot sign. No redirect is
+    followed, and each question has a connection of its own: what is to be known is whether a client could
+    make one. ``trust`` is whom we believe: the system's roots and ``cas``.
     """
 
     def __init__(
-        self, reactor: Any, trust: Trust, *, connect_timeout: float = 3.0, patience: float = 5.0
+        self,
+        reactor: Any,
+        trust: Trust,
+        target: Callable[[], str | None],
+        *,
+        connect_timeout: float = 3.0,
+        patience: float = 5.0,
     ) -> None:
         self._reactor = reactor
+        self._target = target
         self._patience = patience
         pool = HTTPConnectionPool(reactor, persistent=False)
         self._agent = Agent(reactor, cast("Any", trust), connectTimeout=connect_timeout, pool=pool)
 
     async def __call__(self, host: str, /) -> None:
-        asking: Deferred[Any] = self._agent.request(b"GET", f"{host}/".encode("ascii"), _HEADERS)
+        target = self._target()
+        if target is None:
+            raise NotAlive("this gateway has no key to sign with yet")
+        asking = Deferred.fromCoroutine(self._ask(f"{host}{target}"))
         too_slow = self._reactor.callLater(self._patience, asking.cancel)
         try:
-            response = await asking
+            why_not = await asking
         except Exception as error:
             if not too_slow.active():
                 raise NotAlive(f"no answer within {self._patience:g} s") from None
@@ -56,19 +83,93 @@ class HttpProbe:
         finally:
             if too_slow.active():
                 too_slow.cancel()
-        _hang_up(response)
-        if not 200 <= response.code < 300:  # noqa: PLR2004  # as RFC 9110 §15.3 has them
-            raise NotAlive(f"it answers with status {response.code}")
+        if why_not is not None:
+            raise NotAlive(why_not)
+
+    async def _ask(self, url: str) -> str | None:
+        """
+        What is wrong with the answers; ``None`` if nothing is.
+        """
+        response, _ = await self._request(b"HEAD", url)
+        stated = response.headers.getRawHeaders(b"Docker-Content-Digest") or []
+        if response.code == _OK and stated == [str(PROBE_BLOB.digest).encode()]:
+            return None
+        response, body = await self._request(b"GET", url)
+        return _what_is_wrong(response.code, body, url.partition("token=")[2])
+
+    async def _request(self, method: bytes, url: str) -> tuple[Any, bytes]:
+        response: Any = await self._agent.request(method, url.encode("ascii"), _HEADERS)
+        reading = _Beginning()
+        response.deliverBody(reading)
+        return response, await reading.done
 
 
-def _hang_up(response: Any) -> None:
+class _Beginning(Protocol):
     """
-    The head was all that is wanted.
+    Reads the first bytes of a body, and hangs up.
     """
-    transport = getattr(response, "_transport", None)
-    stop = getattr(transport, "abortConnection", None) or getattr(transport, "loseConnection", None)
-    if stop is not None:
-        stop()
+
+    def __init__(self) -> None:
+        self.done: Deferred[bytes] = Deferred(lambda _done: self._hang_up())
+        self._body = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self._body += data
+        if len(self._body) > _LARGEST:
+            self._end()
+            self._hang_up()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if reason.check(ResponseDone, PotentialDataLoss) is None and not self.done.called:
+            self.done.errback(reason)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        if not self.done.called:
+            self.done.callback(self._body)
+
+    def _hang_up(self) -> None:
+        transport: Any = self.transport
+        if transport is not None:
+            getattr(transport, "abortConnection", transport.loseConnection)()
+
+
+def _what_is_wrong(status: int, body: bytes, token: str) -> str | None:
+    """
+    Why an answer to ``GET`` is not one of a cache that serves what this gateway signs; ``None`` if it is one.
+
+    >>> _what_is_wrong(200, PROBE_BYTES, "x.y.z")
+    >>> _what_is_wrong(403, b'{"errors": [{"message": "the token has a wrong signature"}]}', "x.y.z")
+    'it refuses URLs that this gateway signs (403: the token has a wrong signature)'
+    """
+    if status == _OK:
+        if body == PROBE_BYTES:
+            return None
+        return "it answers a signed URL with other bytes: is it a cache of this gateway?"
+    said = _message(body)
+    if status == _FORBIDDEN and said.startswith(_POLICY):
+        return None
+    reason = f"{status}: {said}" if said and token not in said else f"status {status}"
+    if status == _FORBIDDEN:
+        return f"it refuses URLs that this gateway signs ({reason})"
+    return f"it does not serve a signed URL ({reason})"
+
+
+def _message(body: bytes) -> str:
+    """
+    The sentence of an error in the registry's form; nothing where there is none.
+
+    >>> _message(b'{"errors": [{"code": "DENIED", "message": "no"}]}'), _message(b"<html>")
+    ('no', '')
+    """
+    try:
+        message = json.loads(body)["errors"][0]["message"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    if not isinstance(message, str) or not message.isprintable():
+        return ""
+    return message if len(message) <= _LONGEST_SENTENCE else message[:_LONGEST_SENTENCE] + "…"
 
 
 def _is_cancelled(error: Exception) -> bool:

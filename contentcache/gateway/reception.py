@@ -20,6 +20,7 @@ from contentcache.gateway.database import SqliteDirectory
 from contentcache.gateway.desk import Desk, make_desk
 from contentcache.gateway.liveness import Liveness
 from contentcache.gateway.probe import HttpProbe
+from contentcache.gateway.probe_blob import SignedProbe
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamTransport
 
@@ -43,6 +44,7 @@ def open_reception(
     *,
     transport: UpstreamTransport,
     trust: UpstreamTrust,
+    probe: SignedProbe,
     secure: bool,
     run: Run,
     wall: Clock,
@@ -50,8 +52,8 @@ def open_reception(
     """
     Open the database and put the desk together. Blocks.
 
-    ``transport`` leads to the registry, ``trust`` is how caches are believed; ``secure`` says that browsers
-    come over TLS.
+    ``transport`` leads to the registry, ``trust`` is how caches are believed, ``probe`` makes what they are
+    asked for; ``secure`` says that browsers come over TLS.
 
     :raises DatabaseUnusable: the file is something else.
     :raises OSError: it cannot be had.
@@ -60,7 +62,7 @@ def open_reception(
     believed: Any = trust  # IPolicyForHTTPS, as zope knows and mypy does not
     liveness = Liveness(
         directory,
-        HttpProbe(reactor, believed),
+        HttpProbe(reactor, believed, probe.target),
         run=run,
         timer=reactor,
         wall=wall,

@@ -16,6 +16,7 @@ from contentcache.core.routes import Content
 from contentcache.core.via import Path
 from contentcache.gateway.blob_authorization import Allowed, BlobAuthorization
 from contentcache.gateway.claims import account_of
+from contentcache.gateway.directory import Cache
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.passing import Passing
 from contentcache.jose.blob_tokens import SigningKey, sign_blob_token
@@ -27,10 +28,16 @@ class Choosing(Protocol):
     Which cache an account has chosen.
     """
 
-    async def cache_for(self, account: str | None, address: str) -> str | None:
+    async def cache_for(self, account: str | None, address: str) -> Cache | None:
         """
-        The base URL of the cache for this account and this client's IP address, ``None`` where there is
-        none, or none that lives.
+        The cache for this account and this client's IP address, ``None`` where there is none, or none that
+        lives.
+        """
+
+    async def is_answering(self, cache: Cache) -> bool:
+        """
+        Whether a client may be sent to a cache now. Asked last, since a client that is sent does not come
+        back.
         """
 
 
@@ -80,7 +87,8 @@ class Redirecting:
             await self._passing.pass_on(exchange, path, "direct")
             return
         reply, allowed = await self._authorization.ask(exchange, content)
-        if allowed is not None and not self._is_small(allowed):
+        is_for_cache = allowed is not None and not self._is_small(allowed)
+        if is_for_cache and await self._choosing.is_answering(cache):
             self._redirect(exchange, content, cache, key, account)
         elif exchange.method == "HEAD" and reply.code not in REDIRECTS:
             # The answer to this very request, as good as a second one: a push asks for each of its layers.
@@ -89,7 +97,7 @@ class Redirecting:
             await self._passing.pass_on(exchange, path, "direct")
 
     def _redirect(
-        self, exchange: GatewayExchange, content: Content, cache: str, key: SigningKey, account: str | None
+        self, exchange: GatewayExchange, content: Content, cache: Cache, key: SigningKey, account: str | None
     ) -> None:
         token = sign_blob_token(
             key,
@@ -102,7 +110,7 @@ class Redirecting:
         )
         headers = {
             "Content-Length": "0",
-            "Location": f"{cache.rstrip('/')}{content.path()}?token={token}",
+            "Location": f"{cache.host}{content.path()}?token={token}",
             "Cache-Control": "no-store",
             "Referrer-Policy": "no-referrer",
             "Docker-Content-Digest": str(content.digest),
@@ -114,7 +122,7 @@ class Redirecting:
     def _is_small(self, allowed: Allowed) -> bool:
         return allowed.size is not None and allowed.size < self._minimum_size
 
-    async def _cache_for(self, exchange: GatewayExchange, account: str | None) -> str | None:
+    async def _cache_for(self, exchange: GatewayExchange, account: str | None) -> Cache | None:
         if exchange.body is not None or Path.of(exchange.values("Via")).caches:
             # A cache that asks for its client would be sent to a cache, perhaps to itself.
             return None

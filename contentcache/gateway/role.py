@@ -47,6 +47,7 @@ class Gatekeeping:
         self._options = options
         self._threads = threads
         self._key_fault: str | None = None
+        self._stopping = False
         try:
             self._parts: Parts = assemble(configuration, options, environ, reactor, run=threads, meter=meter)
         except (ProxyFault, TLSFault, DatabaseUnusable) as error:
@@ -66,12 +67,13 @@ class Gatekeeping:
 
     def start(self, repeat: Repeat) -> None:
         """Read or make the keys, in a thread; until they are there, blobs are served directly."""
-        self._tend()
+        # Caches are asked with a signature, so not before there is a key.
+        self._tend().addCallback(lambda _none: self._ask_caches())
         repeat(TEND_EVERY, self._tend)
-        self._parts.reception.liveness.start()
 
     async def stop(self) -> None:
         """Ask no cache any more, and end what is idle."""
+        self._stopping = True
         self._parts.reception.liveness.stop()
         self._parts.connections.close()
         await self._parts.transport.close()
@@ -94,6 +96,10 @@ class Gatekeeping:
     def introduction(self) -> str:
         """Before whom it stands."""
         return f"stands before {self._options.registry} as {self._options.issuer}"
+
+    def _ask_caches(self) -> None:
+        if not self._stopping:
+            self._parts.reception.liveness.start()
 
     def _tend(self) -> Deferred[None]:
         return in_background(self._tend_keys())

@@ -4,7 +4,10 @@ The directory as the API, the pages and the redirects use it: without blocking, 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
 from uuid import UUID
 
 from twisted.logger import Logger
@@ -17,6 +20,11 @@ from contentcache.gateway.errors import DirectoryAway, InvalidContentCache, NoSu
 from contentcache.gateway.liveness import Liveness, State
 
 _log = Logger()
+
+#: Accounts whose last choice is remembered, for when the database fails.
+_MOST_CHOICES: Final = 10_000
+#: In place of a choice that cannot be read and was never read before.
+_UNKNOWN: Final = UUID(int=0)
 
 
 class Roster:
@@ -41,6 +49,9 @@ class Roster:
         self._run = run
         self._new_id = new_id
         self._networks = networks
+        self._last_caches: Sequence[Cache] = ()
+        self._last_choices: OrderedDict[str, UUID | None] = OrderedDict()
+        self._fault: str | None = None
 
     @property
     def states(self) -> Mapping[UUID, State]:
@@ -105,26 +116,60 @@ class Roster:
         return await self._do(self._directory.is_known, account)
 
     async def default(self, address: str) -> Cache | None:
-        """The cache of those who chose nothing, by their address."""
+        """
+        The cache of those who chose nothing, by their address.
+        """
+        if self._networks.default(address) is None:
+            return None
+        return self._default(address, await self.caches())
+
+    async def cache_for(self, account: str | None, address: str) -> Cache | None:
+        """
+        The cache to send a client to; ``None``: the bytes come from here.
+
+        ``address`` is the client's. ``account`` is whom the client says that it is. Where the database fails,
+        what was last read from it counts.
+        """
+        choice = await self._choice_or_last(account)
+        if choice is _UNKNOWN:
+            return None
+        caches = await self._caches_or_last()
+        default = self._default(address, caches) if choice is None else None
+        found = chosen(choice, None if default is None else default.id, self._liveness.is_alive)
+        return next((cache for cache in caches if cache.id == found), None)
+
+    async def is_answering(self, cache: Cache) -> bool:
+        """
+        Whether a client may be sent to a cache now. It may have to be asked first.
+        """
+        return await self._liveness.is_answering(cache)
+
+    def _default(self, address: str, caches: Sequence[Cache]) -> Cache | None:
         name = self._networks.default(address)
         if name is None:
             return None
-        return next((cache for cache in await self.caches() if cache.name.lower() == name.lower()), None)
+        return next((cache for cache in caches if cache.name.lower() == name.lower()), None)
 
-    async def cache_for(self, account: str | None, address: str) -> str | None:
+    async def _choice_or_last(self, account: str | None) -> UUID | None:
         """
-        The host to send a client to; ``None``, also where the database fails: the bytes come from here.
-
-        ``address`` is the client's. ``account`` is whom the registry has just said yes to.
+        What an account chose, as far as is known; ``_UNKNOWN`` where that cannot be said.
         """
-        try:
-            choice = None if account is None else await self.choice(account)
-            default = await self.default(address) if choice is None else None
-            found = chosen(choice, None if default is None else default.id, self._liveness.is_alive)
-            cache = None if found is None else await self._do(self._directory.cache, found)
-        except DirectoryAway:
+        if account is None:
             return None
-        return None if cache is None else cache.host
+        try:
+            choice = await self.choice(account)
+        except DirectoryAway:
+            return self._last_choices.get(account, _UNKNOWN)
+        self._last_choices[account] = choice
+        self._last_choices.move_to_end(account)
+        while len(self._last_choices) > _MOST_CHOICES:
+            self._last_choices.popitem(last=False)
+        return choice
+
+    async def _caches_or_last(self) -> Sequence[Cache]:
+        with suppress(DirectoryAway):
+            self._last_caches = await self.caches()
+        return self._last_caches
 
     async def _look(self, cache: Cache) -> None:
         await self._liveness.look_at(cache)
@@ -133,9 +178,15 @@ class Roster:
         self, function: Callable[Given, Result], /, *args: Given.args, **kwargs: Given.kwargs
     ) -> Result:
         try:
-            return await self._run(function, *args, **kwargs)
+            result = await self._run(function, *args, **kwargs)
         except OSError as error:
-            _log.warn("the database of caches: {error}", error=str(error))
+            if self._fault != str(error):  # every pull meets it
+                self._fault = str(error)
+                _log.warn("the database of caches: {error}", error=str(error))
             raise DirectoryAway(
                 "the database of caches does not work now; try again soon", headers={"Retry-After": "5"}
             ) from error
+        if self._fault is not None:
+            self._fault = None
+            _log.info("the database of caches works again")
+        return result

@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
@@ -24,6 +25,7 @@ from contentcache.core.errors import CacheError
 from contentcache.gateway.blob_authorization import BlobAuthorization
 from contentcache.gateway.channel import GatewayFactory
 from contentcache.gateway.connections import Connections
+from contentcache.gateway.directory import Cache
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.filling import Filling
 from contentcache.gateway.front import Front, Halves
@@ -129,18 +131,23 @@ class Wires:
 @define
 class Choices:
     """
-    Which cache everybody has chosen; an exception is raised.
+    Which cache everybody has chosen, and whether it answers; an exception is raised.
     """
 
     cache: Any = None
+    answers: bool = True
     asked: list[tuple[str | None, str]] = field(factory=list)
+    probed: list[Cache] = field(factory=list)
 
-    async def cache_for(self, account: str | None, address: str) -> str | None:
+    async def cache_for(self, account: str | None, address: str) -> Cache | None:
         self.asked.append((account, address))
         if isinstance(self.cache, Exception):
             raise self.cache
-        found: str | None = self.cache
-        return found
+        return None if self.cache is None else Cache(UUID(int=1), "near", self.cache)
+
+    async def is_answering(self, cache: Cache) -> bool:
+        self.probed.append(cache)
+        return self.answers
 
 
 @define

@@ -5,10 +5,13 @@ Tests for :mod:`contentcache.gateway.api`.
 from __future__ import annotations
 
 import json
+from typing import Any, NoReturn
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, globalLogPublisher
 
+from contentcache.gateway.directory import Cache
 from tests.gateway.lobby import JSON, DeskTestCase, basic, token
 
 NEAR = {"name": "near", "host": "https://near.example"}
@@ -103,6 +106,43 @@ class CachesTests(DeskTestCase):
         """
         self.ask("POST", "/content_caches", value=NEAR)
         self.assertTrue(self.liveness.is_alive(UUID(ID)))
+
+
+class HealthTests(DeskTestCase):
+    """
+    Whether a cache is healthy, and why not.
+    """
+
+    def test_health(self) -> None:
+        """
+        Unknown before it was asked, then healthy or unhealthy with since when, when it was last asked, and
+        why.
+        """
+        target = f"/content_caches/{UUID(int=1)}/health"
+        self.assert_error(self.ask("GET", target), 404, "NO_SUCH_CONTENT_CACHE")
+        self.directory.add(Cache(UUID(int=1), "near", "https://near.example"))
+        unknown = {"state": "unknown", "since": None, "checked": None, "reason": None}
+        self.assertEqual(json.loads(self.ask("GET", target, "bob").body), unknown)
+        self.liveness.start()
+        self.clock.advance(7)
+        self.probe.dead.add("https://near.example")
+        self.clock.advance(3)
+        self.assertEqual(
+            json.loads(self.ask("GET", target, "bob").body),
+            {
+                "state": "unhealthy",
+                "since": "1970-01-01T00:00:10Z",
+                "checked": "1970-01-01T00:00:10Z",
+                "reason": "no answer within 5 s",
+            },
+        )
+        self.probe.dead.clear()
+        self.clock.advance(10)
+        self.clock.advance(10)
+        found = json.loads(self.ask("GET", target, "bob").body)
+        self.assertEqual((found["state"], found["reason"]), ("healthy", None))
+        self.assert_error(self.ask("GET", target, None), 401, "NOT_AUTHENTICATED")
+        self.liveness.stop()
 
 
 class SettingsTests(DeskTestCase):
@@ -344,7 +384,8 @@ class WhereToTests(DeskTestCase):
         self.directory.choose("bob", UUID(int=2))
 
         def place(account: str | None, address: str) -> str | None:
-            return self.successResultOf(Deferred.fromCoroutine(self.desk.roster.cache_for(account, address)))
+            found = self.successResultOf(Deferred.fromCoroutine(self.desk.roster.cache_for(account, address)))
+            return None if found is None else found.host
 
         self.assertEqual(place("bob", "192.0.2.1"), "https://far.example")
         self.assertEqual(place("carol", "192.0.2.1"), NEAR["host"])
@@ -354,3 +395,35 @@ class WhereToTests(DeskTestCase):
         self.liveness.start()
         self.assertIsNone(place("bob", "192.0.2.1"))
         self.assertEqual(place("carol", "192.0.2.1"), NEAR["host"])
+
+    def test_database_fails(self) -> None:
+        """
+        While the database cannot be read, what was last read counts; who was never asked for is sent nowhere,
+        and the log says once that it fails.
+        """
+        self.ask("POST", "/content_caches", value=NEAR)
+        self.ask("POST", "/content_caches", value={"name": "far", "host": "https://far.example"})
+        self.directory.choose("bob", UUID(int=2))
+
+        def place(account: str | None) -> str | None:
+            asking = Deferred.fromCoroutine(self.desk.roster.cache_for(account, "192.0.2.1"))
+            found = self.successResultOf(asking)
+            return None if found is None else found.host
+
+        known = {account: place(account) for account in ("bob", "carol", None)}
+        self.assertEqual(known["bob"], "https://far.example")
+
+        def fail(*_args: object) -> NoReturn:
+            raise OSError(28, "no space left on device")
+
+        logged: list[LogEvent] = []
+        observer: Any = logged.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for name in ("caches", "cache", "choice"):
+            self.patch(self.directory, name, fail)
+        for _ in range(3):
+            self.assertEqual({account: place(account) for account in known}, known)
+            self.assertIsNone(place("dave"))
+        formats = [str(event.get("log_format")) for event in logged]
+        self.assertEqual(formats.count("the database of caches: {error}"), 1)

@@ -11,6 +11,7 @@ from contentcache.core.credentials import OWN
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.gateway import filling
+from contentcache.gateway.probe_blob import PROBE_BYTES, SignedProbe
 from contentcache.jose.blob_tokens import sign_blob_token
 from tests.gateway.house import CACHE, NOW, PUBLIC, GatewayTestCase
 from tests.web.house import Reply
@@ -72,6 +73,24 @@ class FillTests(GatewayTestCase):
         reply = self.fetch(self.token(), "Via: 1.1 contentcache-1, 1.1 contentcache-me")
         self.assertEqual(reply.status, 508)
         self.assertEqual(self.filler.asked, [])
+
+    def test_probe(self) -> None:
+        """
+        The blob by which caches are probed comes from the gateway itself, to whoever has its URL; the
+        registry is not asked.
+        """
+        probe = SignedProbe(self.ring.signer, issuer=PUBLIC, wall=lambda: NOW)
+        target = probe.target()
+        assert target is not None
+        for method, body in (("GET", PROBE_BYTES), ("HEAD", b"")):
+            reply = self.client().ask(target, method=method)
+            self.assertEqual((reply.status, reply.body), (200, body))
+            self.assertEqual(reply.header("Content-Length"), str(len(PROBE_BYTES)))
+            self.assertEqual(reply.header("Docker-Content-Digest"), str(Digest.of(PROBE_BYTES)))
+        self.assertEqual(self.client().ask(target[:-4] + "AAAA").status, 403)
+        self.assertEqual((self.filler.asked, self.wires.lines), ([], []))
+        self.ring.keys = None
+        self.assertIsNone(probe.target())
 
     def test_page(self) -> None:
         """

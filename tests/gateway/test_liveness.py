@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from twisted.internet.defer import Deferred
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,8 +26,10 @@ class Slow:
 
     def __init__(self) -> None:
         self.waiting: dict[str, Deferred[None]] = {}
+        self.asked = 0
 
     async def __call__(self, host: str, /) -> None:
+        self.asked += 1
         self.waiting[host] = Deferred()
         await self.waiting[host]
 
@@ -41,9 +44,9 @@ class Slow:
             waiting.errback(error)
 
 
-class LivenessTests(SynchronousTestCase):
+class LivenessTestCase(SynchronousTestCase):
     """
-    Rounds of questions.
+    Has caches, and a probe that waits for the test.
     """
 
     def setUp(self) -> None:
@@ -64,6 +67,12 @@ class LivenessTests(SynchronousTestCase):
         )
         self.addCleanup(liveness.stop)
         return liveness
+
+
+class LivenessTests(LivenessTestCase):
+    """
+    Rounds of questions.
+    """
 
     def test_hysteresis(self) -> None:
         """
@@ -147,6 +156,7 @@ class LivenessTests(SynchronousTestCase):
         self.patch(self.directory, "caches", fail)
         self.clock.advance(10)
         self.assertTrue(self.liveness.is_alive(UUID(int=2)))
+        self.probe.answer(2)
 
     def test_defect(self) -> None:
         """
@@ -179,3 +189,120 @@ class LivenessTests(SynchronousTestCase):
         self.probe.answer()
         self.assertTrue(self.successResultOf(looking).alive)
         self.assertTrue(self.liveness.is_alive(ONE))
+
+
+class SentTests(LivenessTestCase):
+    """
+    Whether a client may be sent to a cache, which has answered a while ago.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.liveness.start()
+        self.probe.answer()
+
+    def ask(self) -> Deferred[bool]:
+        """
+        For a client.
+        """
+        return Deferred.fromCoroutine(self.liveness.is_answering(cache(1)))
+
+    def test_fresh(self) -> None:
+        """
+        Up to two seconds after an answer a client is sent at once; after one the cache is asked again,
+        without anybody waiting.
+        """
+        self.clock.advance(1)
+        self.assertTrue(self.successResultOf(self.ask()))
+        self.assertEqual(self.probe.waiting, {})
+        self.clock.advance(0.9)
+        self.assertTrue(self.successResultOf(self.ask()))
+        self.assertEqual(len(self.probe.waiting), 1)
+        self.probe.answer()
+        self.clock.advance(1.9)
+        self.assertTrue(self.successResultOf(self.ask()))
+
+    def test_single_flight(self) -> None:
+        """
+        Where the answer is older, all who come wait for one question; the round of questions does, too.
+        """
+        self.clock.advance(3)
+        asking = [self.ask() for _ in range(5)]
+        self.assertEqual(self.probe.asked, 2)
+        self.probe.answer()
+        self.assertEqual([self.successResultOf(each) for each in asking], [True] * 5)
+        self.clock.advance(6.9)
+        late = self.ask()
+        self.clock.advance(0.1)
+        self.assertEqual(self.probe.asked, 3)
+        self.probe.answer()
+        self.assertTrue(self.successResultOf(late))
+
+    def test_killed(self) -> None:
+        """
+        Of a cache that has been killed meanwhile nobody is sent there, and nobody waits for it again.
+        """
+        self.clock.advance(3)
+        asking = [self.ask() for _ in range(3)]
+        self.probe.answer(1, NotAlive("it cannot be connected to"))
+        self.assertEqual([self.successResultOf(each) for each in asking], [False] * 3)
+        self.assertFalse(self.successResultOf(self.ask()))
+        self.assertEqual((self.probe.asked, self.probe.waiting), (2, {}))
+
+    def test_silent(self) -> None:
+        """
+        Who waits for a silent cache is served from here after two seconds; its question goes on.
+        """
+        self.clock.advance(3)
+        asking = self.ask()
+        self.clock.advance(1.9)
+        self.assertNoResult(asking)
+        self.clock.advance(0.2)
+        self.assertFalse(self.successResultOf(asking))
+        self.assertEqual(len(self.probe.waiting), 1)
+        self.probe.answer()
+        self.assertTrue(self.successResultOf(self.ask()))
+
+    def test_client_leaves(self) -> None:
+        """
+        A client that leaves takes nothing from those who wait for the same question.
+        """
+        self.clock.advance(3)
+        asking = [self.ask() for _ in range(3)]
+        asking[0].cancel()
+        self.failureResultOf(asking[0], CancelledError)
+        self.probe.answer()
+        self.assertEqual([self.successResultOf(each) for each in asking[1:]], [True, True])
+
+    def test_others(self) -> None:
+        """
+        Nobody is sent to a cache that is unknown, has moved, or is dead, and it is not asked for that.
+        """
+        for other in (cache(2), evolve(cache(1), host="https://moved.example")):
+            answer = Deferred.fromCoroutine(self.liveness.is_answering(other))
+            self.assertFalse(self.successResultOf(answer))
+        self.assertEqual(self.probe.waiting, {})
+
+    def test_stop_while_waiting(self) -> None:
+        """
+        At the stop those who wait are served from here, and nothing is left.
+        """
+        self.clock.advance(3)
+        asking = self.ask()
+        self.liveness.stop()
+        self.assertFalse(self.successResultOf(asking))
+        self.assertFalse(self.successResultOf(self.ask()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_database_fails(self) -> None:
+        """
+        While the caches cannot be listed those known so far are asked all the same.
+        """
+
+        def fail() -> None:
+            raise OSError(5, "broken")
+
+        self.patch(self.directory, "caches", fail)
+        self.clock.advance(10)
+        self.probe.answer(1, NotAlive("no answer"))
+        self.assertFalse(self.liveness.is_alive(ONE))

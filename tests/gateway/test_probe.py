@@ -4,10 +4,11 @@ Tests for :mod:`contentcache.gateway.probe`.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from twisted.internet import endpoints, reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
@@ -15,8 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from contentcache.core.errors import RepositoryDenied
 from contentcache.gateway.liveness import NotAlive
 from contentcache.gateway.probe import HttpProbe
+from contentcache.gateway.probe_blob import PROBE_BLOB, PROBE_BYTES
 from contentcache.tls.trust import UpstreamTrust
 from tests.real.programs import free_port
 
@@ -32,6 +35,22 @@ class Nobody:
 
 
 NOBODY: Any = Nobody()
+TARGET = "/v2/contentcache/probe/blobs/sha256:00?token=x.y.z"
+
+
+def whole(status: int, body: bytes, *fields: str) -> bytes:
+    """
+    An answer with its length.
+    """
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *fields, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def error_of(message: str) -> bytes:
+    """
+    The body of a registry's error.
+    """
+    return json.dumps({"errors": [{"code": "DENIED", "message": message}]}).encode()
 
 
 class Says(Protocol):
@@ -41,16 +60,20 @@ class Says(Protocol):
 
     def __init__(self, factory: Any) -> None:
         self._factory = factory
+        self._lost: Deferred[None] = Deferred()
+        factory.lost.append(self._lost)
 
     def dataReceived(self, data: bytes) -> None:
         self._factory.heard += data
         transport: Any = self.transport
-        transport.write(self._factory.answer)
+        # To HEAD its head alone.
+        head, end, _ = self._factory.answer.partition(b"\r\n\r\n")
+        transport.write(head + end if data.startswith(b"HEAD ") else self._factory.answer)
         if self._factory.hangs_up:
             transport.loseConnection()
 
     def connectionLost(self, reason: Any = None) -> None:
-        self._factory.lost.callback(None)
+        self._lost.callback(None)
 
 
 class ProbeTests(TestCase):
@@ -66,48 +89,100 @@ class ProbeTests(TestCase):
         """
         factory: Any = Factory()
         factory.heard, factory.answer, factory.hangs_up = b"", answer, hangs_up
-        factory.lost = Deferred()
+        factory.lost = []
         factory.buildProtocol = lambda _address: Says(factory)
         running: Any = reactor
         port = await endpoints.TCP4ServerEndpoint(running, 0, interface="127.0.0.1").listen(factory)
         try:
-            await HttpProbe(running, trust)(f"{scheme}://127.0.0.1:{port.getHost().port}")
+            await HttpProbe(running, trust, lambda: TARGET)(f"{scheme}://127.0.0.1:{port.getHost().port}")
         finally:
-            await factory.lost
+            await gatherResults(factory.lost)
             await port.stopListening()
         heard: bytes = factory.heard
         return heard
 
+    async def failed(self, answer: bytes, *, hangs_up: bool = False) -> str:
+        """
+        What is wrong with a cache that says ``answer``.
+        """
+        try:
+            await self.probe(answer, hangs_up=hangs_up)
+        except NotAlive as error:
+            self.assertNotIn("<twisted", str(error))
+            self.assertNotIn("x.y.z", str(error))
+            return str(error)
+        raise AssertionError(f"{answer!r} was taken for a yes")
+
     async def test_alive(self) -> None:
         """
-        A 2xx is a yes, without its body; the connection is given back at once.
+        The true answer to ``HEAD`` with a signed URL is a yes, and so are the bytes for ``GET`` where it is
+        not stated; the connections are given back at once.
         """
-        heard = await self.probe(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nx")
-        self.assertTrue(heard.startswith(b"GET / HTTP/1.1\r\n"))
-        await self.probe(b"HTTP/1.1 204 No Content\r\n\r\n")
+        heard = await self.probe(whole(200, b"", f"Docker-Content-Digest: {PROBE_BLOB.digest}"))
+        self.assertTrue(heard.startswith(f"HEAD {TARGET} HTTP/1.1\r\n".encode()))
+        self.assertNotIn(b"GET ", heard)
+        self.assertNotIn(b"Authorization", heard)
+        heard = await self.probe(whole(200, PROBE_BYTES))
+        self.assertIn(f"GET {TARGET} HTTP/1.1\r\n".encode(), heard)
+        await self.probe(b"HTTP/1.1 200 OK\r\n\r\n" + PROBE_BYTES, hangs_up=True)
+
+    async def test_keys(self) -> None:
+        """
+        A cache that refuses what this gateway signs is of no use, and its own sentence says why.
+        """
+        sentence = "the token of this URL is signed with a key that the origin does not show"
+        self.assertEqual(
+            await self.failed(whole(403, error_of(sentence))),
+            f"it refuses URLs that this gateway signs (403: {sentence})",
+        )
+
+    async def test_policy(self) -> None:
+        """
+        A cache whose operator keeps the probe's repository out has verified the signature first: it is of
+        use.
+        """
+        refused = RepositoryDenied("")
+        self.assertEqual(refused.status, 403)
+        await self.probe(
+            whole(403, error_of("the operator of this cache does not let contentcache/probe pass"))
+        )
 
     async def test_other_answers(self) -> None:
         """
-        Other answers, rubbish and silence with an end are told in words; no redirect is followed.
+        Other answers, rubbish and silence with an end are told in words; no redirect is followed, nothing
+        that is large or odd is repeated, and no token.
         """
-        for answer, hangs_up, words in (
-            (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", False, "status 503"),
-            (
-                b"HTTP/1.1 302 Found\r\nLocation: http://x.invalid/\r\nContent-Length: 0\r\n\r\n",
-                False,
-                "status 302",
-            ),
-            (b"", True, "it hangs up"),
-            (b"220 mail.example ESMTP\r\n", True, ""),
+        for answer, words in (
+            (whole(200, b"<html>It works!"), "with other bytes"),
+            (whole(200, b"x" * 29, "Docker-Content-Digest: sha256:00"), "with other bytes"),
+            (whole(200, b""), "with other bytes"),
+            (whole(200, PROBE_BYTES + b"x" * 100_000), "with other bytes"),
+            (whole(503, error_of("no upstream of this cache can be reached now")), "503: no upstream"),
+            (whole(404, error_of("not here")), "does not serve a signed URL (404: not here)"),
+            (whole(403, b"<html>"), "refuses URLs that this gateway signs (status 403)"),
+            (whole(403, error_of("?token=x.y.z is wrong")), "(status 403)"),
+            (whole(500, error_of("a\x1b[31m")), "(status 500)"),
+            (whole(500, error_of("a" * 3000)), "a…)"),
+            (whole(500, b"[" * 4000), "(status 500)"),
+            (whole(401, b"{}"), "status 401"),
+            (b"HTTP/1.1 302 Found\r\nLocation: http://x.invalid/\r\nContent-Length: 0\r\n\r\n", "status 302"),
         ):
-            try:
-                await self.probe(answer, hangs_up=hangs_up)
-            except NotAlive as error:
-                self.assertIn(words, str(error))
-                self.assertNotIn("<twisted", str(error))
-                self.assertTrue(str(error))
-            else:
-                self.fail(f"{answer!r} was taken for a yes")
+            self.assertIn(words, await self.failed(answer))
+        self.assertIn("it hangs up", await self.failed(b"", hangs_up=True))
+        self.assertIn("it hangs up", await self.failed(whole(200, PROBE_BYTES)[:-3], hangs_up=True))
+        self.assertTrue(await self.failed(b"220 mail.example ESMTP\r\n", hangs_up=True))
+
+    async def test_no_key(self) -> None:
+        """
+        While nothing can be signed nobody is asked.
+        """
+        running: Any = reactor
+        try:
+            await HttpProbe(running, NOBODY, lambda: None)("http://127.0.0.1:1")
+        except NotAlive as error:
+            self.assertIn("no key", str(error))
+        else:
+            self.fail("nothing was asked, and that was a yes")
 
     async def test_no_tls(self) -> None:
         """
@@ -127,7 +202,7 @@ class ProbeTests(TestCase):
         """
         running: Any = reactor
         try:
-            await HttpProbe(running, NOBODY)(f"http://127.0.0.1:{free_port()}")
+            await HttpProbe(running, NOBODY, lambda: TARGET)(f"http://127.0.0.1:{free_port()}")
         except NotAlive as error:
             self.assertIn("cannot be connected to", str(error))
         else:
@@ -144,7 +219,7 @@ class PatienceTests(SynchronousTestCase):
         Who says nothing for five seconds is dead.
         """
         memory: Any = MemoryReactorClock()
-        asking = Deferred.fromCoroutine(HttpProbe(memory, NOBODY)("http://127.0.0.1:5000"))
+        asking = Deferred.fromCoroutine(HttpProbe(memory, NOBODY, lambda: TARGET)("http://127.0.0.1:5000"))
         memory.advance(4.9)
         self.assertNoResult(asking)
         memory.advance(0.2)

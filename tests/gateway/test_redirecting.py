@@ -311,6 +311,20 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual(self.reply(client).status, 200)
         self.assertEqual(self.choices.asked, [])
 
+    def test_cache_does_not_answer(self) -> None:
+        """
+        A client is sent nowhere that does not answer now; and nobody is asked for whom the registry refuses.
+        """
+        self.choices.answers = False
+        self.assertIsNone(self.answered("200 OK", "Content-Length: 1000", OCTETS))
+        head = self.answered("200 OK", "Content-Length: 1000", OCTETS, method="HEAD")
+        self.assertEqual(None if head is None else head.status, 200)
+        self.assertEqual([cache.host for cache in self.choices.probed], [CACHE, CACHE])
+        self.choices.answers = True
+        self.answered("403 Forbidden")
+        self.answered("200 OK", "Content-Length: 10", OCTETS)
+        self.assertEqual(len(self.choices.probed), 2)
+
     def test_accounts(self) -> None:
         """
         The account is the user of a password or the subject of a token, and nobody for all else.

@@ -321,6 +321,11 @@ class Containerd:
         argv += ["--user", user] if user else []
         return self._ctr(*argv, reference, check=check)
 
+    def push(self, reference: str, local: str, *, user: str) -> Pulled:
+        """``ctr images push`` of the image ``local`` to ``host/name:tag``, over plain HTTP."""
+        platform = ["--platform", "linux/amd64"]
+        return self._ctr("images", "push", "--plain-http", *platform, "--user", user, reference, local)
+
     def remove(self, reference: str) -> None:
         """Forget an image and its content: the next pull fetches everything again."""
         self._ctr("images", "rm", "--sync", reference)

@@ -4,16 +4,22 @@ Clients ask the gateway and get their blobs from a cache, which asks the gateway
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.gateway.liveness import FRESH
 from tests.real.cache import ContentCache
-from tests.real.clients import Curl, Dockerd, Podman, skopeo_copy
+from tests.real.clients import Containerd, Curl, Dockerd, Podman, skopeo_copy
 from tests.real.gateway import GatewayDaemon
 from tests.real.images import push_blob, push_image, random_bytes
 from tests.real.origin import Origin, basic
 from tests.real.programs import needs, place, run, until
+from tests.real.signer import pens
 from tests.real.tokens import TokenServer
 
 _LAYER = 300_000
@@ -25,16 +31,27 @@ class RedirectTests(SynchronousTestCase):
     A registry, its gateway, a cache that one account has chosen.
     """
 
-    def build(self, origin: Origin) -> None:
+    def build(
+        self,
+        origin: Origin,
+        cache: Mapping[str, Any] | None = None,
+        *,
+        checkinterval: str = "200ms",
+        alive: bool = True,
+    ) -> None:
         """
-        All three of them; the cache knows the gateway as its origin.
+        All three of them; the cache, which knows the gateway as its origin, with further options.
         """
         self.origin = origin
         options = {"account": {"username": "filler", "password": "secret"}, "admins": ["root"]}
-        self.gateway = GatewayDaemon(self, origin.url, gateway={**options, "checkinterval": "200ms"})
-        self.cache = ContentCache(self, self.gateway.url)
-        cache_id = self.gateway.add_cache("near", self.cache.url, "root:secret")
-        self.gateway.choose("ann:secret", cache_id)
+        self.gateway = GatewayDaemon(self, origin.url, gateway={**options, "checkinterval": checkinterval})
+        more = dict(cache or {})
+        upstream = {"originhost": self.gateway.url, **more.pop("upstream", {})}
+        self.cache = ContentCache(self, upstream, options=more)
+        self.cache_id = self.gateway.add_cache("near", self.cache.url, "root:secret")
+        self.gateway.choose("ann:secret", self.cache_id)
+        if not alive:
+            return
         probe = push_blob(origin, "org/probe", random_bytes(_LAYER, "probe"))
         headers = {"Authorization": origin.authorization("ann", "org/probe")}
         until(
@@ -160,6 +177,100 @@ class RedirectTests(SynchronousTestCase):
         until(lambda: is_answered_with(307), "the gateway to notice")
         _skopeo(self, image.reference(self.gateway.host), "ann:secret")
         self.assertTrue(self.cache.stored(image.layers[0].digest))
+
+    def test_killed_a_moment_before(self) -> None:
+        """
+        A cache that is killed between two rounds of questions fails nobody's pull: it is asked before a
+        client is sent there. Any number of clients at once are served.
+        """
+        self.build(next(self.origins()), checkinterval="1h")
+        image = push_image(self.origin, "org/app", layers=(_LAYER,))
+        self.cache.kill9()
+        time.sleep(FRESH)  # up to so long after its last answer a client may still be sent there
+        _skopeo(self, image.reference(self.gateway.host), "ann:secret")
+        headers = {"Authorization": basic("ann", "secret")}
+        path = f"/v2/org/app/blobs/{image.layers[0].digest}"
+        self.assertEqual(self.gateway.request("GET", path, headers=headers).status, 200)
+        self.assertRegex(self.gateway.log(), "the cache near at .* is dead: it cannot be connected to")
+
+    def test_other_keys(self) -> None:
+        """
+        A cache that answers but does not know this gateway's keys is sent nobody: their layers come from
+        here. The log, the API and the page say why.
+        """
+        jwks = place(self) / "jwks.json"
+        jwks.write_text(json.dumps({"keys": [pens()[0].jwk()]}), "utf-8")
+        self.build(next(self.origins()), {"signing": {"jwks": str(jwks)}}, alive=False)
+        image = push_image(self.origin, "org/app", layers=(_LAYER,))
+
+        def health() -> dict[str, str]:
+            answer = self.gateway.api("GET", f"/content_caches/{self.cache_id}/health", None, "ann:secret")
+            found: dict[str, str] = json.loads(answer.body)
+            return found
+
+        until(lambda: health()["state"] != "unknown", "the cache to be asked")
+        self.assertEqual(health()["state"], "unhealthy")
+        self.assertIn(
+            "it refuses URLs that this gateway signs (403: the token of this URL", health()["reason"]
+        )
+        self.assertIn("is dead: it refuses URLs that this gateway signs", self.gateway.log())
+        _skopeo(self, image.reference(self.gateway.host), "ann:secret")
+        self.assertNotIn(" 307 ", self.gateway.log())
+
+    def test_kept_out(self) -> None:
+        """
+        A cache whose operator lets few repositories pass is healthy all the same: it has verified the
+        signature.
+        """
+        self.build(next(self.origins()), {"upstream": {"allow": ["org/*"]}})
+        image = push_image(self.origin, "org/app", layers=(_LAYER,))
+        _skopeo(self, image.reference(self.gateway.host), "ann:secret")
+        self.assertTrue(self.cache.stored(image.layers[0].digest))
+
+    def asked_by(self, push: Callable[[], object]) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+        """
+        The requests for blobs that a push makes at the gateway, and what comes of them at the registry.
+        """
+        before, lines = len(self.origin.requests()), len(self.gateway.access_lines())
+        push()
+        asked = re.compile(r'"(HEAD|GET) /v2/org/new/blobs/\S+ HTTP/1.1" (\d+) ')
+        here = [match for line in self.gateway.access_lines()[lines:] if (match := asked.search(line))]
+        there = [
+            (each.method, each.status)
+            for each in self.origin.requests()[before:]
+            if each.uri.startswith("/v2/org/new/blobs/sha256:")
+        ]
+        return sorted((match[1], int(match[2])) for match in here), sorted(there)
+
+    def test_push_costs(self) -> None:
+        """
+        Each ``HEAD`` of a layer that is not there costs the registry one request: skopeo.
+        """
+        self.build(next(self.origins()))
+        image = push_image(self.origin, "org/app", layers=(_LAYER,) * 5)
+        folder = place(self) / "image"
+        skopeo_copy(image.reference(self.origin.host), folder, creds="ann:secret")
+        argv = ["skopeo", "copy", "--dest-tls-verify=false", "--dest-creds=ann:secret"]
+        here, there = self.asked_by(
+            lambda: run([*argv, f"dir:{folder}", f"docker://{self.gateway.host}/org/new:1"])
+        )
+        self.assertEqual(here, there)
+        self.assertGreaterEqual(here.count(("HEAD", 404)), 5)
+
+    @needs("containerd", "ctr", root=True)
+    def test_push_costs_containerd(self) -> None:
+        """
+        The same: containerd.
+        """
+        self.build(next(self.origins()))
+        image = push_image(self.origin, "org/app", layers=(_LAYER,) * 5)
+        containerd = Containerd(self)
+        reference = image.reference(self.gateway.host)
+        containerd.pull(reference, user="ann:secret", plain=True)
+        new = f"{self.gateway.host}/org/new:1"
+        here, there = self.asked_by(lambda: containerd.push(new, reference, user="ann:secret"))
+        self.assertEqual(here, there)
+        self.assertGreaterEqual(here.count(("HEAD", 404)), 5)
 
     def test_push(self) -> None:
         """
