@@ -3,6 +3,10 @@ The directory of caches and choices in one SQLite file, which several gateways o
 
 Every method is one short transaction. Unlike the index of a cache this file cannot be made anew from
 anything: so every change is on the disk when its method returns, and a damaged file is never moved aside.
+
+SQLite cannot open a file with a log on a disk that is full or read-only, not even to read it. A gateway that
+starts then reads the file as it is, and opens it properly as soon as that can be done: until then nothing can
+be changed.
 """
 
 from __future__ import annotations
@@ -12,10 +16,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from threading import RLock
 from typing import Any, Final
 from uuid import UUID
+
+from twisted.logger import Logger
 
 from contentcache.gateway.directory import Cache, NameTaken
 from contentcache.storage.openfile import make_folders
@@ -27,6 +34,9 @@ _APPLICATION: Final = 0x43436777
 #: How long one gateway waits for another's transaction, in seconds.
 _PATIENCE: Final = 5.0
 _PAUSE: Final = 0.05
+#: For how many seconds a file that could only be read is not tried to be opened again.
+_NEXT_TRY: Final = 10.0
+_PRIVATE: Final = 0o600
 
 _SCHEMA: Final = (
     """
@@ -47,6 +57,10 @@ _SCHEMA: Final = (
     f"PRAGMA user_version = {VERSION}",
 )
 
+_log = Logger()
+
+#: Another program holds the file: it can be read in a moment, and is not to be read as it is.
+_OF_OTHERS: Final = frozenset({errno.EBUSY, errno.ENOMEM})
 _ERRNO: Final = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_READONLY: errno.EROFS,
@@ -77,18 +91,16 @@ class SqliteDirectory:
         make_folders(os.path.dirname(self._path))
         with suppress(FileExistsError):
             # SQLite would make it readable for everybody; its side files take over this one's mode.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE))
+        #: Why nothing can be written since the file was opened; ``None`` if it can be.
+        self.read_only: str | None = None
         self._database: sqlite3.Connection | None = None
-        with self._named_errors():
-            database = sqlite3.connect(
-                self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-            )
-            try:
-                self._settle_patiently(database)
-            except BaseException:
-                database.close()
-                raise
-            self._database = database
+        self._next_try = 0.0
+        try:
+            self._database = self._opened()
+        except OSError as error:
+            self._database = self._opened_as_it_is(error)
+            self._be_read_only(error)
 
     def close(self) -> None:
         """Give the file back. May be called twice."""
@@ -148,6 +160,65 @@ class SqliteDirectory:
         """Whether it has been noted or has chosen."""
         return bool(self._rows("SELECT 1 FROM accounts WHERE name = ?", _text(account)))
 
+    def _opened(self) -> sqlite3.Connection:
+        """
+        The file, to be read and written.
+        """
+        with self._named_errors():
+            database = sqlite3.connect(
+                self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._settle_patiently(database)
+            except BaseException:
+                database.close()
+                raise
+            return database
+
+    def _opened_as_it_is(self, error: OSError) -> sqlite3.Connection:
+        """
+        The file as it is on the disk, to be read. ``error`` is raised where that is not all of it: a log
+        beside it has later changes, or there is nothing in it yet.
+        """
+        log = Path(self._path + "-wal")
+        is_empty = not os.path.exists(self._path) or not os.path.getsize(self._path)
+        if error.errno in _OF_OTHERS or is_empty or (log.exists() and log.stat().st_size):
+            raise error
+        with self._named_errors():
+            # SQLite trusts that nobody writes: nobody can, on a disk that is full or read-only.
+            uri = f"{Path(self._path).as_uri()}?mode=ro&immutable=1"
+            database = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+            try:
+                self._check(database)
+            except BaseException:
+                database.close()
+                raise
+        return database
+
+    def _be_read_only(self, error: OSError) -> None:
+        self.read_only = error.strerror or str(error)
+        self._next_try = time.monotonic() + _NEXT_TRY
+        _log.warn(
+            "gateway database read-only path={path} reason={reason!r}", path=self._path, reason=str(error)
+        )
+
+    def _try_again(self) -> None:
+        """
+        Open properly what could only be read so far, if it is time for that.
+
+        :raises OSError: it still cannot be.
+        """
+        if time.monotonic() < self._next_try:
+            raise OSError(
+                errno.EROFS, f"the database of caches can only be read: {self.read_only}", self._path
+            )
+        self._next_try = time.monotonic() + _NEXT_TRY
+        fresh, before = self._opened(), self._database
+        self._database, self.read_only = fresh, None
+        if before is not None:
+            before.close()
+        _log.info("gateway database writable again path={path}", path=self._path)
+
     def _settle_patiently(self, database: sqlite3.Connection) -> None:
         """
         The same as :meth:`_settle` while other gateways do it: SQLite's own patience does not count where a
@@ -183,21 +254,27 @@ class SqliteDirectory:
         if not application and not version and not tables:
             for statement in _SCHEMA:
                 database.execute(statement)
-        elif application != _APPLICATION:
+        else:
+            self._check(database)
+
+    def _check(self, database: sqlite3.Connection) -> None:
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if application != _APPLICATION:
             raise DatabaseUnusable(f"{self._path} is the database of another program: name another file")
-        elif version > VERSION:
+        if version > VERSION:
             raise DatabaseUnusable(
                 f"{self._path} is of version {version}, this program knows version {VERSION}:"
                 " run the newer program"
             )
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._working() as database:
+        with self._working(for_writing=False) as database:
             return database.execute(query, values).fetchall()
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._working() as database:
+        with self._working(for_writing=True) as database:
             database.execute("BEGIN IMMEDIATE")
             try:
                 yield database
@@ -209,11 +286,14 @@ class SqliteDirectory:
                 raise
 
     @contextmanager
-    def _working(self) -> Iterator[sqlite3.Connection]:
+    def _working(self, *, for_writing: bool) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._database is None:
                 raise OSError(errno.EBADF, "the database was closed", self._path)
             try:
+                if self.read_only is not None:
+                    with nullcontext() if for_writing else suppress(OSError):
+                        self._try_again()
                 with self._named_errors():
                     yield self._database
             except DatabaseUnusable as unusable:  # it has become so while we work with it

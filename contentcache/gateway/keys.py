@@ -95,13 +95,20 @@ class KeyRing:
         Read the keys, make those that are missing, and go on to the next one when it is time for that;
         answers whether another key signs now.
 
-        :raises KeyFault: a file cannot be read or written; ``keys`` stay as they were.
+        :raises KeyFault: a file cannot be read or written; ``keys`` are those that can be read all the same,
+        or
+            stay as they were.
         """
         before = self.keys
         try:
-            with self._locked():
-                self._advance()
-                keys = self._read()
+            try:
+                with self._locked():
+                    self._advance()
+                    keys = self._read()
+            except OSError:
+                # On a disk that is full or read-only the keys that are there sign on.
+                self.keys = self._read()
+                raise
         except OSError as error:
             raise KeyFault(f"{error.filename or self._path}: {error.strerror or error}") from error
         self.keys = keys

@@ -30,11 +30,13 @@ _SECRET_BYTES: Final = 64
 @frozen
 class Reception:
     """
-    The desk, and what the daemon starts and stops for it.
+    The desk, and what the daemon starts and stops for it. ``read_only`` says why nothing can be written into
+    the database, ``None`` if it can be.
     """
 
     desk: Desk
     liveness: Liveness
+    read_only: Callable[[], str | None]
     close: Callable[[], None]
 
 
@@ -85,4 +87,4 @@ def open_reception(
         admin_group=options.admingroup,
         auth_ttl=options.authttl,
     )
-    return Reception(desk, liveness, directory.close)
+    return Reception(desk, liveness, lambda: directory.read_only, directory.close)

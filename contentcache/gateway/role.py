@@ -83,14 +83,18 @@ class Gatekeeping:
         self._parts.reception.close()
 
     def findings(self) -> Mapping[str, Finding]:
-        """The registry behind, and the keys."""
+        """The registry behind, the keys, and the database."""
         fault = self._parts.connections.fault
         keys = self._key_fault
+        read_only = self._parts.reception.read_only()
         return {
             f"registry {self._options.registry}": Finding("ok", "answers")
             if fault is None
             else Finding("warn", fault),
             "keys": Finding("ok", "sign") if keys is None else Finding("warn", keys),
+            "database": Finding("ok", "open")
+            if read_only is None
+            else Finding("warn", f"can only be read: {read_only}"),
         }
 
     def introduction(self) -> str:

@@ -51,7 +51,7 @@ class Roster:
         self._networks = networks
         self._last_caches: Sequence[Cache] = ()
         self._last_choices: OrderedDict[str, UUID | None] = OrderedDict()
-        self._fault: str | None = None
+        self._faults: dict[str, str] = {}
 
     @property
     def states(self) -> Mapping[UUID, State]:
@@ -177,16 +177,16 @@ class Roster:
     async def _do(
         self, function: Callable[Given, Result], /, *args: Given.args, **kwargs: Given.kwargs
     ) -> Result:
+        name = function.__name__
         try:
             result = await self._run(function, *args, **kwargs)
         except OSError as error:
-            if self._fault != str(error):  # every pull meets it
-                self._fault = str(error)
+            if self._faults.get(name) != str(error):  # every pull meets it
+                self._faults[name] = str(error)
                 _log.warn("the database of caches: {error}", error=str(error))
             raise DirectoryAway(
                 "the database of caches does not work now; try again soon", headers={"Retry-After": "5"}
             ) from error
-        if self._fault is not None:
-            self._fault = None
+        if self._faults.pop(name, None) is not None:
             _log.info("the database of caches works again")
         return result

@@ -4,17 +4,23 @@ Tests for :mod:`contentcache.gateway.database`.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sqlite3
 import stat
 import threading
 from pathlib import Path
+from typing import Any, NoReturn
 from uuid import UUID
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.gateway.database import DatabaseUnusable, SqliteDirectory
 from contentcache.gateway.directory import Directory, NameTaken
 from tests.gateway import suites
 from tests.gateway.suites import cache
+from tests.real.programs import needs, run
 
 
 class SqliteDirectoryTests(suites.DirectorySuite):
@@ -150,3 +156,107 @@ class SqliteDirectoryTests(suites.DirectorySuite):
         self.assertEqual(error.errno, 16)
         other.execute("ROLLBACK")
         self.directory.add(cache(1))
+
+    def test_becomes_unusable(self) -> None:
+        """
+        A file that is spoilt while it is open is a failure of the disk, like any other.
+        """
+        directory: Any = self.directory
+        error = sqlite3.DatabaseError("file is not a database")
+        error.sqlite_errorcode = sqlite3.SQLITE_NOTADB
+
+        class Spoilt:
+            def execute(self, *_: object) -> NoReturn:
+                raise error
+
+        self.patch(directory, "_database", Spoilt())
+        for use in (directory.caches, lambda: directory.choose("ann", None)):
+            self.assertEqual(self.assertRaises(OSError, use).errno, errno.EIO)
+
+
+@needs("mount", root=True)
+class FullDiskTests(SynchronousTestCase):
+    """
+    On a filesystem of its own that somebody else has filled to the last byte.
+    """
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir(parents=True)
+        run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(self.folder)])
+        self.addCleanup(run, ["umount", "--lazy", str(self.folder)])
+        self.path = str(self.folder / "gateway.sqlite3")
+        self.ballast = self.folder / "ballast"
+
+    def open(self) -> SqliteDirectory:
+        """
+        A gateway's view of the file.
+        """
+        directory = SqliteDirectory(self.path)
+        self.addCleanup(directory.close)
+        return directory
+
+    def fill(self) -> None:
+        """
+        Take all the room there is.
+        """
+        for piece in (1 << 20, 4096, 1):
+            with contextlib.suppress(OSError), self.ballast.open("ab", buffering=0) as file:
+                while file.write(bytes(piece)):
+                    pass
+
+    def assert_only_read(self, directory: SqliteDirectory) -> None:
+        """
+        What is known can be read, and whatever would be written is an error of the disk.
+        """
+        for _ in range(2):
+            for write in (
+                lambda: directory.choose("bob", UUID(int=1)),
+                lambda: directory.note("carol"),
+                lambda: directory.add(cache(2)),
+                lambda: directory.remove(UUID(int=1)),
+            ):
+                error = self.assertRaises(OSError, write)
+                self.assertIn(error.errno, {errno.ENOSPC, errno.EIO, errno.EROFS})
+            self.assertEqual(list(directory.caches()), [cache(1)])
+            self.assertEqual(directory.cache(UUID(int=1)), cache(1))
+            self.assertEqual((directory.choice("ann"), directory.choice("bob")), (UUID(int=1), None))
+
+    def test_fills_up(self) -> None:
+        """
+        A disk that fills up under a gateway: reading goes on, writing fails, and works again when there is
+        room.
+        """
+        directory = self.open()
+        directory.add(cache(1))
+        directory.choose("ann", UUID(int=1))
+        self.fill()
+        self.assert_only_read(directory)
+        self.ballast.unlink()
+        self.assertTrue(directory.choose("bob", UUID(int=1)))
+
+    def test_starts(self) -> None:
+        """
+        A gateway that starts on a full disk knows what is in the file, whether the one before has stopped or
+        was killed; once there is room it writes again.
+        """
+        first = self.open()
+        first.add(cache(1))
+        first.choose("ann", UUID(int=1))
+        first.close()
+        self.fill()
+        directory = self.open()
+        self.assertIsNotNone(directory.read_only)
+        self.assert_only_read(directory)
+        self.ballast.unlink()
+        self.patch(directory, "_next_try", 0.0)
+        self.assertTrue(directory.choose("bob", UUID(int=1)))
+        self.assertIsNone(directory.read_only)
+        self.assertEqual(directory.choice("bob"), UUID(int=1))
+
+    def test_nothing_there(self) -> None:
+        """
+        Where there is no file yet, and no room for one, that is said.
+        """
+        self.fill()
+        self.assertRaises(OSError, SqliteDirectory, self.path)

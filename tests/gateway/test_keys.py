@@ -4,11 +4,14 @@ Tests for :mod:`contentcache.gateway.keys`.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import NoReturn
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.gateway import keys
 from contentcache.gateway.keys import MAX_AGE, NOTICE, KeyFault, KeyRing
 from contentcache.jose.keyset import parse_key_set
 
@@ -145,6 +148,25 @@ class KeyTests(SynchronousTestCase):
         nowhere = KeyRing(self.mktemp() + "/none/x.pem", life=LIFE, url_life=URLS, wall=lambda: self.now)
         with self.assertRaisesRegex(KeyFault, "No such file"):
             nowhere.tend()
+
+    def test_disk(self) -> None:
+        """
+        Where nothing can be written the keys that are there sign, after a restart too, and the fault is told.
+        """
+        kid, _ = self.tend()
+
+        def full(*_args: object, **_more: object) -> NoReturn:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.now += LIFE
+        for name, module in (("_write", keys), ("open", os)):
+            fresh = KeyRing(str(self.path), life=LIFE, url_life=URLS, wall=lambda: self.now)
+            patched = self.patch(module, name, full)
+            for ring in (self.ring, fresh):
+                with self.assertRaisesRegex(KeyFault, "No space left"):
+                    ring.tend()
+                self.assertEqual(ring.keys.signing.kid if ring.keys else None, kid)
+            patched.restore()
 
     def test_no_secret_shown(self) -> None:
         """

@@ -4,10 +4,13 @@ Clients ask the gateway and get their blobs from a cache, which asks the gateway
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,6 +34,8 @@ class RedirectTests(SynchronousTestCase):
     A registry, its gateway, a cache that one account has chosen.
     """
 
+    gateway_options: Mapping[str, Any] = MappingProxyType({})
+
     def build(
         self,
         origin: Origin,
@@ -43,8 +48,9 @@ class RedirectTests(SynchronousTestCase):
         All three of them; the cache, which knows the gateway as its origin, with further options.
         """
         self.origin = origin
-        options = {"account": {"username": "filler", "password": "secret"}, "admins": ["root"]}
-        self.gateway = GatewayDaemon(self, origin.url, gateway={**options, "checkinterval": checkinterval})
+        account = {"username": "filler", "password": "secret"}
+        options = {"account": account, "admins": ["root"], "checkinterval": checkinterval}
+        self.gateway = GatewayDaemon(self, origin.url, gateway={**options, **self.gateway_options})
         more = dict(cache or {})
         upstream = {"originhost": self.gateway.url, **more.pop("upstream", {})}
         self.cache = ContentCache(self, upstream, options=more)
@@ -193,6 +199,53 @@ class RedirectTests(SynchronousTestCase):
         self.assertEqual(self.gateway.request("GET", path, headers=headers).status, 200)
         self.assertRegex(self.gateway.log(), "the cache near at .* is dead: it cannot be connected to")
 
+    @needs("mount", "umount", root=True)
+    def test_full_disk(self) -> None:
+        """
+        On a disk without a free byte clients are redirected with what is known, before a restart and after
+        it. What would have to be written is 503, nothing leaves a traceback, and it all works again with
+        room.
+        """
+        folder = place(self)
+        run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)])
+        self.addCleanup(run, ["umount", "--lazy", str(folder)])
+        self.gateway_options = {
+            "database": str(folder / "gateway.sqlite3"),
+            "signingkey": str(folder / "signing.pem"),
+        }
+        self.build(next(self.origins()))
+        path = f"/v2/org/app/blobs/{push_blob(self.origin, 'org/app', random_bytes(_LAYER, 7))}"
+        ballast = folder / "ballast"
+
+        def status(creds: str = "ann:secret") -> int:
+            headers = {"Authorization": basic(*creds.split(":"))}
+            return self.gateway.request("HEAD", path, headers=headers).status
+
+        def choose(creds: str) -> int:
+            settings = f"/accounts/{creds.partition(':')[0]}/settings"
+            return self.gateway.api("PATCH", settings, {"contentCacheUUID": self.cache_id}, creds).status
+
+        image = push_image(self.origin, "org/app", layers=(_LAYER,)).reference(self.gateway.host)
+
+        for restart in (False, True):
+            if restart:
+                self.gateway.stop()
+            _fill(ballast)
+            if restart:
+                self.gateway.start()
+                until(lambda: status() == 307, "the cache to be asked again")
+            self.assertEqual((status(), status("bob:secret")), (307, 200))
+            self.assertEqual(choose("bob:secret"), 503)
+            _skopeo(self, image, "ann:secret")
+            self.assertNotIn("Traceback", self.gateway.log())
+            if restart:
+                self.assertIn("can only be read", self.gateway.health_text())
+            ballast.unlink()
+            if not restart:
+                self.assertEqual(choose("ann:secret"), 200)
+        until(lambda: choose("bob:secret") == 200, "the database to be opened again")
+        until(lambda: status("bob:secret") == 307, "what is chosen to count")
+
     def test_other_keys(self) -> None:
         """
         A cache that answers but does not know this gateway's keys is sent nobody: their layers come from
@@ -301,3 +354,13 @@ class RedirectTests(SynchronousTestCase):
 
 def _skopeo(case: SynchronousTestCase, reference: str, creds: str) -> None:
     skopeo_copy(reference, place(case) / "image", creds=creds)
+
+
+def _fill(ballast: Path) -> None:
+    """
+    Take all the room that a filesystem has.
+    """
+    for piece in (1 << 20, 4096, 1):
+        with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+            while file.write(bytes(piece)):
+                pass
