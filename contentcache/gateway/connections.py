@@ -95,7 +95,7 @@ class Connections:
             reply = await self._ask(question, body)
         except CacheError as error:
             if isinstance(error, RegistryBroken | RegistrySilent):
-                self._note(error.message)
+                self._note(error.reason if isinstance(error, RegistryBroken) else error.message)
             raise
         try:
             self.fault = None

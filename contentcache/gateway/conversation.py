@@ -29,6 +29,9 @@ from contentcache.gateway.question import Field, Question, framing
 _CONTINUE: Final = 100
 #: More than any registry's head has, signed URLs of storages included.
 _LARGEST_HEAD: Final = 64 << 10
+#: What clients are told; the log has the rest, with the names of what is behind.
+_BROKEN: Final = "the registry behind this gateway broke the connection off; try again soon"
+_NOT_HTTP: Final = "the registry behind this gateway answered with something that cannot be used"
 
 
 class Reply:
@@ -180,8 +183,8 @@ class Conversation(Protocol):
     def _say(self, event: Any) -> None:
         try:
             data = self._http.send(event)
-        except h11.LocalProtocolError as error:
-            self._fail(RegistryBroken(f"the request cannot be passed on: {error}"))
+        except h11.LocalProtocolError:
+            self._fail(RequestMalformed("this request has a body that cannot be passed on"))
             return
         if data:
             self.transport.write(data)
@@ -209,7 +212,7 @@ class Conversation(Protocol):
         self.resumeProducing()
         self._take(None)
         if self._lost:
-            self._fail(RegistryBroken("the registry broke the connection off"))
+            self._fail(RegistryBroken(_BROKEN))
 
     def pauseProducing(self) -> None:
         """The answer's taker has enough for now."""
@@ -233,7 +236,7 @@ class Conversation(Protocol):
             while self._next(self._http.next_event()):
                 pass
         except h11.RemoteProtocolError as error:
-            self._fail(RegistryBroken(f"the registry's answer is no HTTP: {error}"))
+            self._fail(RegistryBroken(_NOT_HTTP, reason=f"its answer is no HTTP: {error}"))
 
     def _next(self, event: Any) -> bool:
         """
@@ -271,12 +274,13 @@ class Conversation(Protocol):
         """
         if self._http.their_state not in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED}:
             return
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+        if self._http.our_state is self._http.their_state is h11.DONE and not self._http.trailing_data[0]:
             self._http.start_next_cycle()
             self.transport.resumeProducing()
             self._idle(self)
         elif not self._lost:
-            # Also where the answer came before the body had gone: the registry does not want the rest.
+            # Also where the answer came before the body had gone: the registry does not want the rest. And
+            # where more has come than the answer: that must not be taken for the answer to the next client.
             self._stop_body()
             self.transport.loseConnection()
 
@@ -287,7 +291,7 @@ class Conversation(Protocol):
         if self._http.their_state is h11.SEND_BODY and reason.check(*_CLEAN) is not None:
             self._take(b"")  # some answers end with their connection
         why = reason.getErrorMessage().rstrip(".")
-        self._fail(RegistryBroken(f"the registry broke the connection off: {why}"), reason)
+        self._fail(RegistryBroken(_BROKEN, reason=f"it broke the connection off: {why}"), reason)
 
     def _give_up(self, _answer: Deferred[Reply]) -> None:
         self._answer = None

@@ -15,10 +15,17 @@ class RegistryUnreachable(CacheError):
 
 
 class RegistryBroken(CacheError):
-    """The registry behind broke the connection off, or answered with what is no HTTP."""
+    """
+    The registry behind broke the connection off, or answered with what is no HTTP. ``reason`` is for the log,
+    and is not sent to clients.
+    """
 
     code = "UNAVAILABLE"
     status = 502
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class RegistrySilent(CacheError):

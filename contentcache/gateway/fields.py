@@ -103,18 +103,19 @@ def end_to_end(fields: Iterable[Field]) -> list[Field]:
         if name.lower() == "connection"
         for option in value.split(",")
     }
-    return [(name, value) for name, value in given if name.lower() not in _HOP_BY_HOP | named]
+    ended = _HOP_BY_HOP | named
+    return [(name, value) for name, value in given if not {name.lower(), _as_variable(name)} & ended]
 
 
-def _is_of_clients(name: str) -> bool:
+def _as_variable(name: str) -> str:
     """
-    Whether a field ends here. To servers that know fields as variables (RFC 3875 §4.1.18) both spellings are
+    A field's name as it is to servers that know fields as variables (RFC 3875 §4.1.18): both spellings are
     one.
 
-    >>> _is_of_clients("X_Forwarded_For")
-    True
+    >>> _as_variable("X_Forwarded-For")
+    'x-forwarded-for'
     """
-    return name.lower().replace("_", "-") in _OF_CLIENTS
+    return name.lower().replace("_", "-")
 
 
 @frozen
@@ -137,7 +138,9 @@ class Rewriting:
         scheme, _, authority = self.public.partition("://")
         return [
             ("Host", _authority_of(self.registry)),
-            *foreign_cookies((name, value) for name, value in end_to_end(fields) if not _is_of_clients(name)),
+            *foreign_cookies(
+                (name, value) for name, value in end_to_end(fields) if _as_variable(name) not in _OF_CLIENTS
+            ),
             ("X-Forwarded-For", ", ".join([*asker.forwarded, asker.address or "unknown"])),
             ("X-Forwarded-Host", asker.host or authority),
             ("X-Forwarded-Proto", scheme),
@@ -148,7 +151,14 @@ class Rewriting:
         """
         The registry's fields as a client gets them that has asked for ``host``.
         """
-        return [(name, self._rewritten(name.lower(), value, host)) for name, value in end_to_end(fields)]
+        given = list(fields)
+        # A body in chunks has no other length, whatever is said beside them (RFC 9112 §6.1).
+        in_chunks = any(name.lower() == "transfer-encoding" for name, _value in given)
+        return [
+            (name, self._rewritten(name.lower(), value, host))
+            for name, value in end_to_end(given)
+            if not (in_chunks and name.lower() == "content-length")
+        ]
 
     @property
     def authority_behind(self) -> str:
@@ -178,6 +188,8 @@ class Rewriting:
         rest = self._behind(url, host)
         if rest is None:
             return url if not self.prefix or not url.startswith("/v2/") else self.prefix + url
+        if rest[1:2] in {"/", "\\"}:
+            return self.public + rest  # "//elsewhere" alone would lead there
         return (self.prefix if rest.startswith("/v2/") else "") + rest
 
     def _realm(self, match: re.Match[str]) -> str:

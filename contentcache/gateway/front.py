@@ -162,6 +162,10 @@ class Front:
         Give a request with its small body to twisted.web.
         """
         request = exchange.request
+        for name, _values in list(request.responseHeaders.getAllRawHeaders()):
+            if name.lower().startswith(b"access-control-"):
+                # What ``http.headers`` lets other origins do is meant for the registry.
+                request.responseHeaders.removeHeader(name)
         if exchange.body is not None:
             request.content = BytesIO(await exchange.body.read(_SMALL))
         components = [unquote_to_bytes(component) for component in path[1:].split("/")]

@@ -25,6 +25,8 @@ LOCATIONS = {
     "https://storage.example.com/x?sig=a%2Bb": "https://storage.example.com/x?sig=a%2Bb",
     "http://registry.internal:5001/v2/": "http://registry.internal:5001/v2/",
     "http://registry.internal.evil.example:5000/": "http://registry.internal.evil.example:5000/",
+    "http://registry.internal:5000//evil.example/x": "https://registry.example.com//evil.example/x",
+    "http://registry.internal:5000/\\\\evil.example": "https://registry.example.com/\\\\evil.example",
     "http://x@registry.internal:5000/": "http://x@registry.internal:5000/",
     "": "",
 }
@@ -107,6 +109,13 @@ class RewritingTests(SynchronousTestCase):
             ("X-Forwarded-Proto", "http"),
             ("TE", "trailers"),
             ("Proxy-Authorization", "Basic y"),
+            ("X_Forwarded_For", "1.2.3.4"),
+            ("X-Real_IP", "1.2.3.4"),
+            ("Transfer_Encoding", "chunked"),
+            ("Content_Length", "5"),
+            ("X-Original-URL", "/v2/other"),
+            ("X-Rewrite-URL", "/v2/other"),
+            ("Proxy", "http://evil.example"),
             ("Cookie", "__Host-session=s; a=b; contentcache-form=f"),
             ("cookie", "contentcache-session=t"),
         ]

@@ -148,6 +148,21 @@ class OwnTests(GatewayTestCase):
         line.answer()
         self.assertEqual(self.reply(client).header("X-Mine"), "1")
 
+    def test_extra_for_other_origins(self) -> None:
+        """
+        What the operator lets scripts of other origins do with the registry they cannot do with accounts and
+        caches.
+        """
+        extra = {"Access-Control-Allow-Origin": ("*",), "access-control-allow-credentials": ("true",)}
+        self.pages = Echo()
+        self.factory = self.build(extra={**extra, "X-Mine": ("1",)})
+        for target in ("/settings", "/api/v0/content_caches", "/caches"):
+            reply = self.ask_us(target)
+            self.assertEqual(reply.header("X-Mine"), "1")
+            self.assertIsNone(reply.header("Access-Control-Allow-Origin"))
+            self.assertIsNone(reply.header("Access-Control-Allow-Credentials"))
+        self.assertEqual(self.ask_us("/").header("Access-Control-Allow-Origin"), "*")
+
     def test_prefix(self) -> None:
         """
         Everything is below the prefix; and without it too, where caches look.

@@ -109,6 +109,26 @@ class AnswerTests(GatewayTestCase):
             self.assertEqual((reply.body, reply.whole), (b"hello", True), head)
             self.connections.close()
 
+    def test_two_framings(self) -> None:
+        """
+        A body in chunks has no other length, whatever the registry says beside them.
+        """
+        client, line = self.ask("/v2/_catalog")
+        line.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n")
+        line.say(b"5\r\nhello\r\n0\r\n\r\n")
+        reply = self.reply(client)
+        self.assertEqual((reply.body, reply.whole), (b"hello", True))
+        self.assertIsNone(reply.header("Content-Length"))
+
+    def test_names_stay_behind(self) -> None:
+        """
+        What a registry says that is no HTTP is for the log, and not for clients.
+        """
+        client, line = self.ask("/v2/")
+        line.say("220 mail.internal ESMTP\r\n\r\n")
+        self.assertNotIn(b"mail.internal", self.reply(client).body)
+        self.assertIn("mail.internal", self.connections.fault or "")
+
     def test_cut_short(self) -> None:
         """
         An answer that breaks off ends short here too, and is no error in the log.
@@ -373,6 +393,27 @@ class IdleTests(GatewayTestCase):
         second.answer()
         second.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         self.ask("/v2/")
+
+    def test_more_than_the_answer(self) -> None:
+        """
+        What comes after an answer, in the same packet or later, is never taken for the answer to another
+        client.
+        """
+        poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+        for method, answer in (
+            ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
+            ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 47\r\n\r\n"),
+            ("GET", "HTTP/1.1 304 Not Modified\r\n\r\n"),
+            ("GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ):
+            for pieces in ((answer + poison,), (answer, poison)):
+                client, line = self.ask("/v2/org/app/manifests/1", method=method)
+                for piece in pieces:
+                    line.say(piece)
+                self.assertTrue(line.aborted, (method, pieces))
+                self.assertNotIn(b"poison", self.reply(client, method).body)
+                client, _other = self.ask("/v2/")
+                self.assertEqual(client.replies(), [])
 
     def test_expires(self) -> None:
         """
