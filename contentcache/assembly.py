@@ -13,6 +13,7 @@ from typing import Any, Final
 from attrs import frozen
 from twisted.logger import Logger
 
+from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.auth.interfaces import Judge
 from contentcache.config.model import Configuration, Downstream, TokenAuth, Upstream
 from contentcache.core.digest import Digest
@@ -22,14 +23,13 @@ from contentcache.core.ports import Run, Timer
 from contentcache.core.question_order import QuestionClock
 from contentcache.delivery.access import Access
 from contentcache.delivery.company import Company
-from contentcache.delivery.contents import Contents
+from contentcache.delivery.contents import Contents, download_semaphore
 from contentcache.delivery.links import Links
 from contentcache.delivery.questions import Questions
 from contentcache.delivery.signatures import Signatures
 from contentcache.delivery.signing_file import KeysFromFile
 from contentcache.delivery.signing_keys import KeysOfOrigin, SigningKeys
 from contentcache.delivery.tags import Tags
-from contentcache.delivery.turns import Turns
 from contentcache.meter import Meter
 from contentcache.storage.opening import Kept, own_file
 from contentcache.storage.reaper import Reaper
@@ -40,7 +40,6 @@ from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.credential_helper import AccountOfHelper
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry
-from contentcache.upstream.slots import Slots
 from contentcache.web.access_log import AccessLog
 from contentcache.web.admission import Admission
 from contentcache.web.factory import RegistryFactory
@@ -167,7 +166,7 @@ def _upstreams(site: _Site) -> _Upstreams:
     proxies = Proxies.from_environment(site.environ)
     trusts = UpstreamTrusts(options.cas)
     transports: list[UpstreamTransport] = []
-    slots = Slots(options.fetchesperhost)
+    per_host: SemaphorePerKey[str] = SemaphorePerKey(options.fetchesperhost)
     registries = tuple(
         Registry(
             upstream,
@@ -177,7 +176,7 @@ def _upstreams(site: _Site) -> _Upstreams:
             secret=site.company.secret,
             stall_timeout=options.stalltimeout,
             token_limit=options.limits.token,
-            slots=slots,
+            per_host=per_host,
             meter=site.meter,
             source=_source(upstream, site.environ, site.reactor),
         )
@@ -221,7 +220,7 @@ def _delivery(site: _Site, *, several: bool) -> _Delivery:
         run=site.run,
         clock=site.reactor,
         wall=time.time,
-        turns=Turns(limits.fetches, limits.fetchwait, site.reactor),
+        downloads=download_semaphore(limits.fetches, limits.fetchwait, site.reactor),
         meter=site.meter,
         make_room=company.make_room or reaper.make_room,
         manifest_limit=limits.manifest,

@@ -35,6 +35,21 @@ class QueueBounds:
     per_key: int
 
 
+class SemaphorePerKey(Generic[Key]):
+    """``limit`` permits for each key; waiters of a key are served first come, first served."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._semaphores: dict[Key, FairSemaphore[None]] = {}
+
+    async def acquire(self, key: Key) -> Release:
+        """Wait for a permit of this key; what is returned gives it back."""
+        semaphore = self._semaphores.get(key)
+        if semaphore is None:
+            semaphore = self._semaphores[key] = FairSemaphore(self._limit)
+        return await semaphore.acquire(None)
+
+
 class FairSemaphore(Generic[Key]):
     """
     ``limit`` permits (``None``: no limit). Waiters are served round robin between their keys, so that a key

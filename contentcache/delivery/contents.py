@@ -11,6 +11,7 @@ from typing import Final
 from attrs import evolve
 from twisted.logger import Logger
 
+from contentcache.aio.fair_semaphore import FairSemaphore
 from contentcache.core.digest import Digest
 from contentcache.core.disproved import Disproved
 from contentcache.core.errors import (
@@ -19,6 +20,7 @@ from contentcache.core.errors import (
     DiskFailed,
     ManifestTooLarge,
     OriginRefused,
+    Overloaded,
     UpstreamBroken,
     UpstreamTimeout,
     UpstreamUnavailable,
@@ -46,7 +48,6 @@ from contentcache.delivery.served import Described, Served
 from contentcache.delivery.shelf import Shelf
 from contentcache.delivery.surroundings import Surroundings
 from contentcache.delivery.tasks import in_background, unless_left
-from contentcache.delivery.turns import Turns
 from contentcache.delivery.wants import Asking, Want
 from contentcache.delivery.warm import Warm
 from contentcache.meter import Meter
@@ -78,7 +79,7 @@ class Contents:
         run: Run,
         clock: Timer,
         wall: Clock,
-        turns: Turns,
+        downloads: FairSemaphore[bytes],
         meter: Meter,
         make_room: Callable[[int], Awaitable[bool]],
         manifest_limit: int,
@@ -92,7 +93,7 @@ class Contents:
         self._shelf = Shelf(store, index, wall)
         self._run = run
         self._clock = clock
-        self._turns = turns
+        self._downloads = downloads
         self._meter = meter
         self._make_room = make_room
         self._manifest_limit = manifest_limit
@@ -487,20 +488,19 @@ class Contents:
         in_background(self._run_fetch(fetch, self._access.identity(want.asking), needs_turn=needs_turn))
 
     async def _run_fetch(self, fetch: Making, key: bytes, *, needs_turn: bool) -> None:
+        release = None
         try:
             if needs_turn:
                 try:
-                    await self._turns.take(key)
+                    release = await self._downloads.acquire(key)
                 except CacheError as error:
                     self._meter.limited("fetches")
                     await fetch.give_up(error)
                     return
-            try:
-                await fetch.run()
-            finally:
-                if needs_turn:
-                    self._turns.give_back()
+            await fetch.run()
         finally:
+            if release is not None:
+                release()
             if isinstance(fetch.failure, ContentWrong):
                 self._disproved.add(fetch.origins, fetch.digest, self._clock.seconds())
             del self._fetches[fetch.digest]
@@ -575,6 +575,20 @@ class Contents:
         digest = asking.content.digest
         if self._disproved.has(asking.registry.upstream.origin, digest, self._clock.seconds()):
             raise ContentWrong(f"no upstream delivers the content that {digest} names")
+
+
+def download_semaphore(limit: int, timeout: float, timer: Timer) -> FairSemaphore[bytes]:
+    """
+    At most ``limit`` downloads at once, fair between credentials; further ones wait ``timeout`` seconds.
+    """
+    return FairSemaphore(
+        limit,
+        timer=timer,
+        timeout=timeout,
+        refusal=lambda: Overloaded(
+            "too many downloads at once; try again soon", headers={"Retry-After": "5"}
+        ),
+    )
 
 
 def _close(looked: tuple[BlobRecord | None, BlobFile | None]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
+from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Configuration, Gateway, Upstream
 from contentcache.core.ports import Run
 from contentcache.core.via import FAMILY
@@ -33,7 +34,6 @@ from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamTransport, way_to
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry
-from contentcache.upstream.slots import Slots
 from contentcache.web.access_log import AccessLog
 
 
@@ -189,6 +189,6 @@ def _filler(options: Gateway, transport: UpstreamTransport, reactor: Any, meter:
         secret=secrets.token_bytes(64),
         stall_timeout=options.stalltimeout,
         token_limit=options.limits.token,
-        slots=Slots(None),
+        per_host=SemaphorePerKey(None),
         meter=meter,
     )

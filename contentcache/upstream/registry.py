@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 from twisted.web.http_headers import Headers
 
+from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Upstream
 from contentcache.core.challenges import parse_challenges
 from contentcache.core.errors import (
@@ -46,7 +47,6 @@ from contentcache.upstream.patience import Patience
 from contentcache.upstream.realms import is_listed
 from contentcache.upstream.redirects import REDIRECTS, Followed, TargetFailed, discard
 from contentcache.upstream.request import Request
-from contentcache.upstream.slots import Slots
 from contentcache.upstream.upstream_pool import UpstreamPool
 from contentcache.upstream.whole_body import WholeBody
 
@@ -75,7 +75,7 @@ class Registry:
     An origin and the way there.
 
     ``transports`` has one entry for each base URL of ``upstream.hosts`` and ``upstream.fallback``.
-    ``slots`` bound the fetches from each of them. ``source`` knows the account that is not in the
+    ``per_host`` bounds the downloads from each of them. ``source`` knows the account that is not in the
     configuration. Times are monotonic seconds, but for ``wall``.
     """
 
@@ -91,7 +91,7 @@ class Registry:
         secret: bytes,
         stall_timeout: float,
         token_limit: int,
-        slots: Slots,
+        per_host: SemaphorePerKey[str],
         meter: Meter,
         source: Source | None = None,
     ) -> None:
@@ -102,7 +102,7 @@ class Registry:
         self._secret = secret
         self._stall_timeout = stall_timeout
         self._token_limit = token_limit
-        self._slots = slots
+        self._per_host = per_host
         self._meter = meter
         self._pool = UpstreamPool(
             upstream.hosts, upstream.fallback, probe=self._probe, failed=self._probe_failed
@@ -208,18 +208,20 @@ class Registry:
 
     async def ask_host(self, host: str, request: Request) -> Answer:
         """
-        Ask one host; a fetch waits for a slot first, which its body then holds. Raises as :meth:`ask` does.
+        Ask one host; a download waits for a permit of the host first, which its body then holds.
+
+        Raises as :meth:`ask` does.
         """
         if not request.is_fetch or self.may_lead_back(request.via, host):
-            # In a loop of caches those that hold the slots would wait for this request, and it for them.
+            # In a loop of caches those that hold the permits would wait for this request, and it for them.
             return await self._ask_host(host, request)
-        give_back = await self._slots.take(host)
+        release = await self._per_host.acquire(host)
         try:
             answer = await self._ask_host(host, request)
         except BaseException:
-            give_back()
+            release()
             raise
-        return answer.then(give_back)
+        return answer.then(release)
 
     async def _ask_host(self, host: str, request: Request) -> Answer:
         key = request.credential.key(self._secret, self.upstream.origin)

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.aio.fair_semaphore import FairSemaphore, QueueBounds, Release
+from contentcache.aio.fair_semaphore import FairSemaphore, QueueBounds, Release, SemaphorePerKey
 from contentcache.core.errors import Overloaded
 
 
@@ -87,6 +87,18 @@ class FairSemaphoreTests(SynchronousTestCase):
         self.failureResultOf(self.acquire(semaphore, "d"), Overloaded)
         for waiter in (first, third, fourth):
             self.assertNoResult(waiter)
+
+    def test_per_key(self) -> None:
+        """Each key has permits of its own, and its waiters are served first come, first served."""
+        semaphores: SemaphorePerKey[str] = SemaphorePerKey(2)
+        first, second, third, fourth = (Deferred.fromCoroutine(semaphores.acquire("a")) for _ in range(4))
+        release = self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertNoResult(third)
+        self.successResultOf(Deferred.fromCoroutine(semaphores.acquire("b")))
+        release()
+        self.successResultOf(third)
+        self.assertNoResult(fourth)
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["acquire", "release", "cancel"]))))
     def test_never_more(self, steps: list[tuple[str, str]]) -> None:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import ANONYMOUS, Credential
 from contentcache.core.digest import Digest
@@ -23,13 +24,12 @@ from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.access import Access, Revocation
 from contentcache.delivery.bodies import ShortError
 from contentcache.delivery.company import Company
-from contentcache.delivery.contents import Contents
+from contentcache.delivery.contents import Contents, download_semaphore
 from contentcache.delivery.links import Links
 from contentcache.delivery.questions import Questions
 from contentcache.delivery.served import Served
 from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.delivery.tasks import Bell, at_once
-from contentcache.delivery.turns import Turns
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.storage.interfaces import Index, Store
@@ -38,7 +38,6 @@ from contentcache.storage.memory_index import MemoryIndex
 from contentcache.upstream.agent import NoCookies, UpstreamTransport
 from contentcache.upstream.redirects import RedirectPolicy
 from contentcache.upstream.registry import Registry
-from contentcache.upstream.slots import Slots
 from tests.bad_registry import BadRegistry
 from tests.delivery.wire import Wire
 
@@ -59,7 +58,11 @@ def client_at(url: str, wire: Wire, clock: Clock) -> UpstreamTransport:
 
 
 def registry_of(
-    upstream: Upstream, wire: Wire, clock: Clock, wall: Callable[[], float], slots: Slots | None = None
+    upstream: Upstream,
+    wire: Wire,
+    clock: Clock,
+    wall: Callable[[], float],
+    per_host: SemaphorePerKey[str] | None = None,
 ) -> Registry:
     """
     The real registry over the wire.
@@ -73,7 +76,7 @@ def registry_of(
         secret=SECRET,
         stall_timeout=30.0,
         token_limit=64 << 10,
-        slots=slots or Slots(),
+        per_host=per_host or SemaphorePerKey(None),
         meter=Meter(),
     )
 
@@ -100,8 +103,8 @@ class House:
         self.origins = {urlsplit(url).netloc: BadRegistry(auth) for url in sorted(urls)}
         self.origin = self.origins[urlsplit(given[0].hosts[0]).netloc]
         self.wire = Wire(self.origins, self.clock)
-        slots = Slots(fetchesperhost)
-        self.registries = [registry_of(up, self.wire, self.clock, self.wall, slots) for up in given]
+        per_host: SemaphorePerKey[str] = SemaphorePerKey(fetchesperhost)
+        self.registries = [registry_of(up, self.wire, self.clock, self.wall, per_host) for up in given]
         self.store: Store = MemoryStore() if store is None else store
         self.index: Index = MemoryIndex()
         self.meter = Meter()
@@ -147,7 +150,7 @@ class House:
             run=run,
             clock=self.clock,
             wall=self.wall,
-            turns=Turns(fetches, 10.0, self.clock),
+            downloads=download_semaphore(fetches, 10.0, self.clock),
             meter=self.meter,
             make_room=self._make_room,
             manifest_limit=limit,

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Upstream
 from contentcache.meter import Meter
 from contentcache.upstream.account import NoTokenError
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.redirects import RedirectRefused
 from contentcache.upstream.registry import Registry
-from contentcache.upstream.slots import Slots
 from tests.upstream.loopback import Answer, RedirectingTestCase, body_of
 
 
@@ -112,7 +112,7 @@ class GuardTests(RedirectingTestCase):
                     secret=b"",
                     stall_timeout=10.0,
                     token_limit=1000,
-                    slots=Slots(),
+                    per_host=SemaphorePerKey(None),
                     meter=Meter(),
                 )
                 realm = f"http://auth.example:{self.storage_port}/token"

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Account, Upstream
 from contentcache.core.credentials import ANONYMOUS, OWN, Credential
 from contentcache.core.errors import (
@@ -25,7 +26,6 @@ from contentcache.upstream.account import TokenRefused
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry, TargetRefused
 from contentcache.upstream.request import Request
-from contentcache.upstream.slots import Slots
 from tests.bad_registry import ANYBODY, BadRegistry
 from tests.delivery.house import registry_of
 from tests.delivery.wire import Wire
@@ -198,7 +198,9 @@ class AskingTests(RegistryTestCase):
 
     def test_slots_and_loops(self) -> None:
         """A request that may have come in a circle waits for no slot: its holder may wait for the request."""
-        self.registry = registry_of(Upstream(ONE, (ONE,)), self.wire, self.clock, lambda: 1e9, Slots(1))
+        self.registry = registry_of(
+            Upstream(ONE, (ONE,)), self.wire, self.clock, lambda: 1e9, SemaphorePerKey(1)
+        )
         self.one.misbehave("stall", at=-1, times=1)
         first = self.ask(via="1.1 contentcache-me")
         self.answered(via="1.1 contentcache-x, 1.1 contentcache-me")

@@ -4,75 +4,22 @@ At most so many fetches from a host at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.aio.fair_semaphore import Release, SemaphorePerKey
 from contentcache.config.model import Upstream
 from contentcache.core.errors import OriginRefused, UpstreamBroken
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
-from contentcache.upstream.slots import Slots
 from tests.delivery.house import LARGE, REPOSITORY, House, HouseTestCase, registry_of
 from tests.upstream.test_registry import ONE, TWO, RegistryTestCase
 
 
-def taken(slots: Slots, host: str = "a") -> Deferred[Callable[[], None]]:
-    """Somebody who wants a slot."""
-    return Deferred.fromCoroutine(slots.take(host))
-
-
-class SlotsTests(SynchronousTestCase):
-    """
-    Who has one, and who waits.
-    """
-
-    def test_first_come(self) -> None:
-        """Slots go to those who wait in their order, one for one, host by host."""
-        slots = Slots(2)
-        first, second, third, fourth = (taken(slots) for _ in range(4))
-        give_back = self.successResultOf(first)
-        self.successResultOf(second)
-        self.assertNoResult(third)
-        self.successResultOf(taken(slots, "b"))
-        give_back()
-        give_back()
-        self.successResultOf(third)
-        self.assertNoResult(fourth)
-
-    def test_no_bound(self) -> None:
-        """Without a bound nobody waits."""
-        slots = Slots()
-        for give_back in [self.successResultOf(taken(slots)) for _ in range(1000)]:
-            give_back()
-
-    def test_who_leaves(self) -> None:
-        """Whoever leaves the queue loses nobody a slot."""
-        slots = Slots(1)
-        give_back = self.successResultOf(taken(slots))
-        second, third = taken(slots), taken(slots)
-        second.cancel()
-        self.failureResultOf(second, CancelledError)
-        give_back()
-        self.successResultOf(third)()
-        self.successResultOf(taken(slots))
-
-    def test_a_thousand_in_a_row(self) -> None:
-        """Those who are done at once do not make the stack deeper and deeper."""
-        slots = Slots(1)
-        give_back = self.successResultOf(taken(slots))
-        done: list[None] = []
-
-        async def brief() -> None:
-            done.append((await slots.take("a"))())
-
-        for _ in range(5000):
-            Deferred.fromCoroutine(brief())
-        give_back()
-        self.assertEqual(len(done), 5000)
-        self.successResultOf(taken(slots))
+def acquired(per_host: SemaphorePerKey[str], host: str = "a") -> Deferred[Release]:
+    """Somebody who wants a permit."""
+    return Deferred.fromCoroutine(per_host.acquire(host))
 
 
 class FetchesTests(RegistryTestCase):
@@ -81,18 +28,18 @@ class FetchesTests(RegistryTestCase):
     """
 
     def make(self, auth: Any = None, **options: Any) -> None:
-        """Everything anew, with one host and one slot."""
+        """Everything anew, with one host and one permit."""
         super().make(auth, **options)
-        self.slots = Slots(1)
+        self.per_host: SemaphorePerKey[str] = SemaphorePerKey(1)
         upstream = Upstream(ONE, (ONE,))
-        self.registry = registry_of(upstream, self.wire, self.clock, lambda: 1e9, self.slots)
+        self.registry = registry_of(upstream, self.wire, self.clock, lambda: 1e9, self.per_host)
 
     def assert_free(self) -> None:
-        """The slot is there."""
-        self.successResultOf(taken(self.slots, ONE))()
+        """The permit is free."""
+        self.successResultOf(acquired(self.per_host, ONE))()
 
     def test_until_the_body_has_ended(self) -> None:
-        """A slot is held until the body was read, was abandoned, was cut off or has stalled."""
+        """A permit is held until the body was read, was abandoned, was cut off or has stalled."""
         for manner in ({}, {"name": "reset", "at": 1}, {"name": "stall", "at": 1}):
             self.make()
             if manner:
@@ -118,7 +65,7 @@ class FetchesTests(RegistryTestCase):
         self.assert_free()
 
     def test_who_leaves(self) -> None:
-        """A client that leaves, waiting for the slot or for the head, holds none."""
+        """A client that leaves, waiting for the permit or for the head, holds no permit."""
         self.one.misbehave("stall", at=-1)
         first, second = self.ask(), self.ask()
         second.cancel()
@@ -137,7 +84,9 @@ class FetchesTests(RegistryTestCase):
 
     def test_shared_by_origins(self) -> None:
         """A next hop that leads to two origins is one host."""
-        other: Registry = registry_of(Upstream(TWO, (ONE,)), self.wire, self.clock, lambda: 1e9, self.slots)
+        other: Registry = registry_of(
+            Upstream(TWO, (ONE,)), self.wire, self.clock, lambda: 1e9, self.per_host
+        )
         answer = self.successResultOf(self.ask())
         waiting: Deferred[Answer] = Deferred.fromCoroutine(other.ask(self.request()))
         self.assertNoResult(waiting)
@@ -145,7 +94,7 @@ class FetchesTests(RegistryTestCase):
         self.successResultOf(waiting).abandon()
 
     def test_wait_is_no_stall(self) -> None:
-        """To wait for a slot takes nothing off the time that an upstream has."""
+        """To wait for a permit takes nothing off the time that an upstream has."""
         answer = self.successResultOf(self.ask())
         waiting = self.ask()
         self.one.misbehave("slow", seconds=20.0)
@@ -180,7 +129,7 @@ class HouseTests(HouseTestCase):
             self.assertWhole(client, blob)
 
     def test_clients_that_leave(self) -> None:
-        """Clients that leave while their blob waits take no slot with them."""
+        """Clients that leave while their blob waits take no permit with them."""
         house = self.house_of(4)
         house.origin.misbehave("stall", at=1000, times=2)
         clients = [house.pull(digest) for digest in self.digests]
