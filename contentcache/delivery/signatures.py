@@ -1,8 +1,8 @@
 """
-Signed URLs: whether a token lets its bearer have a blob.
+Signed URLs: verified blob tokens, and the cache of them.
 
-What was verified is remembered under a keyed hash until it expires, so that a client that asks for many parts
-of a layer costs one signature. The key must still be the origin's each time.
+A verified token is cached under a keyed hash until it expires, so that a client that asks for many ranges of
+a layer costs one verification. Its key must still be in the origin's set each time.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ _MOST_REMEMBERED: Final = 10_000
 @frozen
 class Remembered:
     """
-    A token that was verified, without its text. ``issuer`` is who it is from, as it says itself; ``begins``
-    is when it was verified: a clock that has been set back since must not make it last longer.
+    A verified token without its text. ``issuer`` is its ``iss`` as it is written.
+
+    ``begins`` is when it was verified: a clock that is set back later must not make it valid for longer.
     """
 
     kid: str
@@ -48,7 +49,10 @@ class Remembered:
 
 class Signatures:
     """
-    ``keys`` are those of each origin, by its name; ``secret`` is at most 64 bytes that nobody else knows.
+    Verifies blob tokens.
+
+    :param keys: those of each origin, by its URL.
+    :param secret: at most 64 random bytes.
     """
 
     def __init__(self, keys: Mapping[str, SigningKeys], *, wall: Clock, secret: bytes) -> None:
@@ -69,9 +73,7 @@ class Signatures:
         return UnverifiedBlobToken(token, kept.kid, kept.algorithm, kept.issuer)
 
     def remembered(self, token: str) -> Remembered | None:
-        """
-        What is known of a token that was verified before, for :meth:`allows`.
-        """
+        """The cached token for :meth:`allows`, if it was verified before."""
         name = self._name(token)
         kept = self._good.get(name)
         if kept is not None:
@@ -79,10 +81,7 @@ class Signatures:
         return kept
 
     def allows(self, kept: Remembered, registry: Registry, content: Content) -> bool:
-        """
-        Whether :meth:`check` would let this token open this, told from memory; ``False`` where it would have
-        to ask or to verify, too.
-        """
+        """Whether :meth:`check` would accept a cached token without fetching keys or verifying anything."""
         upstream = registry.upstream
         keys = self._keys.get(upstream.origin)
         key = keys.at_hand(kept.kid) if keys is not None else None
@@ -97,7 +96,7 @@ class Signatures:
         Verify a token for one blob of one repository of one origin.
 
         :raises SignatureRefused: it does not allow this.
-        :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: the origin's keys cannot be had.
+        :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: the origin's keys cannot be fetched.
         """
         upstream = registry.upstream
         keys = self._keys.get(upstream.origin)
@@ -125,9 +124,9 @@ class Signatures:
 
     async def published(self, registry: Registry, via: str = "", *, anew: bool = False) -> Published:
         """
-        The keys of an origin, for the next cache; ``anew`` for one that misses a key.
+        The JWK set of an origin, for the next cache; ``anew`` for one that misses a key.
 
-        :raises CacheError: there are none, or they cannot be had.
+        :raises CacheError: there is none, or it cannot be fetched.
         """
         keys = self._keys.get(registry.upstream.origin)
         if keys is None:

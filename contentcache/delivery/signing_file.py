@@ -1,5 +1,5 @@
 """
-The keys that sign URLs, out of a file that the operator keeps (``signing.jwks``).
+The keys that verify blob tokens, from a JWK set in the operator's file (``signing.jwks``).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from contentcache.delivery.signing_keys import Published
 from contentcache.jose.jwk import InvalidJWKError
 from contentcache.jose.keyset import KeySet, VerificationKey, encode_key_set, parse_key_set
 
-#: For so many seconds the next cache may keep the set.
+#: Seconds for which the next cache may cache the set.
 _MAX_AGE: Final = 60
 
 
 class KeysFromFile:
     """
-    The set in the file at ``path``, which is read again when it changes; a broken one then changes nothing.
+    The JWK set in the file at ``path``, read again when it changes; an invalid one then changes nothing.
 
     :raises AuthFault: the file cannot be used now.
     """
@@ -29,15 +29,15 @@ class KeysFromFile:
         self._file: Watched[tuple[KeySet, bytes]] = Watched((path,), self._read, run=run, timer=timer)
 
     async def find(self, kid: str) -> VerificationKey:
-        """The key of that name (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""
+        """The key with this ``kid`` (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""
         return (await self._file.current())[0].find(kid)
 
     def at_hand(self, kid: str) -> VerificationKey | None:
-        """The same, if the file has just been looked at."""
-        looked = self._file.at_hand()
-        if looked is None or kid in looked[0].duplicates:
+        """The same, if the file has been checked within a second."""
+        current = self._file.at_hand()
+        if current is None or kid in current[0].duplicates:
             return None
-        return looked[0].keys.get(kid)
+        return current[0].keys.get(kid)
 
     async def published(self, *, via: str = "", anew: bool = False) -> Published:  # noqa: ARG002  # nobody is asked
         """The whole set (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""

@@ -1,16 +1,16 @@
 """
-The keys that sign URLs for one origin: its JWK set, asked of the next hop, kept, and served on.
+The keys that verify an origin's blob tokens: its JWK set, fetched from the next hop, cached, and published.
 
 Rules:
 
-* the set comes from ``/.well-known/contentcache/jwks.json`` of the hosts that contents come from too, so that
-  the keys of a chain travel as its contents do; those of an ``https`` origin never over plain HTTP;
-* it is good for as long as its ``Cache-Control`` says, and while upstream is away for up to a day;
-* a key that is not in it may be in a newer one: it is looked up again, past the sets that the caches on
-  the way have kept, at most every ten seconds, for whichever names strangers make up;
-* an origin that says that it has no set has none. It is believed at once where no keys are known, else after
-  ten minutes: to take keys back, an origin shows a set without them;
-* what is served on are the public parts of keys that are of use, and nothing else of a document.
+* the set comes from ``/.well-known/contentcache/jwks.json`` of the upstreams that blobs come from, so that
+  keys pass through a chain of caches as blobs do; those of an ``https`` origin never over plain HTTP;
+* it is fresh for as long as its ``Cache-Control`` says, and usable for up to a day while upstream is down;
+* an unknown ``kid`` may be in a newer set, which is fetched past the caches on the way. That happens at most
+  every ten seconds, however many unknown names clients send;
+* an origin may say that it has no set. That counts at once where no keys are known, else after ten minutes:
+  to withdraw keys, an origin publishes a set without them;
+* what is published are the usable public keys of a set, and nothing else of the document.
 """
 
 from __future__ import annotations
@@ -40,24 +40,23 @@ from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
 
-#: Where an origin, and each cache before it, has its keys.
+#: The path of the JWK set at an origin, and at each cache before it.
 PATH: Final = "/.well-known/contentcache/jwks.json"
 LARGEST: Final = 64 << 10
-#: For so many seconds keys are believed while nobody can be asked.
-LONGEST_KEPT: Final = 86400.0
-#: So many seconds pass between two questions for a key that is not in the set, and after one that failed.
-PAUSE: Final = 10.0
+#: Seconds for which a set stays usable while upstream is down.
+MAX_STALE: Final = 86400.0
+#: Seconds between two requests for an unknown ``kid``, and after a request that failed.
+RETRY_PAUSE: Final = 10.0
 #: The same while no keys are known at all.
-_SHORT_PAUSE: Final = 1.0
-#: For so many seconds keys are believed once their origin says that it has no set.
-_KEPT_WITHOUT: Final = 600.0
-#: A question is waited for until it is so many seconds old: by those who have keys that were good a moment
-#: ago, by those who miss one, and by those who have none.
-_PATIENCE: Final = 2.0
-_LONGEST_LOOKUP: Final = 5.0
-_LONGEST_WAIT: Final = 10.0
-#: An answer that must not be kept is, for so many seconds: else each request would cost a question.
-_SHORTEST_AGE: Final = 1.0
+_FIRST_PAUSE: Final = 1.0
+#: Seconds for which keys stay usable once their origin says that it has no set.
+_USABLE_AFTER_REMOVAL: Final = 600.0
+#: Timeouts of a request in seconds, for callers with a stale set, with an unknown ``kid``, and without a set.
+_STALE_TIMEOUT: Final = 2.0
+_LOOKUP_TIMEOUT: Final = 5.0
+_FIRST_TIMEOUT: Final = 10.0
+#: Seconds for which a set is cached that must not be: else each client's request would cost a request.
+_MIN_FRESHNESS: Final = 1.0
 _OK: Final = 200
 
 
@@ -67,9 +66,7 @@ class NoKeys(SignatureRefused):
 
 @frozen
 class Published:
-    """
-    A set as the next cache may have it; ``max_age`` and ``age`` in seconds.
-    """
+    """A JWK set for the next cache; ``max_age`` and ``age`` are in seconds."""
 
     document: bytes
     max_age: int
@@ -77,44 +74,40 @@ class Published:
 
 
 class SigningKeys(Protocol):
-    """
-    The keys of one origin.
-    """
+    """The keys of one origin."""
 
     async def find(self, kid: str) -> VerificationKey:
         """
         The key with this ``kid``.
 
         :raises UnknownKeyError, NoKeys: there is no such key.
-        :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: nobody can be asked, and none are known.
+        :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: no set is cached or can be fetched.
         """
         ...
 
     def at_hand(self, kid: str) -> VerificationKey | None:
-        """
-        The key that :meth:`find` would answer at once; ``None`` where it would wait for somebody, or raise.
-        """
+        """The key that :meth:`find` would return at once; ``None`` where it would wait or raise."""
         ...
 
     async def published(self, *, via: str = "", anew: bool = False) -> Published:
         """
-        The whole set; ``anew`` for somebody who misses a key in it, ``via`` for one whose request came
-        through other caches. Raises as :meth:`find` does.
+        The whole set. Raises as :meth:`find` does.
+
+        :param via: the client's ``Via``: the caches that its request came through.
+        :param anew: fetch it past the caches on the way, for a client that misses a key in it.
         """
         ...
 
 
 @frozen
-class _Kept:
+class _CachedSet:
     keys: KeySet
-    fetched: float  # when it left the origin, as far as the caches on the way tell
+    fetched: float  # when it left the origin, by the ``Age`` of the caches on the way
     max_age: float
 
 
 class KeysOfOrigin:
-    """
-    Asks for the set when it is first needed. ``pseudonym`` names this cache in ``Via``.
-    """
+    """The keys from upstream, fetched when first needed. ``pseudonym`` names this cache in ``Via``."""
 
     _log = Logger()
 
@@ -122,90 +115,86 @@ class KeysOfOrigin:
         self._registry = registry
         self._clock = clock
         self._via = added((), pseudonym)
-        self._kept: _Kept | None = None
-        self._waiting: list[Deferred[None]] | None = None
-        self._asked_at = float("-inf")
+        self._cached: _CachedSet | None = None
+        self._waiters: list[Deferred[None]] | None = None
+        self._requested_at = float("-inf")
         self._error: CacheError | None = None
         self._failed_at = float("-inf")
         self._fresh_until = float("-inf")
-        self._longest_kept = LONGEST_KEPT
+        self._usable_for = MAX_STALE
         self._looked_up_at = float("-inf")
 
     async def find(self, kid: str) -> VerificationKey:
-        """The key of that name (:class:`SigningKeys`)."""
-        kept = await self._current()
-        if kid in kept.keys.keys or kid in kept.keys.duplicates:
-            return kept.keys.find(kid)
-        await self._look_again()
-        return (self._usable() or kept).keys.find(kid)
+        """The key with this ``kid`` (:class:`SigningKeys`)."""
+        cached = await self._current()
+        if kid in cached.keys.keys or kid in cached.keys.duplicates:
+            return cached.keys.find(kid)
+        await self._look_up()
+        return (self._usable() or cached).keys.find(kid)
 
     def at_hand(self, kid: str) -> VerificationKey | None:
-        """The key, if it is in a set that may be used now (:class:`SigningKeys`)."""
-        kept = self._usable()
-        if kept is None or self._clock.seconds() >= self._fresh_until:
+        """The key, if it is in a fresh set (:class:`SigningKeys`)."""
+        cached = self._usable()
+        if cached is None or self._clock.seconds() >= self._fresh_until:
             return None
-        return None if kid in kept.keys.duplicates else kept.keys.keys.get(kid)
+        return None if kid in cached.keys.duplicates else cached.keys.keys.get(kid)
 
     async def published(self, *, via: str = "", anew: bool = False) -> Published:
         """The whole set (:class:`SigningKeys`)."""
         fresh = self._usable() if self._clock.seconds() < self._fresh_until else None
         if self._registry.may_lead_back(via) and (anew or fresh is None):
-            kept = await self._ask_alone(via, anew=anew)
+            cached = await self._fetch_alone(via, anew=anew)
         else:
-            kept = await self._current()
+            cached = await self._current()
             if anew:
-                await self._look_again()
-                kept = self._usable() or kept
-        old = max(0.0, self._clock.seconds() - kept.fetched)
-        document = encode_key_set(list(kept.keys.keys.values()))
-        return Published(document, int(kept.max_age), int(old))
+                await self._look_up()
+                cached = self._usable() or cached
+        old = max(0.0, self._clock.seconds() - cached.fetched)
+        document = encode_key_set(list(cached.keys.keys.values()))
+        return Published(document, int(cached.max_age), int(old))
 
-    async def _look_again(self) -> None:
+    async def _look_up(self) -> None:
         now = self._clock.seconds()
-        if self._waiting is None and now - self._looked_up_at >= PAUSE:
+        if self._waiters is None and now - self._looked_up_at >= RETRY_PAUSE:
             self._looked_up_at = now
             self._start(anew=True)
-        await self._refreshed(_LONGEST_LOOKUP)
+        await self._wait(_LOOKUP_TIMEOUT)
 
-    async def _current(self) -> _Kept:
-        """
-        A set that may be used now.
-        """
+    async def _current(self) -> _CachedSet:
+        """A set that is usable now."""
         now = self._clock.seconds()
-        kept = self._usable()
-        if kept is not None and now < self._fresh_until:
-            return kept
-        # While nobody can be let in, it is tried more often; but not because strangers make names up.
-        pause = _SHORT_PAUSE if kept is None and not isinstance(self._error, NoKeys) else PAUSE
-        if self._waiting is None and now - self._failed_at >= pause:
+        cached = self._usable()
+        if cached is not None and now < self._fresh_until:
+            return cached
+        # Without keys every signed URL is refused: retry sooner, unless the origin says that it has none.
+        pause = _FIRST_PAUSE if cached is None and not isinstance(self._error, NoKeys) else RETRY_PAUSE
+        if self._waiters is None and now - self._failed_at >= pause:
             self._start()
-        await self._refreshed(_LONGEST_WAIT if kept is None else _PATIENCE)
-        kept = self._usable()
-        if kept is None:
+        await self._wait(_FIRST_TIMEOUT if cached is None else _STALE_TIMEOUT)
+        cached = self._usable()
+        if cached is None:
             raise self._error or UpstreamTimeout("the origin's JWK set did not arrive in time")
-        return kept
+        return cached
 
-    def _usable(self) -> _Kept | None:
-        kept = self._kept
-        if kept is None or self._clock.seconds() - kept.fetched >= self._longest_kept:
+    def _usable(self) -> _CachedSet | None:
+        cached = self._cached
+        if cached is None or self._clock.seconds() - cached.fetched >= self._usable_for:
             return None
-        return kept
+        return cached
 
     def _start(self, *, anew: bool = False) -> None:
-        self._waiting = []
-        self._asked_at = self._clock.seconds()
-        # Nobody's own: a client that hangs up must not take the answer from those who wait for it too.
+        self._waiters = []
+        self._requested_at = self._clock.seconds()
+        # In the background: the client that caused it may disconnect while others wait for the set.
         in_background(self._refresh(anew=anew))
 
-    async def _refreshed(self, patience: float) -> None:
-        """
-        Wait for the question that is under way, if one is, until it is ``patience`` seconds old.
-        """
-        left = self._asked_at + patience - self._clock.seconds()
-        if self._waiting is None or left <= 0:
+    async def _wait(self, seconds: float) -> None:
+        """Wait for the running request, if there is one, until it is ``seconds`` old."""
+        left = self._requested_at + seconds - self._clock.seconds()
+        if self._waiters is None or left <= 0:
             return
         mine: Deferred[None] = Deferred()
-        self._waiting.append(mine)
+        self._waiters.append(mine)
         timer = self._clock.callLater(left, _release, mine)
         try:
             await mine
@@ -215,36 +204,34 @@ class KeysOfOrigin:
 
     async def _refresh(self, *, anew: bool) -> None:
         try:
-            self._kept = kept = await self._ask(self._via, anew=anew)
+            self._cached = cached = await self._fetch(self._via, anew=anew)
         except OriginRefused as refusal:
-            self._hear_no(refusal)
+            self._on_refused(refusal)
         except (CacheError, InvalidJWKError) as error:
-            self._hear_nothing(error)
-        except Exception as error:  # noqa: BLE001  # who waits must not wait for ever
+            self._on_failed(error)
+        except Exception as error:  # noqa: BLE001  # waiters must be woken in any case
             self._log.failure("key set refresh failed origin={origin}", origin=self._registry.upstream.origin)
-            self._hear_nothing(UpstreamBroken(type(error).__name__))
+            self._on_failed(UpstreamBroken(type(error).__name__))
         else:
-            self._error, self._failed_at, self._longest_kept = None, float("-inf"), LONGEST_KEPT
-            self._fresh_until = max(kept.fetched + kept.max_age, self._clock.seconds() + _SHORTEST_AGE)
-        waiting, self._waiting = self._waiting or [], None
+            self._error, self._failed_at, self._usable_for = None, float("-inf"), MAX_STALE
+            self._fresh_until = max(cached.fetched + cached.max_age, self._clock.seconds() + _MIN_FRESHNESS)
+        waiting, self._waiters = self._waiters or [], None
         for each in waiting:
             _release(each)
 
-    async def _ask_alone(self, via: str, *, anew: bool) -> _Kept:
-        """
-        Ask for one request only: in a loop of caches the shared question may be waiting for this request.
-        """
+    async def _fetch_alone(self, via: str, *, anew: bool) -> _CachedSet:
+        """Fetch a set for one client only: in a loop of caches the shared request may wait for this one."""
         try:
-            return await self._ask(via, anew=anew)
+            return await self._fetch(via, anew=anew)
         except OriginRefused as refusal:
             raise NoKeys("the origin publishes no JWK set at " + PATH) from refusal
         except InvalidJWKError as error:
             raise UpstreamBroken(f"the origin's JWK set is unusable: {error}") from error
 
-    async def _ask(self, via: str, *, anew: bool) -> _Kept:
+    async def _fetch(self, via: str, *, anew: bool) -> _CachedSet:
         answer = await self._registry.ask(
             Request("GET", PATH, ANONYMOUS, via=via, follow=False, anew=anew),
-            only=self._may_tell,
+            only=self._is_secure_enough,
         )
         if answer.status != _OK:
             answer.abandon()
@@ -253,7 +240,7 @@ class KeysOfOrigin:
             )
         return self._read(answer, await answer.read(LARGEST))
 
-    def _read(self, answer: Answer, document: bytes) -> _Kept:
+    def _read(self, answer: Answer, document: bytes) -> _CachedSet:
         keys = parse_key_set(document)
         for reason in keys.skipped:
             self._log.warn(
@@ -262,38 +249,38 @@ class KeysOfOrigin:
                 reason=reason,
             )
         old = age(answer.header("Age"))
-        return _Kept(keys, self._clock.seconds() - old, max_age(answer.header("Cache-Control")))
+        return _CachedSet(keys, self._clock.seconds() - old, max_age(answer.header("Cache-Control")))
 
-    def _hear_no(self, refusal: OriginRefused) -> None:
+    def _on_refused(self, refusal: OriginRefused) -> None:
         self._failed_at = self._clock.seconds()
         if refusal.status == 429:  # noqa: PLR2004  # later, perhaps
             self._error = UpstreamUnavailable("the origin is busy")
             return
-        if self._kept is not None:
+        if self._cached is not None:
             self._log.warn(
                 "key set removed by the origin origin={origin} status={status} old_keys_valid_for={seconds}s",
                 origin=self._registry.upstream.origin,
                 status=refusal.status,
-                seconds=int(_KEPT_WITHOUT),
+                seconds=int(_USABLE_AFTER_REMOVAL),
             )
-        self._longest_kept = _KEPT_WITHOUT
+        self._usable_for = _USABLE_AFTER_REMOVAL
         self._error = NoKeys("the origin signs no URLs: it publishes no JWK set at " + PATH)
 
-    def _hear_nothing(self, error: Exception) -> None:
+    def _on_failed(self, error: Exception) -> None:
         self._failed_at = self._clock.seconds()
-        told = str(error)
+        reason = str(error)
         self._error = (
             error
             if isinstance(error, CacheError)
-            else UpstreamBroken(f"the origin's JWK set is unusable: {told}")
+            else UpstreamBroken(f"the origin's JWK set is unusable: {reason}")
         )
         self._log.warn(
             'key set unavailable origin={origin} reason="{reason}"',
             origin=self._registry.upstream.origin,
-            reason=told,
+            reason=reason,
         )
 
-    def _may_tell(self, host: str) -> bool:
+    def _is_secure_enough(self, host: str) -> bool:
         upstream = self._registry.upstream
         return not (upstream.origin.startswith("https:") and host.startswith("http:"))
 

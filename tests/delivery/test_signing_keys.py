@@ -17,7 +17,7 @@ from twisted.web.http_headers import Headers
 from contentcache.config.model import Upstream
 from contentcache.core.errors import OriginRefused, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.core.via import CachesBehind
-from contentcache.delivery.signing_keys import LONGEST_KEPT, PATH, PAUSE, KeysOfOrigin, NoKeys
+from contentcache.delivery.signing_keys import MAX_STALE, PATH, RETRY_PAUSE, KeysOfOrigin, NoKeys
 from contentcache.jose.keyset import UnknownKeyError, VerificationKey, encode_key_set
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.request import Request
@@ -185,7 +185,7 @@ class UnknownTests(KeysTestCase):
         for number in range(50):
             self.refuse(f"made up {number}", UnknownKeyError)
         self.assertEqual(len(self.hop.asked), 2)
-        self.clock.advance(PAUSE)
+        self.clock.advance(RETRY_PAUSE)
         for number in range(50):
             self.refuse(f"made up {number}", UnknownKeyError)
         self.assertEqual(len(self.hop.asked), 3)
@@ -233,7 +233,7 @@ class AwayTests(KeysTestCase):
         """Keys are kept for a day while upstream is away, and no longer."""
         self.find("one")
         self.hop.fault = UpstreamUnavailable("away")
-        self.clock.advance(LONGEST_KEPT - 1)
+        self.clock.advance(MAX_STALE - 1)
         self.find("one")
         self.clock.advance(1)
         self.refuse("one", UpstreamUnavailable)
@@ -262,7 +262,7 @@ class AwayTests(KeysTestCase):
         """Another page in the place of the set changes nothing; without keys it is upstream's fault."""
         self.hop.body = b"<html>Sign in to the hotel's network</html>"
         self.refuse("one", UpstreamBroken)
-        self.clock.advance(PAUSE)
+        self.clock.advance(RETRY_PAUSE)
         self.hop.body = None
         self.find("one")
         self.clock.advance(300)
@@ -278,7 +278,7 @@ class AwayTests(KeysTestCase):
         """An origin that has no set has no keys, and is asked again after a pause."""
         self.hop.fault = OriginRefused(404, {})
         self.refuse("one", NoKeys)
-        self.clock.advance(PAUSE - 1)
+        self.clock.advance(RETRY_PAUSE - 1)
         self.refuse("one", NoKeys)
         self.assertEqual(len(self.hop.asked), 1)
 
@@ -298,10 +298,10 @@ class AwayTests(KeysTestCase):
         self.hop.fault = OriginRefused(404, {})
         self.find("one")
         self.hop.fault = None
-        self.clock.advance(PAUSE)
+        self.clock.advance(RETRY_PAUSE)
         self.find("one")
         self.hop.fault = UpstreamUnavailable("away")
-        self.clock.advance(LONGEST_KEPT - 1)
+        self.clock.advance(MAX_STALE - 1)
         self.find("one")
 
     def test_busy(self) -> None:
@@ -341,7 +341,7 @@ class PublishedTests(KeysTestCase):
         self.hop.keys.append(key("two"))
         self.run_to_end(self.keys.published(anew=True))
         self.assertEqual(len(self.hop.asked), 2)
-        self.clock.advance(PAUSE)
+        self.clock.advance(RETRY_PAUSE)
         document = self.run_to_end(self.keys.published(anew=True)).document
         self.assertEqual(document, encode_key_set(self.hop.keys))
 
