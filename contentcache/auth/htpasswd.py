@@ -29,7 +29,6 @@ from twisted.logger import Logger
 from contentcache.aio.fair_semaphore import FairSemaphore, QueueBounds
 from contentcache.aio.single_flight import SingleFlight
 from contentcache.auth.interfaces import (
-    LONGEST_AUTHORIZATION,
     AccountsUnavailable,
     AuthFault,
     Identity,
@@ -41,7 +40,7 @@ from contentcache.auth.watching import Watched, read_file
 from contentcache.config.model import HtpasswdAuth
 from contentcache.core.errors import Overloaded
 from contentcache.core.grants import Grants
-from contentcache.core.http_auth import credentials_for, decode_basic
+from contentcache.core.http_auth import MAX_CREDENTIALS, credentials_for, decode_basic
 from contentcache.core.ports import Run, Timer
 
 _log = Logger()
@@ -114,7 +113,7 @@ def parse_basic(authorization: str | None) -> tuple[bytes, bytes] | None:
     (b'alice', b'a:b')
     """
     encoded = credentials_for("Basic", authorization)
-    if encoded is None or len(encoded) > LONGEST_AUTHORIZATION:
+    if encoded is None or len(encoded) > MAX_CREDENTIALS:
         return None
     given = decode_basic(encoded)
     # A NUL ends a password for some and not for others.

@@ -4,14 +4,11 @@ What is asked of a judge, and what it answers.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Protocol
 
 from attrs import frozen
 
 from contentcache.core.errors import CacheError
-
-#: Nothing that an honest client sends is longer: a token with a chain of certificates is the longest.
-LONGEST_AUTHORIZATION: Final = 16 << 10
 
 
 @frozen

@@ -5,6 +5,10 @@ HTTP authentication: the values of ``Authorization`` and ``Proxy-Authorization``
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from typing import Final
+
+#: No client sends longer credentials: the longest are tokens with a certificate chain or with many groups.
+MAX_CREDENTIALS: Final = 16 << 10
 
 
 def credentials_for(scheme: str, authorization: str | None) -> str | None:

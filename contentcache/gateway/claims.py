@@ -5,16 +5,13 @@ What a client's ``Authorization`` says of whom it is, before anybody has checked
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from attrs import field, frozen
 
-from contentcache.core.http_auth import credentials_for, decode_basic, encode_basic
+from contentcache.core.http_auth import MAX_CREDENTIALS, credentials_for, decode_basic, encode_basic
 from contentcache.gateway.directory import LONGEST_ACCOUNT
 from contentcache.jose.bearer_tokens import unverified_claims
-
-#: A header has at most 16 KiB here; tokens with many groups come near it.
-LONGEST: Final = 16 << 10
 
 
 @frozen
@@ -124,7 +121,7 @@ def _token68(scheme: str, authorization: str | None) -> str | None:
     found = credentials_for(scheme, (authorization or "").strip())
     if (
         found is None
-        or len(found) > LONGEST
+        or len(found) > MAX_CREDENTIALS
         or not found.isascii()
         or not found.isprintable()
         or " " in found

@@ -17,6 +17,7 @@ from typing import Final, cast
 
 from attrs import frozen
 
+from contentcache.core.http_auth import MAX_CREDENTIALS
 from contentcache.jose import claims as read
 from contentcache.jose.claims import InvalidClaimError
 from contentcache.jose.jwa import verify_signature
@@ -31,8 +32,6 @@ from contentcache.jose.jws import (
 from contentcache.jose.keyset import TrustedKey, TrustedKeys
 from contentcache.jose.x5c import InvalidChainError, verify_chain
 
-#: Nothing that an honest client sends is longer: a token with a chain of certificates is the longest.
-MAX_LENGTH: Final = 16 << 10
 #: Seconds by which the token server's clock and ours may differ, either way.
 LEEWAY: Final = 60
 
@@ -82,7 +81,7 @@ def verify_registry_token(
     :raises InvalidTokenError: it is malformed, or its key is not trusted, or its signature is wrong.
     """
     try:
-        jws = parse_compact(text, max_length=MAX_LENGTH)
+        jws = parse_compact(text, max_length=MAX_CREDENTIALS)
         check_header(jws.header, UNSUPPORTED_PARAMETERS)
         algorithm = jws.header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in algorithms:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from attrs import evolve
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
@@ -39,10 +39,7 @@ from tests.auth.house import (
 
 KEY: Final = ec.generate_private_key(ec.SECP256R1())
 OTHER: Final = ec.generate_private_key(ec.SECP256R1())
-P384: Final = ec.generate_private_key(ec.SECP384R1())
-P521: Final = ec.generate_private_key(ec.SECP521R1())
 RSA: Final = rsa.generate_private_key(65537, 2048)
-EDWARDS: Final = ed25519.Ed25519PrivateKey.generate()
 KID: Final = libtrust_fingerprint(KEY.public_key())
 ROOT: Final = certificate(KEY, name="root", authority=True)
 
