@@ -28,6 +28,7 @@ from contentcache.upstream.endpoints import PlaceEndpoint, check_name
 from contentcache.upstream.ports import Asking, Endpoint, Reactor, Trust
 from contentcache.upstream.proxies import Proxies, Proxy, TunnelEndpoint
 from contentcache.upstream.redirects import Followed, RedirectPolicy, fetch_following
+from contentcache.upstream.releasing import OwnedResponse
 from contentcache.wire.last_words import HearingReactor
 from contentcache.wire.reading import read_in_large_pieces
 
@@ -214,7 +215,7 @@ class UpstreamAgent:
         response = await agent.request(method, uri, sent, body)
         # treq would decode a body that says gzip though identity was asked for.
         response.headers.removeHeader(b"Content-Encoding")
-        return response
+        return OwnedResponse(response, self._reactor)
 
     def close(self) -> Deferred[None]:
         """

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, TypeVar, cast
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
@@ -20,6 +20,7 @@ from contentcache.core import header_policy
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
 from contentcache.core.opening import parse_length
 from contentcache.core.ports import DelayedCall, Timer
+from contentcache.upstream.releasing import release_with
 
 T = TypeVar("T")
 
@@ -79,7 +80,10 @@ class Inflow(TwistedProtocol):
             return
         if self._timer is not None:
             self._timer.reset(self._patience)
-        self._received(self, data)
+        try:
+            self._received(self, data)
+        except Exception as error:  # noqa: BLE001  # whoever waits for the end of the body gets it
+            self._drop(error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if reason.check(ResponseDone, PotentialDataLoss) is not None:
@@ -149,6 +153,36 @@ class AnswerTooLarge(UpstreamBroken):
     """A body that was to be held in memory has more bytes than it may."""
 
 
+class _Incoming:
+    """
+    The body of an answer, which is taken once, or released.
+    """
+
+    def __init__(self, response: Response, clock: Timer, patience: float) -> None:
+        self.then: list[Callable[[], None]] = []
+        self._response = response
+        self._clock = clock
+        self._patience = patience
+        self._taken = False
+
+    def stream(self, received: Received) -> Inflow:
+        self._taken = True
+        inflow = Inflow(received, self._clock, self._patience)
+        for call in self.then:
+            inflow.ended.addBoth(_pass_on, call)
+        self._response.deliverBody(inflow)
+        return inflow
+
+    def abandon(self) -> None:
+        inflow = self.stream(lambda _inflow, _data: None)
+        inflow.ended.addErrback(lambda _failure: None)
+        inflow.abandon()
+
+    def release(self) -> None:
+        if not self._taken:
+            self.abandon()
+
+
 @frozen
 class Answer:
     """
@@ -163,14 +197,21 @@ class Answer:
     _response: Response = field(repr=False)
     _clock: Timer = field(repr=False)
     _patience: float = field(repr=False)
-    _then: Callable[[], None] | None = field(default=None, repr=False)
     is_head: bool = False
+    _incoming: _Incoming = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        incoming = _Incoming(self._response, self._clock, self._patience)
+        object.__setattr__(self, "_incoming", incoming)  # attrs' way for frozen classes
+        release_with(self, incoming.release, self._clock)
 
     def then(self, call: Callable[[], None]) -> Answer:
         """
-        The same, which calls ``call`` once its body has ended, was cut off or was abandoned.
+        Call ``call`` once the body has ended, was cut off, was abandoned, or nobody refers to the answer any
+        more without having taken it.
         """
-        return evolve(self, then=call)
+        self._incoming.then.append(call)
+        return self
 
     def header(self, name: str) -> str | None:
         """
@@ -217,19 +258,13 @@ class Answer:
         """
         Let the body come in. To be called once.
         """
-        inflow = Inflow(received, self._clock, self._patience)
-        if self._then is not None:
-            inflow.ended.addBoth(_pass_on, self._then)
-        self._response.deliverBody(inflow)
-        return inflow
+        return self._incoming.stream(received)
 
     def abandon(self) -> None:
         """
         The body is not wanted.
         """
-        inflow = self.stream(lambda _inflow, _data: None)
-        inflow.ended.addErrback(lambda _failure: None)
-        inflow.abandon()
+        self._incoming.abandon()
 
     async def read(self, limit: int) -> bytes:
         """

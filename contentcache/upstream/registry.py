@@ -431,7 +431,11 @@ async def _go(
     if response.code not in REDIRECTS:
         return Followed(response, url)
     locations = response.headers.getRawHeaders(b"Location") or [b""]
-    target = transport.policy.follow(url, locations[0])
+    try:
+        target = transport.policy.follow(url, locations[0])
+    except CacheError:
+        discard(response, transport.reactor)
+        raise
     if transport.policy.is_registry(Place.of(target)):
         # It leads to the registry itself, which has not said anything yet.
         discard(response, transport.reactor)
