@@ -22,8 +22,6 @@ from threading import RLock
 from typing import Any, Final
 from uuid import UUID
 
-from twisted.logger import Logger
-
 from contentcache.gateway.directory import Cache, NameTaken
 from contentcache.storage.openfile import make_folders
 
@@ -56,8 +54,6 @@ _SCHEMA: Final = (
     f"PRAGMA application_id = {_APPLICATION}",
     f"PRAGMA user_version = {VERSION}",
 )
-
-_log = Logger()
 
 #: Another program holds the file: it can be read in a moment, and is not to be read as it is.
 _OF_OTHERS: Final = frozenset({errno.EBUSY, errno.ENOMEM})
@@ -198,9 +194,6 @@ class SqliteDirectory:
     def _be_read_only(self, error: OSError) -> None:
         self.read_only = error.strerror or str(error)
         self._next_try = time.monotonic() + _NEXT_TRY
-        _log.warn(
-            "gateway database read-only path={path} reason={reason!r}", path=self._path, reason=str(error)
-        )
 
     def _try_again(self) -> None:
         """
@@ -217,7 +210,6 @@ class SqliteDirectory:
         self._database, self.read_only = fresh, None
         if before is not None:
             before.close()
-        _log.info("gateway database writable again path={path}", path=self._path)
 
     def _settle_patiently(self, database: sqlite3.Connection) -> None:
         """

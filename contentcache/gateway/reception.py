@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from contentcache.config.model import Gateway
 from contentcache.core.ports import Clock, Run
@@ -25,6 +26,7 @@ from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamTransport
 
 _SECRET_BYTES: Final = 64
+_log = Logger()
 
 
 @frozen
@@ -61,6 +63,12 @@ def open_reception(
     :raises OSError: it cannot be had.
     """
     directory = SqliteDirectory(options.database)
+    if directory.read_only is not None:
+        _log.warn(
+            "gateway database read-only path={path} reason={reason!r}",
+            path=options.database,
+            reason=directory.read_only,
+        )
     believed: Any = trust  # IPolicyForHTTPS, as zope knows and mypy does not
     liveness = Liveness(
         directory,
