@@ -140,7 +140,7 @@ def assemble(
     """
     site = _Site(configuration, environ, reactor, kept, run, meter, company)
     upstreams = _upstreams(site)
-    delivery = _delivery(site, several=len(upstreams.registries) > 1)
+    delivery = _delivery(site)
     origins = Origins(upstreams.registries)
     factory = _front(site, upstreams.registries, origins, delivery)
     if company.serves:
@@ -185,7 +185,7 @@ def _upstreams(site: _Site) -> _Upstreams:
     return _Upstreams(registries, tuple(transports), trusts)
 
 
-def _delivery(site: _Site, *, several: bool) -> _Delivery:
+def _delivery(site: _Site) -> _Delivery:
     options, company, kept = site.options, site.company, site.kept
     limits = options.limits
     grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
@@ -199,7 +199,6 @@ def _delivery(site: _Site, *, several: bool) -> _Delivery:
         affirm_ttl=options.affirmttl,
         keep_deleted=options.keepdeleted,
         stale_if_error=options.staleiferror,
-        several=several,
         question_time=QuestionClock(site.reactor.seconds),
         revoked=company.revoked,
     )
@@ -223,6 +222,7 @@ def _delivery(site: _Site, *, several: bool) -> _Delivery:
         downloads=download_semaphore(limits.fetches, limits.fetchwait, site.reactor),
         meter=site.meter,
         make_room=company.make_room or reaper.make_room,
+        random=secrets.randbelow,
         manifest_limit=limits.manifest,
         fill_after=options.fillafter,
         small=_SMALL_BLOBS if options.fastpath else 0,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from contentcache.core.credentials import Credential
@@ -82,9 +82,8 @@ class Access:
     Grants, links, and questions to the origin.
 
     ``affirm_ttl`` is how many seconds a link is believed; ``keep_deleted`` lets known links serve what the
-    origin has no more; ``stale_if_error`` how many seconds old yeses may serve while it is away. ``several``
-    says that contents of more than one origin lie side by side. ``question_time`` gives each question its
-    time; ``revoked`` tells other workers which grants have ended.
+    origin has no more; ``stale_if_error`` how many seconds old yeses may serve while it is away.
+    ``question_time`` gives each question its time; ``revoked`` tells other workers which grants have ended.
     """
 
     def __init__(
@@ -98,7 +97,6 @@ class Access:
         affirm_ttl: float,
         keep_deleted: bool,
         stale_if_error: float,
-        several: bool = False,
         question_time: QuestionClock,
         revoked: Callable[[Revocation], None] = lambda _revocation: None,
     ) -> None:
@@ -110,7 +108,6 @@ class Access:
         self._affirm_ttl = affirm_ttl
         self._keep_deleted = keep_deleted
         self._stale_if_error = stale_if_error
-        self._several = several
         self._tell_revoked = revoked
         #: The time of a question that is about to be asked; every answer is noted with that of its question.
         self.question_time = question_time
@@ -149,24 +146,13 @@ class Access:
         The yes that a signed URL is, or that grant and link make together, if they do.
         """
         if asking.credential.signed is not None:
-            return await self._signed(asking)
+            return Yes()
         if not self._holds(asking.credential, self._grant_key(asking)):
             return None
         affirmation = await self._links.affirmation(_link(asking))
         if affirmation is None or self._age(affirmation) >= self._affirm_ttl:
             return None
         return Yes(affirmation.media_type)
-
-    async def _signed(self, asking: Asking) -> Yes | None:
-        """
-        The yes of a signed URL. An origin can let people have what is its own, and nothing of others'.
-        """
-        if not self._several:
-            return Yes()
-        for link in (_link(asking), _delivered(asking)):
-            if await self._links.affirmation(link) is not None:
-                return Yes()
-        return None
 
     def knows(self, key: bytes, link: Link) -> bool:
         """
@@ -177,12 +163,9 @@ class Access:
 
     def knows_signed(self, link: Link) -> bool:
         """
-        The same for whoever shows a signed URL for just this, which has been verified.
+        The same for whoever shows a signed URL for just this, which has been verified: that is all it takes.
         """
-        if not self._several:
-            return True
-        delivered = evolve(link, repository="")
-        return self._links.known(link) is not None or self._links.known(delivered) is not None
+        return bool(link)
 
     def knows_vouched(self, link: Link) -> bool:
         """
@@ -329,9 +312,6 @@ class Access:
         a link.
         """
         if asking.credential.signed is not None:
-            if self._several:
-                affirmation = Affirmation(self.wall(), media_type)
-                await self._links.affirm(_delivered(asking), affirmation, asked=asked)
             return
         self.granted(asking.registry, asking.content.repository, asking.credential, asked=asked)
         await self._links.affirm(_link(asking), Affirmation(self.wall(), media_type), asked=asked)
@@ -437,15 +417,6 @@ class Access:
 def _link(asking: Asking) -> Link:
     content: Content = asking.content
     return Link(asking.registry.upstream.origin, content.repository, content.kind, content.digest)
-
-
-def _delivered(asking: Asking) -> Link:
-    """
-    That an origin has this content, in whichever repository: no repository is called so, and nobody has a
-    grant in it.
-    """
-    content = asking.content
-    return Link(asking.registry.upstream.origin, "", content.kind, content.digest)
 
 
 async def _probe(asking: Asking) -> Answer:

@@ -39,8 +39,8 @@ class Elsewhere(Protocol):
     def borrow(self, content: Content, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
         """Have it made by the one whose it is."""
 
-    async def keep(self, digest: Digest, content: bytes) -> None:
-        """Have the one whose it is store a small content that has come whole and verified."""
+    async def keep(self, digest: Digest, content: bytes, origin: str) -> None:
+        """Have the one whose it is store a small content that has come whole and verified from ``origin``."""
 
 
 def _unnoticed(_digest: Digest) -> None:

@@ -43,6 +43,7 @@ from contentcache.delivery.fetch import Fetch
 from contentcache.delivery.making import AskFirst, LoopPossible, Making, UndecidedError
 from contentcache.delivery.manifests import StoredManifest, StoredManifests, read_manifest, too_large
 from contentcache.delivery.passing import Check, PassedBody, carry_on
+from contentcache.delivery.possession import Possession
 from contentcache.delivery.pulls import Pulls
 from contentcache.delivery.served import Described, Served
 from contentcache.delivery.shelf import Shelf
@@ -62,7 +63,8 @@ class Contents:
     """
     All contents that are named by a digest.
 
-    ``make_room(bytes)`` says whether the store can take so many more; ``manifest_limit`` is in bytes,
+    ``make_room(bytes)`` says whether the store can take so many more; ``random(n)`` is a number from 0 to
+    ``n - 1``; ``manifest_limit`` is in bytes,
     ``fill_after`` the share of a content from which on the rest of it is fetched too; ``small`` is how many
     small blobs are kept open for those who find them in :attr:`warm`. Of the ``company`` of other workers
     each has the fetches of some contents, and its clients read along here.
@@ -82,6 +84,7 @@ class Contents:
         downloads: FairSemaphore[bytes],
         meter: Meter,
         make_room: Callable[[int], Awaitable[bool]],
+        random: Callable[[int], int],
         manifest_limit: int,
         fill_after: float,
         small: int = 0,
@@ -100,9 +103,12 @@ class Contents:
         self._fill_after = fill_after
         self._company = company or Company()
         self._fetches: dict[Digest, Making] = {}
+        #: The origin that each fetch is from, and whether it is stored bytes that are being verified.
+        self._terms: dict[Digest, tuple[str, bool]] = {}
         self._sizes: dict[Digest, int] = {}
         self._manifests = StoredManifests(run, manifest_limit)
         self._pulls = Pulls(index, run, wall, self._company.noticed)
+        self._possession = Possession(access, store, index, run=run, clock=clock, random=random)
         self.warm = Warm(access, self._pulls, run, small)
         self._disproved = Disproved()
         self._around = Surroundings(
@@ -136,6 +142,7 @@ class Contents:
         The index is made anew: what it knew is not believed any more.
         """
         self.warm.close()
+        self._possession.forget()
         self._access.lost_index()
 
     async def flush(self) -> None:
@@ -173,10 +180,11 @@ class Contents:
             return await self.describe_manifest(asking, yes or await self._ask(asking, with_body=False))
         if record is not None:
             yes = yes or await self._ask(asking, with_body=False)
+            await self._possession.require(asking)
             status = "hit; detail=affirmed" if yes.asked else "hit"
             return Described(digest, record.size, None, status, yes.stale, yes.notices)
         fetch = self._fetches.get(digest)
-        if yes is not None and fetch is not None and fetch.size is not None:
+        if yes is not None and fetch is not None and fetch.size is not None and self._may_join(asking):
             return Described(digest, fetch.size, None, "fwd=miss; collapsed")
         yes = await self._access.size_of(asking)
         # A cache before this one asks so before it asks for a part.
@@ -188,7 +196,7 @@ class Contents:
         Answer a ``HEAD`` of a manifest that this client may have: what is stored beats what ``HEAD`` says.
         """
         digest = asking.content.digest
-        stored = await self.stored_manifest(digest)
+        stored = await self._possessed_manifest(asking)
         if stored is not None:
             status = "hit; detail=affirmed" if yes.asked else "hit"
             media_type = await self._media_type(asking, stored.checked, yes)
@@ -204,6 +212,21 @@ class Contents:
         return Described(
             digest, served.body.size, served.media_type, served.status, served.stale, served.notices
         )
+
+    async def _possessed_manifest(self, asking: Asking) -> StoredManifest | None:
+        """
+        The same as :meth:`stored_manifest` where the origin that is asked has it.
+
+        :raises NotPossessed: it has not.
+        """
+        stored = await self.stored_manifest(asking.content.digest)
+        if stored is None:
+            return None
+        try:
+            await self._possession.require(asking)
+        except UndecidedError:
+            return None  # it was stored
+        return stored
 
     async def stored_manifest(self, digest: Digest) -> StoredManifest | None:
         """
@@ -256,18 +279,18 @@ class Contents:
                 return await self._pass_through(asking)
         raise UpstreamUnavailable("this content comes and goes; try again")
 
-    async def keep(self, digest: Digest, content: bytes) -> None:
+    async def keep(self, digest: Digest, content: bytes, origin: str) -> None:
         """
-        Store a small content that has come whole and verified.
+        Store a small content that has come whole and verified from ``origin``.
         """
         others = self._others(digest)
         if others is not None:
-            await others.keep(digest, content)
+            await others.keep(digest, content, origin)
             return
         if digest in self._fetches or not await self._room(len(content)):
             return
         try:
-            await self._run(self._shelf.put, digest, content)
+            await self._run(self._shelf.put, digest, content, origin)
         except OSError as error:
             self._heard_of_disk(f"a manifest cannot be stored: {error}")
 
@@ -285,7 +308,7 @@ class Contents:
         """
         digest = want.asking.content.digest
         self._check_disproved(want.asking)
-        await self._until_closed(digest)
+        await self._until_closed(want.asking, in_place=in_place)
         if digest not in self._fetches:
             record, file = await unless_left(self._run(self._shelf.look, digest), _close)
             if file is not None:
@@ -300,7 +323,8 @@ class Contents:
         if fetch is None:
             self._check_disproved(want.asking)
             return self._start_own(want, in_place=in_place, total=total), False
-        if not isinstance(fetch, Fetch) or fetch.is_ending:
+        may_join = self._may_join(want.asking, in_place=in_place)
+        if not isinstance(fetch, Fetch) or fetch.is_ending or not may_join:
             raise UndecidedError("another fetch has begun or ended meanwhile")
         if not want.judged and not (fetch.takes_candidates and fetch.has_want(want.key)):
             raise AskFirst("the origin has not been asked")
@@ -312,7 +336,7 @@ class Contents:
 
     async def _get(self, asking: Asking, yes: Yes | None, *, whole: bool) -> Served:
         digest = asking.content.digest
-        await self._until_closed(digest)
+        await self._until_closed(asking)
         if digest not in self._fetches:
             record, file = await unless_left(self._run(self._shelf.look, digest), _close)
             if file is not None:
@@ -320,7 +344,8 @@ class Contents:
             if record is not None and digest not in self._fetches:
                 # It lies in the store, but nobody has ever verified it.
                 yes = yes or await self._ask(asking, with_body=True)
-                return await self._join(asking, yes, in_place=True)
+                await self._verify_stored(asking)
+                return await self._get(asking, yes, whole=whole)
         fetch = self._fetches.get(digest)
         if yes is None and fetch is not None and not self._is_in_question(fetch, asking):
             # The fetch may have had its answer, a yes for this client too, since we looked.
@@ -331,7 +356,7 @@ class Contents:
         if fetch is None and not whole:
             # To answer for a part one must know the size of the whole.
             yes = await self._sized(asking, yes)
-        return await self._join(asking, yes, in_place=False, whole=whole)
+        return await self._join(asking, yes, whole=whole)
 
     async def _sized(self, asking: Asking, yes: Yes | None) -> Yes:
         """
@@ -351,10 +376,39 @@ class Contents:
             if len(self._sizes) > _MOST_SIZES:
                 del self._sizes[next(iter(self._sizes))]
 
-    async def _until_closed(self, digest: Digest) -> None:
+    async def _until_closed(self, asking: Asking, *, in_place: bool = False) -> None:
         # One that ends without the content takes nobody aboard; the next one goes on from its partial file.
-        while (fetch := self._fetches.get(digest)) is not None and fetch.is_ending:
+        digest = asking.content.digest
+        while (fetch := self._fetches.get(digest)) is not None and (
+            fetch.is_ending or not self._may_join(asking, in_place=in_place)
+        ):
             await fetch.progress.wait()
+
+    def _may_join(self, asking: Asking, *, in_place: bool = False) -> bool:
+        """
+        Whether the bytes of the running fetch may be served in the name of the origin that is asked: they
+        come from there. Stored bytes that are being verified are served to nobody before that is done.
+        """
+        origin, is_in_place = self._terms[asking.content.digest]
+        return is_in_place if in_place else not is_in_place and origin == asking.registry.upstream.origin
+
+    async def _verify_stored(self, asking: Asking) -> None:
+        """
+        Hash a stored blob that nobody has verified yet, in the place where it is.
+
+        :raises UndecidedError: it was something else, and is gone.
+        """
+        await self._until_closed(asking, in_place=True)
+        want = Want(asking, self._access.key(asking), judged=True)
+        fetch = self._fetches.get(asking.content.digest)
+        if fetch is None:
+            fetch = self._start(want, in_place=True, total=None)
+        else:
+            fetch.attach(want)
+        try:
+            await want.opened
+        finally:
+            fetch.detach(want)
 
     async def _serve_stored(self, asking: Asking, file: BlobFile, yes: Yes | None) -> Served:
         digest = asking.content.digest
@@ -363,6 +417,7 @@ class Contents:
         media_type = None
         try:
             yes = yes or await self._ask(asking, with_body=True)
+            await self._possession.require(asking)
             if asking.content.kind == "manifests":
                 stored = await self._manifests.check(digest, file)
                 media_type = await self._media_type(asking, stored.checked, yes)
@@ -371,16 +426,16 @@ class Contents:
             raise
         self._pulls.note(digest)
         if asking.content.kind == "blobs":
-            self.warm.keep(digest, file)
+            self.warm.keep(digest, file, asking.registry.upstream.origin)
         status = "hit; detail=affirmed" if yes.asked else "hit"
         return Served(digest, body, media_type, status, yes.stale, yes.notices)
 
-    async def _join(self, asking: Asking, yes: Yes | None, *, in_place: bool, whole: bool = True) -> Served:
+    async def _join(self, asking: Asking, yes: Yes | None, *, whole: bool) -> Served:
         digest = asking.content.digest
         fetch = self._fetches.get(digest)
         status = "fwd=miss; collapsed"
         if fetch is None and self._others(digest) is None:
-            if not in_place and not await self._room(0):
+            if not await self._room(0):
                 raise DiskFailed("there is no room in the store")
             fetch = self._fetches.get(digest)
         total = None if whole or yes is None else yes.size
@@ -388,9 +443,13 @@ class Contents:
         want = Want(asking, self._access.key(asking), judged=yes is not None, whole=whole)
         if fetch is None:
             self._check_disproved(asking)  # by a fetch that has ended since we looked
-            fetch = self._start(want, in_place=in_place, total=total)
-            status = "hit" if in_place else "fwd=miss; stored" if whole else "fwd=miss; detail=part"
-        elif fetch.is_ending or (yes is None and not self._is_in_question(fetch, asking)):
+            fetch = self._start(want, in_place=False, total=total)
+            status = "fwd=miss; stored" if whole else "fwd=miss; detail=part"
+        elif (
+            fetch.is_ending
+            or not self._may_join(asking)
+            or (yes is None and not self._is_in_question(fetch, asking))
+        ):
             raise UndecidedError("another fetch has begun or ended meanwhile")
         else:
             self._check_loop(fetch, asking, asked=yes is not None)
@@ -401,7 +460,7 @@ class Contents:
         except BaseException:
             fetch.detach(want)
             raise
-        if want.joined and not in_place:
+        if want.joined:
             status = "fwd=miss; collapsed"
         body = GrowingBody(
             fetch, self._run, partial(self._carry_on, asking, fetch), lambda: self._left(fetch, want)
@@ -463,7 +522,7 @@ class Contents:
         if others is None:
             return self._start_own(want, in_place=in_place, total=total)
         fetch = others.borrow(content, self, in_place=in_place, total=total)
-        self._begin(fetch, want, needs_turn=False)
+        self._begin(fetch, want, in_place=in_place, needs_turn=False)
         return fetch
 
     def _start_own(self, want: Want, *, in_place: bool, total: int | None) -> Fetch:
@@ -478,11 +537,12 @@ class Contents:
             total=total,
             fill_after=self._fill_after,
         )
-        self._begin(fetch, want, needs_turn=not in_place)
+        self._begin(fetch, want, in_place=in_place, needs_turn=not in_place)
         return fetch
 
-    def _begin(self, fetch: Making, want: Want, *, needs_turn: bool) -> None:
+    def _begin(self, fetch: Making, want: Want, *, in_place: bool, needs_turn: bool) -> None:
         self._fetches[fetch.digest] = fetch
+        self._terms[fetch.digest] = want.asking.registry.upstream.origin, in_place
         self._company.noticed(fetch.digest)
         fetch.attach(want)
         in_background(self._run_fetch(fetch, self._access.identity(want.asking), needs_turn=needs_turn))
@@ -503,7 +563,7 @@ class Contents:
                 release()
             if isinstance(fetch.failure, ContentWrong):
                 self._disproved.add(fetch.origins, fetch.digest, self._clock.seconds())
-            del self._fetches[fetch.digest]
+            del self._fetches[fetch.digest], self._terms[fetch.digest]
             fetch.progress.tell(fetch.prefix)
 
     async def _pass_through(self, asking: Asking) -> Served:

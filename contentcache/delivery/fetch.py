@@ -118,6 +118,11 @@ class Fetch:
         return self.filling.prefix
 
     @property
+    def delivered_by(self) -> str | None:
+        """The origin that all bytes are from, if they are from one."""
+        return next(iter(self.origins)) if len(self.origins) == 1 and not self._in_place else None
+
+    @property
     def is_closed(self) -> bool:
         """Whether no byte leaves before all are known to be right."""
         # Once something was wrong, nobody gets a byte before that.
@@ -514,7 +519,8 @@ class Fetch:
         # what readers get is verified all the same.
         impatience = self._around.clock.callLater(_LONGEST_COMMIT, self._release_readers)
         try:
-            await self._around.run(self._around.keep, self.digest, self.intake.file, self.filling.total or 0)
+            size, origin = self.filling.total or 0, self.delivered_by
+            await self._around.run(self._around.keep, self.digest, self.intake.file, size, origin)
         except OSError as error:
             self._around.disk(f"{self.digest} is fetched but cannot be stored: {error}")
         else:

@@ -63,20 +63,23 @@ class Shelf:
         file.close()
         return record or BlobRecord(digest, size, self._wall(), verified=False), None
 
-    def keep(self, digest: Digest, file: PartialFile, size: int) -> None:
+    def keep(self, digest: Digest, file: PartialFile, size: int, origin: str | None = None) -> None:
         """
-        Make a verified file a blob. The index hears of it before and after: whatever is killed between the
-        two is found again, and hashed before its first use.
+        Make a verified file a blob, which ``origin`` has delivered (``None``: nobody knows who has). The
+        index hears of it before and after: whatever is killed between the two is found again, and hashed
+        before its first use.
 
         :raises OSError: the disk fails.
         """
         self._index.record([BlobRecord(digest, size, self._wall(), verified=False)])
         file.commit()
+        if origin is not None:
+            self._index.record_possession(origin, digest)
         self._index.record([BlobRecord(digest, size, self._wall(), verified=True)])
 
-    def put(self, digest: Digest, content: bytes) -> None:
+    def put(self, digest: Digest, content: bytes, origin: str) -> None:
         """
-        Keep a small content that has come whole and verified.
+        Keep a small content that has come whole and verified, from ``origin``.
 
         :raises OSError: the disk fails.
         """
@@ -84,7 +87,7 @@ class Shelf:
         try:
             file.truncate(0)
             file.write(0, content)
-            self.keep(digest, file, len(content))
+            self.keep(digest, file, len(content), origin)
         finally:
             file.close()
 

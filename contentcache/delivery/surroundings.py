@@ -23,8 +23,9 @@ class Surroundings:
 
     ``question_time()`` is the time of a question that is about to be asked. ``yes(want, answer's media type,
     asked)`` and ``no(want, refusal, asked)`` take note of what the origin said to a question of that time;
-    ``room(bytes)`` makes room in the store; ``keep(digest, file, size)`` makes a verified file a blob, and
-    blocks; ``disk(fault)`` hears what the disk refuses, and ``None`` when it has taken something.
+    ``room(bytes)`` makes room in the store; ``keep(digest, file, size, origin)`` makes a verified file a blob
+    that ``origin`` has delivered, and blocks; ``disk(fault)`` hears what the disk refuses, and ``None`` when
+    it has taken something.
     """
 
     store: Store
@@ -35,5 +36,5 @@ class Surroundings:
     yes: Callable[[Want, str | None, float], None]
     no: Callable[[Want, OriginRefused, float], None]
     room: Callable[[int], Awaitable[bool]]
-    keep: Callable[[Digest, PartialFile, int], None]
+    keep: Callable[[Digest, PartialFile, int, str | None], None]
     disk: Callable[[str | None], None]

@@ -33,6 +33,7 @@ from contentcache.delivery.bodies import MemoryBody
 from contentcache.delivery.contents import Contents
 from contentcache.delivery.links import Links
 from contentcache.delivery.manifests import read_manifest, too_large
+from contentcache.delivery.possession import NotPossessed
 from contentcache.delivery.served import Described, Served
 from contentcache.delivery.wants import Asking
 from contentcache.storage.interfaces import Tag, TagRecord
@@ -149,7 +150,12 @@ class Tags:
                 notices=meaning.notices,
             )
         yes = Yes(head_type=meaning.head_type, size=meaning.size, stale=meaning.stale)
-        described = await self._contents.describe_manifest(asking.by_digest(meaning.digest), yes)
+        try:
+            described = await self._contents.describe_manifest(asking.by_digest(meaning.digest), yes)
+        except NotPossessed:
+            # What is stored is not this origin's: the tag itself tells.
+            served = await self._get_by_tag(asking)
+            described = Described(served.digest, served.body.size, served.media_type, served.status)
         status = "hit" if meaning.stale else "fwd=request"
         return evolve(described, status=status, stale=meaning.stale, notices=meaning.notices)
 
@@ -169,11 +175,13 @@ class Tags:
         yes = Yes(head_type=meaning.head_type, stale=meaning.stale, notices=meaning.notices)
         try:
             return await self._contents.get(by_digest, yes)
+        except NotPossessed:
+            pass
         except OriginRefused as refusal:
             if refusal.status != _NOT_FOUND:
                 raise
-            # Some registries make up what they name, converted to what the client takes.
-            return await self._get_by_tag(asking)
+        # Some registries make up what they name, converted to what the client takes.
+        return await self._get_by_tag(asking)
 
     async def _meaning(self, asking: TagAsking, *, with_body: bool) -> _Meaning | Served:
         kept = await self._immutable(asking)
@@ -254,7 +262,7 @@ class Tags:
             return Served(named, MemoryBody(content), media_type, _UNCACHED, notices=notices)
         if not checked.agrees(said):
             return Served(digest, MemoryBody(content), said, _UNCACHED, notices=notices)
-        await self._contents.keep(digest, content)
+        await self._contents.keep(digest, content, asking.registry.upstream.origin)
         await self._access.affirmed(asking.by_digest(digest), media_type, asked=asked)
         if self._is_latest(asking, asked) and self._remembers(asking):
             await self._links.remember_tag(

@@ -35,13 +35,15 @@ Way: TypeAlias = Callable[[Link], bool]
 @define(eq=False)
 class Kept:
     """
-    A verified blob in an open file of its own. ``size`` is in bytes; ``written`` is the file's time.
+    A verified blob in an open file of its own. ``size`` is in bytes; ``written`` is the file's time;
+    ``origins`` are those in whose name it may be served: each has delivered it, or proved that it has it.
     """
 
     digest: Digest
     descriptor: int
     size: int
     written: int
+    origins: set[str]
     readers: int = 0
     dropped: bool = False
     _body: bytes | None = None
@@ -114,19 +116,23 @@ class Warm:
         """
         return self._access.knows_signed
 
-    def keep(self, digest: Digest, file: BlobFile) -> None:
+    def keep(self, digest: Digest, file: BlobFile, origin: str) -> None:
         """
-        A blob of the store is served the long way.
+        A blob of the store is served the long way, in the name of ``origin``, which has it.
         """
+        known = self._blobs.get(digest)
+        if known is not None:
+            known.origins.add(origin)
+            return
         descriptor = file.descriptor
-        if descriptor is None or not file.size or digest in self._blobs:
+        if descriptor is None or not file.size:
             return
         try:
             own = os.dup(descriptor)
         except OSError:
             return  # too many open files: the long way does without
         found = os.fstat(own)
-        self._blobs[digest] = Kept(digest, own, file.size, found.st_mtime_ns)
+        self._blobs[digest] = Kept(digest, own, file.size, found.st_mtime_ns, {origin})
         while len(self._blobs) > self._most:
             self.drop(next(iter(self._blobs)))
 
@@ -137,7 +143,7 @@ class Warm:
         To be used at once, and only if it :meth:`Kept.is_there`: it may be closed later.
         """
         kept = self._blobs.get(link.digest)
-        if kept is None or not way(link):
+        if kept is None or link.origin not in kept.origins or not way(link):
             return None
         self._blobs.move_to_end(kept.digest)
         return kept

@@ -13,9 +13,32 @@ from typing import Final
 
 from contentcache.storage.errors import IndexDamaged, IndexTooNew
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 _PAGE: Final = 4096
+
+_POSSESSIONS: Final = """
+    CREATE TABLE possessions (
+        digest TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        PRIMARY KEY (digest, origin)
+    ) WITHOUT ROWID
+    """
+_POSSESSIONS_GO: Final = """
+    CREATE TRIGGER possessions_gone AFTER DELETE ON blobs BEGIN
+        DELETE FROM possessions WHERE digest = OLD.digest;
+    END
+    """
+
+#: What makes a file of version 1 one of version 2. It did not say which origin had delivered a blob, so
+#: nothing is known of that: each origin proves that it has the bytes before they are served in its name.
+#: Links without a repository meant that an origin had said so, which proves nothing.
+_UPGRADE: Final = (
+    _POSSESSIONS,
+    _POSSESSIONS_GO,
+    "DELETE FROM links WHERE repository = ''",
+    f"PRAGMA user_version = {VERSION}",
+)
 
 # ``blobs.pulled`` plus ``state.shifted`` is the last pull: so a jump of the clock moves a million
 # pulls by writing one row. ``links.stored`` says whether ``blobs`` has the digest: so what may be
@@ -66,6 +89,8 @@ _SCHEMA: Final = (
     ) WITHOUT ROWID
     """,
     "CREATE INDEX tags_by_age ON tags (seen)",
+    _POSSESSIONS,
+    _POSSESSIONS_GO,
     """
     CREATE TRIGGER blob_added AFTER INSERT ON blobs BEGIN
         UPDATE state SET bytes = bytes + NEW.size;
@@ -90,6 +115,7 @@ _NAMES: Final = frozenset(
     {"state", "blobs", "blobs_by_pull", "links", "links_by_age", "tags", "tags_by_age"}
     | {"blob_added", "blob_resized", "blob_gone"}
 )
+_NEW_NAMES: Final = frozenset({"possessions", "possessions_gone"})
 
 # Each walks down one edge of a tree: what is torn or cut off at the end shows here, at any size.
 _PROBES: Final = tuple(
@@ -205,15 +231,15 @@ def _settle(database: sqlite3.Connection, path: str) -> None:
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute("PRAGMA cell_size_check = ON")
     database.execute("PRAGMA journal_size_limit = 67108864")
-    if version == 0:
+    if version < VERSION:
         database.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
+        for statement in _SCHEMA if version == 0 else _UPGRADE:
             database.execute(statement)
         database.execute("COMMIT")
 
 
 def _probe(database: sqlite3.Connection, path: str, version: int, names: set[str]) -> None:
-    if version != VERSION or not names >= _NAMES:
+    if version == 0 or not names >= (_NAMES if version == 1 else _NAMES | _NEW_NAMES):
         raise damage(path, "its tables are not the index's")
     try:
         if database.execute("SELECT bytes, shifted, complete FROM state").fetchone() is None:

@@ -119,6 +119,14 @@ class HealingIndex:
         """At most ``limit`` records in the order of their digests."""
         return self._ask(lambda index: index.following(digest, limit))
 
+    def possesses(self, origin: str, digest: Digest) -> bool:
+        """Whether ``origin`` has delivered these stored bytes, or proved that it has them."""
+        return self._ask(lambda index: index.possesses(origin, digest))
+
+    def record_possession(self, origin: str, digest: Digest) -> None:
+        """``origin`` has delivered these bytes or proved that it has them."""
+        self._ask(lambda index: index.record_possession(origin, digest))
+
     def total(self) -> int:
         """Bytes of all recorded blobs."""
         return self._ask(lambda index: index.total())

@@ -238,6 +238,17 @@ class BlobIndex(Protocol):
         At most ``limit`` records in the order of their digests: those behind ``digest``, or the first ones.
         """
 
+    def possesses(self, origin: str, digest: Digest) -> bool:
+        """
+        Whether ``origin`` has delivered these stored bytes, or proved that it has them.
+        """
+
+    def record_possession(self, origin: str, digest: Digest) -> None:
+        """
+        ``origin`` has delivered these bytes or proved that it has them. Nothing happens if there is no record
+        of the blob; what is known goes with that record.
+        """
+
     def total(self) -> int:
         """Bytes of all recorded blobs, without counting them one by one."""
 

@@ -25,6 +25,7 @@ class MemoryIndex:
         self._records: dict[Digest, BlobRecord] = {}
         self._order: list[tuple[float, Digest]] = []
         self._total = 0
+        self._possessions: dict[Digest, set[str]] = {}
         self._links: dict[Link, Affirmation] = {}
         self._tags: dict[Tag, TagRecord] = {}
         self._rebuilt = True
@@ -66,6 +67,17 @@ class MemoryIndex:
         with self._lock:
             for digest in digests:
                 self._drop(digest)
+                self._possessions.pop(digest, None)
+
+    def possesses(self, origin: str, digest: Digest) -> bool:
+        """Whether ``origin`` has delivered these stored bytes, or proved that it has them."""
+        return origin in self._possessions.get(digest, ())
+
+    def record_possession(self, origin: str, digest: Digest) -> None:
+        """``origin`` has delivered these bytes or proved that it has them."""
+        with self._lock:
+            if digest in self._records:
+                self._possessions.setdefault(digest, set()).add(origin)
 
     def least_recent(
         self, limit: int, before: float | None = None, after: BlobRecord | None = None

@@ -135,6 +135,19 @@ class SqliteIndex:
             rows = self._rows(f"{_RECORD} WHERE digest > ? ORDER BY digest LIMIT ?", behind, limit)
             return [self._record(row) for row in rows]
 
+    def possesses(self, origin: str, digest: Digest) -> bool:
+        """Whether ``origin`` has delivered these stored bytes, or proved that it has them."""
+        query = "SELECT 1 FROM possessions WHERE digest = ? AND origin = ?"
+        return self._row(query, str(digest), origin) is not None
+
+    def record_possession(self, origin: str, digest: Digest) -> None:
+        """``origin`` has delivered these bytes or proved that it has them."""
+        with self._change() as database:
+            database.execute(
+                "INSERT OR IGNORE INTO possessions SELECT digest, ?2 FROM blobs WHERE digest = ?1",
+                (str(digest), origin),
+            )
+
     def total(self) -> int:
         """Bytes of all recorded blobs, which triggers keep up to date."""
         ((total,),) = self._rows("SELECT bytes FROM state")

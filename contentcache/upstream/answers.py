@@ -149,6 +149,17 @@ class Inflow(TwistedProtocol):
             self.ended.errback(result)
 
 
+def is_html(media_type: str | None) -> bool:
+    """
+    Whether an answer is a page for people, whatever its status says: a login page, a proxy's error.
+
+    >>> is_html("text/html; charset=utf-8"), is_html("application/json"), is_html(None)
+    (True, False, False)
+    """
+    essence = (media_type or "").partition(";")[0].strip().lower()
+    return essence in {"text/html", "application/xhtml+xml"}
+
+
 class AnswerTooLarge(UpstreamBroken):
     """A body that was to be held in memory has more bytes than it may."""
 

@@ -148,6 +148,14 @@ class DistantIndex:
         records: Sequence[BlobRecord] = self._ask("following", digest, limit)
         return records
 
+    def possesses(self, origin: str, digest: Digest) -> bool:
+        """Whether ``origin`` has delivered these stored bytes, or proved that it has them."""
+        return bool(self._ask("possesses", origin, digest))
+
+    def record_possession(self, origin: str, digest: Digest) -> None:
+        """``origin`` has delivered these bytes or proved that it has them."""
+        self._ask("record_possession", origin, digest)
+
     def total(self) -> int:
         """Bytes of all recorded blobs."""
         return int(self._ask("total"))

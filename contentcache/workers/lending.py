@@ -91,11 +91,11 @@ class _Lending:
             case "need":
                 self._need(values["position"], values["stop"])
             case "keep":
-                return self._keep(values["digest"], values["content"])
+                return self._keep(values["digest"], values["content"], values["origin"])
         return None
 
-    async def _keep(self, digest: str, content: str) -> None:
-        await self._lender.contents.keep(Digest.parse(digest), base64.b64decode(content))
+    async def _keep(self, digest: str, content: str, origin: str) -> None:
+        await self._lender.contents.keep(Digest.parse(digest), base64.b64decode(content), origin)
 
     async def _attach(self, number: int, values: Values) -> None:
         asking = asking_of(values["asking"], self._lender.registry_of)

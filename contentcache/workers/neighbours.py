@@ -57,13 +57,16 @@ class Neighbours:
             clock=self._reactor,
         )
 
-    async def keep(self, digest: Digest, content: bytes) -> None:
+    async def keep(self, digest: Digest, content: bytes, origin: str) -> None:
         """Have the one whose it is store a small content; where it cannot, it is fetched another time."""
         conversation = Conversation(lambda _name, _values: None)
         try:
             await self._reach(digest, conversation)
             await conversation.ask(
-                "keep", digest=str(digest), content=base64.b64encode(content).decode("ascii")
+                "keep",
+                digest=str(digest),
+                content=base64.b64encode(content).decode("ascii"),
+                origin=origin,
             )
         except (NoAnswerError, UndecidedError) as error:
             self._log.warn("{digest} is not stored: {error}", digest=str(digest), error=str(error))

@@ -5,6 +5,7 @@ The delivery room, whole, over registries of bad manners in memory; and its clie
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from random import Random
 from typing import Any, Final, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -98,6 +99,7 @@ class House:
         given = upstreams or (Upstream("https://one.example", ("https://one.example",)),)
         self.clock = Clock()
         self.adjusted = 0.0
+        self.random = Random(1)
         self.question_time = QuestionClock(self.clock.seconds)
         urls = {url for up in given for url in (*up.hosts, *([up.fallback] if up.fallback else []))}
         self.origins = {urlsplit(url).netloc: BadRegistry(auth) for url in sorted(urls)}
@@ -124,7 +126,6 @@ class House:
         staleiferror: float = 0.0,
         limit: int = 4 << 20,
         fast: bool = True,
-        several: bool = False,
         company_revoked: Callable[[Revocation], None] = lambda _revocation: None,
     ) -> None:
         """Put in what decides and what fetches, over the wire, the store and the index that are there."""
@@ -139,7 +140,6 @@ class House:
             affirm_ttl=affirmttl,
             keep_deleted=keepdeleted,
             stale_if_error=staleiferror,
-            several=several,
             question_time=self.question_time,
             revoked=company_revoked,
         )
@@ -153,6 +153,7 @@ class House:
             downloads=download_semaphore(fetches, 10.0, self.clock),
             meter=self.meter,
             make_room=self._make_room,
+            random=self.random.randrange,
             manifest_limit=limit,
             fill_after=0.3,
             small=20 if fast else 0,
@@ -201,10 +202,12 @@ class House:
         who = credential or (ANONYMOUS if authorization is None else Credential(authorization))
         return Asking(self.registries[origin], Content(repository, kind, digest), who)
 
-    def tag_asking(self, tag: str, authorization: str | None = None, *accept: str) -> TagAsking:
+    def tag_asking(
+        self, tag: str, authorization: str | None = None, *accept: str, origin: int = 0
+    ) -> TagAsking:
         """A client's question for a tag."""
         who = ANONYMOUS if authorization is None else Credential(authorization)
-        return TagAsking(self.registries[0], TaggedManifest(REPOSITORY, tag), who, accept or (MANIFEST,))
+        return TagAsking(self.registries[origin], TaggedManifest(REPOSITORY, tag), who, accept or (MANIFEST,))
 
     def pull(
         self,

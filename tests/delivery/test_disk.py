@@ -43,11 +43,11 @@ class FoundTests(HouseTestCase):
         return house
 
     def test_unverified(self) -> None:
-        """A file that nobody has verified is hashed before its first use, and costs one HEAD."""
+        """A file that nobody has verified is hashed before its first use; and the origin proves it."""
         for known in (None, False):
             house = self.found(LARGE, known=known)
             self.assertWhole(house.pull(self.digest), LARGE)
-            self.assertEqual([asked.method for asked in house.origin.requests], ["HEAD"])
+            self.assertEqual([asked.method for asked in house.origin.requests], ["HEAD", "GET"])
             record = house.index.blob(self.digest)
             assert record is not None
             self.assertTrue(record.verified)

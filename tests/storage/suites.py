@@ -399,6 +399,22 @@ class IndexSuite(SynchronousTestCase):
         self.index.shift(0.0, 500.1)
         self.assertEqual(list(self.index.least_recent(9)), [record(1, 100.0), record(2, 500.1)])
 
+    def test_possession(self) -> None:
+        """
+        Which origins have a blob is known as long as there is a record of it, and goes with that.
+        """
+        self.index.record_possession("https://a.example", OTHER)
+        self.assertFalse(self.index.possesses("https://a.example", OTHER))
+        self.index.record([evolve(record(1, 1.0), digest=OTHER)])
+        for _ in range(2):
+            self.index.record_possession("https://a.example", OTHER)
+        self.index.record([evolve(record(1, 2.0), digest=OTHER)])
+        self.assertTrue(self.index.possesses("https://a.example", OTHER))
+        self.assertFalse(self.index.possesses("https://b.example", OTHER))
+        self.index.forget([OTHER])
+        self.index.record([evolve(record(1, 1.0), digest=OTHER)])
+        self.assertFalse(self.index.possesses("https://a.example", OTHER))
+
     def test_links(self) -> None:
         """
         A link is one origin's, repository's, kind's and digest's; it is replaced and revoked alone. The media

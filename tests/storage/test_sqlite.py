@@ -264,7 +264,7 @@ class DamageTests(SynchronousTestCase):
         """
         A database of something else is not the index, even if it bears the same number.
         """
-        for version in (0, 1):
+        for version in (0, 1, 2):
             self.path.unlink()
             database = sqlite3.connect(self.path)
             database.execute("CREATE TABLE state (something)")
@@ -355,8 +355,33 @@ class DamageTests(SynchronousTestCase):
         database.close()
         before = self.path.read_bytes()
         error = self.assertRaises(IndexTooNew, SqliteIndex, str(self.path))
-        self.assertIn("is of version 99, this program knows version 1: run the newer program", str(error))
+        self.assertIn("is of version 99, this program knows version 2: run the newer program", str(error))
         self.assertEqual(self.path.read_bytes(), before)
+
+    def test_version_1(self) -> None:
+        """
+        A file of version 1 is brought up to date with all that it knows, and knows of no origin that it has
+        delivered anything: that opens nothing.
+        """
+        index = SqliteIndex(str(self.path))
+        index.record([BlobRecord(numbered(1), 5, 1.0, verified=True)])
+        index.affirm(Link("o", "r", "blobs", numbered(1)), Affirmation(1.0, None))
+        index.affirm(Link("o", "", "blobs", numbered(1)), Affirmation(1.0, None))
+        index.close()
+        database = sqlite3.connect(self.path)
+        database.execute("DROP TRIGGER possessions_gone")
+        database.execute("DROP TABLE possessions")
+        database.execute("PRAGMA user_version = 1")
+        database.commit()
+        database.close()
+        index = SqliteIndex(str(self.path))
+        self.addCleanup(index.close)
+        self.assertEqual(index.blob(numbered(1)), BlobRecord(numbered(1), 5, 1.0, verified=True))
+        self.assertIsNotNone(index.affirmation(Link("o", "r", "blobs", numbered(1))))
+        self.assertIsNone(index.affirmation(Link("o", "", "blobs", numbered(1))))
+        self.assertFalse(index.possesses("o", numbered(1)))
+        index.record_possession("o", numbered(1))
+        self.assertTrue(index.possesses("o", numbered(1)))
 
     def test_last_two_are_kept(self) -> None:
         """
@@ -429,6 +454,7 @@ _STEPS = st.one_of(
     st.tuples(st.just("affirm"), _LINKS, st.builds(Affirmation, _TIMES, st.none() | st.just("m"))),
     st.tuples(st.just("revoke"), _LINKS),
     st.tuples(st.just("remember_tag"), _TAGS, _TAG_RECORDS),
+    st.tuples(st.just("record_possession"), st.sampled_from("ab"), _DIGESTS),
     st.tuples(st.just("purge"), _TIMES, st.integers(0, 3)),
     st.tuples(st.just("following"), st.none() | _DIGESTS, st.integers(0, 4)),
     st.tuples(st.just("least_recent"), st.integers(0, 4), st.none() | _TIMES, st.none() | _RECORDS),
@@ -458,6 +484,7 @@ class HistoryTests(SynchronousTestCase):
         for digest in map(numbered, range(6)):
             self.assertEqual(index.blob(digest), model.blob(digest))
             for origin in "ab":
+                self.assertEqual(index.possesses(origin, digest), model.possesses(origin, digest))
                 for repository in "rs":
                     link = Link(origin, repository, "blobs", digest)
                     self.assertEqual(index.affirmation(link), model.affirmation(link))

@@ -319,9 +319,23 @@ class LongTests(CacheTestCase):
         """
         path = f"{self.path}?ns=two.example"
         self.assertEqual(self.ask(self.ann, path=path).body, CONTENT)
-        self.assert_asked("HEAD")
+        self.assert_asked("HEAD", "GET")  # that is its proof that it has the blob
         self.forget()
         self.assertEqual(self.ask(self.ann, path=path).body, CONTENT)
+        self.assert_short()
+
+    def test_proved_by_each_origin(self) -> None:
+        """
+        A blob that is open in memory is served in the name of an origin that has proved to have it, only:
+        neither a grant and a link of another origin nor what is told of the blob do without.
+        """
+        two = self.there.origins["two.example"]
+        two.misbehave("status", method="GET", status=404)
+        path = f"{self.path}?ns=two.example"
+        for method in ("GET", "HEAD", "GET"):
+            self.assertEqual(self.ask(self.ann, path=path, method=method).status, 404)
+        self.forget()
+        self.assertEqual(self.ask(self.ann).body, CONTENT)
         self.assert_short()
 
     def test_prefix_and_extra_headers(self) -> None:

@@ -148,9 +148,9 @@ class Neighbour:
             clock=self._house.clock,
         )
 
-    async def keep(self, digest: Digest, content: bytes) -> None:
+    async def keep(self, digest: Digest, content: bytes, origin: str) -> None:
         """Have it stored."""
-        await self._house.owner.keep(digest, content)
+        await self._house.owner.keep(digest, content, origin)
 
     async def _reach(self, _digest: Digest, conversation: Conversation) -> None:
         if self.away:

@@ -1,0 +1,336 @@
+"""
+Which origins have which stored bytes.
+
+Blobs of all origins lie in one store under their digests. An origin can let clients have only what it has
+itself: stored bytes are served in its name if it delivered them (a download that was verified) or has proved
+that it has them. :meth:`Possession.require` is the one place where that is decided; whatever serves stored
+bytes, or tells of them, passes through it. What it let pass may be remembered beside an open blob
+(:class:`contentcache.delivery.warm.Kept`).
+
+Rules of the proof:
+
+* 4,096 bytes from a random offset that do not compress below half, asked for with the client's own
+  credential, equal the stored bytes; where no such bytes are found in 16 tries, and for manifests and small
+  blobs, the whole content proves it;
+* a host that ignores ``Range`` proves it by the whole content, which is hashed;
+* a proof belongs to (origin, digest). It is neither a grant nor a link: those are looked at before;
+* one proof of (origin, digest) runs at a time. What one client's credential is refused is no other client's
+  answer: each of them then asks in its own name;
+* other bytes are a failed proof: 404, and not tried again for a minute.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Final
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from contentcache.core.digest import Digest
+from contentcache.core.errors import BlobUnknown, CacheError, DiskFailed, OriginRefused, UpstreamBroken
+from contentcache.core.opening import PARTIAL
+from contentcache.core.ports import Run, Timer
+from contentcache.core.ranges import parse_content_range
+from contentcache.delivery.access import Access
+from contentcache.delivery.making import UndecidedError
+from contentcache.delivery.tasks import in_background
+from contentcache.delivery.wants import Asking
+from contentcache.storage.interfaces import BlobFile, BlobIndex, Store
+from contentcache.upstream.answers import Answer, AnswerTooLarge, Inflow, is_html
+
+#: Bytes of a sample.
+SAMPLE: Final = 4096
+#: Content of at most so many bytes is asked for whole.
+SMALL: Final = 64 << 10
+#: Number of offsets that are tried for a sample that does not compress.
+_TRIES: Final = 16
+#: A sample counts if it compresses to no fewer bytes than this.
+_INCOMPRESSIBLE: Final = SAMPLE // 2
+#: Seconds for which a failed proof is not tried again.
+_FAILED_FOR: Final = 60.0
+#: Number of possessions, and of failed proofs, in memory.
+_MOST: Final = 10_000
+_NOT_FOUND: Final = 404
+_OK: Final = 200
+
+
+class NotPossessed(BlobUnknown):
+    """The origin has not got the bytes that are stored under this digest, whatever it says of them."""
+
+    def __init__(self, asking: Asking) -> None:
+        digest = asking.content.digest
+        super().__init__(f"the origin of {asking.content.repository} does not deliver {digest}")
+        if asking.content.kind == "manifests":
+            self.code = "MANIFEST_UNKNOWN"  # type: ignore[misc]  # one condition, two codes
+
+
+@frozen
+class Sample:
+    """
+    What is to be proved of a content of ``size`` bytes: ``expected`` from byte ``offset`` on, or all of it.
+    """
+
+    size: int
+    offset: int = 0
+    expected: bytes | None = None
+
+    @property
+    def range(self) -> str | None:
+        """The value of ``Range`` that asks for it."""
+        return None if self.expected is None else f"bytes={self.offset}-{self.offset + SAMPLE - 1}"
+
+
+@frozen
+class _Proof:
+    """
+    A running proof: the question in whose name it runs, and who waits for it.
+    """
+
+    question: bytes
+    waiters: list[Deferred[None]]
+
+
+class Possession:
+    """
+    Knows which origins have which stored bytes, and lets them prove it.
+
+    ``random(n)`` is a number from 0 to ``n - 1`` that upstream cannot guess.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        access: Access,
+        store: Store,
+        index: BlobIndex,
+        *,
+        run: Run,
+        clock: Timer,
+        random: Callable[[int], int],
+    ) -> None:
+        self._access = access
+        self._store = store
+        self._index = index
+        self._run = run
+        self._clock = clock
+        self._random = random
+        self._known: OrderedDict[tuple[str, Digest], None] = OrderedDict()
+        self._failed: OrderedDict[Hashable, float] = OrderedDict()
+        self._running: dict[Hashable, _Proof] = {}
+
+    async def require(self, asking: Asking) -> None:
+        """
+        Return if the origin that is asked has the stored bytes; let it prove that first if that is unknown.
+
+        :raises NotPossessed: it has not.
+        :raises OriginRefused: it does not let this client have them.
+        :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
+        :raises DiskFailed: the stored bytes cannot be read.
+        :raises UndecidedError: they are not there any more.
+        """
+        pair = asking.registry.upstream.origin, asking.content.digest
+        if pair in self._known:
+            self._known.move_to_end(pair)
+        elif await self._is_recorded(*pair):
+            self.note(*pair)
+        else:
+            await self._prove(pair, asking)
+
+    def note(self, origin: str, digest: Digest) -> None:
+        """
+        It is known, and recorded, that ``origin`` has these bytes.
+        """
+        self._known[origin, digest] = None
+        self._known.move_to_end((origin, digest))
+        if len(self._known) > _MOST:
+            self._known.popitem(last=False)
+
+    def forget(self) -> None:
+        """
+        The index has been lost: believe nothing that only it knew.
+        """
+        self._known.clear()
+
+    async def _is_recorded(self, origin: str, digest: Digest) -> bool:
+        try:
+            return await self._run(self._index.possesses, origin, digest)
+        except OSError as error:
+            self._log.error("index cannot be read, origin must prove digest={d}: {e}", d=str(digest), e=error)
+            return False
+
+    async def _prove(self, pair: tuple[str, Digest], asking: Asking) -> None:
+        question = self._access.key(asking)
+        self._check_failed(pair, asking)
+        self._check_failed(question, asking)
+        proof = self._running.get(pair)
+        if proof is None:
+            await self._share(pair, question, asking)
+            return
+        try:
+            await _joined(proof)
+        except NotPossessed:
+            raise
+        except CacheError:
+            if proof.question == question:
+                raise
+            # The refusal was another client's.
+            await self._share(question, question, asking)
+
+    async def _share(self, key: Hashable, question: bytes, asking: Asking) -> None:
+        """
+        Run a proof, or join the one that runs under ``key``.
+        """
+        proof = self._running.get(key)
+        if proof is None:
+            proof = self._running[key] = _Proof(question, [])
+            joined = _joined(proof)
+            # A client that disconnects does not end it for the others.
+            in_background(self._settle(key, proof, asking))
+            await joined
+        else:
+            await _joined(proof)
+
+    async def _settle(self, key: Hashable, proof: _Proof, asking: Asking) -> None:
+        error: Exception | None = None
+        try:
+            await self._attempt(proof.question, asking)
+        except Exception as failure:  # noqa: BLE001  # whoever waits gets it
+            error = failure
+        del self._running[key]
+        for waiter in proof.waiters:
+            if waiter.called:
+                continue
+            if error is None:
+                waiter.callback(None)
+            else:
+                waiter.errback(error)
+
+    async def _attempt(self, question: bytes, asking: Asking) -> None:
+        pair = origin, digest = asking.registry.upstream.origin, asking.content.digest
+        sample = await self._choose(asking)
+        asked = self._access.question_time()
+        try:
+            answer = await asking.registry.ask(asking.request("GET", range_=sample.range))
+        except OriginRefused as refusal:
+            if refusal.status == _NOT_FOUND:
+                self._fail(question)
+            await self._access.refused(asking, refusal, asked=asked)
+            raise
+        is_page = is_html(answer.header("Content-Type"))
+        if not await _is_proved(answer, digest, sample):
+            if is_page:
+                raise UpstreamBroken(f"{answer.host} answered with a page for people")
+            self._fail(pair)
+            self._log.warn(
+                "proof of possession failed digest={digest} origin={origin} repository={repository}",
+                digest=str(digest),
+                origin=origin,
+                repository=asking.content.repository,
+            )
+            raise NotPossessed(asking)
+        self.note(origin, digest)
+        try:
+            await self._run(self._index.record_possession, origin, digest)
+        except OSError as error:
+            self._log.error(
+                "index cannot be written digest={digest}: {error}", digest=str(digest), error=error
+            )
+
+    async def _choose(self, asking: Asking) -> Sample:
+        try:
+            return await self._run(self._read_sample, asking)
+        except BlobUnknown as error:
+            raise UndecidedError("the stored content is gone") from error
+        except OSError as error:
+            raise DiskFailed(f"{asking.content.digest} cannot be read: {error}") from error
+
+    def _read_sample(self, asking: Asking) -> Sample:
+        """
+        Something of the stored bytes that cannot be guessed. Blocks.
+        """
+        file = self._store.open(asking.content.digest)
+        try:
+            if asking.content.kind == "manifests" or file.size <= SMALL:
+                return Sample(file.size)
+            return choose_sample(file, self._random)
+        finally:
+            file.close()
+
+    def _fail(self, key: Hashable) -> None:
+        self._failed[key] = self._clock.seconds() + _FAILED_FOR
+        self._failed.move_to_end(key)
+        if len(self._failed) > _MOST:
+            self._failed.popitem(last=False)
+
+    def _check_failed(self, key: Hashable, asking: Asking) -> None:
+        until = self._failed.get(key)
+        if until is None:
+            return
+        if self._clock.seconds() < until:
+            raise NotPossessed(asking)
+        del self._failed[key]
+
+
+def choose_sample(file: BlobFile, random: Callable[[int], int]) -> Sample:
+    """
+    A part of a file that does not compress, since others could be guessed; all of it where none is found.
+    """
+    for _ in range(_TRIES):
+        offset = random(file.size - SAMPLE + 1)
+        expected = file.read(offset, SAMPLE)
+        if len(expected) == SAMPLE and len(zlib.compress(expected)) >= _INCOMPRESSIBLE:
+            return Sample(file.size, offset, expected)
+    return Sample(file.size)
+
+
+def _joined(proof: _Proof) -> Deferred[None]:
+    waiter: Deferred[None] = Deferred()
+    proof.waiters.append(waiter)
+    return waiter
+
+
+async def _is_proved(answer: Answer, digest: Digest, sample: Sample) -> bool:
+    """
+    Whether the body of ``answer`` is what is stored.
+
+    :raises UpstreamBroken: it was cut short.
+    :raises UpstreamTimeout: it stalled.
+    """
+    if answer.status == PARTIAL and sample.expected is not None:
+        sent = parse_content_range(answer.header("Content-Range"))
+        if sent is None or sent.first != sample.offset or sent.size not in {None, sample.size}:
+            answer.abandon()
+            return False
+        try:
+            return await answer.read(SAMPLE) == sample.expected
+        except AnswerTooLarge:
+            return False
+    if answer.status != _OK or answer.length not in {None, sample.size}:
+        answer.abandon()
+        return False
+    return await _is_whole(answer, digest, sample.size)
+
+
+async def _is_whole(answer: Answer, digest: Digest, size: int) -> bool:
+    hasher = digest.hasher()
+    came = 0
+
+    def received(inflow: Inflow, data: bytes) -> None:
+        nonlocal came
+        came += len(data)
+        if came > size:
+            inflow.abandon()
+        else:
+            hasher.update(data)
+
+    try:
+        await answer.stream(received).ended
+    except UpstreamBroken:
+        if came <= size:
+            raise
+    return came == size and digest.is_of(hasher)

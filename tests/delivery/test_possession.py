@@ -1,0 +1,372 @@
+"""
+Stored bytes are served in the name of an origin that has them, and of no other.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, Final
+
+from contentcache.config.model import Upstream
+from contentcache.core.credentials import Credential
+from contentcache.core.digest import Digest
+from contentcache.core.errors import BlobUnknown, CacheError, UpstreamBroken
+from contentcache.delivery.possession import SAMPLE, choose_sample
+from contentcache.storage.memory import MemoryStore
+from tests.bad_registry import BadRegistry
+from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, Client, House, HouseTestCase
+
+ONE: Final = Upstream("https://one.example", ("https://one.example",))
+TWO: Final = Upstream("https://two.example", ("https://two.example",))
+NOISE: Final = Random(7).randbytes(300_000)
+SMALL: Final = b"a small layer"
+SIGNED: Final = Credential(signed="head.claims.signature")
+
+
+class TwoOriginsTestCase(HouseTestCase):
+    """
+    Begins with a content that origin one has delivered. Origin two says of itself that it has it too.
+    """
+
+    content = NOISE
+    kind: Any = "blobs"
+
+    def stored(self, **options: Any) -> House:
+        """A house with two origins."""
+        house = self.house(ONE, TWO, **options)
+        for origin in house.origins.values():
+            self.digest = self.put(origin)
+        self.assertWhole(house.pull(self.digest, kind=self.kind), self.content)
+        return house
+
+    def put(self, origin: BadRegistry, repository: str = REPOSITORY) -> Digest:
+        """Put the content into a registry."""
+        if self.kind == "blobs":
+            return origin.put_blob(repository, self.content)
+        return origin.put_manifest(repository, self.content, MANIFEST)
+
+    def two(self, house: House) -> BadRegistry:
+        """The other origin."""
+        return house.origins["two.example"]
+
+    def pull(self, house: House, **more: Any) -> Client:
+        """A client of origin two."""
+        return house.pull(self.digest, origin=1, kind=self.kind, **more)
+
+    def asked(self, house: House) -> list[tuple[str, str | None]]:
+        """What origin two was asked since."""
+        requests = self.two(house).requests
+        asked = [(one.method, one.headers.get("range")) for one in requests]
+        requests.clear()
+        return asked
+
+
+class ProofTests(TwoOriginsTestCase):
+    """
+    A large blob.
+    """
+
+    def test_sample(self) -> None:
+        """The origin proves it by a few bytes of it, once, and the stored blob is served."""
+        house = self.stored()
+        self.assertWhole(self.pull(house), NOISE)
+        head, (method, wanted) = self.asked(house)
+        self.assertEqual((head, method), (("HEAD", None), "GET"))
+        assert wanted is not None
+        first, last = map(int, wanted.removeprefix("bytes=").split("-"))
+        self.assertEqual(last - first + 1, SAMPLE)
+        self.assertWhole(self.pull(house), NOISE)
+        self.assertEqual(self.asked(house), [])
+        self.assertEqual(house.origin.count(), 1)
+
+    def test_proof_is_no_link(self) -> None:
+        """In another repository of the same origin the question is asked anew, and no proof."""
+        house = self.stored()
+        self.assertWhole(self.pull(house), NOISE)
+        self.asked(house)
+        self.assertRefused(self.pull(house, repository="org/other"), 404)
+        self.put(self.two(house), "org/other")
+        self.asked(house)
+        self.assertWhole(self.pull(house, repository="org/other"), NOISE)
+        self.assertEqual(self.asked(house), [("HEAD", None)])
+
+    def test_lasts(self) -> None:
+        """A proof is in the index: after a restart it is not asked for again, for delivered bytes neither."""
+        house = self.stored()
+        self.assertWhole(self.pull(house), NOISE)
+        self.asked(house)
+        house.origin.requests.clear()
+        house.furnish()
+        self.assertWhole(self.pull(house), NOISE)
+        self.assertEqual(self.asked(house), [("HEAD", None)])
+        self.assertWhole(house.pull(self.digest), NOISE)
+        self.assertEqual([asked.method for asked in house.origin.requests], ["HEAD"])
+
+    def test_says_yes_and_has_nothing(self) -> None:
+        """An origin that says yes to HEAD and has no byte opens nothing, to a look at it neither."""
+        house = self.stored()
+        self.two(house).misbehave("status", method="GET", status=404)
+        for _ in range(2):
+            self.assertRefused(self.pull(house), 404)
+            asking = house.asking(self.digest, origin=1)
+            error = self.error(house.contents.describe(asking), CacheError)
+            self.assertEqual(error.status, 404)
+        self.assertEqual(self.two(house).count("GET"), 1, "not tried again for a minute")
+
+    def test_other_bytes(self) -> None:
+        """One that sends other bytes has not got them: 404, for a minute without trying again."""
+        house = self.stored()
+        offset = Random(1).randrange(len(NOISE) - SAMPLE + 1)
+        self.two(house).misbehave("wrong", method="GET", at=offset + 5)
+        for _ in range(3):
+            client = self.pull(house)
+            self.assertRefused(client, 404)
+            self.assertIsInstance(client.outcome, BlobUnknown)
+        self.assertEqual(self.two(house).count("GET"), 1)
+        self.two(house).behave()
+        house.later(59)
+        self.assertRefused(self.pull(house), 404)
+        house.later(1)
+        self.assertWhole(self.pull(house), NOISE)
+
+    def test_other_length(self) -> None:
+        """One that says another length has not got them."""
+        house = self.stored()
+        self.two(house).misbehave("resized", method="GET", by=-1)
+        self.assertRefused(self.pull(house), 404)
+
+    def test_ranges_ignored(self) -> None:
+        """A host that sends everything proves it by everything."""
+        house = self.stored()
+        self.two(house).misbehave("whole")
+        self.assertWhole(self.pull(house), NOISE)
+        house = self.stored()
+        self.two(house).misbehave("whole")
+        self.two(house).misbehave("wrong", method="GET", at=-1)
+        self.assertRefused(self.pull(house), 404)
+
+    def test_no_answer(self) -> None:
+        """Where the origin cannot be asked nothing is served, and nothing is remembered against it."""
+        house = self.stored()
+        self.two(house).misbehave("status", method="GET", status=503)
+        self.assertRefused(self.pull(house), 503)
+        self.two(house).behave()
+        self.two(house).misbehave("short", method="GET", at=10)
+        self.assertRefused(self.pull(house), 502)
+        self.two(house).behave()
+        self.two(house).misbehave("portal", method="GET")
+        client = self.pull(house)
+        self.assertIsInstance(client.outcome, UpstreamBroken)
+        self.two(house).behave()
+        house.later(30)
+        self.assertWhole(self.pull(house), NOISE)
+
+    def test_signed(self) -> None:
+        """A signature of an origin opens what that origin has; it proves it to the same signature."""
+        house = self.stored()
+        self.two(house).misbehave("status", method="GET", status=404, times=1)
+        self.assertRefused(self.pull(house, credential=SIGNED), 404)
+        self.two(house).requests.clear()
+        house.later(60)
+        self.assertWhole(self.pull(house, credential=SIGNED), NOISE)
+        (proof,) = self.two(house).requests
+        self.assertEqual((proof.method, proof.query), ("GET", "token=head.claims.signature"))
+        self.asked(house)
+        self.assertWhole(self.pull(house, credential=SIGNED), NOISE)
+        self.assertEqual(self.asked(house), [])
+
+    def test_download_in_progress(self) -> None:
+        """Bytes that come from one origin are sent to no client of another; when stored, it proves them."""
+        house = self.house(ONE, TWO)
+        for origin in house.origins.values():
+            self.digest = self.put(origin)
+        house.origin.misbehave("stall", at=200_000, times=1)
+        self.two(house).misbehave("status", method="GET", status=404)
+        first = house.pull(self.digest)
+        thief = self.pull(house)
+        self.assertEqual(bytes(thief.got), b"")
+        house.origin.release()
+        self.assertWhole(first, NOISE)
+        self.assertRefused(thief, 404)
+
+    def test_keepdeleted_and_stale(self) -> None:
+        """Old answers of an origin open what it has, and nothing else: they are no proof."""
+        for options in ({"staleiferror": 600.0}, {"keepdeleted": True}):
+            house = self.stored(affirmttl=10.0, **options)
+            self.assertWhole(self.pull(house), NOISE)
+            house.index.forget([self.digest])
+            house.contents.lost_index()
+            house.later(11)
+            if "staleiferror" in options:
+                house.wire.down.add("two.example")
+            else:
+                self.two(house).misbehave("status", status=404)
+            self.assertNotEqual(self.pull(house).status, 200)
+
+
+class SharedTests(TwoOriginsTestCase):
+    """
+    One proof for all who wait for it.
+    """
+
+    def test_single_flight(self) -> None:
+        """Clients who come together share one proof; one who leaves takes it from nobody."""
+        house = self.stored()
+        self.two(house).misbehave("stall", method="GET", at=-1)
+        clients = [self.pull(house, repository=name) for name in (REPOSITORY, REPOSITORY)]
+        clients[0].leave()
+        self.two(house).release()
+        self.assertWhole(clients[1], NOISE)
+        self.assertEqual(self.two(house).count("GET"), 1)
+
+    def test_refusal_is_nobody_elses(self) -> None:
+        """What the first one's credential is refused is not the answer for another one."""
+        house = self.stored(auth=None)
+        two = self.two(house)
+        two.misbehave("status", method="GET", status=403, times=1)
+        two.misbehave("stall", method="GET", at=-1, times=1)
+        first = self.pull(house, authorization="Basic Zmlyc3Q6MQ==")
+        second = self.pull(house, authorization="Basic c2Vjb25kOjI=")
+        two.release()
+        self.assertRefused(first, 403)
+        self.assertWhole(second, NOISE)
+        self.assertEqual(two.count("GET"), 2)
+
+
+class CompressibleTests(TwoOriginsTestCase):
+    """
+    A large blob that could be guessed.
+    """
+
+    content = LARGE
+
+    def test_whole(self) -> None:
+        """Where no part can prove it, the whole does."""
+        house = self.stored()
+        self.assertWhole(self.pull(house), LARGE)
+        self.assertEqual(self.asked(house), [("HEAD", None), ("GET", None)])
+
+    def test_looks_for_a_part(self) -> None:
+        """A part that does not compress is looked for, sixteen times."""
+        store = MemoryStore()
+        content = bytes(300_000) + NOISE
+        file = store.resume(Digest.of(content))
+        file.write(0, content)
+        offsets = iter([0, 100, 200_000, 400_000])
+        sample = choose_sample(file, lambda _n: next(offsets))
+        self.assertEqual((sample.offset, sample.expected), (400_000, content[400_000 : 400_000 + SAMPLE]))
+        tried: list[int] = []
+
+        def zero(_n: int) -> int:
+            tried.append(0)
+            return 0
+
+        self.assertIsNone(choose_sample(file, zero).range)
+        self.assertEqual(len(tried), 16)
+        file.close()
+
+
+class SmallTests(TwoOriginsTestCase):
+    """
+    A small blob.
+    """
+
+    content = SMALL
+
+    def test_whole(self) -> None:
+        """It is proved by all of it."""
+        house = self.stored()
+        self.assertWhole(self.pull(house), SMALL)
+        self.assertEqual(self.asked(house), [("HEAD", None), ("GET", None)])
+        house = self.stored()
+        self.two(house).misbehave("wrong", method="GET")
+        self.assertRefused(self.pull(house), 404)
+
+
+class ManifestTests(TwoOriginsTestCase):
+    """
+    Manifests.
+    """
+
+    content = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}'
+    kind = "manifests"
+
+    def test_whole(self) -> None:
+        """One is proved by all of it."""
+        house = self.stored()
+        self.assertWhole(self.pull(house), self.content)
+        house = self.stored()
+        self.two(house).misbehave("status", method="GET", status=404)
+        client = self.pull(house)
+        self.assertRefused(client, 404)
+
+    def test_code(self) -> None:
+        """A proof that fails is answered in the registry's vocabulary."""
+        house = self.stored()
+        self.two(house).misbehave("wrong", method="GET")
+        client = self.pull(house)
+        self.assertRefused(client, 404)
+        self.assertEqual(getattr(client.outcome, "code", None), "MANIFEST_UNKNOWN")
+
+    def test_tag(self) -> None:
+        """A tag that names another origin's manifest opens nothing; one whose GET brings it does."""
+        house = self.stored()
+        two = self.two(house)
+        two.put_manifest(REPOSITORY, self.content, MANIFEST, "latest")
+        two.misbehave("status", method="GET", status=404)
+        asking = house.tag_asking("latest", origin=1)
+        self.assertRefused(Client(house.tags.get(asking), (0, None), takes=True), 404)
+        two.behave()
+        two.misbehave("status", method="GET", path="*/sha256:*", status=404)
+        house.later(60)
+        self.assertWhole(Client(house.tags.get(asking), (0, None), takes=True), self.content)
+        # That was the proof: by digest it is served from here.
+        two.requests.clear()
+        self.assertWhole(self.pull(house), self.content)
+        self.assertEqual(two.requests, [])
+
+
+class UnknownOriginTests(HouseTestCase):
+    """
+    Stored bytes of which nobody knows who has delivered them.
+    """
+
+    def test_index_lost(self) -> None:
+        """After the index was lost the only origin proves what it has, as any other would."""
+        for honest in (True, False):
+            house = self.house()
+            digest = house.origin.put_blob(REPOSITORY, NOISE)
+            self.assertWhole(house.pull(digest), NOISE)
+            house.index.forget([digest])
+            house.contents.lost_index()
+            house.origin.requests.clear()
+            if not honest:
+                house.origin.misbehave("status", method="GET", status=404)
+            client = house.pull(digest)
+            if honest:
+                self.assertWhole(client, NOISE)
+                self.assertEqual([asked.method for asked in house.origin.requests], ["GET"])
+            else:
+                self.assertRefused(client, 404)
+
+    def test_signed(self) -> None:
+        """A signed URL alone does not open them."""
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, NOISE)
+        self.assertWhole(house.pull(digest), NOISE)
+        house.index.forget([digest])
+        house.contents.lost_index()
+        house.origin.misbehave("status", method="GET", status=404)
+        self.assertRefused(house.pull(digest, credential=SIGNED), 404)
+
+    def test_origin_removed(self) -> None:
+        """What a removed origin had delivered is opened by no other one without a proof."""
+        house = self.house(ONE, TWO)
+        digest = house.origins["one.example"].put_blob(REPOSITORY, NOISE)
+        self.assertWhole(house.pull(digest), NOISE)
+        house.registries = house.registries[1:]
+        house.furnish()
+        house.origins["two.example"].put_blob(REPOSITORY, NOISE)
+        house.origins["two.example"].misbehave("status", method="GET", status=404)
+        self.assertRefused(house.pull(digest), 404)
+        self.assertRefused(house.pull(digest, credential=SIGNED), 404)
