@@ -199,6 +199,7 @@ def _delivery(site: _Site) -> _Delivery:
         affirm_ttl=options.affirmttl,
         keep_deleted=options.keepdeleted,
         stale_if_error=options.staleiferror,
+        manifest_limit=limits.manifest,
         question_time=QuestionClock(site.reactor.seconds),
         revoked=company.revoked,
     )

@@ -13,10 +13,11 @@ Grants are in memory, under a keyed hash, on the monotonic clock; links are in t
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
 from contentcache.core.credentials import Credential
@@ -30,16 +31,19 @@ from contentcache.core.question_order import QuestionClock
 from contentcache.core.ranges import parse_content_range
 from contentcache.core.routes import Content
 from contentcache.delivery.links import Links
+from contentcache.delivery.manifests import read_manifest
 from contentcache.delivery.tasks import in_background
 from contentcache.delivery.wants import Asking
 from contentcache.jose.bearer_tokens import unverified_expiry
 from contentcache.storage.interfaces import Affirmation, Link
 from contentcache.upstream.answers import Answer
+from contentcache.upstream.redirects import TargetFailed
 from contentcache.upstream.registry import Registry
 
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
+_OK: Final = 200
 _PARTIAL: Final = 206
 _TOO_MANY: Final = 429
 #: What registries answer to ``HEAD`` of a blob who do not answer it truthfully.
@@ -47,6 +51,8 @@ _DOUBTFUL: Final = frozenset({401, 404, 405})
 #: So far may a clock be corrected without a fuss, in seconds.
 _CLOCK_STEP: Final = 60.0
 _FIRST_BYTE: Final = "bytes=0-0"
+#: Number of hosts that origins redirect to, and that have delivered verified bytes, in memory.
+_MOST_TARGETS: Final = 1000
 
 
 @frozen
@@ -63,6 +69,10 @@ class Yes:
     stale: bool = False
     head_type: str | None = None
     notices: Headers = NO_HEADERS
+
+
+class SomethingElse(TargetFailed):
+    """Not the content was answered: a page for people, or what a redirect to elsewhere leads to."""
 
 
 @frozen
@@ -82,8 +92,9 @@ class Access:
     Grants, links, and questions to the origin.
 
     ``affirm_ttl`` is how many seconds a link is believed; ``keep_deleted`` lets known links serve what the
-    origin has no more; ``stale_if_error`` how many seconds old yeses may serve while it is away.
-    ``question_time`` gives each question its time; ``revoked`` tells other workers which grants have ended.
+    origin has no more; ``stale_if_error`` how many seconds old yeses may serve while it is away. A manifest
+    has at most ``manifest_limit`` bytes. ``question_time`` gives each question its time; ``revoked`` tells
+    other workers which grants have ended.
     """
 
     def __init__(
@@ -97,6 +108,7 @@ class Access:
         affirm_ttl: float,
         keep_deleted: bool,
         stale_if_error: float,
+        manifest_limit: int,
         question_time: QuestionClock,
         revoked: Callable[[Revocation], None] = lambda _revocation: None,
     ) -> None:
@@ -108,7 +120,9 @@ class Access:
         self._affirm_ttl = affirm_ttl
         self._keep_deleted = keep_deleted
         self._stale_if_error = stale_if_error
+        self._manifest_limit = manifest_limit
         self._tell_revoked = revoked
+        self._targets: OrderedDict[tuple[str, str], float] = OrderedDict()
         #: The time of a question that is about to be asked; every answer is noted with that of its question.
         self.question_time = question_time
         self._questions: dict[bytes, list[Deferred[Yes]]] = {}
@@ -120,7 +134,9 @@ class Access:
         The key under which a question is shared; it does not reveal the credential.
 
         Whoever comes after a *denied* answer has another key than those who came before it: it shares
-        neither their question nor a download's first request, since both may have been asked earlier.
+        neither their question nor a download's first request, since both may have been asked earlier. Nor
+        does anybody share a question that carries another header of a client than its own: what is sent
+        upstream in a shared question is in its key.
         """
         content = asking.content
         origin = asking.registry.upstream.origin
@@ -133,6 +149,7 @@ class Access:
             str(content.digest),
             repr(denied),
             asking.via,
+            *asking.sent_accept,
         )
 
     def identity(self, asking: Asking) -> bytes:
@@ -198,16 +215,18 @@ class Access:
             return None
         return Yes(affirmation.media_type, stale=True)
 
-    async def ask(self, asking: Asking, *, with_body: bool) -> Yes:
+    async def ask(self, asking: Asking, *, with_body: bool, size: int | None = None) -> Yes:
         """
         Ask the origin now. The same question of the same credential is asked once for all who wait.
 
-        A refusal comes with its body if the client waits for one (``with_body``).
+        A refusal comes with its body if the client waits for one (``with_body``). ``size`` is the length of
+        the content, where it is known: what a redirect of the registry leads to must have it.
 
         :raises OriginRefused: it says no.
-        :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: no answer means no.
+        :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: no answer means no, and neither a page
+            for people nor a redirect to something else is an answer.
         """
-        key = self.key(asking) + bytes([with_body])
+        key = self.key(asking) + bytes([with_body]) + repr(size).encode("ascii")
         mine: Deferred[Yes] = Deferred()
         waiting = self._questions.get(key)
         if waiting is not None:
@@ -216,7 +235,7 @@ class Access:
         # Noted before it is asked: it may be settled at once, without upstream (a 429 that is remembered).
         self._questions[key] = [mine]
         # A client that hangs up must not take the answer from those who share the question.
-        in_background(self._settle(key, asking, with_body=with_body))
+        in_background(self._settle(key, asking, with_body=with_body, size=size))
         return await mine
 
     async def size_of(self, asking: Asking, *, with_body: bool = False) -> Yes:
@@ -346,9 +365,9 @@ class Access:
             return False
         return status == _NOT_FOUND and not self._keep_deleted
 
-    async def _settle(self, key: bytes, asking: Asking, *, with_body: bool) -> None:
+    async def _settle(self, key: bytes, asking: Asking, *, with_body: bool, size: int | None) -> None:
         try:
-            yes = await self._question(asking, with_body=with_body)
+            yes = await self._question(asking, with_body=with_body, size=size)
         except Exception as error:  # noqa: BLE001  # whoever asked gets it
             for waiting in self._questions.pop(key):
                 waiting.errback(error)
@@ -356,24 +375,76 @@ class Access:
             for waiting in self._questions.pop(key):
                 waiting.callback(yes)
 
-    async def _question(self, asking: Asking, *, with_body: bool) -> Yes:
+    def is_known_target(self, origin: str, target: str | None) -> bool:
+        """
+        Whether a host to which ``origin`` redirects has delivered verified bytes of it within ``affirmttl``.
+        """
+        if target is None:
+            return False
+        when = self._targets.get((origin, target))
+        return when is not None and self._clock.seconds() - when < self._affirm_ttl
+
+    def learn_target(self, origin: str, target: str) -> None:
+        """
+        A host to which ``origin`` redirects has delivered a whole content, and it was verified.
+        """
+        self._targets[origin, target] = self._clock.seconds()
+        self._targets.move_to_end((origin, target))
+        if len(self._targets) > _MOST_TARGETS:
+            self._targets.popitem(last=False)
+
+    async def _question(self, asking: Asking, *, with_body: bool, size: int | None) -> Yes:
         asked = self.question_time()
         try:
             answer = await self._ask_truthfully(asking, with_body=with_body)
+            if answer.moved or answer.is_page:
+                answer.abandon()
+                yes, is_affirmed = await self._in_doubt(asking, answer, size)
+            else:
+                yes, is_affirmed = _own_word(asking, answer), True
+                answer.abandon()
         except OriginRefused as refusal:
             kept = await self._kept_though_deleted(asking, refusal)
             if kept is not None:
                 return kept
             await self.refused(asking, refusal, asked=asked)
             raise
-        head_type = None if answer.redirected else answer.header("Content-Type")
-        size = None if answer.redirected else _whole_size(answer)
-        if size == 0 and asking.content.digest != Digest.of(b"", asking.content.digest.algorithm):
-            size = None  # some proxies say so of every HEAD
-        notices = answer.notices()
-        answer.abandon()
-        await self.affirmed(asking, None, asked=asked)
-        return Yes(None, size, asked=True, head_type=head_type, notices=notices)
+        if is_affirmed:
+            await self.affirmed(asking, yes.media_type, asked=asked)
+        return yes
+
+    async def _in_doubt(self, asking: Asking, answer: Answer, size: int | None) -> tuple[Yes, bool]:
+        """
+        Whether an answer that is not the registry's own word is *allowed*: a redirect, or a page for people,
+        which a sign-in proxy sends to strangers. Also whether it makes a grant and a link.
+
+        :raises UpstreamBroken: it is not.
+        """
+        origin, content = asking.registry.upstream.origin, asking.content
+        if content.kind == "manifests":
+            # The manifest itself is the proof, wherever it comes from.
+            final = await asking.registry.ask(asking.request("GET"))
+            body = await read_manifest(final, self._manifest_limit)
+            if Digest.of(body, content.digest.algorithm) != content.digest:
+                raise SomethingElse(f"{final.host} leads to something else than {content.digest}")
+            notices = final.notices()
+            return Yes(final.header("Content-Type"), len(body), asked=True, notices=notices), True
+        if answer.is_page and not answer.moved:
+            raise SomethingElse(f"{answer.host} answered with a page for people")
+        if self.is_known_target(origin, answer.target):
+            return Yes(asked=True, notices=answer.notices()), True
+        # With GET: storage that is asked by a signed URL lets one method be used only.
+        final = await _probe(asking, follow=True)
+        total = _whole_size(final)
+        final.abandon()
+        if final.is_page or final.status not in {_OK, _PARTIAL, RANGE_NOT_SATISFIABLE}:
+            raise SomethingElse(f"{final.host} redirects to a page for people")
+        if size is not None and total not in {None, size}:
+            raise SomethingElse(
+                f"{final.host} redirects to something of another length than {content.digest}"
+            )
+        # What nobody knows the length of may be anything: it is a matter of this request alone.
+        return Yes(size=total, asked=True, notices=answer.notices()), size is not None
 
     async def _ask_truthfully(self, asking: Asking, *, with_body: bool) -> Answer:
         registry, is_blob = asking.registry, asking.content.kind == "blobs"
@@ -414,21 +485,29 @@ class Access:
         return age if age > -_CLOCK_STEP else float("inf")
 
 
+def _own_word(asking: Asking, answer: Answer) -> Yes:
+    size = _whole_size(answer)
+    if size == 0 and asking.content.digest != Digest.of(b"", asking.content.digest.algorithm):
+        size = None  # some proxies say so of every HEAD
+    head_type, notices = answer.header("Content-Type"), answer.notices()
+    return Yes(None, size, asked=True, head_type=head_type, notices=notices)
+
+
 def _link(asking: Asking) -> Link:
     content: Content = asking.content
     return Link(asking.registry.upstream.origin, content.repository, content.kind, content.digest)
 
 
-async def _probe(asking: Asking) -> Answer:
+async def _probe(asking: Asking, *, follow: bool = False) -> Answer:
     """
     Ask with ``GET``, for no more of a blob than its first byte.
     """
     if asking.content.kind == "blobs":
-        answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE, follow=False))
+        answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE, follow=follow))
         if answer.status != RANGE_NOT_SATISFIABLE:
             return answer
         answer.abandon()  # an empty blob has no first byte
-    return await asking.registry.ask(asking.request("GET", follow=False))
+    return await asking.registry.ask(asking.request("GET", follow=follow))
 
 
 def _whole_size(answer: Answer) -> int | None:

@@ -117,6 +117,7 @@ class Contents:
             clock=clock,
             meter=meter,
             question_time=access.question_time,
+            is_known_target=access.is_known_target,
             yes=self.yes,
             no=self.no,
             room=self._room,
@@ -179,7 +180,7 @@ class Contents:
                 yes = await self._access.ask(asking, with_body=False)
             return await self.describe_manifest(asking, yes or await self._ask(asking, with_body=False))
         if record is not None:
-            yes = yes or await self._ask(asking, with_body=False)
+            yes = yes or await self._ask(asking, with_body=False, size=record.size)
             await self._possession.require(asking)
             status = "hit; detail=affirmed" if yes.asked else "hit"
             return Described(digest, record.size, None, status, yes.stale, yes.notices)
@@ -343,13 +344,14 @@ class Contents:
                 return await self._serve_stored(asking, file, yes)
             if record is not None and digest not in self._fetches:
                 # It lies in the store, but nobody has ever verified it.
-                yes = yes or await self._ask(asking, with_body=True)
+                yes = yes or await self._ask(asking, with_body=True, size=record.size)
                 await self._verify_stored(asking)
                 return await self._get(asking, yes, whole=whole)
         fetch = self._fetches.get(digest)
         if yes is None and fetch is not None and not self._is_in_question(fetch, asking):
             # The fetch may have had its answer, a yes for this client too, since we looked.
-            yes = await self._access.remembered(asking) or await self._ask(asking, with_body=True)
+            yes = await self._access.remembered(asking)
+            yes = yes or await self._ask(asking, with_body=True, size=fetch.size)
             if self._fetches.get(digest) is not fetch:
                 # It has ended meanwhile: what it has stored is not fetched again.
                 return await self._get(asking, yes, whole=whole)
@@ -416,7 +418,7 @@ class Contents:
         body = StoredBody(file, self._run, lambda: self._pulls.end(digest))
         media_type = None
         try:
-            yes = yes or await self._ask(asking, with_body=True)
+            yes = yes or await self._ask(asking, with_body=True, size=body.size)
             await self._possession.require(asking)
             if asking.content.kind == "manifests":
                 stored = await self._manifests.check(digest, file)
@@ -561,6 +563,9 @@ class Contents:
         finally:
             if release is not None:
                 release()
+            origin, is_in_place = self._terms[fetch.digest]
+            if fetch.verified and fetch.target is not None and not is_in_place:
+                self._access.learn_target(origin, fetch.target)
             if isinstance(fetch.failure, ContentWrong):
                 self._disproved.add(fetch.origins, fetch.digest, self._clock.seconds())
             del self._fetches[fetch.digest], self._terms[fetch.digest]
@@ -571,7 +576,8 @@ class Contents:
         answer = await asking.registry.ask(asking.request("GET"))
         media_type = answer.header("Content-Type")
         digest = asking.content.digest
-        in_background(self._access.affirmed(asking, media_type, asked=asked))
+        if not (answer.moved or answer.is_page):
+            in_background(self._access.affirmed(asking, media_type, asked=asked))
         body: Body
         if asking.content.kind == "manifests" or answer.length == 0:
             content = await read_manifest(answer, self._manifest_limit)
@@ -591,9 +597,9 @@ class Contents:
             await hash_prefix(fetch.file, rest.start, check.hasher, self._run)
         await carry_on(asking, flow, rest, check, self._meter)
 
-    async def _ask(self, asking: Asking, *, with_body: bool) -> Yes:
+    async def _ask(self, asking: Asking, *, with_body: bool, size: int | None = None) -> Yes:
         try:
-            return await self._access.ask(asking, with_body=with_body)
+            return await self._access.ask(asking, with_body=with_body, size=size)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken):
             yes = await self._access.stale(asking)
             if yes is None:

@@ -28,7 +28,7 @@ from contentcache.core.errors import (
 )
 from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, StartAgain
 from contentcache.core.manifest_check import ManifestInvalid, check_manifest
-from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
+from contentcache.core.opening import OK, RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
 from contentcache.core.ports import Given, Result
 from contentcache.delivery.intake import Enough, Intake, TooLong
 from contentcache.delivery.making import HELD_BACK, UndecidedError, readable
@@ -92,6 +92,10 @@ class Fetch:
         self._changed = Bell()
         self._clients = Attendance()
         self._is_judged = False
+        #: Answers that count once the content is verified.
+        self._in_doubt: list[tuple[Want, str | None, float]] = []
+        #: The hosts that the origin redirected to, ``None`` where it sent the bytes itself.
+        self._targets: set[str | None] = set()
         self._head_in = False
         self._ranges_ignored = False
         self._disk_error: DiskFailed | None = None
@@ -121,6 +125,11 @@ class Fetch:
     def delivered_by(self) -> str | None:
         """The origin that all bytes are from, if they are from one."""
         return next(iter(self.origins)) if len(self.origins) == 1 and not self._in_place else None
+
+    @property
+    def target(self) -> str | None:
+        """The host that the origin has redirected to, if all bytes are from there."""
+        return next(iter(self._targets)) if len(self._targets) == 1 else None
 
     @property
     def is_closed(self) -> bool:
@@ -380,7 +389,8 @@ class Fetch:
         stop = self._gap_end(offset)
         asked = self._around.question_time()
         try:
-            self.origins.add(want.asking.registry.upstream.origin)
+            origin = want.asking.registry.upstream.origin
+            self.origins.add(origin)
             range_ = f"bytes={offset}-{'' if stop is None else stop - 1}" if offset or stop else None
             answer = await want.asking.registry.ask_host(host, want.asking.request("GET", range_=range_))
         except LoopDetected as error:
@@ -405,12 +415,8 @@ class Fetch:
             self.filling.has_no_more(host, read_unsatisfied(answer.header("Content-Range")))
             return
         media_type = answer.header("Content-Type")
-        # The type of a manifest is learned with its body, once that is checked.
-        self._around.yes(want, None if self._whole else media_type, asked)
-        want.notices = answer.notices()
-        self._is_judged = True
-        self._clients.say_yes(want.key, asked)
         try:
+            is_own_word = self._check_doubtful(answer, origin)
             start = self._open(host, answer, offset)
         except ManifestTooLarge:
             answer.abandon()
@@ -421,10 +427,34 @@ class Fetch:
             self.filling.broke(host)
             answer.abandon()
             return
+        # The type of a manifest is learned with its body, once that is checked.
+        learned = None if self._whole else media_type
+        if is_own_word:
+            self._around.yes(want, learned, asked)
+        else:
+            self._in_doubt.append((want, learned, asked))
+        want.notices = answer.notices()
+        self._is_judged = True
+        self._clients.say_yes(want.key, asked if is_own_word else None)
         self._said_type = media_type
         if not self._whole:
             self.media_type = media_type
         await self._receive(want, host, answer, start, (offset, stop))
+
+    def _check_doubtful(self, answer: Answer, origin: str) -> bool:
+        """
+        Whether an answer is the registry's own word. A redirect to a host that has delivered nothing yet, or
+        a page for people, is not: what it brings is sent to whoever asked, and makes a grant and a link once
+        it is verified.
+
+        :raises UpstreamBroken: it could be anything, and would open bytes that are here already.
+        """
+        self._targets.add(answer.target)
+        if not (answer.moved or answer.is_page) or self._around.is_known_target(origin, answer.target):
+            return True
+        if self.filling.held.total() and answer.status == OK and self.filling.total is None:
+            raise UpstreamBroken(f"{answer.host} leads to something of which nobody knows what it is")
+        return False
 
     def _open(self, host: str, answer: Answer, offset: int) -> int:
         """
@@ -549,6 +579,9 @@ class Fetch:
         if not self.verified:
             # Where every byte was there before, upstream's head has never come: these wait still.
             self.verified = self._head_in = True
+            in_doubt, self._in_doubt = self._in_doubt, []
+            for doubted in in_doubt:
+                self._around.yes(*doubted)
             self._answer()
             self.progress.tell(self.filling.prefix)
 

@@ -53,6 +53,10 @@ class Making(Protocol):
         """Whose bytes it has tried."""
 
     @property
+    def target(self) -> str | None:
+        """The host that the origin has redirected to, if all bytes are from there."""
+
+    @property
     def size(self) -> int | None:
         """How many bytes the content has, as far as is known."""
 

@@ -87,10 +87,11 @@ class Sample:
 @frozen
 class _Proof:
     """
-    A running proof: the question in whose name it runs, and who waits for it.
+    A running proof: the question in whose name it runs, the way that question came, and who waits for it.
     """
 
     question: bytes
+    via: str
     waiters: list[Deferred[None]]
 
 
@@ -171,6 +172,10 @@ class Possession:
         if proof is None:
             await self._share(pair, question, asking)
             return
+        if proof.via != asking.via:
+            # It may have come in a circle, and be what the proof is waiting for.
+            await self._share(question, question, asking)
+            return
         try:
             await _joined(proof)
         except NotPossessed:
@@ -187,7 +192,7 @@ class Possession:
         """
         proof = self._running.get(key)
         if proof is None:
-            proof = self._running[key] = _Proof(question, [])
+            proof = self._running[key] = _Proof(question, asking.via, [])
             joined = _joined(proof)
             # A client that disconnects does not end it for the others.
             in_background(self._settle(key, proof, asking))

@@ -27,6 +27,8 @@ from contentcache.upstream.request import Request
 _MOST_REMEMBERED: Final = 10_000
 _PING_BYTES: Final = 4 << 10
 _UNAUTHORIZED: Final = 401
+#: Refusals of a request for its own headers (RFC 9110 §15.5.1, RFC 6585 §5).
+_OF_ONE_REQUEST: Final = frozenset({400, 414, 431})
 _TOO_MANY: Final = 429
 
 
@@ -85,6 +87,8 @@ class Questions:
             return stale
         if pinged.status == _TOO_MANY:
             return self._stale(kept, age, credential) or pinged
+        if pinged.status in _OF_ONE_REQUEST:
+            return pinged  # another client's may be different
         self._pings[key] = _Remembered(pinged, self._clock.seconds())
         self._pings.move_to_end(key)
         while len(self._pings) > _MOST_REMEMBERED:
@@ -117,6 +121,9 @@ class Questions:
             if refusal.status == _UNAUTHORIZED:
                 self._access.rejected(registry, credential, asked=asked)
             return Pinged(refusal.status, refusal.headers, refusal.body)
+        if answer.redirected or answer.is_page:
+            answer.abandon()
+            raise UpstreamBroken(f"{answer.host} sends whoever asks for /v2/ to a page for people")
         return Pinged(answer.status, answer.passed_headers(), await answer.read(_PING_BYTES))
 
     def _stale(self, kept: _Remembered | None, age: float | None, credential: Credential) -> Pinged | None:

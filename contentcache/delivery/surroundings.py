@@ -21,11 +21,12 @@ class Surroundings:
     """
     Ports to the rest of the house.
 
-    ``question_time()`` is the time of a question that is about to be asked. ``yes(want, answer's media type,
-    asked)`` and ``no(want, refusal, asked)`` take note of what the origin said to a question of that time;
-    ``room(bytes)`` makes room in the store; ``keep(digest, file, size, origin)`` makes a verified file a blob
-    that ``origin`` has delivered, and blocks; ``disk(fault)`` hears what the disk refuses, and ``None`` when
-    it has taken something.
+    ``question_time()`` is the time of a question that is about to be asked; ``is_known_target(origin, host)``
+    says whether a host that an origin redirects to has delivered verified bytes. ``yes(want, answer's media
+    type, asked)`` and ``no(want, refusal, asked)`` take note of what the origin said to a question of that
+    time; ``room(bytes)`` makes room in the store; ``keep(digest, file, size, origin)`` makes a verified file
+    a blob that ``origin`` has delivered, and blocks; ``disk(fault)`` hears what the disk refuses, and
+    ``None`` when it has taken something.
     """
 
     store: Store
@@ -33,6 +34,7 @@ class Surroundings:
     clock: Timer
     meter: Meter
     question_time: Callable[[], float]
+    is_known_target: Callable[[str, str | None], bool]
     yes: Callable[[Want, str | None, float], None]
     no: Callable[[Want, OriginRefused, float], None]
     room: Callable[[int], Awaitable[bool]]

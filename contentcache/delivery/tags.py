@@ -212,7 +212,7 @@ class Tags:
             raise
         answer.abandon()
         digest = _digest_of(answer)
-        if digest is None:
+        if digest is None or self._is_doubtful(asking, answer):
             return await self._get_by_tag(asking)
         size = answer.length or None  # no manifest is empty, but some proxies say so of every HEAD
         if (size or 0) > self._limit:
@@ -222,6 +222,15 @@ class Tags:
         if self._is_latest(asking, asked):
             await self._note(asking, meaning)
         return meaning
+
+    def _is_doubtful(self, asking: TagAsking, answer: Answer) -> bool:
+        """
+        Whether only the manifest itself can tell that the registry lets this client have it: the answer is
+        that of another place, or a page for people.
+        """
+        origin = asking.registry.upstream.origin
+        known = self._access.is_known_target(origin, answer.target)
+        return (answer.moved and not known) or answer.is_page
 
     async def _get_by_tag(self, asking: TagAsking) -> Served:
         """
@@ -263,6 +272,8 @@ class Tags:
         if not checked.agrees(said):
             return Served(digest, MemoryBody(content), said, _UNCACHED, notices=notices)
         await self._contents.keep(digest, content, asking.registry.upstream.origin)
+        if answer.target is not None and named is not None:
+            self._access.learn_target(asking.registry.upstream.origin, answer.target)
         await self._access.affirmed(asking.by_digest(digest), media_type, asked=asked)
         if self._is_latest(asking, asked) and self._remembers(asking):
             await self._links.remember_tag(

@@ -4,7 +4,6 @@ Clients as a fetch sees them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -31,6 +30,11 @@ class Asking:
     accept: tuple[str, ...] = ()
     via: str = ""
 
+    @property
+    def sent_accept(self) -> tuple[str, ...]:
+        """The values of ``Accept`` that are sent upstream: of a manifest there may be several forms."""
+        return self.accept if self.content.kind == "manifests" else ()
+
     def request(
         self, method: Literal["GET", "HEAD"], *, range_: str | None = None, follow: bool = True
     ) -> Request:
@@ -42,7 +46,7 @@ class Asking:
             self.content.path(),
             self.credential,
             repository=self.content.repository,
-            accept=self.accept if self.content.kind == "manifests" else (),
+            accept=self.sent_accept,
             via=self.via,
             range=range_,
             follow=follow,
@@ -68,7 +72,7 @@ class Want:
     request in its name is the question. ``opened`` fires when it may be answered. ``key`` names (credential,
     origin, repository, content) and says nothing of the credential; ``whole`` says that it wants all bytes.
     ``told`` takes note of the verdict for a client of another worker, ``None`` for one of ours; ``asked`` is
-    the time of the fetch's own question that was the verdict, if it was;
+    the time of the fetch's own question that was the verdict, if it was and makes a grant;
     ``joined`` says that the fetch turned out to be somebody else's.
     """
 
@@ -82,7 +86,7 @@ class Want:
     joined: bool = False
     #: The origin's warnings and rate limits, where it was asked in this client's name.
     notices: Headers = field(factory=dict)
-    asked: float = -math.inf
+    asked: float | None = None
 
     def open(self) -> None:
         """The client may be answered."""
@@ -164,9 +168,10 @@ class Attendance:
         for want in self._wants or self._last.values():
             want.asking.registry.failed(host, reason, want.asking.content.kind)
 
-    def say_yes(self, key: bytes, asked: float) -> None:
+    def say_yes(self, key: bytes, asked: float | None) -> None:
         """
-        The origin has said yes to this question, which was asked at ``asked``.
+        The origin has said yes to this question, which was asked at ``asked``; ``None`` if that is good for
+        the bytes of this fetch alone.
         """
         for want in self._wants:
             if want.key == key:

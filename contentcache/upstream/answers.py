@@ -198,8 +198,9 @@ class _Incoming:
 class Answer:
     """
     An answer of ``host``. ``redirected`` says that the registry itself answered with a redirect: then
-    ``status`` and headers are the target's, or the redirect's own where it was not followed. ``is_head`` says
-    that it answers a ``HEAD``.
+    ``status`` and headers are the target's, or the redirect's own where it was not followed. ``moved`` says
+    the same, and is true for a redirect to the registry's own host too; ``target`` is the other host that the
+    redirect leads to. ``is_head`` says that it answers a ``HEAD``.
     """
 
     host: str
@@ -209,6 +210,8 @@ class Answer:
     _clock: Timer = field(repr=False)
     _patience: float = field(repr=False)
     is_head: bool = False
+    moved: bool = False
+    target: str | None = None
     _incoming: _Incoming = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -244,6 +247,11 @@ class Answer:
         # Twisted's client takes the header away from a response that has a body.
         length = self._response.length
         return length if isinstance(length, int) else None
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a page for people: a login, a portal, the error of a proxy."""
+        return is_html(self.header("Content-Type"))
 
     def values(self, name: str) -> Sequence[str]:
         """

@@ -333,6 +333,8 @@ class Registry:
             self._reactor,
             self._stall_timeout,
             is_head=request.method == "HEAD",
+            moved=followed.redirected,
+            target=Place.of(followed.url).netloc if followed.crossed else None,
         )
         _look_at_status(answer, request)
         return answer
@@ -440,7 +442,7 @@ async def _go(
         # It leads to the registry itself, which has not said anything yet.
         discard(response, transport.reactor)
         return await transport.fetch_following(request.method, url, headers, secret=secret)
-    return Followed(response, url, hops=1, crossed=True)
+    return Followed(response, target, hops=1, crossed=True)
 
 
 def _is_about_range(answer: Answer, request: Request) -> bool:

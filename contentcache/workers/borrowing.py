@@ -59,6 +59,7 @@ class Borrowed:
         self.digest = digest
         self.media_type: str | None = None
         self.origins: frozenset[str] = frozenset()
+        self.target: str | None = None
         self.generation = 0
         self.verified = False
         self.progress = News(clock)
@@ -347,6 +348,7 @@ class Borrowed:
     def _take_end(self, values: Values) -> None:
         self.failure = None if values["error"] is None else error_of(values["error"])
         self.origins = frozenset(values["origins"])
+        self.target = values["target"]
         self._is_over = True
         self._changed.ring()
 

@@ -173,6 +173,7 @@ class _Lending:
             "end",
             error=None if failure is None else error_in_words(failure),
             origins=sorted(fetch.origins) if isinstance(failure, ContentWrong) else [],
+            target=fetch.target,
         )
 
     def _tell_news(self, fetch: Fetch) -> None:

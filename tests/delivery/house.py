@@ -140,6 +140,7 @@ class House:
             affirm_ttl=affirmttl,
             keep_deleted=keepdeleted,
             stale_if_error=staleiferror,
+            manifest_limit=limit,
             question_time=self.question_time,
             revoked=company_revoked,
         )
@@ -197,10 +198,11 @@ class House:
         kind: Literal["blobs", "manifests"] = "blobs",
         origin: int = 0,
         credential: Credential | None = None,
+        accept: tuple[str, ...] = (),
     ) -> Asking:
         """A client's question for a content."""
         who = credential or (ANONYMOUS if authorization is None else Credential(authorization))
-        return Asking(self.registries[origin], Content(repository, kind, digest), who)
+        return Asking(self.registries[origin], Content(repository, kind, digest), who, accept)
 
     def tag_asking(
         self, tag: str, authorization: str | None = None, *accept: str, origin: int = 0

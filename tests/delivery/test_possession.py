@@ -7,6 +7,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any, Final
 
+from attrs import evolve
+
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import Credential
 from contentcache.core.digest import Digest
@@ -218,6 +220,19 @@ class SharedTests(TwoOriginsTestCase):
         self.two(house).release()
         self.assertWhole(clients[1], NOISE)
         self.assertEqual(self.two(house).count("GET"), 1)
+
+    def test_another_way_does_not_wait(self) -> None:
+        """A request that came through other caches waits for nobody's proof: that may be waiting for it."""
+        house = self.stored()
+        self.two(house).misbehave("stall", method="GET", at=-1, times=1)
+        first = self.pull(house)
+        asking = evolve(
+            house.asking(self.digest, origin=1), via="1.1 contentcache-other, 1.1 contentcache-me"
+        )
+        self.assertWhole(Client(house.contents.get(asking), (0, None), takes=True), NOISE)
+        self.assertIsNone(first.outcome)
+        self.two(house).release()
+        self.assertWhole(first, NOISE)
 
     def test_refusal_is_nobody_elses(self) -> None:
         """What the first one's credential is refused is not the answer for another one."""

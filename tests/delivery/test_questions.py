@@ -63,6 +63,14 @@ class PingTests(HouseTestCase):
         house.later(1)
         self.error(house.questions.ping(house.registries[0], ANONYMOUS, ""), UpstreamUnavailable)
 
+    def test_400_is_not_remembered(self) -> None:
+        """What is wrong with one client's request is not the answer to others with the same credential."""
+        for status in (400, 414, 431):
+            house = self.house()
+            house.origin.misbehave("status", status=status, times=1)
+            self.assertEqual(self.ping(house).status, status)
+            self.assertEqual(self.ping(house).status, 200)
+
     def test_429_is_not_remembered_as_the_answer(self) -> None:
         """After a 429's time is up the origin is asked again."""
         house = self.house()

@@ -7,8 +7,12 @@ from __future__ import annotations
 from typing import Any
 
 from contentcache.core.credentials import OWN
+from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused, Overloaded
-from tests.delivery.house import LARGE, REPOSITORY, House, HouseTestCase
+from contentcache.delivery.wants import Asking
+from tests.bad_registry import BadRegistry
+from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, Client, House, HouseTestCase
+from tests.misbehaviour import Asked, Reply, refusal
 
 HALF = len(LARGE) // 2
 
@@ -170,3 +174,46 @@ class TurnTests(HouseTestCase):
             self.assertIn("Retry-After", client.outcome.headers)
         house.origin.release()
         self.assertEqual(clients[0].outcome, "whole")
+
+
+class ParticularRegistry(BadRegistry):
+    """
+    A registry that has manifests for those only who take their type, as docker-registry does.
+    """
+
+    def answer(self, asked: Asked) -> Reply:
+        """The manifest, or 404."""
+        reply = super().answer(asked)
+        if "/manifests/" in asked.path and MANIFEST not in asked.headers.get("accept", ""):
+            return refusal(reply, status=404)
+        return reply
+
+
+class HeadersTests(HouseTestCase):
+    """
+    Headers of one client, and what others get.
+    """
+
+    def test_accept(self) -> None:
+        """A client whose Accept the registry does not like decides for nobody else, warm or cold."""
+        content = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}'
+        for warm in (True, False):
+            house = self.house()
+            origin = house.wire.hosts["one.example"] = ParticularRegistry()
+            digest = origin.put_manifest(REPOSITORY, content, MANIFEST)
+            if warm:
+                pulled = Client(
+                    house.contents.get(self.asking(house, digest, MANIFEST)), (0, None), takes=True
+                )
+                self.assertWhole(pulled, content)
+                house.later(60)
+            origin.misbehave("stall", at=-1, times=1)
+            odd = Client(house.contents.get(self.asking(house, digest, "text/plain")), (0, None), takes=True)
+            good = Client(house.contents.get(self.asking(house, digest, MANIFEST)), (0, None), takes=True)
+            origin.release()
+            self.assertRefused(odd, 404)
+            self.assertWhole(good, content)
+
+    def asking(self, house: House, digest: Digest, accept: str) -> Asking:
+        """A question with an ``Accept``."""
+        return house.asking(digest, kind="manifests", accept=(accept,))

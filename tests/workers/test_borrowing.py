@@ -30,6 +30,7 @@ from contentcache.workers.words import error_in_words
 from tests.delivery import (
     test_access,
     test_disk,
+    test_doubtful,
     test_failover,
     test_fetch,
     test_order,
@@ -63,6 +64,7 @@ class TwoWorkersTestCase(HouseTestCase):
 _SUITES = (
     test_access,
     test_disk,
+    test_doubtful,
     test_failover,
     test_fetch,
     test_order,
@@ -187,7 +189,7 @@ class OwnerTests(SynchronousTestCase):
         """The last owner has everything."""
         (self.folder / "one").write_bytes(CONTENT)
         self.news(held=[[0, len(CONTENT)]], verified=True)
-        self.owners[-1].tell("end", error=None, origins=[])
+        self.owners[-1].tell("end", error=None, origins=[], target=None)
 
     def test_one_owner(self) -> None:
         """What the owner has is read from its file; its verdict is heard here, once, and noted."""

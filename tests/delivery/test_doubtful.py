@@ -1,0 +1,256 @@
+"""
+What is not the registry's own word: redirects, and pages for people.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final
+
+from contentcache.core.credentials import ANONYMOUS
+from contentcache.core.errors import UpstreamBroken
+from tests.bad_registry import BadRegistry
+from tests.delivery.house import MANIFEST, REPOSITORY, Client, House, HouseTestCase
+from tests.misbehaviour import Asked, Reply
+
+NOISE: Final = Random(7).randbytes(300_000)
+STORAGE: Final = "https://storage.example/storage/"
+
+
+class SignInPage(BadRegistry):
+    """
+    A place that answers every request with 200 and the same page.
+    """
+
+    def __init__(self, media_type: str, page: bytes) -> None:
+        super().__init__()
+        self._media_type = media_type
+        self._page = page
+
+    def answer(self, asked: Asked) -> Reply:
+        """The page."""
+        self.requests.append(asked)
+        return Reply(200, {"Content-Type": self._media_type}, self._page, self._page, length=len(self._page))
+
+
+class DoubtfulTestCase(HouseTestCase):
+    """
+    Begins with a blob that an honest client has pulled from the registry itself.
+    """
+
+    def stored(self) -> House:
+        """A house, in which grants are over."""
+        house = self.house()
+        self.digest = house.origin.put_blob(REPOSITORY, NOISE)
+        self.storage = house.wire.hosts["storage.example"] = BadRegistry()
+        self.storage.put_blob("any", NOISE)
+        self.assertWhole(house.pull(self.digest), NOISE)
+        house.later(60)
+        house.origin.requests.clear()
+        return house
+
+    def redirect(self, house: House, to: str, status: int = 307) -> None:
+        """The registry redirects from now on."""
+        house.origin.misbehave("redirect", to=to, status=status, path="/v2/*")
+
+    def assert_no_grant(self, house: House) -> None:
+        """Nothing has let the anonymous client in."""
+        self.assertFalse(house.access.is_granted(house.registries[0], REPOSITORY, ANONYMOUS))
+
+
+class StoredTests(DoubtfulTestCase):
+    """
+    A question about a stored blob.
+    """
+
+    def test_sign_in_page(self) -> None:
+        """A redirect to a page, of whatever type and on whichever host, opens nothing and grants nothing."""
+        for media_type, page in (
+            ("text/html", b"<html>sign in</html>"),
+            ("text/html; charset=utf-8", bytes(len(NOISE))),
+            ("text/plain", b"sign in"),
+        ):
+            for to in ("https://login.example/?next=x", "/login"):
+                house = self.stored()
+                house.wire.hosts["login.example"] = SignInPage(media_type, page)
+                self.redirect(house, to, 302)
+                if to == "/login":
+                    self.page_at_home(house, SignInPage(media_type, page))
+                for whole in (True, False):
+                    client = house.pull(self.digest, whole=whole)
+                    self.assertRefused(client, 502)
+                error = self.error(house.contents.describe(house.asking(self.digest)), UpstreamBroken)
+                self.assertEqual(error.status, 502)
+                self.assert_no_grant(house)
+
+    def page_at_home(self, house: House, page: SignInPage) -> None:
+        """The registry's own host has the page, too."""
+        answer = house.origin.answer
+
+        def routed(asked: Asked) -> Reply:
+            return page.answer(asked) if asked.path.startswith("/login") else answer(asked)
+
+        house.origin.answer = routed  # type: ignore[method-assign]
+
+    def test_page_without_redirect(self) -> None:
+        """A page with 200 of the registry's own host is no answer either."""
+        house = self.stored()
+        house.origin.misbehave("portal")
+        self.assertRefused(house.pull(self.digest), 502)
+        self.assert_no_grant(house)
+
+    def test_storage(self) -> None:
+        """A redirect to the blob is allowed, once what it leads to has answered; no credential goes there."""
+        for status in (301, 302, 303, 307, 308):
+            house = self.stored()
+            self.redirect(house, STORAGE + str(self.digest), status)
+            self.assertWhole(house.pull(self.digest, "Basic YW5uOjE="), NOISE)
+            self.assertEqual([one.method for one in house.origin.requests], ["HEAD", "GET"])
+            (asked,) = self.storage.requests
+            self.assertEqual((asked.method, asked.headers["range"]), ("GET", "bytes=0-0"))
+            self.assertNotIn("authorization", asked.headers)
+
+    def test_storage_that_refuses(self) -> None:
+        """A redirect to nothing, to a refusal, or to another length is not allowed."""
+        for manner in (
+            {"name": "status", "status": 403},
+            {"name": "status", "status": 404},
+            {"name": "resized", "by": 5},
+            {"name": "reset"},
+        ):
+            house = self.stored()
+            self.storage.misbehave(**manner)
+            self.redirect(house, STORAGE + str(self.digest))
+            self.assertRefused(house.pull(self.digest), 502)
+            self.assert_no_grant(house)
+
+    def test_length_is_not_told(self) -> None:
+        """Where the storage does not state a length, that it answers is enough."""
+        house = self.stored()
+        self.storage.misbehave("whole")
+        self.storage.misbehave("chunked")
+        self.redirect(house, STORAGE + str(self.digest))
+        self.assertWhole(house.pull(self.digest), NOISE)
+
+    def test_known_storage(self) -> None:
+        """A host that has delivered verified bytes of this origin need not be followed, within affirmttl."""
+        house = self.stored()
+        other = house.origin.put_blob(REPOSITORY, NOISE[1:])
+        self.storage.put_blob("any", NOISE[1:])
+        self.redirect(house, STORAGE + str(other))
+        self.assertWhole(house.pull(other), NOISE[1:])
+        house.later(60)
+        house.origin.requests.clear()
+        self.storage.requests.clear()
+        self.assertWhole(house.pull(self.digest), NOISE)
+        self.assertEqual([one.method for one in house.origin.requests], ["HEAD"])
+        self.assertEqual(self.storage.requests, [])
+
+
+class ColdTests(DoubtfulTestCase):
+    """
+    What is not stored.
+    """
+
+    def test_page_grants_nothing(self) -> None:
+        """A page that comes instead of a blob is nobody's right to others."""
+        for media_type in ("text/html", "text/plain"):
+            house = self.stored()
+            house.wire.hosts["login.example"] = SignInPage(media_type, b"sign in" * 5000)
+            self.redirect(house, "https://login.example/?next=x", 302)
+            cold = house.origin.put_blob(REPOSITORY, b"cold")
+            for _ in range(2):
+                house.later(60)
+                self.assertNotEqual(house.pull(cold).outcome, "whole")
+                self.assert_no_grant(house)
+                Client(house.contents.get(house.asking(cold), whole=False), (0, 5), takes=True)
+                self.assert_no_grant(house)
+                self.assertRefused(house.pull(self.digest), 502)
+            house.later(120)
+
+    def test_storage_grants_when_verified(self) -> None:
+        """What a redirect has brought makes a grant and a link, once it is verified."""
+        house = self.stored()
+        cold = house.origin.put_blob(REPOSITORY, NOISE[1:])
+        self.storage.put_blob("any", NOISE[1:])
+        self.redirect(house, STORAGE + str(cold))
+        self.storage.misbehave("stall", at=200_000, times=1)
+        client = house.pull(cold)
+        self.assert_no_grant(house)
+        self.storage.release()
+        self.assertWhole(client, NOISE[1:])
+        house.origin.requests.clear()
+        self.assertWhole(house.pull(cold), NOISE[1:])
+        self.assertEqual(house.origin.requests, [])
+
+    def test_bytes_of_an_earlier_download(self) -> None:
+        """A page does not open the part of a blob that is here already."""
+        house = self.stored()
+        cold = house.origin.put_blob(REPOSITORY, NOISE[1:])
+        house.origin.misbehave("stall", at=200_000)
+        first = house.pull(cold)
+        house.wire.down.add("one.example")
+        house.later(120)
+        self.assertEqual(first.outcome, "short")
+        house.wire.down.clear()
+        house.origin.behave()
+        house.later(120)
+        house.furnish()
+        house.wire.hosts["login.example"] = SignInPage("text/plain", bytes(400_000))
+        self.redirect(house, "https://login.example/?next=x", 302)
+        thief = house.pull(cold)
+        house.later(120)
+        self.assertFalse(NOISE[1:1000] in bytes(thief.got))
+
+
+class ManifestTests(DoubtfulTestCase):
+    """
+    Manifests, of which only the manifest itself is proof, where the registry redirects.
+    """
+
+    manifest = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}'
+
+    def test_by_digest(self) -> None:
+        """The manifest, from wherever it comes, is the registry's word; anything else is not."""
+        for honest in (True, False):
+            house = self.house()
+            digest = house.origin.put_manifest(REPOSITORY, self.manifest, MANIFEST)
+            self.assertWhole(house.pull(digest, kind="manifests"), self.manifest)
+            house.later(60)
+            page = self.manifest if honest else b'{"schemaVersion": 2}'
+            house.wire.hosts["other.example"] = SignInPage(MANIFEST, page)
+            self.redirect(house, "https://other.example/manifest")
+            client = house.pull(digest, kind="manifests")
+            if honest:
+                self.assertWhole(client, self.manifest)
+            else:
+                self.assertRefused(client, 502)
+                self.assert_no_grant(house)
+
+    def test_tag(self) -> None:
+        """A HEAD of a tag that another place answers, or that is a page, is asked again as GET."""
+        house = self.house()
+        house.origin.put_manifest(REPOSITORY, self.manifest, MANIFEST, "latest")
+        other = house.wire.hosts["other.example"] = BadRegistry()
+        other.put_manifest(REPOSITORY, self.manifest, MANIFEST, "latest")
+        self.redirect(house, f"https://other.example/v2/{REPOSITORY}/manifests/latest")
+        self.assertWhole(house.pull_tag("latest"), self.manifest)
+        self.assertEqual([one.method for one in other.requests], ["HEAD", "GET"])
+
+
+class PingTests(DoubtfulTestCase):
+    """
+    ``/v2/``.
+    """
+
+    def test_page(self) -> None:
+        """A page is not the registry's answer, and is not remembered."""
+        house = self.stored()
+        house.wire.hosts["login.example"] = SignInPage("application/json", b"{}")
+        house.origin.misbehave("portal", times=1)
+        registry = house.registries[0]
+        self.error(house.questions.ping(registry, ANONYMOUS, ""), UpstreamBroken)
+        house.origin.misbehave("redirect", to="https://login.example/", times=1)
+        self.error(house.questions.ping(registry, ANONYMOUS, ""), UpstreamBroken)
+        house.later(30)
+        self.assertEqual(self.result(house.questions.ping(registry, ANONYMOUS, "")).status, 200)
