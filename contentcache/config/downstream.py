@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from contentcache.config.model import Downstream, Limits, Signing, Upstream
+from contentcache.config.authentication import Auth
+from contentcache.config.model import Downstream, Limits, Signing, TokenAuth, Upstream
 from contentcache.config.origins import Surroundings, read_upstreams
 from contentcache.config.readers import (
     boolean,
@@ -21,12 +22,12 @@ SHORTEST_SWEEP: Final = 1.0
 LONGEST_SWEEP: Final = 60.0
 
 
-def read_options(item: Item, *, delete: bool, judging: bool) -> Downstream:
+def read_options(item: Item, *, delete: bool, auth: Auth | None) -> Downstream:
     """
     Read what stands beside the name.
 
-    ``delete`` is ``storage.delete.enabled``, without which nothing may expire; ``judging`` says that there is
-    a section ``auth``, so that clients are judged here.
+    ``delete`` is ``storage.delete.enabled``, without which nothing may expire; ``auth`` is the section of
+    that name, by which clients are judged here.
     """
     entry = item.table()
     with entry.section("options") as options:
@@ -34,7 +35,10 @@ def read_options(item: Item, *, delete: bool, judging: bool) -> Downstream:
         _judge_blobttl(options, blobttl, delete=delete)
         signing = _read_signing(options)
         around = Surroundings(
-            options.read("fallbacktoorigin", boolean, default=False), signing.issuer, judging=judging
+            options.read("fallbacktoorigin", boolean, default=False),
+            signing.issuer,
+            judging=auth is not None,
+            tokens=isinstance(auth, TokenAuth),
         )
         upstreams = read_upstreams(options, around)
         _notice_surroundings(options, around, upstreams)

@@ -93,7 +93,7 @@ def _read(root: Table) -> Configuration:
         auth = read_auth(root)
         http = read_http(root)
         see_folders_apart(root, http, storage.rootdirectory)
-        middleware = read_middleware(root, http, delete=storage.delete, judging=auth is not None)
+        middleware = read_middleware(root, http, delete=storage.delete, auth=auth)
         workers = read_workers(root, storage, middleware)
         root.idle(IDLE_SECTIONS)
         root.unsupported(("proxy",), "use the middleware downstream, whose option upstreams names the origin")

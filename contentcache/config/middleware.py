@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, cast
 
+from contentcache.config.authentication import Auth
 from contentcache.config.downstream import read_options as read_downstream
 from contentcache.config.faults import suggestion
 from contentcache.config.gateway import read_options as read_gateway
@@ -23,12 +24,12 @@ _FOREIGN: Final = ("cloudfront", "redirect", "rewrite")
 _ADVICE: Final = "use downstream, or redirect, in middleware.registry"
 
 
-def read_middleware(root: Table, http: Http, *, delete: bool, judging: bool) -> Downstream | Gateway:
+def read_middleware(root: Table, http: Http, *, delete: bool, auth: Auth | None) -> Downstream | Gateway:
     """
     Find the one middleware and read its options.
 
-    ``delete`` is ``storage.delete.enabled``, without which nothing may expire; ``judging`` says that there is
-    a section ``auth``, so that clients are judged here.
+    ``delete`` is ``storage.delete.enabled``, without which nothing may expire; ``auth`` is the section of
+    that name, by which clients are judged here.
     """
     found: list[tuple[Item, Name]] = []
     off: list[tuple[Item, Name]] = []
@@ -50,12 +51,10 @@ def read_middleware(root: Table, http: Http, *, delete: bool, judging: bool) -> 
     for item, name in found[1:]:
         second = f"a second {name}" if name == found[0][1] else f"{name} beside {found[0][1]}"
         item.fault(f"is {second}; exactly one must be there")
-    if judging and any(name == "redirect" for _, name in found):
+    if auth is not None and any(name == "redirect" for _, name in found):
         root.fault("auth", "has no place at a gateway, whose clients are judged by the registry behind")
     read = [
-        read_downstream(item, delete=delete, judging=judging)
-        if name == "downstream"
-        else read_gateway(item, http)
+        read_downstream(item, delete=delete, auth=auth) if name == "downstream" else read_gateway(item, http)
         for item, name in found
     ]
     return read[0] if read else Downstream(upstreams=())

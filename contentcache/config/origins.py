@@ -34,12 +34,14 @@ _LIST_HINT = "; put each upstream behind a dash: - originhost: https://registry.
 @frozen
 class Surroundings:
     """
-    What is said elsewhere about all upstreams; ``judging``: clients are judged here, by section ``auth``.
+    What is said elsewhere about all upstreams; ``judging``: clients are judged here, by section ``auth``;
+    ``tokens``: by tokens, ``auth.token``.
     """
 
     fallback: bool = False
     issuer: str | None = None
     judging: bool = False
+    tokens: bool = False
 
 
 def read_upstreams(options: Table, around: Surroundings) -> tuple[Upstream, ...]:
@@ -70,6 +72,12 @@ def read_upstreams(options: Table, around: Surroundings) -> tuple[Upstream, ...]
         with each.table() as table:
             upstream = _mapped(table, around)
         if upstream is not None:
+            if upstreams and around.tokens and upstream.prefix is None:
+                table.fault(
+                    "prefix",
+                    "is required for all upstreams but the first beside auth.token: a token names a "
+                    "repository and no origin, so one for org/app would open org/app at each of them",
+                )
             _refuse_doubles(table, upstream, upstreams)
             upstreams[index] = upstream
     return tuple(upstreams.values())

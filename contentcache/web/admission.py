@@ -71,9 +71,11 @@ class Admission:
         exchange.request.upstream = chosen.registry.upstream.origin
         here = self._judge is not None
         if self._judge is not None and not isinstance(route, Root):
+            if self._vouches:
+                self._origins.check_name(chosen)
             base = f"{self._scheme}://{exchange.host}"
             address = getattr(exchange.request.channel, "address", "")
-            await self._judge.admit(exchange.header("Authorization"), need_of(route), base, address)
+            await self._judge.admit(exchange.header("Authorization"), need_of(chosen), base, address)
         _look_at_policy(chosen)
         credential = self.credential(chosen.registry, exchange.header("Authorization"))
         return Admitted(chosen, credential, here)
@@ -112,14 +114,20 @@ class Admission:
         return Admitted(chosen, Credential(signed=presented.text))
 
 
-def need_of(route: Route) -> Need | None:
+def need_of(chosen: Chosen) -> Need | None:
     """
     What a request needs of the section ``auth``.
+
+    A token names a repository and no origin. So a repository of an origin that has a prefix is named with it,
+    in whichever way the origin was selected: by the prefix itself, by ``?ns=`` or by a host.
     """
+    route, prefix = chosen.route, chosen.registry.upstream.prefix
     if isinstance(route, Ping | Root):
         return None
-    # By the name that the client knows, with the prefix: that is what its token is for.
-    return _CATALOG if isinstance(route, Catalog) else Need("repository", route.repository, "pull")
+    if isinstance(route, Catalog):
+        return _CATALOG
+    name = route.repository if prefix is None else f"{prefix}/{route.repository}"
+    return Need("repository", name, "pull")
 
 
 def _look_at_policy(chosen: Chosen) -> None:

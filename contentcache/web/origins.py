@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from contentcache.core.errors import OriginUnknown, SignatureRefused
+from contentcache.core.errors import OriginUnknown, RepositoryDenied, SignatureRefused
 from contentcache.core.routes import Catalog, Content, Ping, Referrers, Root, Route, TaggedManifest, TagsList
 from contentcache.jose.blob_tokens import normalize_issuer
 from contentcache.upstream.registry import Registry
@@ -91,6 +91,24 @@ class Origins:
         if is_named and self.choose(content, namespace, host).registry is not meant:
             raise SignatureRefused("the token of this URL is from another origin than is asked for ('iss')")
         return Chosen(meant, content)
+
+    def check_name(self, chosen: Chosen) -> None:
+        """
+        Refuse what, in a token, would mean something of another origin.
+
+        :raises RepositoryDenied: a repository whose name begins with the prefix of another origin; the
+            catalogue of an origin that has a prefix.
+        """
+        route, prefix = chosen.route, chosen.registry.upstream.prefix
+        if isinstance(route, Root | Ping):
+            return
+        if isinstance(route, Catalog):
+            if prefix is not None:
+                raise RepositoryDenied("a token can allow the catalogue of the first origin only")
+            return
+        first = route.repository.partition("/")[0]
+        if prefix is None and first in self._by_prefix:
+            raise RepositoryDenied(f"{first!r} is the prefix of another origin: no token can mean this")
 
     def _by_served(self, host: str) -> Registry | None:
         return self._by_host.get(host) or self._by_host.get(host.partition(":")[0].removesuffix("."))

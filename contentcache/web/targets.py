@@ -102,19 +102,18 @@ class Targets:
             if not isinstance(content, Content) or content.kind != "blobs":
                 return None
             chosen = self._choose(content, namespace, host, issuer)
+            self._origins.check_name(chosen)  # where that does not matter, the slow path answers
         except CacheError:
             return None
-        return self._keep((host, name, issuer), method, content, chosen)
+        return self._keep((host, name, issuer), method, chosen)
 
     def _choose(self, content: Content, namespace: str | None, host: str, issuer: str) -> Chosen:
         if issuer:
             return self._origins.choose_signed(content, namespace, host, issuer)
         return self._origins.choose(content, namespace, host)
 
-    def _keep(
-        self, key: tuple[str, bytes, str], method: str, asked: Content, chosen: Chosen
-    ) -> Target | None:
-        upstream, content, need = chosen.registry.upstream, chosen.route, need_of(asked)
+    def _keep(self, key: tuple[str, bytes, str], method: str, chosen: Chosen) -> Target | None:
+        upstream, content, need = chosen.registry.upstream, chosen.route, need_of(chosen)
         if not isinstance(content, Content) or need is None:
             return None
         if not allowed(content.repository, upstream.allow, upstream.deny):

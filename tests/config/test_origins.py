@@ -11,6 +11,7 @@ from contentcache.config.model import Account, CredentialHelper, Upstream
 from contentcache.config.origins import DOCKER_HUB
 from tests.config.samples import USER
 from tests.config.writing import ConfigurationTestCase, with_options, with_upstream
+from tests.signer import Signer
 
 _UP = "middleware.registry[0].options.upstreams"
 _A = "https://a.example"
@@ -295,6 +296,24 @@ class UpstreamsTests(ConfigurationTestCase):
         warnings = self.warnings(with_upstream("public: true") + self.auth())
         self.assertEqual(len(warnings), 1)
         self.assertIn("upstreams[0].public: has no effect where there is a section auth", warnings[0])
+
+    def test_token_for_one_origin(self) -> None:
+        """
+        Beside auth.token all upstreams but the first need a prefix, since a token names no origin; beside
+        auth.htpasswd, and where there is one upstream, none does.
+        """
+        first, second = f"{{originhost: '{_A}'}}", f"originhost: '{_CACHE}'"
+        alone = with_options(f"upstreams: [{first}]")
+        both = with_options(f"upstreams: [{first}, {{{second}}}]")
+        apart = with_options(f"upstreams: [{first}, {{{second}, prefix: b}}]")
+        token = "\nauth: {token: {realm: 'https://t.example/', service: s, issuer: i, jwks: %s}}\n"
+        token %= self.write(Signer(_A, "org/app", "sha256:00", 0).jwks())
+        (fault,) = self.faults(both + token)
+        self.assertEqual(fault.path, f"{_UP}[1].prefix")
+        self.assertIn("is required for all upstreams but the first beside auth.token", fault.message)
+        self.assertEqual(fault.line, 8)
+        for text in (alone + token, apart + token, both + self.auth(), both):
+            self.load(text)
 
     def auth(self) -> str:
         """

@@ -265,6 +265,31 @@ class JudgedHereTests(HouseTestCase):
             self.assertEqual(self.doorman.needs.pop(), need, target)
         self.assertEqual(set(self.doorman.bases), {"http://cache.example"})
 
+    def test_token_for_one_origin(self) -> None:
+        """A token names no origin: what it needs is named with the prefix, however the origin is selected."""
+        self.open(vouches=True)
+        good = "Authorization: Basic good"
+        for target, name in (
+            (BLOB, "org/app"),
+            (f"{BLOB}?ns=a.example", "org/app"),
+            (f"{BLOB}?ns=b.example", "b/org/app"),
+            (BLOB.replace("/v2/", "/v2/b/"), "b/org/app"),
+        ):
+            self.assertEqual(self.ask(target, good).status, 200)
+            self.assertEqual(self.doorman.needs.pop(), Need("repository", name, "pull"), target)
+        self.ask(BLOB, good, "Contentcache-Origin: https://b.example")
+        self.assertEqual(self.doorman.needs.pop(), Need("repository", "b/org/app", "pull"))
+
+    def test_name_of_another_origin(self) -> None:
+        """What a token cannot tell from something of another origin is refused; a password tells nothing."""
+        mine = BLOB.replace("/v2/", "/v2/b/") + "?ns=a.example"
+        for vouches, status in ((True, 403), (False, 200)):
+            self.open(vouches=vouches)
+            self.assertEqual(self.ask(mine, "Authorization: Basic good").status, status)
+        self.open(vouches=True)
+        catalog = self.ask("/v2/_catalog?ns=b.example", "Authorization: Basic good")
+        self.assert_refused(catalog, 403, "DENIED")
+
     def test_ping(self) -> None:
         """``/v2/`` is answered here: the origin would only be told of our own account."""
         reply = self.ask("/v2/", "Authorization: Basic good")

@@ -122,7 +122,8 @@ class Upstream:
     prefix: str | None = option(
         COMPONENT,
         None,
-        "first component of repositories that means this origin; needs ``auth`` or ``public: true``",
+        "first component of repositories that means this origin; needs ``auth`` or ``public: true``; "
+        "required beside ``auth.token`` for all but the first",
     )
     account: Account | None = by_hand(
         None,
