@@ -17,13 +17,15 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 from uuid import UUID
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
 from twisted.logger import Logger
 
+from contentcache.aio.single_flight import SingleFlight
 from contentcache.core.ports import Clock, DelayedCall, Run, Timer
 from contentcache.delivery.tasks import in_background
 from contentcache.gateway.directory import Cache, Caches
@@ -101,38 +103,6 @@ class _Known:
     answered: float
 
 
-@define(eq=False)
-class _Asking:
-    """
-    A question that is under way, and those who wait for its outcome: ``None`` if it is given up.
-    """
-
-    waiters: list[Deferred[State | None]] = field(factory=list)
-    task: Deferred[None] | None = None
-    over: bool = False
-    outcome: State | None = None
-
-    def wait(self) -> Deferred[State | None]:
-        """
-        Fires with the outcome. May be cancelled, or fired, before.
-        """
-        waiter: Deferred[State | None] = Deferred()
-        if self.over:
-            waiter.callback(self.outcome)
-        else:
-            self.waiters.append(waiter)
-        return waiter
-
-    def tell_all(self, outcome: State | None) -> None:
-        """
-        The question is over.
-        """
-        self.over, self.outcome = True, outcome
-        for waiter in self.waiters:
-            if not waiter.called:
-                waiter.callback(outcome)
-
-
 class Liveness:
     """
     Asks every cache of the directory, ``at_once`` at a time, every ``interval`` seconds.
@@ -157,7 +127,8 @@ class Liveness:
         self._interval = interval
         self._turns = DeferredSemaphore(at_once)
         self._known: dict[UUID, _Known] = {}
-        self._asking: dict[Cache, _Asking] = {}
+        self._probes: SingleFlight[Cache, State] = SingleFlight()
+        self._running_probes: set[Deferred[str | None]] = set()
         self._listed: Sequence[Cache] = ()
         self._next: DelayedCall | None = None
         self._round: Deferred[None] | None = None
@@ -183,17 +154,20 @@ class Liveness:
             return False
         age = self._timer.seconds() - known.answered
         if age <= FRESH:
-            if age > FRESH / 2:
-                self._ask(cache)
+            if age > FRESH / 2 and cache not in self._probes:
+                in_background(self._renew(cache))
             return True
-        waiting = self._ask(cache).wait()
-        too_long = self._timer.callLater(LONGEST_WAIT, _give_up, waiting)
+        waiting = self._look(cache)
+        too_long = self._timer.callLater(LONGEST_WAIT, waiting.cancel)
         try:
-            state = await waiting
+            return (await waiting).alive
+        except CancelledError:
+            if too_long.active() and not self._stopped:
+                raise  # the client has left
+            return False
         finally:
             if too_long.active():
                 too_long.cancel()
-        return state is not None and state.alive
 
     def start(self) -> None:
         """Ask all now, and then again and again."""
@@ -209,16 +183,12 @@ class Liveness:
             self._next.cancel()
         if self._round is not None:
             self._round.cancel()
-        for asking in list(self._asking.values()):
-            if asking.task is not None:
-                asking.task.cancel()
+        for probe in list(self._running_probes):
+            probe.cancel()
 
     async def look_at(self, cache: Cache) -> State:
         """Ask one cache now, or wait for the question that is under way."""
-        state = await self._ask(cache).wait()
-        if state is None:
-            raise CancelledError
-        return state
+        return await self._probes.run(cache, lambda: self._find_out(cache))
 
     async def look_at_all(self) -> None:
         """Ask all caches once, and forget those that are gone."""
@@ -231,26 +201,17 @@ class Liveness:
         looking = [self._turns.run(self._look, cache) for cache in self._listed]
         await DeferredList(looking, consumeErrors=True)  # an error is one who has been told to stop
 
-    def _ask(self, cache: Cache) -> _Asking:
-        """
-        The question to a cache that is under way, begun if there is none. It belongs to nobody who waits for
-        it.
-        """
-        asking = self._asking.get(cache)
-        if asking is None:
-            asking = self._asking[cache] = _Asking()
-            asking.task = in_background(self._find_out(cache, asking))
-        return asking
+    async def _renew(self, cache: Cache) -> None:
+        with suppress(CancelledError):  # we have been stopped
+            await self.look_at(cache)
 
-    async def _find_out(self, cache: Cache, asking: _Asking) -> None:
-        state = None
+    async def _find_out(self, cache: Cache) -> State:
+        probe = Deferred.fromCoroutine(self._why_not(cache))
+        self._running_probes.add(probe)
         try:
-            state = self._note(cache, await self._why_not(cache))
-        except CancelledError:
-            pass  # we have been stopped
+            return self._note(cache, await probe)
         finally:
-            self._asking.pop(cache, None)
-            asking.tell_all(state)
+            self._running_probes.discard(probe)
 
     async def _why_not(self, cache: Cache) -> str | None:
         """
@@ -306,8 +267,3 @@ class Liveness:
     def _forget_others(self, caches: Sequence[Cache]) -> None:
         for cache_id in self._known.keys() - {cache.id for cache in caches}:
             del self._known[cache_id]
-
-
-def _give_up(waiting: Deferred[State | None]) -> None:
-    if not waiting.called:
-        waiting.callback(None)

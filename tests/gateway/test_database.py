@@ -9,6 +9,7 @@ import errno
 import os
 import sqlite3
 import stat
+import sys
 import threading
 from pathlib import Path
 from typing import Any, NoReturn
@@ -156,6 +157,13 @@ class SqliteDirectoryTests(suites.DirectorySuite):
         self.assertEqual(error.errno, 16)
         other.execute("ROLLBACK")
         self.directory.add(cache(1))
+
+    def test_imports(self) -> None:
+        """
+        The module can be used by a script that has no Twisted.
+        """
+        script = "import sys, contentcache.gateway.database; sys.exit('twisted' in sys.modules)"
+        run([sys.executable, "-c", script])
 
     def test_becomes_unusable(self) -> None:
         """
