@@ -35,6 +35,8 @@ _CODES: Final[Mapping[int, tuple[str, str]]] = {
     404: ("NOT_FOUND", "the origin does not have it"),
     429: ("TOOMANYREQUESTS", "the origin asks for patience"),
 }
+#: What is said where a refusal of the origin came without its body, and the route says more than the status.
+_MESSAGES: Final[Mapping[str, str]] = {"MANIFEST_UNKNOWN": "manifest unknown to the origin"}
 
 
 @frozen
@@ -59,7 +61,8 @@ def as_answer(error: CacheError) -> ErrorAnswer:
     code, message = error.code, _for_strangers(error)
     if isinstance(error, OriginRefused):
         code, message = _CODES.get(error.status, ("UNKNOWN", error.message))
-        code = error.code if error.code != OriginRefused.code else code
+        if error.code in _MESSAGES:
+            code, message = error.code, _MESSAGES[error.code]
     entry: dict[str, object] = {"code": code, "message": message}
     if error.detail is not None:
         entry["detail"] = error.detail

@@ -60,7 +60,7 @@ class Origin:
     With ``users`` it asks for htpasswd accounts, with ``tokens`` for tokens of that server; with
     ``tls`` it speaks TLS, and ``authority`` is then what the harness itself trusts. ``settings``
     are merged over its configuration, section by section; ``proxy`` makes it a pull-through
-    cache of that URL, ``env`` is added to its environment.
+    cache of that URL, ``env`` is added to its environment. ``command`` is another program of its kind.
     """
 
     def __init__(
@@ -75,9 +75,11 @@ class Origin:
         settings: Mapping[str, Mapping[str, object]] | None = None,
         root: Path | None = None,
         env: Mapping[str, str] | None = None,
+        command: str = "docker-registry",
     ) -> None:
         self._case = case
         self._env = env
+        self._command = command
         self._folder = place(case)
         self._marks: Iterator[int] = count(1)
         self.root = root or self._folder / "root"
@@ -191,7 +193,7 @@ class Origin:
             whole[section] = {**present, **values} if isinstance(present, dict) else dict(values)
         path = self._folder / "config.yml"
         path.write_text(json.dumps(whole), "utf-8")
-        words: list[str | Path] = ["docker-registry", "serve", path]
+        words: list[str | Path] = [self._command, "serve", path]
         process = Process(self._case, words, name="docker-registry", env=self._env)
         process.wait_for(f"{self.url}/v2/")
         return process
