@@ -22,7 +22,7 @@ from contentcache.gateway.connections import Connections
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.filling import Filling
 from contentcache.gateway.front import Front, Halves
-from contentcache.gateway.keys import KeyRing
+from contentcache.gateway.keys import KeyFiles
 from contentcache.gateway.passing import Passing
 from contentcache.gateway.probe_blob import SignedProbe
 from contentcache.gateway.reception import Reception, open_reception
@@ -43,7 +43,7 @@ class Parts:
     What the daemon starts, stops and watches.
     """
 
-    keys: KeyRing
+    keys: KeyFiles
     connections: Connections
     transport: UpstreamTransport
     reception: Reception
@@ -98,7 +98,7 @@ def assemble(
         redirects=options.redirects,
         nat64=options.nat64prefixes,
     )
-    keys = KeyRing(options.signingkey, life=options.keylifetime, url_life=options.urlttl, wall=time.time)
+    keys = KeyFiles(options.signingkey, life=options.keylifetime, url_life=options.urlttl, wall=time.time)
     passing = Passing(connections, rewriting, pseudonym=pseudonym, timer=reactor)
     reception = open_reception(
         options,

@@ -17,7 +17,7 @@ from contentcache.gateway.channel import GatewayRequest
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.faults import ClientGone
 from contentcache.gateway.filling import Filling
-from contentcache.gateway.keys import MAX_AGE, KeyRing
+from contentcache.gateway.keys import MAX_AGE, KeyFiles
 from contentcache.gateway.passing import Passing
 from contentcache.gateway.redirecting import Redirecting
 from contentcache.gateway.targets import blob_at, read_path
@@ -43,7 +43,7 @@ class Halves:
     passing: Passing
     redirecting: Redirecting
     filling: Filling
-    keys: KeyRing
+    keys: KeyFiles
     pages: Any
     authority: Callable[[], bytes | None]
 

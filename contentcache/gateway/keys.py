@@ -1,15 +1,14 @@
 """
-The keys that sign URLs: made, published, used, kept, forgotten, by the clock.
+The keys that sign blob tokens: generated, published, used and deleted by the clock.
 
-The file ``signingkey`` holds the key that signs now, and its time of modification says since when. Beside
-it lie
+The file ``signingkey`` holds the current key; its time of modification says since when it signs. Beside it:
 
-* ``….next``: the key that will sign next, published for :data:`NOTICE` seconds at least before it does, so
-  that caches know it by then;
-* ``….old``: the public half of the key before, published while URLs that it has signed live;
+* ``….next``: the next key, published for at least :data:`NOTICE` seconds before it signs, so that caches know
+  it by then;
+* ``….old``: the public half of the previous key, published until the last token that it has signed expires;
 * ``….lock``: for gateways that share the folder.
 
-Each step is one atomic rename: whenever a gateway dies, the next one finds a key that signs.
+Each step is one atomic rename: whenever a gateway is killed, the next one finds a current key.
 """
 
 from __future__ import annotations
@@ -39,27 +38,25 @@ from contentcache.jose.blob_tokens import LEEWAY, SigningKey
 from contentcache.jose.jwk import thumbprint
 from contentcache.jose.keyset import KeySet, VerificationKey, encode_key_set
 
-#: For how many seconds a cache may keep the set.
+#: Seconds for which a cache may cache the set.
 MAX_AGE: Final = 300
 #: Seconds between the publication of a key and its first signature: time for caches and for the other
 #: gateways.
 NOTICE: Final = 2.0 * MAX_AGE
-#: How often the files are looked at, in seconds.
-TEND_EVERY: Final = 30.0
+#: Seconds between two calls of :meth:`KeyFiles.rotate`.
+ROTATION_INTERVAL: Final = 30.0
 
 _LARGEST: Final = 64 << 10
 _PRIVATE: Final = 0o600
 
 
-class KeyFault(Exception):
-    """A key cannot be read, made or put away. The sentence names the file."""
+class SigningKeyError(Exception):
+    """A key file cannot be read, written or replaced. The message names the file."""
 
 
 @frozen
 class Keys:
-    """
-    What is known at one moment: the key that signs, and all that are published.
-    """
+    """The key that signs, and all keys that are published."""
 
     signing: SigningKey = field(repr=False)
     published: tuple[VerificationKey, ...]
@@ -73,12 +70,13 @@ class Keys:
         return encode_key_set(self.published)
 
 
-class KeyRing:
+class KeyFiles:
     """
-    The keys at ``path``. Times are seconds since the epoch; ``life`` is how long a key signs, ``url_life``
-    how long what it has signed is good for.
+    The key files at ``path``. :meth:`rotate` waits for the disk: call it in a thread, then see ``keys``.
 
-    :meth:`tend` reads and writes files, and belongs in a thread; what it found is at hand in ``keys``.
+    :param life: seconds for which a key signs.
+    :param url_life: seconds for which a token that it has signed is valid.
+    :param wall: seconds since the epoch.
     """
 
     def __init__(self, path: str, *, life: float, url_life: float, wall: Clock) -> None:
@@ -86,18 +84,18 @@ class KeyRing:
         self._next = Path(path + ".next")
         self._old = Path(path + ".old")
         self._life = life
-        self._kept = url_life + 2 * LEEWAY + TEND_EVERY
+        self._publish_old_for = url_life + 2 * LEEWAY + ROTATION_INTERVAL
         self._wall = wall
         self.keys: Keys | None = None
 
-    def tend(self) -> bool:
+    def rotate(self) -> bool:
         """
-        Read the keys, make those that are missing, and go on to the next one when it is time for that;
-        answers whether another key signs now.
+        Read the keys, generate those that are missing, and replace the current key when its time is over.
 
-        :raises KeyFault: a file cannot be read or written; ``keys`` are those that can be read all the same,
-        or
-            stay as they were.
+        Returns whether another key signs now.
+
+        :raises SigningKeyError: a file cannot be read or written; ``keys`` are those that can be read,
+            or stay as they were.
         """
         before = self.keys
         try:
@@ -106,11 +104,11 @@ class KeyRing:
                     self._advance()
                     keys = self._read()
             except OSError:
-                # On a disk that is full or read-only the keys that are there sign on.
+                # On a disk that is full or read-only the current key stays in use.
                 self.keys = self._read()
                 raise
         except OSError as error:
-            raise KeyFault(f"{error.filename or self._path}: {error.strerror or error}") from error
+            raise SigningKeyError(f"{error.filename or self._path}: {error.strerror or error}") from error
         self.keys = keys
         return before is not None and before.signing.kid != keys.signing.kid
 
@@ -119,7 +117,7 @@ class KeyRing:
         return None if self.keys is None else self.keys.signing
 
     def key_set(self) -> KeySet:
-        """All keys whose signatures are good."""
+        """All published keys, whose signatures are valid."""
         return KeySet() if self.keys is None else self.keys.key_set()
 
     def _advance(self) -> None:
@@ -128,11 +126,11 @@ class KeyRing:
             if self._next.exists():
                 self._next.replace(self._path)
             else:
-                _write(self._path, _made(), now)
+                _write(self._path, _generate(), now)
             _sync_folder(self._path)
         age = now - _since(self._path, now)
         if age >= self._life - 2 * NOTICE and not self._next.exists():
-            _write(self._next, _made(), now)
+            _write(self._next, _generate(), now)
             _sync_folder(self._path)
         if age >= self._life and now - _since(self._next, now) >= NOTICE:
             public = _load(self._path).private.public_key()
@@ -140,7 +138,7 @@ class KeyRing:
             os.utime(self._next, (now, now))
             self._next.replace(self._path)
             _sync_folder(self._path)
-        elif self._old.exists() and now - _since(self._old, now) >= self._kept:
+        elif self._old.exists() and now - _since(self._old, now) >= self._publish_old_for:
             self._old.unlink()
 
     def _read(self) -> Keys:
@@ -163,7 +161,7 @@ class KeyRing:
             os.close(descriptor)
 
 
-def _made() -> bytes:
+def _generate() -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -172,9 +170,9 @@ def _load(path: Path) -> SigningKey:
     try:
         key = load_pem_private_key(_content(path), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise KeyFault(f"{path} does not hold a private key in PEM") from None
+        raise SigningKeyError(f"{path} does not hold a private key in PEM") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise KeyFault(f"the key in {path} is not one on P-256")
+        raise SigningKeyError(f"the key in {path} is not one on P-256")
     return SigningKey(thumbprint(key.public_key()), "ES256", key)
 
 
@@ -182,9 +180,9 @@ def _load_public(path: Path) -> VerificationKey:
     try:
         key = load_pem_public_key(_content(path))
     except (ValueError, UnsupportedAlgorithm):
-        raise KeyFault(f"{path} does not hold a public key in PEM") from None
+        raise SigningKeyError(f"{path} does not hold a public key in PEM") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise KeyFault(f"the key in {path} is not one on P-256")
+        raise SigningKeyError(f"the key in {path} is not one on P-256")
     return VerificationKey(thumbprint(key), "ES256", key)
 
 
@@ -194,16 +192,12 @@ def _content(path: Path) -> bytes:
 
 
 def _since(path: Path, now: float) -> float:
-    """
-    Since when a key is there. A moment in the future, from a clock that was wrong, counts as now.
-    """
+    """Since when a file has its key. A time in the future, from a clock that was wrong, counts as now."""
     return min(path.stat().st_mtime, now)
 
 
 def _write(path: Path, content: bytes, now: float) -> None:
-    """
-    Write a file that is whole, or is not there.
-    """
+    """Write a file atomically, and to the disk."""
     fresh = path.with_name(path.name + ".new")
     with suppress(FileNotFoundError):
         fresh.unlink()

@@ -15,7 +15,7 @@ from contentcache.core.ports import Run
 from contentcache.delivery.tasks import in_background
 from contentcache.gateway.assembly import Parts, assemble
 from contentcache.gateway.database import DatabaseUnusable
-from contentcache.gateway.keys import TEND_EVERY, KeyFault
+from contentcache.gateway.keys import ROTATION_INTERVAL, SigningKeyError
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Reloading, Repeat
 from contentcache.tls.files import TLSFault
@@ -68,8 +68,8 @@ class Gatekeeping:
     def start(self, repeat: Repeat) -> None:
         """Read or make the keys, in a thread; until they are there, blobs are served directly."""
         # Caches are asked with a signature, so not before there is a key.
-        self._tend().addCallback(lambda _none: self._ask_caches())
-        repeat(TEND_EVERY, self._tend)
+        self._rotate().addCallback(lambda _none: self._ask_caches())
+        repeat(ROTATION_INTERVAL, self._rotate)
 
     async def stop(self) -> None:
         """Ask no cache any more, and end what is idle."""
@@ -105,14 +105,14 @@ class Gatekeeping:
         if not self._stopping:
             self._parts.reception.liveness.start()
 
-    def _tend(self) -> Deferred[None]:
-        return in_background(self._tend_keys())
+    def _rotate(self) -> Deferred[None]:
+        return in_background(self._rotate_keys())
 
-    async def _tend_keys(self) -> None:
-        ring = self._parts.keys
+    async def _rotate_keys(self) -> None:
+        keys = self._parts.keys
         try:
-            changed = await self._threads(ring.tend)
-        except KeyFault as fault:
+            changed = await self._threads(keys.rotate)
+        except SigningKeyError as fault:
             if self._key_fault is None:
                 self._log.error(
                     'signing keys not updated, old ones stay in use reason="{reason}"', reason=str(fault)

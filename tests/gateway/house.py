@@ -29,7 +29,7 @@ from contentcache.gateway.directory import Cache
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.filling import Filling
 from contentcache.gateway.front import Front, Halves
-from contentcache.gateway.keys import KeyRing
+from contentcache.gateway.keys import KeyFiles
 from contentcache.gateway.passing import Passing
 from contentcache.gateway.redirect_target import TargetAnswer
 from contentcache.gateway.redirecting import Redirecting
@@ -199,10 +199,10 @@ class GatewayTestCase(TestCase):
         self.written: list[Access] = []
         self.clients: list[Client] = []
         self.patch(AccessLog, "_log", _Pen(self.written))
-        self.ring = KeyRing(
+        self.key_files = KeyFiles(
             self.mktemp(), life=86400.0, url_life=1200.0, wall=lambda: NOW + self.clock.seconds()
         )
-        self.ring.tend()
+        self.key_files.rotate()
         self.factory = self.build()
 
     def tearDown(self) -> None:
@@ -214,7 +214,7 @@ class GatewayTestCase(TestCase):
     @property
     def signer(self) -> SigningKey:
         """The key that signs now."""
-        key = self.ring.signer()
+        key = self.key_files.signer()
         assert key is not None
         return key
 
@@ -241,7 +241,7 @@ class GatewayTestCase(TestCase):
             passing,
             BlobAuthorization(passing, self.target, rewriting),
             self.choices,
-            self.ring.signer,
+            self.key_files.signer,
             issuer=PUBLIC,
             url_ttl=1200.0,
             minimum_size=1000,
@@ -250,13 +250,13 @@ class GatewayTestCase(TestCase):
         filler: Any = self.filler
         filling = Filling(
             filler,
-            self.ring.key_set,
+            self.key_files.key_set,
             issuer=PUBLIC,
             pseudonym="contentcache-me",
             wall=lambda: NOW + self.clock.seconds(),
         )
         front = Front(
-            Halves(passing, redirecting, filling, self.ring, self.pages, lambda: authority),
+            Halves(passing, redirecting, filling, self.key_files, self.pages, lambda: authority),
             prefix=prefix,
             paths=paths,
             extra=extra or {},

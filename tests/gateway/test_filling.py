@@ -79,7 +79,7 @@ class FillTests(GatewayTestCase):
         The blob by which caches are probed comes from the gateway itself, to whoever has its URL; the
         registry is not asked.
         """
-        probe = SignedProbe(self.ring.signer, issuer=PUBLIC, wall=lambda: NOW)
+        probe = SignedProbe(self.key_files.signer, issuer=PUBLIC, wall=lambda: NOW)
         target = probe.target()
         assert target is not None
         for method, body in (("GET", PROBE_BYTES), ("HEAD", b"")):
@@ -89,7 +89,7 @@ class FillTests(GatewayTestCase):
             self.assertEqual(reply.header("Docker-Content-Digest"), str(Digest.of(PROBE_BYTES)))
         self.assertEqual(self.client().ask(target[:-4] + "AAAA").status, 403)
         self.assertEqual((self.filler.asked, self.wires.lines), ([], []))
-        self.ring.keys = None
+        self.key_files.keys = None
         self.assertIsNone(probe.target())
 
     def test_page(self) -> None:
@@ -169,9 +169,9 @@ class FillTests(GatewayTestCase):
         """
         token = self.token(now=NOW + 86400, lifetime=1200.0)
         self.clock.advance(86400 - 1200)
-        self.ring.tend()
+        self.key_files.rotate()
         self.clock.advance(1200)
-        self.assertTrue(self.ring.tend())
+        self.assertTrue(self.key_files.rotate())
         self.assertEqual(self.fetch(token).status, 200)
 
     def test_refused(self) -> None:

@@ -63,7 +63,7 @@ class OwnTests(GatewayTestCase):
         self.assertEqual(reply.header("Content-Type"), "application/jwk-set+json")
         self.assertEqual(reply.header("Cache-Control"), "public, max-age=300")
         self.assertEqual(list(parse_key_set(reply.body).keys), [self.signer.kid])
-        self.ring.keys = None
+        self.key_files.keys = None
         self.assertEqual(self.ask_us("/.well-known/contentcache/jwks.json").status, 503)
 
     def test_authority(self) -> None:

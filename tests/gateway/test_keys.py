@@ -12,7 +12,7 @@ from typing import NoReturn
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.gateway import keys
-from contentcache.gateway.keys import MAX_AGE, NOTICE, KeyFault, KeyRing
+from contentcache.gateway.keys import MAX_AGE, NOTICE, KeyFiles, SigningKeyError
 from contentcache.jose.keyset import parse_key_set
 
 LIFE = 86400.0
@@ -30,21 +30,21 @@ class KeyTests(SynchronousTestCase):
         folder = Path(self.mktemp())
         folder.mkdir()
         self.path = folder / "signing.pem"
-        self.ring = self.another()
+        self.key_files = self.another()
 
-    def another(self) -> KeyRing:
+    def another(self) -> KeyFiles:
         """
         Another gateway over the same files.
         """
-        return KeyRing(str(self.path), life=LIFE, url_life=URLS, wall=lambda: self.now)
+        return KeyFiles(str(self.path), life=LIFE, url_life=URLS, wall=lambda: self.now)
 
-    def tend(self, ring: KeyRing | None = None) -> tuple[str, list[str]]:
+    def rotate(self, key_files: KeyFiles | None = None) -> tuple[str, list[str]]:
         """
         Which key signs, and which are published.
         """
-        ring = ring or self.ring
-        ring.tend()
-        keys = ring.keys
+        key_files = key_files or self.key_files
+        key_files.rotate()
+        keys = key_files.keys
         assert keys is not None
         return keys.signing.kid, list(parse_key_set(keys.document()).keys)
 
@@ -52,56 +52,56 @@ class KeyTests(SynchronousTestCase):
         """
         The first key is made, for nobody else to read, and found again.
         """
-        self.assertIsNone(self.ring.signer())
-        self.assertEqual(dict(self.ring.key_set().keys), {})
-        kid, published = self.tend()
+        self.assertIsNone(self.key_files.signer())
+        self.assertEqual(dict(self.key_files.key_set().keys), {})
+        kid, published = self.rotate()
         self.assertEqual(published, [kid])
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
-        self.assertEqual(self.tend(self.another()), (kid, [kid]))
+        self.assertEqual(self.rotate(self.another()), (kid, [kid]))
 
     def test_life(self) -> None:
         """
         The next key is published long before it signs, and the old one for as long as its URLs live.
         """
-        first, _ = self.tend()
+        first, _ = self.rotate()
         self.now = NOW + LIFE - 2 * NOTICE - 1
-        self.assertEqual(self.tend(), (first, [first]))
+        self.assertEqual(self.rotate(), (first, [first]))
         self.now += 1
-        signing, published = self.tend()
+        signing, published = self.rotate()
         self.assertEqual((signing, published[0], len(published)), (first, first, 2))
         second = published[1]
         self.now = NOW + LIFE - 1
-        self.assertEqual(self.tend(), (first, [first, second]))
+        self.assertEqual(self.rotate(), (first, [first, second]))
         self.now += 1
-        self.assertEqual(self.tend(), (second, [second, first]))
+        self.assertEqual(self.rotate(), (second, [second, first]))
         self.now += URLS + 120
-        self.assertEqual(self.tend(), (second, [second, first]))
+        self.assertEqual(self.rotate(), (second, [second, first]))
         self.now += 30
-        self.assertEqual(self.tend(), (second, [second]))
+        self.assertEqual(self.rotate(), (second, [second]))
         self.assertGreater(NOTICE, MAX_AGE)
 
     def test_late(self) -> None:
         """
         After a long sleep the next key is published first all the same.
         """
-        first, _ = self.tend()
+        first, _ = self.rotate()
         self.now = NOW + 10 * LIFE
-        signing, published = self.tend()
+        signing, published = self.rotate()
         self.assertEqual((signing, len(published)), (first, 2))
         self.now += NOTICE - 1
-        self.assertEqual(self.tend()[0], first)
+        self.assertEqual(self.rotate()[0], first)
         self.now += 1
-        self.assertEqual(self.tend()[0], published[1])
+        self.assertEqual(self.rotate()[0], published[1])
 
     def test_shared(self) -> None:
         """
         Gateways that share the folder sign with one key, whoever of them is first.
         """
         other = self.another()
-        self.tend()
+        self.rotate()
         for _ in range(400):
             self.now += 600
-            one, many = self.tend(), self.tend(other)
+            one, many = self.rotate(), self.rotate(other)
             self.assertEqual(one, many)
         self.assertTrue(one[0])
 
@@ -109,71 +109,71 @@ class KeyTests(SynchronousTestCase):
         """
         Tending tells when another key signs, and only then.
         """
-        self.assertFalse(self.ring.tend())
+        self.assertFalse(self.key_files.rotate())
         changes = 0
         for _ in range(200):
             self.now += 600
-            changes += self.ring.tend()
+            changes += self.key_files.rotate()
         self.assertEqual(changes, 1)
 
     def test_killed(self) -> None:
         """
         Where a gateway was killed in the middle of a step, a key still signs, and it was published.
         """
-        first, _ = self.tend()
+        first, _ = self.rotate()
         self.now = NOW + LIFE - NOTICE
-        _, (_, second) = self.tend()
+        _, (_, second) = self.rotate()
         self.path.unlink()
-        self.assertEqual(self.tend(self.another())[0], second)
+        self.assertEqual(self.rotate(self.another())[0], second)
         self.assertNotEqual(first, second)
 
     def test_clock_that_was_wrong(self) -> None:
         """
         A key from the future counts from now.
         """
-        first, _ = self.tend()
+        first, _ = self.rotate()
         os.utime(self.path, (NOW + 10 * LIFE, NOW + 10 * LIFE))
         self.now = NOW + 100
-        self.assertEqual(self.tend(), (first, [first]))
+        self.assertEqual(self.rotate(), (first, [first]))
 
     def test_broken(self) -> None:
         """
         A file that cannot be used is a sentence, and what was known stays.
         """
-        kid, _ = self.tend()
+        kid, _ = self.rotate()
         self.path.write_text("nonsense")
-        with self.assertRaisesRegex(KeyFault, "signing.pem does not hold a private key"):
-            self.ring.tend()
-        self.assertEqual(self.ring.keys.signing.kid if self.ring.keys else None, kid)
-        nowhere = KeyRing(self.mktemp() + "/none/x.pem", life=LIFE, url_life=URLS, wall=lambda: self.now)
-        with self.assertRaisesRegex(KeyFault, "No such file"):
-            nowhere.tend()
+        with self.assertRaisesRegex(SigningKeyError, "signing.pem does not hold a private key"):
+            self.key_files.rotate()
+        self.assertEqual(self.key_files.keys.signing.kid if self.key_files.keys else None, kid)
+        nowhere = KeyFiles(self.mktemp() + "/none/x.pem", life=LIFE, url_life=URLS, wall=lambda: self.now)
+        with self.assertRaisesRegex(SigningKeyError, "No such file"):
+            nowhere.rotate()
 
     def test_disk(self) -> None:
         """
         Where nothing can be written the keys that are there sign, after a restart too, and the fault is told.
         """
-        kid, _ = self.tend()
+        kid, _ = self.rotate()
 
         def full(*_args: object, **_more: object) -> NoReturn:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         self.now += LIFE
         for name, module in (("_write", keys), ("open", os)):
-            fresh = KeyRing(str(self.path), life=LIFE, url_life=URLS, wall=lambda: self.now)
+            fresh = KeyFiles(str(self.path), life=LIFE, url_life=URLS, wall=lambda: self.now)
             patched = self.patch(module, name, full)
-            for ring in (self.ring, fresh):
-                with self.assertRaisesRegex(KeyFault, "No space left"):
-                    ring.tend()
-                self.assertEqual(ring.keys.signing.kid if ring.keys else None, kid)
+            for key_files in (self.key_files, fresh):
+                with self.assertRaisesRegex(SigningKeyError, "No space left"):
+                    key_files.rotate()
+                self.assertEqual(key_files.keys.signing.kid if key_files.keys else None, kid)
             patched.restore()
 
     def test_no_secret_shown(self) -> None:
         """
         Neither the set nor a representation has anything of a private key.
         """
-        self.tend()
-        keys = self.ring.keys
+        self.rotate()
+        keys = self.key_files.keys
         assert keys is not None
         self.assertNotIn(b'"d"', keys.document())
         self.assertNotIn("PrivateKey", repr(keys))

@@ -64,7 +64,7 @@ class RedirectTests(GatewayTestCase):
             self.assertEqual(f"{url.scheme}://{url.netloc}{url.path}", CACHE + BLOB)
             (token,) = parse_qs(url.query)["token"]
             presented = parse_blob_token(token)
-            key = self.ring.key_set().find(presented.kid)
+            key = self.key_files.key_set().find(presented.kid)
             signed = verify_blob_token(
                 presented, key, issuer=PUBLIC, repository="org/app", digest=DIGEST, now=NOW + 1199
             )

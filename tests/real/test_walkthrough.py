@@ -15,7 +15,7 @@ from typing import Final
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
-from contentcache.gateway.keys import KeyRing
+from contentcache.gateway.keys import KeyFiles
 from contentcache.jose.blob_tokens import SigningKey, sign_blob_token
 from tests.real.documents import Typed, Values, Written, chapters
 from tests.real.machines import Machine, Network, no_machines
@@ -108,9 +108,9 @@ class WalkthroughTests(SynchronousTestCase):
         before = self.metric("san-francisco", "contentcache_served_bytes_total")
         mine, strange = (
             self.signer("/etc/contentcache/signing.pem"),
-            KeyRing(self.mktemp(), life=1e9, url_life=0.0, wall=time.time),
+            KeyFiles(self.mktemp(), life=1e9, url_life=0.0, wall=time.time),
         )
-        strange.tend()
+        strange.rotate()
         stranger = strange.signer()
         assert stranger is not None
         cases = {
@@ -250,9 +250,11 @@ class WalkthroughTests(SynchronousTestCase):
 
     def signer(self, path: str) -> SigningKey:
         """The gateway's key."""
-        ring = KeyRing(str(self.machine("registry").path(path)), life=1e9, url_life=1200.0, wall=time.time)
-        ring.tend()
-        key = ring.signer()
+        key_files = KeyFiles(
+            str(self.machine("registry").path(path)), life=1e9, url_life=1200.0, wall=time.time
+        )
+        key_files.rotate()
+        key = key_files.signer()
         assert key is not None
         return key
 
