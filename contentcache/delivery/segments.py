@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final, Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from contentcache.core.errors import (
     CacheError,
@@ -160,7 +160,7 @@ class Segments:
     async def _take(self, host: str, want: Want, offset: int, stop: int) -> None:
         registry = want.asking.registry
         request = want.asking.request("GET", range_=f"bytes={offset}-{stop - 1}")
-        answer = await registry.ask_host(host, request)
+        answer = await registry.ask_host(host, evolve(request, parallel=True))
         try:
             self._look_at(answer, host, offset)
         except UpstreamBroken:

@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from contentcache import __version__
 from contentcache.upstream.addresses import Place
+from contentcache.upstream.answers import CODINGS
 from contentcache.upstream.bounded_heads import bound_heads
 from contentcache.upstream.endpoints import PlaceEndpoint, check_name
 from contentcache.upstream.ports import Asking, Endpoint, Reactor, Trust
@@ -154,8 +155,7 @@ class UpstreamAgent:
     kinds of address that the upstream itself has.
 
     Every request goes out with ``Accept-Encoding: identity`` and our ``User-Agent``, whatever
-    was put there before; and the body comes as it is on the line, since a decoded one would
-    have another digest. Connections stay open. An idle one that the server has closed in the
+    was put there before. Connections stay open. An idle one that the server has closed in the
     meantime is replaced once, which is safe for ``GET`` and ``HEAD``.
     """
 
@@ -213,8 +213,13 @@ class UpstreamAgent:
             if proxy.authorization is not None:
                 sent.setRawHeaders(b"Proxy-Authorization", [proxy.authorization])
         response = await agent.request(method, uri, sent, body)
-        # treq would decode a body that says gzip though identity was asked for.
+        # treq would decode a body that says gzip though identity was asked for, and without a bound: the
+        # answer does it, and knows it by another name.
+        codings = response.headers.getRawHeaders(b"Content-Encoding")
         response.headers.removeHeader(b"Content-Encoding")
+        response.headers.removeHeader(CODINGS)
+        if codings:
+            response.headers.setRawHeaders(CODINGS, codings)
         return OwnedResponse(response, self._reactor)
 
     def close(self) -> Deferred[None]:

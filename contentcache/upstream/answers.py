@@ -5,7 +5,7 @@ What comes back from upstream: a head that is safe to pass on, and a body that i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias, TypeVar, cast
+from typing import Final, Protocol, TypeAlias, TypeVar, cast
 
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,9 +20,13 @@ from contentcache.core import header_policy
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
 from contentcache.core.opening import parse_length
 from contentcache.core.ports import DelayedCall, Timer
+from contentcache.upstream.content_coding import Decoder, content_codings
 from contentcache.upstream.releasing import release_with
 
 T = TypeVar("T")
+
+#: Where an agent of ours puts ``Content-Encoding``, which nobody below an answer is to act on.
+CODINGS: Final = b"Contentcache-Content-Encoding"
 
 
 class Response(Protocol):
@@ -63,7 +67,10 @@ class Inflow(TwistedProtocol):
     ``patience`` seconds. Time in which we ourselves have paused it does not count.
     """
 
-    def __init__(self, received: Received, clock: Timer, patience: float) -> None:
+    def __init__(
+        self, received: Received, clock: Timer, patience: float, decoder: Decoder | None = None
+    ) -> None:
+        self._decoder = decoder
         self.ended: Deferred[None] = Deferred()
         self._received = received
         self._clock = clock
@@ -81,15 +88,28 @@ class Inflow(TwistedProtocol):
         if self._timer is not None:
             self._timer.reset(self._patience)
         try:
-            self._received(self, data)
+            if self._decoder is None:
+                self._received(self, data)
+                return
+            for piece in self._decoder.decode(data):
+                if not self._over:
+                    self._received(self, piece)
         except Exception as error:  # noqa: BLE001  # whoever waits for the end of the body gets it
             self._drop(error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if reason.check(ResponseDone, PotentialDataLoss) is not None:
-            self._end(None)
+            self._end(self._outcome())
         else:
             self._end(Failure(UpstreamBroken("upstream broke the body off")))
+
+    def _outcome(self) -> Failure | None:
+        try:
+            if self._decoder is not None:
+                self._decoder.end()
+        except UpstreamBroken as error:
+            return Failure(error)
+        return None
 
     def pause(self) -> None:
         """
@@ -170,6 +190,7 @@ class _Incoming:
     """
 
     def __init__(self, response: Response, clock: Timer, patience: float) -> None:
+        self.decoder: Decoder | None = None
         self.then: list[Callable[[], None]] = []
         self._response = response
         self._clock = clock
@@ -178,13 +199,14 @@ class _Incoming:
 
     def stream(self, received: Received) -> Inflow:
         self._taken = True
-        inflow = Inflow(received, self._clock, self._patience)
+        inflow = Inflow(received, self._clock, self._patience, self.decoder)
         for call in self.then:
             inflow.ended.addBoth(_pass_on, call)
         self._response.deliverBody(inflow)
         return inflow
 
     def abandon(self) -> None:
+        self.decoder = None
         inflow = self.stream(lambda _inflow, _data: None)
         inflow.ended.addErrback(lambda _failure: None)
         inflow.abandon()
@@ -227,6 +249,30 @@ class Answer:
         self._incoming.then.append(call)
         return self
 
+    @property
+    def codings(self) -> Sequence[str]:
+        """
+        How upstream has compressed the body although it was asked not to, the last coding last.
+        """
+        values = self._response.headers.getRawHeaders(CODINGS) or ()
+        return content_codings([value.decode("latin-1") for value in values])
+
+    @property
+    def is_readable(self) -> bool:
+        """
+        Whether the body has no coding, or comes in without it.
+        """
+        return not self.codings or self._incoming.decoder is not None
+
+    def decode(self) -> None:
+        """
+        Let the body come in without its coding, if it has one.
+
+        :raises UpstreamBroken: the coding is not known.
+        """
+        if self.codings:
+            self._incoming.decoder = Decoder(self.codings)
+
     def header(self, name: str) -> str | None:
         """
         The first value of a header.
@@ -240,6 +286,8 @@ class Answer:
         The length of the body in bytes, or for ``HEAD`` that which the body would have; ``None`` where it is
         unknown.
         """
+        if self.codings and (self.is_head or self._incoming.decoder is not None):
+            return None  # it is that of the compressed body
         named = parse_length(self.header("Content-Length"))
         if named is not None or self.is_head:
             # Of a HEAD Twisted's client says 0: the length of its own body, and not of the one of a GET.

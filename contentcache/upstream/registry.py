@@ -13,6 +13,7 @@ What the registry itself says is told apart from what happens on the way:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -58,6 +59,9 @@ MEANT_ORIGIN: Final = "Contentcache-Origin"
 _QUIET: Final = 60.0
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
+_NOT_FOUND: Final = 404
+#: Kinds of request that a registry may redirect to another registry, whose 404 is then its own.
+_OF_OTHER_REGISTRIES: Final = frozenset({"manifests", "tags", "referrers"})
 _OK: Final = 200
 _TOO_MANY: Final = 429
 _LOOP: Final = 508
@@ -225,9 +229,11 @@ class Registry:
 
     async def _ask_host(self, host: str, request: Request) -> Answer:
         key = request.credential.key(self._secret, self.upstream.origin)
-        remaining = self._patience.remaining(key, self._reactor.seconds())
-        if remaining is not None:
-            raise _too_many(remaining)
+        limits = [key, _parallel_key(host)] if request.parallel else [key]
+        for limited in limits:
+            remaining = self._patience.remaining(limited, self._reactor.seconds())
+            if remaining is not None:
+                raise _too_many(remaining)
         began = self._pool.events
         try:
             answer = await self._exchange(host, request)
@@ -265,13 +271,18 @@ class Registry:
         }
         if answer.status == _TOO_MANY:
             seconds = seconds_of_patience(first(headers, "Retry-After"), self._wall())
-            self._patience.asked_for(key, self._reactor.seconds() + seconds)
+            # What is asked in parallel is our own idea: its rate limit is not the client's.
+            limited = _parallel_key(answer.host) if request.parallel else key
+            self._patience.asked_for(limited, self._reactor.seconds() + seconds)
             headers["Retry-After"] = str(round(seconds))
+        if answer.redirected:
+            headers.pop("WWW-Authenticate", None)  # nobody may ask for credentials in the registry's name
         try:
-            body = await answer.read(LONGEST_REFUSAL) if request.method == "GET" else b""
+            is_text = request.method == "GET" and answer.is_readable
+            body = await answer.read(LONGEST_REFUSAL) if is_text else b""
         except (UpstreamBroken, UpstreamTimeout):
             body = b""  # the status and the headers say enough
-        if request.method == "HEAD":
+        if not is_text:
             answer.abandon()
         if signed is not None:
             # Who was redirected to us must not begin to authenticate here.
@@ -336,7 +347,7 @@ class Registry:
             moved=followed.redirected,
             target=Place.of(followed.url).netloc if followed.crossed else None,
         )
-        _look_at_status(answer, request)
+        _look_at_status(answer, request, self._wall())
         return answer
 
     async def _in_time(self, host: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -392,6 +403,7 @@ class Registry:
                 answer.abandon()
                 refused = answer.status in REFUSALS
                 raise (TokenRefused if refused else NoTokenError)(f"{server} answered {answer.status}")
+            answer.decode()
             return await answer.read(self._token_limit)
         except NoTokenError:
             raise
@@ -445,20 +457,26 @@ async def _go(
     return Followed(response, target, hops=1, crossed=True)
 
 
+def _parallel_key(host: str) -> bytes:
+    return b"parallel " + host.encode()  # no key of a credential: those are hashes
+
+
 def _is_about_range(answer: Answer, request: Request) -> bool:
     return answer.status == _RANGE_NOT_SATISFIABLE and request.range is not None
 
 
-def _look_at_status(answer: Answer, request: Request) -> None:
+def _look_at_status(answer: Answer, request: Request, wall: float) -> None:
     status = answer.status
     if status == _LOOP:
         answer.abandon()
         raise LoopDetected(f"{answer.host} has found a loop of caches")
     if status == _UNAVAILABLE:
-        patience = answer.header("Retry-After")
+        asked_for = answer.header("Retry-After")
         answer.abandon()
+        seconds = None if asked_for is None else seconds_of_patience(asked_for, wall)
         raise UpstreamUnavailable(
-            f"{answer.host} answered {status}", headers={"Retry-After": patience} if patience else None
+            f"{answer.host} answered {status}",
+            headers=None if seconds is None else {"Retry-After": str(round(seconds))},
         )
     if status == _GATEWAY_TIMEOUT:
         answer.abandon()
@@ -466,9 +484,38 @@ def _look_at_status(answer: Answer, request: Request) -> None:
     if not 200 <= status < 500 or (300 <= status < 400 and status not in REDIRECTS):  # noqa: PLR2004
         answer.abandon()
         raise UpstreamBroken(f"{answer.host} answered {status}")
-    if answer.redirected and status >= 400 and not _is_about_range(answer, request):  # noqa: PLR2004
+    missing = status == _NOT_FOUND and request.kind in _OF_OTHER_REGISTRIES
+    if answer.redirected and status >= 400 and not (missing or _is_about_range(answer, request)):  # noqa: PLR2004
         answer.abandon()
         raise TargetRefused(f"the storage behind {answer.host} answered {status}")
+    _look_at_coding(answer, request)
+
+
+def _look_at_coding(answer: Answer, request: Request) -> None:
+    """
+    Let what is compressed be decoded, or refuse it.
+    """
+    if not answer.codings or request.method == "HEAD":
+        return
+    if answer.status >= 400:  # noqa: PLR2004
+        with suppress(UpstreamBroken):  # then the status and the headers have to say enough
+            answer.decode()
+    elif request.kind != "blobs":
+        try:
+            answer.decode()
+        except UpstreamBroken:
+            answer.abandon()
+            raise
+    elif not answer.redirected:
+        # Storage says so of objects that were stored compressed, and sends them as they are: right by the
+        # digest. A proxy before a registry compresses on its way, and what it says of ranges and lengths is
+        # about what nobody has asked for.
+        codings = ", ".join(answer.codings)[:100]
+        answer.abandon()
+        raise UpstreamBroken(
+            f"{answer.host} compresses blobs (Content-Encoding: {codings!r}) although it was asked not to, so"
+            " that they have another digest; turn that off at the registry or the proxy before it"
+        )
 
 
 def _too_many(seconds: float) -> OriginRefused:

@@ -34,6 +34,8 @@ class Request:
     follow: bool = True
     #: Whether what caches on the way have kept is not enough (RFC 9111 §5.2.1.4).
     anew: bool = False
+    #: Whether it is a range beside others of one download, and not a client's own question.
+    parallel: bool = False
 
     @property
     def target(self) -> str:

@@ -226,6 +226,34 @@ class PatienceTests(RegistryTestCase):
     429.
     """
 
+    def test_parallel_ranges(self) -> None:
+        """
+        A 429 to a range beside others is not the client's: its own questions go on, and only what is asked in
+        parallel of that host waits.
+        """
+        self.registry = registry_of(Upstream(ONE, (ONE,)), self.wire, self.clock, lambda: 1e9)
+        self.one.misbehave("status", status=429, retry_after="20", times=1)
+        for _ in range(2):
+            self.assertEqual(self.refused(range="bytes=5-9", parallel=True).status, 429)
+        self.assertEqual(self.one.count(), 1)
+        self.answered()
+        self.assertEqual(self.refused("GET", ANN, range="bytes=5-9", parallel=True).status, 429)
+        self.clock.advance(20)
+        self.answered(range="bytes=5-9", parallel=True)
+        self.one.misbehave("status", status=429, retry_after="20", times=1)
+        self.refused()
+        self.assertEqual(self.refused(range="bytes=5-9", parallel=True).status, 429)
+
+    def test_spellings_of_retry_after(self) -> None:
+        """Seconds, a date and a moment in seconds since 1970 mean the same, of a 429 and of a 503."""
+        for spelling in ("90", "Sun, 09 Sep 2001 01:48:10 GMT", "1000000090", "1000000090000"):
+            for status, kind in ((429, OriginRefused), (503, UpstreamUnavailable)):
+                self.make()
+                self.registry = registry_of(Upstream(ONE, (ONE,)), self.wire, self.clock, lambda: 1e9)
+                self.one.misbehave("status", status=status, retry_after=spelling)
+                error: Any = self.failureResultOf(self.ask(), kind).value
+                self.assertEqual(error.headers["Retry-After"], "90", spelling)
+
     def test_remembered_per_credential(self) -> None:
         """Who was told to wait is answered here; others, and he himself later, go upstream."""
         self.one.misbehave("status", status=429, retry_after="7", times=1)
@@ -245,6 +273,52 @@ class PatienceTests(RegistryTestCase):
             self.make()
             self.one.misbehave("status", status=429, retry_after=said)
             self.assertEqual(self.refused().headers["Retry-After"], counted)
+
+
+class OtherRegistryTests(RegistryTestCase):
+    """
+    A registry that redirects everything to another registry.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        moved = Reply(307, {"Location": "https://storage.example/v2/other"}, length=0)
+        for registry in (self.one, self.two):
+            self.patch(registry, "answer", lambda _asked: moved)
+
+    def of(self, path: str, method: Any = "GET") -> Deferred[Answer]:
+        """A request for this."""
+        return Deferred.fromCoroutine(
+            self.registry.ask(Request(method, path, ANONYMOUS, repository="org/app"))
+        )
+
+    def test_missing(self) -> None:
+        """A 404 there is one for manifests, tags and referrers; it ejects no host and challenges nobody."""
+        self.storage.misbehave("status", status=404, challenge="Basic x")
+        for path in (
+            "/v2/org/app/manifests/none",
+            "/v2/org/app/manifests/sha256-00.sig",
+            f"/v2/org/app/manifests/{self.digest}",
+            f"/v2/org/app/referrers/{self.digest}",
+            "/v2/org/app/tags/list?n=2",
+        ):
+            for method in ("GET", "HEAD"):
+                refusal: Any = self.failureResultOf(self.of(path, method), OriginRefused).value
+                self.assertEqual(refusal.status, 404)
+                self.assertNotIn("WWW-Authenticate", refusal.headers)
+                self.assertEqual(b"on purpose" in refusal.body, method == "GET")
+        self.assertTrue(all(well for _, well in self.registry.standing()))
+
+    def test_other_refusals(self) -> None:
+        """Any other refusal there, and a 404 for a blob or a catalogue, is a failed answer and no verdict."""
+        for status in (400, 401, 403, 405, 410, 429):
+            self.storage.behave()
+            self.storage.misbehave("status", status=status)
+            self.failureResultOf(self.of("/v2/org/app/manifests/none"), TargetRefused)
+        self.storage.behave()
+        self.storage.misbehave("status", status=404)
+        for path in (self.path, "/v2/_catalog", "/v2/"):
+            self.failureResultOf(self.of(path), TargetRefused)
 
 
 class RedirectTests(RegistryTestCase):
