@@ -62,13 +62,15 @@ class Shortfall:
 @frozen
 class Candidate:
     """
-    A file that may go. ``since`` is its last pull, for a partial file its last write.
+    A file that may go. ``since`` is its last pull, for a partial file its last write; ``tag`` is then that of
+    its origin.
     """
 
     digest: Digest
     size: int
     since: float
     partial: bool
+    tag: str = ""
 
 
 def clock_jump(previous_wall: float, previous_mono: float, wall: float, mono: float) -> float:

@@ -13,7 +13,7 @@ from attrs import frozen
 from contentcache.core.digest import Hasher
 from contentcache.core.errors import CacheError, DiskFailed
 from contentcache.core.ports import Run
-from contentcache.delivery.making import Making
+from contentcache.delivery.making import Making, StoredMeanwhile
 from contentcache.storage.interfaces import BlobFile
 
 #: One piece of a body in memory: what a client costs while it is slow.
@@ -130,13 +130,15 @@ class MemoryBody:
 @frozen
 class Rest:
     """
-    What is still to be sent: bytes from ``start`` up to ``stop``, of a response that has the whole content or
-    only a part.
+    What is still to be sent: bytes from ``start`` up to ``stop``, of a response that began at ``first`` and
+    has the whole content or only a part; for ``glance`` see :class:`Body`.
     """
 
     start: int
     stop: int | None
     of_whole: bool
+    first: int
+    glance: bool
 
 
 #: Sends the rest by other means.
@@ -145,8 +147,8 @@ CarryOn = Callable[[Flow, Rest], Awaitable[None]]
 
 class GrowingBody:
     """
-    A content in the making, as far as it is there. Where the disk fails in the middle, ``carry_on`` does the
-    rest.
+    A content in the making, as far as it is there. Where the disk fails in the middle, or another origin's
+    download has stored the blob, ``carry_on`` does the rest.
 
     A reader that has sent nothing yet outlives a fetch that starts again; one that has sent bytes which
     turned out wrong can only end short.
@@ -168,11 +170,11 @@ class GrowingBody:
 
     async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
         """Send a part; see :class:`Body`."""
-        whole = start == 0 and stop in {None, self._size}
+        first, whole = start, start == 0 and stop in {None, self._size}
         while not self._is_done(start, stop):
             await flow.ready()
-            if isinstance(self._fetch.failure, DiskFailed) and self._generation == self._fetch.generation:
-                await self._carry_on(flow, Rest(start, stop, whole))
+            if self._is_carried_on():
+                await self._carry_on(flow, Rest(start, stop, whole, first, glance))
                 return
             reach = self._reach(start, glance=glance)
             end = reach if stop is None else min(reach, stop)
@@ -192,8 +194,12 @@ class GrowingBody:
         Wait for the digest to be compared.
 
         :raises ShortError: it was not right, or the fetch has failed.
+        :raises DiskFailed: the store takes no more.
+        :raises StoredMeanwhile: it is in the store by now.
         """
         while not self._fetch.verified:
+            if isinstance(self._fetch.failure, DiskFailed | StoredMeanwhile):
+                raise self._fetch.failure
             self._reach(0)
             await self._more(-1, None)
 
@@ -207,6 +213,12 @@ class GrowingBody:
         if stop is not None:
             return position >= stop
         return self._fetch.verified and position >= self._fetch.reach()
+
+    def _is_carried_on(self) -> bool:
+        failure, same = self._fetch.failure, self._generation == self._fetch.generation
+        if isinstance(failure, StoredMeanwhile):
+            return same or not self._begun
+        return isinstance(failure, DiskFailed) and same
 
     def _reach(self, position: int, *, glance: bool = False) -> int:
         fetch = self._fetch
@@ -225,7 +237,7 @@ class GrowingBody:
             self._fetch.need(end, stop)
 
     async def _more(self, position: int, stop: int | None) -> None:
-        if isinstance(self._fetch.failure, DiskFailed):
+        if isinstance(self._fetch.failure, DiskFailed | StoredMeanwhile):
             return
         if self._fetch.failure is not None:
             raise ShortError(self._fetch.failure.message)

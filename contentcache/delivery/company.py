@@ -12,10 +12,9 @@ from attrs import field, frozen
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
-from contentcache.core.routes import Content
 from contentcache.core.via import FAMILY
 from contentcache.delivery.access import Revocation
-from contentcache.delivery.making import Making
+from contentcache.delivery.making import DownloadKey, Making
 from contentcache.delivery.wants import Want
 
 
@@ -36,11 +35,11 @@ class Elsewhere(Protocol):
     def owns(self, digest: Digest) -> bool:
         """Whether it belongs to this one."""
 
-    def borrow(self, content: Content, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
+    def borrow(self, key: DownloadKey, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
         """Have it made by the one whose it is."""
 
-    async def keep(self, digest: Digest, content: bytes, origin: str) -> None:
-        """Have the one whose it is store a small content that has come whole and verified from ``origin``."""
+    async def keep(self, key: DownloadKey, content: bytes) -> None:
+        """Have the one whose it is store a small content that has come whole and verified."""
 
 
 def _unnoticed(_digest: Digest) -> None:

@@ -39,8 +39,17 @@ from contentcache.delivery.bodies import (
     hash_prefix,
 )
 from contentcache.delivery.company import Company, Elsewhere
+from contentcache.delivery.continuing import continue_from_stored
+from contentcache.delivery.downloads import Downloads
 from contentcache.delivery.fetch import Fetch
-from contentcache.delivery.making import AskFirst, LoopPossible, Making, UndecidedError
+from contentcache.delivery.making import (
+    AskFirst,
+    DownloadKey,
+    LoopPossible,
+    Making,
+    StoredMeanwhile,
+    UndecidedError,
+)
 from contentcache.delivery.manifests import StoredManifest, StoredManifests, read_manifest, too_large
 from contentcache.delivery.passing import Check, PassedBody, carry_on
 from contentcache.delivery.possession import Possession
@@ -96,16 +105,14 @@ class Contents:
         self._shelf = Shelf(store, index, wall)
         self._run = run
         self._clock = clock
-        self._downloads = downloads
+        self._semaphore = downloads
         self._meter = meter
         self._make_room = make_room
         self._manifest_limit = manifest_limit
         self._fill_after = fill_after
         self._company = company or Company()
-        self._fetches: dict[Digest, Making] = {}
-        #: The origin that each fetch is from, and whether it is stored bytes that are being verified.
-        self._terms: dict[Digest, tuple[str, bool]] = {}
-        self._sizes: dict[Digest, int] = {}
+        self._running = Downloads()
+        self._sizes: dict[DownloadKey, int] = {}
         self._manifests = StoredManifests(run, manifest_limit)
         self._pulls = Pulls(index, run, wall, self._company.noticed)
         self._possession = Possession(access, store, index, run=run, clock=clock, random=random)
@@ -131,12 +138,12 @@ class Contents:
         """
         Whether a reader or a fetch has this content, or a pull of it is not in the index yet.
         """
-        return digest in self._fetches or digest in self._pulls
+        return digest in self._running or digest in self._pulls
 
     @property
     def fetching(self) -> int:
         """How many fetches of ours are running."""
-        return sum(isinstance(fetch, Fetch) for fetch in self._fetches.values())
+        return sum(isinstance(fetch, Fetch) for fetch in self._running)
 
     def lost_index(self) -> None:
         """
@@ -184,12 +191,12 @@ class Contents:
             await self._possession.require(asking)
             status = "hit; detail=affirmed" if yes.asked else "hit"
             return Described(digest, record.size, None, status, yes.stale, yes.notices)
-        fetch = self._fetches.get(digest)
-        if yes is not None and fetch is not None and fetch.size is not None and self._may_join(asking):
+        fetch = self._running.get(_key(asking))
+        if yes is not None and fetch is not None and fetch.size is not None and not fetch.in_place:
             return Described(digest, fetch.size, None, "fwd=miss; collapsed")
         yes = await self._access.size_of(asking)
         # A cache before this one asks so before it asks for a part.
-        self._note_size(digest, yes.size)
+        self._note_size(_key(asking), yes.size)
         return Described(digest, yes.size, None, "fwd=miss", notices=yes.notices)
 
     async def describe_manifest(self, asking: Asking, yes: Yes) -> Described:
@@ -280,18 +287,18 @@ class Contents:
                 return await self._pass_through(asking)
         raise UpstreamUnavailable("this content comes and goes; try again")
 
-    async def keep(self, digest: Digest, content: bytes, origin: str) -> None:
+    async def keep(self, key: DownloadKey, content: bytes) -> None:
         """
         Store a small content that has come whole and verified from ``origin``.
         """
-        others = self._others(digest)
+        others = self._others(key.digest)
         if others is not None:
-            await others.keep(digest, content, origin)
+            await others.keep(key, content)
             return
-        if digest in self._fetches or not await self._room(len(content)):
+        if key.digest in self._running or not await self._room(len(content)):
             return
         try:
-            await self._run(self._shelf.put, digest, content, origin)
+            await self._run(self._shelf.put, key.digest, key.origin, content)
         except OSError as error:
             self._heard_of_disk(f"a manifest cannot be stored: {error}")
 
@@ -307,10 +314,11 @@ class Contents:
         :raises AskFirst: the fetch goes on in others' names, and the want is not judged.
         :raises DiskFailed: there is no room for it.
         """
-        digest = want.asking.content.digest
+        key = _key(want.asking)
+        digest = key.digest
         self._check_disproved(want.asking)
-        await self._until_closed(want.asking, in_place=in_place)
-        if digest not in self._fetches:
+        await self._until_closed(key, in_place=in_place)
+        if self._running.get(key) is None:
             record, file = await unless_left(self._run(self._shelf.look, digest), _close)
             if file is not None:
                 file.close()
@@ -320,12 +328,11 @@ class Contents:
                 raise DiskFailed("there is no room in the store")
         # What the origin has told this worker of the client counts here, and nowhere else.
         want.judged = want.judged or await self._access.remembered(want.asking) is not None
-        fetch = self._fetches.get(digest)
+        fetch = self._running.get(key)
         if fetch is None:
             self._check_disproved(want.asking)
             return self._start_own(want, in_place=in_place, total=total), False
-        may_join = self._may_join(want.asking, in_place=in_place)
-        if not isinstance(fetch, Fetch) or fetch.is_ending or not may_join:
+        if not isinstance(fetch, Fetch) or fetch.is_ending or fetch.in_place is not in_place:
             raise UndecidedError("another fetch has begun or ended meanwhile")
         if not want.judged and not (fetch.takes_candidates and fetch.has_want(want.key)):
             raise AskFirst("the origin has not been asked")
@@ -336,23 +343,24 @@ class Contents:
     # How it is done.
 
     async def _get(self, asking: Asking, yes: Yes | None, *, whole: bool) -> Served:
-        digest = asking.content.digest
-        await self._until_closed(asking)
-        if digest not in self._fetches:
+        key = _key(asking)
+        digest = key.digest
+        await self._until_closed(key)
+        if self._running.get(key) is None:
             record, file = await unless_left(self._run(self._shelf.look, digest), _close)
             if file is not None:
                 return await self._serve_stored(asking, file, yes)
-            if record is not None and digest not in self._fetches:
+            if record is not None and self._running.get(key) is None:
                 # It lies in the store, but nobody has ever verified it.
                 yes = yes or await self._ask(asking, with_body=True, size=record.size)
                 await self._verify_stored(asking)
                 return await self._get(asking, yes, whole=whole)
-        fetch = self._fetches.get(digest)
+        fetch = self._running.get(key)
         if yes is None and fetch is not None and not self._is_in_question(fetch, asking):
             # The fetch may have had its answer, a yes for this client too, since we looked.
             yes = await self._access.remembered(asking)
             yes = yes or await self._ask(asking, with_body=True, size=fetch.size)
-            if self._fetches.get(digest) is not fetch:
+            if self._running.get(key) is not fetch:
                 # It has ended meanwhile: what it has stored is not fetched again.
                 return await self._get(asking, yes, whole=whole)
         if fetch is None and not whole:
@@ -364,35 +372,27 @@ class Contents:
         """
         A yes that knows the size of the whole.
         """
-        digest = asking.content.digest
-        known = self._sizes.get(digest)
+        key = _key(asking)
+        known = self._sizes.get(key)
         if yes is not None and known is not None:
             return evolve(yes, size=known)
         yes = await self._access.size_of(asking, with_body=True)
-        self._note_size(digest, yes.size)
+        self._note_size(key, yes.size)
         return yes
 
-    def _note_size(self, digest: Digest, size: int | None) -> None:
+    def _note_size(self, key: DownloadKey, size: int | None) -> None:
         if size is not None:
-            self._sizes[digest] = size
+            self._sizes[key] = size
             if len(self._sizes) > _MOST_SIZES:
                 del self._sizes[next(iter(self._sizes))]
 
-    async def _until_closed(self, asking: Asking, *, in_place: bool = False) -> None:
+    async def _until_closed(self, key: DownloadKey, *, in_place: bool = False) -> None:
         # One that ends without the content takes nobody aboard; the next one goes on from its partial file.
-        digest = asking.content.digest
-        while (fetch := self._fetches.get(digest)) is not None and (
-            fetch.is_ending or not self._may_join(asking, in_place=in_place)
+        # Stored bytes that are being verified are served to nobody before that is done.
+        while (fetch := self._running.get(key)) is not None and (
+            fetch.is_ending or fetch.in_place is not in_place
         ):
             await fetch.progress.wait()
-
-    def _may_join(self, asking: Asking, *, in_place: bool = False) -> bool:
-        """
-        Whether the bytes of the running fetch may be served in the name of the origin that is asked: they
-        come from there. Stored bytes that are being verified are served to nobody before that is done.
-        """
-        origin, is_in_place = self._terms[asking.content.digest]
-        return is_in_place if in_place else not is_in_place and origin == asking.registry.upstream.origin
 
     async def _verify_stored(self, asking: Asking) -> None:
         """
@@ -400,9 +400,9 @@ class Contents:
 
         :raises UndecidedError: it was something else, and is gone.
         """
-        await self._until_closed(asking, in_place=True)
+        await self._until_closed(_key(asking), in_place=True)
         want = Want(asking, self._access.key(asking), judged=True)
-        fetch = self._fetches.get(asking.content.digest)
+        fetch = self._running.get(_key(asking))
         if fetch is None:
             fetch = self._start(want, in_place=True, total=None)
         else:
@@ -433,13 +433,14 @@ class Contents:
         return Served(digest, body, media_type, status, yes.stale, yes.notices)
 
     async def _join(self, asking: Asking, yes: Yes | None, *, whole: bool) -> Served:
-        digest = asking.content.digest
-        fetch = self._fetches.get(digest)
+        key = _key(asking)
+        digest = key.digest
+        fetch = self._running.get(key)
         status = "fwd=miss; collapsed"
         if fetch is None and self._others(digest) is None:
             if not await self._room(0):
                 raise DiskFailed("there is no room in the store")
-            fetch = self._fetches.get(digest)
+            fetch = self._running.get(key)
         total = None if whole or yes is None else yes.size
         whole = whole or (fetch is None and total is None)
         want = Want(asking, self._access.key(asking), judged=yes is not None, whole=whole)
@@ -447,11 +448,7 @@ class Contents:
             self._check_disproved(asking)  # by a fetch that has ended since we looked
             fetch = self._start(want, in_place=False, total=total)
             status = "fwd=miss; stored" if whole else "fwd=miss; detail=part"
-        elif (
-            fetch.is_ending
-            or not self._may_join(asking)
-            or (yes is None and not self._is_in_question(fetch, asking))
-        ):
+        elif fetch.is_ending or fetch.in_place or (yes is None and not self._is_in_question(fetch, asking)):
             raise UndecidedError("another fetch has begun or ended meanwhile")
         else:
             self._check_loop(fetch, asking, asked=yes is not None)
@@ -475,7 +472,8 @@ class Contents:
         return Served(digest, body, fetch.media_type, status, stale, {**notices, **want.notices})
 
     async def _until_verified(self, body: GrowingBody, fetch: Making) -> None:
-        # A head alone would complete an empty content; and a wrong manifest had better be an error.
+        # A head alone would complete an empty content; and a wrong manifest had better be an error. Where the
+        # disk takes no more, or the content is in the store by now, get() knows another way.
         try:
             await body.until_verified()
         except ShortError as error:
@@ -489,7 +487,7 @@ class Contents:
 
     def _left(self, fetch: Making, want: Want) -> None:
         fetch.detach(want)
-        self._pulls.note(fetch.digest)
+        self._pulls.note(fetch.key.digest)
 
     def _others(self, digest: Digest) -> Elsewhere | None:
         """
@@ -519,19 +517,18 @@ class Contents:
             raise (LoopPossible if asked else AskFirst)("this download may be waiting for this very request")
 
     def _start(self, want: Want, *, in_place: bool, total: int | None) -> Making:
-        content = want.asking.content
-        others = self._others(content.digest)
+        key = _key(want.asking)
+        others = self._others(key.digest)
         if others is None:
             return self._start_own(want, in_place=in_place, total=total)
-        fetch = others.borrow(content, self, in_place=in_place, total=total)
-        self._begin(fetch, want, in_place=in_place, needs_turn=False)
+        fetch = others.borrow(key, self, in_place=in_place, total=total)
+        self._begin(fetch, want, needs_turn=False)
         return fetch
 
     def _start_own(self, want: Want, *, in_place: bool, total: int | None) -> Fetch:
-        content = want.asking.content
-        is_manifest = content.kind == "manifests"
+        is_manifest = want.asking.content.kind == "manifests"
         fetch = Fetch(
-            content.digest,
+            _key(want.asking),
             self._around,
             in_place=in_place,
             largest=self._manifest_limit if is_manifest else None,
@@ -539,13 +536,12 @@ class Contents:
             total=total,
             fill_after=self._fill_after,
         )
-        self._begin(fetch, want, in_place=in_place, needs_turn=not in_place)
+        self._begin(fetch, want, needs_turn=not in_place)
         return fetch
 
-    def _begin(self, fetch: Making, want: Want, *, in_place: bool, needs_turn: bool) -> None:
-        self._fetches[fetch.digest] = fetch
-        self._terms[fetch.digest] = want.asking.registry.upstream.origin, in_place
-        self._company.noticed(fetch.digest)
+    def _begin(self, fetch: Making, want: Want, *, needs_turn: bool) -> None:
+        self._running.add(fetch)
+        self._company.noticed(fetch.key.digest)
         fetch.attach(want)
         in_background(self._run_fetch(fetch, self._access.identity(want.asking), needs_turn=needs_turn))
 
@@ -554,7 +550,7 @@ class Contents:
         try:
             if needs_turn:
                 try:
-                    release = await self._downloads.acquire(key)
+                    release = await self._semaphore.acquire(key)
                 except CacheError as error:
                     self._meter.limited("fetches")
                     await fetch.give_up(error)
@@ -563,12 +559,26 @@ class Contents:
         finally:
             if release is not None:
                 release()
-            origin, is_in_place = self._terms[fetch.digest]
-            if fetch.verified and fetch.target is not None and not is_in_place:
-                self._access.learn_target(origin, fetch.target)
+            origin = fetch.key.origin
             if isinstance(fetch.failure, ContentWrong):
-                self._disproved.add(fetch.origins, fetch.digest, self._clock.seconds())
-            del self._fetches[fetch.digest], self._terms[fetch.digest]
+                self._disproved.add(origin, fetch.key.digest, self._clock.seconds())
+            elif fetch.verified and not fetch.in_place:
+                self._disproved.remove(origin, fetch.key.digest)
+                if fetch.target is not None:
+                    self._access.learn_target(origin, fetch.target)
+            self._running.remove(fetch)
+            fetch.progress.tell(fetch.prefix)
+            if isinstance(fetch, Fetch) and fetch.stored:
+                for other in self._running.others(fetch.key):
+                    if isinstance(other, Fetch):
+                        in_background(self._supersede(other))
+
+    async def _supersede(self, fetch: Fetch) -> None:
+        """
+        Another origin's download has stored the blob: who is attached goes on from the store.
+        """
+        if await fetch.supersede():
+            self._running.remove(fetch)
             fetch.progress.tell(fetch.prefix)
 
     async def _pass_through(self, asking: Asking) -> Served:
@@ -591,9 +601,15 @@ class Contents:
         return Served(digest, body, media_type, "fwd=miss; detail=uncached", notices=answer.notices())
 
     async def _carry_on(self, asking: Asking, fetch: Making, flow: Flow, rest: Rest) -> None:
+        if isinstance(fetch.failure, StoredMeanwhile):
+            _record, stored = await self._run(self._shelf.look, fetch.key.digest)
+            await continue_from_stored(
+                fetch, stored, flow, rest, authorize=partial(self.get, asking), run=self._run
+            )
+            return
         check = None
         if rest.of_whole:
-            check = Check(fetch.digest, fetch.digest.hasher())
+            check = Check(fetch.key.digest, fetch.key.digest.hasher())
             await hash_prefix(fetch.file, rest.start, check.hasher, self._run)
         await carry_on(asking, flow, rest, check, self._meter)
 
@@ -655,6 +671,10 @@ def download_semaphore(limit: int, timeout: float, timer: Timer) -> FairSemaphor
             "too many downloads at once; try again soon", headers={"Retry-After": "5"}
         ),
     )
+
+
+def _key(asking: Asking) -> DownloadKey:
+    return DownloadKey(asking.registry.upstream.origin, asking.content.digest)
 
 
 def _close(looked: tuple[BlobRecord | None, BlobFile | None]) -> None:

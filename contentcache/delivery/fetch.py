@@ -13,7 +13,6 @@ from typing import Final, NoReturn
 
 from twisted.logger import Logger
 
-from contentcache.core.digest import Digest
 from contentcache.core.errors import (
     BlobUnknown,
     CacheError,
@@ -31,7 +30,7 @@ from contentcache.core.manifest_check import ManifestInvalid, check_manifest
 from contentcache.core.opening import OK, RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
 from contentcache.core.ports import Given, Result
 from contentcache.delivery.intake import Enough, Intake, TooLong
-from contentcache.delivery.making import HELD_BACK, UndecidedError, readable
+from contentcache.delivery.making import HELD_BACK, DownloadKey, StoredMeanwhile, UndecidedError, readable
 from contentcache.delivery.manifests import too_large
 from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
@@ -63,7 +62,7 @@ class Fetch:
 
     def __init__(
         self,
-        digest: Digest,
+        key: DownloadKey,
         around: Surroundings,
         *,
         in_place: bool = False,
@@ -72,19 +71,19 @@ class Fetch:
         total: int | None = None,
         fill_after: float = 1.0,
     ) -> None:
-        self.digest = digest
+        self.key = key
         self.media_type: str | None = None
         self._said_type: str | None = None
-        self.origins: set[str] = set()
         self.generation = 0
         self.verified = False
+        self.stored = False
         self.progress = News(around.clock)
         self._around = around
-        self._in_place = in_place
+        self.in_place = in_place
         self._largest = largest
         self._whole = whole
         self.filling = Filling()
-        self.intake = Intake(digest, around.run)
+        self.intake = Intake(key.digest, around.run)
         self._total = total
         self._fill_after = fill_after
         self._filling_up = False
@@ -103,6 +102,8 @@ class Fetch:
         #: The host that is asked now or sends the body.
         self.upstream_host: str | None = None
         self._looped: set[str] = set()
+        self._storing = False
+        self._superseded = False
         #: Whether nothing changes any more.
         self.over = False
         self._holders = 1
@@ -123,8 +124,8 @@ class Fetch:
 
     @property
     def delivered_by(self) -> str | None:
-        """The origin that all bytes are from, if they are from one."""
-        return next(iter(self.origins)) if len(self.origins) == 1 and not self._in_place else None
+        """The origin that all bytes are from, ``None`` for what was found in the store."""
+        return None if self.in_place else self.key.origin
 
     @property
     def target(self) -> str | None:
@@ -135,7 +136,7 @@ class Fetch:
     def is_closed(self) -> bool:
         """Whether no byte leaves before all are known to be right."""
         # Once something was wrong, nobody gets a byte before that.
-        return self._whole or self._in_place or self.generation > 0
+        return self._whole or self.in_place or self.generation > 0
 
     @property
     def file(self) -> PartialFile:
@@ -145,7 +146,7 @@ class Fetch:
     @property
     def takes_candidates(self) -> bool:
         """Whether the fetch's first answer is still to come, and can be the verdict for who attaches now."""
-        return not (self._is_judged or self._head_in or self._in_place)
+        return not (self._is_judged or self._head_in or self.in_place)
 
     def has_want(self, key: bytes) -> bool:
         """
@@ -211,7 +212,7 @@ class Fetch:
         """
         Whether the fetch is over without the content, and puts its file away.
         """
-        return self._ending and not self.verified
+        return (self._ending or self._superseded) and not self.verified
 
     # The work.
 
@@ -228,7 +229,7 @@ class Fetch:
             if isinstance(error, DiskFailed):
                 self._around.disk(error.message)
         except Exception:  # noqa: BLE001  # a defect of ours must not leave clients waiting
-            self._log.failure("the fetch of {digest} has failed", digest=str(self.digest))
+            self._log.failure("the fetch of {digest} has failed", digest=str(self.key.digest))
             self.failure = UpstreamUnavailable("the cache has failed; its log says why")
         self._ending = True
         self._segments.close()
@@ -243,7 +244,32 @@ class Fetch:
         self.failure = error
         self._end()
 
+    async def supersede(self) -> bool:
+        """
+        Another origin's download has stored the content: end, and let subscribers go on from the stored file,
+        without waiting for an upstream that may be slow. The name of the partial file goes first: a later
+        download must not work on the file of one that is still coming to rest. ``False`` if it is too late.
+        """
+        if self.over or self.verified or self._storing or self.in_place or self._superseded:
+            return False
+        self._superseded = True
+        if self.intake.has_file:
+            try:
+                await self._around.run(self.intake.file.discard)
+            except OSError as error:
+                self._log.warn("partial file not deleted {error}", error=str(error))
+        self.failure = _stored_meanwhile()
+        self._segments.close()
+        self.intake.stop()
+        self._dismiss()
+        self._changed.ring()
+        return True
+
     def _end(self) -> None:
+        self._dismiss()
+        self._release()
+
+    def _dismiss(self) -> None:
         self.over = True
         error = self.failure or UndecidedError("the origin has not been asked")
         if isinstance(error, LoopDetected):
@@ -252,7 +278,6 @@ class Fetch:
             self._clients.dismiss(others, but=self._looped)
         self._clients.dismiss(error)
         self.progress.tell(self.filling.prefix)
-        self._release()
 
     def _release(self) -> None:
         self._holders -= 1
@@ -262,10 +287,13 @@ class Fetch:
     async def _open_file(self) -> None:
         store = self._around.store
         try:
-            file = await self._on_disk(store.adopt if self._in_place else store.resume, self.digest)
+            if self.in_place:
+                file = await self._on_disk(store.adopt, self.key.digest)
+            else:
+                file = await self._on_disk(store.resume, self.key.digest, self.key.origin)
         except BlobUnknown as error:
             raise UndecidedError("the blob has just gone") from error
-        total = file.size if self._in_place else self._total
+        total = file.size if self.in_place else self._total
         fits = total is None or not file.held or file.held[-1][1] <= total
         held = file.held if fits else ()
         self.filling = Filling(held, total)
@@ -298,6 +326,8 @@ class Fetch:
             pass
 
     async def _took_last_step(self) -> bool:
+        if self._superseded:
+            raise _stored_meanwhile()
         # Who was ended short by wrong bytes has left; but without the verdict, at most one try of each host,
         # the next client would start from the same lie.
         sources = self._clients.sources(or_last=self.generation > 0)
@@ -361,7 +391,7 @@ class Fetch:
 
     def sources(self) -> Mapping[str, Want]:
         """The hosts that can be asked, each with a client in whose name."""
-        return self._clients.sources()
+        return {} if self._superseded else self._clients.sources()
 
     def arrived(self, host: str, start: int, stop: int) -> None:
         """Bytes of ``host`` are in the file."""
@@ -390,7 +420,6 @@ class Fetch:
         asked = self._around.question_time()
         try:
             origin = want.asking.registry.upstream.origin
-            self.origins.add(origin)
             range_ = f"bytes={offset}-{'' if stop is None else stop - 1}" if offset or stop else None
             answer = await want.asking.registry.ask_host(host, want.asking.request("GET", range_=range_))
         except LoopDetected as error:
@@ -407,7 +436,7 @@ class Fetch:
             self._error = error
             self.filling.broke(host, repeatable=isinstance(error, UpstreamBroken))
             return
-        if not self._is_wanted():
+        if self._superseded or not self._is_wanted():
             answer.abandon()
             return
         if answer.status == RANGE_NOT_SATISFIABLE:
@@ -495,7 +524,8 @@ class Fetch:
 
         def arrived(begin: int, end: int) -> None:
             self.arrived(host, begin, end)
-            if self.filling.held.reach(end) - end > _WORTH_ANOTHER_REQUEST or self._segments.covers(end):
+            ahead = self.filling.held.reach(end) - end
+            if self._superseded or ahead > _WORTH_ANOTHER_REQUEST or self._segments.covers(end):
                 raise Enough  # a segment has the next bytes, or is about to: they are not fetched twice
 
         try:
@@ -516,17 +546,17 @@ class Fetch:
             self.filling.ended(host, stop)
 
     async def _start_again(self, blamed: str | None) -> None:
-        if self._in_place:
+        if self.in_place:
             await self._throw_away()
         self._around.meter.restarted()
         self._log.warn(
             "what came for {digest} is not what its digest says; {host} is to blame, it is fetched again",
-            digest=str(self.digest),
+            digest=str(self.key.digest),
             host=blamed or "no single host",
         )
         if blamed is not None:
-            self._clients.blame(blamed, f"its {self.digest} was something else")
-            self._error = UpstreamBroken(f"{blamed} delivers something else than {self.digest}")
+            self._clients.blame(blamed, f"its {self.key.digest} was something else")
+            self._error = UpstreamBroken(f"{blamed} delivers something else than {self.key.digest}")
         await self._come_to_rest()
         self.generation += 1
         self.filling.restarted()
@@ -535,13 +565,16 @@ class Fetch:
         self.progress.tell(self.filling.prefix)
 
     async def _throw_away(self) -> NoReturn:
-        self._log.error("{digest} in the store is not what its name says: it goes", digest=str(self.digest))
+        self._log.error(
+            "{digest} in the store is not what its name says: it goes", digest=str(self.key.digest)
+        )
         await self._on_disk(self.intake.file.discard)
         raise UndecidedError("what lay in the store was something else")
 
     async def _keep(self) -> None:
+        self._storing = True
         if self._whole and not await self._is_storable():
-            if not self._in_place:
+            if not self.in_place:
                 await self._on_disk(self.intake.file.discard)
             self._release_readers()
             return
@@ -550,10 +583,11 @@ class Fetch:
         impatience = self._around.clock.callLater(_LONGEST_COMMIT, self._release_readers)
         try:
             size, origin = self.filling.total or 0, self.delivered_by
-            await self._around.run(self._around.keep, self.digest, self.intake.file, size, origin)
+            await self._around.run(self._around.keep, self.key.digest, self.intake.file, size, origin)
         except OSError as error:
-            self._around.disk(f"{self.digest} is fetched but cannot be stored: {error}")
+            self._around.disk(f"{self.key.digest} is fetched but cannot be stored: {error}")
         else:
+            self.stored = True
             self._around.disk(None)
         finally:
             if impatience.active():
@@ -586,10 +620,10 @@ class Fetch:
             self.progress.tell(self.filling.prefix)
 
     async def _leave_file(self) -> None:
-        if self.verified or self._in_place or not self.intake.has_file:
+        if self.verified or self.in_place or not self.intake.has_file:
             return
         held = tuple(self.filling.held)
-        useless = not held or isinstance(self.failure, ContentWrong | ManifestInvalid)
+        useless = not held or isinstance(self.failure, ContentWrong | ManifestInvalid | StoredMeanwhile)
         try:
             if useless:
                 await self._around.run(self.intake.file.discard)
@@ -606,3 +640,7 @@ class Fetch:
     def _answer(self) -> None:
         if self._head_in:
             self._clients.open()
+
+
+def _stored_meanwhile() -> StoredMeanwhile:
+    return StoredMeanwhile("the blob has been stored from another origin")

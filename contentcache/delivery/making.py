@@ -4,8 +4,9 @@ A content in the making, as its readers see it: wherever it is made.
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
+
+from attrs import frozen
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError
@@ -33,24 +34,39 @@ class LoopPossible(UndecidedError):
     """
 
 
+class StoredMeanwhile(UndecidedError):
+    """
+    Another origin's download of the same digest has stored the blob: clients are authorized again, which
+    demands their origin's proof of possession, and go on from the stored file.
+    """
+
+
+@frozen(cache_hash=True)
+class DownloadKey:
+    """
+    What a download is of: a digest, from an origin.
+    """
+
+    origin: str
+    digest: Digest
+
+
 class Making(Protocol):
     """
     One fetch of one content, this worker's own or another's.
 
-    ``generation`` counts how often it had to start again; ``progress`` rings whenever anything changes;
-    ``failure`` is why it has ended without the content.
+    ``in_place`` says that it is a blob of the store which is being verified; ``generation`` counts how often
+    it had to start again; ``progress`` rings whenever anything changes; ``failure`` is why it has ended
+    without the content.
     """
 
-    digest: Digest
+    key: DownloadKey
+    in_place: bool
     media_type: str | None
     generation: int
     verified: bool
     progress: News
     failure: CacheError | None
-
-    @property
-    def origins(self) -> AbstractSet[str]:
-        """Whose bytes it has tried."""
 
     @property
     def target(self) -> str | None:

@@ -77,13 +77,13 @@ class Shelf:
             self._index.record_possession(origin, digest)
         self._index.record([BlobRecord(digest, size, self._wall(), verified=True)])
 
-    def put(self, digest: Digest, content: bytes, origin: str) -> None:
+    def put(self, digest: Digest, origin: str, content: bytes) -> None:
         """
         Keep a small content that has come whole and verified, from ``origin``.
 
         :raises OSError: the disk fails.
         """
-        file = self._store.resume(digest)
+        file = self._store.resume(digest, origin)
         try:
             file.truncate(0)
             file.write(0, content)

@@ -32,6 +32,7 @@ from contentcache.delivery.access import Access, Yes
 from contentcache.delivery.bodies import MemoryBody
 from contentcache.delivery.contents import Contents
 from contentcache.delivery.links import Links
+from contentcache.delivery.making import DownloadKey
 from contentcache.delivery.manifests import read_manifest, too_large
 from contentcache.delivery.possession import NotPossessed
 from contentcache.delivery.served import Described, Served
@@ -271,7 +272,7 @@ class Tags:
             return Served(named, MemoryBody(content), media_type, _UNCACHED, notices=notices)
         if not checked.agrees(said):
             return Served(digest, MemoryBody(content), said, _UNCACHED, notices=notices)
-        await self._contents.keep(digest, content, asking.registry.upstream.origin)
+        await self._contents.keep(DownloadKey(asking.registry.upstream.origin, digest), content)
         if answer.target is not None and named is not None:
             self._access.learn_target(asking.registry.upstream.origin, answer.target)
         await self._access.affirmed(asking.by_digest(digest), media_type, asked=asked)

@@ -67,7 +67,8 @@ class Census:
 
     def _count(self) -> Stock:
         partials = [
-            Candidate(file.digest, file.size, file.modified, partial=True) for file in self._store.partials()
+            Candidate(file.digest, file.size, file.modified, partial=True, tag=file.tag)
+            for file in self._store.partials()
         ]
         partials.sort(key=lambda partial: partial.since)
         stored = self._index.total() + sum(partial.size for partial in partials)

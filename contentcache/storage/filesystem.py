@@ -16,18 +16,21 @@ from twisted.logger import Logger
 
 from contentcache.core.digest import HEX_LENGTHS, Digest
 from contentcache.core.errors import BlobUnknown, DigestInvalid
-from contentcache.storage.interfaces import StoredFile
+from contentcache.storage.interfaces import StoredFile, StoredPartial
+from contentcache.storage.notes import open_regular
 from contentcache.storage.openfile import (
-    NOTE,
     DiskFile,
     DiskPartial,
     make_folders,
-    open_regular,
     remove_if_empty,
 )
+from contentcache.storage.partials import NOTE, origin_tag, partial_name, read_name
 
 #: What ``open`` says where no blob is: nothing, a file on the way, a symbolic link, no regular file.
 _NO_BLOB: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL})
+
+#: Bytes in a unit of ``st_blocks`` (POSIX leaves it open; Linux and the BSDs agree).
+_STAT_BLOCK: Final = 512
 
 
 class FilesystemStore:
@@ -35,8 +38,8 @@ class FilesystemStore:
     A :class:`~contentcache.storage.interfaces.Store` under ``root``.
 
     Blobs are ``docker/registry/v2/blobs/<algorithm>/<first two digits>/<digits>/data``, partial files
-    ``contentcache/partial/<algorithm>/<digits>``. Nothing made here can be read by others.
-    Where it is ``shared``, other processes of ours read files in the making.
+    ``contentcache/partial/<algorithm>/<digits>.<tag of the origin>``. Nothing made here can be read by
+    others. Where it is ``shared``, other processes of ours read files in the making.
     """
 
     _log = Logger()
@@ -53,6 +56,17 @@ class FilesystemStore:
         """Make the folders. Without it they are made when they are needed."""
         make_folders(self._blobs)
         make_folders(self._partial)
+
+    def tidy(self) -> None:
+        """
+        Take away what no download can resume: partial files of earlier versions, which do not say from which
+        origin they are, and what a kill left of a note. To be called once the root directory is locked.
+        """
+        for algorithm in HEX_LENGTHS:
+            for entry in self._entries(os.path.join(self._partial, algorithm)):
+                if read_name(algorithm, entry.name.removesuffix(NOTE)) is None:
+                    with suppress(OSError):
+                        os.unlink(entry.path)
 
     def open(self, digest: Digest) -> DiskFile:
         """
@@ -79,9 +93,9 @@ class FilesystemStore:
         home = self._home(digest)
         return DiskPartial(self._open_blob(digest), self._let_go, home, home)
 
-    def resume(self, digest: Digest) -> DiskPartial:
-        """The partial file of ``digest``, made if there is none."""
-        name = os.path.join(self._partial, digest.algorithm, digest.hex)
+    def resume(self, digest: Digest, origin: str) -> DiskPartial:
+        """The partial file of ``digest`` from ``origin``, made if there is none."""
+        name = self._partial_path(digest, origin_tag(origin))
         try:
             descriptor = open_regular(name, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
@@ -96,12 +110,12 @@ class FilesystemStore:
             os.unlink(home)
         remove_if_empty(os.path.dirname(home))
 
-    def delete_partial(self, digest: Digest) -> None:
-        """Take away a partial file; nothing happens if there is none."""
-        with suppress(FileNotFoundError, NotADirectoryError):
-            name = os.path.join(self._partial, digest.algorithm, digest.hex)
-            os.unlink(name)
-            os.unlink(name + NOTE)
+    def delete_partial(self, digest: Digest, tag: str) -> None:
+        """Take away a partial file and its note; nothing happens if there is none."""
+        name = self._partial_path(digest, tag)
+        for path in (name, name + NOTE):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(path)
 
     def blobs(self) -> Iterator[StoredFile]:
         """Every blob that is here, in no order. Files that are no blobs are passed over."""
@@ -114,13 +128,15 @@ class FilesystemStore:
                     if found is not None:
                         yield found
 
-    def partials(self) -> Iterator[StoredFile]:
-        """Every partial file that is here."""
+    def partials(self) -> Iterator[StoredPartial]:
+        """Every partial file that is here, with the bytes that it takes: it has holes."""
         for algorithm in HEX_LENGTHS:
             for entry in self._entries(os.path.join(self._partial, algorithm)):
-                found = self._stored(algorithm, entry.name, entry.path)
-                if found is not None:
-                    yield found
+                named = read_name(algorithm, entry.name)
+                status = None if named is None else self._status(entry.path)
+                if named is not None and status is not None:
+                    size = min(status.st_size, status.st_blocks * _STAT_BLOCK)
+                    yield StoredPartial(*named, size, status.st_mtime)
 
     def free(self) -> int:
         """Bytes that an ordinary user can still write here."""
@@ -129,6 +145,9 @@ class FilesystemStore:
 
     def _home(self, digest: Digest) -> str:
         return os.path.join(self._blobs, digest.algorithm, digest.hex[:2], digest.hex, "data")
+
+    def _partial_path(self, digest: Digest, tag: str) -> str:
+        return os.path.join(self._partial, digest.algorithm, partial_name(digest, tag))
 
     def _open_blob(self, digest: Digest) -> int:
         try:
@@ -150,15 +169,21 @@ class FilesystemStore:
     def _stored(self, algorithm: str, digits: str, path: str) -> StoredFile | None:
         try:
             digest = Digest.parse(f"{algorithm}:{digits}")
+        except DigestInvalid:
+            return None
+        status = self._status(path)
+        return None if status is None else StoredFile(digest, status.st_size, status.st_mtime)
+
+    def _status(self, path: str) -> os.stat_result | None:
+        """What a regular file takes; ``None`` for whatever else is there."""
+        try:
             status = os.stat(path, follow_symlinks=False)
-        except (DigestInvalid, FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             self._log.warn("{path} is passed over: {reason}", path=path, reason=error.strerror)
             return None
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        return StoredFile(digest, status.st_size, status.st_mtime)
+        return status if stat.S_ISREG(status.st_mode) else None
 
     def _folders(self, path: str) -> Iterator[os.DirEntry[str]]:
         for entry in self._entries(path):

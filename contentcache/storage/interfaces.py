@@ -28,6 +28,19 @@ class StoredFile:
     modified: float
 
 
+@frozen
+class StoredPartial:
+    """
+    A partial file of the store: the origin by its :func:`~contentcache.storage.partials.origin_tag`, ``size``
+    in bytes that it takes, ``modified`` in seconds since the epoch.
+    """
+
+    digest: Digest
+    tag: str
+    size: int
+    modified: float
+
+
 class BlobFile(Protocol):
     """
     An open file of the store. It stays readable after its name is gone.
@@ -69,7 +82,7 @@ class BlobFile(Protocol):
 
 class PartialFile(BlobFile, Protocol):
     """
-    A blob in the making. One writer at a time per digest: the caller sees to that.
+    A blob in the making. One writer at a time per digest and origin: the caller sees to that.
 
     What an earlier run left behind is good for resumption once it is hashed again.
     """
@@ -121,19 +134,22 @@ class Store(Protocol):
         :raises BlobUnknown: there is none.
         """
 
-    def resume(self, digest: Digest) -> PartialFile:
-        """The partial file of ``digest``, made if there is none."""
+    def resume(self, digest: Digest, origin: str) -> PartialFile:
+        """The partial file of ``digest`` from ``origin``, made if there is none."""
 
     def delete(self, digest: Digest) -> None:
         """Take away a blob; nothing happens if there is none. Its readers keep their bytes."""
 
-    def delete_partial(self, digest: Digest) -> None:
-        """Take away a partial file; nothing happens if there is none."""
+    def delete_partial(self, digest: Digest, tag: str) -> None:
+        """
+        Take away the partial file of ``digest`` from the origin with this tag; nothing happens if there is
+        none.
+        """
 
     def blobs(self) -> Iterator[StoredFile]:
         """Every blob that is here, in no order. Files that are no blobs are passed over."""
 
-    def partials(self) -> Iterator[StoredFile]:
+    def partials(self) -> Iterator[StoredPartial]:
         """Every partial file that is here."""
 
     def free(self) -> int | None:

@@ -9,12 +9,15 @@ import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from threading import RLock
-from typing import Final
+from typing import Final, TypeVar
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
 from contentcache.core.ports import Clock
-from contentcache.storage.interfaces import StoredFile
+from contentcache.storage.interfaces import StoredFile, StoredPartial
+from contentcache.storage.partials import origin_tag
+
+Name = TypeVar("Name")
 
 
 class MemoryStore:
@@ -44,28 +47,31 @@ class MemoryStore:
         :raises BlobUnknown: there is none.
         """
         with self._room.lock:
-            return MemoryPartial(self._room, self._room.blob(digest), digest, adopted=True)
+            return MemoryPartial(self._room, self._room.blob(digest), digest, tag=None)
 
-    def resume(self, digest: Digest) -> MemoryPartial:
-        """The partial file of ``digest``, made if there is none."""
+    def resume(self, digest: Digest, origin: str) -> MemoryPartial:
+        """The partial file of ``digest`` from ``origin``, made if there is none."""
+        tag = origin_tag(origin)
         with self._room.lock:
-            return MemoryPartial(self._room, self._room.partial(digest), digest, adopted=False)
+            return MemoryPartial(self._room, self._room.partial(digest, tag), digest, tag=tag)
 
     def delete(self, digest: Digest) -> None:
         """Take away a blob; nothing happens if there is none."""
         self._room.take_name(self._room.blobs, digest)
 
-    def delete_partial(self, digest: Digest) -> None:
+    def delete_partial(self, digest: Digest, tag: str) -> None:
         """Take away a partial file; nothing happens if there is none."""
-        self._room.take_name(self._room.partials, digest)
+        self._room.take_name(self._room.partials, (digest, tag))
 
     def blobs(self) -> Iterator[StoredFile]:
         """Every blob that is here."""
-        return self._room.listing(self._room.blobs)
+        for digest, content in self._room.listing(self._room.blobs):
+            yield StoredFile(digest, len(content.bytes), content.modified)
 
-    def partials(self) -> Iterator[StoredFile]:
+    def partials(self) -> Iterator[StoredPartial]:
         """Every partial file that is here."""
-        return self._room.listing(self._room.partials)
+        for (digest, tag), content in self._room.listing(self._room.partials):
+            yield StoredPartial(digest, tag, len(content.bytes), content.modified)
 
     def free(self) -> int | None:
         """Bytes that can still be written, ``None`` without a capacity."""
@@ -93,7 +99,7 @@ class _Room:
     def __init__(self, capacity: int | None, now: Clock) -> None:
         self.lock: Final = RLock()
         self.blobs: Final[dict[Digest, _Content]] = {}
-        self.partials: Final[dict[Digest, _Content]] = {}
+        self.partials: Final[dict[tuple[Digest, str], _Content]] = {}
         self.now: Final = now
         self._capacity = capacity
         self._used = 0
@@ -107,14 +113,12 @@ class _Room:
         except KeyError:
             raise BlobUnknown(f"{digest} is not stored here") from None
 
-    def partial(self, digest: Digest) -> _Content:
-        return self.partials.setdefault(digest, _Content(self.now()))
+    def partial(self, digest: Digest, tag: str) -> _Content:
+        return self.partials.setdefault((digest, tag), _Content(self.now()))
 
-    def listing(self, names: Mapping[Digest, _Content]) -> Iterator[StoredFile]:
+    def listing(self, names: Mapping[Name, _Content]) -> list[tuple[Name, _Content]]:
         with self.lock:
-            found = list(names.items())
-        for digest, content in found:
-            yield StoredFile(digest, len(content.bytes), content.modified)
+            return list(names.items())
 
     def resize(self, content: _Content, size: int) -> None:
         growth = size - len(content.bytes)
@@ -126,22 +130,22 @@ class _Room:
             del content.bytes[size:]
         self._used += growth
 
-    def take_name(self, names: dict[Digest, _Content], digest: Digest, only: _Content | None = None) -> None:
+    def take_name(self, names: dict[Name, _Content], name: Name, only: _Content | None = None) -> None:
         with self.lock:
-            content = names.get(digest)
+            content = names.get(name)
             if content is not None and only in (None, content):
-                del names[digest]
+                del names[name]
                 content.named = False
                 self.release(content)
 
-    def commit(self, content: _Content, digest: Digest) -> None:
+    def commit(self, content: _Content, digest: Digest, tag: str | None) -> None:
         with self.lock:
             if self.blobs.get(digest) is content:
                 return
-            if self.partials.get(digest) is not content:
+            if tag is None or self.partials.get((digest, tag)) is not content:
                 raise FileNotFoundError(errno.ENOENT, "the partial file was taken away")
             self.take_name(self.blobs, digest)
-            self.blobs[digest] = self.partials.pop(digest)
+            self.blobs[digest] = self.partials.pop((digest, tag))
 
     def release(self, content: _Content) -> None:
         if not content.named and content.opened == 0:
@@ -207,10 +211,11 @@ class MemoryPartial(MemoryFile):
     A :class:`~contentcache.storage.interfaces.PartialFile` in memory.
     """
 
-    def __init__(self, room: _Room, content: _Content, digest: Digest, *, adopted: bool) -> None:
+    def __init__(self, room: _Room, content: _Content, digest: Digest, *, tag: str | None) -> None:
         super().__init__(room, content)
         self._digest = digest
-        self._adopted = adopted
+        self._tag = tag
+        self._adopted = tag is None
         noted, content.held = content.held, None
         whole = ((0, self.size),) if self.size else ()
         self._held = tuple(noted) if noted is not None else whole
@@ -248,13 +253,14 @@ class MemoryPartial(MemoryFile):
     def commit(self) -> None:
         """Make it a blob of the store."""
         self._must_be_open()
-        self._room.commit(self._content, self._digest)
+        self._room.commit(self._content, self._digest, self._tag)
 
     def discard(self) -> None:
         """Take the name away, unless another file has it by now."""
         self._must_be_open()
-        for names in (self._room.partials, self._room.blobs):
-            self._room.take_name(names, self._digest, only=self._content)
+        if self._tag is not None:
+            self._room.take_name(self._room.partials, (self._digest, self._tag), only=self._content)
+        self._room.take_name(self._room.blobs, self._digest, only=self._content)
 
     def _must_be_writable(self) -> None:
         self._must_be_open()

@@ -6,19 +6,18 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock
 from typing import Final
 
+from contentcache.storage.notes import open_regular, read_note, write_note
+from contentcache.storage.partials import NOTE, read_runs, write_runs
+
 _PIECE: Final = 1 << 20
 _BLOCK: Final = 4096
 _LOOK_EVERY: Final = 256 << 10
-#: Added to a partial file's name: the note of which of its bytes are there.
-NOTE: Final = ".held"
 _FOLDER_MODE: Final = 0o750
 _ATTEMPTS: Final = 3
 
@@ -174,23 +173,21 @@ class DiskPartial(DiskFile):
         Note which runs of bytes are there, beside the file. The note is good once: whoever resumes takes it
         away, so that what is killed later never finds one that has become false.
         """
-        note = f"{self._name}{NOTE}"
-        with open(f"{note}.new", "w", encoding="ascii") as file:
-            json.dump(list(held), file)
-        os.replace(f"{note}.new", note)
+        write_note(f"{self._name}{NOTE}", write_runs(held))
 
     def _find_held(self) -> Sequence[tuple[int, int]]:
         note = f"{self._name}{NOTE}"
         try:
-            with open(note, encoding="ascii") as file:
-                runs = json.load(file)
-            os.unlink(note)
-            return tuple((start, stop) for start, stop in runs if 0 <= start < stop <= self.size)
+            content = read_note(note)
         except FileNotFoundError:
-            pass
-        except (ValueError, TypeError):
-            os.unlink(note)
-        return self._first_run()
+            return self._first_run()
+        if content is None:
+            with suppress(OSError):  # what is no note is not believed the next time either
+                os.unlink(note)
+            return self._first_run()
+        os.unlink(note)
+        runs = read_runs(content, self.size)
+        return self._first_run() if runs is None else runs
 
     def _first_run(self) -> Sequence[tuple[int, int]]:
         """
@@ -322,20 +319,6 @@ class DiskPartial(DiskFile):
         except (FileNotFoundError, NotADirectoryError):
             return False
         return os.path.samestat(named, os.fstat(descriptor))
-
-
-def open_regular(path: str, flags: int) -> int:
-    """
-    A descriptor of the regular file at ``path``, not of what a symbolic link there points to.
-
-    :raises OSError: ``ELOOP`` for a symbolic link, ``EINVAL`` for whatever else is no file.
-    """
-    # O_NONBLOCK: a named pipe in this place must not hang the thread. Files do not know it.
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return descriptor
 
 
 def _load(descriptor: int, offset: int, length: int) -> None:

@@ -66,6 +66,7 @@ def open_storage(settings: StorageSettings, anew: Callable[[], None]) -> Kept:
     try:
         store.prepare()
         lock.acquire()
+        store.tidy()
     except OSError as error:
         fault = _unwritable(error)
     open_index = partial(SqliteIndex, str(own_file(settings, "index.sqlite3")))

@@ -269,7 +269,7 @@ class Reaper:
     def _take_away(self, candidate: Candidate) -> bool:
         """In a thread: delete a file, unless it was pulled since it was chosen."""
         if candidate.partial:
-            self._store.delete_partial(candidate.digest)
+            self._store.delete_partial(candidate.digest, candidate.tag)
             return True
         record = self._index.blob(candidate.digest)
         if record is None or record.pulled > candidate.since:

@@ -8,7 +8,6 @@ blob at a time in the order of their digests, so slowly that a round takes as lo
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal, cast
@@ -23,6 +22,7 @@ from contentcache.core.digest import Digest, Hasher
 from contentcache.core.errors import BlobUnknown, DigestInvalid
 from contentcache.core.ports import Run, Timer
 from contentcache.storage.interfaces import BlobFile, BlobIndex, BlobRecord, Store
+from contentcache.storage.notes import read_note, write_note
 
 #: Bytes that are read at a time.
 PIECE: Final = 256 << 10
@@ -55,8 +55,7 @@ class Bookmark:
         if self._path is None:
             return None
         try:
-            with open(self._path, encoding="ascii") as file:
-                return Digest.parse(file.read(200).strip())
+            return Digest.parse((read_note(self._path) or b"").decode("ascii").strip())
         except (OSError, UnicodeDecodeError, DigestInvalid):
             return None
 
@@ -65,10 +64,7 @@ class Bookmark:
         if self._path is None:
             return
         with suppress(OSError):
-            fresh = f"{self._path}.new"
-            with open(fresh, "w", encoding="ascii") as file:
-                file.write("" if digest is None else f"{digest}\n")
-            os.replace(fresh, self._path)
+            write_note(self._path, b"" if digest is None else f"{digest}\n".encode("ascii"))
 
 
 class Scrub:

@@ -19,7 +19,7 @@ from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavaila
 from contentcache.core.ports import Timer
 from contentcache.core.spans import Spans
 from contentcache.delivery.company import Verdicts
-from contentcache.delivery.making import HELD_BACK, UndecidedError, readable
+from contentcache.delivery.making import HELD_BACK, DownloadKey, UndecidedError, readable
 from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST
 from contentcache.delivery.tasks import Bell
@@ -47,7 +47,7 @@ class Borrowed:
 
     def __init__(
         self,
-        digest: Digest,
+        key: DownloadKey,
         verdicts: Verdicts,
         *,
         in_place: bool,
@@ -56,16 +56,15 @@ class Borrowed:
         opened: Callable[[int], BlobFile],
         clock: Timer,
     ) -> None:
-        self.digest = digest
+        self.key = key
         self.media_type: str | None = None
-        self.origins: frozenset[str] = frozenset()
         self.target: str | None = None
         self.generation = 0
         self.verified = False
         self.progress = News(clock)
         self.failure: CacheError | None = None
         self._verdicts = verdicts
-        self._in_place = in_place
+        self.in_place = in_place
         self._asked_total = total
         self._reach_owner = reach
         self._opened = opened
@@ -191,7 +190,7 @@ class Borrowed:
         except CacheError as error:
             self.failure = error
         except Exception:  # noqa: BLE001  # a defect of ours must not leave clients waiting
-            self._log.failure("the fetch of {digest} cannot be followed", digest=str(self.digest))
+            self._log.failure("the fetch of {digest} cannot be followed", digest=str(self.key.digest))
             self.failure = UpstreamUnavailable("the cache has failed; its log says why")
         conversation, self._conversation = self._conversation, None
         if conversation is not None:
@@ -220,7 +219,7 @@ class Borrowed:
         for _ in range(_MOST_OWNERS):
             conversation = Conversation(self._heard, self._changed.ring)
             try:
-                await self._reach_owner(self.digest, conversation)
+                await self._reach_owner(self.key.digest, conversation)
             except NoAnswerError as error:
                 raise UpstreamUnavailable("the worker that makes this content does not answer") from error
             self._conversation = conversation
@@ -243,7 +242,7 @@ class Borrowed:
                 asking=asking_in_words(want.asking),
                 judged=want.judged,
                 whole=want.whole,
-                in_place=self._in_place,
+                in_place=self.in_place,
                 total=self._asked_total,
             )
 
@@ -347,7 +346,6 @@ class Borrowed:
 
     def _take_end(self, values: Values) -> None:
         self.failure = None if values["error"] is None else error_of(values["error"])
-        self.origins = frozenset(values["origins"])
         self.target = values["target"]
         self._is_over = True
         self._changed.ring()

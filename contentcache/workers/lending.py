@@ -17,11 +17,11 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
-from contentcache.core.errors import CacheError, ContentWrong, OriginRefused, UpstreamUnavailable
+from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.ports import Run
 from contentcache.delivery.contents import Contents
 from contentcache.delivery.fetch import Fetch
-from contentcache.delivery.making import UndecidedError
+from contentcache.delivery.making import DownloadKey, UndecidedError
 from contentcache.delivery.tasks import in_background
 from contentcache.delivery.wants import Asking, Want
 from contentcache.workers.conversation import Conversation, Values
@@ -91,11 +91,12 @@ class _Lending:
             case "need":
                 self._need(values["position"], values["stop"])
             case "keep":
-                return self._keep(values["digest"], values["content"], values["origin"])
+                return self._keep(values["origin"], values["digest"], values["content"])
         return None
 
-    async def _keep(self, digest: str, content: str, origin: str) -> None:
-        await self._lender.contents.keep(Digest.parse(digest), base64.b64decode(content), origin)
+    async def _keep(self, origin: str, digest: str, content: str) -> None:
+        key = DownloadKey(origin, Digest.parse(digest))
+        await self._lender.contents.keep(key, base64.b64decode(content))
 
     async def _attach(self, number: int, values: Values) -> None:
         asking = asking_of(values["asking"], self._lender.registry_of)
@@ -170,10 +171,7 @@ class _Lending:
         self._tell_news(fetch)
         failure = fetch.failure
         self.conversation.tell(
-            "end",
-            error=None if failure is None else error_in_words(failure),
-            origins=sorted(fetch.origins) if isinstance(failure, ContentWrong) else [],
-            target=fetch.target,
+            "end", error=None if failure is None else error_in_words(failure), target=fetch.target
         )
 
     def _tell_news(self, fetch: Fetch) -> None:

@@ -11,9 +11,8 @@ from typing import Any, Final
 from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
-from contentcache.core.routes import Content
 from contentcache.delivery.company import Verdicts
-from contentcache.delivery.making import Making, UndecidedError
+from contentcache.delivery.making import DownloadKey, Making, UndecidedError
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.workers.borrowing import Borrowed
 from contentcache.workers.conversation import Conversation, GoneError, NoAnswerError, SilentError, converse
@@ -45,10 +44,10 @@ class Neighbours:
         """Whether it belongs to this one, or nobody can be brought together with the one whose it is."""
         return owner(digest, self._workers) == self._number or self._parent.is_silent
 
-    def borrow(self, content: Content, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
+    def borrow(self, key: DownloadKey, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
         """Have it made by the one whose it is."""
         return Borrowed(
-            content.digest,
+            key,
             verdicts,
             in_place=in_place,
             total=total,
@@ -57,19 +56,19 @@ class Neighbours:
             clock=self._reactor,
         )
 
-    async def keep(self, digest: Digest, content: bytes, origin: str) -> None:
+    async def keep(self, key: DownloadKey, content: bytes) -> None:
         """Have the one whose it is store a small content; where it cannot, it is fetched another time."""
         conversation = Conversation(lambda _name, _values: None)
         try:
-            await self._reach(digest, conversation)
+            await self._reach(key.digest, conversation)
             await conversation.ask(
                 "keep",
-                digest=str(digest),
+                origin=key.origin,
+                digest=str(key.digest),
                 content=base64.b64encode(content).decode("ascii"),
-                origin=origin,
             )
         except (NoAnswerError, UndecidedError) as error:
-            self._log.warn("{digest} is not stored: {error}", digest=str(digest), error=str(error))
+            self._log.warn("{digest} is not stored: {error}", digest=str(key.digest), error=str(error))
         conversation.hang_up()
 
     async def _reach(self, digest: Digest, conversation: Conversation) -> None:

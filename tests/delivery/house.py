@@ -44,6 +44,8 @@ from tests.delivery.wire import Wire
 
 T = TypeVar("T")
 REPOSITORY: Final = "org/app"
+#: The one origin of a house that is told of no others.
+ORIGIN: Final = "https://one.example"
 OCTETS: Final = "application/octet-stream"
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 SECRET: Final = b"secret of the tests"

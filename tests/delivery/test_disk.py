@@ -11,7 +11,7 @@ from contentcache.core.digest import Digest
 from contentcache.delivery.making import HELD_BACK
 from contentcache.storage.interfaces import BlobRecord, Store
 from contentcache.storage.memory import MemoryStore
-from tests.delivery.house import LARGE, REPOSITORY, House, HouseTestCase
+from tests.delivery.house import LARGE, ORIGIN, REPOSITORY, House, HouseTestCase
 from tests.storage.faults import FaultyStore
 
 HALF = len(LARGE) // 2
@@ -21,7 +21,7 @@ def put(store: Store, digest: Digest, content: bytes) -> None:
     """
     Put a file into the store behind the house's back.
     """
-    file = store.resume(digest)
+    file = store.resume(digest, ORIGIN)
     file.truncate(0)
     file.write(0, content)
     file.commit()
@@ -85,7 +85,7 @@ class FoundTests(HouseTestCase):
         for kept in (LARGE[:1000], b"x" * 1000, LARGE + b"too much"):
             house = self.house()
             digest = house.origin.put_blob(REPOSITORY, LARGE)
-            partial = house.store.resume(digest)
+            partial = house.store.resume(digest, ORIGIN)
             partial.write(0, kept)
             partial.close()
             house.pull(digest)

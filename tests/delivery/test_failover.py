@@ -11,7 +11,7 @@ from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.delivery.access import Yes
 from contentcache.delivery.making import HELD_BACK
-from tests.delivery.house import LARGE, REPOSITORY, Client, House, HouseTestCase
+from tests.delivery.house import LARGE, ORIGIN, REPOSITORY, Client, House, HouseTestCase
 
 HALF = len(LARGE) // 2
 URLS = ("https://one.example", "https://two.example", "https://three.example")
@@ -107,7 +107,7 @@ class FailoverTests(HouseTestCase):
         """A partial file with every byte in it is completed by a 416 that says so."""
         house = self.house()
         digest = house.origin.put_blob(REPOSITORY, LARGE)
-        partial = house.store.resume(digest)
+        partial = house.store.resume(digest, ORIGIN)
         partial.write(0, LARGE)
         partial.close()
         house.origin.misbehave("slow", method="GET", seconds=1.0)

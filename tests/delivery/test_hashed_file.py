@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.core.digest import Digest
 from contentcache.delivery.hashed_file import PIECE, HashedFile
 from contentcache.storage.memory import MemoryPartial, MemoryStore
+from tests.delivery.house import ORIGIN
 
 
 class HashedFileTests(SynchronousTestCase):
@@ -20,7 +21,7 @@ class HashedFileTests(SynchronousTestCase):
 
     def begin(self, content: bytes) -> tuple[HashedFile, MemoryPartial]:
         """An empty file for a content."""
-        file = MemoryStore().resume(Digest.of(content))
+        file = MemoryStore().resume(Digest.of(content), ORIGIN)
         return HashedFile(file, Digest.of(content), ()), file
 
     def test_hash_stops_at_a_hole(self) -> None:
@@ -51,7 +52,7 @@ class HashedFileTests(SynchronousTestCase):
     def test_spans_of_an_earlier_run(self) -> None:
         """What was there at the beginning is hashed by pieces, and not beyond its first run."""
         content = os.urandom(PIECE + 1000)
-        file = MemoryStore().resume(Digest.of(content))
+        file = MemoryStore().resume(Digest.of(content), ORIGIN)
         file.write(0, content)
         hashed = HashedFile(file, Digest.of(content), ((0, PIECE + 10), (PIECE + 20, PIECE + 1000)))
         hashed.hash_more()

@@ -20,6 +20,7 @@ from contentcache.delivery.intake import Enough, Intake
 from contentcache.delivery.tasks import at_once
 from contentcache.storage.memory import MemoryStore
 from contentcache.upstream.answers import Inflow
+from tests.delivery.house import ORIGIN
 
 
 class Body:
@@ -78,7 +79,7 @@ class IntakeTests(SynchronousTestCase):
     def begin(self, content: bytes, run: Any = at_once) -> Intake:
         """An intake for a content."""
         intake = Intake(Digest.of(content), run)
-        intake.begin(MemoryStore().resume(Digest.of(content)), ())
+        intake.begin(MemoryStore().resume(Digest.of(content), ORIGIN), ())
         return intake
 
     def take(self, intake: Intake, body: Any, start: int, arrived: Any) -> Deferred[None]:
@@ -180,7 +181,7 @@ class IntakeTests(SynchronousTestCase):
         """
         content = bytes(2000)
         intake = Intake(Digest.of(content), at_once)
-        intake.begin(MemoryStore().resume(Digest.of(content)), ())
+        intake.begin(MemoryStore().resume(Digest.of(content), ORIGIN), ())
         first, second = Body(), Body()
 
         def enough(_start: int, _stop: int) -> None:

@@ -24,6 +24,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.spans import Spans
 from contentcache.delivery.intake import Enough, Intake
 from contentcache.storage.filesystem import FilesystemStore
+from tests.delivery.house import ORIGIN
 from tests.delivery.test_intake import Body
 
 INTERLEAVINGS: Final = int(os.environ.get("CONTENTCACHE_INTERLEAVINGS", "1000"))
@@ -156,7 +157,7 @@ class InterleavingTests(SynchronousTestCase):
         digest, size = Digest.of(content), len(content)
         run = SeededThreads(random_, self.executor)
         intake = Intake(digest, run)
-        file = self.store.resume(digest)
+        file = self.store.resume(digest, ORIGIN)
         intake.begin(file, ())
         download = _Download(content, intake, random_)
         download.take(0, size)

@@ -16,7 +16,7 @@ from contentcache.core.errors import BlobUnknown, CacheError, UpstreamBroken
 from contentcache.delivery.possession import SAMPLE, choose_sample
 from contentcache.storage.memory import MemoryStore
 from tests.bad_registry import BadRegistry
-from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, Client, House, HouseTestCase
+from tests.delivery.house import LARGE, MANIFEST, ORIGIN, REPOSITORY, Client, House, HouseTestCase
 
 ONE: Final = Upstream("https://one.example", ("https://one.example",))
 TWO: Final = Upstream("https://two.example", ("https://two.example",))
@@ -265,7 +265,7 @@ class CompressibleTests(TwoOriginsTestCase):
         """A part that does not compress is looked for, sixteen times."""
         store = MemoryStore()
         content = bytes(300_000) + NOISE
-        file = store.resume(Digest.of(content))
+        file = store.resume(Digest.of(content), ORIGIN)
         file.write(0, content)
         offsets = iter([0, 100, 200_000, 400_000])
         sample = choose_sample(file, lambda _n: next(offsets))

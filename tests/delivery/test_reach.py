@@ -23,7 +23,7 @@ class ReachTests(HouseTestCase):
         digest = house.origin.put_blob(REPOSITORY, LARGE)
         house.origin.misbehave("stall", at=len(LARGE) // 2, times=1)
         client = house.pull(digest)
-        (fetch,) = house.contents._fetches.values()
+        (fetch,) = house.contents._running
         assert isinstance(fetch, Fetch)
         told = fetch.progress.told
         held: Spans = fetch.filling.held

@@ -45,9 +45,9 @@ class HangingStore(MemoryStore):
         self.pass_by("open", digest)
         return _OffReactor(self, digest, super().open(digest))
 
-    def resume(self, digest: Digest) -> Any:
+    def resume(self, digest: Digest, origin: str) -> Any:
         self.pass_by("resume", digest)
-        return _OffReactor(self, digest, super().resume(digest))
+        return _OffReactor(self, digest, super().resume(digest, origin))
 
     def adopt(self, digest: Digest) -> Any:
         self.pass_by("adopt", digest)

@@ -38,10 +38,11 @@ def stored(root: Path) -> dict[str, Path]:
 
 def partials(root: Path) -> dict[str, Path]:
     """
-    Every partial file, by digest.
+    Every partial file by digest: of one origin, where there are several. The keys of notes have the rest of
+    their names too.
     """
-    found = (root / _PARTIALS).glob("*/*")
-    return {f"{path.parent.name}:{path.name}": path for path in found}
+    found = {f"{path.parent.name}:{path.name}": path for path in (root / _PARTIALS).glob("*/*")}
+    return {name if name.endswith(".held") else name.partition(".")[0]: path for name, path in found.items()}
 
 
 def audit(root: Path, unfinished: Collection[str] | None = None) -> list[str]:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from contentcache.core.digest import Digest
-from contentcache.storage.interfaces import BlobFile, PartialFile, Store, StoredFile
+from contentcache.storage.interfaces import BlobFile, PartialFile, Store, StoredFile, StoredPartial
 
 
 class FaultyStore:
@@ -55,23 +55,23 @@ class FaultyStore:
         self.check("adopt")
         return FaultyPartial(self, self._store.adopt(digest))
 
-    def resume(self, digest: Digest) -> PartialFile:
+    def resume(self, digest: Digest, origin: str) -> PartialFile:
         self.check("resume")
-        return FaultyPartial(self, self._store.resume(digest))
+        return FaultyPartial(self, self._store.resume(digest, origin))
 
     def delete(self, digest: Digest) -> None:
         self.check("delete")
         self._store.delete(digest)
 
-    def delete_partial(self, digest: Digest) -> None:
+    def delete_partial(self, digest: Digest, tag: str) -> None:
         self.check("delete_partial")
-        self._store.delete_partial(digest)
+        self._store.delete_partial(digest, tag)
 
     def blobs(self) -> Iterator[StoredFile]:
         self.check("blobs")
         return self._store.blobs()
 
-    def partials(self) -> Iterator[StoredFile]:
+    def partials(self) -> Iterator[StoredPartial]:
         self.check("partials")
         return self._store.partials()
 

@@ -19,7 +19,9 @@ from contentcache.storage.interfaces import (
     Tag,
     TagRecord,
 )
+from contentcache.storage.partials import origin_tag
 
+ORIGIN = "https://origin.example"
 CONTENT = bytes(range(256)) * 64
 DIGEST = Digest.of(CONTENT)
 OTHER = Digest.of(b"other", "sha512")
@@ -33,7 +35,7 @@ def put(store: Store, content: bytes, algorithm: str = "sha256") -> Digest:
     Store a blob, and give its digest.
     """
     digest = Digest.of(content, algorithm)
-    partial = store.resume(digest)
+    partial = store.resume(digest, ORIGIN)
     partial.write(0, content)
     partial.commit()
     partial.close()
@@ -68,17 +70,17 @@ class StoreSuite(SynchronousTestCase):
         """
         store = self.store
         digest = numbered(1)
-        partial = store.resume(digest)
+        partial = store.resume(digest, ORIGIN)
         self.assertEqual(list(partial.held), [])
         partial.write(0, b"a" * 10_000)
         partial.write(50_000, b"b" * 5_000)
         partial.park([(0, 10_000), (50_000, 55_000)])
         partial.close()
-        again = store.resume(digest)
+        again = store.resume(digest, ORIGIN)
         self.assertEqual([tuple(run) for run in again.held], [(0, 10_000), (50_000, 55_000)])
         again.discard()
         again.close()
-        fresh = store.resume(digest)
+        fresh = store.resume(digest, ORIGIN)
         self.assertEqual(list(fresh.held), [])
         fresh.discard()
         fresh.close()
@@ -90,14 +92,14 @@ class StoreSuite(SynchronousTestCase):
         self.assertRaises(BlobUnknown, self.store.open, DIGEST)
         self.assertRaises(BlobUnknown, self.store.adopt, DIGEST)
         self.store.delete(DIGEST)
-        self.store.delete_partial(DIGEST)
+        self.store.delete_partial(DIGEST, origin_tag(ORIGIN))
         self.assertEqual([*self.store.blobs(), *self.store.partials()], [])
 
     def test_commit(self) -> None:
         """
         A partial file is no blob until it is committed, then it is one, and its own reader goes on.
         """
-        partial = self.store.resume(DIGEST)
+        partial = self.store.resume(DIGEST, ORIGIN)
         self.assertEqual(partial.size, 0)
         partial.write(0, CONTENT)
         self.assertRaises(BlobUnknown, self.store.open, DIGEST)
@@ -119,7 +121,7 @@ class StoreSuite(SynchronousTestCase):
         To commit again, or over a blob that is there, leaves one blob.
         """
         put(self.store, CONTENT)
-        partial = self.store.resume(DIGEST)
+        partial = self.store.resume(DIGEST, ORIGIN)
         partial.write(0, CONTENT)
         partial.commit()
         partial.commit()
@@ -166,7 +168,7 @@ class StoreSuite(SynchronousTestCase):
         """
         What is written to a partial file can be read from it at once, in any order of writing.
         """
-        partial = self.store.resume(DIGEST)
+        partial = self.store.resume(DIGEST, ORIGIN)
         partial.write(4, memoryview(b"5678"))
         partial.write(0, bytearray(b"1234"))
         partial.write(8, b"")
@@ -177,10 +179,10 @@ class StoreSuite(SynchronousTestCase):
         """
         A partial file keeps its bytes for whoever resumes it, and can be cut to start again.
         """
-        first = self.store.resume(DIGEST)
+        first = self.store.resume(DIGEST, ORIGIN)
         first.write(0, CONTENT[:1000])
         first.close()
-        second = self.store.resume(DIGEST)
+        second = self.store.resume(DIGEST, ORIGIN)
         self.assertEqual(second.size, 1000)
         self.assertEqual(second.read(0, 5000), CONTENT[:1000])
         second.truncate(10)
@@ -195,7 +197,7 @@ class StoreSuite(SynchronousTestCase):
         A discarded partial file is gone, also after its commit; its open descriptor still reads.
         """
         for committed in (False, True):
-            partial = self.store.resume(DIGEST)
+            partial = self.store.resume(DIGEST, ORIGIN)
             partial.write(0, CONTENT)
             if committed:
                 partial.commit()
@@ -209,10 +211,10 @@ class StoreSuite(SynchronousTestCase):
         """
         Who was discarded has no claim on a partial file that another one began under the same name.
         """
-        old = self.store.resume(DIGEST)
+        old = self.store.resume(DIGEST, ORIGIN)
         old.write(0, b"wrong")
         old.discard()
-        new = self.store.resume(DIGEST)
+        new = self.store.resume(DIGEST, ORIGIN)
         new.write(0, CONTENT)
         self.assertRaises(FileNotFoundError, old.commit)
         old.discard()
@@ -223,9 +225,9 @@ class StoreSuite(SynchronousTestCase):
         """
         A partial file whose name was taken away cannot become a blob, and says so.
         """
-        partial = self.store.resume(DIGEST)
+        partial = self.store.resume(DIGEST, ORIGIN)
         partial.write(0, CONTENT)
-        self.store.delete_partial(DIGEST)
+        self.store.delete_partial(DIGEST, origin_tag(ORIGIN))
         self.assertRaises(FileNotFoundError, partial.commit)
         self.assertEqual(list(self.store.blobs()), [])
 
@@ -265,7 +267,7 @@ class StoreSuite(SynchronousTestCase):
         blob.close()
         blob.close()
         self.assertRaises(OSError, blob.read, 0, 1)
-        partial = self.store.resume(OTHER)
+        partial = self.store.resume(OTHER, ORIGIN)
         partial.close()
         for action in (lambda: partial.write(0, b"x"), lambda: partial.truncate(0), partial.commit):
             self.assertRaises(OSError, action)

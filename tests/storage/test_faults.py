@@ -8,9 +8,10 @@ import errno
 
 from contentcache.storage.interfaces import Store
 from contentcache.storage.memory import MemoryStore
+from contentcache.storage.partials import origin_tag
 from tests.storage import suites
 from tests.storage.faults import FaultyStore
-from tests.storage.suites import CONTENT, DIGEST
+from tests.storage.suites import CONTENT, DIGEST, ORIGIN
 
 
 class FaultyStoreTests(suites.StoreSuite):
@@ -26,7 +27,7 @@ class FaultyStoreTests(suites.StoreSuite):
         """
         Bytes before the fault are written, and after mending the rest is.
         """
-        partial = self.faulty.resume(DIGEST)
+        partial = self.faulty.resume(DIGEST, ORIGIN)
         self.faulty.break_down(errno.ENOSPC, "write", at=100)
         partial.write(0, CONTENT[:60])
         error = self.assertRaises(OSError, partial.write, 60, CONTENT[60:])
@@ -41,9 +42,9 @@ class FaultyStoreTests(suites.StoreSuite):
         """
         Only what was named fails.
         """
-        partial = self.faulty.resume(DIGEST)
+        partial = self.faulty.resume(DIGEST, ORIGIN)
         self.faulty.break_down(errno.EIO, "commit", "delete")
         partial.write(0, CONTENT)
         self.assertRaises(OSError, partial.commit)
         self.assertRaises(OSError, self.faulty.delete, DIGEST)
-        self.faulty.delete_partial(DIGEST)
+        self.faulty.delete_partial(DIGEST, origin_tag(ORIGIN))

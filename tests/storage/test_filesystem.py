@@ -4,11 +4,14 @@ The store on a disk.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,9 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Store
+from contentcache.storage.partials import origin_tag
 from tests.storage import suites
-from tests.storage.suites import CONTENT, DIGEST, put
+from tests.storage.suites import CONTENT, DIGEST, ORIGIN, put
 
 #: Stores blobs that name themselves, without end; says how many there are.
 _WRITER = """
@@ -30,7 +34,7 @@ store = FilesystemStore(sys.argv[1])
 number = 0
 while True:
     content = b"%d " % number * 5000
-    partial = store.resume(Digest.of(content))
+    partial = store.resume(Digest.of(content), "https://origin.example")
     for offset in range(0, len(content), 1000):
         partial.write(offset, content[offset : offset + 1000])
     partial.commit()
@@ -54,7 +58,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         return blobs / digest.algorithm / digest.hex[:2] / digest.hex / "data"
 
     def partial(self, digest: Digest = DIGEST) -> Path:
-        return self.root / "contentcache/partial" / digest.algorithm / digest.hex
+        return self.root / "contentcache/partial" / digest.algorithm / f"{digest.hex}.{origin_tag(ORIGIN)}"
 
     def test_untouched(self) -> None:
         """
@@ -71,7 +75,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         """
         Blobs are where a registry would look for them, partial files are not.
         """
-        partial = self.store.resume(DIGEST)
+        partial = self.store.resume(DIGEST, ORIGIN)
         partial.write(0, CONTENT)
         self.assertEqual(self.partial().read_bytes(), CONTENT)
         partial.commit()
@@ -95,7 +99,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         previous = os.umask(0)
         self.addCleanup(os.umask, previous)
         put(self.store, CONTENT)
-        self.store.resume(Digest.of(b"unfinished"))
+        self.store.resume(Digest.of(b"unfinished"), ORIGIN)
         made = [self.root, *self.root.rglob("*")]
         self.assertGreater(len(made), 10)
         for path in made:
@@ -136,7 +140,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         secret.write_bytes(b"precious")
         self.partial().parent.mkdir(parents=True)
         self.partial().symlink_to(secret.absolute())
-        self.assertRaises(OSError, self.store.resume, DIGEST)
+        self.assertRaises(OSError, self.store.resume, DIGEST, ORIGIN)
         self.assertEqual(secret.read_bytes(), b"precious")
 
     def test_no_files(self) -> None:
@@ -231,7 +235,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         A write of no bytes without an error is an error, not an endless loop.
         """
         self.patch(os, "pwrite", lambda fd, data, offset: 0)
-        self.assertRaises(OSError, self.store.resume(DIGEST).write, 0, b"x")
+        self.assertRaises(OSError, self.store.resume(DIGEST, ORIGIN).write, 0, b"x")
 
     def test_order_of_fsync(self) -> None:
         """
@@ -248,7 +252,7 @@ class FilesystemStoreTests(suites.StoreSuite):
             seen.append("rename")
             rename(source, target)
 
-        partial = self.store.resume(DIGEST)
+        partial = self.store.resume(DIGEST, ORIGIN)
         partial.write(0, CONTENT)
         self.patch(os, "fsync", note_fsync)
         self.patch(os, "rename", note_rename)
@@ -257,7 +261,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertEqual(
             seen,
             [
-                f"contentcache/partial/sha256/{DIGEST.hex}",
+                str(self.partial().relative_to(self.root)),
                 str(self.root.absolute()),
                 "docker",
                 "docker/registry",
@@ -278,7 +282,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         def fail(descriptor: int) -> None:
             raise OSError(errno.EIO, "Input/output error")
 
-        partial = self.store.resume(DIGEST)
+        partial = self.store.resume(DIGEST, ORIGIN)
         partial.write(0, CONTENT)
         fsync = os.fsync
         self.patch(os, "fsync", fail)
@@ -355,7 +359,7 @@ class FilesystemStoreTests(suites.StoreSuite):
 
         self.patch(os, "open", refuse)
         self.assertRaises(PermissionError, self.store.open, DIGEST)
-        self.assertRaises(PermissionError, self.store.resume, DIGEST)
+        self.assertRaises(PermissionError, self.store.resume, DIGEST, ORIGIN)
 
     def test_free(self) -> None:
         """
@@ -375,7 +379,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
             self.store.open(DIGEST).close()
-            self.store.resume(Digest.of(b"x")).close()
+            self.store.resume(Digest.of(b"x"), ORIGIN).close()
             put(self.store, CONTENT)
             list(self.store.blobs())
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
@@ -418,11 +422,11 @@ class HoleTests(SynchronousTestCase):
         store = FilesystemStore(self.mktemp())
         store.prepare()
         digest = Digest.of(b"holes")
-        partial = store.resume(digest)
+        partial = store.resume(digest, ORIGIN)
         partial.write(0, b"a" * 100_000)
         partial.write(1_000_000, b"b" * 5_000)
         partial.close()
-        again = store.resume(digest)
+        again = store.resume(digest, ORIGIN)
         self.addCleanup(again.close)
         ((start, stop),) = again.held
         self.assertEqual(start, 0)
@@ -438,14 +442,14 @@ class HoleTests(SynchronousTestCase):
         store = FilesystemStore(self.mktemp(), shared=True)
         store.prepare()
         digest = Digest.of(b"holes")
-        partial = store.resume(digest)
+        partial = store.resume(digest, ORIGIN)
         partial.write(0, b"a" * 3_000_000)
         partial.write(5_000_000, b"b" * 5_000)
         assert partial.descriptor is not None
         reader = store.take(os.dup(partial.descriptor))
         self.addCleanup(reader.close)
         partial.close()
-        again = store.resume(digest)
+        again = store.resume(digest, ORIGIN)
         self.addCleanup(again.close)
         ((start, stop),) = again.held
         self.assertEqual(start, 0)
@@ -454,9 +458,147 @@ class HoleTests(SynchronousTestCase):
         self.assertEqual(again.read(0, stop), b"a" * stop)
         self.assertEqual(reader.read(0, 4_000_000).rstrip(b"\0"), b"a" * 3_000_000)
         self.assertEqual([file.digest for file in store.partials()], [digest])
-        whole = store.resume(Digest.of(b"whole"))
+        whole = store.resume(Digest.of(b"whole"), ORIGIN)
         whole.write(0, b"x" * 10_000)
         whole.close()
-        same = store.resume(Digest.of(b"whole"))
+        same = store.resume(Digest.of(b"whole"), ORIGIN)
         self.assertEqual(same.held, ((0, 10_000),))
         same.close()
+
+
+class NotesTests(SynchronousTestCase):
+    """
+    Notes beside partial files, and what lies in their places.
+    """
+
+    def setUp(self) -> None:
+        """A store with a partial file that has a hole, and its note."""
+        self.root = self.mktemp()
+        self.store = FilesystemStore(self.root)
+        self.store.prepare()
+        self.runs = ((0, 10_000), (50_000, 55_000))
+        partial = self.store.resume(DIGEST, ORIGIN)
+        for start, stop in self.runs:
+            partial.write(start, b"x" * (stop - start))
+        partial.park(self.runs)
+        partial.close()
+        self.note = os.path.join(
+            self.root, "contentcache", "partial", "sha256", f"{DIGEST.hex}.{origin_tag(ORIGIN)}.held"
+        )
+
+    def held(self) -> Sequence[tuple[int, int]]:
+        """What is resumed now."""
+        partial = self.store.resume(DIGEST, ORIGIN)
+        self.addCleanup(partial.close)
+        return partial.held
+
+    def test_note(self) -> None:
+        """A note is good once; then only what is before the first hole counts."""
+        self.assertEqual(self.held(), self.runs)
+        self.assertFalse(os.path.exists(self.note))
+        ((start, stop),) = self.held()
+        self.assertEqual(start, 0)
+        self.assertLessEqual(stop, 10_000)
+
+    def test_what_is_no_note(self) -> None:
+        """A link is not followed, a pipe not waited for, a folder no note, an enormous file not read."""
+        elsewhere = self.mktemp()
+        with open(elsewhere, "w", encoding="ascii") as file:
+            json.dump(self.runs, file)
+
+        def enormous() -> None:
+            with open(self.note, "wb") as file:
+                file.truncate(1 << 40)
+
+        makes: list[Callable[[], object]] = [
+            lambda: os.symlink(elsewhere, self.note),
+            lambda: os.symlink("/dev/zero", self.note),
+            lambda: os.mkfifo(self.note),
+            lambda: os.mkdir(self.note),
+            enormous,
+        ]
+        for make in makes:
+            if os.path.isdir(self.note):
+                os.rmdir(self.note)
+            elif os.path.lexists(self.note):
+                os.unlink(self.note)
+            make()
+            for start, stop in self.held():
+                self.assertEqual(start, 0)
+                self.assertLessEqual(stop, 10_000)
+        with open(elsewhere, encoding="ascii") as file:
+            self.assertEqual(file.read(), json.dumps(self.runs))
+
+    def test_what_is_not_believed(self) -> None:
+        """A note that says more than the file has, or is no list of runs, counts as none."""
+        many = b"[[0, %s]]" % (b"9" * 9999)
+        for note in (b"[[0, 55001]]", b"[[0, 1e3]]", b"[[0]]", b"{}", b"[" * 100_000, many):
+            with open(self.note, "wb") as file:
+                file.write(note)
+            for start, stop in self.held():
+                self.assertEqual(start, 0)
+                self.assertLessEqual(stop, 10_000)
+            self.assertFalse(os.path.exists(self.note))
+
+    def test_written_without_following_links(self) -> None:
+        """A link in the place of a note, or of one that is being written, is replaced and not written to."""
+        elsewhere = self.mktemp()
+        with open(elsewhere, "wb") as file:
+            file.write(b"somebody else's")
+        for place in (self.note, f"{self.note}.new"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(place)
+            os.symlink(elsewhere, place)
+        partial = self.store.resume(DIGEST, ORIGIN)
+        partial.park([(0, 5)])
+        partial.close()
+        with open(elsewhere, "rb") as file:
+            self.assertEqual(file.read(), b"somebody else's")
+        self.assertEqual(self.held(), ((0, 5),))
+
+
+class PartialNamesTests(SynchronousTestCase):
+    """
+    One partial file for each digest and origin.
+    """
+
+    def test_one_for_each_origin(self) -> None:
+        """What one origin left is not resumed for another one; both are listed, and deleted one by one."""
+        store = FilesystemStore(self.mktemp())
+        store.prepare()
+        store.resume(DIGEST, "https://a").write(0, b"of a")
+        store.resume(DIGEST, "https://b/" + "long" * 500).write(0, b"of b, more")
+        self.assertEqual(store.resume(DIGEST, "https://a").read(0, 100), b"of a")
+        tags = {partial.tag for partial in store.partials()}
+        self.assertEqual(tags, {origin_tag("https://a"), origin_tag("https://b/" + "long" * 500)})
+        store.delete_partial(DIGEST, origin_tag("https://a"))
+        self.assertEqual(store.resume(DIGEST, "https://a").held, ())
+        self.assertEqual(store.resume(DIGEST, "https://b/" + "long" * 500).held, ((0, 10),))
+
+    def test_of_earlier_versions(self) -> None:
+        """A partial file that does not say from which origin it is, and rubbish beside it, are taken away."""
+        root = self.mktemp()
+        store = FilesystemStore(root)
+        store.prepare()
+        kept = store.resume(DIGEST, ORIGIN)
+        kept.write(0, CONTENT[:5000])
+        kept.park([(0, 5000)])
+        kept.close()
+        folder = os.path.join(root, "contentcache", "partial", "sha256")
+        names = set(os.listdir(folder))
+        for name in (DIGEST.hex, f"{DIGEST.hex}.held", f"{DIGEST.hex}.held.new", f"{DIGEST.hex}.new", "x"):
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(CONTENT)
+        store.tidy()
+        self.assertEqual(set(os.listdir(folder)), names)
+        self.assertEqual(store.resume(DIGEST, ORIGIN).held, ((0, 5000),))
+
+    def test_holes_take_nothing(self) -> None:
+        """A partial file counts with the bytes that it takes."""
+        store = FilesystemStore(self.mktemp())
+        store.prepare()
+        partial = store.resume(DIGEST, ORIGIN)
+        partial.write(100 << 20, b"x" * 5000)
+        (found,) = store.partials()
+        self.assertLess(found.size, 1 << 20)
+        partial.close()

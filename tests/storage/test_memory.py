@@ -10,7 +10,7 @@ from contentcache.storage.interfaces import Index, Store
 from contentcache.storage.memory import MemoryStore
 from contentcache.storage.memory_index import MemoryIndex
 from tests.storage import suites
-from tests.storage.suites import CONTENT, DIGEST, put
+from tests.storage.suites import CONTENT, DIGEST, ORIGIN, put
 
 
 class MemoryStoreTests(suites.StoreSuite):
@@ -32,7 +32,7 @@ class MemoryStoreTests(suites.StoreSuite):
         Beyond the capacity a write fails as on a full disk, and nothing of it is kept.
         """
         store = MemoryStore(capacity=10)
-        partial = store.resume(DIGEST)
+        partial = store.resume(DIGEST, ORIGIN)
         partial.write(0, b"12345678")
         error = self.assertRaises(OSError, partial.write, 8, b"9ab")
         self.assertEqual(error.errno, errno.ENOSPC)
@@ -59,7 +59,7 @@ class MemoryStoreTests(suites.StoreSuite):
         """
         times = iter([1.0, 2.0])
         store = MemoryStore(now=lambda: next(times))
-        store.resume(DIGEST).write(0, b"x")
+        store.resume(DIGEST, ORIGIN).write(0, b"x")
         self.assertEqual([file.modified for file in store.partials()], [2.0])
 
 

@@ -23,7 +23,7 @@ from contentcache.storage.memory import MemoryStore
 from contentcache.storage.memory_index import MemoryIndex
 from contentcache.storage.reaper import Reaper, Swept
 from tests.storage.faults import FaultyStore
-from tests.storage.suites import numbered, put, record
+from tests.storage.suites import ORIGIN, numbered, put, record
 
 START = 1_000_000.0
 DAY = 86400.0
@@ -81,7 +81,7 @@ class ReaperCase(SynchronousTestCase):
 
     def partial(self, content: bytes) -> Digest:
         digest = Digest.of(content)
-        self.store.resume(digest).write(0, content)
+        self.store.resume(digest, ORIGIN).write(0, content)
         return digest
 
     def sweep(self, reaper: Reaper) -> Swept:

@@ -18,7 +18,7 @@ from contentcache.storage.memory import MemoryStore
 from contentcache.storage.memory_index import MemoryIndex
 from contentcache.storage.rebuild import rebuild
 from tests.storage.faults import FaultyStore
-from tests.storage.suites import put
+from tests.storage.suites import ORIGIN, put
 
 NOW = 1000.0
 
@@ -51,7 +51,7 @@ class RebuildTests(SynchronousTestCase):
         old = put(self.store, b"old")
         self.time = 2000.0
         future = put(self.store, b"future")
-        self.store.resume(Digest.of(b"partial")).write(0, b"part")
+        self.store.resume(Digest.of(b"partial"), ORIGIN).write(0, b"part")
         self.assertEqual(self.rebuild(), 2)
         self.assertEqual(self.index.blob(old), BlobRecord(old, 3, 500.0, verified=False))
         self.assertEqual(self.index.blob(future), BlobRecord(future, 6, NOW, verified=False))

@@ -15,9 +15,8 @@ from twisted.internet.task import Clock
 
 from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
-from contentcache.core.routes import Content
 from contentcache.delivery.company import Company, Verdicts
-from contentcache.delivery.making import Making
+from contentcache.delivery.making import DownloadKey, Making
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.workers.borrowing import Borrowed
 from contentcache.workers.conversation import Conversation, GoneError
@@ -136,10 +135,10 @@ class Neighbour:
         """Nothing belongs to the one who asks."""
         return False
 
-    def borrow(self, content: Content, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
+    def borrow(self, key: DownloadKey, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
         """Have it made."""
         return Borrowed(
-            content.digest,
+            key,
             verdicts,
             in_place=in_place,
             total=total,
@@ -148,9 +147,9 @@ class Neighbour:
             clock=self._house.clock,
         )
 
-    async def keep(self, digest: Digest, content: bytes, origin: str) -> None:
+    async def keep(self, key: DownloadKey, content: bytes) -> None:
         """Have it stored."""
-        await self._house.owner.keep(digest, content, origin)
+        await self._house.owner.keep(key, content)
 
     async def _reach(self, _digest: Digest, conversation: Conversation) -> None:
         if self.away:

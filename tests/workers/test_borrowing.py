@@ -20,7 +20,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused, UpstreamUnavailable
 from contentcache.core.routes import Content
 from contentcache.delivery.bodies import Flow, GrowingBody, Rest, ShortError
-from contentcache.delivery.making import UndecidedError
+from contentcache.delivery.making import DownloadKey, UndecidedError
 from contentcache.delivery.tasks import at_once
 from contentcache.delivery.wants import Asking, Want
 from contentcache.storage.openfile import DiskFile
@@ -115,7 +115,7 @@ class OwnerTests(SynchronousTestCase):
         self.verdicts: list[tuple[str, object, float]] = []
         self.away = False
         self.borrowed = Borrowed(
-            DIGEST,
+            DownloadKey("https://one.example", DIGEST),
             self,
             in_place=False,
             total=None,

@@ -1,0 +1,66 @@
+"""
+What becomes of a subscriber whose blob another origin's download has stored: it goes on from the stored file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from contentcache.core.errors import CacheError
+from contentcache.core.ports import Run
+from contentcache.delivery.bodies import Flow, Rest, ShortError
+from contentcache.delivery.making import Making
+from contentcache.delivery.served import Served
+from contentcache.storage.interfaces import BlobFile
+
+_PIECE: Final = 1 << 20
+
+
+async def continue_from_stored(
+    download: Making,
+    stored: BlobFile | None,
+    flow: Flow,
+    rest: Rest,
+    *,
+    authorize: Callable[[], Awaitable[Served]],
+    run: Run,
+) -> None:
+    """
+    Send the ``rest``, once ``authorize`` has answered with the body that this client may have.
+
+    What the client got came from the download's own partial file, and was not verified: it must be the same
+    as in the ``stored`` blob, else the two together would complete a blob with a digest mismatch.
+
+    :raises ShortError: the client is refused now, or has got something else.
+    """
+    if stored is None:
+        raise ShortError("the stored blob has gone again")
+    try:
+        if download.size not in {None, stored.size}:
+            raise ShortError("the stored blob has another size")
+        try:
+            served = await authorize()
+        except CacheError as error:
+            raise ShortError(error.message) from error
+        try:
+            if not await run(_is_same, download, stored, rest.first, rest.start):
+                raise ShortError("what was downloaded is not what is stored")
+            await served.body.send(flow, rest.start, rest.stop, glance=rest.glance)
+        except OSError as error:
+            raise ShortError(f"the store cannot be read: {error}") from error
+        finally:
+            served.body.close()
+    finally:
+        stored.close()
+
+
+def _is_same(download: Making, stored: BlobFile, start: int, stop: int) -> bool:
+    """In a thread: whether both files have the same bytes from ``start`` up to ``stop``."""
+    while start < stop:
+        length = min(_PIECE, stop - start)
+        data = stored.read(start, length)
+        if len(data) != length or data != download.file.read(start, length):
+            return False
+        start += length
+    return True
