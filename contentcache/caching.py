@@ -151,8 +151,6 @@ class Caching:
     async def flush(self) -> None:
         """
         Write the last pulls into the index, and tell what is still in use.
-
-        :raises OSError: the disk fails.
         """
         contents = self.ensemble.contents
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 from attrs import evolve
 from twisted.logger import Logger
@@ -15,6 +16,9 @@ from twisted.logger import Logger
 from contentcache.core.ports import Given, Run
 from contentcache.core.question_order import LatestQuestions
 from contentcache.storage.interfaces import Affirmation, Link, LinkIndex, Tag, TagRecord
+
+#: Denials that are remembered while the index cannot be written.
+_MOST_UNWRITTEN: Final = 100_000
 
 
 class Links:
@@ -32,6 +36,7 @@ class Links:
         self._fresh: dict[Link, Affirmation] = {}
         self._known: OrderedDict[Link, Affirmation] = OrderedDict()
         self._denials = 0
+        self._unwritten_denials: dict[Link, None] = {}
         self._denied = LatestQuestions()
 
     def known(self, link: Link) -> Affirmation | None:
@@ -54,6 +59,8 @@ class Links:
         fresh = self._fresh.get(link) or self._known.get(link)
         if fresh is not None:
             return fresh
+        if link in self._unwritten_denials:
+            return None
         denials = self._denials
         try:
             found = await self._run(self._index.affirmation, link)
@@ -91,7 +98,9 @@ class Links:
         if affirmation.media_type is not None or link.kind != "manifests":
             self._remember(link, affirmation)  # else the index may know the media type
         try:
-            await self._write(self._index.affirm, link, affirmation)
+            if await self._write(self._index.affirm, link, affirmation):
+                self._unwritten_denials.pop(link, None)
+                await self._write_denials()
         finally:
             if self._fresh.get(link) is affirmation:
                 del self._fresh[link]
@@ -101,7 +110,13 @@ class Links:
         The origin denies a link, in answer to a question that was asked at ``asked``.
         """
         self.hear_denial(link, asked=asked)
-        await self._write(self._index.revoke, link)
+        if await self._write(self._index.revoke, link):
+            self._unwritten_denials.pop(link, None)
+            return
+        # The index would affirm it the next time: it is not asked about this link until it has been told.
+        self._unwritten_denials[link] = None
+        if len(self._unwritten_denials) > _MOST_UNWRITTEN:
+            del self._unwritten_denials[next(iter(self._unwritten_denials))]
 
     def hear_denial(self, link: Link, *, asked: float) -> None:
         """
@@ -142,8 +157,18 @@ class Links:
         while len(self._known) > self._most:
             self._known.popitem(last=False)
 
-    async def _write(self, write: Callable[Given, None], *args: Given.args, **kwargs: Given.kwargs) -> None:
+    async def _write_denials(self) -> None:
+        """The index takes something again: tell it of the denials that it does not know."""
+        while self._unwritten_denials:
+            link = next(iter(self._unwritten_denials))
+            if not await self._write(self._index.revoke, link):
+                return
+            self._unwritten_denials.pop(link, None)
+
+    async def _write(self, write: Callable[Given, None], *args: Given.args, **kwargs: Given.kwargs) -> bool:
         try:
             await self._run(write, *args, **kwargs)
         except OSError as error:
             self._log.error("the index cannot be written: {error}", error=str(error))
+            return False
+        return True

@@ -6,12 +6,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 from twisted.internet.defer import DeferredLock
+from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
 from contentcache.core.ports import Clock, Run
 from contentcache.storage.interfaces import BlobIndex
+
+#: Last pulls that are remembered while the index cannot be written.
+_MOST_UNWRITTEN: Final = 100_000
 
 
 class Pulls:
@@ -19,6 +24,8 @@ class Pulls:
     Readers, and last pulls that the index hears of in batches. ``wall`` is in seconds since the epoch.
     ``noticed`` hears of each content that is read or pulled.
     """
+
+    _log = Logger()
 
     def __init__(
         self, index: BlobIndex, run: Run, wall: Clock, noticed: Callable[[Digest], None] = lambda _: None
@@ -31,12 +38,16 @@ class Pulls:
         self._pulled: dict[Digest, float] = {}
         self._flushing: dict[Digest, float] = {}
         self._turn = DeferredLock()
+        self._is_failing = False
 
     def __contains__(self, digest: Digest) -> bool:
         """
-        Whether somebody reads it, or its last pull is not in the index yet.
+        Whether somebody reads it, or its last pull is not in the index yet. While the index cannot be
+        written, only readers count: on a full disk nothing could be evicted otherwise.
         """
-        return digest in self._readers or digest in self._pulled or digest in self._flushing
+        if digest in self._readers:
+            return True
+        return not self._is_failing and (digest in self._pulled or digest in self._flushing)
 
     def begin(self, digest: Digest) -> None:
         """
@@ -69,18 +80,23 @@ class Pulls:
 
     async def flush(self) -> None:
         """
-        Write the last pulls into the index.
-
-        :raises OSError: the disk fails.
+        Write the last pulls into the index. Where the disk refuses it, they are written the next time: no
+        request, and no room that is made for one, fails because of it.
         """
         await self._turn.acquire()
         self._flushing, self._pulled = self._pulled, {}
         try:
             if self._flushing:
                 await self._run(self._index.touch, self._flushing)
-        except BaseException:
-            self._pulled = {**self._flushing, **self._pulled}  # they are written another time
-            raise
+        except OSError as error:
+            if not self._is_failing:
+                self._log.error("last pulls not written, tried again later error={error}", error=str(error))
+            self._is_failing = True
+            self._pulled = {**self._flushing, **self._pulled}
+            for digest in [*self._pulled][:-_MOST_UNWRITTEN]:
+                del self._pulled[digest]
+        else:
+            self._is_failing = False
         finally:
             self._flushing = {}
             self._turn.release()
