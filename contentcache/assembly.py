@@ -222,7 +222,7 @@ def _delivery(site: _Site) -> _Delivery:
         wall=time.time,
         downloads=download_semaphore(limits.fetches, limits.fetchwait, site.reactor),
         meter=site.meter,
-        make_room=company.make_room or reaper.make_room,
+        room=company.room or reaper,
         random=secrets.randbelow,
         manifest_limit=limits.manifest,
         fill_after=options.fillafter,

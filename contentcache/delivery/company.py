@@ -5,7 +5,7 @@ Who else works at the same store: other workers, as the delivery sees them.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from attrs import field, frozen
@@ -16,6 +16,7 @@ from contentcache.core.via import FAMILY
 from contentcache.delivery.access import Revocation
 from contentcache.delivery.making import DownloadKey, Making
 from contentcache.delivery.wants import Want
+from contentcache.storage.interfaces import Room
 
 
 class Verdicts(Protocol):
@@ -59,7 +60,7 @@ class Company:
     fetches. ``serves`` says that there are clients here, ``tends`` that the store is swept and listed here.
 
     ``in_use(digest)``, where the readers are elsewhere, says whether anybody has a content;
-    ``make_room(bytes)``, where the sweeping is elsewhere, whether the store takes so many more.
+    ``room``, where the sweeping is elsewhere, is where downloads reserve theirs.
     ``noticed(digest)`` hears of each content that a reader or a fetch takes, ``reviewed(in_use)`` from time
     to time how to tell what is still in use, ``gone(digest)`` what was deleted, ``revoked(revocation)`` which
     grants have ended, ``lost()`` that the index was lost, and ``disk(fault)`` what the disk refuses,
@@ -72,7 +73,7 @@ class Company:
     serves: bool = True
     tends: bool = True
     in_use: Callable[[Digest], bool] | None = None
-    make_room: Callable[[int], Awaitable[bool]] | None = None
+    room: Room | None = None
     noticed: Callable[[Digest], None] = _unnoticed
     reviewed: Callable[[Callable[[Digest], bool]], None] = _unreviewed
     gone: Callable[[Digest], None] = _unnoticed

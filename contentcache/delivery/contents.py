@@ -4,7 +4,7 @@ Blobs and manifests by digest: from the store, from a fetch that is running, fro
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -54,6 +54,7 @@ from contentcache.delivery.manifests import StoredManifest, StoredManifests, rea
 from contentcache.delivery.passing import Check, PassedBody, carry_on
 from contentcache.delivery.possession import Possession
 from contentcache.delivery.pulls import Pulls
+from contentcache.delivery.reserving import Reserving
 from contentcache.delivery.served import Described, Served
 from contentcache.delivery.shelf import Shelf
 from contentcache.delivery.surroundings import Surroundings
@@ -61,7 +62,7 @@ from contentcache.delivery.tasks import in_background, unless_left
 from contentcache.delivery.wants import Asking, Want
 from contentcache.delivery.warm import Warm
 from contentcache.meter import Meter
-from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, Store
+from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, Room, Store
 
 _ATTEMPTS: Final = 50
 #: Of so many contents that parts are asked of the size is remembered.
@@ -72,7 +73,7 @@ class Contents:
     """
     All contents that are named by a digest.
 
-    ``make_room(bytes)`` says whether the store can take so many more; ``random(n)`` is a number from 0 to
+    Downloads reserve their bytes in the ``room`` of the store; ``random(n)`` is a number from 0 to
     ``n - 1``; ``manifest_limit`` is in bytes,
     ``fill_after`` the share of a content from which on the rest of it is fetched too; ``small`` is how many
     small blobs are kept open for those who find them in :attr:`warm`. Of the ``company`` of other workers
@@ -92,7 +93,7 @@ class Contents:
         wall: Clock,
         downloads: FairSemaphore[bytes],
         meter: Meter,
-        make_room: Callable[[int], Awaitable[bool]],
+        room: Room,
         random: Callable[[int], int],
         manifest_limit: int,
         fill_after: float,
@@ -107,7 +108,7 @@ class Contents:
         self._clock = clock
         self._semaphore = downloads
         self._meter = meter
-        self._make_room = make_room
+        self._reserving = Reserving(room, self.flush)
         self._manifest_limit = manifest_limit
         self._fill_after = fill_after
         self._company = company or Company()
@@ -127,7 +128,7 @@ class Contents:
             is_known_target=access.is_known_target,
             yes=self.yes,
             no=self.no,
-            room=self._room,
+            reserving=self._reserving,
             keep=self._shelf.keep,
             disk=self._heard_of_disk,
         )
@@ -159,16 +160,6 @@ class Contents:
         """
         self.warm.tidy()
         await self._pulls.flush()
-
-    async def _room(self, size: int) -> bool:
-        """
-        Make room for ``size`` bytes in the store; say whether there is.
-        """
-        if await self._make_room(size):
-            return True
-        # What was pulled in the last seconds counts as in use until the index knows when.
-        await self.flush()
-        return await self._make_room(size)
 
     # For the web.
 
@@ -295,12 +286,18 @@ class Contents:
         if others is not None:
             await others.keep(key, content)
             return
-        if key.digest in self._running or not await self._room(len(content)):
+        if key.digest in self._running:
             return
+        reserved = self._reserving.begin(key)
         try:
+            await reserved.grow(len(content))
             await self._run(self._shelf.put, key.digest, key.origin, content)
+        except DiskFailed:
+            return
         except OSError as error:
             self._heard_of_disk(f"a manifest cannot be stored: {error}")
+        finally:
+            reserved.release()
 
     # For other workers.
 
@@ -324,7 +321,7 @@ class Contents:
                 file.close()
             if file is not None or (record is not None) is not in_place:
                 raise UndecidedError("it is in the store by now")
-            if not in_place and not await self._room(0):
+            if not in_place and not await self._reserving.has_room(key):
                 raise DiskFailed("there is no room in the store")
         # What the origin has told this worker of the client counts here, and nowhere else.
         want.judged = want.judged or await self._access.remembered(want.asking) is not None
@@ -438,7 +435,7 @@ class Contents:
         fetch = self._running.get(key)
         status = "fwd=miss; collapsed"
         if fetch is None and self._others(digest) is None:
-            if not await self._room(0):
+            if not await self._reserving.has_room(key):
                 raise DiskFailed("there is no room in the store")
             fetch = self._running.get(key)
         total = None if whole or yes is None else yes.size

@@ -35,7 +35,7 @@ from contentcache.delivery.manifests import too_large
 from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
 from contentcache.delivery.surroundings import Surroundings
-from contentcache.delivery.tasks import Bell, sleep
+from contentcache.delivery.tasks import Bell, in_background, sleep
 from contentcache.delivery.wants import Attendance, Want
 from contentcache.storage.interfaces import PartialFile
 from contentcache.upstream.answers import Answer
@@ -46,6 +46,8 @@ FIRST_PART: Final = 64 << 10
 _WORTH_ANOTHER_REQUEST: Final = 1 << 20
 #: For so many seconds the end of a verified content waits for its being stored.
 _LONGEST_COMMIT: Final = 0.1
+#: Bytes that are reserved ahead of what has come, where nobody knows how many will come.
+_AHEAD: Final = 1 << 20
 
 
 class Fetch:
@@ -103,6 +105,8 @@ class Fetch:
         self.upstream_host: str | None = None
         self._looped: set[str] = set()
         self._storing = False
+        self._reserved = around.reserving.begin(key)
+        self._growing = False
         self._superseded = False
         #: Whether nothing changes any more.
         self.over = False
@@ -235,6 +239,7 @@ class Fetch:
         self._segments.close()
         await self._come_to_rest()
         await self._leave_file()
+        self._reserved.release()
         self._end()
 
     async def give_up(self, error: CacheError) -> None:
@@ -300,6 +305,8 @@ class Fetch:
         self.intake.begin(file, held)
         if not fits:
             await self.intake.restart()
+        if total is not None:
+            await self.reserve()
         self._head_in = self._total is not None
         self.progress.told = self.filling.prefix
         self._answer()
@@ -401,7 +408,34 @@ class Fetch:
         total = self.filling.total
         if not self._filling_up and total is not None:
             self._filling_up = self.filling.held.total() >= self._fill_after * total
+        elif total is None and not self._growing and stop + _AHEAD // 2 > self._reserved.size:
+            self._growing = True
+            in_background(self._reserve_more())
         self.progress.tell_soon(self.filling.prefix)
+
+    async def reserve(self, answer: Answer | None = None) -> None:
+        """
+        Have room reserved for the whole content; where nobody knows its size, for more bytes than are there.
+
+        :raises DiskFailed: there is none; the ``answer`` whose body was to come is abandoned.
+        """
+        total, end = self.filling.total, self.filling.held.end()
+        if self.in_place:
+            return
+        try:
+            await self._reserved.grow(end + max(_AHEAD, end // 4) if total is None else total)
+        except BaseException:
+            if answer is not None:
+                answer.abandon()
+            raise
+
+    async def _reserve_more(self) -> None:
+        try:
+            await self.reserve()
+        except DiskFailed as error:
+            self._disk_error = error
+        finally:
+            self._growing = False
 
     def failed_for(self, error: CacheError) -> None:
         """A segment cannot be had."""
@@ -496,34 +530,20 @@ class Fetch:
             raise too_large(opening.total, self._largest)
         return opening.start
 
-    async def _make_room(self, answer: Answer, size: int) -> None:
-        """
-        Have room for ``size`` bytes, or abandon the answer.
-
-        :raises DiskFailed: there is none, or nobody can say.
-        """
-        try:
-            there_is = await self._around.room(size)
-        except BaseException:
-            answer.abandon()
-            raise
-        if not there_is:
-            answer.abandon()
-            raise DiskFailed("there is no room in the store")
-
     async def _receive(
         self, want: Want, host: str, answer: Answer, start: int, gap: tuple[int, int | None]
     ) -> None:
         offset, stop = gap
         total = self.filling.total
-        if not self._head_in:
-            await self._make_room(answer, max(0, (total or 0) - offset))
+        await self.reserve(answer)
         self._head_in = True
         self._answer()
         self.progress.tell(self.filling.prefix)
 
         def arrived(begin: int, end: int) -> None:
             self.arrived(host, begin, end)
+            if self._disk_error is not None:
+                raise self._disk_error
             ahead = self.filling.held.reach(end) - end
             if self._superseded or ahead > _WORTH_ANOTHER_REQUEST or self._segments.covers(end):
                 raise Enough  # a segment has the next bytes, or is about to: they are not fetched twice

@@ -95,6 +95,9 @@ class Pulls:
             self._pulled = {**self._flushing, **self._pulled}
             for digest in [*self._pulled][:-_MOST_UNWRITTEN]:
                 del self._pulled[digest]
+        except BaseException:
+            self._pulled = {**self._flushing, **self._pulled}
+            raise
         else:
             self._is_failing = False
         finally:

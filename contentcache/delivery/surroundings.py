@@ -4,13 +4,14 @@ What a fetch needs around it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from attrs import frozen
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.core.ports import Run, Timer
+from contentcache.delivery.reserving import Reserving
 from contentcache.delivery.wants import Want
 from contentcache.meter import Meter
 from contentcache.storage.interfaces import PartialFile, Store
@@ -24,7 +25,7 @@ class Surroundings:
     ``question_time()`` is the time of a question that is about to be asked; ``is_known_target(origin, host)``
     says whether a host that an origin redirects to has delivered verified bytes. ``yes(want, answer's media
     type, asked)`` and ``no(want, refusal, asked)`` take note of what the origin said to a question of that
-    time; ``room(bytes)`` makes room in the store; ``keep(digest, file, size, origin)`` makes a verified file
+    time; ``reserving`` has the room in the store; ``keep(digest, file, size, origin)`` makes a verified file
     a blob that ``origin`` has delivered, and blocks; ``disk(fault)`` hears what the disk refuses, and
     ``None`` when it has taken something.
     """
@@ -37,6 +38,6 @@ class Surroundings:
     is_known_target: Callable[[str, str | None], bool]
     yes: Callable[[Want, str | None, float], None]
     no: Callable[[Want, OriginRefused, float], None]
-    room: Callable[[int], Awaitable[bool]]
+    reserving: Reserving
     keep: Callable[[Digest, PartialFile, int, str | None], None]
     disk: Callable[[str | None], None]

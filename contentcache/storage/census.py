@@ -5,7 +5,7 @@ What is in a store, by age, looked at a little at a time.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 from attrs import frozen
@@ -13,7 +13,7 @@ from attrs import frozen
 from contentcache.core.digest import Digest
 from contentcache.core.eviction import Candidate
 from contentcache.core.ports import Run
-from contentcache.storage.interfaces import BlobRecord, Index, Store
+from contentcache.storage.interfaces import BlobRecord, Index, Reservation, Store
 
 _BATCH: Final = 200
 
@@ -21,7 +21,8 @@ _BATCH: Final = 200
 @frozen
 class Stock:
     """
-    Bytes of blobs and partial files together, bytes free on the disk, and the partial files, oldest first.
+    Bytes of blobs, partial files and reservations together, bytes on the disk that are free and not reserved,
+    and the partial files without a reservation, oldest first.
     """
 
     stored: int
@@ -40,9 +41,13 @@ class Census:
         self._run = run
         self._in_use = in_use
 
-    async def stock(self) -> Stock:
-        """How much there is now. Partial files are listed, there are few; blobs are not."""
-        return await self._run(self._count)
+    async def stock(self, reserved: Iterable[Reservation] = ()) -> Stock:
+        """
+        How much there is now. Partial files are listed, there are few; blobs are not.
+
+        A partial file of a running download counts with what is ``reserved`` for it, as if it had all come.
+        """
+        return await self._run(self._count, tuple(reserved))
 
     async def oldest(
         self, partials: tuple[Candidate, ...], before: float | None = None
@@ -65,11 +70,19 @@ class Census:
             if not self._in_use(partial.digest):
                 yield partial
 
-    def _count(self) -> Stock:
-        partials = [
-            Candidate(file.digest, file.size, file.modified, partial=True, tag=file.tag)
-            for file in self._store.partials()
-        ]
+    def _count(self, reserved: Sequence[Reservation]) -> Stock:
+        free, written = self._store.free(), dict[tuple[Digest, str], int]()
+        partials: list[Candidate] = []
+        running = {(each.digest, each.tag) for each in reserved}
+        for file in self._store.partials():
+            if (file.digest, file.tag) in running:
+                written[file.digest, file.tag] = file.size
+            else:
+                partials.append(Candidate(file.digest, file.size, file.modified, partial=True, tag=file.tag))
         partials.sort(key=lambda partial: partial.since)
-        stored = self._index.total() + sum(partial.size for partial in partials)
-        return Stock(stored, self._store.free(), tuple(partials))
+        # What is being committed has a record already, and must not count twice.
+        coming = [each for each in reserved if self._index.blob(each.digest) is None]
+        taken = sum(max(each.size, written.get((each.digest, each.tag), 0)) for each in coming)
+        owed = sum(max(0, each.size - written.get((each.digest, each.tag), 0)) for each in coming)
+        stored = self._index.total() + taken + sum(partial.size for partial in partials)
+        return Stock(stored, None if free is None else free - owed, tuple(partials))

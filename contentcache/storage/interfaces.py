@@ -114,6 +114,34 @@ class PartialFile(BlobFile, Protocol):
         """Take the name away (the partial's, or the blob's if it was adopted or committed)."""
 
 
+@frozen
+class Reservation:
+    """
+    Room for a download: ``size`` bytes in all, those that are written already among them. ``key`` names it,
+    ``tag`` is that of the origin in the name of its partial file.
+    """
+
+    key: str
+    digest: Digest
+    tag: str
+    size: int
+
+
+class Room(Protocol):
+    """
+    The room in a store, over all downloads and processes that write into it.
+    """
+
+    async def reserve(self, wanted: Reservation) -> bool:
+        """
+        Reserve room, or enlarge what is reserved under the same key; what nobody reads is evicted for it.
+        ``False`` where there is not enough: then nothing has changed.
+        """
+
+    def release(self, key: str) -> None:
+        """Give up a reservation; nothing happens if there is none."""
+
+
 class Store(Protocol):
     """
     Bytes by digest.

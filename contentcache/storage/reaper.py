@@ -21,7 +21,7 @@ from contentcache.core.eviction import Candidate, Retention, Shortfall, clock_ju
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.storage.census import Census, Stock
 from contentcache.storage.errors import IndexDamaged
-from contentcache.storage.interfaces import Index, Store
+from contentcache.storage.interfaces import Index, Reservation, Store
 
 Reason = Literal["age", "size", "space"]
 
@@ -92,6 +92,7 @@ class Reaper:
         self._partials_from = self._seen[1]
         self._turn = DeferredLock()
         self._going: set[Digest] = set()
+        self._reserved: dict[str, Reservation] = {}
         self._first: Deferred[None] = succeed(None)
         self._loop: LoopingCall | None = None
         self._ended: Deferred[object] = succeed(None)
@@ -124,8 +125,14 @@ class Reaper:
         """
         now, mono = self._wall(), self._monotonic()
         jump = clock_jump(*self._seen, now, mono)
-        await self._run(self._index.shift, jump, now)  # without a jump: pulls in the future count as now
-        self._seen = (now, mono)  # not before: an index that failed must be told of the jump again
+        try:
+            await self._run(self._index.shift, jump, now)  # without a jump: pulls in the future count as now
+            self._seen = (now, mono)  # not before: an index that failed must be told of the jump again
+        except OSError as error:
+            if jump:
+                raise
+            # A full disk, which only a sweep can make less full: nothing else depends on this.
+            self._log.warn("last pulls not corrected error={error}", error=str(error))
         if jump:
             # The index moves along with the clock, the dates of files cannot: from now on partial
             # files must lie idle for a whole ``blobttl`` before their age counts again.
@@ -135,12 +142,47 @@ class Reaper:
         tally = _Tally()
         # Measured before anything goes: some filesystems free the room of deleted files much later,
         # and to look again would delete for the same bytes twice.
-        stock = await self._census.stock()
+        stock = await self._census.stock(self._reserved.values())
         await self._sweep_by_age(now, stock, tally)
         await self._sweep_by_size(tally)
         await self._sweep_by_space(stock, tally)
         links = await self._purge(now)
         return Swept(False, tally.blobs, tally.partials, links, tally.bytes)
+
+    async def reserve(self, wanted: Reservation) -> bool:
+        """
+        Reserve room for a download (:class:`~contentcache.storage.interfaces.Room`).
+
+        Nothing is evicted where it would not be enough. A disk that fails is an answer too: ``False``.
+        """
+        async with self._my_turn():
+            before = self._reserved.get(wanted.key)
+            if before is not None and before.size >= wanted.size:
+                return True
+            self._reserved[wanted.key] = wanted
+            fits = False
+            try:
+                fits = await self._fit(0, _Tally())
+            except (OSError, IndexDamaged) as error:
+                self._log.error("no room could be made error={error}", error=str(error))
+            finally:
+                # It may have been released meanwhile; and what does not fit is not reserved.
+                if wanted.key not in self._reserved:
+                    fits = False
+                elif not fits and before is not None:
+                    self._reserved[wanted.key] = before
+                elif not fits:
+                    del self._reserved[wanted.key]
+            return fits
+
+    def release(self, key: str) -> None:
+        """Give up a reservation; nothing happens if there is none."""
+        self._reserved.pop(key, None)
+
+    def release_all(self, prefix: str) -> None:
+        """Give up the reservations whose keys begin with ``prefix``: a worker is gone."""
+        for key in [key for key in self._reserved if key.startswith(prefix)]:
+            del self._reserved[key]
 
     async def make_room(self, incoming: int) -> bool:
         """
@@ -151,13 +193,16 @@ class Reaper:
         async with self._my_turn():
             try:
                 return await self._fit(incoming, _Tally())
-            except (OSError, IndexDamaged):
-                self._log.failure("no room could be made")
+            except (OSError, IndexDamaged) as error:
+                self._log.error("no room could be made error={error}", error=str(error))
                 return False
 
     async def _sweep_whatever_happens(self) -> None:
         try:
             swept = await self.sweep()
+        except (OSError, IndexDamaged) as error:
+            self._log.error("sweep failed, the next one comes as planned error={error}", error=str(error))
+            return
         except Exception:  # noqa: BLE001 - a LoopingCall never calls again after one
             self._log.failure("a sweep broke off, the next one comes as planned")
             return
@@ -186,7 +231,7 @@ class Reaper:
         """Evict a batch of what is too much; whether there is more to do, and any use in it."""
         # A batch to a turn: a fetch that asks for room must not wait for a whole disk to be cleared.
         async with self._my_turn():
-            stock = await self._census.stock()
+            stock = await self._census.stock(self._reserved.values())
             start = tally.bytes
             need = start + shortfall(self._retention, stock.stored, None, 0).size
             if need == start:
@@ -203,7 +248,7 @@ class Reaper:
         need = shortfall(self._retention, 0, stock.free, 0).space - tally.bytes
         if need > 0:
             async with self._my_turn():
-                stock = await self._census.stock()
+                stock = await self._census.stock(self._reserved.values())
                 for candidate in await self._choose(stock, need) or ():
                     await self._evict(candidate, "space", tally)
 
@@ -217,7 +262,7 @@ class Reaper:
         return gone
 
     async def _fit(self, incoming: int, tally: _Tally) -> bool:
-        stock = await self._census.stock()
+        stock = await self._census.stock(self._reserved.values())
         short = shortfall(self._retention, stock.stored, stock.free, incoming)
         # More than one round only if what was chosen was pulled before its turn came.
         for _round in range(_ROUNDS):
@@ -228,7 +273,7 @@ class Reaper:
                 return False
             for candidate in chosen:
                 await self._evict(candidate, _reason(short, tally.bytes), tally)
-            stock = await self._census.stock()
+            stock = await self._census.stock(self._reserved.values())
         return tally.bytes >= short.worst
 
     async def _choose(self, stock: Stock, need: int) -> list[Candidate] | None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from contentcache.caching import Caching
 from contentcache.config.model import Address, Configuration
@@ -26,6 +27,7 @@ from contentcache.delivery.tasks import in_background
 from contentcache.listening import stop
 from contentcache.role import Role
 from contentcache.storage.filesystem import FilesystemStore
+from contentcache.storage.interfaces import Reservation
 from contentcache.storage.opening import Kept
 from contentcache.tls.files import TLSFault
 from contentcache.tls.hosts import HostContexts
@@ -39,6 +41,39 @@ from contentcache.workers.neighbours import Neighbours
 from contentcache.workers.words import identity_of, revocation_in_words, revocation_of
 
 _log = Logger(namespace="contentcache")
+
+
+class ParentsRoom:
+    """
+    A :class:`contentcache.storage.interfaces.Room` at the ``parent``, over the downloads of all workers.
+    """
+
+    def __init__(self, parent: Conversation) -> None:
+        self._parent = parent
+        self._unreleased: set[str] = set()
+
+    async def reserve(self, wanted: Reservation) -> bool:
+        """Reserve room, or enlarge what is reserved under the same key."""
+        digest = str(wanted.digest)
+        for key in tuple(self._unreleased):
+            self.release(key)
+        try:
+            answer = await self._parent.ask(
+                "reserve", key=wanted.key, digest=digest, tag=wanted.tag, size=wanted.size
+            )
+            return bool(answer)
+        except NoAnswerError as error:
+            raise DiskFailed(f"the parent does not say whether there is room: {error}") from error
+
+    def release(self, key: str) -> None:
+        """Give up a reservation. A parent that does not answer now is told again later."""
+        self._unreleased.discard(key)
+
+        def not_answered(failure: Failure) -> None:
+            failure.trap(NoAnswerError)
+            self._unreleased.add(key)
+
+        self._parent.ask("release", key=key).addErrback(not_answered)
 
 
 class Worker(Daemon):
@@ -92,7 +127,7 @@ class Worker(Daemon):
             pseudonym=hello["pseudonym"],
             elsewhere=Neighbours(self._number, configuration.workers, self._parent, store, self.reactor),
             tends=False,
-            make_room=self._make_room,
+            room=ParentsRoom(self._parent),
             noticed=self._noticed,
             reviewed=self._review,
             revoked=lambda revocation: self._parent.tell("revoked", **revocation_in_words(revocation)),
@@ -112,12 +147,6 @@ class Worker(Daemon):
         """Nothing: the parent has said it."""
 
     # What is reported to the parent, and asked of it.
-
-    async def _make_room(self, size: int) -> bool:
-        try:
-            return bool(await self._parent.ask("room", size=size))
-        except NoAnswerError as error:
-            raise DiskFailed(f"the parent does not say whether there is room: {error}") from error
 
     def _noticed(self, digest: Digest) -> None:
         if digest not in self._using:
@@ -187,12 +216,8 @@ class Worker(Daemon):
         return True
 
     async def _flush(self) -> None:
-        if self._caching is None:
-            return
-        try:
+        if self._caching is not None:
             await self._caching.flush()
-        except OSError as error:
-            _log.error("the last pulls are not written: {error}", error=str(error))
 
     def _reload(self, certificates: Mapping[str, Any]) -> None:
         context, self.context = self.context, None  # what it shows comes from the parent

@@ -78,8 +78,9 @@ class Member:
 class Crew:
     """
     All of them. ``hello()`` is what a new one is told first; ``asked(number, name, values)`` answers what
-    the crew does not know itself; ``serve_index(number, end)`` answers questions about the index. ``output``
-    takes what a child writes to its standard output, ``None`` where the child has the parent's own.
+    the crew does not know itself; ``ended(number)`` hears of each that ends; ``serve_index(number, end)``
+    answers questions about the index. ``output`` takes what a child writes to its standard output, ``None``
+    where the child has the parent's own.
     ``lock()`` is the open file that says whose the store is: free when the last child has ended, too.
     """
 
@@ -95,6 +96,7 @@ class Crew:
         output: Callable[[str], None] | None,
         lock: Callable[[], int | None],
         environ: Mapping[str, str],
+        ended: Callable[[int], None] = lambda _number: None,
     ) -> None:
         self._reactor = reactor
         self._hello = hello
@@ -103,6 +105,7 @@ class Crew:
         self._output = output
         self._lock = lock
         self._environ = environ
+        self._worker_ended = ended
         self._members: dict[int, Member] = {}
         self._changed = Bell()
         self._ending = False
@@ -319,6 +322,7 @@ class Crew:
             conversation.hang_up()
         member.process, member.ready, member.silent = None, False, False
         member.using.clear()
+        self._worker_ended(member.number)
         self._counted_by_the_dead = added([self._counted_by_the_dead, lasting(member.counted)])
         member.counted = ()
         self._changed.ring()

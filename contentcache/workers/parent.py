@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from contentcache.caching import Caching
 from contentcache.config.model import Address, Configuration
 from contentcache.config.workers import share_of
+from contentcache.core.digest import Digest
 from contentcache.core.via import FAMILY
 from contentcache.daemon import Daemon
 from contentcache.delivery.company import Company
 from contentcache.delivery.tasks import in_background
 from contentcache.listening import bind_several
 from contentcache.role import Role
-from contentcache.storage.interfaces import Link
+from contentcache.storage.interfaces import Link, Reservation
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.web.debug_api import Finding
@@ -94,6 +95,7 @@ class Parent(Daemon):
             self.reactor,
             hello=self._hello,
             asked=self._asked,
+            ended=self._worker_ended,
             serve_index=desk.serve,
             output=self._output(),
             lock=lambda: None if kept.lock is None else kept.lock.descriptor,
@@ -125,15 +127,25 @@ class Parent(Daemon):
 
     # What children ask.
 
-    async def _asked(self, _number: int, name: str, values: Values) -> Any:
-        if name != "room" or self._caching is None or self._crew is None:
+    async def _asked(self, number: int, name: str, values: Values) -> Any:
+        if self._caching is None or self._crew is None:
             return None
-        reaper = self._caching.ensemble.reaper
-        if await reaper.make_room(values["size"]):
+        reaper, key = self._caching.ensemble.reaper, f"{number}:{values['key']}"
+        if name == "release":
+            reaper.release(key)
+            return None
+        if name != "reserve":
+            return None
+        wanted = Reservation(key, Digest.parse(values["digest"]), values["tag"], values["size"])
+        if await reaper.reserve(wanted):
             return True
         # What was pulled in the last seconds counts as in use until the index knows when.
         await self._crew.ask("flush")
-        return await reaper.make_room(values["size"])
+        return await reaper.reserve(wanted)
+
+    def _worker_ended(self, number: int) -> None:
+        if self._caching is not None:
+            self._caching.ensemble.reaper.release_all(f"{number}:")
 
     def _deny(self, link: Link, number: int) -> None:
         self._tell("denied", but=number, link=in_words(link))

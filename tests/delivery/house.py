@@ -33,7 +33,7 @@ from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.delivery.tasks import Bell, at_once
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
-from contentcache.storage.interfaces import Index, Store
+from contentcache.storage.interfaces import Index, Reservation, Store
 from contentcache.storage.memory import MemoryStore
 from contentcache.storage.memory_index import MemoryIndex
 from contentcache.upstream.agent import NoCookies, UpstreamTransport
@@ -113,6 +113,7 @@ class House:
         self.index: Index = MemoryIndex()
         self.meter = Meter()
         self.room = True
+        self.reserved: dict[str, int] = {}
         self._run = run
         self._options = options
         self.furnish(**options)
@@ -155,7 +156,7 @@ class House:
             wall=self.wall,
             downloads=download_semaphore(fetches, 10.0, self.clock),
             meter=self.meter,
-            make_room=self._make_room,
+            room=self,
             random=self.random.randrange,
             manifest_limit=limit,
             fill_after=0.3,
@@ -188,8 +189,15 @@ class House:
         """Let time go by, and everything happen that is due in it."""
         self.clock.pump([0.25] * int(seconds * 4) if seconds < 200 else [seconds])
 
-    async def _make_room(self, _incoming: int) -> bool:
+    async def reserve(self, wanted: Reservation) -> bool:
+        """There is room for everything, or for nothing (``Room``)."""
+        if self.room:
+            self.reserved[wanted.key] = wanted.size
         return self.room
+
+    def release(self, key: str) -> None:
+        """Give up a reservation (``Room``)."""
+        self.reserved.pop(key, None)
 
     def asking(
         self,
@@ -334,6 +342,7 @@ class HouseTestCase(SynchronousTestCase):
     def _look_around(self, house: House) -> None:
         self.assertEqual(house.wire.open, set(), "bodies of upstream are neither read nor abandoned")
         self.assertEqual(house.fetching, 0, "fetches go on")
+        self.assertEqual(house.reserved, {}, "room is still reserved")
 
     def result(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
         """What a coroutine answers that has nothing to wait for."""

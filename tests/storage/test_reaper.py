@@ -421,14 +421,14 @@ class RoomTests(ReaperCase):
 
     def test_failing_disk(self) -> None:
         """
-        Where the disk fails there is no room, which is an answer and not an exception.
+        Where the disk fails there is no room, which is an answer and neither an exception nor a traceback.
         """
         reaper = self.reaper(maxsize=30)
         self.put(b"0" * 30)
         for operation in ("free", "partials", "delete"):
             self.store.break_down(errno.EROFS, operation)
             self.assertFalse(self.make_room(reaper, 10))
-            self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(len(self.kept()), 1)
 
     def test_damaged_index(self) -> None:
@@ -442,7 +442,7 @@ class RoomTests(ReaperCase):
 
         self.patch(self.index, "total", fail)
         self.assertFalse(self.make_room(reaper, 10))
-        self.assertEqual(len(self.flushLoggedErrors(IndexDamaged)), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class ServiceTests(ReaperCase):
@@ -467,16 +467,31 @@ class ServiceTests(ReaperCase):
         self.successResultOf(reaper.stop())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_sweeps_a_disk_on_which_the_index_cannot_be_written(self) -> None:
+        """
+        Only a sweep makes a full disk less full: it deletes though last pulls cannot be corrected.
+        """
+        reaper = self.reaper(blobttl=100.0)
+        self.put(b"old", pulled=START - 200)
+
+        def refuse(seconds: float, now: float) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(self.index, "shift", refuse)
+        self.assertEqual(self.sweep(reaper).blobs, 1)
+        self.ahead += 10_000
+        self.failureResultOf(Deferred.fromCoroutine(reaper.sweep()), OSError)  # a jump must be noted first
+
     def test_goes_on_after_a_fault(self) -> None:
         """
-        A sweep that breaks off, whatever the reason, is logged and the next one comes.
+        A sweep that breaks off is logged, a failing disk without a traceback, and the next one comes.
         """
         reaper = self.reaper(blobttl=3.0, sweepinterval=1.0)
         self.put(b"blob", pulled=START - 100)
         reaper.start(self.clock)
         self.store.break_down(errno.EIO, "partials")
         self.clock.pump([3.0, 1.0])
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+        self.assertEqual(self.flushLoggedErrors(), [])
         self.store.mend()
         self.clock.advance(1.0)
         self.assertEqual(self.kept(), set())

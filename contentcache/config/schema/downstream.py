@@ -85,7 +85,8 @@ class Downstream:
     maxsize: int | None = option(
         SIZE,
         None,
-        "bytes of blobs and partial files; beyond it the least recently pulled are evicted",
+        "bytes of blobs and partial files, running downloads counted whole; beyond it the least recently"
+        " pulled are evicted, and what finds no room passes through uncached",
     )
     sweepinterval: float = by_hand(
         60.0,
@@ -97,7 +98,10 @@ class Downstream:
         ),
     )
     minfree: int = option(
-        SIZE_OR_ZERO, GIB, "free disk below which blobs are evicted, or pass through uncached"
+        SIZE_OR_ZERO,
+        GIB,
+        "free disk that is left when all running downloads are complete; below it blobs are evicted, or pass"
+        " through uncached",
     )
     staleiferror: float = option(
         DURATION_OR_ZERO, 0.0, "how long a known tag is answered while the origin cannot"

@@ -1,0 +1,203 @@
+"""
+An index that cannot be written, and a store that takes no more: no request fails because of it.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from contentcache.core.digest import Digest
+from contentcache.storage.interfaces import Link
+from contentcache.storage.memory import MemoryStore
+from contentcache.storage.memory_index import MemoryIndex
+from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, House, HouseTestCase
+from tests.storage.faults import FaultyStore
+
+CONTENT = b'{"schemaVersion": 2}'
+_WRITES = ("record", "touch", "forget", "affirm", "revoke", "remember_tag", "purge", "shift")
+
+
+class FullIndex(MemoryIndex):
+    """
+    An index on a disk that is full while ``is_full``.
+    """
+
+    is_full = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _WRITES and MemoryIndex.__getattribute__(self, "is_full"):
+
+            def refuse(*_given: object) -> None:
+                raise OSError(errno.ENOSPC, "database or disk is full")
+
+            return refuse
+        return MemoryIndex.__getattribute__(self, name)
+
+
+class FullIndexTests(HouseTestCase):
+    """
+    Every write to the index fails.
+    """
+
+    def begin(self, **options: Any) -> House:
+        """A house over such an index."""
+        house = self.house(**options)
+        self.index = FullIndex()
+        house.index = self.index
+        house.furnish(**house._options)
+        self.digest = house.origin.put_blob(REPOSITORY, LARGE)
+        self.manifest = house.origin.put_manifest(REPOSITORY, CONTENT, MANIFEST, "1")
+        return house
+
+    def test_everything_is_served(self) -> None:
+        """Blobs, manifests and tags, cold and warm, and what was stored before."""
+        house = self.begin()
+        self.assertWhole(house.pull(self.digest), LARGE)
+        self.index.is_full = True
+        cold = house.origin.put_blob(REPOSITORY, LARGE[::-1])
+        for _ in range(2):
+            self.assertWhole(house.pull(self.digest), LARGE)
+            self.assertWhole(house.pull(cold), LARGE[::-1])
+            self.assertWhole(house.pull(self.manifest, kind="manifests"), CONTENT)
+            self.assertWhole(house.pull_tag("1"), CONTENT)
+            house.later(90)  # longer than a grant: everything is asked and noted anew
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_last_pulls_are_noted_later(self) -> None:
+        """Last pulls that could not be written are written once the disk takes them, and fail nothing."""
+        house = self.begin()
+        self.assertWhole(house.pull(self.digest), LARGE)
+        self.result(house.contents.flush())
+        house.later(100)
+        self.assertWhole(house.pull(self.digest), LARGE)
+        pulled = house.wall()
+        self.index.is_full = True
+        for _ in range(3):
+            self.result(house.contents.flush())
+        # What is not read can be evicted, or nothing would ever make room on this disk.
+        self.assertFalse(house.contents.in_use(self.digest))
+        house.later(10)
+        self.index.is_full = False
+        self.result(house.contents.flush())
+        record = house.index.blob(self.digest)
+        assert record is not None
+        self.assertEqual(record.pulled, pulled)
+
+    def test_no_room_and_a_full_index(self) -> None:
+        """Where room is to be made and the last pulls cannot be written first, blobs pass through."""
+        house = self.begin()
+        self.assertWhole(house.pull(self.digest), LARGE)
+        self.index.is_full = True
+        house.room = False
+        cold = house.origin.put_blob(REPOSITORY, LARGE[::-1])
+        self.assertWhole(house.pull(cold), LARGE[::-1])
+        self.assertWhole(house.pull(self.manifest, kind="manifests"), CONTENT)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_denial_that_cannot_be_written_counts(self) -> None:
+        """A link that the origin has denied stays denied, and is deleted once the index can be written."""
+        house = self.begin(auth="basic")
+        ann = house.origin.let("ann", "1", REPOSITORY)
+        self.assertWhole(house.pull(self.digest, ann), LARGE)
+        link = Link("https://one.example", REPOSITORY, "blobs", self.digest)
+        self.assertIsNotNone(house.index.affirmation(link))
+        links = house.access._links
+        self.index.is_full = True
+        self.result(links.revoke(link, asked=house.clock.seconds()))
+        self.assertIsNone(self.result(links.affirmation(link)))
+        self.index.is_full = False
+        other = house.origin.put_blob(REPOSITORY, b"other")
+        self.assertWhole(house.pull(other, ann), b"other")
+        self.assertIsNone(house.index.affirmation(link))
+        self.assertIsNone(self.result(links.affirmation(link)))
+
+
+class FullStoreTests(HouseTestCase):
+    """
+    Every write to the store fails, one kind after the other.
+    """
+
+    def test_everything_is_served(self) -> None:
+        """Blobs and manifests, whichever operation is refused, without end or traceback."""
+        for operation in ("resume", "write", "truncate", "commit", "discard", "park"):
+            store = FaultyStore(MemoryStore())
+            house = self.house(store=store)
+            store.break_down(errno.ENOSPC, operation)
+            blob = house.origin.put_blob(REPOSITORY, LARGE)
+            manifest = house.origin.put_manifest(REPOSITORY, CONTENT, MANIFEST, "1")
+            for _ in range(2):
+                self.assertWhole(house.pull(blob), LARGE)
+                self.assertWhole(house.pull(manifest, kind="manifests"), CONTENT)
+                self.assertWhole(house.pull_tag("1"), CONTENT)
+            store.mend()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_full_in_the_middle_of_a_manifest(self) -> None:
+        """A manifest whose partial file takes no more is passed through: nobody waits for it for ever."""
+        store = FaultyStore(MemoryStore())
+        house = self.house(store=store)
+        store.break_down(errno.ENOSPC, "write")
+        manifest = house.origin.put_manifest(REPOSITORY, CONTENT, MANIFEST)
+        self.assertWhole(house.pull(manifest, kind="manifests"), CONTENT)
+        self.assertEqual(Digest.of(CONTENT), manifest)
+
+
+class ReservationTests(HouseTestCase):
+    """
+    What downloads reserve.
+    """
+
+    def test_size_of_the_whole(self) -> None:
+        """A download has its whole size reserved from its head on, and nothing when it is over."""
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, LARGE)
+        house.origin.misbehave("stall", at=1000, times=1)
+        client = house.pull(digest)
+        self.assertEqual([*house.reserved.values()], [len(LARGE)])
+        house.origin.release()
+        self.assertWhole(client, LARGE)
+        self.assertEqual(house.reserved, {})
+
+    def test_unknown_size(self) -> None:
+        """Where nobody knows the size, more is reserved as bytes come; if refused, the rest passes."""
+        content = LARGE * 20
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, content)
+        house.origin.misbehave("chunked")
+        house.origin.misbehave("stall", at=2_000_000, times=1)
+        client = house.pull(digest)
+        ((_key, before),) = house.reserved.items()
+        self.assertTrue(2_000_000 < before < 4_000_000, before)
+        house.origin.release()
+        self.assertWhole(client, content)
+        other = house.origin.put_blob(REPOSITORY, content[::-1])
+        house.origin.misbehave("stall", at=900_000, times=1)
+        client = house.pull(other)
+        house.room = False
+        house.origin.release()
+        house.later(1)
+        self.assertWhole(client, content[::-1])
+        self.assertIsNone(house.index.blob(other))
+
+    def test_a_part(self) -> None:
+        """A part of a blob that finds no room passes through."""
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, LARGE)
+        house.room = False
+        client = house.pull(digest, part=(1000, 2000), whole=False, glance=True)
+        self.assertWhole(client, LARGE[1000:2000])
+        self.assertEqual([*house.store.partials()], [])
+
+    def test_given_up_however_it_ends(self) -> None:
+        """Nothing stays reserved after a refusal, a digest mismatch or a client that disconnects."""
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, LARGE)
+        house.pull(Digest.of(b"nowhere"))
+        house.origin.misbehave("wrong", at=10, times=1)
+        house.pull(digest)
+        house.later(10)
+        house.origin.misbehave("stall", at=100, times=1)
+        house.pull(digest).leave()
+        house.later(60)
+        self.assertEqual(house.reserved, {})
