@@ -30,7 +30,14 @@ from contentcache.core.manifest_check import ManifestInvalid, check_manifest
 from contentcache.core.opening import OK, RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
 from contentcache.core.ports import Given, Result
 from contentcache.delivery.intake import Enough, Intake, TooLong
-from contentcache.delivery.making import HELD_BACK, DownloadKey, StoredMeanwhile, UndecidedError, readable
+from contentcache.delivery.making import (
+    HELD_BACK,
+    AskFirst,
+    DownloadKey,
+    StoredMeanwhile,
+    UndecidedError,
+    readable,
+)
 from contentcache.delivery.manifests import too_large
 from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
@@ -276,7 +283,8 @@ class Fetch:
 
     def _dismiss(self) -> None:
         self.over = True
-        error = self.failure or UndecidedError("the origin has not been asked")
+        # All bytes may have been there, and cannot be stored: then nothing but a question decides.
+        error = self.failure or AskFirst("the origin has not been asked")
         if isinstance(error, LoopDetected):
             # The way of one client's request does not decide for those who came another way: they ask again.
             others = UndecidedError("another client's request has come in a circle")

@@ -24,7 +24,7 @@ class UndecidedError(CacheError):
 
 
 class AskFirst(UndecidedError):
-    """Another worker makes the content in the names of others: the origin has to be asked for this client."""
+    """The content is there, or on its way for others: the origin has to be asked for this client."""
 
 
 class LoopPossible(UndecidedError):

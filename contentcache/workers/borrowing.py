@@ -19,7 +19,7 @@ from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavaila
 from contentcache.core.ports import Timer
 from contentcache.core.spans import Spans
 from contentcache.delivery.company import Verdicts
-from contentcache.delivery.making import HELD_BACK, DownloadKey, UndecidedError, readable
+from contentcache.delivery.making import HELD_BACK, AskFirst, DownloadKey, UndecidedError, readable
 from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST
 from contentcache.delivery.tasks import Bell
@@ -204,7 +204,7 @@ class Borrowed:
 
     def _end(self) -> None:
         self._is_over = True
-        error = self.failure or UndecidedError("the origin has not been asked")
+        error = self.failure or AskFirst("the origin has not been asked")
         for want in tuple(self._wants.values()):
             want.fail(want.refusal or error)
         self.progress.tell(self.prefix)
