@@ -32,7 +32,13 @@ from twisted.logger import Logger
 from contentcache.core.credentials import Credential
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import Clock, Run
-from contentcache.gateway.claims import Basic, Bearer, groups, read, subject
+from contentcache.gateway.credentials import (
+    BasicCredentials,
+    BearerCredentials,
+    account_in,
+    groups_in,
+    parse_credentials,
+)
 from contentcache.gateway.directory import Choices
 from contentcache.gateway.errors import NotAuthenticated, RegistryAway, TooManyAttempts
 from contentcache.gateway.throttle import Throttle
@@ -137,14 +143,14 @@ class Accounts:
         :raises TooManyAttempts: there were too many wrong ones.
         :raises RegistryAway: it cannot be asked.
         """
-        said = read(authorization)
+        said = parse_credentials(authorization)
         if said is None:
             raise NotAuthenticated("sign in with an account of the registry")
         key = Credential(said.authorization).key(self._secret, "account")
         known = self._recall(key)
         if known is not None:
             return known
-        name = said.username if isinstance(said, Basic) else subject(said.claims)
+        name = said.username if isinstance(said, BasicCredentials) else account_in(said.claims)
         if name is None:
             raise NotAuthenticated("this token names no account (its sub is empty)")
         now = self._monotonic()
@@ -161,7 +167,7 @@ class Accounts:
         await self._note(account.name)
         return account
 
-    async def _ask(self, said: Basic | Bearer, name: str) -> Account | None:
+    async def _ask(self, said: BasicCredentials | BearerCredentials, name: str) -> Account | None:
         try:
             verdict = await self._registry.accepts(said.authorization)
             if not verdict.accepted:
@@ -176,13 +182,13 @@ class Accounts:
             raise RegistryAway(
                 "the registry cannot be asked who you are; try again soon", headers={"Retry-After": "5"}
             ) from error
-        found = groups(said.claims) if isinstance(said, Bearer) else verdict.groups
+        found = groups_in(said.claims) if isinstance(said, BearerCredentials) else verdict.groups
         name = verdict.account or name
         return Account(
             name, name in self._admins or (self._admin_group is not None and self._admin_group in found)
         )
 
-    async def _proves_something(self, said: Basic | Bearer) -> bool:
+    async def _proves_something(self, said: BasicCredentials | BearerCredentials) -> bool:
         """
         Whether the registry refuses what is impossible.
 
@@ -190,20 +196,21 @@ class Accounts:
         look alike to it, and each question is a failed sign-in in its log: once in ``ttl`` seconds.
         """
         now = self._monotonic()
-        if isinstance(said, Basic) and now < self._checks_passwords_until:
+        if isinstance(said, BasicCredentials) and now < self._checks_passwords_until:
             return True
         refused = not (await self._registry.accepts(self._impossible(said))).accepted
-        if refused and isinstance(said, Basic):
+        if refused and isinstance(said, BasicCredentials):
             self._checks_passwords_until = now + self._ttl
         return refused
 
-    async def _proves_name(self, said: Basic | Bearer) -> bool:
+    async def _proves_name(self, said: BasicCredentials | BearerCredentials) -> bool:
         """
         Whether it matters to the registry who shows a password.
         """
-        if not isinstance(said, Basic):
+        if not isinstance(said, BasicCredentials):
             return True
-        return not (await self._registry.accepts(Basic(self._nobody(), said.password).authorization)).accepted
+        other = BasicCredentials(self._nobody(), said.password)
+        return not (await self._registry.accepts(other.authorization)).accepted
 
     def _nobody(self) -> str:
         """
@@ -211,16 +218,18 @@ class Accounts:
         """
         return "nobody-" + base64.b32encode(self._randomness(10)).decode().lower()
 
-    def _impossible(self, said: Basic | Bearer) -> str:
+    def _impossible(self, said: BasicCredentials | BearerCredentials) -> str:
         """
         Credentials of the same kind that nobody can have been given: a user of a random name, or the same
         token with another signature.
         """
         noise = base64.urlsafe_b64encode(self._randomness(33)).decode()
-        if isinstance(said, Basic):
-            return Basic(self._nobody(), noise).authorization
+        if isinstance(said, BasicCredentials):
+            return BasicCredentials(self._nobody(), noise).authorization
         head, dot, _signature = said.token.rpartition(".")
-        return Bearer(head + dot + noise if head.count(".") + 1 == _JWT_DOTS else noise).authorization
+        return BearerCredentials(
+            head + dot + noise if head.count(".") + 1 == _JWT_DOTS else noise
+        ).authorization
 
     def _slow_down(self, address: str, name: str, now: float) -> None:
         buckets = self._buckets(address, name)

@@ -17,7 +17,7 @@ from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.core.ports import Timer
 from contentcache.gateway.accounts import Verdict
 from contentcache.gateway.blob_answers import is_page
-from contentcache.gateway.claims import Basic, groups, read, subject
+from contentcache.gateway.credentials import BasicCredentials, account_in, groups_in, parse_credentials
 from contentcache.jose.bearer_tokens import unverified_claims
 from contentcache.upstream.account import OwnAccount
 from contentcache.upstream.answers import Answer
@@ -123,9 +123,9 @@ class AskedRegistry:
         if said.status not in _NO:
             return Verdict(True)
         challenge = ", ".join(said.challenges) or None
-        basic = read(authorization)
+        basic = parse_credentials(authorization)
         challenges = parse_challenges(said.challenges)
-        if not isinstance(basic, Basic) or all(each.scheme != "bearer" for each in challenges):
+        if not isinstance(basic, BasicCredentials) or all(each.scheme != "bearer" for each in challenges):
             return Verdict(False, challenge=challenge)
         account = Account(basic.username, basic.password)
         exchange = OwnAccount(account, self._registry, self._realms, self._fetch_token, self._timer.seconds)
@@ -136,7 +136,7 @@ class AskedRegistry:
         if better is None or better == authorization or (await self._ask(better)).status in _NO:
             return Verdict(False, challenge=challenge)
         claims = unverified_claims(better.partition(" ")[2])
-        return Verdict(True, subject(claims), challenge, groups(claims))
+        return Verdict(True, account_in(claims), challenge, groups_in(claims))
 
     async def _ask(self, authorization: str) -> Said:
         said = await self._get(f"{self._registry}/v2/", {"Authorization": authorization, "Accept": "*/*"})

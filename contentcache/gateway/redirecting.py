@@ -15,7 +15,7 @@ from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.core.via import Path
 from contentcache.gateway.blob_authorization import Allowed, BlobAuthorization
-from contentcache.gateway.claims import account_of
+from contentcache.gateway.credentials import claimed_account
 from contentcache.gateway.directory import Cache
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.passing import Passing
@@ -81,7 +81,7 @@ class Redirecting:
 
         :raises CacheError: the registry does not answer.
         """
-        account = account_of(exchange.header("Authorization"))
+        account = claimed_account(exchange.header("Authorization"))
         cache, key = await self._cache_for(exchange, account), self._signer()
         if cache is None or key is None:
             await self._passing.pass_on(exchange, path, "direct")

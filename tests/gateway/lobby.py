@@ -26,7 +26,7 @@ from contentcache.core.errors import UpstreamUnavailable
 from contentcache.delivery.tasks import at_once
 from contentcache.gateway.accounts import Verdict
 from contentcache.gateway.choosing import Networks
-from contentcache.gateway.claims import Basic, Bearer, read
+from contentcache.gateway.credentials import BasicCredentials, BearerCredentials, parse_credentials
 from contentcache.gateway.desk import Desk, make_desk
 from contentcache.gateway.directory import Directory
 from contentcache.gateway.liveness import Liveness, NotAlive
@@ -52,7 +52,7 @@ def basic(username: str, password: str | None = None) -> str:
     """
     A header for one of the registry's accounts.
     """
-    return Basic(username, PASSWORDS[username] if password is None else password).authorization
+    return BasicCredentials(username, PASSWORDS[username] if password is None else password).authorization
 
 
 @define
@@ -70,11 +70,11 @@ class FakeRegistry:
         self.asked.append(authorization)
         if self.away:
             raise UpstreamUnavailable("nobody is there")
-        said = read(authorization)
-        if isinstance(said, Basic):
+        said = parse_credentials(authorization)
+        if isinstance(said, BasicCredentials):
             known = self.open or PASSWORDS.get(said.username) == said.password
             return Verdict(known, said.username, groups=self.groups.get(said.username, frozenset()))
-        known = isinstance(said, Bearer) and said.token.endswith(".good")
+        known = isinstance(said, BearerCredentials) and said.token.endswith(".good")
         return Verdict(self.open or known)
 
 

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.delivery.tasks import at_once
 from contentcache.gateway.accounts import Account, Accounts, Verdict
-from contentcache.gateway.claims import Basic, account_of, read
+from contentcache.gateway.credentials import BasicCredentials, claimed_account, parse_credentials
 from contentcache.gateway.errors import NotAuthenticated, RegistryAway, TooManyAttempts
 from contentcache.gateway.memory import MemoryDirectory
 from contentcache.gateway.throttle import Throttle
@@ -32,8 +32,8 @@ class PasswordsAlone(FakeRegistry):
 
     async def accepts(self, authorization: str) -> Verdict:
         """Look at the password only."""
-        said = read(authorization)
-        return Verdict(isinstance(said, Basic) and said.password == "wonder", self.account)
+        said = parse_credentials(authorization)
+        return Verdict(isinstance(said, BasicCredentials) and said.password == "wonder", self.account)
 
 
 class AccountsTests(SynchronousTestCase):
@@ -193,10 +193,10 @@ class AccountsTests(SynchronousTestCase):
         """
         self.registry = PasswordsAlone()
         self.accounts = self.make()
-        self.refused(Basic("alice", "wonder").authorization, NotAuthenticated)
+        self.refused(BasicCredentials("alice", "wonder").authorization, NotAuthenticated)
         self.registry.account = "mallory"
         self.accounts = self.make()
-        self.assertEqual(self.who(Basic("alice", "wonder").authorization), Account("mallory"))
+        self.assertEqual(self.who(BasicCredentials("alice", "wonder").authorization), Account("mallory"))
 
     def test_few_impossible_questions(self) -> None:
         """
@@ -219,10 +219,10 @@ class ClaimsTests(SynchronousTestCase):
         """
         One spelling each; what makes no sense is nobody's.
         """
-        self.assertEqual(read("BASIC  YTpi"), Basic("a", "b"))
-        self.assertEqual(read("Basic YTpiOmM="), Basic("a", "b:c"))
-        self.assertIsNone(read("Basic 5DpiCg"))  # a line break in the password
-        self.assertEqual(account_of(f"bearer {token('carol')}"), "carol")
+        self.assertEqual(parse_credentials("BASIC  YTpi"), BasicCredentials("a", "b"))
+        self.assertEqual(parse_credentials("Basic YTpiOmM="), BasicCredentials("a", "b:c"))
+        self.assertIsNone(parse_credentials("Basic 5DpiCg"))  # a line break in the password
+        self.assertEqual(claimed_account(f"bearer {token('carol')}"), "carol")
         wrong = (
             None,
             "",
@@ -235,7 +235,7 @@ class ClaimsTests(SynchronousTestCase):
             "X YTpi",
         )
         for header in (*wrong, "Bearer a.b.c", f"Bearer {token('x' * 300)}", f"Bearer {token(' x')}"):
-            self.assertIsNone(account_of(header), header)
+            self.assertIsNone(claimed_account(header), header)
 
     @given(st.text())
     def test_anything(self, text: str) -> None:
@@ -243,14 +243,14 @@ class ClaimsTests(SynchronousTestCase):
         Nothing that is sent raises.
         """
         for scheme in ("", "Basic ", "Bearer ", "Bearer a."):
-            account_of(scheme + text)
+            claimed_account(scheme + text)
 
     def test_no_secrets(self) -> None:
         """
         Neither passwords nor tokens are in what is written of them.
         """
-        self.assertNotIn("wonder", repr(read(basic("alice"))))
-        self.assertNotIn("good", repr(read(f"Bearer {token('carol')}")))
+        self.assertNotIn("wonder", repr(parse_credentials(basic("alice"))))
+        self.assertNotIn("good", repr(parse_credentials(f"Bearer {token('carol')}")))
 
 
 class ThrottleTests(SynchronousTestCase):

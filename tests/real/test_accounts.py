@@ -14,7 +14,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from contentcache.delivery.tasks import at_once
 from contentcache.gateway.accounts import Account, Accounts
 from contentcache.gateway.asking import AgentGet, AskedRegistry
-from contentcache.gateway.claims import Basic
+from contentcache.gateway.credentials import BasicCredentials
 from contentcache.gateway.errors import NotAuthenticated
 from contentcache.gateway.memory import MemoryDirectory
 from tests.real.origin import Origin
@@ -63,10 +63,10 @@ class AccountsTests(TestCase):
         Passwords in the registry's own file.
         """
         accounts = self.accounts(Origin(self, users=USERS))
-        ann = await accounts.who(Basic("ann", "secret").authorization, "127.0.0.1")
+        ann = await accounts.who(BasicCredentials("ann", "secret").authorization, "127.0.0.1")
         self.assertEqual(ann, Account("ann", True))
-        self.assertEqual((await accounts.who(Basic("bob", "other").authorization, "")).name, "bob")
-        await self.refused(accounts, Basic("ann", "other").authorization)
+        self.assertEqual((await accounts.who(BasicCredentials("bob", "other").authorization, "")).name, "bob")
+        await self.refused(accounts, BasicCredentials("ann", "other").authorization)
 
     async def test_tokens(self) -> None:
         """
@@ -74,9 +74,9 @@ class AccountsTests(TestCase):
         """
         server = TokenServer(self, users=USERS)
         accounts = self.accounts(Origin(self, tokens=server))
-        bob = await accounts.who(Basic("bob", "other").authorization, "127.0.0.1")
+        bob = await accounts.who(BasicCredentials("bob", "other").authorization, "127.0.0.1")
         self.assertEqual(bob, Account("bob"))
-        await self.refused(accounts, Basic("bob", "secret").authorization)
+        await self.refused(accounts, BasicCredentials("bob", "secret").authorization)
         mine = server.token("ann", [])
         self.assertEqual(await accounts.who(f"Bearer {mine}", "127.0.0.1"), Account("ann", True))
         forged = mine.rpartition(".")[0] + "." + server.token("bob", []).rpartition(".")[2]
@@ -87,4 +87,4 @@ class AccountsTests(TestCase):
         A registry without accounts makes nobody an administrator.
         """
         accounts = self.accounts(Origin(self))
-        await self.refused(accounts, Basic("ann", "secret").authorization)
+        await self.refused(accounts, BasicCredentials("ann", "secret").authorization)

@@ -17,7 +17,7 @@ from twisted.web.http import Request
 from contentcache.core.errors import CacheError
 from contentcache.core.header_policy import lines_of
 from contentcache.gateway.accounts import Accounts
-from contentcache.gateway.claims import basic
+from contentcache.gateway.credentials import make_basic
 from contentcache.gateway.directory import Cache, id_of
 from contentcache.gateway.errors import InvalidContentCache, NoSuchContentCache, NotAuthenticated
 from contentcache.gateway.liveness import State
@@ -104,7 +104,7 @@ class Pages:
         place = form.get("next", "")
         place = place if place in _PLACES else _PLACES[0]
         username = form.get("username", "").strip()
-        said = basic(username, form.get("password", ""))
+        said = make_basic(username, form.get("password", ""))
         try:
             if said is None:
                 raise NotAuthenticated("the registry does not accept this account, or not with this password")

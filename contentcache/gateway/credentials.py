@@ -1,5 +1,5 @@
 """
-What a client's ``Authorization`` says of whom it is, before anybody has checked it.
+The credentials in a client's ``Authorization``, and what they claim. Nothing is verified here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from contentcache.jose.bearer_tokens import unverified_claims
 
 
 @frozen
-class Basic:
-    """
-    A user name and a password (RFC 7617).
-    """
+class BasicCredentials:
+    """A user name and a password (RFC 7617)."""
 
     username: str
     password: str = field(repr=False)
@@ -28,17 +26,15 @@ class Basic:
         """
         The header's value in its one spelling, in UTF-8.
 
-        >>> Basic("alice", "wonder").authorization
+        >>> BasicCredentials("alice", "wonder").authorization
         'Basic YWxpY2U6d29uZGVy'
         """
         return encode_basic(self.username.encode(), self.password.encode())
 
 
 @frozen
-class Bearer:
-    """
-    A token (RFC 6750), most often a JWT; ``claims`` are what it says if it is one.
-    """
+class BearerCredentials:
+    """A token (RFC 6750), and its unverified claims if it is a JWT."""
 
     token: str = field(repr=False)
     claims: Mapping[str, Any] = field(factory=dict, repr=False)
@@ -49,24 +45,22 @@ class Bearer:
         return f"Bearer {self.token}"
 
 
-def read(authorization: str | None) -> Basic | Bearer | None:
+def parse_credentials(authorization: str | None) -> BasicCredentials | BearerCredentials | None:
     """
-    What a header says; ``None`` where there is none or it makes no sense.
+    The credentials of a header; ``None`` where there are none, or malformed ones.
 
-    >>> read("basic YWxpY2U6d29uZGVy").username
+    >>> parse_credentials("basic YWxpY2U6d29uZGVy").username
     'alice'
     """
     if (pair := _token68("Basic", authorization)) is not None:
         return _basic(pair)
     if (token := _token68("Bearer", authorization)) is not None:
-        return Bearer(token, unverified_claims(token))
+        return BearerCredentials(token, unverified_claims(token))
     return None
 
 
-def basic(username: str, password: str) -> Basic | None:
-    """
-    A user name and a password, if they can be sent: no control characters, no colon in the name.
-    """
+def make_basic(username: str, password: str) -> BasicCredentials | None:
+    """A user name and a password, if they can be sent: no control characters, no colon in the name."""
     text = username + password
     if ":" in username or not is_account(username) or any(c < " " or c == "\x7f" for c in text):
         return None
@@ -74,35 +68,33 @@ def basic(username: str, password: str) -> Basic | None:
         text.encode()
     except UnicodeEncodeError:
         return None
-    return Basic(username, password)
+    return BasicCredentials(username, password)
 
 
-def account_of(authorization: str | None) -> str | None:
+def claimed_account(authorization: str | None) -> str | None:
     """
-    Which account a header names: the user name, or the ``sub`` of a token.
+    The account that a header names: the user name, or the ``sub`` of a token.
 
-    This is a claim and no more. It is good for choosing a cache for somebody to whom the registry has
-    just said yes; for anything else ask :class:`~contentcache.gateway.accounts.Accounts`.
+    It is only claimed. That is enough to choose a cache for a client that the registry has just authorized;
+    for anything else ask :class:`~contentcache.gateway.accounts.Accounts`.
     """
-    said = read(authorization)
-    if isinstance(said, Basic):
+    said = parse_credentials(authorization)
+    if isinstance(said, BasicCredentials):
         return said.username
-    return None if said is None else subject(said.claims)
+    return None if said is None else account_in(said.claims)
 
 
-def subject(claims: Mapping[str, Any]) -> str | None:
-    """
-    The account that a token is for; ``None`` for the anonymous, whose ``sub`` is empty.
-    """
+def account_in(claims: Mapping[str, Any]) -> str | None:
+    """The account of a token; ``None`` if it is anonymous, with an empty ``sub``."""
     name = claims.get("sub")
     return name if isinstance(name, str) and is_account(name) else None
 
 
-def groups(claims: Mapping[str, Any]) -> frozenset[str]:
+def groups_in(claims: Mapping[str, Any]) -> frozenset[str]:
     """
-    The groups that a token says its account is in.
+    The groups of a token's account.
 
-    >>> sorted(groups({"groups": ["ops", 7, "dev"]}))
+    >>> sorted(groups_in({"groups": ["ops", 7, "dev"]}))
     ['dev', 'ops']
     """
     found = claims.get("groups")
@@ -110,9 +102,7 @@ def groups(claims: Mapping[str, Any]) -> frozenset[str]:
 
 
 def is_account(name: str) -> bool:
-    """
-    Whether somebody can be called so: printable, 1 to 255 characters, no space at either end.
-    """
+    """Whether a name may be an account's: printable, 1 to 255 characters, no space at either end."""
     return 0 < len(name) <= LONGEST_ACCOUNT and name.isprintable() and name == name.strip()
 
 
@@ -130,7 +120,7 @@ def _token68(scheme: str, authorization: str | None) -> str | None:
     return found
 
 
-def _basic(token68: str) -> Basic | None:
+def _basic(token68: str) -> BasicCredentials | None:
     given = decode_basic(token68 + "=" * (-len(token68) % 4))
     if given is None:
         return None
@@ -139,4 +129,4 @@ def _basic(token68: str) -> Basic | None:
     except UnicodeDecodeError:
         # As clients send it that know of no charset (RFC 7617 §2).
         username, password = (each.decode("latin-1") for each in given)
-    return basic(username, password)
+    return make_basic(username, password)
