@@ -38,6 +38,7 @@ from contentcache.auth.interfaces import (
 )
 from contentcache.auth.watching import Watched, read_file
 from contentcache.config.model import HtpasswdAuth
+from contentcache.core.client_address import counted_address
 from contentcache.core.errors import Overloaded
 from contentcache.core.grants import Grants
 from contentcache.core.http_auth import MAX_CREDENTIALS, credentials_for, decode_basic
@@ -206,7 +207,7 @@ class PasswordJudge:
         return True
 
     async def _check(self, password: bytes, hashed: bytes, address: str) -> bool:
-        release = await self._semaphore.acquire(address)
+        release = await self._semaphore.acquire(counted_address(address))
         try:
             return await self._run(_matches, password, hashed)
         finally:

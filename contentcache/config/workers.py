@@ -47,6 +47,7 @@ def share_of(configuration: Configuration) -> Configuration:
         limits,
         connections=divided(limits.connections),
         connectionsperaddress=None if per_address is None else divided(per_address),
+        headsperaddress=divided(limits.headsperaddress),
         fetches=divided(limits.fetches),
         grants=divided(limits.grants),
     )

@@ -4,7 +4,6 @@ What only the origin can answer: ``/v2/``, lists of tags and repositories, refer
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final
 
 from attrs import frozen
@@ -17,6 +16,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.header_policy import Headers
+from contentcache.core.lru import LruCache
 from contentcache.core.ports import Timer
 from contentcache.delivery.access import Access
 from contentcache.jose.bearer_tokens import unverified_expiry
@@ -24,7 +24,12 @@ from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
 
-_MOST_REMEMBERED: Final = 10_000
+#: Answers to ``/v2/`` that are kept, and how much of each: status, challenges, body. A longer body is not
+#: kept, an answer with longer challenges not at all.
+_MOST_KEPT: Final = 10_000
+_KEPT_BODY: Final = 1 << 10
+_KEPT_CHALLENGES: Final = 2 << 10
+_KEPT_HEADERS: Final = frozenset({"www-authenticate", "content-type"})
 _PING_BYTES: Final = 4 << 10
 _UNAUTHORIZED: Final = 401
 #: Refusals of a request for its own headers (RFC 9110 §15.5.1, RFC 6585 §5).
@@ -63,7 +68,7 @@ class Questions:
         self._secret = secret
         self._auth_ttl = auth_ttl
         self._stale_if_error = stale_if_error
-        self._pings: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._pings: LruCache[bytes, _Remembered] = LruCache(_MOST_KEPT)
 
     async def ping(self, registry: Registry, credential: Credential, via: str) -> Pinged:
         """
@@ -76,7 +81,6 @@ class Questions:
         ends = unverified_expiry(credential.authorization)
         age = None if kept is None else self._clock.seconds() - kept.when
         if kept is not None and age is not None and age < self._auth_ttl and not self._is_over(ends):
-            self._pings.move_to_end(key)
             return kept.pinged
         try:
             pinged = await self._ask(registry, credential, via)
@@ -89,10 +93,11 @@ class Questions:
             return self._stale(kept, age, credential) or pinged
         if pinged.status in _OF_ONE_REQUEST:
             return pinged  # another client's may be different
-        self._pings[key] = _Remembered(pinged, self._clock.seconds())
-        self._pings.move_to_end(key)
-        while len(self._pings) > _MOST_REMEMBERED:
-            self._pings.popitem(last=False)
+        bounded = _bounded(pinged)
+        if bounded is None:
+            self._pings.remove(key)
+        else:
+            self._pings.put(key, _Remembered(bounded, self._clock.seconds()))
         return pinged
 
     async def ask(self, registry: Registry, request: Request) -> Answer:
@@ -135,3 +140,14 @@ class Questions:
 
     def _is_over(self, ends: float | None) -> bool:
         return ends is not None and ends <= self._access.wall()
+
+
+def _bounded(pinged: Pinged) -> Pinged | None:
+    """
+    As much of an answer as is kept: an origin must not decide how much memory each made-up credential costs.
+    """
+    headers = {name: value for name, value in pinged.headers.items() if name.lower() in _KEPT_HEADERS}
+    values = (part for value in headers.values() for part in ([value] if isinstance(value, str) else value))
+    if sum(map(len, values)) > _KEPT_CHALLENGES:
+        return None
+    return Pinged(pinged.status, headers, pinged.body if len(pinged.body) <= _KEPT_BODY else b"")

@@ -10,7 +10,7 @@ turns out to be damaged raises ``IndexDamaged``; anything else is named.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import frozen
 
@@ -302,6 +302,14 @@ class BlobIndex(Protocol):
 
         With ``seconds`` 0 it brings back pulls that lie in the future, and costs what there are of them.
         """
+
+
+#: Rows of one tag that an index keeps, those asked for last: each ``Accept`` is one more.
+MOST_ROWS_OF_TAG: Final = 8
+#: Links that an index keeps, and tag rows. Beyond it links of blobs that are not stored are dropped first,
+#: then those that were affirmed least recently.
+MOST_LINKS: Final = 1_000_000
+MOST_TAG_ROWS: Final = 1_000_000
 
 
 class LinkIndex(Protocol):

@@ -12,7 +12,16 @@ from threading import RLock
 from attrs import evolve
 
 from contentcache.core.digest import Digest
-from contentcache.storage.interfaces import Affirmation, BlobRecord, Link, Tag, TagRecord
+from contentcache.storage.interfaces import (
+    MOST_LINKS,
+    MOST_ROWS_OF_TAG,
+    MOST_TAG_ROWS,
+    Affirmation,
+    BlobRecord,
+    Link,
+    Tag,
+    TagRecord,
+)
 
 
 class MemoryIndex:
@@ -28,6 +37,7 @@ class MemoryIndex:
         self._possessions: dict[Digest, set[str]] = {}
         self._links: dict[Link, Affirmation] = {}
         self._tags: dict[Tag, TagRecord] = {}
+        self._rows_of: dict[tuple[str, str, str], list[Tag]] = {}
         self._rebuilt = True
 
     @property
@@ -116,6 +126,8 @@ class MemoryIndex:
             if affirmation.media_type is None and before is not None:
                 affirmation = evolve(affirmation, media_type=before.media_type)
             self._links[link] = affirmation
+            if len(self._links) > MOST_LINKS:
+                self._drop_links()
 
     def revoke(self, link: Link) -> None:
         """The origin denies it."""
@@ -130,6 +142,13 @@ class MemoryIndex:
         """Remember what a tag means."""
         with self._lock:
             self._tags[tag] = record
+            rows = [one for one in self._rows_of.setdefault(_name(tag), []) if one != tag]
+            rows = sorted([*rows, tag], key=lambda one: self._tags[one].when)
+            for dropped in rows[:-MOST_ROWS_OF_TAG]:
+                del self._tags[dropped]
+            self._rows_of[_name(tag)] = rows[-MOST_ROWS_OF_TAG:]
+            if len(self._tags) > MOST_TAG_ROWS:
+                self._drop_tag(min(self._tags, key=lambda one: self._tags[one].when))
 
     def purge(self, before: float, limit: int) -> int:
         """Forget old links and tags; links of recorded blobs stay."""
@@ -147,7 +166,7 @@ class MemoryIndex:
             for *_, link in links:
                 del self._links[link]
             for *_, tag in tags:
-                del self._tags[tag]
+                self._drop_tag(tag)
             return len(links) + len(tags)
 
     def _add(self, record: BlobRecord) -> None:
@@ -155,11 +174,28 @@ class MemoryIndex:
         insort(self._order, (record.pulled, record.digest))
         self._total += record.size
 
+    def _drop_links(self) -> None:
+        # Those of blobs that are not here, then the oldest; some at once, since all are looked at.
+        oldest = sorted(self._links, key=lambda link: (link.digest in self._records, self._links[link].when))
+        for link in oldest[: len(self._links) - MOST_LINKS + MOST_LINKS // 100]:
+            del self._links[link]
+
+    def _drop_tag(self, tag: Tag) -> None:
+        del self._tags[tag]
+        rows = self._rows_of[_name(tag)]
+        rows.remove(tag)
+        if not rows:
+            del self._rows_of[_name(tag)]
+
     def _drop(self, digest: Digest) -> None:
         record = self._records.pop(digest, None)
         if record is not None:
             del self._order[bisect_left(self._order, (record.pulled, digest))]
             self._total -= record.size
+
+
+def _name(tag: Tag) -> tuple[str, str, str]:
+    return tag.origin, tag.repository, tag.name
 
 
 def _pulled(entry: tuple[float, Digest]) -> float:

@@ -17,7 +17,16 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import DigestInvalid
 from contentcache.storage.database import damage, named_errors, open_database, suspect
 from contentcache.storage.errors import IndexDamaged
-from contentcache.storage.interfaces import Affirmation, BlobRecord, Link, Tag, TagRecord
+from contentcache.storage.interfaces import (
+    MOST_LINKS,
+    MOST_ROWS_OF_TAG,
+    MOST_TAG_ROWS,
+    Affirmation,
+    BlobRecord,
+    Link,
+    Tag,
+    TagRecord,
+)
 from contentcache.storage.openfile import make_folders
 
 Row = tuple[Any, ...]
@@ -39,6 +48,72 @@ _PURGE_TAGS: Final = """
 """
 
 
+_AFFIRM_AGAIN: Final = """
+    UPDATE links SET affirmed = ?5, media_type = coalesce(?6, media_type)
+    WHERE digest = ?1 AND repository = ?2 AND origin = ?3 AND kind = ?4
+"""
+_AFFIRM: Final = """
+    INSERT INTO links VALUES (?1, ?2, ?3, ?4, ?5, ?6, EXISTS (SELECT 1 FROM blobs WHERE digest = ?1))
+"""
+_DROP_LINKS: Final = (
+    """
+    DELETE FROM links WHERE (digest, repository, origin, kind) IN (
+        SELECT digest, repository, origin, kind FROM links INDEXED BY links_by_age
+        WHERE stored = 0 ORDER BY affirmed LIMIT ?
+    )
+    """,
+    """
+    DELETE FROM links WHERE (digest, repository, origin, kind) IN (
+        SELECT digest, repository, origin, kind FROM links ORDER BY affirmed LIMIT ?
+    )
+    """,
+)
+_DROP_TAGS: Final = (
+    """
+    DELETE FROM tags WHERE (origin, repository, name, accept) IN (
+        SELECT origin, repository, name, accept FROM tags INDEXED BY tags_by_age ORDER BY seen LIMIT ?
+    )
+    """,
+)
+_DROP_ROWS_OF_TAG: Final = """
+    DELETE FROM tags WHERE (origin, repository, name) = (?1, ?2, ?3) AND accept NOT IN (
+        SELECT accept FROM tags WHERE (origin, repository, name) = (?1, ?2, ?3) ORDER BY seen DESC LIMIT ?4
+    )
+"""
+
+
+class _Bound:
+    """
+    How many rows a table has, and what drops the oldest ones beyond ``most``, some at once.
+
+    Rows are counted when the first one is added, and again once enough were added.
+    """
+
+    def __init__(self, table: str, drops: Sequence[str]) -> None:
+        self._count = f"SELECT count(*) FROM {table}"  # noqa: S608 - constants
+        self._drops = drops
+        self._room = 0
+
+    def added(self, database: sqlite3.Connection, most: int) -> None:
+        """
+        A row was added, or an old one replaced.
+        """
+        self._room -= 1
+        if self._room >= 0:
+            return
+        ((count,),) = database.execute(self._count).fetchall()
+        at_once = max(1, most // 100)
+        if count > most:
+            left = count - most + at_once
+            for drop in self._drops:
+                left -= database.execute(drop, (left,)).rowcount
+                if left <= 0:
+                    break
+            count = most - at_once
+        # To count costs as much as there are rows.
+        self._room = max(most - count, 0)
+
+
 class SqliteIndex:
     """
     An :class:`~contentcache.storage.interfaces.Index` in the file at ``path``.
@@ -58,6 +133,8 @@ class SqliteIndex:
         make_folders(os.path.dirname(self._path))
         self._database: sqlite3.Connection | None = open_database(self._path)
         self._damage: IndexDamaged | None = None
+        self._links = _Bound("links", _DROP_LINKS)
+        self._tags = _Bound("tags", _DROP_TAGS)
         ((shifted, complete),) = self._rows("SELECT shifted, complete FROM state")
         self._shifted = float(shifted)
         self._complete = bool(complete)
@@ -177,14 +254,11 @@ class SqliteIndex:
 
     def affirm(self, link: Link, affirmation: Affirmation) -> None:
         """Remember a 2xx of the origin. Without a media type the one that is known stays."""
+        values = (*_link(link), affirmation.when, _text(affirmation.media_type))
         with self._change() as database:
-            database.execute(
-                "INSERT INTO links VALUES"
-                " (?1, ?2, ?3, ?4, ?5, ?6, EXISTS (SELECT 1 FROM blobs WHERE digest = ?1))"
-                " ON CONFLICT (digest, repository, origin, kind) DO UPDATE"
-                " SET affirmed = excluded.affirmed, media_type = coalesce(excluded.media_type, media_type)",
-                (*_link(link), affirmation.when, _text(affirmation.media_type)),
-            )
+            if database.execute(_AFFIRM_AGAIN, values).rowcount == 0:
+                database.execute(_AFFIRM, values)
+                self._links.added(database, MOST_LINKS)
 
     def revoke(self, link: Link) -> None:
         """The origin denies it. This is fsynced: no loss of power brings back a link that was denied."""
@@ -213,6 +287,9 @@ class SqliteIndex:
                 "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (*_tag(tag), str(record.digest), _text(record.media_type), size, record.when),
             )
+            dropped = database.execute(_DROP_ROWS_OF_TAG, (*_tag(tag)[:3], MOST_ROWS_OF_TAG)).rowcount
+            if not dropped:
+                self._tags.added(database, MOST_TAG_ROWS)
 
     def purge(self, before: float, limit: int) -> int:
         """Forget at most ``limit`` old links of blobs that are not recorded, and ``limit`` old tags."""

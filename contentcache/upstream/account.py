@@ -20,10 +20,13 @@ from contentcache.config.model import Account
 from contentcache.core.challenges import Challenge
 from contentcache.core.errors import UpstreamBroken
 from contentcache.core.http_auth import encode_basic
+from contentcache.core.lru import LruCache
 from contentcache.upstream.realms import may_have_password
 
 #: Of a token that does not say how long it lives (distribution's token specification).
 DEFAULT_LIFE: Final = 60.0
+#: Tokens of one account that are kept: one for each repository that was asked for lately.
+MOST_TOKENS: Final = 256
 _LONGEST_LIFE: Final = 86400.0
 _USED_LIFE: Final = 0.8
 
@@ -110,7 +113,7 @@ class OwnAccount:
         self._now = now
         self._bearer: Challenge | None = None
         self._basic = False
-        self._tokens: dict[str, _Token] = {}
+        self._tokens: LruCache[str, _Token] = LruCache(MOST_TOKENS)
         self._asked: dict[str, list[Deferred[str]]] = {}
 
     async def authorization(self, repository: str | None) -> str | None:
@@ -142,7 +145,7 @@ class OwnAccount:
             if challenge.scheme == "bearer" and "realm" in challenge.parameters:
                 self._bearer = challenge
                 scope = challenge.parameters.get("scope") or _scope(repository)
-                self._tokens.pop(scope, None)
+                self._tokens.remove(scope)
                 return "Bearer " + await self._token(challenge, scope)
         if any(challenge.scheme == "basic" for challenge in challenges):
             return await self._answer_basic(sent)
@@ -183,8 +186,9 @@ class OwnAccount:
             for waiting in self._asked.pop(scope):
                 waiting.errback(error)
             return
-        self._tokens = {name: kept for name, kept in self._tokens.items() if self._now() < kept.until}
-        self._tokens[scope] = token
+        now = self._now()
+        self._tokens.remove_if(lambda kept: kept.until <= now)
+        self._tokens.put(scope, token)
         for waiting in self._asked.pop(scope):
             waiting.callback(token.value)
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from contentcache.core.lru import LruCache
+
 _MOST: Final = 10_000
 
 
@@ -15,16 +17,13 @@ class Patience:
     """
 
     def __init__(self) -> None:
-        self._until: dict[bytes, float] = {}
+        self._until: LruCache[bytes, float] = LruCache(_MOST)
 
     def asked_for(self, key: bytes, until: float) -> None:
         """
         Upstream wants to hear nothing of this credential until then.
         """
-        self._until.pop(key, None)
-        self._until[key] = until
-        if len(self._until) > _MOST:
-            del self._until[next(iter(self._until))]
+        self._until.put(key, until)
 
     def remaining(self, key: bytes, now: float) -> float | None:
         """
@@ -34,6 +33,6 @@ class Patience:
         if until is None:
             return None
         if until <= now:
-            del self._until[key]
+            self._until.remove(key)
             return None
         return until - now

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from twisted.logger import Logger
 
+from contentcache.core.client_address import shown_address
 from contentcache.core.ports import Clock, Timer
 from contentcache.journal import Access, harmless
 from contentcache.meter import Meter
@@ -71,5 +72,4 @@ def _header(request: RegistryRequest, name: str) -> str:
 
 def _address(request: RegistryRequest) -> str:
     channel = request.channel
-    # A dual-stack socket shows IPv4 clients in IPv6's clothes.
-    return "-" if channel is None else getattr(channel, "address", "-").removeprefix("::ffff:")
+    return "-" if channel is None else shown_address(getattr(channel, "address", "-"))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _LINGER: Final = 5.0
 #: What a request line, or the empty line that some clients send before one, can begin with.
 _HEAD_BEGINS: Final = re.compile(rb"[A-Za-z\r\n]")
+_SOON: Final = {"Retry-After": "5"}
 #: In the log, where a client has left before it got an answer; nginx's number for it.
 _CLIENT_LEFT: Final = 499
 
@@ -133,6 +134,7 @@ class RegistryChannel(HTTPChannel):
             self.resetTimeout()
             data = short.take(self, data)
             if not data:
+                self.factory.head_ends(self)
                 return
         if not self._over:
             super().dataReceived(data)
@@ -171,11 +173,12 @@ class RegistryChannel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         self._stop_head_timer()
+        self.factory.head_ends(self)
         request = self.requests[-1]
         request.began = self.factory.timer.seconds()
         try:
             if self._turned_away:
-                raise Overloaded("too many connections; try again soon", headers={"Retry-After": "5"})
+                raise Overloaded("too many connections; try again soon", headers=_SOON)
             self._look_at_head(request)
         except CacheError as error:
             self._refuse(error)
@@ -216,6 +219,8 @@ class RegistryChannel(HTTPChannel):
         if not self.requests and _HEAD_BEGINS.match(self._buffer) is None:
             # A TLS client at a plain port, most often, that tries plain HTTP as soon as it is refused.
             self._refuse(RequestMalformed("this is not the beginning of an HTTP request"))
+        elif not self._turned_away and not self.factory.head_begins(self):
+            self._refuse(Overloaded("too many requests of this address have begun", headers=_SOON))
         elif self._head_timer is None:
             self._head_timer = self.factory.timer.callLater(
                 self.factory.limits.headertime, self._refuse, HeadTooSlow("the request's head is too slow")
@@ -328,6 +333,7 @@ class RegistryChannel(HTTPChannel):
         """
         self._over = True
         self._stop_head_timer()
+        self.factory.head_ends(self)
         self.setTimeout(None)
         self._networkProducer.unregisterProducer()
         self._watch = Watch(

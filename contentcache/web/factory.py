@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.web.http import HTTPFactory, Request
 
 from contentcache.config.model import Limits
+from contentcache.core.client_address import counted_address
 from contentcache.core.ports import Timer
 from contentcache.meter import Meter
 from contentcache.web.channel import RegistryChannel, RegistryRequest
@@ -60,7 +61,10 @@ class RegistryFactory(HTTPFactory):
         self._written = written
         self._meter = meter
         self._channels: set[RegistryChannel] = set()
+        #: Connections of each address, and those with a request head that is not complete.
         self._addresses: Counter[str] = Counter()
+        self._heads: dict[RegistryChannel, str] = {}
+        self._heads_of: Counter[str] = Counter()
         self._turned_away: set[RegistryChannel] = set()
         self._is_cut = False
 
@@ -87,17 +91,36 @@ class RegistryFactory(HTTPFactory):
             self._turned_away.add(channel)
         else:
             self._channels.add(channel)
-            self._addresses[host] += 1
+            self._addresses[counted_address(host)] += 1
+            self.head_begins(channel)
         return channel
+
+    def head_begins(self, channel: RegistryChannel) -> bool:
+        """
+        A connection is there whose next request head is not complete; ``False`` if those of its address are
+        too many. It counts as such until :meth:`head_ends`.
+        """
+        if channel not in self._heads:
+            counted = counted_address(channel.address)
+            if self._has_too_many_heads(counted):
+                return False
+            self._heads[channel] = counted
+            self._heads_of[counted] += 1
+        return True
+
+    def head_ends(self, channel: RegistryChannel) -> None:
+        """The request head is complete, or will never be."""
+        counted = self._heads.pop(channel, None)
+        if counted is not None:
+            _count_down(self._heads_of, counted)
 
     def closed(self, channel: RegistryChannel) -> None:
         """A connection is no more."""
         self._turned_away.discard(channel)
+        self.head_ends(channel)
         if channel in self._channels:
             self._channels.remove(channel)
-            self._addresses[channel.address] -= 1
-            if not self._addresses[channel.address]:
-                del self._addresses[channel.address]
+            _count_down(self._addresses, counted_address(channel.address))
 
     def close_idle(self) -> None:
         """End the connections on which nothing is under way, the others after their answer."""
@@ -132,13 +155,23 @@ class RegistryFactory(HTTPFactory):
         """Nothing."""
 
     def _is_full(self, host: str) -> bool:
-        most = self.limits.connectionsperaddress
+        most, counted = self.limits.connectionsperaddress, counted_address(host)
         # Clients of a Unix socket have no address that could be counted.
-        too_many_of_it = bool(host) and most is not None and self._addresses[host] >= most
+        too_many_of_it = bool(counted) and most is not None and self._addresses[counted] >= most
+        too_many_of_it = too_many_of_it or self._has_too_many_heads(counted)
         return too_many_of_it or len(self._channels) >= self.limits.connections
+
+    def _has_too_many_heads(self, counted: str) -> bool:
+        return bool(counted) and self._heads_of[counted] >= self.limits.headsperaddress
 
     def _all(self) -> list[RegistryChannel]:
         return [*self._channels, *self._turned_away]
+
+
+def _count_down(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
 
 
 class _Unheard(Protocol):

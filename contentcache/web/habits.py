@@ -11,6 +11,7 @@ from typing import Final
 from attrs import Factory, define
 from twisted.web.http_headers import Headers
 
+from contentcache.core.client_address import shown_address
 from contentcache.core.errors import CacheError
 from contentcache.core.ranges import Wish
 from contentcache.journal import harmless
@@ -98,8 +99,7 @@ def read_habit(rest: bytes, address: str) -> Habit:
     habit.simple = named.get(b"connection", "keep-alive").lower() == "keep-alive"
     habit.host = named[b"host"].lower()
     habit.authorization = named.get(b"authorization")
-    # A dual-stack socket shows IPv4 clients in IPv6's clothes.
-    habit.address = address.removeprefix("::ffff:")
+    habit.address = shown_address(address)
     habit.agent = harmless(named.get(b"user-agent", "-"), 256)
     habit.referer = harmless(named.get(b"referer", "-"), 256)
     return habit

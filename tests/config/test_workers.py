@@ -98,6 +98,7 @@ class ShareTests(ConfigurationTestCase):
             Limits(
                 connections=33,
                 connectionsperaddress=1,
+                headsperaddress=85,
                 fetches=2,
                 grants=3,
                 manifest=whole.downstream.limits.manifest,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from contentcache.core.credentials import ANONYMOUS, Credential
 from contentcache.core.errors import OriginRefused, UpstreamUnavailable
-from contentcache.delivery.questions import Pinged
+from contentcache.delivery.questions import Pinged, _bounded
 from contentcache.upstream.request import Request
 from tests.delivery.house import REPOSITORY, House, HouseTestCase
 from tests.delivery.test_access import bearer_until
@@ -78,6 +78,33 @@ class PingTests(HouseTestCase):
         self.assertEqual(self.ping(house).status, 429)
         house.later(5)
         self.assertEqual(self.ping(house).status, 200)
+
+
+class KeptPingsTests(HouseTestCase):
+    """
+    How much of the answers to ``/v2/`` is kept.
+    """
+
+    def test_bounded(self) -> None:
+        """
+        Status, challenges and a body of at most 1 KiB are kept, whatever the origin adds.
+        """
+        challenge = 'Basic realm="x"'
+        large = Pinged(401, {"WWW-Authenticate": challenge, "Warning": "w" * 12000}, b"n" * 1025)
+        self.assertEqual(_bounded(large), Pinged(401, {"WWW-Authenticate": challenge}, b""))
+        small = Pinged(401, {"WWW-Authenticate": (challenge, challenge)}, b"n" * 1024)
+        self.assertEqual(_bounded(small), small)
+        self.assertIsNone(_bounded(Pinged(401, {"WWW-Authenticate": ("x" * 1500, "y" * 1500)}, b"")))
+
+    def test_number(self) -> None:
+        """
+        Answers to made-up credentials take the place of the least recent ones.
+        """
+        house = self.house(auth="basic")
+        house.questions._pings.capacity = 10
+        for number in range(30):
+            self.result(house.questions.ping(house.registries[0], Credential(f"Bearer {number}"), ""))
+        self.assertEqual(len(house.questions._pings), 10)
 
 
 class PassedOnTests(HouseTestCase):

@@ -4,6 +4,8 @@ What every provider of an interface must do, whichever it is.
 
 from __future__ import annotations
 
+import sys
+
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -479,3 +481,38 @@ class IndexSuite(SynchronousTestCase):
         self.assertEqual(self.index.purge(14.0, 3), 1)
         self.assertIsNone(self.index.affirmation(before))
         self.assertIsNotNone(self.index.affirmation(later))
+
+    def test_rows_of_a_tag(self) -> None:
+        """
+        Of each tag the eight rows that were asked for last are kept: clients make up ``Accept`` as they like.
+        """
+        other = evolve(TAG, name="other")
+        self.index.remember_tag(other, TagRecord(DIGEST, "x", None, 0.0))
+        for number in range(20):
+            self.index.remember_tag(
+                evolve(TAG, accept=f"x/{number}"), TagRecord(DIGEST, "x", None, float(number))
+            )
+        kept = [n for n in range(20) if self.index.tag(evolve(TAG, accept=f"x/{n}")) is not None]
+        self.assertEqual(kept, list(range(12, 20)))
+        self.assertIsNotNone(self.index.tag(other))
+
+    def test_most_links(self) -> None:
+        """
+        Links are bounded: those of blobs that are not stored are dropped first. So are tags.
+        """
+        module = sys.modules[type(self.index).__module__]
+        self.patch(module, "MOST_LINKS", 10)
+        self.patch(module, "MOST_TAG_ROWS", 10)
+        self.index.record([record(1, 1.0)])
+        for number in range(1, 31):
+            self.index.affirm(evolve(LINK, digest=numbered(number)), Affirmation(float(number), None))
+            self.index.affirm(evolve(LINK, digest=numbered(number)), Affirmation(float(number), "again"))
+            self.index.remember_tag(
+                evolve(TAG, name=f"v{number}"), TagRecord(DIGEST, "x", None, float(number))
+            )
+        links = [n for n in range(31) if self.index.affirmation(evolve(LINK, digest=numbered(n))) is not None]
+        tags = [n for n in range(31) if self.index.tag(evolve(TAG, name=f"v{n}")) is not None]
+        self.assertEqual((links[0], links[-1], tags[-1]), (1, 30, 30))
+        self.assertLessEqual(len(links), 10)
+        self.assertLessEqual(len(tags), 10)
+        self.assertEqual(links[1:], list(range(links[1], 31)), "the oldest ones are dropped")

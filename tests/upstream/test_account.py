@@ -301,3 +301,27 @@ class AccountTests(SynchronousTestCase):
                 self.account = self.made(None, source=source)
                 self.failureResultOf(self.says(Challenge("bearer", {"realm": realm})), NoTokenError)
                 self.assertEqual((source.asked, self.asked), (0, []))
+
+
+class KeptTokensTests(SynchronousTestCase):
+    """
+    How many tokens are kept.
+    """
+
+    def test_bounded(self) -> None:
+        """
+        One for each of the 256 repositories asked for last: clients make up as many names as they like.
+        """
+        asked: list[str] = []
+
+        async def fetch(url: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
+            asked.append(url)
+            return b'{"token": "t", "expires_in": 3600}'
+
+        account = OwnAccount(None, "https://r.example", (), fetch, lambda: 0.0)
+        challenge = [Challenge("bearer", {"realm": "https://r.example/token"})]
+        for number in range(300):
+            self.successResultOf(Deferred.fromCoroutine(account.answer(challenge, f"a/{number}")))
+        for number in (299, 0):
+            self.successResultOf(Deferred.fromCoroutine(account.authorization(f"a/{number}")))
+        self.assertEqual(len(asked), 301, "the newest one is kept, the oldest one asked for again")

@@ -63,6 +63,47 @@ class LimitTests(HouseTestCase):
         clients = [self.client() for _ in range(100)]
         self.assertEqual({client.ask("/").status for client in clients}, {200})
 
+    def test_ipv6(self) -> None:
+        """
+        Addresses of IPv6 are counted by /64, and IPv4 behind a dual-stack socket by its own address.
+        """
+        self.factory = self.build(limits=Limits(connectionsperaddress=1))
+        self.client("2001:db8:0:1::1")
+        self.client("::ffff:192.0.2.1")
+        asked = ("2001:db8:0:1:ffff::2", "2001:db8:0:2::1", "192.0.2.1", "::ffff:192.0.2.2")
+        self.assertEqual([self.client(one).ask("/").status for one in asked], [503, 200, 503, 200])
+
+    def test_incomplete_heads(self) -> None:
+        """
+        ``limits.headsperaddress`` bounds the connections of an address whose head is not complete, and
+        no others: those that have asked, those of other addresses.
+        """
+        self.factory = self.build(limits=Limits(headsperaddress=2))
+        for _ in range(5):
+            self.assertEqual(self.client().ask("/").status, 200)
+        silent, begun = self.client(), self.client().send("GET / HTTP/1.1\r\n")
+        self.assertEqual(self.client().ask("/").status, 503)
+        self.assertEqual(self.client("192.0.2.2").ask("/").status, 200)
+        begun.send("Host: a\r\n\r\n")
+        self.assertEqual(self.client().ask("/").status, 200)
+        self.client().send("GET")
+        silent.leave()
+        self.assertEqual(self.client().ask("/").status, 200)
+
+    def test_incomplete_heads_later(self) -> None:
+        """
+        A head that begins on a connection that has asked before counts too: one too many is refused.
+        """
+        self.factory = self.build(limits=Limits(headsperaddress=2))
+        first = self.client()
+        self.assertEqual(first.ask("/").status, 200)
+        others = [self.client().send("GET"), self.client().send("GET")]
+        first.send("GET / HT")
+        self.assert_refused(first.replies()[-1], 503, "UNAVAILABLE")
+        self.assertTrue(first.ended)
+        others[0].leave()
+        self.assertEqual(self.client().ask("/").status, 200)
+
     def test_default(self) -> None:
         """
         4096 by default.
