@@ -19,6 +19,7 @@ from contentcache.config.model import Configuration, Downstream, TokenAuth, Upst
 from contentcache.core.digest import Digest
 from contentcache.core.eviction import Retention
 from contentcache.core.grants import Grants
+from contentcache.core.list_queries import ListQueries
 from contentcache.core.ports import Run, Timer
 from contentcache.core.question_order import QuestionClock
 from contentcache.delivery.access import Access
@@ -32,6 +33,7 @@ from contentcache.delivery.signing_keys import KeysOfOrigin, SigningKeys
 from contentcache.delivery.tags import Tags
 from contentcache.meter import Meter
 from contentcache.storage.opening import Kept, own_file
+from contentcache.storage.own_secret import read_or_make_secret
 from contentcache.storage.reaper import Reaper
 from contentcache.storage.scrub import Bookmark, Scrub
 from contentcache.tls.trust import UpstreamTrusts
@@ -269,7 +271,10 @@ def _front(
         scheme="http" if http.tls is None else "https",
     )
     sending = Sending(lambda: secrets.token_hex(16))
-    house = House(contents, delivery.tags, delivery.questions, origins, signatures, admission, sending)
+    queries = ListQueries(_list_secret(configuration))
+    house = House(
+        contents, delivery.tags, delivery.questions, origins, signatures, admission, sending, queries
+    )
     api = RegistryApi(
         house,
         pseudonym=pseudonym,
@@ -298,6 +303,15 @@ def _front(
         meter=site.meter,
         short=short if options.fastpath else None,
     )
+
+
+def _list_secret(configuration: Configuration) -> bytes:
+    """
+    What authenticates queries of next pages, after a restart and in all workers too.
+    """
+    if configuration.storage.driver != "filesystem":
+        return secrets.token_bytes(32)
+    return read_or_make_secret(own_file(configuration.storage, "lists.key"))
 
 
 def _source(upstream: Upstream, environ: Mapping[str, str], reactor: Any) -> Source | None:

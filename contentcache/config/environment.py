@@ -29,6 +29,19 @@ _NOT_MEANT = re.compile(
     r"REGISTRY_(?:CONFIGURATION_PATH|SERVICE_HOST|SERVICE_PORT(?:_\w+)?"
     r"|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
 )
+#: What it sets for one that is called "registry-something", each with what the value looks like then.
+_ADDRESS = r"[0-9A-Fa-f.:]{2,45}"
+_KUBERNETES = tuple(
+    (re.compile(name), re.compile(value))
+    for name, value in (
+        (r"_SERVICE_HOST\Z", _ADDRESS),
+        (r"_SERVICE_PORT(?:_[A-Z0-9_]+)?\Z", r"[0-9]{1,5}"),
+        (r"_PORT(?:_[0-9]{1,5}_(?:TCP|UDP|SCTP))?\Z", r"(?:tcp|udp|sctp)://[0-9A-Fa-f.:\[\]]{2,60}"),
+        (r"_PORT_[0-9]{1,5}_(?:TCP|UDP|SCTP)_PROTO\Z", r"tcp|udp|sctp"),
+        (r"_PORT_[0-9]{1,5}_(?:TCP|UDP|SCTP)_PORT\Z", r"[0-9]{1,5}"),
+        (r"_PORT_[0-9]{1,5}_(?:TCP|UDP|SCTP)_ADDR\Z", _ADDRESS),
+    )
+)
 _INDEX = re.compile(r"[0-9]{1,6}")
 
 
@@ -165,6 +178,8 @@ def override(root: Dictionary, environ: Mapping[str, str], report: Report) -> No
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or _NOT_MEANT.fullmatch(variable):
             continue
+        if _is_of_kubernetes(variable, environ[variable]):
+            continue
         setting = _Setting(variable, environ[variable], report)
         try:
             setting.put(root, ROOT, variable.removeprefix(PREFIX).split("_"), "")
@@ -174,6 +189,18 @@ def override(root: Dictionary, environ: Mapping[str, str], report: Report) -> No
             report.fault(
                 Place(str(beyond), Origin(None, variable)), "the index is behind the end of the list"
             )
+
+
+def _is_of_kubernetes(variable: str, value: str) -> bool:
+    """
+    Whether Kubernetes has set a variable for a service of its namespace whose name begins with ``registry-``.
+
+    >>> _is_of_kubernetes("REGISTRY_AUTH_PORT_5000_TCP", "tcp://10.96.12.7:5000")
+    True
+    >>> _is_of_kubernetes("REGISTRY_AUTH_TOKEN_SERVICE", "registry")
+    False
+    """
+    return any(name.search(variable) and form.fullmatch(value) for name, form in _KUBERNETES)
 
 
 @frozen

@@ -44,11 +44,11 @@ class DigestInvalid(CacheError):
     status = 400
 
 
-class TagInvalid(CacheError):
-    """No tag can be called so."""
+class TagUnknown(CacheError):
+    """No tag can be called so, and so there is none: registries answer 404 (distribution-spec 1.1, end-3)."""
 
-    code = "TAG_INVALID"
-    status = 400
+    code = "MANIFEST_UNKNOWN"
+    status = 404
 
 
 class RequestMalformed(CacheError):

@@ -20,7 +20,7 @@ from contentcache.core.errors import (
     NameInvalid,
     RequestMalformed,
     RouteUnknown,
-    TagInvalid,
+    TagUnknown,
 )
 
 #: Registries keep the two apart: a yes to the one is no yes to the other.
@@ -31,11 +31,15 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _ABSOLUTE = re.compile(r"https?://(?P<host>[^/?#@\s]+)(?P<rest>[/?].*)?", re.ASCII | re.IGNORECASE)
-_COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
+_COUNT = re.compile(r"[0-9]{1,19}", re.ASCII)
 #: Escapes, empty components, dot segments: in no path of the API, and others may read them otherwise.
 _AMBIGUOUS = re.compile(r"%|//|/\.\.?(?:/|$)", re.ASCII)
 _ESCAPED = re.compile(r"%2[Ff]|%3[Aa]", re.ASCII)
-_LAST_LENGTH = 512
+_ESCAPED_SLASH = re.compile(r"%2[Ff]", re.ASCII)
+_ESCAPED_LETTER = re.compile(r"%(3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])", re.ASCII)
+#: distribution-spec 1.1, "Extensions": ``_<extension>`` is a component of their paths, and of no name.
+_EXTENSION = re.compile(r"(?:\A|/)_[a-z0-9]", re.ASCII)
+_LAST_LENGTH = 2 << 10
 
 
 @frozen
@@ -136,9 +140,9 @@ def parse(path: str) -> Route:
     :raises NameInvalid: no repository can be named so (dot segments, empty components, percent
         signs, upper case, over 255 characters).
     :raises DigestInvalid: the digest is malformed or of an unregistered algorithm.
-    :raises TagInvalid: no tag can be named so.
+    :raises TagUnknown: no tag can be named so, so there is none.
     :raises MethodUnsupported: the path belongs to a push.
-    :raises RouteUnknown: not a path of the registry API.
+    :raises RouteUnknown: not a path of the registry API that is answered here; extensions are none.
 
     >>> parse("/v2/org/app/manifests/1.0")
     TaggedManifest(repository='org/app', tag='1.0')
@@ -168,22 +172,39 @@ def _within(rest: str) -> Route:
     if (verb, last) == ("blobs", "uploads") or (verb == "uploads" and name.endswith("/blobs")):
         raise MethodUnsupported("uploads are not taken here: push to the origin")
     if (verb, last) == ("tags", "list"):
-        return TagsList(repository(name))
+        return TagsList(_repository(name))
     if verb == "manifests":
-        name = repository(name)
-        reference = _unescape_colon(last)
-        if ":" in reference:
-            return Content(name, "manifests", Digest.parse(reference))
-        if _TAG.fullmatch(reference) is None:
-            raise TagInvalid(f"{last[:160]!r} is neither a tag nor a digest")
-        return TaggedManifest(name, reference)
+        return _manifest(_repository(name), last)
     if verb == "blobs":
-        return Content(repository(name), "blobs", _digest(last))
+        return Content(_repository(name), "blobs", _digest(last))
     if verb == "referrers":
-        return Referrers(repository(name), _digest(last))
+        return Referrers(_repository(name), _digest(last))
     # Which of the two it is decides only how the refusal is worded.
-    repository(rest.rstrip("/"))
+    _repository(rest.rstrip("/"))
     raise RouteUnknown("nothing is at this path")
+
+
+def _manifest(name: str, reference: str) -> Content | TaggedManifest:
+    reference = _unescape_colon(reference)
+    if ":" in reference:
+        return Content(name, "manifests", Digest.parse(reference))
+    # Letters and digits are the same whether they are escaped or not (RFC 3986 §2.3), and are no delimiters.
+    tag = _ESCAPED_LETTER.sub(lambda match: chr(int(match[1], 16)), reference)
+    if tag in {"", ".", ".."} or "%" in tag:
+        raise NameInvalid(f"{reference[:160]!r} is an empty component, a dot segment or has escapes")
+    if _TAG.fullmatch(tag) is None:
+        raise TagUnknown(f"there is no tag {tag[:160]!r}: it is neither a tag nor a digest")
+    return TaggedManifest(name, tag)
+
+
+def _repository(raw: str) -> str:
+    """
+    The repository that a part of a raw path names: in it ``%2F`` is the slash that it stands for.
+    """
+    name = _ESCAPED_SLASH.sub("/", raw)
+    if _EXTENSION.search(name) is not None and _AMBIGUOUS.search(f"/{name}") is None:
+        raise RouteUnknown("no extension of the registry API is answered here")
+    return repository(name)
 
 
 def repository(name: str) -> str:
@@ -232,7 +253,7 @@ class Paging:
         artifact_type = one(query, "artifactType")
         for value in (last, artifact_type):
             if value is not None and (len(value) > _LAST_LENGTH or not value.isprintable()):
-                raise RequestMalformed("last and artifactType are short and printable")
+                raise RequestMalformed("last and artifactType have at most 2048 printable characters")
         return cls(n, last, artifact_type)
 
     def query(self) -> str:

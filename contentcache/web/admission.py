@@ -66,7 +66,7 @@ class Admission:
         if tokens and isinstance(route, Content):
             return await self._by_signature(exchange, route, tokens)
         chosen = self._origins.choose(
-            route, one(exchange.query(), "ns"), exchange.host, exchange.header(MEANT_ORIGIN)
+            route, one(exchange.query(lenient=True), "ns"), exchange.host, exchange.header(MEANT_ORIGIN)
         )
         exchange.request.upstream = chosen.registry.upstream.origin
         here = self._judge is not None

@@ -68,6 +68,11 @@ class Exchange:
         found = self._request.requestHeaders.getRawHeaders(name.encode("ascii")) or ()
         return tuple(value.decode("latin-1") for value in found)
 
+    @property
+    def raw_query(self) -> str:
+        """The query as it came, without its question mark."""
+        return self._query
+
     def tokens(self) -> tuple[str, ...]:
         """
         The tokens of a signed URL: one, unless somebody plays tricks. What is no UTF-8 in them is replaced.

@@ -18,6 +18,7 @@ from contentcache.jose.blob_tokens import normalize_issuer
 from contentcache.upstream.registry import Registry
 
 _HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+_DEFAULT_PORTS: Final = (("https://", ":443"), ("http://", ":80"))
 _NAME_LENGTH: Final = 259  # a host name and a port
 
 
@@ -55,13 +56,13 @@ class Origins:
         :raises OriginUnknown: ``namespace`` or ``meant`` is none that is configured here.
         """
         if namespace is not None:
-            name = namespace.lower().removesuffix(".")
-            known = self._by_name.get(name) if len(name) <= _NAME_LENGTH else None
+            known = self._named(namespace.lower().removesuffix("."))
             if known is None:
                 raise OriginUnknown(
                     f"this cache has no upstream named {namespace[:_NAME_LENGTH]!r} (upstreams[].names)"
                 )
-            return Chosen(known, route)
+            # Mirrors with a path (BuildKit, k3s) send the prefix and the name.
+            return self._without_prefix(route, known) or Chosen(known, route)
         if meant is not None:
             known = self._by_issuer.get(normalize_issuer(meant))
             if known is not None:
@@ -113,12 +114,36 @@ class Origins:
     def _by_served(self, host: str) -> Registry | None:
         return self._by_host.get(host) or self._by_host.get(host.partition(":")[0].removesuffix("."))
 
+    def _named(self, name: str) -> Registry | None:
+        """
+        Whose name it is; the port that its scheme has anyway may be said.
+        """
+        if len(name) > _NAME_LENGTH:
+            return None
+        known = self._by_name.get(name)
+        if known is not None:
+            return known
+        for scheme, port in _DEFAULT_PORTS:
+            short = name.removesuffix(port)
+            known = self._by_name.get(short) if short != name else None
+            if known is not None and known.upstream.origin.startswith(scheme):
+                return known
+        return None
+
     def _by_repository(self, route: Route) -> Chosen | None:
         if isinstance(route, Root | Ping | Catalog):
             return None
+        registry = self._by_prefix.get(route.repository.partition("/")[0])
+        return self._without_prefix(route, registry) if registry is not None else None
+
+    @staticmethod
+    def _without_prefix(route: Route, registry: Registry) -> Chosen | None:
+        if isinstance(route, Root | Ping | Catalog):
+            return None
         first, _, rest = route.repository.partition("/")
-        registry = self._by_prefix.get(first) if rest else None
-        return Chosen(registry, _renamed(route, rest), first) if registry is not None else None
+        if not rest or first != registry.upstream.prefix:
+            return None
+        return Chosen(registry, _renamed(route, rest), first)
 
 
 def _renamed(

@@ -4,7 +4,6 @@ The registry API: from a request to what answers it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -19,11 +18,11 @@ from contentcache.core.errors import (
     RouteUnknown,
 )
 from contentcache.core.header_policy import lines_of
+from contentcache.core.list_queries import ListQueries
 from contentcache.core.ports import Timer
 from contentcache.core.routes import (
     Catalog,
     Content,
-    Paging,
     Ping,
     Referrers,
     Root,
@@ -60,9 +59,6 @@ _KINDS: Final[Mapping[type, str]] = {
     Referrers: "referrers",
 }
 _NO_CATALOG: Final = frozenset({404, 405, 501})
-_LINK: Final = re.compile(
-    r"<(?:(?:https?:)?//[^/<>]*)?(?P<path>/[^<>?]*)(?P<query>\?[^<>]*)?>(?P<rest>[^,]*)", re.IGNORECASE
-)
 
 
 @frozen
@@ -78,6 +74,7 @@ class House:
     signatures: Signatures
     admission: Admission
     sending: Sending
+    queries: ListQueries
 
 
 class RegistryApi:
@@ -154,15 +151,11 @@ class RegistryApi:
             case Catalog():
                 await self._answer_catalog(exchange, chosen, credential, via)
             case TagsList(repository):
-                path = f"/v2/{repository}/tags/list" + Paging.of(exchange.query()).query()
-                await self._pass_on(
-                    exchange, chosen, self._question(exchange, path, repository, credential, via)
-                )
+                path = f"/v2/{repository}/tags/list"
+                await self._pass_on(exchange, chosen, path, repository, credential, via)
             case Referrers(repository, digest):
-                path = f"/v2/{repository}/referrers/{digest}" + Paging.of(exchange.query()).query()
-                await self._pass_on(
-                    exchange, chosen, self._question(exchange, path, repository, credential, via)
-                )
+                path = f"/v2/{repository}/referrers/{digest}"
+                await self._pass_on(exchange, chosen, path, repository, credential, via)
 
     # What is looked at before anybody answers.
 
@@ -245,49 +238,53 @@ class RegistryApi:
     async def _answer_catalog(
         self, exchange: Exchange, chosen: Chosen, credential: Credential, via: str
     ) -> None:
-        path = "/v2/_catalog" + Paging.of(exchange.query()).query()
         try:
-            await self._pass_on(exchange, chosen, self._question(exchange, path, None, credential, via))
+            await self._pass_on(exchange, chosen, "/v2/_catalog", None, credential, via)
         except OriginRefused as refusal:
             if refusal.status not in _NO_CATALOG:
                 raise
             exchange.reply(200, {"Content-Type": "application/json"}, b'{"repositories":[]}')
 
-    def _question(
-        self, exchange: Exchange, path: str, repository: str | None, credential: Credential, via: str
-    ) -> Request:
-        return Request(
+    async def _pass_on(  # noqa: PLR0917  # what a question is made of
+        self,
+        exchange: Exchange,
+        chosen: Chosen,
+        path: str,
+        repository: str | None,
+        credential: Credential,
+        via: str,
+    ) -> None:
+        registry = chosen.registry
+        query = self._house.queries.upstream_query(exchange.raw_query, registry.upstream.origin)
+        question = Request(
             "HEAD" if exchange.method == "HEAD" else "GET",
-            path,
+            path + query,
             credential,
             repository=repository,
             accept=exchange.values("Accept"),
             via=via,
         )
-
-    async def _pass_on(self, exchange: Exchange, chosen: Chosen, question: Request) -> None:
-        answer: Answer = await self._house.questions.ask(chosen.registry, question)
+        answer: Answer = await self._house.questions.ask(registry, question)
         headers = dict(answer.passed_headers())
         headers["Cache-Status"] = "contentcache; fwd=request"
         if "Link" in headers:
             links = lines_of(headers["Link"])
-            headers["Link"] = tuple(self._relative(link, exchange, chosen) for link in links)
+            headers["Link"] = tuple(self._link(link, exchange, chosen, path) for link in links)
         await relay(answer, exchange, headers)
 
-    def _relative(self, link: str, exchange: Exchange, chosen: Chosen) -> str:
+    def _link(self, link: str, exchange: Exchange, chosen: Chosen, asked: str) -> str:
         """
         The links of a list, so that they lead here again.
 
         The host goes; what was asked for by a prefix or by ``?ns=`` is still meant on the next page.
         """
-        namespace = one(exchange.query(), "ns")
 
-        def here(match: re.Match[str]) -> str:
-            path, query = match["path"], match["query"] or ""
+        def path_here(path: str) -> str:
             if chosen.prefix is not None and path.startswith("/v2/"):
                 path = f"/v2/{chosen.prefix}/{path[len('/v2/') :]}"
-            if namespace is not None:
-                query += ("&" if query else "?") + f"ns={namespace}"
-            return f"<{self._prefix}{path}{query}>{match['rest']}"
+            return self._prefix + path
 
-        return _LINK.sub(here, link)
+        namespace = one(exchange.query(lenient=True), "ns")
+        return self._house.queries.link(
+            link, chosen.registry.upstream.origin, asked, path_here, namespace=namespace
+        )

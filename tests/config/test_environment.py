@@ -109,6 +109,7 @@ IGNORED = [
     "REGISTRY_http_addr",
     "REGISTRY_STORAGE__X",
     "REGISTRY_CACHE_SERVICE_HOST",
+    "REGISTRY_CACHE_PORT_5000_TCP",
     "REGISTRY_MIDDLEWARE_REGISTRY_X_NAME",
     "REGISTRY_MIDDLEWARE_REGISTRY_-1_NAME",
     "REGISTRY_MIDDLEWARE_REGISTRY_0_WHATEVER",
@@ -183,6 +184,29 @@ class OverrideTests(ConfigurationTestCase):
         """
         loaded = self.load(MINIMAL, dict.fromkeys(NOT_MEANT, "tcp://10.0.0.1:5000"))
         self.assertEqual(loaded.warnings, ())
+
+    def test_services_of_others(self) -> None:
+        """
+        So is what it sets for services called "registry-auth" and the like, in whatever section that would
+        be.
+        """
+        for service in ("AUTH", "STORAGE", "PROXY", "MIDDLEWARE", "HTTP", "UI", "LOG_FIELDS"):
+            for address in ("10.96.12.7", "fd00::7"):
+                authority = f"[{address}]" if ":" in address else address
+                environ = {
+                    "SERVICE_HOST": address,
+                    "SERVICE_PORT": "5000",
+                    "SERVICE_PORT_HTTP": "5000",
+                    "PORT": f"tcp://{authority}:5000",
+                    "PORT_5000_TCP": f"tcp://{authority}:5000",
+                    "PORT_5000_TCP_PROTO": "tcp",
+                    "PORT_5000_TCP_PORT": "5000",
+                    "PORT_5000_TCP_ADDR": address,
+                }
+                named = {f"REGISTRY_{service}_{name}": value for name, value in environ.items()}
+                loaded = self.load(MINIMAL, named)
+                plainly = self.load(MINIMAL, {})
+                self.assertEqual((loaded.warnings, loaded.configuration), ((), plainly.configuration))
 
     def test_effect(self) -> None:
         """

@@ -23,6 +23,7 @@ from twisted.web.http_headers import Headers
 from contentcache.auth.interfaces import Judge
 from contentcache.config.model import Limits, Upstream
 from contentcache.core.digest import Digest
+from contentcache.core.list_queries import ListQueries
 from contentcache.core.via import CachesBehind
 from contentcache.delivery.bodies import Flow, MemoryBody, ShortError
 from contentcache.delivery.questions import Pinged
@@ -342,7 +343,10 @@ def front(
     The web room before those who answer.
     """
     sending = Sending(lambda: "BOUNDARY")
-    house = House(contents, tags, questions, doors.origins, doors.signatures, doors.admission, sending)
+    queries = ListQueries(b"secret")
+    house = House(
+        contents, tags, questions, doors.origins, doors.signatures, doors.admission, sending, queries
+    )
     api = RegistryApi(
         house,
         pseudonym="contentcache-me",

@@ -62,6 +62,30 @@ class ChooseTests(HouseTestCase):
         for namespace in ("docker.io", "index.docker.io", "registry-1.docker.io"):
             self.assertEqual(self.asked(self.blob("a", f"?ns={namespace}")), ("docker.io", "a"))
 
+    def test_namespace_and_prefix(self) -> None:
+        """
+        With ``?ns=`` the prefix of that origin is taken off too, and of no other; the port that a scheme
+        has anyway may be said.
+        """
+        self.factory = self.build(
+            Upstream(
+                "https://a.example", ("https://a.example",), names=frozenset({"a.example"}), prefix="hub"
+            ),
+            Upstream("http://b.example", ("http://b.example",), names=frozenset({"b.example"}), prefix="b"),
+        )
+        for target, expected in (
+            (self.blob("hub/x/y", "?ns=a.example"), ("a.example", "x/y")),
+            (self.blob("x/y", "?ns=a.example:443"), ("a.example", "x/y")),
+            (self.blob("hub/x", "?ns=A.example:443"), ("a.example", "x")),
+            (self.blob("b/x", "?ns=a.example"), ("a.example", "b/x")),
+            (self.blob("hub", "?ns=a.example"), ("a.example", "hub")),
+            (self.blob("b/x", "?ns=b.example:80"), ("http://b.example", "x")),
+        ):
+            with self.subTest(target=target):
+                self.assertEqual(self.asked(target), expected)
+        for namespace in ("a.example:80", "b.example:443", "a.example:5000", ":443"):
+            self.assert_refused(self.ask(f"/v2/?ns={namespace}"), 404, "NAME_UNKNOWN")
+
     def test_unknown_namespace(self) -> None:
         """
         An unknown one is 404 on every route, and says so; nobody is asked.

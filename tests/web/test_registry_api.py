@@ -95,7 +95,9 @@ class RouteTests(HouseTestCase):
             ("/v2//a/tags/list", 400, "NAME_INVALID"),
             ("/v2/A/tags/list", 400, "NAME_INVALID"),
             (f"/v2/a/blobs/{str(DIGEST).upper()}", 400, "DIGEST_INVALID"),
-            ("/v2/a/manifests/-x", 400, "TAG_INVALID"),
+            ("/v2/a/manifests/-x", 404, "MANIFEST_UNKNOWN"),
+            ("/v2/_zot/ext/search", 404, "UNSUPPORTED"),
+            ("/v2/a/_oci/ext/discover", 404, "UNSUPPORTED"),
             ("/v1/", 404, "UNSUPPORTED"),
             ("/v2/a/blobs/uploads/", 405, "UNSUPPORTED"),
         ):
@@ -317,6 +319,22 @@ class PassingTests(HouseTestCase):
             self.upstream_says(headers={"Link": f'<{link}>; rel="next"'})
             reply = self.ask(f"/v2/org/app/tags/list{query}")
             self.assertEqual(reply.header("Link"), f'<{expected}>; rel="next"')
+
+    def test_opaque_link(self) -> None:
+        """
+        The next page of a registry with parameters of its own is asked for with just those, and what a client
+        makes up is not.
+        """
+        self.factory = self.build(_upstream("a.example"))
+        self.upstream_says(headers={"Link": '</v2/org/app/tags/list?next_page=tok%3D&n=1>; rel="next"'})
+        reply = self.ask("/v2/org/app/tags/list?next_page=mine")
+        link = reply.header("Link")
+        assert link is not None
+        self.factory = self.build(_upstream("a.example"))
+        self.upstream_says()
+        self.ask(link.partition(">")[0][1:])
+        paths = [asked.path for _, asked in self.backstage.asked]
+        self.assertEqual(paths, ["/v2/org/app/tags/list", "/v2/org/app/tags/list?next_page=tok%3D&n=1"])
 
     def test_link_behind_prefixes(self) -> None:
         """

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from contentcache.config.model import Limits, Upstream
 from contentcache.core.errors import OriginRefused
+from contentcache.core.list_queries import ListQueries
 from contentcache.delivery.warm import LARGEST, Kept
 from contentcache.journal import Access
 from contentcache.storage.filesystem import FilesystemStore
@@ -96,6 +97,7 @@ class CacheTestCase(DeliveryTestCase):
                 doors.signatures,
                 doors.admission,
                 Sending(lambda: "BOUNDARY"),
+                ListQueries(b"secret"),
             ),
             pseudonym="contentcache-me",
             prefix=prefix,

@@ -1,0 +1,114 @@
+"""
+The queries of lists (tags, repositories, referrers): what of them passes upstream.
+
+The specification has ``n``, ``last`` and ``artifactType``; only they pass. Registries add parameters of their
+own to the ``Link`` of a next page (RFC 8288), which only they understand. Such a query gets a MAC in the
+``Link``
+that the client sees, and comes back unchanged to the origin that it is from: nothing must be remembered,
+and what a client makes up passes nowhere.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final
+from urllib.parse import parse_qs, urljoin
+
+from contentcache.core.errors import RequestMalformed
+from contentcache.core.routes import Paging
+
+#: Characters of a query that is passed on.
+LONGEST_QUERY: Final = 2 << 10
+_MOST_PARAMETERS: Final = 32
+#: The parameter that has the MAC; it goes no further.
+MAC_PARAMETER: Final = "contentcache-link"
+#: The parameter that names the origin; registries do not know it.
+_NAMESPACE: Final = "ns"
+_URL: Final = re.compile(r"<([^<>]*)>")
+_HOST: Final = re.compile(r"(?:https?:)?//[^/?#]*", re.IGNORECASE)
+_PLAIN: Final = re.compile(r'[!"$-~]*', re.ASCII)
+
+
+class ListQueries:
+    """
+    Authenticates queries by ``secret``, at most 64 bytes that nobody else knows.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def upstream_query(self, raw: str, origin: str) -> str:
+        """
+        The query to send to ``origin`` for a client's raw query, with its question mark, or nothing.
+
+        :raises RequestMalformed: it is too long, or says something that cannot be meant.
+        """
+        pairs = [pair for pair in raw.split("&") if _name(pair) != _NAMESPACE]
+        # The last one is ours: a cache behind this one has added its own before.
+        ours = max((index for index, pair in enumerate(pairs) if _name(pair) == MAC_PARAMETER), default=None)
+        given = pairs.pop(ours).partition("=")[2] if ours is not None else ""
+        rest = "&".join(pairs)
+        if len(rest) > LONGEST_QUERY:
+            raise RequestMalformed(f"the query of a list has at most {LONGEST_QUERY} characters")
+        if given and hmac.compare_digest(given.encode("latin-1", "replace"), self._mac(origin, rest)):
+            return "?" + rest
+        return _known(rest)
+
+    def link(
+        self, value: str, origin: str, asked: str, path_here: Callable[[str], str], *, namespace: str | None
+    ) -> str:
+        """
+        A ``Link`` of ``origin`` as the client gets it: without a host, with what brings it back unchanged.
+
+        :param asked: the path that the list was asked for, to which the URLs may be relative.
+        :param path_here: what makes a path of the origin one of this cache.
+        """
+
+        def here(match: re.Match[str]) -> str:
+            url = _HOST.sub("", match[1], count=1) if _HOST.match(match[1]) else match[1]
+            joined = urljoin(asked, url.partition("#")[0]) if not url.startswith("/") else url
+            path, _, query = joined.partition("#")[0].partition("?")
+            if not path.startswith("/"):
+                return match[0]
+            pairs = [query] if query else []
+            if query and self._needs_mac(query):
+                pairs.append(f"{MAC_PARAMETER}={self._mac(origin, query).decode()}")
+            if namespace is not None:
+                pairs.append(f"{_NAMESPACE}={namespace}")
+            return f"<{path_here(path)}{'?' if pairs else ''}{'&'.join(pairs)}>"
+
+        return _URL.sub(here, value)
+
+    @staticmethod
+    def _needs_mac(query: str) -> bool:
+        if len(query) > LONGEST_QUERY or _PLAIN.fullmatch(query) is None:
+            return False  # it will not pass
+        try:
+            return _known(query) != "?" + query
+        except RequestMalformed:
+            return True
+
+    _mac_size: Final = 16
+
+    def _mac(self, origin: str, query: str) -> bytes:
+        digest = blake2b(key=self._secret, digest_size=self._mac_size, person=b"list query")
+        digest.update(b"\0".join(part.encode("utf-8", "replace") for part in (origin, query)))
+        return digest.hexdigest().encode("ascii")
+
+
+def _name(pair: str) -> str:
+    return pair.partition("=")[0]
+
+
+def _known(raw: str) -> str:
+    """
+    As much of a query as the specification knows, encoded anew.
+    """
+    try:
+        query = parse_qs(raw, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS, errors="strict")
+    except ValueError as error:
+        raise RequestMalformed("the query cannot be read") from error
+    return Paging.of(query).query()
