@@ -32,7 +32,7 @@ from tests.test_doctests import modules
 #: Patterns that are not known before the program runs, and why they need not be fed.
 _NOT_FED: Final[Mapping[str, str]] = {
     "contentcache.core.policy:immutable": "the operator's; searches tags, which have at most 128 characters",
-    "contentcache.config.origins:_tag_pattern": "is compiled to be checked, and searches nothing",
+    "contentcache.config.patterns:tag_pattern": "is compiled to be checked, and searches nothing",
     "contentcache.config.reference:with_tables": "searches our own documentation",
 }
 

@@ -30,18 +30,14 @@ _NOT_MEANT = re.compile(
     r"|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
 )
 #: What it sets for one that is called "registry-something", each with what the value looks like then.
-_ADDRESS = r"[0-9A-Fa-f.:]{2,45}"
-_KUBERNETES = tuple(
-    (re.compile(name), re.compile(value))
-    for name, value in (
-        (r"_SERVICE_HOST\Z", _ADDRESS),
-        (r"_SERVICE_PORT(?:_[A-Z0-9_]+)?\Z", r"[0-9]{1,5}"),
-        (r"_PORT(?:_[0-9]{1,5}_(?:TCP|UDP|SCTP))?\Z", r"(?:tcp|udp|sctp)://[0-9A-Fa-f.:\[\]]{2,60}"),
-        (r"_PORT_[0-9]{1,5}_(?:TCP|UDP|SCTP)_PROTO\Z", r"tcp|udp|sctp"),
-        (r"_PORT_[0-9]{1,5}_(?:TCP|UDP|SCTP)_PORT\Z", r"[0-9]{1,5}"),
-        (r"_PORT_[0-9]{1,5}_(?:TCP|UDP|SCTP)_ADDR\Z", _ADDRESS),
-    )
-)
+_NAMES_ADDRESS = re.compile(r"(?:_SERVICE_HOST|_PORT_[0-9]{1,5}_(?:TCP|UDP|SCTP)_ADDR)\Z")
+_NAMES_NUMBER = re.compile(r"_SERVICE_PORT(?:\Z|_)|_PORT_[0-9]{1,5}_(?:TCP|UDP|SCTP)_PORT\Z")
+_NAMES_URL = re.compile(r"_PORT(?:_[0-9]{1,5}_(?:TCP|UDP|SCTP))?\Z")
+_NAMES_PROTOCOL = re.compile(r"_PORT_[0-9]{1,5}_(?:TCP|UDP|SCTP)_PROTO\Z")
+_ADDRESS = re.compile(r"[0-9A-Fa-f.:]{2,45}")
+_NUMBER = re.compile(r"[0-9]{1,5}")
+_URL = re.compile(r"(?:tcp|udp|sctp)://[0-9A-Fa-f.:\[\]]{2,60}")
+_PROTOCOLS = frozenset({"tcp", "udp", "sctp"})
 _INDEX = re.compile(r"[0-9]{1,6}")
 
 
@@ -200,7 +196,12 @@ def _is_of_kubernetes(variable: str, value: str) -> bool:
     >>> _is_of_kubernetes("REGISTRY_AUTH_TOKEN_SERVICE", "registry")
     False
     """
-    return any(name.search(variable) and form.fullmatch(value) for name, form in _KUBERNETES)
+    return bool(
+        (_NAMES_ADDRESS.search(variable) and _ADDRESS.fullmatch(value))
+        or (_NAMES_NUMBER.search(variable) and _NUMBER.fullmatch(value))
+        or (_NAMES_URL.search(variable) and _URL.fullmatch(value))
+        or (_NAMES_PROTOCOL.search(variable) and value in _PROTOCOLS)
+    )
 
 
 @frozen

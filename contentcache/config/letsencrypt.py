@@ -5,7 +5,6 @@ The section ``http.tls.letsencrypt``: certificates that come by themselves.
 from __future__ import annotations
 
 import os
-import re
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -27,11 +26,6 @@ _LONGEST_HOST: Final = 64
 
 #: File systems of the kernel.
 _NOT_KEPT: Final = ("/proc/", "/sys/")
-
-_EMAIL = re.compile(r"[^@\s,?]+@[^@\s,?]+")
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-_PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
-_BASE64 = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 
 
 def read_letsencrypt(tls: Table, listening: Address) -> LetsEncrypt | None:

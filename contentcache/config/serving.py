@@ -19,8 +19,6 @@ from contentcache.config.urls import address, socket_file
 
 MinimumTLS = Literal["tls1.0", "tls1.1", "tls1.2", "tls1.3"]
 
-_PREFIX = re.compile(r"/(?:(?!\.{1,2}/)[A-Za-z0-9._~-]+/)*")
-_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What RFC 9110 §5.5 allows in a header, but for letters beyond ASCII.
 _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")

@@ -1,8 +1,10 @@
 """
 How many clients and downloads fit into the file descriptors that a process may have.
 
-Descriptors are shared out before anybody needs one, so that none is missing in the middle of an answer: some for
-what the daemon itself opens, the others for downloads and connections. Each takes as many as it can ever hold.
+Descriptors are shared out before anybody needs one, so that none is missing in the middle of an answer:
+some for
+what the daemon itself opens, the others for downloads and connections. Each takes as many as it can ever
+hold.
 """
 
 from __future__ import annotations
