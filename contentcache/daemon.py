@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
@@ -19,7 +20,9 @@ from twisted.logger import Logger
 from contentcache import __version__
 from contentcache.caching import Caching
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
-from contentcache.delivery.tasks import Threads, sleep
+from contentcache.core.descriptors import Fitting, fit
+from contentcache.delivery.tasks import Threads, ThreadsUnavailableError, sleep, use_threads_for_names
+from contentcache.hardening import free_descriptors
 from contentcache.listening import CannotListen, OwnPath, bind, serve, shown, stop
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Role
@@ -28,6 +31,7 @@ from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.upstream.proxies import ProxyFault
 from contentcache.web.debug_api import DebugApi, Finding
+from contentcache.web.factory import TURNED_AWAY
 from contentcache.wire.lanes import Lanes
 
 if TYPE_CHECKING:
@@ -39,6 +43,10 @@ _DRAIN_STEP: Final = 0.1
 _TICKET_KEYS_EVERY: Final = 12 * 3600.0
 #: So many quick clients at once have a thread of their own.
 _LANES: Final = max(2, min(8, len(os.sched_getaffinity(0))))
+
+
+#: Host names that are looked up at once.
+_NAMES: Final = 10
 
 
 class Daemon(Service):
@@ -70,6 +78,7 @@ class Daemon(Service):
         self.threads = Threads(reactor, configuration.storage.maxthreads, "disk")
         # Apart from the others: where all of those wait for a disk, whoever gets what is in memory does not.
         self._lane_threads = Threads(reactor, _LANES, "lane")
+        self._name_threads = Threads(reactor, _NAMES, "name")
         self._front: list[socket.socket] = []
         self._paths: list[OwnPath] = []
         self._sockets: list[socket.socket] = []
@@ -97,14 +106,16 @@ class Daemon(Service):
         super().startService()
         self._bind()
         self.read_key()
+        fitting = self._fit_descriptors()
         try:
             role = self.build()
         except CannotBe as error:
             refuse(str(error))
+        role.factory.most_turned_away = fitting.turned_away
         self.role = role
         self.begin_issuance()
-        self.threads.start()
-        self._lane_threads.start()
+        self._start_threads()
+        use_threads_for_names(self.reactor, self._name_threads)
         self.say_hello(role)
         role.start(self.repeat)
         self.repeat(_LOOK_EVERY, self._look_for_lag())
@@ -113,6 +124,36 @@ class Daemon(Service):
         if self.issuance is not None:
             self.start_issuance(self.issuance)
         signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
+
+    def _start_threads(self) -> None:
+        started: list[Threads] = []
+        try:
+            for threads in (self.threads, self._lane_threads, self._name_threads):
+                threads.start()
+                started.append(threads)
+        except ThreadsUnavailableError as error:
+            for threads in started:
+                threads.stop()
+            refuse(str(error))
+
+    def _fit_descriptors(self) -> Fitting:
+        """
+        Lower the limits to what fits into the descriptors that this process may have.
+        """
+        middleware, free = self.configuration.middleware, free_descriptors()
+        limits = middleware.limits
+        fitting = fit(free, connections=limits.connections, fetches=limits.fetches, turned_away=TURNED_AWAY)
+        if (fitting.connections, fitting.fetches) != (limits.connections, limits.fetches):
+            self._log.warn(
+                "limits lowered to fit descriptors free={free} connections={connections} fetches={fetches}: "
+                "raise the limit of open files (nofile) for more",
+                free=free,
+                connections=fitting.connections,
+                fetches=fitting.fetches,
+            )
+            limits = evolve(limits, connections=fitting.connections, fetches=fitting.fetches)
+            self.configuration = evolve(self.configuration, middleware=evolve(middleware, limits=limits))
+        return fitting
 
     def build(self) -> Role:
         """
@@ -349,6 +390,7 @@ class Daemon(Service):
         await role.stop()
         self.threads.stop()
         self._lane_threads.stop()
+        self._name_threads.stop()
         role.close()
 
     async def drain(self, role: Role) -> None:

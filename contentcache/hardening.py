@@ -10,6 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+#: Enough for all limits at once; programs that close every descriptor one by one get slow beyond that.
+_MOST_DESCRIPTORS: Final = 65_536
+#: Where the system does not tell.
+_USED_AT_START: Final = 32
 _CORE_FILTER: Final = "/proc/self/coredump_filter"
 
 
@@ -32,3 +36,29 @@ def harden() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):  # another system than Linux, or /proc is not mounted
         Path(_CORE_FILTER).write_text("0", "ascii")
+    raise_descriptor_limit()
+
+
+def raise_descriptor_limit() -> None:
+    """
+    As many file descriptors as this process may give itself: the soft limit is for programs that use
+    select(2).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def free_descriptors() -> int:
+    """
+    How many more file descriptors this process may open.
+    """
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    try:
+        used = len(os.listdir("/proc/self/fd"))
+    except OSError:
+        used = _USED_AT_START
+    return max(0, limit - used)

@@ -11,7 +11,7 @@ import stat
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self, runtime_checkable
 
 from attrs import evolve, frozen
 from twisted.internet import tcp
@@ -23,6 +23,8 @@ from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.tls_socket import over
 
 _BACKLOG: Final = 1024
+#: Connections that are accepted in one turn of the reactor.
+_AT_ONCE: Final = 100
 #: For so many seconds an address may still be held by processes that are about to end.
 _DYING: Final = 2.0
 _STEP: Final = 0.02
@@ -108,6 +110,7 @@ def serve(
     which makes contexts, they are secure.
     """
     fast = fast and bound.family in {socket.AF_INET, socket.AF_INET6}
+    clients = factory
     if tls is not None and not fast:
         factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
         factory.noisy = False
@@ -118,7 +121,34 @@ def serve(
     if fast:
         port.transport = FileTransport.using(lanes) if tls is None else over(tls).using(lanes)
     bound.close()
+    if isinstance(clients, AcceptsSome):
+        port.__class__ = _accepting(clients, type(port))
+        clients.listens(port)
     return port
+
+
+@runtime_checkable
+class AcceptsSome(Protocol):
+    """
+    A factory that is told of its port, to stop and start it, and says how many connections it can take at
+    once.
+    """
+
+    @property
+    def accepts(self) -> int:
+        """As it says."""
+
+    def listens(self, port: Any) -> None:
+        """The port."""
+
+
+def _accepting(factory: AcceptsSome, port: type[Any]) -> type[Any]:
+    """
+    The class of a port that accepts no more connections at once than ``factory`` says: Twisted's own accepts
+    hundreds before the first of them is heard, and counts them in an attribute.
+    """
+    at_once = property(lambda _self: min(_AT_ONCE, factory.accepts), lambda _self, _wanted: None)
+    return type(port.__name__, (port,), {"numberAccepts": at_once})
 
 
 @frozen

@@ -41,7 +41,7 @@ def fit(free: int, *, connections: int, fetches: int, turned_away: int) -> Fitti
     >>> fit(20000, connections=4096, fetches=256, turned_away=64)
     Fitting(connections=4096, fetches=256, turned_away=64)
     >>> fit(50, connections=4096, fetches=256, turned_away=64)
-    Fitting(connections=5, fetches=5, turned_away=2)
+    Fitting(connections=5, fetches=5, turned_away=3)
     """
     left = max(0, free - _OWN)
     fetches = max(1, min(fetches, left // _PART_OF_DOWNLOADS // _OF_DOWNLOAD))

@@ -5,8 +5,12 @@ Coroutines on the reactor: threads for what blocks, and a way to wait with a bou
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from queue import Queue
+from threading import Lock, Thread, local
 from typing import Any, TypeVar
 
+from twisted._threads import LockWorker, Team, ThreadWorker  # the reactor's pool is made of them, too
+from twisted.internet._resolver import GAIResolver  # it has no public name
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
@@ -19,14 +23,59 @@ T = TypeVar("T")
 _log = Logger()
 
 
+class ThreadsUnavailableError(Exception):
+    """Not even one thread can be started (``RLIMIT_NPROC``, a cgroup's ``pids.max``)."""
+
+
+class _LenientPool(ThreadPool):
+    """
+    A pool that does with the threads that it has where no more can be started: work waits for one of them.
+    """
+
+    @staticmethod
+    def _pool(currentLimit: Callable[[], int], threadFactory: Callable[..., Any] = Thread) -> Team:
+        def start(target: Callable[..., object]) -> None:
+            threadFactory(target=target).start()
+
+        def create() -> Any:
+            found = team.statistics()
+            if found.busyWorkerCount + found.idleWorkerCount >= currentLimit():
+                return None
+            try:
+                return ThreadWorker(start, Queue())
+            except RuntimeError:  # CPython's word for EAGAIN
+                return None
+
+        coordinator: Any = LockWorker(Lock(), local())
+        team = Team(coordinator, create, _log_failure)
+        return team
+
+    def stop(self) -> None:
+        """Wait for those that were started; Twisted notes the others too."""
+        self.threads = [thread for thread in self.threads if thread.ident is not None]
+        super().stop()
+
+    @property
+    def has_threads(self) -> bool:
+        """Whether there is at least one."""
+        found = self._team.statistics()
+        return found.busyWorkerCount + found.idleWorkerCount > 0
+
+
+def _log_failure() -> None:
+    _log.failure("a thread has failed")
+
+
 class Threads:
     """
     A :class:`contentcache.core.ports.Run` over a pool of threads of its own.
+
+    One thread runs from the start, so that work waits, at worst, but never for ever.
     """
 
     def __init__(self, reactor: IReactorFromThreads, size: int, name: str) -> None:
         self._reactor = reactor
-        self._pool = ThreadPool(minthreads=0, maxthreads=size, name=name)
+        self._pool = _LenientPool(minthreads=1, maxthreads=size, name=name)
 
     def __call__(
         self, function: Callable[Given, Result], /, *args: Given.args, **kwargs: Given.kwargs
@@ -35,12 +84,34 @@ class Threads:
         return deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
 
     def start(self) -> None:
-        """Be ready."""
+        """
+        Be ready.
+
+        :raises ThreadsUnavailableError: there is no thread to be had.
+        """
         self._pool.start()
+        if not self._pool.has_threads:
+            self._pool.stop()
+            raise ThreadsUnavailableError(
+                "no thread can be started: raise the limit of processes (nproc, pids.max)"
+            )
+
+    @property
+    def pool(self) -> ThreadPool:
+        """The pool itself, for Twisted."""
+        return self._pool
 
     def stop(self) -> None:
         """Wait until what runs has ended, and take nothing new."""
         self._pool.stop()
+
+
+def use_threads_for_names(reactor: Any, threads: Threads) -> None:
+    """
+    Look up names of hosts in ``threads``: the reactor's own pool fails where no further thread can be
+    started.
+    """
+    reactor.installNameResolver(GAIResolver(reactor, lambda: threads.pool))
 
 
 def at_once(

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.web.http import HTTPFactory, Request
 
@@ -23,8 +22,9 @@ from contentcache.wire.sendfile import FileTransport
 if TYPE_CHECKING:
     from contentcache.web.short import ShortWay
 
-#: So many connections too many are told to come again, for which they have so many seconds to ask.
-_MOST_TURNED_AWAY: Final = 64
+#: So many connections over the limit are told to come again at once, for which each has so many seconds to
+#: ask. Further ones wait in the queue of the kernel.
+TURNED_AWAY: Final = 64
 _TIME_TO_ASK: Final = 5.0
 
 
@@ -67,6 +67,9 @@ class RegistryFactory(HTTPFactory):
         self._heads_of: Counter[str] = Counter()
         self._turned_away: set[RegistryChannel] = set()
         self._is_cut = False
+        self._ports: list[Any] = []
+        #: So many connections over the limit are answered at once.
+        self.most_turned_away = TURNED_AWAY
 
     @property
     def connections(self) -> int:
@@ -83,26 +86,24 @@ class RegistryFactory(HTTPFactory):
         full = self._is_full(host)
         if full:
             self._meter.limited("connections")
-            if len(self._turned_away) >= _MOST_TURNED_AWAY:
-                return _Unheard()
         idle = _TIME_TO_ASK if full else self.limits.idle
         channel = self.channels(self, host, idle, turned_away=full)
         if full:
             self._turned_away.add(channel)
+            self._accept_while_there_is_room()
         else:
             self._channels.add(channel)
             self._addresses[counted_address(host)] += 1
-            self.head_begins(channel)
         return channel
 
     def head_begins(self, channel: RegistryChannel) -> bool:
         """
-        A connection is there whose next request head is not complete; ``False`` if those of its address are
-        too many. It counts as such until :meth:`head_ends`.
+        A request head has begun and is not complete; ``False`` if those of the client's address are too
+        many. It counts until :meth:`head_ends`.
         """
         if channel not in self._heads:
             counted = counted_address(channel.address)
-            if self._has_too_many_heads(counted):
+            if counted and self._heads_of[counted] >= self.limits.headsperaddress:
                 return False
             self._heads[channel] = counted
             self._heads_of[counted] += 1
@@ -114,9 +115,30 @@ class RegistryFactory(HTTPFactory):
         if counted is not None:
             _count_down(self._heads_of, counted)
 
+    @property
+    def accepts(self) -> int:
+        """How many connections may be accepted at once."""
+        spare = self.limits.connections - len(self._channels)
+        return max(1, spare + self.most_turned_away - len(self._turned_away))
+
+    def listens(self, port: Any) -> None:
+        """
+        ``port`` accepts connections for this factory: not while too many are being turned away already.
+        Those wait in the queue of the kernel, which needs no descriptor of ours.
+        """
+        self._ports.append(port)
+
+    def _accept_while_there_is_room(self) -> None:
+        room = len(self._turned_away) < self.most_turned_away
+        for port in self._ports:
+            if port.connected and not port.disconnecting:
+                (port.startReading if room else port.stopReading)()
+
     def closed(self, channel: RegistryChannel) -> None:
         """A connection is no more."""
-        self._turned_away.discard(channel)
+        if channel in self._turned_away:
+            self._turned_away.remove(channel)
+            self._accept_while_there_is_room()
         self.head_ends(channel)
         if channel in self._channels:
             self._channels.remove(channel)
@@ -158,11 +180,7 @@ class RegistryFactory(HTTPFactory):
         most, counted = self.limits.connectionsperaddress, counted_address(host)
         # Clients of a Unix socket have no address that could be counted.
         too_many_of_it = bool(counted) and most is not None and self._addresses[counted] >= most
-        too_many_of_it = too_many_of_it or self._has_too_many_heads(counted)
         return too_many_of_it or len(self._channels) >= self.limits.connections
-
-    def _has_too_many_heads(self, counted: str) -> bool:
-        return bool(counted) and self._heads_of[counted] >= self.limits.headsperaddress
 
     def _all(self) -> list[RegistryChannel]:
         return [*self._channels, *self._turned_away]
@@ -172,13 +190,3 @@ def _count_down(counter: Counter[str], key: str) -> None:
     counter[key] -= 1
     if not counter[key]:
         del counter[key]
-
-
-class _Unheard(Protocol):
-    """
-    A connection for which there is not even room to say so.
-    """
-
-    def connectionMade(self) -> None:
-        transport: Any = self.transport
-        transport.abortConnection()

@@ -8,12 +8,12 @@ import threading
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from contentcache.core.digest import Digest
-from contentcache.delivery.tasks import Threads
+from contentcache.delivery.tasks import Threads, ThreadsUnavailableError
 from contentcache.storage.interfaces import BlobFile, PartialFile
 from contentcache.storage.memory import MemoryStore
 from tests.delivery.house import LARGE, REPOSITORY, Client, House
@@ -174,3 +174,31 @@ class ThreadsTests(TestCase):
             await self.threads(lambda: None)
         reactor.callLater(0, idle.callback, None)
         await idle
+
+
+class FewThreadsTests(TestCase):
+    """
+    A system that starts no further thread.
+    """
+
+    timeout = 30
+
+    async def test_some(self) -> None:
+        """Work waits for the threads that there are, and all of it is done."""
+        threads = Threads(reactor, 4, "test")
+        threads.start()
+        self.addCleanup(threads.stop)
+        self.patch(threading.Thread, "start", _refuse)
+        results = await gatherResults([maybeDeferred(threads, int, n) for n in range(20)])
+        self.assertEqual(results, list(range(20)))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_none(self) -> None:
+        """Where there is not even one, that is said at the start."""
+        threads = Threads(reactor, 4, "test")
+        self.patch(threading.Thread, "start", _refuse)
+        self.assertRaises(ThreadsUnavailableError, threads.start)
+
+
+def _refuse(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

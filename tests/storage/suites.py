@@ -4,13 +4,12 @@ What every provider of an interface must do, whichever it is.
 
 from __future__ import annotations
 
-import sys
-
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
+from contentcache.storage import memory_index, sqlite
 from contentcache.storage.interfaces import (
     Affirmation,
     BlobRecord,
@@ -500,9 +499,9 @@ class IndexSuite(SynchronousTestCase):
         """
         Links are bounded: those of blobs that are not stored are dropped first. So are tags.
         """
-        module = sys.modules[type(self.index).__module__]
-        self.patch(module, "MOST_LINKS", 10)
-        self.patch(module, "MOST_TAG_ROWS", 10)
+        for module in (sqlite, memory_index):
+            self.patch(module, "MOST_LINKS", 10)
+            self.patch(module, "MOST_TAG_ROWS", 10)
         self.index.record([record(1, 1.0)])
         for number in range(1, 31):
             self.index.affirm(evolve(LINK, digest=numbered(number)), Affirmation(float(number), None))

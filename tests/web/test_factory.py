@@ -8,6 +8,24 @@ from contentcache.config.model import Limits
 from tests.web.house import BLOB, CONTENT, BodyInPieces, HouseTestCase, request
 
 
+class _Port:
+    """
+    As much of a listening port as a factory needs.
+    """
+
+    connected = True
+    disconnecting = False
+    reading = True
+
+    def startReading(self) -> None:
+        """Accept connections."""
+        self.reading = True
+
+    def stopReading(self) -> None:
+        """Accept none for now."""
+        self.reading = False
+
+
 class LimitTests(HouseTestCase):
     """
     How many connections there may be.
@@ -35,15 +53,39 @@ class LimitTests(HouseTestCase):
 
     def test_silent_ones(self) -> None:
         """
-        One too many that asks nothing is not kept, and beyond a few none is heard at all.
+        One too many that asks nothing is not kept; while there are many such, no further connection is
+        accepted.
         """
         self.factory = self.build(limits=Limits(connections=1))
+        port = _Port()
+        self.factory.listens(port)
         guest = self.client()
-        silent = [self.client() for _ in range(70)]
-        self.assertEqual(sum(client.transport.disconnected for client in silent), 6)
+        self.assertEqual(self.factory.accepts, 64)
+        silent = [self.client() for _ in range(63)]
+        self.assertTrue(port.reading)
+        silent.append(self.client())
+        self.assertEqual((port.reading, self.factory.accepts), (False, 1))
         self.clock.advance(6)
         self.assertTrue(all(client.ended for client in silent))
+        self.assertFalse(any(client.transport.disconnected for client in silent), "none is reset")
+        for client in silent:
+            client.leave()
+        self.assertTrue(port.reading)
         self.assertEqual(guest.ask("/").status, 200)
+
+    def test_port_that_stops(self) -> None:
+        """
+        A port that accepts no more does not begin to again.
+        """
+        self.factory = self.build(limits=Limits(connections=1))
+        self.factory.most_turned_away = 1
+        port = _Port()
+        self.factory.listens(port)
+        self.client()
+        second = self.client()
+        port.disconnecting = True
+        second.leave()
+        self.assertFalse(port.reading)
 
     def test_per_address(self) -> None:
         """
@@ -75,34 +117,38 @@ class LimitTests(HouseTestCase):
 
     def test_incomplete_heads(self) -> None:
         """
-        ``limits.headsperaddress`` bounds the connections of an address whose head is not complete, and
-        no others: those that have asked, those of other addresses.
+        ``limits.headsperaddress`` bounds the request heads of an address that have begun and are not
+        complete. Heads
+        that come whole are answered all the same, and so are other addresses; silent connections do not
+        count.
         """
         self.factory = self.build(limits=Limits(headsperaddress=2))
-        for _ in range(5):
-            self.assertEqual(self.client().ask("/").status, 200)
-        silent, begun = self.client(), self.client().send("GET / HTTP/1.1\r\n")
-        self.assertEqual(self.client().ask("/").status, 503)
-        self.assertEqual(self.client("192.0.2.2").ask("/").status, 200)
-        begun.send("Host: a\r\n\r\n")
+        silent = [self.client() for _ in range(5)]
+        begun = [client.send("GET / HTTP/1.1\r\n") for client in silent[:2]]
+        third = silent[2].send("GET / HTTP/1.1\r\n")
+        self.assert_refused(third.replies()[-1], 503, "UNAVAILABLE")
+        self.assertTrue(third.ended)
         self.assertEqual(self.client().ask("/").status, 200)
-        self.client().send("GET")
-        silent.leave()
-        self.assertEqual(self.client().ask("/").status, 200)
+        other = self.client("192.0.2.2").send("GET / HTTP/1.1\r\n").send("Host: a\r\n\r\n")
+        self.assertEqual(other.replies()[-1].status, 200)
+        begun[0].send("Host: a\r\n\r\n")
+        self.assertEqual(begun[0].replies()[-1].status, 200)
+        fourth = silent[3].send("GET / HT")
+        self.assertEqual(fourth.replies(), [])
+        begun[1].leave()
+        fifth = silent[4].send("GET / HTTP/1.1\r\n").send("Host: a\r\n\r\n")
+        self.assertEqual(fifth.replies()[-1].status, 200)
 
     def test_incomplete_heads_later(self) -> None:
         """
-        A head that begins on a connection that has asked before counts too: one too many is refused.
+        A head that begins on a connection that has asked before counts too.
         """
-        self.factory = self.build(limits=Limits(headsperaddress=2))
+        self.factory = self.build(limits=Limits(headsperaddress=1))
         first = self.client()
         self.assertEqual(first.ask("/").status, 200)
-        others = [self.client().send("GET"), self.client().send("GET")]
+        self.client().send("GET")
         first.send("GET / HT")
         self.assert_refused(first.replies()[-1], 503, "UNAVAILABLE")
-        self.assertTrue(first.ended)
-        others[0].leave()
-        self.assertEqual(self.client().ask("/").status, 200)
 
     def test_default(self) -> None:
         """

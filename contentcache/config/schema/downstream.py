@@ -35,7 +35,9 @@ class Limits:
     headers: int = option(SIZE, 16 << 10, "request line and headers")
     connections: int = option(COUNT, 4096, "connections of clients")
     connectionsperaddress: int | None = option(COUNT, None, "the same for one address")
-    headsperaddress: int = option(COUNT, 256, "connections of an address whose request head is not complete")
+    headsperaddress: int = option(
+        COUNT, 256, "request heads of an address that have begun and are not complete"
+    )
     fetches: int = option(COUNT, 256, "downloads from upstreams at once")
     fetchwait: float = option(DURATION, 10.0, "how long a further one waits")
     grants: int = option(COUNT, 100_000, "remembered answers about credentials")
