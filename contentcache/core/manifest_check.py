@@ -26,7 +26,8 @@ OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 SIGNED_SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 _SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+json"
 
-_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+#: One without an end is taken to the end of the content, so that none is searched for within it.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS: Final = b"[]{}"
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(_BRACKETS))
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
