@@ -100,6 +100,7 @@ class Fetch:
         self._changed = Bell()
         self._clients = Attendance()
         self._is_judged = False
+        self._is_doubted = False
         #: Answers that count once the content is verified.
         self._in_doubt: list[tuple[Want, str | None, float]] = []
         #: The hosts that the origin redirected to, ``None`` where it sent the bytes itself.
@@ -147,7 +148,7 @@ class Fetch:
     def is_closed(self) -> bool:
         """Whether no byte leaves before all are known to be right."""
         # Once something was wrong, nobody gets a byte before that.
-        return self._whole or self.in_place or self.generation > 0
+        return self._whole or self.in_place or self._is_doubted or self.generation > 0
 
     @property
     def file(self) -> PartialFile:
@@ -518,13 +519,14 @@ class Fetch:
         a page for people, is not: what it brings is sent to whoever asked, and makes a grant and a link once
         it is verified.
 
-        :raises UpstreamBroken: it could be anything, and would open bytes that are here already.
+        Where it could be anything, and bytes of an earlier download are here already, nobody gets a byte
+        before all are verified.
         """
         self._targets.add(answer.target)
         if not (answer.moved or answer.is_page) or self._around.is_known_target(origin, answer.target):
             return True
         if self.filling.held.total() and answer.status == OK and self.filling.total is None:
-            raise UpstreamBroken(f"{answer.host} leads to something of which nobody knows what it is")
+            self._is_doubted = True
         return False
 
     def _open(self, host: str, answer: Answer, offset: int) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.error import TimeoutError as ConnectTimeout
@@ -236,7 +237,7 @@ class Registry:
                 raise _too_many(remaining)
         began = self._pool.events
         try:
-            answer = await self._exchange(host, request)
+            answer = await self._exchange_any(host, request)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
             # Something slow was asked for, while the host answers the same kind of request to others.
             slow = isinstance(error, UpstreamTimeout) and self._pool.has_answered(host, request.kind, began)
@@ -294,6 +295,18 @@ class Registry:
             headers.pop("WWW-Authenticate", None)
             return OriginRefused(_FORBIDDEN, headers, body)
         return OriginRefused(answer.status, headers, body)
+
+    async def _exchange_any(self, host: str, request: Request) -> Answer:
+        """
+        Ask for a part, and for everything where the storage behind the registry refuses that: some does with
+        signed URLs. It is answered as by a host that ignores ``Range``, of which the caller takes its part.
+        """
+        try:
+            return await self._exchange(host, request)
+        except TargetRefused:
+            if request.range is None:
+                raise
+            return await self._exchange(host, evolve(request, range=None))
 
     async def _exchange(self, host: str, request: Request) -> Answer:
         authorization = request.credential.authorization

@@ -11,7 +11,7 @@ from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import UpstreamBroken
 from tests.bad_registry import BadRegistry
 from tests.delivery.house import MANIFEST, REPOSITORY, Client, House, HouseTestCase
-from tests.misbehaviour import Asked, Reply
+from tests.misbehaviour import Asked, Reply, refusal
 
 NOISE: Final = Random(7).randbytes(300_000)
 STORAGE: Final = "https://storage.example/storage/"
@@ -201,6 +201,70 @@ class ColdTests(DoubtfulTestCase):
         thief = house.pull(cold)
         house.later(120)
         self.assertFalse(NOISE[1:1000] in bytes(thief.got))
+
+
+class NoRangesStorage(BadRegistry):
+    """
+    Storage that refuses every request for a part, and every ``HEAD``.
+    """
+
+    def answer(self, asked: Asked) -> Reply:
+        """The whole, or a refusal."""
+        reply = super().answer(asked)
+        refused = asked.method == "HEAD" or "range" in asked.headers
+        return refusal(reply, status=403) if refused else reply
+
+
+class NoRangesTests(DoubtfulTestCase):
+    """
+    Storage behind a registry that signs URLs for one kind of request only.
+    """
+
+    def refusing(self) -> House:
+        """Everything is redirected to such storage."""
+        house = self.stored()
+        self.cold = house.origin.put_blob(REPOSITORY, NOISE[1:])
+        self.storage = house.wire.hosts["storage.example"] = NoRangesStorage()
+        self.storage.put_blob("any", NOISE)
+        self.storage.put_blob("any", NOISE[1:])
+        return house
+
+    def test_part_of_a_cold_blob(self) -> None:
+        """A part is answered from the whole; a look at the blob tells its length."""
+        house = self.refusing()
+        self.redirect(house, STORAGE + str(self.cold))
+        described = self.result(house.contents.describe(house.asking(self.cold)))
+        self.assertEqual(described.size, len(NOISE) - 1)
+        part = house.pull(self.cold, part=(250_000, 250_010), whole=False)
+        self.assertEqual(part.outcome, "whole")
+        self.assertTrue(bytes(part.got) == NOISE[250_001:250_011])
+
+    def test_resumed(self) -> None:
+        """A download that was interrupted goes on, and so does one after a restart."""
+        for restart in (False, True):
+            house = self.refusing()
+            self.storage.misbehave("stall", at=200_000, times=1)
+            self.redirect(house, STORAGE + str(self.cold))
+            first = house.pull(self.cold)
+            if restart:
+                house.wire.down.add("one.example")
+                house.later(120)
+                self.assertEqual(first.outcome, "short")
+                house.wire.down.clear()
+                house.furnish()
+                first = house.pull(self.cold)
+            house.later(120)
+            self.assertEqual(first.outcome, "whole")
+            self.assertTrue(bytes(first.got) == NOISE[1:])
+
+    def test_stored(self) -> None:
+        """A stored blob is served once the storage has answered, and proved where that is needed."""
+        house = self.refusing()
+        self.redirect(house, STORAGE + str(self.digest))
+        self.assertEqual(house.pull(self.digest).outcome, "whole")
+        house.index.forget([self.digest])
+        house.contents.lost_index()
+        self.assertEqual(house.pull(self.digest).outcome, "whole")
 
 
 class ManifestTests(DoubtfulTestCase):
