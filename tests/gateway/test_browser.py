@@ -8,6 +8,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.gateway.declarations import OPERATIONS
 from tests.gateway.chromium import Chromium, DeskServer
 from tests.real.programs import ROOT, needs, place
 
@@ -110,7 +111,8 @@ class BrowserTests(SynchronousTestCase):
         browser = self.browser
         browser.go(f"{self.server.url}/api")
         browser.until(
-            lambda: browser.run("document.querySelectorAll('.opblock').length") == 7, "the document"
+            lambda: browser.run("document.querySelectorAll('.opblock').length") == len(OPERATIONS),
+            "the document",
         )
         click = "(s => { const e = document.querySelector(s); e.click(); return true; })"
         browser.run(f"{click}('.opblock .opblock-summary-control')")
@@ -167,7 +169,7 @@ class BrowserTests(SynchronousTestCase):
         self.browser.go(self.server.url + page)
         if page == "/api":
             ready = "document.querySelectorAll('.opblock').length"
-            self.browser.until(lambda: self.browser.run(ready) == 7, "the document")
+            self.browser.until(lambda: self.browser.run(ready) == len(OPERATIONS), "the document")
         self.browser.picture(folder / f"{name}.png", whole=False)
 
 
