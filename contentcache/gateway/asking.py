@@ -18,6 +18,7 @@ from contentcache.core.ports import Timer
 from contentcache.gateway.accounts import Verdict
 from contentcache.gateway.blob_answers import is_page
 from contentcache.gateway.credentials import BasicCredentials, account_in, groups_in, parse_credentials
+from contentcache.gateway.leaving import or_leave
 from contentcache.jose.bearer_tokens import unverified_claims
 from contentcache.upstream.account import OwnAccount
 from contentcache.upstream.answers import Answer
@@ -66,7 +67,7 @@ class AgentGet:
         asking = Deferred.fromCoroutine(self._ask(url, headers))
         too_slow = self._timer.callLater(self._patience, asking.cancel)
         try:
-            return await asking
+            return await or_leave(asking)
         except CacheError:
             raise
         except Exception as error:

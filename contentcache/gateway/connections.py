@@ -22,6 +22,7 @@ from contentcache.core.ports import DelayedCall, Timer
 from contentcache.gateway.bodies import RequestBody
 from contentcache.gateway.conversation import Conversation, Reply
 from contentcache.gateway.faults import RegistryBroken, RegistrySilent, RegistryUnreachable
+from contentcache.gateway.leaving import or_leave
 from contentcache.gateway.question import Question
 from contentcache.meter import Meter
 from contentcache.upstream.agent import why
@@ -128,7 +129,7 @@ class Connections:
         factory = Factory.forProtocol(lambda: Conversation(self._keep))
         factory.noisy = False
         try:
-            conversation: Conversation = await _unless_left(self._way.connect(factory))
+            conversation: Conversation = await or_leave(self._way.connect(factory), Conversation.close)
         except CancelledError:
             raise
         except Exception as error:
@@ -185,30 +186,6 @@ class Connections:
         if self.fault is None:
             self._log.warn("the registry {base} fails: {says}", base=self._base, says=says)
         self.fault = says
-
-
-def _unless_left(connecting: Deferred[Conversation]) -> Deferred[Conversation]:
-    """
-    The same result. Whoever cancels this one, since its client has left, gets ``CancelledError`` in any case,
-    and not what the attempt to connect fails with because of it.
-    """
-    left = False
-
-    def leave(_mine: Deferred[Conversation]) -> None:
-        nonlocal left
-        left = True
-        connecting.cancel()
-
-    mine: Deferred[Conversation] = Deferred(leave)
-
-    def connected(conversation: Conversation) -> None:
-        if left:
-            conversation.close()
-        else:
-            mine.callback(conversation)
-
-    connecting.addCallbacks(connected, lambda failure: None if left else mine.errback(failure))
-    return mine
 
 
 class _Patience:

@@ -12,7 +12,7 @@ soon as it has seen the head; so here the two directions are independent, as h11
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import h11
 from twisted.internet.defer import Deferred
@@ -69,8 +69,13 @@ class Reply:
 
     def deliverBody(self, protocol: Protocol) -> None:
         """
-        Give the body to ``protocol``; its transport can pause it, and give it up.
+        Give the body to ``protocol``; its transport can pause it, and give it up. Once it has been taken or
+        released there is none: the connection may be another client's by then.
         """
+        if self._delivered:
+            protocol.makeConnection(cast("Any", _Nowhere()))
+            protocol.connectionLost(Failure(ResponseDone()))
+            return
         self._delivered = True
         self._conversation.deliver(protocol)
 
@@ -79,10 +84,25 @@ class Reply:
         Give the connection back, or end it where the body has not come to its end. May be called twice.
         """
         if not self._delivered:
-            self.deliverBody(Protocol())
+            self.deliverBody(Protocol())  # what is there already: of HEAD that is all
         if not self.complete:
             self.complete = True
             self._conversation.close()
+
+
+class _Nowhere:
+    """
+    What a body comes from that does not come any more.
+    """
+
+    def pauseProducing(self) -> None:
+        """Nothing."""
+
+    def resumeProducing(self) -> None:
+        """Nothing."""
+
+    def stopProducing(self) -> None:
+        """Nothing."""
 
 
 class Conversation(Protocol):

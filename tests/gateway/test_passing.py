@@ -4,6 +4,7 @@ Tests for :mod:`contentcache.gateway.passing`, and of the connections that it go
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from twisted.internet.error import ConnectError, ConnectingCancelledError
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import RequestMalformed
+from contentcache.gateway.connections import Asked
 from contentcache.gateway.conversation import Conversation
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.question import Question
@@ -414,6 +416,27 @@ class IdleTests(GatewayTestCase):
                 self.assertNotIn(b"poison", self.reply(client, method).body)
                 client, _other = self.ask("/v2/")
                 self.assertEqual(client.replies(), [])
+
+    def test_taken_once(self) -> None:
+        """
+        Whoever takes a body that was taken or released gets nothing, and nothing of the next client's.
+        """
+        late: list[Asked] = []
+
+        async def ask() -> None:
+            async with self.connections.ask(Question("HEAD", "/v2/", [("Host", "r")])) as asked:
+                late.append(asked)
+
+        asking = Deferred.fromCoroutine(ask())
+        self.line.say("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
+        self.successResultOf(asking)
+        client = self.client().send(request("/v2/_catalog"))
+        reading = Deferred.fromCoroutine(late.pop().answer.read(10))
+        gc.collect()
+        self.assertEqual(self.successResultOf(reading), b"")
+        self.assertEqual(len(self.wires.lines), 1)
+        self.line.answer("200 OK", b"{}")
+        self.assertEqual(self.reply(client).body, b"{}")
 
     def test_expires(self) -> None:
         """

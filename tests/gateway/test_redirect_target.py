@@ -4,10 +4,10 @@ Tests for :mod:`contentcache.gateway.redirect_target`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
@@ -106,3 +106,18 @@ class FollowedTargetTests(SynchronousTestCase):
         self.assertNoResult(asking)
         self.clock.advance(2)
         self.failureResultOf(asking, UpstreamTimeout)
+
+    def test_client_leaves(self) -> None:
+        """
+        A client that leaves is no failure of the target, whatever giving the question up fails with.
+        """
+
+        async def never(*_: object) -> NoReturn:
+            await Deferred[None](lambda waiting: waiting.errback(ConnectionError("given up")))
+            raise AssertionError
+
+        self.patch(Transport, "fetch_following", never)
+        asking = self.ask()
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

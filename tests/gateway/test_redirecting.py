@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from twisted.internet.defer import Deferred
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import UpstreamBroken
 from contentcache.gateway.redirect_target import TargetAnswer
 from contentcache.jose.blob_tokens import parse_blob_token, verify_blob_token
-from tests.gateway.house import CACHE, NOW, PUBLIC, GatewayTestCase, request
+from tests.gateway.house import CACHE, NOW, PUBLIC, Choices, GatewayTestCase, Target, request
 from tests.web.house import Reply
 
 DIGEST = Digest.of(b"content")
@@ -324,6 +327,37 @@ class RedirectTests(GatewayTestCase):
         self.answered("403 Forbidden")
         self.answered("200 OK", "Content-Length: 10", OCTETS)
         self.assertEqual(len(self.choices.probed), 2)
+
+    def test_client_leaves(self) -> None:
+        """
+        A client that leaves while the registry, its storage or a cache is asked ends it there: no further
+        question, no traceback, no connection.
+        """
+        waiting: list[Deferred[Any]] = []
+
+        async def wait(*_: object) -> Any:
+            waiting.append(Deferred())
+            return await waiting[-1]
+
+        for stage in ("head", "storage", "cache"):
+            self.restart()
+            if stage == "storage":
+                self.patch(Target, "first_byte", wait)
+            self.patch(Choices, "is_answering", wait)
+            client, line = self.ask(BLOB, ANN)
+            line.head()
+            if stage == "storage":
+                for _ in range(2):
+                    line.answer("302 Found", b"", "Location: https://s.example/")
+            elif stage == "cache":
+                line.say(f"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n{OCTETS}\r\n\r\n")
+            heard = len(line.heard)
+            self.assertEqual(len(waiting), {"head": 0, "storage": 1, "cache": 2}[stage])
+            client.leave()
+            self.assertEqual((len(self.wires.lines), len(line.heard)), (1, 0), (stage, heard))
+            self.assertEqual(line.aborted, stage == "head")
+        self.assertEqual({access.status for access in self.written}, {499})
+        self.assertIsNone(self.connections.fault)
 
     def test_accounts(self) -> None:
         """
