@@ -14,8 +14,9 @@ Rules:
 * administrators are the accounts that are named in ``admins``, and those whose accepted token lists
   ``admingroup`` in its claim ``groups``. A registry that gives no such tokens says nothing of groups, and
   then only ``admins`` counts;
-* wrong credentials are counted by address, by account, and by both together, and too many are not even
-  looked at. An account alone has the widest bound, so that one stranger cannot lock it for its owner.
+* wrong credentials are counted by address (IPv6 by its /64), by account, and by both together, and too many
+  are not even looked at. An account alone has the widest bound, so that one stranger cannot lock it for its
+  owner.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Final, Protocol
 from attrs import field, frozen
 from twisted.logger import Logger
 
+from contentcache.core.client_address import counted_address
 from contentcache.core.credentials import Credential
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import Clock, Run
@@ -246,7 +248,8 @@ class Accounts:
             throttle.take_back(key, self._monotonic())
 
     def _buckets(self, address: str, name: str) -> list[tuple[Throttle, Hashable]]:
-        keys: tuple[Hashable, ...] = ((address, name), address, name)
+        counted = counted_address(address)
+        keys: tuple[Hashable, ...] = ((counted, name), counted, name)
         found = zip(self._throttles, keys, strict=True)
         # Clients of a Unix socket have no address, and are not one.
         return [(throttle, key) for throttle, key in found if key]

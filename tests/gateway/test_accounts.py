@@ -177,6 +177,20 @@ class AccountsTests(SynchronousTestCase):
         self.refused(basic("bob", "wrong"), TooManyAttempts, "198.51.100.1")
         self.assertEqual(self.who(basic("alice"), "").name, "alice")
 
+    def test_guessing_from_one_network(self) -> None:
+        """
+        Whoever has an IPv6 /64 has one address for this; another /64, and the same IPv4 address however
+        written, are what they are.
+        """
+        for count in range(10):
+            self.refused(basic("bob", "wrong"), NotAuthenticated, f"2001:db8:1:2::{count + 1:x}")
+        self.refused(basic("bob"), TooManyAttempts, "2001:db8:1:2:ffff::1")
+        self.assertEqual(self.who(basic("bob"), "2001:db8:1:3::1").name, "bob")
+        for count in range(10):
+            address = "::ffff:203.0.113.5" if count % 2 else "203.0.113.5"
+            self.refused(basic("alice", "wrong"), NotAuthenticated, address)
+        self.refused(basic("alice"), TooManyAttempts, "203.0.113.5")
+
     def test_not_a_guess(self) -> None:
         """
         While the registry is away nobody's tries are held against them.
