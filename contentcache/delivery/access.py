@@ -408,6 +408,9 @@ class Access:
             if kept is not None:
                 return kept
             await self.refused(asking, refusal, asked=asked)
+            if refusal.status == _NOT_FOUND and not refusal.body:
+                code = "BLOB_UNKNOWN" if asking.content.kind == "blobs" else "MANIFEST_UNKNOWN"
+                raise OriginRefused(_NOT_FOUND, refusal.headers, code=code) from refusal
             raise
         if is_affirmed:
             await self.affirmed(asking, yes.media_type, asked=asked)

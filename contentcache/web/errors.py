@@ -36,7 +36,10 @@ _CODES: Final[Mapping[int, tuple[str, str]]] = {
     429: ("TOOMANYREQUESTS", "the origin asks for patience"),
 }
 #: What is said where a refusal of the origin came without its body, and the route says more than the status.
-_MESSAGES: Final[Mapping[str, str]] = {"MANIFEST_UNKNOWN": "manifest unknown to the origin"}
+_MESSAGES: Final[Mapping[str, str]] = {
+    "BLOB_UNKNOWN": "blob unknown to the origin",
+    "MANIFEST_UNKNOWN": "manifest unknown to the origin",
+}
 
 
 @frozen
