@@ -4,7 +4,7 @@ Blobs and manifests by digest: from the store, from a fetch that is running, fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -25,8 +25,15 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from contentcache.core.manifest_check import CheckedManifest, ManifestInvalid, check_manifest
+from contentcache.core.manifest_check import (
+    SIGNED_SCHEMA_1,
+    CheckedManifest,
+    ManifestInvalid,
+    check_manifest,
+    essence,
+)
 from contentcache.core.ports import Clock, Run, Timer
+from contentcache.core.signed_schema1 import signed_payload
 from contentcache.delivery.access import Access, Yes
 from contentcache.delivery.bodies import (
     Body,
@@ -47,6 +54,7 @@ from contentcache.delivery.making import (
     DownloadKey,
     LoopPossible,
     Making,
+    NotShareable,
     StoredMeanwhile,
     UndecidedError,
 )
@@ -269,7 +277,7 @@ class Contents:
                 return await self._get(asking, yes or await self._access.remembered(asking), whole=whole)
             except AskFirst:
                 yes = await self._ask(asking, with_body=True)
-            except LoopPossible:
+            except NotShareable:
                 return await self._pass_through(asking)
             except UndecidedError:
                 continue
@@ -588,7 +596,7 @@ class Contents:
         body: Body
         if asking.content.kind == "manifests" or answer.length == 0:
             content = await read_manifest(answer, self._manifest_limit)
-            if Digest.of(content, digest.algorithm) != digest:
+            if digest not in _digests_of(content, media_type, digest.algorithm):
                 raise ContentWrong("what upstream delivers is not what the digest says")
             body = MemoryBody(content)
         else:
@@ -672,6 +680,14 @@ def download_semaphore(limit: int, timeout: float, timer: Timer) -> FairSemaphor
 
 def _key(asking: Asking) -> DownloadKey:
     return DownloadKey(asking.registry.upstream.origin, asking.content.digest)
+
+
+def _digests_of(content: bytes, media_type: str | None, algorithm: str) -> Sequence[Digest]:
+    """
+    The digests that a body of this type may have: a signed manifest has that of its payload.
+    """
+    payload = signed_payload(content) if essence(media_type) == SIGNED_SCHEMA_1 else None
+    return [Digest.of(each, algorithm) for each in (content, payload) if each is not None]
 
 
 def _close(looked: tuple[BlobRecord | None, BlobFile | None]) -> None:

@@ -26,7 +26,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, StartAgain
-from contentcache.core.manifest_check import ManifestInvalid, check_manifest
+from contentcache.core.manifest_check import SIGNED_SCHEMA_1, ManifestInvalid, check_manifest, essence
 from contentcache.core.opening import OK, RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
 from contentcache.core.ports import Given, Result
 from contentcache.delivery.intake import Enough, Intake, TooLong
@@ -34,6 +34,7 @@ from contentcache.delivery.making import (
     HELD_BACK,
     AskFirst,
     DownloadKey,
+    SignedManifest,
     StoredMeanwhile,
     UndecidedError,
     readable,
@@ -521,7 +522,12 @@ class Fetch:
 
         Where it could be anything, and bytes of an earlier download are here already, nobody gets a byte
         before all are verified.
+
+        :raises SignedManifest: its digest is not that of its bytes.
         """
+        if self._whole and essence(answer.header("Content-Type")) == SIGNED_SCHEMA_1:
+            answer.abandon()
+            raise SignedManifest(f"{self.key.digest} is a signed manifest")
         self._targets.add(answer.target)
         if not (answer.moved or answer.is_page) or self._around.is_known_target(origin, answer.target):
             return True

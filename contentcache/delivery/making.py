@@ -27,7 +27,15 @@ class AskFirst(UndecidedError):
     """The content is there, or on its way for others: the origin has to be asked for this client."""
 
 
-class LoopPossible(UndecidedError):
+class NotShareable(UndecidedError):
+    """What is asked for is neither stored nor shared, but passed through to this client."""
+
+
+class SignedManifest(NotShareable):
+    """A signed manifest of schema 1, whose digest is not that of its bytes."""
+
+
+class LoopPossible(NotShareable):
     """
     A request that came through a cache does not wait for what was asked in another one's name: it might be
     waiting for this request. It is asked on its own.

@@ -15,8 +15,8 @@ from contentcache.core.credentials import Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.routes import Content
+from contentcache.delivery import making
 from contentcache.delivery.access import Revocation
-from contentcache.delivery.making import AskFirst, LoopPossible, StoredMeanwhile, UndecidedError
 from contentcache.delivery.wants import Asking
 from contentcache.tls.files import Identity, identity_in
 from contentcache.upstream.registry import Registry
@@ -24,7 +24,7 @@ from contentcache.upstream.registry import Registry
 #: Errors by their names. One of a kind that is not here goes as the nearest kind that is.
 _ERRORS: Final[Mapping[str, type[CacheError]]] = {
     kind.__name__: kind
-    for kind in (*vars(errors).values(), UndecidedError, AskFirst, LoopPossible, StoredMeanwhile)
+    for kind in (*vars(errors).values(), *vars(making).values())
     if isinstance(kind, type) and issubclass(kind, CacheError) and kind is not CacheError
 }
 

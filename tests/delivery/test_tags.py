@@ -7,8 +7,12 @@ from __future__ import annotations
 from typing import Any
 
 from contentcache.config.model import Upstream
+from contentcache.core.digest import Digest
 from contentcache.core.errors import ManifestTooLarge, OriginRefused, UpstreamBroken
+from contentcache.core.manifest_check import SIGNED_SCHEMA_1
+from tests.core.test_signed_schema1 import PAYLOAD, signed
 from tests.delivery.house import MANIFEST, REPOSITORY, Client, House, HouseTestCase
+from tests.misbehaviour import Reply
 
 OLD, NEW = b'{"old": 1}', b'{"new": 2}'
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -234,3 +238,26 @@ class RememberedTests(TagTestCase):
             house.pull_tag("latest")
             house.origin.misbehave("status", status=status)
             self.assertRefused(house.pull_tag("latest"), status)
+
+
+class SignedManifestTests(HouseTestCase):
+    """
+    Signed manifests of schema 1 by digest: the digest is that of their payload.
+    """
+
+    def test_by_digest(self) -> None:
+        """It passes, with its type, and is not stored; other bytes under that digest do not."""
+        for wrong in (False, True):
+            house = self.house()
+            digest = Digest.of(PAYLOAD, "sha256")
+            content = signed(PAYLOAD.replace(b"org", b"org2")) if wrong else signed()
+            reply = Reply(200, {"Content-Type": SIGNED_SCHEMA_1}, content, content, length=len(content))
+            self.patch(house.origin, "answer", lambda _asked, reply=reply: reply)
+            client = house.pull(digest, kind="manifests")
+            if wrong:
+                self.assertRefused(client, 502)
+            else:
+                self.assertWhole(client, content)
+                assert client.served is not None
+                self.assertEqual(client.served.media_type, SIGNED_SCHEMA_1)
+            self.assertIsNone(house.index.blob(digest))

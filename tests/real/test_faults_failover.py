@@ -88,4 +88,4 @@ class TwoHostsTests(FaultsTestCase):
         log = self.cache.log()
         self.assertIn(f"{liar.url} is to blame", log)
         self.assertNotIn(f"{self.hosts[1].url} is to blame", log)
-        self.assertNotIn(f"{self.hosts[1].url} is set back", log)
+        self.assertNotIn(f"unhealthy upstream={self.hosts[1].url}", log)

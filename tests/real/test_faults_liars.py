@@ -75,7 +75,7 @@ class LiarTests(FaultsTestCase):
             self.assert_whole(self.pull(0), 0)
             self.assertLessEqual(len(self.upstream.asked(digest, "GET")), 3)
             self.assertLessEqual(len(self.hosts[1].asked(digest, "GET")), 2)
-            self.assertNotIn(f"{self.hosts[1].url} is set back", self.cache.log())
+            self.assertNotIn(f"unhealthy upstream={self.hosts[1].url}", self.cache.log())
 
     def test_both_lie(self) -> None:
         """Wrong everywhere: nothing is stored, and it is 502 for a minute."""
@@ -93,7 +93,7 @@ class LiarTests(FaultsTestCase):
         log = self.cache.log()
         self.assertIn(f"{liar.url} is to blame", log)
         self.assertNotIn(f"{self.hosts[1].url} is to blame", log)
-        self.assertNotIn(f"{self.hosts[1].url} is set back", log)
+        self.assertNotIn(f"unhealthy upstream={self.hosts[1].url}", log)
 
 
 class CrowdTests(FaultsTestCase):
