@@ -34,6 +34,8 @@ ANSWERED_IN: Final = 30.0
 #: More than a manifest of the largest size that anybody has set, as base64.
 _LONGEST: Final = 1 << 30
 
+#: Seconds between two looks at whether the other process still runs, by who waits for what it tells.
+_LOOK_EVERY: Final = 5.0
 #: Seconds within which a question is acknowledged by a process that runs at all.
 ACKNOWLEDGED_IN: Final = 3.0
 
@@ -101,6 +103,7 @@ class Conversation(LineOnlyReceiver):
         self.is_over = False
         #: Whether the last question was not even read in time, and nothing has come since.
         self.is_silent = False
+        self._look: DelayedCall | None = None
         #: Whether much of what was said waits to be read.
         self.is_backed_up = False
 
@@ -135,6 +138,13 @@ class Conversation(LineOnlyReceiver):
         )
         self._write({"ask": name, "id": number, "with": values})
         return answer
+
+    def watch(self) -> None:
+        """
+        Hang up as soon as the other process reads nothing: for who waits for what it tells.
+        """
+        if not self.is_over:
+            self._look = self.transport.reactor.callLater(_LOOK_EVERY, self._see_it_runs)
 
     def hand(self, descriptor: int) -> None:
         """
@@ -196,6 +206,8 @@ class Conversation(LineOnlyReceiver):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002  # whyever
         self.is_over = True
+        if self._look is not None and self._look.active():
+            self._look.cancel()
         while self._descriptors:
             os.close(self._descriptors.popleft())
         waiting, self._questions = self._questions, {}
@@ -224,6 +236,16 @@ class Conversation(LineOnlyReceiver):
         question = self._questions.pop(number)
         if question.end():
             question.answer.errback(error)
+
+    def _see_it_runs(self) -> None:
+        # That it is read is answer enough.
+        self.ask("alive").addCallbacks(lambda _none: self.watch(), self._does_not_run)
+
+    def _does_not_run(self, failure: Failure) -> None:
+        if failure.check(SilentError):
+            self.transport.abortConnection()
+        else:
+            self.watch()
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         try:

@@ -73,6 +73,8 @@ class Member:
     silent: bool = False
     using: set[str] = field(factory=set)
     counted: Sequence[Family] = ()
+    #: Copies of open files that were handed to it, and that it may not have read.
+    unread: list[int] = field(factory=list)
 
 
 class Crew:
@@ -188,13 +190,23 @@ class Crew:
                 conversation = member.conversation
                 if conversation is None:
                     continue
-                conversation.hand(descriptor)
+                if conversation.is_silent:
+                    return False
+                copy = os.dup(descriptor)
+                conversation.hand(copy)
                 try:
                     return bool(await conversation.ask("caller"))
                 except GoneError:
                     continue  # it has died just now
+                except SilentError:
+                    # It may still have to be sent: another file must not have this number meanwhile.
+                    member.unread.append(copy)
+                    return False
                 except NoAnswerError:
                     return False
+                finally:
+                    if copy not in member.unread:
+                        os.close(copy)
             return False
         finally:
             os.close(descriptor)
@@ -323,6 +335,8 @@ class Crew:
         member.process, member.ready, member.silent = None, False, False
         member.using.clear()
         self._worker_ended(member.number)
+        while member.unread:
+            os.close(member.unread.pop())
         self._counted_by_the_dead = added([self._counted_by_the_dead, lasting(member.counted)])
         member.counted = ()
         self._changed.ring()

@@ -98,4 +98,4 @@ class Neighbours:
         if not reached:
             mine.close()
             raise GoneError("the worker that has this content does not come back")
-        converse(self._reactor, mine.detach(), conversation)
+        converse(self._reactor, mine.detach(), conversation).watch()

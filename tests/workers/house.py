@@ -89,6 +89,10 @@ class End:
         """Hang up (``ITransport``)."""
         self._post.bring(self.cut)
 
+    def abortConnection(self) -> None:
+        """Hang up at once (``ITCPTransport``)."""
+        self.cut()
+
     def deliver(self, data: bytes) -> None:
         """What the other end has said."""
         if self._is_open:

@@ -173,6 +173,27 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.mine.ask("three")), 1)
         self.assertEqual(self.line.reactor.getDelayedCalls(), [])
 
+    def test_watch(self) -> None:
+        """Who waits for what another process tells hangs up once that reads nothing."""
+        self.mine.watch()
+        for _ in range(4):
+            self.line.reactor.advance(5)
+        self.assertEqual(self.left, [])
+        self.assertEqual({name for name, _ in self.heard}, {"alive"})
+        self.post.hold()
+        self.line.reactor.advance(5)
+        self.line.reactor.advance(3)
+        self.assertEqual(self.left, ["mine", "theirs"])
+        self.assertEqual(self.line.reactor.getDelayedCalls(), [])
+
+    def test_watch_ends(self) -> None:
+        """Nobody is watched who has gone."""
+        self.mine.watch()
+        self.line.cut()
+        self.assertEqual(self.line.reactor.getDelayedCalls(), [])
+        self.mine.watch()
+        self.assertEqual(self.line.reactor.getDelayedCalls(), [])
+
 
 class WordsTests(SynchronousTestCase):
     """

@@ -268,6 +268,28 @@ class CrewTests(SynchronousTestCase):
         self.assertEqual(len(self.reactor.children), 2)
         self.assertEqual([front.fileno() for front in self.fronts], [-1, -1])
 
+    def test_connect_silent(self) -> None:
+        """
+        To a worker that reads nothing nobody is connected, at once from the second time on; it is handed
+        nothing then that could be closed before it is sent, and is well when it reads again.
+        """
+        _, other = self.reactor.children
+        ends = [os.pipe() for _ in range(2)]
+        release = self.reactor.post.hold()
+        first = Deferred.fromCoroutine(self.crew.connect(2, ends[0][0]))
+        self.reactor.advance(3)
+        self.assertEqual(self.successResultOf(first), False)
+        second = Deferred.fromCoroutine(self.crew.connect(2, ends[1][0]))
+        self.assertEqual(self.successResultOf(second), False)
+        release()
+        handed = other.conversation.take_descriptor()
+        assert handed is not None
+        os.close(handed)
+        self.assertIsNone(other.conversation.take_descriptor())
+        for _, writing in ends:
+            os.close(writing)
+        other.die()
+
     def test_end_without_answers(self) -> None:
         """
         A worker that fails to drain, and one that never answers, do not hold up the end; nor does one that
