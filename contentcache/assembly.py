@@ -46,6 +46,7 @@ from contentcache.web.access_log import AccessLog
 from contentcache.web.admission import Admission
 from contentcache.web.factory import RegistryFactory
 from contentcache.web.origins import Origins
+from contentcache.web.public_name import PublicName
 from contentcache.web.registry_api import House, RegistryApi
 from contentcache.web.sending import Sending
 from contentcache.web.short import ShortWay
@@ -268,12 +269,12 @@ def _front(
         signatures,
         _judge(configuration, reactor, run=site.run, secret=secret),
         vouches=isinstance(configuration.auth, TokenAuth),
-        scheme="http" if http.tls is None else "https",
     )
     sending = Sending(lambda: secrets.token_hex(16))
     queries = ListQueries(_list_secret(configuration))
+    name = PublicName(http.host, "http" if http.tls is None else "https", http.trustedproxies)
     house = House(
-        contents, delivery.tags, delivery.questions, origins, signatures, admission, sending, queries
+        contents, delivery.tags, delivery.questions, origins, signatures, admission, sending, queries, name
     )
     api = RegistryApi(
         house,

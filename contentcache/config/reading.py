@@ -37,6 +37,7 @@ _READERS: Final[dict[Kind, Reader[Any]]] = {
     kinds.EMAIL: patterns.email,
     kinds.GLOB: patterns.glob,
     kinds.HOST: urls.authority,
+    kinds.NETWORK: urls.network,
     kinds.REDIRECT_TARGET: urls.redirect_target,
     kinds.NAT64_PREFIX: urls.nat64_prefix,
     kinds.KEY_LIFETIME: patterns.key_lifetime,

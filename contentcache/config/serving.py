@@ -50,7 +50,8 @@ def notice_plain_http(root: Table, http: Http, *, forwarding: bool, judging: boo
     """
     Warn of credentials that come in without TLS: to be passed on (``forwarding``), or to be judged here.
     """
-    if http.tls is not None or http.addr.path is not None or not (forwarding or judging):
+    behind_tls = http.host is not None and http.host.startswith("https://")
+    if http.tls is not None or http.addr.path is not None or behind_tls or not (forwarding or judging):
         return
     what = "which it passes on to the origin" if forwarding else "which it judges by auth"
     root.section("http").warn(

@@ -76,6 +76,16 @@ def url_or_authority(item: Item) -> str:
     return url(item) if "://" in text(item) else authority(item)
 
 
+def network(item: Item) -> str:
+    """
+    An address or a range of addresses, as a range.
+    """
+    try:
+        return str(ip_network(text(item).strip("[]"), strict=False))
+    except ValueError:
+        raise Wrong(f"{item.shown()} is neither an address nor a network; write e.g. 10.0.0.0/8") from None
+
+
 def authority(item: Item) -> str:
     """
     A host, with a port or without, in lower case and ASCII.

@@ -72,4 +72,6 @@ def _header(request: RegistryRequest, name: str) -> str:
 
 def _address(request: RegistryRequest) -> str:
     channel = request.channel
+    if request.client_address:
+        return request.client_address
     return "-" if channel is None else shown_address(getattr(channel, "address", "-"))

@@ -42,17 +42,16 @@ class Admitted:
 class Admission:
     """
     ``judge`` is the section ``auth``, if there is one; ``vouches`` says that its word is a grant for exactly
-    what a request needs; ``scheme`` that of our own URLs.
+    what a request needs.
     """
 
     def __init__(
-        self, origins: Origins, signatures: Signatures, judge: Judge | None, *, vouches: bool, scheme: str
+        self, origins: Origins, signatures: Signatures, judge: Judge | None, *, vouches: bool
     ) -> None:
         self._origins = origins
         self._signatures = signatures
         self._judge = judge
         self._vouches = vouches
-        self._scheme = scheme
 
     async def admit(self, exchange: Exchange, route: Route) -> Admitted:
         """
@@ -73,9 +72,10 @@ class Admission:
         if self._judge is not None and not isinstance(route, Root):
             if self._vouches:
                 self._origins.check_name(chosen)
-            base = f"{self._scheme}://{exchange.host}"
-            address = getattr(exchange.request.channel, "address", "")
-            await self._judge.admit(exchange.header("Authorization"), need_of(chosen), base, address)
+            caller = exchange.caller
+            await self._judge.admit(
+                exchange.header("Authorization"), need_of(chosen), caller.base, caller.address
+            )
         _look_at_policy(chosen)
         credential = self.credential(chosen.registry, exchange.header("Authorization"))
         return Admitted(chosen, credential, here)

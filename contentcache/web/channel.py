@@ -48,6 +48,8 @@ class RegistryRequest(Request):
     cache_status: str = "-"
     upstream: str = "-"
     kind: str = "other"
+    #: The client's address where a proxy has told it, else that of the connection counts.
+    client_address: str = ""
     #: Whether the access log has its line.
     noted = False
 

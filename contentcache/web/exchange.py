@@ -19,6 +19,7 @@ from contentcache.core.routes import split_target
 from contentcache.delivery.tasks import Bell
 from contentcache.web.channel import RegistryRequest
 from contentcache.web.errors import EVERYWHERE, as_answer, phrase
+from contentcache.web.public_name import Caller, PublicName
 from contentcache.web.watch import Watch
 from contentcache.wire.sendfile import takes_files
 
@@ -46,6 +47,8 @@ class Exchange:
         self.method: str = request.method.decode("latin-1")
         self.path, self._query, authority = split_target(request.uri.decode("latin-1"))
         self.host = (authority or self.header("Host") or "").lower()
+        #: Who calls, once :meth:`identify_caller` knows better than the connection.
+        self.caller = Caller(getattr(request.channel, "address", ""), self.host, "")
 
     # The request.
 
@@ -67,6 +70,21 @@ class Exchange:
         """
         found = self._request.requestHeaders.getRawHeaders(name.encode("ascii")) or ()
         return tuple(value.decode("latin-1") for value in found)
+
+    def identify_caller(self, name: PublicName) -> None:
+        """
+        Look at what trusted proxies say of the client; from then on that is its address and the host it has
+        asked.
+        """
+        self.caller = name.caller(
+            self.caller.address,
+            self.host,
+            forwarded_for=self.values("X-Forwarded-For"),
+            forwarded_proto=self.header("X-Forwarded-Proto"),
+            forwarded_host=self.header("X-Forwarded-Host"),
+        )
+        self.host = self.caller.host
+        self._request.client_address = self.caller.address
 
     @property
     def raw_query(self) -> str:

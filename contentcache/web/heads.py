@@ -20,7 +20,8 @@ _REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ (HTTP/[0
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 #: At most once each: two of them could mean two things.
 _SINGLE: Final = (b"Host", b"Authorization", b"Content-Length", b"Range", b"If-Range")
-_METHODS: Final = (b"GET", b"HEAD")
+_METHODS: Final = (b"GET", b"HEAD", b"OPTIONS")
+ALLOWED: Final = "GET, HEAD, OPTIONS"
 _VERSIONS: Final = (b"HTTP/1.0", b"HTTP/1.1")
 _PUSH: Final = "this is a cache: push to the origin registry instead, it takes what you send"
 
@@ -60,6 +61,13 @@ class HeadTooSlow(CacheError):
     status = 408
 
 
+def is_host(name: str) -> bool:
+    """
+    Whether a name can be that of a host, with a port or without.
+    """
+    return _HOST.fullmatch(name.encode("latin-1", "replace")) is not None
+
+
 def look_at_line(line: bytes, *, is_first: bool) -> None:
     """
     Refuse a line of a head that others on the way may have read otherwise, or that is no request line where
@@ -88,7 +96,7 @@ def look_at(method: bytes, version: bytes, headers: Headers) -> None:
     """
     look_at_framing(version, headers)
     if method not in _METHODS:
-        raise MethodUnsupported(_PUSH, headers={"Allow": "GET, HEAD"})
+        raise MethodUnsupported(_PUSH, headers={"Allow": ALLOWED})
     if headers.hasHeader(b"Transfer-Encoding") or _values(headers, b"Content-Length") not in ([], [b"0"]):
         raise RequestMalformed("a request without a body is expected")
     look_at_expectations(headers)

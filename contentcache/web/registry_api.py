@@ -46,7 +46,9 @@ from contentcache.web.admission import Admission, Admitted
 from contentcache.web.answering import Answering
 from contentcache.web.channel import RegistryRequest
 from contentcache.web.exchange import Exchange
+from contentcache.web.heads import ALLOWED
 from contentcache.web.origins import Chosen, Origins
+from contentcache.web.public_name import PublicName
 from contentcache.web.relay import relay
 from contentcache.web.sending import STALE, Sending, wants_parts
 
@@ -75,6 +77,7 @@ class House:
     admission: Admission
     sending: Sending
     queries: ListQueries
+    name: PublicName
 
 
 class RegistryApi:
@@ -113,6 +116,12 @@ class RegistryApi:
         self._answering.begin(request)
 
     async def _dispatch(self, exchange: Exchange) -> None:
+        exchange.identify_caller(self._house.name)
+        if exchange.method == "OPTIONS":
+            # A browser asks so before a page of another site may ask (CORS). The answer says nothing of any
+            # path; what it allows is in ``http.headers``.
+            exchange.reply(200, {"Allow": ALLOWED})
+            return
         path = exchange.path
         if path in {KEYS_PATH, self._prefix + KEYS_PATH}:
             exchange.request.kind = "keys"

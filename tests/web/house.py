@@ -37,6 +37,7 @@ from contentcache.web.access_log import AccessLog
 from contentcache.web.admission import Admission
 from contentcache.web.factory import RegistryFactory
 from contentcache.web.origins import Origins
+from contentcache.web.public_name import PublicName
 from contentcache.web.registry_api import House, RegistryApi
 from contentcache.web.sending import Sending
 
@@ -46,6 +47,9 @@ BLOB = f"/v2/org/app/blobs/{DIGEST}"
 OCTETS = "application/octet-stream"
 HOST = "Host: cache.example\r\n"
 _LIMITS = Limits()
+
+#: No name of its own, and proxies at the loopback.
+NAME = PublicName(None, "http", ("127.0.0.0/8", "::1/128"))
 
 
 class Broken(Exception):
@@ -324,7 +328,7 @@ def admit(
     """
     origins = Origins(registries)
     signatures = Signatures(keys or {}, wall=wall, secret=b"secret of the tests")
-    return Doors(origins, signatures, Admission(origins, signatures, judge, vouches=vouches, scheme="http"))
+    return Doors(origins, signatures, Admission(origins, signatures, judge, vouches=vouches))
 
 
 def front(
@@ -345,7 +349,7 @@ def front(
     sending = Sending(lambda: "BOUNDARY")
     queries = ListQueries(b"secret")
     house = House(
-        contents, tags, questions, doors.origins, doors.signatures, doors.admission, sending, queries
+        contents, tags, questions, doors.origins, doors.signatures, doors.admission, sending, queries, NAME
     )
     api = RegistryApi(
         house,

@@ -69,7 +69,7 @@ _HOSTILE: tuple[tuple[str, bytes, int], ...] = tuple(
         ("lower-case method", f"get / HTTP/1.1\r\n{HOST}\r\n", 405),
         ("body", f"{_GET}Content-Length: 4\r\n\r\nbody", 400),
         ("chunked body", f"{_GET}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        ("OPTIONS *", f"OPTIONS * HTTP/1.1\r\n{HOST}\r\n", 405),
+        ("TRACE *", f"TRACE * HTTP/1.1\r\n{HOST}\r\n", 405),
         ("CONNECT", f"CONNECT a.example:443 HTTP/1.1\r\n{HOST}\r\n", 405),
         ("two spaces", f"GET  / HTTP/1.1\r\n{HOST}\r\n", 400),
         ("8-bit target", f"GET /\xe9 HTTP/1.1\r\n{HOST}\r\n", 400),
@@ -167,7 +167,7 @@ class HostileTests(HouseTestCase):
                 )
                 self.assertNotIn(b"100 Continue", client.transport.value())
                 reply = self.check(client, method, 405)
-                self.assertEqual(reply.header("Allow"), "GET, HEAD")
+                self.assertEqual(reply.header("Allow"), "GET, HEAD, OPTIONS")
                 self.assertIn(b"push to the origin", reply.body)
 
     def test_refused_head(self) -> None:

@@ -31,7 +31,7 @@ from contentcache.web.targets import Targets
 from tests.delivery.house import REPOSITORY, House
 from tests.delivery.house import HouseTestCase as DeliveryTestCase
 from tests.delivery.test_access import bearer_until
-from tests.web.house import Client, Doors, Reply, admit, request
+from tests.web.house import NAME, Client, Doors, Reply, admit, request
 
 CONTENT = b"0123456789" * 100
 _ONE = Upstream("https://one.example", ("https://one.example",), deny=("secret/*",))
@@ -98,6 +98,7 @@ class CacheTestCase(DeliveryTestCase):
                 doors.admission,
                 Sending(lambda: "BOUNDARY"),
                 ListQueries(b"secret"),
+                NAME,
             ),
             pseudonym="contentcache-me",
             prefix=prefix,

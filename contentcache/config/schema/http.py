@@ -21,6 +21,7 @@ from contentcache.config.schema.kinds import (
     EMAIL,
     HEADERS,
     METRICS_PATH,
+    NETWORK,
     PAIRED_FILE,
     PATH,
     PREFIX,
@@ -185,6 +186,12 @@ class Http:
     )
     prefix: str = option(PREFIX, "/", "what stands before ``/v2/``, with a slash at both ends")
     host: str | None = option(URL_OR_HOST, None, "how clients call this cache", shown="from the request")
+    trustedproxies: tuple[str, ...] = option(
+        list_of(NETWORK, "addresses, networks"),
+        ("127.0.0.0/8", "::1/128"),
+        "whose ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are believed",
+        shown="the loopback",
+    )
     tls: ServerTLS | None = None
     headers: Mapping[str, tuple[str, ...]] = by_hand(
         Factory(dict), Option("headers", HEADERS, "added to every response")
