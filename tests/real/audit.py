@@ -13,7 +13,15 @@ from typing import Final
 from tests.real.images import digest_of
 
 _INDEX: Final = "contentcache/index.sqlite3"
-_OWN: Final = frozenset({_INDEX, f"{_INDEX}-wal", f"{_INDEX}-shm", "contentcache/lock"})
+_OWN: Final = frozenset(
+    {
+        _INDEX,
+        f"{_INDEX}-wal",
+        f"{_INDEX}-shm",
+        "contentcache/lock",
+        "contentcache/lists.key",
+    }
+)
 _BLOBS: Final = "docker/registry/v2/blobs/"
 _PARTIALS: Final = "contentcache/partial/"
 
