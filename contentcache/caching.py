@@ -11,11 +11,12 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from contentcache.aio.tasks import in_background
+from contentcache.aio.threads import Threads
 from contentcache.assembly import Ensemble, assemble
 from contentcache.auth.interfaces import AuthFault
 from contentcache.config.model import Configuration
 from contentcache.delivery.company import Company
-from contentcache.delivery.tasks import Threads, in_background
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Reloading, Repeat
 from contentcache.storage.errors import StorageRefused

@@ -18,10 +18,11 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from contentcache import __version__
+from contentcache.aio.condition import sleep
+from contentcache.aio.threads import Threads, ThreadsUnavailableError, use_threads_for_names
 from contentcache.caching import Caching
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
 from contentcache.core.descriptors import Fitting, fit
-from contentcache.delivery.tasks import Threads, ThreadsUnavailableError, sleep, use_threads_for_names
 from contentcache.hardening import free_descriptors
 from contentcache.listening import CannotListen, OwnPath, bind, serve, shown, stop
 from contentcache.meter import Meter

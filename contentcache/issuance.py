@@ -27,9 +27,9 @@ from contentcache.acme.problems import StoreFault
 from contentcache.acme.responders import AlpnAnswers, HttpAnswers, Responder
 from contentcache.acme.standing import Outcome
 from contentcache.acme.store import Cabinet
+from contentcache.aio.threads import Threads
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.ports import Run
-from contentcache.delivery.tasks import Threads
 from contentcache.listening import bind, serve, stop
 from contentcache.meter import Meter
 from contentcache.tls.hosts import HostContexts

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from contentcache.aio.threads import at_once
 from contentcache.core.ports import Given, Result
-from contentcache.delivery.tasks import at_once
 from contentcache.wire.sendfile import FileTransport
 from tests.delivery.house import REPOSITORY
 from tests.web.house import Client, replies, request

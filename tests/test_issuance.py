@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import contentcache
 from contentcache.acme.lock import FolderTaken
+from contentcache.aio.threads import at_once
 from contentcache.config.model import Address, LetsEncrypt, ServerTLS
-from contentcache.delivery.tasks import at_once
 from contentcache.issuance import Issuance
 from contentcache.meter import Meter
 from tests.config.writing import MINIMAL

@@ -21,8 +21,8 @@ from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from contentcache import listening
+from contentcache.aio.threads import at_once
 from contentcache.config.model import Address
-from contentcache.delivery.tasks import at_once
 from contentcache.listening import CannotListen, OwnPath, bind, bind_several, serve, shown, stop
 from contentcache.wire.lanes import Lanes
 from contentcache.wire.sendfile import FileTransport

@@ -21,7 +21,7 @@ import gc, sys
 from twisted.internet import reactor
 from contentcache.caching import Caching
 from contentcache.config.loading import load
-from contentcache.delivery.tasks import Threads
+from contentcache.aio.threads import Threads
 from contentcache.meter import Meter
 
 def resident():

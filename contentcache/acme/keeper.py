@@ -33,8 +33,8 @@ from contentcache.acme.standing import (
 )
 from contentcache.acme.store import Cabinet
 from contentcache.acme.timing import moment
+from contentcache.aio.tasks import in_background
 from contentcache.core.ports import Clock, Run, Timer
-from contentcache.delivery.tasks import in_background
 from contentcache.tls.files import Identity, TLSFault
 
 #: Nobody sleeps longer than this without looking at the wall clock, which may have been set.

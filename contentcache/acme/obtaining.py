@@ -22,10 +22,10 @@ from contentcache.acme.problems import AcmeFault, ChallengeFailed, ClockWrong, R
 from contentcache.acme.responders import Responder
 from contentcache.acme.store import Cabinet
 from contentcache.acme.timing import renewal_name
+from contentcache.aio.condition import sleep
 from contentcache.config.model import LetsEncrypt
 from contentcache.core import durations
 from contentcache.core.ports import Clock, Run, Timer
-from contentcache.delivery.tasks import sleep
 from contentcache.upstream.ports import Asking
 
 #: By so many seconds may two clocks differ before somebody is told.

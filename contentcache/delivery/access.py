@@ -20,6 +20,7 @@ from typing import Final
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
+from contentcache.aio.tasks import in_background
 from contentcache.core.credentials import Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
@@ -32,7 +33,6 @@ from contentcache.core.ranges import parse_content_range
 from contentcache.core.routes import Content
 from contentcache.delivery.links import Links
 from contentcache.delivery.manifests import read_manifest
-from contentcache.delivery.tasks import in_background
 from contentcache.delivery.wants import Asking
 from contentcache.jose.bearer_tokens import unverified_expiry
 from contentcache.storage.interfaces import Affirmation, Link

@@ -12,6 +12,7 @@ from attrs import evolve
 from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import FairSemaphore
+from contentcache.aio.tasks import in_background, unless_left
 from contentcache.core.digest import Digest
 from contentcache.core.disproved import Disproved
 from contentcache.core.errors import (
@@ -66,7 +67,6 @@ from contentcache.delivery.reserving import Reserving
 from contentcache.delivery.served import Described, Served
 from contentcache.delivery.shelf import Shelf
 from contentcache.delivery.surroundings import Surroundings
-from contentcache.delivery.tasks import in_background, unless_left
 from contentcache.delivery.wants import Asking, Want
 from contentcache.delivery.warm import Warm
 from contentcache.meter import Meter

@@ -13,6 +13,8 @@ from typing import Final, NoReturn
 
 from twisted.logger import Logger
 
+from contentcache.aio.condition import Condition, sleep
+from contentcache.aio.tasks import in_background
 from contentcache.core.errors import (
     BlobUnknown,
     CacheError,
@@ -43,7 +45,6 @@ from contentcache.delivery.manifests import too_large
 from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
 from contentcache.delivery.surroundings import Surroundings
-from contentcache.delivery.tasks import Bell, in_background, sleep
 from contentcache.delivery.wants import Attendance, Want
 from contentcache.storage.interfaces import PartialFile
 from contentcache.upstream.answers import Answer
@@ -98,7 +99,7 @@ class Fetch:
         self._fill_after = fill_after
         self._filling_up = False
         self._segments = Segments(self)
-        self._changed = Bell()
+        self._changed = Condition()
         self._clients = Attendance()
         self._is_judged = False
         self._is_doubted = False
@@ -193,7 +194,7 @@ class Fetch:
             if position >= total - HELD_BACK:
                 # They are there, and wait for the digest: so the rest of the content is wanted after all.
                 self._filling_up = True
-                self._changed.ring()
+                self._changed.notify_all()
             return
         if self._wants_all() and position - self.filling.prefix <= LONGEST:
             return
@@ -206,7 +207,7 @@ class Fetch:
         """
         self._holders += 1
         self._clients.add(want)
-        self._changed.ring()
+        self._changed.notify_all()
         self._answer()
 
     def detach(self, want: Want) -> None:
@@ -216,7 +217,7 @@ class Fetch:
         if not self._clients.remove(want):
             return
         self._release()
-        self._changed.ring()
+        self._changed.notify_all()
         if not (self._is_wanted() or self.filling.prefix >= FIRST_PART or self._segments.busy):
             self.intake.stop()
 
@@ -276,7 +277,7 @@ class Fetch:
         self._segments.close()
         self.intake.stop()
         self._dismiss()
-        self._changed.ring()
+        self._changed.notify_all()
         return True
 
     def _end(self) -> None:
@@ -457,7 +458,7 @@ class Fetch:
     def changed(self) -> None:
         """A segment has ended."""
         self.progress.tell(self.filling.prefix)
-        self._changed.ring()
+        self._changed.notify_all()
 
     async def _ask(self, want: Want, host: str, offset: int) -> None:
         stop = self._gap_end(offset)

@@ -10,7 +10,7 @@ from typing import Final
 
 from twisted.python.failure import Failure
 
-from contentcache.delivery.tasks import Bell
+from contentcache.aio.condition import Condition
 from contentcache.upstream.answers import Answer, Inflow
 
 _MOST_QUEUED: Final = 256 << 10
@@ -27,7 +27,7 @@ class InflowQueue:
         self._noticed = noticed
         self._queue: deque[bytes] = deque()
         self._queued = 0
-        self._bell = Bell()
+        self._condition = Condition()
         self._outcome: list[Failure | None] = []
         self._inflow = answer.stream(self._received)
         self._inflow.ended.addBoth(self._ended)
@@ -44,7 +44,7 @@ class InflowQueue:
                 if isinstance(self._outcome[0], Failure):
                     self._outcome[0].raiseException()
                 return None
-            await self._bell.wait()
+            await self._condition.wait()
         data = self._queue.popleft()
         self._queued -= len(data)
         if self._queued < _MOST_QUEUED // 2:
@@ -63,8 +63,8 @@ class InflowQueue:
         self._queued += len(data)
         if self._queued > _MOST_QUEUED:
             inflow.pause()
-        self._bell.ring()
+        self._condition.notify_all()
 
     def _ended(self, result: Failure | None) -> None:
         self._outcome.append(result)
-        self._bell.ring()
+        self._condition.notify_all()

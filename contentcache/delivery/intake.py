@@ -17,11 +17,12 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from contentcache.aio.condition import Condition
+from contentcache.aio.tasks import in_background
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed, UpstreamBroken
 from contentcache.core.ports import Given, Result, Run
 from contentcache.delivery.hashed_file import HashedFile
-from contentcache.delivery.tasks import Bell, in_background
 from contentcache.storage.interfaces import PartialFile
 from contentcache.upstream.answers import Answer, Inflow
 
@@ -212,7 +213,7 @@ class _Transfer:
         self._queued = wanted  # up to here
         self._told = wanted
         self._is_full = False
-        self._bell = Bell()
+        self._condition = Condition()
         self._outcome: list[Failure | None] = []
         self._error: Exception | None = None
         self._inflow: Inflow | None = None
@@ -262,7 +263,7 @@ class _Transfer:
         if self._queued - self.written > MOST_QUEUED:
             self._is_full = True
             inflow.pause()
-        self._bell.ring()
+        self._condition.notify_all()
         try:
             self._tell()
         except Exception as error:  # noqa: BLE001  # it is for who waits in run()
@@ -272,7 +273,7 @@ class _Transfer:
 
     def _ended(self, result: Failure | None) -> None:
         self._outcome.append(result)
-        self._bell.ring()
+        self._condition.notify_all()
 
     def _tell(self) -> None:
         """
@@ -294,5 +295,5 @@ class _Transfer:
             elif self._outcome:
                 return
             else:
-                await self._bell.wait()
+                await self._condition.wait()
         raise self._error

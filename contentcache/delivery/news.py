@@ -8,8 +8,8 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from contentcache.aio.condition import Condition
 from contentcache.core.ports import DelayedCall, Timer
-from contentcache.delivery.tasks import Bell
 
 #: Readers hear of so many new bytes at once, of fewer after so many seconds.
 _MUCH: Final = 1 << 20
@@ -26,7 +26,7 @@ class News:
     def __init__(self, clock: Timer) -> None:
         self.told = 0
         self._clock = clock
-        self._bell = Bell()
+        self._condition = Condition()
         self._prefix = 0
         self._later: DelayedCall | None = None
 
@@ -34,7 +34,7 @@ class News:
         """
         Fires with the next news.
         """
-        return self._bell.wait()
+        return self._condition.wait()
 
     def tell_soon(self, prefix: int) -> None:
         """
@@ -58,4 +58,4 @@ class News:
     def _tell(self) -> None:
         self._later = None
         self.told = self._prefix
-        self._bell.ring()
+        self._condition.notify_all()

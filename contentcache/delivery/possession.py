@@ -30,6 +30,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from contentcache.aio.tasks import in_background
 from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown, CacheError, DiskFailed, OriginRefused, UpstreamBroken
 from contentcache.core.opening import PARTIAL
@@ -37,7 +38,6 @@ from contentcache.core.ports import Run, Timer
 from contentcache.core.ranges import parse_content_range
 from contentcache.delivery.access import Access
 from contentcache.delivery.making import UndecidedError
-from contentcache.delivery.tasks import in_background
 from contentcache.delivery.wants import Asking
 from contentcache.storage.interfaces import BlobFile, BlobIndex, Store
 from contentcache.upstream.answers import Answer, AnswerTooLarge, Inflow, is_html

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from attrs import evolve, frozen
 
+from contentcache.aio.tasks import in_background
 from contentcache.core.errors import (
     CacheError,
     LoopDetected,
@@ -25,7 +26,6 @@ from contentcache.core.errors import (
 from contentcache.core.filling import Filling
 from contentcache.core.opening import read_opening
 from contentcache.delivery.intake import Intake
-from contentcache.delivery.tasks import in_background
 from contentcache.delivery.wants import Want
 from contentcache.upstream.answers import Answer
 

@@ -21,6 +21,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from contentcache.aio.tasks import in_background
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import (
     CacheError,
@@ -33,7 +34,6 @@ from contentcache.core.errors import (
 from contentcache.core.freshness import age, max_age
 from contentcache.core.ports import Timer
 from contentcache.core.via import added
-from contentcache.delivery.tasks import in_background
 from contentcache.jose.jwk import InvalidJWKError
 from contentcache.jose.keyset import KeySet, VerificationKey, encode_key_set, parse_key_set
 from contentcache.upstream.answers import Answer

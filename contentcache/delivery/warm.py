@@ -15,12 +15,12 @@ from typing import Final, TypeAlias
 
 from attrs import define
 
+from contentcache.aio.tasks import in_background
 from contentcache.core.credentials import Credential
 from contentcache.core.digest import Digest
 from contentcache.core.ports import Run
 from contentcache.delivery.access import Access
 from contentcache.delivery.pulls import Pulls
-from contentcache.delivery.tasks import in_background
 from contentcache.storage.interfaces import BlobFile, Link
 
 #: So many bytes are sent at once, at the most: of a blob, or of a part of one.

@@ -26,8 +26,8 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, Defer
 from twisted.logger import Logger
 
 from contentcache.aio.single_flight import SingleFlight
+from contentcache.aio.tasks import in_background
 from contentcache.core.ports import Clock, DelayedCall, Run, Timer
-from contentcache.delivery.tasks import in_background
 from contentcache.gateway.directory import Cache, Caches
 
 #: How old the last answer of a cache may be when a client is sent there, in seconds.

@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from contentcache.aio.tasks import in_background
 from contentcache.config.model import Configuration, Gateway
 from contentcache.core.ports import Run
-from contentcache.delivery.tasks import in_background
 from contentcache.gateway.assembly import Parts, assemble
 from contentcache.gateway.database import DatabaseUnusable
 from contentcache.gateway.keys import ROTATION_INTERVAL, SigningKeyError

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from twisted.logger import Logger
 
+from contentcache.aio.tasks import in_background
 from contentcache.core.ports import Given, Result, Run
-from contentcache.delivery.tasks import in_background
 from contentcache.gateway.choosing import Networks, chosen
 from contentcache.gateway.directory import Cache, Directory, NameTaken, host_of, name_of
 from contentcache.gateway.errors import DirectoryAway, InvalidContentCache, NoSuchContentCache

@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.web.http import datetimeToString
 from zope.interface import implementer
 
+from contentcache.aio.condition import Condition
 from contentcache.core.errors import CacheError, OriginRefused, RequestMalformed
 from contentcache.core.header_policy import Headers, first, lines_of
 from contentcache.core.ports import Timer
 from contentcache.core.routes import split_target
-from contentcache.delivery.tasks import Bell
 from contentcache.web.channel import RegistryRequest
 from contentcache.web.errors import EVERYWHERE, as_answer, phrase
 from contentcache.web.public_name import Caller, PublicName
@@ -40,7 +40,7 @@ class Exchange:
         self._request = request
         self._watch = Watch(request.channel.transport, timer, patience, request.channel.forceAbortClient)
         self._paused = False
-        self._bell = Bell()
+        self._condition = Condition()
         self._streaming = False
         #: The ``Via`` of the response, where it has one.
         self.answer_via: Callable[[], str] | None = None
@@ -209,7 +209,7 @@ class Exchange:
         Wait until the client takes more.
         """
         while self._paused:
-            await self._bell.wait()
+            await self._condition.wait()
 
     def takes_files(self) -> bool:
         """
@@ -250,7 +250,7 @@ class Exchange:
     def resumeProducing(self) -> None:
         self._paused = False
         self._watch.stop()
-        self._bell.ring()
+        self._condition.notify_all()
 
     def stopProducing(self) -> None:
         """

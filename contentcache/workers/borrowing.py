@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
+from contentcache.aio.condition import Condition
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.ports import Timer
@@ -22,7 +23,6 @@ from contentcache.delivery.company import Verdicts
 from contentcache.delivery.making import HELD_BACK, AskFirst, DownloadKey, UndecidedError, readable
 from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST
-from contentcache.delivery.tasks import Bell
 from contentcache.delivery.wants import Want
 from contentcache.storage.interfaces import BlobFile
 from contentcache.workers.conversation import Conversation, NoAnswerError, Values
@@ -86,7 +86,7 @@ class Borrowed:
         self._is_idle = False
         self._has_news = False
         self._holders = 1
-        self._changed = Bell()
+        self._changed = Condition()
 
     # For those who read.
 
@@ -177,7 +177,7 @@ class Borrowed:
         if self._conversation is not None:
             self._conversation.tell("detach", want=number)
         self._release()
-        self._changed.ring()
+        self._changed.notify_all()
 
     # The work.
 
@@ -217,7 +217,7 @@ class Borrowed:
 
     async def _follow_owners(self) -> None:
         for _ in range(_MOST_OWNERS):
-            conversation = Conversation(self._heard, self._changed.ring)
+            conversation = Conversation(self._heard, self._changed.notify_all)
             try:
                 await self._reach_owner(self.key.digest, conversation)
             except NoAnswerError as error:
@@ -275,7 +275,7 @@ class Borrowed:
         if descriptor is None:
             self.failure = UpstreamUnavailable("this worker has too many open files")
             self._is_over = True
-            self._changed.ring()
+            self._changed.notify_all()
             return
         file = self._opened(descriptor)
         before, self._file = self._file, file
@@ -342,13 +342,13 @@ class Borrowed:
             self.failure = error if not isinstance(error, UndecidedError) else None
             self.failure = self.failure or UpstreamUnavailable("the fetch has ended meanwhile")
             self._is_over = True
-            self._changed.ring()
+            self._changed.notify_all()
 
     def _take_end(self, values: Values) -> None:
         self.failure = None if values["error"] is None else error_of(values["error"])
         self.target = values["target"]
         self._is_over = True
-        self._changed.ring()
+        self._changed.notify_all()
 
 
 def _is_same(one: BlobFile, other: BlobFile) -> bool:

@@ -17,13 +17,13 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from contentcache.aio.tasks import in_background
 from contentcache.caching import Caching
 from contentcache.config.model import Address, Configuration
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed
 from contentcache.daemon import Daemon, NotStarted
 from contentcache.delivery.company import Company
-from contentcache.delivery.tasks import in_background
 from contentcache.listening import stop
 from contentcache.role import Role
 from contentcache.storage.filesystem import FilesystemStore

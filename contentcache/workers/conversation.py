@@ -26,8 +26,8 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from contentcache.aio.tasks import in_background
 from contentcache.core.ports import DelayedCall
-from contentcache.delivery.tasks import in_background
 
 #: Seconds in which a question is answered, unless who asks says otherwise.
 ANSWERED_IN: Final = 30.0

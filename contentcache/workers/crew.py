@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from contentcache.delivery.tasks import Bell
+from contentcache.aio.condition import Condition
 from contentcache.workers.conversation import (
     Conversation,
     GoneError,
@@ -109,7 +109,7 @@ class Crew:
         self._environ = environ
         self._worker_ended = ended
         self._members: dict[int, Member] = {}
-        self._changed = Bell()
+        self._changed = Condition()
         self._ending = False
         self._counted_by_the_dead: Sequence[Family] = ()
 
@@ -300,7 +300,7 @@ class Crew:
             case "ready":
                 member.ready = True
                 self._log.info("worker {number} serves", number=member.number)
-                self._changed.ring()
+                self._changed.notify_all()
             case "cannot":
                 self._log.error(
                     "worker {number} cannot serve: {why}", number=member.number, why=values["why"]
@@ -339,7 +339,7 @@ class Crew:
             os.close(member.unread.pop())
         self._counted_by_the_dead = added([self._counted_by_the_dead, lasting(member.counted)])
         member.counted = ()
-        self._changed.ring()
+        self._changed.notify_all()
         if self._ending:
             return
         pause = member.restarts.pause_after(lived)

@@ -16,13 +16,13 @@ from typing import Any
 from attrs import frozen
 from twisted.logger import Logger
 
+from contentcache.aio.tasks import in_background
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.ports import Run
 from contentcache.delivery.contents import Contents
 from contentcache.delivery.fetch import Fetch
 from contentcache.delivery.making import DownloadKey, UndecidedError
-from contentcache.delivery.tasks import in_background
 from contentcache.delivery.wants import Asking, Want
 from contentcache.workers.conversation import Conversation, Values
 from contentcache.workers.words import asking_of, error_in_words

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from contentcache.aio.tasks import in_background
 from contentcache.caching import Caching
 from contentcache.config.model import Address, Configuration
 from contentcache.config.workers import share_of
@@ -19,7 +20,6 @@ from contentcache.core.digest import Digest
 from contentcache.core.via import FAMILY
 from contentcache.daemon import Daemon
 from contentcache.delivery.company import Company
-from contentcache.delivery.tasks import in_background
 from contentcache.listening import bind_several
 from contentcache.role import Role
 from contentcache.storage.interfaces import Link, Reservation

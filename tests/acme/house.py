@@ -16,8 +16,8 @@ from contentcache.acme.notes import Wait
 from contentcache.acme.obtaining import Obtaining
 from contentcache.acme.responders import HttpAnswers
 from contentcache.acme.store import Cabinet
+from contentcache.aio.threads import at_once
 from contentcache.config.model import LetsEncrypt
-from contentcache.delivery.tasks import at_once
 from contentcache.tls.files import Identity
 from tests.acme.server import DIRECTORY, Acme, Bad
 

@@ -14,7 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.aio.condition import Condition
 from contentcache.aio.fair_semaphore import SemaphorePerKey
+from contentcache.aio.threads import at_once
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import ANONYMOUS, Credential
 from contentcache.core.digest import Digest
@@ -30,7 +32,6 @@ from contentcache.delivery.links import Links
 from contentcache.delivery.questions import Questions
 from contentcache.delivery.served import Served
 from contentcache.delivery.tags import TagAsking, Tags
-from contentcache.delivery.tasks import Bell, at_once
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.storage.interfaces import Index, Reservation, Store
@@ -288,7 +289,7 @@ class Client(BytesOnly):
         self.outcome: str | Exception | None = None
         self._takes = takes
         self._glance = glance
-        self._bell = Bell()
+        self._condition = Condition()
         self.done = Deferred.fromCoroutine(self._pull(serving, part)).addErrback(self._failed)
 
     @property
@@ -299,7 +300,7 @@ class Client(BytesOnly):
     def take(self) -> None:
         """Take bytes from now on."""
         self._takes = True
-        self._bell.ring()
+        self._condition.notify_all()
 
     def leave(self) -> None:
         """Hang up."""
@@ -309,7 +310,7 @@ class Client(BytesOnly):
     async def ready(self) -> None:
         """Wait until the client takes more (``Flow``)."""
         while not self._takes:
-            await self._bell.wait()
+            await self._condition.wait()
 
     async def _pull(self, serving: Awaitable[Served], part: tuple[int, int | None]) -> None:
         self.served = served = await serving

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
+from contentcache.aio.threads import at_once
 from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.errors import ContentWrong, UpstreamUnavailable
 from contentcache.core.ports import Given, Result
 from contentcache.delivery.fetch import FIRST_PART
 from contentcache.delivery.making import HELD_BACK
-from contentcache.delivery.tasks import at_once
 from tests.delivery.house import LARGE, REPOSITORY, HouseTestCase
 
 HALF = len(LARGE) // 2

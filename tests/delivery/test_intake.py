@@ -15,9 +15,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
 
+from contentcache.aio.threads import at_once
 from contentcache.core.digest import Digest
 from contentcache.delivery.intake import Enough, Intake
-from contentcache.delivery.tasks import at_once
 from contentcache.storage.memory import MemoryStore
 from contentcache.upstream.answers import Inflow
 from tests.delivery.house import ORIGIN

@@ -22,8 +22,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Site
 from twisted.web.test.requesthelper import DummyChannel
 
+from contentcache.aio.threads import at_once
 from contentcache.core.errors import UpstreamUnavailable
-from contentcache.delivery.tasks import at_once
 from contentcache.gateway.accounts import Verdict
 from contentcache.gateway.choosing import Networks
 from contentcache.gateway.credentials import BasicCredentials, BearerCredentials, parse_credentials

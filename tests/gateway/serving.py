@@ -16,7 +16,8 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
-from contentcache.delivery.tasks import at_once, in_background
+from contentcache.aio.tasks import in_background
+from contentcache.aio.threads import at_once
 from contentcache.gateway.choosing import Networks
 from contentcache.gateway.desk import make_desk
 from contentcache.gateway.directory import Cache

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.delivery.tasks import at_once
+from contentcache.aio.threads import at_once
 from contentcache.gateway.accounts import Account, Accounts, Verdict
 from contentcache.gateway.credentials import BasicCredentials, claimed_account, parse_credentials
 from contentcache.gateway.errors import NotAuthenticated, RegistryAway, TooManyAttempts

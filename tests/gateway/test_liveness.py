@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.delivery.tasks import at_once
+from contentcache.aio.threads import at_once
 from contentcache.gateway.liveness import Liveness, NotAlive
 from contentcache.gateway.memory import MemoryDirectory
 from tests.gateway.suites import cache

@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from contentcache.delivery.tasks import at_once
+from contentcache.aio.threads import at_once
 from contentcache.gateway.accounts import Account, Accounts
 from contentcache.gateway.asking import AgentGet, AskedRegistry
 from contentcache.gateway.credentials import BasicCredentials

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.delivery.tasks import at_once
+from contentcache.aio.threads import at_once
 from contentcache.storage.errors import IndexDamaged
 from contentcache.storage.healing import MOST_DAMAGES, SPAN, TRY_AGAIN, HealingIndex
 from contentcache.storage.interfaces import Affirmation, Index, TagRecord

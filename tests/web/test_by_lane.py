@@ -16,8 +16,8 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 
+from contentcache.aio.threads import at_once
 from contentcache.delivery.bodies import StoredBody
-from contentcache.delivery.tasks import at_once
 from contentcache.wire import lanes as lanes_module
 from contentcache.wire import sendfile as sendfile_module
 from contentcache.wire.lanes import Lane, Lanes

@@ -11,13 +11,13 @@ from typing import Any
 import bcrypt
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from contentcache.aio.threads import at_once
 from contentcache.auth.htpasswd import PasswordJudge
 from contentcache.auth.interfaces import Judge
 from contentcache.auth.tokens import TokenJudge
 from contentcache.config.model import HtpasswdAuth, TokenAuth, Upstream
 from contentcache.delivery.signing_file import KeysFromFile
 from contentcache.delivery.signing_keys import SigningKeys
-from contentcache.delivery.tasks import at_once
 from contentcache.jose.keyset import KeySet
 from tests.auth.house import basic, claims, token
 from tests.delivery.house import REPOSITORY, House

@@ -18,7 +18,7 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.delivery.tasks import at_once
+from contentcache.aio.threads import at_once
 from contentcache.wire import lanes as lanes_module
 from contentcache.wire.lanes import Lane, Lanes, TLSLane
 

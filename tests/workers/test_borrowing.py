@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.aio.threads import at_once
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import Credential
 from contentcache.core.digest import Digest
@@ -21,7 +22,6 @@ from contentcache.core.errors import OriginRefused, UpstreamUnavailable
 from contentcache.core.routes import Content
 from contentcache.delivery.bodies import Flow, GrowingBody, Rest, ShortError
 from contentcache.delivery.making import DownloadKey, UndecidedError
-from contentcache.delivery.tasks import at_once
 from contentcache.delivery.wants import Asking, Want
 from contentcache.storage.openfile import DiskFile
 from contentcache.workers.borrowing import Borrowed

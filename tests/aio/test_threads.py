@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from contentcache.aio.threads import Threads, ThreadsUnavailableError
 from contentcache.core.digest import Digest
-from contentcache.delivery.tasks import Threads, ThreadsUnavailableError
 from contentcache.storage.interfaces import BlobFile, PartialFile
 from contentcache.storage.memory import MemoryStore
 from tests.delivery.house import LARGE, REPOSITORY, Client, House

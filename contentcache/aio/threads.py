@@ -1,23 +1,23 @@
 """
-Coroutines on the reactor: threads for what blocks, and a way to wait with a bound.
+Threads for what blocks: disks, SQLite, long hashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from queue import Queue
 from threading import Lock, Thread, local
 from typing import Any, TypeVar
 
 from twisted._threads import LockWorker, Team, ThreadWorker  # the reactor's pool is made of them, too
 from twisted.internet._resolver import GAIResolver  # it has no public name
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from contentcache.core.ports import Given, Result, Timer
+from contentcache.core.ports import Given, Result
 
 T = TypeVar("T")
 _log = Logger()
@@ -121,80 +121,3 @@ def at_once(
     A :class:`contentcache.core.ports.Run` without threads, for stores that never block.
     """
     return succeed(function(*args, **kwargs))
-
-
-def in_background(coroutine: Coroutine[Deferred[Any], Any, Any]) -> Deferred[None]:
-    """
-    Start a coroutine that nobody waits for; what it raises is a defect, and logged.
-    """
-    return Deferred.fromCoroutine(coroutine).addErrback(
-        lambda failure: _log.failure("a task has failed", failure=failure)
-    )
-
-
-async def unless_left(work: Awaitable[T], undo: Callable[[T], object]) -> T:
-    """
-    Await ``work`` that goes on whatever happens here; if we are cancelled meanwhile, ``undo`` gets its
-    result.
-
-    For work in threads that opens something: its result must not be lost with the client who asked for it.
-    """
-    mine: Deferred[T] = Deferred()
-    left = False
-
-    async def deliver() -> None:
-        try:
-            result = await work
-        except Exception as error:  # noqa: BLE001  # it is whoever waits who wants it
-            if not left:
-                mine.errback(error)
-            return
-        if left:
-            undo(result)
-        else:
-            mine.callback(result)
-
-    in_background(deliver())
-    try:
-        return await mine
-    finally:
-        left = True
-
-
-def sleep(clock: Timer, seconds: float) -> Deferred[None]:
-    """
-    Wait without blocking.
-    """
-    waiting: Deferred[None] = Deferred(lambda _deferred: call.cancel())
-    call = clock.callLater(seconds, waiting.callback, None)
-    return waiting
-
-
-class Bell:
-    """
-    Wakes everybody who waits for something to have changed.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[Deferred[None]] = []
-
-    def wait(self) -> Deferred[None]:
-        """
-        Fires at the next ring. May be cancelled.
-        """
-        waiting: Deferred[None] = Deferred(self._forget)
-        self._waiting.append(waiting)
-        return waiting
-
-    def ring(self) -> None:
-        """
-        Wake all who wait now.
-        """
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            if not deferred.called:
-                deferred.callback(None)
-
-    def _forget(self, deferred: Deferred[None]) -> None:
-        if deferred in self._waiting:
-            self._waiting.remove(deferred)
