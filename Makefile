@@ -56,11 +56,6 @@ nightly: $(VENV)/dev.stamp
 	@scripts/install-go-peers || echo "Tests that need the missing programs are not run, which fails the check."
 	@MINUTES=$(if $(filter-out file,$(origin MINUTES)),$(MINUTES),20) $(VENV)/bin/python -m tests.nightly $(PARTS)
 
-nightly: $(VENV)/dev.stamp
-	@scripts/install-peers
-	@scripts/install-go-peers || echo "Tests that need the missing programs are not run, which fails the check."
-	@MINUTES=$(if $(filter-out file,$(origin MINUTES)),$(MINUTES),20) $(VENV)/bin/python -m tests.nightly $(PARTS)
-
 wheel: $(VENV)/dev.stamp
 	rm -rf build dist
 	$(VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist .
