@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from contentcache.acme.control import NoDaemon, ask
-from contentcache.acme.lock import FolderTaken
+from contentcache.acme.errors import CertificateStoreError
+from contentcache.acme.lock import CertificateStoreInUseError
 from contentcache.acme.names import names_of
-from contentcache.acme.problems import StoreFault
 from contentcache.acme.standing import Outcome, issuer_of
 from contentcache.acme.store import Cabinet
 from contentcache.acme.timing import moment
@@ -90,7 +90,7 @@ def renewed(configuration: Configuration, settings: LetsEncrypt, hosts: Sequence
         )
     try:
         return renew_alone(configuration, hosts)
-    except (CannotListen, FolderTaken, TLSFault, ProxyFault, OSError) as error:
+    except (CannotListen, CertificateStoreInUseError, TLSFault, ProxyFault, OSError) as error:
         raise CannotRenew(f"no daemon answers, and it cannot be done without one: {error}") from error
 
 
@@ -127,7 +127,7 @@ def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Outcome | N
     note = told.says if told is not None and not told.is_new else ""
     try:
         kept = Cabinet(settings.directory, time.time).look(host)
-    except StoreFault as fault:
+    except CertificateStoreError as fault:
         return Row(host, "", "", "", str(fault))
     again = moment(told.again) if told is not None and told.again is not None else None
     if kept is None:

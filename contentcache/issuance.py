@@ -19,12 +19,12 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from contentcache.acme.answering import ControlSocket
+from contentcache.acme.challenges import Http01Responder, Responder, TlsAlpn01Responder
+from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.keeper import Keeper
-from contentcache.acme.lock import FolderTaken
+from contentcache.acme.lock import CertificateStoreInUseError
 from contentcache.acme.notes import Kept, Wait
 from contentcache.acme.obtaining import Obtaining
-from contentcache.acme.problems import StoreFault
-from contentcache.acme.responders import AlpnAnswers, HttpAnswers, Responder
 from contentcache.acme.standing import Outcome
 from contentcache.acme.store import Cabinet
 from contentcache.aio.threads import Threads
@@ -53,7 +53,7 @@ class Issuance:
 
     :raises TLSFault: a file of the section ``tls`` cannot be used.
     :raises ProxyFault: a proxy variable of the environment makes no sense.
-    :raises FolderTaken: another process keeps its certificates in the folder.
+    :raises CertificateStoreInUseError: another process keeps its certificates in the folder.
     """
 
     _log = Logger(namespace="contentcache")
@@ -76,7 +76,7 @@ class Issuance:
         now = datetime.fromtimestamp(time.time(), UTC)
         shown = {host: stand_in(host, now) if kept is None else kept.identity for host, kept in first.items()}
         self.contexts = HostContexts(tls, shown)
-        answers = HttpAnswers()
+        answers = Http01Responder()
         self._trust = UpstreamTrust(() if settings.directoryca is None else (settings.directoryca,))
         self._agent = UpstreamAgent(
             reactor,
@@ -87,7 +87,7 @@ class Issuance:
         # Who has set up a port for it wants it to be used.
         responders: list[Responder] = [answers] if settings.http is not None else []
         if listening.path is None:
-            responders.append(AlpnAnswers(self.contexts, time.time))
+            responders.append(TlsAlpn01Responder(self.contexts, time.time))
         obtaining = Obtaining(
             settings, self._agent, responders, cabinet, run=run, timer=reactor, wall=time.time
         )
@@ -156,9 +156,9 @@ class Issuance:
     def _take(cabinet: Cabinet) -> None:
         try:
             cabinet.take()
-        except FolderTaken:
+        except CertificateStoreInUseError:
             raise
-        except StoreFault:
+        except CertificateStoreError:
             # It is tried again, and told, before anything is asked for.
             return
 
@@ -169,14 +169,14 @@ class Issuance:
         """
         waits = {}
         for host in hosts:
-            with suppress(StoreFault):  # told already, of the certificate
+            with suppress(CertificateStoreError):  # told already, of the certificate
                 waits[host] = cabinet.wait(host)
         return {host: wait for host, wait in waits.items() if wait is not None}
 
     def _kept(self, cabinet: Cabinet, host: str) -> Kept | None:
         try:
             return cabinet.certificate(host)
-        except StoreFault as fault:
+        except CertificateStoreError as fault:
             self._log.error("{fault}", fault=str(fault))
             return None
 
@@ -188,7 +188,7 @@ async def renew_alone(
     Get new certificates without a daemon, on its ports.
 
     :raises CannotListen: somebody else is there.
-    :raises FolderTaken: a daemon is there after all.
+    :raises CertificateStoreInUseError: a daemon is there after all.
     """
     http = configuration.http
     if http.tls is None or http.tls.letsencrypt is None:

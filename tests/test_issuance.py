@@ -15,7 +15,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 import contentcache
-from contentcache.acme.lock import FolderTaken
+from contentcache.acme.lock import CertificateStoreInUseError
 from contentcache.aio.threads import at_once
 from contentcache.config.model import Address, LetsEncrypt, ServerTLS
 from contentcache.issuance import Issuance
@@ -88,7 +88,7 @@ class IssuanceTests(SynchronousTestCase):
         damaged = os.path.join(folder, "cache.example.com.pem")
         with open(damaged, "w", encoding="ascii") as file:
             file.write("rubbish")
-        fault = self.assertRaises(FolderTaken, self.build, folder)
+        fault = self.assertRaises(CertificateStoreInUseError, self.build, folder)
         self.assertIn(f"process {os.getpid()}; stop that one, or give this daemon another", str(fault))
         self.assertTrue(os.path.exists(damaged))
         self.end(first)

@@ -1,245 +1,262 @@
-"""
-From a host's name to its certificate, in the steps of RFC 8555 §7.
-"""
+"""HTTP client for an ACME server: directory, nonces, signatures, problem documents (RFC 8555 §6, §7.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from typing import Any, Final
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, NoReturn, cast
 
 from attrs import frozen
-from cryptography.x509 import load_pem_x509_certificates
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.web.http_headers import Headers
 
-from contentcache.acme.account_key import AccountKey
-from contentcache.acme.challenges import Authorization, Challenge, authorization_in
-from contentcache.acme.conversation import Conversation, Reply
-from contentcache.acme.problems import (
-    BINDING_REFUSED,
-    AcmeFault,
-    Refused,
-    ServerAway,
-    Unreadable,
-    problem_in,
+from contentcache.acme.account import AccountKey, Json
+from contentcache.acme.errors import (
+    ACCOUNT_REMEDY,
+    AcmeRefusedError,
+    AcmeServerUnavailableError,
+    Problem,
+    ResponseLostError,
+    parse_problem,
 )
-from contentcache.acme.timing import Window, window_in
-from contentcache.config.model import LetsEncrypt
-from contentcache.core.ports import Clock
-from contentcache.jose.jws import base64url_encode
+from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
+from contentcache.core.ports import Clock, Timer
+from contentcache.core.retry_after import seconds_of_patience
+from contentcache.upstream.agent import why
+from contentcache.upstream.answers import Answer, AnswerTooLarge
+from contentcache.upstream.ports import Asking
+from contentcache.upstream.whole_body import WholeBody
 
-#: Between two looks at what the server has in hand, where it does not say itself, in seconds.
-_LOOK_AGAIN: Final = 2.0
-_LONGEST_WAIT: Final = 60.0
-#: So often is looked whether the certificate is made.
-_MOST_LOOKS: Final = 60
-#: So many seconds is waited for one in one go: others may want theirs, and the next attempt asks again.
-_LONGEST_IN_HAND: Final = 120.0
-#: An order that may yet become a certificate (RFC 8555 §7.1.6).
-_IN_HAND: Final = frozenset({"pending", "ready", "processing"})
-#: A certificate that does not come is asked for again after so many seconds.
-_DOWNLOAD_AGAIN: Final = (1.0, 4.0, 16.0)
-_RENEWAL_AGAIN: Final = 6 * 3600.0
+#: Timeout for the head of a response, and between two parts of its body, in seconds.
+_READ_TIMEOUT: Final = 30.0
+#: Timeout for a request and its whole response, in seconds.
+_REQUEST_TIMEOUT: Final = 60.0
+#: Largest response in bytes: more than any certificate chain has.
+_MAX_RESPONSE: Final = 1 << 20
+#: Attempts per request where the server refuses nonces; test servers refuse many on purpose.
+_MAX_NONCES: Final = 10
+#: Longest ``Retry-After`` that is obeyed, in seconds.
+_MAX_RETRY_AFTER: Final = 86400.0
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+_FIRST_REDIRECT: Final = 300
+_FIRST_ERROR: Final = 400
+_FIRST_SERVER_ERROR: Final = 500
 
 
 @frozen
-class Order:
-    """
-    What was asked for; ``body`` is the server's own description.
-    """
+class AcmeResponse:
+    """A response of the server; ``retry_after`` is in seconds."""
 
-    url: str
-    body: Mapping[str, Any]
+    status: int
+    location: str | None
+    retry_after: float | None
+    body: bytes
+
+    def json(self) -> Any:
+        """
+        The body as a mapping.
+
+        :raises AcmeServerUnavailableError: it is not a JSON object.
+        """
+        try:
+            document = json.loads(self.body)
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise AcmeServerUnavailableError(
+                "the ACME server's answer is not JSON", "is letsencrypt.directoryurl right?"
+            )
+        return document
 
 
 class AcmeClient:
     """
-    What is said to one server in order to get one certificate.
+    Sends requests to the ACME server whose directory is at ``directory_url``, one at a time.
 
-    ``settings`` say who we are and what to ask for; ``sleep`` waits for seconds. Every method raises an
-    ``AcmeFault``.
+    :raises AcmeServerUnavailableError: from every method, without a response that can be parsed.
+    :raises AcmeRefusedError: from every method, for a problem document.
     """
 
     def __init__(
-        self,
-        conversation: Conversation,
-        key: AccountKey,
-        settings: LetsEncrypt,
-        *,
-        wall: Clock,
-        sleep: Callable[[float], Awaitable[None]],
+        self, agent: Asking, directory_url: str, key: AccountKey, *, timer: Timer, wall: Clock
     ) -> None:
-        self._conversation = conversation
-        self._settings = settings
-        self._wall = wall
-        self._sleep = sleep
         self.key = key
+        #: The account's URL, once it is known.
+        self.kid: str | None = None
+        #: Seconds that the server's clock is ahead of ours, by its last ``Date`` header.
+        self.skew: float | None = None
+        self._agent = agent
+        self._url = directory_url
+        self._timer = timer
+        self._wall = wall
+        self._directory: Mapping[str, Any] | None = None
+        self._nonces: list[str] = []
 
-    @property
-    def skew(self) -> float | None:
-        """By how many seconds the server's clock is ahead of ours."""
-        return self._conversation.skew
+    async def find(self, resource: str) -> str | None:
+        """The URL of a resource, ``None`` where the directory does not list it."""
+        if self._directory is None:
+            self._directory = (await self.get(self._url)).json()
+        found = self._directory.get(resource)
+        return found if isinstance(found, str) else None
 
-    async def connect(self) -> None:
-        """
-        Fetch the directory.
-        """
-        await self._conversation.demand("newOrder")
-
-    async def use_account(self, url: str | None) -> str:
-        """
-        Be the account at ``url``, or else the one that belongs to our key, which is made if there is none
-        (RFC 8555 §7.3). Its URL.
-        """
-        self._conversation.kid = url
-        if url is not None:
-            return url
-        address = await self._conversation.demand("newAccount")
-        wanted: dict[str, object] = {"termsOfServiceAgreed": True}
-        if self._settings.email is not None:
-            wanted["contact"] = [f"mailto:{self._settings.email}"]
-        if self._settings.eab is not None:
-            wanted["externalAccountBinding"] = self.key.bound_to(self._settings.eab, address)
-        try:
-            reply = await self._conversation.post(address, wanted)
-        except Refused as refused:
-            kind = refused.problem.kind if refused.problem is not None else ""
-            if self._settings.eab is None or kind not in {"unauthorized", "malformed"}:
-                raise
-            raise Refused(
-                refused.says,
-                BINDING_REFUSED,
-                retry_after=refused.retry_after,
-                is_refusal=True,
-                problem=refused.problem,
-            ) from refused
-        if reply.location is None:
-            raise ServerAway("the ACME server does not say where the new account is")
-        self._conversation.kid = reply.location
-        return reply.location
-
-    async def order(self, host: str, replaces: str | None = None) -> Order:
-        """
-        Ask for a certificate; ``replaces`` is what :func:`renewal_name` says of the one before (RFC 9773 §5).
-        """
-        address = await self._conversation.demand("newOrder")
-        wanted: dict[str, object] = {"identifiers": [{"type": "dns", "value": host}]}
-        if self._settings.profile is not None:
-            wanted["profile"] = self._settings.profile
-        if self._settings.lifetime is not None:
-            ends = datetime.fromtimestamp(self._wall() + self._settings.lifetime, UTC)
-            wanted["notAfter"] = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
-        offers = replaces is not None and await self._conversation.find("renewalInfo") is not None
-        try:
-            reply = await self._conversation.post(
-                address, {**wanted, "replaces": replaces} if offers else wanted
+    async def require(self, resource: str) -> str:
+        """The URL of a resource that every ACME server has."""
+        found = await self.find(resource)
+        if found is None:
+            raise AcmeServerUnavailableError(
+                f"{self._url} names no {resource}, so it is no ACME server's directory",
+                "is letsencrypt.directoryurl right?",
             )
-        except Refused as refused:
-            kind = refused.problem.kind if refused.problem is not None else ""
-            if not offers or not refused.is_refusal or kind in {"rateLimited", "badNonce"}:
+        return found
+
+    async def get(self, url: str) -> AcmeResponse:
+        """Send an unsigned request: for the directory and for renewal information."""
+        return self._check(await self._send("GET", url))
+
+    async def post(self, url: str, payload: Json | None = None) -> AcmeResponse:
+        """
+        Send a signed request; a refused nonce is replaced (RFC 8555 §6.5).
+
+        A request without a payload changes nothing at the server: it is sent again if its response was lost.
+
+        :raises ResponseLostError: the server may have processed the request.
+        """
+        try:
+            return await self._post(url, payload)
+        except ResponseLostError:
+            if payload is not None:
                 raise
-            # That the server does not know the old one, or has a successor of it, or whatever else it has
-            # against it, is no reason to have none.
-            reply = await self._conversation.post(address, wanted)
-        if reply.location is None:
-            raise ServerAway("the ACME server does not say where the new order is")
-        return Order(reply.location, reply.json())
+        # The server may just have closed a persistent connection.
+        return await self._post(url, payload)
 
-    async def authorization(self, order: Order) -> Authorization:
-        """
-        What has to be proved for an order of one host.
-        """
-        urls = order.body.get("authorizations")
-        if not isinstance(urls, list) or len(urls) != 1 or not isinstance(urls[0], str):
-            raise ServerAway("the ACME server's order does not name one authorization")
-        return (await self.look_at(urls[0]))[0]
-
-    async def look_at(self, url: str, looks: int = 0) -> tuple[Authorization, float]:
-        """
-        An authorization as it is now, and in how many seconds to look again, after so many ``looks``.
-        """
-        reply = await self._conversation.post(url)
-        return authorization_in(url, reply.json()), _pause(reply, looks)
-
-    async def begin(self, challenge: Challenge) -> None:
-        """
-        Say that a challenge can be looked at now.
-        """
-        await self._conversation.post(challenge.url, {})
-
-    async def certificate(self, order: Order, csr: bytes) -> bytes:
-        """
-        Hand in a signing request in DER, and wait for the chain in PEM, the leaf first (RFC 8555 §7.4).
-        """
-        finalize, body = order.body.get("finalize"), order.body
-        is_finalized, pause, waited = False, 0.0, 0.0
-        for look in range(_MOST_LOOKS):
-            status, where = body.get("status"), body.get("certificate")
-            if status == "valid" and isinstance(where, str):
-                return await self._download(where)
-            if status == "ready" and not is_finalized and isinstance(finalize, str):
-                reply = await self._conversation.post(finalize, {"csr": base64url_encode(csr)})
-                is_finalized = True
-            elif status in _IN_HAND and waited < _LONGEST_IN_HAND:
-                await self._sleep(pause)
-                waited += pause
-                reply = await self._conversation.post(order.url)
-            elif status in _IN_HAND:
-                break
-            else:
-                problem = problem_in(body.get("error"))
-                raise Refused(
-                    f"the ACME server gives no certificate: {problem}", problem.remedy, is_refusal=True
-                )
-            body, pause = reply.json(), _pause(reply, look)
-        raise ServerAway(
-            "the ACME server does not come to an end with the certificate", "it is asked for it again later"
+    async def _post(self, url: str, payload: Json | None) -> AcmeResponse:
+        for _ in range(_MAX_NONCES):
+            nonce = self._nonces.pop() if self._nonces else await self._fetch_nonce()
+            response = await self._send("POST", url, self.key.sign(url, payload, nonce, self.kid))
+            if response.status < _FIRST_ERROR or _problem_of(response).kind != "badNonce":
+                return self._check(response)
+        raise AcmeServerUnavailableError(
+            f"the ACME server has refused {_MAX_NONCES} nonces of its own in a row"
         )
 
-    async def order_at(self, url: str) -> Order:
-        """
-        An order that was made before, as it is now.
-        """
-        return Order(url, (await self._conversation.post(url)).json())
+    async def _fetch_nonce(self) -> str:
+        self._nonces.clear()
+        response = await self._send("HEAD", await self.require("newNonce"))
+        if not self._nonces:
+            raise AcmeServerUnavailableError(f"the ACME server gives no nonce (status {response.status})")
+        return self._nonces.pop()
 
-    async def _download(self, url: str) -> bytes:
-        """
-        A certificate that was made. It counts, so one that does not come is asked for some times.
-        """
-        for pause in _DOWNLOAD_AGAIN:
-            try:
-                return await self._download_once(url)
-            except AcmeFault:
-                await self._sleep(pause)
-        return await self._download_once(url)
-
-    async def _download_once(self, url: str) -> bytes:
-        pem = (await self._conversation.post(url)).body
-        try:
-            load_pem_x509_certificates(pem)
-        except ValueError as error:
-            raise Unreadable(
-                f"what the ACME server gave at {url} is no chain of certificates",
+    async def _send(self, method: str, url: str, body: bytes | None = None) -> AcmeResponse:
+        """Send a request once; the agent repeats all but ``POST`` on a closed persistent connection."""
+        if self._url.startswith("https:") and not url.startswith("https:"):
+            raise AcmeServerUnavailableError(
+                f"the ACME server at {self._url} names a URL that is not https, and is not asked there",
                 "ask the certificate authority",
-            ) from error
-        return pem
+            )
+        exchange = Deferred.fromCoroutine(self._exchange(method, url, body))
+        try:
+            return await exchange.addTimeout(_REQUEST_TIMEOUT, cast("Any", self._timer), _raise_timeout)
+        except CancelledError:
+            raise
+        except Exception as error:
+            raise self._unavailable(method, error) from error
 
-    async def renewal(self, name: str) -> tuple[Window, float] | None:
-        """
-        When the server suggests to renew, and in how many seconds to ask again (RFC 9773 §4); ``None`` where
-        it knows no such suggestions.
-        """
-        base = await self._conversation.find("renewalInfo")
-        if base is None:
-            return None
-        reply = await self._conversation.get(f"{base.rstrip('/')}/{name}")
-        window = window_in(reply.json())
-        again = _RENEWAL_AGAIN if reply.retry_after is None else max(60.0, reply.retry_after)
-        if window is None:
-            raise ServerAway("its renewal information makes no sense")
-        return window, again
+    async def _exchange(self, method: str, url: str, body: bytes | None) -> AcmeResponse:
+        headers = Headers({"Accept-Language": ["en"]})
+        if body is not None:
+            headers.setRawHeaders("Content-Type", ["application/jose+json"])
+        producer = None if body is None else WholeBody(body)
+        request = self._agent.request(method.encode("ascii"), url.encode("ascii"), headers, producer)
+        response = await request.addTimeout(_READ_TIMEOUT, cast("Any", self._timer))
+        answer = Answer(url, response.code, False, response, self._timer, _READ_TIMEOUT)
+        content = b"" if method == "HEAD" else await answer.read(_MAX_RESPONSE)
+        nonce = answer.header("Replay-Nonce")
+        if nonce is not None and _NONCE.fullmatch(nonce):
+            self._nonces.append(nonce)
+        self._measure_skew(answer.header("Date"))
+        delay = answer.header("Retry-After")
+        return AcmeResponse(
+            answer.status,
+            answer.header("Location"),
+            None if delay is None else seconds_of_patience(delay, self._wall(), longest=_MAX_RETRY_AFTER),
+            content,
+        )
+
+    def _measure_skew(self, date: str | None) -> None:
+        with suppress(ValueError, TypeError, OverflowError, IndexError):
+            self.skew = parsedate_to_datetime(date or "").timestamp() - self._wall()
+
+    def _unavailable(self, method: str, error: Exception) -> AcmeServerUnavailableError:
+        if isinstance(error, AcmeServerUnavailableError):
+            return error
+        if _is_response_lost(error):
+            return ResponseLostError(
+                f"the connection to the ACME server at {self._url} broke off before its answer was whole",
+                "what was asked for may have been done all the same" if method == "POST" else "",
+            )
+        if isinstance(error, DeferredTimeoutError):
+            reason = f"it does not answer within {_READ_TIMEOUT:g} s"
+        elif isinstance(error, AnswerTooLarge):
+            reason = f"its answer is larger than {_MAX_RESPONSE} bytes"
+        else:
+            reason = error.message if isinstance(error, CacheError) else why(error)
+        remedy = "look at letsencrypt.directoryurl, at the network and at HTTPS_PROXY"
+        if "not valid yet" in reason or "has expired" in reason:
+            remedy = "is the clock of this machine right?"
+        elif "not trusted" in reason or "not in the list" in reason:
+            reason = reason.replace("; name it in cas", "")
+            remedy = "name its authority in letsencrypt.directoryca"
+        return AcmeServerUnavailableError(f"the ACME server at {self._url} cannot be asked: {reason}", remedy)
+
+    def _check(self, response: AcmeResponse) -> AcmeResponse:
+        if response.status < _FIRST_ERROR:
+            if response.status >= _FIRST_REDIRECT:
+                raise AcmeServerUnavailableError(
+                    f"the ACME server at {self._url} redirects", "name its final URL"
+                )
+            return response
+        problem = _problem_of(response)
+        if response.status >= _FIRST_SERVER_ERROR and not problem.kind:
+            raise AcmeServerUnavailableError(
+                f"the ACME server has a fault of its own (status {response.status})",
+                "nothing is to be done here",
+                retry_after=response.retry_after,
+            )
+        reason = problem if problem.kind or problem.detail else f"status {response.status}"
+        raise AcmeRefusedError(
+            f"the ACME server refuses: {reason}",
+            ACCOUNT_REMEDY if problem.kind == "unauthorized" else problem.remedy,
+            retry_after=response.retry_after,
+            is_refusal=response.status < _FIRST_SERVER_ERROR,
+            problem=problem,
+        )
 
 
-def _pause(reply: Reply, looks: int) -> float:
-    # The first looks come soon: most servers need no second for it.
-    otherwise = min(_LOOK_AGAIN, 2 ** min(looks, 10) / 8)
-    return min(_LONGEST_WAIT, otherwise if reply.retry_after is None else reply.retry_after)
+def _raise_timeout(_outcome: object, seconds: float) -> NoReturn:
+    """
+    :raises UpstreamTimeout: always.
+    """
+    raise UpstreamTimeout(f"its answer is not whole after {seconds:g} s")
+
+
+def _is_response_lost(error: BaseException) -> bool:
+    """Whether the request has probably reached the server while its response was lost."""
+    reasons = getattr(error, "reasons", None)
+    if isinstance(reasons, list) and reasons:
+        return _is_response_lost(reasons[0].value)
+    if isinstance(error, UpstreamBroken):
+        return not isinstance(error, AnswerTooLarge)
+    return isinstance(error, ConnectionDone | ConnectionLost)
+
+
+def _problem_of(response: AcmeResponse) -> Problem:
+    try:
+        return parse_problem(json.loads(response.body))
+    except (ValueError, RecursionError):
+        return parse_problem(None)

@@ -15,7 +15,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from contentcache.acme.problems import StoreFault
+from contentcache.acme.errors import CertificateStoreError
 
 #: How the names of files end until they are whole.
 HALF: Final = ".half"
@@ -40,7 +40,7 @@ def read(path: Path, *, is_ours: bool) -> bytes | None:
     """
     What is in a file, ``None`` where there is none. One that ``is_ours`` is not left to others.
 
-    :raises StoreFault: it cannot be read.
+    :raises CertificateStoreError: it cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -58,7 +58,7 @@ def write(path: Path, content: bytes) -> None:
     """
     Atomically: either the old content is there, or the whole new one, on the disk.
 
-    :raises StoreFault: it cannot be written.
+    :raises CertificateStoreError: it cannot be written.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{HALF}")
     try:
@@ -99,7 +99,7 @@ def put_aside(path: Path, now: float, damage: str, next_step: str) -> None:
     """
     Rename a file that cannot be used, and say so.
 
-    :raises StoreFault: it cannot be renamed.
+    :raises CertificateStoreError: it cannot be renamed.
     """
     aside = path.with_name(f"{path.name}.damaged-{int(now)}-{secrets.token_hex(2)}")
     try:
@@ -133,7 +133,7 @@ def narrow(path: Path, rights: int) -> None:
         path.chmod(mode & ~rights)
 
 
-def fault_of(error: OSError, path: Path, what: str) -> StoreFault:
+def fault_of(error: OSError, path: Path, what: str) -> CertificateStoreError:
     """
     What cannot be done with a file, and what to do.
     """
@@ -141,4 +141,4 @@ def fault_of(error: OSError, path: Path, what: str) -> StoreFault:
         error.errno or 0,
         "the folder letsencrypt.cachefile must belong to the account that the daemon runs under",
     )
-    return StoreFault(f"{path} cannot be {what}: {error.strerror or error}", remedy)
+    return CertificateStoreError(f"{path} cannot be {what}: {error.strerror or error}", remedy)

@@ -8,8 +8,8 @@ from typing import Final
 
 from cryptography.x509 import Certificate
 
+from contentcache.acme.errors import UnusableOrderError
 from contentcache.acme.names import names_of, said
-from contentcache.acme.problems import Wasted
 from contentcache.acme.timing import Span, moment
 from contentcache.tls.files import Identity, KeyDiffers, TLSFault, identity_in
 
@@ -19,7 +19,7 @@ _NEARLY: Final = 60.0
 _LONGEST_CHAIN: Final = 10
 
 
-class DatesWrong(Wasted):
+class CertificateDatesError(UnusableOrderError):
     """The certificate is over, or begins later, by our clock; perhaps not by the server's."""
 
 
@@ -30,31 +30,31 @@ def judged(host: str, pem: bytes, old: Identity | None, *, now: float, skew: flo
     ``now`` is by our clock, and the server's is ``skew`` seconds ahead, as ``clock`` says where that is much.
     Where the two do not agree and the ``old`` certificate is good by ours, that stays.
 
-    :raises Wasted: it is not what was asked for.
+    :raises UnusableOrderError: it is not what was asked for.
     """
     try:
         identity = identity_in(f"the new certificate for {host}", pem)
     except KeyDiffers as differs:
-        raise Wasted(
+        raise UnusableOrderError(
             "the ACME server has certified another key than the one that was asked for",
             "ask the certificate authority",
         ) from differs
     except TLSFault as fault:
-        raise Wasted(fault.message, "ask the certificate authority") from fault
+        raise UnusableOrderError(fault.message, "ask the certificate authority") from fault
     leaf = identity.chain[0]
     names = names_of(leaf)
     if host not in names:
-        raise Wasted(
+        raise UnusableOrderError(
             f"the ACME server has certified {said(names)}, and not {host}", "ask the certificate authority"
         )
     others = [name for name in names if name != host]
     if others:
-        raise Wasted(
+        raise UnusableOrderError(
             f"the ACME server has certified {said(others)} with {host}, which was not asked for",
             "ask the certificate authority",
         )
     if len(identity.chain) > _LONGEST_CHAIN:
-        raise Wasted(
+        raise UnusableOrderError(
             f"the ACME server has given a chain of {len(identity.chain)} certificates, and no client takes "
             f"more than {_LONGEST_CHAIN}",
             "ask the certificate authority",
@@ -66,7 +66,7 @@ def judged(host: str, pem: bytes, old: Identity | None, *, now: float, skew: flo
         return identity
     span = Span.of(leaf)
     dates = f"has ended {moment(span.ends)}" if span.ends <= now else f"begins only {moment(span.begins)}"
-    raise DatesWrong(
+    raise CertificateDatesError(
         f"the ACME server has given a certificate that {dates}{'; ' if clock else ''}{clock}",
         "set the clock" if clock else "ask the certificate authority",
     )

@@ -17,9 +17,9 @@ from twisted.logger import Logger
 
 from contentcache.acme.alarm import Alarm
 from contentcache.acme.asking import Waiting
+from contentcache.acme.errors import AcmeError, CertificateStoreError, UnusableOrderError
 from contentcache.acme.notes import Kept, Wait
 from contentcache.acme.obtaining import Obtained, Obtaining
-from contentcache.acme.problems import AcmeFault, StoreFault, Wasted
 from contentcache.acme.setbacks import Setbacks
 from contentcache.acme.standing import (
     Outcome,
@@ -206,11 +206,11 @@ class Keeper:
             if not self._running:
                 raise
             await self._failed(standing, late_verdict(host))
-        except AcmeFault as fault:
+        except AcmeError as fault:
             await self._failed(standing, fault)
         except Exception:  # noqa: BLE001  # a defect must not end the certificates of the other hosts
             self._log.failure("asking for a certificate for {host} has failed", host=host)
-            await self._failed(standing, AcmeFault("this is a defect of the daemon", "please report it"))
+            await self._failed(standing, AcmeError("this is a defect of the daemon", "please report it"))
         else:
             await self._take(standing, obtained)
 
@@ -223,7 +223,9 @@ class Keeper:
             self._port.install(host, obtained.kept.identity)
         except TLSFault as fault:
             await self._obtaining.forget(host)
-            await self._failed(standing, Wasted(f"the new certificate cannot be shown: {fault.message}"))
+            await self._failed(
+                standing, UnusableOrderError(f"the new certificate cannot be shown: {fault.message}")
+            )
             return
         self._counted(host, True)
         standing.kept, standing.try_at = obtained.kept, 0.0
@@ -244,7 +246,7 @@ class Keeper:
             return
         try:
             await self._run(self._cabinet.keep_certificate, standing.host, unsaved.pem, unsaved.kept.note)
-        except StoreFault as fault:
+        except CertificateStoreError as fault:
             standing.failures += 1
             self._setbacks.put_off(standing, fault, standing.failures)
             return
@@ -269,14 +271,14 @@ class Keeper:
             )
         try:
             await self._run(self._cabinet.keep_note, standing.host, note)
-        except StoreFault as fault:
+        except CertificateStoreError as fault:
             self._log.warn("{fault}", fault=str(fault))
         if new is not None:
             early = early_fault(standing.kept, new.clock, self._wall())
             if early is not None:
                 self._setbacks.put_off(standing, early, note.hurried + 1)
 
-    async def _failed(self, standing: Standing, fault: AcmeFault) -> None:
+    async def _failed(self, standing: Standing, fault: AcmeError) -> None:
         self._counted(standing.host, False)
         standing.failures += 1
         standing.is_wanted = standing.is_wanted or standing.host in self._asked

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from contentcache.acme.problems import StoreFault
+from contentcache.acme.errors import CertificateStoreError
 from contentcache.storage.lock import holder_of, sign
 
 _NAME: Final = "lock"
@@ -18,7 +18,7 @@ _NAME: Final = "lock"
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
-class FolderTaken(StoreFault):
+class CertificateStoreInUseError(CertificateStoreError):
     """Another process keeps its certificates in the folder."""
 
 
@@ -41,7 +41,7 @@ class FolderLock:
         """
         Take it, without waiting; the folder has to be there.
 
-        :raises FolderTaken: another process has it.
+        :raises CertificateStoreInUseError: another process has it.
         :raises OSError: the file cannot be made.
         """
         if self._descriptor is not None:
@@ -54,7 +54,7 @@ class FolderLock:
             holder = holder_of(descriptor)
             os.close(descriptor)
             whom = "another process" if holder is None else f"process {holder}"
-            raise FolderTaken(
+            raise CertificateStoreInUseError(
                 f"{self._folder} is in use by {whom}",
                 "stop that one, or give this daemon another letsencrypt.cachefile",
             ) from error

@@ -12,16 +12,22 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.defer import TimeoutError as TooLate
 from twisted.logger import Logger
 
-from contentcache.acme.begun import BegunOrders, is_final, wasted
+from contentcache.acme.challenges import Responder
 from contentcache.acme.client import AcmeClient
-from contentcache.acme.conversation import Conversation
-from contentcache.acme.issuing import issue
-from contentcache.acme.judging import DatesWrong, is_good, judged
+from contentcache.acme.errors import (
+    AcmeError,
+    AcmeRefusedError,
+    ChallengeFailedError,
+    ClockSkewError,
+    UnusableOrderError,
+)
+from contentcache.acme.judging import CertificateDatesError, is_good, judged
 from contentcache.acme.notes import Kept, Note
-from contentcache.acme.problems import AcmeFault, ChallengeFailed, ClockWrong, Refused, Wasted
-from contentcache.acme.responders import Responder
+from contentcache.acme.order import OrderClient
+from contentcache.acme.pending_orders import PendingOrders, is_final, unusable
 from contentcache.acme.store import Cabinet
 from contentcache.acme.timing import renewal_name
+from contentcache.acme.txacme_adapter import issue
 from contentcache.aio.condition import sleep
 from contentcache.config.model import LetsEncrypt
 from contentcache.core import durations
@@ -71,7 +77,7 @@ class Obtaining:
         self._run = run
         self._timer = timer
         self._wall = wall
-        self._begun = BegunOrders(cabinet, settings.directoryurl, run=run, wall=wall)
+        self._begun = PendingOrders(cabinet, settings.directoryurl, run=run, wall=wall)
         #: One host at a time takes the folder, and makes the account.
         self._account = DeferredLock()
         #: Hosts whose last certificate was refused for its dates.
@@ -84,7 +90,7 @@ class Obtaining:
 
     async def obtain(self, host: str, old: Kept | None, *, asked: bool, waiting: bool) -> Obtained:
         """
-        A new certificate for ``host``. Raises an ``AcmeFault``.
+        A new certificate for ``host``. Raises an ``AcmeError``.
 
         With ``asked`` a person wants it; otherwise a clock that is wrong is no reason to ask for one. With
         ``waiting`` that is now: then an order that came to nothing is no reason not to make another.
@@ -96,17 +102,17 @@ class Obtaining:
         clock = self._look_at_clock(client, host, None if asked else old)
         replaces = None if old is None else renewal_name(old.identity.chain[0])
         await self._use_account(client)
-        pem = await self._begun.resumed(host, client, old, asked=waiting)
+        pem = await self._begun.resume(host, client, old, force=waiting)
         if pem is None:
             pem = await self._issue(host, client, replaces)
         before = None if old is None else old.identity
         try:
             identity = judged(host, pem, before, now=self._wall(), skew=client.skew or 0.0, clock=clock)
-        except DatesWrong:
+        except CertificateDatesError:
             self._ill_dated.add(host)
             await self.forget(host)
             raise
-        except Wasted:
+        except UnusableOrderError:
             await self.forget(host)
             raise
         self._ill_dated.discard(host)
@@ -123,7 +129,7 @@ class Obtaining:
         """
         What came of the last order is of no use.
         """
-        await self._begun.forget(host)
+        await self._begun.remove(host)
 
     async def suggestion(self, host: str, kept: Kept, within: float) -> Note:
         """
@@ -133,30 +139,30 @@ class Obtaining:
         asking = Deferred.fromCoroutine(self._suggestion(kept))
         try:
             return await asking.addTimeout(within, cast("Any", self._timer))
-        except AcmeFault as fault:
+        except AcmeError as fault:
             why = str(fault)
         except TooLate:
             why = f"the ACME server has not said it within {within:g} s"
         self._log.info("no renewal information for {host}: {why}", host=host, why=why)
         return evolve(kept.note, ask_again=self._wall() + _SUGGESTION_AGAIN)
 
-    async def _client(self) -> AcmeClient:
+    async def _client(self) -> OrderClient:
         async with self._account:
             key = await self._run(self._cabinet.account_key)
-        conversation = Conversation(self._agent, self.server, key, timer=self._timer, wall=self._wall)
-        client = AcmeClient(
-            conversation, key, self._settings, wall=self._wall, sleep=lambda pause: sleep(self._timer, pause)
+        http = AcmeClient(self._agent, self.server, key, timer=self._timer, wall=self._wall)
+        client = OrderClient(
+            http, self._settings, wall=self._wall, sleep=lambda pause: sleep(self._timer, pause)
         )
         await client.connect()
         return client
 
-    async def _issue(self, host: str, client: AcmeClient, replaces: str | None) -> bytes:
+    async def _issue(self, host: str, client: OrderClient, replaces: str | None) -> bytes:
         is_new = False
         responders = [each for each in self._responders if self._settings.challenge in {None, each.kind}]
         while True:
             try:
                 return await self._issue_by(responders, host, client, replaces)
-            except ChallengeFailed as failed:
+            except ChallengeFailedError as failed:
                 # It was the first of them, unless the server did not offer that.
                 if len(responders) == 1:
                     raise
@@ -164,7 +170,7 @@ class Obtaining:
                     "{failed}; {kind} is tried instead", failed=str(failed), kind=responders[1].kind
                 )
                 responders = responders[1:]
-            except Refused as refused:
+            except AcmeRefusedError as refused:
                 if is_new or refused.problem is None or refused.problem.kind != "accountDoesNotExist":
                     raise
                 self._log.warn("the account is gone, and made anew: {refused}", refused=str(refused))
@@ -174,26 +180,26 @@ class Obtaining:
                 is_new = True
 
     async def _issue_by(
-        self, responders: Sequence[Responder], host: str, client: AcmeClient, replaces: str | None
+        self, responders: Sequence[Responder], host: str, client: OrderClient, replaces: str | None
     ) -> bytes:
         is_begun = False
 
         async def remember(url: str, key: bytes) -> None:
             nonlocal is_begun
-            await self._begun.remember(host, url, key)
+            await self._begun.add(host, url, key)
             is_begun = True
 
         try:
             return await issue(
-                host, client, responders, timer=self._timer, remember=remember, replaces=replaces
+                host, client, responders, timer=self._timer, before_finalize=remember, replaces=replaces
             )
-        except AcmeFault as fault:
+        except AcmeError as fault:
             if is_begun and is_final(fault):
-                await self._begun.forget(host)
-                raise wasted(fault) from fault
+                await self._begun.remove(host)
+                raise unusable(fault) from fault
             raise
 
-    async def _use_account(self, client: AcmeClient) -> None:
+    async def _use_account(self, client: OrderClient) -> None:
         async with self._account:
             known = await self._run(self._cabinet.account_url, self.server)
             url = await client.use_account(known)
@@ -201,12 +207,12 @@ class Obtaining:
                 await self._run(self._cabinet.keep_account_url, self.server, url)
                 self._log.info("the account at {server} is {url}", server=self.server, url=url)
 
-    def _look_at_clock(self, client: AcmeClient, host: str, old: Kept | None) -> str:
+    def _look_at_clock(self, client: OrderClient, host: str, old: Kept | None) -> str:
         """
         How the clocks differ, in words, and logged; nothing where they agree.
 
-        :raises ClockWrong: the ``old`` certificate is to be renewed by our clock only, or what we would get
-            would not be good by it.
+        :raises ClockSkewError: the ``old`` certificate is due by our clock only, or a new one would not be
+            valid by it.
         """
         skew = client.skew
         if skew is None or abs(skew) < _SKEW:
@@ -215,15 +221,15 @@ class Obtaining:
         says = f"the clock of this machine is {off} {'behind' if skew > 0 else 'ahead of'} the ACME server's"
         if old is not None:
             if old.due() > self._wall() + skew and old.note.server in {"", self.server}:
-                raise ClockWrong(f"{says}, by which nothing is due", "set the clock")
+                raise ClockSkewError(f"{says}, by which nothing is due", "set the clock")
             if host in self._ill_dated and is_good(old.identity.chain[0], self._wall()):
-                raise ClockWrong(f"{says}, and what it gives is not good by ours", "set the clock")
+                raise ClockSkewError(f"{says}, and what it gives is not good by ours", "set the clock")
         self._log.warn("{says}; set the clock", says=says)
         return says
 
     async def _suggestion(self, kept: Kept) -> Note:
         name = renewal_name(kept.identity.chain[0])
-        found = None if name is None else await (await self._client()).renewal(name)
+        found = None if name is None else await (await self._client()).fetch_renewal_info(name)
         if found is None:
             return evolve(kept.note, suggested=None, ask_again=None)
         window, again = found

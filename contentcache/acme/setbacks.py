@@ -9,8 +9,8 @@ from typing import Final
 
 from twisted.logger import Logger, LogLevel
 
+from contentcache.acme.errors import AcmeError, CertificateStoreError, EarlyRenewalError
 from contentcache.acme.notes import Wait
-from contentcache.acme.problems import AcmeFault, DueAlready, StoreFault
 from contentcache.acme.standing import Standing, outlasts_restart, pause_of
 from contentcache.acme.store import Cabinet
 from contentcache.core import durations
@@ -44,7 +44,7 @@ class Setbacks:
             return None
         return self._wall() + max(0.0, standing.try_at - self._timer.seconds())
 
-    def put_off(self, standing: Standing, fault: AcmeFault, times: int) -> None:
+    def put_off(self, standing: Standing, fault: AcmeError, times: int) -> None:
         """
         Try again later, what has gone wrong so many times in a row, and say so.
         """
@@ -56,7 +56,7 @@ class Setbacks:
         self._log.emit(
             LogLevel.error if is_bad else LogLevel.warn,
             "{host}: {fault}; it is renewed in {pause}"
-            if isinstance(fault, DueAlready)
+            if isinstance(fault, EarlyRenewalError)
             else "no new certificate for {host}: {fault}; it is tried again in {pause}",
             host=standing.host,
             fault=str(fault),
@@ -71,7 +71,7 @@ class Setbacks:
         if not 0 < left <= _LONGEST_WAIT:
             return
         standing.try_at, standing.failures = self._timer.seconds() + left, wait.failures
-        standing.fault = AcmeFault(wait.says)
+        standing.fault = AcmeError(wait.says)
         self._log.warn(
             "{host} is tried again in {pause}, as before the restart: {says}",
             host=standing.host,
@@ -89,5 +89,5 @@ class Setbacks:
         wait = Wait(again, standing.failures, str(fault))
         try:
             await self._run(self._cabinet.keep_wait, standing.host, wait)
-        except StoreFault as store:
+        except CertificateStoreError as store:
             self._log.warn("{fault}", fault=str(store))

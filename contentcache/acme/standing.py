@@ -11,9 +11,9 @@ from attrs import define, frozen
 from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 
+from contentcache.acme.errors import AcmeError, EarlyRenewalError, ResponseLostError, UnusableOrderError
 from contentcache.acme.notes import Kept
 from contentcache.acme.obtaining import Obtained
-from contentcache.acme.problems import AcmeFault, AnswerLost, DueAlready, Wasted
 from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span, moment, pause_after
 from contentcache.core import durations
 
@@ -43,7 +43,7 @@ class Standing:
     host: str
     kept: Kept | None
     failures: int = 0
-    fault: AcmeFault | None = None
+    fault: AcmeError | None = None
     try_at: float = 0.0
     is_wanted: bool = False
     new: Obtained | None = None
@@ -104,7 +104,7 @@ def next_step(standing: Standing, now: float, seconds: float, server: str) -> tu
     return wait, Step.RENEW if is_due or standing.fault is None else Step.FORGET
 
 
-def early_fault(kept: Kept, clock: str, now: float) -> DueAlready | None:
+def early_fault(kept: Kept, clock: str, now: float) -> EarlyRenewalError | None:
     """
     Why a certificate has to be renewed as soon as it is there; ``None`` where it has not, as it should be.
     ``clock`` says how ours differs from the server's.
@@ -114,34 +114,34 @@ def early_fault(kept: Kept, clock: str, now: float) -> DueAlready | None:
     if span.due() > now:
         if suggested is None or span.due(suggested) >= now + span.youth():
             return None
-        return DueAlready(
+        return EarlyRenewalError(
             f"{says}: the ACME server suggests it", "nothing is to be done here; it is used meanwhile"
         )
     left, length = (durations.spell(float(round(each))) for each in (max(0.0, span.ends - now), span.length))
     says = f"{says}: {left} are left of its {length}"
     if clock:
-        return DueAlready(f"{says}, and {clock}", "set the clock")
-    return DueAlready(says, "ask the certificate authority why it gives such")
+        return EarlyRenewalError(f"{says}, and {clock}", "set the clock")
+    return EarlyRenewalError(says, "ask the certificate authority why it gives such")
 
 
-def late_verdict(host: str) -> AcmeFault:
+def late_verdict(host: str) -> AcmeError:
     """
     The server neither believes that a host is ours nor says that it does not.
     """
-    return AcmeFault(
+    return AcmeError(
         f"the ACME server has not come to a verdict on {host} in time",
         "it may be slow, or not reach this host: look at its DNS records, at firewalls, and whether ports "
         "443 (tls-alpn-01) or 80 (http-01) lead here",
     )
 
 
-def pace_of(fault: AcmeFault) -> Pace:
+def pace_of(fault: AcmeError) -> Pace:
     """
     How soon to try again.
     """
-    if isinstance(fault, Wasted):
+    if isinstance(fault, UnusableOrderError):
         return AFTER_WASTE
-    return AFTER_NO if fault.is_refusal or isinstance(fault, AnswerLost) else AFTER_SILENCE
+    return AFTER_NO if fault.is_refusal or isinstance(fault, ResponseLostError) else AFTER_SILENCE
 
 
 def pause_of(standing: Standing, times: int, now: float, share: float) -> float:
@@ -155,12 +155,14 @@ def pause_of(standing: Standing, times: int, now: float, share: float) -> float:
     return pause_after(times, share, pace_of(fault), asked=fault.retry_after, left=left)
 
 
-def outlasts_restart(fault: AcmeFault) -> bool:
+def outlasts_restart(fault: AcmeError) -> bool:
     """
     Whether a restart is no reason to try sooner: the server wants to be left alone, or has made a
     certificate for nothing.
     """
-    return fault.retry_after is not None or (isinstance(fault, Wasted) and not isinstance(fault, DueAlready))
+    return fault.retry_after is not None or (
+        isinstance(fault, UnusableOrderError) and not isinstance(fault, EarlyRenewalError)
+    )
 
 
 def state_of(standing: Standing, now: float, server: str) -> tuple[Literal["ok", "warn"], str]:

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contentcache.acme.account_key import AccountKey, KeyUnusable
+from contentcache.acme.account import AccountKey, AccountKeyError
+from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.files import HALF, fault_of, narrow, probe, put_aside, read, write
 from contentcache.acme.lock import FolderLock
 from contentcache.acme.names import is_for, names_of, said
 from contentcache.acme.notes import Begun, Kept, Note, Wait
-from contentcache.acme.problems import StoreFault
 from contentcache.tls.files import Identity, TLSFault, identity_in
 
 
@@ -39,8 +39,8 @@ class Cabinet:
         """
         Be the only process that writes here, until :meth:`give_back`.
 
-        :raises FolderTaken: another one does.
-        :raises StoreFault: nobody can.
+        :raises CertificateStoreInUseError: another one does.
+        :raises CertificateStoreError: nobody can.
         """
         if self._lock.held:
             return
@@ -67,7 +67,7 @@ class Cabinet:
         """
         See that there is room for all that comes of an order, and that nobody else writes.
 
-        :raises StoreFault: nothing can.
+        :raises CertificateStoreError: nothing can.
         """
         self.take()
         try:
@@ -80,17 +80,17 @@ class Cabinet:
         """
         The account's key, a new one where there is none or a damaged one.
 
-        :raises StoreFault: it cannot be read, or a new one not be written.
+        :raises CertificateStoreError: it cannot be read, or a new one not be written.
         """
         path = self._account / "key.pem"
         content = self._read(path)
         if content is not None:
             try:
                 return AccountKey.from_pem(content)
-            except KeyUnusable as damage:
+            except AccountKeyError as damage:
                 self._put_aside(path, str(damage), "a new account is made")
                 self._account_urls({})
-        key = AccountKey.new()
+        key = AccountKey.generate()
         write(path, key.pem())
         return key
 
@@ -115,7 +115,7 @@ class Cabinet:
         The certificate of a host, ``None`` where there is none, or one that is damaged or another host's:
         that is put aside.
 
-        :raises StoreFault: it cannot be read.
+        :raises CertificateStoreError: it cannot be read.
         """
         path = self._folder / f"{host}.pem"
         content = self._read(path)
@@ -132,20 +132,20 @@ class Cabinet:
         """
         The same, and nothing is put aside.
 
-        :raises StoreFault: it cannot be read, or is damaged.
+        :raises CertificateStoreError: it cannot be read, or is damaged.
         """
         path = self._folder / f"{host}.pem"
         content = self._read(path)
         try:
             return None if content is None else Kept(_identity(path, content, host), self.note(host))
         except TLSFault as damage:
-            raise StoreFault(damage.message) from damage
+            raise CertificateStoreError(damage.message) from damage
 
     def keep_certificate(self, host: str, pem: bytes, note: Note) -> None:
         """
         Write it so that it is whole after any kind of end.
 
-        :raises StoreFault: it cannot be written.
+        :raises CertificateStoreError: it cannot be written.
         """
         write(self._folder / f"{host}.pem", pem)
         self.keep_note(host, note)
@@ -162,7 +162,7 @@ class Cabinet:
         """
         Write it, or that there is none.
 
-        :raises StoreFault: it cannot be written.
+        :raises CertificateStoreError: it cannot be written.
         """
         self._keep(f"{host}.order.json", None if begun is None else begun.document())
 
@@ -176,7 +176,7 @@ class Cabinet:
         """
         Write it, or that there is none.
 
-        :raises StoreFault: it cannot be written.
+        :raises CertificateStoreError: it cannot be written.
         """
         self._keep(f"{host}.wait.json", None if wait is None else wait.document())
 
@@ -200,7 +200,7 @@ class Cabinet:
         """
         Write it.
 
-        :raises StoreFault: it cannot be written.
+        :raises CertificateStoreError: it cannot be written.
         """
         written = json.dumps(note.document(), indent=2)
         write(self._folder / f"{host}.json", written.encode() + b"\n")

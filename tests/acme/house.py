@@ -11,10 +11,10 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.acme.challenges import Http01Responder
 from contentcache.acme.keeper import Keeper
 from contentcache.acme.notes import Wait
 from contentcache.acme.obtaining import Obtaining
-from contentcache.acme.responders import HttpAnswers
 from contentcache.acme.store import Cabinet
 from contentcache.aio.threads import at_once
 from contentcache.config.model import LetsEncrypt
@@ -54,7 +54,7 @@ class HouseTestCase(SynchronousTestCase):
         self.offset = BEGINNING
         self.server = Acme(wall=lambda: BEGINNING + self.clock.seconds(), validate=self.validate)
         self.server.timer = self.clock
-        self.http, self.alpn = HttpAnswers(), AlpnNotes()
+        self.http, self.alpn = Http01Responder(), AlpnNotes()
         self.shown: dict[str, Identity] = {}
         self.counted: list[tuple[str, bool]] = []
         self.folder = self.mktemp()

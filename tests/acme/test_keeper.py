@@ -11,8 +11,8 @@ import stat
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.logger import capturedLogs, formatEvent
 
+from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.notes import Note
-from contentcache.acme.problems import StoreFault
 from contentcache.acme.timing import Span
 from contentcache.config.model import ExternalAccount
 from contentcache.tls.files import Identity, TLSFault
@@ -852,7 +852,7 @@ class FaultTests(HouseTestCase):
         keep = self.cabinet.keep_certificate
 
         def full(*_: object) -> None:
-            raise StoreFault("no space", "make some")
+            raise CertificateStoreError("no space", "make some")
 
         self.cabinet.keep_certificate = full  # type: ignore[assignment,method-assign]
         [waiting] = self.build().renew([HOST])

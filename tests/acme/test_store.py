@@ -21,10 +21,10 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.trial.unittest import SynchronousTestCase
 
 import contentcache
-from contentcache.acme.account_key import AccountKey
-from contentcache.acme.lock import FolderTaken
+from contentcache.acme.account import AccountKey
+from contentcache.acme.errors import CertificateStoreError
+from contentcache.acme.lock import CertificateStoreInUseError
 from contentcache.acme.notes import Note, Wait
-from contentcache.acme.problems import StoreFault
 from contentcache.acme.store import Cabinet
 from contentcache.acme.timing import Window
 from tests.tls.certificates import make
@@ -86,7 +86,7 @@ class CabinetTests(SynchronousTestCase):
         self.cabinet.keep_account_url("one", "https://one/1")
         for content in (b"", b"rubbish", self.pem[:-40], other.key_pem() + self.made.pem):
             (self.folder / f"{HOST}.pem").write_bytes(content)
-            self.assertRaises(StoreFault, self.cabinet.look, HOST)
+            self.assertRaises(CertificateStoreError, self.cabinet.look, HOST)
             self.assertIsNone(self.cabinet.certificate(HOST))
             self.assertFalse((self.folder / f"{HOST}.pem").exists())
             aside = [path.read_bytes() for path in self.folder.glob(f"{HOST}.pem.damaged-*")]
@@ -111,7 +111,7 @@ class CabinetTests(SynchronousTestCase):
         for hosts in ((), ("b.example",), ("192.0.2.1",), ("*.com",), ("*.cache.example.com",)):
             made = make(HOST, hosts=hosts)
             path.write_bytes(made.key_pem() + made.pem)
-            fault = self.assertRaises(StoreFault, self.cabinet.look, HOST)
+            fault = self.assertRaises(CertificateStoreError, self.cabinet.look, HOST)
             self.assertIn(f"for {', '.join(hosts) or 'no name'}, and not for {HOST}", str(fault))
             self.assertIsNone(self.cabinet.certificate(HOST), hosts)
             self.assertFalse(path.exists())
@@ -178,7 +178,7 @@ class CabinetTests(SynchronousTestCase):
         """
         self.folder.write_text("in the way")
         for call in (self.cabinet.open, self.cabinet.account_key, lambda: self.cabinet.certificate(HOST)):
-            self.assertRaises(StoreFault, call)
+            self.assertRaises(CertificateStoreError, call)
         self.assertEqual(self.folder.read_text(), "in the way")
 
     def test_failed_write(self) -> None:
@@ -191,7 +191,7 @@ class CabinetTests(SynchronousTestCase):
             raise OSError(28, "No space left on device")
 
         self.patch(os, "fsync", broken)
-        fault = self.assertRaises(StoreFault, self.cabinet.keep_certificate, HOST, b"new", Note())
+        fault = self.assertRaises(CertificateStoreError, self.cabinet.keep_certificate, HOST, b"new", Note())
         self.assertIn("No space left", str(fault))
         self.assertEqual((self.folder / f"{HOST}.pem").read_bytes(), self.pem)
         self.assertEqual(len(list(self.folder.glob(".*"))), 0)
@@ -211,7 +211,7 @@ class CabinetTests(SynchronousTestCase):
         ):
             patch = self.patch(os, "fsync", partial(_fail, number))
             for call in (self.cabinet.open, self.cabinet.account_key):
-                self.assertIn(remedy, self.assertRaises(StoreFault, call).remedy)
+                self.assertIn(remedy, self.assertRaises(CertificateStoreError, call).remedy)
             patch.restore()
         self.assertEqual([path.name for path in self.folder.rglob(".*")], [])
         self.cabinet.open()
@@ -224,13 +224,13 @@ class CabinetTests(SynchronousTestCase):
         self.cabinet.open()
         self.cabinet.keep_certificate(HOST, self.pem, NOTE)
         for call in (other.take, other.open):
-            fault = self.assertRaises(FolderTaken, call)
+            fault = self.assertRaises(CertificateStoreInUseError, call)
             self.assertIn(f"{self.folder} is in use by process {os.getpid()}; stop that one, or", str(fault))
         self.assertIsNotNone(other.look(HOST))
         self.cabinet.give_back()
         self.cabinet.give_back()
         other.open()
-        self.assertRaises(FolderTaken, self.cabinet.open)
+        self.assertRaises(CertificateStoreInUseError, self.cabinet.open)
         other.give_back()
 
     def test_holder_is_killed(self) -> None:
@@ -254,7 +254,7 @@ class CabinetTests(SynchronousTestCase):
             self.addCleanup(child.kill)
             assert child.stdout is not None
             self.assertEqual(child.stdout.readline(), b"written\n")
-            self.assertRaises(FolderTaken, self.cabinet.open)
+            self.assertRaises(CertificateStoreInUseError, self.cabinet.open)
             self.assertEqual(len(list(self.folder.glob(f".{HOST}.pem.*"))), 1)
             (self.folder / ".profile").write_text("not ours")
             child.kill()
@@ -286,7 +286,7 @@ class CabinetTests(SynchronousTestCase):
         odd = ec.generate_private_key(ec.SECP384R1())
         path.write_bytes(odd.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         self.assertEqual(self.cabinet.account_key().jwk()["crv"], "P-256")
-        self.assertNotIn("Private", repr(AccountKey.new()))
+        self.assertNotIn("Private", repr(AccountKey.generate()))
 
 
 def _fail(number: int, _descriptor: int) -> None:

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.acme import problems, standing, timing
-from contentcache.acme.account_key import AccountKey
-from contentcache.acme.problems import problem_in
+from contentcache.acme import errors, standing, timing
+from contentcache.acme.account import AccountKey
+from contentcache.acme.errors import parse_problem
 from contentcache.acme.timing import (
     AFTER_NO,
     AFTER_SILENCE,
@@ -107,7 +107,7 @@ class ProblemTests(SynchronousTestCase):
         """
         Whatever a server says becomes one printable line.
         """
-        said = str(problem_in(document))
+        said = str(parse_problem(document))
         self.assertTrue(said.isprintable())
 
     def test_remedies(self) -> None:
@@ -120,7 +120,7 @@ class ProblemTests(SynchronousTestCase):
             "detail": "two\nthings",
             "subproblems": [{"type": "x"}, {"type": prefix + "caa", "detail": "CAA forbids"}],
         }
-        problem = problem_in(document)
+        problem = parse_problem(document)
         self.assertEqual(str(problem), "two things (compound): x; CAA forbids (caa)")
         self.assertIn("CAA", problem.remedy)
 
@@ -136,7 +136,7 @@ class KeyTests(SynchronousTestCase):
         """
         theirs = rsa.generate_private_key(65537, 2048)
         key = AccountKey.from_pem(theirs.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        signed = json.loads(key.signed("https://a/", None, "n", "https://a/1"))
+        signed = json.loads(key.sign("https://a/", None, "n", "https://a/1"))
         self.assertEqual(signed["payload"], "")
         head = json.loads(decoded(signed["protected"]))
         self.assertEqual(head, {"alg": "RS256", "nonce": "n", "url": "https://a/", "kid": "https://a/1"})
@@ -147,7 +147,7 @@ class KeyTests(SynchronousTestCase):
         """
         Challenges are answered with the SHA-256 of the key's required members, sorted (RFC 7638 §3).
         """
-        key = AccountKey.new()
+        key = AccountKey.generate()
         members = json.dumps(key.jwk(), sort_keys=True, separators=(",", ":")).encode()
         self.assertEqual(set(key.jwk()), {"crv", "kty", "x", "y"})
         self.assertEqual(key.thumbprint(), hashlib.sha256(members).digest())
@@ -156,5 +156,5 @@ class KeyTests(SynchronousTestCase):
         """
         The examples in the documentation hold.
         """
-        for module in (problems, standing, timing):
+        for module in (errors, standing, timing):
             self.assertEqual(doctest.testmod(module).failed, 0)
