@@ -13,66 +13,30 @@ Grants are in memory, under a keyed hash, on the monotonic clock; links are in t
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
 
-from contentcache.aio.tasks import in_background
+from contentcache.aio.single_flight import SingleFlight
 from contentcache.core.credentials import Credential
-from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.core.grants import Grants
-from contentcache.core.header_policy import NO_HEADERS, Headers
-from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_unsatisfied
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.question_order import QuestionClock
-from contentcache.core.ranges import parse_content_range
 from contentcache.core.routes import Content
 from contentcache.delivery.links import Links
-from contentcache.delivery.manifests import read_manifest
+from contentcache.delivery.origin_word import OriginWord, Yes, size_by_first_byte
 from contentcache.delivery.wants import Asking
 from contentcache.jose.bearer_tokens import unverified_expiry
 from contentcache.storage.interfaces import Affirmation, Link
-from contentcache.upstream.answers import Answer
-from contentcache.upstream.redirects import TargetFailed
 from contentcache.upstream.registry import Registry
 
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
-_OK: Final = 200
-_PARTIAL: Final = 206
-_TOO_MANY: Final = 429
-#: What registries answer to ``HEAD`` of a blob who do not answer it truthfully.
-_DOUBTFUL: Final = frozenset({401, 404, 405})
 #: So far may a clock be corrected without a fuss, in seconds.
 _CLOCK_STEP: Final = 60.0
-_FIRST_BYTE: Final = "bytes=0-0"
-#: Number of hosts that origins redirect to, and that have delivered verified bytes, in memory.
-_MOST_TARGETS: Final = 1000
-
-
-@frozen
-class Yes:
-    """
-    The client may have it. ``media_type`` is what ``GET`` once said of it, ``size`` and ``head_type`` what
-    ``HEAD`` says, where the origin was asked; ``stale`` that it could not be asked and an old yes has served.
-    ``notices`` are the origin's warnings and rate limits.
-    """
-
-    media_type: str | None = None
-    size: int | None = None
-    asked: bool = False
-    stale: bool = False
-    head_type: str | None = None
-    notices: Headers = NO_HEADERS
-
-
-class SomethingElse(TargetFailed):
-    """Not the content was answered: a page for people, or what a redirect to elsewhere leads to."""
 
 
 @frozen
@@ -92,7 +56,7 @@ class Access:
     Grants, links, and questions to the origin.
 
     ``affirm_ttl`` is how many seconds a link is believed; ``keep_deleted`` lets known links serve what the
-    origin has no more; ``stale_if_error`` how many seconds old yeses may serve while it is away. A manifest
+    origin has no more; ``stale_if_error`` how many seconds old grants may serve while it is away. A manifest
     has at most ``manifest_limit`` bytes. ``question_time`` gives each question its time; ``revoked`` tells
     other workers which grants have ended.
     """
@@ -120,14 +84,11 @@ class Access:
         self._affirm_ttl = affirm_ttl
         self._keep_deleted = keep_deleted
         self._stale_if_error = stale_if_error
-        self._manifest_limit = manifest_limit
+        self.origin_word = OriginWord(clock, manifest_limit=manifest_limit, trust_targets=affirm_ttl)
         self._tell_revoked = revoked
-        self._targets: OrderedDict[tuple[str, str], float] = OrderedDict()
         #: The time of a question that is about to be asked; every answer is noted with that of its question.
         self.question_time = question_time
-        self._questions: dict[bytes, list[Deferred[Yes]]] = {}
-        self._heads_proved: set[str] = set()
-        self._heads_lie: set[str] = set()
+        self._questions: SingleFlight[bytes, Yes] = SingleFlight()
 
     def key(self, asking: Asking) -> bytes:
         """
@@ -227,16 +188,7 @@ class Access:
             for people nor a redirect to something else is an answer.
         """
         key = self.key(asking) + bytes([with_body]) + repr(size).encode("ascii")
-        mine: Deferred[Yes] = Deferred()
-        waiting = self._questions.get(key)
-        if waiting is not None:
-            waiting.append(mine)
-            return await mine
-        # Noted before it is asked: it may be settled at once, without upstream (a 429 that is remembered).
-        self._questions[key] = [mine]
-        # A client that hangs up must not take the answer from those who share the question.
-        in_background(self._settle(key, asking, with_body=with_body, size=size))
-        return await mine
+        return await self._questions.run(key, lambda: self._question(asking, with_body=with_body, size=size))
 
     async def size_of(self, asking: Asking, *, with_body: bool = False) -> Yes:
         """
@@ -245,10 +197,7 @@ class Access:
         yes = await self.ask(asking, with_body=with_body)
         if yes.size is not None:
             return yes
-        answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE))
-        size = _whole_size(answer)
-        answer.abandon()
-        return evolve(yes, size=size)
+        return evolve(yes, size=await size_by_first_byte(asking))
 
     def granted(self, registry: Registry, repository: str, credential: Credential, *, asked: float) -> None:
         """
@@ -365,44 +314,10 @@ class Access:
             return False
         return status == _NOT_FOUND and not self._keep_deleted
 
-    async def _settle(self, key: bytes, asking: Asking, *, with_body: bool, size: int | None) -> None:
-        try:
-            yes = await self._question(asking, with_body=with_body, size=size)
-        except Exception as error:  # noqa: BLE001  # whoever asked gets it
-            for waiting in self._questions.pop(key):
-                waiting.errback(error)
-        else:
-            for waiting in self._questions.pop(key):
-                waiting.callback(yes)
-
-    def is_known_target(self, origin: str, target: str | None) -> bool:
-        """
-        Whether a host to which ``origin`` redirects has delivered verified bytes of it within ``affirmttl``.
-        """
-        if target is None:
-            return False
-        when = self._targets.get((origin, target))
-        return when is not None and self._clock.seconds() - when < self._affirm_ttl
-
-    def learn_target(self, origin: str, target: str) -> None:
-        """
-        A host to which ``origin`` redirects has delivered a whole content, and it was verified.
-        """
-        self._targets[origin, target] = self._clock.seconds()
-        self._targets.move_to_end((origin, target))
-        if len(self._targets) > _MOST_TARGETS:
-            self._targets.popitem(last=False)
-
     async def _question(self, asking: Asking, *, with_body: bool, size: int | None) -> Yes:
         asked = self.question_time()
         try:
-            answer = await self._ask_truthfully(asking, with_body=with_body)
-            if answer.moved or answer.is_page:
-                answer.abandon()
-                yes, is_affirmed = await self._in_doubt(asking, answer, size)
-            else:
-                yes, is_affirmed = _own_word(asking, answer), True
-                answer.abandon()
+            yes, is_affirmed = await self.origin_word.ask(asking, with_body=with_body, size=size)
         except OriginRefused as refusal:
             kept = await self._kept_though_deleted(asking, refusal)
             if kept is not None:
@@ -415,58 +330,6 @@ class Access:
         if is_affirmed:
             await self.affirmed(asking, yes.media_type, asked=asked)
         return yes
-
-    async def _in_doubt(self, asking: Asking, answer: Answer, size: int | None) -> tuple[Yes, bool]:
-        """
-        Whether an answer that is not the registry's own word is *allowed*: a redirect, or a page for people,
-        which a sign-in proxy sends to strangers. Also whether it makes a grant and a link.
-
-        :raises UpstreamBroken: it is not.
-        """
-        origin, content = asking.registry.upstream.origin, asking.content
-        if content.kind == "manifests":
-            # The manifest itself is the proof, wherever it comes from.
-            final = await asking.registry.ask(asking.request("GET"))
-            body = await read_manifest(final, self._manifest_limit)
-            if Digest.of(body, content.digest.algorithm) != content.digest:
-                raise SomethingElse(f"{final.host} leads to something else than {content.digest}")
-            notices = final.notices()
-            return Yes(final.header("Content-Type"), len(body), asked=True, notices=notices), True
-        if answer.is_page and not answer.moved:
-            raise SomethingElse(f"{answer.host} answered with a page for people")
-        if self.is_known_target(origin, answer.target):
-            return Yes(asked=True, notices=answer.notices()), True
-        # With GET: storage that is asked by a signed URL lets one method be used only.
-        final = await _probe(asking, follow=True)
-        total = _whole_size(final)
-        final.abandon()
-        if final.is_page or final.status not in {_OK, _PARTIAL, RANGE_NOT_SATISFIABLE}:
-            raise SomethingElse(f"{final.host} redirects to a page for people")
-        if size is not None and total not in {None, size}:
-            raise SomethingElse(
-                f"{final.host} redirects to something of another length than {content.digest}"
-            )
-        # What nobody knows the length of may be anything: it is a matter of this request alone.
-        return Yes(size=total, asked=True, notices=answer.notices()), size is not None
-
-    async def _ask_truthfully(self, asking: Asking, *, with_body: bool) -> Answer:
-        registry, is_blob = asking.registry, asking.content.kind == "blobs"
-        origin = registry.upstream.origin
-        if is_blob and origin in self._heads_lie:
-            return await _probe(asking)
-        try:
-            answer = await registry.ask(asking.request("HEAD", follow=False))
-        except OriginRefused as refusal:
-            doubtful = is_blob and refusal.status in _DOUBTFUL and origin not in self._heads_proved
-            if refusal.status == _TOO_MANY or not (doubtful or (with_body and not refusal.is_plain)):
-                raise
-            answer = await _probe(asking)
-            if doubtful:
-                self._heads_lie.add(origin)
-        else:
-            if is_blob:
-                self._heads_proved.add(origin)
-        return answer
 
     async def _kept_though_deleted(self, asking: Asking, refusal: OriginRefused) -> Yes | None:
         if not self._keep_deleted or refusal.status != _NOT_FOUND:
@@ -488,35 +351,6 @@ class Access:
         return age if age > -_CLOCK_STEP else float("inf")
 
 
-def _own_word(asking: Asking, answer: Answer) -> Yes:
-    size = _whole_size(answer)
-    if size == 0 and asking.content.digest != Digest.of(b"", asking.content.digest.algorithm):
-        size = None  # some proxies say so of every HEAD
-    head_type, notices = answer.header("Content-Type"), answer.notices()
-    return Yes(None, size, asked=True, head_type=head_type, notices=notices)
-
-
 def _link(asking: Asking) -> Link:
     content: Content = asking.content
     return Link(asking.registry.upstream.origin, content.repository, content.kind, content.digest)
-
-
-async def _probe(asking: Asking, *, follow: bool = False) -> Answer:
-    """
-    Ask with ``GET``, for no more of a blob than its first byte.
-    """
-    if asking.content.kind == "blobs":
-        answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE, follow=follow))
-        if answer.status != RANGE_NOT_SATISFIABLE:
-            return answer
-        answer.abandon()  # an empty blob has no first byte
-    return await asking.registry.ask(asking.request("GET", follow=follow))
-
-
-def _whole_size(answer: Answer) -> int | None:
-    if answer.status == RANGE_NOT_SATISFIABLE:
-        return read_unsatisfied(answer.header("Content-Range"))
-    if answer.status == _PARTIAL:
-        sent = parse_content_range(answer.header("Content-Range"))
-        return None if sent is None else sent.size
-    return answer.length

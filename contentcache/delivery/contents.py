@@ -35,7 +35,7 @@ from contentcache.core.manifest_check import (
 )
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.core.signed_schema1 import signed_payload
-from contentcache.delivery.access import Access, Yes
+from contentcache.delivery.access import Access
 from contentcache.delivery.bodies import (
     Body,
     Flow,
@@ -60,6 +60,7 @@ from contentcache.delivery.making import (
     UndecidedError,
 )
 from contentcache.delivery.manifests import StoredManifest, StoredManifests, read_manifest, too_large
+from contentcache.delivery.origin_word import Yes
 from contentcache.delivery.passing import Check, PassedBody, carry_on
 from contentcache.delivery.possession import Possession
 from contentcache.delivery.pulls import Pulls
@@ -133,7 +134,7 @@ class Contents:
             clock=clock,
             meter=meter,
             question_time=access.question_time,
-            is_known_target=access.is_known_target,
+            is_known_target=access.origin_word.is_known_target,
             yes=self.yes,
             no=self.no,
             reserving=self._reserving,
@@ -570,7 +571,7 @@ class Contents:
             elif fetch.verified and not fetch.in_place:
                 self._disproved.remove(origin, fetch.key.digest)
                 if fetch.target is not None:
-                    self._access.learn_target(origin, fetch.target)
+                    self._access.origin_word.learn_target(origin, fetch.target)
             self._running.remove(fetch)
             fetch.progress.tell(fetch.prefix)
             if isinstance(fetch, Fetch) and fetch.stored:

@@ -28,12 +28,13 @@ from contentcache.core.policy import immutable
 from contentcache.core.ports import Clock
 from contentcache.core.question_order import LatestQuestions
 from contentcache.core.routes import Content, TaggedManifest
-from contentcache.delivery.access import Access, Yes
+from contentcache.delivery.access import Access
 from contentcache.delivery.bodies import MemoryBody
 from contentcache.delivery.contents import Contents
 from contentcache.delivery.links import Links
 from contentcache.delivery.making import DownloadKey
 from contentcache.delivery.manifests import read_manifest, too_large
+from contentcache.delivery.origin_word import Yes
 from contentcache.delivery.possession import NotPossessed
 from contentcache.delivery.served import Described, Served
 from contentcache.delivery.wants import Asking
@@ -230,7 +231,7 @@ class Tags:
         that of another place, or a page for people.
         """
         origin = asking.registry.upstream.origin
-        known = self._access.is_known_target(origin, answer.target)
+        known = self._access.origin_word.is_known_target(origin, answer.target)
         return (answer.moved and not known) or answer.is_page
 
     async def _get_by_tag(self, asking: TagAsking) -> Served:
@@ -274,7 +275,7 @@ class Tags:
             return Served(digest, MemoryBody(content), said, _UNCACHED, notices=notices)
         await self._contents.keep(DownloadKey(asking.registry.upstream.origin, digest), content)
         if answer.target is not None and named is not None:
-            self._access.learn_target(asking.registry.upstream.origin, answer.target)
+            self._access.origin_word.learn_target(asking.registry.upstream.origin, answer.target)
         await self._access.affirmed(asking.by_digest(digest), media_type, asked=asked)
         if self._is_latest(asking, asked) and self._remembers(asking):
             await self._links.remember_tag(

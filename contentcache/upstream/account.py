@@ -14,8 +14,8 @@ from typing import Final, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
 
+from contentcache.aio.single_flight import SingleFlight
 from contentcache.config.model import Account
 from contentcache.core.challenges import Challenge
 from contentcache.core.errors import UpstreamBroken
@@ -114,7 +114,7 @@ class OwnAccount:
         self._bearer: Challenge | None = None
         self._basic = False
         self._tokens: LruCache[str, _Token] = LruCache(MOST_TOKENS)
-        self._asked: dict[str, list[Deferred[str]]] = {}
+        self._requests: SingleFlight[str, _Token] = SingleFlight()
 
     async def authorization(self, repository: str | None) -> str | None:
         """
@@ -169,28 +169,11 @@ class OwnAccount:
         kept = self._tokens.get(scope)
         if kept is not None and self._now() < kept.until:
             return kept.value
-        mine: Deferred[str] = Deferred()
-        waiting = self._asked.get(scope)
-        if waiting is not None:
-            waiting.append(mine)
-            return await mine
-        self._asked[scope] = [mine]
-        # Nobody's own: a client that hangs up must not take the token from those who wait for it too.
-        Deferred.fromCoroutine(self._settle(challenge, scope))
-        return await mine
-
-    async def _settle(self, challenge: Challenge, scope: str) -> None:
-        try:
-            token = await self._ask(challenge, scope)
-        except Exception as error:  # noqa: BLE001  # whoever waits gets it
-            for waiting in self._asked.pop(scope):
-                waiting.errback(error)
-            return
+        token = await self._requests.run(scope, lambda: self._ask(challenge, scope))
         now = self._now()
         self._tokens.remove_if(lambda kept: kept.until <= now)
         self._tokens.put(scope, token)
-        for waiting in self._asked.pop(scope):
-            waiting.callback(token.value)
+        return token.value
 
     async def _ask(self, challenge: Challenge, scope: str) -> _Token:
         """

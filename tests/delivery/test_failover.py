@@ -9,8 +9,8 @@ from typing import Any
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
-from contentcache.delivery.access import Yes
 from contentcache.delivery.making import HELD_BACK
+from contentcache.delivery.origin_word import Yes
 from tests.delivery.house import LARGE, ORIGIN, REPOSITORY, Client, House, HouseTestCase
 
 HALF = len(LARGE) // 2
