@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from contentcache.acme.certificate import format_time, issuer_of, names_of
+from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.control import NoDaemon, ask
 from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.lock import CertificateStoreInUseError
-from contentcache.acme.names import names_of
-from contentcache.acme.standing import Outcome, issuer_of
-from contentcache.acme.store import Cabinet
-from contentcache.acme.timing import moment
+from contentcache.acme.standing import Outcome
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.listening import CannotListen
 from contentcache.tap import renew_alone
@@ -126,22 +125,22 @@ def _why(error: OSError) -> str:
 def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Outcome | None) -> Row:
     note = told.says if told is not None and not told.is_new else ""
     try:
-        kept = Cabinet(settings.directory, time.time).look(host)
+        kept = CertificateStore(settings.directory, time.time).inspect_certificate(host)
     except CertificateStoreError as fault:
         return Row(host, "", "", "", str(fault))
-    again = moment(told.again) if told is not None and told.again is not None else None
+    again = format_time(told.again) if told is not None and told.again is not None else None
     if kept is None:
         return Row(host, "none yet", "", again or "now", note)
     leaf = kept.identity.chain[0]
-    renewal = moment(kept.due())
-    if kept.note.server not in {"", settings.directoryurl}:
+    renewal = format_time(kept.renewal_time())
+    if kept.metadata.server not in {"", settings.directoryurl}:
         renewal = "now: it is from another server"
     return Row(host, issuer_of(leaf), _expiry(leaf, now), again or renewal, note)
 
 
 def _expiry(leaf: Certificate, now: float) -> str:
     ends = leaf.not_valid_after_utc.timestamp()
-    return f"{moment(ends)}{' (over)' if ends <= now else ''}"
+    return f"{format_time(ends)}{' (over)' if ends <= now else ''}"
 
 
 def _cell(text: str) -> Text:

@@ -19,14 +19,14 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from contentcache.acme.answering import ControlSocket
+from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.challenges import Http01Responder, Responder, TlsAlpn01Responder
 from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.keeper import Keeper
 from contentcache.acme.lock import CertificateStoreInUseError
-from contentcache.acme.notes import Kept, Wait
 from contentcache.acme.obtaining import Obtaining
+from contentcache.acme.records import BackoffRecord, StoredCertificate
 from contentcache.acme.standing import Outcome
-from contentcache.acme.store import Cabinet
 from contentcache.aio.threads import Threads
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.ports import Run
@@ -70,9 +70,9 @@ class Issuance:
         meter: Meter,
     ) -> None:
         self._folder = settings.directory
-        self._cabinet = cabinet = Cabinet(settings.directory, time.time)
-        self._take(cabinet)
-        first = {host: self._kept(cabinet, host) for host in settings.hosts}
+        self._store = store = CertificateStore(settings.directory, time.time)
+        self._take(store)
+        first = {host: self._kept(store, host) for host in settings.hosts}
         now = datetime.fromtimestamp(time.time(), UTC)
         shown = {host: stand_in(host, now) if kept is None else kept.identity for host, kept in first.items()}
         self.contexts = HostContexts(tls, shown)
@@ -89,19 +89,19 @@ class Issuance:
         if listening.path is None:
             responders.append(TlsAlpn01Responder(self.contexts, time.time))
         obtaining = Obtaining(
-            settings, self._agent, responders, cabinet, run=run, timer=reactor, wall=time.time
+            settings, self._agent, responders, store, run=run, timer=reactor, wall=time.time
         )
         self.keeper = Keeper(
             first,
             obtaining,
-            cabinet,
+            store,
             self.contexts,
             run=run,
             timer=reactor,
             wall=time.time,
             share=SystemRandom().random,
             counted=meter.certificate_asked,
-            waits=self._waits(cabinet, settings.hosts),
+            waits=self._waits(store, settings.hosts),
         )
         self._control = ControlSocket(reactor, settings.directory, self.keeper)
         doorway = Doorway(settings.hosts, listening.port, answers.answer)
@@ -134,7 +134,7 @@ class Issuance:
         self._control.stop()
         self.plain.cut()
         await self._agent.close()
-        self._cabinet.give_back()
+        self._store.release()
 
     def reload(self) -> None:
         """
@@ -153,9 +153,9 @@ class Issuance:
         }
 
     @staticmethod
-    def _take(cabinet: Cabinet) -> None:
+    def _take(store: CertificateStore) -> None:
         try:
-            cabinet.take()
+            store.acquire()
         except CertificateStoreInUseError:
             raise
         except CertificateStoreError:
@@ -163,19 +163,19 @@ class Issuance:
             return
 
     @staticmethod
-    def _waits(cabinet: Cabinet, hosts: Sequence[str]) -> Mapping[str, Wait]:
+    def _waits(store: CertificateStore, hosts: Sequence[str]) -> Mapping[str, BackoffRecord]:
         """
         What was to be waited for before a restart.
         """
         waits = {}
         for host in hosts:
             with suppress(CertificateStoreError):  # told already, of the certificate
-                waits[host] = cabinet.wait(host)
+                waits[host] = store.backoff(host)
         return {host: wait for host, wait in waits.items() if wait is not None}
 
-    def _kept(self, cabinet: Cabinet, host: str) -> Kept | None:
+    def _kept(self, store: CertificateStore, host: str) -> StoredCertificate | None:
         try:
-            return cabinet.certificate(host)
+            return store.load_certificate(host)
         except CertificateStoreError as fault:
             self._log.error("{fault}", fault=str(fault))
             return None

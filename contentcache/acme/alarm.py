@@ -20,7 +20,7 @@ class Alarm:
 
     async def sleep(self, seconds: float) -> None:
         """
-        Wait, or until somebody rings.
+        BackoffRecord, or until somebody rings.
         """
         self._sleeping = Deferred()
         call = self._timer.callLater(seconds, self.ring)

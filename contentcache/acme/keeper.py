@@ -17,22 +17,21 @@ from twisted.logger import Logger
 
 from contentcache.acme.alarm import Alarm
 from contentcache.acme.asking import Waiting
+from contentcache.acme.certificate import format_time, issuer_of
+from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.errors import AcmeError, CertificateStoreError, UnusableOrderError
-from contentcache.acme.notes import Kept, Wait
 from contentcache.acme.obtaining import Obtained, Obtaining
+from contentcache.acme.records import BackoffRecord, StoredCertificate
 from contentcache.acme.setbacks import Setbacks
 from contentcache.acme.standing import (
     Outcome,
     Standing,
     Step,
     early_fault,
-    issuer_of,
     late_verdict,
     next_step,
     state_of,
 )
-from contentcache.acme.store import Cabinet
-from contentcache.acme.timing import moment
 from contentcache.aio.tasks import in_background
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.tls.files import Identity, TLSFault
@@ -56,9 +55,9 @@ class Port(Protocol):
 
 class Keeper:
     """
-    The certificates of ``hosts``, as ``obtaining`` gets them and ``cabinet`` keeps them.
+    The certificates of ``hosts``, as ``obtaining`` gets them and ``store`` keeps them.
 
-    ``first`` is what the cabinet had at the start. ``share`` draws a number from 0 to 1. ``counted`` is told
+    ``first`` is what the store had at the start. ``share`` draws a number from 0 to 1. ``counted`` is told
     of every attempt: the host, and whether it succeeded. ``waits`` are those from before a restart.
     """
 
@@ -66,9 +65,9 @@ class Keeper:
 
     def __init__(
         self,
-        first: Mapping[str, Kept | None],
+        first: Mapping[str, StoredCertificate | None],
         obtaining: Obtaining,
-        cabinet: Cabinet,
+        store: CertificateStore,
         port: Port,
         *,
         run: Run,
@@ -76,16 +75,16 @@ class Keeper:
         wall: Clock,
         share: Callable[[], float],
         counted: Callable[[str, bool], None],
-        waits: Mapping[str, Wait] | None = None,
+        waits: Mapping[str, BackoffRecord] | None = None,
     ) -> None:
         self.standings = {host: Standing(host, kept) for host, kept in first.items()}
         self._obtaining = obtaining
-        self._cabinet = cabinet
+        self._store = store
         self._port = port
         self._run = run
         self._timer = timer
         self._wall = wall
-        self._setbacks = Setbacks(cabinet, run=run, timer=timer, wall=wall, share=share)
+        self._setbacks = Setbacks(store, run=run, timer=timer, wall=wall, share=share)
         self._counted = counted
         self._alarms = {host: Alarm(timer) for host in first}
         self._asked = Waiting()
@@ -127,7 +126,7 @@ class Keeper:
         """
         Seconds until a host's certificate ends; negative when it has, 0 where there is none.
         """
-        span = self.standings[host].span
+        span = self.standings[host].validity
         return 0.0 if span is None else span.ends - self._wall()
 
     def stop(self) -> None:
@@ -232,8 +231,8 @@ class Keeper:
         standing.new = standing.unsaved = obtained
         standing.failures, standing.fault, standing.is_wanted = 0, None, False
         leaf = obtained.kept.identity.chain[0]
-        until = moment(leaf.not_valid_after_utc.timestamp())
-        due = moment(standing.due(self._obtaining.server))
+        until = format_time(leaf.not_valid_after_utc.timestamp())
+        due = format_time(standing.due(self._obtaining.server))
         says = f"a certificate from {issuer_of(leaf)}, good until {until}, to be renewed {due}"
         self._log.info("{host} has {says}", host=host, says=says)
         await self._save(standing)
@@ -245,7 +244,7 @@ class Keeper:
         if unsaved is None:
             return
         try:
-            await self._run(self._cabinet.keep_certificate, standing.host, unsaved.pem, unsaved.kept.note)
+            await self._run(self._store.save_certificate, standing.host, unsaved.pem, unsaved.kept.metadata)
         except CertificateStoreError as fault:
             standing.failures += 1
             self._setbacks.put_off(standing, fault, standing.failures)
@@ -262,15 +261,15 @@ class Keeper:
         left = standing.due(self._obtaining.server) - self._wall()
         within = max(1.0, min(_SUGGESTION_WITHIN, left)) if standing.fault is None else _SUGGESTION_WITHIN
         note = await self._obtaining.suggestion(standing.host, kept, within)
-        standing.kept, standing.new = evolve(kept, note=note), None
-        if note.suggested != kept.note.suggested:
+        standing.kept, standing.new = evolve(kept, metadata=note), None
+        if note.suggested != kept.metadata.suggested:
             self._log.info(
                 "the ACME server suggests another time: {host} will be renewed {when}",
                 host=standing.host,
-                when=moment(standing.due(self._obtaining.server)),
+                when=format_time(standing.due(self._obtaining.server)),
             )
         try:
-            await self._run(self._cabinet.keep_note, standing.host, note)
+            await self._run(self._store.save_metadata, standing.host, note)
         except CertificateStoreError as fault:
             self._log.warn("{fault}", fault=str(fault))
         if new is not None:
@@ -291,5 +290,5 @@ class Keeper:
         self._log.info(
             "nothing is to be done for {host} any more: it will be renewed {when}",
             host=standing.host,
-            when=moment(standing.due(self._obtaining.server)),
+            when=format_time(standing.due(self._obtaining.server)),
         )

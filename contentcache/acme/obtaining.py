@@ -12,6 +12,8 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.defer import TimeoutError as TooLate
 from twisted.logger import Logger
 
+from contentcache.acme.certificate import CertificateDatesError, certificate_id, check_certificate
+from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.challenges import Responder
 from contentcache.acme.client import AcmeClient
 from contentcache.acme.errors import (
@@ -21,12 +23,9 @@ from contentcache.acme.errors import (
     ClockSkewError,
     UnusableOrderError,
 )
-from contentcache.acme.judging import CertificateDatesError, is_good, judged
-from contentcache.acme.notes import Kept, Note
 from contentcache.acme.order import OrderClient
 from contentcache.acme.pending_orders import PendingOrders, is_final, unusable
-from contentcache.acme.store import Cabinet
-from contentcache.acme.timing import renewal_name
+from contentcache.acme.records import CertificateMetadata, StoredCertificate
 from contentcache.acme.txacme_adapter import issue
 from contentcache.aio.condition import sleep
 from contentcache.config.model import LetsEncrypt
@@ -48,7 +47,7 @@ class Obtained:
     """
 
     pem: bytes
-    kept: Kept
+    kept: StoredCertificate
     clock: str = ""
 
 
@@ -64,7 +63,7 @@ class Obtaining:
         settings: LetsEncrypt,
         agent: Asking,
         responders: Sequence[Responder],
-        cabinet: Cabinet,
+        store: CertificateStore,
         *,
         run: Run,
         timer: Timer,
@@ -73,11 +72,11 @@ class Obtaining:
         self._settings = settings
         self._agent = agent
         self._responders = responders
-        self._cabinet = cabinet
+        self._store = store
         self._run = run
         self._timer = timer
         self._wall = wall
-        self._begun = PendingOrders(cabinet, settings.directoryurl, run=run, wall=wall)
+        self._begun = PendingOrders(store, settings.directoryurl, run=run, wall=wall)
         #: One host at a time takes the folder, and makes the account.
         self._account = DeferredLock()
         #: Hosts whose last certificate was refused for its dates.
@@ -88,7 +87,9 @@ class Obtaining:
         """The URL of the server's directory."""
         return self._settings.directoryurl
 
-    async def obtain(self, host: str, old: Kept | None, *, asked: bool, waiting: bool) -> Obtained:
+    async def obtain(
+        self, host: str, old: StoredCertificate | None, *, asked: bool, waiting: bool
+    ) -> Obtained:
         """
         A new certificate for ``host``. Raises an ``AcmeError``.
 
@@ -97,17 +98,19 @@ class Obtaining:
         """
         # Before anything is asked for that counts, it must be sure that it can be kept.
         async with self._account:
-            await self._run(self._cabinet.open)
+            await self._run(self._store.ensure_writable)
         client = await self._client()
         clock = self._look_at_clock(client, host, None if asked else old)
-        replaces = None if old is None else renewal_name(old.identity.chain[0])
+        replaces = None if old is None else certificate_id(old.identity.chain[0])
         await self._use_account(client)
         pem = await self._begun.resume(host, client, old, force=waiting)
         if pem is None:
             pem = await self._issue(host, client, replaces)
         before = None if old is None else old.identity
         try:
-            identity = judged(host, pem, before, now=self._wall(), skew=client.skew or 0.0, clock=clock)
+            identity = check_certificate(
+                host, pem, before, now=self._wall(), skew=client.skew or 0.0, clock=clock
+            )
         except CertificateDatesError:
             self._ill_dated.add(host)
             await self.forget(host)
@@ -117,13 +120,13 @@ class Obtaining:
             raise
         self._ill_dated.discard(host)
         # When to renew it is asked once it is shown and kept: nothing shall keep it from that.
-        note = Note(
+        note = CertificateMetadata(
             self.server,
             ask_again=0.0,
             since=self._wall(),
             hurried=0 if asked else _hurried(old, self._wall()),
         )
-        return Obtained(pem, Kept(identity, note), clock)
+        return Obtained(pem, StoredCertificate(identity, note), clock)
 
     async def forget(self, host: str) -> None:
         """
@@ -131,7 +134,7 @@ class Obtaining:
         """
         await self._begun.remove(host)
 
-    async def suggestion(self, host: str, kept: Kept, within: float) -> Note:
+    async def suggestion(self, host: str, kept: StoredCertificate, within: float) -> CertificateMetadata:
         """
         What the server suggests now for a certificate; the same as before where it does not say so ``within``
         seconds: it is advice, and nothing waits for it.
@@ -144,11 +147,11 @@ class Obtaining:
         except TooLate:
             why = f"the ACME server has not said it within {within:g} s"
         self._log.info("no renewal information for {host}: {why}", host=host, why=why)
-        return evolve(kept.note, ask_again=self._wall() + _SUGGESTION_AGAIN)
+        return evolve(kept.metadata, ask_again=self._wall() + _SUGGESTION_AGAIN)
 
     async def _client(self) -> OrderClient:
         async with self._account:
-            key = await self._run(self._cabinet.account_key)
+            key = await self._run(self._store.account_key)
         http = AcmeClient(self._agent, self.server, key, timer=self._timer, wall=self._wall)
         client = OrderClient(
             http, self._settings, wall=self._wall, sleep=lambda pause: sleep(self._timer, pause)
@@ -175,7 +178,7 @@ class Obtaining:
                     raise
                 self._log.warn("the account is gone, and made anew: {refused}", refused=str(refused))
                 async with self._account:
-                    await self._run(self._cabinet.keep_account_url, self.server, None)
+                    await self._run(self._store.save_account_url, self.server, None)
                 await self._use_account(client)
                 is_new = True
 
@@ -201,13 +204,13 @@ class Obtaining:
 
     async def _use_account(self, client: OrderClient) -> None:
         async with self._account:
-            known = await self._run(self._cabinet.account_url, self.server)
+            known = await self._run(self._store.account_url, self.server)
             url = await client.use_account(known)
             if url != known:
-                await self._run(self._cabinet.keep_account_url, self.server, url)
+                await self._run(self._store.save_account_url, self.server, url)
                 self._log.info("the account at {server} is {url}", server=self.server, url=url)
 
-    def _look_at_clock(self, client: OrderClient, host: str, old: Kept | None) -> str:
+    def _look_at_clock(self, client: OrderClient, host: str, old: StoredCertificate | None) -> str:
         """
         How the clocks differ, in words, and logged; nothing where they agree.
 
@@ -220,26 +223,26 @@ class Obtaining:
         off = durations.spell(float(round(abs(skew))))
         says = f"the clock of this machine is {off} {'behind' if skew > 0 else 'ahead of'} the ACME server's"
         if old is not None:
-            if old.due() > self._wall() + skew and old.note.server in {"", self.server}:
+            if old.renewal_time() > self._wall() + skew and old.metadata.server in {"", self.server}:
                 raise ClockSkewError(f"{says}, by which nothing is due", "set the clock")
-            if host in self._ill_dated and is_good(old.identity.chain[0], self._wall()):
+            if host in self._ill_dated and old.validity.includes(self._wall()):
                 raise ClockSkewError(f"{says}, and what it gives is not good by ours", "set the clock")
         self._log.warn("{says}; set the clock", says=says)
         return says
 
-    async def _suggestion(self, kept: Kept) -> Note:
-        name = renewal_name(kept.identity.chain[0])
+    async def _suggestion(self, kept: StoredCertificate) -> CertificateMetadata:
+        name = certificate_id(kept.identity.chain[0])
         found = None if name is None else await (await self._client()).fetch_renewal_info(name)
         if found is None:
-            return evolve(kept.note, suggested=None, ask_again=None)
+            return evolve(kept.metadata, suggested=None, ask_again=None)
         window, again = found
-        return evolve(kept.note, suggested=window, ask_again=self._wall() + again)
+        return evolve(kept.metadata, suggested=window, ask_again=self._wall() + again)
 
 
-def _hurried(old: Kept | None, now: float) -> int:
+def _hurried(old: StoredCertificate | None, now: float) -> int:
     """
     How many certificates in a row are renewed too early once ``old`` is.
     """
-    if old is None or old.note.since is None:
+    if old is None or old.metadata.since is None:
         return 0
-    return old.note.hurried + 1 if old.span.is_hurried(now - old.note.since) else 0
+    return old.metadata.hurried + 1 if old.validity.is_early(now - old.metadata.since) else 0

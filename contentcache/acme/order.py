@@ -10,6 +10,7 @@ from attrs import frozen
 from cryptography.x509 import load_pem_x509_certificates
 
 from contentcache.acme.account import AccountKey
+from contentcache.acme.certificate import RenewalWindow, parse_renewal_window
 from contentcache.acme.challenges import AcmeAuthorization, AcmeChallenge, parse_authorization
 from contentcache.acme.client import AcmeClient, AcmeResponse
 from contentcache.acme.errors import (
@@ -20,7 +21,6 @@ from contentcache.acme.errors import (
     UnreadableCertificateError,
     parse_problem,
 )
-from contentcache.acme.timing import Window, window_in
 from contentcache.config.model import LetsEncrypt
 from contentcache.core.ports import Clock
 from contentcache.jose.jws import base64url_encode
@@ -208,7 +208,7 @@ class OrderClient:
             ) from error
         return pem
 
-    async def fetch_renewal_info(self, certificate_id: str) -> tuple[Window, float] | None:
+    async def fetch_renewal_info(self, certificate_id: str) -> tuple[RenewalWindow, float] | None:
         """
         The suggested renewal window, and seconds until the next poll (RFC 9773 §4); ``None`` where the server
         has no renewal information.
@@ -217,7 +217,7 @@ class OrderClient:
         if base is None:
             return None
         response = await self._client.get(f"{base.rstrip('/')}/{certificate_id}")
-        window = window_in(response.json())
+        window = parse_renewal_window(response.json())
         delay = response.retry_after
         interval = _RENEWAL_INFO_INTERVAL if delay is None else max(_MIN_RENEWAL_INFO_INTERVAL, delay)
         if window is None:

@@ -11,15 +11,15 @@ from typing import Final
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from twisted.logger import Logger
 
+from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.errors import (
     AcmeError,
     AcmeRefusedError,
     UnreadableCertificateError,
     UnusableOrderError,
 )
-from contentcache.acme.notes import Begun, Kept
 from contentcache.acme.order import AcmeOrder, OrderClient
-from contentcache.acme.store import Cabinet
+from contentcache.acme.records import PendingOrder, StoredCertificate
 from contentcache.acme.txacme_adapter import resume
 from contentcache.core.ports import Clock, Run
 
@@ -34,7 +34,7 @@ class PendingOrders:
 
     _log = Logger(namespace="contentcache")
 
-    def __init__(self, store: Cabinet, server: str, *, run: Run, wall: Clock) -> None:
+    def __init__(self, store: CertificateStore, server: str, *, run: Run, wall: Clock) -> None:
         self._store = store
         self._server = server
         self._run = run
@@ -42,20 +42,24 @@ class PendingOrders:
 
     async def add(self, host: str, url: str, key: bytes) -> None:
         """Store an order and its key in PEM before it is finalized. Raises ``CertificateStoreError``."""
-        await self._run(self._store.keep_order, host, Begun(self._server, url, key, self._wall()))
+        await self._run(
+            self._store.save_pending_order, host, PendingOrder(self._server, url, key, self._wall())
+        )
 
     async def remove(self, host: str) -> None:
         """Drop an order that has failed, or whose certificate is stored."""
-        await self._run(self._store.keep_order, host, None)
+        await self._run(self._store.save_pending_order, host, None)
 
-    async def resume(self, host: str, client: OrderClient, old: Kept | None, *, force: bool) -> bytes | None:
+    async def resume(
+        self, host: str, client: OrderClient, old: StoredCertificate | None, *, force: bool
+    ) -> bytes | None:
         """
         The key and the chain in PEM from the pending order; ``None`` where a new order is to be created.
 
         :raises AcmeError: there is no certificate yet; or the order has failed, and it is too early for a new
             one, unless ``force``.
         """
-        order = await self._run(self._store.order, host)
+        order = await self._run(self._store.pending_order, host)
         if order is None or order.server != self._server:
             return None
         age = self._wall() - order.since
@@ -81,7 +85,9 @@ class PendingOrders:
             return None
         return pem
 
-    async def _finalize(self, host: str, client: OrderClient, pending: Begun, age: float) -> bytes | None:
+    async def _finalize(
+        self, host: str, client: OrderClient, pending: PendingOrder, age: float
+    ) -> bytes | None:
         order = await client.fetch_order(pending.url)
         status = order.body.get("status")
         if status == "pending" or (age >= _MAX_AGE and status != "processing"):

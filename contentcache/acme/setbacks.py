@@ -9,10 +9,10 @@ from typing import Final
 
 from twisted.logger import Logger, LogLevel
 
+from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.errors import AcmeError, CertificateStoreError, EarlyRenewalError
-from contentcache.acme.notes import Wait
+from contentcache.acme.records import BackoffRecord
 from contentcache.acme.standing import Standing, outlasts_restart, pause_of
-from contentcache.acme.store import Cabinet
 from contentcache.core import durations
 from contentcache.core.ports import Clock, Run, Timer
 
@@ -28,9 +28,9 @@ class Setbacks:
     _log = Logger(namespace="contentcache")
 
     def __init__(
-        self, cabinet: Cabinet, *, run: Run, timer: Timer, wall: Clock, share: Callable[[], float]
+        self, store: CertificateStore, *, run: Run, timer: Timer, wall: Clock, share: Callable[[], float]
     ) -> None:
-        self._cabinet = cabinet
+        self._store = store
         self._run = run
         self._timer = timer
         self._wall = wall
@@ -52,7 +52,7 @@ class Setbacks:
         standing.fault = fault
         pause = pause_of(standing, times, now, self._share())
         standing.try_at = self._timer.seconds() + pause
-        is_bad = standing.span is None or standing.span.is_alarming(now)
+        is_bad = standing.validity is None or standing.validity.is_critical(now)
         self._log.emit(
             LogLevel.error if is_bad else LogLevel.warn,
             "{host}: {fault}; it is renewed in {pause}"
@@ -63,9 +63,9 @@ class Setbacks:
             pause=durations.spell(float(round(pause))),
         )
 
-    def resume(self, standing: Standing, wait: Wait) -> None:
+    def resume(self, standing: Standing, wait: BackoffRecord) -> None:
         """
-        Wait on after a restart, and say so; but no longer than any server may want.
+        BackoffRecord on after a restart, and say so; but no longer than any server may want.
         """
         left = wait.until - self._wall()
         if not 0 < left <= _LONGEST_WAIT:
@@ -86,8 +86,8 @@ class Setbacks:
         fault, again = standing.fault, self.again(standing)
         if fault is None or again is None or not outlasts_restart(fault):
             return
-        wait = Wait(again, standing.failures, str(fault))
+        wait = BackoffRecord(again, standing.failures, str(fault))
         try:
-            await self._run(self._cabinet.keep_wait, standing.host, wait)
+            await self._run(self._store.save_backoff, standing.host, wait)
         except CertificateStoreError as store:
             self._log.warn("{fault}", fault=str(store))

@@ -8,13 +8,12 @@ from enum import IntEnum
 from typing import Final, Literal
 
 from attrs import define, frozen
-from cryptography.x509 import Certificate
-from cryptography.x509.oid import NameOID
 
+from contentcache.acme.certificate import Validity, format_time
 from contentcache.acme.errors import AcmeError, EarlyRenewalError, ResponseLostError, UnusableOrderError
-from contentcache.acme.notes import Kept
 from contentcache.acme.obtaining import Obtained
-from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, Span, moment, pause_after
+from contentcache.acme.records import StoredCertificate
+from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, Pace, pause_after
 from contentcache.core import durations
 
 
@@ -41,7 +40,7 @@ class Standing:
     """
 
     host: str
-    kept: Kept | None
+    kept: StoredCertificate | None
     failures: int = 0
     fault: AcmeError | None = None
     try_at: float = 0.0
@@ -51,17 +50,17 @@ class Standing:
     unsaved: Obtained | None = None
 
     @property
-    def span(self) -> Span | None:
+    def validity(self) -> Validity | None:
         """The life of the certificate, ``None`` where there is none."""
-        return None if self.kept is None else self.kept.span
+        return None if self.kept is None else self.kept.validity
 
     def due(self, server: str) -> float:
         """
         When to renew, seconds since 1970: at once where there is none, or one of another server.
         """
-        if self.kept is None or self.span is None or self.kept.note.server not in {"", server}:
+        if self.kept is None or self.validity is None or self.kept.metadata.server not in {"", server}:
             return 0.0
-        return self.kept.due()
+        return self.kept.renewal_time()
 
 
 #: No server wants to be asked for a renewal's time later than that, in seconds: the clock was wrong when it
@@ -93,7 +92,7 @@ def next_step(standing: Standing, now: float, seconds: float, server: str) -> tu
     is_due = standing.is_wanted or due <= now
     # What has failed is looked at when that was said, though it may not be due any more by then.
     wait = pause if is_due or standing.fault is not None else max(pause, due - now)
-    again = None if standing.kept is None else standing.kept.note.ask_again
+    again = None if standing.kept is None else standing.kept.metadata.ask_again
     if again is not None:
         ask = max(pause, again - now) if again - now < _LONGEST_UNASKED else pause
         # What is due does not wait for advice, but for what goes wrong or may be due again and again: there
@@ -104,20 +103,22 @@ def next_step(standing: Standing, now: float, seconds: float, server: str) -> tu
     return wait, Step.RENEW if is_due or standing.fault is None else Step.FORGET
 
 
-def early_fault(kept: Kept, clock: str, now: float) -> EarlyRenewalError | None:
+def early_fault(kept: StoredCertificate, clock: str, now: float) -> EarlyRenewalError | None:
     """
     Why a certificate has to be renewed as soon as it is there; ``None`` where it has not, as it should be.
     ``clock`` says how ours differs from the server's.
     """
-    span, suggested = kept.span, kept.note.suggested
+    span, suggested = kept.validity, kept.metadata.suggested
     says = "the new certificate is to be renewed already"
-    if span.due() > now:
-        if suggested is None or span.due(suggested) >= now + span.youth():
+    if span.renewal_time() > now:
+        if suggested is None or span.renewal_time(suggested) >= now + span.min_use():
             return None
         return EarlyRenewalError(
             f"{says}: the ACME server suggests it", "nothing is to be done here; it is used meanwhile"
         )
-    left, length = (durations.spell(float(round(each))) for each in (max(0.0, span.ends - now), span.length))
+    left, length = (
+        durations.spell(float(round(each))) for each in (max(0.0, span.ends - now), span.lifetime)
+    )
     says = f"{says}: {left} are left of its {length}"
     if clock:
         return EarlyRenewalError(f"{says}, and {clock}", "set the clock")
@@ -148,7 +149,7 @@ def pause_of(standing: Standing, times: int, now: float, share: float) -> float:
     """
     Seconds until the next attempt, after ``standing.fault`` so many times in a row.
     """
-    fault, span = standing.fault, standing.span
+    fault, span = standing.fault, standing.validity
     if fault is None:
         return 0.0
     left = None if span is None else span.ends - now
@@ -170,23 +171,13 @@ def state_of(standing: Standing, now: float, server: str) -> tuple[Literal["ok",
     How it is, and why. It is never worse than ``warn``: a daemon that is taken out of service could not
     answer the challenge that would mend it.
     """
-    span = standing.span
+    span = standing.validity
     trouble = f"; {standing.fault}" if standing.fault is not None else ""
     if standing.kept is None or span is None:
         return "warn", f"no certificate yet, one signed by ourselves is shown{trouble}"
-    until = f"good until {moment(span.ends)}"
+    until = f"good until {format_time(span.ends)}"
     if now >= span.ends:
-        return "warn", f"expired {moment(span.ends)}{trouble}"
-    if span.is_alarming(now) or standing.fault is not None:
+        return "warn", f"expired {format_time(span.ends)}{trouble}"
+    if span.is_critical(now) or standing.fault is not None:
         return "warn", f"{until}, and not renewed yet{trouble}"
-    return "ok", f"{until}, to be renewed {moment(standing.due(server))}"
-
-
-def issuer_of(certificate: Certificate) -> str:
-    """
-    Who has signed a certificate, for people.
-    """
-    for kind in (NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME):
-        for attribute in certificate.issuer.get_attributes_for_oid(kind):
-            return str(attribute.value)
-    return certificate.issuer.rfc4514_string() or "nobody"
+    return "ok", f"{until}, to be renewed {format_time(standing.due(server))}"

@@ -11,11 +11,11 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.challenges import Http01Responder
 from contentcache.acme.keeper import Keeper
-from contentcache.acme.notes import Wait
 from contentcache.acme.obtaining import Obtaining
-from contentcache.acme.store import Cabinet
+from contentcache.acme.records import BackoffRecord
 from contentcache.aio.threads import at_once
 from contentcache.config.model import LetsEncrypt
 from contentcache.tls.files import Identity
@@ -58,7 +58,7 @@ class HouseTestCase(SynchronousTestCase):
         self.shown: dict[str, Identity] = {}
         self.counted: list[tuple[str, bool]] = []
         self.folder = self.mktemp()
-        self.cabinet = Cabinet(self.folder, self.wall)
+        self.store = CertificateStore(self.folder, self.wall)
         self.keeper: Keeper | None = None
         self.addCleanup(self.stop)
 
@@ -84,15 +84,15 @@ class HouseTestCase(SynchronousTestCase):
             LetsEncrypt(**wanted),
             self.server,
             [self.http, self.alpn],
-            self.cabinet,
+            self.store,
             run=at_once,
             timer=self.clock,
             wall=self.wall,
         )
         self.keeper = Keeper(
-            {host: self.cabinet.certificate(host) for host in names},
+            {host: self.store.load_certificate(host) for host in names},
             self.obtaining,
-            self.cabinet,
+            self.store,
             self,
             run=at_once,
             timer=self.clock,
@@ -104,11 +104,11 @@ class HouseTestCase(SynchronousTestCase):
         self.keeper.start()
         return self.keeper
 
-    def waits(self, names: tuple[str, ...]) -> dict[str, Wait]:
+    def waits(self, names: tuple[str, ...]) -> dict[str, BackoffRecord]:
         """What was to be waited for."""
         if not os.path.isdir(self.folder):
             return {}
-        return {host: wait for host in names if (wait := self.cabinet.wait(host)) is not None}
+        return {host: wait for host in names if (wait := self.store.backoff(host)) is not None}
 
     def stop(self) -> None:
         """It ends."""

@@ -11,9 +11,9 @@ import stat
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.logger import capturedLogs, formatEvent
 
+from contentcache.acme.certificate import Validity
 from contentcache.acme.errors import CertificateStoreError
-from contentcache.acme.notes import Note
-from contentcache.acme.timing import Span
+from contentcache.acme.records import CertificateMetadata
 from contentcache.config.model import ExternalAccount
 from contentcache.tls.files import Identity, TLSFault
 from tests.acme.house import BEGINNING, HOST, HouseTestCase
@@ -251,7 +251,7 @@ class RenewalTests(HouseTestCase):
         self.pass_time(10)
         self.assertEqual(self.server.count("/finalize"), 2)
         for host in ("a.example", "b.example"):
-            self.assertIsNotNone(self.cabinet.note(host).suggested)
+            self.assertIsNotNone(self.store.metadata(host).suggested)
 
     def test_odd_suggestion(self) -> None:
         """
@@ -260,11 +260,11 @@ class RenewalTests(HouseTestCase):
         self.server.suggested = (10 * DAY, 10 * DAY)
         self.build()
         self.pass_time(5)
-        kept = self.cabinet.note(HOST)
+        kept = self.store.metadata(HOST)
         for odd in (b"[", b"[" * 99_999, b"[]", b"{}", b'{"suggestedWindow": {"start": "soon", "end": 5}}'):
             self.server.odd_suggestion = odd
             self.pass_time(6 * 3600 + 60, 60)
-            note = self.cabinet.note(HOST)
+            note = self.store.metadata(HOST)
             self.assertEqual(note.suggested, kept.suggested)
             self.assertGreater(note.ask_again or 0.0, self.wall())
         self.assertEqual(self.server.count("/ari/"), 6)
@@ -281,9 +281,9 @@ class RenewalTests(HouseTestCase):
         self.build()
         self.pass_time(1800, 60)
         self.assertEqual(len(self.server.asked), before)
-        kept = self.cabinet.certificate(HOST)
+        kept = self.store.load_certificate(HOST)
         assert kept is not None
-        due = Span.of(kept.identity.chain[0]).due(kept.note.suggested)
+        due = Validity.of(kept.identity.chain[0]).renewal_time(kept.metadata.suggested)
         self.assertLess(abs(due - BEGINNING - 10 * DAY), 60)
 
     def test_other_server(self) -> None:
@@ -545,12 +545,12 @@ class FaultTests(HouseTestCase):
             self.build()
             self.pass_time(5)
             first = self.number()
-            kept = self.cabinet.certificate(HOST)
+            kept = self.store.load_certificate(HOST)
             assert kept is not None
             self.stop()
-            self.cabinet.keep_note(HOST, Note(kept.note.server, None, 0.0))
+            self.store.save_metadata(HOST, CertificateMetadata(kept.metadata.server, None, 0.0))
             self.server.trickles_at = "/ari/"
-            due = Span.of(kept.identity.chain[0]).due()
+            due = Validity.of(kept.identity.chain[0]).renewal_time()
             self.pass_time(due - self.wall() - before_due, 3600)
             self.build()
             self.pass_time(before_due - 1)
@@ -608,7 +608,7 @@ class FaultTests(HouseTestCase):
         self.assertIn("too many (rateLimited); wait", self.fault())
         self.pass_time(200, 10)
         self.assertNotEqual(self.number(), 0)
-        self.assertEqual((keeper.again(keeper.standings[HOST]), self.cabinet.wait(HOST)), (None, None))
+        self.assertEqual((keeper.again(keeper.standings[HOST]), self.store.backoff(HOST)), (None, None))
 
     def test_failed_challenge(self) -> None:
         """
@@ -838,7 +838,7 @@ class FaultTests(HouseTestCase):
         shutil.rmtree(self.folder, ignore_errors=True)
         with open(self.folder, "w", encoding="ascii"):
             pass
-        self.patch(self.cabinet, "certificate", lambda _host: None)
+        self.patch(self.store, "load_certificate", lambda _host: None)
         self.build()
         self.pass_time(5)
         self.assertEqual(self.server.asked, [])
@@ -849,12 +849,12 @@ class FaultTests(HouseTestCase):
         A certificate that cannot be written is shown all the same, and written when that goes again. Who has
         asked for it is told.
         """
-        keep = self.cabinet.keep_certificate
+        keep = self.store.save_certificate
 
         def full(*_: object) -> None:
             raise CertificateStoreError("no space", "make some")
 
-        self.cabinet.keep_certificate = full  # type: ignore[assignment,method-assign]
+        self.store.save_certificate = full  # type: ignore[assignment,method-assign]
         [waiting] = self.build().renew([HOST])
         self.pass_time(5)
         outcome = self.successResultOf(waiting)
@@ -862,7 +862,7 @@ class FaultTests(HouseTestCase):
         self.assertIn(", but it is not kept: no space; make some", outcome.says)
         self.assertNotEqual(self.number(), 0)
         self.assertIn("no space", self.fault())
-        self.cabinet.keep_certificate = keep  # type: ignore[method-assign]
+        self.store.save_certificate = keep  # type: ignore[method-assign]
         self.pass_time(20)
         self.assertEqual(self.fault(), "")
         self.assertTrue(os.path.exists(self.file(f"{HOST}.pem")))
@@ -876,7 +876,7 @@ class FaultTests(HouseTestCase):
         def broken(*_: str) -> str:
             raise ZeroDivisionError
 
-        mending = self.patch(self.cabinet, "account_url", broken)
+        mending = self.patch(self.store, "account_url", broken)
         self.build()
         self.pass_time(5)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

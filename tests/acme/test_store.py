@@ -1,5 +1,5 @@
 """
-Tests for :mod:`contentcache.acme.store`.
+Tests for :mod:`contentcache.acme.certificate_store`.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import contentcache
 from contentcache.acme.account import AccountKey
+from contentcache.acme.certificate import RenewalWindow
+from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.lock import CertificateStoreInUseError
-from contentcache.acme.notes import Note, Wait
-from contentcache.acme.store import Cabinet
-from contentcache.acme.timing import Window
+from contentcache.acme.records import BackoffRecord, CertificateMetadata
 from tests.tls.certificates import make
 
 HOST = "cache.example.com"
-NOTE = Note("https://acme.example/dir", Window(1.0, 2.0), 3.5)
+NOTE = CertificateMetadata("https://acme.example/dir", RenewalWindow(1.0, 2.0), 3.5)
 
 
-class CabinetTests(SynchronousTestCase):
+class CertificateStoreTests(SynchronousTestCase):
     """
     The folder.
     """
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
-        self.cabinet = Cabinet(str(self.folder), lambda: 1_800_000_000.0)
+        self.store = CertificateStore(str(self.folder), lambda: 1_800_000_000.0)
         self.made = make(HOST, hosts=(HOST,))
         self.pem = self.made.key_pem() + self.made.pem
 
@@ -48,18 +48,18 @@ class CabinetTests(SynchronousTestCase):
         """
         What is kept comes back, in files of one account, and nothing else is left behind.
         """
-        self.assertIsNone(self.cabinet.certificate(HOST))
-        self.cabinet.open()
-        self.cabinet.keep_certificate(HOST, self.pem, NOTE)
-        kept = self.cabinet.certificate(HOST)
+        self.assertIsNone(self.store.load_certificate(HOST))
+        self.store.ensure_writable()
+        self.store.save_certificate(HOST, self.pem, NOTE)
+        kept = self.store.load_certificate(HOST)
         assert kept is not None
-        self.assertEqual((kept.identity.chain[0], kept.note), (self.made.certificate, NOTE))
-        key = self.cabinet.account_key()
-        self.assertEqual(self.cabinet.account_key().jwk(), key.jwk())
-        self.cabinet.keep_account_url("one", "https://one/1")
-        self.cabinet.keep_account_url("two", "https://two/1")
-        self.cabinet.keep_account_url("one", None)
-        self.assertEqual([self.cabinet.account_url(name) for name in ("one", "two")], [None, "https://two/1"])
+        self.assertEqual((kept.identity.chain[0], kept.metadata), (self.made.certificate, NOTE))
+        key = self.store.account_key()
+        self.assertEqual(self.store.account_key().jwk(), key.jwk())
+        self.store.save_account_url("one", "https://one/1")
+        self.store.save_account_url("two", "https://two/1")
+        self.store.save_account_url("one", None)
+        self.assertEqual([self.store.account_url(name) for name in ("one", "two")], [None, "https://two/1"])
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         self.assertEqual(
             sorted(path.name for path in files),
@@ -81,39 +81,39 @@ class CabinetTests(SynchronousTestCase):
         observer = cast("ILogObserver", hear)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.cabinet.keep_certificate(HOST, self.pem, NOTE)
-        key = self.cabinet.account_key()
-        self.cabinet.keep_account_url("one", "https://one/1")
+        self.store.save_certificate(HOST, self.pem, NOTE)
+        key = self.store.account_key()
+        self.store.save_account_url("one", "https://one/1")
         for content in (b"", b"rubbish", self.pem[:-40], other.key_pem() + self.made.pem):
             (self.folder / f"{HOST}.pem").write_bytes(content)
-            self.assertRaises(CertificateStoreError, self.cabinet.look, HOST)
-            self.assertIsNone(self.cabinet.certificate(HOST))
+            self.assertRaises(CertificateStoreError, self.store.inspect_certificate, HOST)
+            self.assertIsNone(self.store.load_certificate(HOST))
             self.assertFalse((self.folder / f"{HOST}.pem").exists())
             aside = [path.read_bytes() for path in self.folder.glob(f"{HOST}.pem.damaged-*")]
             self.assertIn(content, aside)
             self.assertIn(f"{HOST}.pem cannot be used: it holds ", told[-1])
         (self.folder / "account" / "key.pem").write_bytes(b"rubbish")
-        self.assertNotEqual(self.cabinet.account_key().jwk(), key.jwk())
+        self.assertNotEqual(self.store.account_key().jwk(), key.jwk())
         self.assertEqual(len(list((self.folder / "account").glob("key.pem.damaged-*"))), 1)
-        self.assertIsNone(self.cabinet.account_url("one"))
+        self.assertIsNone(self.store.account_url("one"))
 
     def test_others(self) -> None:
         """
         A certificate that is another host's is put aside too; capitals and wildcards are no other host.
         """
-        self.cabinet.open()
+        self.store.ensure_writable()
         path = self.folder / f"{HOST}.pem"
         hosts: tuple[str, ...]
         for hosts in ((HOST.upper(),), ("b.example", HOST), ("*.example.com",)):
             made = make("x", hosts=hosts)
             path.write_bytes(made.key_pem() + made.pem)
-            self.assertIsNotNone(self.cabinet.certificate(HOST), hosts)
+            self.assertIsNotNone(self.store.load_certificate(HOST), hosts)
         for hosts in ((), ("b.example",), ("192.0.2.1",), ("*.com",), ("*.cache.example.com",)):
             made = make(HOST, hosts=hosts)
             path.write_bytes(made.key_pem() + made.pem)
-            fault = self.assertRaises(CertificateStoreError, self.cabinet.look, HOST)
+            fault = self.assertRaises(CertificateStoreError, self.store.inspect_certificate, HOST)
             self.assertIn(f"for {', '.join(hosts) or 'no name'}, and not for {HOST}", str(fault))
-            self.assertIsNone(self.cabinet.certificate(HOST), hosts)
+            self.assertIsNone(self.store.load_certificate(HOST), hosts)
             self.assertFalse(path.exists())
         self.assertEqual(len(list(self.folder.glob("*.damaged-*"))), 5)
 
@@ -121,18 +121,18 @@ class CabinetTests(SynchronousTestCase):
         """
         A note that makes no sense is none.
         """
-        self.cabinet.open()
+        self.store.ensure_writable()
         odd = '{"server": 5, "ask_again": "x", "suggested": [1]}'
         for content in ("", "[]", "{", odd, '{"ask_again": NaN}'):
             (self.folder / f"{HOST}.json").write_text(content)
-            self.assertEqual(self.cabinet.note(HOST), Note())
+            self.assertEqual(self.store.metadata(HOST), CertificateMetadata())
         aside = [path.read_text() for path in self.folder.glob("*.json.damaged-*")]
         self.assertEqual(sorted(aside), ["", "[]", "{"])
         (self.folder / "account" / "urls.json").write_text("rubbish")
-        self.assertIsNone(self.cabinet.account_url("one"))
-        self.cabinet.give_back()
+        self.assertIsNone(self.store.account_url("one"))
+        self.store.release()
         (self.folder / f"{HOST}.json").write_text("{")
-        self.cabinet.look(HOST)
+        self.store.inspect_certificate(HOST)
         self.assertEqual(len(list(self.folder.rglob("*.damaged-*"))), 4)
 
     def test_odd_orders(self) -> None:
@@ -141,35 +141,35 @@ class CabinetTests(SynchronousTestCase):
         """
         key = self.made.key_pem().decode()
         good = {"server": "s", "url": "u", "key": key, "since": 1.0}
-        self.cabinet.open()
+        self.store.ensure_writable()
         for change in ({}, {"url": 5}, {"key": "rubbish"}, {"since": None}, {"key": f"\u00fc{key[:-60]}"}):
             (self.folder / f"{HOST}.order.json").write_text(json.dumps({**good, **change}))
-            self.assertEqual(self.cabinet.order(HOST) is not None, not change, change)
+            self.assertEqual(self.store.pending_order(HOST) is not None, not change, change)
 
     def test_odd_waits(self) -> None:
         """
         The same for what is to be waited for.
         """
-        self.cabinet.open()
+        self.store.ensure_writable()
         good = {"until": 5.0, "failures": 2, "says": "no"}
         for change in ({}, {"until": "x"}, {"failures": None}, {"says": 1}):
             (self.folder / f"{HOST}.wait.json").write_text(json.dumps({**good, **change}))
-            self.assertEqual(self.cabinet.wait(HOST), None if change else Wait(5.0, 2, "no"))
+            self.assertEqual(self.store.backoff(HOST), None if change else BackoffRecord(5.0, 2, "no"))
 
     def test_rights_of_others(self) -> None:
         """
         What others could read or change is theirs no longer; who only looks changes nothing.
         """
-        self.cabinet.open()
-        self.cabinet.keep_certificate(HOST, self.pem, NOTE)
-        self.cabinet.give_back()
+        self.store.ensure_writable()
+        self.store.save_certificate(HOST, self.pem, NOTE)
+        self.store.release()
         paths = {self.folder: 0o755, self.folder / "account": 0o700, self.folder / f"{HOST}.pem": 0o700}
         for path in paths:
             path.chmod(0o777)
-        self.cabinet.look(HOST)
+        self.store.inspect_certificate(HOST)
         self.assertEqual({stat.S_IMODE(path.stat().st_mode) for path in paths}, {0o777})
-        self.cabinet.open()
-        self.cabinet.certificate(HOST)
+        self.store.ensure_writable()
+        self.store.load_certificate(HOST)
         self.assertEqual({path: stat.S_IMODE(path.stat().st_mode) for path in paths}, paths)
 
     def test_unusable(self) -> None:
@@ -177,7 +177,11 @@ class CabinetTests(SynchronousTestCase):
         Where a file stands in the way every operation says so, and nothing is put aside.
         """
         self.folder.write_text("in the way")
-        for call in (self.cabinet.open, self.cabinet.account_key, lambda: self.cabinet.certificate(HOST)):
+        for call in (
+            self.store.ensure_writable,
+            self.store.account_key,
+            lambda: self.store.load_certificate(HOST),
+        ):
             self.assertRaises(CertificateStoreError, call)
         self.assertEqual(self.folder.read_text(), "in the way")
 
@@ -185,13 +189,15 @@ class CabinetTests(SynchronousTestCase):
         """
         When writing fails the old content stays, whole.
         """
-        self.cabinet.keep_certificate(HOST, self.pem, NOTE)
+        self.store.save_certificate(HOST, self.pem, NOTE)
 
         def broken(_fd: int) -> None:
             raise OSError(28, "No space left on device")
 
         self.patch(os, "fsync", broken)
-        fault = self.assertRaises(CertificateStoreError, self.cabinet.keep_certificate, HOST, b"new", Note())
+        fault = self.assertRaises(
+            CertificateStoreError, self.store.save_certificate, HOST, b"new", CertificateMetadata()
+        )
         self.assertIn("No space left", str(fault))
         self.assertEqual((self.folder / f"{HOST}.pem").read_bytes(), self.pem)
         self.assertEqual(len(list(self.folder.glob(".*"))), 0)
@@ -201,7 +207,7 @@ class CabinetTests(SynchronousTestCase):
         Before an order is made there must be room for all that comes of it; what was tried with is gone. The
         fault says what helps: room, a quota, another mount, or else the rights.
         """
-        self.cabinet.open()
+        self.store.ensure_writable()
         for number, remedy in (
             (errno.ENOSPC, "make room on the disk"),
             (errno.EDQUOT, "raise the quota"),
@@ -210,28 +216,28 @@ class CabinetTests(SynchronousTestCase):
             (errno.EACCES, "letsencrypt.cachefile must belong"),
         ):
             patch = self.patch(os, "fsync", partial(_fail, number))
-            for call in (self.cabinet.open, self.cabinet.account_key):
+            for call in (self.store.ensure_writable, self.store.account_key):
                 self.assertIn(remedy, self.assertRaises(CertificateStoreError, call).remedy)
             patch.restore()
         self.assertEqual([path.name for path in self.folder.rglob(".*")], [])
-        self.cabinet.open()
+        self.store.ensure_writable()
 
     def test_one_process(self) -> None:
         """
         One process writes at a time, and another is told who does; looking needs no leave.
         """
-        other = Cabinet(str(self.folder), lambda: 1.0)
-        self.cabinet.open()
-        self.cabinet.keep_certificate(HOST, self.pem, NOTE)
-        for call in (other.take, other.open):
+        other = CertificateStore(str(self.folder), lambda: 1.0)
+        self.store.ensure_writable()
+        self.store.save_certificate(HOST, self.pem, NOTE)
+        for call in (other.acquire, other.ensure_writable):
             fault = self.assertRaises(CertificateStoreInUseError, call)
             self.assertIn(f"{self.folder} is in use by process {os.getpid()}; stop that one, or", str(fault))
-        self.assertIsNotNone(other.look(HOST))
-        self.cabinet.give_back()
-        self.cabinet.give_back()
-        other.open()
-        self.assertRaises(CertificateStoreInUseError, self.cabinet.open)
-        other.give_back()
+        self.assertIsNotNone(other.inspect_certificate(HOST))
+        self.store.release()
+        self.store.release()
+        other.ensure_writable()
+        self.assertRaises(CertificateStoreInUseError, self.store.ensure_writable)
+        other.release()
 
     def test_holder_is_killed(self) -> None:
         """
@@ -239,10 +245,11 @@ class CabinetTests(SynchronousTestCase):
         written: it may hold a key.
         """
         written = (
-            "import sys, time; from pathlib import Path; from contentcache.acme.store import Cabinet, Note\n"
+            "import sys, time; from pathlib import Path\n"
+            "from contentcache.acme.certificate_store import CertificateMetadata, CertificateStore\n"
             "Path.rename = lambda *_: print('written', flush=True) or sys.stdin.read()\n"
-            "cabinet = Cabinet(sys.argv[1], time.time); cabinet.open()\n"
-            "cabinet.keep_certificate(sys.argv[2], b'secret', Note())"
+            "store = CertificateStore(sys.argv[1], time.time); store.ensure_writable()\n"
+            "store.save_certificate(sys.argv[2], b'secret', CertificateMetadata())"
         )
         child = subprocess.Popen(
             [sys.executable, "-c", written, str(self.folder.absolute()), HOST],
@@ -254,13 +261,13 @@ class CabinetTests(SynchronousTestCase):
             self.addCleanup(child.kill)
             assert child.stdout is not None
             self.assertEqual(child.stdout.readline(), b"written\n")
-            self.assertRaises(CertificateStoreInUseError, self.cabinet.open)
+            self.assertRaises(CertificateStoreInUseError, self.store.ensure_writable)
             self.assertEqual(len(list(self.folder.glob(f".{HOST}.pem.*"))), 1)
             (self.folder / ".profile").write_text("not ours")
             child.kill()
-        self.cabinet.open()
+        self.store.ensure_writable()
         self.assertEqual([path.name for path in self.folder.rglob(".*")], [".profile"])
-        self.assertIsNone(self.cabinet.certificate(HOST))
+        self.assertIsNone(self.store.load_certificate(HOST))
 
     def test_no_locks(self) -> None:
         """
@@ -271,21 +278,21 @@ class CabinetTests(SynchronousTestCase):
             raise OSError(errno.ENOLCK, "No locks available")
 
         self.patch(fcntl, "flock", unknown)
-        self.cabinet.open()
+        self.store.ensure_writable()
         self.assertTrue((self.folder / "account").is_dir())
 
     def test_keys_from_elsewhere(self) -> None:
         """
         An account's key may be RSA; one of another curve is put aside.
         """
-        self.cabinet.open()
+        self.store.ensure_writable()
         path = self.folder / "account" / "key.pem"
         theirs = rsa.generate_private_key(65537, 2048)
         path.write_bytes(theirs.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
-        self.assertEqual(self.cabinet.account_key().jwk()["kty"], "RSA")
+        self.assertEqual(self.store.account_key().jwk()["kty"], "RSA")
         odd = ec.generate_private_key(ec.SECP384R1())
         path.write_bytes(odd.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        self.assertEqual(self.cabinet.account_key().jwk()["crv"], "P-256")
+        self.assertEqual(self.store.account_key().jwk()["crv"], "P-256")
         self.assertNotIn("Private", repr(AccountKey.generate()))
 
 

@@ -15,19 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.acme import errors, standing, timing
+from contentcache.acme import certificate, errors, timing
 from contentcache.acme.account import AccountKey
+from contentcache.acme.certificate import RenewalWindow, Validity, certificate_id, parse_renewal_window
 from contentcache.acme.errors import parse_problem
-from contentcache.acme.timing import (
-    AFTER_NO,
-    AFTER_SILENCE,
-    AFTER_WASTE,
-    Span,
-    Window,
-    pause_after,
-    renewal_name,
-    window_in,
-)
+from contentcache.acme.timing import AFTER_NO, AFTER_SILENCE, AFTER_WASTE, pause_after
 from tests.acme.server import decoded
 from tests.tls.certificates import make
 
@@ -49,15 +41,19 @@ class TimingTests(SynchronousTestCase):
         """
         Without a suggestion renewal is a third of the life before its end, or up to a thirtieth earlier.
         """
-        left = 1 - Span(0.0, length, share).due() / length
+        left = 1 - Validity(0.0, length, share).renewal_time() / length
         self.assertTrue(1 / 3 - 1e-6 <= left <= 1 / 3 + 1 / 30 + 1e-6, left)
 
     def test_suggested(self) -> None:
         """
         A suggestion counts, but for one that is too late.
         """
-        for window, due in ((Window(10, 20), 15.0), (Window(-5, -3), -4.0), (Window(96, 98), 95.0)):
-            self.assertEqual(Span(0.0, 100.0, 0.5).due(window), due)
+        for window, due in (
+            (RenewalWindow(10, 20), 15.0),
+            (RenewalWindow(-5, -3), -4.0),
+            (RenewalWindow(96, 98), 95.0),
+        ):
+            self.assertEqual(Validity(0.0, 100.0, 0.5).renewal_time(window), due)
 
     def test_windows(self) -> None:
         """
@@ -68,8 +64,8 @@ class TimingTests(SynchronousTestCase):
             ("soon", "late"),
             ("2026-01-01T00:00:00", "2026-01-02"),
         ):
-            self.assertIsNone(window_in({"suggestedWindow": {"start": start, "end": end}}))
-        self.assertIsNone(window_in({}))
+            self.assertIsNone(parse_renewal_window({"suggestedWindow": {"start": start, "end": end}}))
+        self.assertIsNone(parse_renewal_window({}))
 
     def test_pauses(self) -> None:
         """
@@ -94,7 +90,7 @@ class TimingTests(SynchronousTestCase):
         """
         A certificate that does not say who signed it has no name for renewal.
         """
-        self.assertIsNone(renewal_name(make("a").certificate))
+        self.assertIsNone(certificate_id(make("a").certificate))
 
 
 class ProblemTests(SynchronousTestCase):
@@ -156,5 +152,5 @@ class KeyTests(SynchronousTestCase):
         """
         The examples in the documentation hold.
         """
-        for module in (errors, standing, timing):
+        for module in (certificate, errors, timing):
             self.assertEqual(doctest.testmod(module).failed, 0)

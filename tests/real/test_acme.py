@@ -101,7 +101,7 @@ class AcmeCase(SynchronousTestCase):
 
     def issued(self, cache: AcmeCache, host: str = HOST) -> x509.Certificate:
         """
-        Wait until a proper certificate is shown.
+        BackoffRecord until a proper certificate is shown.
         """
 
         def look() -> x509.Certificate | None:
@@ -119,7 +119,7 @@ class AcmeCase(SynchronousTestCase):
 
     def kept(self, cache: AcmeCache, name: str = f"{HOST}.json") -> None:
         """
-        Wait until a certificate is kept, and it is known when to renew it.
+        BackoffRecord until a certificate is kept, and it is known when to renew it.
         """
         note = self.folder / name
         cache.process.wait_until(
