@@ -35,6 +35,7 @@ from contentcache.upstream.agent import UpstreamTransport, way_to
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry
 from contentcache.web.access_log import AccessLog
+from contentcache.web.public_name import PublicName
 
 
 @frozen
@@ -144,6 +145,7 @@ def assemble(
         timer=reactor,
         patience=limits.clientstall,
         registry=options.registry,
+        name=PublicName(http.host, rewriting.public.partition("://")[0], http.trustedproxies),
     )
     access_log = AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog)
     factory = GatewayFactory(front.begin, access_log, limits=limits, reactor=reactor, meter=meter)

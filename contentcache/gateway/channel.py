@@ -11,6 +11,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any, Final, cast
 
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import (
@@ -46,6 +48,14 @@ class GatewayRequest(RegistryRequest, ResourceRequest):
 
     def __init__(self, channel: Any, *args: Any) -> None:
         ResourceRequest.__init__(self, channel, *args, parsePOSTFormSubmission=False)
+
+    def getClientAddress(self) -> IAddress:
+        """The client's, as trusted proxies tell it: what sign-ins are counted by."""
+        if not self.client_address:
+            address: IAddress = super().getClientAddress()  # type: ignore[no-untyped-call]
+            return address
+        kind = IPv6Address if ":" in self.client_address else IPv4Address
+        return cast("IAddress", kind("TCP", self.client_address, 0))
 
     def gotLength(self, length: int | None) -> None:  # noqa: ARG002
         self.content = BytesIO()

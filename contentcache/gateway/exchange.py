@@ -66,8 +66,7 @@ class GatewayExchange(Exchange):
 
     def asker(self, via: str) -> Asker:
         """Who asks."""
-        address = getattr(self._request.channel, "address", "").removeprefix("::ffff:")
-        return Asker(address, self.values("X-Forwarded-For"), self.host, via)
+        return Asker(self.caller, via)
 
     def start(self, status: int, headers: Headers) -> None:
         """

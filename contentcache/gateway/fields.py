@@ -10,7 +10,7 @@ a whole URL, so it gets the gateway's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from twisted.web.http_headers import Headers
 from contentcache.core.errors import RequestMalformed
 from contentcache.gateway.isolation import foreign_cookies
 from contentcache.gateway.question import Field
+from contentcache.web.public_name import Caller
 
 #: About one connection only, or set anew here.
 _HOP_BY_HOP: Final = frozenset(
@@ -63,13 +64,10 @@ _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 @frozen
 class Asker:
     """
-    Who asks, as far as the registry is told: ``address`` is the client's, ``forwarded`` what proxies
-    before us say of it, ``host`` the name by which it asks, ``via`` the way that the request has come.
+    Who asks, as far as the registry is told: the client, and the way that its request has come (``Via``).
     """
 
-    address: str
-    forwarded: Sequence[str]
-    host: str
+    caller: Caller
     via: str
 
 
@@ -133,17 +131,19 @@ class Rewriting:
         """
         A client's fields as the registry gets them; those that frame the body are for others to add.
 
-        The registry is told by which name clients know it: docker-registry makes URLs of that.
+        The registry is told by which name clients know it: docker-registry makes URLs of that. What the
+        client itself, or a proxy that is not trusted, says of such things ends here.
         """
-        scheme, _, authority = self.public.partition("://")
+        caller = asker.caller
+        hops = [address or "unknown" for address in (caller.address, *caller.proxies)]
         return [
             ("Host", _authority_of(self.registry)),
             *foreign_cookies(
                 (name, value) for name, value in end_to_end(fields) if _as_variable(name) not in _OF_CLIENTS
             ),
-            ("X-Forwarded-For", ", ".join([*asker.forwarded, asker.address or "unknown"])),
-            ("X-Forwarded-Host", asker.host or authority),
-            ("X-Forwarded-Proto", scheme),
+            ("X-Forwarded-For", ", ".join(hops)),
+            ("X-Forwarded-Host", caller.host or _authority_of(self.public)),
+            ("X-Forwarded-Proto", caller.scheme),
             ("Via", asker.via),
         ]
 

@@ -23,6 +23,7 @@ from contentcache.gateway.redirecting import Redirecting
 from contentcache.gateway.targets import blob_at, read_path
 from contentcache.web.answering import Answering
 from contentcache.web.channel import RegistryRequest
+from contentcache.web.public_name import PublicName
 
 JWKS_PATH: Final = "/.well-known/contentcache/jwks.json"
 #: What the API and the pages take in one request.
@@ -53,7 +54,8 @@ class Front:
     Answers every request that the channel lets pass.
 
     ``prefix`` is where everything is mounted, ``paths`` what passes to the registry besides its API,
-    ``extra`` goes out with every answer, ``patience`` is for how many seconds a client may take nothing.
+    ``extra`` goes out with every answer, ``patience`` is for how many seconds a client may take nothing;
+    ``name`` is by which clients call the gateway.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Front:
         timer: Timer,
         patience: float,
         registry: str,
+        name: PublicName,
     ) -> None:
         self._halves = halves
         self._prefix = prefix.rstrip("/")
@@ -73,6 +76,7 @@ class Front:
         self._timer = timer
         self._patience = patience
         self._registry = registry
+        self._name = name
         self._answering = Answering(self._answer, self._exchange_of, extra=extra, who="gateway")
 
     def begin(self, request: RegistryRequest) -> None:
@@ -92,6 +96,7 @@ class Front:
             exchange.end_short()
 
     async def _dispatch(self, exchange: GatewayExchange) -> None:
+        exchange.identify_caller(self._name)
         path = exchange.path
         if self._prefix and path.startswith(self._prefix + "/"):
             # Caches, that know of no prefix, find everything without it too.
@@ -166,6 +171,8 @@ class Front:
             if name.lower().startswith(b"access-control-"):
                 # What ``http.headers`` lets other origins do is meant for the registry.
                 request.responseHeaders.removeHeader(name)
+        # Forms are accepted from pages of the host that the browser has asked.
+        request.requestHeaders.setRawHeaders("Host", [exchange.host])
         if exchange.body is not None:
             request.content = BytesIO(await exchange.body.read(_SMALL))
         components = [unquote_to_bytes(component) for component in path[1:].split("/")]

@@ -127,7 +127,7 @@ class Redirecting:
             # A cache that asks for its client would be sent to a cache, perhaps to itself.
             return None
         try:
-            return await self._choosing.cache_for(account, exchange.asker("").address)
+            return await self._choosing.cache_for(account, exchange.caller.address)
         except (CacheError, CancelledError):
             raise
         except Exception:  # noqa: BLE001  # the pull goes on without a cache

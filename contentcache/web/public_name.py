@@ -24,12 +24,19 @@ _SCHEMES: Final = frozenset({"http", "https"})
 class Caller:
     """
     What a request says of its client: ``address`` is the client's, ``host`` the name that it has asked,
-    ``base`` the URL of this cache for it, without a path.
+    ``base`` the URL of this cache for it, without a path. ``proxies`` are the addresses of the trusted
+    proxies between the two, that of the nearest one last.
     """
 
     address: str
     host: str
     base: str
+    proxies: Sequence[str] = ()
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``, as the client has asked."""
+        return self.base.partition("://")[0]
 
 
 class PublicName:
@@ -58,31 +65,33 @@ class PublicName:
         Who calls, and by which name. ``peer`` is the address at the other end of the connection, ``host``
         what the request itself says; the others are the values of ``X-Forwarded-*``.
         """
-        scheme, address = self._scheme, shown_address(peer)
+        scheme, hops = self._scheme, [shown_address(peer)]
         if self._is_trusted(peer):
-            address = self._client(address, forwarded_for)
+            hops = self._believed_hops(hops[0], forwarded_for)
             # Of several proxies each adds its own word: the first one is about the client.
             proto = (forwarded_proto or "").partition(",")[0].strip().lower()
             scheme = proto if proto in _SCHEMES else scheme
             name = (forwarded_host or "").partition(",")[0].strip().lower()
             host = name if name and is_host(name) else host
         base = f"{self._given_scheme or scheme}://{self._given_host or host}"
-        return Caller(address, host, base)
+        return Caller(hops[0], host, base, tuple(hops[1:]))
 
-    def _client(self, peer: str, forwarded: Sequence[str]) -> str:
+    def _believed_hops(self, peer: str, forwarded: Sequence[str]) -> list[str]:
         """
-        The last address that no trusted proxy has: what stands before it may be the client's own invention.
+        The addresses from the client to ``peer``. The client's is the last one that no trusted proxy has:
+        what stands before it may be its own invention.
         """
-        hops = [hop.strip() for value in forwarded for hop in value.split(",")][-_MOST_HOPS:]
-        for hop in reversed(hops):
+        hops = [peer]
+        given = [hop.strip() for value in forwarded for hop in value.split(",")][-_MOST_HOPS:]
+        for hop in reversed(given):
             try:
                 address = str(ip_address(hop.strip("[]")))
             except ValueError:
                 break
-            peer = shown_address(address)
-            if not self._is_trusted(peer):
+            hops.insert(0, shown_address(address))
+            if not self._is_trusted(hops[0]):
                 break
-        return peer
+        return hops
 
     def _is_trusted(self, peer: str) -> bool:
         if not peer:

@@ -38,6 +38,7 @@ from contentcache.journal import Access
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer
 from contentcache.web.access_log import AccessLog
+from contentcache.web.public_name import PublicName
 from tests.web.house import Broadcast, Client, Reply, request
 
 REGISTRY = "http://registry.internal:5000"
@@ -226,6 +227,7 @@ class GatewayTestCase(TestCase):
         limits: Limits | None = None,
         extra: Mapping[str, tuple[str, ...]] | None = None,
         authority: bytes | None = None,
+        trusted: tuple[str, ...] = (),
     ) -> GatewayFactory:
         """
         A gateway with these settings.
@@ -263,16 +265,17 @@ class GatewayTestCase(TestCase):
             timer=self.clock,
             patience=limits.clientstall,
             registry=REGISTRY,
+            name=PublicName(None, "https", trusted),
         )
         log = AccessLog(self.meter, self.clock, lambda: NOW, lines=True)
         reactor: Any = self.clock
         return GatewayFactory(front.begin, log, limits=limits, reactor=reactor, meter=self.meter)
 
-    def client(self) -> Client:
+    def client(self, address: str = "192.0.2.1") -> Client:
         """
         A new connection.
         """
-        client = Client(self.factory)
+        client = Client(self.factory, address)
         self.clients.append(client)
         return client
 

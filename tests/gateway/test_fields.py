@@ -7,6 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.gateway.fields import Asker, Rewriting, end_to_end
+from contentcache.web.public_name import Caller
 
 BEHIND = Rewriting("http://registry.internal:5000", "https://registry.example.com")
 
@@ -119,7 +120,9 @@ class RewritingTests(SynchronousTestCase):
             ("Cookie", "__Host-session=s; a=b; contentcache-form=f"),
             ("cookie", "contentcache-session=t"),
         ]
-        found = BEHIND.to_registry(given, Asker("192.0.2.1", (), "asked.example", "1.1 me"))
+        found = BEHIND.to_registry(
+            given, Asker(Caller("192.0.2.1", "asked.example", "https://asked.example"), "1.1 me")
+        )
         self.assertEqual(
             found,
             [

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.auth.interfaces import Identity, Need, Unauthorized
 from contentcache.config.model import Upstream
+from contentcache.core.client_address import shown_address
 from contentcache.web.public_name import Caller, PublicName
 from tests.web.house import HouseTestCase
 
@@ -34,7 +35,13 @@ class CallerTests(SynchronousTestCase):
                     forwarded_host="Cache.example:8443",
                 )
                 self.assertEqual(
-                    caller, Caller("192.0.2.1", "cache.example:8443", "https://cache.example:8443")
+                    caller,
+                    Caller(
+                        "192.0.2.1",
+                        "cache.example:8443",
+                        "https://cache.example:8443",
+                        ("10.0.0.7", shown_address(peer)),
+                    ),
                 )
 
     def test_not_trusted(self) -> None:
@@ -60,7 +67,7 @@ class CallerTests(SynchronousTestCase):
             forwarded_proto="javascript",
             forwarded_host='x" y',
         )
-        self.assertEqual(caller, Caller("10.0.0.7", "a", "http://a"))
+        self.assertEqual(caller, Caller("10.0.0.7", "a", "http://a", ("10.0.0.8", "127.0.0.1")))
 
     def test_configured(self) -> None:
         """

@@ -1,0 +1,191 @@
+"""
+Tests of a gateway behind a proxy that has the TLS: who the client is, and by which name it asks.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from twisted.web.resource import Resource
+
+from contentcache.aio.threads import at_once
+from contentcache.core.digest import Digest
+from contentcache.gateway.choosing import Networks
+from contentcache.gateway.desk import make_desk
+from contentcache.gateway.liveness import Liveness
+from contentcache.gateway.memory import MemoryDirectory
+from tests.gateway.house import CACHE, GatewayTestCase
+from tests.gateway.lobby import FakeProbe, FakeRegistry, Noise, Numbers
+
+_PROXY = "10.0.0.7"
+_STRANGER = "198.51.100.1"
+_CLIENT = "X-Forwarded-For: 203.0.113.9"
+_SAID = (
+    "X-Forwarded-For: 8.8.8.8, 203.0.113.9",
+    "X-Forwarded-For: 10.0.0.8",
+    "X-Forwarded-Proto: http",
+    "X-Forwarded-Host: Outer.example:8443",
+)
+_TAGS = "/v2/org/app/tags/list"
+_BLOB = f"/v2/org/app/blobs/{Digest.of(b'content')}"
+
+
+class Mirror(Resource):
+    """
+    Says who asks, and for which host, as the API and the pages see it.
+    """
+
+    isLeaf = True
+
+    def render(self, request: Any) -> bytes:
+        """Both, in one line."""
+        return f"{request.getClientAddress().host} {request.getHeader('Host')}".encode()
+
+
+class TrustedProxyTests(GatewayTestCase):
+    """
+    What ``X-Forwarded-*`` of a trusted proxy means, and that it means nothing from anybody else.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.factory = self.build(trusted=("10.0.0.0/8",))
+
+    def forwarded(self, peer: str, *fields: str) -> dict[str, str]:
+        """
+        What the registry is told of a request that comes from ``peer``.
+        """
+        self.client(peer).send(f"GET {_TAGS} HTTP/1.1\r\n" + "\r\n".join(["Host: inner", *fields, "", ""]))
+        _, heard, _ = self.line.head()
+        return {name: value for name, value in heard.items() if name.startswith("x-forwarded-")}
+
+    def test_registry_behind_trusted(self) -> None:
+        """
+        The registry is told the client, then the proxies that are trusted, and the scheme and host that the
+        client has asked; what the client itself wrote before that is dropped.
+        """
+        self.assertEqual(
+            self.forwarded(_PROXY, *_SAID),
+            {
+                "x-forwarded-for": "203.0.113.9, 10.0.0.8, 10.0.0.7",
+                "x-forwarded-host": "outer.example:8443",
+                "x-forwarded-proto": "http",
+            },
+        )
+
+    def test_registry_behind_stranger(self) -> None:
+        """
+        Of a client that is no trusted proxy nothing of it reaches the registry, in no spelling.
+        """
+        for fields in (
+            _SAID,
+            tuple(each.replace("-", "_", 2) for each in _SAID),
+            ("Forwarded: for=8.8.8.8",),
+        ):
+            self.assertEqual(
+                self.forwarded(_STRANGER, *fields),
+                {
+                    "x-forwarded-for": _STRANGER,
+                    "x-forwarded-host": "inner",
+                    "x-forwarded-proto": "https",
+                },
+            )
+
+    def test_nothing_said(self) -> None:
+        """
+        A trusted proxy that says nothing is the client, and the scheme is that of the configured name.
+        """
+        self.assertEqual(
+            self.forwarded(_PROXY),
+            {"x-forwarded-for": _PROXY, "x-forwarded-host": "inner", "x-forwarded-proto": "https"},
+        )
+
+    def test_network_and_log(self) -> None:
+        """
+        The client's own address decides which cache it is sent to, and is in the access log.
+        """
+        self.choices.cache = CACHE
+        for peer in (_PROXY, _STRANGER):
+            client = self.client(peer).send(
+                f"GET {_BLOB} HTTP/1.1\r\nHost: inner\r\n{_CLIENT}\r\nX-Forwarded-Host: outer\r\n\r\n"
+            )
+            self.line.say(
+                "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n"
+                f"Docker-Content-Digest: {Digest.of(b'content')}\r\n\r\n"
+            )
+            (reply,) = client.replies("GET")
+            # The issuer stays what is configured.
+            self.assertTrue((reply.header("Location") or "").startswith(f"{CACHE}{_BLOB}?token="), reply)
+        self.assertEqual([address for _, address in self.choices.asked], ["203.0.113.9", _STRANGER])
+        self.assertEqual([line.address for line in self.written], ["203.0.113.9", _STRANGER])
+
+    def test_location(self) -> None:
+        """
+        A ``Location`` with the name that the client has asked becomes relative, so an upload goes on there.
+        """
+        client = self.client(_PROXY).send(
+            "POST /v2/org/app/blobs/uploads/ HTTP/1.1\r\nHost: inner\r\nX-Forwarded-Host: outer.example\r\n"
+            "Content-Length: 0\r\n\r\n"
+        )
+        self.line.answer(
+            "202 Accepted", b"", "Location: https://outer.example/v2/org/app/blobs/uploads/1?a=b"
+        )
+        self.assertEqual(self.reply(client).header("Location"), "/v2/org/app/blobs/uploads/1?a=b")
+
+    def test_pages(self) -> None:
+        """
+        The API and the pages see the client's address, and the host that its browser shows.
+        """
+        self.pages = Mirror()
+        self.factory = self.build(trusted=("10.0.0.0/8",))
+        host = "X-Forwarded-Host: outer.example"
+        for peer, address, seen in (
+            (_PROXY, "203.0.113.9", "203.0.113.9 outer.example"),
+            (_PROXY, "2001:db8::1", "2001:db8::1 outer.example"),
+            (_STRANGER, "203.0.113.9", f"{_STRANGER} cache.example"),
+        ):
+            reply = self.client(peer).ask("/settings", f"X-Forwarded-For: {address}", host)
+            self.assertEqual(reply.body.decode(), seen)
+
+    def test_sign_in_throttle(self) -> None:
+        """
+        Wrong passwords count for the client that sends them, not for the proxy; one that is not trusted
+        cannot make itself into several clients.
+        """
+        self.pages = self.desk()
+        self.factory = self.build(trusted=("10.0.0.0/8",))
+        wrong = "Authorization: Basic " + base64.b64encode(b"alice:wrong").decode()
+
+        def statuses(peer: str, addresses: list[str]) -> set[int]:
+            return {
+                self.client(peer)
+                .ask("/api/v0/content_caches", wrong, "Accept: application/json", f"X-Forwarded-For: {each}")
+                .status
+                for each in addresses
+            }
+
+        self.assertEqual(statuses(_PROXY, ["203.0.113.9"] * 40), {401, 429})
+        self.assertEqual(statuses(_PROXY, ["203.0.113.10"]), {401})
+        self.assertEqual(statuses(_STRANGER, [f"203.0.113.{each}" for each in range(20, 60)]), {401, 429})
+
+    def desk(self) -> Any:
+        """
+        The real API and pages.
+        """
+        directory = MemoryDirectory()
+        liveness = Liveness(directory, FakeProbe(), run=at_once, timer=self.clock, wall=self.clock.seconds)
+        return make_desk(
+            directory,
+            liveness,
+            FakeRegistry(),
+            run=at_once,
+            monotonic=self.clock.seconds,
+            wall=self.clock.seconds,
+            randomness=Noise(),
+            secret=b"s" * 64,
+            secure=True,
+            new_id=Numbers(),
+            networks=Networks.of({}),
+            admins=["alice"],
+        ).resource
