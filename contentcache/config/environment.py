@@ -19,7 +19,7 @@ from contentcache.config.document import Dictionary, Node, Scalar, Series, Unpar
 from contentcache.config.faults import Origin, Place, Report, below
 from contentcache.config.model import Debug, Http, LetsEncrypt, Log, ServerTLS
 from contentcache.config.schema import kinds
-from contentcache.config.schema.kinds import Kind
+from contentcache.config.schema.kinds import ValueKind
 from contentcache.config.schema.options import keys_of
 
 PREFIX: Final = "REGISTRY_"
@@ -105,7 +105,7 @@ def _fields(named: Mapping[str, tuple[str, Shape]] | None = None, /, **shapes: S
 
 _LEAF, _FREE = Leaf(), Free()
 _TEXTS = ListOf(_LEAF)
-_SHAPES: Final[Mapping[Kind, Shape]] = {kinds.FIELDS: MapOf(_FREE), kinds.HEADERS: MapOf(_TEXTS)}
+_SHAPES: Final[Mapping[ValueKind, Shape]] = {kinds.FIELDS: MapOf(_FREE), kinds.HEADERS: MapOf(_TEXTS)}
 
 
 def _described(model: type[Any], **others: Shape) -> Fields:

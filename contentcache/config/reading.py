@@ -11,13 +11,13 @@ import attrs
 from contentcache.config import files, patterns, readers, urls
 from contentcache.config.readers import Reader
 from contentcache.config.schema import kinds
-from contentcache.config.schema.kinds import Kind
-from contentcache.config.schema.options import Described, described, option_of
+from contentcache.config.schema.kinds import ValueKind
+from contentcache.config.schema.options import DescribedField, described, option_of
 from contentcache.config.tables import Table
 
 Value = TypeVar("Value")
 
-_READERS: Final[dict[Kind, Reader[Any]]] = {
+_READERS: Final[dict[ValueKind, Reader[Any]]] = {
     kinds.ABSOLUTE_CERTIFICATES: files.absolute_certificates,
     kinds.ACME_URL: patterns.acme_url,
     kinds.ADDRESS: urls.address,
@@ -67,7 +67,7 @@ _READERS: Final[dict[Kind, Reader[Any]]] = {
 }
 
 
-def reader_of(kind: Kind) -> Reader[Any]:
+def reader_of(kind: ValueKind) -> Reader[Any]:
     """How a value of this kind is read."""
     if kind.each is not None:
         return readers.listing(reader_of(kind.each))
@@ -82,7 +82,7 @@ def read_values(table: Table, model: type[Value], **given: Any) -> Value:
 
     Faults are noted in the table's report; a field whose key is wrong has its default, or an empty text.
     """
-    sections: dict[str, list[Described]] = {}
+    sections: dict[str, list[DescribedField]] = {}
     for each in described(model):
         if each.by_hand or each.field in given:
             continue
@@ -104,7 +104,7 @@ def read_key(table: Table, model: type[Any], key: str, default: Any = None) -> A
     return table.read(key.rpartition(".")[2], reader_of(kind), default)
 
 
-def _read(table: Table, each: Described, key: str) -> Any:
+def _read(table: Table, each: DescribedField, key: str) -> Any:
     reader = reader_of(each.option.kind)
     if each.option.example is not None:
         return table.demand(key, reader, "", each.option.example)

@@ -32,7 +32,7 @@ from contentcache.config.model import (
     TokenAuth,
     Upstream,
 )
-from contentcache.config.schema.options import Described, Option, described
+from contentcache.config.schema.options import DescribedField, Option, described
 from contentcache.config.sections import IDLE_SECTIONS
 
 #: The tables by their names, each made of some models whose keys stand below a section.
@@ -175,7 +175,7 @@ def _object(model: type[Any], *, open_: bool = False, **others: object) -> dict[
     return {**mapping, "type": ["object", "null"]}
 
 
-def _property(each: Described) -> dict[str, Any]:
+def _property(each: DescribedField) -> dict[str, Any]:
     option = each.option
     return {
         **option.kind.schema,

@@ -18,7 +18,7 @@ HIDDEN: Final = "***"
 
 
 @frozen
-class Kind:
+class ValueKind:
     """
     One kind of values. ``name`` is unique; ``title`` is what the reference shows; ``spell`` makes of a value
     what stands in a file; ``each`` is the kind of a list's values, ``choices`` are those of a choice.
@@ -28,28 +28,28 @@ class Kind:
     title: str
     schema: Mapping[str, Any] = field(eq=False)
     spell: Callable[[Any], object] = field(default=lambda value: value, eq=False)
-    each: Kind | None = None
+    each: ValueKind | None = None
     choices: tuple[str, ...] = ()
 
 
-def _text(name: str, title: str | None = None, spell: Callable[[Any], object] = str) -> Kind:
+def _text(name: str, title: str | None = None, spell: Callable[[Any], object] = str) -> ValueKind:
     """A text; the registry takes a bare number for one."""
-    return Kind(name, title or name, {"type": ["string", "number"]}, spell)
+    return ValueKind(name, title or name, {"type": ["string", "number"]}, spell)
 
 
-def _whole(name: str, least: int) -> Kind:
-    return Kind(name, "integer", {"type": "integer", "minimum": least})
+def _whole(name: str, least: int) -> ValueKind:
+    return ValueKind(name, "integer", {"type": "integer", "minimum": least})
 
 
-def _quantity(name: str, title: str, spell: Callable[[Any], object]) -> Kind:
-    return Kind(name, title, {"type": ["string", "integer"]}, spell)
+def _quantity(name: str, title: str, spell: Callable[[Any], object]) -> ValueKind:
+    return ValueKind(name, title, {"type": ["string", "integer"]}, spell)
 
 
 def _hidden(_value: object) -> str:
     return HIDDEN
 
 
-BOOLEAN: Final = Kind("boolean", "boolean", {"type": "boolean"})
+BOOLEAN: Final = ValueKind("boolean", "boolean", {"type": "boolean"})
 TEXT: Final = _text("text")
 SECRET: Final = _text("secret", "text", _hidden)
 PATH: Final = _text("path")
@@ -66,7 +66,7 @@ SIZE: Final = _quantity("size above 0", "size", sizes.spell)
 SIZE_OR_ZERO: Final = _quantity("size", "size", sizes.spell)
 COUNT: Final = _whole("whole number from 1", 1)
 COUNT_OR_ZERO: Final = _whole("whole number", 0)
-SHARE: Final = Kind("share", "share", {"type": ["number", "string"]})
+SHARE: Final = ValueKind("share", "share", {"type": ["number", "string"]})
 
 ADDRESS: Final = _text("address")
 URL_PATH: Final = _text("path of a URL", "path")
@@ -98,8 +98,8 @@ COMPONENT: Final = _text("path component")
 ALGORITHM: Final = _text("algorithm", "name")
 CIPHER_SUITE: Final = _text("cipher suite", "name")
 REALM: Final = _text("realm", "URL")
-PROCESSES: Final = Kind("number of processes", "integer, ``auto``", {"type": ["integer", "string"]})
-COMMAND: Final = Kind(
+PROCESSES: Final = ValueKind("number of processes", "integer, ``auto``", {"type": ["integer", "string"]})
+COMMAND: Final = ValueKind(
     "command",
     "text or list",
     {"type": ["string", "array"]},
@@ -107,14 +107,14 @@ COMMAND: Final = Kind(
     lambda words: [words[0], *(HIDDEN for _ in words[1:])],
 )
 #: What has keys of its own, which are described where they are; read and written by hand.
-MAPPING: Final = Kind("mapping", "mapping", {"type": ["object", "string", "null"]})
-LIST: Final = Kind("list", "list", {"type": "array"})
-NETWORKS: Final = Kind("networks", "mapping", {"type": "object"}, dict)
-FIELDS: Final = Kind("fields", "mapping", {"type": "object"}, dict)
-HEADERS: Final = Kind("headers", "name to list", {"type": "object"})
+MAPPING: Final = ValueKind("mapping", "mapping", {"type": ["object", "string", "null"]})
+LIST: Final = ValueKind("list", "list", {"type": "array"})
+NETWORKS: Final = ValueKind("networks", "mapping", {"type": "object"}, dict)
+FIELDS: Final = ValueKind("fields", "mapping", {"type": "object"}, dict)
+HEADERS: Final = ValueKind("headers", "name to list", {"type": "object"})
 
 
-def one_of(*choices: str) -> Kind:
+def one_of(*choices: str) -> ValueKind:
     """
     One of a few texts.
 
@@ -124,10 +124,10 @@ def one_of(*choices: str) -> Kind:
     # YAML 1.1 reads a bare off as a boolean.
     accepted = [*choices, False] if "off" in choices else list(choices)
     title = ", ".join(f"``{choice}``" for choice in choices)
-    return Kind("choice", title, {"enum": accepted}, choices=choices)
+    return ValueKind("choice", title, {"enum": accepted}, choices=choices)
 
 
-def list_of(each: Kind, plural: str = "") -> Kind:
+def list_of(each: ValueKind, plural: str = "") -> ValueKind:
     """
     A list of values of one kind.
 
@@ -136,4 +136,4 @@ def list_of(each: Kind, plural: str = "") -> Kind:
     """
     schema = {"type": "array", "items": dict(each.schema)}
     title = f"list of {plural or each.title + 's'}"
-    return Kind("list", title, schema, lambda values: [each.spell(value) for value in values], each)
+    return ValueKind("list", title, schema, lambda values: [each.spell(value) for value in values], each)

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import attrs
 from attrs import frozen
 
-from contentcache.config.schema.kinds import Kind
+from contentcache.config.schema.kinds import ValueKind
 
 #: Under this key a field's metadata has its descriptions.
 _METADATA: Final = "contentcache.options"
@@ -31,7 +31,7 @@ class Option:
     """
 
     key: str
-    kind: Kind
+    kind: ValueKind
     meaning: str
     default: str | None = None
     example: str | None = None
@@ -40,7 +40,7 @@ class Option:
 
 
 @frozen
-class Described:
+class DescribedField:
     """A field of a value with one of the keys that it comes from; ``by_hand`` says that code reads it."""
 
     field: str
@@ -62,7 +62,7 @@ class Described:
 
 
 def option(
-    kind: Kind,
+    kind: ValueKind,
     default: Any,
     meaning: str,
     *,
@@ -80,7 +80,7 @@ def option(
 
 
 def required(
-    kind: Kind, example: str, meaning: str, *, key: str | None = None, shown: str | None = None
+    kind: ValueKind, example: str, meaning: str, *, key: str | None = None, shown: str | None = None
 ) -> Any:
     """
     A field whose key must be there; ``example`` is what the sentence about a missing one proposes.
@@ -95,7 +95,7 @@ def by_hand(default: Any, *options: Option) -> Any:
     return attrs.field(default=default, metadata={_METADATA: options, _BY_HAND: True})
 
 
-def described(model: type[Any]) -> Iterator[Described]:
+def described(model: type[Any]) -> Iterator[DescribedField]:
     """
     The described keys of a model, in the order of its fields.
     """
@@ -104,7 +104,7 @@ def described(model: type[Any]) -> Iterator[Described]:
         default = () if isinstance(field.default, type(attrs.Factory(dict))) else field.default
         for each in field.metadata.get(_METADATA, ()):
             named = each if each.key else attrs.evolve(each, key=field.name)
-            yield Described(field.name, named, default, _BY_HAND in field.metadata)
+            yield DescribedField(field.name, named, default, _BY_HAND in field.metadata)
 
 
 def option_of(model: type[Any], key: str) -> Option:
