@@ -15,7 +15,7 @@ class Condition:
 
     def wait(self) -> Deferred[None]:
         """Fires at the next :meth:`notify_all`. May be cancelled."""
-        waiter: Deferred[None] = Deferred(self._leave)
+        waiter: Deferred[None] = Deferred(self.remove)
         self._waiters.append(waiter)
         return waiter
 
@@ -26,7 +26,8 @@ class Condition:
             if not waiter.called:
                 waiter.callback(None)
 
-    def _leave(self, waiter: Deferred[None]) -> None:
+    def remove(self, waiter: Deferred[None]) -> None:
+        """Remove a waiter, which is not woken any more."""
         if waiter in self._waiters:
             self._waiters.remove(waiter)
 
@@ -41,11 +42,20 @@ def sleep(timer: Timer, seconds: float) -> Deferred[None]:
 async def wait_at_most(timer: Timer, seconds: float, condition: Condition) -> bool:
     """
     Wait for the next :meth:`Condition.notify_all`, but no longer than ``seconds``; whether it came.
+
+    May be cancelled. Neither a waiter nor a delayed call is left behind.
     """
+
+    def expire() -> None:
+        condition.remove(waiter)
+        waiter.callback(None)
+
     waiter = condition.wait()
-    call = timer.callLater(seconds, waiter.callback, None)
-    await waiter
-    notified = call.active()
-    if notified:
-        call.cancel()
+    call = timer.callLater(seconds, expire)
+    try:
+        await waiter
+    finally:
+        notified = call.active()
+        if notified:
+            call.cancel()
     return notified

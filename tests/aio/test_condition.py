@@ -66,4 +66,14 @@ class ConditionTests(SynchronousTestCase):
         late = Deferred.fromCoroutine(wait_at_most(clock, 3, condition))
         clock.advance(3)
         self.assertFalse(self.successResultOf(late))
+        self.assertEqual(condition._waiters, [])
+        condition.notify_all()
+
+    def test_at_most_cancelled(self) -> None:
+        """A cancelled wait with a bound leaves neither a waiter nor a delayed call behind."""
+        clock, condition = Clock(), Condition()
+        waiting = Deferred.fromCoroutine(wait_at_most(clock, 3, condition))
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual((clock.getDelayedCalls(), condition._waiters), ([], []))
         condition.notify_all()
