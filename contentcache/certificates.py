@@ -1,6 +1,4 @@
-"""
-``contentcache certificates``: what certificates there are, until when, and new ones now.
-"""
+"""``contentcache certificates``: what certificates there are, until when, and new ones now."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.control import NoDaemon, ask
 from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.lock import CertificateStoreInUseError
-from contentcache.acme.standing import Outcome
+from contentcache.acme.renewal_state import Outcome
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.listening import CannotListen
 from contentcache.tap import renew_alone
@@ -29,9 +27,7 @@ from contentcache.upstream.proxies import ProxyFault
 
 @frozen
 class Row:
-    """
-    One certificate, in words.
-    """
+    """One certificate, in words."""
 
     host: str
     issuer: str
@@ -41,9 +37,7 @@ class Row:
 
 
 def rows(tls: ServerTLS, now: float) -> Iterator[Row]:
-    """
-    A row for each host, or for each name in the file that is configured.
-    """
+    """A row for each host, or for each name in the file that is configured."""
     if tls.letsencrypt is not None:
         told = _told_by_daemon(tls.letsencrypt)
         for host in tls.letsencrypt.hosts:
@@ -94,9 +88,7 @@ def renewed(configuration: Configuration, settings: LetsEncrypt, hosts: Sequence
 
 
 def show(found: Sequence[Row], console: Console) -> None:
-    """
-    Print them as a table.
-    """
+    """Print them as a table."""
     table = Table("host", "issuer", "expires", "next renewal", "note")
     for row in found:
         table.add_row(*map(_cell, (row.host, row.issuer, row.expiry, row.renewal, row.note)))
@@ -104,9 +96,7 @@ def show(found: Sequence[Row], console: Console) -> None:
 
 
 def _told_by_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome]:
-    """
-    What the running daemon says of each host; for no host, why it says nothing.
-    """
+    """What the running daemon says of each host; for no host, why it says nothing."""
     try:
         return {outcome.host: outcome for outcome in ask(settings.directory, "status")}
     except NoDaemon:

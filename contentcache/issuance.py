@@ -1,6 +1,4 @@
-"""
-Certificates by themselves, as one part that the daemon starts and stops.
-"""
+"""Certificates from an ACME server, as one part that the daemon starts and stops."""
 
 from __future__ import annotations
 
@@ -22,11 +20,11 @@ from contentcache.acme.answering import ControlSocket
 from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.challenges import Http01Responder, Responder, TlsAlpn01Responder
 from contentcache.acme.errors import CertificateStoreError
-from contentcache.acme.keeper import Keeper
+from contentcache.acme.issuer import AcmeIssuer
 from contentcache.acme.lock import CertificateStoreInUseError
-from contentcache.acme.obtaining import Obtaining
 from contentcache.acme.records import BackoffRecord, StoredCertificate
-from contentcache.acme.standing import Outcome
+from contentcache.acme.renewal_loop import RenewalLoop
+from contentcache.acme.renewal_state import Outcome
 from contentcache.aio.threads import Threads
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.ports import Run
@@ -42,18 +40,18 @@ from contentcache.web.doorway import Doorway
 from contentcache.web.factory import RegistryFactory
 
 _CONNECT_TIMEOUT: Final = 10.0
-#: Nobody but an ACME server and people on their way to https come to the plain port.
+#: Only an ACME server and clients that are redirected to https use the plain port.
 _PLAIN_LIMITS: Final = Limits(connections=256, idle=15.0, headertime=10.0)
 
 
 class Issuance:
     """
-    All that makes certificates come and stay: give ``contexts`` to the TLS port, and ``plain`` to that of
+    Obtains and renews certificates: ``contexts`` are for the TLS port, and ``plain`` for that of
     ``letsencrypt.http``.
 
     :raises TLSFault: a file of the section ``tls`` cannot be used.
-    :raises ProxyFault: a proxy variable of the environment makes no sense.
-    :raises CertificateStoreInUseError: another process keeps its certificates in the folder.
+    :raises ProxyFault: a proxy variable of the environment is malformed.
+    :raises CertificateStoreInUseError: another process uses the certificate store.
     """
 
     _log = Logger(namespace="contentcache")
@@ -70,13 +68,16 @@ class Issuance:
         meter: Meter,
     ) -> None:
         self._folder = settings.directory
-        self._store = store = CertificateStore(settings.directory, time.time)
-        self._take(store)
-        first = {host: self._kept(store, host) for host in settings.hosts}
+        self._store = CertificateStore(settings.directory, time.time)
+        self._acquire_store()
+        first = {host: self._load(host) for host in settings.hosts}
         now = datetime.fromtimestamp(time.time(), UTC)
-        shown = {host: stand_in(host, now) if kept is None else kept.identity for host, kept in first.items()}
+        shown = {
+            host: stand_in(host, now) if certificate is None else certificate.identity
+            for host, certificate in first.items()
+        }
         self.contexts = HostContexts(tls, shown)
-        answers = Http01Responder()
+        http_responder = Http01Responder()
         self._trust = UpstreamTrust(() if settings.directoryca is None else (settings.directoryca,))
         self._agent = UpstreamAgent(
             reactor,
@@ -84,100 +85,92 @@ class Issuance:
             proxies=Proxies.from_environment(environ),
             connect_timeout=_CONNECT_TIMEOUT,
         )
-        # Who has set up a port for it wants it to be used.
-        responders: list[Responder] = [answers] if settings.http is not None else []
+        # A port that is configured for http-01 is preferred.
+        responders: list[Responder] = [http_responder] if settings.http is not None else []
         if listening.path is None:
             responders.append(TlsAlpn01Responder(self.contexts, time.time))
-        obtaining = Obtaining(
-            settings, self._agent, responders, store, run=run, timer=reactor, wall=time.time
+        issuer = AcmeIssuer(
+            settings, self._agent, responders, self._store, run=run, timer=reactor, wall=time.time
         )
-        self.keeper = Keeper(
+        self.renewal_loop = RenewalLoop(
             first,
-            obtaining,
-            store,
+            issuer,
+            self._store,
             self.contexts,
             run=run,
             timer=reactor,
             wall=time.time,
-            share=SystemRandom().random,
-            counted=meter.certificate_asked,
-            waits=self._waits(store, settings.hosts),
+            random=SystemRandom().random,
+            count_attempt=meter.certificate_asked,
+            backoffs=self._backoffs(settings.hosts),
         )
-        self._control = ControlSocket(reactor, settings.directory, self.keeper)
-        doorway = Doorway(settings.hosts, listening.port, answers.answer)
+        self._control = ControlSocket(reactor, settings.directory, self.renewal_loop)
+        doorway = Doorway(settings.hosts, listening.port, http_responder.answer)
         self.plain = RegistryFactory(
             doorway.begin, lambda _request: None, limits=_PLAIN_LIMITS, reactor=reactor, meter=meter
         )
         for host in settings.hosts:
-            meter.watch_certificate(host, partial(self.keeper.seconds_left, host))
+            meter.watch_certificate(host, partial(self.renewal_loop.seconds_left, host))
 
     def start(self) -> None:
-        """
-        Ask for what is due, and listen to the command line. The ports have to be open.
-        """
-        self.keeper.start()
+        """Start the renewal loop and the control socket. The ports have to be open."""
+        self.renewal_loop.start()
         try:
             os.makedirs(self._folder, 0o700, exist_ok=True)
             self._control.start()
         except OSError as error:
             self._log.warn(
-                "contentcache certificates --renew cannot reach this daemon: {folder}: {why}",
+                'control socket unavailable, no certificates --renew folder={folder} reason="{reason}"',
                 folder=self._folder,
-                why=error.strerror or str(error),
+                reason=error.strerror or str(error),
             )
 
     async def stop(self) -> None:
-        """
-        Ask for nothing more.
-        """
-        self.keeper.stop()
+        """Stop renewing, and release the certificate store."""
+        self.renewal_loop.stop()
         self._control.stop()
         self.plain.cut()
         await self._agent.close()
         self._store.release()
 
     def reload(self) -> None:
-        """
-        Read ``clientcas`` and ``directoryca`` anew. Raises ``TLSFault``, and keeps what was there.
-        """
+        """Read ``clientcas`` and ``directoryca`` again. Raises ``TLSFault``, and keeps what was there."""
         self._trust.reload()
         self.contexts.reload()
 
     def findings(self) -> Mapping[str, Finding]:
-        """
-        How it is with each host.
-        """
+        """The health of each host's certificate."""
         return {
-            f"certificate {host}": Finding(*self.keeper.state(standing))
-            for host, standing in self.keeper.standings.items()
+            f"certificate {host}": Finding(*self.renewal_loop.health(state))
+            for host, state in self.renewal_loop.states.items()
         }
 
-    @staticmethod
-    def _take(store: CertificateStore) -> None:
+    def _acquire_store(self) -> None:
         try:
-            store.acquire()
+            self._store.acquire()
         except CertificateStoreInUseError:
             raise
         except CertificateStoreError:
-            # It is tried again, and told, before anything is asked for.
+            # Every attempt tries again before it contacts the server, and logs the error.
             return
 
-    @staticmethod
-    def _waits(store: CertificateStore, hosts: Sequence[str]) -> Mapping[str, BackoffRecord]:
-        """
-        What was to be waited for before a restart.
-        """
-        waits = {}
+    def _backoffs(self, hosts: Sequence[str]) -> Mapping[str, BackoffRecord]:
+        """The backoffs from before a restart."""
+        backoffs = {}
         for host in hosts:
-            with suppress(CertificateStoreError):  # told already, of the certificate
-                waits[host] = store.backoff(host)
-        return {host: wait for host, wait in waits.items() if wait is not None}
+            with suppress(CertificateStoreError):  # logged already for the certificate
+                backoffs[host] = self._store.backoff(host)
+        return {host: backoff for host, backoff in backoffs.items() if backoff is not None}
 
-    def _kept(self, store: CertificateStore, host: str) -> StoredCertificate | None:
+    def _load(self, host: str) -> StoredCertificate | None:
         try:
-            return store.load_certificate(host)
-        except CertificateStoreError as fault:
-            self._log.error("{fault}", fault=str(fault))
+            return self._store.load_certificate(host)
+        except CertificateStoreError as error:
+            self._log.error(
+                'stored certificate cannot be read host={host} reason="{reason}"',
+                host=host,
+                reason=str(error),
+            )
             return None
 
 
@@ -185,10 +178,10 @@ async def renew_alone(
     configuration: Configuration, environ: Mapping[str, str], hosts: Sequence[str], reactor: Any
 ) -> list[Outcome]:
     """
-    Get new certificates without a daemon, on its ports.
+    Renew certificates without a daemon, on its ports.
 
-    :raises CannotListen: somebody else is there.
-    :raises CertificateStoreInUseError: a daemon is there after all.
+    :raises CannotListen: another program uses a port.
+    :raises CertificateStoreInUseError: a daemon uses the certificate store after all.
     """
     http = configuration.http
     if http.tls is None or http.tls.letsencrypt is None:
@@ -205,8 +198,8 @@ async def renew_alone(
         ports.append(serve(reactor, bind(http.addr), tls))
         if settings.http is not None:
             ports.append(serve(reactor, bind(settings.http), part.plain))
-        waiting = part.keeper.renew([host for host in settings.hosts if not hosts or host in hosts])
-        part.keeper.start()
+        waiting = part.renewal_loop.renew([host for host in settings.hosts if not hosts or host in hosts])
+        part.renewal_loop.start()
         return list(await gatherResults(waiting))
     finally:
         await part.stop()

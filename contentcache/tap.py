@@ -26,7 +26,7 @@ from contentcache.heap import keep_buffers
 from contentcache.journal import observer
 
 if TYPE_CHECKING:
-    from contentcache.acme.standing import Outcome
+    from contentcache.acme.renewal_state import Outcome
 
 _log_of_children = Logger(namespace="contentcache.workers")
 

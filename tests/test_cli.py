@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from contentcache import certificates, cli
-from contentcache.acme.standing import Outcome
+from contentcache.acme.renewal_state import Outcome
 from contentcache.config.model import Http
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_upstream
 from tests.tls.certificates import make

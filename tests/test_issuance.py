@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.issuance`.
-"""
+"""Tests for :mod:`contentcache.issuance`."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ for path in sys.argv[1:]:
 
 
 class IssuanceTests(SynchronousTestCase):
-    """
-    The part of the daemon.
-    """
+    """The part of the daemon."""
 
     def build(self, folder: str) -> Issuance:
         """It begins."""
@@ -97,9 +93,7 @@ class IssuanceTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors()), 0)
 
     def test_no_folder(self) -> None:
-        """
-        One that cannot be made keeps nobody from starting.
-        """
+        """One that cannot be made keeps nobody from starting."""
         blocker = self.mktemp()
         with open(blocker, "w", encoding="ascii"):
             pass

@@ -20,8 +20,8 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from zope.interface import implementer
 
 from contentcache.acme.control import NAME, socket_path
-from contentcache.acme.keeper import Keeper
-from contentcache.acme.standing import Outcome
+from contentcache.acme.renewal_loop import RenewalLoop
+from contentcache.acme.renewal_state import Outcome
 from contentcache.core.ports import DelayedCall, Timer
 
 #: So many may ask at once, in so many bytes, within so many seconds; and take the answer within as many.
@@ -41,10 +41,10 @@ class ControlSocket:
     taken away.
     """
 
-    def __init__(self, reactor: Any, folder: str, keeper: Keeper) -> None:
+    def __init__(self, reactor: Any, folder: str, renewal_loop: RenewalLoop) -> None:
         self._reactor = reactor
         self._folder = folder
-        self._factory = ControlFactory(keeper, reactor)
+        self._factory = ControlFactory(renewal_loop, reactor)
         self._socket: socket.socket | None = None
 
     def start(self) -> None:
@@ -123,8 +123,8 @@ class ControlFactory(ServerFactory):
 
     noisy = False
 
-    def __init__(self, keeper: Keeper, timer: Timer) -> None:
-        self.keeper = keeper
+    def __init__(self, renewal_loop: RenewalLoop, timer: Timer) -> None:
+        self.renewal_loop = renewal_loop
         self.timer = timer
         self.asking: set[_Control] = set()
 
@@ -157,7 +157,7 @@ class _Control(Protocol):
 
     def __init__(self, factory: ControlFactory) -> None:
         self._factory = factory
-        self._keeper = factory.keeper
+        self._renewal_loop = factory.renewal_loop
         self._question = b""
         self._is_asked = False
         self._pending = 0
@@ -185,20 +185,23 @@ class _Control(Protocol):
 
     def _answer(self, line: str) -> None:
         word, *named = line.split() or [""]
-        known = self._keeper.standings
+        known = self._renewal_loop.states
         for host in dict.fromkeys(named):
             if host not in known:
                 _say(self.transport, Outcome(host, False, "this host is not in letsencrypt.hosts"))
         hosts = [host for host in dict.fromkeys(named or known) if host in known]
         if word == "renew" and hosts:
             self._pending = len(hosts)
-            for waiting in self._keeper.renew(hosts):
+            for waiting in self._renewal_loop.renew(hosts):
                 waiting.addCallback(self._done)
             return
         if word == "status":
             for host in hosts:
-                state, says = self._keeper.state(known[host])
-                _say(self.transport, Outcome(host, state == "ok", says, self._keeper.again(known[host])))
+                state, says = self._renewal_loop.health(known[host])
+                _say(
+                    self.transport,
+                    Outcome(host, state == "ok", says, self._renewal_loop.next_attempt(known[host])),
+                )
         self.end()
 
     def _done(self, outcome: Outcome) -> None:

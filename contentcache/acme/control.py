@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from contentcache.acme.standing import Outcome
+from contentcache.acme.renewal_state import Outcome
 from contentcache.config.urls import LONGEST_SOCKET
 
 #: The socket's name in the folder.

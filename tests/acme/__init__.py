@@ -1,3 +1,1 @@
-"""
-Tests for :mod:`contentcache.acme`.
-"""
+"""Tests for :mod:`contentcache.acme`."""

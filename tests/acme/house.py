@@ -1,6 +1,4 @@
-"""
-A keeper with an ACME server in memory and clocks that a test turns.
-"""
+"""A renewal_loop with an ACME server in memory and clocks that a test turns."""
 
 from __future__ import annotations
 
@@ -13,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.challenges import Http01Responder
-from contentcache.acme.keeper import Keeper
-from contentcache.acme.obtaining import Obtaining
+from contentcache.acme.issuer import AcmeIssuer
 from contentcache.acme.records import BackoffRecord
+from contentcache.acme.renewal_loop import RenewalLoop
 from contentcache.aio.threads import at_once
 from contentcache.config.model import LetsEncrypt
 from contentcache.tls.files import Identity
@@ -27,9 +25,7 @@ BEGINNING = 1_800_000_000.0
 
 
 class AlpnNotes:
-    """
-    A responder for ``tls-alpn-01`` that only notes what it would answer.
-    """
+    """A responder for ``tls-alpn-01`` that only notes what it would answer."""
 
     kind = "tls-alpn-01"
 
@@ -59,7 +55,7 @@ class HouseTestCase(SynchronousTestCase):
         self.counted: list[tuple[str, bool]] = []
         self.folder = self.mktemp()
         self.store = CertificateStore(self.folder, self.wall)
-        self.keeper: Keeper | None = None
+        self.renewal_loop: RenewalLoop | None = None
         self.addCleanup(self.stop)
 
     def wall(self) -> float:
@@ -76,11 +72,11 @@ class HouseTestCase(SynchronousTestCase):
         """The port."""
         self.shown[host] = identity
 
-    def build(self, *hosts: str, **settings: Any) -> Keeper:
+    def build(self, *hosts: str, **settings: Any) -> RenewalLoop:
         """A daemon starts."""
         names = hosts or (HOST,)
         wanted = {"directory": self.folder, "hosts": names, "directoryurl": DIRECTORY, **settings}
-        self.obtaining = Obtaining(
+        self.issuer = AcmeIssuer(
             LetsEncrypt(**wanted),
             self.server,
             [self.http, self.alpn],
@@ -89,22 +85,22 @@ class HouseTestCase(SynchronousTestCase):
             timer=self.clock,
             wall=self.wall,
         )
-        self.keeper = Keeper(
+        self.renewal_loop = RenewalLoop(
             {host: self.store.load_certificate(host) for host in names},
-            self.obtaining,
+            self.issuer,
             self.store,
             self,
             run=at_once,
             timer=self.clock,
             wall=self.wall,
-            share=lambda: 0.0,
-            waits=self.waits(names),
-            counted=lambda host, succeeded: self.counted.append((host, succeeded)),
+            random=lambda: 0.0,
+            backoffs=self.backoffs(names),
+            count_attempt=lambda host, succeeded: self.counted.append((host, succeeded)),
         )
-        self.keeper.start()
-        return self.keeper
+        self.renewal_loop.start()
+        return self.renewal_loop
 
-    def waits(self, names: tuple[str, ...]) -> dict[str, BackoffRecord]:
+    def backoffs(self, names: tuple[str, ...]) -> dict[str, BackoffRecord]:
         """What was to be waited for."""
         if not os.path.isdir(self.folder):
             return {}
@@ -112,9 +108,9 @@ class HouseTestCase(SynchronousTestCase):
 
     def stop(self) -> None:
         """It ends."""
-        if self.keeper is not None:
-            self.keeper.stop()
-            self.keeper = None
+        if self.renewal_loop is not None:
+            self.renewal_loop.stop()
+            self.renewal_loop = None
 
     def pass_time(self, seconds: float, step: float = 1.0) -> None:
         """Let time pass, in steps."""
@@ -132,5 +128,5 @@ class HouseTestCase(SynchronousTestCase):
 
     def fault(self, host: str = HOST) -> str:
         """What went wrong last."""
-        assert self.keeper is not None
-        return str(self.keeper.standings[host].fault or "")
+        assert self.renewal_loop is not None
+        return str(self.renewal_loop.states[host].error or "")

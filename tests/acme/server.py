@@ -1,6 +1,4 @@
-"""
-An ACME server in memory, as an agent: it verifies what it gets, issues certificates, and has bad days.
-"""
+"""An ACME server in memory, as an agent: it verifies what it gets, issues certificates, and has bad days."""
 
 from __future__ import annotations
 

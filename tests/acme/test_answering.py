@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.acme.answering`.
-"""
+"""Tests for :mod:`contentcache.acme.answering`."""
 
 from __future__ import annotations
 
@@ -21,21 +19,19 @@ from twisted.trial.unittest import TestCase
 
 from contentcache.acme.answering import LONGEST_QUESTION, MOST_ASKING, ControlFactory, ControlSocket
 from contentcache.acme.control import NoDaemon, ask, socket_path
-from contentcache.acme.standing import Outcome
+from contentcache.acme.renewal_state import Outcome
 from tests.acme.house import HOST, HouseTestCase
 
 reactor: Any = global_reactor
 
 
 class DaemonsEndTests(HouseTestCase):
-    """
-    The daemon's end.
-    """
+    """The daemon's end."""
 
     def told(self, line: str, seconds: float = 5) -> list[Any]:
         """What it answers."""
-        assert self.keeper is not None
-        transport, protocol = self.connected(ControlFactory(self.keeper, self.clock))
+        assert self.renewal_loop is not None
+        transport, protocol = self.connected(ControlFactory(self.renewal_loop, self.clock))
         protocol.dataReceived(line.encode() + b"\n")
         self.pass_time(seconds)
         self.assertTrue(transport.disconnecting)
@@ -50,9 +46,7 @@ class DaemonsEndTests(HouseTestCase):
         return transport, protocol
 
     def test_words(self) -> None:
-        """
-        It tells how things are, renews, and knows no other host and no other word.
-        """
+        """It tells how things are, renews, and knows no other host and no other word."""
         self.build()
         self.pass_time(5)
         first = self.number()
@@ -68,9 +62,7 @@ class DaemonsEndTests(HouseTestCase):
             self.assertEqual(self.told(line), [])
 
     def test_one_question(self) -> None:
-        """
-        Whatever comes behind the first line is nothing.
-        """
+        """Whatever comes behind the first line is nothing."""
         self.build()
         self.pass_time(5)
         self.assertEqual(len(self.told("status\nstatus\nrenew\n" + "x" * LONGEST_QUESTION)), 1)
@@ -102,12 +94,10 @@ class DaemonsEndTests(HouseTestCase):
         self.assertEqual(free.value(), b"")
 
     def test_waits(self) -> None:
-        """
-        Who waits for a certificate may wait for long, and is told when the daemon stops.
-        """
+        """Who waits for a certificate may wait for long, and is told when the daemon stops."""
         self.server.hangs = True
-        keeper = self.build()
-        factory = ControlFactory(keeper, self.clock)
+        renewal_loop = self.build()
+        factory = ControlFactory(renewal_loop, self.clock)
         waiting, protocol = self.connected(factory)
         protocol.dataReceived(b"renew\n")
         self.pass_time(20)
@@ -121,21 +111,19 @@ class DaemonsEndTests(HouseTestCase):
 
 
 class SocketTests(TestCase):
-    """
-    The real socket.
-    """
+    """The real socket."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
         os.makedirs(self.folder)
         self.renewing: Deferred[Outcome] = Deferred()
-        keeper: Any = SimpleNamespace(
-            standings={HOST: None},
-            state=lambda _: ("ok", "well"),
-            again=lambda _: None,
+        renewal_loop: Any = SimpleNamespace(
+            states={HOST: None},
+            health=lambda _: ("ok", "well"),
+            next_attempt=lambda _: None,
             renew=lambda _: [self.renewing],
         )
-        self.control = ControlSocket(reactor, self.folder, keeper)
+        self.control = ControlSocket(reactor, self.folder, renewal_loop)
         self.addCleanup(self.control.stop)
 
     def path(self) -> str:
@@ -147,9 +135,7 @@ class SocketTests(TestCase):
         return os.path.exists(self.path())
 
     async def test_ours_alone(self) -> None:
-        """
-        It is of the daemon's account alone from the beginning, whatever the umask is, and answers.
-        """
+        """It is of the daemon's account alone from the beginning, whatever the umask is, and answers."""
         modes = []
         listen = socket.socket.listen
 
@@ -167,9 +153,7 @@ class SocketTests(TestCase):
         self.assertFalse(self.is_there())
 
     async def test_left_behind(self) -> None:
-        """
-        One that a killed daemon has left is replaced; that of a living one is not.
-        """
+        """One that a killed daemon has left is replaced; that of a living one is not."""
         with socket_path(self.folder) as path, socket.socket(socket.AF_UNIX) as dead:
             dead.bind(path)
         self.control.start()
@@ -178,18 +162,14 @@ class SocketTests(TestCase):
         self.assertEqual(len(await deferToThread(list, ask(self.folder, "status"))), 1)
 
     def test_in_the_way(self) -> None:
-        """
-        A file of another kind is left as it is.
-        """
+        """A file of another kind is left as it is."""
         with open(self.path(), "w", encoding="ascii"):
             pass
         self.assertRaises(OSError, self.control.start)
         self.assertTrue(self.is_there())
 
     async def test_taken_away(self) -> None:
-        """
-        It ends though its file has been taken away, and so does who waits.
-        """
+        """It ends though its file has been taken away, and so does who waits."""
         self.control.start()
         asking = deferToThread(list, ask(self.folder, "renew"))
         while not self.control._factory.asking:
@@ -200,9 +180,7 @@ class SocketTests(TestCase):
         self.assertRaises(NoDaemon, list, ask(self.folder, "status"))
 
     def test_no_descriptor(self) -> None:
-        """
-        When none can be accepted, it is tried again later.
-        """
+        """When none can be accepted, it is tried again later."""
         memory = MemoryReactorClock()
         control = ControlSocket(memory, self.folder, None)  # type: ignore[arg-type]
         control.start()

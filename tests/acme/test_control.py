@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.acme.control`.
-"""
+"""Tests for :mod:`contentcache.acme.control`."""
 
 from __future__ import annotations
 
@@ -11,18 +9,14 @@ import threading
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.acme.control import NoDaemon, ask, socket_path
-from contentcache.acme.standing import Outcome
+from contentcache.acme.renewal_state import Outcome
 
 
 class CommandsEndTests(SynchronousTestCase):
-    """
-    The command's end.
-    """
+    """The command's end."""
 
     def test_no_daemon(self) -> None:
-        """
-        Without a socket, or with one that nobody listens on, there is no daemon.
-        """
+        """Without a socket, or with one that nobody listens on, there is no daemon."""
         folder = self.mktemp()
         self.assertRaises(NoDaemon, list, ask(folder, "status"))
         os.makedirs(folder)
@@ -32,9 +26,7 @@ class CommandsEndTests(SynchronousTestCase):
         self.assertRaises(NoDaemon, list, ask(folder, "status"))
 
     def test_long_path(self) -> None:
-        """
-        A folder's path may be longer than a socket's can be.
-        """
+        """A folder's path may be longer than a socket's can be."""
         folder = os.path.join(self.mktemp(), "a" * 90, "b" * 90)
         os.makedirs(folder)
         with socket.socket(socket.AF_UNIX) as server:

@@ -157,7 +157,9 @@ class FirstTests(AcmeCase):
         leaf = self.issued(cache)
         self.assertEqual(self.trusted(pebble), 200)
         self.assertEqual(self.shown(version=ssl.TLSVersion.TLSv1_2), leaf)
-        self.assertEqual(cache.log().count("no certificate yet for cache.example.com"), 1)
+        self.assertEqual(
+            cache.log().count("no certificate yet, self-signed one shown hosts=cache.example.com "), 1
+        )
         self.kept(cache)
         for path in (
             self.folder / f"{HOST}.pem",
@@ -210,8 +212,8 @@ class FirstTests(AcmeCase):
         self.plain = free_port()
         pebble = self.pebble()
         cache = self.cache(pebble, http=f"127.0.0.1:{free_port()}", tls={"clientcas": [str(pebble.ca)]})
-        cache.process.wait_until(lambda: f"{HOST} has a certificate" in cache.log(), "has one")
-        self.assertIn("tls-alpn-01 is tried instead", cache.log())
+        cache.process.wait_until(lambda: f"certificate issued host={HOST} " in cache.log(), "has one")
+        self.assertIn("next one tried host=cache.example.com next=tls-alpn-01", cache.log())
         self.assertRegex(
             cache.log(), r"could not verify cache\.example\.com: .*connection refused.*firewalls"
         )
@@ -239,8 +241,8 @@ class FirstTests(AcmeCase):
             sorted(path.name for path in self.folder.glob("*.pem")),
             [f"{HOST}.pem", "localhost.pem", f"{OTHER}.pem"],
         )
-        said = "no new certificate for blocked.example.com: the ACME server refuses"
-        self.assertIn(said, cache.log())
+        refused = r'certificate not issued host=blocked\.example\.com .* reason="the ACME server refuses'
+        self.assertRegex(cache.log(), refused)
         self.assertIn("letsencrypt.hosts", cache.log())
         trust, folder = place(self), place(self)
         (trust / "ca.crt").write_bytes(pebble.root().read_bytes())

@@ -77,7 +77,7 @@ class ChallengeTests(AcmeCase):
         self.refused(attackers)
         line.restore()
         cache.process.wait_until(
-            lambda: f"{HOST} has a certificate" in cache.log() or any(self.renew()), "the certificate"
+            lambda: f"certificate issued host={HOST} " in cache.log() or any(self.renew()), "the certificate"
         )
         self.refused(attackers)
 

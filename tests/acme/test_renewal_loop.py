@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.acme.keeper`, and for the way from there to the server and back.
-"""
+"""Tests for :mod:`contentcache.acme.renewal_loop`, and for the way from there to the server and back."""
 
 from __future__ import annotations
 
@@ -23,14 +21,10 @@ DAY = 86400.0
 
 
 class FirstTests(HouseTestCase):
-    """
-    The first certificate.
-    """
+    """The first certificate."""
 
     def test_issue(self) -> None:
-        """
-        It is asked for at once, shown, counted and kept, in files of the daemon's account alone.
-        """
+        """It is asked for at once, shown, counted and kept, in files of the daemon's account alone."""
         self.build(email="ops@example.com")
         self.pass_time(5)
         self.assertNotEqual(self.number(), 0)
@@ -41,9 +35,7 @@ class FirstTests(HouseTestCase):
         self.assertEqual(self.http.answer(HOST, "token-1"), None)
 
     def test_several(self) -> None:
-        """
-        Each host has a certificate of its own, of one account; one that is refused holds nobody up.
-        """
+        """Each host has a certificate of its own, of one account; one that is refused holds nobody up."""
         self.server.troubles = [("/order", Bad("rejectedIdentifier", "not a.example", 400))]
         self.build("a.example", "b.example")
         self.pass_time(30)
@@ -55,9 +47,7 @@ class FirstTests(HouseTestCase):
         self.assertEqual(self.server.count("POST /account"), 1)
 
     def test_one_hangs(self) -> None:
-        """
-        Hosts of which the server never says anything hold up no other, and few are asked for at once.
-        """
+        """Hosts of which the server never says anything hold up no other, and few are asked for at once."""
         order, slow = self.server._order, [f"{letter}.example" for letter in "abcdef"]
 
         def hanging(path, head, payload):  # type: ignore[no-untyped-def]
@@ -68,7 +58,7 @@ class FirstTests(HouseTestCase):
 
         self.patch(type(self.server), "_order", lambda _self, *arguments: hanging(*arguments))
         self.server.hangs_at = "/never"
-        keeper = self.build(*slow[:3], HOST, *slow[3:])
+        renewal_loop = self.build(*slow[:3], HOST, *slow[3:])
         self.pass_time(5)
         self.assertEqual(list(self.shown), [HOST])
         self.assertEqual(self.server.count("/never/"), 4)
@@ -77,24 +67,20 @@ class FirstTests(HouseTestCase):
         self.assertEqual(
             {line for line in self.server.asked if "/never/f" in line}, {"POST /never/f.example"}
         )
-        waiting = keeper.renew([HOST, slow[5]])
+        waiting = renewal_loop.renew([HOST, slow[5]])
         self.stop()
         self.assertEqual([self.successResultOf(each).says for each in waiting], ["the daemon stops"] * 2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nonces(self) -> None:
-        """
-        Nonces that the server does not like are replaced.
-        """
+        """Nonces that the server does not like are replaced."""
         self.server.refused_nonces = 7
         self.build()
         self.pass_time(5)
         self.assertNotEqual(self.number(), 0)
 
     def test_external_account(self) -> None:
-        """
-        A binding is sent where it is configured, and its lack is told.
-        """
+        """A binding is sent where it is configured, and its lack is told."""
         self.server.eab = ("kid-1", b"secret of the authority")
         self.build()
         self.pass_time(5)
@@ -110,9 +96,7 @@ class FirstTests(HouseTestCase):
         self.assertNotEqual(self.number(), 0)
 
     def test_only_challenge(self) -> None:
-        """
-        With ``challenge`` no other is used; one that the server does not offer is told.
-        """
+        """With ``challenge`` no other is used; one that the server does not offer is told."""
         self.build(challenge="tls-alpn-01")
         self.pass_time(5)
         self.assertEqual(self.server.count("/http-01"), 0)
@@ -124,9 +108,7 @@ class FirstTests(HouseTestCase):
         self.assertIn("offers no challenge tls-alpn-01 for cache.example.com, but dns-01", self.fault())
 
     def test_other_challenge(self) -> None:
-        """
-        When one challenge fails the other is tried, with a new order.
-        """
+        """When one challenge fails the other is tried, with a new order."""
         self.http.start = lambda *_: None  # type: ignore[method-assign]
         self.build()
         self.pass_time(5)
@@ -135,9 +117,7 @@ class FirstTests(HouseTestCase):
         self.assertEqual([self.server.count(f"/{kind}") for kind in ("http-01", "tls-alpn-01")], [1, 1])
 
     def test_verdict(self) -> None:
-        """
-        The verdict is waited for, with first looks that come soon and later ones that do not.
-        """
+        """The verdict is waited for, with first looks that come soon and later ones that do not."""
         self.server.verdict_looks = 3
         self.build()
         self.pass_time(
@@ -153,9 +133,7 @@ class FirstTests(HouseTestCase):
         self.assertTrue(30 < self.server.count("/authz/") - before < 36)
 
     def test_valid_already(self) -> None:
-        """
-        What the server still believes from before needs no challenge.
-        """
+        """What the server still believes from before needs no challenge."""
         order = self.server._order
 
         def believed(path, head, payload):  # type: ignore[no-untyped-def]
@@ -174,14 +152,10 @@ class FirstTests(HouseTestCase):
 
 
 class RenewalTests(HouseTestCase):
-    """
-    What comes after it.
-    """
+    """What comes after it."""
 
     def test_in_time(self) -> None:
-        """
-        Renewal is in the last third of the life or shortly before, whatever the life's length.
-        """
+        """Renewal is in the last third of the life or shortly before, whatever the life's length."""
         for lifetime in (90 * DAY, 6 * DAY, 60.0):
             self.server.lifetime = lifetime
             self.build()
@@ -212,9 +186,7 @@ class RenewalTests(HouseTestCase):
         self.assertRegex(self.server.payloads["/order"]["replaces"], r"^[\w-]+\.[\w-]+$")
 
     def test_replaced_already(self) -> None:
-        """
-        That the old certificate has a successor already is no reason to have none.
-        """
+        """That the old certificate has a successor already is no reason to have none."""
         self.server.suggested = (DAY, DAY)
         self.build()
         self.pass_time(5)
@@ -226,8 +198,8 @@ class RenewalTests(HouseTestCase):
         self.assertNotIn("replaces", self.server.payloads["/order"])
         orders = self.server.count("POST /order")
         self.server.troubles = [("/order", Bad("rateLimited", status=429))]
-        assert self.keeper is not None
-        self.keeper.renew([HOST])
+        assert self.renewal_loop is not None
+        self.renewal_loop.renew([HOST])
         self.pass_time(5)
         self.assertIn("(rateLimited)", self.fault())
         self.assertEqual(self.server.count("POST /order") - orders, 1)
@@ -238,8 +210,8 @@ class RenewalTests(HouseTestCase):
         waiting. Whoever has asked for it is told.
         """
         self.server.suggested, self.server.hangs_at = (10 * DAY, 10 * DAY), "/ari/"
-        keeper = self.build("a.example", "b.example")
-        [waiting] = keeper.renew(["a.example"])
+        renewal_loop = self.build("a.example", "b.example")
+        [waiting] = renewal_loop.renew(["a.example"])
         self.pass_time(10)
         self.assertTrue(self.successResultOf(waiting).is_new)
         for host in ("a.example", "b.example"):
@@ -254,9 +226,7 @@ class RenewalTests(HouseTestCase):
             self.assertIsNotNone(self.store.metadata(host).suggested)
 
     def test_odd_suggestion(self) -> None:
-        """
-        A suggestion that makes no sense changes nothing, and is asked for again.
-        """
+        """A suggestion that makes no sense changes nothing, and is asked for again."""
         self.server.suggested = (10 * DAY, 10 * DAY)
         self.build()
         self.pass_time(5)
@@ -270,9 +240,7 @@ class RenewalTests(HouseTestCase):
         self.assertEqual(self.server.count("/ari/"), 6)
 
     def test_restart(self) -> None:
-        """
-        A restart asks the server for nothing, and renewal is when it would have been.
-        """
+        """A restart asks the server for nothing, and renewal is when it would have been."""
         self.server.suggested = (10 * DAY, 10 * DAY)
         self.build()
         self.pass_time(5)
@@ -287,9 +255,7 @@ class RenewalTests(HouseTestCase):
         self.assertLess(abs(due - BEGINNING - 10 * DAY), 60)
 
     def test_other_server(self) -> None:
-        """
-        A certificate of another server, one for tests perhaps, is replaced at once.
-        """
+        """A certificate of another server, one for tests perhaps, is replaced at once."""
         self.build()
         self.pass_time(5)
         first = self.number()
@@ -301,77 +267,65 @@ class RenewalTests(HouseTestCase):
         self.assertNotEqual(self.number(), first)
 
     def test_asked(self) -> None:
-        """
-        A person gets a new certificate now, and what became of it.
-        """
-        keeper = self.build()
+        """A person gets a new certificate now, and what became of it."""
+        renewal_loop = self.build()
         self.pass_time(5)
         first = self.number()
-        [waiting] = keeper.renew([HOST])
+        [waiting] = renewal_loop.renew([HOST])
         self.pass_time(5)
         outcome = self.successResultOf(waiting)
         self.assertTrue(outcome.is_new)
         self.assertIn("Memory CA", outcome.says)
         self.assertNotEqual(self.number(), first)
         self.server.is_away = True
-        [waiting] = keeper.renew([HOST])
+        [waiting] = renewal_loop.renew([HOST])
         self.pass_time(5)
         outcome = self.successResultOf(waiting)
         self.assertEqual((outcome.is_new, "cannot be asked" in outcome.says), (False, True))
 
     def test_asked_together(self) -> None:
-        """
-        Who asks while others wait, or while a certificate is on its way, has the same one.
-        """
-        keeper = self.build("a.example", "b.example")
-        waiting = [*keeper.renew(["a.example", "b.example"]), *keeper.renew(["a.example"])]
+        """Who asks while others wait, or while a certificate is on its way, has the same one."""
+        renewal_loop = self.build("a.example", "b.example")
+        waiting = [*renewal_loop.renew(["a.example", "b.example"]), *renewal_loop.renew(["a.example"])]
         self.pass_time(0.5)
         self.assertNoResult(waiting[0])
-        waiting += keeper.renew(["a.example"])
+        waiting += renewal_loop.renew(["a.example"])
         self.pass_time(10)
         self.assertEqual([self.successResultOf(each).is_new for each in waiting], [True] * 4)
         self.assertEqual(self.server.count("/finalize"), 2)
 
     def test_asked_in_vain(self) -> None:
-        """
-        A renewal that somebody has asked for and that fails is tried again when the log says so.
-        """
-        keeper = self.build()
+        """A renewal that somebody has asked for and that fails is tried again when the log says so."""
+        renewal_loop = self.build()
         self.pass_time(5)
         first = self.number()
         self.server.is_away = True
-        keeper.renew([HOST])
+        renewal_loop.renew([HOST])
         self.pass_time(15)
         self.assertEqual(self.server.count("GET /dir"), 4)  # for it, when to renew it, and twice in vain
-        self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
+        self.assertEqual(renewal_loop.health(renewal_loop.states[HOST])[0], "warn")
         self.server.is_away = False
         self.pass_time(20)
         self.assertNotEqual(self.number(), first)
-        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+        self.assertEqual((self.fault(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
         self.pass_time(DAY, 30)
         self.assertEqual(self.server.count("/finalize"), 2)
 
     def test_asked_at_the_end(self) -> None:
-        """
-        Who asks a daemon that stops is told so.
-        """
+        """Who asks a daemon that stops is told so."""
         self.server.hangs = True
-        keeper = self.build()
-        [waiting] = keeper.renew([HOST])
+        renewal_loop = self.build()
+        [waiting] = renewal_loop.renew([HOST])
         self.stop()
         self.assertFalse(self.successResultOf(waiting).is_new)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class FaultTests(HouseTestCase):
-    """
-    What can go wrong.
-    """
+    """What can go wrong."""
 
     def test_away(self) -> None:
-        """
-        A server that is away is asked again at growing intervals, and once it is back, soon.
-        """
+        """A server that is away is asked again at growing intervals, and once it is back, soon."""
         self.server.is_away = True
         self.build()
         self.pass_time(300)
@@ -432,18 +386,14 @@ class FaultTests(HouseTestCase):
         self.assertFalse(order.exists())
 
     def test_still_made(self) -> None:
-        """
-        The same for one that the server does not come to an end with, for however long.
-        """
+        """The same for one that the server does not come to an end with, for however long."""
         self.server.looks = 200
         self.build()
         self.pass_time(4000, 5)
         self.assertEqual((self.counted[-1], self.server.count("/finalize")), ((HOST, True), 1))
 
     def test_not_to_be_read(self) -> None:
-        """
-        Where something else comes it is asked for once more after an hour, and then another is ordered.
-        """
+        """Where something else comes it is asked for once more after an hour, and then another is ordered."""
         self.patch(Acme, "signed", lambda *_: b"<html>")
         self.build()
         self.pass_time(3600, 10)
@@ -468,9 +418,9 @@ class FaultTests(HouseTestCase):
         for status, loss in (("invalid", 1), ("pending", 2)):
             self.server.loses_at, self.server.losses = "/finalize", 1
             before = self.server.count("/finalize")
-            keeper = self.keeper
-            assert keeper is not None
-            [waiting] = keeper.renew([HOST])
+            renewal_loop = self.renewal_loop
+            assert renewal_loop is not None
+            [waiting] = renewal_loop.renew([HOST])
             self.pass_time(5)
             self.assertFalse(self.successResultOf(waiting).is_new)
             for order in self.server._orders.values():
@@ -481,18 +431,14 @@ class FaultTests(HouseTestCase):
             self.assertEqual((self.fault(), self.server.count("/finalize") - before), ("", 2))
 
     def test_look_is_lost(self) -> None:
-        """
-        Where nothing but a look was lost, the next one is taken at once.
-        """
+        """Where nothing but a look was lost, the next one is taken at once."""
         self.server.loses_at, self.server.losses = "/authz", 1
         self.build()
         self.pass_time(5)
         self.assertEqual((self.counted, self.server.count("POST /order")), ([(HOST, True)], 3))
 
     def test_nonces_are_refused(self) -> None:
-        """
-        A server that likes none of its nonces is asked again a few times only.
-        """
+        """A server that likes none of its nonces is asked again a few times only."""
         self.server.refused_nonces = 999
         self.build()
         self.pass_time(5)
@@ -500,9 +446,7 @@ class FaultTests(HouseTestCase):
         self.assertEqual(self.fault(), "the ACME server has refused 10 nonces of its own in a row")
 
     def test_plain_urls(self) -> None:
-        """
-        A server that is asked over TLS is asked nothing over plain HTTP, whatever it names.
-        """
+        """A server that is asked over TLS is asked nothing over plain HTTP, whatever it names."""
         order = self.server._order
 
         def plain(path, head, payload):  # type: ignore[no-untyped-def]
@@ -516,18 +460,14 @@ class FaultTests(HouseTestCase):
         self.assertEqual(self.server.count("http:"), 0)
 
     def test_no_verdict(self) -> None:
-        """
-        Where the server never says what it thinks of a host, the log says what to look at.
-        """
+        """Where the server never says what it thinks of a host, the log says what to look at."""
         self.server.verdict_looks = 999
         self.build()
         self.pass_time(320)
-        self.assertIn("has not come to a verdict on cache.example.com in time; it may be slow", self.fault())
+        self.assertIn("has not validated cache.example.com in time; it may be slow", self.fault())
 
     def test_trickles(self) -> None:
-        """
-        An answer has to be whole in time, however busily it comes.
-        """
+        """An answer has to be whole in time, however busily it comes."""
         self.server.trickles_at = "/dir"
         self.build()
         self.pass_time(61)
@@ -562,58 +502,52 @@ class FaultTests(HouseTestCase):
             self.server.trickles_at = ""
 
     def test_hangs(self) -> None:
-        """
-        A server that does not answer is given up after a while.
-        """
+        """A server that does not answer is given up after a while."""
         self.server.hangs = True
         self.build()
         self.pass_time(35)
         self.assertIn("does not answer within 30 s", self.fault())
 
     def test_serves_on(self) -> None:
-        """
-        While renewals fail the old certificate stays; whoever looks is warned before it ends.
-        """
-        keeper = self.build()
+        """While renewals fail the old certificate stays; whoever looks is warned before it ends."""
+        renewal_loop = self.build()
         self.pass_time(5)
         first = self.number()
-        self.assertEqual(keeper.state(keeper.standings[HOST])[0], "ok")
+        self.assertEqual(renewal_loop.health(renewal_loop.states[HOST])[0], "ok")
         self.server.is_away = True
         self.pass_time(75 * DAY, 3600)
-        state, says = keeper.state(keeper.standings[HOST])
+        state, says = renewal_loop.health(renewal_loop.states[HOST])
         self.assertEqual((state, self.number()), ("warn", first))
         self.assertIn("not renewed yet", says)
-        self.assertGreater(keeper.seconds_left(HOST), 10 * DAY)
+        self.assertGreater(renewal_loop.seconds_left(HOST), 10 * DAY)
         self.pass_time(20 * DAY, 3600)
-        self.assertIn("expired", keeper.state(keeper.standings[HOST])[1])
-        self.assertLess(keeper.seconds_left(HOST), 0)
+        self.assertIn("expired", renewal_loop.health(renewal_loop.states[HOST])[1])
+        self.assertLess(renewal_loop.seconds_left(HOST), 0)
 
     def test_rate_limited(self) -> None:
-        """
-        ``Retry-After`` is kept to.
-        """
+        """``Retry-After`` is kept to."""
         self.server.troubles = [("/order", Bad("rateLimited", "too many", 429, Retry_After="7200"))]
-        keeper = self.build()
+        renewal_loop = self.build()
         self.pass_time(3000, 10)
-        again = keeper.again(keeper.standings[HOST])
+        again = renewal_loop.next_attempt(renewal_loop.states[HOST])
         self.stop()
         with capturedLogs() as told:
-            keeper = self.build()  # a restart is no reason to ask sooner
-        [says] = [formatEvent(event) for event in told if "before the restart" in event["log_format"]]
-        self.assertIn(f"{HOST} is tried again in 1h10m", says)
-        self.assertEqual(keeper.again(keeper.standings[HOST]), again)
+            renewal_loop = self.build()  # a restart is no reason to ask sooner
+        [says] = [formatEvent(event) for event in told if "after restart" in event["log_format"]]
+        self.assertIn(f"host={HOST} retry_in=1h10m", says)
+        self.assertEqual(renewal_loop.next_attempt(renewal_loop.states[HOST]), again)
         self.assertLess(abs((again or 0.0) - BEGINNING - 7200), 1)
         self.pass_time(4100, 10)
         self.assertEqual(self.server.count("POST /order"), 1)
         self.assertIn("too many (rateLimited); wait", self.fault())
         self.pass_time(200, 10)
         self.assertNotEqual(self.number(), 0)
-        self.assertEqual((keeper.again(keeper.standings[HOST]), self.store.backoff(HOST)), (None, None))
+        self.assertEqual(
+            (renewal_loop.next_attempt(renewal_loop.states[HOST]), self.store.backoff(HOST)), (None, None)
+        )
 
     def test_failed_challenge(self) -> None:
-        """
-        The server's reason is told, with what to do, and nothing goes on answering.
-        """
+        """The server's reason is told, with what to do, and nothing goes on answering."""
 
         def nowhere(*_: str) -> None:
             raise Bad("dns", "NXDOMAIN looking up A", 400)
@@ -626,32 +560,26 @@ class FaultTests(HouseTestCase):
         self.assertEqual((self.alpn.answers, self.http._answers), ({}, {}))
 
     def test_account_is_gone(self) -> None:
-        """
-        A server that has forgotten the account gets a new one.
-        """
+        """A server that has forgotten the account gets a new one."""
         self.build()
         self.pass_time(5)
         first = self.number()
         self.server._keys.clear()
-        assert self.keeper is not None
-        self.keeper.renew([HOST])
+        assert self.renewal_loop is not None
+        self.renewal_loop.renew([HOST])
         self.pass_time(5)
         self.assertNotEqual(self.number(), first)
         self.assertEqual(self.server.count("POST /account"), 2)
 
     def test_account_is_refused(self) -> None:
-        """
-        An account that may not ask is no fault of a host, and that is not told.
-        """
+        """An account that may not ask is no fault of a host, and that is not told."""
         self.server.troubles = [("/order", Bad("unauthorized", "the account is deactivated", 403))]
         self.build()
         self.pass_time(5)
         self.assertIn("the account is deactivated (unauthorized); it is the account", self.fault())
 
     def test_clock_ahead(self) -> None:
-        """
-        A clock that runs ahead is no reason to ask for certificates: by the server's nothing is due.
-        """
+        """A clock that runs ahead is no reason to ask for certificates: by the server's nothing is due."""
         self.build()
         self.pass_time(5)
         first = self.number()
@@ -665,7 +593,7 @@ class FaultTests(HouseTestCase):
         When a clock that was wrong is set, or the server suggests a later time, what has failed is forgotten.
         """
         self.server.suggested = (10 * DAY, 10 * DAY)
-        keeper = self.build()
+        renewal_loop = self.build()
         self.pass_time(5)
         first = self.number()
         self.offset += 80 * DAY
@@ -673,20 +601,18 @@ class FaultTests(HouseTestCase):
         self.assertIn("the clock of this machine", self.fault())
         self.offset -= 80 * DAY
         self.pass_time(4 * 3600, 60)
-        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+        self.assertEqual((self.fault(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
         self.server.suggested = (-60.0, -60.0)
         self.server.troubles = [("/order", Bad("serverInternal", status=500))] * 99
         self.pass_time(3700, 10)
         self.assertIn("serverInternal", self.fault())
         self.server.suggested = (10 * DAY, 10 * DAY)
         self.pass_time(4 * 3600, 10)
-        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+        self.assertEqual((self.fault(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
         self.assertEqual(self.number(), first)
 
     def test_clock_wrong_at_first(self) -> None:
-        """
-        With a wrong clock and no certificate one is asked for, once, and not again and again.
-        """
+        """With a wrong clock and no certificate one is asked for, once, and not again and again."""
         self.offset += 200 * DAY
         self.build()
         self.pass_time(600)
@@ -700,17 +626,17 @@ class FaultTests(HouseTestCase):
         used meanwhile; none of these attempts has failed. Once it thinks better of it, all is well.
         """
         self.server.suggested = (-60.0, -30.0)
-        keeper = self.build()
+        renewal_loop = self.build()
         self.pass_time(5)
         self.assertNotEqual(self.number(), 0)
         self.assertIn("the ACME server suggests it; nothing is to be done here", self.fault())
-        self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
+        self.assertEqual(renewal_loop.health(renewal_loop.states[HOST])[0], "warn")
         self.pass_time(DAY, 30)
         self.assertEqual(self.server.count("/finalize"), 6)  # after 0, 1, 3, 7, 13 and 19 hours
         self.assertEqual(self.counted, [(HOST, True)] * 6)
         self.server.suggested = (10 * DAY, 10 * DAY)
         self.pass_time(DAY, 30)
-        self.assertEqual((self.fault(), keeper.state(keeper.standings[HOST])[0]), ("", "ok"))
+        self.assertEqual((self.fault(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
 
     def test_suggested_soon(self) -> None:
         """
@@ -732,9 +658,7 @@ class FaultTests(HouseTestCase):
             shutil.rmtree(self.folder)
 
     def test_old_when_new(self) -> None:
-        """
-        The same for certificates of which most is over when they come, and then it is not the clock.
-        """
+        """The same for certificates of which most is over when they come, and then it is not the clock."""
         self.server.begins = -80 * DAY
         self.build()
         self.pass_time(DAY, 30)
@@ -746,7 +670,7 @@ class FaultTests(HouseTestCase):
         A certificate that is over, begins later, or is for somebody else replaces nothing, and who has asked
         for it is told so; few are asked for.
         """
-        keeper = self.build()
+        renewal_loop = self.build()
         self.pass_time(5)
         first, file = self.number(), self.file(f"{HOST}.pem").read_bytes()
         stranger = ec.generate_private_key(ec.SECP256R1()).public_key()
@@ -758,18 +682,18 @@ class FaultTests(HouseTestCase):
             (0.0, (stranger, ""), "has certified another key than the one that was asked for"),
         ):
             self.server.begins, self.server.mistaken = begins, mistaken
-            [waiting] = keeper.renew([HOST])
+            [waiting] = renewal_loop.renew([HOST])
             self.pass_time(5)
             outcome = self.successResultOf(waiting)
             self.assertFalse(outcome.is_new, said)
             self.assertIn(said, outcome.says)
             self.assertIn("ask the certificate authority", outcome.says)
-            self.assertIn(said, keeper.state(keeper.standings[HOST])[1])
+            self.assertIn(said, renewal_loop.health(renewal_loop.states[HOST])[1])
             self.assertEqual((self.number(), self.file(f"{HOST}.pem").read_bytes()), (first, file))
-        self.assertEqual(keeper.state(keeper.standings[HOST])[0], "warn")
+        self.assertEqual(renewal_loop.health(renewal_loop.states[HOST])[0], "warn")
         self.assertEqual(self.counted, [(HOST, True)] + [(HOST, False)] * 5)
         self.server.mistaken, self.server.copies = (None, ""), 11
-        keeper.renew([HOST])
+        renewal_loop.renew([HOST])
         self.pass_time(5)
         self.assertIn("a chain of 11 certificates, and no client takes more than 10", self.fault())
 
@@ -778,9 +702,9 @@ class FaultTests(HouseTestCase):
         One that TLS cannot use replaces nothing, and a defect leaves nobody waiting; after neither is asked
         again and again.
         """
-        keeper = self.build()
+        renewal_loop = self.build()
         self.pass_time(5)
-        first = keeper.standings[HOST].kept
+        first = renewal_loop.states[HOST].certificate
 
         def install(_host: str, _identity: Identity) -> None:
             raise failing.pop()
@@ -788,11 +712,11 @@ class FaultTests(HouseTestCase):
         failing = [ZeroDivisionError(), TLSFault("", "letsencrypt cannot be used for TLS: key too small")]
         self.patch(self, "install", install)
         for said in ("cannot be shown: letsencrypt cannot be used for TLS: key too small", "a defect"):
-            [waiting] = keeper.renew([HOST])
+            [waiting] = renewal_loop.renew([HOST])
             self.pass_time(5)
             outcome = self.successResultOf(waiting)
             self.assertEqual((outcome.is_new, said in outcome.says), (False, True), outcome.says)
-            self.assertEqual(keeper.standings[HOST].kept, first)
+            self.assertEqual(renewal_loop.states[HOST].certificate, first)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.pass_time(600, 10)
         self.assertEqual(self.server.count("/finalize"), 3)
@@ -831,9 +755,7 @@ class FaultTests(HouseTestCase):
         self.assertEqual(self.fault(), "")
 
     def test_not_writable(self) -> None:
-        """
-        Where nothing can be kept nothing is asked for.
-        """
+        """Where nothing can be kept nothing is asked for."""
         self.file(".").parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         with open(self.folder, "w", encoding="ascii"):
@@ -869,9 +791,7 @@ class FaultTests(HouseTestCase):
         self.assertEqual(self.server.count("/finalize"), 1)
 
     def test_defect(self) -> None:
-        """
-        A defect of ours ends nothing.
-        """
+        """A defect of ours ends nothing."""
 
         def broken(*_: str) -> str:
             raise ZeroDivisionError

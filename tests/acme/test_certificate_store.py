@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.acme.certificate_store`.
-"""
+"""Tests for :mod:`contentcache.acme.certificate_store`."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ NOTE = CertificateMetadata("https://acme.example/dir", RenewalWindow(1.0, 2.0), 
 
 
 class CertificateStoreTests(SynchronousTestCase):
-    """
-    The folder.
-    """
+    """The folder."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
@@ -45,9 +41,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.pem = self.made.key_pem() + self.made.pem
 
     def test_round(self) -> None:
-        """
-        What is kept comes back, in files of one account, and nothing else is left behind.
-        """
+        """What is kept comes back, in files of one account, and nothing else is left behind."""
         self.assertIsNone(self.store.load_certificate(HOST))
         self.store.ensure_writable()
         self.store.save_certificate(HOST, self.pem, NOTE)
@@ -70,9 +64,7 @@ class CertificateStoreTests(SynchronousTestCase):
             self.assertEqual(stat.S_IMODE(folder.stat().st_mode), 0o700)
 
     def test_damaged(self) -> None:
-        """
-        Damaged files are put aside with all their bytes, and told; a new account key is made.
-        """
+        """Damaged files are put aside with all their bytes, and told; a new account key is made."""
         other, told = make("other"), []
 
         def hear(event: LogEvent) -> None:
@@ -98,9 +90,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertIsNone(self.store.account_url("one"))
 
     def test_others(self) -> None:
-        """
-        A certificate that is another host's is put aside too; capitals and wildcards are no other host.
-        """
+        """A certificate that is another host's is put aside too; capitals and wildcards are no other host."""
         self.store.ensure_writable()
         path = self.folder / f"{HOST}.pem"
         hosts: tuple[str, ...]
@@ -118,9 +108,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertEqual(len(list(self.folder.glob("*.damaged-*"))), 5)
 
     def test_odd_notes(self) -> None:
-        """
-        A note that makes no sense is none.
-        """
+        """A note that makes no sense is none."""
         self.store.ensure_writable()
         odd = '{"server": 5, "ask_again": "x", "suggested": [1]}'
         for content in ("", "[]", "{", odd, '{"ask_again": NaN}'):
@@ -136,9 +124,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertEqual(len(list(self.folder.rglob("*.damaged-*"))), 4)
 
     def test_odd_orders(self) -> None:
-        """
-        An order that makes no sense is none.
-        """
+        """An order that makes no sense is none."""
         key = self.made.key_pem().decode()
         good = {"server": "s", "url": "u", "key": key, "since": 1.0}
         self.store.ensure_writable()
@@ -147,9 +133,7 @@ class CertificateStoreTests(SynchronousTestCase):
             self.assertEqual(self.store.pending_order(HOST) is not None, not change, change)
 
     def test_odd_waits(self) -> None:
-        """
-        The same for what is to be waited for.
-        """
+        """The same for what is to be waited for."""
         self.store.ensure_writable()
         good = {"until": 5.0, "failures": 2, "says": "no"}
         for change in ({}, {"until": "x"}, {"failures": None}, {"says": 1}):
@@ -157,9 +141,7 @@ class CertificateStoreTests(SynchronousTestCase):
             self.assertEqual(self.store.backoff(HOST), None if change else BackoffRecord(5.0, 2, "no"))
 
     def test_rights_of_others(self) -> None:
-        """
-        What others could read or change is theirs no longer; who only looks changes nothing.
-        """
+        """What others could read or change is theirs no longer; who only looks changes nothing."""
         self.store.ensure_writable()
         self.store.save_certificate(HOST, self.pem, NOTE)
         self.store.release()
@@ -173,9 +155,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertEqual({path: stat.S_IMODE(path.stat().st_mode) for path in paths}, paths)
 
     def test_unusable(self) -> None:
-        """
-        Where a file stands in the way every operation says so, and nothing is put aside.
-        """
+        """Where a file stands in the way every operation says so, and nothing is put aside."""
         self.folder.write_text("in the way")
         for call in (
             self.store.ensure_writable,
@@ -186,9 +166,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertEqual(self.folder.read_text(), "in the way")
 
     def test_failed_write(self) -> None:
-        """
-        When writing fails the old content stays, whole.
-        """
+        """When writing fails the old content stays, whole."""
         self.store.save_certificate(HOST, self.pem, NOTE)
 
         def broken(_fd: int) -> None:
@@ -223,9 +201,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.store.ensure_writable()
 
     def test_one_process(self) -> None:
-        """
-        One process writes at a time, and another is told who does; looking needs no leave.
-        """
+        """One process writes at a time, and another is told who does; looking needs no leave."""
         other = CertificateStore(str(self.folder), lambda: 1.0)
         self.store.ensure_writable()
         self.store.save_certificate(HOST, self.pem, NOTE)
@@ -270,9 +246,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertIsNone(self.store.load_certificate(HOST))
 
     def test_no_locks(self) -> None:
-        """
-        Where the file system knows no locks there is none.
-        """
+        """Where the file system knows no locks there is none."""
 
         def unknown(*_: int) -> None:
             raise OSError(errno.ENOLCK, "No locks available")
@@ -282,9 +256,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertTrue((self.folder / "account").is_dir())
 
     def test_keys_from_elsewhere(self) -> None:
-        """
-        An account's key may be RSA; one of another curve is put aside.
-        """
+        """An account's key may be RSA; one of another curve is put aside."""
         self.store.ensure_writable()
         path = self.folder / "account" / "key.pem"
         theirs = rsa.generate_private_key(65537, 2048)
