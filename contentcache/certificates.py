@@ -1,4 +1,4 @@
-"""``contentcache certificates``: what certificates there are, until when, and new ones now."""
+"""``contentcache certificates``: lists the certificates with their expiry, and renews them now."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from contentcache.acme.certificate import format_time, issuer_of, names_of
 from contentcache.acme.certificate_store import CertificateStore
-from contentcache.acme.control import NoDaemon, ask
+from contentcache.acme.control import NoDaemonError, send_command
 from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.lock import CertificateStoreInUseError
 from contentcache.acme.renewal_state import Outcome
@@ -27,7 +27,7 @@ from contentcache.upstream.proxies import ProxyFault
 
 @frozen
 class Row:
-    """One certificate, in words."""
+    """The table row of one certificate."""
 
     host: str
     issuer: str
@@ -37,11 +37,11 @@ class Row:
 
 
 def rows(tls: ServerTLS, now: float) -> Iterator[Row]:
-    """A row for each host, or for each name in the file that is configured."""
+    """A row for each host, or for each name in the configured file."""
     if tls.letsencrypt is not None:
-        told = _told_by_daemon(tls.letsencrypt)
+        status = _status_of_daemon(tls.letsencrypt)
         for host in tls.letsencrypt.hosts:
-            yield _row_of_host(tls.letsencrypt, host, now, told.get(host) or told.get(""))
+            yield _row_of_host(tls.letsencrypt, host, now, status.get(host) or status.get(""))
         return
     try:
         leaf = read_certificates(tls.certificate)[0]
@@ -52,39 +52,41 @@ def rows(tls: ServerTLS, now: float) -> Iterator[Row]:
         yield Row(name, issuer_of(leaf), _expiry(leaf, now), "by you", tls.certificate)
 
 
-class CannotRenew(Exception):
-    """Nobody could be asked for new certificates; the sentence says why."""
+class RenewalError(Exception):
+    """No certificate could be requested; the message says why."""
 
 
-def renewed(configuration: Configuration, settings: LetsEncrypt, hosts: Sequence[str]) -> list[Outcome]:
+def renew_certificates(
+    configuration: Configuration, settings: LetsEncrypt, hosts: Sequence[str]
+) -> list[Outcome]:
     """
-    Ask for new certificates: the daemon, or in this process where there is none. Blocks.
+    Renew certificates: through the daemon, or in this process where there is none. Blocks.
 
-    :raises CannotRenew: neither is possible.
+    :raises RenewalError: neither is possible.
     """
     folder = settings.directory
     try:
-        outcomes = list(ask(folder, "renew", hosts))
-    except NoDaemon:
+        outcomes = list(send_command(folder, "renew", hosts))
+    except NoDaemonError:
         pass
     except OSError as error:
-        raise CannotRenew(f"the daemon cannot be asked: {_why(error)}") from error
+        raise RenewalError(f"the daemon cannot be asked: {_reason_of(error)}") from error
     else:
         if not outcomes:
-            raise CannotRenew("the daemon has ended before it had an answer")
+            raise RenewalError("the daemon has ended before it had an answer")
         if not outcomes[0].host:
-            raise CannotRenew(outcomes[0].says)
+            raise RenewalError(outcomes[0].says)
         return outcomes
     if os.path.exists(folder) and os.stat(folder).st_uid != os.geteuid():
-        # The daemon could not read what we leave there.
+        # The daemon could not read the files that this process would create.
         owner = os.stat(folder).st_uid
-        raise CannotRenew(
+        raise RenewalError(
             f"no daemon runs, and {folder} is not ours: do it as its owner, sudo -u '#{owner}' ..."
         )
     try:
         return renew_alone(configuration, hosts)
     except (CannotListen, CertificateStoreInUseError, TLSFault, ProxyFault, OSError) as error:
-        raise CannotRenew(f"no daemon answers, and it cannot be done without one: {error}") from error
+        raise RenewalError(f"no daemon answers, and it cannot be done without one: {error}") from error
 
 
 def show(found: Sequence[Row], console: Console) -> None:
@@ -95,35 +97,35 @@ def show(found: Sequence[Row], console: Console) -> None:
     console.print(table)
 
 
-def _told_by_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome]:
-    """What the running daemon says of each host; for no host, why it says nothing."""
+def _status_of_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome]:
+    """The status of each host from the running daemon; under no host, why there is none."""
     try:
-        return {outcome.host: outcome for outcome in ask(settings.directory, "status")}
-    except NoDaemon:
-        why = "no daemon runs"
+        return {outcome.host: outcome for outcome in send_command(settings.directory, "status")}
+    except NoDaemonError:
+        reason = "no daemon runs"
     except OSError as error:
-        why = f"the daemon cannot be asked: {_why(error)}"
-    return {"": Outcome("", False, why)}
+        reason = f"the daemon cannot be asked: {_reason_of(error)}"
+    return {"": Outcome("", False, reason)}
 
 
-def _why(error: OSError) -> str:
+def _reason_of(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"{error.strerror or 'Permission denied'}; that takes the daemon's account, or root"
     return error.strerror or str(error)
 
 
-def _row_of_host(settings: LetsEncrypt, host: str, now: float, told: Outcome | None) -> Row:
-    note = told.says if told is not None and not told.is_new else ""
+def _row_of_host(settings: LetsEncrypt, host: str, now: float, status: Outcome | None) -> Row:
+    note = status.says if status is not None and not status.is_new else ""
     try:
-        kept = CertificateStore(settings.directory, time.time).inspect_certificate(host)
+        certificate = CertificateStore(settings.directory, time.time).inspect_certificate(host)
     except CertificateStoreError as fault:
         return Row(host, "", "", "", str(fault))
-    again = format_time(told.again) if told is not None and told.again is not None else None
-    if kept is None:
+    again = format_time(status.again) if status is not None and status.again is not None else None
+    if certificate is None:
         return Row(host, "none yet", "", again or "now", note)
-    leaf = kept.identity.chain[0]
-    renewal = format_time(kept.renewal_time())
-    if kept.metadata.server not in {"", settings.directoryurl}:
+    leaf = certificate.identity.chain[0]
+    renewal = format_time(certificate.renewal_time())
+    if certificate.metadata.server not in {"", settings.directoryurl}:
         renewal = "now: it is from another server"
     return Row(host, issuer_of(leaf), _expiry(leaf, now), again or renewal, note)
 
@@ -135,6 +137,6 @@ def _expiry(leaf: Certificate, now: float) -> str:
 
 def _cell(text: str) -> Text:
     """
-    A text as it is: servers and authorities have chosen some of it, and rich would read orders in brackets.
+    Literal text: servers have chosen some of it, and rich would interpret brackets as markup.
     """
     return Text("".join(letter if letter.isprintable() else "?" for letter in text))

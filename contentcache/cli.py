@@ -98,14 +98,14 @@ def _as_configured(host: str) -> str:
 
 
 def _renew(configuration: Configuration, tls: ServerTLS, hosts: tuple[str, ...]) -> bool:
-    from contentcache.certificates import CannotRenew, renewed  # noqa: PLC0415
+    from contentcache.certificates import RenewalError, renew_certificates  # noqa: PLC0415
 
     settings = tls.letsencrypt
     if settings is None:
         raise click.ClickException("these certificates are files: replace them, and reload the daemon")
     try:
-        outcomes = renewed(configuration, settings, hosts)
-    except CannotRenew as error:
+        outcomes = renew_certificates(configuration, settings, hosts)
+    except RenewalError as error:
         raise click.ClickException(_printable(str(error))) from None
     for outcome in outcomes:
         verb = "has" if outcome.is_new else "has no new certificate:"

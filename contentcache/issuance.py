@@ -16,9 +16,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from contentcache.acme.answering import ControlSocket
 from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.challenges import Http01Responder, Responder, TlsAlpn01Responder
+from contentcache.acme.control import ControlSocket
 from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.issuer import AcmeIssuer
 from contentcache.acme.lock import CertificateStoreInUseError

@@ -169,7 +169,7 @@ class CertificatesTests(ConfigurationTestCase):
         """
         again = 4_000_000_000.0
         said = "the ACME server says: [/foo] [bold] [2001:db8::1]:443 \x1b[2J"
-        self.patch(certificates, "ask", lambda *_: iter([Outcome("a.example", False, said, again)]))
+        self.patch(certificates, "send_command", lambda *_: iter([Outcome("a.example", False, said, again)]))
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         made = make("[/bar]", hosts=("a.example",))
@@ -187,7 +187,7 @@ class CertificatesTests(ConfigurationTestCase):
         def forbidden(*_: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        self.patch(certificates, "ask", forbidden)
+        self.patch(certificates, "send_command", forbidden)
         tls = f", tls: {{letsencrypt: {{cachefile: {self.mktemp()}, hosts: [a.example]}}}}"
         self.assertIn("the daemon cannot be asked: Permission denied", self.run_certificates(tls).stdout)
         result = self.run_certificates(tls, "--renew")
@@ -201,7 +201,9 @@ class CertificatesTests(ConfigurationTestCase):
         tls = f", tls: {{letsencrypt: {{cachefile: {self.mktemp()}, hosts: [a.example, München.example]}}}}"
         for named in ("München.example", "xn--mnchen-3ya.example"):
             asked: list[tuple[object, ...]] = []
-            self.patch(certificates, "ask", lambda *words, asked=asked: asked.append(words) or iter(()))
+            self.patch(
+                certificates, "send_command", lambda *words, asked=asked: asked.append(words) or iter(())
+            )
             self.run_certificates(tls, "--renew", "--host", named)
             self.assertEqual(asked[0][1:], ("renew", ("xn--mnchen-3ya.example",)))
 
@@ -216,7 +218,7 @@ class CertificatesTests(ConfigurationTestCase):
             ("", False, "Error: a certificate", 1),
         ):
             outcome = Outcome(host, is_new, "a certificate")
-            self.patch(certificates, "ask", lambda *_, outcome=outcome: iter([outcome]))
+            self.patch(certificates, "send_command", lambda *_, outcome=outcome: iter([outcome]))
             result = self.run_certificates(tls, "--renew")
             self.assertEqual(result.exit_code, status, result.output)
             self.assertIn(said, result.output)

@@ -1,9 +1,9 @@
 """
-How the command line talks to the daemon: a Unix socket in the folder of the certificates, for the daemon's
-own account alone, and root.
+The control socket: how ``contentcache certificates`` talks to the daemon.
 
-A line asks, ``renew`` or ``status`` and perhaps hosts; lines of JSON answer, one for each host, then the end.
-The daemon's half is :mod:`contentcache.acme.answering`.
+It is a Unix socket in the directory of the certificates, for the daemon's own account and root alone. A
+client sends one line, ``renew`` or ``status`` and perhaps hosts; it receives a line of JSON for each host,
+then the end. The daemon limits connections, the size of a request, and the time for it.
 """
 
 from __future__ import annotations
@@ -11,56 +11,278 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import asdict
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import Protocol, ServerFactory
+from zope.interface import implementer
 
 from contentcache.acme.renewal_state import Outcome
 from contentcache.config.urls import LONGEST_SOCKET
+from contentcache.core.ports import DelayedCall, Timer
 
-#: The socket's name in the folder.
-NAME: Final = "control"
-#: A renewal may wait for others, and for an ACME server that takes its time.
-_PATIENCE: Final = 1800.0
+if TYPE_CHECKING:
+    # The command line needs none of what it imports.
+    from contentcache.acme.renewal_loop import RenewalLoop
+
+#: The socket's name in the directory.
+SOCKET_NAME: Final = "control"
+#: Limits of the daemon: connections, and bytes of a request.
+MAX_CONNECTIONS: Final = 16
+MAX_REQUEST_SIZE: Final = 1 << 16
+#: Timeout in seconds for sending a request, and for closing after the response.
+_CONNECTION_TIMEOUT: Final = 10.0
+#: Seconds until the next ``accept`` after one that failed, perhaps for lack of file descriptors.
+_ACCEPT_RETRY: Final = 1.0
+#: Timeout of the client in seconds: a renewal may wait for others, and for a slow ACME server.
+_RESPONSE_TIMEOUT: Final = 1800.0
 
 
-class NoDaemon(Exception):
-    """No daemon keeps the certificates of this folder now."""
+class NoDaemonError(Exception):
+    """No daemon uses this directory now."""
 
 
 @contextmanager
 def socket_path(folder: str) -> Iterator[str]:
-    """
-    The path of the socket, short enough for the kernel however long the folder's is.
-    """
-    path = os.path.join(folder, NAME)
+    """The path of the socket, short enough for the kernel however long the directory's path is."""
+    path = os.path.join(folder, SOCKET_NAME)
     if len(os.fsencode(path)) <= LONGEST_SOCKET:
         yield path
         return
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{opened}/{NAME}"
+        yield f"/proc/self/fd/{opened}/{SOCKET_NAME}"
     finally:
         os.close(opened)
 
 
-def ask(folder: str, word: str, hosts: Sequence[str] = ()) -> Iterator[Outcome]:
+def send_command(folder: str, command: str, hosts: Sequence[str] = ()) -> Iterator[Outcome]:
     """
-    Ask the daemon, and give its answers as they come. Blocks.
+    Send a command to the daemon, and yield its outcomes as they come. Blocks.
 
-    :raises NoDaemon: there is none.
+    :raises NoDaemonError: there is none.
     :raises OSError: the socket cannot be used.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-        line.settimeout(_PATIENCE)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_RESPONSE_TIMEOUT)
         try:
             with socket_path(folder) as path:
-                line.connect(path)
+                connection.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NoDaemon from error
-        # Who is told that too many ask may find the line closed.
-        with suppress(BrokenPipeError, ConnectionResetError), line.makefile("rb") as answers:
+            raise NoDaemonError from error
+        # A daemon with too many connections may have closed this one after its response.
+        with suppress(BrokenPipeError, ConnectionResetError), connection.makefile("rb") as lines:
             with suppress(BrokenPipeError):
-                line.sendall(" ".join([word, *hosts]).encode() + b"\n")
-            for answer in answers:
-                yield Outcome(**json.loads(answer))
+                connection.sendall(" ".join([command, *hosts]).encode() + b"\n")
+            for line in lines:
+                yield Outcome(**json.loads(line))
+
+
+@implementer(IReadDescriptor)
+class ControlSocket:
+    """
+    The daemon's socket, registered with the reactor.
+
+    Not Twisted's own port: that one lets every account connect, and does not stop where the file was deleted.
+    """
+
+    def __init__(self, reactor: Any, folder: str, renewal_loop: RenewalLoop) -> None:
+        self._reactor = reactor
+        self._folder = folder
+        self._factory = ControlFactory(renewal_loop, reactor)
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """
+        Listen. A socket that a killed daemon has left is replaced.
+
+        :raises OSError: it is not possible.
+        """
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bound.setblocking(False)
+        try:
+            with socket_path(self._folder) as path:
+                if _is_stale(path):
+                    os.unlink(path)
+                bound.bind(path)
+                # Before it listens nobody can connect, so no other account ever can.
+                os.chmod(path, 0o600)
+                bound.listen(MAX_CONNECTIONS)
+        except OSError:
+            bound.close()
+            raise
+        self._socket = bound
+        self._reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Stop listening, and close all connections."""
+        if self._socket is None:
+            return
+        self._reactor.removeReader(self)
+        with suppress(OSError), socket_path(self._folder) as path:
+            os.unlink(path)
+        self._socket.close()
+        self._socket = None
+        self._factory.stop()
+
+    def fileno(self) -> int:
+        """The file descriptor of the socket."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """The name in the log."""
+        return SOCKET_NAME
+
+    def connectionLost(self, _reason: Any) -> None:
+        """The reactor stops."""
+
+    def doRead(self) -> None:
+        """Accept a connection."""
+        if self._socket is None:
+            return
+        try:
+            connection, _ = self._socket.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._reactor.removeReader(self)
+            self._reactor.callLater(_ACCEPT_RETRY, self._resume)
+            return
+        with connection:
+            connection.setblocking(False)
+            # The reactor duplicates the descriptor. The client may have disconnected already.
+            with suppress(OSError):
+                self._reactor.adoptStreamConnection(connection.fileno(), socket.AF_UNIX, self._factory)
+
+    def _resume(self) -> None:
+        if self._socket is not None:
+            self._reactor.addReader(self)
+
+
+class ControlFactory(ServerFactory):
+    """Makes the daemon's connections, up to a limit."""
+
+    noisy = False
+
+    def __init__(self, renewal_loop: RenewalLoop, timer: Timer) -> None:
+        self.renewal_loop = renewal_loop
+        self.timer = timer
+        self.connections: set[_ControlConnection] = set()
+
+    def buildProtocol(self, _addr: Any) -> Protocol:
+        is_full = len(self.connections) >= MAX_CONNECTIONS
+        return _BusyConnection() if is_full else _ControlConnection(self)
+
+    def stop(self) -> None:
+        """Close all connections."""
+        for each in tuple(self.connections):
+            each.close()
+
+
+class _BusyConnection(Protocol):
+    """A connection beyond the limit."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        _send(transport, Outcome("", False, "too many ask the daemon at once; try again"))
+        transport.loseConnection()
+
+
+class _ControlConnection(Protocol):
+    """One request and its response."""
+
+    def __init__(self, factory: ControlFactory) -> None:
+        self._factory = factory
+        self._renewal_loop = factory.renewal_loop
+        self._received = b""
+        self._has_request = False
+        self._waiting = 0
+        self._timeout: DelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        self._factory.connections.add(self)
+        self._start_timeout()
+
+    def connectionLost(self, _reason: Any = None) -> None:
+        self._factory.connections.discard(self)
+        self._cancel_timeout()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._has_request:
+            return
+        self._received += data
+        line, newline, _ = self._received.partition(b"\n")
+        self._has_request = bool(newline) or len(line) > MAX_REQUEST_SIZE
+        if len(line) > MAX_REQUEST_SIZE:
+            self.close()
+        elif newline:
+            self._cancel_timeout()
+            self._respond(line.decode("utf-8", "replace"))
+
+    def _respond(self, line: str) -> None:
+        command, *named = line.split() or [""]
+        states = self._renewal_loop.states
+        for host in dict.fromkeys(named):
+            if host not in states:
+                _send(self.transport, Outcome(host, False, "this host is not in letsencrypt.hosts"))
+        hosts = [host for host in dict.fromkeys(named or states) if host in states]
+        if command == "renew" and hosts:
+            self._waiting = len(hosts)
+            for waiter in self._renewal_loop.renew(hosts):
+                waiter.addCallback(self._send_outcome)
+            return
+        if command == "status":
+            for host in hosts:
+                health, text = self._renewal_loop.health(states[host])
+                again = self._renewal_loop.next_attempt(states[host])
+                _send(self.transport, Outcome(host, health == "ok", text, again))
+        self.close()
+
+    def _send_outcome(self, outcome: Outcome) -> None:
+        _send(self.transport, outcome)
+        self._waiting -= 1
+        if not self._waiting:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection, also of a client that does not read the response."""
+        transport: Any = self.transport
+        transport.loseConnection()
+        if self in self._factory.connections:
+            self._start_timeout()
+
+    def _start_timeout(self) -> None:
+        transport: Any = self.transport
+        self._cancel_timeout()
+        self._timeout = self._factory.timer.callLater(_CONNECTION_TIMEOUT, transport.abortConnection)
+
+    def _cancel_timeout(self) -> None:
+        timeout, self._timeout = self._timeout, None
+        if timeout is not None and timeout.active():
+            timeout.cancel()
+
+
+def _send(transport: Any, outcome: Outcome) -> None:
+    transport.write(json.dumps(asdict(outcome)).encode("ascii") + b"\n")
+
+
+def _is_stale(path: str) -> bool:
+    """Whether there is a socket on which no process listens."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass  # its backlog is full
+        return False

@@ -1,4 +1,4 @@
-"""An ACME server in memory, as an agent: it verifies what it gets, issues certificates, and has bad days."""
+"""An ACME server in memory, as an agent: it verifies requests, issues certificates, and misbehaves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def decoded(text: str) -> bytes:
 
 
 class Response:
-    """What an agent gives."""
+    """A response of an agent."""
 
     length: object = None
 
@@ -53,11 +53,11 @@ class Response:
         protocol.connectionLost(Failure(ResponseDone()))
 
     def stopProducing(self) -> None:
-        """Too late."""
+        """The whole body is delivered already."""
 
 
 class Trickle(Response):
-    """An answer that never ends, a byte a second of ``timer``."""
+    """A response that never ends: a byte for each second of ``timer``."""
 
     def __init__(self, code: int, headers: dict[str, str], timer: Any) -> None:
         super().__init__(code, headers, b" ")
@@ -78,7 +78,7 @@ class Trickle(Response):
 
 @define
 class Body:
-    """Takes a request's body."""
+    """A consumer of a request's body."""
 
     content: bytes = b""
 
@@ -100,18 +100,19 @@ class Bad(Exception):
 class Acme:
     """
     The server. ``wall`` is its clock. ``validate(kind, host, token, thumbprint)`` raises ``Bad`` where it
-    does not find the answer.
+    does not find the expected answer.
 
-    ``troubles`` are raised by the next requests to a path that begins so. With ``hangs`` it never answers, or
-    with ``hangs_at`` not to such paths. To those at ``trickles_at`` it gives a byte a second of ``timer``.
-    What is asked of ``loses_at`` it does, so many times as ``losses``, and no answer comes.
-    ``refused_nonces`` are refused before one is taken. ``suggested`` is its renewal window, seconds from now,
-    unless it gives ``odd_suggestion`` instead;
-    ``eab`` an account's key. Its certificates are valid from ``begins`` seconds after they are made, and for
-    ``lifetime`` seconds; ``mistaken`` are the key and the hosts that they are made for instead, and so
-    many ``copies`` are in a chain. Only after
-    ``verdict_looks`` looks does it tell what it thinks of a host, and after ``looks`` that a certificate is
-    there.
+    Certificates: valid from ``begins`` seconds after issuance, for ``lifetime`` seconds; ``mistaken`` are the
+    key and the hosts that are certified instead; a chain has ``copies`` certificates.
+
+    Requests: ``troubles`` are raised once each by a path that begins so. ``is_away`` refuses connections.
+    With ``hangs`` nothing is answered, with ``hangs_at`` not these paths; ``trickles_at`` sends a byte for
+    each second of ``timer``; the responses of ``loses_at`` are lost, ``losses`` times, after the request was
+    processed. ``refused_nonces`` are refused before one is accepted.
+
+    Progress: an authorization is decided after ``verdict_looks`` polls, a certificate issued after
+    ``looks``. ``suggested`` is the renewal window in seconds from now, unless ``odd_suggestion`` is sent
+    instead. ``eab`` is the account's key for external account binding.
     """
 
     wall: Callable[[], float]
@@ -176,7 +177,7 @@ class Acme:
         return succeed(Response(status, more, content))
 
     def count(self, words: str) -> int:
-        """How many requests had these words."""
+        """The number of requests that contain these words."""
         return sum(words in line for line in self.asked)
 
     def _next(self) -> int:

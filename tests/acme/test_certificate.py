@@ -19,13 +19,13 @@ class CertificateTests(SynchronousTestCase):
     @given(st.floats(1, 1e9), st.floats(0, 1))
     def test_third(self, length: float, share: float) -> None:
         """
-        Without a suggestion renewal is a third of the life before its end, or up to a thirtieth earlier.
+        Without a window renewal is at a third of the lifetime before its end, or up to a thirtieth earlier.
         """
         left = 1 - Validity(0.0, length, share).renewal_time() / length
         self.assertTrue(1 / 3 - 1e-6 <= left <= 1 / 3 + 1 / 30 + 1e-6, left)
 
     def test_suggested(self) -> None:
-        """A suggestion counts, but for one that is too late."""
+        """The suggested window counts, unless it is too late."""
         for window, due in (
             (RenewalWindow(10, 20), 15.0),
             (RenewalWindow(-5, -3), -4.0),
@@ -34,7 +34,7 @@ class CertificateTests(SynchronousTestCase):
             self.assertEqual(Validity(0.0, 100.0, 0.5).renewal_time(window), due)
 
     def test_windows(self) -> None:
-        """Renewal information that makes no sense is none."""
+        """Malformed renewal information is none."""
         for start, end in (
             ("2026-01-01T00:00:00Z", 5),
             ("soon", "late"),
@@ -44,7 +44,7 @@ class CertificateTests(SynchronousTestCase):
         self.assertIsNone(parse_renewal_window({}))
 
     def test_no_name(self) -> None:
-        """A certificate that does not say who signed it has no name for renewal."""
+        """A certificate without an authority key identifier has no identifier for renewal information."""
         self.assertIsNone(certificate_id(make("a").certificate))
 
     def test_examples(self) -> None:

@@ -32,7 +32,7 @@ NOTE = CertificateMetadata("https://acme.example/dir", RenewalWindow(1.0, 2.0), 
 
 
 class CertificateStoreTests(SynchronousTestCase):
-    """The folder."""
+    """The directory of the certificates."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
@@ -41,7 +41,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.pem = self.made.key_pem() + self.made.pem
 
     def test_round(self) -> None:
-        """What is kept comes back, in files of one account, and nothing else is left behind."""
+        """What is stored is loaded again, from files of one account, and nothing else is left behind."""
         self.assertIsNone(self.store.load_certificate(HOST))
         self.store.ensure_writable()
         self.store.save_certificate(HOST, self.pem, NOTE)
@@ -64,7 +64,7 @@ class CertificateStoreTests(SynchronousTestCase):
             self.assertEqual(stat.S_IMODE(folder.stat().st_mode), 0o700)
 
     def test_damaged(self) -> None:
-        """Damaged files are put aside with all their bytes, and told; a new account key is made."""
+        """Damaged files are renamed with all their bytes, and logged; a new account key is generated."""
         other, told = make("other"), []
 
         def hear(event: LogEvent) -> None:
@@ -90,7 +90,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertIsNone(self.store.account_url("one"))
 
     def test_others(self) -> None:
-        """A certificate that is another host's is put aside too; capitals and wildcards are no other host."""
+        """A certificate for another host is renamed too; upper case and wildcards are no other host."""
         self.store.ensure_writable()
         path = self.folder / f"{HOST}.pem"
         hosts: tuple[str, ...]
@@ -108,7 +108,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertEqual(len(list(self.folder.glob("*.damaged-*"))), 5)
 
     def test_odd_notes(self) -> None:
-        """A note that makes no sense is none."""
+        """Malformed metadata is empty metadata."""
         self.store.ensure_writable()
         odd = '{"server": 5, "ask_again": "x", "suggested": [1]}'
         for content in ("", "[]", "{", odd, '{"ask_again": NaN}'):
@@ -124,7 +124,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertEqual(len(list(self.folder.rglob("*.damaged-*"))), 4)
 
     def test_odd_orders(self) -> None:
-        """An order that makes no sense is none."""
+        """A malformed pending order is none."""
         key = self.made.key_pem().decode()
         good = {"server": "s", "url": "u", "key": key, "since": 1.0}
         self.store.ensure_writable()
@@ -133,7 +133,7 @@ class CertificateStoreTests(SynchronousTestCase):
             self.assertEqual(self.store.pending_order(HOST) is not None, not change, change)
 
     def test_odd_waits(self) -> None:
-        """The same for what is to be waited for."""
+        """A malformed backoff is none."""
         self.store.ensure_writable()
         good = {"until": 5.0, "failures": 2, "says": "no"}
         for change in ({}, {"until": "x"}, {"failures": None}, {"says": 1}):
@@ -141,7 +141,7 @@ class CertificateStoreTests(SynchronousTestCase):
             self.assertEqual(self.store.backoff(HOST), None if change else BackoffRecord(5.0, 2, "no"))
 
     def test_rights_of_others(self) -> None:
-        """What others could read or change is theirs no longer; who only looks changes nothing."""
+        """Permissions of other accounts are removed; inspecting changes nothing."""
         self.store.ensure_writable()
         self.store.save_certificate(HOST, self.pem, NOTE)
         self.store.release()
@@ -155,7 +155,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertEqual({path: stat.S_IMODE(path.stat().st_mode) for path in paths}, paths)
 
     def test_unusable(self) -> None:
-        """Where a file stands in the way every operation says so, and nothing is put aside."""
+        """Where a file is in the way every operation says so, and nothing is renamed."""
         self.folder.write_text("in the way")
         for call in (
             self.store.ensure_writable,
@@ -182,8 +182,8 @@ class CertificateStoreTests(SynchronousTestCase):
 
     def test_no_room(self) -> None:
         """
-        Before an order is made there must be room for all that comes of it; what was tried with is gone. The
-        fault says what helps: room, a quota, another mount, or else the rights.
+        Before an order there must be space for all its files; the probe's file is deleted. The error says
+        what helps: space, a quota, another mount, or else permissions.
         """
         self.store.ensure_writable()
         for number, remedy in (
@@ -201,7 +201,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.store.ensure_writable()
 
     def test_one_process(self) -> None:
-        """One process writes at a time, and another is told who does; looking needs no leave."""
+        """One process writes at a time, and another one is told which; inspecting needs no lock."""
         other = CertificateStore(str(self.folder), lambda: 1.0)
         self.store.ensure_writable()
         self.store.save_certificate(HOST, self.pem, NOTE)
@@ -217,8 +217,8 @@ class CertificateStoreTests(SynchronousTestCase):
 
     def test_holder_is_killed(self) -> None:
         """
-        The kernel gives the folder back when its holder is killed, and the next one takes away what was half
-        written: it may hold a key.
+        The kernel releases the lock when its holder is killed, and the next one deletes half-written files:
+        they may hold a key.
         """
         written = (
             "import sys, time; from pathlib import Path\n"
@@ -246,7 +246,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertIsNone(self.store.load_certificate(HOST))
 
     def test_no_locks(self) -> None:
-        """Where the file system knows no locks there is none."""
+        """On a file system without locks there is no lock."""
 
         def unknown(*_: int) -> None:
             raise OSError(errno.ENOLCK, "No locks available")
@@ -256,7 +256,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.assertTrue((self.folder / "account").is_dir())
 
     def test_keys_from_elsewhere(self) -> None:
-        """An account's key may be RSA; one of another curve is put aside."""
+        """An account's key may be RSA; one of another curve is renamed."""
         self.store.ensure_writable()
         path = self.folder / "account" / "key.pem"
         theirs = rsa.generate_private_key(65537, 2048)

@@ -26,7 +26,7 @@ class ProblemTests(SynchronousTestCase):
         self.assertTrue(said.isprintable())
 
     def test_remedies(self) -> None:
-        """What to do may be known of a part of the problem only."""
+        """The remedy may be known for a subproblem only."""
         prefix = "urn:ietf:params:acme:error:"
         document = {
             "type": prefix + "compound",

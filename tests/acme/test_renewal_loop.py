@@ -14,17 +14,20 @@ from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.records import CertificateMetadata
 from contentcache.config.model import ExternalAccount
 from contentcache.tls.files import Identity, TLSFault
-from tests.acme.house import BEGINNING, HOST, HouseTestCase
+from tests.acme.renewal_case import BEGINNING, HOST, RenewalTestCase
 from tests.acme.server import BASE, Acme, Bad
 
 DAY = 86400.0
 
 
-class FirstTests(HouseTestCase):
+class FirstTests(RenewalTestCase):
     """The first certificate."""
 
     def test_issue(self) -> None:
-        """It is asked for at once, shown, counted and kept, in files of the daemon's account alone."""
+        """
+        The first certificate is ordered at once, shown, counted and stored, in files of the daemon's account
+        alone.
+        """
         self.build(email="ops@example.com")
         self.pass_time(5)
         self.assertNotEqual(self.number(), 0)
@@ -35,19 +38,21 @@ class FirstTests(HouseTestCase):
         self.assertEqual(self.http.answer(HOST, "token-1"), None)
 
     def test_several(self) -> None:
-        """Each host has a certificate of its own, of one account; one that is refused holds nobody up."""
+        """Each host has a certificate of its own, from one account; a refused host delays no other."""
         self.server.troubles = [("/order", Bad("rejectedIdentifier", "not a.example", 400))]
         self.build("a.example", "b.example")
         self.pass_time(30)
         self.assertNotIn("a.example", self.shown)
-        self.assertIn("not a.example (rejectedIdentifier)", self.fault("a.example"))
+        self.assertIn("not a.example (rejectedIdentifier)", self.error("a.example"))
         self.assertIn("b.example", self.shown)
         self.pass_time(60)
         self.assertIn("a.example", self.shown)
         self.assertEqual(self.server.count("POST /account"), 1)
 
     def test_one_hangs(self) -> None:
-        """Hosts of which the server never says anything hold up no other, and few are asked for at once."""
+        """
+        Hosts for which the server never responds delay no other host; few hosts are renewed at the same time.
+        """
         order, slow = self.server._order, [f"{letter}.example" for letter in "abcdef"]
 
         def hanging(path, head, payload):  # type: ignore[no-untyped-def]
@@ -73,30 +78,30 @@ class FirstTests(HouseTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nonces(self) -> None:
-        """Nonces that the server does not like are replaced."""
+        """A nonce that the server refuses is replaced."""
         self.server.refused_nonces = 7
         self.build()
         self.pass_time(5)
         self.assertNotEqual(self.number(), 0)
 
     def test_external_account(self) -> None:
-        """A binding is sent where it is configured, and its lack is told."""
+        """An external account binding is sent where it is configured; a missing or wrong one is reported."""
         self.server.eab = ("kid-1", b"secret of the authority")
         self.build()
         self.pass_time(5)
-        self.assertIn("letsencrypt.eab", self.fault())
+        self.assertIn("letsencrypt.eab", self.error())
         self.stop()
         self.build(eab=ExternalAccount("kid-1", b"mistyped"))
         self.pass_time(5)
-        self.assertIn("the MAC of the binding is wrong (unauthorized); look at letsencrypt.eab", self.fault())
-        self.assertNotIn("DNS", self.fault())
+        self.assertIn("the MAC of the binding is wrong (unauthorized); look at letsencrypt.eab", self.error())
+        self.assertNotIn("DNS", self.error())
         self.stop()
         self.build(eab=ExternalAccount("kid-1", b"secret of the authority"))
         self.pass_time(5)
         self.assertNotEqual(self.number(), 0)
 
     def test_only_challenge(self) -> None:
-        """With ``challenge`` no other is used; one that the server does not offer is told."""
+        """With ``challenge`` no other challenge is used; one that the server does not offer is reported."""
         self.build(challenge="tls-alpn-01")
         self.pass_time(5)
         self.assertEqual(self.server.count("/http-01"), 0)
@@ -105,10 +110,10 @@ class FirstTests(HouseTestCase):
         self.server.offered = ("dns-01",)
         self.build(challenge="tls-alpn-01")
         self.pass_time(5)
-        self.assertIn("offers no challenge tls-alpn-01 for cache.example.com, but dns-01", self.fault())
+        self.assertIn("offers no challenge tls-alpn-01 for cache.example.com, but dns-01", self.error())
 
     def test_other_challenge(self) -> None:
-        """When one challenge fails the other is tried, with a new order."""
+        """When one challenge fails, the other one is tried with a new order."""
         self.http.start = lambda *_: None  # type: ignore[method-assign]
         self.build()
         self.pass_time(5)
@@ -117,7 +122,7 @@ class FirstTests(HouseTestCase):
         self.assertEqual([self.server.count(f"/{kind}") for kind in ("http-01", "tls-alpn-01")], [1, 1])
 
     def test_verdict(self) -> None:
-        """The verdict is waited for, with first looks that come soon and later ones that do not."""
+        """The authorization is polled, soon at first and less often later."""
         self.server.verdict_looks = 3
         self.build()
         self.pass_time(
@@ -133,7 +138,7 @@ class FirstTests(HouseTestCase):
         self.assertTrue(30 < self.server.count("/authz/") - before < 36)
 
     def test_valid_already(self) -> None:
-        """What the server still believes from before needs no challenge."""
+        """An authorization that is still valid from an earlier order needs no challenge."""
         order = self.server._order
 
         def believed(path, head, payload):  # type: ignore[no-untyped-def]
@@ -151,11 +156,11 @@ class FirstTests(HouseTestCase):
         self.assertEqual(self.server.count("/chall"), 0)
 
 
-class RenewalTests(HouseTestCase):
-    """What comes after it."""
+class RenewalTests(RenewalTestCase):
+    """The certificates after the first."""
 
     def test_in_time(self) -> None:
-        """Renewal is in the last third of the life or shortly before, whatever the life's length."""
+        """Renewal is in the last third of the lifetime or shortly before, whatever the lifetime."""
         for lifetime in (90 * DAY, 6 * DAY, 60.0):
             self.server.lifetime = lifetime
             self.build()
@@ -171,7 +176,8 @@ class RenewalTests(HouseTestCase):
 
     def test_suggestion(self) -> None:
         """
-        The server's own window counts, is asked for when it wants to be asked, and the old one is named.
+        The server's renewal window counts, is polled as its ``Retry-After`` says, and the order names the old
+        certificate.
         """
         self.server.suggested = (10 * DAY, 10 * DAY + 60)
         self.build()
@@ -186,7 +192,9 @@ class RenewalTests(HouseTestCase):
         self.assertRegex(self.server.payloads["/order"]["replaces"], r"^[\w-]+\.[\w-]+$")
 
     def test_replaced_already(self) -> None:
-        """That the old certificate has a successor already is no reason to have none."""
+        """
+        Where the server has replaced the old certificate already, an order without ``replaces`` follows.
+        """
         self.server.suggested = (DAY, DAY)
         self.build()
         self.pass_time(5)
@@ -201,13 +209,13 @@ class RenewalTests(HouseTestCase):
         assert self.renewal_loop is not None
         self.renewal_loop.renew([HOST])
         self.pass_time(5)
-        self.assertIn("(rateLimited)", self.fault())
+        self.assertIn("(rateLimited)", self.error())
         self.assertEqual(self.server.count("POST /order") - orders, 1)
 
     def test_no_suggestion_comes(self) -> None:
         """
-        A server that does not say when to renew keeps no certificate from being shown and kept, and no host
-        waiting. Whoever has asked for it is told.
+        A server that never sends renewal information delays neither showing nor storing a certificate, nor
+        other hosts, nor the outcome of a requested renewal.
         """
         self.server.suggested, self.server.hangs_at = (10 * DAY, 10 * DAY), "/ari/"
         renewal_loop = self.build("a.example", "b.example")
@@ -226,7 +234,7 @@ class RenewalTests(HouseTestCase):
             self.assertIsNotNone(self.store.metadata(host).suggested)
 
     def test_odd_suggestion(self) -> None:
-        """A suggestion that makes no sense changes nothing, and is asked for again."""
+        """Malformed renewal information changes nothing, and is polled again."""
         self.server.suggested = (10 * DAY, 10 * DAY)
         self.build()
         self.pass_time(5)
@@ -240,7 +248,7 @@ class RenewalTests(HouseTestCase):
         self.assertEqual(self.server.count("/ari/"), 6)
 
     def test_restart(self) -> None:
-        """A restart asks the server for nothing, and renewal is when it would have been."""
+        """A restart sends the server nothing, and does not change the renewal time."""
         self.server.suggested = (10 * DAY, 10 * DAY)
         self.build()
         self.pass_time(5)
@@ -255,7 +263,7 @@ class RenewalTests(HouseTestCase):
         self.assertLess(abs(due - BEGINNING - 10 * DAY), 60)
 
     def test_other_server(self) -> None:
-        """A certificate of another server, one for tests perhaps, is replaced at once."""
+        """A certificate of another ACME server, for tests perhaps, is replaced at once."""
         self.build()
         self.pass_time(5)
         first = self.number()
@@ -267,7 +275,7 @@ class RenewalTests(HouseTestCase):
         self.assertNotEqual(self.number(), first)
 
     def test_asked(self) -> None:
-        """A person gets a new certificate now, and what became of it."""
+        """A requested renewal happens now, and reports its outcome."""
         renewal_loop = self.build()
         self.pass_time(5)
         first = self.number()
@@ -284,7 +292,7 @@ class RenewalTests(HouseTestCase):
         self.assertEqual((outcome.is_new, "cannot be asked" in outcome.says), (False, True))
 
     def test_asked_together(self) -> None:
-        """Who asks while others wait, or while a certificate is on its way, has the same one."""
+        """A request during another one, or during an attempt, is coalesced with it."""
         renewal_loop = self.build("a.example", "b.example")
         waiting = [*renewal_loop.renew(["a.example", "b.example"]), *renewal_loop.renew(["a.example"])]
         self.pass_time(0.5)
@@ -295,7 +303,7 @@ class RenewalTests(HouseTestCase):
         self.assertEqual(self.server.count("/finalize"), 2)
 
     def test_asked_in_vain(self) -> None:
-        """A renewal that somebody has asked for and that fails is tried again when the log says so."""
+        """A requested renewal that fails is retried when the log says so."""
         renewal_loop = self.build()
         self.pass_time(5)
         first = self.number()
@@ -307,12 +315,12 @@ class RenewalTests(HouseTestCase):
         self.server.is_away = False
         self.pass_time(20)
         self.assertNotEqual(self.number(), first)
-        self.assertEqual((self.fault(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
+        self.assertEqual((self.error(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
         self.pass_time(DAY, 30)
         self.assertEqual(self.server.count("/finalize"), 2)
 
     def test_asked_at_the_end(self) -> None:
-        """Who asks a daemon that stops is told so."""
+        """A request to a daemon that stops is answered so."""
         self.server.hangs = True
         renewal_loop = self.build()
         [waiting] = renewal_loop.renew([HOST])
@@ -321,25 +329,25 @@ class RenewalTests(HouseTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class FaultTests(HouseTestCase):
-    """What can go wrong."""
+class FaultTests(RenewalTestCase):
+    """Errors of the server, the clock, the disk and the daemon."""
 
     def test_away(self) -> None:
-        """A server that is away is asked again at growing intervals, and once it is back, soon."""
+        """A server that is down is contacted again with a growing backoff."""
         self.server.is_away = True
         self.build()
         self.pass_time(300)
         self.assertEqual(self.server.count("GET /dir"), 5)  # after 0, 10, 30, 70, 150 s
-        self.assertIn("the ACME server at https://acme.example/dir cannot be asked", self.fault())
+        self.assertIn("the ACME server at https://acme.example/dir cannot be asked", self.error())
         self.server.is_away = False
         self.pass_time(20)
         self.assertNotEqual(self.number(), 0)
-        self.assertEqual(self.fault(), "")
+        self.assertEqual(self.error(), "")
 
     def test_answer_is_lost(self) -> None:
         """
-        What has been asked for is not asked for again at once where its answer was lost: it may have been
-        done. The log says so, and once.
+        A request whose response was lost is not repeated at once: the server may have processed it. The log
+        says so once.
         """
         for place, asked in (("/account", 4), ("/order", 4), ("/finalize", 1)):
             self.server.loses_at, self.server.losses = place, 99
@@ -355,15 +363,15 @@ class FaultTests(HouseTestCase):
         self.build()
         self.pass_time(1)
         self.assertEqual(
-            self.fault(),
+            self.error(),
             "the connection to the ACME server at https://acme.example/dir broke off before its answer was "
             "whole; what was asked for may have been done all the same",
         )
 
     def test_no_download(self) -> None:
         """
-        A certificate that was made and does not come is asked for again, within the attempt and in the next
-        ones, over a restart too, and no other is ordered.
+        A certificate that was issued and cannot be downloaded is downloaded later, within the attempt, in the
+        next ones, and after a restart; no new order is created.
         """
         self.server.troubles = [("/cert", Bad("serverInternal", status=500))] * 3
         self.build()
@@ -386,32 +394,33 @@ class FaultTests(HouseTestCase):
         self.assertFalse(order.exists())
 
     def test_still_made(self) -> None:
-        """The same for one that the server does not come to an end with, for however long."""
+        """The same for an order that the server is processing, however long that takes."""
         self.server.looks = 200
         self.build()
         self.pass_time(4000, 5)
         self.assertEqual((self.counted[-1], self.server.count("/finalize")), ((HOST, True), 1))
 
     def test_not_to_be_read(self) -> None:
-        """Where something else comes it is asked for once more after an hour, and then another is ordered."""
+        """
+        Where the download is no certificate it is tried once more after an hour, and then a new order is
+        created.
+        """
         self.patch(Acme, "signed", lambda *_: b"<html>")
         self.build()
         self.pass_time(3600, 10)
         self.assertEqual(self.server.count("/finalize"), 1)
-        self.assertIn("is no chain of certificates; ask the certificate authority", self.fault())
+        self.assertIn("is no chain of certificates; ask the certificate authority", self.error())
         self.pass_time(100, 10)
         self.assertEqual(self.server.count("/finalize"), 2)
         self.pass_time(7100, 10)
         self.assertEqual(self.server.count("/finalize"), 2)
 
     def test_order_comes_to_nothing(self) -> None:
-        """
-        An order that was handed in and that the server gives up is not followed by another within an hour.
-        """
+        """A finalized order that the server refuses is not followed by another one within an hour."""
         self.server.troubles = [("/finalize", Bad("caa", "CAA forbids", 403))]
         self.build()
         self.pass_time(3500, 10)
-        self.assertIn("CAA forbids (caa); the DNS record CAA", self.fault())
+        self.assertIn("CAA forbids (caa); the DNS record CAA", self.error())
         self.assertEqual(self.server.count("/finalize"), 1)
         self.pass_time(200, 10)
         self.assertNotEqual(self.number(), 0)
@@ -428,25 +437,25 @@ class FaultTests(HouseTestCase):
             self.pass_time(3600, 10)
             self.assertEqual(self.server.count("/finalize") - before, loss)
             self.pass_time(3700, 10)
-            self.assertEqual((self.fault(), self.server.count("/finalize") - before), ("", 2))
+            self.assertEqual((self.error(), self.server.count("/finalize") - before), ("", 2))
 
     def test_look_is_lost(self) -> None:
-        """Where nothing but a look was lost, the next one is taken at once."""
+        """A poll whose response was lost is repeated at once."""
         self.server.loses_at, self.server.losses = "/authz", 1
         self.build()
         self.pass_time(5)
         self.assertEqual((self.counted, self.server.count("POST /order")), ([(HOST, True)], 3))
 
     def test_nonces_are_refused(self) -> None:
-        """A server that likes none of its nonces is asked again a few times only."""
+        """A server that refuses all its nonces gets a few requests only."""
         self.server.refused_nonces = 999
         self.build()
         self.pass_time(5)
         self.assertEqual(self.server.count("POST "), 10)
-        self.assertEqual(self.fault(), "the ACME server has refused 10 nonces of its own in a row")
+        self.assertEqual(self.error(), "the ACME server has refused 10 nonces of its own in a row")
 
     def test_plain_urls(self) -> None:
-        """A server that is asked over TLS is asked nothing over plain HTTP, whatever it names."""
+        """A server that is contacted over TLS gets no request over plain HTTP, whatever URLs it names."""
         order = self.server._order
 
         def plain(path, head, payload):  # type: ignore[no-untyped-def]
@@ -456,29 +465,29 @@ class FaultTests(HouseTestCase):
         self.patch(type(self.server), "_order", lambda _self, *arguments: plain(*arguments))
         self.build()
         self.pass_time(5)
-        self.assertIn("names a URL that is not https, and is not asked there", self.fault())
+        self.assertIn("names a URL that is not https, and is not asked there", self.error())
         self.assertEqual(self.server.count("http:"), 0)
 
     def test_no_verdict(self) -> None:
-        """Where the server never says what it thinks of a host, the log says what to look at."""
+        """Where the server never decides on an authorization, the log says what to look at."""
         self.server.verdict_looks = 999
         self.build()
         self.pass_time(320)
-        self.assertIn("has not validated cache.example.com in time; it may be slow", self.fault())
+        self.assertIn("has not validated cache.example.com in time; it may be slow", self.error())
 
     def test_trickles(self) -> None:
-        """An answer has to be whole in time, however busily it comes."""
+        """A response has to be whole within its timeout, however steadily it comes."""
         self.server.trickles_at = "/dir"
         self.build()
         self.pass_time(61)
-        self.assertIn("cannot be asked: its answer is not whole after 60 s; look at", self.fault())
+        self.assertIn("cannot be asked: its answer is not whole after 60 s; look at", self.error())
         self.server.trickles_at = ""
         self.pass_time(20)
         self.assertNotEqual(self.number(), 0)
 
     def test_suggestion_trickles(self) -> None:
         """
-        Renewal waits for no suggestion: that has little time, and none beyond the moment when renewal is due.
+        Renewal does not wait for renewal information: its timeout is short, and ends when renewal is due.
         """
         for lifetime, before_due in ((90 * DAY, 40.0), (600.0, 10.0)):
             self.server.lifetime, self.server.suggested = lifetime, (10 * DAY, 10 * DAY)
@@ -502,14 +511,14 @@ class FaultTests(HouseTestCase):
             self.server.trickles_at = ""
 
     def test_hangs(self) -> None:
-        """A server that does not answer is given up after a while."""
+        """A server that does not respond is given up after the timeout."""
         self.server.hangs = True
         self.build()
         self.pass_time(35)
-        self.assertIn("does not answer within 30 s", self.fault())
+        self.assertIn("does not answer within 30 s", self.error())
 
     def test_serves_on(self) -> None:
-        """While renewals fail the old certificate stays; whoever looks is warned before it ends."""
+        """While renewals fail the old certificate stays; its health warns before it expires."""
         renewal_loop = self.build()
         self.pass_time(5)
         first = self.number()
@@ -525,7 +534,7 @@ class FaultTests(HouseTestCase):
         self.assertLess(renewal_loop.seconds_left(HOST), 0)
 
     def test_rate_limited(self) -> None:
-        """``Retry-After`` is kept to."""
+        """``Retry-After`` is obeyed, after a restart too."""
         self.server.troubles = [("/order", Bad("rateLimited", "too many", 429, Retry_After="7200"))]
         renewal_loop = self.build()
         self.pass_time(3000, 10)
@@ -539,7 +548,7 @@ class FaultTests(HouseTestCase):
         self.assertLess(abs((again or 0.0) - BEGINNING - 7200), 1)
         self.pass_time(4100, 10)
         self.assertEqual(self.server.count("POST /order"), 1)
-        self.assertIn("too many (rateLimited); wait", self.fault())
+        self.assertIn("too many (rateLimited); wait", self.error())
         self.pass_time(200, 10)
         self.assertNotEqual(self.number(), 0)
         self.assertEqual(
@@ -547,7 +556,7 @@ class FaultTests(HouseTestCase):
         )
 
     def test_failed_challenge(self) -> None:
-        """The server's reason is told, with what to do, and nothing goes on answering."""
+        """The server's reason is reported, with what to do, and no responder goes on answering."""
 
         def nowhere(*_: str) -> None:
             raise Bad("dns", "NXDOMAIN looking up A", 400)
@@ -555,12 +564,12 @@ class FaultTests(HouseTestCase):
         self.server.validate = nowhere
         self.build()
         self.pass_time(5)
-        self.assertIn("could not verify cache.example.com: NXDOMAIN looking up A (dns)", self.fault())
-        self.assertIn("must have DNS records", self.fault())
+        self.assertIn("could not verify cache.example.com: NXDOMAIN looking up A (dns)", self.error())
+        self.assertIn("must have DNS records", self.error())
         self.assertEqual((self.alpn.answers, self.http._answers), ({}, {}))
 
     def test_account_is_gone(self) -> None:
-        """A server that has forgotten the account gets a new one."""
+        """A server that has lost the account gets a new one."""
         self.build()
         self.pass_time(5)
         first = self.number()
@@ -572,76 +581,74 @@ class FaultTests(HouseTestCase):
         self.assertEqual(self.server.count("POST /account"), 2)
 
     def test_account_is_refused(self) -> None:
-        """An account that may not ask is no fault of a host, and that is not told."""
+        """A refused account is not reported as an error of the host."""
         self.server.troubles = [("/order", Bad("unauthorized", "the account is deactivated", 403))]
         self.build()
         self.pass_time(5)
-        self.assertIn("the account is deactivated (unauthorized); it is the account", self.fault())
+        self.assertIn("the account is deactivated (unauthorized); it is the account", self.error())
 
     def test_clock_ahead(self) -> None:
-        """A clock that runs ahead is no reason to ask for certificates: by the server's nothing is due."""
+        """A clock that is ahead creates no orders: by the server's clock nothing is due."""
         self.build()
         self.pass_time(5)
         first = self.number()
         self.offset += 80 * DAY
         self.pass_time(4000, 60)
         self.assertEqual((self.number(), self.server.count("POST /account")), (first, 1))
-        self.assertIn("the clock of this machine is 1920h ahead of the ACME server's", self.fault())
+        self.assertIn("the clock of this machine is 1920h ahead of the ACME server's", self.error())
 
     def test_nothing_is_due_any_more(self) -> None:
-        """
-        When a clock that was wrong is set, or the server suggests a later time, what has failed is forgotten.
-        """
+        """When a wrong clock is set, or the server suggests a later window, the last error is cleared."""
         self.server.suggested = (10 * DAY, 10 * DAY)
         renewal_loop = self.build()
         self.pass_time(5)
         first = self.number()
         self.offset += 80 * DAY
         self.pass_time(3700, 50)
-        self.assertIn("the clock of this machine", self.fault())
+        self.assertIn("the clock of this machine", self.error())
         self.offset -= 80 * DAY
         self.pass_time(4 * 3600, 60)
-        self.assertEqual((self.fault(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
+        self.assertEqual((self.error(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
         self.server.suggested = (-60.0, -60.0)
         self.server.troubles = [("/order", Bad("serverInternal", status=500))] * 99
         self.pass_time(3700, 10)
-        self.assertIn("serverInternal", self.fault())
+        self.assertIn("serverInternal", self.error())
         self.server.suggested = (10 * DAY, 10 * DAY)
         self.pass_time(4 * 3600, 10)
-        self.assertEqual((self.fault(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
+        self.assertEqual((self.error(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
         self.assertEqual(self.number(), first)
 
     def test_clock_wrong_at_first(self) -> None:
-        """With a wrong clock and no certificate one is asked for, once, and not again and again."""
+        """With a wrong clock and no certificate one is ordered once, and not again and again."""
         self.offset += 200 * DAY
         self.build()
         self.pass_time(600)
         self.assertLess(self.server.count("/finalize"), 2)
         self.assertNotEqual(self.number(), 0)
-        self.assertIn("clock", self.fault())
+        self.assertIn("clock", self.error())
 
     def test_suggested_at_once(self) -> None:
         """
-        A server that wants every new certificate renewed at once is asked for few, and its certificates are
-        used meanwhile; none of these attempts has failed. Once it thinks better of it, all is well.
+        A server that suggests to renew every new certificate at once gets few orders, and its certificates
+        are used; no attempt counts as failed. Once it suggests a later window the warning ends.
         """
         self.server.suggested = (-60.0, -30.0)
         renewal_loop = self.build()
         self.pass_time(5)
         self.assertNotEqual(self.number(), 0)
-        self.assertIn("the ACME server suggests it; nothing is to be done here", self.fault())
+        self.assertIn("the ACME server suggests it; nothing is to be done here", self.error())
         self.assertEqual(renewal_loop.health(renewal_loop.states[HOST])[0], "warn")
         self.pass_time(DAY, 30)
         self.assertEqual(self.server.count("/finalize"), 6)  # after 0, 1, 3, 7, 13 and 19 hours
         self.assertEqual(self.counted, [(HOST, True)] * 6)
         self.server.suggested = (10 * DAY, 10 * DAY)
         self.pass_time(DAY, 30)
-        self.assertEqual((self.fault(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
+        self.assertEqual((self.error(), renewal_loop.health(renewal_loop.states[HOST])[0]), ("", "ok"))
 
     def test_suggested_soon(self) -> None:
         """
-        The same for a server that wants them renewed in a few seconds, and for one that says so only when it
-        is asked again: each certificate is used for an hour at least, and for longer the more there are.
+        The same for a server that suggests to renew in a few seconds, at once or only in a later poll: each
+        certificate is used for an hour at least, and for longer the more there are.
         """
         for later in (False, True):
             self.server.suggested = (30 * DAY, 30 * DAY) if later else (5.0, 6.0)
@@ -658,17 +665,19 @@ class FaultTests(HouseTestCase):
             shutil.rmtree(self.folder)
 
     def test_old_when_new(self) -> None:
-        """The same for certificates of which most is over when they come, and then it is not the clock."""
+        """
+        The same for certificates whose lifetime is mostly over when they are issued; the clock is not blamed.
+        """
         self.server.begins = -80 * DAY
         self.build()
         self.pass_time(DAY, 30)
         self.assertEqual(self.server.count("/finalize"), 6)
-        self.assertRegex(self.fault(), "2[34].*h.* are left of its 2160h; ask the certificate authority")
+        self.assertRegex(self.error(), "2[34].*h.* are left of its 2160h; ask the certificate authority")
 
     def test_useless(self) -> None:
         """
-        A certificate that is over, begins later, or is for somebody else replaces nothing, and who has asked
-        for it is told so; few are asked for.
+        A certificate that has expired, is not valid yet, or is for another host replaces nothing; the outcome
+        of a requested renewal says so; few are ordered.
         """
         renewal_loop = self.build()
         self.pass_time(5)
@@ -695,11 +704,11 @@ class FaultTests(HouseTestCase):
         self.server.mistaken, self.server.copies = (None, ""), 11
         renewal_loop.renew([HOST])
         self.pass_time(5)
-        self.assertIn("a chain of 11 certificates, and no client takes more than 10", self.fault())
+        self.assertIn("a chain of 11 certificates, and no client takes more than 10", self.error())
 
     def test_cannot_be_shown(self) -> None:
         """
-        One that TLS cannot use replaces nothing, and a defect leaves nobody waiting; after neither is asked
+        A certificate that TLS cannot use replaces nothing, and a defect leaves no waiter; neither is retried
         again and again.
         """
         renewal_loop = self.build()
@@ -723,7 +732,7 @@ class FaultTests(HouseTestCase):
 
     def test_useless_at_first(self) -> None:
         """
-        It is no better than one that is signed by ourselves, and each is one of few that a server gives.
+        Nor does such a certificate replace the self-signed one; each is one of few that a server issues.
         """
         self.server.begins = -100 * DAY
         self.build()
@@ -735,8 +744,8 @@ class FaultTests(HouseTestCase):
 
     def test_clock_behind(self) -> None:
         """
-        While the clock is behind so that new certificates begin later, a good one stays, and once that is
-        seen nothing is asked for until the clock is set. By then the old one may be over.
+        While the clock is behind, so that new certificates are not valid yet, a valid one stays, and no more
+        orders are created until the clock is set. By then the old one may have expired.
         """
         self.build()
         self.pass_time(5)
@@ -747,15 +756,15 @@ class FaultTests(HouseTestCase):
         self.offset -= 2 * DAY
         self.pass_time(66 * DAY, 3600)
         self.assertEqual((self.number(), self.server.count("/finalize")), (first, 3))
-        self.assertIn("the clock of this machine is 48h behind the ACME server's", self.fault())
-        self.assertIn("set the clock", self.fault())
+        self.assertIn("the clock of this machine is 48h behind the ACME server's", self.error())
+        self.assertIn("set the clock", self.error())
         self.offset += 2 * DAY
         self.pass_time(DAY, 3600)
         self.assertNotEqual(self.number(), first)
-        self.assertEqual(self.fault(), "")
+        self.assertEqual(self.error(), "")
 
     def test_not_writable(self) -> None:
-        """Where nothing can be kept nothing is asked for."""
+        """Where nothing can be stored nothing is ordered."""
         self.file(".").parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         with open(self.folder, "w", encoding="ascii"):
@@ -764,12 +773,12 @@ class FaultTests(HouseTestCase):
         self.build()
         self.pass_time(5)
         self.assertEqual(self.server.asked, [])
-        self.assertIn("letsencrypt.cachefile must belong", self.fault())
+        self.assertIn("letsencrypt.cachefile must belong", self.error())
 
     def test_full_disk(self) -> None:
         """
-        A certificate that cannot be written is shown all the same, and written when that goes again. Who has
-        asked for it is told.
+        A certificate that cannot be stored is shown all the same, and stored when that is possible again. The
+        outcome of a requested renewal says so.
         """
         keep = self.store.save_certificate
 
@@ -783,15 +792,15 @@ class FaultTests(HouseTestCase):
         self.assertFalse(outcome.is_new)
         self.assertIn(", but it is not kept: no space; make some", outcome.says)
         self.assertNotEqual(self.number(), 0)
-        self.assertIn("no space", self.fault())
+        self.assertIn("no space", self.error())
         self.store.save_certificate = keep  # type: ignore[method-assign]
         self.pass_time(20)
-        self.assertEqual(self.fault(), "")
+        self.assertEqual(self.error(), "")
         self.assertTrue(os.path.exists(self.file(f"{HOST}.pem")))
         self.assertEqual(self.server.count("/finalize"), 1)
 
     def test_defect(self) -> None:
-        """A defect of ours ends nothing."""
+        """A defect of ours does not end the renewal loop."""
 
         def broken(*_: str) -> str:
             raise ZeroDivisionError

@@ -19,7 +19,7 @@ from subprocess import CompletedProcess
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.acme.control import ask
+from contentcache.acme.control import send_command
 from tests.real.cache import ContentCache, daemon
 from tests.real.clients import Curl, manifest_in, skopeo_copy
 from tests.real.images import digest_of, push_blob, push_image, random_bytes
@@ -130,7 +130,7 @@ class AcmeCase(SynchronousTestCase):
         """
         Ask the daemon for new certificates now; whether there are.
         """
-        return [outcome.is_new for outcome in ask(str(self.folder), "renew")]
+        return [outcome.is_new for outcome in send_command(str(self.folder), "renew")]
 
     def command(self, cache: AcmeCache, *more: str) -> CompletedProcess[str]:
         """``contentcache certificates``."""

@@ -1,4 +1,4 @@
-"""A renewal_loop with an ACME server in memory and clocks that a test turns."""
+"""A renewal loop with an ACME server in memory and clocks that a test advances."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ HOST = "cache.example.com"
 BEGINNING = 1_800_000_000.0
 
 
-class AlpnNotes:
-    """A responder for ``tls-alpn-01`` that only notes what it would answer."""
+class RecordingAlpnResponder:
+    """A responder for ``tls-alpn-01`` that only records its answers."""
 
     kind = "tls-alpn-01"
 
@@ -39,10 +39,10 @@ class AlpnNotes:
         self.answers.pop(host, None)
 
 
-class HouseTestCase(SynchronousTestCase):
+class RenewalTestCase(SynchronousTestCase):
     """
-    Builds it: ``self.clock`` is monotonic, ``self.wall()`` the daemon's own, ``self.shown`` what its port
-    shows.
+    Runs a renewal loop: ``self.clock`` is monotonic, ``self.wall()`` the daemon's clock, ``self.shown`` what
+    its port shows.
     """
 
     def setUp(self) -> None:
@@ -50,7 +50,7 @@ class HouseTestCase(SynchronousTestCase):
         self.offset = BEGINNING
         self.server = Acme(wall=lambda: BEGINNING + self.clock.seconds(), validate=self.validate)
         self.server.timer = self.clock
-        self.http, self.alpn = Http01Responder(), AlpnNotes()
+        self.http, self.alpn = Http01Responder(), RecordingAlpnResponder()
         self.shown: dict[str, Identity] = {}
         self.counted: list[tuple[str, bool]] = []
         self.folder = self.mktemp()
@@ -63,17 +63,17 @@ class HouseTestCase(SynchronousTestCase):
         return self.offset + self.clock.seconds()
 
     def validate(self, kind: str, host: str, token: str, thumbprint: str) -> None:
-        """Look whether a challenge is answered."""
+        """Validate a challenge as the server does."""
         found = self.http.answer(host, token) if kind == "http-01" else self.alpn.answers.get(host)
         if found != f"{token}.{thumbprint}":
             raise Bad("unauthorized", f"{host} says {found}", status=403)
 
     def install(self, host: str, identity: Identity) -> None:
-        """The port."""
+        """Show a certificate, as the TLS port does."""
         self.shown[host] = identity
 
     def build(self, *hosts: str, **settings: Any) -> RenewalLoop:
-        """A daemon starts."""
+        """Start the renewal loop of a daemon."""
         names = hosts or (HOST,)
         wanted = {"directory": self.folder, "hosts": names, "directoryurl": DIRECTORY, **settings}
         self.issuer = AcmeIssuer(
@@ -101,32 +101,32 @@ class HouseTestCase(SynchronousTestCase):
         return self.renewal_loop
 
     def backoffs(self, names: tuple[str, ...]) -> dict[str, BackoffRecord]:
-        """What was to be waited for."""
+        """The stored backoffs."""
         if not os.path.isdir(self.folder):
             return {}
         return {host: wait for host in names if (wait := self.store.backoff(host)) is not None}
 
     def stop(self) -> None:
-        """It ends."""
+        """Stop the renewal loop."""
         if self.renewal_loop is not None:
             self.renewal_loop.stop()
             self.renewal_loop = None
 
     def pass_time(self, seconds: float, step: float = 1.0) -> None:
-        """Let time pass, in steps."""
+        """Advance both clocks, in steps."""
         end = self.clock.seconds() + seconds
         while self.clock.seconds() < end:
             self.clock.advance(min(step, end - self.clock.seconds()))
 
     def number(self, host: str = HOST) -> int:
-        """The serial number of what is shown for a host, 0 where nothing is."""
+        """The serial number of the certificate that is shown for a host, 0 without one."""
         return self.shown[host].chain[0].serial_number if host in self.shown else 0
 
     def file(self, name: str) -> Path:
-        """A file in the folder."""
+        """A file in the store's directory."""
         return Path(self.folder) / name
 
-    def fault(self, host: str = HOST) -> str:
-        """What went wrong last."""
+    def error(self, host: str = HOST) -> str:
+        """The last error of a host."""
         assert self.renewal_loop is not None
         return str(self.renewal_loop.states[host].error or "")
