@@ -1,0 +1,1 @@
+"""Files that outlast the process: one home for each mechanism; policy stays with the caller."""
