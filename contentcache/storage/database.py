@@ -9,8 +9,18 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
+from contentcache.persist.sqlite_file import (
+    DAMAGE,
+    connect,
+    create_with_mode,
+    errno_of,
+    result_code,
+    set_pragmas,
+    transaction,
+)
 from contentcache.storage.errors import IndexDamaged, IndexTooNew
 
 VERSION: Final = 2
@@ -130,18 +140,13 @@ _PROBES: Final = tuple(
     for direction in ("ASC", "DESC")
 )
 
-_ERRNO: Final = {
-    sqlite3.SQLITE_FULL: errno.ENOSPC,
-    sqlite3.SQLITE_READONLY: errno.EROFS,
-    sqlite3.SQLITE_IOERR: errno.EIO,
-    sqlite3.SQLITE_CANTOPEN: errno.EIO,
-    sqlite3.SQLITE_PERM: errno.EACCES,
-    sqlite3.SQLITE_BUSY: errno.EBUSY,
-    sqlite3.SQLITE_LOCKED: errno.EBUSY,
-    sqlite3.SQLITE_NOLFS: errno.EFBIG,
-    sqlite3.SQLITE_NOMEM: errno.ENOMEM,
+_PRAGMAS: Final = {
+    "page_size": _PAGE,
+    "journal_mode": "WAL",
+    "synchronous": "NORMAL",
+    "cell_size_check": "ON",
+    "journal_size_limit": 64 << 20,
 }
-_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 
 
 @contextmanager
@@ -151,16 +156,12 @@ def named_errors(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.OperationalError as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        number = None if code is None else _ERRNO.get(code & 0xFF)
+    except sqlite3.DatabaseError as error:
+        code, number = result_code(error), errno_of(error)
         if number is not None:
             raise OSError(number, f"the index does not work: {error}", path) from error
-        if code is None or code & 0xFF in _DAMAGE:  # no code: a text in it is not UTF-8
-            raise damage(path, error) from error
-        raise
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+        is_not_utf8 = code is None and isinstance(error, sqlite3.OperationalError)
+        if is_not_utf8 or code in DAMAGE:
             raise damage(path, error) from error
         raise
 
@@ -195,25 +196,15 @@ def _open(path: str) -> sqlite3.Connection:
         # SQLite would read zeros there. With a log beside it the end may be about to be written anew.
         raise damage(path, "its end was cut off")
     with named_errors(path):
-        database = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-        try:
-            _settle(database, path)
-        except BaseException:
-            database.close()
-            raise
-        return database
+        return connect(path, partial(_settle, path=path))
 
 
 def _claim(path: str) -> None:
-    try:
-        # SQLite would make the file readable for everybody; its side files take over this one's mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
-    except FileExistsError:
-        # Not opened here to try: to close it would drop the locks of this process on it. But
-        # SQLite would be content with reading, and the first change would fail much later.
-        if not os.access(path, os.W_OK):
-            read_only = os.statvfs(path).f_flag & os.ST_RDONLY
-            raise OSError(errno.EROFS if read_only else errno.EACCES, "cannot be written", path) from None
+    # Not opened here to try: to close it would drop the locks of this process on it. But
+    # SQLite would be content with reading, and the first change would fail much later.
+    if not create_with_mode(path, 0o640) and not os.access(path, os.W_OK):
+        read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+        raise OSError(errno.EROFS if read_only else errno.EACCES, "cannot be written", path)
 
 
 def _settle(database: sqlite3.Connection, path: str) -> None:
@@ -226,16 +217,11 @@ def _settle(database: sqlite3.Connection, path: str) -> None:
     names = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE sql NOT NULL")}
     if version != 0 or names:
         _probe(database, path, version, names)
-    database.execute(f"PRAGMA page_size = {_PAGE}")
-    database.execute("PRAGMA journal_mode = WAL").fetchone()
-    database.execute("PRAGMA synchronous = NORMAL")
-    database.execute("PRAGMA cell_size_check = ON")
-    database.execute("PRAGMA journal_size_limit = 67108864")
+    set_pragmas(database, _PRAGMAS)
     if version < VERSION:
-        database.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA if version == 0 else _UPGRADE:
-            database.execute(statement)
-        database.execute("COMMIT")
+        with transaction(database):
+            for statement in _SCHEMA if version == 0 else _UPGRADE:
+                database.execute(statement)
 
 
 def _probe(database: sqlite3.Connection, path: str, version: int, names: set[str]) -> None:

@@ -16,12 +16,11 @@ from twisted.logger import Logger
 
 from contentcache.core.digest import HEX_LENGTHS, Digest
 from contentcache.core.errors import BlobUnknown, DigestInvalid
+from contentcache.persist.atomic_file import make_folders, open_regular
 from contentcache.storage.interfaces import StoredFile, StoredPartial
-from contentcache.storage.notes import open_regular
 from contentcache.storage.openfile import (
     DiskFile,
     DiskPartial,
-    make_folders,
     remove_if_empty,
 )
 from contentcache.storage.partials import NOTE, origin_tag, partial_name, read_name

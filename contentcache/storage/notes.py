@@ -1,34 +1,18 @@
-"""
-Small files of our own: opened without following links, regular, and bounded in size.
-
-Whoever can write into the store's folders, by hand or through another program, must not make the daemon read
-or write elsewhere, wait for a pipe, or take gigabytes into memory.
-"""
+"""Small files in the store's folders: what is lost of them is only found out again."""
 
 from __future__ import annotations
 
 import errno
-import os
-import stat
-from contextlib import suppress
 from typing import Final
+
+from contentcache.persist.atomic_file import read_bounded, write_atomically
 
 #: No note has more bytes.
 LARGEST: Final = 1 << 20
 
 
-def open_regular(path: str, flags: int) -> int:
-    """
-    A descriptor of the regular file at ``path``, not of what a symbolic link there points to.
-
-    :raises OSError: ``ELOOP`` for a symbolic link, ``EINVAL`` for whatever else is no file.
-    """
-    # O_NONBLOCK: a named pipe in this place must not hang the thread. Files do not know it.
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return descriptor
+#: A link, another thing that is no file, or more than :data:`LARGEST` bytes.
+_NO_NOTE: Final = frozenset({errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.EFBIG})
 
 
 def read_note(path: str) -> bytes | None:
@@ -39,31 +23,17 @@ def read_note(path: str) -> bytes | None:
     :raises OSError: the disk fails.
     """
     try:
-        descriptor = open_regular(path, os.O_RDONLY)
+        return read_bounded(path, LARGEST)
     except OSError as error:
-        if error.errno in {errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO}:
+        if error.errno in _NO_NOTE:
             return None
         raise
-    with open(descriptor, "rb") as file:
-        content = file.read(LARGEST + 1)
-    return content if len(content) <= LARGEST else None
 
 
 def write_note(path: str, content: bytes) -> None:
     """
-    Put a note in the place of the one that is there, whole or not at all.
+    Replace a note, whole or not at all, without an fsync.
 
     :raises OSError: the disk fails.
     """
-    fresh = f"{path}.new"
-    with suppress(FileNotFoundError):
-        os.unlink(fresh)
-    descriptor = open_regular(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(fresh, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(fresh)
-        raise
+    write_atomically(path, content, mode=0o640, fsync=False)

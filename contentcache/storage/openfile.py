@@ -12,13 +12,13 @@ from contextlib import suppress
 from threading import Lock
 from typing import Final
 
-from contentcache.storage.notes import open_regular, read_note, write_note
+from contentcache.persist.atomic_file import fsync_folder, make_folders, open_regular
+from contentcache.storage.notes import read_note, write_note
 from contentcache.storage.partials import NOTE, read_runs, write_runs
 
 _PIECE: Final = 1 << 20
 _BLOCK: Final = 4096
 _LOOK_EVERY: Final = 256 << 10
-_FOLDER_MODE: Final = 0o750
 _ATTEMPTS: Final = 3
 
 
@@ -330,32 +330,6 @@ def _load(descriptor: int, offset: int, length: int) -> None:
             length -= count
     finally:
         os.close(nowhere)
-
-
-def make_folders(path: str) -> None:
-    """
-    Make a folder and what is missing above it; the parent of each new one is fsynced.
-    """
-    try:
-        os.mkdir(path, _FOLDER_MODE)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        make_folders(os.path.dirname(path))
-        with suppress(FileExistsError):
-            os.mkdir(path, _FOLDER_MODE)
-    fsync_folder(os.path.dirname(path))
-
-
-def fsync_folder(path: str) -> None:
-    """
-    Put the names in a folder on the disk.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_if_empty(folder: str) -> None:

@@ -4,14 +4,14 @@ A secret of this cache that outlasts a restart and is the same in all workers.
 
 from __future__ import annotations
 
-import os
+import errno
 import secrets
 from pathlib import Path
 from typing import Final
 
 from twisted.logger import Logger
 
-from contentcache.storage.openfile import make_folders
+from contentcache.persist.atomic_file import create_atomically, make_folders, read_bounded, write_atomically
 
 _SIZE: Final = 32
 _log = Logger()
@@ -41,30 +41,26 @@ def read_or_make_secret(path: Path) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        return os.read(descriptor, _SIZE + 1)
-    finally:
-        os.close(descriptor)
+        return read_bounded(path, _SIZE)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        return b""  # not what was written
 
 
 def _make(path: Path) -> None:
     """
-    Written beside and linked into place: whoever finds it finds all of it, and who comes second reads that.
+    Whoever finds it finds all of it, and who comes second reads that.
     """
-    make_folders(str(path.parent))
+    make_folders(path.parent)
     beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    content = secrets.token_bytes(_SIZE)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_SIZE))
-        try:
-            os.link(beside, path)
-        except FileExistsError:
-            if len(_read(path)) != _SIZE:  # cut short by a full disk
-                os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        create_atomically(path, content, mode=0o600, beside=beside)
+    except FileExistsError:
+        if len(_read(path)) != _SIZE:  # cut short by a full disk
+            write_atomically(path, content, mode=0o600, fsync=False, beside=beside)
 
 
 def _passing(path: Path, error: OSError) -> bytes:

@@ -9,12 +9,14 @@ import math
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import RLock
 from typing import Any, Final
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DigestInvalid
+from contentcache.persist.atomic_file import make_folders
+from contentcache.persist.sqlite_file import transaction
 from contentcache.storage.database import damage, named_errors, open_database, suspect
 from contentcache.storage.errors import IndexDamaged
 from contentcache.storage.interfaces import (
@@ -27,7 +29,6 @@ from contentcache.storage.interfaces import (
     Tag,
     TagRecord,
 )
-from contentcache.storage.openfile import make_folders
 
 Row = tuple[Any, ...]
 
@@ -322,14 +323,8 @@ class SqliteIndex:
             if fsync:
                 database.execute("PRAGMA synchronous = FULL")
             try:
-                database.execute("BEGIN IMMEDIATE")
-                yield database
-                database.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    if database.in_transaction:
-                        database.execute("ROLLBACK")
-                raise
+                with transaction(database):
+                    yield database
             finally:
                 if fsync:
                     database.execute("PRAGMA synchronous = NORMAL")
