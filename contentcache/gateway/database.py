@@ -17,21 +17,28 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
 from uuid import UUID
 
 from contentcache.gateway.directory import Cache, NameTaken
-from contentcache.storage.openfile import make_folders
+from contentcache.persist.atomic_file import make_folders
+from contentcache.persist.sqlite_file import (
+    connect,
+    create_with_mode,
+    errno_of,
+    result_code,
+    retry_while_busy,
+    set_pragmas,
+    transaction,
+)
 
 VERSION: Final = 1
 
 #: "CC" and "gw" in ASCII: so that no other program's file is taken for one of these.
 _APPLICATION: Final = 0x43436777
-#: How long one gateway waits for another's transaction, in seconds.
-_PATIENCE: Final = 5.0
-_PAUSE: Final = 0.05
 #: For how many seconds a file that could only be read is not tried to be opened again.
 _NEXT_TRY: Final = 10.0
 _PRIVATE: Final = 0o600
@@ -57,14 +64,7 @@ _SCHEMA: Final = (
 
 #: Another program holds the file: it can be read in a moment, and is not to be read as it is.
 _OF_OTHERS: Final = frozenset({errno.EBUSY, errno.ENOMEM})
-_ERRNO: Final = {
-    sqlite3.SQLITE_FULL: errno.ENOSPC,
-    sqlite3.SQLITE_READONLY: errno.EROFS,
-    sqlite3.SQLITE_PERM: errno.EACCES,
-    sqlite3.SQLITE_BUSY: errno.EBUSY,
-    sqlite3.SQLITE_LOCKED: errno.EBUSY,
-    sqlite3.SQLITE_NOMEM: errno.ENOMEM,
-}
+_PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
 
 
 class DatabaseUnusable(Exception):
@@ -85,9 +85,7 @@ class SqliteDirectory:
         self._path = os.path.abspath(path)
         self._lock = RLock()
         make_folders(os.path.dirname(self._path))
-        with suppress(FileExistsError):
-            # SQLite would make it readable for everybody; its side files take over this one's mode.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE))
+        create_with_mode(self._path, _PRIVATE)
         #: Why nothing can be written since the file was opened; ``None`` if it can be.
         self.read_only: str | None = None
         self._database: sqlite3.Connection | None = None
@@ -161,15 +159,8 @@ class SqliteDirectory:
         The file, to be read and written.
         """
         with self._named_errors():
-            database = sqlite3.connect(
-                self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-            )
-            try:
-                self._settle_patiently(database)
-            except BaseException:
-                database.close()
-                raise
-            return database
+            # Other gateways may be doing the same.
+            return connect(self._path, lambda database: retry_while_busy(partial(self._settle, database)))
 
     def _opened_as_it_is(self, error: OSError) -> sqlite3.Connection:
         """
@@ -182,14 +173,7 @@ class SqliteDirectory:
             raise error
         with self._named_errors():
             # SQLite trusts that nobody writes: nobody can, on a disk that is full or read-only.
-            uri = f"{Path(self._path).as_uri()}?mode=ro&immutable=1"
-            database = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-            try:
-                self._check(database)
-            except BaseException:
-                database.close()
-                raise
-        return database
+            return connect(self._path, self._check, immutable=True)
 
     def _be_read_only(self, error: OSError) -> None:
         self.read_only = error.strerror or str(error)
@@ -211,33 +195,10 @@ class SqliteDirectory:
         if before is not None:
             before.close()
 
-    def _settle_patiently(self, database: sqlite3.Connection) -> None:
-        """
-        The same as :meth:`_settle` while other gateways do it: SQLite's own patience does not count where a
-        file becomes one with a log.
-        """
-        until = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                return self._settle(database)
-            except sqlite3.OperationalError as error:
-                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-                if not busy or time.monotonic() >= until:
-                    raise
-            time.sleep(_PAUSE)
-
     def _settle(self, database: sqlite3.Connection) -> None:
-        database.execute("PRAGMA journal_mode = WAL").fetchone()
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("PRAGMA foreign_keys = ON")
-        database.execute("BEGIN IMMEDIATE")  # of two gateways that start at once one makes the tables
-        try:
+        set_pragmas(database, _PRAGMAS)
+        with transaction(database):  # of two gateways that start at once one makes the tables
             self._check_or_make(database)
-            database.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                database.execute("ROLLBACK")
-            raise
 
     def _check_or_make(self, database: sqlite3.Connection) -> None:
         (application,) = database.execute("PRAGMA application_id").fetchone()
@@ -266,16 +227,8 @@ class SqliteDirectory:
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._working(for_writing=True) as database:
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                yield database
-                database.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    if database.in_transaction:
-                        database.execute("ROLLBACK")
-                raise
+        with self._working(for_writing=True) as database, transaction(database):
+            yield database
 
     @contextmanager
     def _working(self, *, for_writing: bool) -> Iterator[sqlite3.Connection]:
@@ -296,12 +249,11 @@ class SqliteDirectory:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_NOTADB:
+            if result_code(error) == sqlite3.SQLITE_NOTADB:
                 raise DatabaseUnusable(
                     f"{self._path} is no database: name another file, or bring this one back from a copy"
                 ) from error
-            number = _ERRNO.get(code, errno.EIO)
+            number = errno_of(error) or errno.EIO
             raise OSError(number, f"the database of caches does not work: {error}", self._path) from error
 
 

@@ -13,10 +13,9 @@ Each step is one atomic rename: whenever a gateway is killed, the next one finds
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -37,6 +36,8 @@ from contentcache.core.ports import Clock
 from contentcache.jose.blob_tokens import LEEWAY, SigningKey
 from contentcache.jose.jwk import thumbprint
 from contentcache.jose.keyset import KeySet, VerificationKey, encode_key_set
+from contentcache.persist.atomic_file import read_bounded, replace_durably, write_atomically
+from contentcache.persist.file_lock import FileLock
 
 #: Seconds for which a cache may cache the set.
 MAX_AGE: Final = 300
@@ -124,20 +125,18 @@ class KeyFiles:
         now = self._wall()
         if not self._path.exists():
             if self._next.exists():
-                self._next.replace(self._path)
+                replace_durably(self._next, self._path)
             else:
-                _write(self._path, _generate(), now)
-            _sync_folder(self._path)
+                write_atomically(self._path, _generate(), mode=_PRIVATE, modified=now)
         age = now - _since(self._path, now)
         if age >= self._life - 2 * NOTICE and not self._next.exists():
-            _write(self._next, _generate(), now)
-            _sync_folder(self._path)
+            write_atomically(self._next, _generate(), mode=_PRIVATE, modified=now)
         if age >= self._life and now - _since(self._next, now) >= NOTICE:
             public = _load(self._path).private.public_key()
-            _write(self._old, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), now)
+            pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+            write_atomically(self._old, pem, mode=_PRIVATE, modified=now)
             os.utime(self._next, (now, now))
-            self._next.replace(self._path)
-            _sync_folder(self._path)
+            replace_durably(self._next, self._path)
         elif self._old.exists() and now - _since(self._old, now) >= self._publish_old_for:
             self._old.unlink()
 
@@ -153,12 +152,12 @@ class KeyFiles:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        descriptor = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+        lock = FileLock(f"{self._path}.lock", mode=_PRIVATE)
+        lock.acquire(timeout=None)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(descriptor)
+            lock.release()
 
 
 def _generate() -> bytes:
@@ -187,32 +186,9 @@ def _load_public(path: Path) -> VerificationKey:
 
 
 def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_LARGEST)
+    return read_bounded(path, _LARGEST, follow_links=True)
 
 
 def _since(path: Path, now: float) -> float:
     """Since when a file has its key. A time in the future, from a clock that was wrong, counts as now."""
     return min(path.stat().st_mtime, now)
-
-
-def _write(path: Path, content: bytes, now: float) -> None:
-    """Write a file atomically, and to the disk."""
-    fresh = path.with_name(path.name + ".new")
-    with suppress(FileNotFoundError):
-        fresh.unlink()
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.utime(fresh, (now, now))
-    fresh.replace(path)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -159,7 +159,7 @@ class KeyTests(SynchronousTestCase):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         self.now += LIFE
-        for name, module in (("_write", keys), ("open", os)):
+        for name, module in (("write_atomically", keys), ("open", os)):
             fresh = KeyFiles(str(self.path), life=LIFE, url_life=URLS, wall=lambda: self.now)
             patched = self.patch(module, name, full)
             for key_files in (self.key_files, fresh):
