@@ -6,7 +6,6 @@ damaged.
 from __future__ import annotations
 
 import errno
-import os
 import secrets
 import stat
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Final
 from twisted.logger import Logger
 
 from contentcache.acme.errors import CertificateStoreError
+from contentcache.persist.atomic_file import create_file, make_folders, read_bounded, write_atomically
 
 #: How the names of files end until they are whole.
 HALF: Final = ".half"
@@ -43,12 +43,13 @@ def read(path: Path, *, is_ours: bool) -> bytes | None:
     :raises CertificateStoreError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST)
+        content = read_bounded(path, _LARGEST, follow_links=True)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise fault_of(error, path, "read") from error
+        if error.errno != errno.EFBIG:
+            raise fault_of(error, path, "read") from error
+        content = b""  # no file of ours is so large: it is damaged
     if is_ours:
         narrow(path, _OTHERS)
     return content
@@ -62,20 +63,9 @@ def write(path: Path, content: bytes) -> None:
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{HALF}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        make_folders(path.parent, 0o700)
+        write_atomically(path, content, mode=0o600, beside=beside)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
         raise fault_of(error, path, "written") from error
 
 
@@ -87,10 +77,7 @@ def probe(folder: Path) -> None:
     """
     path = folder / f".{secrets.token_hex(4)}{HALF}"
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(bytes(_ROOM))
-            file.flush()
-            os.fsync(file.fileno())
+        create_file(path, bytes(_ROOM), mode=0o600)
     finally:
         path.unlink(missing_ok=True)
 

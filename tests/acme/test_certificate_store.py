@@ -221,9 +221,9 @@ class CertificateStoreTests(SynchronousTestCase):
         they may hold a key.
         """
         written = (
-            "import sys, time; from pathlib import Path\n"
+            "import os, sys, time\n"
             "from contentcache.acme.certificate_store import CertificateMetadata, CertificateStore\n"
-            "Path.rename = lambda *_: print('written', flush=True) or sys.stdin.read()\n"
+            "os.replace = lambda *_: print('written', flush=True) or sys.stdin.read()\n"
             "store = CertificateStore(sys.argv[1], time.time); store.ensure_writable()\n"
             "store.save_certificate(sys.argv[2], b'secret', CertificateMetadata())"
         )
