@@ -28,21 +28,22 @@ from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import FairSemaphore, QueueBounds
 from contentcache.aio.single_flight import SingleFlight
+from contentcache.auth.files import read_file
 from contentcache.auth.interfaces import (
     AccountsUnavailable,
-    AuthFault,
     Identity,
     Need,
     Unauthorized,
     quoted,
 )
-from contentcache.auth.watching import Watched, read_file
 from contentcache.config.model import HtpasswdAuth
 from contentcache.core.client_address import counted_address
 from contentcache.core.errors import Overloaded
 from contentcache.core.grants import Grants
 from contentcache.core.http_auth import MAX_CREDENTIALS, credentials_for, decode_basic
 from contentcache.core.ports import Run, Timer
+from contentcache.persist.atomic_file import UnusableFileError
+from contentcache.persist.watched_file import WatchedFiles
 
 _log = Logger()
 
@@ -143,8 +144,13 @@ class PasswordJudge:
             CHECKS, bounds=QueueBounds(MOST_WAITERS, MOST_WAITERS_OF_AN_ADDRESS), refusal=_too_many
         )
         self._told: tuple[int, ...] = ()
-        self._accounts = Watched(
-            [settings.path], partial(read_accounts, settings.path), run=run, timer=timer, lost=_none
+        self._accounts = WatchedFiles(
+            [settings.path],
+            partial(read_accounts, settings.path),
+            run=run,
+            timer=timer,
+            fallback=_none,
+            meanwhile="nobody is let in",
         )
         self._warn(self._accounts.latest)
 
@@ -230,8 +236,8 @@ def _too_many() -> Overloaded:
     return Overloaded("too many passwords are being checked; try again soon", headers={"Retry-After": "2"})
 
 
-def _none(fault: AuthFault) -> Accounts:
-    return Accounts(fault=fault.message)
+def _none(error: UnusableFileError) -> Accounts:
+    return Accounts(fault=error.message)
 
 
 def _matches(password: bytes, hashed: bytes) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol
 from attrs import frozen
 
 from contentcache.core.errors import CacheError
+from contentcache.persist.atomic_file import UnusableFileError
 
 
 @frozen
@@ -70,15 +71,8 @@ class AccountsUnavailable(CacheError):
     status = 503
 
 
-class AuthFault(Exception):
-    """
-    A file or a setting of the section ``auth`` cannot be used. ``message`` is a sentence that names it.
-    """
-
-    def __init__(self, where: str, message: str) -> None:
-        super().__init__(message)
-        self.where = where
-        self.message = message
+class AuthFault(UnusableFileError):
+    """A file or a setting of the section ``auth`` cannot be used. ``message`` is a sentence that names it."""
 
 
 class Judge(Protocol):

@@ -9,8 +9,8 @@ from typing import Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
+from contentcache.auth.files import read_file
 from contentcache.auth.interfaces import AuthFault
-from contentcache.auth.watching import read_file
 from contentcache.config.model import TokenAuth
 from contentcache.jose.jwk import InvalidJWKError
 from contentcache.jose.keyset import TrustedKeys, certified_keys, trusted_keys

@@ -20,7 +20,6 @@ from twisted.logger import Logger
 
 from contentcache.auth.interfaces import AuthFault, Identity, Need, Unauthorized, quoted
 from contentcache.auth.keys import read_keys
-from contentcache.auth.watching import Watched
 from contentcache.config.model import TokenAuth
 from contentcache.core.http_auth import credentials_for
 from contentcache.core.ports import Clock, Run, Timer
@@ -33,6 +32,7 @@ from contentcache.jose.registry_tokens import (
     check_claims,
     verify_registry_token,
 )
+from contentcache.persist.watched_file import WatchedFiles
 
 _log = Logger()
 
@@ -55,7 +55,7 @@ class TokenJudge:
         self._algorithms = _algorithms(settings)
         self._good: OrderedDict[bytes, VerifiedRegistryToken] = OrderedDict()
         paths = [path for path in (settings.rootcertbundle, settings.jwks) if path is not None]
-        self._keys = Watched(paths, partial(read_keys, settings), run=run, timer=timer)
+        self._keys = WatchedFiles(paths, partial(read_keys, settings), run=run, timer=timer)
         self._good_under = self._keys.latest
 
     async def admit(

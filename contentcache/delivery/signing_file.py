@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from contentcache.auth.files import read_file
 from contentcache.auth.interfaces import AuthFault
-from contentcache.auth.watching import Watched, read_file
 from contentcache.core.ports import Run, Timer
 from contentcache.delivery.signing_keys import Published
 from contentcache.jose.jwk import InvalidJWKError
 from contentcache.jose.keyset import KeySet, VerificationKey, encode_key_set, parse_key_set
+from contentcache.persist.watched_file import WatchedFiles
 
 #: Seconds for which the next cache may cache the set.
 _MAX_AGE: Final = 60
@@ -26,7 +27,9 @@ class KeysFromFile:
 
     def __init__(self, path: str, *, run: Run, timer: Timer) -> None:
         self._path = path
-        self._file: Watched[tuple[KeySet, bytes]] = Watched((path,), self._read, run=run, timer=timer)
+        self._file: WatchedFiles[tuple[KeySet, bytes]] = WatchedFiles(
+            (path,), self._read, run=run, timer=timer
+        )
 
     async def find(self, kid: str) -> VerificationKey:
         """The key with this ``kid`` (:class:`contentcache.delivery.signing_keys.SigningKeys`)."""

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 from OpenSSL import SSL
 
+from contentcache.persist.atomic_file import UnusableFileError, read_configured
+
 PrivateKey = (
     rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 )
@@ -32,15 +34,8 @@ _KEY = re.compile(
 )
 
 
-class TLSFault(Exception):
-    """
-    A certificate, key or setting cannot be used. ``message`` is a sentence that names the file.
-    """
-
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(message)
-        self.path = path
-        self.message = message
+class TLSFault(UnusableFileError):
+    """A certificate, key or setting cannot be used. ``message`` is a sentence that names the file."""
 
 
 class KeyDiffers(TLSFault):
@@ -159,11 +154,6 @@ def _read(path: str) -> bytes:
     A whole file, within reason.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise TLSFault(path, f"{path} cannot be read: {reason}") from error
-    if len(content) > _LARGEST:
-        raise TLSFault(path, f"{path} is too large to be a PEM file")
-    return content
+        return read_configured(path, _LARGEST)
+    except UnusableFileError as error:
+        raise TLSFault(path, error.message) from error

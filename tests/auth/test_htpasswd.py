@@ -170,7 +170,7 @@ class PasswordJudgeTests(JudgedCase):
             for _ in range(10):
                 self.admitted(self.judge, basic("alice", "wonder"))
             self.clock.advance(1.0)
-        self.assertEqual((self.threads.count("_marks"), self.threads.count("partial")), (4, 0))
+        self.assertEqual((self.threads.count("_fingerprints"), self.threads.count("partial")), (4, 0))
 
     def test_vanished_file(self) -> None:
         """
