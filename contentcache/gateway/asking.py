@@ -54,7 +54,8 @@ class Get(Protocol):
 
 class AgentGet:
     """
-    A :class:`Get` over an agent of twisted.web. ``patience`` is in seconds, ``limit`` in bytes.
+    A :class:`Get` over an agent of ours. ``patience`` is in seconds, ``limit`` in bytes of a body
+    without its coding (``Content-Encoding``); a coding that is not known is an error.
     """
 
     def __init__(self, agent: Any, timer: Timer, *, patience: float, limit: int) -> None:
@@ -94,6 +95,11 @@ class AgentGet:
         if answer.status != _OK or page:
             answer.abandon()
             return Said(answer.status, challenges, page=page)
+        try:
+            answer.decode()
+        except UpstreamBroken:
+            answer.abandon()
+            raise
         return Said(answer.status, challenges, await answer.read(self._limit))
 
 

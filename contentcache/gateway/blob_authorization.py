@@ -23,7 +23,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
-from contentcache.core.errors import CacheError
+from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.core.opening import parse_length
 from contentcache.core.routes import Content
 from contentcache.gateway.blob_answers import SNIFFED, is_markup, is_page, proves, total_size
@@ -33,6 +33,7 @@ from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.passing import Passing
 from contentcache.gateway.redirect_target import RedirectTarget, TargetAnswer, first_bytes
+from contentcache.upstream.content_coding import content_codings
 from contentcache.upstream.redirects import REDIRECTS
 
 _OK: Final = 200
@@ -113,7 +114,12 @@ async def _by_bytes(asked: Asked, digest: Digest) -> Allowed | None:
         return None
     proved = _proves(reply, digest)
     if proved is None:
-        proved = not is_markup(await first_bytes(asked.answer, SNIFFED))
+        if content_codings(reply.values("Content-Encoding")):
+            return None  # of compressed bytes nobody can tell what they are
+        try:
+            proved = not is_markup(await first_bytes(asked.answer, SNIFFED))
+        except (UpstreamBroken, UpstreamTimeout):
+            return None
     length, span = reply.header("Content-Length"), reply.header("Content-Range")
     return Allowed(parse_length(length) if reply.code == _OK else total_size(span)) if proved else None
 

@@ -99,8 +99,15 @@ class FollowedTarget:
 
 async def first_bytes(answer: Answer, count: int) -> bytes:
     """
-    The first ``count`` bytes of a body, or as many as come; the rest is not waited for.
+    The first ``count`` bytes of a body, without its coding, or as many as come; the rest is not waited for.
+
+    :raises UpstreamBroken, UpstreamTimeout: nothing of it can be read.
     """
+    try:
+        answer.decode()
+    except UpstreamBroken:
+        answer.abandon()
+        raise
     begun = bytearray()
 
     def received(inflow: Inflow, data: bytes) -> None:
@@ -112,7 +119,9 @@ async def first_bytes(answer: Answer, count: int) -> bytes:
     try:
         await inflow.ended
     except (UpstreamBroken, UpstreamTimeout):
-        pass  # what has come is what there is to look at
+        if not begun:
+            raise
+        # What has come is what there is to look at.
     finally:
         inflow.abandon()
     return bytes(begun[:count])

@@ -4,7 +4,9 @@ Tests for :mod:`contentcache.gateway.asking`.
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ from twisted.web.http_headers import Headers
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.gateway.accounts import Verdict
 from contentcache.gateway.asking import AgentGet, AskedRegistry, Said
+from contentcache.upstream.answers import CODINGS
 from tests.gateway.lobby import PASSWORDS, basic, token
 from tests.web.house import Broadcast
 
@@ -144,6 +147,37 @@ class AgentGetTests(SynchronousTestCase):
             asking = Deferred.fromCoroutine(AgentGet(Answers(), Clock(), patience=9.0, limit=9)(REGISTRY, {}))
             self.assertEqual(self.successResultOf(asking), said)
             self.assertEqual(broadcast.stopped, not said.body)
+
+    def read(self, body: bytes, *codings: str) -> Deferred[Said]:
+        """
+        What comes of a body of at most 100 bytes that has these codings.
+        """
+        broadcast = Broadcast(200, Headers({CODINGS: list(codings)} if codings else {}), [body])
+
+        class Answers:
+            def request(self, *_: object) -> Deferred[Any]:
+                return succeed(broadcast)
+
+        get = AgentGet(Answers(), Clock(), patience=9.0, limit=100)
+        return Deferred.fromCoroutine(get(f"{REGISTRY}/token", {}))
+
+    def test_compressed(self) -> None:
+        """
+        A body that was compressed although nobody asked for that is decoded, within the same bound; one that
+        is damaged, larger than that, or has another coding is an error.
+        """
+        body = b'{"token": "x"}'
+        for coding, compressed in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body))):
+            self.assertEqual(self.successResultOf(self.read(compressed, coding)).body, body)
+        for coding, compressed in (
+            ("gzip", gzip.compress(b"x" * 101)),
+            ("gzip", gzip.compress(bytes(1 << 20))),
+            ("gzip", gzip.compress(body)[:-4]),
+            ("gzip", body),
+            ("br", body),
+            ("gzip, gzip", gzip.compress(gzip.compress(body))),
+        ):
+            self.failureResultOf(self.read(compressed, coding), UpstreamBroken)
 
     def test_too_slow(self) -> None:
         """

@@ -4,6 +4,7 @@ Tests for :mod:`contentcache.gateway.redirect_target`.
 
 from __future__ import annotations
 
+import gzip
 from typing import Any, NoReturn
 
 from attrs import define, field
@@ -13,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 
-from contentcache.core.errors import CacheError, UpstreamTimeout, UpstreamUnavailable
+from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.gateway.redirect_target import FollowedTarget, TargetAnswer
+from contentcache.upstream.answers import CODINGS
 from contentcache.upstream.redirects import Followed, RedirectPolicy
 from tests.web.house import Broadcast
 
@@ -81,6 +83,24 @@ class FollowedTargetTests(SynchronousTestCase):
             self.transport.response = Broadcast(200, Headers(), [piece], end)
             self.assertEqual(self.successResultOf(self.ask()), TargetAnswer(200, (), None, piece[:512]))
             self.assertEqual(self.transport.response.stopped, stopped)
+
+    def test_compressed(self) -> None:
+        """
+        Bytes that must tell a page are looked at without their coding; where that cannot be, or nothing comes
+        at all, it is an error and never a yes.
+        """
+        page = b"<html>" + b" " * 1000
+        headers = Headers({CODINGS: ["gzip"]})
+        self.transport.response = Broadcast(200, headers, [gzip.compress(page)])
+        self.assertEqual(self.successResultOf(self.ask()).begun, page[:512])
+        for coding, pieces, end in (
+            ("br", [b"x"], ResponseDone()),
+            ("gzip", [b"x"], ResponseDone()),
+            (None, [], ConnectionError("reset")),
+        ):
+            headers = Headers() if coding is None else Headers({CODINGS: [coding]})
+            self.transport.response = Broadcast(200, headers, pieces, end)
+            self.failureResultOf(self.ask(), UpstreamBroken)
 
     def test_refusals(self) -> None:
         """

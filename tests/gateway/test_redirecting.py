@@ -5,6 +5,7 @@ Tests for :mod:`contentcache.gateway.redirecting`.
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -177,6 +178,21 @@ class RedirectTests(GatewayTestCase):
                 self.assertEqual(found[0].status if found else None, status, (body, partial))
                 self.assertEqual(line.aborted, not partial)
                 self.restart()
+
+    def test_compressed_bytes(self) -> None:
+        """
+        Bytes that the registry has compressed tell nothing, so they are no yes.
+        """
+        for status, fields in (
+            ("200 OK", ()),
+            ("206 Partial Content", ("Content-Range: bytes 0-99/2000",)),
+        ):
+            client, line = self.ask(BLOB, ANN)
+            line.say("HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n")
+            line.head()
+            line.answer(status, gzip.compress(b"<html>"), "Content-Encoding: gzip", *fields)
+            self.assertEqual(client.replies(), [])
+            self.restart()
 
     def through(self, location: str, again: str | None = None) -> Reply | None:
         """
