@@ -9,7 +9,8 @@ account. So an answer counts only if it is the registry's own word about this bl
   markup;
 * a redirect to another host counts if ``GET`` of the first byte, with the same credentials, is redirected as
   well, and if following that, without credentials, leads to 206, or to a 200 that is no page. A redirect to
-  the registry's own host has not said anything yet;
+  the registry's own host has not said anything yet. A registry that has redirected the last blob is asked
+  with this ``GET`` at once: it decides in any case;
 * anything else does not count. Then the request passes to the registry as the client sent it, and its own
   answer reaches the client: to be too strict here costs a redirect and nothing else.
 """
@@ -17,7 +18,7 @@ account. So an answer counts only if it is the registry's own word about this bl
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -43,6 +44,18 @@ _WITH_HOST: Final = re.compile(r"(?:https?:)?//", re.IGNORECASE)
 
 
 @frozen
+class BlobAnswer:
+    """
+    The registry's answer about a blob: its head, the ``method`` by which it was asked, and what it comes to,
+    ``None`` if it is no yes.
+    """
+
+    reply: Reply
+    method: Literal["GET", "HEAD"]
+    allowed: Allowed | None
+
+
+@frozen
 class Allowed:
     """
     The registry lets this client have the blob; ``size`` in bytes, ``None`` where it has not been said.
@@ -62,30 +75,45 @@ class BlobAuthorization:
         self._passing = passing
         self._target = target
         self._rewriting = rewriting
+        #: Whether the registry has redirected the last blob: a hint how to ask, which decides nothing.
+        self._is_redirecting = False
 
-    async def ask(self, exchange: GatewayExchange, content: Content) -> tuple[Reply, Allowed | None]:
+    async def ask(self, exchange: GatewayExchange, content: Content) -> BlobAnswer:
         """
-        The registry's answer to ``HEAD`` of a blob, and what it comes to: ``None`` if it is no yes.
+        Ask whether this client may have a blob.
 
         :raises CacheError: the registry does not answer.
         """
+        if self._is_redirecting:
+            reply, allowed = await self._by_first_bytes(exchange, content, SNIFFED)
+            # Without parts its blobs would come whole to such a question.
+            self._is_redirecting = reply.code != _OK
+            return BlobAnswer(reply, "GET", allowed)
+        reply, allowed = await self._by_head(exchange, content)
+        return BlobAnswer(reply, "HEAD", allowed)
+
+    async def _by_head(self, exchange: GatewayExchange, content: Content) -> tuple[Reply, Allowed | None]:
         async with self._passing.ask(exchange, content, "HEAD") as asked:
             reply = asked.reply
         if reply.code in REDIRECTS:
-            return reply, await self._by_first_bytes(exchange, content, 1) if self._leaves(reply) else None
+            if not self._leaves(reply):
+                return reply, None
+            got, allowed = await self._by_first_bytes(exchange, content, 1)
+            self._is_redirecting = got.code in REDIRECTS
+            return reply, allowed
         proved = _proves(reply, content.digest) if reply.code == _OK else False
         if proved is None:
-            return reply, await self._by_first_bytes(exchange, content, SNIFFED)
+            return reply, (await self._by_first_bytes(exchange, content, SNIFFED))[1]
         return reply, Allowed(parse_length(reply.header("Content-Length"))) if proved else None
 
     async def _by_first_bytes(
         self, exchange: GatewayExchange, content: Content, count: int
-    ) -> Allowed | None:
+    ) -> tuple[Reply, Allowed | None]:
         async with self._passing.ask(exchange, content, "GET", f"bytes=0-{count - 1}") as asked:
             reply = asked.reply
             if reply.code not in REDIRECTS:
-                return await _by_bytes(asked, content.digest)
-        return await self._by_target(reply) if self._leaves(reply) else None
+                return reply, await _by_bytes(asked, content.digest)
+        return reply, await self._by_target(reply) if self._leaves(reply) else None
 
     async def _by_target(self, reply: Reply) -> Allowed | None:
         try:

@@ -8,15 +8,18 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal
 
 from contentcache.core.challenges import parse_challenges
+from contentcache.core.errors import CacheError
 from contentcache.core.ports import Timer
 from contentcache.core.routes import Content
 from contentcache.core.via import added
+from contentcache.gateway.answers import JSON
 from contentcache.gateway.connections import Asked, Connections
 from contentcache.gateway.conversation import Reply
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.isolation import isolated
 from contentcache.gateway.question import Field, Question
+from contentcache.web.errors import as_answer
 from contentcache.web.relay import stream
 
 #: How long a question for realms is not asked again, in seconds; and how many are remembered.
@@ -24,6 +27,11 @@ _REALMS_KNOWN: Final = 10.0
 _MOST_REALMS: Final = 16
 #: In the gateway's own questions: what registries choose an answer by must not come from a client.
 _ACCEPT: Final = "*/*"
+#: Fields about a body, which another one does not have.
+_OF_BODY: Final = frozenset(
+    {"content-type", "content-length", "content-encoding", "content-range", "content-md5", "content-digest"}
+    | {"repr-digest", "digest", "etag", "last-modified", "accept-ranges"}
+)
 
 
 class Passing:
@@ -82,6 +90,20 @@ class Passing:
         Answer ``HEAD`` with the head of an answer that is at hand.
         """
         exchange.start_as_is(reply.code, self._head(exchange, reply, is_page=False), words)
+        exchange.finish()
+
+    def give_error(self, exchange: GatewayExchange, reply: Reply, error: CacheError, words: str) -> None:
+        """
+        Answer with the status and the fields of an answer whose body is not at hand, and with an error as its
+        body.
+        """
+        body = as_answer(error).body
+        head = [
+            field for field in self._head(exchange, reply, is_page=False) if field[0].lower() not in _OF_BODY
+        ]
+        head += [("Content-Type", JSON), ("Content-Length", str(len(body)))]
+        exchange.start_as_is(reply.code, head, words)
+        exchange.write(body)
         exchange.finish()
 
     async def is_realm(self, path: str) -> bool:

@@ -10,11 +10,13 @@ from typing import Final, Protocol
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from contentcache.core.errors import CacheError
+from contentcache.core.errors import BlobUnknown, CacheError
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.core.via import Path
-from contentcache.gateway.blob_authorization import Allowed, BlobAuthorization
+from contentcache.gateway.blob_answers import is_page
+from contentcache.gateway.blob_authorization import Allowed, BlobAnswer, BlobAuthorization
+from contentcache.gateway.conversation import Reply
 from contentcache.gateway.credentials import claimed_account
 from contentcache.gateway.directory import Cache
 from contentcache.gateway.exchange import GatewayExchange
@@ -42,6 +44,17 @@ class Choosing(Protocol):
 
 
 _REDIRECT: Final = 307
+_MISSING: Final = "the registry does not have this blob"
+_NOT_FOUND: Final = 404
+#: Answers that are the same to ``HEAD`` and to ``GET``.
+_REFUSALS: Final = frozenset({401, 403, 404})
+#: What a request may say besides ``Authorization`` without being another client's for the registry.
+_NEUTRAL: Final = frozenset(
+    {"accept", "accept-encoding", "accept-language", "authorization", "cache-control", "connection"}
+    | {"docker-distribution-api-version", "forwarded", "host", "keep-alive", "pragma", "range", "te"}
+    | {"traceparent", "tracestate", "user-agent", "via", "x-real-ip"}
+    | {"x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"}
+)
 
 
 class Redirecting:
@@ -86,13 +99,14 @@ class Redirecting:
         if cache is None or key is None:
             await self._passing.pass_on(exchange, path, "direct")
             return
-        reply, allowed = await self._authorization.ask(exchange, content)
-        is_for_cache = allowed is not None and not self._is_small(allowed)
+        answer = await self._authorization.ask(exchange, content)
+        is_for_cache = answer.allowed is not None and not self._is_small(answer.allowed)
         if is_for_cache and await self._choosing.is_answering(cache):
             self._redirect(exchange, content, cache, key, account)
-        elif exchange.method == "HEAD" and reply.code not in REDIRECTS:
-            # The answer to this very request, as good as a second one: a push asks for each of its layers.
-            self._passing.give_head(exchange, reply, "direct")
+        elif _answers_head(exchange, answer):
+            self._passing.give_head(exchange, answer.reply, "direct")
+        elif _is_missing(exchange, answer.reply):
+            self._passing.give_error(exchange, answer.reply, BlobUnknown(_MISSING), "direct")
         else:
             await self._passing.pass_on(exchange, path, "direct")
 
@@ -133,3 +147,25 @@ class Redirecting:
         except Exception:  # noqa: BLE001  # the pull goes on without a cache
             self._log.failure("nobody knows which cache an account has chosen")
             return None
+
+
+def _answers_head(exchange: GatewayExchange, answer: BlobAnswer) -> bool:
+    """
+    Whether the answer to our own question is as good as one to the client's: a push asks for each of its
+    layers.
+    """
+    if exchange.method != "HEAD":
+        return False
+    code = answer.reply.code
+    return code in _REFUSALS or (answer.method == "HEAD" and code not in REDIRECTS)
+
+
+def _is_missing(exchange: GatewayExchange, reply: Reply) -> bool:
+    """
+    Whether the registry's own 404 answers ``GET`` too. Not where it is a page, or where the client says more
+    than our question did: there are registries that know clients by other headers than ``Authorization``.
+    """
+    says_more = bool(exchange.query_string) or any(
+        name.lower() not in _NEUTRAL for name, _value in exchange.fields()
+    )
+    return reply.code == _NOT_FOUND and not says_more and not is_page(reply.values("Content-Type"))

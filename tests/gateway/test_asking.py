@@ -152,7 +152,7 @@ class AgentGetTests(SynchronousTestCase):
         """
         What comes of a body of at most 100 bytes that has these codings.
         """
-        broadcast = Broadcast(200, Headers({CODINGS: list(codings)} if codings else {}), [body])
+        broadcast = Broadcast(200, Headers({CODINGS: [each.encode() for each in codings]}), [body])
 
         class Answers:
             def request(self, *_: object) -> Deferred[Any]:

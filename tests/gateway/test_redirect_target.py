@@ -90,7 +90,7 @@ class FollowedTargetTests(SynchronousTestCase):
         at all, it is an error and never a yes.
         """
         page = b"<html>" + b" " * 1000
-        headers = Headers({CODINGS: ["gzip"]})
+        headers = Headers({CODINGS: [b"gzip"]})
         self.transport.response = Broadcast(200, headers, [gzip.compress(page)])
         self.assertEqual(self.successResultOf(self.ask()).begun, page[:512])
         for coding, pieces, end in (
@@ -98,7 +98,7 @@ class FollowedTargetTests(SynchronousTestCase):
             ("gzip", [b"x"], ResponseDone()),
             (None, [], ConnectionError("reset")),
         ):
-            headers = Headers() if coding is None else Headers({CODINGS: [coding]})
+            headers = Headers({CODINGS: [] if coding is None else [coding.encode()]})
             self.transport.response = Broadcast(200, headers, pieces, end)
             self.failureResultOf(self.ask(), UpstreamBroken)
 

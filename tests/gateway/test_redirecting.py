@@ -275,6 +275,102 @@ class RedirectTests(GatewayTestCase):
             self.restart()
         self.assertEqual({access.cache for access in self.written}, {"direct"})
 
+    def test_missing_costs_one_question(self) -> None:
+        """
+        ``GET`` of a blob that is missing is the registry's 404, with its fields and an error in its form.
+        """
+        client, line = self.ask(BLOB, ANN, "Range: bytes=5-", "User-Agent: docker/29")
+        line.head()
+        line.say(
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 70\r\nContent-Type: application/json\r\n"
+            "Content-Encoding: gzip\r\nETag: x\r\nX-Own: \xe9\r\n\r\n"
+        )
+        reply = self.reply(client)
+        self.assertEqual((reply.status, json.loads(reply.body)["errors"][0]["code"]), (404, "BLOB_UNKNOWN"))
+        self.assertEqual(reply.headers.getRawHeaders(b"X-Own"), [b"\xe9"])
+        self.assertEqual(reply.header("Content-Type"), "application/json")
+        self.assertEqual((reply.header("Content-Encoding"), reply.header("ETag")), (None, None))
+        self.assertEqual((len(self.wires.lines), line.heard), (1, b""))
+        self.assertEqual([access.cache for access in self.written], ["direct"])
+
+    def test_missing_is_asked_again(self) -> None:
+        """
+        A 404 that may be another one for the client's own request, or is a page, is not the answer to it.
+        """
+        for target, field, kind in (
+            (BLOB, "Cookie: sid=1", "application/json"),
+            (BLOB, "X-Api-Key: 1", "application/json"),
+            (BLOB + "?key=1", "Accept: */*", "application/json"),
+            (BLOB, "Accept: */*", "text/html"),
+        ):
+            client, line = self.ask(target, ANN, field)
+            line.head()
+            line.say(f"HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\nContent-Type: {kind}\r\n\r\n")
+            self.assertEqual(line.head()[0], f"GET {target} HTTP/1.1")
+            line.answer("200 OK", b"own")
+            self.assertEqual(self.reply(client).body, b"own")
+            self.restart()
+
+    def test_redirected_costs_one_question(self) -> None:
+        """
+        A registry that has redirected a blob is asked with ``GET`` of the first bytes at once, for ``GET``
+        and ``HEAD`` of clients, and what that proves is looked at as before.
+        """
+        self.target.answer = TargetAnswer(206, ["binary/octet-stream"], 1000)
+        for method in ("HEAD", "GET"):
+            self.restart()
+            self.redirect_first()
+            for answer, location, allowed in (
+                (TargetAnswer(206, [], 1000), "https://storage.example.com/x", True),
+                (TargetAnswer(200, ["text/html"]), "https://login.example.com/x", False),
+                (TargetAnswer(206), "/login", False),
+            ):
+                self.target.answer = answer
+                client = self.client().send(request(BLOB, ANN, method=method))
+                first, fields, _ = self.line.head()
+                self.assertEqual((first, fields["range"]), (f"GET {BLOB} HTTP/1.1", "bytes=0-511"))
+                self.line.answer("307 Temporary Redirect", b"", f"Location: {location}")
+                if allowed:
+                    self.assertEqual(self.line.heard, b"")
+                    self.assertEqual(self.reply(client, method).status, 307)
+                    self.assertTrue((self.reply(client, method).header("Location") or "").startswith(CACHE))
+                else:
+                    # The client's own request, and the registry's own answer to it.
+                    self.assertEqual(self.line.head()[0], f"{method} {BLOB} HTTP/1.1")
+                    self.line.answer("302 Found", b"", "Location: /login")
+                    self.assertEqual(self.reply(client, method).status, 302)
+
+    def redirect_first(self) -> None:
+        """
+        Let the registry redirect a blob.
+        """
+        location = "Location: https://storage.example.com/x"
+        client, line = self.ask(BLOB, ANN)
+        for first in (f"HEAD {BLOB} HTTP/1.1", f"GET {BLOB} HTTP/1.1"):
+            self.assertEqual(line.head()[0], first)
+            line.answer("307 Temporary Redirect", b"", location)
+        self.assertEqual(self.reply(client).status, 307)
+
+    def test_redirecting_registry_refuses(self) -> None:
+        """
+        A refusal by a registry that redirects costs ``HEAD`` one request, and a blob that is missing ``GET``
+        too. A registry that sends its blobs whole is asked with ``HEAD`` again.
+        """
+        self.target.answer = TargetAnswer(206, ["binary/octet-stream"], 1000)
+        self.redirect_first()
+        for method, status in (("HEAD", "401 No"), ("HEAD", "403 No"), ("HEAD", "404 No"), ("GET", "404 No")):
+            client = self.client().send(request(BLOB, ANN, method=method))
+            self.line.head()
+            self.line.answer(status, b"{}", "WWW-Authenticate: Basic realm=x")
+            self.assertEqual((str(self.reply(client, method).status), self.line.heard), (status[:3], b""))
+            self.assertEqual(self.reply(client, method).header("WWW-Authenticate"), "Basic realm=x")
+        for _ in range(2):
+            client = self.client().send(request(BLOB, ANN))
+            first, _, _ = self.line.head()
+            self.line.answer("200 OK", b"x" * 2000, OCTETS)
+            self.assertEqual(self.reply(client).status, 307)
+        self.assertEqual(first, f"HEAD {BLOB} HTTP/1.1")
+
     def test_no(self) -> None:
         """
         What is no yes goes to the registry as it came, and its own answer to the client.
@@ -282,7 +378,6 @@ class RedirectTests(GatewayTestCase):
         for status in (
             "401 Unauthorized",
             "403 Forbidden",
-            "404 Not Found",
             "405 No",
             "429 Slow",
             "304 Same",

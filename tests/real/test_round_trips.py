@@ -13,21 +13,24 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.asking import Asker
 from tests.real.cache import ContentCache
-from tests.real.images import Image, push_image
+from tests.real.gateway import GatewayDaemon
+from tests.real.images import Image, digest_of, push_image
 from tests.real.origin import Answer, Origin, basic
-from tests.real.programs import ROOT, needs
+from tests.real.programs import ROOT, Case, needs, until
+from tests.real.threaded import Asked, Face, Server
 
 _ROW: Final = re.compile(r"^(?P<what>\S.*?)\s{2,}(?P<cold>[0-9])\s+(?P<warm>[0-9])$", re.MULTILINE)
 _ANN: Final = basic("ann", "secret")
 _STRANGER: Final = basic("ann", "wrong")
 
 
-def documented() -> Mapping[str, tuple[int, int]]:
+def documented(name: str = "upstream") -> Mapping[str, tuple[int, int]]:
     """
-    The rows of the table: what a client asks for, and what it costs cold and warm.
+    The rows of a table: what a client asks for, and what it costs, cold and warm or without a cache and with
+    one.
     """
     text = (ROOT / "docs" / "clients.rst").read_text("utf-8")
-    table = text.partition(".. requests upstream begin")[2].partition(".. requests upstream end")[0]
+    table = text.partition(f".. requests {name} begin")[2].partition(f".. requests {name} end")[0]
     return {row["what"]: (int(row["cold"]), int(row["warm"])) for row in _ROW.finditer(table)}
 
 
@@ -137,3 +140,132 @@ class RoundTripTests(SynchronousTestCase):
         near = ContentCache(self, self.origin.url, workers=1)
         hop = {"originhost": self.origin.url, "upstreamhosts": [near.url]}
         self.check(ContentCache(self, hop, workers=1))
+
+
+class RedirectingRegistry(Server):
+    """
+    A registry that sends whoever has an account to ``storage`` for its blobs.
+    """
+
+    def __init__(self, case: Case, storage: Storage) -> None:
+        super().__init__(case)
+        self._storage = storage
+
+    def answer(self, face: Face, asked: Asked) -> None:
+        """What a registry with storage of its own answers."""
+        digest = asked.path.rpartition("/")[2]
+        if asked.headers.get("authorization") not in {_ANN, basic("filler", "secret")}:
+            face.tell(401, {"WWW-Authenticate": 'Basic realm="x"', **_JSON}, b"{}")
+        elif "/blobs/" in asked.path and digest in self._storage.blobs:
+            face.tell(307, {"Location": f"{self._storage.url}/{digest}?method={asked.method}"}, b"")
+        else:
+            face.tell(200 if asked.path == "/v2/" else 404, _JSON, b"{}")
+
+
+class Storage(Server):
+    """
+    Where the blobs are.
+    """
+
+    def __init__(self, case: Case, *blobs: bytes) -> None:
+        super().__init__(case)
+        self.blobs = {digest_of(blob): blob for blob in blobs}
+
+    def answer(self, face: Face, asked: Asked) -> None:
+        """A blob, or its first bytes."""
+        blob = self.blobs[asked.path[1:]]
+        _, _, end = asked.headers.get("range", "").partition("bytes=0-")
+        if asked.query != f"method={asked.method}":
+            face.tell(403, {"Content-Type": "application/xml"}, b"<Error/>")
+        elif end:
+            part = blob[: int(end) + 1]
+            face.tell(206, {"Content-Range": f"bytes 0-{len(part) - 1}/{len(blob)}"}, part)
+        else:
+            face.tell(200, {"Content-Type": "application/octet-stream"}, blob)
+
+
+_JSON: Final = {"Content-Type": "application/json"}
+_LAYER: Final = 300_000
+_MISSING: Final = f"blobs/{digest_of(b'missing')}"
+_REDIRECTED: Final = ", registry redirects"
+#: The same through a gateway: the status for a client without a cache, and for one that has chosen one.
+_ASKED_OF_GATEWAY: Final[Mapping[str, tuple[int, int, Callable[[Pull], Answer]]]] = {
+    "``GET /v2/``": (200, 200, lambda pull: pull.asker.ask("GET", "/v2/", _ANN)),
+    "``GET`` of a tag": (200, 200, lambda pull: pull.ask("GET", "manifests/1")),
+    "``HEAD`` of a tag": (200, 200, lambda pull: pull.ask("HEAD", "manifests/1")),
+    "``GET`` of a blob": (200, 307, lambda pull: pull.ask("GET", pull.blob)),
+    "``HEAD`` of a blob": (200, 307, lambda pull: pull.ask("HEAD", pull.blob)),
+    "``GET`` of a blob that is missing": (404, 404, lambda pull: pull.ask("GET", _MISSING)),
+    "``HEAD`` of a blob that is missing": (404, 404, lambda pull: pull.ask("HEAD", _MISSING)),
+    "``GET`` of a blob that is refused": (401, 401, lambda pull: pull.ask("GET", pull.blob, _STRANGER)),
+    "``HEAD`` of a blob that is refused": (401, 401, lambda pull: pull.ask("HEAD", pull.blob, _STRANGER)),
+    f"``GET`` of a blob{_REDIRECTED}": (307, 307, lambda pull: pull.ask("GET", pull.blob)),
+    f"``HEAD`` of a blob{_REDIRECTED}": (307, 307, lambda pull: pull.ask("HEAD", pull.blob)),
+}
+
+
+@needs("docker-registry", "htpasswd")
+class GatewayRoundTripTests(SynchronousTestCase):
+    """
+    The same of a gateway, before a registry that serves its blobs and before one that redirects.
+    """
+
+    def build(self, registry: str) -> tuple[GatewayDaemon, str]:
+        """A gateway, and the id of a cache of it."""
+        gateway = GatewayDaemon(
+            self,
+            registry,
+            gateway={
+                "account": {"username": "filler", "password": "secret"},
+                "admins": ["ann"],
+                "redirects": ["http://127.0.0.1"],
+            },
+        )
+        cache = ContentCache(self, gateway.url)
+        return gateway, gateway.add_cache("near", cache.url, "ann:secret")
+
+    def measure(self, gateway: GatewayDaemon, cache: str, image: Image, count: Callable[[], int]) -> None:
+        """
+        Every row that is about this registry; ``count`` is how many requests it had so far.
+        """
+        is_redirecting = image.name == "org/stored"
+        pull = Pull(Asker(self, gateway.host), image)
+        rows = {
+            what: row for what, row in _ASKED_OF_GATEWAY.items() if (_REDIRECTED in what) == is_redirecting
+        }
+        costs: dict[str, list[int]] = {what: [] for what in rows}
+        for has_cache in (0, 1):
+            if has_cache:
+                gateway.choose("ann:secret", cache)
+                until(lambda: _leads(pull.ask("GET", pull.blob), "token="), "the cache to be chosen")
+            for what, row in rows.items():
+                before = count()
+                self.assertEqual((what, row[2](pull).status), (what, row[has_cache]))
+                costs[what].append(count() - before)
+        documents = documented("at the gateway")
+        self.assertEqual({what: tuple(cost) for what, cost in costs.items()}, {w: documents[w] for w in rows})
+
+    def test_serving_registry(self) -> None:
+        """A registry that serves its blobs itself is asked once for everything but a refused ``GET``."""
+        origin = Origin(self, users={"ann": "secret", "filler": "secret"})
+        image = push_image(origin, "org/app", "1", layers=(_LAYER,))
+        gateway, cache = self.build(origin.url)
+        self.measure(gateway, cache, image, lambda: len(origin.requests()))
+
+    def test_redirecting_registry(self) -> None:
+        """One that redirects is asked once too, after its first redirect."""
+        origin = Origin(self, users={"ann": "secret"})
+        image = push_image(origin, "org/stored", "1", layers=(_LAYER,))
+        digest = image.layers[0].digest
+        blob = origin.request("GET", f"/v2/org/stored/blobs/{digest}", headers={"Authorization": _ANN}).body
+        registry = RedirectingRegistry(self, Storage(self, blob))
+        gateway, cache = self.build(registry.url)
+        self.measure(gateway, cache, image, lambda: len(registry.asked("/blobs/")))
+
+    def test_documented(self) -> None:
+        """The table has these rows and no others."""
+        self.assertEqual(set(documented("at the gateway")), set(_ASKED_OF_GATEWAY))
+
+
+def _leads(answer: Answer, part: str) -> bool:
+    return part in answer.headers.get("location", "")
