@@ -1,1 +1,1 @@
-"""Certificates that come by themselves (ACME, RFC 8555), and are there before the old ones end."""
+"""Certificates from an ACME server (RFC 8555), renewed before they expire."""

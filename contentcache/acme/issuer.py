@@ -35,7 +35,7 @@ from contentcache.upstream.ports import Asking
 #: Clocks may differ by so many seconds without a warning.
 _MAX_SKEW: Final = 300.0
 #: Seconds until the next poll for renewal information after a failed one.
-_RENEWAL_INFO_RETRY: Final = 6 * 3600.0
+_RENEWAL_WINDOW_RETRY: Final = 6 * 3600.0
 #: Fewest seconds between a finalized order that failed and the next order.
 _MIN_ORDER_INTERVAL: Final = 3600.0
 #: Age in seconds from which a pending order is dropped, unless the server is still processing it.
@@ -110,7 +110,7 @@ class AcmeIssuer:
         metadata = CertificateMetadata(self.server, ask_again=0.0, since=now, hurried=early_renewals)
         return IssuedCertificate(pem, StoredCertificate(identity, metadata), clock)
 
-    async def poll_renewal_info(
+    async def poll_renewal_window(
         self, host: str, certificate: StoredCertificate, seconds: float
     ) -> CertificateMetadata:
         """
@@ -119,7 +119,7 @@ class AcmeIssuer:
         After an error, and without an answer after ``seconds``, it keeps the last window: nothing waits for
         this advice.
         """
-        polling = Deferred.fromCoroutine(self._fetch_renewal_info(certificate))
+        polling = Deferred.fromCoroutine(self._fetch_renewal_window(certificate))
         try:
             return await polling.addTimeout(seconds, cast("Any", self._timer))
         except AcmeError as error:
@@ -129,7 +129,7 @@ class AcmeIssuer:
         self._log.info(
             'renewal information unavailable host={host} reason="{reason}"', host=host, reason=reason
         )
-        return evolve(certificate.metadata, ask_again=self._wall() + _RENEWAL_INFO_RETRY)
+        return evolve(certificate.metadata, ask_again=self._wall() + _RENEWAL_WINDOW_RETRY)
 
     async def drop_pending_order(self, host: str) -> None:
         """Delete the pending order of a host: it has failed, or its certificate is of no use."""
@@ -290,9 +290,9 @@ class AcmeIssuer:
         key = load_pem_private_key(pending.key, None)
         return pending.key + await resume(host, client, AcmeOrder(pending.url, order.body), key)
 
-    async def _fetch_renewal_info(self, certificate: StoredCertificate) -> CertificateMetadata:
+    async def _fetch_renewal_window(self, certificate: StoredCertificate) -> CertificateMetadata:
         identifier = certificate_id(certificate.identity.chain[0])
-        found = None if identifier is None else await (await self._connect()).fetch_renewal_info(identifier)
+        found = None if identifier is None else await (await self._connect()).fetch_renewal_window(identifier)
         if found is None:
             return evolve(certificate.metadata, suggested=None, ask_again=None)
         window, interval = found

@@ -37,8 +37,8 @@ _UNFINISHED: Final = frozenset({"pending", "ready", "processing"})
 #: Seconds before each retry of a failed download.
 _DOWNLOAD_RETRIES: Final = (1.0, 4.0, 16.0)
 #: Seconds between two polls of renewal information, without ``Retry-After``, and the fewest.
-_RENEWAL_INFO_INTERVAL: Final = 6 * 3600.0
-_MIN_RENEWAL_INFO_INTERVAL: Final = 60.0
+_RENEWAL_WINDOW_INTERVAL: Final = 6 * 3600.0
+_MIN_RENEWAL_WINDOW_INTERVAL: Final = 60.0
 
 
 @frozen
@@ -208,7 +208,7 @@ class OrderClient:
             ) from error
         return pem
 
-    async def fetch_renewal_info(self, certificate_id: str) -> tuple[RenewalWindow, float] | None:
+    async def fetch_renewal_window(self, certificate_id: str) -> tuple[RenewalWindow, float] | None:
         """
         The suggested renewal window, and seconds until the next poll (RFC 9773 §4); ``None`` where the server
         has no renewal information.
@@ -219,7 +219,7 @@ class OrderClient:
         response = await self._client.get(f"{base.rstrip('/')}/{certificate_id}")
         window = parse_renewal_window(response.json())
         delay = response.retry_after
-        interval = _RENEWAL_INFO_INTERVAL if delay is None else max(_MIN_RENEWAL_INFO_INTERVAL, delay)
+        interval = _RENEWAL_WINDOW_INTERVAL if delay is None else max(_MIN_RENEWAL_WINDOW_INTERVAL, delay)
         if window is None:
             raise AcmeServerUnavailableError("its renewal information makes no sense")
         return window, interval

@@ -40,7 +40,7 @@ _SLEEP_AFTER_DEFECT: Final = 60.0
 #: Hosts for which the server is contacted at the same time.
 _MAX_CONCURRENT: Final = 4
 #: Timeout of a poll for renewal information, in seconds; shorter where renewal is due before.
-_RENEWAL_INFO_TIMEOUT: Final = 30.0
+_RENEWAL_WINDOW_TIMEOUT: Final = 30.0
 
 
 class CertificatePort(Protocol):
@@ -189,7 +189,7 @@ class RenewalLoop:
         elif action is RenewalAction.RENEW:
             await self._with_semaphore(self._attempt, state)
         else:
-            await self._with_semaphore(self._poll_renewal_info, state)
+            await self._with_semaphore(self._poll_renewal_window, state)
 
     async def _sleep(self, host: str, seconds: float) -> None:
         await wait_at_most(self._timer, seconds, self._wake_ups[host])
@@ -270,16 +270,16 @@ class RenewalLoop:
             return
         state.unsaved, state.failures, state.error = None, 0, None
 
-    async def _poll_renewal_info(self, state: RenewalState) -> None:
+    async def _poll_renewal_window(self, state: RenewalState) -> None:
         """Fetch the suggested renewal window; for a new certificate check whether it is due already."""
         certificate, unchecked = state.certificate, state.unchecked
         if certificate is None:
             return
         left = state.renewal_time(self._issuer.server) - self._wall()
-        timeout = _RENEWAL_INFO_TIMEOUT
+        timeout = _RENEWAL_WINDOW_TIMEOUT
         if state.error is None:
-            timeout = max(1.0, min(_RENEWAL_INFO_TIMEOUT, left))
-        metadata = await self._issuer.poll_renewal_info(state.host, certificate, timeout)
+            timeout = max(1.0, min(_RENEWAL_WINDOW_TIMEOUT, left))
+        metadata = await self._issuer.poll_renewal_window(state.host, certificate, timeout)
         state.certificate, state.unchecked = evolve(certificate, metadata=metadata), None
         if metadata.suggested != certificate.metadata.suggested:
             self._log.info(

@@ -70,7 +70,7 @@ class RenewalAction(IntEnum):
     RENEW = 1
     #: Forget an error, since renewal is not due any more.
     CLEAR_ERROR = 2
-    POLL_RENEWAL_INFO = 3
+    POLL_RENEWAL_WINDOW = 3
 
 
 def next_action(
@@ -91,7 +91,7 @@ def next_action(
         # server may suggest another time by now.
         poll_first = state.error is not None or state.unchecked is not None
         if poll_wait < wait or (poll_wait == wait and poll_first):
-            return poll_wait, RenewalAction.POLL_RENEWAL_INFO
+            return poll_wait, RenewalAction.POLL_RENEWAL_WINDOW
     return wait, RenewalAction.RENEW if is_due or state.error is None else RenewalAction.CLEAR_ERROR
 
 

@@ -110,9 +110,9 @@ class Acme:
     each second of ``timer``; the responses of ``loses_at`` are lost, ``losses`` times, after the request was
     processed. ``refused_nonces`` are refused before one is accepted.
 
-    Progress: an authorization is decided after ``verdict_looks`` polls, a certificate issued after
-    ``looks``. ``suggested`` is the renewal window in seconds from now, unless ``odd_suggestion`` is sent
-    instead. ``eab`` is the account's key for external account binding.
+    Progress: an authorization is decided after ``authorization_polls`` polls, a certificate issued after
+    ``certificate_polls``. ``suggested`` is the renewal window in seconds from now, unless
+    ``odd_suggestion`` is sent instead. ``eab`` is the account's key for external account binding.
     """
 
     wall: Callable[[], float]
@@ -136,8 +136,8 @@ class Acme:
     troubles: list[tuple[str, Bad]] = field(factory=list)
     asked: list[str] = field(factory=list)
     payloads: dict[str, Any] = field(factory=dict)
-    looks: int = 1
-    verdict_looks: int = 0
+    certificate_polls: int = 1
+    authorization_polls: int = 0
     _nonces: set[str] = field(factory=set)
     _keys: dict[str, Any] = field(factory=dict)
     _orders: dict[str, dict[str, Any]] = field(factory=dict)
@@ -259,8 +259,8 @@ class Acme:
         if payload is None:
             order = self._orders[path]
             if order["status"] == "processing":
-                order["looks"] -= 1
-                if not order["looks"]:
+                order["polls"] -= 1
+                if not order["polls"]:
                     order["status"] = "valid"
             return 200, {"Retry-After": "1"}, order
         if "notAfter" in payload and self.lifetime > 3600:
@@ -285,14 +285,14 @@ class Acme:
             "authorizations": [authorization],
             "finalize": f"{BASE}/finalize/{number}",
             "host": host,
-            "looks": self.looks,
+            "polls": self.certificate_polls,
         }
         self._orders[f"/order/{number}"] = order
         return 201, {"Location": f"{BASE}/order/{number}"}, order
 
     def _authz(self, path: str, head: Any, payload: Any) -> tuple[int, dict[str, str], Any]:
-        if payload is None and self._authorizations[path]["status"] == "valid" and self.verdict_looks:
-            self.verdict_looks -= 1
+        if payload is None and self._authorizations[path]["status"] == "valid" and self.authorization_polls:
+            self.authorization_polls -= 1
             return 200, {}, {**self._authorizations[path], "status": "pending"}
         return 200, {}, self._authorizations[path]
 

@@ -40,7 +40,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.made = make(HOST, hosts=(HOST,))
         self.pem = self.made.key_pem() + self.made.pem
 
-    def test_round(self) -> None:
+    def test_round_trip(self) -> None:
         """What is stored is loaded again, from files of one account, and nothing else is left behind."""
         self.assertIsNone(self.store.load_certificate(HOST))
         self.store.ensure_writable()
@@ -107,7 +107,7 @@ class CertificateStoreTests(SynchronousTestCase):
             self.assertFalse(path.exists())
         self.assertEqual(len(list(self.folder.glob("*.damaged-*"))), 5)
 
-    def test_odd_notes(self) -> None:
+    def test_malformed_metadata(self) -> None:
         """Malformed metadata is empty metadata."""
         self.store.ensure_writable()
         odd = '{"server": 5, "ask_again": "x", "suggested": [1]}'
@@ -123,7 +123,7 @@ class CertificateStoreTests(SynchronousTestCase):
         self.store.inspect_certificate(HOST)
         self.assertEqual(len(list(self.folder.rglob("*.damaged-*"))), 4)
 
-    def test_odd_orders(self) -> None:
+    def test_malformed_pending_order(self) -> None:
         """A malformed pending order is none."""
         key = self.made.key_pem().decode()
         good = {"server": "s", "url": "u", "key": key, "since": 1.0}
@@ -132,7 +132,7 @@ class CertificateStoreTests(SynchronousTestCase):
             (self.folder / f"{HOST}.order.json").write_text(json.dumps({**good, **change}))
             self.assertEqual(self.store.pending_order(HOST) is not None, not change, change)
 
-    def test_odd_waits(self) -> None:
+    def test_malformed_backoff(self) -> None:
         """A malformed backoff is none."""
         self.store.ensure_writable()
         good = {"until": 5.0, "failures": 2, "says": "no"}

@@ -53,7 +53,7 @@ class DaemonTests(RenewalTestCase):
         protocol.makeConnection(transport)
         return transport, protocol
 
-    def test_words(self) -> None:
+    def test_commands(self) -> None:
         """It reports the status, renews, and knows no other host and no other command."""
         self.build()
         self.pass_time(5)
@@ -69,7 +69,7 @@ class DaemonTests(RenewalTestCase):
         for line in ("", "dance", "renew\x00", "\u00fc"):
             self.assertEqual(self.told(line), [])
 
-    def test_one_question(self) -> None:
+    def test_one_request(self) -> None:
         """Whatever follows the first line is ignored."""
         self.build()
         self.pass_time(5)

@@ -121,17 +121,17 @@ class FirstTests(RenewalTestCase):
         self.assertEqual(self.server.count("POST /order"), 4)  # two orders, and a look at each by the second
         self.assertEqual([self.server.count(f"/{kind}") for kind in ("http-01", "tls-alpn-01")], [1, 1])
 
-    def test_verdict(self) -> None:
+    def test_polling(self) -> None:
         """The authorization is polled, soon at first and less often later."""
-        self.server.verdict_looks = 3
+        self.server.authorization_polls = 3
         self.build()
         self.pass_time(
             2.5, 0.125
-        )  # looks after 0, 1/8, 3/8 and 7/8 s, and then one second for the certificate
+        )  # polls after 0, 1/8, 3/8 and 7/8 s, and then one second for the certificate
         self.assertNotEqual(self.number(), 0)
         self.stop()
         shutil.rmtree(self.folder)
-        self.server.verdict_looks = 99
+        self.server.authorization_polls = 99
         self.build()
         before = self.server.count("/authz/")
         self.pass_time(60)
@@ -212,7 +212,7 @@ class RenewalTests(RenewalTestCase):
         self.assertIn("(rateLimited)", self.error())
         self.assertEqual(self.server.count("POST /order") - orders, 1)
 
-    def test_no_suggestion_comes(self) -> None:
+    def test_no_renewal_information(self) -> None:
         """
         A server that never sends renewal information delays neither showing nor storing a certificate, nor
         other hosts, nor the outcome of a requested renewal.
@@ -233,7 +233,7 @@ class RenewalTests(RenewalTestCase):
         for host in ("a.example", "b.example"):
             self.assertIsNotNone(self.store.metadata(host).suggested)
 
-    def test_odd_suggestion(self) -> None:
+    def test_malformed_window(self) -> None:
         """Malformed renewal information changes nothing, and is polled again."""
         self.server.suggested = (10 * DAY, 10 * DAY)
         self.build()
@@ -274,7 +274,7 @@ class RenewalTests(RenewalTestCase):
         self.pass_time(5)
         self.assertNotEqual(self.number(), first)
 
-    def test_asked(self) -> None:
+    def test_requested(self) -> None:
         """A requested renewal happens now, and reports its outcome."""
         renewal_loop = self.build()
         self.pass_time(5)
@@ -291,7 +291,7 @@ class RenewalTests(RenewalTestCase):
         outcome = self.successResultOf(waiting)
         self.assertEqual((outcome.is_new, "cannot be asked" in outcome.says), (False, True))
 
-    def test_asked_together(self) -> None:
+    def test_coalesced(self) -> None:
         """A request during another one, or during an attempt, is coalesced with it."""
         renewal_loop = self.build("a.example", "b.example")
         waiting = [*renewal_loop.renew(["a.example", "b.example"]), *renewal_loop.renew(["a.example"])]
@@ -302,7 +302,7 @@ class RenewalTests(RenewalTestCase):
         self.assertEqual([self.successResultOf(each).is_new for each in waiting], [True] * 4)
         self.assertEqual(self.server.count("/finalize"), 2)
 
-    def test_asked_in_vain(self) -> None:
+    def test_requested_and_failed(self) -> None:
         """A requested renewal that fails is retried when the log says so."""
         renewal_loop = self.build()
         self.pass_time(5)
@@ -319,7 +319,7 @@ class RenewalTests(RenewalTestCase):
         self.pass_time(DAY, 30)
         self.assertEqual(self.server.count("/finalize"), 2)
 
-    def test_asked_at_the_end(self) -> None:
+    def test_requested_at_shutdown(self) -> None:
         """A request to a daemon that stops is answered so."""
         self.server.hangs = True
         renewal_loop = self.build()
@@ -329,10 +329,10 @@ class RenewalTests(RenewalTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class FaultTests(RenewalTestCase):
+class ErrorTests(RenewalTestCase):
     """Errors of the server, the clock, the disk and the daemon."""
 
-    def test_away(self) -> None:
+    def test_server_down(self) -> None:
         """A server that is down is contacted again with a growing backoff."""
         self.server.is_away = True
         self.build()
@@ -344,7 +344,7 @@ class FaultTests(RenewalTestCase):
         self.assertNotEqual(self.number(), 0)
         self.assertEqual(self.error(), "")
 
-    def test_answer_is_lost(self) -> None:
+    def test_response_is_lost(self) -> None:
         """
         A request whose response was lost is not repeated at once: the server may have processed it. The log
         says so once.
@@ -393,14 +393,14 @@ class FaultTests(RenewalTestCase):
         self.assertEqual(self.server.count("/finalize"), 2)
         self.assertFalse(order.exists())
 
-    def test_still_made(self) -> None:
+    def test_still_processing(self) -> None:
         """The same for an order that the server is processing, however long that takes."""
-        self.server.looks = 200
+        self.server.certificate_polls = 200
         self.build()
         self.pass_time(4000, 5)
         self.assertEqual((self.counted[-1], self.server.count("/finalize")), ((HOST, True), 1))
 
-    def test_not_to_be_read(self) -> None:
+    def test_unreadable_download(self) -> None:
         """
         Where the download is no certificate it is tried once more after an hour, and then a new order is
         created.
@@ -415,7 +415,7 @@ class FaultTests(RenewalTestCase):
         self.pass_time(7100, 10)
         self.assertEqual(self.server.count("/finalize"), 2)
 
-    def test_order_comes_to_nothing(self) -> None:
+    def test_failed_order(self) -> None:
         """A finalized order that the server refuses is not followed by another one within an hour."""
         self.server.troubles = [("/finalize", Bad("caa", "CAA forbids", 403))]
         self.build()
@@ -439,7 +439,7 @@ class FaultTests(RenewalTestCase):
             self.pass_time(3700, 10)
             self.assertEqual((self.error(), self.server.count("/finalize") - before), ("", 2))
 
-    def test_look_is_lost(self) -> None:
+    def test_poll_is_lost(self) -> None:
         """A poll whose response was lost is repeated at once."""
         self.server.loses_at, self.server.losses = "/authz", 1
         self.build()
@@ -468,14 +468,14 @@ class FaultTests(RenewalTestCase):
         self.assertIn("names a URL that is not https, and is not asked there", self.error())
         self.assertEqual(self.server.count("http:"), 0)
 
-    def test_no_verdict(self) -> None:
+    def test_undecided(self) -> None:
         """Where the server never decides on an authorization, the log says what to look at."""
-        self.server.verdict_looks = 999
+        self.server.authorization_polls = 999
         self.build()
         self.pass_time(320)
         self.assertIn("has not validated cache.example.com in time; it may be slow", self.error())
 
-    def test_trickles(self) -> None:
+    def test_slow_response(self) -> None:
         """A response has to be whole within its timeout, however steadily it comes."""
         self.server.trickles_at = "/dir"
         self.build()
@@ -485,7 +485,7 @@ class FaultTests(RenewalTestCase):
         self.pass_time(20)
         self.assertNotEqual(self.number(), 0)
 
-    def test_suggestion_trickles(self) -> None:
+    def test_slow_renewal_information(self) -> None:
         """
         Renewal does not wait for renewal information: its timeout is short, and ends when renewal is due.
         """
@@ -517,7 +517,7 @@ class FaultTests(RenewalTestCase):
         self.pass_time(35)
         self.assertIn("does not answer within 30 s", self.error())
 
-    def test_serves_on(self) -> None:
+    def test_old_certificate_stays(self) -> None:
         """While renewals fail the old certificate stays; its health warns before it expires."""
         renewal_loop = self.build()
         self.pass_time(5)
@@ -664,7 +664,7 @@ class FaultTests(RenewalTestCase):
             self.stop()
             shutil.rmtree(self.folder)
 
-    def test_old_when_new(self) -> None:
+    def test_nearly_expired_when_issued(self) -> None:
         """
         The same for certificates whose lifetime is mostly over when they are issued; the clock is not blamed.
         """
@@ -674,7 +674,7 @@ class FaultTests(RenewalTestCase):
         self.assertEqual(self.server.count("/finalize"), 6)
         self.assertRegex(self.error(), "2[34].*h.* are left of its 2160h; ask the certificate authority")
 
-    def test_useless(self) -> None:
+    def test_unusable(self) -> None:
         """
         A certificate that has expired, is not valid yet, or is for another host replaces nothing; the outcome
         of a requested renewal says so; few are ordered.
@@ -730,7 +730,7 @@ class FaultTests(RenewalTestCase):
         self.pass_time(600, 10)
         self.assertEqual(self.server.count("/finalize"), 3)
 
-    def test_useless_at_first(self) -> None:
+    def test_unusable_at_first(self) -> None:
         """
         Nor does such a certificate replace the self-signed one; each is one of few that a server issues.
         """
