@@ -15,8 +15,7 @@ from rich.text import Text
 from contentcache.acme.certificate import format_time, issuer_of, names_of
 from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.control import NoDaemonError, send_command
-from contentcache.acme.errors import CertificateStoreError
-from contentcache.acme.lock import CertificateStoreInUseError
+from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUseError
 from contentcache.acme.renewal_state import Outcome
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.listening import CannotListen

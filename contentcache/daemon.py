@@ -185,7 +185,7 @@ class Daemon(Service):
         if tls is None or tls.letsencrypt is None:
             return
         # Here, so that those who give files do not load what others need for ACME.
-        from contentcache.acme.lock import CertificateStoreInUseError  # noqa: PLC0415
+        from contentcache.acme.errors import CertificateStoreInUseError  # noqa: PLC0415
         from contentcache.issuance import Issuance  # noqa: PLC0415
 
         try:

@@ -19,9 +19,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.challenges import Http01Responder, Responder, TlsAlpn01Responder
 from contentcache.acme.control import ControlSocket
-from contentcache.acme.errors import CertificateStoreError
+from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUseError
 from contentcache.acme.issuer import AcmeIssuer
-from contentcache.acme.lock import CertificateStoreInUseError
 from contentcache.acme.records import BackoffRecord, StoredCertificate
 from contentcache.acme.renewal_loop import RenewalLoop
 from contentcache.acme.renewal_state import Outcome

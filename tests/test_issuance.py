@@ -13,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 import contentcache
-from contentcache.acme.lock import CertificateStoreInUseError
+from contentcache.acme.errors import CertificateStoreInUseError
 from contentcache.aio.threads import at_once
 from contentcache.config.model import Address, LetsEncrypt, ServerTLS
 from contentcache.issuance import Issuance

@@ -16,11 +16,19 @@ from typing import Any
 
 from contentcache.acme.account import AccountKey, AccountKeyError
 from contentcache.acme.certificate import format_names, matches_host, names_of
-from contentcache.acme.errors import CertificateStoreError
-from contentcache.acme.files import HALF, fault_of, narrow, probe, put_aside, read, write
-from contentcache.acme.lock import FolderLock
+from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUseError
 from contentcache.acme.records import BackoffRecord, CertificateMetadata, PendingOrder, StoredCertificate
+from contentcache.acme.store_files import (
+    TEMPORARY_SUFFIX,
+    probe,
+    quarantine,
+    read,
+    remove_permissions,
+    store_error,
+    write,
+)
 from contentcache.core.ports import Clock
+from contentcache.persist.file_lock import FileLock, FileLockedError, process_name
 from contentcache.tls.files import Identity, TLSFault, identity_in
 
 
@@ -30,7 +38,7 @@ class CertificateStore:
     def __init__(self, folder: str, wall: Clock) -> None:
         self._folder = Path(folder)
         self._account = self._folder / "account"
-        self._lock = FolderLock(self._folder)
+        self._lock = FileLock(self._folder / "lock", mode=0o600, allow_unsupported=True)
         self._wall = wall
 
     def acquire(self) -> None:
@@ -44,20 +52,25 @@ class CertificateStore:
             return
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock.take()
+            self._lock.acquire()
             self._account.mkdir(mode=0o700, exist_ok=True)
             # A process that was killed has left temporary files; with the lock nobody writes them now.
             for folder in (self._folder, self._account):
-                for path in folder.glob(f".*{HALF}"):
+                for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
                     path.unlink()
+        except FileLockedError as error:
+            raise CertificateStoreInUseError(
+                f"{self._folder} is in use by {process_name(error.holder)}",
+                "stop that one, or give this daemon another letsencrypt.cachefile",
+            ) from error
         except OSError as error:
-            raise fault_of(error, self._folder, "written to") from error
-        for folder, rights in ((self._folder, 0o022), (self._account, 0o077)):
-            narrow(folder, rights)
+            raise store_error(error, self._folder, "written to") from error
+        for folder, permissions in ((self._folder, 0o022), (self._account, 0o077)):
+            remove_permissions(folder, permissions)
 
     def release(self) -> None:
         """Unlock the directory. May be called twice."""
-        self._lock.give_back()
+        self._lock.release()
 
     def ensure_writable(self) -> None:
         """
@@ -70,7 +83,7 @@ class CertificateStore:
             self._account.mkdir(mode=0o700, parents=True, exist_ok=True)
             probe(self._account)
         except OSError as error:
-            raise fault_of(error, self._folder, "written to") from error
+            raise store_error(error, self._folder, "written to") from error
 
     def account_key(self) -> AccountKey:
         """
@@ -84,7 +97,7 @@ class CertificateStore:
             try:
                 return AccountKey.from_pem(content)
             except AccountKeyError as damage:
-                self._quarantine(path, str(damage), "a new account is made")
+                self._quarantine(path, str(damage), "a new account is registered")
                 self._save_account_urls({})
         key = AccountKey.generate()
         write(path, key.pem())
@@ -116,7 +129,7 @@ class CertificateStore:
             return StoredCertificate(_parse_identity(path, content, host), self.metadata(host))
         except TLSFault as damage:
             it = damage.message.replace(f"{path} ", "it ")
-            self._quarantine(path, it, "a new certificate is asked for")
+            self._quarantine(path, it, "a new certificate is ordered")
             return None
 
     def inspect_certificate(self, host: str) -> StoredCertificate | None:
@@ -192,7 +205,7 @@ class CertificateStore:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise fault_of(error, path, "taken away") from error
+            raise store_error(error, path, "deleted") from error
 
     def _read_json(self, path: Path) -> dict[str, Any]:
         """A JSON object; a damaged file is quarantined if the lock is held."""
@@ -206,14 +219,14 @@ class CertificateStore:
         if isinstance(document, dict):
             return document
         if self._lock.held:
-            self._quarantine(path, "it holds no JSON object", "goes without what was noted there")
+            self._quarantine(path, "it holds no JSON object", "its content is ignored")
         return {}
 
     def _read(self, path: Path) -> bytes | None:
-        return read(path, is_ours=self._lock.held)
+        return read(path, restrict=self._lock.held)
 
     def _quarantine(self, path: Path, damage: str, next_step: str) -> None:
-        put_aside(path, self._wall(), damage, next_step)
+        quarantine(path, self._wall(), damage, next_step)
 
 
 def _parse_identity(path: Path, content: bytes, host: str) -> Identity:

@@ -167,3 +167,7 @@ class ClockSkewError(AcmeError):
 
 class CertificateStoreError(AcmeError):
     """The certificate store cannot be read or written."""
+
+
+class CertificateStoreInUseError(CertificateStoreError):
+    """Another process has locked the certificate store."""

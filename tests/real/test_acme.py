@@ -183,7 +183,7 @@ class FirstTests(AcmeCase):
             (self.folder / name).write_text("rubbish", "utf-8")
         cache.start()
         self.assertNotEqual(self.issued(cache), leaf)
-        self.assertEqual(cache.log().count("is put aside as"), 2)
+        self.assertEqual(cache.log().count("stored file damaged, renamed path="), 2)
         self.assertEqual(len(list(self.folder.rglob("*.damaged-*"))), 2)
 
     def test_http(self) -> None:
