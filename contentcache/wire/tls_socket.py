@@ -7,7 +7,9 @@ the socket and writes to it: one call for 256 KiB, and no copy but its own. What
 
 Rules of OpenSSL that are kept here: what it has begun to write and could not finish is given to it again,
 first of all and from its first byte; what it has read ahead is taken out before the reactor waits for the
-socket again.
+socket again; nothing is read while a write is incomplete. When a client updates its keys twice (RFC 8446
+§4.6.3), OpenSSL answers from inside ``SSL_read``: in the middle of a record that is half written this ends
+the connection.
 """
 
 from __future__ import annotations
@@ -41,6 +43,10 @@ class TLSTransport(FileTransport):
     contexts: Any
     _is_shaking = True
     _is_reading = False
+    #: Whether OpenSSL has begun to write something and the socket took only a part of it.
+    _is_write_incomplete = False
+    #: Whether reading has to write first: the answer to a KeyUpdate.
+    _read_wants_write = False
 
     def __init__(self, sock: Any, *args: Any) -> None:
         super().__init__(sock, *args)
@@ -62,8 +68,8 @@ class TLSTransport(FileTransport):
         """
         The socket has something.
         """
-        if self._lane is not None:
-            super().stopReading()  # OpenSSL is for one thread at a time
+        if self._lane is not None or self._is_write_incomplete:
+            super().stopReading()  # OpenSSL is for one thread at a time, and for one write
             return None
         if self._is_shaking:
             result = self._shake()
@@ -76,12 +82,15 @@ class TLSTransport(FileTransport):
             # It was a write that waited for this.
             self._wants_read = False
             self.startWriting()
+            if not self._is_reading:
+                super().stopReading()
         for _ in range(_RECORDS):
             try:
                 data = self._tls.recv(self.bufferSize)
             except SSL.WantReadError:
                 return None
             except SSL.WantWriteError:
+                self._read_wants_write = True
                 self.startWriting()
                 return None
             except SSL.ZeroReturnError:
@@ -90,7 +99,7 @@ class TLSTransport(FileTransport):
                 return main.CONNECTION_LOST
             if not self._farewell_sent:
                 self._dataReceived(data)
-            if not (self.connected and self._is_reading) or self._lane is not None:
+            if not self._may_read():
                 return None
         self._read_on()
         return None
@@ -100,7 +109,7 @@ class TLSTransport(FileTransport):
         Go on to read: first what OpenSSL has, of which the socket tells nothing.
         """
         self._is_reading = True
-        if self._lane is not None:
+        if self._lane is not None or self._is_write_incomplete:
             return
         super().startReading()
         if not self._is_shaking:
@@ -111,12 +120,16 @@ class TLSTransport(FileTransport):
         super().stopReading()
         self._is_reading = False
 
+    def _may_read(self) -> bool:
+        wanted = bool(self.connected) and self._is_reading
+        return wanted and self._lane is None and not self._is_write_incomplete
+
     def _read_on(self) -> None:
-        if self._lane is None and self._tls.pending():
+        if self._may_read() and self._tls.pending():
             self.reactor.callLater(0, self._read_if_wanted)
 
     def _read_if_wanted(self) -> None:
-        if self.connected and self._is_reading:
+        if self._may_read():
             result = self.doRead()
             if result is not None:
                 self.connectionLost(Failure(result))
@@ -149,6 +162,8 @@ class TLSTransport(FileTransport):
         """
         if self._is_shaking:
             return self._shake()
+        if self._read_wants_write:
+            return self._finish_read()
         if self._again is None:
             return super().doWrite()
         if self._piece is not None and self._piece is self._again_of:
@@ -156,6 +171,23 @@ class TLSTransport(FileTransport):
         # Of a lane, or of a piece that nobody wants any more: OpenSSL must have its end all the same.
         result = self._encrypt(self._again)
         return result if isinstance(result, Exception) else None
+
+    def _finish_read(self) -> Any:
+        """
+        Write what reading has begun to write, and nothing else before.
+        """
+        try:
+            self._tls.do_handshake()
+        except SSL.WantWriteError:
+            return None
+        except SSL.WantReadError:
+            pass  # the client's message has not come as a whole
+        except SSL.Error:
+            return main.CONNECTION_LOST
+        self._read_wants_write = False
+        if self._is_reading:
+            self._read_on()
+        return None
 
     def writeSomeData(self, data: Any) -> Any:
         """
@@ -182,7 +214,8 @@ class TLSTransport(FileTransport):
         return 0
 
     def _is_waiting(self) -> bool:
-        return self._is_shaking or self._again is not None or super()._is_waiting()
+        busy = self._is_shaking or self._read_wants_write or self._again is not None
+        return busy or super()._is_waiting()
 
     def _send_some(self, piece: Any) -> Any:
         data = self._again
@@ -207,6 +240,7 @@ class TLSTransport(FileTransport):
         if self.connected and lane.pending:
             # Part of it is on its way. It counts as sent: it goes out before anything else.
             self._again, self._again_of = bytes(lane.pending), None
+            self._is_write_incomplete = True
             lane.sent += len(lane.pending)
         super()._has_left(result, lane, sent)
         if self.connected and self._is_reading:
@@ -216,14 +250,22 @@ class TLSTransport(FileTransport):
         try:
             count = self._tls.send(data)
         except SSL.WantWriteError:
+            self._is_write_incomplete = True
             return 0
         except SSL.WantReadError:
+            # Only before it begins with the data: a write that has begun is finished without reading.
+            self._is_write_incomplete = False
             self._wants_read = True
             self.stopWriting()
+            super().startReading()
             return 0
         except SSL.Error:
             return main.CONNECTION_LOST
         self._again = None
+        if self._is_write_incomplete:
+            self._is_write_incomplete = False
+            if self._is_reading:
+                self.startReading()
         return count
 
     # The end.
@@ -241,7 +283,8 @@ class TLSTransport(FileTransport):
         """
         Nothing goes out any more, but an answer to the client's farewell.
         """
-        if self._client_ended and not self._farewell_sent and self.connected and self._lane is None:
+        idle = self._lane is None and not self._is_write_incomplete
+        if self._client_ended and not self._farewell_sent and self.connected and idle:
             with suppress(SSL.Error):
                 self._tls.shutdown()
         super().connectionLost(reason)
@@ -254,10 +297,12 @@ class TLSTransport(FileTransport):
         try:
             both = self._tls.shutdown()
         except SSL.WantWriteError:
+            self._is_write_incomplete = True
             self.startWriting()
             return None
         except SSL.Error:
             both = True
+        self._is_write_incomplete = False
         if both or self._client_ended:
             return main.CONNECTION_DONE
         self.startReading()
