@@ -178,13 +178,11 @@ class Daemon(Service):
         return Caching(configuration, self.environ, self.reactor, self.threads, self.meter)
 
     def begin_issuance(self) -> None:
-        """
-        Certificates that come by themselves: in the name of whom we have become, whose files they will be.
-        """
+        """Load the certificates from the ACME server's store, as the account whose files they are."""
         tls = self.configuration.http.tls
         if tls is None or tls.letsencrypt is None:
             return
-        # Here, so that those who give files do not load what others need for ACME.
+        # Here, so that a daemon with certificate files loads nothing of ACME.
         from contentcache.acme.errors import CertificateStoreInUseError  # noqa: PLC0415
         from contentcache.issuance import Issuance  # noqa: PLC0415
 

@@ -85,7 +85,7 @@ def parse_authorization(url: str, body: Mapping[str, Any]) -> AcmeAuthorization:
             problem = parse_problem(each["error"])
     status = body.get("status")
     if not isinstance(host, str) or not isinstance(status, str):
-        raise AcmeServerUnavailableError("the ACME server's authorization makes no sense")
+        raise AcmeServerUnavailableError("the ACME server's authorization is malformed")
     return AcmeAuthorization(url, host.lower(), status, tuple(challenges), problem)
 
 

@@ -197,8 +197,8 @@ class AcmeClient:
             return error
         if _is_response_lost(error):
             return ResponseLostError(
-                f"the connection to the ACME server at {self._url} broke off before its answer was whole",
-                "what was asked for may have been done all the same" if method == "POST" else "",
+                f"the connection to the ACME server at {self._url} was lost before its response was complete",
+                "the server may have processed the request" if method == "POST" else "",
             )
         if isinstance(error, DeferredTimeoutError):
             reason = f"it does not answer within {_READ_TIMEOUT:g} s"
@@ -224,7 +224,7 @@ class AcmeClient:
         problem = _problem_of(response)
         if response.status >= _FIRST_SERVER_ERROR and not problem.kind:
             raise AcmeServerUnavailableError(
-                f"the ACME server has a fault of its own (status {response.status})",
+                f"the ACME server has failed (status {response.status})",
                 "nothing is to be done here",
                 retry_after=response.retry_after,
             )
@@ -242,7 +242,7 @@ def _raise_timeout(_outcome: object, seconds: float) -> NoReturn:
     """
     :raises UpstreamTimeout: always.
     """
-    raise UpstreamTimeout(f"its answer is not whole after {seconds:g} s")
+    raise UpstreamTimeout(f"its response is not complete after {seconds:g} s")
 
 
 def _is_response_lost(error: BaseException) -> bool:

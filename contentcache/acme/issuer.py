@@ -174,7 +174,7 @@ class AcmeIssuer:
             if not is_due and old.metadata.server in {"", self.server}:
                 raise ClockSkewError(f"{clock}, by which nothing is due", "set the clock")
             if host in self._hosts_with_bad_dates and old.validity.includes(self._wall()):
-                raise ClockSkewError(f"{clock}, and what it gives is not good by ours", "set the clock")
+                raise ClockSkewError(f"{clock}, and its certificates are not valid by ours", "set the clock")
         self._log.warn(
             'clock differs from the ACME server host={host} server={server} reason="{reason}; set the clock"',
             host=host,

@@ -185,7 +185,7 @@ class OrderClient:
                 )
             body, pause = response.json(), _poll_interval(response, poll)
         raise AcmeServerUnavailableError(
-            "the ACME server does not come to an end with the certificate", "it is asked for it again later"
+            "the ACME server has not issued the certificate in time", "the order is resumed later"
         )
 
     async def _download(self, url: str) -> bytes:
@@ -221,7 +221,7 @@ class OrderClient:
         delay = response.retry_after
         interval = _RENEWAL_WINDOW_INTERVAL if delay is None else max(_MIN_RENEWAL_WINDOW_INTERVAL, delay)
         if window is None:
-            raise AcmeServerUnavailableError("its renewal information makes no sense")
+            raise AcmeServerUnavailableError("its renewal information is malformed")
         return window, interval
 
 

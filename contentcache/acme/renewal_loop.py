@@ -170,7 +170,7 @@ class RenewalLoop:
                         raise
                     # A defect; but without this loop the certificate would expire.
                     self._log.failure("renewal loop failed host={host}", host=host)
-                    self._waiters.resolve(Outcome(host, False, "a defect of the daemon, which its log tells"))
+                    self._waiters.resolve(Outcome(host, False, "a defect of the daemon, see its log"))
                     await self._sleep(host, _SLEEP_AFTER_DEFECT)
         except CancelledError:
             return
@@ -253,7 +253,7 @@ class RenewalLoop:
             renewal=renewal,
         )
         await self._save(state)
-        unsaved = "" if state.unsaved is None else f", but it is not kept: {state.error}"
+        unsaved = "" if state.unsaved is None else f", but it is not stored: {state.error}"
         message = f"a certificate from {issuer}, good until {expiry}, to be renewed {renewal}{unsaved}"
         self._waiters.resolve(Outcome(host, not unsaved, message))
 

@@ -137,7 +137,7 @@ def health_of(state: RenewalState, now: float, server: str) -> tuple[Literal["ok
     validity = state.validity
     error = f"; {state.error}" if state.error is not None else ""
     if validity is None:
-        return "warn", f"no certificate yet, one signed by ourselves is shown{error}"
+        return "warn", f"no certificate yet, a self-signed one is shown{error}"
     until = f"good until {format_time(validity.ends)}"
     if now >= validity.ends:
         return "warn", f"expired {format_time(validity.ends)}{error}"

@@ -228,7 +228,7 @@ class _ClientAdapter:
             authorization.fail()
         chosen = authorization.choose_challenge(self.kinds)
         if not _TOKEN.fullmatch(chosen.token):
-            raise AcmeServerUnavailableError("the ACME server's token has letters that none may have")
+            raise AcmeServerUnavailableError("the ACME server's token has characters that are not allowed")
         challenge = _V1Challenge(chosen.kind, chosen.url, chosen.token)
         return self._v1_resource(authorization, STATUS_PENDING, challenge)
 

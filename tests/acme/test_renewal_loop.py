@@ -364,8 +364,8 @@ class ErrorTests(RenewalTestCase):
         self.pass_time(1)
         self.assertEqual(
             self.error(),
-            "the connection to the ACME server at https://acme.example/dir broke off before its answer was "
-            "whole; what was asked for may have been done all the same",
+            "the connection to the ACME server at https://acme.example/dir was lost before its response was "
+            "complete; the server may have processed the request",
         )
 
     def test_no_download(self) -> None:
@@ -480,7 +480,7 @@ class ErrorTests(RenewalTestCase):
         self.server.trickles_at = "/dir"
         self.build()
         self.pass_time(61)
-        self.assertIn("cannot be asked: its answer is not whole after 60 s; look at", self.error())
+        self.assertIn("cannot be asked: its response is not complete after 60 s; look at", self.error())
         self.server.trickles_at = ""
         self.pass_time(20)
         self.assertNotEqual(self.number(), 0)
@@ -790,7 +790,7 @@ class ErrorTests(RenewalTestCase):
         self.pass_time(5)
         outcome = self.successResultOf(waiting)
         self.assertFalse(outcome.is_new)
-        self.assertIn(", but it is not kept: no space; make some", outcome.says)
+        self.assertIn(", but it is not stored: no space; make some", outcome.says)
         self.assertNotEqual(self.number(), 0)
         self.assertIn("no space", self.error())
         self.store.save_certificate = keep  # type: ignore[method-assign]
