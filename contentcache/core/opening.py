@@ -10,11 +10,13 @@ from typing import Final
 from attrs import frozen
 
 from contentcache.core.errors import UpstreamBroken
-from contentcache.core.ranges import parse_content_range
+from contentcache.core.ranges import parse_content_range, parse_range
 
 OK: Final = 200
 PARTIAL: Final = 206
 RANGE_NOT_SATISFIABLE: Final = 416
+_NOT_IMPLEMENTED: Final = 501
+_TOO_MANY: Final = 429
 
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -72,3 +74,34 @@ def read_unsatisfied(content_range: str | None) -> int | None:
     """
     match = _UNSATISFIED.fullmatch(content_range or "")
     return int(match["size"]) if match is not None else None
+
+
+def is_range_refused(status: int, content_range: str | None, wanted: str, *, redirected: bool) -> bool:
+    """
+    Whether an answer to a ``GET`` with ``Range: wanted`` is about the range, so that a ``GET`` of the whole
+    content may bring what this one did not: a 501; a 416 that does not say that the content ends before the
+    range (RFC 9110 §15.5.17); a 206 with other bytes (§15.3.7). ``redirected`` answers come from storage
+    behind a registry, which signs URLs for one kind of request: a 4xx may mean the range, but for a 429.
+
+    >>> is_range_refused(416, "bytes */10", "bytes=5-9", redirected=False)
+    True
+    >>> is_range_refused(416, "bytes */10", "bytes=10-", redirected=False)
+    False
+    >>> is_range_refused(206, "bytes 0-4/10", "bytes=5-9", redirected=False)
+    True
+    >>> is_range_refused(403, None, "bytes=5-9", redirected=True)
+    True
+    """
+    asked = parse_range(wanted)
+    if len(asked) != 1 or asked[0].first is None:
+        return False
+    first, last = asked[0].first, asked[0].last
+    if status == PARTIAL:
+        sent = parse_content_range(content_range)
+        return sent is None or sent.first != first or (last is not None and sent.last > last)
+    if status == RANGE_NOT_SATISFIABLE:
+        size = read_unsatisfied(content_range)
+        return size is None or first < size
+    if redirected and status != _TOO_MANY and 400 <= status < 500:  # noqa: PLR2004
+        return True
+    return status == _NOT_IMPLEMENTED

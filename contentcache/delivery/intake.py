@@ -134,6 +134,9 @@ class Intake:
         :raises UpstreamTimeout: it stalls.
         :raises DiskFailed: the file takes no more.
         """
+        if most is not None and wanted >= most:
+            answer.abandon()  # everything is here already, and nobody had said so
+            return
         transfer = _Transfer(start, wanted, most, arrived)
         self._transfers.add(transfer)
         try:

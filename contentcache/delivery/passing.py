@@ -54,12 +54,12 @@ class PassedBody:
         if not whole:
             if answer is not None:
                 answer.abandon()
-            answer = await _ask_part(self._asking, start, stop)
+            await _pipe_part(self._asking, flow, (start, stop), None, self._meter)
+            return
         if answer is None:
             raise ShortError("the answer has been sent already")
         digest = self._asking.content.digest
-        check = Check(digest, digest.hasher()) if whole else None
-        await _pipe(answer, flow, check, None if stop is None else stop - start, self._meter)
+        await _pipe(answer, flow, Check(digest, digest.hasher()), stop, self._meter)
 
     def close(self) -> None:
         """Let go of what was not sent."""
@@ -76,32 +76,46 @@ async def carry_on(asking: Asking, flow: Flow, rest: Rest, check: Check | None, 
 
     :raises ShortError: it cannot be had, or is not to be trusted.
     """
-    answer = await _ask_part(asking, rest.start, rest.stop)
-    await _pipe(answer, flow, check, None if rest.stop is None else rest.stop - rest.start, meter)
+    await _pipe_part(asking, flow, (rest.start, rest.stop), check, meter)
 
 
-async def _ask_part(asking: Asking, start: int, stop: int | None) -> Answer:
+async def _pipe_part(
+    asking: Asking, flow: Flow, part: tuple[int, int | None], check: Check | None, meter: Meter
+) -> None:
+    """
+    Ask for a part and move it to a client; where upstream sends the whole content, its part of that.
+    """
+    start, stop = part
     wanted = f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
     try:
         answer = await asking.registry.ask(asking.request("GET", range_=wanted if start or stop else None))
-        opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), start)
     except CacheError as error:
         raise ShortError(error.message) from error
-    if opening.start != start:
+    try:
+        opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), start)
+    except UpstreamBroken as error:
         answer.abandon()
-        raise ShortError("upstream does not answer ranges")
-    return answer
+        raise ShortError(error.message) from error
+    length = None if stop is None else stop - start
+    await _pipe(answer, flow, check, length, meter, passed_over=start - opening.start)
 
 
-async def _pipe(answer: Answer, flow: Flow, check: Check | None, length: int | None, meter: Meter) -> None:
+async def _pipe(
+    answer: Answer, flow: Flow, check: Check | None, length: int | None, meter: Meter, *, passed_over: int = 0
+) -> None:
     """
-    Move one body to a client: at most ``length`` bytes, the last of them when ``check`` is content.
+    Move one body to a client, from its byte ``passed_over`` on: at most ``length`` bytes, the last of them
+    when ``check`` is content.
     """
     queue = InflowQueue(answer, meter.fetched)
     held = b""
     moved = 0
     try:
         while (data := await queue.next()) is not None:
+            if passed_over:
+                skipped = min(passed_over, len(data))
+                passed_over -= skipped
+                data = data[skipped:]
             if length is not None:
                 data = data[: length - moved]
             moved += len(data)
@@ -110,6 +124,8 @@ async def _pipe(answer: Answer, flow: Flow, check: Check | None, length: int | N
                 data = held + data
                 data, held = data[:-HELD_BACK], data[-HELD_BACK:]
             await _write(flow, data)
+            if check is None and moved == length:
+                break
     except (UpstreamBroken, UpstreamTimeout) as error:
         raise ShortError(error.message) from error
     finally:

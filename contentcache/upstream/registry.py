@@ -36,6 +36,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.header_policy import first, lines_of
+from contentcache.core.opening import is_range_refused
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import seconds_of_patience
 from contentcache.core.via import CachesBehind
@@ -73,6 +74,10 @@ _RANGE_NOT_SATISFIABLE: Final = 416
 
 class TargetRefused(TargetFailed):
     """The place that the registry redirects to refuses."""
+
+
+class RangeRefused(UpstreamBroken):
+    """What was asked for a part answers none, or another one: see :func:`is_range_refused`."""
 
 
 class Registry:
@@ -298,14 +303,12 @@ class Registry:
 
     async def _exchange_any(self, host: str, request: Request) -> Answer:
         """
-        Ask for a part, and for everything where the storage behind the registry refuses that: some does with
-        signed URLs. It is answered as by a host that ignores ``Range``, of which the caller takes its part.
+        Ask for a part, and for everything where that is refused: some storage does with signed URLs. It is
+        answered as by a host that ignores ``Range``, of which the caller takes its part.
         """
         try:
             return await self._exchange(host, request)
-        except TargetRefused:
-            if request.range is None:
-                raise
+        except RangeRefused:
             return await self._exchange(host, evolve(request, range=None))
 
     async def _exchange(self, host: str, request: Request) -> Answer:
@@ -480,6 +483,11 @@ def _is_about_range(answer: Answer, request: Request) -> bool:
 
 def _look_at_status(answer: Answer, request: Request, wall: float) -> None:
     status = answer.status
+    if request.method == "GET" and request.range is not None:
+        said = answer.header("Content-Range")
+        if is_range_refused(status, said, request.range, redirected=answer.redirected):
+            answer.abandon()
+            raise RangeRefused(f"{answer.host} answered {status} to {request.range}")
     if status == _LOOP:
         answer.abandon()
         raise LoopDetected(f"{answer.host} has found a loop of caches")

@@ -4,14 +4,20 @@ What is not the registry's own word: redirects, and pages for people.
 
 from __future__ import annotations
 
+import errno
+from itertools import product
 from random import Random
-from typing import Final
+from typing import Any, Final
+
+from attrs import evolve
 
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import UpstreamBroken
+from contentcache.storage.memory import MemoryStore
 from tests.bad_registry import BadRegistry
 from tests.delivery.house import MANIFEST, REPOSITORY, Client, House, HouseTestCase
-from tests.misbehaviour import Asked, Reply, refusal
+from tests.misbehaviour import Asked, Reply, refusal, unsatisfiable
+from tests.storage.faults import FaultyStore
 
 NOISE: Final = Random(7).randbytes(300_000)
 STORAGE: Final = "https://storage.example/storage/"
@@ -38,9 +44,9 @@ class DoubtfulTestCase(HouseTestCase):
     Begins with a blob that an honest client has pulled from the registry itself.
     """
 
-    def stored(self) -> House:
+    def stored(self, **options: Any) -> House:
         """A house, in which grants are over."""
-        house = self.house()
+        house = self.house(**options)
         self.digest = house.origin.put_blob(REPOSITORY, NOISE)
         self.storage = house.wire.hosts["storage.example"] = BadRegistry()
         self.storage.put_blob("any", NOISE)
@@ -205,14 +211,50 @@ class ColdTests(DoubtfulTestCase):
 
 class NoRangesStorage(BadRegistry):
     """
-    Storage that refuses every request for a part, and every ``HEAD``.
+    Storage that refuses every request for a part, in its own ``way``, and every ``HEAD`` unless ``heads``.
     """
+
+    def __init__(self, way: str = "403", *, heads: bool = False) -> None:
+        super().__init__()
+        self.way = way
+        self.heads = heads
 
     def answer(self, asked: Asked) -> Reply:
         """The whole, or a refusal."""
         reply = super().answer(asked)
-        refused = asked.method == "HEAD" or "range" in asked.headers
-        return refusal(reply, status=403) if refused else reply
+        if asked.method == "HEAD":
+            return reply if self.heads else refusal(reply, status=403)
+        return self._part(reply, reply.status) if "range" in asked.headers else reply
+
+    def _part(self, reply: Reply, status: int) -> Reply:
+        size = len(reply.content)
+        match self.way:
+            case "416 with the size":
+                return unsatisfiable(reply)
+            case "other bytes":
+                length = len(reply.body)
+                body = reply.content[:length]
+                sent = evolve(reply, body=body, start=0, length=length)
+                return sent.saying(Content_Range=f"bytes 0-{length - 1}/{size}")
+            case "206 of everything":
+                sent = evolve(reply, status=206, body=reply.content, start=0, length=size)
+                return sent.saying(Content_Range=f"bytes 0-{size - 1}/{size}")
+            case "206 to the end":
+                rest = reply.content[reply.start :]
+                sent = evolve(reply, body=rest, length=len(rest))
+                return sent.saying(Content_Range=f"bytes {reply.start}-{size - 1}/{size}")
+            case "multipart":
+                sent = evolve(reply, status=206, body=b"--x", length=3)
+                return sent.saying(Content_Range="", Content_Type="multipart/byteranges; boundary=x")
+            case way:
+                return refusal(reply, status=int(way))
+
+
+#: How storage may refuse a part.
+WAYS: Final = (
+    *("400", "403", "404", "405", "416", "501"),
+    *("416 with the size", "other bytes", "206 of everything", "206 to the end", "multipart"),
+)
 
 
 class NoRangesTests(DoubtfulTestCase):
@@ -220,51 +262,74 @@ class NoRangesTests(DoubtfulTestCase):
     Storage behind a registry that signs URLs for one kind of request only.
     """
 
-    def refusing(self) -> House:
+    def refusing(self, way: str = "403", **options: Any) -> House:
         """Everything is redirected to such storage."""
-        house = self.stored()
+        house = self.stored(**options)
         self.cold = house.origin.put_blob(REPOSITORY, NOISE[1:])
-        self.storage = house.wire.hosts["storage.example"] = NoRangesStorage()
+        self.storage = house.wire.hosts["storage.example"] = NoRangesStorage(way)
         self.storage.put_blob("any", NOISE)
         self.storage.put_blob("any", NOISE[1:])
         return house
 
     def test_part_of_a_cold_blob(self) -> None:
-        """A part is answered from the whole; a look at the blob tells its length."""
-        house = self.refusing()
-        self.redirect(house, STORAGE + str(self.cold))
-        described = self.result(house.contents.describe(house.asking(self.cold)))
-        self.assertEqual(described.size, len(NOISE) - 1)
-        part = house.pull(self.cold, part=(250_000, 250_010), whole=False)
-        self.assertEqual(part.outcome, "whole")
-        self.assertTrue(bytes(part.got) == NOISE[250_001:250_011])
+        """A part is answered from the whole; a look at the blob tells its length; no host is set back."""
+        for way in WAYS:
+            house = self.refusing(way)
+            self.redirect(house, STORAGE + str(self.cold))
+            described = self.result(house.contents.describe(house.asking(self.cold)))
+            self.assertEqual(described.size, len(NOISE) - 1, way)
+            part = house.pull(self.cold, part=(250_000, 250_010), whole=False)
+            self.assertEqual(part.outcome, "whole", way)
+            self.assertTrue(bytes(part.got) == NOISE[250_001:250_011], way)
+            self.assertTrue(all(well for _, well in house.registries[0].standing()), way)
 
     def test_resumed(self) -> None:
         """A download that was interrupted goes on, and so does one after a restart."""
-        for restart in (False, True):
-            house = self.refusing()
+        for way, restart in product(WAYS, (False, True)):
+            house = self.refusing(way)
             self.storage.misbehave("stall", at=200_000, times=1)
             self.redirect(house, STORAGE + str(self.cold))
             first = house.pull(self.cold)
             if restart:
                 house.wire.down.add("one.example")
                 house.later(120)
-                self.assertEqual(first.outcome, "short")
+                self.assertEqual(first.outcome, "short", way)
                 house.wire.down.clear()
                 house.furnish()
                 first = house.pull(self.cold)
             house.later(120)
-            self.assertEqual(first.outcome, "whole")
-            self.assertTrue(bytes(first.got) == NOISE[1:])
+            self.assertEqual(first.outcome, "whole", (way, restart))
+            self.assertTrue(bytes(first.got) == NOISE[1:], (way, restart))
 
     def test_stored(self) -> None:
         """A stored blob is served once the storage has answered, and proved where that is needed."""
-        house = self.refusing()
-        self.redirect(house, STORAGE + str(self.digest))
-        self.assertEqual(house.pull(self.digest).outcome, "whole")
-        house.index.forget([self.digest])
-        house.contents.lost_index()
-        self.assertEqual(house.pull(self.digest).outcome, "whole")
+        for way in WAYS:
+            house = self.refusing(way)
+            self.redirect(house, STORAGE + str(self.digest))
+            self.assertEqual(house.pull(self.digest).outcome, "whole", way)
+            house.index.forget([self.digest])
+            house.contents.lost_index()
+            self.assertEqual(house.pull(self.digest).outcome, "whole", way)
+
+    def test_passed_through(self) -> None:
+        """Where the disk takes nothing, parts are answered from the whole too."""
+        for way in WAYS:
+            store = FaultyStore(MemoryStore())
+            house = self.refusing(way, store=store)
+            store.break_down(errno.ENOSPC, "resume")
+            self.redirect(house, STORAGE + str(self.cold))
+            part = house.pull(self.cold, part=(250_000, 250_010), whole=False)
+            self.assertWhole(part, NOISE[250_001:250_011])
+
+    def test_registry_itself(self) -> None:
+        """The same where the registry itself answers a part so; it stays healthy."""
+        for way in WAYS[WAYS.index("416") :]:
+            house = self.refusing(way)
+            house.wire.hosts["one.example"] = NoRangesStorage(way, heads=True)
+            house.wire.hosts["one.example"].put_blob(REPOSITORY, NOISE[1:])
+            client = house.pull(self.cold, part=(250_000, 250_010), whole=False)
+            self.assertWhole(client, NOISE[250_001:250_011])
+            self.assertTrue(all(well for _, well in house.registries[0].standing()), way)
 
 
 class ManifestTests(DoubtfulTestCase):
