@@ -264,8 +264,7 @@ class Borrowed:
             case "no" if want is not None:
                 self._say_no(want, error_of(values["error"]), values["asked"])
             case "missing":
-                self._missing = [*self._missing[-63:], (values["position"], error_of(values["error"]))]
-                self.progress.tell(self.progress.told)
+                self._take_missing(values["position"], error_of(values["error"]))
             case "end":
                 self._take_end(values)
 
@@ -343,6 +342,12 @@ class Borrowed:
             self.failure = self.failure or UpstreamUnavailable("the fetch has ended meanwhile")
             self._is_over = True
             self._changed.notify_all()
+
+    def _take_missing(self, position: int, error: CacheError) -> None:
+        self._missing = [*self._missing[-63:], (position, error)]
+        # A second reader that waits for them asks again: the error is for one.
+        self._needs = {need for need in self._needs if need[0] != position}
+        self.progress.tell(self.progress.told)
 
     def _take_end(self, values: Values) -> None:
         self.failure = None if values["error"] is None else error_of(values["error"])

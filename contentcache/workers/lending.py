@@ -75,6 +75,8 @@ class _Lending:
         self.conversation = Conversation(self._heard, self._left)
         self._fetch: Fetch | None = None
         self._wants: dict[int, Want] = {}
+        #: What the other side waits for since it was last told of anything.
+        self._needs: set[tuple[int, int | None]] = set()
         self._leaving: set[int] = set()
         self._descriptor: int | None = None
         self._last_words: dict[str, Any] = {}
@@ -156,7 +158,9 @@ class _Lending:
             return
         try:
             self._fetch.need(position, stop)
+            self._needs.add((position, stop))
         except CacheError as error:
+            self._needs.discard((position, stop))
             self.conversation.tell("missing", position=position, error=error_in_words(error))
 
     async def _follow(self, fetch: Fetch) -> None:
@@ -164,7 +168,10 @@ class _Lending:
         Tell of everything that changes, to the end.
         """
         while not (fetch.over or self._over):
-            self._tell_news(fetch)
+            if not self._tell_news(fetch):
+                # Its readers are not woken, and do not ask again: what they wait for may have failed.
+                for position, stop in tuple(self._needs):
+                    self._need(position, stop)
             await fetch.progress.wait()
         if self._over:
             return
@@ -174,9 +181,13 @@ class _Lending:
             "end", error=None if failure is None else error_in_words(failure), target=fetch.target
         )
 
-    def _tell_news(self, fetch: Fetch) -> None:
+    def _tell_news(self, fetch: Fetch) -> bool:
+        """
+        Tell what has changed; ``False`` if there is nothing to tell. What the other side still needs after
+        that, it asks for again.
+        """
         if self._over:
-            return
+            return False
         if self._descriptor is None and fetch.intake.has_file:
             self._hand_over(fetch)
         if fetch.generation != self._generation:
@@ -194,9 +205,12 @@ class _Lending:
             "held": sorted(held - self._runs),
         }
         self._runs = held
-        if words["held"] or words != {**self._last_words, "held": []}:
-            self.conversation.tell("news", **words)
+        is_news = bool(words["held"]) or words != {**self._last_words, "held": []}
         self._last_words = words
+        if is_news:
+            self._needs.clear()
+            self.conversation.tell("news", **words)
+        return is_news
 
     def _hand_over(self, fetch: Fetch) -> None:
         descriptor = fetch.file.descriptor

@@ -129,3 +129,17 @@ class SegmentTests(HouseTestCase):
         refused = here.pull(digest, part=(5000, 5010), whole=False, glance=True)
         self.assertRefused(refused, 401)
         self.assertIn("WWW-Authenticate", getattr(refused.outcome, "headers", {}), "with its challenge")
+
+    def test_segment_that_fails(self) -> None:
+        """
+        Every reader whose bytes cannot be had hears so, though nothing of the download has changed meanwhile.
+        """
+        self.here.pull(self.digest, part=(9_000_000, 9_000_100), whole=False, glance=True)
+        self.here.origin.misbehave("status", method="GET", status=404)
+        self.here.origin.misbehave("slow", method="GET", seconds=1.0)
+        clients = [
+            self.here.pull(self.digest, part=(start, start + 10), whole=False, glance=True)
+            for start in (20 * MIB, 20 * MIB, 30 * MIB)
+        ]
+        self.here.later(5)
+        self.assertEqual([client.outcome for client in clients], ["short"] * 3)
