@@ -467,26 +467,17 @@ class Fetch:
             origin = want.asking.registry.upstream.origin
             range_ = f"bytes={offset}-{'' if stop is None else stop - 1}" if offset or stop else None
             answer = await want.asking.registry.ask_host(host, want.asking.request("GET", range_=range_))
-        except LoopDetected as error:
-            # That is about the way of this client's request, and no fault of the host.
-            self._looped.add(want.asking.via)
-            self._error = error
-            self.filling.broke(host, repeatable=False)
-            return
-        except OriginRefused as refusal:
-            self._around.no(want, refusal, asked)
-            self._clients.say_no(want.key, refusal)
-            return
-        except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
-            self._error = error
-            self.filling.broke(host, repeatable=isinstance(error, UpstreamBroken))
+        except CacheError as error:
+            if not await self._was_complete(host, offset):
+                self._was_refused(want, host, error, asked)
             return
         if self._superseded or not self._is_wanted():
             answer.abandon()
             return
         if answer.status == RANGE_NOT_SATISFIABLE:
             answer.abandon()
-            self.filling.has_no_more(host, read_unsatisfied(answer.header("Content-Range")))
+            if not await self._was_complete(host, offset):
+                self.filling.has_no_more(host, read_unsatisfied(answer.header("Content-Range")))
             return
         media_type = answer.header("Content-Type")
         try:
@@ -514,6 +505,33 @@ class Fetch:
         if not self._whole:
             self.media_type = media_type
         await self._receive(want, host, answer, start, (offset, stop))
+
+    def _was_refused(self, want: Want, host: str, error: CacheError, asked: float) -> None:
+        if isinstance(error, OriginRefused):
+            self._around.no(want, error, asked)
+            self._clients.say_no(want.key, error)
+            return
+        self._error = error
+        if isinstance(error, LoopDetected):
+            # That is about the way of this client's request, and no fault of the host.
+            self._looped.add(want.asking.via)
+        self.filling.broke(host, repeatable=isinstance(error, UpstreamBroken))
+
+    async def _was_complete(self, host: str, offset: int) -> bool:
+        """
+        Whether an earlier run has left every byte, and no time to say so: ``host`` was asked for what follows
+        on the last one, and its answer says nothing of the content. Whether a client may have it then takes a
+        question of its own.
+
+        :raises DiskFailed: they cannot be read.
+        """
+        filling = self.filling
+        if not offset or filling.total is not None or filling.held.end() != offset or self._segments.busy:
+            return False
+        if not await self.intake.is_right(offset):
+            return False
+        filling.has_no_more(host, offset)
+        return True
 
     def _check_doubtful(self, answer: Answer, origin: str) -> bool:
         """

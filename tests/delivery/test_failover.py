@@ -117,6 +117,36 @@ class FailoverTests(HouseTestCase):
         self.assertWhole(told, LARGE)
         self.assertWhole(untold, LARGE)
 
+    def test_anything_at_the_end(self) -> None:
+        """
+        A partial file with every byte in it completes its blob whatever the origin says of what follows on
+        the last one; whether its clients may have it, the origin is asked.
+        """
+        for manner in (
+            {"name": "status", "status": 400},
+            {"name": "status", "status": 404},
+            {"name": "status", "status": 500},
+            {"name": "unsatisfiable", "size": 5},
+            {"name": "reset"},
+        ):
+            for is_known in (True, False):
+                house = self.house()
+                digest = house.origin.put_blob(REPOSITORY, LARGE)
+                partial = house.store.resume(digest, ORIGIN)
+                partial.write(0, LARGE)
+                partial.close()
+                house.origin.misbehave(method="GET", path="*/blobs/*", **manner)
+                if not is_known:
+                    house.origin.misbehave("status", method="HEAD", status=403)
+                client = house.pull(digest)
+                house.later(60)
+                if is_known:
+                    self.assertWhole(client, LARGE)
+                else:
+                    self.assertNotIn(client.outcome, {"whole", "short", None})
+                    self.assertEqual(bytes(client.got), b"")
+                self.assertIsNotNone(house.index.blob(digest))
+
     def test_liar_and_honest_host(self) -> None:
         """What two hosts put together wrong is fetched from one alone, and the honest one not blamed."""
         house = self.two()
