@@ -171,6 +171,8 @@ def signing_key(item: Item) -> str:
     The path of a private key on P-256 in PEM, or of a file that is not there yet.
     """
     path = text(item)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise Wrong(f"{path!r} is not a file")
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode

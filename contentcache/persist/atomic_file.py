@@ -44,15 +44,27 @@ def read_bounded(path: str | Path, limit: int, *, follow_links: bool = False) ->
     """
     The content of a file of at most ``limit`` bytes.
 
-    :param follow_links: for files that an operator chose: links and devices are theirs to use.
+    :param follow_links: for files that an operator chose: links and devices are theirs to use. A named pipe
+        is refused, since whoever reads one waits for somebody to write.
     :raises OSError: it cannot be read; ``EFBIG`` where it is larger; as :func:`open_regular` without links.
     :raises ValueError: there is a NUL in the path.
     """
-    with open(path if follow_links else open_regular(path, os.O_RDONLY), "rb") as file:
+    with open(_open_chosen(path) if follow_links else open_regular(path, os.O_RDONLY), "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))
     return content
+
+
+def _open_chosen(path: str | Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISDIR(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        raise OSError(errno.EINVAL, "it is a named pipe", os.fspath(path))
+    return descriptor
 
 
 def read_configured(path: str, limit: int) -> bytes:

@@ -92,9 +92,19 @@ class ReadTests(FileTestCase):
 
     def test_no_descriptor_is_left(self) -> None:
         """What is refused is closed."""
+        pipe = self.folder / "pipe"
+        os.mkfifo(pipe)
         before = os.listdir("/proc/self/fd")
         self.assert_errno(errno.EINVAL, read_bounded, self.folder, 100)
+        self.assert_errno(errno.EISDIR, read_bounded, self.folder, 100, follow_links=True)
+        self.assert_errno(errno.EINVAL, read_bounded, pipe, 100, follow_links=True)
         self.assertEqual(os.listdir("/proc/self/fd"), before)
+
+    def test_configured_pipe(self) -> None:
+        """A named pipe in the place of an operator's file is refused at once, and not waited for."""
+        os.mkfifo(self.path)
+        error = self.assertRaises(UnusableFileError, read_configured, str(self.path), 5)
+        self.assertEqual(error.message, f"{self.path} cannot be read: it is a named pipe")
 
     def test_configured(self) -> None:
         """What an operator named is read through links; where it cannot be used, a sentence names it."""
