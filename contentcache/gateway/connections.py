@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
+from contentcache.aio.tasks import in_background
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import DelayedCall, Timer
 from contentcache.gateway.bodies import RequestBody
@@ -34,6 +35,8 @@ _THOUGHT: Final = 1.0
 #: Idle connections, and for how many seconds each is kept: below what servers keep them for.
 _MOST_IDLE: Final = 64
 _IDLE_SECONDS: Final = 55.0
+#: How long the registry may take to answer our own question, whether it answers at all, in seconds.
+_CHECK_SECONDS: Final = 10.0
 
 
 @frozen
@@ -78,6 +81,8 @@ class Connections:
         self._meter = meter
         self._idle: dict[Conversation, DelayedCall] = {}
         self._closing = False
+        #: Our own question whether the registry answers at all, while it is under way.
+        self._checking: Deferred[None] | None = None
         #: What went wrong last, ``None`` after an answer.
         self.fault: str | None = None
 
@@ -96,7 +101,8 @@ class Connections:
             reply = await self._ask(question, body)
         except CacheError as error:
             if isinstance(error, RegistryBroken | RegistrySilent):
-                self._note(error.reason if isinstance(error, RegistryBroken) else error.message)
+                self._meter.asked(self._base, "failed")
+                self._suspect(error.reason if isinstance(error, RegistryBroken) else error.message)
             raise
         try:
             self.fault = None
@@ -110,6 +116,8 @@ class Connections:
         End all connections on which nothing is under way, now and from now on.
         """
         self._closing = True
+        if self._checking is not None:
+            self._checking.cancel()
         for conversation in list(self._idle):
             self._forget(conversation)
             conversation.close()
@@ -133,6 +141,7 @@ class Connections:
         except CancelledError:
             raise
         except Exception as error:
+            self._meter.asked(self._base, "failed")
             self._note(f"it cannot be reached: {why(error)}")
             raise RegistryUnreachable(
                 "the registry behind this gateway cannot be reached now; try again soon"
@@ -140,10 +149,15 @@ class Connections:
         return conversation
 
     async def _answer(
-        self, conversation: Conversation, question: Question, body: RequestBody | None
+        self,
+        conversation: Conversation,
+        question: Question,
+        body: RequestBody | None,
+        limit: float | None = None,
     ) -> Reply:
         waiting = conversation.ask(question, body)
-        limit = self._stall_timeout if question.repeatable else self._write_timeout
+        if limit is None:
+            limit = self._stall_timeout if question.repeatable else self._write_timeout
         patience = _Patience(conversation, waiting, body, self._timer, stall=self._stall_timeout, limit=limit)
         try:
             return await waiting
@@ -181,8 +195,41 @@ class Connections:
         if due.active():
             due.cancel()
 
+    # Whether the registry is faulty.
+
+    def _suspect(self, says: str) -> None:
+        """
+        A request of a client has failed: it may be the request, so the registry is asked something simple.
+        """
+        if self.fault is not None:
+            self.fault = says
+        elif self._checking is None and not self._closing:
+            checking = in_background(self._check(says))
+            if not checking.called:
+                self._checking = checking
+
+    async def _check(self, says: str) -> None:
+        question = Question("GET", "/v2/", [("Host", self._base.partition("://")[2]), ("Accept", "*/*")])
+        try:
+            limit = min(self._stall_timeout, _CHECK_SECONDS)
+            reply = await self._answer(await self._connect(), question, None, limit)
+        except CancelledError:
+            pass  # the gateway ends
+        except RegistryUnreachable:
+            pass  # noted
+        except CacheError:
+            self._note(says)
+        else:
+            reply.release()
+            self._log.info(
+                "registry answers, but failed one request base={base} reason={says!r}",
+                base=self._base,
+                says=says,
+            )
+        finally:
+            self._checking = None
+
     def _note(self, says: str) -> None:
-        self._meter.asked(self._base, "failed")
         if self.fault is None:
             self._log.warn("the registry {base} fails: {says}", base=self._base, says=says)
         self.fault = says

@@ -129,7 +129,64 @@ class AnswerTests(GatewayTestCase):
         client, line = self.ask("/v2/")
         line.say("220 mail.internal ESMTP\r\n\r\n")
         self.assertNotIn(b"mail.internal", self.reply(client).body)
+        self.line.end()
         self.assertIn("mail.internal", self.connections.fault or "")
+
+    def test_odd_request(self) -> None:
+        """
+        A registry that breaks off at one request, or does not answer it, and answers a simple one of ours is
+        not faulty. That is asked once for many such requests, and without anything of the client's.
+        """
+        for method, stalls in (("GET", False), ("PUT", False), ("GET", True)):
+            client, line = self.ask("/v2/odd", "Authorization: Basic x", "Cookie: a=b", method=method)
+            other, other_line = self.ask("/v2/odd")
+            if stalls:
+                self.clock.advance(STALL)
+            else:
+                line.end(rudely=True)
+                other_line.end()
+            self.assertNotIn(b"", {client.transport.value(), other.transport.value()})
+            _, _, check = self.wires.lines
+            first, fields, _ = check.head()
+            self.assertEqual((first, set(fields)), ("GET /v2/ HTTP/1.1", {"host", "accept"}))
+            self.assertIsNone(self.connections.fault)
+            check.answer("401 Unauthorized")
+            self.assertIsNone(self.connections.fault)
+            self.wires.lines.clear()
+            self.factory = self.build()
+
+    def test_faulty_registry(self) -> None:
+        """
+        One that fails our own question too is faulty, whichever way it fails it.
+        """
+        for fails in (
+            lambda: self.line.end(rudely=True),
+            lambda: self.line.say("220 mail.internal ESMTP\r\n\r\n"),
+            lambda: self.clock.advance(STALL),
+        ):
+            _, line = self.ask("/v2/odd")
+            line.end(rudely=True)
+            self.assertIsNone(self.connections.fault)
+            fails()
+            self.assertIn("it broke the connection off", self.connections.fault or "")
+            _, line = self.ask("/v2/odd")
+            line.answer()
+            self.assertIsNone(self.connections.fault)
+            self.factory = self.build()
+        _, line = self.ask("/v2/odd")
+        self.wires.refuse()
+        line.end(rudely=True)
+        self.assertIn("it cannot be reached", self.connections.fault or "")
+
+    def test_check_ends_with_gateway(self) -> None:
+        """
+        Our own question ends when the gateway does, and says nothing then.
+        """
+        _, line = self.ask("/v2/odd")
+        line.end(rudely=True)
+        self.connections.close()
+        self.assertTrue(self.line.aborted)
+        self.assertIsNone(self.connections.fault)
 
     def test_cut_short(self) -> None:
         """
@@ -302,6 +359,8 @@ class AnswerTests(GatewayTestCase):
                     self.assertTrue(client.ended or client.replies()[0].status == 502, (stop, who))
                     client.leave()
                 self.assertFalse(line.conversation.usable, (stop, who))
+                if self.line is not line:
+                    self.line.end()  # our own question fails too
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_slow_client(self) -> None:
@@ -380,9 +439,14 @@ class IdleTests(GatewayTestCase):
         for method in ("DELETE", "POST", "PUT", "PATCH"):
             client, own = self.ask(UPLOAD, method=method)
             self.assertIsNot(own, line)
-            before = len(self.wires.lines)
             own.end()
-            self.assertEqual((len(self.wires.lines), self.reply(client).status), (before, 502))
+            self.assertEqual(self.reply(client).status, 502)
+            if self.line is not own:
+                self.assertEqual(self.line.head()[0], "GET /v2/ HTTP/1.1")  # our own question
+                self.line.end()
+        targets = [each.head()[0] for each in self.wires.lines if each.transport.value()]
+        self.assertEqual([each for each in targets if "/uploads/" in each], targets[1:])
+        self.assertEqual(len(targets), 5)
 
     def test_not_kept(self) -> None:
         """
@@ -562,7 +626,7 @@ class BodyTests(GatewayTestCase):
         client.send(b"x" * 10)
         line.end(rudely=True)
         self.assertEqual(self.reply(client).status, 502)
-        self.assertEqual(len(self.wires.lines), 1)
+        self.assertEqual([each.head()[0] for each in self.wires.lines[1:]], ["GET /v2/ HTTP/1.1"])
         self.assertTrue(client.ended)
 
     def test_client_leaves(self) -> None:
