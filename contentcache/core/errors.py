@@ -7,7 +7,8 @@ Each error knows its code in the registry's vocabulary (distribution-spec 1.1,
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Final
 
 from contentcache.core.header_policy import Headers
 
@@ -84,6 +85,11 @@ class RepositoryDenied(CacheError):
 
     code = "DENIED"
     status = 403
+
+
+#: The ``detail`` of the error by which a cache says so: a gateway, which asks by a signed URL, knows by it
+#: that the signature was good. It stays as it is from version to version; the sentence beside it need not.
+KEPT_OUT: Final[Mapping[str, str]] = {"reason": "repository-policy"}
 
 
 class SignatureRefused(CacheError):

@@ -24,6 +24,7 @@ from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone, Response
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
+from contentcache.core.errors import KEPT_OUT
 from contentcache.gateway.liveness import NotAlive
 from contentcache.gateway.probe_blob import PROBE_BLOB, PROBE_BYTES
 from contentcache.tls.server import in_words
@@ -35,9 +36,9 @@ _FORBIDDEN: Final = 403
 #: As much of an answer as is read, in bytes: the blob, or an error of a registry.
 _LARGEST: Final = 4 << 10
 _LONGEST_SENTENCE: Final = 200
-#: How a cache says that its operator keeps a repository out (``allow``, ``deny``). It has verified the
-#: signature by then.
-_POLICY: Final = "the operator of this cache does not let "
+#: How caches that do not send :data:`~contentcache.core.errors.KEPT_OUT` yet say that their operator keeps a
+#: repository out (``allow``, ``deny``).
+_KEPT_OUT_SENTENCE: Final = "the operator of this cache does not let "
 
 
 class HttpProbe:
@@ -147,29 +148,30 @@ def _what_is_wrong(status: int, body: bytes, token: str) -> str | None:
         if body == PROBE_BYTES:
             return None
         return "it answers a signed URL with other bytes: is it a cache of this gateway?"
-    said = _message(body)
-    if status == _FORBIDDEN and said.startswith(_POLICY):
-        return None
+    said, detail = _error(body)
+    if status == _FORBIDDEN and (detail == KEPT_OUT or said.startswith(_KEPT_OUT_SENTENCE)):
+        return None  # it has verified the signature by then
     reason = f"{status}: {said}" if said and token not in said else f"status {status}"
     if status == _FORBIDDEN:
         return f"it refuses URLs that this gateway signs ({reason})"
     return f"it does not serve a signed URL ({reason})"
 
 
-def _message(body: bytes) -> str:
+def _error(body: bytes) -> tuple[str, object]:
     """
-    The sentence of an error in the registry's form; nothing where there is none.
+    The sentence of an error in the registry's form, and its detail; nothing where there is none.
 
-    >>> _message(b'{"errors": [{"code": "DENIED", "message": "no"}]}'), _message(b"<html>")
-    ('no', '')
+    >>> _error(b'{"errors": [{"code": "DENIED", "message": "no", "detail": 1}]}'), _error(b"<html>")
+    (('no', 1), ('', None))
     """
     try:
-        message = json.loads(body)["errors"][0]["message"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
+        entry = json.loads(body)["errors"][0]
+        message, detail = entry["message"], entry.get("detail")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "", None
     if not isinstance(message, str) or not message.isprintable():
-        return ""
-    return message if len(message) <= _LONGEST_SENTENCE else message[:_LONGEST_SENTENCE] + "…"
+        return "", detail
+    return message if len(message) <= _LONGEST_SENTENCE else message[:_LONGEST_SENTENCE] + "…", detail
 
 
 def _is_cancelled(error: Exception) -> bool:

@@ -15,8 +15,9 @@ from typing import Final
 from attrs import frozen
 
 from contentcache.auth.interfaces import Judge, Need
+from contentcache.config.model import Upstream
 from contentcache.core.credentials import OWN, VOUCHED, Credential
-from contentcache.core.errors import RepositoryDenied, SignatureRefused
+from contentcache.core.errors import KEPT_OUT, RepositoryDenied, SignatureRefused
 from contentcache.core.policy import allowed
 from contentcache.core.routes import Catalog, Content, Ping, Root, Route, one
 from contentcache.delivery.signatures import Signatures
@@ -76,7 +77,7 @@ class Admission:
             await self._judge.admit(
                 exchange.header("Authorization"), need_of(chosen), caller.base, caller.address
             )
-        _look_at_policy(chosen)
+        check_policy(getattr(chosen.route, "repository", None), chosen.registry.upstream)
         credential = self.credential(chosen.registry, exchange.header("Authorization"))
         return Admitted(chosen, credential, here)
 
@@ -110,7 +111,7 @@ class Admission:
         chosen = self._origins.choose_signed(content, namespace, exchange.host, presented.issuer)
         exchange.request.upstream = chosen.registry.upstream.origin
         await self._signatures.check(presented, chosen.registry, content)
-        _look_at_policy(chosen)
+        check_policy(getattr(chosen.route, "repository", None), chosen.registry.upstream)
         return Admitted(chosen, Credential(signed=presented.text))
 
 
@@ -130,8 +131,13 @@ def need_of(chosen: Chosen) -> Need | None:
     return Need("repository", name, "pull")
 
 
-def _look_at_policy(chosen: Chosen) -> None:
-    repository = getattr(chosen.route, "repository", None)
-    upstream = chosen.registry.upstream
+def check_policy(repository: str | None, upstream: Upstream) -> None:
+    """
+    Look at ``allow`` and ``deny`` of an upstream.
+
+    :raises RepositoryDenied: they keep the repository out.
+    """
     if repository is not None and not allowed(repository, upstream.allow, upstream.deny):
-        raise RepositoryDenied(f"the operator of this cache does not let {repository} pass")
+        raise RepositoryDenied(
+            f"the operator of this cache does not let {repository} pass", detail=dict(KEPT_OUT)
+        )

@@ -16,11 +16,14 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-from contentcache.core.errors import RepositoryDenied
+from contentcache.config.model import Upstream
+from contentcache.core.errors import KEPT_OUT, RepositoryDenied
 from contentcache.gateway.liveness import NotAlive
 from contentcache.gateway.probe import HttpProbe
 from contentcache.gateway.probe_blob import PROBE_BLOB, PROBE_BYTES
 from contentcache.tls.trust import UpstreamTrust
+from contentcache.web.admission import check_policy
+from contentcache.web.errors import as_answer
 from tests.real.programs import free_port
 
 
@@ -141,11 +144,23 @@ class ProbeTests(TestCase):
         A cache whose operator keeps the probe's repository out has verified the signature first: it is of
         use.
         """
-        refused = RepositoryDenied("")
-        self.assertEqual(refused.status, 403)
+        upstream = Upstream("https://o.example", ("https://o.example",), allow=("org/*",))
+        with self.assertRaises(RepositoryDenied) as caught:
+            check_policy("contentcache/probe", upstream)
+        caught.exception.message = "said in other words some day"
+        answer = as_answer(caught.exception)
+        await self.probe(whole(answer.status, answer.body))
+        # As caches say it that give no detail.
         await self.probe(
             whole(403, error_of("the operator of this cache does not let contentcache/probe pass"))
         )
+        # A wrong key is none of both, whatever name it quotes.
+        for detail in (None, {}, {"reason": "other"}, "repository-policy", [KEPT_OUT], {**KEPT_OUT, "x": 1}):
+            entry = {"code": "DENIED", "message": "a wrong signature", "detail": detail}
+            body = json.dumps({"errors": [entry]}).encode()
+            self.assertIn("a wrong signature", await self.failed(whole(403, body)))
+        body = json.dumps({"errors": [{"code": "X", "message": "no", "detail": dict(KEPT_OUT)}]}).encode()
+        self.assertIn("no", await self.failed(whole(404, body)))
 
     async def test_other_answers(self) -> None:
         """
