@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.aio.threads import at_once
-from contentcache.gateway.liveness import Liveness, NotAlive
+from contentcache.gateway.liveness import FRESH, Liveness, NotAlive
 from contentcache.gateway.memory import MemoryDirectory
 from tests.gateway.suites import cache
 
@@ -248,6 +248,26 @@ class SentTests(LivenessTestCase):
         self.assertEqual([self.successResultOf(each) for each in asking], [False] * 3)
         self.assertFalse(self.successResultOf(self.ask()))
         self.assertEqual((self.probe.asked, self.probe.waiting), (2, {}))
+
+    def test_window(self) -> None:
+        """
+        Of a cache that dies just after it has answered clients are sent there for two seconds and never
+        afterwards, although it is being asked again by then; and not before it answers twice again.
+        """
+        self.clock.advance(FRESH - 0.5)
+        self.assertTrue(self.successResultOf(self.ask()))
+        self.assertEqual(self.probe.asked, 2)
+        self.clock.advance(0.5)
+        self.assertTrue(self.successResultOf(self.ask()))
+        self.clock.advance(0.01)
+        late = self.ask()
+        self.assertNoResult(late)
+        self.probe.answer(1, NotAlive("it cannot be connected to"))
+        self.assertFalse(self.successResultOf(late))
+        for _ in range(5):
+            self.clock.advance(FRESH / 2)
+            self.assertFalse(self.successResultOf(self.ask()))
+        self.assertEqual(self.probe.asked, 2)
 
     def test_silent(self) -> None:
         """
