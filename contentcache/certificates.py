@@ -16,7 +16,7 @@ from contentcache.acme.certificate import format_time, issuer_of, names_of
 from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.control import NoDaemonError, send_command
 from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUseError
-from contentcache.acme.renewal_state import Outcome
+from contentcache.acme.renewal_state import RenewalOutcome
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.listening import CannotListen
 from contentcache.tap import renew_alone
@@ -57,7 +57,7 @@ class RenewalError(Exception):
 
 def renew_certificates(
     configuration: Configuration, settings: LetsEncrypt, hosts: Sequence[str]
-) -> list[Outcome]:
+) -> list[RenewalOutcome]:
     """
     Renew certificates: through the daemon, or in this process where there is none. Blocks.
 
@@ -96,7 +96,7 @@ def show(found: Sequence[Row], console: Console) -> None:
     console.print(table)
 
 
-def _status_of_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome]:
+def _status_of_daemon(settings: LetsEncrypt) -> Mapping[str, RenewalOutcome]:
     """The status of each host from the running daemon; under no host, why there is none."""
     try:
         return {outcome.host: outcome for outcome in send_command(settings.directory, "status")}
@@ -104,7 +104,7 @@ def _status_of_daemon(settings: LetsEncrypt) -> Mapping[str, Outcome]:
         reason = "no daemon runs"
     except OSError as error:
         reason = f"the daemon cannot be asked: {_reason_of(error)}"
-    return {"": Outcome("", False, reason)}
+    return {"": RenewalOutcome("", False, reason)}
 
 
 def _reason_of(error: OSError) -> str:
@@ -113,7 +113,7 @@ def _reason_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _row_of_host(settings: LetsEncrypt, host: str, now: float, status: Outcome | None) -> Row:
+def _row_of_host(settings: LetsEncrypt, host: str, now: float, status: RenewalOutcome | None) -> Row:
     note = status.says if status is not None and not status.is_new else ""
     try:
         certificate = CertificateStore(settings.directory, time.time).inspect_certificate(host)

@@ -23,7 +23,7 @@ from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUs
 from contentcache.acme.issuer import AcmeIssuer
 from contentcache.acme.records import BackoffRecord, StoredCertificate
 from contentcache.acme.renewal_loop import RenewalLoop
-from contentcache.acme.renewal_state import Outcome
+from contentcache.acme.renewal_state import RenewalOutcome
 from contentcache.aio.threads import Threads
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.ports import Run
@@ -175,7 +175,7 @@ class Issuance:
 
 async def renew_alone(
     configuration: Configuration, environ: Mapping[str, str], hosts: Sequence[str], reactor: Any
-) -> list[Outcome]:
+) -> list[RenewalOutcome]:
     """
     Renew certificates without a daemon, on its ports.
 

@@ -26,7 +26,7 @@ from contentcache.heap import keep_buffers
 from contentcache.journal import observer
 
 if TYPE_CHECKING:
-    from contentcache.acme.renewal_state import Outcome
+    from contentcache.acme.renewal_state import RenewalOutcome
 
 _log_of_children = Logger(namespace="contentcache.workers")
 
@@ -133,7 +133,7 @@ def be_worker(number: int) -> None:
     reactor.run()
 
 
-def renew_alone(configuration: Configuration, hosts: Sequence[str]) -> list[Outcome]:
+def renew_alone(configuration: Configuration, hosts: Sequence[str]) -> list[RenewalOutcome]:
     """
     Get new certificates in this process, where no daemon does it. Blocks.
 
@@ -142,7 +142,7 @@ def renew_alone(configuration: Configuration, hosts: Sequence[str]) -> list[Outc
     from contentcache.issuance import renew_alone as renew  # noqa: PLC0415  # only those who need it load it
 
     reactor = _begin()
-    results: list[list[Outcome] | Failure] = []
+    results: list[list[RenewalOutcome] | Failure] = []
 
     def begin() -> None:
         renewing = Deferred.fromCoroutine(renew(configuration, os.environ, hosts, reactor))

@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from contentcache import certificates, cli
-from contentcache.acme.renewal_state import Outcome
+from contentcache.acme.renewal_state import RenewalOutcome
 from contentcache.config.model import Http
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_upstream
 from tests.tls.certificates import make
@@ -169,7 +169,9 @@ class CertificatesTests(ConfigurationTestCase):
         """
         again = 4_000_000_000.0
         said = "the ACME server says: [/foo] [bold] [2001:db8::1]:443 \x1b[2J"
-        self.patch(certificates, "send_command", lambda *_: iter([Outcome("a.example", False, said, again)]))
+        self.patch(
+            certificates, "send_command", lambda *_: iter([RenewalOutcome("a.example", False, said, again)])
+        )
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         made = make("[/bar]", hosts=("a.example",))
@@ -217,7 +219,7 @@ class CertificatesTests(ConfigurationTestCase):
             ("a.example", False, "a.example has no new certificate: a certificate", 1),
             ("", False, "Error: a certificate", 1),
         ):
-            outcome = Outcome(host, is_new, "a certificate")
+            outcome = RenewalOutcome(host, is_new, "a certificate")
             self.patch(certificates, "send_command", lambda *_, outcome=outcome: iter([outcome]))
             result = self.run_certificates(tls, "--renew")
             self.assertEqual(result.exit_code, status, result.output)

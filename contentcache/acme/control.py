@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import Protocol, ServerFactory
 from zope.interface import implementer
 
-from contentcache.acme.renewal_state import Outcome
+from contentcache.acme.renewal_state import RenewalOutcome
 from contentcache.config.urls import LONGEST_SOCKET
 from contentcache.core.ports import DelayedCall, Timer
 
@@ -60,7 +60,7 @@ def socket_path(folder: str) -> Iterator[str]:
         os.close(opened)
 
 
-def send_command(folder: str, command: str, hosts: Sequence[str] = ()) -> Iterator[Outcome]:
+def send_command(folder: str, command: str, hosts: Sequence[str] = ()) -> Iterator[RenewalOutcome]:
     """
     Send a command to the daemon, and yield its outcomes as they come. Blocks.
 
@@ -79,7 +79,7 @@ def send_command(folder: str, command: str, hosts: Sequence[str] = ()) -> Iterat
             with suppress(BrokenPipeError):
                 connection.sendall(" ".join([command, *hosts]).encode() + b"\n")
             for line in lines:
-                yield Outcome(**json.loads(line))
+                yield RenewalOutcome(**json.loads(line))
 
 
 @implementer(IReadDescriptor)
@@ -188,7 +188,7 @@ class _BusyConnection(Protocol):
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        _send(transport, Outcome("", False, "too many ask the daemon at once; try again"))
+        _send(transport, RenewalOutcome("", False, "too many ask the daemon at once; try again"))
         transport.loseConnection()
 
 
@@ -228,7 +228,7 @@ class _ControlConnection(Protocol):
         states = self._renewal_loop.states
         for host in dict.fromkeys(named):
             if host not in states:
-                _send(self.transport, Outcome(host, False, "this host is not in letsencrypt.hosts"))
+                _send(self.transport, RenewalOutcome(host, False, "this host is not in letsencrypt.hosts"))
         hosts = [host for host in dict.fromkeys(named or states) if host in states]
         if command == "renew" and hosts:
             self._waiting = len(hosts)
@@ -239,10 +239,10 @@ class _ControlConnection(Protocol):
             for host in hosts:
                 health, text = self._renewal_loop.health(states[host])
                 again = self._renewal_loop.next_attempt(states[host])
-                _send(self.transport, Outcome(host, health == "ok", text, again))
+                _send(self.transport, RenewalOutcome(host, health == "ok", text, again))
         self.close()
 
-    def _send_outcome(self, outcome: Outcome) -> None:
+    def _send_outcome(self, outcome: RenewalOutcome) -> None:
         _send(self.transport, outcome)
         self._waiting -= 1
         if not self._waiting:
@@ -266,7 +266,7 @@ class _ControlConnection(Protocol):
             timeout.cancel()
 
 
-def _send(transport: Any, outcome: Outcome) -> None:
+def _send(transport: Any, outcome: RenewalOutcome) -> None:
     transport.write(json.dumps(asdict(outcome)).encode("ascii") + b"\n")
 
 

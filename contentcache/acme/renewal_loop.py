@@ -21,8 +21,8 @@ from contentcache.acme.errors import AcmeError, CertificateStoreError, UnusableO
 from contentcache.acme.issuer import AcmeIssuer
 from contentcache.acme.records import BackoffRecord, IssuedCertificate, StoredCertificate
 from contentcache.acme.renewal_state import (
-    Outcome,
     RenewalAction,
+    RenewalOutcome,
     RenewalState,
     early_renewal_error,
     health_of,
@@ -53,7 +53,7 @@ class RenewalWaiters:
     """Who waits for the outcome of a requested renewal, by host."""
 
     def __init__(self) -> None:
-        self._waiters: dict[str, list[Deferred[Outcome]]] = {}
+        self._waiters: dict[str, list[Deferred[RenewalOutcome]]] = {}
 
     def __contains__(self, host: str) -> bool:
         return host in self._waiters
@@ -61,14 +61,14 @@ class RenewalWaiters:
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(self._waiters))
 
-    def add(self, hosts: Sequence[str]) -> list[Deferred[Outcome]]:
+    def add(self, hosts: Sequence[str]) -> list[Deferred[RenewalOutcome]]:
         """A waiter for each of ``hosts``, which fires with the outcome and never fails."""
-        added: list[Deferred[Outcome]] = [Deferred() for _ in hosts]
+        added: list[Deferred[RenewalOutcome]] = [Deferred() for _ in hosts]
         for host, waiter in zip(hosts, added, strict=True):
             self._waiters.setdefault(host, []).append(waiter)
         return added
 
-    def resolve(self, outcome: Outcome) -> None:
+    def resolve(self, outcome: RenewalOutcome) -> None:
         """Fire all waiters of a host."""
         for waiter in self._waiters.pop(outcome.host, ()):
             waiter.callback(outcome)
@@ -135,7 +135,7 @@ class RenewalLoop:
             loop.cancel()
         self._loops = []
         for host in self._waiters:
-            self._waiters.resolve(Outcome(host, False, "the daemon stops"))
+            self._waiters.resolve(RenewalOutcome(host, False, "the daemon stops"))
 
     def health(self, state: RenewalState) -> tuple[Literal["ok", "warn"], str]:
         """The health of a host's certificate, and why."""
@@ -150,7 +150,7 @@ class RenewalLoop:
         validity = self.states[host].validity
         return 0.0 if validity is None else validity.ends - self._wall()
 
-    def renew(self, hosts: Sequence[str]) -> list[Deferred[Outcome]]:
+    def renew(self, hosts: Sequence[str]) -> list[Deferred[RenewalOutcome]]:
         """Request new certificates now, due or not; each waiter fires with the outcome, and never fails."""
         waiters = self._waiters.add(hosts)
         for host in hosts:
@@ -170,7 +170,7 @@ class RenewalLoop:
                         raise
                     # A defect; but without this loop the certificate would expire.
                     self._log.failure("renewal loop failed host={host}", host=host)
-                    self._waiters.resolve(Outcome(host, False, "a defect of the daemon, see its log"))
+                    self._waiters.resolve(RenewalOutcome(host, False, "a defect of the daemon, see its log"))
                     await self._sleep(host, _SLEEP_AFTER_DEFECT)
         except CancelledError:
             return
@@ -255,7 +255,7 @@ class RenewalLoop:
         await self._save(state)
         unsaved = "" if state.unsaved is None else f", but it is not stored: {state.error}"
         message = f"a certificate from {issuer}, good until {expiry}, to be renewed {renewal}{unsaved}"
-        self._waiters.resolve(Outcome(host, not unsaved, message))
+        self._waiters.resolve(RenewalOutcome(host, not unsaved, message))
 
     async def _save(self, state: RenewalState) -> None:
         unsaved = state.unsaved
@@ -304,7 +304,7 @@ class RenewalLoop:
         state.is_requested = state.is_requested or state.host in self._waiters
         self._backoff.start(state, error, state.failures)
         await self._backoff.save(state)
-        self._waiters.resolve(Outcome(state.host, False, str(error), self.next_attempt(state)))
+        self._waiters.resolve(RenewalOutcome(state.host, False, str(error), self.next_attempt(state)))
 
     def _clear_error(self, state: RenewalState) -> None:
         state.failures, state.error = 0, None

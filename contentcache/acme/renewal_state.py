@@ -21,7 +21,7 @@ _MAX_POLL_DELAY: Final = 2 * 86400.0
 
 
 @frozen
-class Outcome:
+class RenewalOutcome:
     """
     The result of an attempt for a host, or the host's state; ``again`` is the time of the next attempt after
     a failed one. The fields are those of the control socket's JSON.

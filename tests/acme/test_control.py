@@ -27,7 +27,7 @@ from contentcache.acme.control import (
     send_command,
     socket_path,
 )
-from contentcache.acme.renewal_state import Outcome
+from contentcache.acme.renewal_state import RenewalOutcome
 from tests.acme.renewal_case import HOST, RenewalTestCase
 
 reactor: Any = global_reactor
@@ -125,7 +125,7 @@ class SocketTests(TestCase):
     def setUp(self) -> None:
         self.folder = self.mktemp()
         os.makedirs(self.folder)
-        self.renewing: Deferred[Outcome] = Deferred()
+        self.renewing: Deferred[RenewalOutcome] = Deferred()
         renewal_loop: Any = SimpleNamespace(
             states={HOST: None},
             health=lambda _: ("ok", "well"),
@@ -159,7 +159,7 @@ class SocketTests(TestCase):
         self.control.start()
         self.assertEqual([*modes, stat.S_IMODE(os.stat(self.path()).st_mode)], [0o600, 0o600])
         told = await deferToThread(list, send_command(self.folder, "status"))
-        self.assertEqual(told, [Outcome(HOST, True, "well")])
+        self.assertEqual(told, [RenewalOutcome(HOST, True, "well")])
         self.control.stop()
         self.assertFalse(self.is_there())
 
@@ -237,7 +237,7 @@ class ClientTests(SynchronousTestCase):
 
             thread = threading.Thread(target=answer)
             thread.start()
-            self.assertEqual(list(send_command(folder, "status")), [Outcome("a", True, "yes")])
+            self.assertEqual(list(send_command(folder, "status")), [RenewalOutcome("a", True, "yes")])
             thread.join()
 
 
