@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-_BEARER: Final = "bearer"
+_BASIC: Final = "basic"
 
 
 @frozen
@@ -35,8 +35,9 @@ class Credential:
     def lasting(self) -> bool:
         """
         Whether the identity outlives a token: such a one may be served for longer while the origin is away.
+        Of any other scheme than ``Basic`` nobody here knows for how long it is good.
         """
-        return self.signed is None and (self.authorization is None or self._scheme() != _BEARER)
+        return self.signed is None and (self.authorization is None or self._scheme() == _BASIC)
 
     def key(self, secret: bytes, *where: str) -> bytes:
         """

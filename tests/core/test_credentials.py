@@ -75,5 +75,8 @@ class KeyTests(SynchronousTestCase):
             (Credential("Bearer opaque"), False),
             (Credential("bEaReR x"), False),
             (Credential("Bearer"), False),
+            (Credential("token ghs_x"), False),
+            (Credential("Negotiate YII="), False),
+            (Credential("Digest username=u"), False),
         ]:
             self.assertEqual(credential.lasting, lasting)
