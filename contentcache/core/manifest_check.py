@@ -41,11 +41,17 @@ class ManifestInvalid(UpstreamBroken):
 class CheckedManifest:
     """
     A body that is a JSON object. ``declared`` is the media type that it gives itself, ``None`` where it gives
-    none; ``inferred`` the one that its members suggest.
+    none; ``inferred`` the one that its members suggest; ``has_version`` says that it has a ``schemaVersion``.
     """
 
     declared: str | None
     inferred: str | None
+    has_version: bool = False
+
+    @property
+    def is_recognized(self) -> bool:
+        """Whether it says of itself that it is a manifest, as every one does of a registered type."""
+        return self.declared is not None or self.has_version
 
     def agrees(self, content_type: str | None) -> bool:
         """
@@ -80,6 +86,17 @@ def essence(content_type: str | None) -> str | None:
     return (content_type or "").partition(";")[0].strip().lower() or None
 
 
+def is_manifest_type(content_type: str | None) -> bool:
+    """
+    Whether a ``Content-Type`` is one of manifests, whoever has defined it.
+
+    >>> is_manifest_type("application/vnd.oci.image.index.v1+json"), is_manifest_type("application/json")
+    (True, False)
+    """
+    said = essence(content_type) or ""
+    return said.startswith("application/vnd.") and said.endswith(("+json", "+prettyjws"))
+
+
 def check_manifest(content: bytes) -> CheckedManifest:
     """
     Read a body as a manifest, in time that is linear in its size.
@@ -112,7 +129,7 @@ def check_manifest(content: bytes) -> CheckedManifest:
     declared = value.get("mediaType")
     if declared is not None and type(declared) is not str:
         raise ManifestInvalid("upstream sent a manifest whose mediaType is not a string")
-    return CheckedManifest(declared or None, _infer(value))
+    return CheckedManifest(declared or None, _infer(value), "schemaVersion" in value)
 
 
 class _Number(str):

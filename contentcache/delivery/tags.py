@@ -23,7 +23,13 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.header_policy import NO_HEADERS, Headers
-from contentcache.core.manifest_check import SIGNED_SCHEMA_1, ManifestInvalid, check_manifest, essence
+from contentcache.core.manifest_check import (
+    SIGNED_SCHEMA_1,
+    ManifestInvalid,
+    check_manifest,
+    essence,
+    is_manifest_type,
+)
 from contentcache.core.policy import immutable
 from contentcache.core.ports import Clock
 from contentcache.core.question_order import LatestQuestions
@@ -265,13 +271,17 @@ class Tags:
         named = _digest_of(answer)
         content = await read_manifest(answer, self._limit)
         checked = check_manifest(content)
+        is_own_word = not (answer.moved or answer.is_page)
+        if not is_own_word and not checked.is_recognized:
+            raise ManifestInvalid(f"{answer.host} answered with something else than a manifest")
         media_type = checked.media_type(get=said)
         digest = Digest.of(content, named.algorithm if named is not None else "sha256")
         if named is not None and named != digest:
             if essence(media_type) != SIGNED_SCHEMA_1:
                 raise UpstreamBroken(f"{answer.host} sent a manifest that is not the {named} it names")
             return Served(named, MemoryBody(content), media_type, _UNCACHED, notices=notices)
-        if not checked.agrees(said):
+        if not checked.agrees(said) or not (is_own_word or is_manifest_type(said)):
+            # It is what upstream sent, and proves nothing.
             return Served(digest, MemoryBody(content), said, _UNCACHED, notices=notices)
         await self._contents.keep(DownloadKey(asking.registry.upstream.origin, digest), content)
         if answer.target is not None and named is not None:

@@ -366,6 +366,29 @@ class ManifestTests(DoubtfulTestCase):
         self.assertWhole(house.pull_tag("latest"), self.manifest)
         self.assertEqual([one.method for one in other.requests], ["HEAD", "GET"])
 
+    def test_tag_page(self) -> None:
+        """What a redirect of a tag leads to, or a page, makes no grant unless it is a manifest."""
+        errors = b'{"errors": [{"code": "DENIED"}]}'
+        for to in ("https://login.example/", ""):
+            for media_type, body, status in (
+                ("application/json", errors, 502),
+                ("text/html", errors, 502),
+                (MANIFEST, errors, 502),
+                ("application/json", self.manifest, 200),
+                ("text/html", self.manifest, 200),
+            ):
+                if not to and media_type != "text/html":
+                    continue  # the registry itself says so
+                house = self.stored()
+                house.origin.put_manifest(REPOSITORY, self.manifest, MANIFEST, "latest")
+                page = SignInPage(media_type, body)
+                house.wire.hosts["login.example" if to else "one.example"] = page
+                if to:
+                    self.redirect(house, to)
+                client = house.pull_tag("latest")
+                self.assertEqual(client.status, status, (to, media_type))
+                self.assert_no_grant(house)
+
 
 class PingTests(DoubtfulTestCase):
     """
