@@ -10,13 +10,15 @@ bytes, or tells of them, passes through it. What it let pass may be remembered b
 Rules of the proof:
 
 * 4,096 bytes from a random offset that do not compress below half, asked for with the client's own
-  credential, equal the stored bytes; where no such bytes are found in 16 tries, and for manifests and small
-  blobs, the whole content proves it;
+  credential, equal the stored bytes; where at fewer than 8 of 16 offsets there are such bytes, and for
+  manifests and small blobs, the whole content proves it;
+* for a minute an origin is asked for the same sample of a digest, whoever asks: many credentials, and proofs
+  that end in whatever way, are worth no more tries than one;
 * a host that ignores ``Range`` proves it by the whole content, which is hashed;
 * a proof belongs to (origin, digest). It is neither a grant nor a link: those are looked at before;
 * one proof of (origin, digest) runs at a time. What one client's credential is refused is no other client's
   answer: each of them then asks in its own name;
-* other bytes are a failed proof: 404, and not tried again for a minute.
+* other bytes are a failed proof: 404, and not tried again for this client's credential for a minute.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from twisted.logger import Logger
 from contentcache.aio.tasks import in_background
 from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown, CacheError, DiskFailed, OriginRefused, UpstreamBroken
+from contentcache.core.lru import LruCache
 from contentcache.core.opening import PARTIAL
 from contentcache.core.ports import Run, Timer
 from contentcache.core.ranges import parse_content_range
@@ -46,14 +49,18 @@ from contentcache.upstream.answers import Answer, AnswerTooLarge, Inflow, is_htm
 SAMPLE: Final = 4096
 #: Content of at most so many bytes is asked for whole.
 SMALL: Final = 64 << 10
-#: Number of offsets that are tried for a sample that does not compress.
+#: Number of offsets that are looked at for a sample that does not compress.
 _TRIES: Final = 16
+#: Of so many the sample must not compress: then whoever knows a part passes with twice its share at the most.
+_LEAST: Final = _TRIES // 2
 #: A sample counts if it compresses to no fewer bytes than this.
 _INCOMPRESSIBLE: Final = SAMPLE // 2
-#: Seconds for which a failed proof is not tried again.
+#: Seconds for which a failed proof is not tried again for a client, nor with another sample for any.
 _FAILED_FOR: Final = 60.0
 #: Number of possessions, and of failed proofs, in memory.
 _MOST: Final = 10_000
+#: Number of samples in memory.
+_MOST_SAMPLES: Final = 1000
 _NOT_FOUND: Final = 404
 _OK: Final = 200
 
@@ -122,6 +129,8 @@ class Possession:
         self._random = random
         self._known: OrderedDict[tuple[str, Digest], None] = OrderedDict()
         self._failed: OrderedDict[Hashable, float] = OrderedDict()
+        #: The sample of each origin and digest, and until when it stays the same.
+        self._samples: LruCache[tuple[str, Digest], tuple[Sample, float]] = LruCache(_MOST_SAMPLES)
         self._running: dict[Hashable, _Proof] = {}
 
     async def require(self, asking: Asking) -> None:
@@ -166,7 +175,6 @@ class Possession:
 
     async def _prove(self, pair: tuple[str, Digest], asking: Asking) -> None:
         question = self._access.key(asking)
-        self._check_failed(pair, asking)
         self._check_failed(question, asking)
         proof = self._running.get(pair)
         if proof is None:
@@ -178,12 +186,10 @@ class Possession:
             return
         try:
             await _joined(proof)
-        except NotPossessed:
-            raise
         except CacheError:
             if proof.question == question:
                 raise
-            # The refusal was another client's.
+            # The refusal, or what came instead of the bytes, was another client's.
             await self._share(question, question, asking)
 
     async def _share(self, key: Hashable, question: bytes, asking: Asking) -> None:
@@ -216,7 +222,7 @@ class Possession:
                 waiter.errback(error)
 
     async def _attempt(self, question: bytes, asking: Asking) -> None:
-        pair = origin, digest = asking.registry.upstream.origin, asking.content.digest
+        origin, digest = asking.registry.upstream.origin, asking.content.digest
         sample = await self._choose(asking)
         asked = self._access.question_time()
         try:
@@ -230,7 +236,7 @@ class Possession:
         if not await _is_proved(answer, digest, sample):
             if is_page:
                 raise UpstreamBroken(f"{answer.host} answered with a page for people")
-            self._fail(pair)
+            self._fail(question)
             self._log.warn(
                 "proof of possession failed digest={digest} origin={origin} repository={repository}",
                 digest=str(digest),
@@ -247,12 +253,22 @@ class Possession:
             )
 
     async def _choose(self, asking: Asking) -> Sample:
+        """
+        The sample that is asked for: for a while the same one, whoever asks and however the proof ends. One
+        client's failure then is none of another's, and many tries are worth no more than one.
+        """
+        pair, now = (asking.registry.upstream.origin, asking.content.digest), self._clock.seconds()
+        remembered = self._samples.get(pair)
+        if remembered is not None and now < remembered[1]:
+            return remembered[0]
         try:
-            return await self._run(self._read_sample, asking)
+            sample = await self._run(self._read_sample, asking)
         except BlobUnknown as error:
             raise UndecidedError("the stored content is gone") from error
         except OSError as error:
             raise DiskFailed(f"{asking.content.digest} cannot be read: {error}") from error
+        self._samples.put(pair, (sample, now + _FAILED_FOR))
+        return sample
 
     def _read_sample(self, asking: Asking) -> Sample:
         """
@@ -283,14 +299,15 @@ class Possession:
 
 def choose_sample(file: BlobFile, random: Callable[[int], int]) -> Sample:
     """
-    A part of a file that does not compress, since others could be guessed; all of it where none is found.
+    A part of a file that does not compress, since others could be guessed; all of it where most parts do.
     """
+    found: list[Sample] = []
     for _ in range(_TRIES):
         offset = random(file.size - SAMPLE + 1)
         expected = file.read(offset, SAMPLE)
         if len(expected) == SAMPLE and len(zlib.compress(expected)) >= _INCOMPRESSIBLE:
-            return Sample(file.size, offset, expected)
-    return Sample(file.size)
+            found.append(Sample(file.size, offset, expected))
+    return found[0] if len(found) >= _LEAST else Sample(file.size)
 
 
 def _joined(proof: _Proof) -> Deferred[None]:

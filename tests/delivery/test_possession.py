@@ -247,6 +247,34 @@ class SharedTests(TwoOriginsTestCase):
         self.assertWhole(second, NOISE)
         self.assertEqual(two.count("GET"), 2)
 
+    def test_failure_is_nobody_elses(self) -> None:
+        """What comes instead of the bytes for one credential decides for no other one, then or later."""
+        offset = Random(1).randrange(len(NOISE) - SAMPLE + 1)
+        for manner in ({"name": "wrong", "at": offset}, {"name": "status", "status": 416}, {"name": "whole"}):
+            for joined in (True, False):
+                house = self.stored()
+                two = self.two(house)
+                if manner["name"] == "whole":
+                    two.misbehave("resized", method="GET", by=-100_000, times=1)
+                two.misbehave(method="GET", times=2 if manner.get("status") == 416 else 1, **manner)
+                if joined:
+                    two.misbehave("stall", method="GET", at=-1, times=1)
+                first = self.pull(house, authorization="Basic Zmlyc3Q6MQ==")
+                second = self.pull(house, authorization="Basic c2Vjb25kOjI=")
+                two.release()
+                self.assertNotEqual(first.outcome, "whole")
+                self.assertWhole(second, NOISE)
+
+    def test_same_sample(self) -> None:
+        """For a minute every credential is asked for the same bytes: many tries are worth one."""
+        house = self.stored()
+        self.two(house).misbehave("wrong", method="GET", at=Random(1).randrange(len(NOISE) - SAMPLE + 1) + 5)
+        for number in range(5):
+            self.assertRefused(self.pull(house, authorization=f"Basic {number}"), 404)
+        self.assertEqual(len(set(self.asked(house)) - {("HEAD", None)}), 1)
+        house.later(60)
+        self.assertWhole(self.pull(house), NOISE)
+
 
 class CompressibleTests(TwoOriginsTestCase):
     """
@@ -262,14 +290,16 @@ class CompressibleTests(TwoOriginsTestCase):
         self.assertEqual(self.asked(house), [("HEAD", None), ("GET", None)])
 
     def test_looks_for_a_part(self) -> None:
-        """A part that does not compress is looked for, sixteen times."""
+        """A part that does not compress is looked for, sixteen times; where most do, all is the proof."""
         store = MemoryStore()
         content = bytes(300_000) + NOISE
         file = store.resume(Digest.of(content), ORIGIN)
         file.write(0, content)
-        offsets = iter([0, 100, 200_000, 400_000])
+        offsets = iter([0, 100, 200_000, *[400_000] * 13])
         sample = choose_sample(file, lambda _n: next(offsets))
         self.assertEqual((sample.offset, sample.expected), (400_000, content[400_000 : 400_000 + SAMPLE]))
+        few = iter([*[0] * 9, *[400_000] * 7])
+        self.assertIsNone(choose_sample(file, lambda _n: next(few)).range)
         tried: list[int] = []
 
         def zero(_n: int) -> int:
