@@ -15,11 +15,11 @@ from typing import Any, Final, Protocol, Self, runtime_checkable
 
 from attrs import evolve, frozen
 from twisted.internet import tcp
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from contentcache.config.model import Address
 from contentcache.wire.lanes import Lanes
 from contentcache.wire.sendfile import FileTransport
+from contentcache.wire.tls_in_memory import TLSFactory
 from contentcache.wire.tls_socket import over
 
 _BACKLOG: Final = 1024
@@ -112,7 +112,7 @@ def serve(
     fast = fast and bound.family in {socket.AF_INET, socket.AF_INET6}
     clients = factory
     if tls is not None and not fast:
-        factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
+        factory = TLSFactory(tls, False, factory, reactor)
         factory.noisy = False
     port = reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
     if bound.family == socket.AF_UNIX:

@@ -57,6 +57,7 @@ class Answering(Generic[E]):
         exchange = self._exchange_of(request)
         answering = Deferred.fromCoroutine(self._answer(exchange))
         answering.addErrback(self._give_up, exchange)
+        answering.addBoth(lambda _result: exchange.release())
         request.notifyFinish().addErrback(lambda _failure: answering.cancel())
 
     async def _answer(self, exchange: E) -> None:

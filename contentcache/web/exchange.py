@@ -258,6 +258,12 @@ class Exchange:
         """
         self._watch.stop()
 
+    def release(self) -> None:
+        """
+        The response has ended, in whichever way: nothing looks at the client any more.
+        """
+        self._watch.stop()
+
     def _stop_streaming(self) -> None:
         self._watch.stop()
         if self._streaming and not self.gone:

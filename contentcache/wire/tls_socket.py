@@ -47,6 +47,8 @@ class TLSTransport(FileTransport):
     _is_write_incomplete = False
     #: Whether reading has to write first: the answer to a KeyUpdate.
     _read_wants_write = False
+    #: Whether something has come from the client, and is not read yet for one of these reasons.
+    _is_read_due = False
 
     def __init__(self, sock: Any, *args: Any) -> None:
         super().__init__(sock, *args)
@@ -70,6 +72,8 @@ class TLSTransport(FileTransport):
         """
         if self._lane is not None or self._is_write_incomplete:
             super().stopReading()  # OpenSSL is for one thread at a time, and for one write
+            # It may be that the client has ended its side: no further lane before that has been read.
+            self._is_read_due = True
             return None
         if self._is_shaking:
             result = self._shake()
@@ -77,7 +81,14 @@ class TLSTransport(FileTransport):
                 return result
         return self._decrypt()
 
+    def finds_lane(self) -> bool:
+        """
+        Whether a lane is a way now: not while something is to be read first.
+        """
+        return not self._is_read_due and super().finds_lane()
+
     def _decrypt(self) -> Any:
+        self._is_read_due = False
         if self._wants_read:
             # It was a write that waited for this.
             self._wants_read = False

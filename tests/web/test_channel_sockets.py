@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from contentcache.config.model import Limits, ServerTLS
 from contentcache.delivery.bodies import Flow, ShortError
 from contentcache.tls.server import ServerContext
 from contentcache.web import channel as channel_module
 from contentcache.wire.sendfile import FileTransport
+from contentcache.wire.tls_in_memory import TLSFactory
 from contentcache.wire.tls_socket import over
 from tests.tls.certificates import make
 from tests.waiting import until
@@ -56,7 +56,7 @@ class SocketTestCase(HouseTestCase):
             certificate, key = make("cache", hosts=("127.0.0.1",)).write(self.mktemp(), "cache")
             context: Any = ServerContext(ServerTLS(certificate, key))
             if not self.fast:
-                served = TLSMemoryBIOFactory(context, False, served, reactor)
+                served = TLSFactory(context, False, served, reactor)
         port = reactor.listenTCP(0, served, interface="127.0.0.1")
         if self.fast:
             port.transport = over(context) if self.tls else FileTransport
