@@ -300,6 +300,7 @@ def _front(
         api.begin,
         access_log,
         limits=options.limits,
+        counted=name.counted,
         reactor=reactor,
         meter=site.meter,
         short=short if options.fastpath else None,

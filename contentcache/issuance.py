@@ -26,6 +26,7 @@ from contentcache.acme.renewal_loop import RenewalLoop
 from contentcache.acme.renewal_state import RenewalOutcome
 from contentcache.aio.threads import Threads
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
+from contentcache.core.client_address import counted_address
 from contentcache.core.ports import Run
 from contentcache.listening import bind, serve, stop
 from contentcache.meter import Meter
@@ -106,7 +107,12 @@ class Issuance:
         self._control = ControlSocket(reactor, settings.directory, self.renewal_loop)
         doorway = Doorway(settings.hosts, listening.port, http_responder.answer)
         self.plain = RegistryFactory(
-            doorway.begin, lambda _request: None, limits=_PLAIN_LIMITS, reactor=reactor, meter=meter
+            doorway.begin,
+            lambda _request: None,
+            limits=_PLAIN_LIMITS,
+            counted=counted_address,
+            reactor=reactor,
+            meter=meter,
         )
         for host in settings.hosts:
             meter.watch_certificate(host, partial(self.renewal_loop.seconds_left, host))

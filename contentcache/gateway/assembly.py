@@ -130,6 +130,7 @@ def assemble(
         wall=time.time,
     )
     authority = Authority(http.tls)
+    name = PublicName(http.host, rewriting.public.partition("://")[0], http.trustedproxies)
     front = Front(
         Halves(
             passing,
@@ -145,10 +146,12 @@ def assemble(
         timer=reactor,
         patience=limits.clientstall,
         registry=options.registry,
-        name=PublicName(http.host, rewriting.public.partition("://")[0], http.trustedproxies),
+        name=name,
     )
     access_log = AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog)
-    factory = GatewayFactory(front.begin, access_log, limits=limits, reactor=reactor, meter=meter)
+    factory = GatewayFactory(
+        front.begin, access_log, limits=limits, counted=name.counted, reactor=reactor, meter=meter
+    )
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
     states = reception.liveness
     meter.watch("contentcache_gateway_caches", "Caches that were asked", lambda: len(states.states))

@@ -13,7 +13,6 @@ from twisted.logger import Logger
 from twisted.web.http import HTTPFactory, Request
 
 from contentcache.config.model import Limits
-from contentcache.core.client_address import counted_address
 from contentcache.core.ports import Timer
 from contentcache.meter import Meter
 from contentcache.web.channel import RegistryChannel, RegistryRequest
@@ -32,6 +31,7 @@ class RegistryFactory(HTTPFactory):
     """
     Makes channels, counts them, and knows which are open.
 
+    ``counted`` tells what connections of an address are counted by, nothing where they are not to be counted.
     ``begin`` starts the answer to a request; ``written`` gets each request when its answer has ended. What
     the ``short`` way can answer does not become a request.
     """
@@ -47,6 +47,7 @@ class RegistryFactory(HTTPFactory):
         written: Callable[[RegistryRequest], None],
         *,
         limits: Limits,
+        counted: Callable[[str], str],
         reactor: Any,
         meter: Meter,
         short: ShortWay | None = None,
@@ -54,6 +55,7 @@ class RegistryFactory(HTTPFactory):
         super().__init__(timeout=limits.idle, reactor=reactor)
         self.begin = begin
         self.limits = limits
+        self._counted = counted
         self.short = short
         self.timer: Timer = reactor
         #: Whether connections end with the request that is under way on them.
@@ -93,7 +95,7 @@ class RegistryFactory(HTTPFactory):
             self._accept_while_there_is_room()
         else:
             self._channels.add(channel)
-            self._addresses[counted_address(host)] += 1
+            self._addresses[self._counted(host)] += 1
         return channel
 
     def head_begins(self, channel: RegistryChannel) -> bool:
@@ -102,7 +104,7 @@ class RegistryFactory(HTTPFactory):
         many. It counts until :meth:`head_ends`.
         """
         if channel not in self._heads:
-            counted = counted_address(channel.address)
+            counted = self._counted(channel.address)
             if counted and self._heads_of[counted] >= self.limits.headsperaddress:
                 return False
             self._heads[channel] = counted
@@ -142,7 +144,7 @@ class RegistryFactory(HTTPFactory):
         self.head_ends(channel)
         if channel in self._channels:
             self._channels.remove(channel)
-            _count_down(self._addresses, counted_address(channel.address))
+            _count_down(self._addresses, self._counted(channel.address))
 
     def close_idle(self) -> None:
         """End the connections on which nothing is under way, the others after their answer."""
@@ -177,8 +179,8 @@ class RegistryFactory(HTTPFactory):
         """Nothing."""
 
     def _is_full(self, host: str) -> bool:
-        most, counted = self.limits.connectionsperaddress, counted_address(host)
-        # Clients of a Unix socket have no address that could be counted.
+        most, counted = self.limits.connectionsperaddress, self._counted(host)
+        # A Unix socket has no address that could be counted, and that of a trusted proxy stands for many.
         too_many_of_it = bool(counted) and most is not None and self._addresses[counted] >= most
         return too_many_of_it or len(self._channels) >= self.limits.connections
 

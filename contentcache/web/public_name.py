@@ -13,7 +13,7 @@ from typing import Final
 
 from attrs import frozen
 
-from contentcache.core.client_address import shown_address
+from contentcache.core.client_address import counted_address, shown_address
 from contentcache.web.heads import is_host
 
 _MOST_HOPS: Final = 32
@@ -92,6 +92,17 @@ class PublicName:
             if not self._is_trusted(hops[0]):
                 break
         return hops
+
+    def counted(self, peer: str) -> str:
+        """
+        What connections of ``peer`` are counted by in the limits of an address: its address, or its /64 of
+        IPv6. Nothing for a trusted proxy, whose connections are those of many clients.
+
+        >>> name = PublicName(None, "http", ["192.0.2.0/24"])
+        >>> name.counted("192.0.2.1"), name.counted("198.51.100.1"), name.counted("2001:db8::1")
+        ('', '198.51.100.1', '2001:db8::/64')
+        """
+        return "" if self._is_trusted(peer) else counted_address(peer)
 
     def _is_trusted(self, peer: str) -> bool:
         if not peer:

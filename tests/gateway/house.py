@@ -21,6 +21,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import NoResource
 
 from contentcache.config.model import Limits
+from contentcache.core.client_address import counted_address
 from contentcache.core.errors import CacheError
 from contentcache.gateway.blob_authorization import BlobAuthorization
 from contentcache.gateway.channel import GatewayFactory
@@ -269,7 +270,9 @@ class GatewayTestCase(TestCase):
         )
         log = AccessLog(self.meter, self.clock, lambda: NOW, lines=True)
         reactor: Any = self.clock
-        return GatewayFactory(front.begin, log, limits=limits, reactor=reactor, meter=self.meter)
+        return GatewayFactory(
+            front.begin, log, limits=limits, counted=counted_address, reactor=reactor, meter=self.meter
+        )
 
     def client(self, address: str = "192.0.2.1") -> Client:
         """

@@ -361,7 +361,7 @@ def front(
         meter=meter,
     )
     log = AccessLog(meter, clock, lambda: 1e9, lines=True)
-    return RegistryFactory(api.begin, log, limits=limits, reactor=clock, meter=meter)
+    return RegistryFactory(api.begin, log, limits=limits, counted=NAME.counted, reactor=clock, meter=meter)
 
 
 class HouseTestCase(TestCase):

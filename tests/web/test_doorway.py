@@ -11,6 +11,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Limits
+from contentcache.core.client_address import counted_address
 from contentcache.meter import Meter
 from contentcache.web.doorway import Doorway
 from contentcache.web.factory import RegistryFactory
@@ -30,7 +31,12 @@ class DoorwayTests(SynchronousTestCase):
         )
         clock: Any = Clock()
         factory = RegistryFactory(
-            doorway.begin, lambda _request: None, limits=Limits(), reactor=clock, meter=Meter()
+            doorway.begin,
+            lambda _request: None,
+            limits=Limits(),
+            counted=counted_address,
+            reactor=clock,
+            meter=Meter(),
         )
         channel = factory.buildProtocol(None)
         transport = StringTransport()

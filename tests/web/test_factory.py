@@ -98,6 +98,18 @@ class LimitTests(HouseTestCase):
         one.leave()
         self.assertEqual(self.client("192.0.2.1").ask("/").status, 200)
 
+    def test_trusted_proxy(self) -> None:
+        """
+        Connections and incomplete heads of a trusted proxy are not counted as those of one client, only in
+        ``limits.connections``.
+        """
+        self.factory = self.build(limits=Limits(connections=5, connectionsperaddress=1, headsperaddress=1))
+        for address in ("127.0.0.1", "127.0.0.1", "::1", "::ffff:127.0.0.1"):
+            self.client(address).send("GET / HTTP/1.1\r\n")
+        client = self.client("127.0.0.1").send("GET / HTTP/1.1\r\n").send("Host: a\r\n\r\n")
+        self.assertEqual(client.replies()[-1].status, 200)
+        self.assertEqual(self.client("127.0.0.1").ask("/").status, 503)
+
     def test_unlimited_address(self) -> None:
         """
         Unless it is set many may sit behind one address.

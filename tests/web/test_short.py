@@ -15,6 +15,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from contentcache.config.model import Limits, Upstream
+from contentcache.core.client_address import counted_address
 from contentcache.core.errors import OriginRefused
 from contentcache.core.list_queries import ListQueries
 from contentcache.delivery.warm import LARGEST, Kept
@@ -128,6 +129,7 @@ class CacheTestCase(DeliveryTestCase):
             begin,
             log,
             limits=limits,
+            counted=counted_address,
             reactor=reactor,
             meter=house.meter,
             short=short if self.fast else None,
