@@ -9,10 +9,13 @@ import signal
 import socket
 import struct
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.core.digest import Digest
+from contentcache.storage.partials import origin_tag, partial_name
 from tests.real.audit import descriptors_of
 from tests.real.cache import ContentCache
 from tests.real.clients import Curl
@@ -63,6 +66,11 @@ class ClientsTestCase(SynchronousTestCase):
     def get(self, number: int) -> str:
         """A request for a blob."""
         return f"GET {self.paths[number]} HTTP/1.1\r\nHost: {self.cache.host}\r\n\r\n"
+
+    def partial(self, number: int) -> Path:
+        """Where what has come of a blob is kept."""
+        name = partial_name(Digest.parse(self.digests[number]), origin_tag(self.upstream.url))
+        return self.cache.root / "contentcache/partial/sha256" / name
 
     def descriptors(self) -> int:
         """How many the daemon has open."""
@@ -164,8 +172,8 @@ class ManyClientsTests(ClientsTestCase):
         self.upstream.misbehave("stall", self.digests[1], at=4 * _MIB, times=1)
         client = self.connect(self.get(1))
         self.assertIn(b"200", client.recv(64))
-        partial = self.cache.root / "contentcache/partial/sha256" / self.digests[1].partition(":")[2]
-        until(lambda: partial.stat().st_size >= _MIB, "a part of it")
+        partial = self.partial(1)
+        until(lambda: partial.exists() and partial.stat().st_size >= _MIB, "a part of it")
         client.close()
         until(lambda: self.cache.metrics()["contentcache_connections"] == 0, "nobody left")
         self.upstream.behave()
@@ -206,7 +214,7 @@ class DrainTests(ClientsTestCase):
         self.begin(http={"draintimeout": "1s"})
         self.upstream.misbehave("stall", self.digests[1], at=4 * _MIB)
         client = self.connect(self.get(1))
-        partial = self.cache.root / "contentcache/partial/sha256" / self.digests[1].partition(":")[2]
+        partial = self.partial(1)
         until(lambda: partial.exists() and partial.stat().st_size > _MIB, "a part of it")
         self.cache.process.send(signal.SIGTERM)
         read = read_to_end(client)
