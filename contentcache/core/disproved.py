@@ -9,12 +9,14 @@ from typing import Final
 from attrs import frozen
 
 from contentcache.core.digest import Digest
+from contentcache.core.lru import LruCache
 
 #: Seconds of a first entry: a proxy's error page must not cost a minute.
 FIRST: Final = 5.0
 #: Seconds of the longest entry; after as long without a new failure the next entry is a first one again.
 LONGEST: Final = 60.0
-_MOST: Final = 10_000
+_MOST: Final = 2_000
+_MOST_CLIENTS: Final = 20
 
 
 @frozen
@@ -25,39 +27,40 @@ class _Entry:
 
 class Disproved:
     """
-    A bounded table, by origin and digest: what one origin has wrong, another may have right. Times are
-    monotonic seconds.
+    A bounded table, by origin, digest and client: what one origin has wrong, another may have right, and what
+    it shows to one client, a sign-in page, says nothing of what others get. Times are monotonic seconds.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[str, Digest], _Entry] = {}
+        self._entries: LruCache[tuple[str, Digest], LruCache[bytes, _Entry]] = LruCache(_MOST)
 
-    def add(self, origin: str, digest: Digest, now: float) -> float:
+    def add(self, origin: str, digest: Digest, client: bytes, now: float) -> float:
         """
-        What came for ``digest`` from all hosts of ``origin`` was something else. Answers for how many seconds
-        it is not asked for again: twice as many as the last time.
+        What came for ``digest`` from all hosts of ``origin`` in the name of ``client`` was something else.
+        Answers for how many seconds it is not asked for again in that name: twice as many as the last time.
 
         >>> table = Disproved()
-        >>> [table.add("https://a", Digest.of(b""), float(now)) for now in (0, 10, 30, 60, 130)]
+        >>> [table.add("https://a", Digest.of(b""), b"key", float(now)) for now in (0, 10, 30, 60, 130)]
         [5.0, 10.0, 20.0, 40.0, 60.0]
         """
-        before = self._entries.pop((origin, digest), None)
+        clients = self._entries.get((origin, digest)) or LruCache(_MOST_CLIENTS)
+        before = clients.get(client)
         lately = before is not None and now < before.until + LONGEST
         seconds = min(before.seconds * 2, LONGEST) if before is not None and lately else FIRST
-        self._entries[origin, digest] = _Entry(now + seconds, seconds)
-        while len(self._entries) > _MOST:
-            del self._entries[next(iter(self._entries))]
+        clients.put(client, _Entry(now + seconds, seconds))
+        self._entries.put((origin, digest), clients)
         return seconds
 
     def remove(self, origin: str, digest: Digest) -> None:
         """
         ``origin`` has it right after all.
         """
-        self._entries.pop((origin, digest), None)
+        self._entries.remove((origin, digest))
 
-    def has(self, origin: str, digest: Digest, now: float) -> bool:
+    def has(self, origin: str, digest: Digest, client: bytes, now: float) -> bool:
         """
-        Whether ``origin`` has lately had it wrong.
+        Whether ``origin`` has lately had it wrong for this client.
         """
-        entry = self._entries.get((origin, digest))
+        clients = self._entries.get((origin, digest))
+        entry = None if clients is None else clients.get(client)
         return entry is not None and now < entry.until

@@ -567,7 +567,7 @@ class Contents:
                 release()
             origin = fetch.key.origin
             if isinstance(fetch.failure, ContentWrong):
-                self._disproved.add(origin, fetch.key.digest, self._clock.seconds())
+                self._disprove(fetch)
             elif fetch.verified and not fetch.in_place:
                 self._disproved.remove(origin, fetch.key.digest)
                 if fetch.target is not None:
@@ -659,9 +659,19 @@ class Contents:
         else:
             in_background(self._access.refused(want.asking, refusal, asked=asked))
 
+    def _disprove(self, fetch: Making) -> None:
+        # Where another worker has made it, that one knows in whose names.
+        origin, digest, now = fetch.key.origin, fetch.key.digest, self._clock.seconds()
+        for asking in fetch.senders if isinstance(fetch, Fetch) else ():
+            self._disproved.add(origin, digest, self._client(asking), now)
+
+    def _client(self, asking: Asking) -> bytes:
+        # The origin itself speaks by signed URLs, of which each is good for one request.
+        return b"signed" if asking.credential.signed is not None else self._access.identity(asking)
+
     def _check_disproved(self, asking: Asking) -> None:
-        digest = asking.content.digest
-        if self._disproved.has(asking.registry.upstream.origin, digest, self._clock.seconds()):
+        digest, client = asking.content.digest, self._client(asking)
+        if self._disproved.has(asking.registry.upstream.origin, digest, client, self._clock.seconds()):
             raise ContentWrong(f"no upstream delivers the content that {digest} names")
 
 

@@ -45,7 +45,7 @@ from contentcache.delivery.manifests import too_large
 from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
 from contentcache.delivery.surroundings import Surroundings
-from contentcache.delivery.wants import Attendance, Want
+from contentcache.delivery.wants import Asking, Attendance, Want
 from contentcache.storage.interfaces import PartialFile
 from contentcache.upstream.answers import Answer
 
@@ -103,6 +103,9 @@ class Fetch:
         self._clients = Attendance()
         self._is_judged = False
         self._is_doubted = False
+        #: The questions that bodies came in answer to.
+        self.senders: set[Asking] = set()
+        self._has_page = False
         #: Answers that count once the content is verified.
         self._in_doubt: list[tuple[Want, str | None, float]] = []
         #: The hosts that the origin redirected to, ``None`` where it sent the bytes itself.
@@ -499,6 +502,7 @@ class Fetch:
         else:
             self._in_doubt.append((want, learned, asked))
         want.notices = answer.notices()
+        self.senders.add(want.asking)
         self._is_judged = True
         self._clients.say_yes(want.key, asked if is_own_word else None)
         self._said_type = media_type
@@ -548,6 +552,7 @@ class Fetch:
             answer.abandon()
             raise SignedManifest(f"{self.key.digest} is a signed manifest")
         self._targets.add(answer.target)
+        self._has_page = self._has_page or answer.is_page
         if not (answer.moved or answer.is_page) or self._around.is_known_target(origin, answer.target):
             return True
         if self.filling.held.total() and answer.status == OK and self.filling.total is None:
@@ -678,7 +683,9 @@ class Fetch:
         if self.verified or self.in_place or not self.intake.has_file:
             return
         held = tuple(self.filling.held)
-        useless = not held or isinstance(self.failure, ContentWrong | ManifestInvalid | StoredMeanwhile)
+        # What a page has left there would be the first bytes of somebody else's blob.
+        useless = not held or self._has_page
+        useless = useless or isinstance(self.failure, ContentWrong | ManifestInvalid | StoredMeanwhile)
         try:
             if useless:
                 await self._around.run(self.intake.file.discard)

@@ -272,6 +272,7 @@ class Tags:
         content = await read_manifest(answer, self._limit)
         checked = check_manifest(content)
         is_own_word = not (answer.moved or answer.is_page)
+        is_typed = is_manifest_type(said)
         if not is_own_word and not checked.is_recognized:
             raise ManifestInvalid(f"{answer.host} answered with something else than a manifest")
         media_type = checked.media_type(get=said)
@@ -280,7 +281,7 @@ class Tags:
             if essence(media_type) != SIGNED_SCHEMA_1:
                 raise UpstreamBroken(f"{answer.host} sent a manifest that is not the {named} it names")
             return Served(named, MemoryBody(content), media_type, _UNCACHED, notices=notices)
-        if not checked.agrees(said) or not (is_own_word or is_manifest_type(said)):
+        if not checked.agrees(said) or not (is_typed or (is_own_word and checked.is_recognized)):
             # It is what upstream sent, and proves nothing.
             return Served(digest, MemoryBody(content), said, _UNCACHED, notices=notices)
         await self._contents.keep(DownloadKey(asking.registry.upstream.origin, digest), content)

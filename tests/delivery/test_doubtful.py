@@ -39,6 +39,25 @@ class SignInPage(BadRegistry):
         return Reply(200, {"Content-Type": self._media_type}, self._page, self._page, length=len(self._page))
 
 
+ALICE: Final = "Basic YWxpY2U6MQ=="
+
+
+class PageForStrangers(BadRegistry):
+    """
+    A registry that shows a page to whoever does not sign in.
+    """
+
+    def __init__(self, media_type: str, page: bytes) -> None:
+        super().__init__()
+        self._media_type = media_type
+        self._page = page
+
+    def _honest(self, asked: Asked) -> Reply:
+        if "authorization" in asked.headers:
+            return super()._honest(asked)
+        return Reply(200, {"Content-Type": self._media_type}, self._page, self._page, length=len(self._page))
+
+
 class DoubtfulTestCase(HouseTestCase):
     """
     Begins with a blob that an honest client has pulled from the registry itself.
@@ -188,6 +207,29 @@ class ColdTests(DoubtfulTestCase):
         house.origin.requests.clear()
         self.assertWhole(house.pull(cold), NOISE[1:])
         self.assertEqual(house.origin.requests, [])
+
+    def test_page_shuts_nobody_out(self) -> None:
+        """
+        What an origin shows to one client is no reason to refuse another one, and no byte of what it gets.
+        """
+        for media_type, page in (
+            ("text/html", b"<html>sign in</html>"),
+            ("application/json", b'{"errors": []}'),
+        ):
+            for breaks in (False, True):
+                house = self.house()
+                origin = house.wire.hosts["one.example"] = PageForStrangers(media_type, page)
+                cold = origin.put_blob(REPOSITORY, NOISE)
+                manifest = origin.put_manifest(REPOSITORY, ManifestTests.manifest, MANIFEST)
+                if breaks and media_type == "text/html":
+                    origin.misbehave("short", at=10, path="*/blobs/*", times=8)
+                for _ in range(3):
+                    self.assertNotEqual(house.pull(cold).outcome, "whole")
+                    self.assertNotEqual(house.pull(manifest, kind="manifests").outcome, "whole")
+                house.later(60 if breaks else 0)
+                origin.behave()
+                self.assertWhole(house.pull(cold, ALICE), NOISE)
+                self.assertWhole(house.pull(manifest, ALICE, kind="manifests"), ManifestTests.manifest)
 
     def test_bytes_of_an_earlier_download(self) -> None:
         """A page does not open the part of a blob that is here already."""
@@ -371,13 +413,15 @@ class ManifestTests(DoubtfulTestCase):
         errors = b'{"errors": [{"code": "DENIED"}]}'
         for to in ("https://login.example/", ""):
             for media_type, body, status in (
-                ("application/json", errors, 502),
+                ("application/json", errors, 502 if to else 200),
                 ("text/html", errors, 502),
                 (MANIFEST, errors, 502),
                 ("application/json", self.manifest, 200),
                 ("text/html", self.manifest, 200),
             ):
-                if not to and media_type != "text/html":
+                if not to and (
+                    media_type == MANIFEST or (body == self.manifest and media_type != "text/html")
+                ):
                     continue  # the registry itself says so
                 house = self.stored()
                 house.origin.put_manifest(REPOSITORY, self.manifest, MANIFEST, "latest")
