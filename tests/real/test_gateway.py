@@ -9,6 +9,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -379,6 +380,20 @@ class OwnTests(SynchronousTestCase):
         until(lambda: gateway.request("GET", path).status == 200, "its keys")
         return gateway.request("GET", path)
 
+    def test_trusted_proxies(self) -> None:
+        """
+        The access log has the address that a trusted proxy tells, and that of the connection for others.
+        """
+        for trusted, address in ((["127.0.0.1"], "203.0.113.9"), (["192.0.2.0/24"], "127.0.0.1")):
+            gateway = GatewayDaemon(self, Origin(self).url, http={"trustedproxies": trusted})
+            answer = gateway.request(
+                "GET", "/v2/org/app/tags/list", headers={"X-Forwarded-For": "203.0.113.9"}
+            )
+            self.assertEqual(answer.status, 404)
+            gateway.process.wait_until(partial(_has_line, gateway, "/tags/list"), "the line in the log")
+            (line,) = [line for line in gateway.access_lines() if "/tags/list" in line]
+            self.assertIn(f"{address} - ", line)
+
     def test_wrong_token(self) -> None:
         """
         A URL that nobody has signed is refused in the registry's own form.
@@ -404,3 +419,7 @@ def accepting(image: Image) -> Mapping[str, str]:
     """
     docker = "application/vnd.docker.distribution.manifest.v2+json"
     return {"Accept": f"{image.manifest.media_type}, {docker}"}
+
+
+def _has_line(gateway: GatewayDaemon, part: str) -> bool:
+    return any(part in line for line in gateway.access_lines())
