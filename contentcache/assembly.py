@@ -304,6 +304,7 @@ def _front(
         reactor=reactor,
         meter=site.meter,
         short=short if options.fastpath else None,
+        extra=http.headers,
     )
 
 

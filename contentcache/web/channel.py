@@ -242,7 +242,7 @@ class RegistryChannel(HTTPChannel):
         answer = as_answer(error)
         request.code, request.sentLength = answer.status, len(answer.body)
         request.cache_status = first(answer.headers, "Cache-Status") or "-"
-        self.transport.write(as_response(answer, is_head=request.method == b"HEAD"))
+        self.transport.write(as_response(answer, is_head=request.method == b"HEAD", extra=self.factory.extra))
         self.factory.log(request)
         self.end()
 

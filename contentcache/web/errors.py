@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final
 
 from attrs import frozen
@@ -42,6 +43,10 @@ _MESSAGES: Final[Mapping[str, str]] = {
 }
 
 
+#: No header of the configuration.
+NO_HEADERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+
+
 @frozen
 class ErrorAnswer:
     """
@@ -73,15 +78,23 @@ def as_answer(error: CacheError) -> ErrorAnswer:
     return ErrorAnswer(error.status, {**error.headers, "Content-Type": "application/json", **status}, body)
 
 
-def as_response(answer: ErrorAnswer, *, is_head: bool) -> bytes:
+def as_response(
+    answer: ErrorAnswer, *, is_head: bool, extra: Mapping[str, tuple[str, ...]] = NO_HEADERS
+) -> bytes:
     """
-    A whole response that ends its connection, for errors before there is a request to answer.
+    A whole response that ends its connection, for errors before there is a request to answer. ``extra`` are
+    the headers that every answer has by the configuration; those of the answer itself win.
     """
-    fields: Headers = {
+    ours: Headers = {
         **answer.headers,
         "Content-Length": str(len(answer.body)),
         **EVERYWHERE,
         "Connection": "close",
+    }
+    taken = {name.lower() for name in ours}
+    fields: Headers = {
+        **{name: values for name, values in extra.items() if name.lower() not in taken},
+        **ours,
     }
     head = [
         f"HTTP/1.1 {answer.status} {phrase(answer.status)}",

@@ -5,7 +5,7 @@ All connections of one port: how many there may be, which are open, and their en
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.internet.interfaces import IAddress
@@ -16,6 +16,7 @@ from contentcache.config.model import Limits
 from contentcache.core.ports import Timer
 from contentcache.meter import Meter
 from contentcache.web.channel import RegistryChannel, RegistryRequest
+from contentcache.web.errors import NO_HEADERS
 from contentcache.wire.sendfile import FileTransport
 
 if TYPE_CHECKING:
@@ -51,12 +52,15 @@ class RegistryFactory(HTTPFactory):
         reactor: Any,
         meter: Meter,
         short: ShortWay | None = None,
+        extra: Mapping[str, tuple[str, ...]] = NO_HEADERS,
     ) -> None:
         super().__init__(timeout=limits.idle, reactor=reactor)
         self.begin = begin
         self.limits = limits
         self._counted = counted
         self.short = short
+        #: Headers of the configuration, for what is refused before there is a request.
+        self.extra = extra
         self.timer: Timer = reactor
         #: Whether connections end with the request that is under way on them.
         self.closing = False

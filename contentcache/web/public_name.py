@@ -85,7 +85,7 @@ class PublicName:
         given = [hop.strip() for value in forwarded for hop in value.split(",")][-_MOST_HOPS:]
         for hop in reversed(given):
             try:
-                address = str(ip_address(hop.strip("[]")))
+                address = str(ip_address(_without_port(hop)))
             except ValueError:
                 break
             hops.insert(0, shown_address(address))
@@ -112,3 +112,15 @@ class PublicName:
         except ValueError:
             return False
         return any(address in network for network in self._trusted)
+
+
+def _without_port(hop: str) -> str:
+    """
+    An address of ``X-Forwarded-For``, to which some proxies add the client's port.
+
+    >>> [_without_port(hop) for hop in ("192.0.2.1:99", "[2001:db8::1]:99", "2001:db8::1", "[2001:db8::1]")]
+    ['192.0.2.1', '2001:db8::1', '2001:db8::1', '2001:db8::1']
+    """
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop

@@ -18,6 +18,8 @@ async def relay(answer: Answer, exchange: Exchange, headers: Headers) -> None:
     Send ``answer`` to the client, its body as it comes. Where upstream breaks off, the response ends short.
     """
     length = answer.length
+    if exchange.method == "HEAD":
+        length = length or None  # no list is empty, but some proxies say so of every HEAD
     sized = {} if length is None else {"Content-Length": str(length)}
     if exchange.method == "HEAD":
         answer.abandon()

@@ -361,7 +361,15 @@ def front(
         meter=meter,
     )
     log = AccessLog(meter, clock, lambda: 1e9, lines=True)
-    return RegistryFactory(api.begin, log, limits=limits, counted=NAME.counted, reactor=clock, meter=meter)
+    return RegistryFactory(
+        api.begin,
+        log,
+        limits=limits,
+        counted=NAME.counted,
+        reactor=clock,
+        meter=meter,
+        extra=extra or {},
+    )
 
 
 class HouseTestCase(TestCase):

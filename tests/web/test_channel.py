@@ -170,6 +170,21 @@ class HostileTests(HouseTestCase):
                 self.assertEqual(reply.header("Allow"), "GET, HEAD, OPTIONS")
                 self.assertIn(b"push to the origin", reply.body)
 
+    def test_configured_headers(self) -> None:
+        """
+        What is refused before it is a request has the headers of the configuration too, each line once.
+        """
+        self.factory = self.build(extra={"X-Two": ("a", "b"), "content-length": ("7",)})
+        for head in (
+            request("/v2/a/blobs/uploads/", "Content-Length: 0", method="PUT"),
+            request("/", "Content-Length: 5"),
+            request("/", "A: " + "x" * 30000),
+            "GARBAGE\r\n\r\n",
+        ):
+            data = self.client().send(head).transport.value()
+            self.assertEqual((data.count(b"X-Two: a\r\n"), data.count(b"X-Two: b\r\n")), (1, 1))
+            self.assertEqual(data.lower().count(b"content-length"), 1)
+
     def test_refused_head(self) -> None:
         """
         A refused HEAD gets no body.

@@ -44,6 +44,19 @@ class CallerTests(SynchronousTestCase):
                     ),
                 )
 
+    def test_ports(self) -> None:
+        """
+        Some proxies write the client's port beside its address, which is the same client's with another port.
+        """
+        name = PublicName(None, "http", _TRUSTED)
+        for said, address in (
+            ("203.0.113.5:1234", "203.0.113.5"),
+            ("[2001:db8::6]:4444", "2001:db8::6"),
+            ("2001:db8::6", "2001:db8::6"),
+            ("192.0.2.9, 203.0.113.5:1, 10.0.0.7:2", "203.0.113.5"),
+        ):
+            self.assertEqual(name.caller("127.0.0.1", "a", forwarded_for=(said,)).address, address)
+
     def test_not_trusted(self) -> None:
         """
         Nobody else is believed.

@@ -303,6 +303,10 @@ class PassingTests(HouseTestCase):
         reply = self.ask("/v2/org/app/tags/list", method="HEAD")
         self.assertEqual((reply.header("Content-Length"), reply.body), ("2", b""))
         self.assertEqual(self.backstage.asked[-1][1].method, "HEAD")
+        self.upstream_says(headers={"Content-Length": "0"}, pieces=())
+        for target in ("/v2/org/app/tags/list", "/v2/_catalog", f"/v2/org/app/referrers/{DIGEST}"):
+            reply = self.ask(target, method="HEAD")
+            self.assertEqual((reply.status, reply.header("Content-Length")), (200, None), "no list is empty")
 
     def test_link(self) -> None:
         """
