@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -158,10 +158,18 @@ class KeyTests(SynchronousTestCase):
         def full(*_args: object, **_more: object) -> NoReturn:
             raise OSError(errno.ENOSPC, "No space left on device")
 
+        opened = os.open
+
+        def full_for_writers(path: Any, flags: int, *args: Any, **more: Any) -> int:
+            return full() if flags & (os.O_WRONLY | os.O_RDWR) else opened(path, flags, *args, **more)
+
         self.now += LIFE
-        for name, module in (("write_atomically", keys), ("open", os)):
+        for name, module, replacement in (
+            ("write_atomically", keys, full),
+            ("open", os, full_for_writers),
+        ):
             fresh = KeyFiles(str(self.path), life=LIFE, url_life=URLS, wall=lambda: self.now)
-            patched = self.patch(module, name, full)
+            patched = self.patch(module, name, replacement)
             for key_files in (self.key_files, fresh):
                 with self.assertRaisesRegex(SigningKeyError, "No space left"):
                     key_files.rotate()

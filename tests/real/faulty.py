@@ -11,6 +11,7 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.storage.partials import NOTE
 from tests.real.cache import ContentCache
 from tests.real.clients import Curl
 from tests.real.images import random_bytes
@@ -79,8 +80,9 @@ class FaultsTestCase(SynchronousTestCase):
     def partial_size(self, number: int) -> int:
         """Bytes in a partial file, -1 where there is none."""
         digits = self.upstream.digests[number].partition(":")[2]
-        path = self.cache.root / "contentcache/partial/sha256" / digits
-        return path.stat().st_size if path.exists() else -1
+        folder = self.cache.root / "contentcache/partial/sha256"
+        found = [path for path in folder.glob(f"{digits}.*") if path.suffix != NOTE]
+        return max((path.stat().st_size for path in found), default=-1)
 
     def tearDown(self) -> None:
         """Whatever an upstream did, it is no defect of ours: no log has a traceback."""

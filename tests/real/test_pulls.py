@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.delivery.possession import SAMPLE, SMALL
 from tests.real.cache import ContentCache
 from tests.real.clients import Containerd, Dockerd, Podman, manifest_in, skopeo_copy
 from tests.real.images import Image, Index, digest_of, push_image, push_index
@@ -132,7 +133,8 @@ class SkopeoTests(PullCase):
 
     def test_warm_directory(self) -> None:
         """
-        A directory that a registry has filled is a warm cache: its blobs are hashed once and not fetched.
+        A directory that a registry has filled is a warm cache: its blobs are hashed once and not downloaded.
+        The origin proves once that it has each of them: by a sample, or by a whole small one.
         """
         image = push_image(self.origin, "org/app", layers=(200_000,))
         self.origin.process.stop()
@@ -143,7 +145,10 @@ class SkopeoTests(PullCase):
             folder = place(self)
             skopeo_copy(image.reference(cache.host), folder)
         self.assertEqual(digest_of(manifest_in(folder)), image.digest)
-        self.assertEqual(self.line.asked("/blobs/", "GET"), [])
+        proofs = self.line.asked("/blobs/", "GET")
+        self.assertEqual(len({proof.path for proof in proofs}), len(proofs))
+        for proof in proofs:
+            self.assertLess(proof.received, max(SAMPLE, SMALL))
 
 
 @needs("docker-registry", "podman", root=True)

@@ -60,8 +60,11 @@ class ChainTests(SynchronousTestCase):
         for line in (self.before_middle, self.before_last):
             (passed,) = line.asked(digest)
             self.assertEqual(passed.path, url)
-            self.assertEqual(len(line.asked(KEYS_PATH)), 1)
-        self.assertEqual(len(self.origin.asked(KEYS_PATH)), 1)
+            # Each cache asks once for itself. For the cache behind it it asks apart, as long as that could be
+            # one that waits for this very answer: the two name different caches in Via.
+            ways = [exchange.headers["via"] for exchange in line.asked(KEYS_PATH)]
+            self.assertEqual(len(set(ways)), len(ways))
+            self.assertLessEqual(len(ways), 2)
         for cache, asker in zip(self.caches, self.askers, strict=True):
             cache.process.wait_until(lambda: cache.stored(digest), "the blob in the store")  # noqa: B023
             warm = asker.ask("GET", self.origin.signed(NAME, digest, None, sub="john"))
