@@ -467,6 +467,8 @@ class Contents:
             raise
         if want.joined:
             status = "fwd=miss; collapsed"
+        # It reads from the file for as long as its client takes, long after the download has ended perhaps.
+        self._pulls.begin(digest)
         body = GrowingBody(
             fetch, self._run, partial(self._carry_on, asking, fetch), lambda: self._left(fetch, want)
         )
@@ -493,7 +495,7 @@ class Contents:
 
     def _left(self, fetch: Making, want: Want) -> None:
         fetch.detach(want)
-        self._pulls.note(fetch.key.digest)
+        self._pulls.end(fetch.key.digest)
 
     def _others(self, digest: Digest) -> Elsewhere | None:
         """

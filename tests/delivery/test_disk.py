@@ -207,6 +207,22 @@ class EvictionTests(HouseTestCase):
         self.result(house.contents.flush())
         self.assertFalse(house.contents.in_use(digest))
 
+    def test_reader_outlives_the_download(self) -> None:
+        """A client that still reads what it has downloaded keeps the blob: deleted, it would free nothing."""
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, LARGE)
+        house.origin.misbehave("slow", method="GET", seconds=1.0)
+        readers = [house.pull(digest, takes=False) for _ in range(2)]
+        house.later(2)
+        self.assertIsNotNone(house.index.blob(digest))
+        for reader in readers:
+            self.result(house.contents.flush())
+            self.assertTrue(house.contents.in_use(digest))
+            reader.take()
+            self.assertWhole(reader, LARGE)
+        self.result(house.contents.flush())
+        self.assertFalse(house.contents.in_use(digest))
+
     def test_last_pull(self) -> None:
         """A pull counts when it begins and when it ends."""
         house = self.house()
