@@ -280,7 +280,6 @@ def _front(
         house,
         pseudonym=pseudonym,
         prefix=http.prefix,
-        extra=http.headers,
         timer=reactor,
         patience=options.limits.clientstall,
         meter=site.meter,

@@ -142,7 +142,6 @@ def assemble(
         ),
         prefix=http.prefix,
         paths=options.paths,
-        extra=http.headers,
         timer=reactor,
         patience=limits.clientstall,
         registry=options.registry,
@@ -150,7 +149,13 @@ def assemble(
     )
     access_log = AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog)
     factory = GatewayFactory(
-        front.begin, access_log, limits=limits, counted=name.counted, reactor=reactor, meter=meter
+        front.begin,
+        access_log,
+        limits=limits,
+        counted=name.counted,
+        reactor=reactor,
+        meter=meter,
+        extra=http.headers,
     )
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
     states = reception.liveness

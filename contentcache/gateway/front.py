@@ -4,7 +4,7 @@ The gateway's door: which of its halves answers a request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -54,7 +54,7 @@ class Front:
     Answers every request that the channel lets pass.
 
     ``prefix`` is where everything is mounted, ``paths`` what passes to the registry besides its API,
-    ``extra`` goes out with every answer, ``patience`` is for how many seconds a client may take nothing;
+    ``patience`` is for how many seconds a client may take nothing;
     ``name`` is by which clients call the gateway.
     """
 
@@ -64,7 +64,6 @@ class Front:
         *,
         prefix: str,
         paths: tuple[str, ...],
-        extra: Mapping[str, tuple[str, ...]],
         timer: Timer,
         patience: float,
         registry: str,
@@ -77,7 +76,7 @@ class Front:
         self._patience = patience
         self._registry = registry
         self._name = name
-        self._answering = Answering(self._answer, self._exchange_of, extra=extra, who="gateway")
+        self._answering = Answering(self._answer, self._exchange_of, who="gateway")
 
     def begin(self, request: RegistryRequest) -> None:
         """

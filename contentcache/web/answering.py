@@ -4,7 +4,7 @@ From a request to its answer, whatever goes wrong between the two.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -30,7 +30,7 @@ class Answering(Generic[E]):
     Lets ``answer`` answer every request that the channel lets pass, each as what ``exchange_of`` makes of it.
 
     An error becomes an answer in the registry's form; a defect also a traceback in the log, and ``who`` (the
-    cache, the gateway) is said to have failed. ``extra`` goes out with every answer.
+    cache, the gateway) is said to have failed.
     """
 
     _log = Logger()
@@ -40,20 +40,16 @@ class Answering(Generic[E]):
         answer: Callable[[E], Awaitable[None]],
         exchange_of: Callable[[RegistryRequest], E],
         *,
-        extra: Mapping[str, tuple[str, ...]],
         who: str,
     ) -> None:
         self._dispatch = answer
         self._exchange_of = exchange_of
-        self._extra = extra
         self._who = who
 
     def begin(self, request: RegistryRequest) -> None:
         """
         Start the answer. A client that leaves cancels it, and nothing that others share.
         """
-        for name, values in self._extra.items():
-            request.responseHeaders.setRawHeaders(name, list(values))
         exchange = self._exchange_of(request)
         answering = Deferred.fromCoroutine(self._answer(exchange))
         answering.addErrback(self._give_up, exchange)

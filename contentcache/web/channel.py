@@ -61,7 +61,9 @@ class RegistryRequest(Request):
         super().write(data)
 
     def process(self) -> None:
-        """Answer."""
+        """Answer, with what goes out with every answer."""
+        for name, values in self.channel.factory.extra.items():
+            self.responseHeaders.setRawHeaders(name, list(values))
         self.channel.factory.begin(self)
 
     def end_short(self) -> None:

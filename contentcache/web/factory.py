@@ -34,7 +34,8 @@ class RegistryFactory(HTTPFactory):
 
     ``counted`` tells what connections of an address are counted by, nothing where they are not to be counted.
     ``begin`` starts the answer to a request; ``written`` gets each request when its answer has ended. What
-    the ``short`` way can answer does not become a request.
+    the ``short`` way can answer does not become a request. ``extra`` (``http.headers``) goes out with every
+    answer to a request, and with every refusal of a head that does not become one.
     """
 
     noisy = False
@@ -59,7 +60,7 @@ class RegistryFactory(HTTPFactory):
         self.limits = limits
         self._counted = counted
         self.short = short
-        #: Headers of the configuration, for what is refused before there is a request.
+        #: Headers of the configuration, for every answer.
         self.extra = extra
         self.timer: Timer = reactor
         #: Whether connections end with the request that is under way on them.

@@ -84,8 +84,8 @@ class RegistryApi:
     """
     Answers every request that the channel lets pass.
 
-    ``pseudonym`` names this cache in ``Via``; ``prefix`` is where the API is mounted; ``extra`` goes out with
-    every answer; ``patience`` is for how many seconds a client may take nothing.
+    ``pseudonym`` names this cache in ``Via``; ``prefix`` is where the API is mounted; ``patience`` is for how
+    many seconds a client may take nothing.
     """
 
     _log = Logger()
@@ -96,7 +96,6 @@ class RegistryApi:
         *,
         pseudonym: str,
         prefix: str,
-        extra: Mapping[str, tuple[str, ...]],
         timer: Timer,
         patience: float,
         meter: Meter,
@@ -106,7 +105,7 @@ class RegistryApi:
         self._prefix = prefix.rstrip("/")
         self._meter = meter
         self._answering = Answering(
-            self._dispatch, lambda request: Exchange(request, timer, patience), extra=extra, who="cache"
+            self._dispatch, lambda request: Exchange(request, timer, patience), who="cache"
         )
 
     def begin(self, request: RegistryRequest) -> None:

@@ -262,7 +262,6 @@ class GatewayTestCase(TestCase):
             Halves(passing, redirecting, filling, self.key_files, self.pages, lambda: authority),
             prefix=prefix,
             paths=paths,
-            extra=extra or {},
             timer=self.clock,
             patience=limits.clientstall,
             registry=REGISTRY,
@@ -271,7 +270,13 @@ class GatewayTestCase(TestCase):
         log = AccessLog(self.meter, self.clock, lambda: NOW, lines=True)
         reactor: Any = self.clock
         return GatewayFactory(
-            front.begin, log, limits=limits, counted=counted_address, reactor=reactor, meter=self.meter
+            front.begin,
+            log,
+            limits=limits,
+            counted=counted_address,
+            reactor=reactor,
+            meter=self.meter,
+            extra=extra or {},
         )
 
     def client(self, address: str = "192.0.2.1") -> Client:

@@ -140,10 +140,12 @@ class OwnTests(GatewayTestCase):
 
     def test_extra(self) -> None:
         """
-        The operator's headers go out with every answer, the registry's too.
+        The operator's headers go out with every answer, the registry's and early refusals too.
         """
         self.factory = self.build(extra={"X-Mine": ("1",)})
         self.assertEqual(self.ask_us("/").header("X-Mine"), "1")
+        for method in ("TRACE", "CONNECT"):
+            self.assertEqual(self.ask_us("/v2/", method=method).header("X-Mine"), "1")
         client, line = self.ask("/v2/")
         line.answer()
         self.assertEqual(self.reply(client).header("X-Mine"), "1")

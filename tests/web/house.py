@@ -355,7 +355,6 @@ def front(
         house,
         pseudonym="contentcache-me",
         prefix=prefix,
-        extra=extra or {},
         timer=clock,
         patience=limits.clientstall,
         meter=meter,

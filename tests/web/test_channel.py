@@ -124,6 +124,23 @@ class HostileTests(HouseTestCase):
             self.check(self.client().send(head + _SMUGGLED.encode()), name, status)
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_headers_of_the_operator(self) -> None:
+        """
+        ``http.headers`` go out with each of these refusals, with 408, and with the 503 of a connection too
+        many; where a name is one of ours, ours is sent and no other.
+        """
+        extra = {"X-Own": ("a", "b"), "x-content-type-options": ("other",), "CACHE-STATUS": ("other",)}
+        self.factory = self.build(limits=Limits(connections=1), extra=extra)
+        for name, head, status in _HOSTILE:
+            reply = self.check(self.client().send(head), name, status)
+            self.assertEqual(reply.headers.getRawHeaders("X-Own"), ["a", "b"], name)
+        slow = self.client().send(_GET)
+        too_many = self.client().send(request("/"))
+        self.clock.advance(Limits().headertime)
+        for client, status in ((slow, 408), (too_many, 503)):
+            (reply,) = client.replies()
+            self.assertEqual((reply.status, reply.headers.getRawHeaders("X-Own")), (status, ["a", "b"]))
+
     def test_byte_by_byte(self) -> None:
         """
         The same when it comes in the smallest pieces.

@@ -103,7 +103,6 @@ class CacheTestCase(DeliveryTestCase):
             ),
             pseudonym="contentcache-me",
             prefix=prefix,
-            extra=extra,
             timer=house.clock,
             patience=60.0,
             meter=house.meter,
@@ -133,6 +132,7 @@ class CacheTestCase(DeliveryTestCase):
             reactor=reactor,
             meter=house.meter,
             short=short if self.fast else None,
+            extra=extra,
         )
 
     def forget(self) -> None:
