@@ -25,6 +25,8 @@ OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 #: The digest of these is not that of their bytes, but of their payload.
 SIGNED_SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 _SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+json"
+#: Types by which registries send signed manifests, in their own words or those of an unsigned one.
+SCHEMA_1_TYPES: Final = frozenset({SIGNED_SCHEMA_1, _SCHEMA_1})
 
 #: One without an end is taken to the end of the content, so that none is searched for within it.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)

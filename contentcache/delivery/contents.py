@@ -27,7 +27,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.manifest_check import (
-    SIGNED_SCHEMA_1,
+    SCHEMA_1_TYPES,
     CheckedManifest,
     ManifestInvalid,
     check_manifest,
@@ -699,7 +699,7 @@ def _digests_of(content: bytes, media_type: str | None, algorithm: str) -> Seque
     """
     The digests that a body of this type may have: a signed manifest has that of its payload.
     """
-    payload = signed_payload(content) if essence(media_type) == SIGNED_SCHEMA_1 else None
+    payload = signed_payload(content) if essence(media_type) in SCHEMA_1_TYPES else None
     return [Digest.of(each, algorithm) for each in (content, payload) if each is not None]
 
 

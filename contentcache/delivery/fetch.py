@@ -28,7 +28,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, StartAgain
-from contentcache.core.manifest_check import SIGNED_SCHEMA_1, ManifestInvalid, check_manifest, essence
+from contentcache.core.manifest_check import SCHEMA_1_TYPES, ManifestInvalid, check_manifest, essence
 from contentcache.core.opening import OK, RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
 from contentcache.core.ports import Given, Result
 from contentcache.delivery.intake import Enough, Intake, TooLong
@@ -548,7 +548,7 @@ class Fetch:
 
         :raises SignedManifest: its digest is not that of its bytes.
         """
-        if self._whole and essence(answer.header("Content-Type")) == SIGNED_SCHEMA_1:
+        if self._whole and essence(answer.header("Content-Type")) in SCHEMA_1_TYPES:
             answer.abandon()
             raise SignedManifest(f"{self.key.digest} is a signed manifest")
         self._targets.add(answer.target)

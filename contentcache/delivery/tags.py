@@ -24,7 +24,7 @@ from contentcache.core.errors import (
 )
 from contentcache.core.header_policy import NO_HEADERS, Headers
 from contentcache.core.manifest_check import (
-    SIGNED_SCHEMA_1,
+    SCHEMA_1_TYPES,
     ManifestInvalid,
     check_manifest,
     essence,
@@ -177,7 +177,7 @@ class Tags:
         meaning = await self._meaning(asking, with_body=True)
         if isinstance(meaning, Served):
             return meaning
-        if essence(meaning.head_type) == SIGNED_SCHEMA_1 and not meaning.stale:
+        if essence(meaning.head_type) in SCHEMA_1_TYPES and not meaning.stale:
             return await self._get_by_tag(asking)
         by_digest = asking.by_digest(meaning.digest)
         yes = Yes(head_type=meaning.head_type, stale=meaning.stale, notices=meaning.notices)
@@ -278,7 +278,7 @@ class Tags:
         media_type = checked.media_type(get=said)
         digest = Digest.of(content, named.algorithm if named is not None else "sha256")
         if named is not None and named != digest:
-            if essence(media_type) != SIGNED_SCHEMA_1:
+            if essence(media_type) not in SCHEMA_1_TYPES:
                 raise UpstreamBroken(f"{answer.host} sent a manifest that is not the {named} it names")
             return Served(named, MemoryBody(content), media_type, _UNCACHED, notices=notices)
         if not checked.agrees(said) or not (is_typed or (is_own_word and checked.is_recognized)):

@@ -4,6 +4,7 @@ Tags: only the origin knows what they mean.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from contentcache.config.model import Upstream
@@ -247,11 +248,12 @@ class SignedManifestTests(HouseTestCase):
 
     def test_by_digest(self) -> None:
         """It passes, with its type, and is not stored; other bytes under that digest do not."""
-        for wrong in (False, True):
+        unsigned = "application/vnd.docker.distribution.manifest.v1+json"
+        for media_type, wrong in product((SIGNED_SCHEMA_1, unsigned), (False, True)):
             house = self.house()
             digest = Digest.of(PAYLOAD, "sha256")
             content = signed(PAYLOAD.replace(b"org", b"org2")) if wrong else signed()
-            reply = Reply(200, {"Content-Type": SIGNED_SCHEMA_1}, content, content, length=len(content))
+            reply = Reply(200, {"Content-Type": media_type}, content, content, length=len(content))
             self.patch(house.origin, "answer", lambda _asked, reply=reply: reply)
             client = house.pull(digest, kind="manifests")
             if wrong:
@@ -259,5 +261,5 @@ class SignedManifestTests(HouseTestCase):
             else:
                 self.assertWhole(client, content)
                 assert client.served is not None
-                self.assertEqual(client.served.media_type, SIGNED_SCHEMA_1)
+                self.assertEqual(client.served.media_type, media_type)
             self.assertIsNone(house.index.blob(digest))
