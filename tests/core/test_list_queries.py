@@ -120,6 +120,18 @@ class ListQueriesTests(SynchronousTestCase):
         _, raw = _followed(self.queries, f"{_ASKED}?x={'a' * (LONGEST_QUERY - 1)}")
         self.assertRaises(RequestMalformed, self.queries.upstream_query, raw, _ORIGIN)
 
+    def test_bounded_in_a_row(self) -> None:
+        """
+        What passes through one cache passes through several: what each adds counts at none of the others.
+        """
+        raw = f"next_page={'a' * (LONGEST_QUERY - 20)}"
+        hops = [ListQueries(f"cache {number}".encode()) for number in range(8)]
+        for hop in hops:
+            _, raw = _followed(hop, f"{_ASKED}?{raw}")
+        for hop in reversed(hops):
+            raw = hop.upstream_query(raw, _ORIGIN).removeprefix("?")
+        self.assertEqual(raw, f"next_page={'a' * (LONGEST_QUERY - 20)}")
+
     def test_several(self) -> None:
         """
         Each link of a header is rewritten; what is none stays.
