@@ -185,7 +185,9 @@ class Contents:
         if asking.content.kind == "manifests":
             if record is None:
                 yes = await self._access.ask(asking, with_body=False)
-            return await self.describe_manifest(asking, yes or await self._ask(asking, with_body=False))
+            size = None if record is None else record.size
+            yes = yes or await self._ask(asking, with_body=False, size=size)
+            return await self.describe_manifest(asking, yes)
         if record is not None:
             yes = yes or await self._ask(asking, with_body=False, size=record.size)
             await self._possession.require(asking)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
@@ -83,6 +83,9 @@ class OriginWord:
             return await self._in_doubt(asking, answer, size)
         yes = _own_word(asking, answer)
         answer.abandon()
+        if size is not None and yes.size not in {None, size}:
+            # A sign-in page may have any type; but some registries state a wrong length to HEAD alone.
+            return await self._confirm(asking, yes, size), True
         return yes, True
 
     def is_known_target(self, origin: str, target: str | None) -> bool:
@@ -109,13 +112,7 @@ class OriginWord:
         """
         origin, content = asking.registry.upstream.origin, asking.content
         if content.kind == "manifests":
-            # The manifest itself is the proof, wherever it comes from.
-            final = await asking.registry.ask(asking.request("GET"))
-            body = await read_manifest(final, self._manifest_limit)
-            if Digest.of(body, content.digest.algorithm) != content.digest:
-                raise SomethingElse(f"{final.host} leads to something else than {content.digest}")
-            notices = final.notices()
-            return Yes(final.header("Content-Type"), len(body), asked=True, notices=notices), True
+            return await self._manifest_itself(asking), True
         if answer.is_page and not answer.moved:
             raise SomethingElse(f"{answer.host} answered with a page for people")
         if self.is_known_target(origin, answer.target):
@@ -132,6 +129,35 @@ class OriginWord:
             )
         # What nobody knows the length of may be anything: it is a matter of this request alone.
         return Yes(size=total, asked=True, notices=answer.notices()), size is not None
+
+    async def _confirm(self, asking: Asking, yes: Yes, size: int) -> Yes:
+        """
+        The registry itself allows it, but states another length than that of the content, ``size``: ``GET``
+        must show that the content is there.
+
+        :raises UpstreamBroken: it does not.
+        """
+        if asking.content.kind == "manifests":
+            return await self._manifest_itself(asking)
+        final = await _probe(asking, follow=True)
+        total = _whole_size(final)
+        final.abandon()
+        if final.is_page or total != size:
+            raise SomethingElse(f"{final.host} has something of another length than {asking.content.digest}")
+        return evolve(yes, size=size)
+
+    async def _manifest_itself(self, asking: Asking) -> Yes:
+        """
+        Ask for a manifest with ``GET``: it is the proof, wherever it comes from.
+
+        :raises UpstreamBroken: something else came.
+        """
+        digest = asking.content.digest
+        final = await asking.registry.ask(asking.request("GET"))
+        body = await read_manifest(final, self._manifest_limit)
+        if Digest.of(body, digest.algorithm) != digest:
+            raise SomethingElse(f"{final.host} leads to something else than {digest}")
+        return Yes(final.header("Content-Type"), len(body), asked=True, notices=final.notices())
 
     async def _ask_truthfully(self, asking: Asking, *, with_body: bool) -> Answer:
         registry, is_blob = asking.registry, asking.content.kind == "blobs"

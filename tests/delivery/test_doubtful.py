@@ -124,6 +124,29 @@ class StoredTests(DoubtfulTestCase):
         self.assertRefused(house.pull(self.digest), 502)
         self.assert_no_grant(house)
 
+    def test_json_page_without_redirect(self) -> None:
+        """A 200 whose length is not that of the blob opens nothing unless GET shows the blob."""
+        for media_type in ("application/json", "text/plain", "application/octet-stream"):
+            for looks in (True, False):
+                house = self.stored()
+                house.wire.hosts["one.example"] = SignInPage(media_type, b'{"errors": []}')
+                if looks:
+                    self.error(house.contents.describe(house.asking(self.digest)), UpstreamBroken)
+                else:
+                    self.assertRefused(house.pull(self.digest), 502)
+                self.assert_no_grant(house)
+
+    def test_wrong_length_of_head(self) -> None:
+        """A registry whose HEAD alone states another length is believed: it costs one small request."""
+        house = self.stored()
+        house.origin.misbehave("resized", method="HEAD", by=-1)
+        for _ in range(2):
+            self.assertWhole(house.pull(self.digest), NOISE)
+        self.assertEqual(
+            [(one.method, one.headers.get("range")) for one in house.origin.requests],
+            [("HEAD", None), ("GET", "bytes=0-0")],
+        )
+
     def test_storage(self) -> None:
         """A redirect to the blob is allowed, once what it leads to has answered; no credential goes there."""
         for status in (301, 302, 303, 307, 308):
@@ -397,6 +420,20 @@ class ManifestTests(DoubtfulTestCase):
             else:
                 self.assertRefused(client, 502)
                 self.assert_no_grant(house)
+
+    def test_json_page_by_digest(self) -> None:
+        """A 200 whose length is not that of the stored manifest opens nothing, to HEAD neither."""
+        for looks in (True, False):
+            house = self.house()
+            digest = house.origin.put_manifest(REPOSITORY, self.manifest, MANIFEST)
+            self.assertWhole(house.pull(digest, kind="manifests"), self.manifest)
+            house.later(60)
+            house.wire.hosts["one.example"] = SignInPage("application/json", b'{"errors": []}')
+            if looks:
+                self.error(house.contents.describe(house.asking(digest, kind="manifests")), UpstreamBroken)
+            else:
+                self.assertRefused(house.pull(digest, kind="manifests"), 502)
+            self.assert_no_grant(house)
 
     def test_tag(self) -> None:
         """A HEAD of a tag that another place answers, or that is a page, is asked again as GET."""
