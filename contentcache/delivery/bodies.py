@@ -141,8 +141,9 @@ class Rest:
     glance: bool
 
 
-#: Sends the rest by other means.
-CarryOn = Callable[[Flow, Rest], Awaitable[None]]
+#: Sends the rest by other means. The last argument is called once the download's file is not needed any more:
+#: whoever sends for long must not keep the file on the disk for as long.
+CarryOn = Callable[[Flow, Rest, Callable[[], None]], Awaitable[None]]
 
 
 class GrowingBody:
@@ -174,7 +175,7 @@ class GrowingBody:
         while not self._is_done(start, stop):
             await flow.ready()
             if self._is_carried_on():
-                await self._carry_on(flow, Rest(start, stop, whole, first, glance))
+                await self._carry_on(flow, Rest(start, stop, whole, first, glance), self.close)
                 return
             reach = self._reach(start, glance=glance)
             end = reach if stop is None else min(reach, stop)

@@ -610,17 +610,20 @@ class Contents:
             media_type = media_type or check_manifest(content).media_type(get=None)
         return Served(digest, body, media_type, "fwd=miss; detail=uncached", notices=answer.notices())
 
-    async def _carry_on(self, asking: Asking, fetch: Making, flow: Flow, rest: Rest) -> None:
+    async def _carry_on(
+        self, asking: Asking, fetch: Making, flow: Flow, rest: Rest, release: Callable[[], None]
+    ) -> None:
         if isinstance(fetch.failure, StoredMeanwhile):
             _record, stored = await self._run(self._shelf.look, fetch.key.digest)
             await continue_from_stored(
-                fetch, stored, flow, rest, authorize=partial(self.get, asking), run=self._run
+                fetch, stored, flow, rest, release, authorize=partial(self.get, asking), run=self._run
             )
             return
         check = None
         if rest.of_whole:
             check = Check(fetch.key.digest, fetch.key.digest.hasher())
             await hash_prefix(fetch.file, rest.start, check.hasher, self._run)
+        release()
         await carry_on(asking, flow, rest, check, self._meter)
 
     async def _ask(self, asking: Asking, *, with_body: bool, size: int | None = None) -> Yes:

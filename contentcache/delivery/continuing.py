@@ -22,12 +22,14 @@ async def continue_from_stored(
     stored: BlobFile | None,
     flow: Flow,
     rest: Rest,
+    release: Callable[[], None],
     *,
     authorize: Callable[[], Awaitable[Served]],
     run: Run,
 ) -> None:
     """
-    Send the ``rest``, once ``authorize`` has answered with the body that this client may have.
+    Send the ``rest``, once ``authorize`` has answered with the body that this client may have; ``release``
+    gives up the download's file before.
 
     What the client got came from the download's own partial file, and was not verified: it must be the same
     as in the ``stored`` blob, else the two together would complete a blob with a digest mismatch.
@@ -46,6 +48,7 @@ async def continue_from_stored(
         try:
             if not await run(_is_same, download, stored, rest.first, rest.start):
                 raise ShortError("what was downloaded is not what is stored")
+            release()
             await served.body.send(flow, rest.start, rest.stop, glance=rest.glance)
         except OSError as error:
             raise ShortError(f"the store cannot be read: {error}") from error

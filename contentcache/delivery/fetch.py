@@ -120,6 +120,7 @@ class Fetch:
         self._storing = False
         self._reserved = around.reserving.begin(key)
         self._growing = False
+        self._unlinked = False
         self._superseded = False
         #: Whether nothing changes any more.
         self.over = False
@@ -252,7 +253,8 @@ class Fetch:
         self._segments.close()
         await self._come_to_rest()
         await self._leave_file()
-        self._reserved.release()
+        if not (self.stored or self.in_place):
+            self._reserved.shrink(self.filling.held.total(), self._unlinked)
         self._end()
 
     async def give_up(self, error: CacheError) -> None:
@@ -273,7 +275,7 @@ class Fetch:
         self._superseded = True
         if self.intake.has_file:
             try:
-                await self._around.run(self.intake.file.discard)
+                await self._discard()
             except OSError as error:
                 self._log.warn("partial file not deleted {error}", error=str(error))
         self.failure = _stored_meanwhile()
@@ -282,6 +284,10 @@ class Fetch:
         self._dismiss()
         self._changed.notify_all()
         return True
+
+    async def _discard(self) -> None:
+        await self._around.run(self.intake.file.discard)
+        self._unlinked = True
 
     def _end(self) -> None:
         self._dismiss()
@@ -301,7 +307,9 @@ class Fetch:
     def _release(self) -> None:
         self._holders -= 1
         if self._holders == 0:
+            # Not before: what subscribers still read is on the disk, unlinked or not.
             self.intake.close()
+            self._reserved.release()
 
     async def _open_file(self) -> None:
         store = self._around.store
@@ -437,19 +445,30 @@ class Fetch:
         if self.in_place:
             return
         try:
-            await self._reserved.grow(end + max(_AHEAD, end // 4) if total is None else total)
+            await self._reserved.grow(_with_more(end) if total is None else total)
         except BaseException:
             if answer is not None:
                 answer.abandon()
             raise
 
     async def _reserve_more(self) -> None:
+        """
+        Reserve ahead of need, so that a body of unknown length does not wait. Where that fails nothing is
+        lost yet, and it is not tried again: what is reserved is written, and :meth:`_reserve_for` decides.
+        """
         try:
             await self.reserve()
-        except DiskFailed as error:
-            self._disk_error = error
-        finally:
-            self._growing = False
+        except DiskFailed:
+            return
+        self._growing = False
+
+    async def _reserve_for(self, stop: int) -> int | None:
+        """See :meth:`contentcache.delivery.intake.Intake.take`."""
+        if self.filling.total is not None:
+            return None  # all of it is reserved
+        if stop > self._reserved.size:
+            await self._reserved.grow(_with_more(stop))
+        return self._reserved.size
 
     def failed_for(self, error: CacheError) -> None:
         """A segment cannot be had."""
@@ -591,7 +610,7 @@ class Fetch:
         try:
             # What a 200 sends beyond the gap is there already.
             most = total if total is not None else self._largest
-            await self.intake.take(answer, start, offset, most, arrived)
+            await self.intake.take(answer, start, offset, most, arrived, self._reserve_for)
         except Enough:
             pass
         except TooLong as error:
@@ -636,6 +655,7 @@ class Fetch:
         if self._whole and not await self._is_storable():
             if not self.in_place:
                 await self._on_disk(self.intake.file.discard)
+                self._unlinked = True
             self._release_readers()
             return
         # Who sees the end of a pull finds the blob in the store; but nobody waits long for a slow disk, for
@@ -688,7 +708,7 @@ class Fetch:
         useless = useless or isinstance(self.failure, ContentWrong | ManifestInvalid | StoredMeanwhile)
         try:
             if useless:
-                await self._around.run(self.intake.file.discard)
+                await self._discard()
             elif held != ((0, self.filling.prefix),):
                 await self._around.run(self.intake.file.park, held)
         except OSError as error:
@@ -702,6 +722,11 @@ class Fetch:
     def _answer(self) -> None:
         if self._head_in:
             self._clients.open()
+
+
+def _with_more(size: int) -> int:
+    """What to reserve for a content of unknown length of which ``size`` bytes are there."""
+    return size + max(_AHEAD, size // 4)
 
 
 def _stored_meanwhile() -> StoredMeanwhile:

@@ -32,6 +32,10 @@ _FEW_QUEUED: Final = 1 << 20
 _LONGEST_STAY: Final = 16 << 20
 
 
+#: Reserves room for a body of unknown length as its bytes come.
+Reserve = Callable[[int], Awaitable[int | None]]
+
+
 class TooLong(UpstreamBroken):
     """Upstream sends more than the content has."""
 
@@ -118,8 +122,14 @@ class Intake:
         self._settling = True
         await self._until_followed()
 
-    async def take(
-        self, answer: Answer, start: int, wanted: int, most: int | None, arrived: Callable[[int, int], None]
+    async def take(  # noqa: PLR0917  # what a body is, and what is told of it
+        self,
+        answer: Answer,
+        start: int,
+        wanted: int,
+        most: int | None,
+        arrived: Callable[[int, int], None],
+        reserve: Reserve | None = None,
     ) -> None:
         """
         Take the body of ``answer``, which begins at byte ``start``, from byte ``wanted`` on.
@@ -128,16 +138,18 @@ class Intake:
         this body alone. Several may run at once, over different bytes.
 
         :param most: the byte before which the body must end.
+        :param reserve: ``await reserve(stop)`` reserves room for the bytes before ``stop`` at least, and says
+            before which byte all have room (``None``: all there will be). Nothing is written beyond that.
         :raises Enough: as ``arrived`` does.
         :raises TooLong: it does not.
         :raises UpstreamBroken: the body is cut short.
         :raises UpstreamTimeout: it stalls.
-        :raises DiskFailed: the file takes no more.
+        :raises DiskFailed: the file takes no more, or there is no room for more.
         """
         if most is not None and wanted >= most:
             answer.abandon()  # everything is here already, and nobody had said so
             return
-        transfer = _Transfer(start, wanted, most, arrived)
+        transfer = _Transfer(start, wanted, most, arrived, reserve)
         self._transfers.add(transfer)
         try:
             await transfer.run(answer, self._put)
@@ -205,9 +217,16 @@ class _Transfer:
     """
 
     def __init__(
-        self, start: int, wanted: int, most: int | None, arrived: Callable[[int, int], None]
+        self,
+        start: int,
+        wanted: int,
+        most: int | None,
+        arrived: Callable[[int, int], None],
+        reserve: Reserve | None,
     ) -> None:
         self.written = wanted
+        self._reserve = reserve
+        self._reserved: int | None = None
         self._position = start
         self._wanted = wanted
         self._most = most
@@ -224,11 +243,14 @@ class _Transfer:
 
     def next(self) -> bytes | None:
         """
-        The next bytes to write, ``None`` where there are none, or upstream had better be resumed first.
+        The next bytes to write, ``None`` where there are none, upstream had better be resumed first, or room
+        must be reserved first.
         """
         if self._is_full and self._queued - self.written < _FEW_QUEUED:
             return None
         try:
+            if self._reserved is not None and self.written + len(self._queue[0]) > self._reserved:
+                return None
             return self._queue.popleft()
         except IndexError:
             return None
@@ -290,6 +312,8 @@ class _Transfer:
     async def _drain(self, inflow: Inflow, put: Callable[[_Transfer], Awaitable[None]]) -> None:
         while self._error is None:
             if self._queue:
+                if self._reserve is not None:
+                    self._reserved = await self._reserve(self.written + len(self._queue[0]))
                 await put(self)
                 self._tell()
                 if self._is_full and self._queued - self.written < _FEW_QUEUED:

@@ -44,6 +44,10 @@ class Reserving:
         await self._flush()
         return await self._room.reserve(wanted)
 
+    def shrink(self, name: str, size: int, *, unlinked: bool) -> None:
+        """Reserve no more than what a download that has ended left; see :class:`Room`."""
+        self._room.shrink(name, size, unlinked=unlinked)
+
     def release(self, name: str) -> None:
         """Give up a reservation."""
         self._room.release(name)
@@ -61,6 +65,7 @@ class Reserved:
         self._key = key
         self._begun = False
         self._released = False
+        self._left: tuple[int, bool] | None = None
 
     async def grow(self, size: int) -> None:
         """
@@ -74,11 +79,18 @@ class Reserved:
         fits = await self._reserving.reserve(self.name, self._key, size)
         if self._released:
             self._reserving.release(self.name)  # again: the one before came too early
+        elif self._left is not None:
+            self.shrink(*self._left)
         if not fits:
             raise DiskFailed("there is no room in the store")
         self.size = max(self.size, size)
 
+    def shrink(self, size: int, unlinked: bool) -> None:
+        """The download has ended and left ``size`` bytes in a file that is still open, perhaps unlinked."""
+        self._left = (size, unlinked)
+        self._reserving.shrink(self.name, size, unlinked=unlinked)
+
     def release(self) -> None:
-        """Give it up, for good."""
+        """Give it up, for good: the file is closed."""
         self._released = True
         self._reserving.release(self.name)

@@ -73,7 +73,12 @@ class Census:
     def _count(self, reserved: Sequence[Reservation]) -> Stock:
         free, written = self._store.free(), dict[tuple[Digest, str], int]()
         partials: list[Candidate] = []
-        running = {(each.digest, each.tag) for each in reserved}
+        # A file has two where a download resumes it while subscribers of the one before still read it.
+        running: dict[tuple[Digest, str], int] = {}
+        for each in reserved:
+            if not each.unlinked:
+                name = (each.digest, each.tag)
+                running[name] = max(each.size, running.get(name, 0))
         for file in self._store.partials():
             if (file.digest, file.tag) in running:
                 written[file.digest, file.tag] = file.size
@@ -81,8 +86,9 @@ class Census:
                 partials.append(Candidate(file.digest, file.size, file.modified, partial=True, tag=file.tag))
         partials.sort(key=lambda partial: partial.since)
         # What is being committed has a record already, and must not count twice.
-        coming = [each for each in reserved if self._index.blob(each.digest) is None]
-        taken = sum(max(each.size, written.get((each.digest, each.tag), 0)) for each in coming)
-        owed = sum(max(0, each.size - written.get((each.digest, each.tag), 0)) for each in coming)
+        coming = {name: size for name, size in running.items() if self._index.blob(name[0]) is None}
+        taken = sum(max(size, written.get(name, 0)) for name, size in coming.items())
+        taken += sum(each.size for each in reserved if each.unlinked)
+        owed = sum(max(0, size - written.get(name, 0)) for name, size in coming.items())
         stored = self._index.total() + taken + sum(partial.size for partial in partials)
         return Stock(stored, None if free is None else free - owed, tuple(partials))

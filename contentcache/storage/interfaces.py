@@ -118,13 +118,15 @@ class PartialFile(BlobFile, Protocol):
 class Reservation:
     """
     Room for a download: ``size`` bytes in all, those that are written already among them. ``key`` names it,
-    ``tag`` is that of the origin in the name of its partial file.
+    ``tag`` is that of the origin in the name of its partial file. Where that file is ``unlinked`` and still
+    open, its bytes are on the disk and in no listing of the store.
     """
 
     key: str
     digest: Digest
     tag: str
     size: int
+    unlinked: bool = False
 
 
 class Room(Protocol):
@@ -138,8 +140,14 @@ class Room(Protocol):
         ``False`` where there is not enough: then nothing has changed.
         """
 
+    def shrink(self, key: str, size: int, *, unlinked: bool) -> None:
+        """
+        A download has ended without a blob, and its file is still open: reserve no more than the ``size`` of
+        that, until :meth:`release`. Nothing happens if nothing is reserved.
+        """
+
     def release(self, key: str) -> None:
-        """Give up a reservation; nothing happens if there is none."""
+        """Give up a reservation, once the file is closed; nothing happens if there is none."""
 
 
 class Store(Protocol):

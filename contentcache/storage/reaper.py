@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Literal, cast
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
@@ -93,6 +93,8 @@ class Reaper:
         self._turn = DeferredLock()
         self._going: set[Digest] = set()
         self._reserved: dict[str, Reservation] = {}
+        #: Bytes of files that were opened while they were being deleted.
+        self._still_open: dict[Digest, int] = {}
         self._first: Deferred[None] = succeed(None)
         self._loop: LoopingCall | None = None
         self._ended: Deferred[object] = succeed(None)
@@ -142,7 +144,7 @@ class Reaper:
         tally = _Tally()
         # Measured before anything goes: some filesystems free the room of deleted files much later,
         # and to look again would delete for the same bytes twice.
-        stock = await self._census.stock(self._reserved.values())
+        stock = await self._count()
         await self._sweep_by_age(now, stock, tally)
         await self._sweep_by_size(tally)
         await self._sweep_by_space(stock, tally)
@@ -174,6 +176,12 @@ class Reaper:
                 elif not fits:
                     del self._reserved[wanted.key]
             return fits
+
+    def shrink(self, key: str, size: int, *, unlinked: bool) -> None:
+        """Reserve no more than this from now on; nothing happens if there is no reservation."""
+        before = self._reserved.get(key)
+        if before is not None:
+            self._reserved[key] = evolve(before, size=min(size, before.size), unlinked=unlinked)
 
     def release(self, key: str) -> None:
         """Give up a reservation; nothing happens if there is none."""
@@ -231,7 +239,7 @@ class Reaper:
         """Evict a batch of what is too much; whether there is more to do, and any use in it."""
         # A batch to a turn: a fetch that asks for room must not wait for a whole disk to be cleared.
         async with self._my_turn():
-            stock = await self._census.stock(self._reserved.values())
+            stock = await self._count()
             start = tally.bytes
             need = start + shortfall(self._retention, stock.stored, None, 0).size
             if need == start:
@@ -248,7 +256,7 @@ class Reaper:
         need = shortfall(self._retention, 0, stock.free, 0).space - tally.bytes
         if need > 0:
             async with self._my_turn():
-                stock = await self._census.stock(self._reserved.values())
+                stock = await self._count()
                 for candidate in await self._choose(stock, need) or ():
                     await self._evict(candidate, "space", tally)
 
@@ -262,7 +270,7 @@ class Reaper:
         return gone
 
     async def _fit(self, incoming: int, tally: _Tally) -> bool:
-        stock = await self._census.stock(self._reserved.values())
+        stock = await self._count()
         short = shortfall(self._retention, stock.stored, stock.free, incoming)
         # More than one round only if what was chosen was pulled before its turn came.
         for _round in range(_ROUNDS):
@@ -273,7 +281,7 @@ class Reaper:
                 return False
             for candidate in chosen:
                 await self._evict(candidate, _reason(short, tally.bytes), tally)
-            stock = await self._census.stock(self._reserved.values())
+            stock = await self._count()
         return tally.bytes >= short.worst
 
     async def _choose(self, stock: Stock, need: int) -> list[Candidate] | None:
@@ -305,7 +313,11 @@ class Reaper:
         finally:
             self._going.discard(digest)
         if gone:
-            tally.bytes += candidate.size
+            if self._in_use(digest):
+                # Opened after the last look and before the deletion: nothing is freed before it is closed.
+                self._still_open[digest] = candidate.size
+            else:
+                tally.bytes += candidate.size
             tally.partials += candidate.partial
             tally.blobs += not candidate.partial
             if not candidate.partial:
@@ -325,6 +337,12 @@ class Reaper:
         self._store.delete(candidate.digest)
         self._index.forget((candidate.digest,))
         return True
+
+    async def _count(self) -> Stock:
+        """What there is, files that are deleted and still open among it."""
+        stock = await self._census.stock(self._reserved.values())
+        self._still_open = {digest: size for digest, size in self._still_open.items() if self._in_use(digest)}
+        return evolve(stock, stored=stock.stored + sum(self._still_open.values()))
 
     @asynccontextmanager
     async def _my_turn(self) -> AsyncIterator[None]:

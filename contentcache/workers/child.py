@@ -65,6 +65,11 @@ class ParentsRoom:
         except NoAnswerError as error:
             raise DiskFailed(f"the parent does not say whether there is room: {error}") from error
 
+    def shrink(self, key: str, size: int, *, unlinked: bool) -> None:
+        """Reserve no more than this. Where the parent does not hear it, more than needed stays reserved."""
+        answer = self._parent.ask("shrink", key=key, size=size, unlinked=unlinked)
+        answer.addErrback(lambda failure: None if failure.check(NoAnswerError) else failure)
+
     def release(self, key: str) -> None:
         """Give up a reservation. A parent that does not answer now is told again later."""
         self._unreleased.discard(key)

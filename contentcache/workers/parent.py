@@ -134,6 +134,9 @@ class Parent(Daemon):
         if name == "release":
             reaper.release(key)
             return None
+        if name == "shrink":
+            reaper.shrink(key, values["size"], unlinked=values["unlinked"])
+            return None
         if name != "reserve":
             return None
         wanted = Reservation(key, Digest.parse(values["digest"]), values["tag"], values["size"])

@@ -115,6 +115,7 @@ class House:
         self.meter = Meter()
         self.room = True
         self.reserved: dict[str, int] = {}
+        self.unlinked: set[str] = set()
         self._run = run
         self._options = options
         self.furnish(**options)
@@ -195,6 +196,13 @@ class House:
         if self.room:
             self.reserved[wanted.key] = wanted.size
         return self.room
+
+    def shrink(self, key: str, size: int, *, unlinked: bool) -> None:
+        """Reserve no more than this (``Room``)."""
+        if key in self.reserved:
+            self.reserved[key] = min(size, self.reserved[key])
+            if unlinked:
+                self.unlinked.add(key)
 
     def release(self, key: str) -> None:
         """Give up a reservation (``Room``)."""

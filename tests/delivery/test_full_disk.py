@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
 from contentcache.storage.interfaces import Link
 from contentcache.storage.memory import MemoryStore
@@ -200,4 +201,74 @@ class ReservationTests(HouseTestCase):
         house.origin.misbehave("stall", at=100, times=1)
         house.pull(digest).leave()
         house.later(60)
+        self.assertEqual(house.reserved, {})
+
+
+class SlowReaderTests(HouseTestCase):
+    """
+    Files that are read after their downloads are over.
+    """
+
+    def test_blob_is_in_use_until_its_last_reader_closes_it(self) -> None:
+        """A blob that was read while it was downloaded is not evicted before its clients have all of it."""
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, LARGE)
+        client = house.pull(digest, takes=False)
+        house.later(60)
+        self.assertIsNotNone(house.index.blob(digest))
+        self.result(house.contents.flush())
+        self.assertTrue(house.contents.in_use(digest))
+        client.take()
+        self.assertWhole(client, LARGE)
+        self.result(house.contents.flush())
+        self.assertFalse(house.contents.in_use(digest))
+
+    def test_partial_file_counts_until_its_last_reader_closes_it(self) -> None:
+        """
+        A download that finds no more room leaves its bytes reserved, and in use, while clients need them;
+        once they are passed the rest, they keep the file no longer.
+        """
+        content = LARGE * 20
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, content)
+        house.origin.misbehave("chunked")
+        house.origin.misbehave("stall", at=2_000_000, times=1)
+        client = house.pull(digest, takes=False)
+        house.room = False
+        house.origin.release()
+        house.later(1)
+        self.result(house.contents.flush())
+        (partial,) = house.store.partials()
+        self.assertLess(partial.size, len(content))
+        self.assertEqual([*house.reserved.values()], [partial.size])
+        self.assertEqual(house.fetching, 0)
+        self.assertTrue(house.contents.in_use(digest))
+        house.origin.misbehave("stall", at=3_000_000, times=1)
+        client.take()
+        self.assertIsNone(client.outcome)
+        self.assertEqual(house.reserved, {})
+        house.origin.release()
+        self.assertWhole(client, content)
+
+    def test_superseded_file_counts_until_its_last_reader_closes_it(self) -> None:
+        """
+        The partial file of a blob that another origin's download has stored is unlinked; what it has stays
+        reserved while its client is still to go on.
+        """
+        slow, quick = (
+            Upstream(f"https://{name}.example", (f"https://{name}.example",)) for name in ("slow", "quick")
+        )
+        house = self.house(slow, quick)
+        for name in ("slow", "quick"):
+            digest = house.origins[f"{name}.example"].put_blob(REPOSITORY, LARGE)
+        half = len(LARGE) // 2
+        house.origins["slow.example"].misbehave("stall", method="GET", at=half, times=1)
+        client = house.pull(digest, origin=0, takes=False)
+        self.assertWhole(house.pull(digest, origin=1), LARGE)
+        house.later(1)
+        self.assertEqual([*house.store.partials()], [])
+        self.assertEqual(([*house.reserved.values()], house.unlinked), ([half], set(house.reserved)))
+        client.take()
+        house.later(1)
+        self.assertWhole(client, LARGE)
         self.assertEqual(house.reserved, {})

@@ -17,6 +17,7 @@ from twisted.web.client import ResponseDone
 
 from contentcache.aio.threads import at_once
 from contentcache.core.digest import Digest
+from contentcache.core.errors import DiskFailed
 from contentcache.delivery.intake import Enough, Intake
 from contentcache.storage.memory import MemoryStore
 from contentcache.upstream.answers import Inflow
@@ -200,3 +201,33 @@ class IntakeTests(SynchronousTestCase):
         second.inflow.connectionLost(Failure(ResponseDone()))
         self.successResultOf(other)
         self.assertTrue(self.successResultOf(Deferred.fromCoroutine(intake.is_right(len(content)))))
+
+    def test_nothing_is_written_without_room(self) -> None:
+        """
+        Of a body of unknown length no byte is written before it has room, however fast it comes; where there
+        is none, what had room is kept.
+        """
+        content = os.urandom(1000)
+        run, body, asked = Later(), Body(), list[int]()
+        rooms = [Deferred[int | None]() for _ in range(3)]
+
+        async def reserve(stop: int) -> int | None:
+            asked.append(stop)
+            return await rooms[len(asked) - 1]
+
+        intake = self.begin(content, run)
+        taking = Deferred.fromCoroutine(intake.take(body, 0, 0, None, lambda _start, _stop: None, reserve))  # type: ignore[arg-type]  # as much of an answer as is needed
+        for start in range(0, 1000, 100):
+            body.inflow.dataReceived(content[start : start + 100])
+        self.assertEqual((asked, run.waiting), ([100], []))
+        rooms[0].callback(250)
+        run.work().callback(None)
+        self.assertEqual(intake.file.read(0, 1000), content[:200])
+        self.assertEqual(asked, [100, 300])
+        rooms[1].callback(700)
+        run.work().callback(None)
+        self.assertEqual(intake.file.read(0, 1000), content[:700])
+        rooms[2].errback(DiskFailed("there is no room in the store"))
+        self.failureResultOf(taking, DiskFailed)
+        self.assertEqual((intake.file.read(0, 1000), run.waiting), (content[:700], []))
+        self.assertTrue(body.stopped)

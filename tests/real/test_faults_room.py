@@ -5,6 +5,7 @@ Many downloads at once into a store that has no room for all of them, and disks 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +147,55 @@ class SmallDiskTests(RoomTestCase):
         watch.start()
         with closing(watch):
             self.pull_all()
+        self.assertGreater(min(watch.seen), minfree - _INDEX)
+        self.assertNotIn("Traceback", self.cache.log())
+
+    def slow_clients(self) -> None:
+        """Clients that stop reading after their first bytes, one after the other, each with its own blob."""
+        for digest in self.upstream.digests[-8:]:
+            client = socket.socket()
+            self.addCleanup(client.close)
+            client.settimeout(60)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            client.connect(("127.0.0.1", self.cache.port))
+            client.sendall(f"GET /v2/{REPOSITORY}/blobs/{digest} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+            self.assertTrue(client.recv(1 << 15).startswith(b"HTTP/1.1 200 "))
+            # Nothing can be waited for but that the disk fills no further: the client never gets an end.
+            before = -1
+            while before != (before := self.free()):
+                time.sleep(0.5)
+
+    def test_maxsize_with_slow_clients(self) -> None:
+        """
+        Files are on the disk while clients read them, with a name or without: with clients that read slowly
+        the disk has no more than ``maxsize`` either, and what finds no room passes through.
+        """
+        maxsize = 11 * _MIB
+        for manner in ("", "chunked"):
+            self.begin_on_disk(100, 8, 6 * _MIB, 100e6, maxsize=maxsize, minfree=0, sweepinterval="1s")
+            if manner:
+                self.upstream.misbehave(manner)
+            begin = self.free()
+            watch = Watch(self.free)
+            watch.start()
+            with closing(watch):
+                self.slow_clients()
+            self.assertLessEqual(begin - min(watch.seen), maxsize + _INDEX)
+            self.assertNotIn("Traceback", self.cache.log())
+
+    def test_minfree_with_slow_clients(self) -> None:
+        """
+        With clients that read slowly ``minfree`` is left, and no blob is evicted for room that eviction
+        cannot make.
+        """
+        minfree = 16 * _MIB
+        self.begin_on_disk(64, 10, 12 * _MIB, 200e6, minfree=minfree, sweepinterval="1s")
+        watch = Watch(self.free)
+        watch.start()
+        with closing(watch):
+            self.slow_clients()
+            # Three of them are read, and nobody's leaving makes room: so none has been evicted.
+            self.assertEqual(self.cache.log().count("evicted"), 0)
         self.assertGreater(min(watch.seen), minfree - _INDEX)
         self.assertNotIn("Traceback", self.cache.log())
 

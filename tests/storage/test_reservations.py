@@ -106,3 +106,52 @@ class ReservationTests(ReaperCase):
         self.between["_count"] = lambda: reaper.release("a")
         self.assertFalse(self.reserve(reaper, wanted("a", 60)))
         self.assertTrue(self.reserve(reaper, wanted("b", 100)))
+
+    def test_unlinked_and_still_open(self) -> None:
+        """
+        What a download left in a file that is unlinked and still open counts until it is closed, though the
+        blob is stored from another origin; blobs are not evicted where that would not be enough.
+        """
+        reaper = self.reaper(maxsize=100)
+        content = b"u" * 30
+        self.assertTrue(self.reserve(reaper, wanted("a", 90, content)))
+        reaper.shrink("a", 20, unlinked=True)
+        stored = self.put(content)
+        self.assertFalse(self.reserve(reaper, wanted("b", 81)))
+        self.assertEqual(self.kept(), {stored})
+        self.assertTrue(self.reserve(reaper, wanted("b", 50)))
+        self.assertEqual(self.kept(), {stored})
+        self.assertFalse(self.make_room(reaper, 31))
+        reaper.release("a")
+        self.assertTrue(self.make_room(reaper, 20))
+        self.assertEqual(self.kept(), {stored})
+
+    def test_shrinks_only(self) -> None:
+        """What a download left is never more than it had reserved, and nothing where it had not."""
+        reaper = self.reaper(maxsize=100)
+        self.assertTrue(self.reserve(reaper, wanted("a", 40)))
+        reaper.shrink("a", 70, unlinked=False)
+        reaper.shrink("c", 70, unlinked=False)
+        self.assertTrue(self.reserve(reaper, wanted("b", 60)))
+
+    def test_resumed_while_it_is_read(self) -> None:
+        """A partial file that one download left to its readers and the next one resumes counts once."""
+        reaper = self.reaper(maxsize=100)
+        content = b"r" * 60
+        self.assertTrue(self.reserve(reaper, wanted("a", 60, content)))
+        self.partial(content[:40])
+        reaper.shrink("a", 40, unlinked=False)
+        self.assertTrue(self.reserve(reaper, wanted("b", 60, content)))
+        self.assertTrue(self.reserve(reaper, wanted("c", 40)))
+        self.assertFalse(self.reserve(reaper, wanted("d", 1)))
+
+    def test_opened_while_it_is_deleted(self) -> None:
+        """A blob that was opened just before it was deleted has freed nothing, until its reader closes it."""
+        reaper = self.reaper(maxsize=100)
+        digest = self.put(b"o" * 60)
+        self.between["_take_away"] = lambda: self.used.add(digest)
+        self.assertFalse(self.reserve(reaper, wanted("a", 50)))
+        self.assertEqual(self.kept(), set())
+        self.assertFalse(self.reserve(reaper, wanted("a", 50)))
+        self.used.clear()
+        self.assertTrue(self.reserve(reaper, wanted("a", 100)))

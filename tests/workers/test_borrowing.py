@@ -148,7 +148,7 @@ class OwnerTests(SynchronousTestCase):
         """The origin has said no (``Verdicts``)."""
         self.verdicts.append(("no", refusal.status, asked))
 
-    async def carry_on(self, flow: Flow, rest: Rest) -> None:
+    async def carry_on(self, flow: Flow, rest: Rest, _release: object) -> None:
         """The disk has failed."""
         raise AssertionError("no disk has failed here")
 
