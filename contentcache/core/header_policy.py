@@ -132,6 +132,18 @@ def passed(raw: Iterable[tuple[bytes, Iterable[bytes]]], *, notices_only: bool =
     return found
 
 
+def notices_of(headers: Headers) -> Headers:
+    """
+    Of headers that may reach a client those that tell something besides the answer: they pass with an answer
+    that is made here, too.
+
+    >>> notices_of({"RateLimit": "9", "Content-Type": "text/html"})
+    {'RateLimit': '9'}
+    """
+    rules = {name: rule_for(name) for name in headers}
+    return {name: value for name, value in headers.items() if (rule := rules[name]) and rule.notice}
+
+
 def _spelling(rule: HeaderRule, name: str) -> str:
     if not rule.name.endswith("*"):
         return rule.name

@@ -62,8 +62,16 @@ _QUIET: Final = 60.0
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
-#: Kinds of request that a registry may redirect to another registry, whose 404 is then its own.
-_OF_OTHER_REGISTRIES: Final = frozenset({"manifests", "tags", "referrers"})
+#: What a registry answers that has no catalogue: it need not have one.
+NO_CATALOG: Final = frozenset({404, 405, 501})
+#: Kinds of request that a registry may redirect to another registry, and the statuses by which that one says,
+#: in the first one's name, that it has not got what is asked for.
+_ABSENCES: Final[Mapping[str, frozenset[int]]] = {
+    "manifests": frozenset({_NOT_FOUND}),
+    "tags": frozenset({_NOT_FOUND}),
+    "referrers": frozenset({_NOT_FOUND}),
+    "catalog": NO_CATALOG,
+}
 _OK: Final = 200
 _TOO_MANY: Final = 429
 _LOOP: Final = 508
@@ -502,10 +510,10 @@ def _look_at_status(answer: Answer, request: Request, wall: float) -> None:
     if status == _GATEWAY_TIMEOUT:
         answer.abandon()
         raise UpstreamTimeout(f"{answer.host} answered {status}")
-    if not 200 <= status < 500 or (300 <= status < 400 and status not in REDIRECTS):  # noqa: PLR2004
+    missing = status in _ABSENCES.get(request.kind, ())
+    if not (missing or 200 <= status < 500) or (300 <= status < 400 and status not in REDIRECTS):  # noqa: PLR2004
         answer.abandon()
         raise UpstreamBroken(f"{answer.host} answered {status}")
-    missing = status == _NOT_FOUND and request.kind in _OF_OTHER_REGISTRIES
     if answer.redirected and status >= 400 and not (missing or _is_about_range(answer, request)):  # noqa: PLR2004
         answer.abandon()
         raise TargetRefused(f"the storage behind {answer.host} answered {status}")

@@ -17,7 +17,7 @@ from contentcache.core.errors import (
     RequestMalformed,
     RouteUnknown,
 )
-from contentcache.core.header_policy import lines_of
+from contentcache.core.header_policy import Headers, lines_of, notices_of
 from contentcache.core.list_queries import ListQueries
 from contentcache.core.ports import Timer
 from contentcache.core.routes import (
@@ -40,7 +40,7 @@ from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer
-from contentcache.upstream.registry import MEANT_ORIGIN, Registry
+from contentcache.upstream.registry import MEANT_ORIGIN, NO_CATALOG, Registry
 from contentcache.upstream.request import Request
 from contentcache.web.admission import Admission, Admitted
 from contentcache.web.answering import Answering
@@ -60,7 +60,6 @@ _KINDS: Final[Mapping[type, str]] = {
     TaggedManifest: "manifests",
     Referrers: "referrers",
 }
-_NO_CATALOG: Final = frozenset({404, 405, 501})
 
 
 @frozen
@@ -249,9 +248,14 @@ class RegistryApi:
         try:
             await self._pass_on(exchange, chosen, "/v2/_catalog", None, credential, via)
         except OriginRefused as refusal:
-            if refusal.status not in _NO_CATALOG:
+            if refusal.status not in NO_CATALOG:
                 raise
-            exchange.reply(200, {"Content-Type": "application/json"}, b'{"repositories":[]}')
+            headers: Headers = {
+                "Content-Type": "application/json",
+                "Cache-Status": f"contentcache; fwd=request; fwd-status={refusal.status}",
+                **notices_of(refusal.headers),
+            }
+            exchange.reply(200, headers, b'{"repositories":[]}')
 
     async def _pass_on(  # noqa: PLR0917  # what a question is made of
         self,

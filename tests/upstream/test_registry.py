@@ -309,16 +309,30 @@ class OtherRegistryTests(RegistryTestCase):
                 self.assertEqual(b"on purpose" in refusal.body, method == "GET")
         self.assertTrue(all(well for _, well in self.registry.standing()))
 
+    def test_no_catalog(self) -> None:
+        """A catalogue that is missing behind a redirect, or that is 501, is missing; no host is set back."""
+        for status in (404, 405, 501):
+            self.storage.behave()
+            self.storage.misbehave("status", status=status, challenge="Basic x")
+            for method in ("GET", "HEAD"):
+                refusal: Any = self.failureResultOf(self.of("/v2/_catalog?n=1", method), OriginRefused).value
+                self.assertEqual(refusal.status, status)
+                self.assertNotIn("WWW-Authenticate", refusal.headers)
+        self.assertTrue(all(well for _, well in self.registry.standing()))
+
     def test_other_refusals(self) -> None:
-        """Any other refusal there, and a 404 for a blob or a catalogue, is a failed answer and no verdict."""
+        """Any other refusal there, and a 404 for a blob, is a failed answer and no verdict."""
         for status in (400, 401, 403, 405, 410, 429):
             self.storage.behave()
             self.storage.misbehave("status", status=status)
             self.failureResultOf(self.of("/v2/org/app/manifests/none"), TargetRefused)
         self.storage.behave()
         self.storage.misbehave("status", status=404)
-        for path in (self.path, "/v2/_catalog", "/v2/"):
+        for path in (self.path, "/v2/"):
             self.failureResultOf(self.of(path), TargetRefused)
+        self.storage.behave()
+        self.storage.misbehave("status", status=403)
+        self.failureResultOf(self.of("/v2/_catalog"), TargetRefused)
 
 
 class RedirectTests(RegistryTestCase):

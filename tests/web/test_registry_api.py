@@ -4,8 +4,6 @@ Tests for :mod:`contentcache.web.registry_api`: what is asked of whom, and what 
 
 from __future__ import annotations
 
-import json
-
 from twisted.internet.defer import CancelledError, Deferred
 
 from contentcache.config.model import Upstream
@@ -20,6 +18,7 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from contentcache.core.header_policy import Headers
 from contentcache.delivery.questions import Pinged
 from tests.web.house import BLOB, CONTENT, DIGEST, BodyInPieces, Broken, HouseTestCase, request
 
@@ -354,12 +353,24 @@ class PassingTests(HouseTestCase):
 
     def test_no_catalog(self) -> None:
         """
-        Where the origin has no catalog it is empty; a refusal is a refusal.
+        Where the origin has no catalog it is empty, with what the origin tells besides its answer (warnings,
+        rate limits); a refusal is a refusal.
         """
+        told: Headers = {"Warning": ("299 - one", "299 - two"), "RateLimit-Remaining": "9"}
         for status in (404, 405, 501):
-            self.backstage.answer = OriginRefused(status, {})
-            reply = self.ask("/v2/_catalog")
-            self.assertEqual((reply.status, json.loads(reply.body)), (200, {"repositories": []}))
+            for method in ("GET", "HEAD"):
+                meant = {"Content-Type": "text/html", "Link": "</a>", "WWW-Authenticate": "Basic"}
+                self.backstage.answer = OriginRefused(status, {**told, **meant}, b"<html>")
+                reply = self.ask("/v2/_catalog", method=method)
+                body = b'{"repositories":[]}' if method == "GET" else b""
+                self.assertEqual((reply.status, reply.body), (200, body))
+                self.assertEqual(reply.header("Content-Type"), "application/json")
+                self.assertEqual(reply.headers.getRawHeaders("Warning"), ["299 - one", "299 - two"])
+                self.assertEqual(reply.header("RateLimit-Remaining"), "9")
+                self.assertFalse(
+                    reply.headers.hasHeader("Link") or reply.headers.hasHeader("WWW-Authenticate")
+                )
+                self.assertIn(f"fwd-status={status}", reply.header("Cache-Status") or "")
         for status in (401, 403, 429):
             self.backstage.answer = OriginRefused(status, {"WWW-Authenticate": "Basic"}, b"{}")
             reply = self.ask("/v2/_catalog")
