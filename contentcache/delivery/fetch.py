@@ -704,7 +704,9 @@ class Fetch:
             return
         held = tuple(self.filling.held)
         # What a page has left there would be the first bytes of somebody else's blob.
-        useless = not held or self._has_page
+        # A page may have any type, and what is small is not worth a resumption.
+        is_small = (self.filling.total or self.filling.held.total()) < FIRST_PART
+        useless = not held or is_small or self._has_page
         useless = useless or isinstance(self.failure, ContentWrong | ManifestInvalid | StoredMeanwhile)
         try:
             if useless:

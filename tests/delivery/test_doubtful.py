@@ -238,20 +238,25 @@ class ColdTests(DoubtfulTestCase):
         for media_type, page in (
             ("text/html", b"<html>sign in</html>"),
             ("application/json", b'{"errors": []}'),
+            ("application/octet-stream", b'{"errors": []}'),
         ):
             for breaks in (False, True):
                 house = self.house()
                 origin = house.wire.hosts["one.example"] = PageForStrangers(media_type, page)
                 cold = origin.put_blob(REPOSITORY, NOISE)
                 manifest = origin.put_manifest(REPOSITORY, ManifestTests.manifest, MANIFEST)
-                if breaks and media_type == "text/html":
-                    origin.misbehave("short", at=10, path="*/blobs/*", times=8)
+                if breaks:
+                    origin.misbehave("short", at=10, path="*/blobs/*")
                 for _ in range(3):
                     self.assertNotEqual(house.pull(cold).outcome, "whole")
                     self.assertNotEqual(house.pull(manifest, kind="manifests").outcome, "whole")
                 house.later(60 if breaks else 0)
                 origin.behave()
-                self.assertWhole(house.pull(cold, ALICE), NOISE)
+                origin.misbehave("stall", at=200_000, path="*/blobs/*", method="GET", times=1)
+                alice = house.pull(cold, ALICE)
+                self.assertEqual(bytes(alice.got), NOISE[: len(alice.got)])
+                origin.release()
+                self.assertWhole(alice, NOISE)
                 self.assertWhole(house.pull(manifest, ALICE, kind="manifests"), ManifestTests.manifest)
 
     def test_bytes_of_an_earlier_download(self) -> None:
