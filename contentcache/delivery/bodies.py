@@ -13,7 +13,7 @@ from attrs import frozen
 from contentcache.core.digest import Hasher
 from contentcache.core.errors import CacheError, DiskFailed
 from contentcache.core.ports import Run
-from contentcache.delivery.making import Making, StoredMeanwhile
+from contentcache.delivery.making import Making, OwnerUnreachableError, StoredMeanwhile
 from contentcache.storage.interfaces import BlobFile
 
 #: One piece of a body in memory: what a client costs while it is slow.
@@ -141,6 +141,9 @@ class Rest:
     glance: bool
 
 
+#: Failures of a download after which its subscribers get the content by other means.
+_NOT_OF_CONTENT: Final = (DiskFailed, StoredMeanwhile, OwnerUnreachableError)
+
 #: Sends the rest by other means. The last argument is called once the download's file is not needed any more:
 #: whoever sends for long must not keep the file on the disk for as long.
 CarryOn = Callable[[Flow, Rest, Callable[[], None]], Awaitable[None]]
@@ -148,8 +151,8 @@ CarryOn = Callable[[Flow, Rest, Callable[[], None]], Awaitable[None]]
 
 class GrowingBody:
     """
-    A content in the making, as far as it is there. Where the disk fails in the middle, or another origin's
-    download has stored the blob, ``carry_on`` does the rest.
+    A content in the making, as far as it is there. Where the disk fails in the middle, the download's worker
+    does not answer, or another origin's download has stored the blob, ``carry_on`` does the rest.
 
     A reader that has sent nothing yet outlives a fetch that starts again; one that has sent bytes which
     turned out wrong can only end short.
@@ -197,9 +200,10 @@ class GrowingBody:
         :raises ShortError: it was not right, or the fetch has failed.
         :raises DiskFailed: the store takes no more.
         :raises StoredMeanwhile: it is in the store by now.
+        :raises OwnerUnreachableError: the worker that downloads it does not answer.
         """
         while not self._fetch.verified:
-            if isinstance(self._fetch.failure, DiskFailed | StoredMeanwhile):
+            if isinstance(self._fetch.failure, _NOT_OF_CONTENT):
                 raise self._fetch.failure
             self._reach(0)
             await self._more(-1, None)
@@ -219,7 +223,7 @@ class GrowingBody:
         failure, same = self._fetch.failure, self._generation == self._fetch.generation
         if isinstance(failure, StoredMeanwhile):
             return same or not self._begun
-        return isinstance(failure, DiskFailed) and same
+        return isinstance(failure, DiskFailed | OwnerUnreachableError) and same
 
     def _reach(self, position: int, *, glance: bool = False) -> int:
         fetch = self._fetch
@@ -238,7 +242,7 @@ class GrowingBody:
             self._fetch.need(end, stop)
 
     async def _more(self, position: int, stop: int | None) -> None:
-        if isinstance(self._fetch.failure, DiskFailed | StoredMeanwhile):
+        if isinstance(self._fetch.failure, _NOT_OF_CONTENT):
             return
         if self._fetch.failure is not None:
             raise ShortError(self._fetch.failure.message)

@@ -42,6 +42,13 @@ class LoopPossible(NotShareable):
     """
 
 
+class OwnerUnreachableError(NotShareable):
+    """
+    The worker that owns the download does not answer: it is stopped, hangs, or is not started again. Its
+    subscribers in other workers are passed the blob, or the rest of it.
+    """
+
+
 class StoredMeanwhile(UndecidedError):
     """
     Another origin's download of the same digest has stored the blob: clients are authorized again, which

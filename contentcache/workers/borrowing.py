@@ -20,7 +20,14 @@ from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavaila
 from contentcache.core.ports import Timer
 from contentcache.core.spans import Spans
 from contentcache.delivery.company import Verdicts
-from contentcache.delivery.making import HELD_BACK, AskFirst, DownloadKey, UndecidedError, readable
+from contentcache.delivery.making import (
+    HELD_BACK,
+    AskFirst,
+    DownloadKey,
+    OwnerUnreachableError,
+    UndecidedError,
+    readable,
+)
 from contentcache.delivery.news import News
 from contentcache.delivery.segments import LONGEST
 from contentcache.delivery.wants import Want
@@ -221,7 +228,7 @@ class Borrowed:
             try:
                 await self._reach_owner(self.key.digest, conversation)
             except NoAnswerError as error:
-                raise UpstreamUnavailable("the worker that makes this content does not answer") from error
+                raise OwnerUnreachableError("the worker that downloads this does not answer") from error
             self._conversation = conversation
             self._has_news = self._is_idle = False
             self._needs.clear()
@@ -232,7 +239,7 @@ class Borrowed:
             if self._is_over or not self._wants:
                 return
             self._conversation = None
-        raise UpstreamUnavailable("the workers that make this content end one after the other")
+        raise OwnerUnreachableError("the workers that download this content end one after the other")
 
     def _announce(self, number: int, want: Want) -> None:
         if self._conversation is not None:
