@@ -10,7 +10,41 @@ from __future__ import annotations
 import binascii
 import json
 from base64 import urlsafe_b64decode
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
+
+from contentcache.core.digest import Digest
+from contentcache.core.manifest_check import (
+    SCHEMA_1_TYPES,
+    SIGNED_SCHEMA_1,
+    ManifestInvalid,
+    check_manifest,
+    essence,
+)
+
+#: Types by which registries send schema 1 though they do not name it: Docker's clients take
+#: ``application/json`` and nothing for it (distribution, "Image Manifest V 2, Schema 1").
+_UNNAMED: Final = frozenset({"application/json", None})
+
+
+def digests_of(content: bytes, media_type: str | None, algorithm: str) -> Sequence[Digest]:
+    """
+    The digests that a manifest may have which came with this type: a signed one also has that of its payload.
+    Where the type is not one of schema 1, the manifest itself has to say that it is of it.
+    """
+    said = essence(media_type)
+    payload = None
+    if said in SCHEMA_1_TYPES or (said in _UNNAMED and _is_signed_schema_1(content)):
+        payload = signed_payload(content)
+    return [Digest.of(each, algorithm) for each in (content, payload) if each is not None]
+
+
+def _is_signed_schema_1(content: bytes) -> bool:
+    try:
+        checked = check_manifest(content)
+    except ManifestInvalid:
+        return False
+    return checked.inferred == SIGNED_SCHEMA_1 and checked.declared in {None, *SCHEMA_1_TYPES}
 
 
 def signed_payload(manifest: bytes) -> bytes | None:

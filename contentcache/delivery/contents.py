@@ -4,7 +4,7 @@ Blobs and manifests by digest: from the store, from a fetch that is running, fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -27,14 +27,12 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.manifest_check import (
-    SCHEMA_1_TYPES,
     CheckedManifest,
     ManifestInvalid,
     check_manifest,
-    essence,
 )
 from contentcache.core.ports import Clock, Run, Timer
-from contentcache.core.signed_schema1 import signed_payload
+from contentcache.core.signed_schema1 import digests_of
 from contentcache.delivery.access import Access
 from contentcache.delivery.bodies import (
     Body,
@@ -488,7 +486,7 @@ class Contents:
             await body.until_verified()
         except ShortError as error:
             body.close()
-            if isinstance(fetch.failure, ManifestTooLarge | ManifestInvalid):
+            if isinstance(fetch.failure, ManifestTooLarge | ManifestInvalid | NotShareable):
                 raise fetch.failure from error
             raise UpstreamBroken(str(error)) from error
         except BaseException:
@@ -601,7 +599,7 @@ class Contents:
         body: Body
         if asking.content.kind == "manifests" or answer.length == 0:
             content = await read_manifest(answer, self._manifest_limit)
-            if digest not in _digests_of(content, media_type, digest.algorithm):
+            if digest not in digests_of(content, media_type, digest.algorithm):
                 raise ContentWrong("what upstream delivers is not what the digest says")
             body = MemoryBody(content)
         else:
@@ -698,14 +696,6 @@ def download_semaphore(limit: int, timeout: float, timer: Timer) -> FairSemaphor
 
 def _key(asking: Asking) -> DownloadKey:
     return DownloadKey(asking.registry.upstream.origin, asking.content.digest)
-
-
-def _digests_of(content: bytes, media_type: str | None, algorithm: str) -> Sequence[Digest]:
-    """
-    The digests that a body of this type may have: a signed manifest has that of its payload.
-    """
-    payload = signed_payload(content) if essence(media_type) in SCHEMA_1_TYPES else None
-    return [Digest.of(each, algorithm) for each in (content, payload) if each is not None]
 
 
 def _close(looked: tuple[BlobRecord | None, BlobFile | None]) -> None:

@@ -31,6 +31,7 @@ from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, 
 from contentcache.core.manifest_check import SCHEMA_1_TYPES, ManifestInvalid, check_manifest, essence
 from contentcache.core.opening import OK, RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
 from contentcache.core.ports import Given, Result
+from contentcache.core.signed_schema1 import digests_of
 from contentcache.delivery.intake import Enough, Intake, TooLong
 from contentcache.delivery.making import (
     HELD_BACK,
@@ -373,7 +374,7 @@ class Fetch:
             case Pause(seconds):
                 await sleep(self._around.clock, seconds)
             case Check():
-                self.filling.checked(right=await self.intake.is_right(self.filling.total or 0))
+                self.filling.checked(right=await self._is_right())
             case StartAgain(blamed):
                 await self._start_again(blamed)
             case GiveUp(wrong=True):
@@ -674,6 +675,22 @@ class Fetch:
                 impatience.cancel()
             self._release_readers()
 
+    async def _is_right(self) -> bool:
+        """
+        Whether the digest is that of all bytes. Of a manifest it may be another one because it is signed:
+        some registries do not say so by its type.
+
+        :raises SignedManifest: it is.
+        """
+        if await self.intake.is_right(self.filling.total or 0):
+            return True
+        if not self._whole:
+            return False
+        content = await self._on_disk(self.intake.file.read, 0, self.filling.total or 0)
+        if self.key.digest in digests_of(content, self._said_type, self.key.digest.algorithm):
+            raise SignedManifest(f"{self.key.digest} is a signed manifest")
+        return False
+
     async def _is_storable(self) -> bool:
         """
         Whether a manifest has the media type that upstream gives it. If not, its readers get it as upstream
@@ -707,7 +724,9 @@ class Fetch:
         # A page may have any type, and what is small is not worth a resumption.
         is_small = (self.filling.total or self.filling.held.total()) < FIRST_PART
         useless = not held or is_small or self._has_page
-        useless = useless or isinstance(self.failure, ContentWrong | ManifestInvalid | StoredMeanwhile)
+        useless = useless or isinstance(
+            self.failure, ContentWrong | ManifestInvalid | SignedManifest | StoredMeanwhile
+        )
         try:
             if useless:
                 await self._discard()

@@ -34,6 +34,7 @@ from contentcache.core.policy import immutable
 from contentcache.core.ports import Clock
 from contentcache.core.question_order import LatestQuestions
 from contentcache.core.routes import Content, TaggedManifest
+from contentcache.core.signed_schema1 import digests_of
 from contentcache.delivery.access import Access
 from contentcache.delivery.bodies import MemoryBody
 from contentcache.delivery.contents import Contents
@@ -278,7 +279,8 @@ class Tags:
         media_type = checked.media_type(get=said)
         digest = Digest.of(content, named.algorithm if named is not None else "sha256")
         if named is not None and named != digest:
-            if essence(media_type) not in SCHEMA_1_TYPES:
+            is_payload = named in digests_of(content, media_type, named.algorithm)
+            if not is_payload and essence(media_type) not in SCHEMA_1_TYPES:
                 raise UpstreamBroken(f"{answer.host} sent a manifest that is not the {named} it names")
             return Served(named, MemoryBody(content), media_type, _UNCACHED, notices=notices)
         if not checked.agrees(said) or not (is_typed or (is_own_word and checked.is_recognized)):

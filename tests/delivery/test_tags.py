@@ -249,11 +249,13 @@ class SignedManifestTests(HouseTestCase):
     def test_by_digest(self) -> None:
         """It passes, with its type, and is not stored; other bytes under that digest do not."""
         unsigned = "application/vnd.docker.distribution.manifest.v1+json"
-        for media_type, wrong in product((SIGNED_SCHEMA_1, unsigned), (False, True)):
+        types = (SIGNED_SCHEMA_1, unsigned, "application/json", "application/json; charset=utf-8", None)
+        for media_type, wrong in product(types, (False, True)):
             house = self.house()
             digest = Digest.of(PAYLOAD, "sha256")
             content = signed(PAYLOAD.replace(b"org", b"org2")) if wrong else signed()
-            reply = Reply(200, {"Content-Type": media_type}, content, content, length=len(content))
+            headers = {} if media_type is None else {"Content-Type": media_type}
+            reply = Reply(200, headers, content, content, length=len(content))
             self.patch(house.origin, "answer", lambda _asked, reply=reply: reply)
             client = house.pull(digest, kind="manifests")
             if wrong:
@@ -261,5 +263,6 @@ class SignedManifestTests(HouseTestCase):
             else:
                 self.assertWhole(client, content)
                 assert client.served is not None
-                self.assertEqual(client.served.media_type, media_type)
+                self.assertEqual(client.served.media_type, media_type or SIGNED_SCHEMA_1)
+                self.assertTrue(all(well for _, well in house.registries[0].standing()))
             self.assertIsNone(house.index.blob(digest))
