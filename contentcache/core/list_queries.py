@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final
-from urllib.parse import parse_qs, urljoin
+from urllib.parse import parse_qs, parse_qsl, urljoin
 
 from contentcache.core.errors import RequestMalformed
-from contentcache.core.routes import Paging
+from contentcache.core.routes import Paging, one
 
 #: Characters of a query that is passed on.
 LONGEST_QUERY: Final = 2 << 10
@@ -49,16 +49,24 @@ class ListQueries:
 
         :raises RequestMalformed: it is too long, or says something that cannot be meant.
         """
-        pairs = [pair for pair in raw.split("&") if _name(pair) != _NAMESPACE]
-        # The last one is ours: a cache behind this one has added its own before.
-        ours = max((index for index, pair in enumerate(pairs) if _name(pair) == MAC_PARAMETER), default=None)
-        given = pairs.pop(ours).partition("=")[2] if ours is not None else ""
-        rest = "&".join(pairs)
-        if _is_too_long(rest):
-            raise RequestMalformed(f"the query of a list has at most {LONGEST_QUERY} characters")
-        if given and hmac.compare_digest(given.encode("latin-1", "replace"), self._mac(origin, rest)):
-            return "?" + rest
-        return _known(rest)
+        pairs = raw.split("&")
+        ours = _last(pairs, MAC_PARAMETER)
+        if ours is None:
+            rest = "&".join(pair for pair in pairs if _name(pair) != _NAMESPACE)
+            _check_length(rest)
+            return _known(rest)
+        # The last one is ours: a cache behind this one has added its own before. So is a namespace behind it.
+        given = pairs.pop(ours).partition("=")[2].encode("latin-1", "replace")
+        named = _last(pairs, _NAMESPACE)
+        if named is not None and named >= ours:
+            del pairs[named]
+        # Where a client has put the namespace elsewhere, none can be the registry's.
+        bare = [pair for pair in pairs if _name(pair) != _NAMESPACE]
+        for rest in ("&".join(pairs), "&".join(bare)):
+            _check_length(rest)
+            if hmac.compare_digest(given, self._mac(origin, rest)):
+                return "?" + rest
+        return _known("&".join(bare))
 
     def link(
         self, value: str, origin: str, asked: str, path_here: Callable[[str], str], *, namespace: str | None
@@ -108,6 +116,39 @@ def _is_too_long(query: str) -> bool:
     """
     added = sum(_name(pair) == MAC_PARAMETER for pair in query.split("&")[-_MOST_CACHES:])
     return len(query) - added * _LONGEST_MAC > LONGEST_QUERY
+
+
+def namespace_of(raw: str) -> str | None:
+    """
+    The namespace (``ns``) that a raw query asks this cache for, decoded.
+
+    Of a query that was in a ``Link`` only what stands behind the MAC is ours: what is before may be a
+    parameter of the registry that has the same name.
+
+    :raises RequestMalformed: it is given twice with two meanings.
+
+    >>> namespace_of("ns=a%2Fb&n=1"), namespace_of("ns=theirs&contentcache-link=0&ns=ours")
+    ('a/b', 'ours')
+    """
+    try:
+        pairs = parse_qsl(raw, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS, errors="replace")
+    except ValueError as error:
+        raise RequestMalformed("the query cannot be read") from error
+    names = [name for name, _ in pairs]
+    given = [value for name, value in pairs if name == _NAMESPACE]
+    if MAC_PARAMETER in names:
+        behind = pairs[len(names) - names[::-1].index(MAC_PARAMETER) :]
+        given = [value for name, value in behind if name == _NAMESPACE][-1:]
+    return one({_NAMESPACE: given}, _NAMESPACE)
+
+
+def _last(pairs: Sequence[str], name: str) -> int | None:
+    return max((index for index, pair in enumerate(pairs) if _name(pair) == name), default=None)
+
+
+def _check_length(query: str) -> None:
+    if _is_too_long(query):
+        raise RequestMalformed(f"the query of a list has at most {LONGEST_QUERY} characters")
 
 
 def _name(pair: str) -> str:

@@ -18,6 +18,7 @@ from contentcache.auth.interfaces import Judge, Need
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import OWN, VOUCHED, Credential
 from contentcache.core.errors import KEPT_OUT, RepositoryDenied, SignatureRefused
+from contentcache.core.list_queries import namespace_of
 from contentcache.core.policy import allowed
 from contentcache.core.routes import Catalog, Content, Ping, Root, Route, one
 from contentcache.delivery.signatures import Signatures
@@ -66,7 +67,7 @@ class Admission:
         if tokens and isinstance(route, Content):
             return await self._by_signature(exchange, route, tokens)
         chosen = self._origins.choose(
-            route, one(exchange.query(lenient=True), "ns"), exchange.host, exchange.header(MEANT_ORIGIN)
+            route, namespace_of(exchange.raw_query), exchange.host, exchange.header(MEANT_ORIGIN)
         )
         exchange.request.upstream = chosen.registry.upstream.origin
         here = self._judge is not None

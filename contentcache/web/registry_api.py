@@ -18,7 +18,7 @@ from contentcache.core.errors import (
     RouteUnknown,
 )
 from contentcache.core.header_policy import Headers, lines_of, notices_of
-from contentcache.core.list_queries import ListQueries
+from contentcache.core.list_queries import ListQueries, namespace_of
 from contentcache.core.ports import Timer
 from contentcache.core.routes import (
     Catalog,
@@ -296,7 +296,7 @@ class RegistryApi:
                 path = f"/v2/{chosen.prefix}/{path[len('/v2/') :]}"
             return self._prefix + path
 
-        namespace = one(exchange.query(lenient=True), "ns")
+        namespace = namespace_of(exchange.raw_query)
         return self._house.queries.link(
             link, chosen.registry.upstream.origin, asked, path_here, namespace=namespace
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.errors import RequestMalformed
-from contentcache.core.list_queries import LONGEST_QUERY, MAC_PARAMETER, ListQueries
+from contentcache.core.list_queries import LONGEST_QUERY, MAC_PARAMETER, ListQueries, namespace_of
 
 _ORIGIN = "https://r.example"
 _ASKED = "/v2/a/tags/list"
@@ -51,6 +51,10 @@ class ListQueriesTests(SynchronousTestCase):
             "last=a+b&n=1",
             "n=01&x&y=&&x=2",
             "next_page=%FF%00",
+            "ns=theirs&next_page=tok",
+            "next_page=tok&ns=theirs",
+            "ns=a&x=1&ns=b",
+            "ns=theirs",
         ):
             for link in (
                 f"{_ASKED}?{query}",
@@ -70,9 +74,29 @@ class ListQueriesTests(SynchronousTestCase):
         """
         So does any query that a header can hold.
         """
-        if query and not query.startswith(("ns=", MAC_PARAMETER)) and "&ns" not in query:
+        if query and MAC_PARAMETER not in query:
             _, raw = _followed(self.queries, f"{_ASKED}?{query}")
             self.assertEqual(self.queries.upstream_query(raw, _ORIGIN), "?" + query)
+
+    def test_namespace(self) -> None:
+        """
+        Of a next page the namespace is the one that this cache has added, never the registry's own ``ns``; of
+        another query it is the client's, wherever it stands, once.
+        """
+        for namespace in (None, "r.example"):
+            _, raw = _followed(self.queries, f"{_ASKED}?ns=theirs&n=1", namespace)
+            self.assertEqual(namespace_of(raw), namespace)
+        for raw, expected in (("", None), ("n=1&ns=a%2Fb", "a/b"), ("ns=a&ns=a", "a"), ("ns=", "")):
+            self.assertEqual(namespace_of(raw), expected)
+        self.assertRaises(RequestMalformed, namespace_of, "ns=a&ns=b")
+
+    def test_namespace_elsewhere(self) -> None:
+        """
+        A client may put the namespace that it adds by itself at any place.
+        """
+        _, raw = _followed(self.queries, f"{_ASKED}?next_page=tok&n=1")
+        for query in (f"ns=a&{raw}", f"{raw}&ns=a", f"ns=a&{raw}&ns=a"):
+            self.assertEqual(self.queries.upstream_query(query, _ORIGIN), "?next_page=tok&n=1")
 
     def test_plain(self) -> None:
         """
