@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from attrs import frozen
 
-from contentcache.core.digest import Digest
+from contentcache.core.digest import HEX_LENGTHS, Digest
 from contentcache.core.errors import (
     CacheError,
     MethodUnsupported,
@@ -140,7 +140,7 @@ def parse(path: str) -> Route:
     :raises NameInvalid: no repository can be named so (dot segments, empty components, percent
         signs, upper case, over 255 characters).
     :raises DigestInvalid: the digest is malformed or of an unregistered algorithm.
-    :raises TagUnknown: no tag can be named so, so there is none.
+    :raises TagUnknown: it is neither a name that a tag can have nor a digest of a registered algorithm.
     :raises MethodUnsupported: the path belongs to a push.
     :raises RouteUnknown: not a path of the registry API that is answered here; extensions are none.
 
@@ -186,7 +186,7 @@ def _within(rest: str) -> Route:
 
 def _manifest(name: str, reference: str) -> Content | TaggedManifest:
     reference = _unescape_colon(reference)
-    if ":" in reference:
+    if reference.partition(":")[0] in HEX_LENGTHS and ":" in reference:
         return Content(name, "manifests", Digest.parse(reference))
     # Letters and digits are the same whether they are escaped or not (RFC 3986 §2.3), and are no delimiters.
     tag = _ESCAPED_LETTER.sub(lambda match: chr(int(match[1], 16)), reference)
