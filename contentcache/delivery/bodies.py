@@ -5,7 +5,7 @@ Bytes on their way to one client, each reader with a position of its own.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final, Protocol
 
 from attrs import frozen
@@ -80,7 +80,10 @@ class StoredBody:
     def __init__(self, file: BlobFile, run: Run, closed: Callable[[], None]) -> None:
         self._file = file
         self._run = run
-        self._closed: Callable[[], None] | None = closed
+        # One that fails does not keep the other from being called; the last in is the first out.
+        self._held = ExitStack()
+        self._held.callback(closed)
+        self._held.callback(file.close)
 
     @property
     def size(self) -> int:
@@ -99,10 +102,7 @@ class StoredBody:
 
     def close(self) -> None:
         """Give the file back."""
-        closed, self._closed = self._closed, None
-        if closed is not None:
-            self._file.close()
-            closed()
+        self._held.close()
 
 
 class MemoryBody:

@@ -5,6 +5,7 @@ Blobs and manifests by digest: from the store, from a fetch that is running, fro
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
@@ -215,11 +216,10 @@ class Contents:
             media_type = yes.media_type or yes.head_type
             return Described(digest, yes.size, media_type, "fwd=miss", yes.stale, yes.notices)
         # Only the manifest itself tells its length, and whoever asks for that comes for the manifest next.
-        served = await self.get(asking, yes)
-        served.body.close()
-        return Described(
-            digest, served.body.size, served.media_type, served.status, served.stale, served.notices
-        )
+        with await self.get(asking, yes) as served:
+            return Described(
+                digest, served.body.size, served.media_type, served.status, served.stale, served.notices
+            )
 
     async def _possessed_manifest(self, asking: Asking) -> StoredManifest | None:
         """
@@ -355,7 +355,9 @@ class Contents:
         if self._running.get(key) is None:
             record, file = await unless_left(self._run(self._shelf.look, digest), _close)
             if file is not None:
-                return await self._serve_stored(asking, file, yes)
+                with ExitStack() as held:
+                    held.callback(file.close)
+                    return await self._serve_stored(asking, file, yes, held)
             if record is not None and self._running.get(key) is None:
                 # It lies in the store, but nobody has ever verified it.
                 yes = yes or await self._ask(asking, with_body=True, size=record.size)
@@ -418,25 +420,29 @@ class Contents:
         finally:
             fetch.detach(want)
 
-    async def _serve_stored(self, asking: Asking, file: BlobFile, yes: Yes | None) -> Served:
+    async def _serve_stored(self, asking: Asking, file: BlobFile, yes: Yes | None, held: ExitStack) -> Served:
+        """
+        Serve ``file``, which ``held`` closes unless it is handed over, with the body, by the last statements.
+        """
         digest = asking.content.digest
         self._pulls.begin(digest)
-        body = StoredBody(file, self._run, lambda: self._pulls.end(digest))
+        held.callback(self._pulls.end, digest)
+        body = StoredBody(file, self._run, partial(self._pulls.end, digest))
+        held.pop_all()
+        held.callback(body.close)
         media_type = None
-        try:
-            yes = yes or await self._ask(asking, with_body=True, size=body.size)
-            await self._possession.require(asking)
-            if asking.content.kind == "manifests":
-                stored = await self._manifests.check(digest, file)
-                media_type = await self._media_type(asking, stored.checked, yes)
-        except BaseException:
-            body.close()
-            raise
+        yes = yes or await self._ask(asking, with_body=True, size=body.size)
+        await self._possession.require(asking)
+        if asking.content.kind == "manifests":
+            stored = await self._manifests.check(digest, file)
+            media_type = await self._media_type(asking, stored.checked, yes)
         self._pulls.note(digest)
         if asking.content.kind == "blobs":
             self.warm.keep(digest, file, asking.registry.upstream.origin)
         status = "hit; detail=affirmed" if yes.asked else "hit"
-        return Served(digest, body, media_type, status, yes.stale, yes.notices)
+        served = Served(digest, body, media_type, status, yes.stale, yes.notices)
+        held.pop_all()
+        return served
 
     async def _join(self, asking: Asking, yes: Yes | None, *, whole: bool) -> Served:
         key = _key(asking)
@@ -450,34 +456,39 @@ class Contents:
         total = None if whole or yes is None else yes.size
         whole = whole or (fetch is None and total is None)
         want = Want(asking, self._access.key(asking), judged=yes is not None, whole=whole)
-        if fetch is None:
-            self._check_disproved(asking)  # by a fetch that has ended since we looked
-            fetch = self._start(want, in_place=False, total=total)
-            status = "fwd=miss; stored" if whole else "fwd=miss; detail=part"
-        elif fetch.is_ending or fetch.in_place or (yes is None and not self._is_in_question(fetch, asking)):
-            raise UndecidedError("another fetch has begun or ended meanwhile")
-        else:
-            self._check_loop(fetch, asking, asked=yes is not None)
-            status = "hit" if fetch.verified else status
-            fetch.attach(want)
-        try:
+        # Detached unless it is handed over, with the body, by the last two statements.
+        with ExitStack() as held:
+            if fetch is None:
+                self._check_disproved(asking)  # by a fetch that has ended since we looked
+                fetch = self._start(want, in_place=False, total=total)
+                held.callback(fetch.detach, want)
+                status = "fwd=miss; stored" if whole else "fwd=miss; detail=part"
+            elif fetch.is_ending or fetch.in_place or not (yes or self._is_in_question(fetch, asking)):
+                raise UndecidedError("another fetch has begun or ended meanwhile")
+            else:
+                self._check_loop(fetch, asking, asked=yes is not None)
+                status = "hit" if fetch.verified else status
+                held.callback(fetch.detach, want)
+                fetch.attach(want)
             await want.opened
-        except BaseException:
-            fetch.detach(want)
-            raise
-        if want.joined:
-            status = "fwd=miss; collapsed"
-        # It reads from the file for as long as its client takes, long after the download has ended perhaps.
-        self._pulls.begin(digest)
-        body = GrowingBody(
-            fetch, self._run, partial(self._carry_on, asking, fetch), lambda: self._left(fetch, want)
-        )
-        if body.size == 0 or asking.content.kind == "manifests":
-            await self._until_verified(body, fetch)
-        if asking.content.kind == "manifests":
-            in_background(self._access.learn_media_type(asking, fetch.media_type))
-        stale, notices = (False, {}) if yes is None else (yes.stale, yes.notices)
-        return Served(digest, body, fetch.media_type, status, stale, {**notices, **want.notices})
+            if want.joined:
+                status = "fwd=miss; collapsed"
+            # It reads from the file as long as its client takes, perhaps long after the download has ended.
+            self._pulls.begin(digest)
+            held.callback(self._pulls.end, digest)
+            body = GrowingBody(
+                fetch, self._run, partial(self._carry_on, asking, fetch), partial(self._left, fetch, want)
+            )
+            held.pop_all()
+            held.callback(body.close)
+            if body.size == 0 or asking.content.kind == "manifests":
+                await self._until_verified(body, fetch)
+            if asking.content.kind == "manifests":
+                in_background(self._access.learn_media_type(asking, fetch.media_type))
+            stale, notices = (False, {}) if yes is None else (yes.stale, yes.notices)
+            served = Served(digest, body, fetch.media_type, status, stale, {**notices, **want.notices})
+            held.pop_all()
+            return served
 
     async def _until_verified(self, body: GrowingBody, fetch: Making) -> None:
         # A head alone would complete an empty content; and a wrong manifest had better be an error. Where the
@@ -485,17 +496,15 @@ class Contents:
         try:
             await body.until_verified()
         except ShortError as error:
-            body.close()
             if isinstance(fetch.failure, ManifestTooLarge | ManifestInvalid | NotShareable):
                 raise fetch.failure from error
             raise UpstreamBroken(str(error)) from error
-        except BaseException:
-            body.close()
-            raise
 
     def _left(self, fetch: Making, want: Want) -> None:
-        fetch.detach(want)
-        self._pulls.end(fetch.key.digest)
+        try:
+            fetch.detach(want)
+        finally:
+            self._pulls.end(fetch.key.digest)
 
     def _others(self, digest: Digest) -> Elsewhere | None:
         """
@@ -548,10 +557,14 @@ class Contents:
         return fetch
 
     def _begin(self, fetch: Making, want: Want, *, needs_turn: bool) -> None:
-        self._running.add(fetch)
-        self._company.noticed(fetch.key.digest)
-        fetch.attach(want)
-        in_background(self._run_fetch(fetch, self._access.identity(want.asking), needs_turn=needs_turn))
+        identity = self._access.identity(want.asking)
+        with ExitStack() as held:
+            held.callback(self._running.remove, fetch)
+            self._running.add(fetch)
+            self._company.noticed(fetch.key.digest)
+            fetch.attach(want)
+            held.pop_all()
+        in_background(self._run_fetch(fetch, identity, needs_turn=needs_turn))
 
     async def _run_fetch(self, fetch: Making, key: bytes, *, needs_turn: bool) -> None:
         release = None
@@ -567,19 +580,24 @@ class Contents:
         finally:
             if release is not None:
                 release()
-            origin = fetch.key.origin
-            if isinstance(fetch.failure, ContentWrong):
-                self._disprove(fetch)
-            elif fetch.verified and not fetch.in_place:
-                self._disproved.remove(origin, fetch.key.digest)
-                if fetch.target is not None:
-                    self._access.origin_word.learn_target(origin, fetch.target)
-            self._running.remove(fetch)
-            fetch.progress.tell(fetch.prefix)
+            try:
+                self._learn(fetch)
+            finally:
+                self._running.remove(fetch)
+                fetch.progress.tell(fetch.prefix)
             if isinstance(fetch, Fetch) and fetch.stored:
                 for other in self._running.others(fetch.key):
                     if isinstance(other, Fetch):
                         in_background(self._supersede(other))
+
+    def _learn(self, fetch: Making) -> None:
+        origin = fetch.key.origin
+        if isinstance(fetch.failure, ContentWrong):
+            self._disprove(fetch)
+        elif fetch.verified and not fetch.in_place:
+            self._disproved.remove(origin, fetch.key.digest)
+            if fetch.target is not None:
+                self._access.origin_word.learn_target(origin, fetch.target)
 
     async def _supersede(self, fetch: Fetch) -> None:
         """
@@ -612,7 +630,7 @@ class Contents:
         self, asking: Asking, fetch: Making, flow: Flow, rest: Rest, release: Callable[[], None]
     ) -> None:
         if isinstance(fetch.failure, StoredMeanwhile):
-            _record, stored = await self._run(self._shelf.look, fetch.key.digest)
+            _record, stored = await unless_left(self._run(self._shelf.look, fetch.key.digest), _close)
             await continue_from_stored(
                 fetch, stored, flow, rest, release, authorize=partial(self.get, asking), run=self._run
             )

@@ -42,18 +42,15 @@ async def continue_from_stored(
         if download.size not in {None, stored.size}:
             raise ShortError("the stored blob has another size")
         try:
-            served = await authorize()
+            with await authorize() as served:
+                if not await run(_is_same, download, stored, rest.first, rest.start):
+                    raise ShortError("what was downloaded is not what is stored")
+                release()
+                await served.body.send(flow, rest.start, rest.stop, glance=rest.glance)
         except CacheError as error:
             raise ShortError(error.message) from error
-        try:
-            if not await run(_is_same, download, stored, rest.first, rest.start):
-                raise ShortError("what was downloaded is not what is stored")
-            release()
-            await served.body.send(flow, rest.start, rest.stop, glance=rest.glance)
         except OSError as error:
             raise ShortError(f"the store cannot be read: {error}") from error
-        finally:
-            served.body.close()
     finally:
         stored.close()
 

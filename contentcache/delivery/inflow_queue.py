@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from types import TracebackType
 from typing import Final
 
 from twisted.python.failure import Failure
@@ -20,7 +21,7 @@ class InflowQueue:
     """
     Upstream is paused while more than a quarter of a MiB waits to be taken.
 
-    ``noticed(bytes)`` hears of everything that comes in.
+    ``noticed(bytes)`` hears of everything that comes in. A context: at its end nobody wants any more.
     """
 
     def __init__(self, answer: Answer, noticed: Callable[[int], None]) -> None:
@@ -31,6 +32,14 @@ class InflowQueue:
         self._outcome: list[Failure | None] = []
         self._inflow = answer.stream(self._received)
         self._inflow.ended.addBoth(self._ended)
+
+    def __enter__(self) -> InflowQueue:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.abandon()
 
     async def next(self) -> bytes | None:
         """

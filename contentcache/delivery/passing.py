@@ -107,29 +107,27 @@ async def _pipe(
     Move one body to a client, from its byte ``passed_over`` on: at most ``length`` bytes, the last of them
     when ``check`` is content.
     """
-    queue = InflowQueue(answer, meter.fetched)
     held = b""
     moved = 0
     try:
-        while (data := await queue.next()) is not None:
-            if passed_over:
-                skipped = min(passed_over, len(data))
-                passed_over -= skipped
-                data = data[skipped:]
-            if length is not None:
-                data = data[: length - moved]
-            moved += len(data)
-            if check is not None:
-                check.hasher.update(data)
-                data = held + data
-                data, held = data[:-HELD_BACK], data[-HELD_BACK:]
-            await _write(flow, data)
-            if check is None and moved == length:
-                break
+        with InflowQueue(answer, meter.fetched) as queue:
+            while (data := await queue.next()) is not None:
+                if passed_over:
+                    skipped = min(passed_over, len(data))
+                    passed_over -= skipped
+                    data = data[skipped:]
+                if length is not None:
+                    data = data[: length - moved]
+                moved += len(data)
+                if check is not None:
+                    check.hasher.update(data)
+                    data = held + data
+                    data, held = data[:-HELD_BACK], data[-HELD_BACK:]
+                await _write(flow, data)
+                if check is None and moved == length:
+                    break
     except (UpstreamBroken, UpstreamTimeout) as error:
         raise ShortError(error.message) from error
-    finally:
-        queue.abandon()
     if length is not None and moved < length:
         raise ShortError("upstream sent less than it said")
     if check is not None and not check.digest.is_of(check.hasher):

@@ -53,8 +53,8 @@ class Pulls:
         """
         A reader takes it; :meth:`end` is owed.
         """
+        self._noticed(digest)  # first: if it raises, nothing is owed
         self._readers[digest] += 1
-        self._noticed(digest)
 
     def end(self, digest: Digest) -> None:
         """

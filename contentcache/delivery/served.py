@@ -4,6 +4,8 @@ What a client may have, ready to be sent or told of.
 
 from __future__ import annotations
 
+from types import TracebackType
+
 from attrs import frozen
 
 from contentcache.core.digest import Digest
@@ -15,7 +17,10 @@ from contentcache.delivery.bodies import Body
 class Served:
     """
     A content that may be sent. ``status`` is for ``Cache-Status``; ``stale`` that the origin could not be
-    asked. ``notices`` are the origin's warnings and rate limits. ``body.close()`` is owed.
+    asked. ``notices`` are the origin's warnings and rate limits.
+
+    It is a context, and its end is the one place where the body is released: whoever gets one enters it in
+    the same statement (``with await contents.get(...) as served``), before anything else can raise.
     """
 
     digest: Digest
@@ -24,6 +29,14 @@ class Served:
     status: str
     stale: bool = False
     notices: Headers = NO_HEADERS
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.body.close()
 
     @property
     def outcome(self) -> str:

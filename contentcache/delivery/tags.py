@@ -151,20 +151,21 @@ class Tags:
         """
         meaning = await self._meaning(asking, with_body=False)
         if isinstance(meaning, Served):
-            return Described(
-                meaning.digest,
-                meaning.body.size,
-                meaning.media_type,
-                meaning.status,
-                notices=meaning.notices,
-            )
+            with meaning:
+                return Described(
+                    meaning.digest,
+                    meaning.body.size,
+                    meaning.media_type,
+                    meaning.status,
+                    notices=meaning.notices,
+                )
         yes = Yes(head_type=meaning.head_type, size=meaning.size, stale=meaning.stale)
         try:
             described = await self._contents.describe_manifest(asking.by_digest(meaning.digest), yes)
         except NotPossessed:
             # What is stored is not this origin's: the tag itself tells.
-            served = await self._get_by_tag(asking)
-            described = Described(served.digest, served.body.size, served.media_type, served.status)
+            with await self._get_by_tag(asking) as served:
+                described = Described(served.digest, served.body.size, served.media_type, served.status)
         status = "hit" if meaning.stale else "fwd=request"
         return evolve(described, status=status, stale=meaning.stale, notices=meaning.notices)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -131,8 +132,11 @@ class Warm:
             own = os.dup(descriptor)
         except OSError:
             return  # too many open files: the long way does without
-        found = os.fstat(own)
-        self._blobs[digest] = Kept(digest, own, file.size, found.st_mtime_ns, {origin})
+        with ExitStack() as held:
+            held.callback(os.close, own)
+            found = os.fstat(own)
+            self._blobs[digest] = Kept(digest, own, file.size, found.st_mtime_ns, {origin})
+            held.pop_all()
         while len(self._blobs) > self._most:
             self.drop(next(iter(self._blobs)))
 
@@ -158,17 +162,19 @@ class Warm:
         """
         Keep it open for somebody who takes it slowly; :meth:`release` is owed.
         """
+        self._pulls.begin(kept.digest)  # first: if it raises, nothing is owed
         kept.readers += 1
-        self._pulls.begin(kept.digest)
 
     def release(self, kept: Kept) -> None:
         """
         The reader has done.
         """
         kept.readers -= 1
-        self._pulls.end(kept.digest)
-        if kept.dropped and not kept.readers:
-            in_background(self._close(kept))
+        try:
+            self._pulls.end(kept.digest)
+        finally:
+            if kept.dropped and not kept.readers:
+                in_background(self._close(kept))
 
     def drop(self, digest: Digest) -> None:
         """

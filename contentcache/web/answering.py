@@ -50,11 +50,16 @@ class Answering(Generic[E]):
         """
         Start the answer. A client that leaves cancels it, and nothing that others share.
         """
-        exchange = self._exchange_of(request)
-        answering = Deferred.fromCoroutine(self._answer(exchange))
-        answering.addErrback(self._give_up, exchange)
-        answering.addBoth(lambda _result: exchange.release())
+        answering = Deferred.fromCoroutine(self._answer_request(request))
+        answering.addErrback(self._give_up, request)
         request.notifyFinish().addErrback(lambda _failure: answering.cancel())
+
+    async def _answer_request(self, request: RegistryRequest) -> None:
+        exchange = self._exchange_of(request)
+        try:
+            await self._answer(exchange)
+        finally:
+            exchange.release()
 
     async def _answer(self, exchange: E) -> None:
         try:
@@ -67,6 +72,6 @@ class Answering(Generic[E]):
             self._log.failure("{method} {path} has failed", method=exchange.method, path=exchange.path)
             exchange.fail(InternalError(f"the {self._who} has failed; its log says why"))
 
-    def _give_up(self, failure: Failure, exchange: E) -> None:
+    def _give_up(self, failure: Failure, request: RegistryRequest) -> None:
         self._log.failure("an answer cannot even fail", failure=failure)
-        exchange.end_short()
+        request.end_short()

@@ -71,9 +71,12 @@ class RegistryRequest(Request):
         End the response before its end, so that the client notices and can go on where it stands: everything
         written goes out, then FIN; never RST, never a proper end.
         """
-        if self.channel is not None:
-            self.channel.factory.log(self)
-            self.channel.end()
+        channel = self.channel
+        if channel is not None:
+            try:
+                channel.factory.log(self)
+            finally:
+                channel.end()
 
     def connectionLost(self, reason: Failure) -> None:
         """The client has left, or is not waited for any longer. May be called twice."""
@@ -81,9 +84,11 @@ class RegistryRequest(Request):
             return
         if not self.startedWriting:
             self.code = _CLIENT_LEFT
-        if self.content is not None:  # else its head has never been whole
-            self.channel.factory.log(self)
-        super().connectionLost(reason)
+        try:
+            if self.content is not None:  # else its head has never been whole
+                self.channel.factory.log(self)
+        finally:
+            super().connectionLost(reason)
 
 
 @implementer(IHalfCloseableProtocol)

@@ -262,7 +262,7 @@ class Exchange:
         """
         The response has ended, in whichever way: nothing looks at the client any more.
         """
-        self._watch.stop()
+        self._stop_streaming()
 
     def _stop_streaming(self) -> None:
         self._watch.stop()

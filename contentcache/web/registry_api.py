@@ -203,9 +203,9 @@ class RegistryApi:
             house.sending.describe(exchange, await house.contents.describe(asking), content.kind)
             return
         parts = content.kind == "blobs" and wants_parts(exchange, content.digest)
-        served = await house.contents.get(asking, whole=not parts)
-        self._meter.outcome(served.outcome)
-        await house.sending.send(exchange, served, content.kind)
+        with await house.contents.get(asking, whole=not parts) as served:
+            self._meter.outcome(served.outcome)
+            await house.sending.send(exchange, served, content.kind)
 
     async def _answer_keys(self, exchange: Exchange) -> None:
         origins, query = self._house.origins, exchange.query()
@@ -228,9 +228,9 @@ class RegistryApi:
         if exchange.method == "HEAD":
             house.sending.describe(exchange, await house.tags.describe(asking), "manifests", by_tag=True)
             return
-        served = await house.tags.get(asking)
-        self._meter.outcome(served.outcome)
-        await house.sending.send(exchange, served, "manifests", by_tag=True)
+        with await house.tags.get(asking) as served:
+            self._meter.outcome(served.outcome)
+            await house.sending.send(exchange, served, "manifests", by_tag=True)
 
     async def _answer_ping(
         self, exchange: Exchange, chosen: Chosen, credential: Credential, via: str

@@ -34,16 +34,14 @@ async def stream(answer: Answer, exchange: Exchange, start: Callable[[], None]) 
     Send the body of ``answer`` as it comes, after the head that ``start`` sends. Where upstream breaks off,
     the response ends short.
     """
-    queue = InflowQueue(answer, lambda _size: None)
     try:
-        exchange.stream()
-        start()
-        while (data := await queue.next()) is not None:
-            await exchange.ready()
-            exchange.write(data)
+        with InflowQueue(answer, lambda _size: None) as queue:
+            exchange.stream()
+            start()
+            while (data := await queue.next()) is not None:
+                await exchange.ready()
+                exchange.write(data)
     except (UpstreamBroken, UpstreamTimeout):
         exchange.end_short()
     else:
         exchange.finish()
-    finally:
-        queue.abandon()

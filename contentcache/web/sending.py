@@ -61,7 +61,7 @@ class Sending:
 
     async def send(self, exchange: Exchange, served: Served, kind: Kind, *, by_tag: bool = False) -> None:
         """
-        Answer a ``GET``. The body is closed in any case.
+        Answer a ``GET``. Whoever entered ``served`` closes its body.
         """
         try:
             headers = headers_of(served, kind, by_tag=by_tag)
@@ -73,8 +73,6 @@ class Sending:
             exchange.finish()
         except ShortError:
             exchange.end_short()
-        finally:
-            served.body.close()
 
     async def _send_parts(
         self, exchange: Exchange, served: Served, headers: dict[str, HeaderValue], parts: Sequence[Span]

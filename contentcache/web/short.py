@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
+from twisted.logger import Logger
 from twisted.web.http import datetimeToString
 
 from contentcache.core.header_policy import first
@@ -45,6 +46,8 @@ class ShortWay:
 
     ``written`` hears of answers, those of one turn of the reactor at once; ``extra`` goes out with each.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -90,7 +93,15 @@ class ShortWay:
                 rest, part = split_range(rest)
                 if habit is None or habit.rest != rest:
                     habit = channel.habit = read_habit(rest, channel.address)
-            if not habit.simple or not self._answer(channel, habit, data[position:line_end], part):
+            if not habit.simple:
+                break
+            try:
+                answered = self._answer(channel, habit, data[position:line_end], part)
+            except Exception:  # noqa: BLE001  # this client's answer ends short, the others get theirs
+                self._log.failure("an answer at once has failed")
+                channel.end()
+                return b""
+            if not answered:
                 break
             position = end + 4
             if position == len(data):
