@@ -42,6 +42,7 @@ lint: $(VENV)/dev.stamp
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	scripts/check-documents $(VENV)/bin/python
+	$(VENV)/bin/python scripts/check_words.py
 	$(VENV)/bin/python -m contentcache.config.reference --check
 
 bench: $(VENV)/dev.stamp

@@ -1,0 +1,225 @@
+"""
+Check that the project uses the field's words: ``python scripts/check_words.py``.
+
+``scripts/words.toml`` has the rules: words that have a standard term instead, in names and in prose; class
+names that may stand twice; how many findings are left in each package. A package that has more than its
+number fails, and one that has fewer fails too until its number is lowered: the numbers only fall.
+
+A module says nothing new here by being renamed or moved: findings are counted, not listed by place.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+LONGEST_TITLE: Final = 72
+_SHOWN: Final = 25
+_LOG_METHODS: Final = frozenset({"debug", "info", "warn", "error", "critical", "failure"})
+
+Finding = tuple[str, int, str]
+
+
+def words_of(identifier: str) -> list[str]:
+    """
+    The words of a name, in lower case.
+
+    >>> words_of("_StartAgain"), words_of("is_set_back")
+    (['start', 'again'], ['is', 'set', 'back'])
+    """
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", identifier)]
+
+
+def names_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every name that a module defines: classes, functions, arguments, attributes, with their lines."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                yield node.lineno, node.name
+            case ast.arg():
+                yield node.lineno, node.arg
+            case ast.Attribute(ctx=ast.Store()):
+                yield node.lineno, node.attr
+            case ast.Name(ctx=ast.Store()):
+                yield node.lineno, node.id
+
+
+def prose_in(source: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every docstring, comment and log message of a module, line by line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _docstring(node)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield from _log_message(node, node.func)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+def _docstring(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+) -> Iterator[tuple[int, str]]:
+    if ast.get_docstring(node, clean=False) is not None and isinstance(node.body[0], ast.Expr):
+        first = node.body[0].value
+        if isinstance(first, ast.Constant):
+            for offset, line in enumerate(str(first.value).splitlines()):
+                yield first.lineno + offset, line
+
+
+def _log_message(node: ast.Call, method: ast.Attribute) -> Iterator[tuple[int, str]]:
+    owner = ast.unparse(method.value)
+    if method.attr in _LOG_METHODS and owner.endswith("log") and node.args:
+        for part in ast.walk(node.args[0]):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                yield part.lineno, part.value
+
+
+class Rules:
+    """The rules of ``words.toml``, ready to be searched for."""
+
+    def __init__(self, table: Mapping[str, Mapping[str, str]]) -> None:
+        self.names = {tuple(words.split()): term for words, term in table["names"].items()}
+        self.whole_names = dict(table["whole_names"])
+        self.prose = [
+            (re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), term)
+            for pattern, term in table["prose"].items()
+        ]
+        self.same_name = dict(table["same_name"])
+
+    def in_name(self, name: str) -> Iterator[str]:
+        """What is wrong with a name."""
+        bare = name.lstrip("_")
+        if bare in self.whole_names:
+            yield f"name {name}: {self.whole_names[bare]}"
+        parts = words_of(name)
+        for banned, term in self.names.items():
+            if any(tuple(parts[at : at + len(banned)]) == banned for at in range(len(parts))):
+                yield f"name {name}: write {term}"
+
+    def in_prose(self, line: str) -> Iterator[str]:
+        """What is wrong with a line of prose."""
+        for pattern, term in self.prose:
+            if found := pattern.search(line):
+                yield f"{found[0]!r}: write {term}"
+
+
+def tracked(*patterns: str) -> Sequence[Path]:
+    """The files that git knows or would take, without those that are deleted."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\n")
+    return sorted({ROOT / name for name in listed if name and (ROOT / name).is_file()})
+
+
+def package_of(path: Path) -> str:
+    """
+    The part of the tree whose number a file counts for.
+
+    >>> package_of(ROOT / "contentcache" / "core" / "spans.py"), package_of(ROOT / "docs" / "tls.rst")
+    ('contentcache/core', 'docs')
+    """
+    parts = path.relative_to(ROOT).parts
+    if len(parts) == 1:
+        return "documents"
+    return "/".join(parts[:2]) if parts[0] == "contentcache" and len(parts) > 2 else parts[0]  # noqa: PLR2004
+
+
+def findings(rules: Rules) -> Mapping[str, Sequence[Finding]]:
+    """Every finding by package."""
+    found: dict[str, list[Finding]] = defaultdict(list)
+    for path in tracked("contentcache/*.py"):
+        source = path.read_text("utf-8")
+        tree = ast.parse(source)
+        where = str(path.relative_to(ROOT))
+        seen: set[tuple[int, str]] = set()
+        for line, name in names_in(tree):
+            if (line, name) not in seen:
+                seen.add((line, name))
+                found[package_of(path)].extend((where, line, fault) for fault in rules.in_name(name))
+        for line, text in prose_in(source, tree):
+            found[package_of(path)].extend((where, line, fault) for fault in rules.in_prose(text))
+    for path in tracked("*.rst"):
+        where = str(path.relative_to(ROOT))
+        for line, text in enumerate(path.read_text("utf-8").splitlines(), 1):
+            found[package_of(path)].extend((where, line, fault) for fault in rules.in_prose(text))
+    return found
+
+
+def repeated_classes(rules: Rules) -> Iterator[str]:
+    """Class names that stand in several modules and are not explained, and explanations without need."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for path in tracked("contentcache/*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].add(str(path.relative_to(ROOT)))
+    for name, modules in sorted(places.items()):
+        if len(modules) > 1 and name not in rules.same_name:
+            yield f"class {name} stands in {', '.join(sorted(modules))}: one name, one thing"
+    for name in sorted(rules.same_name):
+        if len(places[name]) < 2:  # noqa: PLR2004
+            yield f"class {name} stands in one module only: take it out of same_name in words.toml"
+
+
+def long_titles(since: str) -> Iterator[str]:
+    """Commit titles that are longer than they may be, of commits since a date."""
+    log = subprocess.run(
+        ["git", "log", f"--since={since}", "--no-merges", "--format=%h %s"],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    for line in log.stdout.splitlines():
+        commit, _, title = line.partition(" ")
+        if len(title) > LONGEST_TITLE:
+            yield f"commit {commit}: the title has {len(title)} characters, {LONGEST_TITLE} are allowed"
+
+
+def over_and_under(found: Mapping[str, Sequence[Finding]], allowed: Mapping[str, int]) -> Iterator[str]:
+    """Packages that have more findings than they may, or fewer."""
+    for package in sorted({*found, *allowed}):
+        here, most = found.get(package, ()), allowed.get(package, 0)
+        if len(here) > most:
+            yield f"{package}: {len(here)} words that have a standard term, {most} are allowed; among them:"
+            for where, line, fault in here[:_SHOWN]:
+                yield f"    {where}:{line}: {fault}"
+        elif len(here) < most:
+            yield f"{package}: {len(here)} findings are left; lower {most} in words.toml"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print every fault, or with ``--list PACKAGE`` every finding of a package; the exit status."""
+    table = tomllib.loads((ROOT / "scripts" / "words.toml").read_text("utf-8"))
+    rules = Rules(table["rules"])
+    found = findings(rules)
+    if arguments[:1] == ["--list"]:
+        for package in arguments[1:] or sorted(found):
+            for where, line, fault in found.get(package, ()):
+                print(f"{where}:{line}: {fault}")
+        return 0
+    faults = [
+        *repeated_classes(rules),
+        *over_and_under(found, table["left"]),
+        *long_titles(table["titles"]["since"]),
+    ]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
