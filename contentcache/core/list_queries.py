@@ -3,9 +3,8 @@ The queries of lists (tags, repositories, referrers): what of them passes upstre
 
 The specification has ``n``, ``last`` and ``artifactType``; only they pass. Registries add parameters of their
 own to the ``Link`` of a next page (RFC 8288), which only they understand. Such a query gets a MAC in the
-``Link``
-that the client sees, and comes back unchanged to the origin that it is from: nothing must be remembered,
-and what a client makes up passes nowhere.
+``Link`` that the client sees, and comes back unchanged to the origin that it is from: nothing must be
+remembered, and what a client makes up passes nowhere.
 """
 
 from __future__ import annotations
