@@ -96,7 +96,7 @@ class RoundTripTests(SynchronousTestCase):
     def pull(self, cache: ContentCache) -> Pull:
         """A client of a cache, and an image that is nobody's yet."""
         self.images += 1
-        image = push_image(self.origin, f"org/app{self.images}", "1", layers=(3000,), seed=self.images)
+        image = push_image(self.origin, f"org/app{self.images}", "1", layers=(100_000,), seed=self.images)
         return Pull(Asker(self, cache.host), image)
 
     def requests(self) -> int:
