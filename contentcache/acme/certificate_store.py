@@ -121,13 +121,10 @@ class CertificateStore:
 
         :raises CertificateStoreError: it cannot be read.
         """
-        path = self._folder / f"{host}.pem"
-        content = self._read(path)
-        if content is None:
-            return None
         try:
-            return StoredCertificate(_parse_identity(path, content, host), self.metadata(host))
+            return self._load_certificate(host)
         except TLSFault as damage:
+            path = self._folder / f"{host}.pem"
             it = damage.message.replace(f"{path} ", "it ")
             self._quarantine(path, it, "a new certificate is ordered")
             return None
@@ -138,14 +135,17 @@ class CertificateStore:
 
         :raises CertificateStoreError: it cannot be read, or is damaged.
         """
+        try:
+            return self._load_certificate(host)
+        except TLSFault as damage:
+            raise CertificateStoreError(damage.message) from damage
+
+    def _load_certificate(self, host: str) -> StoredCertificate | None:
         path = self._folder / f"{host}.pem"
         content = self._read(path)
         if content is None:
             return None
-        try:
-            return StoredCertificate(_parse_identity(path, content, host), self.metadata(host))
-        except TLSFault as damage:
-            raise CertificateStoreError(damage.message) from damage
+        return StoredCertificate(_parse_identity(path, content, host), self.metadata(host))
 
     def save_certificate(self, host: str, pem: bytes, metadata: CertificateMetadata) -> None:
         """
