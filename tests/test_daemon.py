@@ -76,7 +76,7 @@ class DaemonTestCase(SynchronousTestCase):
         """
         self.assertEqual(process.wait(), 1, process.log())
         for sentence in sentences:
-            self.assertIn(sentence, process.log())
+            process.wait_for_log(sentence)
         self.assertNotIn("Traceback", process.log())
 
     def file(self, name: str, text: str) -> Path:
@@ -102,7 +102,7 @@ class StartTests(DaemonTestCase):
         with urllib.request.urlopen(url, timeout=10) as answer:
             told = json.loads(answer.read())
         self.assertEqual((told["status"], told["checks"]["store"]["state"]), ("ok", "ok"))
-        self.assertIn("listens on", cache.log())
+        cache.wait_for_log("listens on")
         self.assertIn(cache.stop(), {0, -signal.SIGTERM})
         self.assertNotIn("Traceback", cache.log())
 
@@ -253,6 +253,7 @@ class StopTests(DaemonTestCase):
         self.assertIn(cache.process.wait(), {0, -signal.SIGTERM})
         self.assertLess(self.rest(client), len(_CONTENT) - (1 << 16))
         self.assertNotIn("Traceback", cache.log())
+        cache.wait_for_log(_BLOB)
         lines = [line for line in cache.access_lines() if _BLOB in line]
         self.assertEqual(len(lines), 1, lines)
 

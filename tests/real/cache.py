@@ -146,6 +146,10 @@ class ContentCache:
         """All that this process and those before it have logged."""
         return self.process.log()
 
+    def wait_for_log(self, words: str, times: int = 1) -> str:
+        """The log once ``words`` are in it so many times."""
+        return self.process.wait_for_log(words, times)
+
     def access_lines(self) -> list[str]:
         """The lines of the access log, those of the harness's own questions included."""
         return [line for line in self.log().splitlines() if _ACCESS.search(line)]

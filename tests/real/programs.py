@@ -287,6 +287,25 @@ class Process:
         """All it has written so far."""
         return self.log_path.read_text("utf-8", errors="replace")
 
+    def wait_for_log(self, words: str, times: int = 1) -> str:
+        """
+        Its log once ``words`` are in it so many times. A line about an answer may be written after a client
+        has read that answer: who looks at once passes on a quiet machine only.
+        """
+
+        def written() -> bool:
+            ended = not self.alive
+            found = self.log().count(words) >= times
+            if ended and not found:
+                raise AssertionError(f"{self.name} has ended and not logged {words!r}\n{self.tail()}")
+            return found
+
+        try:
+            until(written, f"{words!r} in the log of {self.name}")
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{self.tail()}") from None
+        return self.log()
+
     def tail(self, lines: int = 40) -> str:
         """The end of its log, for a failure's message."""
         return "\n".join([f"--- {self.name}, last lines:", *self.log().splitlines()[-lines:]])

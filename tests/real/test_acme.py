@@ -213,7 +213,7 @@ class FirstTests(AcmeCase):
         pebble = self.pebble()
         cache = self.cache(pebble, http=f"127.0.0.1:{free_port()}", tls={"clientcas": [str(pebble.ca)]})
         cache.process.wait_until(lambda: f"certificate issued host={HOST} " in cache.log(), "has one")
-        self.assertIn("next one tried host=cache.example.com next=tls-alpn-01", cache.log())
+        cache.wait_for_log("next one tried host=cache.example.com next=tls-alpn-01")
         self.assertRegex(
             cache.log(), r"could not verify cache\.example\.com: .*connection refused.*firewalls"
         )
@@ -243,7 +243,7 @@ class FirstTests(AcmeCase):
         )
         refused = r'certificate not issued host=blocked\.example\.com .* reason="the ACME server refuses'
         self.assertRegex(cache.log(), refused)
-        self.assertIn("letsencrypt.hosts", cache.log())
+        cache.wait_for_log("letsencrypt.hosts")
         trust, folder = place(self), place(self)
         (trust / "ca.crt").write_bytes(pebble.root().read_bytes())
         skopeo_copy(image.reference(f"localhost:{self.port}"), folder, tls_verify=True, cert_dir=trust)
@@ -360,7 +360,7 @@ class LaterTests(AcmeCase):
         config.write_text(json.dumps(other), "utf-8")
         second = daemon(self, config)
         self.assertEqual(second.wait(), 1, second.log())
-        self.assertIn(f"{self.folder} is in use by process {cache.pid}; stop that one, or", second.log())
+        second.wait_for_log(f"{self.folder} is in use by process {cache.pid}; stop that one, or")
 
         pebble.stop()
         pebble.start()

@@ -62,7 +62,7 @@ class FullDiskTests(AcmeCase):
         self.assertEqual(self.renew(), [False])
         self.assertEqual(self.shown(), leaf)
         self.assertEqual(len(self.says(cache)), 1, cache.log())
-        self.assertIn("make room on the disk of letsencrypt.cachefile", cache.log())
+        cache.wait_for_log("make room on the disk of letsencrypt.cachefile")
         cache.reload()
         cache.stop()
         cache.start()

@@ -47,7 +47,7 @@ class BadDiskTests(SynchronousTestCase):
             file.write(bytes(100))
         until(lambda: not cache.stored(self.digest), "it is gone")
         self.assertGreaterEqual(cache.metric("contentcache_scrub_failures_total"), 1)
-        self.assertIn(f"{self.digest} is wrong on the disk", cache.log())
+        cache.wait_for_log(f"{self.digest} is wrong on the disk")
         content, status = self.pull(cache)
         self.assertEqual((content, status), (CONTENT, "contentcache; fwd=miss; stored"))
         cache.stop()

@@ -70,12 +70,12 @@ class DiskTestCase(SynchronousTestCase):
         checks = self.checks()
         self.assertEqual((checks["status"], checks["checks"]["store"]["state"]), ("warn", "warn"))
         self.assertGreater(self.cache.metric("contentcache_disk_failures_total"), 0)
-        self.assertIn("what cannot be kept passes through uncached", self.cache.log())
+        self.cache.wait_for_log("what cannot be kept passes through uncached")
 
     def assert_store_is_well(self) -> None:
         """The operator sees that the disk works again."""
         self.assertEqual(self.checks()["checks"]["store"]["state"], "ok")
-        self.assertIn("the store can be written again", self.cache.log())
+        self.cache.wait_for_log("the store can be written again")
 
     def half_way(self, number: int, then: Any) -> None:
         """Pull a blob by two clients; ``then`` happens when half of it has come."""
@@ -205,7 +205,7 @@ class ReadOnlyTests(DiskTestCase):
         self.pull(0)
         self.assertIn("uncached", self.pull(1).head)
         self.assertIn("uncached", self.pull(1).head)
-        self.assertIn("the store cannot be written", self.cache.log())
+        self.cache.wait_for_log("the store cannot be written")
         self.assertEqual(self.checks()["checks"]["store"]["state"], "warn")
         self.assertEqual(self.fetched(0), fetched)
         self.assertNotIn("Traceback", self.cache.log())
@@ -233,7 +233,7 @@ class TamperingTests(DiskTestCase):
             self.assertEqual(self.fetched(0), number)
             # The client has its last byte before the file is in its place again.
             until(lambda: file.exists() and file.read_bytes() == self.blobs[0], "the blob in the store")
-        self.assertIn("has changed on disk and is fetched again", self.cache.log())
+        self.cache.wait_for_log("has changed on disk and is fetched again")
         self.assertEqual(file.read_bytes(), self.blobs[0])
 
     def test_deleted(self) -> None:
@@ -281,7 +281,7 @@ class TamperingTests(DiskTestCase):
         database.close()
         refused = daemon(self, self.cache.config)
         self.assertEqual(refused.wait(), 1)
-        self.assertIn("newer", refused.log())
+        refused.wait_for_log("newer")
         self.assertNotIn("Traceback", refused.log())
 
     def test_second_daemon(self) -> None:
@@ -292,7 +292,7 @@ class TamperingTests(DiskTestCase):
         config.write_text(json.dumps(sections), "utf-8")
         second = daemon(self, config)
         self.assertEqual(second.wait(), 1)
-        self.assertIn(f"is in use by process {self.cache.pid}", second.log())
+        second.wait_for_log(f"is in use by process {self.cache.pid}")
         self.assertNotIn("Traceback", second.log())
         self.pull(0)
         self.assertEqual(self.fetched(0), 1)

@@ -91,7 +91,7 @@ class RedirectTests(SynchronousTestCase):
                 pull(image.reference(self.gateway.host), "ann:secret")
                 self.assertTrue(self.cache.stored(layer), self.gateway.log()[-3000:])
             self.assertEqual(len(self.fetches(layer)) - before, 1, "one transfer for two pulls")
-            self.assertIn(" 307 0 ", self.gateway.log())
+            self.gateway.wait_for_log(" 307 0 ")
             for log in (self.gateway.log(), self.cache.log()):
                 self.assertNotRegex(log, r"token=ey")
                 self.assertNotIn("Traceback", log)
@@ -197,7 +197,8 @@ class RedirectTests(SynchronousTestCase):
         headers = {"Authorization": basic("ann", "secret")}
         path = f"/v2/org/app/blobs/{image.layers[0].digest}"
         self.assertEqual(self.gateway.request("GET", path, headers=headers).status, 200)
-        self.assertRegex(self.gateway.log(), "the cache near at .* is dead: it cannot be connected to")
+        dead = re.compile("the cache near at .* is dead: it cannot be connected to")
+        until(lambda: dead.search(self.gateway.log()), "a line about the dead cache")
 
     @needs("mount", "umount", root=True)
     def test_full_disk(self) -> None:
@@ -266,7 +267,7 @@ class RedirectTests(SynchronousTestCase):
         self.assertIn(
             "it refuses URLs that this gateway signs (403: the token of this URL", health()["reason"]
         )
-        self.assertIn("is dead: it refuses URLs that this gateway signs", self.gateway.log())
+        self.gateway.wait_for_log("is dead: it refuses URLs that this gateway signs")
         _skopeo(self, image.reference(self.gateway.host), "ann:secret")
         self.assertNotIn(" 307 ", self.gateway.log())
 
@@ -287,13 +288,18 @@ class RedirectTests(SynchronousTestCase):
         before, lines = len(self.origin.requests()), len(self.gateway.access_lines())
         push()
         asked = re.compile(r'"(HEAD|GET) /v2/org/new/blobs/\S+ HTTP/1.1" (\d+) ')
-        here = [match for line in self.gateway.access_lines()[lines:] if (match := asked.search(line))]
         there = [
             (each.method, each.status)
             for each in self.origin.requests()[before:]
             if each.uri.startswith("/v2/org/new/blobs/sha256:")
         ]
-        return sorted((match[1], int(match[2])) for match in here), sorted(there)
+
+        def here() -> list[re.Match[str]]:
+            found = map(asked.search, self.gateway.access_lines()[lines:])
+            return [match for match in found if match]
+
+        until(lambda: len(here()) >= len(there), "the gateway's lines for what reached the registry")
+        return sorted((match[1], int(match[2])) for match in here()), sorted(there)
 
     def test_push_costs(self) -> None:
         """
@@ -339,7 +345,8 @@ class RedirectTests(SynchronousTestCase):
             accept = {"Accept": image.manifest.media_type}
             found = self.origin.request("HEAD", f"/v2/org/app/manifests/{tag}", headers=accept)
             self.assertEqual(found.headers["docker-content-digest"], image.digest)
-        self.assertRegex(self.gateway.log(), r'"HEAD /v2/org/app/blobs/\S+ HTTP/1.1" 307 ')
+        head = re.compile(r'"HEAD /v2/org/app/blobs/\S+ HTTP/1.1" 307 ')
+        until(lambda: head.search(self.gateway.log()), "the redirect in the log")
 
     def test_mirror(self) -> None:
         """

@@ -167,7 +167,7 @@ class StampedeTests(WorkersTestCase):
             self.assertEqual(digest_of(puller.result().body), digest)
         self.assertIn(cache.process.wait(), {0, -signal.SIGTERM})
         self.assertFalse([pid for pid in self.pids.values() if lives(pid)])
-        self.assertIn('"worker": 1', cache.log())
+        cache.wait_for_log('"worker": 1')
         self.assertNotIn("Traceback", cache.log())
 
 
