@@ -1,3 +1,1 @@
-"""
-The program beside its peers, in one run: ``python -m bench [NAME …]``.
-"""
+"""The program beside its peers, in one run: ``python -m bench [NAME …]``."""

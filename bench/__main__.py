@@ -1,6 +1,4 @@
-"""
-Runs cases, prints medians side by side with their ratio, and keeps every row as JSON in ``bench/results``.
-"""
+"""Runs cases, prints medians side by side with their ratio, and keeps every row as JSON in ``bench/results``."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ RESULTS = Path(__file__).parent / "results"
 @click.option("--rounds", type=click.IntRange(1), help="Rounds of each case, instead of its own number.")
 @click.option("--list", "only_list", is_flag=True, help="Say which cases there are, and end.")
 def main(names: Sequence[str], rounds: int | None, *, only_list: bool) -> None:
-    """
-    Run the cases NAME, or all of them.
-    """
+    """Run the cases NAME, or all of them."""
     console = Console(width=130)
     if only_list:
         for name in sorted(CASES):
@@ -57,9 +53,7 @@ def main(names: Sequence[str], rounds: int | None, *, only_list: bool) -> None:
 
 
 def _run(console: Console, name: str, rounds: int | None, there: dict[str, object]) -> bool:
-    """
-    One case; whether it came to its end. One that did not must not take the others with it.
-    """
+    """One case; whether it came to its end. One that did not must not take the others with it."""
     case, own_rounds = CASES[name]
     say(f"{name}: {_title(name)}")
     before = load()

@@ -1,6 +1,4 @@
-"""
-The cases. Each is told how many rounds to do and answers rows of figures: one for a peer and a round.
-"""
+"""The cases. Each is told how many rounds to do and answers rows of figures: one for a peer and a round."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ _CURL: Final = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code} %{size_down
 def alternating(
     rounds: int, measure: Callable[[Stage, Origin, Scene], Row], rate: float | None = None
 ) -> list[Row]:
-    """
-    ``measure`` on a fresh scene for each peer in turn, ``rounds`` times.
-    """
+    """``measure`` on a fresh scene for each peer in turn, ``rounds`` times."""
     rows: list[Row] = []
     for number in range(rounds):
         for peer in PEERS:
@@ -41,9 +37,7 @@ def alternating(
 
 
 def warm_pull(rounds: int) -> list[Row]:
-    """
-    skopeo pulls an image of three layers (60 MB) cold and then warm: requests and bytes at the origin.
-    """
+    """skopeo pulls an image of three layers (60 MB) cold and then warm: requests and bytes at the origin."""
 
     def measure(on: Stage, origin: Origin, there: Scene) -> Row:
         image = push_image(origin, "org/app", layers=(40_000_000, 15_000_000, 5_000_000))
@@ -65,9 +59,7 @@ def warm_pull(rounds: int) -> list[Row]:
 
 
 def stampede(rounds: int, clients: int = 64, size: int = 200_000_000, rate: float = 100e6) -> list[Row]:
-    """
-    64 curls at once on one cold blob of 200 MB over a line of 100 MB/s.
-    """
+    """64 curls at once on one cold blob of 200 MB over a line of 100 MB/s."""
 
     def measure(on: Stage, origin: Origin, there: Scene) -> Row:
         digest = push_blob(origin, "org/app", random_bytes(size, there.peer))
@@ -96,9 +88,7 @@ def stampede(rounds: int, clients: int = 64, size: int = 200_000_000, rate: floa
 
 
 def slow_clients(rounds: int, clients: int = 100, size: int = 8 * _MIB) -> list[Row]:
-    """
-    100 clients that hardly read, each on a cold blob of its own (8 MiB): growth of resident memory.
-    """
+    """100 clients that hardly read, each on a cold blob of its own (8 MiB): growth of resident memory."""
 
     def measure(_on: Stage, origin: Origin, there: Scene) -> Row:
         digests = [push_blob(origin, "org/app", random_bytes(size, f"slow {n}")) for n in range(clients)]
@@ -117,9 +107,7 @@ def slow_clients(rounds: int, clients: int = 100, size: int = 8 * _MIB) -> list[
 
 
 def recovery(rounds: int, size: int = 1_000_000_000) -> list[Row]:
-    """
-    ``kill -9`` in the middle of a cold blob of 1 GB, then another pull: how soon, and how much twice.
-    """
+    """``kill -9`` in the middle of a cold blob of 1 GB, then another pull: how soon, and how much twice."""
 
     def measure(on: Stage, origin: Origin, there: Scene) -> Row:
         block = random_bytes(size // 20, there.peer)
@@ -148,9 +136,7 @@ def recovery(rounds: int, size: int = 1_000_000_000) -> list[Row]:
 
 
 def cold_ranges(rounds: int, count: int = 100, length: int = 4096, size: int = 128 * _MIB) -> list[Row]:
-    """
-    100 small ranges (4 kB) all over a cold blob of 128 MiB, eight clients at once.
-    """
+    """100 small ranges (4 kB) all over a cold blob of 128 MiB, eight clients at once."""
 
     def measure(_on: Stage, origin: Origin, there: Scene) -> Row:
         content = random_bytes(size, there.peer)
@@ -184,9 +170,7 @@ def cold_ranges(rounds: int, count: int = 100, length: int = 4096, size: int = 1
 
 
 def slow_client(host: str, path: str) -> socket.socket:
-    """
-    One that asks for a blob, takes its first byte, and no more.
-    """
+    """One that asks for a blob, takes its first byte, and no more."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     name, _, port = host.partition(":")

@@ -1,6 +1,4 @@
-"""
-More of the cases about cold blobs: many clients at once, a line of 100 MB/s, an origin that speaks TLS.
-"""
+"""More of the cases about cold blobs: many clients at once, a line of 100 MB/s, an origin that speaks TLS."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ _CROWD: Final = (OURS, PLAIN, NGINX)
 
 
 def tls(rounds: int, size: int = 500_000_000) -> list[Row]:
-    """
-    One client takes a cold blob of 500 MB from an origin that speaks TLS.
-    """
+    """One client takes a cold blob of 500 MB from an origin that speaks TLS."""
     with running(upstream_tls=True) as (_on, blobs, peers):
 
         def measure(peer: Peer, number: int) -> Row:
@@ -35,9 +31,7 @@ def tls(rounds: int, size: int = 500_000_000) -> list[Row]:
 
 
 def crowd(rounds: int, clients: int = 64, size: int = 200_000_000) -> list[Row]:
-    """
-    64 clients at once on one cold blob of 200 MB, as fast as it comes.
-    """
+    """64 clients at once on one cold blob of 200 MB, as fast as it comes."""
     with running() as (_on, blobs, peers):
 
         def measure(peer: Peer, number: int) -> Row:
@@ -53,9 +47,7 @@ def crowd(rounds: int, clients: int = 64, size: int = 200_000_000) -> list[Row]:
 
 
 def one_on_a_line(rounds: int) -> list[Row]:
-    """
-    One client takes a cold blob of 200 MB over a line of 100 MB/s.
-    """
+    """One client takes a cold blob of 200 MB over a line of 100 MB/s."""
     return _line(rounds, 1)
 
 
@@ -68,9 +60,7 @@ def crowd_on_a_line(rounds: int) -> list[Row]:
 
 
 def crowd_on_a_slow_line(rounds: int) -> list[Row]:
-    """
-    64 clients at once on one cold blob of 40 MB over a line of 10 MB/s: 0.64 GB/s to the clients.
-    """
+    """64 clients at once on one cold blob of 40 MB over a line of 10 MB/s: 0.64 GB/s to the clients."""
     return _line(rounds, 64, 40_000_000, 10e6, _CROWD)
 
 
@@ -103,9 +93,7 @@ def _line(
 
 
 class _Watch:
-    """
-    Sees when the first byte comes over a line.
-    """
+    """Sees when the first byte comes over a line."""
 
     def __init__(self, line: CountingProxy) -> None:
         self._line = line

@@ -1,6 +1,4 @@
-"""
-The cases about what disks do to those who do not need them: they stall.
-"""
+"""The cases about what disks do to those who do not need them: they stall."""
 
 from __future__ import annotations
 

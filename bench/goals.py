@@ -1,6 +1,4 @@
-"""
-What speed was promised, and what came of it: from the results of the last runs.
-"""
+"""What speed was promised, and what came of it: from the results of the last runs."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ _MILLION: Final = 1_000_000
 
 @frozen
 class Goal:
-    """
-    ``figure`` is what ``of`` finds in the rows of ``case``; it should be at most or at least ``bound``.
-    """
+    """``figure`` is what ``of`` finds in the rows of ``case``; it should be at most or at least ``bound``."""
 
     case: str
     words: str
@@ -31,9 +27,7 @@ class Goal:
     least: bool = False
 
     def line(self, results: Mapping[str, Sequence[Row]]) -> tuple[str, str, str, str]:
-        """
-        What was wanted, the goal, the figure, and whether it was reached.
-        """
+        """What was wanted, the goal, the figure, and whether it was reached."""
         sign = "≥" if self.least else "≤"
         goal = f"{sign} {self.bound:g}"
         if self.case not in results:
@@ -44,16 +38,12 @@ class Goal:
 
 
 def median(figure: str, peer: str = OURS, at: int | None = None) -> Callable[[Sequence[Row]], float]:
-    """
-    One peer's median of a figure.
-    """
+    """One peer's median of a figure."""
     return lambda rows: statistics.median(figures_by(rows, peer, figure, at))
 
 
 def ratio(figure: str, peer: str, other: str, at: int | None = None) -> Callable[[Sequence[Row]], float]:
-    """
-    The median of ratios taken round by round: what disturbs the machine disturbs neighbours in time alike.
-    """
+    """The median of ratios taken round by round: what disturbs the machine disturbs neighbours in time alike."""
 
     def found(rows: Sequence[Row]) -> float:
         pair = zip(figures_by(rows, peer, figure, at), figures_by(rows, other, figure, at), strict=True)

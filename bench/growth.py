@@ -1,6 +1,4 @@
-"""
-How cost grows: with open connections, with clients that hardly read, with the size of a blob.
-"""
+"""How cost grows: with open connections, with clients that hardly read, with the size of a blob."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ _THREE: Final = (OURS, NGINX, REGISTRY)
 
 
 def by_clients(rounds: int) -> list[Row]:
-    """
-    1 kB, asked for again and again on 10, 100 and 1000 open connections.
-    """
+    """1 kB, asked for again and again on 10, 100 and 1000 open connections."""
     rows: list[Row] = []
     with running(_THREE) as (on, blobs, peers):
         path = blobs.put(1000, "small")
@@ -79,9 +75,7 @@ def by_slow_clients(rounds: int, size: int = 8 << 20) -> list[Row]:
 
 
 def by_size(rounds: int) -> list[Row]:
-    """
-    One client takes a blob of 10 MB, 100 MB and 1 GB, cold and then warm.
-    """
+    """One client takes a blob of 10 MB, 100 MB and 1 GB, cold and then warm."""
     rows: list[Row] = []
     with running(_THREE) as (_on, blobs, peers):
         for size in (10_000_000, 100_000_000, 1_000_000_000):

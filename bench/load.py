@@ -1,6 +1,4 @@
-"""
-Clients that ask for much: ``wrk``, ``curl``, and one that throws away what it gets before it is copied.
-"""
+"""Clients that ask for much: ``wrk``, ``curl``, and one that throws away what it gets before it is copied."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ _REPORT: Final = (
 
 @frozen
 class Rate:
-    """
-    What ``wrk`` reports. Latencies in milliseconds.
-    """
+    """What ``wrk`` reports. Latencies in milliseconds."""
 
     requests: int
     seconds: float
@@ -106,17 +102,13 @@ def curl(on: Stage, url: str, size: int, *, clients: int = 1, options: Sequence[
 
 
 def sink(url: str, size: int, *, clients: int = 1) -> Taken:
-    """
-    The same over plain HTTP, by a client that costs next to nothing: the kernel drops what arrives.
-    """
+    """The same over plain HTTP, by a client that costs next to nothing: the kernel drops what arrives."""
     words = [sys.executable, "-m", "bench.load", "drop", url, str(size), str(clients)]
     return Taken(*json.loads(run(words, timeout=600, cwd=ROOT).stdout))
 
 
 def heads(url: str, *, clients: int = 32, seconds: int = 2) -> Rate:
-    """
-    ``HEAD`` again and again, which ``wrk`` cannot do; the rate is that of a client in Python.
-    """
+    """``HEAD`` again and again, which ``wrk`` cannot do; the rate is that of a client in Python."""
     words = [sys.executable, "-m", "bench.load", "heads", url, str(seconds), str(clients)]
     return Rate(*json.loads(run(words, cwd=ROOT).stdout))
 

@@ -1,6 +1,4 @@
-"""
-What the figures were measured on.
-"""
+"""What the figures were measured on."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from tests.real.programs import run
 
 
 def machine() -> dict[str, object]:
-    """
-    Processors, memory, and the versions of what takes part; figures of two machines are no ratios.
-    """
+    """Processors, memory, and the versions of what takes part; figures of two machines are no ratios."""
     processors = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30
     return {

@@ -56,9 +56,7 @@ def start(rounds: int) -> list[Row]:
 
 
 def sweep(rounds: int) -> list[Row]:
-    """
-    A sweep that deletes 1000 or 10,000 of so many blobs, since they are more than ``maxsize``.
-    """
+    """A sweep that deletes 1000 or 10,000 of so many blobs, since they are more than ``maxsize``."""
     rows: list[Row] = []
     pairs = [(count, 1000) for count in _SIZES] + [(count, 10_000) for count in _SIZES[1:]]
     with stage() as on:
@@ -122,9 +120,7 @@ def adopt(rounds: int) -> list[Row]:
 
 
 def fill_index(root: Path, count: int) -> list[Digest]:
-    """
-    An index of ``count`` blobs of 1000 bytes, as they would have been pulled one by one; the oldest first.
-    """
+    """An index of ``count`` blobs of 1000 bytes, as they would have been pulled one by one; the oldest first."""
     index = SqliteIndex(str(root / "contentcache" / "index.sqlite3"))
     digests = [_digest(number) for number in range(count)]
     now = time.time()
@@ -139,9 +135,7 @@ def fill_index(root: Path, count: int) -> list[Digest]:
 
 
 def make_files(root: Path, digests: Sequence[Digest]) -> None:
-    """
-    Their files, of the size that the index says, in no order, and with no bytes on the disk.
-    """
+    """Their files, of the size that the index says, in no order, and with no bytes on the disk."""
     for digest in digests:
         path = blob_path(root, str(digest))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,9 +144,7 @@ def make_files(root: Path, digests: Sequence[Digest]) -> None:
 
 
 def fill_schedule(root: Path, count: int) -> None:
-    """
-    What docker-registry's proxy keeps: a file that says when it deletes what.
-    """
+    """What docker-registry's proxy keeps: a file that says when it deletes what."""
     end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 7 * 86400))
     keys = [f"org/app@{_digest(number)}" for number in range(count)]
     entries = {key: {"Key": key, "ExpiryData": end, "EntryType": 0} for key in keys}

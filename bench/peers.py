@@ -72,9 +72,7 @@ _SSL: Final = " ssl; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {}; ssl_cert
 
 
 class Nginx:
-    """
-    An nginx from a configuration in ``body``; with ``tls`` it has that certificate.
-    """
+    """An nginx from a configuration in ``body``; with ``tls`` it has that certificate."""
 
     def __init__(
         self, on: Stage, body: str, *, workers: int = 1, tls: Certificate | None = None, **words: object
@@ -92,9 +90,7 @@ class Nginx:
 
 
 class Blobs:
-    """
-    The origin, and what it has.
-    """
+    """The origin, and what it has."""
 
     def __init__(self, on: Stage, tls: Certificate | None = None) -> None:
         self._root = Path(on.mktemp())
@@ -122,9 +118,7 @@ class Blobs:
 
 @frozen
 class Peer:
-    """
-    One that is measured. ``url`` is where clients ask.
-    """
+    """One that is measured. ``url`` is where clients ask."""
 
     name: str
     url: str
@@ -193,9 +187,7 @@ def running(
 
 @frozen
 class Upstream:
-    """
-    Whom the peers ask. ``authority`` has signed its certificate, if it has one.
-    """
+    """Whom the peers ask. ``authority`` has signed its certificate, if it has one."""
 
     url: str
     authority: Authority
@@ -253,25 +245,19 @@ def in_turn(peers: Sequence[Peer], rounds: int, measure: Callable[[Peer, int], R
 
 
 def load() -> float:
-    """
-    How many processes wanted a processor in the last minute, our own among them: a figure's neighbours.
-    """
+    """How many processes wanted a processor in the last minute, our own among them: a figure's neighbours."""
     return round(os.getloadavg()[0], 2)
 
 
 def tell(row: Row, rounds: int) -> None:
-    """
-    One line of progress, beside what the tables say at the end.
-    """
+    """One line of progress, beside what the tables say at the end."""
     figures = [f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float)]
     at = f" at {row['at']:,} {row['of']}" if "at" in row else ""
     say(f"  round {int(str(row['round'])) + 1} of {rounds}, {row['peer']}{at}: {', '.join(figures)}")
 
 
 def say(line: str) -> None:
-    """
-    Something for whoever is waiting, with the time of day.
-    """
+    """Something for whoever is waiting, with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 

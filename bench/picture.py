@@ -21,9 +21,7 @@ _BROAD: Final = 3
 
 
 def picture(name: str, rows: Sequence[Row]) -> str:
-    """
-    The text of an SVG file.
-    """
+    """The text of an SVG file."""
     lines, width, height = _curves(rows) if sizes_of(rows) != [None] else _bars(rows)
     size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'

@@ -1,6 +1,4 @@
-"""
-A push of a large blob: to the registry itself, through the gateway, and through nginx as a plain proxy.
-"""
+"""A push of a large blob: to the registry itself, through the gateway, and through nginx as a plain proxy."""
 
 from __future__ import annotations
 

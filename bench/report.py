@@ -1,6 +1,4 @@
-"""
-The tables of ``docs/performance.rst``, from the results of the last runs: ``python -m bench.report``.
-"""
+"""The tables of ``docs/performance.rst``, from the results of the last runs: ``python -m bench.report``."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ _RATES: Final = ("GB a second", "1000 requests a second")
 
 
 def main() -> None:
-    """
-    Print them all.
-    """
+    """Print them all."""
     results = {
         path.stem: json.loads(path.read_text("utf-8"))["rows"] for path in sorted(RESULTS.glob("*.json"))
     }

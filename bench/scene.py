@@ -1,6 +1,4 @@
-"""
-An origin at the far end of a counted line; before it in turn Content Cache and docker-registry's proxy.
-"""
+"""An origin at the far end of a counted line; before it in turn Content Cache and docker-registry's proxy."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Stage:
-    """
-    What the test harness asks of a test case: a folder for files, and a list of what is to be undone.
-    """
+    """What the test harness asks of a test case: a folder for files, and a list of what is to be undone."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -49,9 +45,7 @@ class Stage:
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """
-    A stage that is cleared afterwards.
-    """
+    """A stage that is cleared afterwards."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         it = Stage(Path(folder))
         try:
@@ -62,9 +56,7 @@ def stage() -> Iterator[Stage]:
 
 @frozen
 class Scene:
-    """
-    One peer between clients and the line. ``url`` is where clients ask.
-    """
+    """One peer between clients and the line. ``url`` is where clients ask."""
 
     peer: Peer
     origin: Origin
@@ -103,9 +95,7 @@ class Scene:
 
 
 def scene(on: Stage, peer: Peer, origin: Origin, *, rate: float | None = None) -> Scene:
-    """
-    A fresh, cold peer before ``origin``; the line passes ``rate`` bytes a second.
-    """
+    """A fresh, cold peer before ``origin``; the line passes ``rate`` bytes a second."""
     line = CountingProxy(on, origin.port, rate=rate)
     if peer == "contentcache":
         cache = ContentCache(on, line.url, log={"level": "info"})

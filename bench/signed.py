@@ -1,6 +1,4 @@
-"""
-What a signed URL, and a client who is judged here, cost beside a grant: one small warm blob in each way.
-"""
+"""What a signed URL, and a client who is judged here, cost beside a grant: one small warm blob in each way."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ _ANN: Final = "Authorization: Basic YW5uOjE="
 
 
 def signed(rounds: int) -> list[Row]:
-    """
-    1 kB, 32 clients on open connections: granted, granted without the short ways, by a signed URL.
-    """
+    """1 kB, 32 clients on open connections: granted, granted without the short ways, by a signed URL."""
     with stage() as on:
         blobs = Blobs(on)
         key = SigningKey("bench", "ES256", ec.generate_private_key(ec.SECP256R1()))
@@ -64,9 +60,7 @@ def signed(rounds: int) -> list[Row]:
 
 
 def judged(rounds: int) -> list[Row]:
-    """
-    1 kB, 32 clients on open connections: granted; by a password that is judged here; that without short ways.
-    """
+    """1 kB, 32 clients on open connections: granted; by a password that is judged here; that without short ways."""
     with stage() as on:
         blobs = Blobs(on)
         accounts = place(on) / "users"

@@ -1,6 +1,4 @@
-"""
-More of the cases about warm blobs: parts, ``HEAD`` and passwords at both sizes, and two workers.
-"""
+"""More of the cases about warm blobs: parts, ``HEAD`` and passwords at both sizes, and two workers."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ WORKERS: Final = (OURS, OURS_2, NGINX, NGINX_2)
 
 
 def large_by_workers(rounds: int, size: int = 100_000_000, clients: int = 16) -> list[Row]:
-    """
-    16 clients take a warm blob of 100 MB; one worker and two.
-    """
+    """16 clients take a warm blob of 100 MB; one worker and two."""
     with running(WORKERS) as (on, blobs, peers):
         path = blobs.put(size, "warm")
         for peer in peers:

@@ -83,9 +83,7 @@ def _small(
 
 
 def cold_large(rounds: int, size: int = 1_000_000_000) -> list[Row]:
-    """
-    One client takes a cold blob of 1 GB, as fast as it comes.
-    """
+    """One client takes a cold blob of 1 GB, as fast as it comes."""
     with running() as (_on, blobs, peers):
 
         def measure(peer: Peer, number: int) -> Row:
@@ -101,9 +99,7 @@ def cold_large(rounds: int, size: int = 1_000_000_000) -> list[Row]:
 
 
 def image(rounds: int) -> list[Row]:
-    """
-    skopeo pulls an image of three layers (60 MB), cold and then warm.
-    """
+    """skopeo pulls an image of three layers (60 MB), cold and then warm."""
     with stage() as on:
         origin = Origin(on)
         with running(_THREE, origin=origin.host) as (_, _blobs, peers):
@@ -124,9 +120,7 @@ def image(rounds: int) -> list[Row]:
 
 
 def lag(rounds: int, size: int = 400_000_000) -> list[Row]:
-    """
-    1 kB hits while eight clients take blobs that are on the disk only; nginx with ``aio threads``.
-    """
+    """1 kB hits while eight clients take blobs that are on the disk only; nginx with ``aio threads``."""
     with running(ALL, nginx="aio threads;") as (on, blobs, peers):
         small = blobs.put(1000, "small")
         large = [blobs.put(size // 8, f"large {number}") for number in range(8)]
@@ -148,9 +142,7 @@ def lag(rounds: int, size: int = 400_000_000) -> list[Row]:
 
 
 def slow(rounds: int, clients: int = 500, blobs_: int = 100, size: int = 8 << 20) -> list[Row]:
-    """
-    500 clients that hardly read, on 100 cold blobs of 8 MiB: the growth of memory.
-    """
+    """500 clients that hardly read, on 100 cold blobs of 8 MiB: the growth of memory."""
     rows: list[Row] = []
     for number in range(rounds):
         with running(_THREE) as (on, blobs, peers):
@@ -172,9 +164,7 @@ def slow(rounds: int, clients: int = 500, blobs_: int = 100, size: int = 8 << 20
 
 
 def first_byte(rounds: int, size: int = 20_000_000) -> list[Row]:
-    """
-    The first byte of a cold blob of 20 MB, while 32 clients ask for 1 kB hits.
-    """
+    """The first byte of a cold blob of 20 MB, while 32 clients ask for 1 kB hits."""
     with running() as (on, blobs, peers):
         small = blobs.put(1000, "small")
         for peer in peers:

@@ -36,9 +36,7 @@ _kernel = ctypes.CDLL(None, use_errno=True)
 
 
 class StallingDisk:
-    """
-    Covers the folder of ``path``: it is served from what it was, late by ``seconds`` for each read.
-    """
+    """Covers the folder of ``path``: it is served from what it was, late by ``seconds`` for each read."""
 
     def __init__(self, path: Path, seconds: float) -> None:
         self._folder = path.parent
@@ -53,9 +51,7 @@ class StallingDisk:
             raise OSError(ctypes.get_errno(), "no FUSE file system could be mounted", str(self._folder))
 
     def serve(self) -> None:
-        """
-        Answer the kernel until it says that the file system is gone.
-        """
+        """Answer the kernel until it says that the file system is gone."""
         while True:
             try:
                 request = os.read(self._line, _AT_ONCE + 4096)

@@ -1,6 +1,4 @@
-"""
-A case as a table: each peer's median with its spread, and ours in terms of it.
-"""
+"""A case as a table: each peer's median with its spread, and ours in terms of it."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ PLACES: Final = frozenset({"peer", "round", "load", "at", "of"})
 
 
 def table_of(name: str, title: str, rows: Sequence[Row]) -> Table:
-    """
-    One line a figure; where a case has several sizes, one for each of them.
-    """
+    """One line a figure; where a case has several sizes, one for each of them."""
     table = Table(title=f"{name}: {title}", title_justify="left")
     table.add_column("figure")
     peers = peers_of(rows)
@@ -34,31 +30,23 @@ def table_of(name: str, title: str, rows: Sequence[Row]) -> Table:
 
 
 def peers_of(rows: Sequence[Row]) -> list[str]:
-    """
-    Who was measured.
-    """
+    """Who was measured."""
     return list(dict.fromkeys(str(row["peer"]) for row in rows))
 
 
 def figures_of(rows: Sequence[Row]) -> list[str]:
-    """
-    The names of what was measured.
-    """
+    """The names of what was measured."""
     return list(dict.fromkeys(key for row in rows for key in row if key not in PLACES))
 
 
 def sizes_of(rows: Sequence[Row]) -> list[int | None]:
-    """
-    The sizes at which it was measured, in their order; only ``None`` where there is but one.
-    """
+    """The sizes at which it was measured, in their order; only ``None`` where there is but one."""
     sizes = sorted({int(str(row["at"])) for row in rows if "at" in row})
     return [*sizes] or [None]
 
 
 def figures_by(rows: Sequence[Row], peer: str, figure: str, size: int | None = None) -> list[float]:
-    """
-    One figure of one peer at one size, round by round.
-    """
+    """One figure of one peer at one size, round by round."""
     return [
         float(str(row[figure]))
         for row in rows

@@ -1,6 +1,4 @@
-"""
-Whether the daemon answers on its own address: for containers, whose images have no curl.
-"""
+"""Whether the daemon answers on its own address: for containers, whose images have no curl."""
 
 from __future__ import annotations
 
@@ -57,9 +55,7 @@ def ask(settings: Http, timeout: float) -> str:
 
 
 def file_of_first_process() -> str | None:
-    """
-    The configuration that process 1 was started with, ``None`` where it is no Content Cache.
-    """
+    """The configuration that process 1 was started with, ``None`` where it is no Content Cache."""
     with suppress(OSError):
         return file_in(_FIRST_PROCESS.read_bytes())
     return None
@@ -106,9 +102,7 @@ def _shown(settings: Http) -> str:
 
 
 def _host(address: Address) -> str:
-    """
-    Whom to connect to, for what is listened on: "any address" is none that can be asked.
-    """
+    """Whom to connect to, for what is listened on: "any address" is none that can be asked."""
     return {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
 
 

@@ -1,6 +1,4 @@
-"""
-Everything built from a configuration, once.
-"""
+"""Everything built from a configuration, once."""
 
 from __future__ import annotations
 
@@ -61,9 +59,7 @@ _SMALL_BLOBS: Final = 512
 
 @frozen
 class Ensemble:
-    """
-    The parts that the daemon starts, stops and watches.
-    """
+    """The parts that the daemon starts, stops and watches."""
 
     kept: Kept
     registries: tuple[Registry, ...]
@@ -80,9 +76,7 @@ class Ensemble:
 
 @frozen
 class _Site:
-    """
-    What everything is built on.
-    """
+    """What everything is built on."""
 
     configuration: Configuration
     environ: Mapping[str, str]
@@ -100,9 +94,7 @@ class _Site:
 
 @frozen
 class _Upstreams:
-    """
-    The ways up, and what is closed and reloaded of them.
-    """
+    """The ways up, and what is closed and reloaded of them."""
 
     registries: tuple[Registry, ...]
     transports: tuple[UpstreamTransport, ...]
@@ -111,9 +103,7 @@ class _Upstreams:
 
 @frozen
 class _Delivery:
-    """
-    What decides and what fetches.
-    """
+    """What decides and what fetches."""
 
     grants: Grants
     links: Links
@@ -308,9 +298,7 @@ def _front(
 
 
 def _list_secret(configuration: Configuration) -> bytes:
-    """
-    What authenticates queries of next pages, after a restart and in all workers too.
-    """
+    """What authenticates queries of next pages, after a restart and in all workers too."""
     if configuration.storage.driver != "filesystem":
         return secrets.token_bytes(32)
     return read_or_make_secret(own_file(configuration.storage, "lists.key"))

@@ -1,6 +1,4 @@
-"""
-The daemon as a cache.
-"""
+"""The daemon as a cache."""
 
 from __future__ import annotations
 
@@ -150,9 +148,7 @@ class Caching:
             self._log.error("last pulls not written error={error}", error=str(error))
 
     async def flush(self) -> None:
-        """
-        Write the last pulls into the index, and tell what is still in use.
-        """
+        """Write the last pulls into the index, and tell what is still in use."""
         contents = self.ensemble.contents
         try:
             await contents.flush()
@@ -163,9 +159,7 @@ class Caching:
         await rebuild_and_tell(kept.store, kept.index, self._threads, time.time, time.monotonic)
 
     def _list_anew(self) -> None:
-        """
-        The index was made anew while the daemon runs. May be called in any thread.
-        """
+        """The index was made anew while the daemon runs. May be called in any thread."""
         self._reactor.callFromThread(self._list_if_running)
 
     def _list_if_running(self) -> None:

@@ -135,7 +135,5 @@ def _expiry(leaf: Certificate, now: float) -> str:
 
 
 def _cell(text: str) -> Text:
-    """
-    Literal text: servers have chosen some of it, and rich would interpret brackets as markup.
-    """
+    """Literal text: servers have chosen some of it, and rich would interpret brackets as markup."""
     return Text("".join(letter if letter.isprintable() else "?" for letter in text))

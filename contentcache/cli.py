@@ -1,6 +1,4 @@
-"""
-The command line beside ``twistd``: what can be asked of a configuration, and of the daemon that has it.
-"""
+"""The command line beside ``twistd``: what can be asked of a configuration, and of the daemon that has it."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ _WIDE: Final = 10_000
 @click.group()
 @click.version_option(__version__, prog_name="contentcache")
 def main() -> None:
-    """
-    A pull-through cache for container images.
-    """
+    """A pull-through cache for container images."""
 
 
 @main.command()
@@ -133,9 +129,7 @@ def alive(file: str | None, timeout: float) -> None:
 
 
 def _load(file: str | None) -> tuple[str, Loaded]:
-    """
-    A configuration without faults; otherwise they are printed, and that is the end.
-    """
+    """A configuration without faults; otherwise they are printed, and that is the end."""
     path = file or os.environ.get("REGISTRY_CONFIGURATION_PATH")
     if not path:
         raise click.UsageError("name a FILE, or set REGISTRY_CONFIGURATION_PATH")

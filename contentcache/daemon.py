@@ -1,6 +1,4 @@
-"""
-The daemon's life: start, sweep, watch, read certificates anew, drain, stop.
-"""
+"""The daemon's life: start, sweep, watch, read certificates anew, drain, stop."""
 
 from __future__ import annotations
 
@@ -92,18 +90,14 @@ class Daemon(Service):
     # Start.
 
     def privilegedStartService(self) -> None:
-        """
-        Bind the addresses and read the key of TLS, while that is still allowed.
-        """
+        """Bind the addresses and read the key of TLS, while that is still allowed."""
         super().privilegedStartService()
         self._bind()
         self.read_key()
         self._load()
 
     def startService(self) -> None:
-        """
-        Become what the configuration says, and serve. No upstream is contacted for it.
-        """
+        """Become what the configuration says, and serve. No upstream is contacted for it."""
         super().startService()
         self._bind()
         self.read_key()
@@ -138,9 +132,7 @@ class Daemon(Service):
             refuse(str(error))
 
     def _fit_descriptors(self) -> Fitting:
-        """
-        Lower the limits to what fits into the descriptors that this process may have.
-        """
+        """Lower the limits to what fits into the descriptors that this process may have."""
         middleware, free = self.configuration.middleware, free_descriptors()
         limits = middleware.limits
         fitting = fit(free, connections=limits.connections, fetches=limits.fetches, turned_away=TURNED_AWAY)
@@ -247,9 +239,7 @@ class Daemon(Service):
             refuse(str(error))
 
     def _load(self) -> None:
-        """
-        Load what the configuration needs: who we become may be unable to read it, or an update may change it.
-        """
+        """Load what the configuration needs: who we become may be unable to read it, or an update may change it."""
         if isinstance(self.configuration.middleware, Gateway):
             import contentcache.gateway.role  # noqa: PLC0415
         if self.configuration.auth is not None:
@@ -347,9 +337,7 @@ class Daemon(Service):
         return findings
 
     def reload(self) -> None:
-        """
-        ``SIGHUP``: read certificates anew. Broken ones change nothing.
-        """
+        """``SIGHUP``: read certificates anew. Broken ones change nothing."""
         readers: list[Any] = [*(self.role.reloading if self.role is not None else ())]
         if self.issuance is not None:
             readers.append(self.issuance)
@@ -366,9 +354,7 @@ class Daemon(Service):
     # Stop.
 
     def stopService(self) -> Deferred[None]:
-        """
-        Take no new connection, let transfers finish for ``http.draintimeout``, and put everything away.
-        """
+        """Take no new connection, let transfers finish for ``http.draintimeout``, and put everything away."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
@@ -418,8 +404,6 @@ class NotStarted(SystemExit, Exception):
 
 
 def refuse(sentence: str) -> NoReturn:
-    """
-    Say why there will be no daemon, and end.
-    """
+    """Say why there will be no daemon, and end."""
     sys.stderr.write(f"contentcache: {sentence}\n")
     raise NotStarted(sentence)

@@ -1,6 +1,4 @@
-"""
-What a process does at its start so that its memory and its files stay its own.
-"""
+"""What a process does at its start so that its memory and its files stay its own."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ def raise_descriptor_limit() -> None:
 
 
 def free_descriptors() -> int:
-    """
-    How many more file descriptors this process may open.
-    """
+    """How many more file descriptors this process may open."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = _MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
     try:

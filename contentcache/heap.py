@@ -1,6 +1,4 @@
-"""
-What the C library does with memory between two uses.
-"""
+"""What the C library does with memory between two uses."""
 
 from __future__ import annotations
 

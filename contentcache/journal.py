@@ -74,9 +74,7 @@ class Access:
     upstream: str
 
     def line(self) -> str:
-        """
-        Apache's combined form, with what a cache has to add.
-        """
+        """Apache's combined form, with what a cache has to add."""
         moment = _clock(int(self.moment))
         return (
             f'{self.address or "-"} - - [{moment}] "{self.method} {self.uri} {self.protocol}" {self.status} '
@@ -85,9 +83,7 @@ class Access:
         )
 
     def fields(self) -> Mapping[str, object]:
-        """
-        The same for machines.
-        """
+        """The same for machines."""
         return {
             "remote": self.address,
             "method": self.method,
@@ -116,9 +112,7 @@ def harmless(text: str, longest: int = _LONGEST_URI) -> str:
 
 @implementer(ILogObserver)
 class Journal:
-    """
-    Writes events to a stream as ``settings`` say; the lines of a ``worker`` have its number.
-    """
+    """Writes events to a stream as ``settings`` say; the lines of a ``worker`` have its number."""
 
     def __init__(self, stream: TextIO, settings: Log, worker: int | None = None) -> None:
         self._stream = stream
@@ -184,9 +178,7 @@ def _without_secrets(text: str) -> str:
 
 
 def _without_jwt(word: re.Match[str]) -> str:
-    """
-    A word without the JWT in it, which ends with the word.
-    """
+    """A word without the JWT in it, which ends with the word."""
     parts = word[0].split(".")
     position = 0
     for part, following in pairwise(parts):
@@ -204,9 +196,7 @@ def _one_line(text: str) -> str:
 
 
 def observer(stream: TextIO, settings: Log, worker: int | None = None) -> ILogObserver:
-    """
-    A journal that leaves out what is below the level that is set.
-    """
+    """A journal that leaves out what is below the level that is set."""
     predicate = LogLevelFilterPredicate(defaultLogLevel=_LEVELS[settings.level])
     if settings.level != "debug":
         predicate.setLogLevelForNamespace("twisted", LogLevel.warn)  # its factories come and go

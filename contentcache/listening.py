@@ -1,6 +1,4 @@
-"""
-Sockets to listen on: bound while the daemon may still have privileges, served when it is ready.
-"""
+"""Sockets to listen on: bound while the daemon may still have privileges, served when it is ready."""
 
 from __future__ import annotations
 
@@ -153,9 +151,7 @@ def _accepting(factory: AcceptsSome, port: type[Any]) -> type[Any]:
 
 @frozen
 class OwnPath:
-    """
-    The path of a socket that this process has bound, and the file that it found there.
-    """
+    """The path of a socket that this process has bound, and the file that it found there."""
 
     path: str
     device: int
@@ -163,18 +159,14 @@ class OwnPath:
 
     @classmethod
     def of(cls, address: Address) -> Self | None:
-        """
-        The path of a socket that was just bound to ``address``, if that is one.
-        """
+        """The path of a socket that was just bound to ``address``, if that is one."""
         if address.path is None:
             return None
         found = os.stat(address.path)
         return cls(address.path, found.st_dev, found.st_ino)
 
     def remove(self) -> None:
-        """
-        Take the socket away, unless it is gone, or another one has taken its place.
-        """
+        """Take the socket away, unless it is gone, or another one has taken its place."""
         with suppress(OSError):
             found = os.stat(self.path)
             if (found.st_dev, found.st_ino) == (self.device, self.inode):
@@ -182,9 +174,7 @@ class OwnPath:
 
 
 async def stop(port: Any) -> None:
-    """
-    Take no new connection at a port that :func:`serve` has given.
-    """
+    """Take no new connection at a port that :func:`serve` has given."""
     stopping = port.stopListening()
     if stopping is not None:
         await stopping

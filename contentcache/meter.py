@@ -1,6 +1,4 @@
-"""
-What is counted, for people who would rather look than read.
-"""
+"""What is counted, for people who would rather look than read."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _SECONDS_BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300)
 
 
 class Meter:
-    """
-    The daemon's counters, in a registry of their own.
-    """
+    """The daemon's counters, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -89,15 +85,11 @@ class Meter:
         )
 
     def watch(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """
-        A gauge whose value is read when somebody looks.
-        """
+        """A gauge whose value is read when somebody looks."""
         Gauge(name, documentation, registry=self.registry).set_function(read)
 
     def watch_upstream(self, host: str, is_well: Callable[[], bool]) -> None:
-        """
-        Whether an upstream host is in good standing.
-        """
+        """Whether an upstream host is in good standing."""
         if not hasattr(self, "_upstreams"):
             self._upstreams = Gauge(
                 "contentcache_upstream_up",
@@ -108,9 +100,7 @@ class Meter:
         self._upstreams.labels(host).set_function(lambda: float(is_well()))
 
     def watch_certificate(self, host: str, seconds_left: Callable[[], float]) -> None:
-        """
-        How long the certificate of a host is still good.
-        """
+        """How long the certificate of a host is still good."""
         if not hasattr(self, "_certificates"):
             self._certificates = Gauge(
                 "contentcache_certificate_expiry_seconds",
@@ -131,9 +121,7 @@ class Meter:
         self._certificates_asked.labels(host, "success" if succeeded else "failure").inc()
 
     def text(self) -> bytes:
-        """
-        Everything in Prometheus' text format.
-        """
+        """Everything in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def answered(self, method: str, kind: str, status: int, seconds: float, sent: int) -> None:

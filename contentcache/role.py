@@ -1,6 +1,4 @@
-"""
-What a daemon may be: the parts of its life that differ between a cache and a gateway.
-"""
+"""What a daemon may be: the parts of its life that differ between a cache and a gateway."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ Repeat = Callable[[float, Callable[[], object]], None]
 
 
 class Reloading(Protocol):
-    """
-    What reads its files anew on ``SIGHUP``.
-    """
+    """What reads its files anew on ``SIGHUP``."""
 
     def reload(self) -> None:
         """
@@ -28,9 +24,7 @@ class Reloading(Protocol):
 
 
 class Role(Protocol):
-    """
-    A daemon without its sockets. It is built before it starts, and starts once.
-    """
+    """A daemon without its sockets. It is built before it starts, and starts once."""
 
     @property
     def factory(self) -> RegistryFactory:

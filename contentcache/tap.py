@@ -1,6 +1,4 @@
-"""
-``twistd contentcache --config config.yml``: the only place that knows the global reactor.
-"""
+"""``twistd contentcache --config config.yml``: the only place that knows the global reactor."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ _log_of_children = Logger(namespace="contentcache.workers")
 
 
 class Options(usage.Options):
-    """
-    The command line.
-    """
+    """The command line."""
 
     synopsis = "twistd [options] contentcache --config FILE"
     longdesc = "A pull-through cache for container images."
@@ -49,9 +45,7 @@ class Options(usage.Options):
 
 
 class _Whole(MultiService):
-    """
-    The daemon as twistd's application knows it, with a journal of its own as the application's log.
-    """
+    """The daemon as twistd's application knows it, with a journal of its own as the application's log."""
 
     def __init__(self, settings: Log, options: Any) -> None:
         super().__init__()
@@ -66,9 +60,7 @@ class _Whole(MultiService):
         super().setServiceParent(parent)
 
     def output(self) -> Callable[[str], None] | None:
-        """
-        What takes lines that other processes have for the log, ``None`` where they can write them themselves.
-        """
+        """What takes lines that other processes have for the log, ``None`` where they can write them themselves."""
         if self._options.get("logger"):
             return lambda text: _log_of_children.info("{text}", text=text.rstrip("\n"))
         if self._written is None or self._written is sys.stdout:
@@ -87,9 +79,7 @@ class _Whole(MultiService):
 
 
 def _begin() -> Any:
-    """
-    What every process of ours is from its start; answers its reactor.
-    """
+    """What every process of ours is from its start; answers its reactor."""
     from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
 
     reactor = cast("Any", installed)
@@ -101,9 +91,7 @@ def _begin() -> Any:
 
 
 def makeService(options: Options) -> IService:
-    """
-    The whole daemon. Faults of the configuration are printed, all of them, and end the process.
-    """
+    """The whole daemon. Faults of the configuration are printed, all of them, and end the process."""
     reactor = _begin()  # before there are secrets in memory
     try:
         loaded = load(options["config"], os.environ)
@@ -123,9 +111,7 @@ def makeService(options: Options) -> IService:
 
 
 def be_worker(number: int) -> None:
-    """
-    Be one of several workers, in a process that its parent has started (:mod:`contentcache.workers.crew`).
-    """
+    """Be one of several workers, in a process that its parent has started (:mod:`contentcache.workers.crew`)."""
     from contentcache.workers.process import prepare  # noqa: PLC0415  # only those who need it load it
 
     reactor = _begin()

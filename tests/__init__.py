@@ -1,6 +1,4 @@
-"""
-Tests mirror the tree of the program, file for file.
-"""
+"""Tests mirror the tree of the program, file for file."""
 
 import os
 

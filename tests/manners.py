@@ -36,9 +36,7 @@ _NUMBERS: Final = frozenset({"at", "by", "size", "status", "times"})
 
 
 class Manners(Factory):
-    """
-    Speaks HTTP for a registry. ``close()`` ends every connection, and fires when they are gone.
-    """
+    """Speaks HTTP for a registry. ``close()`` ends every connection, and fires when they are gone."""
 
     noisy = False
 
@@ -66,9 +64,7 @@ class Manners(Factory):
 
 
 class _Connection(Protocol):
-    """
-    One request after the other; none has a body.
-    """
+    """One request after the other; none has a body."""
 
     transport: Any
 
@@ -166,9 +162,7 @@ class _Connection(Protocol):
 
 
 def _steer(registry: BadRegistry, path: str, query: str) -> Reply:
-    """
-    Do what the tester asks for.
-    """
+    """Do what the tester asks for."""
     found: object = "done"
     if path == "/-/misbehave":
         misbehave(registry, dict(parse_qsl(query)))
@@ -185,9 +179,7 @@ def _steer(registry: BadRegistry, path: str, query: str) -> Reply:
 
 
 def misbehave(registry: BadRegistry, words: Mapping[str, str]) -> None:
-    """
-    A manner in words: ``name``, ``path``, ``method``, ``times`` and its parameters.
-    """
+    """A manner in words: ``name``, ``path``, ``method``, ``times`` and its parameters."""
     given: dict[str, Any] = {name: int(v) if name in _NUMBERS else v for name, v in words.items()}
     if "seconds" in given:
         given["seconds"] = float(given["seconds"])
@@ -202,9 +194,7 @@ def _content(source: str) -> bytes:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """
-    Serve until killed.
-    """
+    """Serve until killed."""
     from twisted.internet import reactor as global_reactor  # noqa: PLC0415  # importing it installs it
 
     reactor: Any = global_reactor

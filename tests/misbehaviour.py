@@ -1,6 +1,4 @@
-"""
-What upstreams do to a cache, as functions from a good reply to a bad one.
-"""
+"""What upstreams do to a cache, as functions from a good reply to a bad one."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from attrs import define, evolve, field, frozen
 
 @frozen
 class Asked:
-    """
-    A request as it came. The names of ``headers`` are in lower case.
-    """
+    """A request as it came. The names of ``headers`` are in lower case."""
 
     method: str
     path: str
@@ -52,9 +48,7 @@ class Reply:
 
 
 def refusal(_reply: Reply, *, status: int, retry_after: str | None = None, challenge: str = "") -> Reply:
-    """
-    An error with a body in the registry's form.
-    """
+    """An error with a body in the registry's form."""
     body = json.dumps({"errors": [{"code": "DENIED", "message": f"{status} on purpose"}]}).encode()
     made = Reply(status, {"Content-Type": "application/json"}, body, length=len(body))
     if retry_after is not None:
@@ -71,9 +65,7 @@ def _whole(reply: Reply) -> Reply:
 
 
 def unsatisfiable(reply: Reply, *, size: int | None = None) -> Reply:
-    """
-    A 416 that says how many bytes there are.
-    """
+    """A 416 that says how many bytes there are."""
     total = len(reply.content) if size is None else size
     return refusal(reply, status=416).saying(Content_Range=f"bytes */{total}")
 
@@ -131,9 +123,7 @@ MANNERS: Final[Mapping[str, Callable[..., Reply]]] = {
 
 @define
 class Rule:
-    """
-    One manner, where it applies, and how many times more.
-    """
+    """One manner, where it applies, and how many times more."""
 
     name: str
     path: str

@@ -38,9 +38,7 @@ class CannotFeed(Exception):
 
 @frozen
 class Found:
-    """
-    A pattern of the program: where it is, and the methods by which it is used there.
-    """
+    """A pattern of the program: where it is, and the methods by which it is used there."""
 
     where: str
     pattern: re.Pattern[Any]
@@ -49,9 +47,7 @@ class Found:
 
 @frozen
 class Unknown:
-    """
-    A pattern that is not known before the program runs: ``where`` is its module and function.
-    """
+    """A pattern that is not known before the program runs: ``where`` is its module and function."""
 
     where: str
 
@@ -103,18 +99,14 @@ def strings(pattern: re.Pattern[Any]) -> Iterator[Callable[[int], str]]:
 
 
 def plain_strings(pieces: Sequence[str]) -> Iterator[Callable[[int], str]]:
-    """
-    The same of some pieces, and of every character that has a meaning.
-    """
+    """The same of some pieces, and of every character that has a meaning."""
     for piece in (*pieces, *_PUNCTUATION):
         for before, after in (("", ""), (pieces[0], "\x00")):
             yield lambda size, b=before, p=piece, a=after: b + p * max(1, size // len(p)) + a  # type: ignore[misc]
 
 
 def runs(found: Found) -> Iterator[Callable[[str], object]]:
-    """
-    The ways in which a pattern is used.
-    """
+    """The ways in which a pattern is used."""
     pattern = found.pattern
     is_bytes = isinstance(pattern.pattern, bytes)
     uses: dict[str, Callable[[Any], object]] = {
@@ -197,9 +189,7 @@ def _uses(tree: ast.Module, name: str, where: str) -> frozenset[str]:
 
 
 def _uses_of_parameter(tree: ast.Module, called: ast.expr, index: int) -> frozenset[str]:
-    """
-    The methods by which a function uses a pattern that it gets; all, where it is not of this module.
-    """
+    """The methods by which a function uses a pattern that it gets; all, where it is not of this module."""
     if isinstance(called, ast.Name):
         for statement in tree.body:
             if isinstance(statement, ast.FunctionDef) and statement.name == called.id:
@@ -238,9 +228,7 @@ def _flag(node: ast.expr) -> int:
 
 
 def _pumps(items: Sequence[Any], before: str) -> Iterator[tuple[str, str, str]]:
-    """
-    For each repetition: what stands before it, what it repeats, what comes behind.
-    """
+    """For each repetition: what stands before it, what it repeats, what comes behind."""
     for index, item in enumerate(items):
         name, value = str(item[0]), item[1]
         so_far = before + _sample(items[:index])
@@ -283,9 +271,7 @@ def _sample(items: Any) -> str:
 
 
 def _samples(items: Any) -> Sequence[str]:
-    """
-    A few strings that match, or nearly: what looks around is not respected.
-    """
+    """A few strings that match, or nearly: what looks around is not respected."""
     found = [""]
     for item in items:
         choices = _choices(str(item[0]), item[1])
@@ -320,9 +306,7 @@ def _choices(name: str, value: Any) -> Sequence[str]:
 
 
 def _of_class(members: Any) -> Sequence[str]:
-    """
-    Some characters of a class: its first ones, and those that mean something elsewhere.
-    """
+    """Some characters of a class: its first ones, and those that mean something elsewhere."""
     negated = bool(members) and str(members[0][0]) == "NEGATE"
     ranges: list[tuple[int, int]] = []
     categories: list[str] = []

@@ -21,9 +21,7 @@ _VERDICT = re.compile(
 
 @frozen
 class Counts:
-    """
-    How many tests did what.
-    """
+    """How many tests did what."""
 
     passed: int
     failed: int
@@ -33,9 +31,7 @@ class Counts:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
     def plus(self, other: Counts) -> Counts:
-        """
-        Both together.
-        """
+        """Both together."""
         return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
 
 
@@ -61,9 +57,7 @@ def counts_in(line: str) -> Counts | None:
 
 
 def run_trial(arguments: Sequence[str]) -> Counts:
-    """
-    Run trial, and show what it says. A run that ends badly has at least one failure.
-    """
+    """Run trial, and show what it says. A run that ends badly has at least one failure."""
     argv = [sys.executable, "-u", "-m", "twisted.trial", *arguments]
     counts: Counts | None = None
     with subprocess.Popen(
@@ -86,9 +80,7 @@ def run_trial(arguments: Sequence[str]) -> Counts:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """
-    Run the suite; the exit status.
-    """
+    """Run the suite; the exit status."""
     told = run_trial(arguments)
     sys.stdout.write(f"{told}\n")
     return 1 if told.failed else 0

@@ -20,24 +20,18 @@ Json = dict[str, Any]
 
 
 def b64(content: bytes) -> str:
-    """
-    base64url without padding.
-    """
+    """base64url without padding."""
     return urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 def number(value: int, size: int | None = None) -> str:
-    """
-    A number as JWKs have it.
-    """
+    """A number as JWKs have it."""
     return b64(value.to_bytes(size or (value.bit_length() + 7) // 8, "big"))
 
 
 @frozen
 class Keys:
-    """
-    The origin's keys, and one of each kind that is not the origin's.
-    """
+    """The origin's keys, and one of each kind that is not the origin's."""
 
     es: ec.EllipticCurvePrivateKey
     ed: ed25519.Ed25519PrivateKey
@@ -52,9 +46,7 @@ class Keys:
 
 @cache
 def keys() -> Keys:
-    """
-    The same keys for a whole run: those of RSA take a while.
-    """
+    """The same keys for a whole run: those of RSA take a while."""
     one, first, second, stranger = (ec.generate_private_key(ec.SECP256R1()) for _ in range(4))
     return Keys(
         es=one,
@@ -72,17 +64,13 @@ def keys() -> Keys:
 def es256(
     signed: bytes, key: ec.EllipticCurvePrivateKey, algorithm: HashAlgorithm | None = None, size: int = 32
 ) -> bytes:
-    """
-    r and s, side by side (RFC 7518 §3.4).
-    """
+    """r and s, side by side (RFC 7518 §3.4)."""
     r, s = decode_dss_signature(key.sign(signed, ec.ECDSA(algorithm or SHA256())))
     return r.to_bytes(size, "big") + s.to_bytes(size, "big")
 
 
 def rs256(signed: bytes, key: rsa.RSAPrivateKey) -> bytes:
-    """
-    RSASSA-PKCS1-v1_5 (RFC 7518 §3.3).
-    """
+    """RSASSA-PKCS1-v1_5 (RFC 7518 §3.3)."""
     return key.sign(signed, padding.PKCS1v15(), SHA256())
 
 
@@ -104,9 +92,7 @@ class Signer:
     keys: Keys = field(factory=keys, repr=False)
 
     def jwks(self) -> bytes:
-        """
-        The set that the origin shows.
-        """
+        """The set that the origin shows."""
         shown = [
             elliptic(self.keys.es.public_key(), "es"),
             {
@@ -128,15 +114,11 @@ class Signer:
         return json.dumps({"keys": shown}).encode()
 
     def header(self, **changes: object) -> Json:
-        """
-        A good header, with changes.
-        """
+        """A good header, with changes."""
         return {"typ": "JWT", "alg": "ES256", "kid": "es", **changes}
 
     def claims(self, **changes: object) -> Json:
-        """
-        Good claims, with changes.
-        """
+        """Good claims, with changes."""
         now = int(self.now)
         access = [{"type": "repository", "name": self.repository, "actions": ["pull"]}]
         good = {
@@ -169,9 +151,7 @@ class Signer:
         claims: Mapping[str, object] | None = None,
         sign: Sign | None = None,
     ) -> str:
-        """
-        A token of any header and claims; without arguments, a good one.
-        """
+        """A token of any header and claims; without arguments, a good one."""
         return self.raw(
             json.dumps(self.header() if header is None else header).encode(),
             json.dumps(self.claims() if claims is None else claims).encode(),
@@ -179,35 +159,25 @@ class Signer:
         )
 
     def raw(self, header: bytes, claims: bytes, sign: Sign | None = None) -> str:
-        """
-        A token of any two texts.
-        """
+        """A token of any two texts."""
         return self.spelt(b64(header), b64(claims), sign)
 
     def spelt(self, header: str, claims: str, sign: Sign | None = None) -> str:
-        """
-        A token of any two parts, signed as they are spelt.
-        """
+        """A token of any two parts, signed as they are spelt."""
         signed = f"{header}.{claims}"
         return f"{signed}.{b64((sign or self.by_es)(signed.encode()))}"
 
     def saying(self, **changes: object) -> str:
-        """
-        A token, well signed, with other claims.
-        """
+        """A token, well signed, with other claims."""
         return self.token(claims=self.claims(**changes))
 
     def without(self, claim: str) -> str:
-        """
-        A token, well signed, that lacks a claim.
-        """
+        """A token, well signed, that lacks a claim."""
         return self.token(claims={name: value for name, value in self.claims().items() if name != claim})
 
 
 def elliptic(public: ec.EllipticCurvePublicKey, kid: str) -> Json:
-    """
-    A key on a curve as JWK.
-    """
+    """A key on a curve as JWK."""
     point, size = public.public_numbers(), (public.key_size + 7) // 8
     curve = f"P-{public.key_size}"
     return {

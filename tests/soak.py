@@ -62,9 +62,7 @@ _MANNERS: Final[Sequence[tuple[str, dict[str, int]]]] = (
 
 
 class Soak:
-    """
-    One run. ``say`` hears how it goes.
-    """
+    """One run. ``say`` hears how it goes."""
 
     def __init__(self, folder: Path, seed: str, say: Callable[[str], object]) -> None:
         self.seed = seed
@@ -289,9 +287,7 @@ def _total(root: Path) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """
-    Soak; the exit status.
-    """
+    """Soak; the exit status."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--minutes", type=float, default=5.0)
     options.add_argument("--seed", default="soak")

@@ -32,9 +32,7 @@ _RATE: Final = 12_000_000
 
 
 class RangesSoak:
-    """
-    One run, in rounds: each begins with an empty cache. ``say`` hears how it goes.
-    """
+    """One run, in rounds: each begins with an empty cache. ``say`` hears how it goes."""
 
     def __init__(self, folder: Path, seed: str, say: Callable[[str], object]) -> None:
         self.counts: Counter[str] = Counter()

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.cli`.
-"""
+"""Tests for :mod:`contentcache.cli`."""
 
 from __future__ import annotations
 
@@ -20,29 +18,21 @@ from tests.tls.certificates import make
 
 
 class CheckTests(ConfigurationTestCase):
-    """
-    ``contentcache check``.
-    """
+    """``contentcache check``."""
 
     def run_check(self, *arguments: str, **environ: str | None) -> Result:
-        """
-        What the command prints, and its status.
-        """
+        """What the command prints, and its status."""
         clean: dict[str, str | None] = {name: None for name in os.environ if name.startswith("REGISTRY_")}
         return CliRunner().invoke(cli.main, ["check", *arguments], env={**clean, **environ})
 
     def test_good(self) -> None:
-        """
-        A file without faults is OK, and the status is 0.
-        """
+        """A file without faults is OK, and the status is 0."""
         path = self.write(MINIMAL)
         result = self.run_check(path)
         self.assertEqual((result.exit_code, result.stdout, result.stderr), (0, f"{path}: OK\n", ""))
 
     def test_warnings(self) -> None:
-        """
-        Warnings are printed, and the file is OK all the same.
-        """
+        """Warnings are printed, and the file is OK all the same."""
         path = self.write(MINIMAL + "validation: {}\n")
         result = self.run_check(path)
         self.assertEqual(result.exit_code, 0)
@@ -51,9 +41,7 @@ class CheckTests(ConfigurationTestCase):
         )
 
     def test_faults(self) -> None:
-        """
-        All faults go to standard error, a line each, and the status is 1.
-        """
+        """All faults go to standard error, a line each, and the status is 1."""
         path = self.write(MINIMAL.replace("0.1", "0.2") + "htp: 5\n")
         result = self.run_check(path)
         self.assertEqual((result.exit_code, result.stdout), (1, ""))
@@ -64,9 +52,7 @@ class CheckTests(ConfigurationTestCase):
         )
 
     def test_environment(self) -> None:
-        """
-        Overrides in the environment count, and it may name the file.
-        """
+        """Overrides in the environment count, and it may name the file."""
         path = self.write(MINIMAL)
         result = self.run_check(REGISTRY_CONFIGURATION_PATH=path)
         self.assertEqual((result.exit_code, result.stdout), (0, f"{path}: OK\n"))
@@ -75,9 +61,7 @@ class CheckTests(ConfigurationTestCase):
         self.assertIn("REGISTRY_HTTP_ADDR: http.addr: 'nowhere' is not an address", result.stderr)
 
     def test_no_file(self) -> None:
-        """
-        Without a file there is nothing to check, and one that is not there is a fault.
-        """
+        """Without a file there is nothing to check, and one that is not there is a fault."""
         self.assertNotEqual(self.run_check().exit_code, 0)
         result = self.run_check("/nope.yml")
         self.assertEqual(
@@ -85,9 +69,7 @@ class CheckTests(ConfigurationTestCase):
         )
 
     def test_show(self) -> None:
-        """
-        The configuration in effect is YAML without passwords, and what stands around it a comment.
-        """
+        """The configuration in effect is YAML without passwords, and what stands around it a comment."""
         path = self.write(
             with_upstream("public: true\nusername: u\npassword: topsecret") + "\nvalidation: {}\n"
         )
@@ -99,36 +81,26 @@ class CheckTests(ConfigurationTestCase):
         self.assertEqual((upstream["username"], upstream["password"]), ("u", "***"))
 
     def test_odd_path(self) -> None:
-        """
-        A path that is not text is told all the same.
-        """
+        """A path that is not text is told all the same."""
         result = self.run_check("/nope\udce9.yml")
         self.assertEqual((result.exit_code, result.exception.__class__), (1, SystemExit))
         self.assertIn("cannot be read", result.stderr)
 
     def test_examples(self) -> None:
-        """
-        The examples in the documentation of the module hold.
-        """
+        """The examples in the documentation of the module hold."""
         self.assertEqual(doctest.testmod(cli).failed, 0)
 
 
 class CertificatesTests(ConfigurationTestCase):
-    """
-    ``contentcache certificates``.
-    """
+    """``contentcache certificates``."""
 
     def run_certificates(self, tls: str, *arguments: str) -> Result:
-        """
-        What the command prints of a configuration with this section.
-        """
+        """What the command prints of a configuration with this section."""
         path = self.write(MINIMAL.replace('addr: ":5000"', f'addr: "127.0.0.1:0"{tls}'))
         return CliRunner().invoke(cli.main, ["certificates", path, *arguments])
 
     def test_files(self) -> None:
-        """
-        A certificate of a file has a row for each of its names, and cannot be renewed.
-        """
+        """A certificate of a file has a row for each of its names, and cannot be renewed."""
         made = make("cache", hosts=("a.example", "b.example", "2001:db8::1"))
         certificate, key = self.write(made.pem), self.write(made.key_pem())
         tls = f", tls: {{certificate: {certificate}, key: {key}}}"
@@ -141,9 +113,7 @@ class CertificatesTests(ConfigurationTestCase):
         self.assertIn("these certificates are files", result.output)
 
     def test_kept(self) -> None:
-        """
-        Certificates in the folder are shown with their next renewal, hosts without one too; damage is told.
-        """
+        """Certificates in the folder are shown with their next renewal, hosts without one too; damage is told."""
         made = make("cache", hosts=("a.example",))
         folder = Path(self.mktemp()).absolute() / ("deep" * 50)  # wherever it lies, no row is folded
         folder.mkdir(parents=True)
@@ -164,9 +134,7 @@ class CertificatesTests(ConfigurationTestCase):
             self.assertIn("x.example is not in letsencrypt.hosts", result.output)
 
     def test_words_of_others(self) -> None:
-        """
-        What servers and authorities have chosen is shown as it is, and orders nothing.
-        """
+        """What servers and authorities have chosen is shown as it is, and orders nothing."""
         again = 4_000_000_000.0
         said = "the ACME server says: [/foo] [bold] [2001:db8::1]:443 \x1b[2J"
         self.patch(
@@ -182,9 +150,7 @@ class CertificatesTests(ConfigurationTestCase):
             self.assertIn(words, result.stdout)
 
     def test_not_ours(self) -> None:
-        """
-        That one may not ask the daemon is not taken for its absence.
-        """
+        """That one may not ask the daemon is not taken for its absence."""
 
         def forbidden(*_: object) -> None:
             raise PermissionError(13, "Permission denied")
@@ -197,9 +163,7 @@ class CertificatesTests(ConfigurationTestCase):
         self.assertIn("the daemon cannot be asked: Permission denied; that takes the daemon's", result.output)
 
     def test_other_letters(self) -> None:
-        """
-        A host may be named on the command line as it is in the file.
-        """
+        """A host may be named on the command line as it is in the file."""
         tls = f", tls: {{letsencrypt: {{cachefile: {self.mktemp()}, hosts: [a.example, München.example]}}}}"
         for named in ("München.example", "xn--mnchen-3ya.example"):
             asked: list[tuple[object, ...]] = []
@@ -210,9 +174,7 @@ class CertificatesTests(ConfigurationTestCase):
             self.assertEqual(asked[0][1:], ("renew", ("xn--mnchen-3ya.example",)))
 
     def test_told(self) -> None:
-        """
-        What the daemon says of a renewal decides about the exit status, also that too many ask it.
-        """
+        """What the daemon says of a renewal decides about the exit status, also that too many ask it."""
         tls = f", tls: {{letsencrypt: {{cachefile: {self.mktemp()}, hosts: [a.example]}}}}"
         for host, is_new, said, status in (
             ("a.example", True, "a.example has a certificate", 0),
@@ -226,31 +188,23 @@ class CertificatesTests(ConfigurationTestCase):
             self.assertIn(said, result.output)
 
     def test_none(self) -> None:
-        """
-        Without TLS there is nothing to show.
-        """
+        """Without TLS there is nothing to show."""
         result = self.run_certificates("")
         self.assertEqual(result.exit_code, 1)
         self.assertIn("no section http.tls", result.output)
 
 
 class AliveTests(ConfigurationTestCase):
-    """
-    ``contentcache alive``.
-    """
+    """``contentcache alive``."""
 
     def run_alive(self, *arguments: str, **environ: str | None) -> Result:
-        """
-        What the command prints, and its status, where process 1 is another program.
-        """
+        """What the command prints, and its status, where process 1 is another program."""
         clean: dict[str, str | None] = {name: None for name in os.environ if name.startswith("REGISTRY_")}
         self.patch(cli, "file_of_first_process", lambda: None)
         return CliRunner().invoke(cli.main, ["alive", *arguments], env={**clean, **environ})
 
     def test_answer(self) -> None:
-        """
-        The settings of the file are asked, and the sentence about the answer printed.
-        """
+        """The settings of the file are asked, and the sentence about the answer printed."""
         asked: list[tuple[int, float]] = []
 
         def ask(settings: Http, timeout: float) -> str:
@@ -265,9 +219,7 @@ class AliveTests(ConfigurationTestCase):
         self.assertEqual((result.exit_code, asked), (0, [(5000, 2.0), (81, 5.0)]))
 
     def test_dead(self) -> None:
-        """
-        Where nobody listens, the status is 1 and a sentence says where that was.
-        """
+        """Where nobody listens, the status is 1 and a sentence says where that was."""
         with socket.create_server(("127.0.0.1", 0)) as bound:
             port = bound.getsockname()[1]
         result = self.run_alive(self.write(MINIMAL), REGISTRY_HTTP_ADDR=f"127.0.0.1:{port}")
@@ -275,9 +227,7 @@ class AliveTests(ConfigurationTestCase):
         self.assertEqual(result.stderr, f"http://127.0.0.1:{port}/ does not answer: Connection refused\n")
 
     def test_first_process(self) -> None:
-        """
-        Without a file the one of process 1 is read, before that of the environment.
-        """
+        """Without a file the one of process 1 is read, before that of the environment."""
         self.patch(cli, "ask", lambda settings, timeout: str(settings.addr.port))
         path = self.write(MINIMAL)
         self.patch(cli, "file_of_first_process", lambda: path)
@@ -285,9 +235,7 @@ class AliveTests(ConfigurationTestCase):
         self.assertEqual((result.exit_code, result.stdout), (0, "5000\n"))
 
     def test_no_file(self) -> None:
-        """
-        Without a file nobody is asked, and one with faults says what they are.
-        """
+        """Without a file nobody is asked, and one with faults says what they are."""
         self.assertEqual(self.run_alive().exit_code, 2)
         result = self.run_alive("/nope.yml")
         self.assertEqual(

@@ -29,9 +29,7 @@ _LARGE = 8 << 20
 
 
 class CostTestCase(CacheTestCase):
-    """
-    Counts hops to threads by the name of what runs there.
-    """
+    """Counts hops to threads by the name of what runs there."""
 
     fast = True
 
@@ -51,31 +49,23 @@ class CostTestCase(CacheTestCase):
         return at_once(function, *args, **kwargs)
 
     def put(self, size: int) -> tuple[str, bytes]:
-        """
-        A blob at the origin: its path and content.
-        """
+        """A blob at the origin: its path and content."""
         content = os.urandom(size)
         return f"/v2/{REPOSITORY}/blobs/{self.there.origin.put_blob(REPOSITORY, content)}", content
 
 
 class CountTests(CostTestCase):
-    """
-    Requests, hops, bytes.
-    """
+    """Requests, hops, bytes."""
 
     def test_small_and_warm(self) -> None:
-        """
-        A small warm blob costs no thread, no question to the index, and nothing upstream.
-        """
+        """A small warm blob costs no thread, no question to the index, and nothing upstream."""
         for method in ("GET", "HEAD"):
             self.assertEqual(self.ask(self.ann, method=method).status, 200)
         self.assertEqual(self.hops, {})
         self.assert_short(2)
 
     def test_part_of_a_warm_one(self) -> None:
-        """
-        So does a part of one, small or large.
-        """
+        """So does a part of one, small or large."""
         path, _content = self.put(_LARGE)
         for _ in range(2):
             self.ask(self.ann, path=path)
@@ -108,9 +98,7 @@ class CountTests(CostTestCase):
         self.assert_short(20)
 
     def test_several_parts(self) -> None:
-        """
-        Several parts of one cost one hop, to open it; its grant and its link are in memory.
-        """
+        """Several parts of one cost one hop, to open it; its grant and its link are in memory."""
         self.assertEqual(self.ask(self.ann, "Range: bytes=0-9,20-29").status, 206)
         self.assertLessEqual(self.hops.total(), 3)  # and where nobody can tell, one to read each
         self.assertEqual(self.hops["look"], 1)
@@ -118,18 +106,14 @@ class CountTests(CostTestCase):
         self.assert_asked()
 
     def test_another_credential(self) -> None:
-        """
-        A new credential costs one ``HEAD`` upstream, once.
-        """
+        """A new credential costs one ``HEAD`` upstream, once."""
         self.there.origin.let("bob", "2", REPOSITORY)
         for _ in range(3):
             self.assertEqual(self.ask(self.bob).status, 200)
         self.assert_asked("HEAD")
 
     def test_cold(self) -> None:
-        """
-        A cold blob is asked for once, and written once, in few pieces.
-        """
+        """A cold blob is asked for once, and written once, in few pieces."""
         path, content = self.put(_LARGE)
         written = 0
         pwrite = os.pwrite
@@ -151,15 +135,11 @@ class CountTests(CostTestCase):
 
 
 class CopyTests(CostTestCase, TestCase):
-    """
-    Over a socket.
-    """
+    """Over a socket."""
 
     @inlineCallbacks
     def test_large_and_warm(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A large warm blob goes from the page cache to the socket: next to nothing of it is read into memory.
-        """
+        """A large warm blob goes from the page cache to the socket: next to nothing of it is read into memory."""
         path, content = self.put(_LARGE)
         for _ in range(2):
             self.ask(self.ann, path=path)

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.daemon` and :mod:`contentcache.tap`: the real thing, started as operators do.
-"""
+"""Tests for :mod:`contentcache.daemon` and :mod:`contentcache.tap`: the real thing, started as operators do."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ _NOWHERE: Final = "http://127.0.0.1:1"
 
 
 class _Registry(BaseHTTPRequestHandler):
-    """
-    An origin of one blob.
-    """
+    """An origin of one blob."""
 
     protocol_version = "HTTP/1.1"
 
@@ -54,14 +50,10 @@ class _Registry(BaseHTTPRequestHandler):
 
 
 class DaemonTestCase(SynchronousTestCase):
-    """
-    Starts daemons.
-    """
+    """Starts daemons."""
 
     def origin(self) -> str:
-        """
-        The URL of a running origin.
-        """
+        """The URL of a running origin."""
         server = ThreadingHTTPServer(("127.0.0.1", 0), _Registry)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -71,32 +63,24 @@ class DaemonTestCase(SynchronousTestCase):
         return f"http://127.0.0.1:{server.server_port}"
 
     def assert_refused(self, process: Process, *sentences: str) -> None:
-        """
-        It does not start, says why in these words, and leaves no trace of its inside.
-        """
+        """It does not start, says why in these words, and leaves no trace of its inside."""
         self.assertEqual(process.wait(), 1, process.log())
         for sentence in sentences:
             process.wait_for_log(sentence)
         self.assertNotIn("Traceback", process.log())
 
     def file(self, name: str, text: str) -> Path:
-        """
-        A configuration.
-        """
+        """A configuration."""
         path = place(self) / name
         path.write_text(text, "utf-8")
         return path
 
 
 class StartTests(DaemonTestCase):
-    """
-    What starts, and what does not.
-    """
+    """What starts, and what does not."""
 
     def test_starts_alone(self) -> None:
-        """
-        No upstream need be there; health says how things are, and ends with the daemon.
-        """
+        """No upstream need be there; health says how things are, and ends with the daemon."""
         cache = ContentCache(self, _NOWHERE)
         url = f"http://127.0.0.1:{cache.debug_port}/debug/health"
         with urllib.request.urlopen(url, timeout=10) as answer:
@@ -107,24 +91,18 @@ class StartTests(DaemonTestCase):
         self.assertNotIn("Traceback", cache.log())
 
     def test_bad_configuration(self) -> None:
-        """
-        All faults at once, and nothing starts.
-        """
+        """All faults at once, and nothing starts."""
         config = self.file("config.yml", "version: 0.1\nhtp: {}\nhttp: {addr: nowhere}\nlog: {level: loud}\n")
         self.assert_refused(
             daemon(self, config), f"{config}:2: htp:", f"{config}:3: http.addr:", f"{config}:4: log.level:"
         )
 
     def test_no_configuration(self) -> None:
-        """
-        A file that is not there is told in a sentence.
-        """
+        """A file that is not there is told in a sentence."""
         self.assert_refused(daemon(self, place(self) / "nowhere.yml"), "nowhere.yml: cannot be read")
 
     def test_second_on_the_same_store(self) -> None:
-        """
-        A store has one daemon; a second one says so, and the first goes on.
-        """
+        """A store has one daemon; a second one says so, and the first goes on."""
         first = ContentCache(self, _NOWHERE)
         sections = first.sections()
         sections["http"] = {"addr": f"127.0.0.1:{free_port()}"}
@@ -133,9 +111,7 @@ class StartTests(DaemonTestCase):
         self.assertEqual(first.health(), 200)
 
     def test_port_taken(self) -> None:
-        """
-        A port that somebody has is named, of both addresses.
-        """
+        """A port that somebody has is named, of both addresses."""
         first = ContentCache(self, _NOWHERE)
         for http in (
             {"addr": first.host},
@@ -149,9 +125,7 @@ class StartTests(DaemonTestCase):
             )
 
     def test_no_store(self) -> None:
-        """
-        A store that cannot be had is named.
-        """
+        """A store that cannot be had is named."""
         path = place(self) / "file"
         path.write_text("not a folder", "utf-8")
         sections = {
@@ -164,9 +138,7 @@ class StartTests(DaemonTestCase):
         self.assert_refused(process, "contentcache: ", str(path))
 
     def test_in_the_background(self) -> None:
-        """
-        Without ``--nodaemon`` the refusal is in the log, and the status tells whoever started it.
-        """
+        """Without ``--nodaemon`` the refusal is in the log, and the status tells whoever started it."""
         first = ContentCache(self, _NOWHERE)
         sections = {**first.sections(), "http": {"addr": first.host}}
         config = self.file("second.yml", json.dumps(sections))
@@ -189,14 +161,10 @@ class StartTests(DaemonTestCase):
 
 
 class StopTests(DaemonTestCase):
-    """
-    ``SIGTERM``.
-    """
+    """``SIGTERM``."""
 
     def open_transfer(self, cache: ContentCache) -> socket.socket:
-        """
-        A client that has the first bytes of the blob, and takes no more for now.
-        """
+        """A client that has the first bytes of the blob, and takes no more for now."""
         client = socket.create_connection(("127.0.0.1", cache.port), 30)
         self.addCleanup(client.close)
         client.sendall(f"GET {_BLOB} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
@@ -204,9 +172,7 @@ class StopTests(DaemonTestCase):
         return client
 
     def stopping(self, cache: ContentCache) -> None:
-        """
-        Send the signal, and wait until no new connection is taken.
-        """
+        """Send the signal, and wait until no new connection is taken."""
         cache.process.send(signal.SIGTERM)
 
         def is_refused() -> bool:
@@ -220,18 +186,14 @@ class StopTests(DaemonTestCase):
 
     @staticmethod
     def rest(client: socket.socket) -> int:
-        """
-        How many bytes come until the end; a reset raises.
-        """
+        """How many bytes come until the end; a reset raises."""
         count = 0
         while piece := client.recv(1 << 20):
             count += len(piece)
         return count
 
     def test_drain(self) -> None:
-        """
-        A transfer is finished; an idle connection is ended at once, new ones are refused; then it is over.
-        """
+        """A transfer is finished; an idle connection is ended at once, new ones are refused; then it is over."""
         cache = ContentCache(self, self.origin(), http={"draintimeout": "60s"})
         idle = socket.create_connection(("127.0.0.1", cache.port), 30)
         self.addCleanup(idle.close)
@@ -244,9 +206,7 @@ class StopTests(DaemonTestCase):
         self.assertNotIn("Traceback", cache.log())
 
     def test_drain_ends(self) -> None:
-        """
-        A transfer that takes longer than ``http.draintimeout`` ends short.
-        """
+        """A transfer that takes longer than ``http.draintimeout`` ends short."""
         cache = ContentCache(self, self.origin(), http={"draintimeout": "200ms"})
         client = self.open_transfer(cache)
         self.stopping(cache)
@@ -258,9 +218,7 @@ class StopTests(DaemonTestCase):
         self.assertEqual(len(lines), 1, lines)
 
     def test_at_once(self) -> None:
-        """
-        Without ``http.draintimeout`` nobody is waited for.
-        """
+        """Without ``http.draintimeout`` nobody is waited for."""
         cache = ContentCache(self, self.origin())
         client = self.open_transfer(cache)
         self.stopping(cache)
@@ -269,20 +227,14 @@ class StopTests(DaemonTestCase):
 
 
 class ReloadTests(DaemonTestCase):
-    """
-    ``SIGHUP``.
-    """
+    """``SIGHUP``."""
 
     def shown(self, port: int) -> str:
-        """
-        The certificate that a new connection gets.
-        """
+        """The certificate that a new connection gets."""
         return ssl.get_server_certificate(("127.0.0.1", port), timeout=30)
 
     def test_certificates(self) -> None:
-        """
-        New files are for new connections; broken ones change nothing, and that is said.
-        """
+        """New files are for new connections; broken ones change nothing, and that is said."""
         folder = place(self)
         certificate, key = make("old", hosts=("127.0.0.1",)).write(str(folder), "cache")
         tls = {"certificate": certificate, "key": key}

@@ -1,6 +1,4 @@
-"""
-The examples in the documentation of every module.
-"""
+"""The examples in the documentation of every module."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ import contentcache
 
 
 def modules() -> Iterator[ModuleType]:
-    """
-    The package and every module below it.
-    """
+    """The package and every module below it."""
     yield contentcache
     # Not walk_packages(): that passes over a package that cannot be imported.
     waiting = [contentcache]
@@ -34,14 +30,10 @@ def modules() -> Iterator[ModuleType]:
 
 
 class DoctestTests(SynchronousTestCase):
-    """
-    What the examples say is what happens.
-    """
+    """What the examples say is what happens."""
 
     def test_all(self) -> None:
-        """
-        Every example of every module gives what stands below it.
-        """
+        """Every example of every module gives what stands below it."""
         attempted = 0
         for module in modules():
             with self.subTest(module=module.__name__):

@@ -1,6 +1,4 @@
-"""
-The examples in docstrings.
-"""
+"""The examples in docstrings."""
 
 from __future__ import annotations
 
@@ -17,14 +15,10 @@ import tests.run
 
 
 class ExampleTests(SynchronousTestCase):
-    """
-    Whoever reads a docstring may believe it.
-    """
+    """Whoever reads a docstring may believe it."""
 
     def test_examples(self) -> None:
-        """
-        Every example gives what it says.
-        """
+        """Every example gives what it says."""
         found = pkgutil.walk_packages(contentcache.__path__, "contentcache.")
         modules = [importlib.import_module(module.name) for module in found]
         attempted = 0

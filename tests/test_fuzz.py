@@ -47,9 +47,7 @@ _CHARACTERS: Final = (
 
 
 def mangled(random_: random.Random, text: str) -> str:
-    """
-    ``text`` with a few things taken out, doubled, put in, or put elsewhere.
-    """
+    """``text`` with a few things taken out, doubled, put in, or put elsewhere."""
     for _ in range(random_.choice((0, 1, 1, 1, 2, 3, 8))):
         place = random_.randrange(len(text) + 1)
         stop = min(len(text), place + random_.choice((1, 1, 2, 5, 20)))
@@ -69,9 +67,7 @@ def mangled(random_: random.Random, text: str) -> str:
 
 @frozen
 class Reader:
-    """
-    A parser, good input for it, and what it may raise.
-    """
+    """A parser, good input for it, and what it may raise."""
 
     read: Callable[[str], object]
     good: Sequence[str]
@@ -161,9 +157,7 @@ _READERS: Final = {
 
 
 class ParserTests(SynchronousTestCase):
-    """
-    Each parser on its own.
-    """
+    """Each parser on its own."""
 
     def test_parsers(self) -> None:
         """None raises anything but what it is said to raise, whatever it is given."""
@@ -199,9 +193,7 @@ class ParserTests(SynchronousTestCase):
 
 
 class ChannelTests(HouseTestCase):
-    """
-    The channel with the API behind it, in memory.
-    """
+    """The channel with the API behind it, in memory."""
 
     def setUp(self) -> None:
         """Everything that is logged as a failure counts."""

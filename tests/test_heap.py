@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.heap``.
-"""
+"""Tests for ``contentcache.heap``."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ for size in (256 << 10, 300_000, 512 << 10):
 
 
 class KeepBuffersTests(SynchronousTestCase):
-    """
-    A process that does nothing but use buffers and let them go.
-    """
+    """A process that does nothing but use buffers and let them go."""
 
     def test_no_new_pages(self) -> None:
         """Buffers that follow others have the pages of these."""

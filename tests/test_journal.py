@@ -1,6 +1,4 @@
-"""
-What the daemon says, and what it never says.
-"""
+"""What the daemon says, and what it never says."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _FORMATTERS = ("text", "json")
 
 
 def written(event: LogEvent, formatter: Literal["text", "json"] = "text", **fields: object) -> str:
-    """
-    What a journal writes of ``event``.
-    """
+    """What a journal writes of ``event``."""
     # As strict as standard output is: what cannot be encoded would be lost.
     raw = BytesIO()
     stream = TextIOWrapper(raw, "utf-8", newline="")
@@ -36,9 +32,7 @@ def written(event: LogEvent, formatter: Literal["text", "json"] = "text", **fiel
 
 
 def said(message: str, **more: object) -> LogEvent:
-    """
-    An event with a message that may hold anything.
-    """
+    """An event with a message that may hold anything."""
     return {
         "log_format": "{message}",
         "message": message,
@@ -49,9 +43,7 @@ def said(message: str, **more: object) -> LogEvent:
 
 
 def access(**changes: str) -> LogEvent:
-    """
-    An answered request.
-    """
+    """An answered request."""
     strings = {"address": "::1", "method": "GET", "uri": "/v2/", "protocol": "HTTP/1.1", "referer": "-"}
     strings |= {"agent": "curl", "cache": "hit", "upstream": "https://r"} | changes
     entry = Access(**strings, moment=0.0, status=200, sent=5, seconds=0.25)
@@ -59,14 +51,10 @@ def access(**changes: str) -> LogEvent:
 
 
 class HarmlessTests(SynchronousTestCase):
-    """
-    What strangers send.
-    """
+    """What strangers send."""
 
     def test_tokens(self) -> None:
-        """
-        No value of ``token`` is left, however its name is written and whatever stands around it.
-        """
+        """No value of ``token`` is left, however its name is written and whatever stands around it."""
         for text in [
             f"/v2/a/blobs/b?token={SECRET}",
             f"/v2/a/blobs/b?n=1&token={SECRET}&last=2",
@@ -87,26 +75,20 @@ class HarmlessTests(SynchronousTestCase):
                 self.assertNotIn("c2VjcmV0", harmless(text))
 
     def test_passwords(self) -> None:
-        """
-        An address loses the name and the password in it, in a request as in a message.
-        """
+        """An address loses the name and the password in it, in a request as in a message."""
         text = "http://user:pass@proxy:3128/a@b?c=d@e"
         self.assertEqual(harmless(text), "http://***@proxy:3128/a@b?c=d@e")
         self.assertIn(" http://***@proxy:3128/", written(said(f"no answer of {text}")))
 
     def test_the_rest_stays(self) -> None:
-        """
-        What is no secret can be read.
-        """
+        """What is no secret can be read."""
         for text in ["/v2/tokens/manifests/1?ns=a%2Fb", "/v2/?n=1&token=***&last=2", "Mozilla/5.0 (X11; é)"]:
             self.assertEqual(harmless(text), text)
 
     @settings(deadline=None)
     @given(st.text(max_size=80), st.integers(1, 40))
     def test_any_text(self, text: str, longest: int) -> None:
-        """
-        The result is short, on one line, can be encoded, and cannot leave its quotes.
-        """
+        """The result is short, on one line, can be encoded, and cannot leave its quotes."""
         found = harmless(text, longest)
         self.assertLessEqual(len(found), longest + 1)
         self.assertLessEqual(len((found + ".").splitlines()), 1)
@@ -116,14 +98,10 @@ class HarmlessTests(SynchronousTestCase):
 
 
 class JournalTests(SynchronousTestCase):
-    """
-    One line an event.
-    """
+    """One line an event."""
 
     def test_access_text(self) -> None:
-        """
-        Apache's combined form, then what a cache has to add.
-        """
+        """Apache's combined form, then what a cache has to add."""
         self.assertEqual(
             written(access()),
             '::1 - - [01/Jan/1970:00:00:00 +0000] "GET /v2/ HTTP/1.1" 200 5 "-" "curl" '
@@ -131,9 +109,7 @@ class JournalTests(SynchronousTestCase):
         )
 
     def test_access_json(self) -> None:
-        """
-        The same for machines, with the operator's own fields.
-        """
+        """The same for machines, with the operator's own fields."""
         found = json.loads(written(access(), "json", site="west"))
         self.assertEqual(found["time"], "1970-01-01T00:00:00.000+00:00")
         self.assertEqual((found["msg"], found["level"], found["site"]), ("access", "info", "west"))
@@ -142,9 +118,7 @@ class JournalTests(SynchronousTestCase):
         )
 
     def test_worker(self) -> None:
-        """
-        The lines of a worker have its number, in both forms, events and accesses.
-        """
+        """The lines of a worker have its number, in both forms, events and accesses."""
         for formatter, ends in (("text", " worker=3\n"), ("json", '"worker": 3}\n')):
             stream = StringIO()
             chosen = Log(formatter=formatter)  # type: ignore[arg-type]
@@ -156,26 +130,20 @@ class JournalTests(SynchronousTestCase):
             self.assertTrue(second.endswith(ends), second)
 
     def test_message(self) -> None:
-        """
-        Time, level, message, the operator's own fields.
-        """
+        """Time, level, message, the operator's own fields."""
         self.assertEqual(
             written(said("so it is"), site="west"), "1970-01-01T00:00:00.000+00:00 warn  so it is site=west\n"
         )
         self.assertEqual(json.loads(written(said("so it is"), "json"))["msg"], "so it is")
 
     def test_nothing_to_say(self) -> None:
-        """
-        An event without words is no line.
-        """
+        """An event without words is no line."""
         self.assertEqual(written({"log_time": 0.0, "log_level": LogLevel.info}), "")
 
     @settings(deadline=None)
     @given(st.text(max_size=60), st.sampled_from(_FORMATTERS))
     def test_one_line(self, text: str, formatter: Literal["text", "json"]) -> None:
-        """
-        Whatever gets into a message, a field or a request, it is one line without control characters.
-        """
+        """Whatever gets into a message, a field or a request, it is one line without control characters."""
         for event in (
             said("x" + text),
             access(uri=text, agent=text),
@@ -189,9 +157,7 @@ class JournalTests(SynchronousTestCase):
                 self.assertEqual(json.loads(line)["note"], text)
 
     def test_no_token(self) -> None:
-        """
-        An address in a message, or in an error that is told with its traceback, loses its token.
-        """
+        """An address in a message, or in an error that is told with its traceback, loses its token."""
         address = f"https://cache/v2/a/blobs/b?token={SECRET}"
         for formatter in _FORMATTERS:
             for event in (
@@ -203,9 +169,7 @@ class JournalTests(SynchronousTestCase):
                 self.assertIn("https://cache/v2/a/blobs/b?token=***", line)
 
     def test_failure(self) -> None:
-        """
-        A defect is told with its traceback.
-        """
+        """A defect is told with its traceback."""
         try:
             int("what")
         except ValueError:
@@ -215,21 +179,15 @@ class JournalTests(SynchronousTestCase):
         self.assertIn("ValueError", line)
 
     def test_odd_fields(self) -> None:
-        """
-        Fields that JSON has no word for do not lose the line.
-        """
+        """Fields that JSON has no word for do not lose the line."""
         self.assertEqual(json.loads(written(said("x"), "json", odd={1}))["odd"], "{1}")
 
 
 class ObserverTests(SynchronousTestCase):
-    """
-    What is left out.
-    """
+    """What is left out."""
 
     def test_levels(self) -> None:
-        """
-        What is below the level that is set is not written.
-        """
+        """What is below the level that is set is not written."""
         levels: list[Level] = ["error", "warn", "info", "debug"]
         for shown, level in enumerate(levels, 1):
             stream = StringIO()
@@ -241,9 +199,7 @@ class ObserverTests(SynchronousTestCase):
             self.assertEqual(len(stream.getvalue().splitlines()), shown, level)
 
     def test_small_talk(self) -> None:
-        """
-        Twisted's notes on ports and factories are for those who debug.
-        """
+        """Twisted's notes on ports and factories are for those who debug."""
         for level, lines in (("info", 0), ("debug", 1)):
             stream = StringIO()
             log = Logger(namespace="twisted.internet.x", observer=observer(stream, Log(level=level)))  # type: ignore[arg-type]

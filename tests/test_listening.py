@@ -1,6 +1,4 @@
-"""
-Sockets to listen on.
-"""
+"""Sockets to listen on."""
 
 from __future__ import annotations
 
@@ -33,22 +31,16 @@ _HAS_IPV6 = socket.has_dualstack_ipv6()
 
 
 class PortTests(SynchronousTestCase):
-    """
-    TCP.
-    """
+    """TCP."""
 
     def bound(self, host: str, port: int = 0) -> socket.socket:
-        """
-        A listening socket that is closed after the test.
-        """
+        """A listening socket that is closed after the test."""
         found = bind(Address(host, port))
         self.addCleanup(found.close)
         return found
 
     def test_one_address(self) -> None:
-        """
-        At a host's address connections are taken, and the reactor is not held up by the socket.
-        """
+        """At a host's address connections are taken, and the reactor is not held up by the socket."""
         bound = self.bound("127.0.0.1")
         self.assertEqual((bound.getsockname()[0], bound.getblocking()), ("127.0.0.1", False))
         with closing(socket.create_connection(bound.getsockname(), 5)):
@@ -56,32 +48,24 @@ class PortTests(SynchronousTestCase):
 
     @skipIf(not _HAS_IPV6, "no IPv6 here")
     def test_every_address(self) -> None:
-        """
-        Without a host both families are served.
-        """
+        """Without a host both families are served."""
         port = self.bound("").getsockname()[1]
         for host in ("127.0.0.1", "::1"):
             with closing(socket.create_connection((host, port), 5)):
                 pass
 
     def test_without_ipv6(self) -> None:
-        """
-        Without a host and without IPv6, IPv4 is served.
-        """
+        """Without a host and without IPv6, IPv4 is served."""
         self.patch(socket, "has_dualstack_ipv6", lambda: False)
         self.assertEqual(self.bound("").family, socket.AF_INET)
 
     @skipIf(not _HAS_IPV6, "no IPv6 here")
     def test_ipv6_literal(self) -> None:
-        """
-        An address of IPv6 is just another address.
-        """
+        """An address of IPv6 is just another address."""
         self.assertEqual(self.bound("::1").getsockname()[0], "::1")
 
     def test_taken(self) -> None:
-        """
-        A port that somebody else has is a sentence that names it.
-        """
+        """A port that somebody else has is a sentence that names it."""
         port = self.bound("127.0.0.1").getsockname()[1]
         for host in ("127.0.0.1", ""):
             error = self.assertRaises(CannotListen, bind, Address(host, port))
@@ -89,9 +73,7 @@ class PortTests(SynchronousTestCase):
             self.assertIn(os.strerror(errno.EADDRINUSE), str(error))
 
     def test_several(self) -> None:
-        """
-        Several sockets of one port, each with a queue of its own, share all connections between them.
-        """
+        """Several sockets of one port, each with a queue of its own, share all connections between them."""
         several = bind_several(Address("127.0.0.1", 0), 3)
         for each in several:
             self.addCleanup(each.close)
@@ -109,9 +91,7 @@ class PortTests(SynchronousTestCase):
             client.close()
 
     def test_several_taken(self) -> None:
-        """
-        A port is not shared with anybody else who would share it, such as a second daemon.
-        """
+        """A port is not shared with anybody else who would share it, such as a second daemon."""
         self.patch(listening, "_DYING", 0.0)
         (other,) = bind_several(Address("127.0.0.1", 0), 1)
         self.addCleanup(other.close)
@@ -120,17 +100,13 @@ class PortTests(SynchronousTestCase):
 
     @skipIf(not _HAS_IPV6, "no IPv6 here")
     def test_half_taken(self) -> None:
-        """
-        If somebody else has one of the two families, the other one is not taken for both.
-        """
+        """If somebody else has one of the two families, the other one is not taken for both."""
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
             port = other.getsockname()[1]
             self.assertRaises(CannotListen, bind, Address("", port))
 
     def test_no_such_host(self) -> None:
-        """
-        A host that is not ours, one that nobody knows, and one that cannot be: each is a sentence.
-        """
+        """A host that is not ours, one that nobody knows, and one that cannot be: each is a sentence."""
         look_up = socket.getaddrinfo
 
         def without_network(host: str, *args: Any, **kwargs: Any) -> Any:
@@ -144,9 +120,7 @@ class PortTests(SynchronousTestCase):
             self.assertIn(f"cannot listen on {host}:5000: ", str(error))
 
     def test_shown(self) -> None:
-        """
-        Addresses as people write them.
-        """
+        """Addresses as people write them."""
         for address, text in [
             (Address("", 5000), ":5000"),
             (Address("a.example", 80), "a.example:80"),
@@ -157,9 +131,7 @@ class PortTests(SynchronousTestCase):
 
 
 class PathTests(SynchronousTestCase):
-    """
-    Sockets of the file system.
-    """
+    """Sockets of the file system."""
 
     def setUp(self) -> None:
         # Not mktemp(): a socket's path has at most 107 bytes.
@@ -169,42 +141,32 @@ class PathTests(SynchronousTestCase):
         self.address = Address("", 0, self.path)
 
     def connect(self) -> None:
-        """
-        Connect to the path once.
-        """
+        """Connect to the path once."""
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(self.path)
 
     def test_served(self) -> None:
-        """
-        Connections are taken, and the reactor is not held up.
-        """
+        """Connections are taken, and the reactor is not held up."""
         with closing(bind(self.address)) as bound:
             self.assertFalse(bound.getblocking())
             self.connect()
 
     def test_left_behind(self) -> None:
-        """
-        The file of a daemon that was killed is in nobody's way.
-        """
+        """The file of a daemon that was killed is in nobody's way."""
         bind(self.address).close()
         self.assertTrue(os.path.exists(self.path))
         with closing(bind(self.address)):
             self.connect()
 
     def test_somebody_listens(self) -> None:
-        """
-        A socket at which somebody listens is left alone.
-        """
+        """A socket at which somebody listens is left alone."""
         with closing(bind(self.address)):
             error = self.assertRaises(CannotListen, bind, self.address)
             self.assertIn(f"cannot listen on {self.path}: ", str(error))
             self.connect()
 
     def test_owner(self) -> None:
-        """
-        The owner of a path takes it away once; what another daemon has put there stays.
-        """
+        """The owner of a path takes it away once; what another daemon has put there stays."""
         with closing(bind(self.address)):
             own = OwnPath.of(self.address)
             assert own is not None
@@ -217,9 +179,7 @@ class PathTests(SynchronousTestCase):
         self.assertIsNone(OwnPath.of(Address("127.0.0.1", 5000)))
 
     def test_somebody_busy(self) -> None:
-        """
-        One whose queue is full is alive, and asking it does not hold us up.
-        """
+        """One whose queue is full is alive, and asking it does not hold us up."""
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(self.path)
             other.listen(0)
@@ -229,35 +189,27 @@ class PathTests(SynchronousTestCase):
             self.assertTrue(os.path.exists(self.path))
 
     def test_another_kind(self) -> None:
-        """
-        A socket that we cannot talk to is not ours to take away.
-        """
+        """A socket that we cannot talk to is not ours to take away."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
             other.bind(self.path)
             self.assertRaises(CannotListen, bind, self.address)
             self.assertTrue(os.path.exists(self.path))
 
     def test_no_socket(self) -> None:
-        """
-        Another file at the path stays as it is.
-        """
+        """Another file at the path stays as it is."""
         Path(self.path).write_text("precious")
         self.assertRaises(CannotListen, bind, self.address)
         self.assertEqual(Path(self.path).read_text(), "precious")
 
     def test_bad_paths(self) -> None:
-        """
-        No folder, a path that is too long, and one that can be no file's: each is a sentence.
-        """
+        """No folder, a path that is too long, and one that can be no file's: each is a sentence."""
         for path in (self.path + "/a/b", "/tmp/" + "x" * 200, self.path + "\x00"):
             error = self.assertRaises(CannotListen, bind, Address("", 0, path))
             self.assertIn(path, str(error))
 
 
 class _Port:
-    """
-    What a reactor makes of a socket, as much as is looked at.
-    """
+    """What a reactor makes of a socket, as much as is looked at."""
 
     transport: Any = Server
 
@@ -268,14 +220,10 @@ class _Port:
 
 
 class SharedPathTests(TestCase):
-    """
-    One socket of several processes, over the real reactor.
-    """
+    """One socket of several processes, over the real reactor."""
 
     async def test_shared(self) -> None:
-        """
-        Ports of one socket, as of several processes, end one after the other; its path stays for its owner.
-        """
+        """Ports of one socket, as of several processes, end one after the other; its path stays for its owner."""
         path = Path(mkdtemp()) / "s"
         self.addCleanup(FilePath(str(path.parent)).remove)
         ports = [
@@ -288,14 +236,10 @@ class SharedPathTests(TestCase):
 
 
 class ServeTests(SynchronousTestCase):
-    """
-    Which connections a port makes.
-    """
+    """Which connections a port makes."""
 
     def served(self, bound: socket.socket, **options: Any) -> Any:
-        """
-        The port.
-        """
+        """The port."""
         self.addCleanup(bound.close)
         return serve(_Port(), bound, Factory(), **options)
 

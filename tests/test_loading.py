@@ -59,14 +59,10 @@ _FOR_OTHERS: Final = (
 
 
 class LoadingTests(SynchronousTestCase):
-    """
-    A process of its own for all of them, in which one follows the other.
-    """
+    """A process of its own for all of them, in which one follows the other."""
 
     def build(self, *configurations: str) -> list[dict[str, Any]]:
-        """
-        What is told of each.
-        """
+        """What is told of each."""
         paths = []
         for text in configurations:
             path = Path(self.mktemp()).absolute()
@@ -83,9 +79,7 @@ class LoadingTests(SynchronousTestCase):
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def test_loaded(self) -> None:
-        """
-        A plain cache loads none of them; who needs more has it before the daemon becomes another account.
-        """
+        """A plain cache loads none of them; who needs more has it before the daemon becomes another account."""
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         users = folder / "users"

@@ -1,6 +1,4 @@
-"""
-Bad manners over a real line: the real client meets them on loopback.
-"""
+"""Bad manners over a real line: the real client meets them on loopback."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ HALF = len(LARGE) // 2
 
 
 class LoopbackTests(TestCase):
-    """
-    The delivery room over real HTTP, one registry at one or two ports.
-    """
+    """The delivery room over real HTTP, one registry at one or two ports."""
 
     timeout = 30
 

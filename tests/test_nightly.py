@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`tests.nightly`: what runs at night, and when a night has failed.
-"""
+"""Tests for :mod:`tests.nightly`: what runs at night, and when a night has failed."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from tests.run import Counts
 
 
 class NightlyTests(SynchronousTestCase):
-    """
-    The nightly check.
-    """
+    """The nightly check."""
 
     def night(self, results: dict[str, Counts], *arguments: str) -> tuple[int, list[str], str]:
         """The exit status of a night in which parts end so, which parts ran, and what was printed."""

@@ -1,6 +1,4 @@
-"""
-Searching what a stranger or an upstream sends takes linear time.
-"""
+"""Searching what a stranger or an upstream sends takes linear time."""
 
 from __future__ import annotations
 
@@ -82,9 +80,7 @@ _PIECES: Final = (
 
 
 def _slow(found: Found, sizes: Sequence[int] = SIZES) -> str | None:
-    """
-    What shows that a pattern is not linear in one of the ways in which it is used.
-    """
+    """What shows that a pattern is not linear in one of the ways in which it is used."""
     for run in runs(found):
         for text_of in strings(found.pattern):
             fault = superlinear(run, text_of, sizes)
@@ -94,23 +90,17 @@ def _slow(found: Found, sizes: Sequence[int] = SIZES) -> str | None:
 
 
 def _found(source: str) -> list[Found]:
-    """
-    The patterns of a module with this source.
-    """
+    """The patterns of a module with this source."""
     module = ModuleType("made_up")
     exec(source, module.__dict__)  # a source written below
     return [found for found in find_in(ast.parse(source), module) if isinstance(found, Found)]
 
 
 class PatternTests(SynchronousTestCase):
-    """
-    Every pattern of the program.
-    """
+    """Every pattern of the program."""
 
     def test_linear(self) -> None:
-        """
-        Each pattern of each module takes linear time on strings that are made to be bad for it.
-        """
+        """Each pattern of each module takes linear time on strings that are made to be bad for it."""
         slow, count, unknown = [], 0, set()
         for module in modules():
             for found in find_in(None, module):
@@ -125,9 +115,7 @@ class PatternTests(SynchronousTestCase):
         self.assertGreater(count, 50)
 
     def test_functions(self) -> None:
-        """
-        What searches in a loop takes linear time in all, too.
-        """
+        """What searches in a loop takes linear time in all, too."""
         for name, function in _FUNCTIONS.items():
             for text_of in plain_strings(_PIECES):
                 with self.subTest(function=name, text=text_of(20)[:40]):
@@ -135,14 +123,10 @@ class PatternTests(SynchronousTestCase):
 
 
 class FeedingTests(SynchronousTestCase):
-    """
-    How patterns are found and fed: the tests above can fail.
-    """
+    """How patterns are found and fed: the tests above can fail."""
 
     def test_bad_patterns(self) -> None:
-        """
-        Patterns that take quadratic, cubic or exponential time are noticed, however they are used.
-        """
+        """Patterns that take quadratic, cubic or exponential time are noticed, however they are used."""
         for written, method, replacement in (
             (r"<[^>]*>", "sub", "'', "),
             (r"eyJ[\w-]{4,}\.[\w-]{4,}", "search", ""),
@@ -157,25 +141,19 @@ class FeedingTests(SynchronousTestCase):
                 self.assertIsNotNone(_slow(found, (1 << 10, 2 << 10, 4 << 10)))
 
     def test_good_pattern(self) -> None:
-        """
-        A linear pattern passes, in text and in bytes.
-        """
+        """A linear pattern passes, in text and in bytes."""
         for prefix in ("", "b"):
             [found] = _found(f"import re\nX = re.compile({prefix}'<[^<>]*>')\nX.search({prefix}'')")
             self.assertIsNone(_slow(found))
 
     def test_inline(self) -> None:
-        """
-        A pattern within a call is found, and one that is only known when the program runs is named.
-        """
+        """A pattern within a call is found, and one that is only known when the program runs is named."""
         source = "import re\ndef f(x):\n    re.search('a*', x)\n    re.search(x, '')"
         kinds = {type(found).__name__ for found in find_in(ast.parse(source), ModuleType("made_up"))}
         self.assertEqual(kinds, {"Found", "Unknown"})
 
     def test_cannot_feed(self) -> None:
-        """
-        A pattern that is hidden, unused or unknown is a fault of the test and no success.
-        """
+        """A pattern that is hidden, unused or unknown is a fault of the test and no success."""
         for source in (
             "from re import compile",
             "import re as r",

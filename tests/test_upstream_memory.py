@@ -1,6 +1,4 @@
-"""
-What hundreds of upstreams cost: memory for each, and TLS contexts that are shared.
-"""
+"""What hundreds of upstreams cost: memory for each, and TLS contexts that are shared."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ print(resident() - before, len(many.ensemble.trusts))
 
 
 class UpstreamMemoryTests(SynchronousTestCase):
-    """
-    A process of its own for each measure.
-    """
+    """A process of its own for each measure."""
 
     def measure(self, *, certificates: bool) -> tuple[int, int]:
         """KiB that 400 upstreams take, and how many contexts they have."""

@@ -1,6 +1,4 @@
-"""
-Tests for ``docs/what-passes.rst``: it says what the code does.
-"""
+"""Tests for ``docs/what-passes.rst``: it says what the code does."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ DOCUMENT = (Path(__file__).parents[1] / "docs" / "what-passes.rst").read_text("u
 
 
 class WhatPassesTests(SynchronousTestCase):
-    """
-    The declaration, and what works from it.
-    """
+    """The declaration, and what works from it."""
 
     def test_document(self) -> None:
         """The document has the tables that ``python -m contentcache.core.what_passes`` prints."""

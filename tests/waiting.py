@@ -1,6 +1,4 @@
-"""
-Waiting on the real reactor for something to be so.
-"""
+"""Waiting on the real reactor for something to be so."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ _STEP: Final = 0.002
 
 
 def until(condition: Callable[[], object]) -> Deferred[None]:
-    """
-    Let the reactor go on until something is so; the test's own timeout bounds it.
-    """
+    """Let the reactor go on until something is so; the test's own timeout bounds it."""
     reactor: Any = global_reactor
     reached: Deferred[None] = Deferred()
 

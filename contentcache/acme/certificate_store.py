@@ -230,9 +230,7 @@ class CertificateStore:
 
 
 def _parse_identity(path: Path, content: bytes, host: str) -> Identity:
-    """
-    :raises TLSFault: it is damaged, or that of another host.
-    """
+    """:raises TLSFault: it is damaged, or that of another host."""
     identity = identity_in(str(path), content)
     if not matches_host(identity.chain[0], host):
         names = format_names(names_of(identity.chain[0]))

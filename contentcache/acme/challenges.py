@@ -57,9 +57,7 @@ class AcmeAuthorization:
         )
 
     def fail(self) -> NoReturn:
-        """
-        :raises ChallengeFailedError: always, with the server's own reason.
-        """
+        """:raises ChallengeFailedError: always, with the server's own reason."""
         problem = self.problem or Problem(detail=f"its status is {self.status}, without a reason")
         raise ChallengeFailedError(
             f"the ACME server could not verify {self.host}: {problem}", problem.remedy, is_refusal=True

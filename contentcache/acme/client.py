@@ -239,9 +239,7 @@ class AcmeClient:
 
 
 def _raise_timeout(_outcome: object, seconds: float) -> NoReturn:
-    """
-    :raises UpstreamTimeout: always.
-    """
+    """:raises UpstreamTimeout: always."""
     raise UpstreamTimeout(f"its response is not complete after {seconds:g} s")
 
 

@@ -1,6 +1,4 @@
-"""
-Files of the certificate store: written atomically, readable by one account, renamed where they are damaged.
-"""
+"""Files of the certificate store: written atomically, readable by one account, renamed where they are damaged."""
 
 from __future__ import annotations
 

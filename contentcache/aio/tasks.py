@@ -1,6 +1,4 @@
-"""
-Coroutines that nobody waits for, and work that outlives whoever started it.
-"""
+"""Coroutines that nobody waits for, and work that outlives whoever started it."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ _log = Logger()
 
 
 def in_background(coroutine: Coroutine[Deferred[Any], Any, Any]) -> Deferred[None]:
-    """
-    Start a coroutine that nobody waits for; what it raises is a defect, and logged.
-    """
+    """Start a coroutine that nobody waits for; what it raises is a defect, and logged."""
     return Deferred.fromCoroutine(coroutine).addErrback(
         lambda failure: _log.failure("a task has failed", failure=failure)
     )

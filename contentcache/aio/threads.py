@@ -1,6 +1,4 @@
-"""
-Threads for what blocks: disks, SQLite, long hashes.
-"""
+"""Threads for what blocks: disks, SQLite, long hashes."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ class ThreadsUnavailableError(Exception):
 
 
 class _LenientPool(ThreadPool):
-    """
-    A pool that does with the threads that it has where no more can be started: work waits for one of them.
-    """
+    """A pool that does with the threads that it has where no more can be started: work waits for one of them."""
 
     @staticmethod
     def _pool(currentLimit: Callable[[], int], threadFactory: Callable[..., Any] = Thread) -> Team:
@@ -117,7 +113,5 @@ def use_threads_for_names(reactor: Any, threads: Threads) -> None:
 def at_once(
     function: Callable[Given, Result], /, *args: Given.args, **kwargs: Given.kwargs
 ) -> Awaitable[Result]:
-    """
-    A :class:`contentcache.core.ports.Run` without threads, for stores that never block.
-    """
+    """A :class:`contentcache.core.ports.Run` without threads, for stores that never block."""
     return succeed(function(*args, **kwargs))

@@ -77,9 +77,7 @@ class Accounts:
 
     @property
     def nobody(self) -> bytes:
-        """
-        A hash for users that there are not, as costly as most in the file. What it answers does not count.
-        """
+        """A hash for users that there are not, as costly as most in the file. What it answers does not count."""
         costs = Counter(hashed.split(b"$")[2] for hashed in self.hashes.values())
         return b"$2b$%s$" % (costs.most_common(1)[0][0] if costs else _NAMELESS_COST) + b"." * 53
 
@@ -183,9 +181,7 @@ class PasswordJudge:
         return Identity(name.decode("utf-8", "replace"))
 
     def remembers(self, authorization: str | None, need: Need) -> bool:  # noqa: ARG002  # all may have all
-        """
-        Whether this password was right lately, under the hash that the file has now.
-        """
+        """Whether this password was right lately, under the hash that the file has now."""
         given, accounts = parse_basic(authorization), self._accounts.at_hand()
         if given is None or accounts is None or accounts.fault is not None:
             return False
@@ -196,9 +192,7 @@ class PasswordJudge:
         )
 
     async def _is_right(self, name: bytes, password: bytes, accounts: Accounts, address: str) -> bool:
-        """
-        Whether it is the password, from memory or checked anew.
-        """
+        """Whether it is the password, from memory or checked anew."""
         hashed = accounts.hashes.get(name)
         # The hash is part of it: once a user is gone or has another password, this is never asked for again.
         key = _key(self._secret, name, password, hashed or b"")
@@ -220,9 +214,7 @@ class PasswordJudge:
             release()
 
     def _warn(self, accounts: Accounts) -> None:
-        """
-        Name the lines that let nobody in, once.
-        """
+        """Name the lines that let nobody in, once."""
         if accounts.unusable and accounts.unusable != self._told:
             _log.warn(
                 "{path}: line {lines} has no bcrypt hash of cost 4 to 17 and lets nobody in; use htpasswd -B",
@@ -241,9 +233,7 @@ def _none(error: UnusableFileError) -> Accounts:
 
 
 def _matches(password: bytes, hashed: bytes) -> bool:
-    """
-    The slow part, in constant time as far as the hashes are compared.
-    """
+    """The slow part, in constant time as far as the hashes are compared."""
     try:
         return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed)
     except ValueError:  # a salt that no program has made

@@ -1,6 +1,4 @@
-"""
-What is asked of a judge, and what it answers.
-"""
+"""What is asked of a judge, and what it answers."""
 
 from __future__ import annotations
 
@@ -29,17 +27,13 @@ class Need:
 
     @property
     def scope(self) -> str:
-        """
-        The need in the words of a challenge.
-        """
+        """The need in the words of a challenge."""
         return f"{self.type}:{self.name}:{self.action}"
 
 
 @frozen
 class Identity:
-    """
-    Who has been let in: a user's name or a token's ``sub``, as it came, and perhaps empty.
-    """
+    """Who has been let in: a user's name or a token's ``sub``, as it came, and perhaps empty."""
 
     name: str
 
@@ -76,9 +70,7 @@ class AuthFault(UnusableFileError):
 
 
 class Judge(Protocol):
-    """
-    Decides about requests, one at a time.
-    """
+    """Decides about requests, one at a time."""
 
     async def admit(
         self, authorization: str | None, need: Need | None, base: str, address: str = ""
@@ -96,9 +88,7 @@ class Judge(Protocol):
         ...
 
     def remembers(self, authorization: str | None, need: Need) -> bool:
-        """
-        Whether :meth:`admit` would let this in by what is in memory; ``False`` where it would have to look.
-        """
+        """Whether :meth:`admit` would let this in by what is in memory; ``False`` where it would have to look."""
         ...
 
 

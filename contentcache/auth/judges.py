@@ -1,6 +1,4 @@
-"""
-The judge that a configuration asks for.
-"""
+"""The judge that a configuration asks for."""
 
 from __future__ import annotations
 

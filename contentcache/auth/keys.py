@@ -1,6 +1,4 @@
-"""
-The files with the keys of a token server: certificates (``rootcertbundle``) and a JWK set (``jwks``).
-"""
+"""The files with the keys of a token server: certificates (``rootcertbundle``) and a JWK set (``jwks``)."""
 
 from __future__ import annotations
 

@@ -1,3 +1,1 @@
-"""
-The configuration: the registry's file format, read into frozen values.
-"""
+"""The configuration: the registry's file format, read into frozen values."""

@@ -1,6 +1,4 @@
-"""
-The cache's own account at an upstream, or the registry's behind a gateway: how its keys are read.
-"""
+"""The cache's own account at an upstream, or the registry's behind a gateway: how its keys are read."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ _PROGRAM = "/usr/local/bin/docker-credential-vault"
 
 
 def read_account(table: Table) -> Account | None:
-    """
-    Read ``username`` with ``password`` or ``passwordfile``; ``None`` where none of them is given.
-    """
+    """Read ``username`` with ``password`` or ``passwordfile``; ``None`` where none of them is given."""
     username = read_key(table, Upstream, "username")
     password = read_key(table, Upstream, "password")
     from_file = read_key(table, Upstream, "passwordfile")
@@ -32,9 +28,7 @@ def read_account(table: Table) -> Account | None:
 
 
 def read_helper(table: Table) -> CredentialHelper | None:
-    """
-    Read ``exec``, a credential helper that takes the place of name and password.
-    """
+    """Read ``exec``, a credential helper that takes the place of name and password."""
     item = table.take("exec")
     if item is None:
         return None

@@ -1,6 +1,4 @@
-"""
-The section ``auth``: whether clients are judged here, and by what.
-"""
+"""The section ``auth``: whether clients are judged here, and by what."""
 
 from __future__ import annotations
 

@@ -32,9 +32,7 @@ Atom = bool | int | float | str | None
 
 @define(eq=False)
 class Scalar:
-    """
-    A single value: ``text`` as written, ``value`` as YAML 1.1 reads it; ``plain`` is without quotes.
-    """
+    """A single value: ``text`` as written, ``value`` as YAML 1.1 reads it; ``plain`` is without quotes."""
 
     origin: Origin
     text: str = ""
@@ -44,9 +42,7 @@ class Scalar:
 
 @define(eq=False)
 class Series:
-    """
-    A list.
-    """
+    """A list."""
 
     origin: Origin
     items: list[Node] = field(factory=list)
@@ -54,18 +50,14 @@ class Series:
 
 @define(eq=False)
 class Dictionary:
-    """
-    A mapping, whose keys are texts. ``keys`` says where each key was written.
-    """
+    """A mapping, whose keys are texts. ``keys`` says where each key was written."""
 
     origin: Origin
     entries: dict[str, Node] = field(factory=dict)
     keys: dict[str, Origin] = field(factory=dict)
 
     def put(self, key: str, node: Node, origin: Origin) -> None:
-        """
-        Set an entry, or replace it.
-        """
+        """Set an entry, or replace it."""
         self.entries[key] = node
         self.keys[key] = origin
 
@@ -74,9 +66,7 @@ Node = Scalar | Series | Dictionary
 
 
 class Unparsable(Exception):
-    """
-    A text is not YAML, or not within the bounds. ``line`` counts from 1.
-    """
+    """A text is not YAML, or not within the bounds. ``line`` counts from 1."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -85,9 +75,7 @@ class Unparsable(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """
-    PyYAML's, but with bounds: its composer recurses, so that nesting ends in a traceback, and is slow.
-    """
+    """PyYAML's, but with bounds: its composer recurses, so that nesting ends in a traceback, and is slow."""
 
     depth = 0
     count = 0
@@ -145,9 +133,7 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
 
 @define(eq=False)
 class _Growing:
-    """
-    The way from PyYAML's graph, where aliases share nodes, to a tree.
-    """
+    """The way from PyYAML's graph, where aliases share nodes, to a tree."""
 
     report: Report
     variable: str | None
@@ -228,9 +214,7 @@ class _Growing:
 
 
 def _atom(node: yaml.ScalarNode) -> Atom:
-    """
-    A scalar's value; what only looks like a number, and is absurd as one, stays a text.
-    """
+    """A scalar's value; what only looks like a number, and is absurd as one, stays a text."""
     text, kind = str(node.value), node.tag.removeprefix(_TAG)
     if node.tag in _PLAIN_TAGS:
         return text

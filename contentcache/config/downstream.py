@@ -1,6 +1,4 @@
-"""
-The middleware ``downstream``, whose options make the daemon a cache.
-"""
+"""The middleware ``downstream``, whose options make the daemon a cache."""
 
 from __future__ import annotations
 
@@ -106,8 +104,6 @@ def _notice_plain_http(options: Table, upstreams: tuple[Upstream, ...]) -> None:
 
 
 def read_limits(options: Table) -> Limits:
-    """
-    Read the mapping ``limits``.
-    """
+    """Read the mapping ``limits``."""
     with options.section("limits") as table:
         return read_values(table, Limits)

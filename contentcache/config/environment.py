@@ -43,32 +43,24 @@ _INDEX = re.compile(r"[0-9]{1,6}")
 
 @frozen
 class Leaf:
-    """
-    A single value, or a list that can only be replaced as a whole.
-    """
+    """A single value, or a list that can only be replaced as a whole."""
 
 
 @frozen
 class Free:
-    """
-    Anything: what is there decides.
-    """
+    """Anything: what is there decides."""
 
 
 @frozen
 class ListOf:
-    """
-    A list of things of one shape.
-    """
+    """A list of things of one shape."""
 
     each: Shape
 
 
 @frozen
 class MapOf:
-    """
-    A free mapping to things of one shape; with ``bare`` the name of an only entry may stand alone.
-    """
+    """A free mapping to things of one shape; with ``bare`` the name of an only entry may stand alone."""
 
     each: Shape
     bare: bool = False
@@ -76,9 +68,7 @@ class MapOf:
 
 @frozen
 class Fields:
-    """
-    A section: the names that variables use, each with its key in the file and its shape.
-    """
+    """A section: the names that variables use, each with its key in the file and its shape."""
 
     by_name: Mapping[str, tuple[str, Shape]]
 
@@ -87,15 +77,11 @@ Shape = Leaf | Free | ListOf | MapOf | Fields
 
 
 class _Unrecognised(Exception):
-    """
-    A variable leads nowhere.
-    """
+    """A variable leads nowhere."""
 
 
 class _IndexBeyond(Exception):
-    """
-    A variable leads behind the end of a list.
-    """
+    """A variable leads behind the end of a list."""
 
 
 def _fields(named: Mapping[str, tuple[str, Shape]] | None = None, /, **shapes: Shape) -> Fields:
@@ -206,9 +192,7 @@ def _is_of_kubernetes(variable: str, value: str) -> bool:
 
 @frozen
 class _Setting:
-    """
-    One variable on its way through the tree.
-    """
+    """One variable on its way through the tree."""
 
     variable: str
     value: str
@@ -219,9 +203,7 @@ class _Setting:
         return Origin(None, self.variable)
 
     def put(self, node: Node | None, shape: Shape, steps: list[str], path: str) -> Node:
-        """
-        What stands in the place of ``node`` when the value is set ``steps`` below it.
-        """
+        """What stands in the place of ``node`` when the value is set ``steps`` below it."""
         if not steps:
             return self.parsed(path)
         if isinstance(node, Scalar) and node.value is None:
@@ -265,9 +247,7 @@ class _Setting:
         return series
 
     def enter(self, node: Node | None, key: str, put: Callable[[Node | None, str], Node], path: str) -> Node:
-        """
-        Go on below ``key``, which is made where it is missing.
-        """
+        """Go on below ``key``, which is made where it is missing."""
         table = Dictionary(self.origin) if node is None else node
         if not isinstance(table, Dictionary):
             raise _Unrecognised

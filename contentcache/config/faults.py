@@ -1,6 +1,4 @@
-"""
-What is wrong with a file, and where: collected, so that all of it can be told at once.
-"""
+"""What is wrong with a file, and where: collected, so that all of it can be told at once."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ _SIMPLE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 @frozen
 class Origin:
-    """
-    Where a value was written: on a line of the file (from 1), or in an environment variable.
-    """
+    """Where a value was written: on a line of the file (from 1), or in an environment variable."""
 
     line: int | None = None
     variable: str | None = None
@@ -25,9 +21,7 @@ class Origin:
 
 @frozen
 class Place:
-    """
-    A value's path in the file, and where it was written.
-    """
+    """A value's path in the file, and where it was written."""
 
     path: str = ""
     origin: Origin = Origin()
@@ -35,9 +29,7 @@ class Place:
 
 @frozen
 class Fault:
-    """
-    One thing that is wrong. ``line`` is ``None`` for the file as a whole and for ``variable``.
-    """
+    """One thing that is wrong. ``line`` is ``None`` for the file as a whole and for ``variable``."""
 
     path: str
     line: int | None
@@ -56,9 +48,7 @@ class Fault:
 
 
 class ConfigurationFaulty(Exception):
-    """
-    A file cannot be used. As a text it is all ``faults``, one a line.
-    """
+    """A file cannot be used. As a text it is all ``faults``, one a line."""
 
     def __init__(self, file: str, faults: Iterable[Fault]) -> None:
         self.file = file
@@ -67,42 +57,30 @@ class ConfigurationFaulty(Exception):
 
 
 class Wrong(Exception):
-    """
-    A value is not what its place needs; the message is one sentence for the operator.
-    """
+    """A value is not what its place needs; the message is one sentence for the operator."""
 
 
 @define
 class Report:
-    """
-    Collects faults and warnings while a file is read.
-    """
+    """Collects faults and warnings while a file is read."""
 
     _faults: list[Fault] = field(factory=list)
     _warnings: list[Fault] = field(factory=list)
 
     def fault(self, place: Place, message: str) -> None:
-        """
-        Note what makes the file unusable.
-        """
+        """Note what makes the file unusable."""
         self._faults.append(Fault(place.path, place.origin.line, message, place.origin.variable))
 
     def warn(self, place: Place, message: str) -> None:
-        """
-        Note what the operator should know though the daemon starts.
-        """
+        """Note what the operator should know though the daemon starts."""
         self._warnings.append(Fault(place.path, place.origin.line, message, place.origin.variable))
 
     def faults(self) -> tuple[Fault, ...]:
-        """
-        All faults, each once, in the order of the file; those of the environment last.
-        """
+        """All faults, each once, in the order of the file; those of the environment last."""
         return _ordered(self._faults)
 
     def warnings(self, file: str) -> tuple[str, ...]:
-        """
-        All warnings, each once and in one line.
-        """
+        """All warnings, each once and in one line."""
         return tuple(warning.told(file) for warning in _ordered(self._warnings))
 
 

@@ -1,6 +1,4 @@
-"""
-The files that a configuration names: read once here, so that a broken one is told before the start.
-"""
+"""The files that a configuration names: read once here, so that a broken one is told before the start."""
 
 from __future__ import annotations
 
@@ -36,18 +34,14 @@ _BCRYPT_ENTRY = re.compile(r"[^:]+:\$2[aby]\$(?:0[4-9]|[12][0-9]|3[01])\$[./A-Za
 
 
 def certificates(item: Item) -> str:
-    """
-    The path of a file with at least one certificate in PEM.
-    """
+    """The path of a file with at least one certificate in PEM."""
     path = text(item)
     _certificates(path)
     return path
 
 
 def absolute_certificates(item: Item) -> str:
-    """
-    The same for a path from the root, as in ``cas``.
-    """
+    """The same for a path from the root, as in ``cas``."""
     path = text(item)
     if not os.path.isabs(path):
         raise Wrong(f"{item.shown()} is a relative path; write the whole one, e.g. /certs/ca.pem")
@@ -55,9 +49,7 @@ def absolute_certificates(item: Item) -> str:
 
 
 def pair(table: Table, certificate: str = "certificate", key: str = "key") -> tuple[str, str] | None:
-    """
-    The paths of a certificate (its intermediates behind it) and its key, which must fit each other.
-    """
+    """The paths of a certificate (its intermediates behind it) and its key, which must fit each other."""
     for present, absent in ((certificate, key), (key, certificate)):
         if table.has(present) and not table.has(absent):
             table.fault(absent, f"is required where {present} is given")
@@ -71,9 +63,7 @@ def pair(table: Table, certificate: str = "certificate", key: str = "key") -> tu
 
 
 def password(item: Item) -> str:
-    """
-    The text in a file, without the newline at its end.
-    """
+    """The text in a file, without the newline at its end."""
     path = text(item)
     try:
         word = _content(path).decode("utf-8")
@@ -112,9 +102,7 @@ def users(item: Item) -> str:
 
 
 def token_keys(item: Item) -> str:
-    """
-    The path of a JWK set (RFC 7517 §5) with at least one public key, of any algorithm.
-    """
+    """The path of a JWK set (RFC 7517 §5) with at least one public key, of any algorithm."""
     path = text(item)
     try:
         keys = entries_of(_content(path))
@@ -131,9 +119,7 @@ def token_keys(item: Item) -> str:
 
 
 def signing_keys(item: Item) -> str:
-    """
-    The path of a JWK set with at least one key that signed URLs may be signed with.
-    """
+    """The path of a JWK set with at least one key that signed URLs may be signed with."""
     path = text(item)
     try:
         found = parse_key_set(_content(path))
@@ -148,9 +134,7 @@ def signing_keys(item: Item) -> str:
 
 
 def command(item: Item) -> tuple[str, ...]:
-    """
-    A program and its arguments: a list of them, or a text that is split as a shell does.
-    """
+    """A program and its arguments: a list of them, or a text that is split as a shell does."""
     if isinstance(item.node, Series):
         words = listing(secret, repeats=True)(item)
         if len(words) < len(item.node.items):
@@ -167,9 +151,7 @@ def command(item: Item) -> tuple[str, ...]:
 
 
 def signing_key(item: Item) -> str:
-    """
-    The path of a private key on P-256 in PEM, or of a file that is not there yet.
-    """
+    """The path of a private key on P-256 in PEM, or of a file that is not there yet."""
     path = text(item)
     if os.path.exists(path) and not os.path.isfile(path):
         raise Wrong(f"{path!r} is not a file")
@@ -193,9 +175,7 @@ def signing_key(item: Item) -> str:
 
 
 def program(words: Sequence[str]) -> None:
-    """
-    Refuse a command whose program is not there, or may not be run. Its arguments may be secrets.
-    """
+    """Refuse a command whose program is not there, or may not be run. Its arguments may be secrets."""
     try:
         found = shutil.which(words[0])
     except ValueError:

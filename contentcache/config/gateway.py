@@ -1,6 +1,4 @@
-"""
-The middleware ``redirect``, whose options make the daemon a gateway before a registry.
-"""
+"""The middleware ``redirect``, whose options make the daemon a gateway before a registry."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from contentcache.config.urls import base_url
 
 
 def read_options(item: Item, http: Http) -> Gateway:
-    """
-    Read what stands beside the name.
-    """
+    """Read what stands beside the name."""
     entry = item.table()
     with entry.section("options") as options:
         files = pair(options)
@@ -70,9 +66,7 @@ def _account(options: Table) -> Account | None:
 
 
 def _networks(options: Table) -> dict[str, str]:
-    """
-    The name of a cache for each network; the networks in one spelling.
-    """
+    """The name of a cache for each network; the networks in one spelling."""
     networks: dict[str, str] = {}
     with options.section("networks") as table:
         for written in table:

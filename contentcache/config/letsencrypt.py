@@ -1,6 +1,4 @@
-"""
-The section ``http.tls.letsencrypt``: certificates that come by themselves.
-"""
+"""The section ``http.tls.letsencrypt``: certificates that come by themselves."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ _NOT_KEPT: Final = ("/proc/", "/sys/")
 
 
 def read_letsencrypt(tls: Table, listening: Address) -> LetsEncrypt | None:
-    """
-    Read the section, ``None`` where there is none.
-    """
+    """Read the section, ``None`` where there is none."""
     with tls.section("letsencrypt") as section:
         read = read_values(
             section,
@@ -79,9 +75,7 @@ def _check_hosts(section: Table, read: LetsEncrypt) -> None:
 
 
 def _notice(section: Table, read: LetsEncrypt) -> None:
-    """
-    Warn of what works, and may not be what is meant.
-    """
+    """Warn of what works, and may not be what is meant."""
     if read.directoryurl.startswith("http://"):
         section.warn(
             "directoryurl",
@@ -100,9 +94,7 @@ def _notice(section: Table, read: LetsEncrypt) -> None:
 
 
 def see_folders_apart(root: Table, http: Http, blobs: str) -> None:
-    """
-    Note where certificates and blobs would be in one folder: each is cleared up by its own rules.
-    """
+    """Note where certificates and blobs would be in one folder: each is cleared up by its own rules."""
     settings = None if http.tls is None else http.tls.letsencrypt
     if settings is not None and os.path.realpath(settings.directory) == os.path.realpath(blobs):
         root.section("http").section("tls").section("letsencrypt").fault(
@@ -120,9 +112,7 @@ def _written(section: Table) -> str:
 
 
 def _is_public(directory_url: str) -> bool:
-    """
-    Whether it is Let's Encrypt's, for tests or not; others may know names of their own.
-    """
+    """Whether it is Let's Encrypt's, for tests or not; others may know names of their own."""
     return (urlsplit(directory_url).hostname or "").endswith(".letsencrypt.org")
 
 

@@ -1,6 +1,4 @@
-"""
-From a path and an environment to a configuration, or to everything that is wrong with them.
-"""
+"""From a path and an environment to a configuration, or to everything that is wrong with them."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ _EMPTY: Final = "the file is empty; it needs at least version, storage, http and
 
 @frozen
 class Loaded:
-    """
-    A configuration without faults, and what its operator should know all the same, a line each.
-    """
+    """A configuration without faults, and what its operator should know all the same, a line each."""
 
     configuration: Configuration
     warnings: tuple[str, ...] = ()

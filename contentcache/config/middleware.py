@@ -66,9 +66,7 @@ def _sort(
     off: list[tuple[Item, Name]],
     known: tuple[str, ...] = _NAMES,
 ) -> None:
-    """
-    Check an entry's name; entries that are disabled are collected in ``off``, and not read further.
-    """
+    """Check an entry's name; entries that are disabled are collected in ``off``, and not read further."""
     with item.table() as entry:
         disabled = entry.read("disabled", boolean, default=False)
         entry.take("options")

@@ -1,6 +1,4 @@
-"""
-The option ``upstreams``: the origins, and the ways to them.
-"""
+"""The option ``upstreams``: the origins, and the ways to them."""
 
 from __future__ import annotations
 
@@ -45,9 +43,7 @@ class Surroundings:
 
 
 def read_upstreams(options: Table, around: Surroundings) -> tuple[Upstream, ...]:
-    """
-    Read both forms: a mapping for each origin, or a plain list of URLs that lead to a single one.
-    """
+    """Read both forms: a mapping for each origin, or a plain list of URLs that lead to a single one."""
     item = options.take("upstreams")
     if item is None:
         options.fault(
@@ -153,9 +149,7 @@ def _stripped(scheme: str) -> Callable[[Item], str]:
 
 
 def _judge_access(table: Table, *, public: bool, judging: bool) -> None:
-    """
-    Whoever comes may have what an account may only where that is said, or where somebody judges them.
-    """
+    """Whoever comes may have what an account may only where that is said, or where somebody judges them."""
     if public and judging:
         table.warn("public", "has no effect where there is a section auth: clients are judged by it")
     if public or judging:

@@ -1,6 +1,4 @@
-"""
-Readers of texts that have to follow a pattern: each takes an item and gives a value, or raises ``Wrong``.
-"""
+"""Readers of texts that have to follow a pattern: each takes an item and gives a value, or raises ``Wrong``."""
 
 from __future__ import annotations
 
@@ -243,9 +241,7 @@ def email(item: Item) -> str:
 
 
 def base64url(item: Item) -> bytes:
-    """
-    Bytes in base64url, as certificate authorities hand them out; padding may be there or not.
-    """
+    """Bytes in base64url, as certificate authorities hand them out; padding may be there or not."""
     written = secret(item).replace("+", "-").replace("/", "_")
     bare = written.rstrip("=")
     if not _BASE64.fullmatch(written) or len(bare) % 4 == 1:

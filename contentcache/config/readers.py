@@ -1,6 +1,4 @@
-"""
-Readers of single values: each takes an item and gives a value, or raises ``Wrong`` with a sentence.
-"""
+"""Readers of single values: each takes an item and gives a value, or raises ``Wrong`` with a sentence."""
 
 from __future__ import annotations
 
@@ -21,18 +19,14 @@ _BOOLEAN_LETTERS = {"y": True, "Y": True, "n": False, "N": False}
 
 
 def scalar(item: Item) -> Scalar:
-    """
-    A single value of any type.
-    """
+    """A single value of any type."""
     if not isinstance(item.node, Scalar) or item.empty:
         raise Wrong(f"{item.shown()} stands where a single value belongs")
     return item.node
 
 
 def text(item: Item) -> str:
-    """
-    A text in printable characters; numbers are taken as they are written, as the registry does.
-    """
+    """A text in printable characters; numbers are taken as they are written, as the registry does."""
     node = scalar(item)
     if isinstance(node.value, bool):
         raise Wrong(f"{item.shown()} is a boolean; put it in quotes if the word is meant")
@@ -44,9 +38,7 @@ def text(item: Item) -> str:
 
 
 def secret(item: Item) -> str:
-    """
-    A text that no message repeats.
-    """
+    """A text that no message repeats."""
     try:
         return text(item)
     except Wrong:
@@ -54,9 +46,7 @@ def secret(item: Item) -> str:
 
 
 def boolean(item: Item) -> bool:
-    """
-    A boolean of YAML 1.1, not a text that looks like one.
-    """
+    """A boolean of YAML 1.1, not a text that looks like one."""
     node = scalar(item)
     if isinstance(node.value, bool):
         return node.value
@@ -68,9 +58,7 @@ def boolean(item: Item) -> bool:
 
 
 def integer(at_least: int) -> Reader[int]:
-    """
-    A whole number, not less than ``at_least``.
-    """
+    """A whole number, not less than ``at_least``."""
 
     def read(item: Item) -> int:
         node = scalar(item)
@@ -82,9 +70,7 @@ def integer(at_least: int) -> Reader[int]:
 
 
 def share(item: Item) -> float:
-    """
-    A part of a whole: from 0 for none of it to 1 for all of it.
-    """
+    """A part of a whole: from 0 for none of it to 1 for all of it."""
     written = text(item)
     if re.fullmatch(r"(?:0|1)(?:\.[0-9]{1,9})?|\.[0-9]{1,9}", written) is None or float(written) > 1:
         raise Wrong(f"{item.shown()} is not a share from 0 to 1; write e.g. 0.3")
@@ -92,9 +78,7 @@ def share(item: Item) -> float:
 
 
 def duration(*, zero: bool) -> Reader[float]:
-    """
-    A duration in Go's syntax, in seconds: never negative, ``0`` only with ``zero``.
-    """
+    """A duration in Go's syntax, in seconds: never negative, ``0`` only with ``zero``."""
 
     def read(item: Item) -> float:
         try:
@@ -111,9 +95,7 @@ def duration(*, zero: bool) -> Reader[float]:
 
 
 def size(*, zero: bool) -> Reader[int]:
-    """
-    A size in bytes, ``0`` only with ``zero``.
-    """
+    """A size in bytes, ``0`` only with ``zero``."""
 
     def read(item: Item) -> int:
         try:
@@ -128,9 +110,7 @@ def size(*, zero: bool) -> Reader[int]:
 
 
 def choice(options: Iterable[T], *, lower: bool = False) -> Reader[T]:
-    """
-    One of a few texts, ``lower`` for those whose case does not matter.
-    """
+    """One of a few texts, ``lower`` for those whose case does not matter."""
     known = {str(option): option for option in options}
 
     def read(item: Item) -> T:
@@ -147,9 +127,7 @@ def choice(options: Iterable[T], *, lower: bool = False) -> Reader[T]:
 def listing(
     reader: Reader[T], hint: str = "; put it in brackets: [...]", *, repeats: bool = False
 ) -> Reader[tuple[T, ...]]:
-    """
-    A list whose values ``reader`` reads; wrong ones are noted, and left out.
-    """
+    """A list whose values ``reader`` reads; wrong ones are noted, and left out."""
 
     def read(item: Item) -> tuple[T, ...]:
         values: list[T] = []

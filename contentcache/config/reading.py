@@ -1,6 +1,4 @@
-"""
-From a mapping of the file to a value: every described key is read by its kind.
-"""
+"""From a mapping of the file to a value: every described key is read by its kind."""
 
 from __future__ import annotations
 

@@ -159,9 +159,7 @@ def _middleware(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _object(model: type[Any], *, open_: bool = False, **others: object) -> dict[str, Any]:
-    """
-    The schema of a mapping; ``open_`` where other keys are accepted, ``others`` are described elsewhere.
-    """
+    """The schema of a mapping; ``open_`` where other keys are accepted, ``others`` are described elsewhere."""
     properties: dict[str, Any] = {}
     for each in described(model):
         place = properties

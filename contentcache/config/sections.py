@@ -1,6 +1,4 @@
-"""
-The sections ``version``, ``log`` and ``storage``, and those that mean nothing to a cache.
-"""
+"""The sections ``version``, ``log`` and ``storage``, and those that mean nothing to a cache."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ _RESERVED: Final = ("delete", "cache", "redirect", "maintenance", "tag")
 
 
 def read_version(root: Table) -> None:
-    """
-    Check ``version``: there is one of the format, 0.1.
-    """
+    """Check ``version``: there is one of the format, 0.1."""
 
     def read(item: Item) -> None:
         if scalar(item).text != "0.1":
@@ -45,9 +41,7 @@ def read_version(root: Table) -> None:
 
 
 def read_log(root: Table) -> Log:
-    """
-    Read ``log``, and ``loglevel``, its forerunner.
-    """
+    """Read ``log``, and ``loglevel``, its forerunner."""
     levels = choice(get_args(Level), lower=True)
     forerunner: Level = root.read("loglevel", levels, "info")
     if root.has("loglevel"):
@@ -71,9 +65,7 @@ def read_log(root: Table) -> Log:
 
 
 def read_storage(root: Table) -> StorageSettings:
-    """
-    Read ``storage``: one driver, as a mapping or as its bare name.
-    """
+    """Read ``storage``: one driver, as a mapping or as its bare name."""
     if not root.has("storage"):
         root.fault(
             "storage", "is required; write e.g. storage: {filesystem: {rootdirectory: /var/lib/registry}}"

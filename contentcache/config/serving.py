@@ -1,6 +1,4 @@
-"""
-The section ``http``: where and how this daemon listens.
-"""
+"""The section ``http``: where and how this daemon listens."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ _FRAMING: Final = frozenset({"connection", "content-length", "transfer-encoding"
 
 
 def read_http(root: Table) -> Http:
-    """
-    Read the whole section.
-    """
+    """Read the whole section."""
     with root.section("http") as http:
         http.idle(("secret", "relativeurls"))
         _notice_protocols(http)
@@ -47,9 +43,7 @@ def read_http(root: Table) -> Http:
 
 
 def notice_plain_http(root: Table, http: Http, *, forwarding: bool, judging: bool) -> None:
-    """
-    Warn of credentials that come in without TLS: to be passed on (``forwarding``), or to be judged here.
-    """
+    """Warn of credentials that come in without TLS: to be passed on (``forwarding``), or to be judged here."""
     behind_tls = http.host is not None and http.host.startswith("https://")
     if http.tls is not None or http.addr.path is not None or behind_tls or not (forwarding or judging):
         return

@@ -1,6 +1,4 @@
-"""
-A configuration in the format of the file, with every default filled in and every secret hidden.
-"""
+"""A configuration in the format of the file, with every default filled in and every secret hidden."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _SECRET = re.compile(r"password|passwd|secret|credential|token", re.IGNORECASE)
 
 
 def render(configuration: Configuration) -> str:
-    """
-    The text of a file that means the same, but for what is hidden.
-    """
+    """The text of a file that means the same, but for what is hidden."""
     log, storage = configuration.log, configuration.storage
     driver = {"rootdirectory": storage.rootdirectory, "maxthreads": storage.maxthreads}
     tree = {

@@ -1,6 +1,4 @@
-"""
-Reading a tree: each value is asked for by its key, and what nobody asked for is a fault.
-"""
+"""Reading a tree: each value is asked for by its key, and what nobody asked for is a fault."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ def _without_userinfo(text: str) -> str:
 
 @frozen
 class Item:
-    """
-    One value on its way to be read.
-    """
+    """One value on its way to be read."""
 
     node: Node
     path: str
@@ -46,22 +42,16 @@ class Item:
 
     @property
     def place(self) -> Place:
-        """
-        Where it stands.
-        """
+        """Where it stands."""
         return Place(self.path, self.node.origin)
 
     @property
     def empty(self) -> bool:
-        """
-        Whether nothing was written, or ``null``.
-        """
+        """Whether nothing was written, or ``null``."""
         return isinstance(self.node, Scalar) and self.node.value is None
 
     def shown(self) -> str:
-        """
-        The value in a sentence, shortened.
-        """
+        """The value in a sentence, shortened."""
         if isinstance(self.node, Series):
             return "a list"
         if isinstance(self.node, Dictionary):
@@ -73,15 +63,11 @@ class Item:
         return repr(text if len(text) <= _ENOUGH else text[:_ENOUGH] + "...")
 
     def fault(self, message: str) -> None:
-        """
-        Note that this value is wrong.
-        """
+        """Note that this value is wrong."""
         self.report.fault(self.place, message)
 
     def read(self, reader: Callable[[Item], T], default: D) -> T | D:
-        """
-        What ``reader`` makes of the value; ``default`` where it is wrong, which is noted.
-        """
+        """What ``reader`` makes of the value; ``default`` where it is wrong, which is noted."""
         try:
             return reader(self)
         except Wrong as wrong:
@@ -89,9 +75,7 @@ class Item:
             return default
 
     def items(self, hint: str = "") -> tuple[Item, ...]:
-        """
-        The values of a list; ``hint`` ends the sentence when it is none.
-        """
+        """The values of a list; ``hint`` ends the sentence when it is none."""
         if self.empty:
             return ()
         if not isinstance(self.node, Series):
@@ -102,9 +86,7 @@ class Item:
         )
 
     def table(self, hint: str = "") -> Table:
-        """
-        The value as a mapping; an empty one where it is something else, which is noted.
-        """
+        """The value as a mapping; an empty one where it is something else, which is noted."""
         if isinstance(self.node, Dictionary):
             return Table(self.node, self.path, self.report)
         if not self.empty:
@@ -136,33 +118,23 @@ class Table:
 
     @property
     def place(self) -> Place:
-        """
-        Where the mapping stands.
-        """
+        """Where the mapping stands."""
         return Place(self._path, self._node.origin)
 
     def place_of(self, key: str) -> Place:
-        """
-        Where ``key`` stands, or the mapping where it has no such key.
-        """
+        """Where ``key`` stands, or the mapping where it has no such key."""
         return Place(below(self._path, key), self._node.keys.get(key, self._node.origin))
 
     def __iter__(self) -> Iterator[str]:
-        """
-        All keys, in the order of the file.
-        """
+        """All keys, in the order of the file."""
         return iter(tuple(self._node.entries))
 
     def has(self, key: str) -> bool:
-        """
-        Whether ``key`` is there and not empty.
-        """
+        """Whether ``key`` is there and not empty."""
         return self.take(key) is not None
 
     def take(self, key: str) -> Item | None:
-        """
-        The value of ``key``; ``None`` where it is not there or empty.
-        """
+        """The value of ``key``; ``None`` where it is not there or empty."""
         self._known.add(key)
         node = self._node.entries.get(key)
         if node is None:
@@ -171,24 +143,18 @@ class Table:
         return None if item.empty else item
 
     def read(self, key: str, reader: Callable[[Item], T], default: D) -> T | D:
-        """
-        What ``reader`` makes of ``key``; ``default`` where it is not there, or wrong.
-        """
+        """What ``reader`` makes of ``key``; ``default`` where it is not there, or wrong."""
         item = self.take(key)
         return default if item is None else item.read(reader, default)
 
     def demand(self, key: str, reader: Callable[[Item], T], default: D, example: str) -> T | D:
-        """
-        The same for a key that must be there.
-        """
+        """The same for a key that must be there."""
         if self.take(key) is None:
             self._report.fault(self.place_of(key), f"is required; write e.g. {example}")
         return self.read(key, reader, default)
 
     def section(self, key: str, hint: str = "") -> Table:
-        """
-        The mapping at ``key``, an empty one where there is none.
-        """
+        """The mapping at ``key``, an empty one where there is none."""
         item = self.take(key)
         if item is not None:
             return item.table(hint)
@@ -196,9 +162,7 @@ class Table:
         return Table(Dictionary(origin), below(self._path, key), self._report, present=False)
 
     def section_or_name(self, key: str) -> Table:
-        """
-        The mapping at ``key``, where the name of its only entry may stand alone.
-        """
+        """The mapping at ``key``, where the name of its only entry may stand alone."""
         item = self.take(key)
         if item is None or not isinstance(item.node, Scalar):
             return self.section(key)
@@ -207,37 +171,27 @@ class Table:
         return Table(node, item.path, item.report)
 
     def items(self, key: str, hint: str = "") -> tuple[Item, ...]:
-        """
-        The values of the list at ``key``.
-        """
+        """The values of the list at ``key``."""
         item = self.take(key)
         return () if item is None else item.items(hint)
 
     def fault(self, key: str, message: str) -> None:
-        """
-        Note that what stands at ``key`` is wrong.
-        """
+        """Note that what stands at ``key`` is wrong."""
         self._report.fault(self.place_of(key), message)
 
     def warn(self, key: str, message: str) -> None:
-        """
-        Note something about ``key`` that does not keep the daemon from starting.
-        """
+        """Note something about ``key`` that does not keep the daemon from starting."""
         self._report.warn(self.place_of(key), message)
 
     def idle(self, keys: Iterable[str], why: str = "has no effect on a cache") -> None:
-        """
-        Accept ``keys`` of the format that cannot matter here, with a warning for each.
-        """
+        """Accept ``keys`` of the format that cannot matter here, with a warning for each."""
         for key in keys:
             self._known.add(key)
             if key in self._node.entries:
                 self.warn(key, why)
 
     def unsupported(self, keys: Iterable[str], instead: str) -> None:
-        """
-        Refuse ``keys`` of the format that this daemon does not support; ``instead`` is a sentence.
-        """
+        """Refuse ``keys`` of the format that this daemon does not support; ``instead`` is a sentence."""
         for key in keys:
             self._known.add(key)
             if self.has(key):

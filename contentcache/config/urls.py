@@ -1,6 +1,4 @@
-"""
-URLs, hosts and addresses, each in one spelling, so that equal ones are equal texts.
-"""
+"""URLs, hosts and addresses, each in one spelling, so that equal ones are equal texts."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ _AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
 
 
 def base_url(item: Item) -> str:
-    """
-    A URL that consists of scheme, host and port, such as ``https://registry.example.com``.
-    """
+    """A URL that consists of scheme, host and port, such as ``https://registry.example.com``."""
     parts = _split(item)
     if parts.path not in {"", "/"}:
         raise Wrong(f"{item.shown()} has a path; registries stand at the root of their host")
@@ -51,17 +47,13 @@ def base_url_of(written: str) -> str:
 
 
 def url(item: Item) -> str:
-    """
-    A URL that may have a path.
-    """
+    """A URL that may have a path."""
     parts = _split(item)
     return f"{parts.scheme}://{_authority(parts, item)}{parts.path.rstrip('/')}"
 
 
 def realm_url(item: Item) -> str:
-    """
-    A URL that clients are given as it is written, perhaps with a path and a query.
-    """
+    """A URL that clients are given as it is written, perhaps with a path and a query."""
     written = text(item)
     _authority(_split(item, query=True), item)
     if not re.fullmatch(r"[!#-\[\]-~]+", written):
@@ -70,16 +62,12 @@ def realm_url(item: Item) -> str:
 
 
 def url_or_authority(item: Item) -> str:
-    """
-    A URL, or a host with or without a port.
-    """
+    """A URL, or a host with or without a port."""
     return url(item) if "://" in text(item) else authority(item)
 
 
 def network(item: Item) -> str:
-    """
-    An address or a range of addresses, as a range.
-    """
+    """An address or a range of addresses, as a range."""
     try:
         return str(ip_network(text(item).strip("[]"), strict=False))
     except ValueError:
@@ -87,9 +75,7 @@ def network(item: Item) -> str:
 
 
 def authority(item: Item) -> str:
-    """
-    A host, with a port or without, in lower case and ASCII.
-    """
+    """A host, with a port or without, in lower case and ASCII."""
     written = text(item)
     match = _AUTHORITY.fullmatch(written)
     if match is None or not match["host"] or "/" in written:
@@ -121,9 +107,7 @@ def without_default_port(name: str, scheme: str) -> str:
 
 
 def nat64_prefix(item: Item) -> str:
-    """
-    A range of IPv6 addresses, as in ``2001:db8:64::/96``.
-    """
+    """A range of IPv6 addresses, as in ``2001:db8:64::/96``."""
     try:
         return str(IPv6Network(text(item)))
     except ValueError:
@@ -153,9 +137,7 @@ def redirect_target(item: Item) -> str:
 
 
 def host_or_network(item: Item) -> str:
-    """
-    A host name, an IP address, or a range of addresses as in ``10.0.0.0/8``.
-    """
+    """A host name, an IP address, or a range of addresses as in ``10.0.0.0/8``."""
     written = text(item)
     if "/" in written or ":" in written:
         try:
@@ -169,9 +151,7 @@ def host_or_network(item: Item) -> str:
 
 
 def address(item: Item) -> Address:
-    """
-    Where to listen over TCP: ``:5000``, ``host:5000``, ``[::1]:5000``.
-    """
+    """Where to listen over TCP: ``:5000``, ``host:5000``, ``[::1]:5000``."""
     match = _AUTHORITY.fullmatch(text(item))
     if match is None or match["port"] is None:
         raise Wrong(
@@ -182,9 +162,7 @@ def address(item: Item) -> Address:
 
 
 def socket_file(item: Item) -> Address:
-    """
-    Where to listen with ``net: unix``: the path of a socket.
-    """
+    """Where to listen with ``net: unix``: the path of a socket."""
     path = text(item)
     if len(path.encode()) > LONGEST_SOCKET:
         raise Wrong(f"{item.shown()} is longer than the {LONGEST_SOCKET} bytes that a socket's path may have")
@@ -226,9 +204,7 @@ def _port(digits: str, item: Item, *, least: int) -> int:
 
 
 def _host(written: str, item: Item) -> str:
-    """
-    A host in lower case: IPv6 addresses in brackets, names in ASCII (IDNA 2008, UTS #46).
-    """
+    """A host in lower case: IPv6 addresses in brackets, names in ASCII (IDNA 2008, UTS #46)."""
     try:
         if written.startswith("[") and "%" not in written:
             return f"[{IPv6Address(written[1:-1])}]"

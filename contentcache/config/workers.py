@@ -1,6 +1,4 @@
-"""
-The key ``workers``: how many processes serve clients, and each one's share of what is promised for all.
-"""
+"""The key ``workers``: how many processes serve clients, and each one's share of what is promised for all."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ _FEWEST_THREADS: Final = 25
 
 
 def read_workers(root: Table, storage: StorageSettings, middleware: Downstream | Gateway) -> int:
-    """
-    Read ``workers``: a number, or ``auto`` for one on each core.
-    """
+    """Read ``workers``: a number, or ``auto`` for one on each core."""
     workers: int = read_key(root, Configuration, "workers", 1)
     if workers > 1 and isinstance(middleware, Gateway):
         root.fault("workers", f"a gateway is one process and cannot be {workers}; leave it out, or write 1")

@@ -1,6 +1,4 @@
-"""
-What a client is ready to take of a manifest.
-"""
+"""What a client is ready to take of a manifest."""
 
 from __future__ import annotations
 

@@ -71,9 +71,7 @@ def parse_challenges(values: Sequence[str]) -> list[Challenge]:
 
 
 def _challenges(text: str) -> Iterator[Challenge]:
-    """
-    The challenges of one header line.
-    """
+    """The challenges of one header line."""
     scheme: str | None = None
     parameters: dict[str, str] = {}
     token68: str | None = None
@@ -101,16 +99,12 @@ def _challenges(text: str) -> Iterator[Challenge]:
 
 
 def _value(parameter: re.Match[str]) -> str:
-    """
-    A parameter's value without its quotes and escapes.
-    """
+    """A parameter's value without its quotes and escapes."""
     quoted = parameter["quoted"]
     return parameter["plain"] if quoted is None else _ESCAPED.sub(r"\1", quoted)
 
 
 def _past(pattern: re.Pattern[str], text: str, position: int) -> int:
-    """
-    Where ``pattern`` ends that begins at ``position``; always further on for ``_RUBBISH``.
-    """
+    """Where ``pattern`` ends that begins at ``position``; always further on for ``_RUBBISH``."""
     match = pattern.match(text, position)
     return match.end() if match else position + 1

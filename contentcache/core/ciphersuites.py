@@ -1,6 +1,4 @@
-"""
-Cipher suites by the names that the registry's files use: those of Go's ``crypto/tls``.
-"""
+"""Cipher suites by the names that the registry's files use: those of Go's ``crypto/tls``."""
 
 from __future__ import annotations
 

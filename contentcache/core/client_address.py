@@ -1,6 +1,4 @@
-"""
-Client addresses, as they are shown and as they are counted.
-"""
+"""Client addresses, as they are shown and as they are counted."""
 
 from __future__ import annotations
 

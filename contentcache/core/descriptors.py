@@ -25,9 +25,7 @@ _PART_OF_DOWNLOADS: Final = 2
 
 @frozen
 class Fitting:
-    """
-    How many connections and downloads there may be, and how many connections beyond that, to be told so.
-    """
+    """How many connections and downloads there may be, and how many connections beyond that, to be told so."""
 
     connections: int
     fetches: int

@@ -1,6 +1,4 @@
-"""
-Digests as the OCI image spec defines them (image-spec 1.1, descriptor.md, "Digests").
-"""
+"""Digests as the OCI image spec defines them (image-spec 1.1, descriptor.md, "Digests")."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ _DIGEST = re.compile(r"(?P<algorithm>sha256|sha512):(?P<hex>[0-9a-f]+)", re.ASCI
 
 
 class Hasher(Protocol):
-    """
-    A running hash: what ``hashlib`` gives.
-    """
+    """A running hash: what ``hashlib`` gives."""
 
     def update(self, data: bytes | memoryview, /) -> None: ...
     def hexdigest(self) -> str: ...
@@ -58,21 +54,15 @@ class Digest:
 
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> Digest:
-        """
-        The digest of ``content``.
-        """
+        """The digest of ``content``."""
         return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
 
     def hasher(self) -> Hasher:
-        """
-        A fresh hash of this algorithm.
-        """
+        """A fresh hash of this algorithm."""
         return hashlib.new(self.algorithm)
 
     def is_of(self, hasher: Hasher) -> bool:
-        """
-        Whether ``hasher`` has seen exactly this content.
-        """
+        """Whether ``hasher`` has seen exactly this content."""
         return hasher.hexdigest() == self.hex
 
     def __str__(self) -> str:

@@ -1,6 +1,4 @@
-"""
-Negative cache: contents that no upstream of an origin has right, not to be downloaded again for a while.
-"""
+"""Negative cache: contents that no upstream of an origin has right, not to be downloaded again for a while."""
 
 from __future__ import annotations
 
@@ -52,15 +50,11 @@ class Disproved:
         return seconds
 
     def remove(self, origin: str, digest: Digest) -> None:
-        """
-        ``origin`` has it right after all.
-        """
+        """``origin`` has it right after all."""
         self._entries.remove((origin, digest))
 
     def has(self, origin: str, digest: Digest, client: bytes, now: float) -> bool:
-        """
-        Whether ``origin`` has lately had it wrong for this client.
-        """
+        """Whether ``origin`` has lately had it wrong for this client."""
         clients = self._entries.get((origin, digest))
         entry = None if clients is None else clients.get(client)
         return entry is not None and now < entry.until

@@ -30,9 +30,7 @@ _BARE = re.compile(r"[0-9]+")
 
 
 class DurationInvalid(ValueError):
-    """
-    A text is not a duration, or a longer one than 64 bits of nanoseconds hold.
-    """
+    """A text is not a duration, or a longer one than 64 bits of nanoseconds hold."""
 
 
 def parse(text: str) -> float:

@@ -1,6 +1,4 @@
-"""
-What goes when room is needed, decided from numbers alone.
-"""
+"""What goes when room is needed, decided from numbers alone."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ class Retention:
 
 @frozen
 class Shortfall:
-    """
-    Bytes that must go: so that ``maxsize`` holds, and so that ``minfree`` does.
-    """
+    """Bytes that must go: so that ``maxsize`` holds, and so that ``minfree`` does."""
 
     size: int
     space: int

@@ -117,9 +117,7 @@ class Filling:
     # What to do.
 
     def next(self, order: Sequence[str]) -> Step:
-        """
-        The next step, given the hosts that may be asked now in the order of their turn.
-        """
+        """The next step, given the hosts that may be asked now in the order of their turn."""
         if self._verified:
             return Keep()
         if self._again is not None:
@@ -207,9 +205,7 @@ class Filling:
         return True
 
     def has_no_more(self, host: str, total: int | None) -> None:
-        """
-        ``host`` says (416) that nothing follows on what is there, the content having ``total`` bytes.
-        """
+        """``host`` says (416) that nothing follows on what is there, the content having ``total`` bytes."""
         if total is None and self.total is None and self._foreign:
             total = self.prefix  # an earlier run may have had the last byte and no time to check
         if total is not None and total == self.held.end() == self.prefix and self.total in {None, total}:
@@ -223,9 +219,7 @@ class Filling:
         self._failed.add(host)
 
     def arrived(self, host: str, start: int, stop: int) -> None:
-        """
-        Bytes of ``host`` are in the file.
-        """
+        """Bytes of ``host`` are in the file."""
         self.held.add(start, stop)
         self._contributors.add(host)
         self._failed.clear()
@@ -248,16 +242,12 @@ class Filling:
             self._disagree(host)
 
     def broke(self, host: str, *, repeatable: bool = True) -> None:
-        """
-        ``host`` failed, before or in the middle of a body; ``repeatable`` if asking again at once may help.
-        """
+        """``host`` failed, before or in the middle of a body; ``repeatable`` if asking again at once may help."""
         self._failed.add(host)
         self._repeatable = self._repeatable and repeatable
 
     def too_long(self, host: str) -> None:
-        """
-        ``host`` sent more than the content has, or more than anybody wants.
-        """
+        """``host`` sent more than the content has, or more than anybody wants."""
         if self.complete or self.total is None:
             self.broke(host)  # what the digest says of the bytes that are wanted counts, if there are enough
         elif host not in self._vouched:
@@ -268,9 +258,7 @@ class Filling:
             self.broke(host)
 
     def checked(self, *, right: bool) -> None:
-        """
-        The digest of all bytes has been compared.
-        """
+        """The digest of all bytes has been compared."""
         if right:
             self._verified = True
             return

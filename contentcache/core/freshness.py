@@ -1,6 +1,4 @@
-"""
-For how long a document that was fetched may be used without asking again (RFC 9111 §4.2).
-"""
+"""For how long a document that was fetched may be used without asking again (RFC 9111 §4.2)."""
 
 from __future__ import annotations
 

@@ -30,9 +30,7 @@ class _Grant:
 
 
 class Grants:
-    """
-    A bounded table of grants under keys that say nothing (:meth:`Credential.key`).
-    """
+    """A bounded table of grants under keys that say nothing (:meth:`Credential.key`)."""
 
     def __init__(self, *, ttl: float, stale: float = 0.0, capacity: int = 100_000) -> None:
         self._ttl = ttl
@@ -73,37 +71,27 @@ class Grants:
             self._drop(next(iter(self._grants)))
 
     def holds(self, key: bytes, now: float) -> bool:
-        """
-        Whether a yes is remembered that is not older than ``ttl``.
-        """
+        """Whether a yes is remembered that is not older than ``ttl``."""
         return self._within(key, now, self._ttl)
 
     def held(self, key: bytes, now: float) -> bool:
-        """
-        Whether a yes is remembered that may serve while the origin is away.
-        """
+        """Whether a yes is remembered that may serve while the origin is away."""
         return self._within(key, now, max(self._ttl, self._stale))
 
     def revoke(self, key: bytes, asked: float | None = None) -> None:
-        """
-        The origin has denied a question that was asked at ``asked`` (after all others, if not given).
-        """
+        """The origin has denied a question that was asked at ``asked`` (after all others, if not given)."""
         if asked is not None:
             self._denials.note(key, asked)
         self._end(key, asked)
 
     def revoke_identity(self, identity: bytes, asked: float) -> None:
-        """
-        The origin does not accept a credential: end all its grants there.
-        """
+        """The origin does not accept a credential: end all its grants there."""
         self._denials.note(identity, asked)
         for key in tuple(self._of_identity.get(identity, ())):
             self._end(key, asked)
 
     def last_denial(self, key: bytes, identity: bytes | None = None) -> float:
-        """
-        When the last question was asked that was denied, of this grant or of the whole credential.
-        """
+        """When the last question was asked that was denied, of this grant or of the whole credential."""
         return self._denials.last(key) if identity is None else self._denials.last(key, identity)
 
     def _within(self, key: bytes, now: float, bound: float) -> bool:

@@ -1,6 +1,4 @@
-"""
-HTTP authentication: the values of ``Authorization`` and ``Proxy-Authorization`` (RFC 9110 §11.4, RFC 7617).
-"""
+"""HTTP authentication: the values of ``Authorization`` and ``Proxy-Authorization`` (RFC 9110 §11.4, RFC 7617)."""
 
 from __future__ import annotations
 

@@ -35,9 +35,7 @@ _PLAIN: Final = re.compile(r'[!"$-~]*', re.ASCII)
 
 
 class ListQueries:
-    """
-    Authenticates queries by ``secret``, at most 64 bytes that nobody else knows.
-    """
+    """Authenticates queries by ``secret``, at most 64 bytes that nobody else knows."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
@@ -110,9 +108,7 @@ class ListQueries:
 
 
 def _is_too_long(query: str) -> bool:
-    """
-    Whether a query is longer than what passes, not counting what caches behind this one have added.
-    """
+    """Whether a query is longer than what passes, not counting what caches behind this one have added."""
     added = sum(_name(pair) == MAC_PARAMETER for pair in query.split("&")[-_MOST_CACHES:])
     return len(query) - added * _LONGEST_MAC > LONGEST_QUERY
 
@@ -155,9 +151,7 @@ def _name(pair: str) -> str:
 
 
 def _known(raw: str) -> str:
-    """
-    As much of a query as the specification knows, encoded anew.
-    """
+    """As much of a query as the specification knows, encoded anew."""
     try:
         query = parse_qs(raw, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS, errors="strict")
     except ValueError as error:

@@ -1,6 +1,4 @@
-"""
-An LRU cache: the one table for whatever strangers or upstreams make grow.
-"""
+"""An LRU cache: the one table for whatever strangers or upstreams make grow."""
 
 from __future__ import annotations
 
@@ -35,38 +33,28 @@ class LruCache(Generic[K, V]):
         return iter(self._entries)
 
     def get(self, key: K) -> V | None:
-        """
-        The value of a key, which has been used by that; ``None`` where there is none.
-        """
+        """The value of a key, which has been used by that; ``None`` where there is none."""
         value = self._entries.get(key)
         if value is not None:
             self._entries.move_to_end(key)
         return value
 
     def put(self, key: K, value: V) -> None:
-        """
-        Set the value of a key.
-        """
+        """Set the value of a key."""
         self._entries[key] = value
         self._entries.move_to_end(key)
         while len(self._entries) > self.capacity:
             self._entries.popitem(last=False)
 
     def remove(self, key: K) -> None:
-        """
-        Forget a key; nothing happens where it is not there.
-        """
+        """Forget a key; nothing happens where it is not there."""
         self._entries.pop(key, None)
 
     def remove_if(self, condition: Callable[[V], bool]) -> None:
-        """
-        Forget all entries whose value is so.
-        """
+        """Forget all entries whose value is so."""
         for key in [key for key, value in self._entries.items() if condition(value)]:
             del self._entries[key]
 
     def clear(self) -> None:
-        """
-        Forget everything.
-        """
+        """Forget everything."""
         self._entries.clear()

@@ -169,9 +169,7 @@ def _object(members: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _infer(manifest: dict[str, Any]) -> str | None:
-    """
-    The media type of a manifest that declares none, as image-spec 1.0 allowed.
-    """
+    """The media type of a manifest that declares none, as image-spec 1.0 allowed."""
     if manifest.get("schemaVersion") == "1":
         return SIGNED_SCHEMA_1 if "signatures" in manifest else _SCHEMA_1
     if "manifests" in manifest:

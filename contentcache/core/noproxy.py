@@ -29,9 +29,7 @@ _ENDS_WITH_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*):(?P<port>[0-9]{1,5})",
 
 @frozen
 class _Name:
-    """
-    A domain, with or without the host of that very name.
-    """
+    """A domain, with or without the host of that very name."""
 
     domain: str
     itself: bool
@@ -46,9 +44,7 @@ class _Name:
 
 @frozen
 class _Block:
-    """
-    A block of addresses; a single one is the smallest block.
-    """
+    """A block of addresses; a single one is the smallest block."""
 
     network: IPv4Network | IPv6Network
     port: int | None
@@ -60,9 +56,7 @@ class _Block:
 
 @frozen
 class Exemptions:
-    """
-    A value of ``NO_PROXY``, understood.
-    """
+    """A value of ``NO_PROXY``, understood."""
 
     everything: bool = False
     entries: tuple[_Name | _Block, ...] = ()
@@ -85,9 +79,7 @@ class Exemptions:
 
     @classmethod
     def parse(cls, value: str) -> Exemptions:
-        """
-        Read a value of ``NO_PROXY``: entries between commas or blanks; what means nothing is passed over.
-        """
+        """Read a value of ``NO_PROXY``: entries between commas or blanks; what means nothing is passed over."""
         words = value.lower().replace(",", " ").split()
         if "*" in words:
             return cls(everything=True)
@@ -95,9 +87,7 @@ class Exemptions:
 
 
 def _entries(words: Iterable[str]) -> Iterable[_Name | _Block]:
-    """
-    One entry for each word that means something.
-    """
+    """One entry for each word that means something."""
     for word in words:
         if "/" in word:
             with suppress(ValueError):
@@ -116,9 +106,7 @@ def _entries(words: Iterable[str]) -> Iterable[_Name | _Block]:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """
-    The address that ``text`` is; an IPv4 address inside IPv6 counts as the IPv4 one.
-    """
+    """The address that ``text`` is; an IPv4 address inside IPv6 counts as the IPv4 one."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -129,9 +117,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _ascii(domain: str) -> str:
-    """
-    A domain as it stands in the DNS.
-    """
+    """A domain as it stands in the DNS."""
     try:
         return domain if domain.isascii() else domain.encode("idna").decode("ascii")
     except UnicodeError:

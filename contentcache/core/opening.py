@@ -1,6 +1,4 @@
-"""
-What the head of an upstream's answer says about the body that follows.
-"""
+"""What the head of an upstream's answer says about the body that follows."""
 
 from __future__ import annotations
 
@@ -23,18 +21,14 @@ _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 @frozen
 class Opening:
-    """
-    A body that starts at byte ``start`` of a content of ``total`` bytes (``None``: it does not say).
-    """
+    """A body that starts at byte ``start`` of a content of ``total`` bytes (``None``: it does not say)."""
 
     start: int
     total: int | None
 
 
 def parse_length(value: str | None) -> int | None:
-    """
-    Read ``Content-Length``; ``None`` where there is none or it makes no sense.
-    """
+    """Read ``Content-Length``; ``None`` where there is none or it makes no sense."""
     digits = "" if value is None else value.strip(" \t")
     return int(digits) if _LENGTH.fullmatch(digits) else None
 

@@ -1,6 +1,4 @@
-"""
-What the house asks of its surroundings, as types.
-"""
+"""What the house asks of its surroundings, as types."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ Result = TypeVar("Result")
 
 
 class Run(Protocol):
-    """
-    Runs what may block (a disk, SQLite, a long hash) where it delays nobody: in a bounded pool of threads.
-    """
+    """Runs what may block (a disk, SQLite, a long hash) where it delays nobody: in a bounded pool of threads."""
 
     def __call__(
         self, function: Callable[Given, Result], /, *args: Given.args, **kwargs: Given.kwargs
@@ -22,9 +18,7 @@ class Run(Protocol):
 
 
 class DelayedCall(Protocol):
-    """
-    Something that is due later: ``IDelayedCall``, as much of it as is used.
-    """
+    """Something that is due later: ``IDelayedCall``, as much of it as is used."""
 
     def active(self) -> bool: ...
     def cancel(self) -> None: ...
@@ -32,9 +26,7 @@ class DelayedCall(Protocol):
 
 
 class Timer(Protocol):
-    """
-    Monotonic seconds, and calls that are due later: ``IReactorTime``, as much of it as is used.
-    """
+    """Monotonic seconds, and calls that are due later: ``IReactorTime``, as much of it as is used."""
 
     def callLater(self, delay: float, call: Callable[..., Any], /, *args: Any) -> DelayedCall: ...
     def seconds(self) -> float: ...

@@ -54,9 +54,7 @@ class LatestQuestions:
         return len(self._asked)
 
     def note(self, key: Hashable, asked: float) -> None:
-        """
-        A question that was asked at ``asked`` has been answered.
-        """
+        """A question that was asked at ``asked`` has been answered."""
         self._asked[key] = max(asked, self._asked.get(key, asked))
         self._asked.move_to_end(key)
         while len(self._asked) > self._capacity:
@@ -64,13 +62,9 @@ class LatestQuestions:
             self._floor = max(self._floor, dropped)
 
     def last(self, *keys: Hashable) -> float:
-        """
-        The time of the latest question under any of ``keys``, or a later time where it was dropped.
-        """
+        """The time of the latest question under any of ``keys``, or a later time where it was dropped."""
         return max((self._asked.get(key, self._floor) for key in keys), default=self._floor)
 
     def outdates(self, asked: float, *keys: Hashable) -> bool:
-        """
-        Whether a question that was asked later than ``asked`` is noted.
-        """
+        """Whether a question that was asked later than ``asked`` is noted."""
         return asked < self.last(*keys)

@@ -27,9 +27,7 @@ _DIGITS = 18  # as many as surely fit; int() itself gives up at 4,300
 
 @frozen
 class Span:
-    """
-    A half-open run of bytes within a blob of ``size`` bytes.
-    """
+    """A half-open run of bytes within a blob of ``size`` bytes."""
 
     start: int
     stop: int
@@ -52,17 +50,13 @@ class Span:
 
 @frozen
 class Wish:
-    """
-    One part of a ``Range`` header before the size is known; ``first`` is ``None`` for a suffix.
-    """
+    """One part of a ``Range`` header before the size is known; ``first`` is ``None`` for a suffix."""
 
     first: int | None
     last: int | None
 
     def within(self, size: int) -> Span | None:
-        """
-        The bytes meant in a blob of ``size`` bytes, ``None`` where there are none.
-        """
+        """The bytes meant in a blob of ``size`` bytes, ``None`` where there are none."""
         if self.first is None:
             count = min(self.last or 0, size)
             return Span(size - count, size, size) if count else None
@@ -156,9 +150,7 @@ def _merge(found: Sequence[Span], size: int) -> Sequence[Span]:
 
 @frozen
 class ContentRange:
-    """
-    What an upstream says it sends: the first byte, the last, and the whole if it knows.
-    """
+    """What an upstream says it sends: the first byte, the last, and the whole if it knows."""
 
     first: int
     last: int

@@ -1,6 +1,4 @@
-"""
-How long an upstream wants to be left alone.
-"""
+"""How long an upstream wants to be left alone."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ def seconds_of_patience(value: str | None, now: float, longest: float = LONGEST)
 
 
 def _moment(text: str) -> float | None:
-    """
-    An HTTP-date in any of its three forms (RFC 9110 §5.6.7) as seconds since 1970.
-    """
+    """An HTTP-date in any of its three forms (RFC 9110 §5.6.7) as seconds since 1970."""
     if not text or len(text) > _LONGEST_DATE:
         return None
     try:

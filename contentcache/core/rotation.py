@@ -18,9 +18,7 @@ Host = TypeVar("Host", bound=Hashable)
 
 
 class Rotation(Generic[Host]):
-    """
-    The order in which hosts are asked. Times are monotonic seconds.
-    """
+    """The order in which hosts are asked. Times are monotonic seconds."""
 
     def __init__(self, hosts: Sequence[Host], fallback: Host | None = None) -> None:
         self._hosts = list(hosts)
@@ -44,15 +42,11 @@ class Rotation(Generic[Host]):
         return (*good, *sorted(back, key=lambda host: (host not in self._hosts, self._until.get(host, now))))
 
     def is_set_back(self, host: Host, now: float) -> bool:
-        """
-        Whether ``host`` failed so recently that others go first.
-        """
+        """Whether ``host`` failed so recently that others go first."""
         return now < self._until.get(host, now)
 
     def failed(self, host: Host, now: float) -> float:
-        """
-        Set ``host`` back; answers for how many seconds.
-        """
+        """Set ``host`` back; answers for how many seconds."""
         failures = self._failures.get(host, 0)
         if self.is_set_back(host, now):
             # It was asked although it is set back: others that failed in the same moment count once.
@@ -63,8 +57,6 @@ class Rotation(Generic[Host]):
         return setback
 
     def answered(self, host: Host) -> None:
-        """
-        ``host`` is well.
-        """
+        """``host`` is well."""
         self._failures.pop(host, None)
         self._until.pop(host, None)

@@ -66,18 +66,14 @@ class TagsList:
 
 @frozen
 class Content:
-    """
-    Something that is named by its digest: a blob (end-2) or a manifest (end-3).
-    """
+    """Something that is named by its digest: a blob (end-2) or a manifest (end-3)."""
 
     repository: str
     kind: Kind
     digest: Digest
 
     def path(self) -> str:
-        """
-        The path to ask upstream for.
-        """
+        """The path to ask upstream for."""
         return f"/v2/{self.repository}/{self.kind}/{self.digest}"
 
 
@@ -198,9 +194,7 @@ def _manifest(name: str, reference: str) -> Content | TaggedManifest:
 
 
 def _repository(raw: str) -> str:
-    """
-    The repository that a part of a raw path names: in it ``%2F`` is the slash that it stands for.
-    """
+    """The repository that a part of a raw path names: in it ``%2F`` is the slash that it stands for."""
     name = _ESCAPED_SLASH.sub("/", raw)
     if _EXTENSION.search(name) is not None and _AMBIGUOUS.search(f"/{name}") is None:
         raise RouteUnknown("no extension of the registry API is answered here")
@@ -231,9 +225,7 @@ def _digest(text: str) -> Digest:
 
 @frozen
 class Paging:
-    """
-    The parts of a query that upstream may see; everything else ends here.
-    """
+    """The parts of a query that upstream may see; everything else ends here."""
 
     n: str | None = None
     last: str | None = None

@@ -1,6 +1,4 @@
-"""
-Sizes in bytes as people write them: ``500GB``, ``2TiB``, ``1048576``.
-"""
+"""Sizes in bytes as people write them: ``500GB``, ``2TiB``, ``1048576``."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ _DIGITS: Final = len(str(LARGEST))
 
 
 class SizeInvalid(ValueError):
-    """
-    A text is not a size, or a larger one than any disk.
-    """
+    """A text is not a size, or a larger one than any disk."""
 
 
 def parse(text: str) -> int:

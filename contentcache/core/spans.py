@@ -1,6 +1,4 @@
-"""
-Which bytes of a file are there.
-"""
+"""Which bytes of a file are there."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ class Spans:
         return iter(zip(self._starts, self._stops, strict=True))
 
     def add(self, start: int, stop: int) -> None:
-        """
-        The bytes from ``start`` up to ``stop`` are there.
-        """
+        """The bytes from ``start`` up to ``stop`` are there."""
         if start >= stop:
             return
         first = bisect_left(self._stops, start)
@@ -40,9 +36,7 @@ class Spans:
         self._stops[first:last] = [stop]
 
     def reach(self, offset: int) -> int:
-        """
-        Up to where bytes are there without a gap from ``offset`` on; ``offset`` itself if it is missing.
-        """
+        """Up to where bytes are there without a gap from ``offset`` on; ``offset`` itself if it is missing."""
         run = bisect_right(self._starts, offset) - 1
         return max(offset, self._stops[run]) if run >= 0 else offset
 
@@ -78,20 +72,14 @@ class Spans:
         return missing
 
     def end(self) -> int:
-        """
-        Where the last run ends.
-        """
+        """Where the last run ends."""
         return self._stops[-1] if self._stops else 0
 
     def total(self) -> int:
-        """
-        How many bytes are there.
-        """
+        """How many bytes are there."""
         return sum(self._stops) - sum(self._starts)
 
     def clear(self) -> None:
-        """
-        Nothing is there any more.
-        """
+        """Nothing is there any more."""
         self._starts.clear()
         self._stops.clear()

@@ -1,6 +1,4 @@
-"""
-Loops and depth of a chain, read off ``Via`` (RFC 9110 §7.6.3).
-"""
+"""Loops and depth of a chain, read off ``Via`` (RFC 9110 §7.6.3)."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ _MOST_BEHIND: Final = 16
 
 @frozen
 class Path:
-    """
-    The way that a request has come: the received-by parts, nearest to the client first.
-    """
+    """The way that a request has come: the received-by parts, nearest to the client first."""
 
     hops: tuple[str, ...]
 
@@ -41,30 +37,22 @@ class Path:
         return cls(tuple(entry[1] for entry in entries if len(entry) > 1))
 
     def has_met(self, pseudonym: str) -> bool:
-        """
-        Whether the request has been here.
-        """
+        """Whether the request has been here."""
         return pseudonym in self.hops
 
     @property
     def is_bounded(self) -> bool:
-        """
-        Whether a request may be sent on with these names.
-        """
+        """Whether a request may be sent on with these names."""
         return len(self.hops) <= MOST_HOPS and all(len(hop) <= LONGEST_NAME for hop in self.hops)
 
     @property
     def cache_names(self) -> frozenset[str]:
-        """
-        The caches of this kind that the request has passed.
-        """
+        """The caches of this kind that the request has passed."""
         return frozenset(hop for hop in self.hops if hop.startswith(FAMILY))
 
     @property
     def caches(self) -> int:
-        """
-        How many caches of this kind the request has passed.
-        """
+        """How many caches of this kind the request has passed."""
         return sum(hop.startswith(FAMILY) for hop in self.hops)
 
 
@@ -92,9 +80,7 @@ class CachesBehind:
         self._names: dict[str, OrderedDict[str, None]] = {}
 
     def learn(self, host: str, values: Sequence[str]) -> None:
-        """
-        ``host`` has answered a request that had a ``Via``, with these values of it.
-        """
+        """``host`` has answered a request that had a ``Via``, with these values of it."""
         names = self._names.setdefault(host, OrderedDict())
         for name in Path.of(values).hops:
             if name.startswith(FAMILY) and len(name) <= LONGEST_NAME:
@@ -104,9 +90,7 @@ class CachesBehind:
             names.popitem(last=False)
 
     def names(self) -> Sequence[str]:
-        """
-        All of them, of the newest the most that a ``Via`` may have.
-        """
+        """All of them, of the newest the most that a ``Via`` may have."""
         found = list(dict.fromkeys(name for names in self._names.values() for name in names))
         return found[-_MOST_BEHIND:]
 

@@ -62,9 +62,7 @@ CROSSING: Final = tuple(rule.name.encode("ascii") for rule in REQUEST_HEADERS if
 
 @frozen
 class Rule:
-    """
-    What becomes of a query key, a status or a size.
-    """
+    """What becomes of a query key, a status or a size."""
 
     name: str
     fate: str
@@ -106,9 +104,7 @@ SIZES: Final = (
 
 
 def tables() -> str:
-    """
-    The tables of the document, in reStructuredText.
-    """
+    """The tables of the document, in reStructuredText."""
     return "\n".join(
         (
             *_table("Header of an answer", ((f"``{r.name}``", r.fate, r.why) for r in RULES)),

@@ -1,3 +1,1 @@
-"""
-From what is asked to bytes: who may have what, one fetch for all, its readers.
-"""
+"""From what is asked to bytes: who may have what, one fetch for all, its readers."""

@@ -114,15 +114,11 @@ class Access:
         )
 
     def identity(self, asking: Asking) -> bytes:
-        """
-        The name of whoever asks, saying nothing of the credential.
-        """
+        """The name of whoever asks, saying nothing of the credential."""
         return asking.credential.key(self._secret, asking.registry.upstream.origin)
 
     async def remembered(self, asking: Asking) -> Yes | None:
-        """
-        The yes that a signed URL is, or that grant and link make together, if they do.
-        """
+        """The yes that a signed URL is, or that grant and link make together, if they do."""
         if asking.credential.signed is not None:
             return Yes()
         if not self._holds(asking.credential, self._grant_key(asking)):
@@ -140,34 +136,24 @@ class Access:
         return self._grants.holds(key, self._clock.seconds()) and self.knows_vouched(link)
 
     def knows_signed(self, link: Link) -> bool:
-        """
-        The same for whoever shows a signed URL for just this, which has been verified: that is all it takes.
-        """
+        """The same for whoever shows a signed URL for just this, which has been verified: that is all it takes."""
         return bool(link)
 
     def knows_vouched(self, link: Link) -> bool:
-        """
-        The same for whoever has been judged here, for just this.
-        """
+        """The same for whoever has been judged here, for just this."""
         affirmation = self._links.known(link)
         return affirmation is not None and self._age(affirmation) < self._affirm_ttl
 
     def lost_index(self) -> None:
-        """
-        The index is made anew, and knows no links.
-        """
+        """The index is made anew, and knows no links."""
         self._links.forget()
 
     def grant_key(self, origin: str, repository: str, credential: Credential) -> bytes:
-        """
-        The name of a grant, saying nothing of the credential.
-        """
+        """The name of a grant, saying nothing of the credential."""
         return credential.key(self._secret, origin, repository)
 
     async def stale(self, asking: Asking) -> Yes | None:
-        """
-        The yes that may serve because the origin cannot be asked.
-        """
+        """The yes that may serve because the origin cannot be asked."""
         if not self.may_serve_stale(asking.registry, asking.content.repository, asking.credential):
             return None
         affirmation = await self._links.affirmation(_link(asking))
@@ -191,9 +177,7 @@ class Access:
         return await self._questions.run(key, lambda: self._question(asking, with_body=with_body, size=size))
 
     async def size_of(self, asking: Asking, *, with_body: bool = False) -> Yes:
-        """
-        Ask for ``HEAD`` and its true length, wherever the content is. Raises as :meth:`ask` does.
-        """
+        """Ask for ``HEAD`` and its true length, wherever the content is. Raises as :meth:`ask` does."""
         yes = await self.ask(asking, with_body=with_body)
         if yes.size is not None:
             return yes
@@ -219,9 +203,7 @@ class Access:
         )
 
     def may_serve_stale(self, registry: Registry, repository: str, credential: Credential) -> bool:
-        """
-        Whether this credential may have what is known of this repository while the origin is away.
-        """
+        """Whether this credential may have what is known of this repository while the origin is away."""
         if not (self._stale_if_error > 0 and credential.lasting):
             return False
         key = credential.key(self._secret, registry.upstream.origin, repository)
@@ -235,23 +217,17 @@ class Access:
         return self._holds(credential, credential.key(self._secret, registry.upstream.origin, repository))
 
     def revoked(self, registry: Registry, repository: str, credential: Credential, *, asked: float) -> None:
-        """
-        The origin has denied this credential a pull from this repository.
-        """
+        """The origin has denied this credential a pull from this repository."""
         key = credential.key(self._secret, registry.upstream.origin, repository)
         self._revoke(Revocation(key, asked))
 
     def rejected(self, registry: Registry, credential: Credential, *, asked: float) -> None:
-        """
-        The origin has answered 401 to this credential: all its grants there end.
-        """
+        """The origin has answered 401 to this credential: all its grants there end."""
         key = credential.key(self._secret, registry.upstream.origin)
         self._revoke(Revocation(key, asked, is_identity=True))
 
     def hear_revocation(self, revocation: Revocation) -> None:
-        """
-        Another worker has heard a denial: end the grant here too.
-        """
+        """Another worker has heard a denial: end the grant here too."""
         if revocation.is_identity:
             self._grants.revoke_identity(revocation.key, revocation.asked)
         else:
@@ -262,16 +238,12 @@ class Access:
         self._tell_revoked(revocation)
 
     async def media_type(self, asking: Asking) -> str | None:
-        """
-        What ``GET`` once said of a content in its repository.
-        """
+        """What ``GET`` once said of a content in its repository."""
         affirmation = await self._links.affirmation(_link(asking))
         return None if affirmation is None else affirmation.media_type
 
     async def learn_media_type(self, asking: Asking, media_type: str | None) -> None:
-        """
-        A body has come by ``GET`` and been checked: this is its media type, whatever ``HEAD`` says.
-        """
+        """A body has come by ``GET`` and been checked: this is its media type, whatever ``HEAD`` says."""
         await self._links.learn_media_type(_link(asking), media_type)
 
     async def affirmed(self, asking: Asking, media_type: str | None, *, asked: float) -> None:
@@ -285,9 +257,7 @@ class Access:
         await self._links.affirm(_link(asking), Affirmation(self.wall(), media_type), asked=asked)
 
     async def refused(self, asking: Asking, refusal: OriginRefused, *, asked: float) -> None:
-        """
-        The origin has answered this very question, asked at ``asked``, with *denied*.
-        """
+        """The origin has answered this very question, asked at ``asked``, with *denied*."""
         if asking.credential.signed is not None:
             return  # it says something of the signed URL, and nothing of the repository
         whose = asking.registry, asking.content.repository, asking.credential

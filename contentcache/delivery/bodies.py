@@ -1,6 +1,4 @@
-"""
-Bytes on their way to one client, each reader with a position of its own.
-"""
+"""Bytes on their way to one client, each reader with a position of its own."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ class ShortError(Exception):
 
 
 class Flow(Protocol):
-    """
-    The way to one client.
-    """
+    """The way to one client."""
 
     async def ready(self) -> None:
         """Wait until the client takes more. Cancelled when it has left."""
@@ -53,9 +49,7 @@ class Flow(Protocol):
 
 
 class Body(Protocol):
-    """
-    A content that can be sent. ``size`` is its length in bytes, ``None`` while nobody knows.
-    """
+    """A content that can be sent. ``size`` is its length in bytes, ``None`` while nobody knows."""
 
     @property
     def size(self) -> int | None: ...
@@ -73,9 +67,7 @@ class Body(Protocol):
 
 
 class StoredBody:
-    """
-    A verified blob of the store.
-    """
+    """A verified blob of the store."""
 
     def __init__(self, file: BlobFile, run: Run, closed: Callable[[], None]) -> None:
         self._file = file
@@ -106,9 +98,7 @@ class StoredBody:
 
 
 class MemoryBody:
-    """
-    A small content that has come whole.
-    """
+    """A small content that has come whole."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content

@@ -1,6 +1,4 @@
-"""
-Who else works at the same store: other workers, as the delivery sees them.
-"""
+"""Who else works at the same store: other workers, as the delivery sees them."""
 
 from __future__ import annotations
 
@@ -20,18 +18,14 @@ from contentcache.storage.interfaces import Room
 
 
 class Verdicts(Protocol):
-    """
-    Takes note of what the origin said to a client of another worker.
-    """
+    """Takes note of what the origin said to a client of another worker."""
 
     def yes(self, want: Want, media_type: str | None, asked: float) -> None: ...
     def no(self, want: Want, refusal: OriginRefused, asked: float) -> None: ...
 
 
 class Elsewhere(Protocol):
-    """
-    The other workers: each content that is not here yet belongs to one of all.
-    """
+    """The other workers: each content that is not here yet belongs to one of all."""
 
     def owns(self, digest: Digest) -> bool:
         """Whether it belongs to this one."""

@@ -1,6 +1,4 @@
-"""
-Blobs and manifests by digest: from the store, from a fetch that is running, from a new one.
-"""
+"""Blobs and manifests by digest: from the store, from a fetch that is running, from a new one."""
 
 from __future__ import annotations
 
@@ -144,9 +142,7 @@ class Contents:
     # For the reaper and for who watches.
 
     def in_use(self, digest: Digest) -> bool:
-        """
-        Whether a reader or a fetch has this content, or a pull of it is not in the index yet.
-        """
+        """Whether a reader or a fetch has this content, or a pull of it is not in the index yet."""
         return digest in self._running or digest in self._pulls
 
     @property
@@ -155,17 +151,13 @@ class Contents:
         return sum(isinstance(fetch, Fetch) for fetch in self._running)
 
     def lost_index(self) -> None:
-        """
-        The index is made anew: what it knew is not believed any more.
-        """
+        """The index is made anew: what it knew is not believed any more."""
         self.warm.close()
         self._possession.forget()
         self._access.lost_index()
 
     async def flush(self) -> None:
-        """
-        Write the last pulls into the index.
-        """
+        """Write the last pulls into the index."""
         self.warm.tidy()
         await self._pulls.flush()
 
@@ -201,9 +193,7 @@ class Contents:
         return Described(digest, yes.size, None, "fwd=miss", notices=yes.notices)
 
     async def describe_manifest(self, asking: Asking, yes: Yes) -> Described:
-        """
-        Answer a ``HEAD`` of a manifest that this client may have: what is stored beats what ``HEAD`` says.
-        """
+        """Answer a ``HEAD`` of a manifest that this client may have: what is stored beats what ``HEAD`` says."""
         digest = asking.content.digest
         stored = await self._possessed_manifest(asking)
         if stored is not None:
@@ -237,9 +227,7 @@ class Contents:
         return stored
 
     async def stored_manifest(self, digest: Digest) -> StoredManifest | None:
-        """
-        A content as a manifest, if it is stored, or was, verified and checked; ``None`` if it is none.
-        """
+        """A content as a manifest, if it is stored, or was, verified and checked; ``None`` if it is none."""
         known = self._manifests.known(digest)
         if known is not None:
             return known
@@ -254,9 +242,7 @@ class Contents:
             file.close()
 
     async def _media_type(self, asking: Asking, checked: CheckedManifest, yes: Yes) -> str | None:
-        """
-        What to serve a manifest as: what is stored and what ``GET`` said beat what ``HEAD`` says.
-        """
+        """What to serve a manifest as: what is stored and what ``GET`` said beat what ``HEAD`` says."""
         said = None
         if checked.declared is None:
             said = yes.media_type or await self._access.media_type(asking)
@@ -288,9 +274,7 @@ class Contents:
         raise UpstreamUnavailable("this content comes and goes; try again")
 
     async def keep(self, key: DownloadKey, content: bytes) -> None:
-        """
-        Store a small content that has come whole and verified from ``origin``.
-        """
+        """Store a small content that has come whole and verified from ``origin``."""
         others = self._others(key.digest)
         if others is not None:
             await others.keep(key, content)
@@ -377,9 +361,7 @@ class Contents:
         return await self._join(asking, yes, whole=whole)
 
     async def _sized(self, asking: Asking, yes: Yes | None) -> Yes:
-        """
-        A yes that knows the size of the whole.
-        """
+        """A yes that knows the size of the whole."""
         key = _key(asking)
         known = self._sizes.get(key)
         if yes is not None and known is not None:
@@ -421,9 +403,7 @@ class Contents:
             fetch.detach(want)
 
     async def _serve_stored(self, asking: Asking, file: BlobFile, yes: Yes | None, held: ExitStack) -> Served:
-        """
-        Serve ``file``, which ``held`` closes unless it is handed over, with the body, by the last statements.
-        """
+        """Serve ``file``, which ``held`` closes unless it is handed over, with the body, by the last statements."""
         digest = asking.content.digest
         self._pulls.begin(digest)
         held.callback(self._pulls.end, digest)
@@ -507,16 +487,12 @@ class Contents:
             self._pulls.end(fetch.key.digest)
 
     def _others(self, digest: Digest) -> Elsewhere | None:
-        """
-        The other workers, if a content is theirs to make.
-        """
+        """The other workers, if a content is theirs to make."""
         elsewhere = self._company.elsewhere
         return None if elsewhere is None or elsewhere.owns(digest) else elsewhere
 
     def _is_in_question(self, fetch: Making, asking: Asking) -> bool:
-        """
-        Whether the fetch's own first request goes out in this client's name, and its answer is the verdict.
-        """
+        """Whether the fetch's own first request goes out in this client's name, and its answer is the verdict."""
         return fetch.takes_candidates and fetch.has_want(self._access.key(asking))
 
     def _check_loop(self, fetch: Making, asking: Asking, *, asked: bool) -> None:
@@ -600,9 +576,7 @@ class Contents:
                 self._access.origin_word.learn_target(origin, fetch.target)
 
     async def _supersede(self, fetch: Fetch) -> None:
-        """
-        Another origin's download has stored the blob: who is attached goes on from the store.
-        """
+        """Another origin's download has stored the blob: who is attached goes on from the store."""
         if await fetch.supersede():
             self._running.remove(fetch)
             fetch.progress.tell(fetch.prefix)
@@ -699,9 +673,7 @@ class Contents:
 
 
 def download_semaphore(limit: int, timeout: float, timer: Timer) -> FairSemaphore[bytes]:
-    """
-    At most ``limit`` downloads at once, fair between credentials; further ones wait ``timeout`` seconds.
-    """
+    """At most ``limit`` downloads at once, fair between credentials; further ones wait ``timeout`` seconds."""
     return FairSemaphore(
         limit,
         timer=timer,

@@ -1,6 +1,4 @@
-"""
-What becomes of a subscriber whose blob another origin's download has stored: it goes on from the stored file.
-"""
+"""What becomes of a subscriber whose blob another origin's download has stored: it goes on from the stored file."""
 
 from __future__ import annotations
 

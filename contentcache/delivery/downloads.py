@@ -14,9 +14,7 @@ from contentcache.delivery.making import DownloadKey, Making
 
 
 class Downloads:
-    """
-    A table of :class:`~contentcache.delivery.making.Making`, by origin and digest.
-    """
+    """A table of :class:`~contentcache.delivery.making.Making`, by origin and digest."""
 
     def __init__(self) -> None:
         self._by_digest: dict[Digest, dict[str, Making]] = {}

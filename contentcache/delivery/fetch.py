@@ -168,9 +168,7 @@ class Fetch:
         return not (self._is_judged or self._head_in or self.in_place)
 
     def has_want(self, key: bytes) -> bool:
-        """
-        Whether a client with this question is attached.
-        """
+        """Whether a client with this question is attached."""
         return self._clients.asks(key)
 
     def reach(self, position: int = 0, *, glance: bool = False) -> int:
@@ -207,18 +205,14 @@ class Fetch:
             self._segments.want(position, total if stop is None else stop)
 
     def attach(self, want: Want) -> None:
-        """
-        A client wants this content. The file stays open for it until :meth:`detach`.
-        """
+        """A client wants this content. The file stays open for it until :meth:`detach`."""
         self._holders += 1
         self._clients.add(want)
         self._changed.notify_all()
         self._answer()
 
     def detach(self, want: Want) -> None:
-        """
-        A client has what it wanted, or has left.
-        """
+        """A client has what it wanted, or has left."""
         if not self._clients.remove(want):
             return
         self._release()
@@ -228,9 +222,7 @@ class Fetch:
 
     @property
     def is_ending(self) -> bool:
-        """
-        Whether the fetch is over without the content, and puts its file away.
-        """
+        """Whether the fetch is over without the content, and puts its file away."""
         return (self._ending or self._superseded) and not self.verified
 
     # The work.
@@ -259,9 +251,7 @@ class Fetch:
         self._end()
 
     async def give_up(self, error: CacheError) -> None:
-        """
-        Never mind.
-        """
+        """Never mind."""
         self.failure = error
         self._end()
 
@@ -343,9 +333,7 @@ class Fetch:
             raise DiskFailed(f"the store cannot be written: {error}") from error
 
     async def _come_to_rest(self) -> None:
-        """
-        Wait until nothing comes in and no thread works on the file any more.
-        """
+        """Wait until nothing comes in and no thread works on the file any more."""
         self.intake.stop()
         while self._segments.busy:
             await self._changed.wait()
@@ -411,9 +399,7 @@ class Fetch:
         return not sources or not self._wants_all() or self._segments.covers(self.filling.prefix)
 
     def _gap_end(self, offset: int) -> int | None:
-        """
-        Where the bytes that are missing from ``offset`` on end before the end of the content.
-        """
+        """Where the bytes that are missing from ``offset`` on end before the end of the content."""
         ends = (self.filling.held.gap(offset)[1], self._segments.next_start(offset))
         return min((end for end in ends if end is not None), default=None)
 
@@ -580,9 +566,7 @@ class Fetch:
         return False
 
     def _open(self, host: str, answer: Answer, offset: int) -> int:
-        """
-        The byte that the body of ``answer`` starts with.
-        """
+        """The byte that the body of ``answer`` starts with."""
         opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), offset)
         if not self.filling.opened(host, opening.total):
             raise UpstreamBroken(f"{host} says another size than others did")

@@ -1,6 +1,4 @@
-"""
-A body from upstream, a bounded queue, and whoever takes from it.
-"""
+"""A body from upstream, a bounded queue, and whoever takes from it."""
 
 from __future__ import annotations
 
@@ -61,9 +59,7 @@ class InflowQueue:
         return data
 
     def abandon(self) -> None:
-        """
-        Want no more.
-        """
+        """Want no more."""
         self._inflow.abandon()
 
     def _received(self, inflow: Inflow, data: bytes) -> None:

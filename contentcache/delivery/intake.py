@@ -78,9 +78,7 @@ class Intake:
             self._file.close()
 
     def begin(self, file: PartialFile, spans: Sequence[tuple[int, int]]) -> None:
-        """
-        Begin with ``file``, of which ``spans`` are written.
-        """
+        """Begin with ``file``, of which ``spans`` are written."""
         self._file = file
         self._hashed_file = HashedFile(file, self._digest, spans)
         self.follow()
@@ -97,9 +95,7 @@ class Intake:
         self._settling = False
 
     def follow(self) -> None:
-        """
-        Hash in the background what is written and not hashed yet of the prefix.
-        """
+        """Hash in the background what is written and not hashed yet of the prefix."""
         if self._is_behind and self._following is None and not self._settling:
             following = in_background(self._follow())
             self._following = None if following.called else following
@@ -116,9 +112,7 @@ class Intake:
         return await self._run(self._hashing.is_right, size)
 
     async def settle(self) -> None:
-        """
-        Wait until no thread works on the file any more.
-        """
+        """Wait until no thread works on the file any more."""
         self._settling = True
         await self._until_followed()
 
@@ -157,9 +151,7 @@ class Intake:
             self._transfers.discard(transfer)
 
     def stop(self) -> None:
-        """
-        Want no more of what is coming in.
-        """
+        """Want no more of what is coming in."""
         for transfer in tuple(self._transfers):
             transfer.abandon()
 
@@ -167,9 +159,7 @@ class Intake:
         await self._in_thread(self._write, transfer)
 
     def _write(self, transfer: _Transfer) -> None:
-        """
-        In a thread: write and hash what is queued, and what comes meanwhile.
-        """
+        """In a thread: write and hash what is queued, and what comes meanwhile."""
         enough = transfer.written + _LONGEST_STAY
         while transfer.written < enough and (data := transfer.next()) is not None:
             self._hashing.write(transfer.written, data)
@@ -301,9 +291,7 @@ class _Transfer:
         self._condition.notify_all()
 
     def _tell(self) -> None:
-        """
-        Say how far it is.
-        """
+        """Say how far it is."""
         start, stop = self._told, self.written
         if start < stop:
             self._told = stop

@@ -40,22 +40,16 @@ class Links:
         self._denied = LatestQuestions()
 
     def known(self, link: Link) -> Affirmation | None:
-        """
-        The same as :meth:`affirmation`, as far as it is in memory.
-        """
+        """The same as :meth:`affirmation`, as far as it is in memory."""
         return self._known.get(link)
 
     def forget(self) -> None:
-        """
-        The index has been lost: believe nothing that only it knew.
-        """
+        """The index has been lost: believe nothing that only it knew."""
         self._denials += 1
         self._known.clear()
 
     async def affirmation(self, link: Link) -> Affirmation | None:
-        """
-        When the origin last affirmed a link, if it is known.
-        """
+        """When the origin last affirmed a link, if it is known."""
         fresh = self._fresh.get(link) or self._known.get(link)
         if fresh is not None:
             return fresh
@@ -83,9 +77,7 @@ class Links:
         await self._note(link, affirmation)
 
     async def learn_media_type(self, link: Link, media_type: str | None) -> None:
-        """
-        The media type of a content has been verified. Nothing happens to a link that is not known.
-        """
+        """The media type of a content has been verified. Nothing happens to a link that is not known."""
         known = await self.affirmation(link)
         if known is not None and media_type is not None and known.media_type != media_type:
             await self._note(link, evolve(known, media_type=media_type))
@@ -106,9 +98,7 @@ class Links:
                 del self._fresh[link]
 
     async def revoke(self, link: Link, *, asked: float) -> None:
-        """
-        The origin denies a link, in answer to a question that was asked at ``asked``.
-        """
+        """The origin denies a link, in answer to a question that was asked at ``asked``."""
         self.hear_denial(link, asked=asked)
         if await self._write(self._index.revoke, link):
             self._unwritten_denials.pop(link, None)
@@ -119,18 +109,14 @@ class Links:
             del self._unwritten_denials[next(iter(self._unwritten_denials))]
 
     def hear_denial(self, link: Link, *, asked: float) -> None:
-        """
-        The origin has denied a link, and the index knows. ``asked`` is when it was asked, or any later time.
-        """
+        """The origin has denied a link, and the index knows. ``asked`` is when it was asked, or any later time."""
         self._denied.note(link, asked)
         self._fresh.pop(link, None)
         self._known.pop(link, None)
         self._denials += 1
 
     async def tag(self, tag: Tag) -> TagRecord | None:
-        """
-        What a tag meant when it was last asked, if it is known.
-        """
+        """What a tag meant when it was last asked, if it is known."""
         try:
             return await self._run(self._index.tag, tag)
         except OSError as error:
@@ -138,15 +124,11 @@ class Links:
             return None
 
     async def remember_tag(self, tag: Tag, record: TagRecord) -> None:
-        """
-        The origin has said what a tag means.
-        """
+        """The origin has said what a tag means."""
         await self._write(self._index.remember_tag, tag, record)
 
     async def forget_tag(self, tag: Tag) -> None:
-        """
-        The origin does not have a tag any more.
-        """
+        """The origin does not have a tag any more."""
         record = await self.tag(tag)
         if record is not None:  # too old for anything from now on, and purged as such
             await self.remember_tag(tag, evolve(record, when=0.0))

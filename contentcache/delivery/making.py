@@ -1,6 +1,4 @@
-"""
-A content in the making, as its readers see it: wherever it is made.
-"""
+"""A content in the making, as its readers see it: wherever it is made."""
 
 from __future__ import annotations
 
@@ -58,9 +56,7 @@ class StoredMeanwhile(UndecidedError):
 
 @frozen(cache_hash=True)
 class DownloadKey:
-    """
-    What a download is of: a digest, from an origin.
-    """
+    """What a download is of: a digest, from an origin."""
 
     origin: str
     digest: Digest

@@ -1,6 +1,4 @@
-"""
-Manifests are held in memory while they pass, so their size is bounded, and checked before they count.
-"""
+"""Manifests are held in memory while they pass, so their size is bounded, and checked before they count."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ _MOST_CHECKED: Final = 10_000
 
 
 def too_large(size: int | None, limit: int) -> ManifestTooLarge:
-    """
-    What there is to say of a manifest of ``size`` bytes where ``limit`` are allowed.
-    """
+    """What there is to say of a manifest of ``size`` bytes where ``limit`` are allowed."""
     told = "more" if size is None else str(size)
     return ManifestTooLarge(f"this manifest has {told} bytes, and {limit} are allowed (limits.manifest)")
 
@@ -44,9 +40,7 @@ async def read_manifest(answer: Answer, limit: int) -> bytes:
 
 @frozen
 class StoredManifest:
-    """
-    A manifest of the store: its size in bytes, and what it says of its media type.
-    """
+    """A manifest of the store: its size in bytes, and what it says of its media type."""
 
     size: int
     checked: CheckedManifest
@@ -65,9 +59,7 @@ class StoredManifests:
         self._known: OrderedDict[Digest, StoredManifest] = OrderedDict()
 
     def known(self, digest: Digest) -> StoredManifest | None:
-        """
-        What was found when it was last read, if it was.
-        """
+        """What was found when it was last read, if it was."""
         found = self._known.get(digest)
         if found is not None:
             self._known.move_to_end(digest)

@@ -1,6 +1,4 @@
-"""
-How far readers have been told that they may go.
-"""
+"""How far readers have been told that they may go."""
 
 from __future__ import annotations
 
@@ -31,15 +29,11 @@ class News:
         self._later: DelayedCall | None = None
 
     def wait(self) -> Deferred[None]:
-        """
-        Fires with the next news.
-        """
+        """Fires with the next news."""
         return self._condition.wait()
 
     def tell_soon(self, prefix: int) -> None:
-        """
-        ``prefix`` bytes are there.
-        """
+        """``prefix`` bytes are there."""
         self._prefix = prefix
         if self.told == 0 or prefix - self.told >= _MUCH:
             self.tell(prefix)
@@ -47,9 +41,7 @@ class News:
             self._later = self._clock.callLater(_SOON, self._tell)
 
     def tell(self, prefix: int) -> None:
-        """
-        ``prefix`` bytes are there, or something else has changed: wake them now.
-        """
+        """``prefix`` bytes are there, or something else has changed: wake them now."""
         self._prefix = prefix
         if self._later is not None and self._later.active():
             self._later.cancel()

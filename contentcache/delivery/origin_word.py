@@ -89,18 +89,14 @@ class OriginWord:
         return yes, True
 
     def is_known_target(self, origin: str, target: str | None) -> bool:
-        """
-        Whether a host to which ``origin`` redirects has lately delivered verified bytes of it.
-        """
+        """Whether a host to which ``origin`` redirects has lately delivered verified bytes of it."""
         if target is None:
             return False
         when = self._targets.get((origin, target))
         return when is not None and self._clock.seconds() - when < self._trust_targets
 
     def learn_target(self, origin: str, target: str) -> None:
-        """
-        A host to which ``origin`` redirects has delivered a whole content, and it was verified.
-        """
+        """A host to which ``origin`` redirects has delivered a whole content, and it was verified."""
         self._targets.put((origin, target), self._clock.seconds())
 
     async def _in_doubt(self, asking: Asking, answer: Answer, size: int | None) -> tuple[Yes, bool]:
@@ -200,9 +196,7 @@ def _own_word(asking: Asking, answer: Answer) -> Yes:
 
 
 async def _probe(asking: Asking, *, follow: bool = False) -> Answer:
-    """
-    Ask with ``GET``, for no more of a blob than its first byte.
-    """
+    """Ask with ``GET``, for no more of a blob than its first byte."""
     if asking.content.kind == "blobs":
         answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE, follow=follow))
         if answer.status != RANGE_NOT_SATISFIABLE:

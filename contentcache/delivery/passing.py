@@ -21,9 +21,7 @@ from contentcache.upstream.answers import Answer
 
 @frozen
 class Check:
-    """
-    The digest of a whole content, and the hash of what has been sent of it.
-    """
+    """The digest of a whole content, and the hash of what has been sent of it."""
 
     digest: Digest
     hasher: Hasher
@@ -82,9 +80,7 @@ async def carry_on(asking: Asking, flow: Flow, rest: Rest, check: Check | None, 
 async def _pipe_part(
     asking: Asking, flow: Flow, part: tuple[int, int | None], check: Check | None, meter: Meter
 ) -> None:
-    """
-    Ask for a part and move it to a client; where upstream sends the whole content, its part of that.
-    """
+    """Ask for a part and move it to a client; where upstream sends the whole content, its part of that."""
     start, stop = part
     wanted = f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
     try:

@@ -77,9 +77,7 @@ class NotPossessed(BlobUnknown):
 
 @frozen
 class Sample:
-    """
-    What is to be proved of a content of ``size`` bytes: ``expected`` from byte ``offset`` on, or all of it.
-    """
+    """What is to be proved of a content of ``size`` bytes: ``expected`` from byte ``offset`` on, or all of it."""
 
     size: int
     offset: int = 0
@@ -93,9 +91,7 @@ class Sample:
 
 @frozen
 class _Proof:
-    """
-    A running proof: the question in whose name it runs, the way that question came, and who waits for it.
-    """
+    """A running proof: the question in whose name it runs, the way that question came, and who waits for it."""
 
     question: bytes
     via: str
@@ -152,18 +148,14 @@ class Possession:
             await self._prove(pair, asking)
 
     def note(self, origin: str, digest: Digest) -> None:
-        """
-        It is known, and recorded, that ``origin`` has these bytes.
-        """
+        """It is known, and recorded, that ``origin`` has these bytes."""
         self._known[origin, digest] = None
         self._known.move_to_end((origin, digest))
         if len(self._known) > _MOST:
             self._known.popitem(last=False)
 
     def forget(self) -> None:
-        """
-        The index has been lost: believe nothing that only it knew.
-        """
+        """The index has been lost: believe nothing that only it knew."""
         self._known.clear()
 
     async def _is_recorded(self, origin: str, digest: Digest) -> bool:
@@ -193,9 +185,7 @@ class Possession:
             await self._share(question, question, asking)
 
     async def _share(self, key: Hashable, question: bytes, asking: Asking) -> None:
-        """
-        Run a proof, or join the one that runs under ``key``.
-        """
+        """Run a proof, or join the one that runs under ``key``."""
         proof = self._running.get(key)
         if proof is None:
             proof = self._running[key] = _Proof(question, asking.via, [])
@@ -271,9 +261,7 @@ class Possession:
         return sample
 
     def _read_sample(self, asking: Asking) -> Sample:
-        """
-        Something of the stored bytes that cannot be guessed. Blocks.
-        """
+        """Something of the stored bytes that cannot be guessed. Blocks."""
         file = self._store.open(asking.content.digest)
         try:
             if asking.content.kind == "manifests" or file.size <= SMALL:
@@ -298,9 +286,7 @@ class Possession:
 
 
 def choose_sample(file: BlobFile, random: Callable[[int], int]) -> Sample:
-    """
-    A part of a file that does not compress, since others could be guessed; all of it where most parts do.
-    """
+    """A part of a file that does not compress, since others could be guessed; all of it where most parts do."""
     found: list[Sample] = []
     for _ in range(_TRIES):
         offset = random(file.size - SAMPLE + 1)

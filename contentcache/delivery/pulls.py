@@ -1,6 +1,4 @@
-"""
-Who reads what now, and when each content was last pulled.
-"""
+"""Who reads what now, and when each content was last pulled."""
 
 from __future__ import annotations
 
@@ -50,31 +48,23 @@ class Pulls:
         return not self._is_failing and (digest in self._pulled or digest in self._flushing)
 
     def begin(self, digest: Digest) -> None:
-        """
-        A reader takes it; :meth:`end` is owed.
-        """
+        """A reader takes it; :meth:`end` is owed."""
         self._noticed(digest)  # first: if it raises, nothing is owed
         self._readers[digest] += 1
 
     def end(self, digest: Digest) -> None:
-        """
-        The reader has done.
-        """
+        """The reader has done."""
         self._readers[digest] -= 1
         if self._readers[digest] <= 0:
             del self._readers[digest]
         self.note(digest)
 
     def note(self, digest: Digest) -> None:
-        """
-        It is being pulled now.
-        """
+        """It is being pulled now."""
         self.noted(digest, self._wall())
 
     def noted(self, digest: Digest, now: float) -> None:
-        """
-        The same for who knows what time it is.
-        """
+        """The same for who knows what time it is."""
         self._pulled[digest] = now
         self._noticed(digest)
 

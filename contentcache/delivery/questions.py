@@ -1,6 +1,4 @@
-"""
-What only the origin can answer: ``/v2/``, lists of tags and repositories, referrers.
-"""
+"""What only the origin can answer: ``/v2/``, lists of tags and repositories, referrers."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ _TOO_MANY: Final = 429
 
 @frozen
 class Pinged:
-    """
-    What the origin answered to ``/v2/``. ``stale`` that it could not be asked now.
-    """
+    """What the origin answered to ``/v2/``. ``stale`` that it could not be asked now."""
 
     status: int
     headers: Headers
@@ -56,9 +52,7 @@ class _Remembered:
 
 
 class Questions:
-    """
-    Passes questions on. ``auth_ttl`` and ``stale_if_error`` are seconds.
-    """
+    """Passes questions on. ``auth_ttl`` and ``stale_if_error`` are seconds."""
 
     def __init__(
         self, access: Access, *, clock: Timer, secret: bytes, auth_ttl: float, stale_if_error: float
@@ -143,9 +137,7 @@ class Questions:
 
 
 def _bounded(pinged: Pinged) -> Pinged | None:
-    """
-    As much of an answer as is kept: an origin must not decide how much memory each made-up credential costs.
-    """
+    """As much of an answer as is kept: an origin must not decide how much memory each made-up credential costs."""
     headers = {name: value for name, value in pinged.headers.items() if name.lower() in _KEPT_HEADERS}
     values = (part for value in headers.values() for part in ([value] if isinstance(value, str) else value))
     if sum(map(len, values)) > _KEPT_CHALLENGES:

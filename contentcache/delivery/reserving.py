@@ -1,6 +1,4 @@
-"""
-Room in the store for downloads, reserved when they begin: ``maxsize`` and ``minfree`` hold for all together.
-"""
+"""Room in the store for downloads, reserved when they begin: ``maxsize`` and ``minfree`` hold for all together."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ class Reserving:
 
 
 class Reserved:
-    """
-    What one download has reserved.
-    """
+    """What one download has reserved."""
 
     def __init__(self, reserving: Reserving, key: DownloadKey, name: str) -> None:
         self.name = name

@@ -48,9 +48,7 @@ class _Segment:
 
 
 class Owner(Protocol):
-    """
-    The fetch that segments belong to.
-    """
+    """The fetch that segments belong to."""
 
     @property
     def filling(self) -> Filling: ...
@@ -64,9 +62,7 @@ class Owner(Protocol):
 
 
 class Segments:
-    """
-    The segments of one fetch: those under way, those that wait, and those that could not be had.
-    """
+    """The segments of one fetch: those under way, those that wait, and those that could not be had."""
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
@@ -81,15 +77,11 @@ class Segments:
         return bool(self._under_way or self._waiting)
 
     def covers(self, offset: int) -> bool:
-        """
-        Whether this byte is on its way.
-        """
+        """Whether this byte is on its way."""
         return any(one.start <= offset < one.stop for one in (*self._under_way, *self._waiting))
 
     def next_start(self, offset: int) -> int | None:
-        """
-        Where the next segment begins behind ``offset``.
-        """
+        """Where the next segment begins behind ``offset``."""
         starts = [one.start for one in (*self._under_way, *self._waiting) if one.start > offset]
         return min(starts, default=None)
 
@@ -114,9 +106,7 @@ class Segments:
         self._begin_more()
 
     def close(self) -> None:
-        """
-        Begin no more.
-        """
+        """Begin no more."""
         self._closed = True
         self._waiting.clear()
 

@@ -1,6 +1,4 @@
-"""
-What a client may have, ready to be sent or told of.
-"""
+"""What a client may have, ready to be sent or told of."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ class Served:
 
     @property
     def outcome(self) -> str:
-        """
-        One word for the metrics.
-        """
+        """One word for the metrics."""
         if self.status.startswith("hit"):
             return "stale" if self.stale else "hit"
         return next((word for word in ("collapsed", "uncached") if word in self.status), "miss")
@@ -50,9 +46,7 @@ class Served:
 
 @frozen
 class Described:
-    """
-    The answer to a ``HEAD``: ``size`` in bytes, ``None`` where the origin does not say.
-    """
+    """The answer to a ``HEAD``: ``size`` in bytes, ``None`` where the origin does not say."""
 
     digest: Digest
     size: int | None

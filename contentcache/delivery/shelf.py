@@ -1,6 +1,4 @@
-"""
-The store and what the index knows of it, together. Everything here blocks: it runs in a thread.
-"""
+"""The store and what the index knows of it, together. Everything here blocks: it runs in a thread."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ from contentcache.storage.interfaces import BlobFile, BlobIndex, BlobRecord, Par
 
 
 class Shelf:
-    """
-    Takes blobs off and puts them on. ``wall`` is in seconds since the epoch.
-    """
+    """Takes blobs off and puts them on. ``wall`` is in seconds since the epoch."""
 
     _log = Logger()
 
@@ -25,9 +21,7 @@ class Shelf:
         self._wall = wall
 
     def verified(self, digest: Digest) -> BlobRecord | None:
-        """
-        The record of a blob that is there and has been verified.
-        """
+        """The record of a blob that is there and has been verified."""
         try:
             record = self._index.blob(digest)
         except OSError as error:

@@ -1,6 +1,4 @@
-"""
-The keys that verify blob tokens, from a JWK set in the operator's file (``signing.jwks``).
-"""
+"""The keys that verify blob tokens, from a JWK set in the operator's file (``signing.jwks``)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-What a fetch needs around it.
-"""
+"""What a fetch needs around it."""
 
 from __future__ import annotations
 

@@ -66,9 +66,7 @@ _UNVERIFIED: Final = ",unverified,"
 
 @frozen
 class TagAsking:
-    """
-    One client's question for a tag. ``accept`` has the values of its header as they came.
-    """
+    """One client's question for a tag. ``accept`` has the values of its header as they came."""
 
     registry: Registry
     route: TaggedManifest
@@ -77,9 +75,7 @@ class TagAsking:
     via: str = ""
 
     def request(self, method: Literal["GET", "HEAD"]) -> Request:
-        """
-        The request that says all this upstream.
-        """
+        """The request that says all this upstream."""
         repository = self.route.repository
         return Request(
             method,
@@ -91,16 +87,12 @@ class TagAsking:
         )
 
     def by_digest(self, digest: Digest) -> Asking:
-        """
-        The question for what the tag means.
-        """
+        """The question for what the tag means."""
         content = Content(self.route.repository, "manifests", digest)
         return Asking(self.registry, content, self.credential, tuple(accepted(self.accept)), self.via)
 
     def tag(self) -> Tag:
-        """
-        What is remembered of the tag goes by this.
-        """
+        """What is remembered of the tag goes by this."""
         route = self.route
         origin = self.registry.upstream.origin
         return Tag(origin, route.repository, route.tag, normalised(accepted(self.accept)))
@@ -108,9 +100,7 @@ class TagAsking:
 
 @frozen
 class _Meaning:
-    """
-    What a tag means: ``head_type`` and ``size`` as ``HEAD`` says, or as they were when it was remembered.
-    """
+    """What a tag means: ``head_type`` and ``size`` as ``HEAD`` says, or as they were when it was remembered."""
 
     digest: Digest
     head_type: str | None
@@ -120,9 +110,7 @@ class _Meaning:
 
 
 class Tags:
-    """
-    Questions about tags. ``affirm_ttl`` and ``stale_if_error`` are seconds, ``limit`` bytes of a manifest.
-    """
+    """Questions about tags. ``affirm_ttl`` and ``stale_if_error`` are seconds, ``limit`` bytes of a manifest."""
 
     def __init__(
         self,
@@ -146,9 +134,7 @@ class Tags:
         self._answered = LatestQuestions(_MOST_TAGS)
 
     async def describe(self, asking: TagAsking) -> Described:
-        """
-        Answer a ``HEAD``. Raises as :meth:`get` does.
-        """
+        """Answer a ``HEAD``. Raises as :meth:`get` does."""
         meaning = await self._meaning(asking, with_body=False)
         if isinstance(meaning, Served):
             with meaning:
@@ -243,9 +229,7 @@ class Tags:
         return (answer.moved and not known) or answer.is_page
 
     async def _get_by_tag(self, asking: TagAsking) -> Served:
-        """
-        Ask with ``GET``, the hosts in turn until one sends a manifest.
-        """
+        """Ask with ``GET``, the hosts in turn until one sends a manifest."""
         tried: set[str] = set()
         while True:
             asked = self._access.question_time()
@@ -263,9 +247,7 @@ class Tags:
                     raise
 
     async def _take_manifest(self, asking: TagAsking, answer: Answer, *, asked: float) -> Served:
-        """
-        Check what came for a tag, and only then store it and remember that the tag means it.
-        """
+        """Check what came for a tag, and only then store it and remember that the tag means it."""
         if answer.status != _OK:
             answer.abandon()
             raise UpstreamBroken(f"{answer.host} answered {answer.status} to a request for a manifest")
@@ -301,18 +283,14 @@ class Tags:
         return self._stale_if_error > 0 or asking.registry.upstream.immutabletags is not None
 
     def _is_latest(self, asking: TagAsking, asked: float) -> bool:
-        """
-        Whether no question that was asked later has been answered already.
-        """
+        """Whether no question that was asked later has been answered already."""
         if self._answered.outdates(asked, asking.tag()):
             return False
         self._answered.note(asking.tag(), asked)
         return True
 
     async def _note(self, asking: TagAsking, meaning: _Meaning) -> None:
-        """
-        ``HEAD`` has named a digest: the tag means it once that is a manifest of the store, and not before.
-        """
+        """``HEAD`` has named a digest: the tag means it once that is a manifest of the store, and not before."""
         if not self._remembers(asking):
             return
         record = TagRecord(meaning.digest, meaning.head_type or "", meaning.size, self._wall())

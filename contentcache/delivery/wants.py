@@ -1,6 +1,4 @@
-"""
-Clients as a fetch sees them.
-"""
+"""Clients as a fetch sees them."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ from contentcache.upstream.request import Request
 
 @frozen
 class Asking:
-    """
-    One client's question for one content at one origin. ``accept`` and ``via`` are sent on.
-    """
+    """One client's question for one content at one origin. ``accept`` and ``via`` are sent on."""
 
     registry: Registry
     content: Content
@@ -38,9 +34,7 @@ class Asking:
     def request(
         self, method: Literal["GET", "HEAD"], *, range_: str | None = None, follow: bool = True
     ) -> Request:
-        """
-        The request for the content that says all this upstream.
-        """
+        """The request for the content that says all this upstream."""
         return Request(
             method,
             self.content.path(),
@@ -100,9 +94,7 @@ class Want:
 
 
 class Attendance:
-    """
-    The clients of one fetch: in whose name upstream is asked, and what each of them hears.
-    """
+    """The clients of one fetch: in whose name upstream is asked, and what each of them hears."""
 
     def __init__(self) -> None:
         self._wants: list[Want] = []
@@ -114,25 +106,19 @@ class Attendance:
         return bool(self._wants)
 
     def add(self, want: Want) -> None:
-        """
-        A client has come. Its credential may know better than the last time.
-        """
+        """A client has come. Its credential may know better than the last time."""
         self._wants.append(want)
         self._refused.discard(want.key)
 
     def remove(self, want: Want) -> bool:
-        """
-        A client has left; ``False`` if it was not here.
-        """
+        """A client has left; ``False`` if it was not here."""
         if want not in self._wants:
             return False
         self._wants.remove(want)
         return True
 
     def asks(self, key: bytes) -> bool:
-        """
-        Whether a client with this question is here.
-        """
+        """Whether a client with this question is here."""
         return any(want.key == key for want in self._wants)
 
     @property
@@ -162,9 +148,7 @@ class Attendance:
         return self._last if or_last else sources
 
     def blame(self, host: str, reason: str) -> None:
-        """
-        Tell every registry that has it: ``host`` is not to be trusted for a while.
-        """
+        """Tell every registry that has it: ``host`` is not to be trusted for a while."""
         for want in self._wants or self._last.values():
             want.asking.registry.failed(host, reason, want.asking.content.kind)
 
@@ -178,9 +162,7 @@ class Attendance:
                 want.judged, want.asked = True, asked
 
     def say_no(self, key: bytes, refusal: OriginRefused) -> None:
-        """
-        The origin has said no to this question: who has no yes of its own hears it now.
-        """
+        """The origin has said no to this question: who has no yes of its own hears it now."""
         self._refused.add(key)
         self._last = {host: want for host, want in self._last.items() if want.key != key}
         for want in tuple(self._wants):  # who hears of it may leave at once
@@ -190,9 +172,7 @@ class Attendance:
                     want.fail(refusal)
 
     def open(self) -> None:
-        """
-        Those who have a yes may be answered.
-        """
+        """Those who have a yes may be answered."""
         for want in tuple(self._wants):
             if want.judged:
                 want.open()

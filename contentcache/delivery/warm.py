@@ -88,9 +88,7 @@ class Kept:
 
 
 class Warm:
-    """
-    At most ``most`` blobs, those that were served last.
-    """
+    """At most ``most`` blobs, those that were served last."""
 
     def __init__(self, access: Access, pulls: Pulls, run: Run, most: int) -> None:
         self._access = access
@@ -103,24 +101,18 @@ class Warm:
         return len(self._blobs)
 
     def way(self, link: Link, credential: Credential) -> Way:
-        """
-        What tells whether a credential may have contents of the repository that ``link`` is in.
-        """
+        """What tells whether a credential may have contents of the repository that ``link`` is in."""
         if credential.vouched:
             return self._access.knows_vouched
         return partial(self._access.knows, self._access.grant_key(link.origin, link.repository, credential))
 
     @property
     def signed_way(self) -> Way:
-        """
-        The same for a signed URL that has been verified for just this content.
-        """
+        """The same for a signed URL that has been verified for just this content."""
         return self._access.knows_signed
 
     def keep(self, digest: Digest, file: BlobFile, origin: str) -> None:
-        """
-        A blob of the store is served the long way, in the name of ``origin``, which has it.
-        """
+        """A blob of the store is served the long way, in the name of ``origin``, which has it."""
         known = self._blobs.get(digest)
         if known is not None:
             known.origins.add(origin)
@@ -153,22 +145,16 @@ class Warm:
         return kept
 
     def pulled(self, kept: Kept, now: float) -> None:
-        """
-        It has been sent, ``now`` in seconds since the epoch.
-        """
+        """It has been sent, ``now`` in seconds since the epoch."""
         self._pulls.noted(kept.digest, now)
 
     def hold(self, kept: Kept) -> None:
-        """
-        Keep it open for somebody who takes it slowly; :meth:`release` is owed.
-        """
+        """Keep it open for somebody who takes it slowly; :meth:`release` is owed."""
         self._pulls.begin(kept.digest)  # first: if it raises, nothing is owed
         kept.readers += 1
 
     def release(self, kept: Kept) -> None:
-        """
-        The reader has done.
-        """
+        """The reader has done."""
         kept.readers -= 1
         try:
             self._pulls.end(kept.digest)
@@ -177,9 +163,7 @@ class Warm:
                 in_background(self._close(kept))
 
     def drop(self, digest: Digest) -> None:
-        """
-        It goes, or has gone.
-        """
+        """It goes, or has gone."""
         kept = self._blobs.pop(digest, None)
         if kept is None:
             return
@@ -189,16 +173,12 @@ class Warm:
             in_background(self._close(kept))
 
     def tidy(self) -> None:
-        """
-        Let go of what is no longer in the store, so that its room is free.
-        """
+        """Let go of what is no longer in the store, so that its room is free."""
         for kept in [kept for kept in self._blobs.values() if not kept.is_there()]:
             self.drop(kept.digest)
 
     def close(self) -> None:
-        """
-        The end.
-        """
+        """The end."""
         for digest in tuple(self._blobs):
             self.drop(digest)
 

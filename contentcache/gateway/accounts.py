@@ -70,9 +70,7 @@ class Verdict:
 
 
 class Registry(Protocol):
-    """
-    The registry behind, as far as it knows who somebody is.
-    """
+    """The registry behind, as far as it knows who somebody is."""
 
     async def accepts(self, authorization: str) -> Verdict:
         """
@@ -85,9 +83,7 @@ class Registry(Protocol):
 
 @frozen
 class Account:
-    """
-    Somebody whom the registry knows.
-    """
+    """Somebody whom the registry knows."""
 
     name: str
     is_admin: bool = False
@@ -101,9 +97,7 @@ class _Yes:
 
 
 class Accounts:
-    """
-    Asks the registry, and remembers for a moment.
-    """
+    """Asks the registry, and remembers for a moment."""
 
     def __init__(
         self,
@@ -206,18 +200,14 @@ class Accounts:
         return refused
 
     async def _proves_name(self, said: BasicCredentials | BearerCredentials) -> bool:
-        """
-        Whether it matters to the registry who shows a password.
-        """
+        """Whether it matters to the registry who shows a password."""
         if not isinstance(said, BasicCredentials):
             return True
         other = BasicCredentials(self._nobody(), said.password)
         return not (await self._registry.accepts(other.authorization)).accepted
 
     def _nobody(self) -> str:
-        """
-        The name of a user that there is not.
-        """
+        """The name of a user that there is not."""
         return "nobody-" + base64.b32encode(self._randomness(10)).decode().lower()
 
     def _impossible(self, said: BasicCredentials | BearerCredentials) -> str:

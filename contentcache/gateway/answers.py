@@ -1,6 +1,4 @@
-"""
-Answers of the API: JSON, and errors in the form that the original gave them.
-"""
+"""Answers of the API: JSON, and errors in the form that the original gave them."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ GUARDS: Final[Mapping[str, str]] = {
 
 
 def send(request: Request, status: int, body: bytes = b"", kind: str | None = None, **headers: str) -> bytes:
-    """
-    Status, headers and the body to give back to Klein.
-    """
+    """Status, headers and the body to give back to Klein."""
     request.setResponseCode(status)
     for name, value in GUARDS.items():
         request.setHeader(name, value)
@@ -47,16 +43,12 @@ def send(request: Request, status: int, body: bytes = b"", kind: str | None = No
 
 
 def send_json(request: Request, status: int, value: object) -> bytes:
-    """
-    A value as JSON.
-    """
+    """A value as JSON."""
     return send(request, status, json.dumps(value).encode() + b"\n", JSON)
 
 
 def send_error(request: Request, error: CacheError) -> bytes:
-    """
-    An error, in the original's form: ``{"errors": [{code, message, detail}]}``.
-    """
+    """An error, in the original's form: ``{"errors": [{code, message, detail}]}``."""
     entry = {"code": error.code, "message": error.message, "detail": error.detail}
     body = send_json(request, error.status, {"errors": [entry]})
     for name, value in error.headers.items():
@@ -68,9 +60,7 @@ def send_error(request: Request, error: CacheError) -> bytes:
 
 
 def check_acceptable(request: Request) -> None:
-    """
-    :raises NotAcceptable: the client takes no JSON (RFC 9110 §12.5.1).
-    """
+    """:raises NotAcceptable: the client takes no JSON (RFC 9110 §12.5.1)."""
     fields: Any = request.requestHeaders.getRawHeaders("Accept") or ()
     if fields and not _takes_json(",".join(fields)):
         raise NotAcceptable(f"answers are {JSON} here")

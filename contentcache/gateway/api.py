@@ -45,9 +45,7 @@ Act = Callable[[Account, Mapping[str, str], Mapping[str, Any]], Awaitable[tuple[
 
 
 class Api:
-    """
-    Does what the table of declarations lists.
-    """
+    """Does what the table of declarations lists."""
 
     def __init__(self, accounts: Accounts, roster: Roster) -> None:
         self._accounts = accounts
@@ -55,9 +53,7 @@ class Api:
         self._document = json.dumps(openapi.document(), indent=1).encode() + b"\n"
 
     def add_routes(self, app: Klein) -> None:
-        """
-        One route for each declaration.
-        """
+        """One route for each declaration."""
         for operation in OPERATIONS:
             path = PREFIX + _VARIABLE.sub(lambda variable: _CONVERTERS[variable[1]], operation.path)
             app.route(path, methods=[operation.method], endpoint=operation.name)(self._route(operation))
@@ -157,9 +153,7 @@ class Api:
         return {"ContentCacheUUID": "" if choice is None else str(choice)}
 
     async def _known(self, asking: Account, variables: Mapping[str, str]) -> str:
-        """
-        The account of a path. Whoever asks exists; of others the gateway knows those who have been here.
-        """
+        """The account of a path. Whoever asks exists; of others the gateway knows those who have been here."""
         name = variables["username"]
         if name != asking.name and not await self._roster.is_known(name):
             raise NoSuchUser("this account has never signed in here")
@@ -181,9 +175,7 @@ def _timestamp(seconds: float) -> str:
 
 
 def _body(schema: str, request: Request) -> Mapping[str, Any]:
-    """
-    The body of a request: one JSON object with keys of ``schema``.
-    """
+    """The body of a request: one JSON object with keys of ``schema``."""
     kind, _, parameter = (request.getHeader("Content-Type") or "").partition(";")
     charset = parameter.strip().lower().removeprefix("charset=").strip('"')
     if kind.strip().lower() != JSON or charset not in {"", "utf-8"}:

@@ -1,6 +1,4 @@
-"""
-The question to the registry who somebody is, over HTTP, as ``docker login`` asks it.
-"""
+"""The question to the registry who somebody is, over HTTP, as ``docker login`` asks it."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ _OK: Final = 200
 
 @frozen
 class Said:
-    """
-    An answer: its status, the values of ``WWW-Authenticate``, its body, and whether that is a page.
-    """
+    """An answer: its status, the values of ``WWW-Authenticate``, its body, and whether that is a page."""
 
     status: int
     challenges: Sequence[str] = ()
@@ -42,14 +38,10 @@ class Said:
 
 
 class Get(Protocol):
-    """
-    One ``GET`` in bounded time, with a body of bounded size; redirects are not followed.
-    """
+    """One ``GET`` in bounded time, with a body of bounded size; redirects are not followed."""
 
     async def __call__(self, url: str, headers: Mapping[str, str], /) -> Said:
-        """
-        :raises CacheError: there was no answer, or one too large.
-        """
+        """:raises CacheError: there was no answer, or one too large."""
 
 
 class AgentGet:

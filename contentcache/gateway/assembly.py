@@ -1,6 +1,4 @@
-"""
-Everything that makes a gateway, built from a configuration, once.
-"""
+"""Everything that makes a gateway, built from a configuration, once."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ from contentcache.web.public_name import PublicName
 
 @frozen
 class Parts:
-    """
-    What the daemon starts, stops and watches.
-    """
+    """What the daemon starts, stops and watches."""
 
     keys: KeyFiles
     connections: Connections
@@ -170,9 +166,7 @@ def assemble(
 
 
 def http_base(configuration: Configuration, options: Gateway) -> str:
-    """
-    The URL by which clients know the gateway: ``http.host``, else the issuer.
-    """
+    """The URL by which clients know the gateway: ``http.host``, else the issuer."""
     host = configuration.http.host or options.issuer
     if "://" in host:
         return host
@@ -180,9 +174,7 @@ def http_base(configuration: Configuration, options: Gateway) -> str:
 
 
 def _filler(options: Gateway, transport: UpstreamTransport, reactor: Any, meter: Meter) -> Registry:
-    """
-    The registry as the gateway's own account sees it.
-    """
+    """The registry as the gateway's own account sees it."""
     upstream = Upstream(
         options.registry,
         (options.registry,),

@@ -1,6 +1,4 @@
-"""
-The certificate that whoever wants to believe this gateway has to trust, for ``GET /ca``.
-"""
+"""The certificate that whoever wants to believe this gateway has to trust, for ``GET /ca``."""
 
 from __future__ import annotations
 

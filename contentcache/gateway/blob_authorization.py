@@ -57,17 +57,13 @@ class BlobAnswer:
 
 @frozen
 class Allowed:
-    """
-    The registry lets this client have the blob; ``size`` in bytes, ``None`` where it has not been said.
-    """
+    """The registry lets this client have the blob; ``size`` in bytes, ``None`` where it has not been said."""
 
     size: int | None
 
 
 class BlobAuthorization:
-    """
-    Asks the registry, by the client's own credentials and with nothing else of the client's request.
-    """
+    """Asks the registry, by the client's own credentials and with nothing else of the client's request."""
 
     _log = Logger()
 
@@ -124,9 +120,7 @@ class BlobAuthorization:
         return Allowed(answer.size) if _is_blob(answer) else None
 
     def _leaves(self, reply: Reply) -> bool:
-        """
-        Whether a redirect leads away from the registry and its gateway.
-        """
+        """Whether a redirect leads away from the registry and its gateway."""
         locations = set(reply.values("Location"))
         location = locations.pop() if len(locations) == 1 else ""
         return _WITH_HOST.match(location) is not None and self._rewriting.path_behind(location) is None

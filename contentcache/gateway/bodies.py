@@ -1,6 +1,4 @@
-"""
-The body of a request on its way in: never held, taken as fast as the one taker takes it.
-"""
+"""The body of a request on its way in: never held, taken as fast as the one taker takes it."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from contentcache.gateway.faults import BodyTooLarge, BodyTooSlow
 
 
 class Taker(Protocol):
-    """
-    Where a body goes.
-    """
+    """Where a body goes."""
 
     def write(self, data: bytes, /) -> None:
         """A piece of it."""
@@ -31,9 +27,7 @@ class Taker(Protocol):
 
 
 class Source(Protocol):
-    """
-    The connection on which a body comes in.
-    """
+    """The connection on which a body comes in."""
 
     def pauseProducing(self) -> None: ...
     def resumeProducing(self) -> None: ...
@@ -102,9 +96,7 @@ class RequestBody:
     # The taker's side.
 
     def deliver(self, taker: Taker) -> None:
-        """
-        Let it come. To be called once; what takes it may pause it.
-        """
+        """Let it come. To be called once; what takes it may pause it."""
         early, self._early = self._early, []
         for data in early:
             taker.write(data)
@@ -160,9 +152,7 @@ class RequestBody:
 
 
 class _Nobody:
-    """
-    Takes what is still on its way, and forgets it.
-    """
+    """Takes what is still on its way, and forgets it."""
 
     def write(self, data: bytes, /) -> None:
         """Nothing."""
@@ -175,9 +165,7 @@ class _Nobody:
 
 
 class _Whole:
-    """
-    Collects a small body.
-    """
+    """Collects a small body."""
 
     def __init__(self, limit: int) -> None:
         self.outcome: Deferred[bytes] = Deferred()

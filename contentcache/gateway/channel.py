@@ -154,8 +154,6 @@ class GatewayChannel(RegistryChannel):
 
 
 class GatewayFactory(RegistryFactory):
-    """
-    Makes the channels of a gateway.
-    """
+    """Makes the channels of a gateway."""
 
     channels = GatewayChannel

@@ -26,9 +26,7 @@ _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 @frozen
 class Networks:
-    """
-    Defaults by network: the names of caches, longest prefixes first.
-    """
+    """Defaults by network: the names of caches, longest prefixes first."""
 
     defaults: tuple[tuple[Network, str], ...] = ()
 
@@ -56,9 +54,7 @@ class Networks:
 
 
 def chosen(choice: UUID | None, default: UUID | None, is_alive: Callable[[UUID], bool]) -> UUID | None:
-    """
-    The cache to send a client to; ``None`` means that the registry's bytes come from here.
-    """
+    """The cache to send a client to; ``None`` means that the registry's bytes come from here."""
     wanted = default if choice is None else choice
     return wanted if wanted is not None and is_alive(wanted) else None
 
@@ -74,9 +70,7 @@ def _address(written: str) -> IPv4Address | IPv6Address | None:
 
 
 def _plain(network: Network) -> Network:
-    """
-    A network inside ``::ffff:0:0/96`` as the IPv4 network that it is.
-    """
+    """A network inside ``::ffff:0:0/96`` as the IPv4 network that it is."""
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         start = IPv4Address(int(network.network_address) & 0xFFFFFFFF)
         return IPv4Network((start, network.prefixlen - _MAPPED.prefixlen))

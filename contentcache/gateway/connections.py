@@ -41,9 +41,7 @@ _CHECK_SECONDS: Final = 10.0
 
 @frozen
 class Asked:
-    """
-    An answer of the registry: its head, and its body as :class:`Answer` delivers it.
-    """
+    """An answer of the registry: its head, and its body as :class:`Answer` delivers it."""
 
     reply: Reply
     answer: Answer
@@ -112,9 +110,7 @@ class Connections:
             reply.release()
 
     def close(self) -> None:
-        """
-        End all connections on which nothing is under way, now and from now on.
-        """
+        """End all connections on which nothing is under way, now and from now on."""
         self._closing = True
         if self._checking is not None:
             self._checking.cancel()
@@ -198,9 +194,7 @@ class Connections:
     # Whether the registry is faulty.
 
     def _suspect(self, says: str) -> None:
-        """
-        A request of a client has failed: it may be the request, so the registry is asked something simple.
-        """
+        """A request of a client has failed: it may be the request, so the registry is asked something simple."""
         if self.fault is not None:
             self.fault = says
         elif self._checking is None and not self._closing:
@@ -268,9 +262,7 @@ class _Patience:
         )
 
     def stop(self) -> None:
-        """
-        The answer has come.
-        """
+        """The answer has come."""
         for call in (self._thought, self._due):
             if call.active():
                 call.cancel()

@@ -56,15 +56,11 @@ class Reply:
         self._conversation = conversation
 
     def values(self, name: str) -> Sequence[str]:
-        """
-        All values of a field, each byte as one character: whatever a registry sends, they can be read.
-        """
+        """All values of a field, each byte as one character: whatever a registry sends, they can be read."""
         return [value for each, value in self.fields if each.lower() == name.lower()]
 
     def header(self, name: str) -> str | None:
-        """
-        The first value of a field.
-        """
+        """The first value of a field."""
         return next(iter(self.values(name)), None)
 
     def deliverBody(self, protocol: Protocol) -> None:
@@ -80,9 +76,7 @@ class Reply:
         self._conversation.deliver(protocol)
 
     def release(self) -> None:
-        """
-        Give the connection back, or end it where the body has not come to its end. May be called twice.
-        """
+        """Give the connection back, or end it where the body has not come to its end. May be called twice."""
         if not self._delivered:
             self.deliverBody(Protocol())  # what is there already: of HEAD that is all
         if not self.complete:
@@ -91,9 +85,7 @@ class Reply:
 
 
 class _Nowhere:
-    """
-    What a body comes from that does not come any more.
-    """
+    """What a body comes from that does not come any more."""
 
     def pauseProducing(self) -> None:
         """Nothing."""
@@ -106,9 +98,7 @@ class _Nowhere:
 
 
 class Conversation(Protocol):
-    """
-    One connection, one question at a time. ``idle`` is called with it when another can be asked.
-    """
+    """One connection, one question at a time. ``idle`` is called with it when another can be asked."""
 
     transport: Any
 
@@ -161,16 +151,12 @@ class Conversation(Protocol):
         return answer
 
     def send_body(self) -> None:
-        """
-        Wait no longer for the registry to say that it wants the body.
-        """
+        """Wait no longer for the registry to say that it wants the body."""
         if self._unsent is not None:
             self._send(self._unsent)
 
     def close(self) -> None:
-        """
-        End the connection.
-        """
+        """End the connection."""
         self._closed = True
         if not self._lost:
             self.transport.abortConnection()
@@ -224,9 +210,7 @@ class Conversation(Protocol):
         self._take(data)
 
     def deliver(self, receiver: Protocol) -> None:
-        """
-        Give the body of the answer to ``receiver``.
-        """
+        """Give the body of the answer to ``receiver``."""
         self._receiver = receiver
         receiver.makeConnection(self)
         self.resumeProducing()
@@ -259,9 +243,7 @@ class Conversation(Protocol):
             self._fail(RegistryBroken(_NOT_HTTP, reason=f"its answer is no HTTP: {error}"))
 
     def _next(self, event: Any) -> bool:
-        """
-        Act on an event; whether to look for another one.
-        """
+        """Act on an event; whether to look for another one."""
         if isinstance(event, h11.InformationalResponse):
             if event.status_code == _CONTINUE:
                 self.send_body()
@@ -289,9 +271,7 @@ class Conversation(Protocol):
         return False
 
     def _settle(self) -> None:
-        """
-        Where both sides are done: go on to the next question, or end.
-        """
+        """Where both sides are done: go on to the next question, or end."""
         if self._http.their_state not in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED}:
             return
         if self._http.our_state is self._http.their_state is h11.DONE and not self._http.trailing_data[0]:
@@ -319,9 +299,7 @@ class Conversation(Protocol):
         self.close()
 
     def _fail(self, error: CacheError, reason: Failure | None = None) -> None:
-        """
-        Nothing more comes of this connection.
-        """
+        """Nothing more comes of this connection."""
         self._stop_body()
         answer, self._answer = self._answer, None
         receiver, self._receiver = self._receiver, None

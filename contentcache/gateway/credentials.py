@@ -1,6 +1,4 @@
-"""
-The credentials in a client's ``Authorization``, and what they claim. Nothing is verified here.
-"""
+"""The credentials in a client's ``Authorization``, and what they claim. Nothing is verified here."""
 
 from __future__ import annotations
 

@@ -68,9 +68,7 @@ _PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys":
 
 
 class DatabaseUnusable(Exception):
-    """
-    The file is of a later version, or no database of a gateway; the sentence says which, and what to do.
-    """
+    """The file is of a later version, or no database of a gateway; the sentence says which, and what to do."""
 
 
 class SqliteDirectory:
@@ -155,9 +153,7 @@ class SqliteDirectory:
         return bool(self._rows("SELECT 1 FROM accounts WHERE name = ?", _text(account)))
 
     def _opened(self) -> sqlite3.Connection:
-        """
-        The file, to be read and written.
-        """
+        """The file, to be read and written."""
         with self._named_errors():
             # Other gateways may be doing the same.
             return connect(self._path, lambda database: retry_while_busy(partial(self._settle, database)))
@@ -263,7 +259,5 @@ def _cache(row: tuple[Any, ...]) -> Cache:
 
 
 def _text(account: str) -> str:
-    """
-    A name as SQLite takes it: a lone surrogate is no UTF-8.
-    """
+    """A name as SQLite takes it: a lone surrogate is no UTF-8."""
     return account.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,6 +1,4 @@
-"""
-The API in one table: from it come both the routes and the document that describes them.
-"""
+"""The API in one table: from it come both the routes and the document that describes them."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ LARGEST_BODY: Final = 64 << 10
 
 
 class Who(Enum):
-    """
-    Who may do something; the value is a sentence for people.
-    """
+    """Who may do something; the value is a sentence for people."""
 
     ANYBODY = "Anybody."
     USER = "Any account of the registry."
@@ -53,9 +49,7 @@ class Operation:
 
     @property
     def tag(self) -> str:
-        """
-        Under which heading it is described.
-        """
+        """Under which heading it is described."""
         return {"content_caches": "Caches", "accounts": "Settings"}.get(
             self.path.split("/")[1], "This document"
         )

@@ -1,6 +1,4 @@
-"""
-The API and the pages as one resource, to be put before the registry.
-"""
+"""The API and the pages as one resource, to be put before the registry."""
 
 from __future__ import annotations
 
@@ -104,9 +102,7 @@ def make_desk(
 
 
 class _Front(Resource):
-    """
-    Klein behind it, and what Klein would answer in words of its own.
-    """
+    """Klein behind it, and what Klein would answer in words of its own."""
 
     isLeaf = True
 

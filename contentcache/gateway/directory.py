@@ -1,6 +1,4 @@
-"""
-Which caches there are, and which of them each account has chosen.
-"""
+"""Which caches there are, and which of them each account has chosen."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGN
 
 @frozen
 class Cache:
-    """
-    A cache: ``host`` is a URL of scheme, host and port.
-    """
+    """A cache: ``host`` is a URL of scheme, host and port."""
 
     id: UUID
     name: str
@@ -44,9 +40,7 @@ class Cache:
 
 
 class NameTaken(Exception):
-    """
-    Another cache has this name, in whichever case.
-    """
+    """Another cache has this name, in whichever case."""
 
 
 class Caches(Protocol):
@@ -74,9 +68,7 @@ class Caches(Protocol):
 
 
 class Choices(Protocol):
-    """
-    The accounts that have been seen, and what they chose. Methods may block, and raise ``OSError``.
-    """
+    """The accounts that have been seen, and what they chose. Methods may block, and raise ``OSError``."""
 
     def choice(self, account: str) -> UUID | None:
         """The cache that an account chose, if it has chosen one that is still there."""
@@ -95,9 +87,7 @@ class Choices(Protocol):
 
 
 class Directory(Caches, Choices, Protocol):
-    """
-    Both, over one file.
-    """
+    """Both, over one file."""
 
     def close(self) -> None:
         """Give everything back. May be called twice."""

@@ -1,6 +1,4 @@
-"""
-What can go wrong with a request to the API, in the words of the original's API.
-"""
+"""What can go wrong with a request to the API, in the words of the original's API."""
 
 from __future__ import annotations
 

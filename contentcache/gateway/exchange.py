@@ -1,6 +1,4 @@
-"""
-One request and its response at a gateway.
-"""
+"""One request and its response at a gateway."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ from contentcache.web.exchange import Exchange
 
 
 class GatewayExchange(Exchange):
-    """
-    Reads a request with its body, and writes the registry's answers as they are.
-    """
+    """Reads a request with its body, and writes the registry's answers as they are."""
 
     def __init__(self, request: GatewayRequest, timer: Timer, patience: float) -> None:
         super().__init__(request, timer, patience)
@@ -76,9 +72,7 @@ class GatewayExchange(Exchange):
         super().start(status, {**headers, **SANDBOX})
 
     def start_as_is(self, status: int, fields: Iterable[Field], words: str) -> None:
-        """
-        Send a head with these fields, several of one name included; ``words`` are for the access log.
-        """
+        """Send a head with these fields, several of one name included; ``words`` are for the access log."""
         request = self._request
         request.setResponseCode(status, phrase(status).encode("ascii"))
         request.cache_status = words

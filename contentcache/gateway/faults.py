@@ -1,6 +1,4 @@
-"""
-What can go wrong between a client and the registry behind, as values.
-"""
+"""What can go wrong between a client and the registry behind, as values."""
 
 from __future__ import annotations
 

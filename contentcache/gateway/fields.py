@@ -63,9 +63,7 @@ _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 @frozen
 class Asker:
-    """
-    Who asks, as far as the registry is told: the client, and the way that its request has come (``Via``).
-    """
+    """Who asks, as far as the registry is told: the client, and the way that its request has come (``Via``)."""
 
     caller: Caller
     via: str
@@ -148,9 +146,7 @@ class Rewriting:
         ]
 
     def to_client(self, fields: Iterable[Field], host: str) -> list[Field]:
-        """
-        The registry's fields as a client gets them that has asked for ``host``.
-        """
+        """The registry's fields as a client gets them that has asked for ``host``."""
         given = list(fields)
         # A body in chunks has no other length, whatever is said beside them (RFC 9112 §6.1).
         in_chunks = any(name.lower() == "transfer-encoding" for name, _value in given)
@@ -198,9 +194,7 @@ class Rewriting:
         return match["before"] + match["quote"] + url
 
     def _behind(self, url: str, host: str) -> str | None:
-        """
-        What follows the host in a URL of the registry.
-        """
+        """What follows the host in a URL of the registry."""
         match = _ABSOLUTE.fullmatch(url)
         if match is None:
             return None
@@ -216,9 +210,7 @@ def _authority_of(base: str) -> str:
 
 
 def _plain(authority: str) -> str:
-    """
-    A host without a port that some scheme has anyway.
-    """
+    """A host without a port that some scheme has anyway."""
     authority = authority.lower()
     for port in _DEFAULT_PORTS.values():
         authority = authority.removesuffix(port)

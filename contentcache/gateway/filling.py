@@ -1,6 +1,4 @@
-"""
-A cache's miss comes back with the gateway's own signature, and is served with the gateway's own account.
-"""
+"""A cache's miss comes back with the gateway's own signature, and is served with the gateway's own account."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-The gateway's door: which of its halves answers a request.
-"""
+"""The gateway's door: which of its halves answers a request."""
 
 from __future__ import annotations
 
@@ -79,9 +77,7 @@ class Front:
         self._answering = Answering(self._answer, self._exchange_of, who="gateway")
 
     def begin(self, request: RegistryRequest) -> None:
-        """
-        Start the answer.
-        """
+        """Start the answer."""
         self._answering.begin(request)
 
     def _exchange_of(self, request: RegistryRequest) -> GatewayExchange:
@@ -162,9 +158,7 @@ class Front:
         exchange.reply(200, {**_NO_STORE, "Content-Type": "application/x-pem-file"}, authority)
 
     async def _answer_pages(self, exchange: GatewayExchange, path: str) -> None:
-        """
-        Give a request with its small body to twisted.web.
-        """
+        """Give a request with its small body to twisted.web."""
         request = exchange.request
         for name, _values in list(request.responseHeaders.getAllRawHeaders()):
             if name.lower().startswith(b"access-control-"):

@@ -70,9 +70,7 @@ def isolated(fields: Iterable[Field], *, method: str, status: int, is_page: bool
 
 
 def foreign_cookies(fields: Iterable[Field]) -> Iterator[Field]:
-    """
-    A client's fields, and of cookies those that are not our own pages': whoever has them is signed in there.
-    """
+    """A client's fields, and of cookies those that are not our own pages': whoever has them is signed in there."""
     for name, value in fields:
         if name.lower() != "cookie":
             yield name, value

@@ -1,6 +1,4 @@
-"""
-Work for one client, who may leave at any moment.
-"""
+"""Work for one client, who may leave at any moment."""
 
 from __future__ import annotations
 

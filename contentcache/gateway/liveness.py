@@ -39,15 +39,11 @@ _log = Logger()
 
 
 class NotAlive(Exception):
-    """
-    A cache does not answer as it should; one sentence for people, without what only the network knows.
-    """
+    """A cache does not answer as it should; one sentence for people, without what only the network knows."""
 
 
 class Probe(Protocol):
-    """
-    Asks a cache whether it lives.
-    """
+    """Asks a cache whether it lives."""
 
     async def __call__(self, host: str, /) -> None:
         """
@@ -85,9 +81,7 @@ class State:
 
     @classmethod
     def first(cls, now: float, why: str | None) -> State:
-        """
-        What is known after it was asked for the first time.
-        """
+        """What is known after it was asked for the first time."""
         return cls(why is None, now, now, why, 0 if why is not None else 1)
 
 
@@ -104,9 +98,7 @@ class _Known:
 
 
 class Liveness:
-    """
-    Asks every cache of the directory, ``at_once`` at a time, every ``interval`` seconds.
-    """
+    """Asks every cache of the directory, ``at_once`` at a time, every ``interval`` seconds."""
 
     def __init__(
         self,
@@ -146,9 +138,7 @@ class Liveness:
         return known is not None and known.state.alive
 
     async def is_answering(self, cache: Cache) -> bool:
-        """
-        Whether a client may be sent there now. It may have to be asked first.
-        """
+        """Whether a client may be sent there now. It may have to be asked first."""
         known = self._known.get(cache.id)
         if known is None or known.host != cache.host or not known.state.alive or self._stopped:
             return False
@@ -214,9 +204,7 @@ class Liveness:
             self._running_probes.discard(probe)
 
     async def _why_not(self, cache: Cache) -> str | None:
-        """
-        What is wrong with a cache; ``None`` if nothing is.
-        """
+        """What is wrong with a cache; ``None`` if nothing is."""
         try:
             await self._probe(cache.host)
         except NotAlive as error:

@@ -1,6 +1,4 @@
-"""
-The directory of caches and choices in memory: for tests, and for gateways that need not remember.
-"""
+"""The directory of caches and choices in memory: for tests, and for gateways that need not remember."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ from contentcache.gateway.directory import Cache, NameTaken
 
 
 class MemoryDirectory:
-    """
-    A :class:`~contentcache.gateway.directory.Directory` that ends with the process.
-    """
+    """A :class:`~contentcache.gateway.directory.Directory` that ends with the process."""
 
     def __init__(self) -> None:
         self._caches: dict[UUID, Cache] = {}

@@ -1,6 +1,4 @@
-"""
-The API's description in OpenAPI 3.1, made from the table that its routes are made from.
-"""
+"""The API's description in OpenAPI 3.1, made from the table that its routes are made from."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ _VARIABLE: Final = re.compile(r"\{(\w+)\}")
 
 
 def document() -> dict[str, Any]:
-    """
-    The whole document, as JSON has it.
-    """
+    """The whole document, as JSON has it."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         item = paths.setdefault(PREFIX + operation.path, {})

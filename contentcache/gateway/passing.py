@@ -1,6 +1,4 @@
-"""
-Everything passes: a request goes to the registry behind as it is, and so does its answer come back.
-"""
+"""Everything passes: a request goes to the registry behind as it is, and so does its answer come back."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ _OF_BODY: Final = frozenset(
 
 
 class Passing:
-    """
-    Passes requests on. ``pseudonym`` names this gateway in ``Via``.
-    """
+    """Passes requests on. ``pseudonym`` names this gateway in ``Via``."""
 
     def __init__(
         self, connections: Connections, rewriting: Rewriting, *, pseudonym: str, timer: Timer
@@ -86,9 +82,7 @@ class Passing:
         return self._connections.ask(Question(method, content.path(), fields))
 
     def give_head(self, exchange: GatewayExchange, reply: Reply, words: str) -> None:
-        """
-        Answer ``HEAD`` with the head of an answer that is at hand.
-        """
+        """Answer ``HEAD`` with the head of an answer that is at hand."""
         exchange.start_as_is(reply.code, self._head(exchange, reply, is_page=False), words)
         exchange.finish()
 
@@ -123,9 +117,7 @@ class Passing:
         return path in self._realms
 
     def _head(self, exchange: GatewayExchange, reply: Reply, *, is_page: bool) -> list[Field]:
-        """
-        The fields of an answer for this client.
-        """
+        """The fields of an answer for this client."""
         self._learn(reply)
         fields = self._rewriting.to_client(reply.fields, exchange.host)
         return isolated(fields, method=exchange.method, status=reply.code, is_page=is_page)

@@ -1,6 +1,4 @@
-"""
-The question whether a cache serves what this gateway signs, over HTTP.
-"""
+"""The question whether a cache serves what this gateway signs, over HTTP."""
 
 from __future__ import annotations
 
@@ -88,9 +86,7 @@ class HttpProbe:
             raise NotAlive(why_not)
 
     async def _ask(self, url: str) -> str | None:
-        """
-        What is wrong with the answers; ``None`` if nothing is.
-        """
+        """What is wrong with the answers; ``None`` if nothing is."""
         response, _ = await self._request(b"HEAD", url)
         stated = response.headers.getRawHeaders(b"Docker-Content-Digest") or []
         if response.code == _OK and stated == [str(PROBE_BLOB.digest).encode()]:
@@ -106,9 +102,7 @@ class HttpProbe:
 
 
 class _Beginning(Protocol):
-    """
-    Reads the first bytes of a body, and hangs up.
-    """
+    """Reads the first bytes of a body, and hangs up."""
 
     def __init__(self) -> None:
         self.done: Deferred[bytes] = Deferred(lambda _done: self._hang_up())
@@ -175,18 +169,14 @@ def _error(body: bytes) -> tuple[str, object]:
 
 
 def _is_cancelled(error: Exception) -> bool:
-    """
-    Whether somebody has given the question up, at whichever stage of it.
-    """
+    """Whether somebody has given the question up, at whichever stage of it."""
     if isinstance(error, ResponseFailed | ResponseNeverReceived):
         return any(_is_cancelled(reason.value) for reason in error.reasons)
     return isinstance(error, CancelledError | ConnectingCancelledError)
 
 
 def _in_words(error: Exception) -> str:
-    """
-    What went wrong, in a sentence that needs no knowledge of the program.
-    """
+    """What went wrong, in a sentence that needs no knowledge of the program."""
     if isinstance(error, ResponseFailed | ResponseNeverReceived) and error.reasons:
         return _in_words(error.reasons[0].value)
     if isinstance(error, DNSLookupError):

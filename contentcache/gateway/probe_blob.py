@@ -37,9 +37,7 @@ class SignedProbe:
         self._wall = wall
 
     def target(self) -> str | None:
-        """
-        Path and query of a signed URL for the blob on any cache; ``None`` while nothing can be signed.
-        """
+        """Path and query of a signed URL for the blob on any cache; ``None`` while nothing can be signed."""
         key = self._signer()
         if key is None:
             return None

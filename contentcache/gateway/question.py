@@ -1,6 +1,4 @@
-"""
-A request to the registry behind, as a value.
-"""
+"""A request to the registry behind, as a value."""
 
 from __future__ import annotations
 
@@ -28,16 +26,12 @@ class Question:
 
     @property
     def repeatable(self) -> bool:
-        """
-        Whether it may be sent a second time where nobody knows what became of the first.
-        """
+        """Whether it may be sent a second time where nobody knows what became of the first."""
         return self.method in {"GET", "HEAD", "OPTIONS"}
 
 
 def framing(question: Question, body: RequestBody | None) -> Sequence[Field]:
-    """
-    The fields that say where the request ends (RFC 9112 §6).
-    """
+    """The fields that say where the request ends (RFC 9112 §6)."""
     if body is None:
         # RFC 9110 §8.6: where a body would have a meaning its absence is said.
         return [("Content-Length", "0")] if question.method in {"POST", "PUT", "PATCH"} else []

@@ -1,6 +1,4 @@
-"""
-Those who know the caches and the accounts, opened from the configuration.
-"""
+"""Those who know the caches and the accounts, opened from the configuration."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Look at the place that a registry redirects to, before its redirect counts for anything.
-"""
+"""Look at the place that a registry redirects to, before its redirect counts for anything."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ class TargetAnswer:
 
 
 class RedirectTarget(Protocol):
-    """
-    Whatever a registry redirects to.
-    """
+    """Whatever a registry redirects to."""
 
     async def first_byte(self, location: str, /) -> TargetAnswer:
         """

@@ -1,6 +1,4 @@
-"""
-Who has the registry's yes to a blob is sent to a cache for it.
-"""
+"""Who has the registry's yes to a blob is sent to a cache for it."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ from contentcache.upstream.redirects import REDIRECTS
 
 
 class Choosing(Protocol):
-    """
-    Which cache an account has chosen.
-    """
+    """Which cache an account has chosen."""
 
     async def cache_for(self, account: str | None, address: str) -> Cache | None:
         """

@@ -1,6 +1,4 @@
-"""
-The daemon as a gateway.
-"""
+"""The daemon as a gateway."""
 
 from __future__ import annotations
 

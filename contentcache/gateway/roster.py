@@ -1,6 +1,4 @@
-"""
-The directory as the API, the pages and the redirects use it: without blocking, and with the rules applied.
-"""
+"""The directory as the API, the pages and the redirects use it: without blocking, and with the rules applied."""
 
 from __future__ import annotations
 
@@ -116,9 +114,7 @@ class Roster:
         return await self._do(self._directory.is_known, account)
 
     async def default(self, address: str) -> Cache | None:
-        """
-        The cache of those who chose nothing, by their address.
-        """
+        """The cache of those who chose nothing, by their address."""
         if self._networks.default(address) is None:
             return None
         return self._default(address, await self.caches())
@@ -139,9 +135,7 @@ class Roster:
         return next((cache for cache in caches if cache.id == found), None)
 
     async def is_answering(self, cache: Cache) -> bool:
-        """
-        Whether a client may be sent to a cache now. It may have to be asked first.
-        """
+        """Whether a client may be sent to a cache now. It may have to be asked first."""
         return await self._liveness.is_answering(cache)
 
     def _default(self, address: str, caches: Sequence[Cache]) -> Cache | None:
@@ -151,9 +145,7 @@ class Roster:
         return next((cache for cache in caches if cache.name.lower() == name.lower()), None)
 
     async def _choice_or_last(self, account: str | None) -> UUID | None:
-        """
-        What an account chose, as far as is known; ``_UNKNOWN`` where that cannot be said.
-        """
+        """What an account chose, as far as is known; ``_UNKNOWN`` where that cannot be said."""
         if account is None:
             return None
         try:

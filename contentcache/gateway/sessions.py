@@ -28,9 +28,7 @@ _BYTES: Final = 32
 
 @define
 class Session:
-    """
-    One signed-in browser. ``csrf`` stands in each of its forms; ``notice`` is shown once.
-    """
+    """One signed-in browser. ``csrf`` stands in each of its forms; ``notice`` is shown once."""
 
     account: Account
     csrf: str = field(repr=False)
@@ -40,9 +38,7 @@ class Session:
 
 
 class Sessions:
-    """
-    A bounded table of sessions under hashes of their ids.
-    """
+    """A bounded table of sessions under hashes of their ids."""
 
     def __init__(
         self,
@@ -66,9 +62,7 @@ class Sessions:
         return len(self._sessions)
 
     def begin(self, account: Account, now: float) -> str:
-        """
-        A new session; its id, which is in nobody's hands yet.
-        """
+        """A new session; its id, which is in nobody's hands yet."""
         session_id = self.noise()
         mine = [key for key, session in self._sessions.items() if session.account.name == account.name]
         for key in mine[: max(0, len(mine) + 1 - self._each)]:
@@ -79,9 +73,7 @@ class Sessions:
         return session_id
 
     def find(self, session_id: str | None, now: float, *, touch: bool = True) -> Session | None:
-        """
-        The session of an id; ``touch`` says that somebody has clicked.
-        """
+        """The session of an id; ``touch`` says that somebody has clicked."""
         if session_id is None:
             return None
         key = self._hash(session_id)
@@ -106,9 +98,7 @@ class Sessions:
         return base64.urlsafe_b64encode(self._randomness(_BYTES)).decode().rstrip("=")
 
     def sealed(self, noise: str) -> str:
-        """
-        What a form carries before there is a session, beside the cookie that has ``noise``.
-        """
+        """What a form carries before there is a session, beside the cookie that has ``noise``."""
         return self._hash(noise, b"form").hex()
 
     def _hash(self, text: str, purpose: bytes = b"session") -> bytes:
@@ -117,7 +107,5 @@ class Sessions:
 
 
 def same(one: str, other: str) -> bool:
-    """
-    Whether two secrets are equal, in a time that does not tell how far they are.
-    """
+    """Whether two secrets are equal, in a time that does not tell how far they are."""
     return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass"))

@@ -1,6 +1,4 @@
-"""
-How many wrong credentials are too many, as leaking buckets.
-"""
+"""How many wrong credentials are too many, as leaking buckets."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ class Throttle:
         self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
 
     def wait(self, key: Hashable, now: float) -> int:
-        """
-        For how many seconds nothing more is heard; 0 if an attempt may be made now.
-        """
+        """For how many seconds nothing more is heard; 0 if an attempt may be made now."""
         over = self._level(key, now) + 1 - self._burst
         return max(0, math.ceil(over * self._seconds))
 

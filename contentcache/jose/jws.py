@@ -79,9 +79,7 @@ def check_header(header: Mapping[str, object], refused: Set[str]) -> None:
 
 
 def flattened(header: Mapping[str, object], payload: bytes, key: PrivateKey | bytes) -> dict[str, str]:
-    """
-    Sign ``payload`` and give the members of the flattened form (RFC 7515 §7.2.2); ``header`` names ``alg``.
-    """
+    """Sign ``payload`` and give the members of the flattened form (RFC 7515 §7.2.2); ``header`` names ``alg``."""
     protected, content = base64url_encode(compact_json(header)), base64url_encode(payload)
     signature = make_signature(str(header["alg"]), key, f"{protected}.{content}".encode("ascii"))
     return {"protected": protected, "payload": content, "signature": base64url_encode(signature)}

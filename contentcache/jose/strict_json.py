@@ -1,6 +1,4 @@
-"""
-JSON without ambiguity: what two parsers could read differently is an error (RFC 8725 §2.4, RFC 7493).
-"""
+"""JSON without ambiguity: what two parsers could read differently is an error (RFC 8725 §2.4, RFC 7493)."""
 
 from __future__ import annotations
 

@@ -1,3 +1,1 @@
-"""
-What is kept: the store has bytes, the index has what is known of them.
-"""
+"""What is kept: the store has bytes, the index has what is known of them."""

@@ -1,6 +1,4 @@
-"""
-What is in a store, by age, looked at a little at a time.
-"""
+"""What is in a store, by age, looked at a little at a time."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ class Stock:
 
 
 class Census:
-    """
-    Counts what is here, and finds what is oldest, without looking at the rest.
-    """
+    """Counts what is here, and finds what is oldest, without looking at the rest."""
 
     def __init__(self, store: Store, index: Index, run: Run, in_use: Callable[[Digest], bool]) -> None:
         self._store = store
@@ -52,9 +48,7 @@ class Census:
     async def oldest(
         self, partials: tuple[Candidate, ...], before: float | None = None
     ) -> AsyncIterator[Candidate]:
-        """
-        What nobody uses, oldest first: these partial files, and the blobs last pulled before ``before``.
-        """
+        """What nobody uses, oldest first: these partial files, and the blobs last pulled before ``before``."""
         waiting = deque(partials)
         last: BlobRecord | None = None
         while batch := await self._run(self._index.least_recent, _BATCH, before, last):

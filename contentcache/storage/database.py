@@ -1,6 +1,4 @@
-"""
-The file under the SQLite index: its tables, how it is opened, and what its errors mean.
-"""
+"""The file under the SQLite index: its tables, how it is opened, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -151,9 +149,7 @@ _PRAGMAS: Final = {
 
 @contextmanager
 def named_errors(path: str) -> Iterator[None]:
-    """
-    Turn what SQLite raises into ``OSError`` with its errno, or :class:`IndexDamaged`.
-    """
+    """Turn what SQLite raises into ``OSError`` with its errno, or :class:`IndexDamaged`."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -183,9 +179,7 @@ def open_database(path: str) -> sqlite3.Connection:
 
 
 def suspect(path: str) -> None:
-    """
-    Leave a note beside the file that it is damaged, for whoever opens it next.
-    """
+    """Leave a note beside the file that it is damaged, for whoever opens it next."""
     with suppress(OSError):
         os.close(os.open(_suspicion(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
 

@@ -16,9 +16,7 @@ class StoreLocked(StorageRefused):
 
 
 class IndexDamaged(StorageRefused):
-    """
-    The index contradicts itself. Nothing more is read from it; it is made anew when it is next opened.
-    """
+    """The index contradicts itself. Nothing more is read from it; it is made anew when it is next opened."""
 
 
 class IndexTooNew(StorageRefused):

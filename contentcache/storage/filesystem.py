@@ -1,6 +1,4 @@
-"""
-The store on a disk: blobs in the registry's own layout, so that a registry's directory is a warm cache.
-"""
+"""The store on a disk: blobs in the registry's own layout, so that a registry's directory is a warm cache."""
 
 from __future__ import annotations
 
@@ -76,9 +74,7 @@ class FilesystemStore:
         return DiskFile(self._open_blob(digest), self._let_go)
 
     def take(self, descriptor: int) -> DiskFile:
-        """
-        An open file of this store that another process has handed over; it is closed as ours are.
-        """
+        """An open file of this store that another process has handed over; it is closed as ours are."""
         return DiskFile(descriptor, self._let_go)
 
     def adopt(self, digest: Digest) -> DiskPartial:

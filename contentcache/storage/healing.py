@@ -1,6 +1,4 @@
-"""
-An index that is made anew while the daemon runs, when its file turns out to be damaged.
-"""
+"""An index that is made anew while the daemon runs, when its file turns out to be damaged."""
 
 from __future__ import annotations
 

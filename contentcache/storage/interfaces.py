@@ -19,9 +19,7 @@ from contentcache.core.digest import Digest
 
 @frozen
 class StoredFile:
-    """
-    A file of the store: ``size`` in bytes, ``modified`` in seconds since the epoch.
-    """
+    """A file of the store: ``size`` in bytes, ``modified`` in seconds since the epoch."""
 
     digest: Digest
     size: int
@@ -42,9 +40,7 @@ class StoredPartial:
 
 
 class BlobFile(Protocol):
-    """
-    An open file of the store. It stays readable after its name is gone.
-    """
+    """An open file of the store. It stays readable after its name is gone."""
 
     @property
     def size(self) -> int:
@@ -130,9 +126,7 @@ class Reservation:
 
 
 class Room(Protocol):
-    """
-    The room in a store, over all downloads and processes that write into it.
-    """
+    """The room in a store, over all downloads and processes that write into it."""
 
     async def reserve(self, wanted: Reservation) -> bool:
         """
@@ -151,9 +145,7 @@ class Room(Protocol):
 
 
 class Store(Protocol):
-    """
-    Bytes by digest.
-    """
+    """Bytes by digest."""
 
     def open(self, digest: Digest) -> BlobFile:
         """
@@ -194,9 +186,7 @@ class Store(Protocol):
 
 @frozen
 class BlobRecord:
-    """
-    What is known of a stored blob. ``pulled`` is the last pull, seconds since the epoch.
-    """
+    """What is known of a stored blob. ``pulled`` is the last pull, seconds since the epoch."""
 
     digest: Digest
     size: int
@@ -221,9 +211,7 @@ class Link:
 
 @frozen
 class Affirmation:
-    """
-    When a link was last affirmed (seconds since the epoch), and the media type that came with it.
-    """
+    """When a link was last affirmed (seconds since the epoch), and the media type that came with it."""
 
     when: float
     media_type: str | None
@@ -231,9 +219,7 @@ class Affirmation:
 
 @frozen
 class Tag:
-    """
-    A question about a tag: what it means depends on the ``Accept`` that was sent.
-    """
+    """A question about a tag: what it means depends on the ``Accept`` that was sent."""
 
     origin: str
     repository: str
@@ -243,9 +229,7 @@ class Tag:
 
 @frozen
 class TagRecord:
-    """
-    What a tag meant at ``when`` (seconds since the epoch).
-    """
+    """What a tag meant at ``when`` (seconds since the epoch)."""
 
     digest: Digest
     media_type: str
@@ -254,9 +238,7 @@ class TagRecord:
 
 
 class BlobIndex(Protocol):
-    """
-    What is known of stored blobs. Its cost follows what is asked, not what is stored.
-    """
+    """What is known of stored blobs. Its cost follows what is asked, not what is stored."""
 
     def blob(self, digest: Digest) -> BlobRecord | None:
         """The record of one blob."""
@@ -286,14 +268,10 @@ class BlobIndex(Protocol):
         """
 
     def following(self, digest: Digest | None, limit: int) -> Sequence[BlobRecord]:
-        """
-        At most ``limit`` records in the order of their digests: those behind ``digest``, or the first ones.
-        """
+        """At most ``limit`` records in the order of their digests: those behind ``digest``, or the first ones."""
 
     def possesses(self, origin: str, digest: Digest) -> bool:
-        """
-        Whether ``origin`` has delivered these stored bytes, or proved that it has them.
-        """
+        """Whether ``origin`` has delivered these stored bytes, or proved that it has them."""
 
     def record_possession(self, origin: str, digest: Digest) -> None:
         """
@@ -321,9 +299,7 @@ MOST_TAG_ROWS: Final = 1_000_000
 
 
 class LinkIndex(Protocol):
-    """
-    What origins have said: links and tags. Missing is always safe: the origin is asked again.
-    """
+    """What origins have said: links and tags. Missing is always safe: the origin is asked again."""
 
     def affirmation(self, link: Link) -> Affirmation | None:
         """When a link was affirmed, if ever."""
@@ -348,9 +324,7 @@ class LinkIndex(Protocol):
 
 
 class Index(BlobIndex, LinkIndex, Protocol):
-    """
-    Both, over one file.
-    """
+    """Both, over one file."""
 
     @property
     def rebuilt(self) -> bool:

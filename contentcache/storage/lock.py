@@ -1,6 +1,4 @@
-"""
-One daemon to a root directory.
-"""
+"""One daemon to a root directory."""
 
 from __future__ import annotations
 

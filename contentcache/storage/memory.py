@@ -1,6 +1,4 @@
-"""
-The store in memory: for ``storage: inmemory``, and for tests.
-"""
+"""The store in memory: for ``storage: inmemory``, and for tests."""
 
 from __future__ import annotations
 
@@ -79,9 +77,7 @@ class MemoryStore:
 
 
 class _Content:
-    """
-    What an inode is on a disk: bytes, when they changed, and who holds on to them.
-    """
+    """What an inode is on a disk: bytes, when they changed, and who holds on to them."""
 
     def __init__(self, modified: float) -> None:
         self.bytes = bytearray()
@@ -92,9 +88,7 @@ class _Content:
 
 
 class _Room:
-    """
-    What a filesystem is to its files: names, and a count of what they take.
-    """
+    """What a filesystem is to its files: names, and a count of what they take."""
 
     def __init__(self, capacity: int | None, now: Clock) -> None:
         self.lock: Final = RLock()
@@ -154,9 +148,7 @@ class _Room:
 
 
 class MemoryFile:
-    """
-    A :class:`~contentcache.storage.interfaces.BlobFile` in memory.
-    """
+    """A :class:`~contentcache.storage.interfaces.BlobFile` in memory."""
 
     def __init__(self, room: _Room, content: _Content) -> None:
         self._room: Final = room
@@ -207,9 +199,7 @@ class MemoryFile:
 
 
 class MemoryPartial(MemoryFile):
-    """
-    A :class:`~contentcache.storage.interfaces.PartialFile` in memory.
-    """
+    """A :class:`~contentcache.storage.interfaces.PartialFile` in memory."""
 
     def __init__(self, room: _Room, content: _Content, digest: Digest, *, tag: str | None) -> None:
         super().__init__(room, content)

@@ -1,6 +1,4 @@
-"""
-The index in memory: for ``storage: inmemory``, for a disk that takes no index, and for tests.
-"""
+"""The index in memory: for ``storage: inmemory``, for a disk that takes no index, and for tests."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ from contentcache.storage.interfaces import (
 
 
 class MemoryIndex:
-    """
-    An :class:`~contentcache.storage.interfaces.Index` that is empty whenever the daemon starts.
-    """
+    """An :class:`~contentcache.storage.interfaces.Index` that is empty whenever the daemon starts."""
 
     def __init__(self) -> None:
         self._lock = RLock()

@@ -1,6 +1,4 @@
-"""
-Files of the filesystem store while they are open.
-"""
+"""Files of the filesystem store while they are open."""
 
 from __future__ import annotations
 
@@ -92,9 +90,7 @@ class DiskFile:
             self._leave()
 
     def is_loaded(self, offset: int, length: int) -> bool:
-        """
-        Whether ``length`` bytes from ``offset`` are in memory: their last one is, and one every 256 KiB.
-        """
+        """Whether ``length`` bytes from ``offset`` are in memory: their last one is, and one every 256 KiB."""
         if not self._tells_now:
             return False
         descriptor, byte = self._enter(), bytearray(1)
@@ -112,9 +108,7 @@ class DiskFile:
             self._leave()
 
     def load(self, offset: int, length: int) -> None:
-        """
-        Wait until up to ``length`` bytes from ``offset`` are in memory, without a copy of them.
-        """
+        """Wait until up to ``length`` bytes from ``offset`` are in memory, without a copy of them."""
         descriptor = self._enter()
         try:
             _load(descriptor, offset, length)
@@ -333,8 +327,6 @@ def _load(descriptor: int, offset: int, length: int) -> None:
 
 
 def remove_if_empty(folder: str) -> None:
-    """
-    Take away a folder that nothing is in.
-    """
+    """Take away a folder that nothing is in."""
     with suppress(OSError):
         os.rmdir(folder)

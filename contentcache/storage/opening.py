@@ -1,6 +1,4 @@
-"""
-Store and index, opened from the configuration.
-"""
+"""Store and index, opened from the configuration."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _UNWRITABLE: Final = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.E
 
 @frozen
 class Kept:
-    """
-    What holds the bytes. ``store_fault`` says why nothing could be written at the start, where that is so.
-    """
+    """What holds the bytes. ``store_fault`` says why nothing could be written at the start, where that is so."""
 
     store: Store
     index: Index
@@ -41,9 +37,7 @@ class Kept:
 
     @property
     def fault(self) -> str | None:
-        """
-        What an operator should know of the disk now.
-        """
+        """What an operator should know of the disk now."""
         index_fault = self.index.fault if isinstance(self.index, HealingIndex) else None
         return self.store_fault or index_fault
 
@@ -82,9 +76,7 @@ def open_storage(settings: StorageSettings, anew: Callable[[], None]) -> Kept:
 
 
 def own_file(settings: StorageSettings, name: str) -> Path:
-    """
-    Where a file of the daemon's own is kept.
-    """
+    """Where a file of the daemon's own is kept."""
     return Path(settings.rootdirectory, "contentcache", name)
 
 

@@ -1,6 +1,4 @@
-"""
-A secret of this cache that outlasts a restart and is the same in all workers.
-"""
+"""A secret of this cache that outlasts a restart and is the same in all workers."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ def _read(path: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """
-    Whoever finds it finds all of it, and who comes second reads that.
-    """
+    """Whoever finds it finds all of it, and who comes second reads that."""
     make_folders(path.parent)
     beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     content = secrets.token_bytes(_SIZE)

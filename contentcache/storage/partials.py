@@ -34,9 +34,7 @@ def origin_tag(origin: str) -> str:
 
 
 def partial_name(digest: Digest, tag: str) -> str:
-    """
-    The name of a partial file in the folder of its digest's algorithm.
-    """
+    """The name of a partial file in the folder of its digest's algorithm."""
     return f"{digest.hex}.{tag}"
 
 
@@ -60,9 +58,7 @@ def read_name(algorithm: str, name: str) -> tuple[Digest, str] | None:
 
 
 def write_runs(runs: Sequence[tuple[int, int]]) -> bytes:
-    """
-    A note of the runs of bytes that a partial file has.
-    """
+    """A note of the runs of bytes that a partial file has."""
     return json.dumps(list(runs[:MOST_RUNS])).encode("ascii")
 
 

@@ -1,6 +1,4 @@
-"""
-Who takes away what nobody pulls any more, and makes room for what comes.
-"""
+"""Who takes away what nobody pulls any more, and makes room for what comes."""
 
 from __future__ import annotations
 

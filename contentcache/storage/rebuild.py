@@ -1,6 +1,4 @@
-"""
-An index that knows nothing, filled from what is in the store.
-"""
+"""An index that knows nothing, filled from what is in the store."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ _log = Logger()
 
 
 async def rebuild_and_tell(store: Store, index: Index, run: Run, now: Clock, monotonic: Clock) -> None:
-    """
-    The same as :func:`rebuild` with a line in the log; a disk that fails is one too.
-    """
+    """The same as :func:`rebuild` with a line in the log; a disk that fails is one too."""
     started = monotonic()
     try:
         listed = await rebuild(store, index, run, now)

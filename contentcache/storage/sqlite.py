@@ -1,6 +1,4 @@
-"""
-The index in one SQLite file.
-"""
+"""The index in one SQLite file."""
 
 from __future__ import annotations
 
@@ -96,9 +94,7 @@ class _Bound:
         self._room = 0
 
     def added(self, database: sqlite3.Connection, most: int) -> None:
-        """
-        A row was added, or an old one replaced.
-        """
+        """A row was added, or an old one replaced."""
         self._room -= 1
         if self._room >= 0:
             return

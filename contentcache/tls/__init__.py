@@ -1,3 +1,1 @@
-"""
-Certificates and contexts, ours and those that we trust.
-"""
+"""Certificates and contexts, ours and those that we trust."""

@@ -28,9 +28,7 @@ class _Cut(Exception):
 
 @define
 class _Reader:
-    """
-    Takes numbers and length-prefixed pieces from the front of some bytes.
-    """
+    """Takes numbers and length-prefixed pieces from the front of some bytes."""
 
     rest: bytes
 
@@ -78,9 +76,7 @@ def _names(names: _Reader) -> tuple[bytes, ...]:
 
 
 def _message(data: bytes) -> bytes:
-    """
-    The ClientHello's content, which may be spread over several records (RFC 8446 §5.1).
-    """
+    """The ClientHello's content, which may be spread over several records (RFC 8446 §5.1)."""
     records, content = _Reader(data), b""
     while len(content) < _MESSAGE_HEAD or len(content) < _MESSAGE_HEAD + int.from_bytes(content[1:4], "big"):
         head = records.take(_RECORD_HEAD)

@@ -72,26 +72,20 @@ class ServerConnection(SSL.Connection):
         self._is_admitted = False
 
     def do_handshake(self) -> None:
-        """
-        Go on with the handshake. Raises ``SSL.Error`` also where the client shows less than is demanded.
-        """
+        """Go on with the handshake. Raises ``SSL.Error`` also where the client shows less than is demanded."""
         super().do_handshake()
         if not self._is_admitted:
             self._check()
             self._is_admitted = True
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
-        """
-        What the client has sent.
-        """
+        """What the client has sent."""
         if not self._is_admitted:
             self.do_handshake()
         return bytes(super().recv(bufsiz, flags))
 
     def send(self, buf: Any, flags: int = 0) -> int:
-        """
-        Send to the client; answers how many bytes.
-        """
+        """Send to the client; answers how many bytes."""
         if not self._is_admitted:
             self.do_handshake()
         return int(super().send(buf, flags))

@@ -1,6 +1,4 @@
-"""
-Certificates and keys in PEM files, read with errors that name the file.
-"""
+"""Certificates and keys in PEM files, read with errors that name the file."""
 
 from __future__ import annotations
 
@@ -39,24 +37,18 @@ class TLSFault(UnusableFileError):
 
 
 class KeyDiffers(TLSFault):
-    """
-    A key and a certificate do not belong together.
-    """
+    """A key and a certificate do not belong together."""
 
 
 @frozen
 class Identity:
-    """
-    A certificate with the chain above it, and the private key that belongs to it.
-    """
+    """A certificate with the chain above it, and the private key that belongs to it."""
 
     chain: tuple[Certificate, ...]
     key: PrivateKey
 
     def put_into(self, context: SSL.Context) -> None:
-        """
-        Make connections of ``context`` show this certificate.
-        """
+        """Make connections of ``context`` show this certificate."""
         leaf, *issuers = self.chain
         context.use_certificate(leaf)
         for issuer in issuers:
@@ -84,9 +76,7 @@ def _certificates(path: str, content: bytes) -> tuple[Certificate, ...]:
 
 
 def read_authorities(paths: Sequence[str]) -> tuple[Certificate, ...]:
-    """
-    The certificates of several files together.
-    """
+    """The certificates of several files together."""
     return tuple(certificate for path in paths for certificate in read_certificates(path))
 
 
@@ -100,9 +90,7 @@ def read_identity(certificate: str, key: str) -> Identity:
 
 
 def identity_in(path: str, content: bytes) -> Identity:
-    """
-    The same out of the content of one file that holds both; ``path`` is its name.
-    """
+    """The same out of the content of one file that holds both; ``path`` is its name."""
     return _joined(_certificates(path, content), _key(path, content), path, path)
 
 
@@ -122,9 +110,7 @@ def _joined(chain: tuple[Certificate, ...], private: PrivateKey, certificate: st
 
 
 def _key(path: str, content: bytes) -> PrivateKey:
-    """
-    The first private key in a PEM file.
-    """
+    """The first private key in a PEM file."""
     block = _KEY.search(content)
     if block is None:
         raise TLSFault(path, f"{path} holds no private key in PEM form")
@@ -142,17 +128,13 @@ def _key(path: str, content: bytes) -> PrivateKey:
 
 
 def _public(key: object) -> bytes:
-    """
-    A public key in a form that compares.
-    """
+    """A public key in a form that compares."""
     encoded = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
     return bytes(encoded)
 
 
 def _read(path: str) -> bytes:
-    """
-    A whole file, within reason.
-    """
+    """A whole file, within reason."""
     try:
         return read_configured(path, _LARGEST)
     except UnusableFileError as error:

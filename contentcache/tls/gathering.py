@@ -16,9 +16,7 @@ _ENOUGH: Final = 256 << 10
 
 
 class GatheringConnection(SSL.Connection):
-    """
-    A connection in memory whose :meth:`recv` answers with all records that are there.
-    """
+    """A connection in memory whose :meth:`recv` answers with all records that are there."""
 
     _trouble: SSL.Error | None = None
 

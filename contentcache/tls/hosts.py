@@ -30,9 +30,7 @@ _CHALLENGE: Final = b"contentcache acme-tls/1"
 
 
 class HostConnection(ServerConnection):
-    """
-    A connection that remembers the ClientHello until the certificate is chosen.
-    """
+    """A connection that remembers the ClientHello until the certificate is chosen."""
 
     def __init__(self, context: SSL.Context, demands: Demands, socket: Any = None) -> None:
         super().__init__(context, demands, socket)
@@ -40,9 +38,7 @@ class HostConnection(ServerConnection):
         self._is_challenge = False
 
     def bio_write(self, buf: bytes | bytearray | memoryview) -> int:
-        """
-        Take bytes of the client's.
-        """
+        """Take bytes of the client's."""
         self.hear(buf)
         return int(super().bio_write(buf))
 
@@ -76,9 +72,7 @@ class HostConnection(ServerConnection):
         self.set_context(context)
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
-        """
-        What the client has sent; after a challenge it is as if the client had closed.
-        """
+        """What the client has sent; after a challenge it is as if the client had closed."""
         if self._is_challenge:
             raise SSL.ZeroReturnError
         return super().recv(bufsiz, flags)
@@ -113,21 +107,15 @@ class HostContexts:
 
     @property
     def context(self) -> SSL.Context:
-        """
-        What the next connection begins with.
-        """
+        """What the next connection begins with."""
         return self._base
 
     def reload(self) -> None:
-        """
-        Read ``clientcas`` anew, for connections from now on. Raises ``TLSFault``, and keeps what was there.
-        """
+        """Read ``clientcas`` anew, for connections from now on. Raises ``TLSFault``, and keeps what was there."""
         self._build(read_authorities(self._settings.clientcas))
 
     def rotate_ticket_keys(self) -> None:
-        """
-        Encrypt session tickets with new keys; sessions that began before are resumed no more.
-        """
+        """Encrypt session tickets with new keys; sessions that began before are resumed no more."""
         self._build(self._authorities)
 
     def _build(self, authorities: Sequence[Certificate]) -> None:
@@ -139,17 +127,13 @@ class HostContexts:
         self._demands = Demands.of(self._settings.clientauth, authorities)
 
     def install(self, host: str, identity: Identity) -> None:
-        """
-        Show this certificate to connections from now on; those that are open go on undisturbed.
-        """
+        """Show this certificate to connections from now on; those that are open go on undisturbed."""
         context = self._made(identity, self._authorities)
         self.identities[host], self._contexts[host] = identity, context
         self.changed()
 
     def answer_challenge(self, host: str, identity: Identity) -> None:
-        """
-        Prove ``host`` with this certificate until :meth:`forget_challenge`.
-        """
+        """Prove ``host`` with this certificate until :meth:`forget_challenge`."""
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_alpn_select_callback(_only_acme)
@@ -161,17 +145,13 @@ class HostContexts:
         self.changed()
 
     def forget_challenge(self, host: str) -> None:
-        """
-        The challenge is over.
-        """
+        """The challenge is over."""
         self._challenges.pop(host, None)
         self.challenges.pop(host, None)
         self.changed()
 
     def show(self, identities: Mapping[str, Identity], challenges: Mapping[str, Identity]) -> None:
-        """
-        Show what another one shows (:attr:`identities`, :attr:`challenges`).
-        """
+        """Show what another one shows (:attr:`identities`, :attr:`challenges`)."""
         for host, identity in identities.items():
             self.install(host, identity)
         for host in set(self.challenges) - set(challenges):
@@ -180,15 +160,11 @@ class HostContexts:
             self.answer_challenge(host, identity)
 
     def connection(self, socket: Any = None) -> HostConnection:
-        """
-        A connection for the next client, over ``socket`` or in memory.
-        """
+        """A connection for the next client, over ``socket`` or in memory."""
         return HostConnection(self._base, self._demands, socket)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """
-        The same, in memory (``IOpenSSLServerConnectionCreator``).
-        """
+        """The same, in memory (``IOpenSSLServerConnectionCreator``)."""
         connection = self.connection()
         connection.set_app_data(tlsProtocol)
         return connection
@@ -197,9 +173,7 @@ class HostContexts:
         return context_for(self._settings, identity, authorities, "letsencrypt")
 
     def _choose(self, contexts: Mapping[str, SSL.Context], connection: Any) -> None:
-        """
-        OpenSSL has read the ClientHello, and nothing is chosen yet.
-        """
+        """OpenSSL has read the ClientHello, and nothing is chosen yet."""
         hello = connection.take_hello()
         if hello is None:
             return
@@ -212,7 +186,5 @@ class HostContexts:
 
 
 def _only_acme(_connection: SSL.Connection, _offered: Sequence[bytes]) -> bytes:
-    """
-    Nobody comes here who has offered anything else.
-    """
+    """Nobody comes here who has offered anything else."""
     return ACME_TLS

@@ -1,6 +1,4 @@
-"""
-Certificates that we sign ourselves: for the time before there is a proper one, and to answer ``tls-alpn-01``.
-"""
+"""Certificates that we sign ourselves: for the time before there is a proper one, and to answer ``tls-alpn-01``."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ _DER_OCTETS: Final = 4
 
 
 def stand_in(host: str, now: datetime) -> Identity:
-    """
-    A certificate for ``host`` that nobody has a reason to believe, good for a year.
-    """
+    """A certificate for ``host`` that nobody has a reason to believe, good for a year."""
     return _signed(_draft(host, now - _DAY, now + 365 * _DAY), ec.generate_private_key(ec.SECP256R1()))
 
 

@@ -1,6 +1,4 @@
-"""
-What our own port shows and demands: ``http.tls``.
-"""
+"""What our own port shows and demands: ``http.tls``."""
 
 from __future__ import annotations
 
@@ -91,28 +89,20 @@ class ServerContext:
         self._build(identity, read_authorities(self._settings.clientcas))
 
     def rotate_ticket_keys(self) -> None:
-        """
-        Encrypt session tickets with new keys; sessions that began before are resumed no more. Reads no file.
-        """
+        """Encrypt session tickets with new keys; sessions that began before are resumed no more. Reads no file."""
         self._build(self.identity, self._authorities)
 
     @property
     def context(self) -> SSL.Context:
-        """
-        What the next connection uses.
-        """
+        """What the next connection uses."""
         return self._context
 
     def connection(self, socket: Any = None) -> ServerConnection:
-        """
-        A connection for the next client, over ``socket`` or in memory.
-        """
+        """A connection for the next client, over ``socket`` or in memory."""
         return ServerConnection(self._context, self._demands, socket)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """
-        The same, in memory (``IOpenSSLServerConnectionCreator``).
-        """
+        """The same, in memory (``IOpenSSLServerConnectionCreator``)."""
         connection = self.connection()
         connection.set_app_data(tlsProtocol)
         return connection
@@ -229,18 +219,14 @@ def _demand_certificates(
 def _believe(
     _connection: SSL.Connection, _certificate: crypto.X509, _error: int, _depth: int, ok: int
 ) -> bool:
-    """
-    What OpenSSL thinks of the chain.
-    """
+    """What OpenSSL thinks of the chain."""
     return bool(ok)
 
 
 def _accept(
     _connection: SSL.Connection, _certificate: crypto.X509, _error: int, _depth: int, _ok: int
 ) -> bool:
-    """
-    Any chain: the client has proved that it holds the key, nothing else is asked.
-    """
+    """Any chain: the client has proved that it holds the key, nothing else is asked."""
     return True
 
 

@@ -1,6 +1,4 @@
-"""
-Whom we believe on the other side of the line: the system's roots and ``cas``.
-"""
+"""Whom we believe on the other side of the line: the system's roots and ``cas``."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ _REASONS: Final = {
 
 
 class CertificateRefused(Exception):
-    """
-    The other side's certificate is not believed; the sentence says why.
-    """
+    """The other side's certificate is not believed; the sentence says why."""
 
 
 @implementer(IPolicyForHTTPS)
@@ -80,21 +76,15 @@ class UpstreamTrust:
         self.use(self.build(read_anchors(self._cas)))
 
     def use(self, context: SSL.Context) -> None:
-        """
-        Make connections with this context from now on.
-        """
+        """Make connections with this context from now on."""
         self._context = context
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> _ExpectedHost:  # noqa: ARG002
-        """
-        What makes connections to one host (``IPolicyForHTTPS``).
-        """
+        """What makes connections to one host (``IPolicyForHTTPS``)."""
         return _ExpectedHost(self._context, hostname.decode("ascii"))
 
     def build(self, anchors: SSL.Context) -> SSL.Context:
-        """
-        A context with these anchors, and the certificate as it is in its files now.
-        """
+        """A context with these anchors, and the certificate as it is in its files now."""
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
@@ -108,9 +98,7 @@ class UpstreamTrust:
         return context
 
     def _show_identity(self, context: SSL.Context) -> None:
-        """
-        Put the client certificate in, if there is one.
-        """
+        """Put the client certificate in, if there is one."""
         if self._certificate is None:
             return
         try:
@@ -140,9 +128,7 @@ class UpstreamTrusts:
         return len(self._trusts)
 
     def trust(self, certificate: str | None = None, key: str | None = None) -> UpstreamTrust:
-        """
-        That of upstreams to which this certificate is shown. Raises ``TLSFault`` where it cannot be used.
-        """
+        """That of upstreams to which this certificate is shown. Raises ``TLSFault`` where it cannot be used."""
         found = self._trusts.get((certificate, key))
         if found is None:
             found = UpstreamTrust(self._cas, certificate, key, anchors=self._anchors)
@@ -164,9 +150,7 @@ class UpstreamTrusts:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _ExpectedHost:
-    """
-    Connections on which the certificate has to name ``host`` (RFC 9110 §4.3.4, RFC 9525).
-    """
+    """Connections on which the certificate has to name ``host`` (RFC 9110 §4.3.4, RFC 9525)."""
 
     def __init__(self, context: SSL.Context, host: str) -> None:
         self._context = context
@@ -174,9 +158,7 @@ class _ExpectedHost:
         self._name, self._identity = _identity(host)
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """
-        A connection that believes the right host only (``IOpenSSLClientConnectionCreator``).
-        """
+        """A connection that believes the right host only (``IOpenSSLClientConnectionCreator``)."""
         connection = GatheringConnection(self._context, None)
         connection.set_app_data(tlsProtocol)
         if self._name is not None:
@@ -195,9 +177,7 @@ class _ExpectedHost:
         return connection
 
     def _refusal(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> str | None:
-        """
-        Why a certificate of the chain is not believed; ``None`` where it is.
-        """
+        """Why a certificate of the chain is not believed; ``None`` where it is."""
         whose = f"the certificate of {self._host}" if depth == 0 else f"the authority above {self._host}"
         if not ok:
             return f"{whose} {_REASONS.get(error, f'is not trusted (OpenSSL verification error {error})')}"
@@ -213,9 +193,7 @@ class _ExpectedHost:
 
 
 def _identity(host: str) -> tuple[bytes | None, ServiceID]:
-    """
-    The name for SNI, none for addresses (RFC 6066 §3), and what the certificate has to contain.
-    """
+    """The name for SNI, none for addresses (RFC 6066 §3), and what the certificate has to contain."""
     bare = host.strip("[]")
     try:
         return None, IPAddress_ID(str(ip_address(bare)))

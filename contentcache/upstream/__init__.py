@@ -1,3 +1,1 @@
-"""
-The other side of the line: registries and caches that we ask.
-"""
+"""The other side of the line: registries and caches that we ask."""

@@ -58,17 +58,13 @@ class FetchToken(Protocol):
 
 @frozen
 class IdentityToken:
-    """
-    A refresh token in the place of a name and a password: good for tokens, and not for ``Basic``.
-    """
+    """A refresh token in the place of a name and a password: good for tokens, and not for ``Basic``."""
 
     value: str = field(repr=False)
 
 
 class Source(Protocol):
-    """
-    Where an account comes from that is not in the configuration.
-    """
+    """Where an account comes from that is not in the configuration."""
 
     async def account(self) -> Account | IdentityToken:
         """
@@ -176,9 +172,7 @@ class OwnAccount:
         return token.value
 
     async def _ask(self, challenge: Challenge, scope: str) -> _Token:
-        """
-        Ask the realm; a second time only where the account's source has another one after a refusal.
-        """
+        """Ask the realm; a second time only where the account's source has another one after a refusal."""
         self._look_at_realm(challenge.parameters["realm"])
         account = await self._account()
         try:

@@ -31,9 +31,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 
 
 class Kind(Enum):
-    """
-    The neighbourhood of an address, as far as it matters who may send us there.
-    """
+    """The neighbourhood of an address, as far as it matters who may send us there."""
 
     PUBLIC = "public"
     LOOPBACK = "loopback"
@@ -125,9 +123,7 @@ class Listed:
         return schemed.names(place.host, place.port, place.scheme)
 
     def contains(self, address: Address) -> bool:
-        """
-        Whether a block or an address without a port that is listed contains ``address``.
-        """
+        """Whether a block or an address without a port that is listed contains ``address``."""
         address = unwrapped(address)
         return any(address in block for entry in self.entries if (block := _block(entry)) is not None)
 
@@ -146,9 +142,7 @@ def _with_port(scheme: str, authority: str) -> str:
 
 
 def _names(entry: str, host: str, port: int) -> bool:
-    """
-    Whether one entry, in lower case, names ``host`` at ``port``.
-    """
+    """Whether one entry, in lower case, names ``host`` at ``port``."""
     name, colon, wanted = entry.rpartition(":")
     if colon and wanted.isdigit() and (":" not in name or name.endswith("]")):
         if wanted != str(port):
@@ -168,9 +162,7 @@ def _names(entry: str, host: str, port: int) -> bool:
 
 
 def _block(entry: str) -> IPv4Network | IPv6Network | None:
-    """
-    The block that an entry stands for, if it is one.
-    """
+    """The block that an entry stands for, if it is one."""
     try:
         return ip_network(entry.strip("[]"), strict=False)
     except ValueError:
@@ -193,9 +185,7 @@ def literal_address(host: str) -> Address | None:
 
 
 def _odd_address(host: str) -> IPv4Address | None:
-    """
-    One to four numbers, decimal, octal or hexadecimal, the last one filling what is left.
-    """
+    """One to four numbers, decimal, octal or hexadecimal, the last one filling what is left."""
     parts = [_NUMBER.fullmatch(part) for part in host.split(".", 4)]
     if len(parts) > 4:  # noqa: PLR2004 - IPv4 has four bytes
         return None
@@ -284,16 +274,12 @@ def kind_of(address: Address) -> Kind:
 
 
 def shown(url: str) -> str:
-    """
-    A URL from a stranger, fit for a message: no query, which may hold a signature, and not long.
-    """
+    """A URL from a stranger, fit for a message: no query, which may hold a signature, and not long."""
     return repr(re.split(r"[?#]", url, maxsplit=1)[0][:200])
 
 
 def _host(host: str, url: str) -> str:
-    """
-    A host of a URL in its one spelling.
-    """
+    """A host of a URL in its one spelling."""
     bare = host.lower()
     if bare.startswith("["):
         try:

@@ -1,6 +1,4 @@
-"""
-How requests get to one upstream: connections kept open, TLS, proxies, and the guard on redirects.
-"""
+"""How requests get to one upstream: connections kept open, TLS, proxies, and the guard on redirects."""
 
 from __future__ import annotations
 
@@ -60,9 +58,7 @@ class NoCookies(IndexableCookieJar):
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
-    """
-    Ways to places: directly or through the proxy that stands before them, within a time.
-    """
+    """Ways to places: directly or through the proxy that stands before them, within a time."""
 
     def __init__(
         self,
@@ -82,9 +78,7 @@ class _Endpoints:
         self._guard = guard
 
     def endpointForURI(self, uri: URI) -> Endpoint:
-        """
-        The way to the host of a URL (``IAgentEndpointFactory``).
-        """
+        """The way to the host of a URL (``IAgentEndpointFactory``)."""
         place = Place.of(uri.toBytes().decode("ascii"))
         proxy = self._proxies.before(place)
         if proxy is None:
@@ -99,9 +93,7 @@ class _Endpoints:
         return self._in_tls(endpoint, place) if place.scheme == "https" else endpoint
 
     def to_proxy(self, proxy: Proxy) -> Endpoint:
-        """
-        The way to a proxy; its address is the operator's own choice and needs no guard.
-        """
+        """The way to a proxy; its address is the operator's own choice and needs no guard."""
         direct = PlaceEndpoint(self._reactor, proxy.place, self._timeout, None)
         endpoint = self._in_time(direct, proxy.place)
         return self._in_tls(endpoint, proxy.place) if proxy.place.scheme == "https" else endpoint
@@ -117,9 +109,7 @@ class _Endpoints:
 @implementer(IStreamClientEndpoint)
 @frozen
 class _InTime:
-    """
-    An endpoint that gives up after a time that includes names, proxies and every address.
-    """
+    """An endpoint that gives up after a time that includes names, proxies and every address."""
 
     inner: Endpoint
     place: Place
@@ -127,9 +117,7 @@ class _InTime:
     reactor: Reactor
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """
-        Connect, or fail with Twisted's ``TimeoutError``.
-        """
+        """Connect, or fail with Twisted's ``TimeoutError``."""
 
         def late(_outcome: object, _seconds: float) -> NoReturn:
             raise ConnectTimeout(string=f"{self.place.netloc} does not answer within {self.seconds:g} s")
@@ -223,9 +211,7 @@ class UpstreamAgent:
         return OwnedResponse(response, self._reactor)
 
     def close(self) -> Deferred[None]:
-        """
-        Close idle connections; fires once they are gone.
-        """
+        """Close idle connections; fires once they are gone."""
         closed: Deferred[None] = self._pool.closeCachedConnections()
         return closed
 
@@ -292,9 +278,7 @@ class UpstreamTransport:
         *,
         secret: str | None = None,
     ) -> Followed:
-        """
-        Ask for ``url`` and follow redirects to storage; see ``redirects.fetch_following``.
-        """
+        """Ask for ``url`` and follow redirects to storage; see ``redirects.fetch_following``."""
         return await fetch_following(
             self.agent,
             self.guarded,
@@ -309,9 +293,7 @@ class UpstreamTransport:
         )
 
     async def close(self) -> None:
-        """
-        Close every idle connection.
-        """
+        """Close every idle connection."""
         await gatherResults([agent.close() for agent in self._close])
 
 

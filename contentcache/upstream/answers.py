@@ -1,6 +1,4 @@
-"""
-What comes back from upstream: a head that is safe to pass on, and a body that is never held in memory.
-"""
+"""What comes back from upstream: a head that is safe to pass on, and a body that is never held in memory."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ CODINGS: Final = b"Contentcache-Content-Encoding"
 
 
 class Response(Protocol):
-    """
-    What treq gives for an unbuffered request.
-    """
+    """What treq gives for an unbuffered request."""
 
     @property
     def code(self) -> int: ...
@@ -45,9 +41,7 @@ class Response(Protocol):
 
 
 class Transport(Protocol):
-    """
-    What a body is delivered over.
-    """
+    """What a body is delivered over."""
 
     def pauseProducing(self) -> None: ...
     def resumeProducing(self) -> None: ...
@@ -112,27 +106,21 @@ class Inflow(TwistedProtocol):
         return None
 
     def pause(self) -> None:
-        """
-        Take no more for now.
-        """
+        """Take no more for now."""
         if not (self._paused or self._over):
             self._paused = True
             self._stop_waiting()
             self._transport.pauseProducing()
 
     def resume(self) -> None:
-        """
-        Go on.
-        """
+        """Go on."""
         if self._paused and not self._over:
             self._paused = False
             self._wait()
             self._transport.resumeProducing()
 
     def abandon(self) -> None:
-        """
-        Want no more of it; ``ended`` fails with :class:`UpstreamBroken`.
-        """
+        """Want no more of it; ``ended`` fails with :class:`UpstreamBroken`."""
         self._drop(UpstreamBroken("the body is not wanted any more"))
 
     @property
@@ -185,9 +173,7 @@ class AnswerTooLarge(UpstreamBroken):
 
 
 class _Incoming:
-    """
-    The body of an answer, which is taken once, or released.
-    """
+    """The body of an answer, which is taken once, or released."""
 
     def __init__(self, response: Response, clock: Timer, patience: float) -> None:
         self.decoder: Decoder | None = None
@@ -251,17 +237,13 @@ class Answer:
 
     @property
     def codings(self) -> Sequence[str]:
-        """
-        How upstream has compressed the body although it was asked not to, the last coding last.
-        """
+        """How upstream has compressed the body although it was asked not to, the last coding last."""
         values = self._response.headers.getRawHeaders(CODINGS) or ()
         return content_codings([value.decode("latin-1") for value in values])
 
     @property
     def is_readable(self) -> bool:
-        """
-        Whether the body has no coding, or comes in without it.
-        """
+        """Whether the body has no coding, or comes in without it."""
         return not self.codings or self._incoming.decoder is not None
 
     def decode(self) -> None:
@@ -274,9 +256,7 @@ class Answer:
             self._incoming.decoder = Decoder(self.codings)
 
     def header(self, name: str) -> str | None:
-        """
-        The first value of a header.
-        """
+        """The first value of a header."""
         values = self.values(name)
         return values[0] if values else None
 
@@ -302,35 +282,25 @@ class Answer:
         return is_html(self.header("Content-Type"))
 
     def values(self, name: str) -> Sequence[str]:
-        """
-        All values of a header. Bytes that are no ASCII are read as latin-1 (RFC 9110 §5.5).
-        """
+        """All values of a header. Bytes that are no ASCII are read as latin-1 (RFC 9110 §5.5)."""
         # By bytes: Twisted decodes what is asked for by text as UTF-8, and raises where it is none.
         values = self._response.headers.getRawHeaders(name.encode("ascii")) or ()
         return tuple(value.decode("latin-1") for value in values)
 
     def passed_headers(self) -> header_policy.Headers:
-        """
-        The headers that may reach a client.
-        """
+        """The headers that may reach a client."""
         return header_policy.passed(self._response.headers.getAllRawHeaders())
 
     def notices(self) -> header_policy.Headers:
-        """
-        What the origin tells a client besides its answer: warnings and rate limits.
-        """
+        """What the origin tells a client besides its answer: warnings and rate limits."""
         return header_policy.passed(self._response.headers.getAllRawHeaders(), notices_only=True)
 
     def stream(self, received: Received) -> Inflow:
-        """
-        Let the body come in. To be called once.
-        """
+        """Let the body come in. To be called once."""
         return self._incoming.stream(received)
 
     def abandon(self) -> None:
-        """
-        The body is not wanted.
-        """
+        """The body is not wanted."""
         self._incoming.abandon()
 
     async def read(self, limit: int) -> bytes:

@@ -17,9 +17,7 @@ LARGEST: Final = 128 << 10
 
 
 class BoundedHeads(HTTP11ClientProtocol):
-    """
-    A connection that is given up when a head is too large: as one that was lost while it answered.
-    """
+    """A connection that is given up when a head is too large: as one that was lost while it answered."""
 
     _head = 0
 
@@ -37,9 +35,7 @@ class BoundedHeads(HTTP11ClientProtocol):
 
 
 def bound_heads(pool: HTTPConnectionPool) -> None:
-    """
-    Let the connections of a pool be bounded.
-    """
+    """Let the connections of a pool be bounded."""
 
     class Factory(pool._factory):  # type: ignore[misc,name-defined]  # noqa: SLF001  # Twisted offers no other way
         noisy = False  # being ours, its comings and goings would not be held back with Twisted's

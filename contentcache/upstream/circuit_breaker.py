@@ -47,15 +47,11 @@ class CircuitBreaker:
         self._answered: dict[str, int] = {}
 
     def is_open(self, host: str, kind: str) -> bool:
-        """
-        Whether requests of this kind wait for a probe.
-        """
+        """Whether requests of this kind wait for a probe."""
         return (host, kind) in self._open
 
     def is_suspect(self, host: str) -> bool:
-        """
-        Whether requests of any kind wait for a probe: the host has answered nothing since.
-        """
+        """Whether requests of any kind wait for a probe: the host has answered nothing since."""
         return any(circuit[0] == host for circuit in self._open)
 
     async def ask(self, host: str, kind: str, asking: Callable[[Callable[[], None]], Awaitable[T]]) -> T:
@@ -75,9 +71,7 @@ class CircuitBreaker:
             raise
 
     def answered(self, host: str) -> None:
-        """
-        ``host`` has sent a response header, whatever it says: no kind of request need wait for a probe.
-        """
+        """``host`` has sent a response header, whatever it says: no kind of request need wait for a probe."""
         self._count += 1
         self._answered[host] = self._count
         for circuit in sorted(circuit for circuit in self._open if circuit[0] == host):
@@ -85,9 +79,7 @@ class CircuitBreaker:
             self._notify(circuit, None)
 
     def probe(self, host: str, kind: str) -> None:
-        """
-        Send a probe, unless one is under way.
-        """
+        """Send a probe, unless one is under way."""
         self._subscribe((host, kind), [])
 
     async def _until_probed(self, host: str, kind: str) -> None:

@@ -53,9 +53,7 @@ class HelperFailed(NoTokenError):
 
 @frozen
 class _Kept:
-    """
-    An answer: used alone until ``fresh``, and until ``good`` where no new one is to be had.
-    """
+    """An answer: used alone until ``fresh``, and until ``good`` where no new one is to be had."""
 
     account: Account | IdentityToken
     fresh: float
@@ -108,9 +106,7 @@ class AccountOfHelper:
         return await mine
 
     def refused(self, account: Account | IdentityToken) -> None:
-        """
-        Upstream does not take ``account``: the program is asked again when one is needed, once in 10 s.
-        """
+        """Upstream does not take ``account``: the program is asked again when one is needed, once in 10 s."""
         if self._kept is None or self._kept.account != account:
             return
         if self._reactor.seconds() - self._ran_at >= _REFUSED_AGAIN:
@@ -133,9 +129,7 @@ class AccountOfHelper:
                 each.errback(error)
 
     async def _run(self) -> Account | IdentityToken:
-        """
-        Ask by one name after another until the program knows the server.
-        """
+        """Ask by one name after another until the program knows the server."""
         for key in self._keys[:-1]:
             ended = await self._run_with(key)
             if ended.status == 0 or _said(ended) != _NOT_FOUND:
@@ -230,8 +224,6 @@ def _why(ended: Ended) -> str:
 
 
 def _said(ended: Ended) -> str:
-    """
-    What it says on standard output, if that is one of the sentences that Docker's helpers share.
-    """
+    """What it says on standard output, if that is one of the sentences that Docker's helpers share."""
     said = ended.output[:OUTPUT_LIMIT].decode("utf-8", "replace").strip()
     return said if said in _KNOWN else ""

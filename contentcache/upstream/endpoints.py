@@ -50,9 +50,7 @@ class PlaceEndpoint:
     registry: RedirectPolicy | None = None
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """
-        A protocol of ``protocolFactory``, connected (``IStreamClientEndpoint``).
-        """
+        """A protocol of ``protocolFactory``, connected (``IStreamClientEndpoint``)."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: Any) -> Any:
@@ -71,9 +69,7 @@ class PlaceEndpoint:
 
 
 async def resolve(reactor: Reactor, place: Place) -> Sequence[SocketAddress]:
-    """
-    The addresses of a place, at least one. Raises ``DNSLookupError``.
-    """
+    """The addresses of a place, at least one. Raises ``DNSLookupError``."""
     literal = literal_address(place.host)
     if literal is not None:
         kind = twisted_address.IPv4Address if literal.version == 4 else twisted_address.IPv6Address  # noqa: PLR2004
@@ -103,9 +99,7 @@ async def check_name(reactor: Reactor, guard: RedirectPolicy, place: Place) -> N
 async def _permitted(
     reactor: Reactor, guard: RedirectPolicy, place: Place, addresses: Sequence[SocketAddress]
 ) -> Sequence[SocketAddress]:
-    """
-    Those addresses that a redirect may lead to.
-    """
+    """Those addresses that a redirect may lead to."""
     if all(guard.permits(place, ip_address(address.host), ()) for address in addresses):
         return addresses
     around = await _around(reactor, guard)
@@ -128,9 +122,7 @@ async def _around(reactor: Reactor, guard: RedirectPolicy) -> frozenset[Kind]:
 
 
 def _refusal(guard: RedirectPolicy, place: Place, addresses: Sequence[Address]) -> RedirectRefused:
-    """
-    Why nothing was connected to.
-    """
+    """Why nothing was connected to."""
     kinds = " and ".join(sorted(kind.value for kind in set(map(guard.kind_of, addresses))))
     return RedirectRefused(
         f"the registry redirects to {place.netloc}, which is at a {kinds} address;"
@@ -140,9 +132,7 @@ def _refusal(guard: RedirectPolicy, place: Place, addresses: Sequence[Address]) 
 
 @implementer(IResolutionReceiver)
 class _Found:
-    """
-    Gathers addresses while a name is resolved.
-    """
+    """Gathers addresses while a name is resolved."""
 
     def __init__(self) -> None:
         self._addresses: list[SocketAddress] = []
@@ -164,16 +154,12 @@ class _Found:
             self.complete.callback(self._addresses)
 
     def _cancel(self, _cancelled: object) -> None:
-        """
-        The caller's time is up. Twisted's own resolver cannot be stopped: its thread ends by itself.
-        """
+        """The caller's time is up. Twisted's own resolver cannot be stopped: its thread ends by itself."""
 
 
 @implementer(IReactorPluggableNameResolver)
 class _Resolved:
-    """
-    A reactor that knows the answer to every question about names: the addresses given.
-    """
+    """A reactor that knows the answer to every question about names: the addresses given."""
 
     def __init__(self, reactor: Reactor, addresses: Sequence[SocketAddress]) -> None:
         self.callLater = reactor.callLater
@@ -185,9 +171,7 @@ class _Resolved:
 @implementer(IHostnameResolver)
 @frozen
 class _Answer:
-    """
-    A resolver with one answer.
-    """
+    """A resolver with one answer."""
 
     addresses: Sequence[SocketAddress]
 
@@ -199,9 +183,7 @@ class _Answer:
         addressTypes: object = None,  # noqa: ARG002
         transportSemantics: str = "TCP",  # noqa: ARG002
     ) -> Any:
-        """
-        Give the answer at once (``IHostnameResolver``).
-        """
+        """Give the answer at once (``IHostnameResolver``)."""
         resolution = _Over(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         for address in self.addresses:
@@ -213,9 +195,7 @@ class _Answer:
 @implementer(IHostResolution)
 @frozen
 class _Over:
-    """
-    A resolution that is over as soon as it begins.
-    """
+    """A resolution that is over as soon as it begins."""
 
     name: str
 

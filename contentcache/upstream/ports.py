@@ -1,6 +1,4 @@
-"""
-What is asked of Twisted's objects here, as types that mypy can check.
-"""
+"""What is asked of Twisted's objects here, as types that mypy can check."""
 
 from __future__ import annotations
 
@@ -12,18 +10,14 @@ from twisted.web.http_headers import Headers
 
 
 class Clock(Protocol):
-    """
-    As much of ``IReactorTime`` as is used.
-    """
+    """As much of ``IReactorTime`` as is used."""
 
     def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...  # noqa: A002
     def seconds(self) -> float: ...
 
 
 class Reactor(Clock, Protocol):
-    """
-    A clock that connects and resolves: ``IReactorTCP``, ``IReactorPluggableNameResolver``.
-    """
+    """A clock that connects and resolves: ``IReactorTCP``, ``IReactorPluggableNameResolver``."""
 
     @property
     def nameResolver(self) -> Any: ...
@@ -31,17 +25,13 @@ class Reactor(Clock, Protocol):
 
 
 class Endpoint(Protocol):
-    """
-    ``IStreamClientEndpoint``: the Deferred fires with the protocol that the factory built.
-    """
+    """``IStreamClientEndpoint``: the Deferred fires with the protocol that the factory built."""
 
     def connect(self, protocolFactory: Any, /) -> Deferred[Any]: ...
 
 
 class Asking(Protocol):
-    """
-    ``IAgent``: the Deferred fires with an ``IResponse``.
-    """
+    """``IAgent``: the Deferred fires with an ``IResponse``."""
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: Any = None
@@ -49,8 +39,6 @@ class Asking(Protocol):
 
 
 class Trust(Protocol):
-    """
-    ``IPolicyForHTTPS``.
-    """
+    """``IPolicyForHTTPS``."""
 
     def creatorForNetloc(self, hostname: bytes, port: int, /) -> Any: ...

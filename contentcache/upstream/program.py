@@ -1,6 +1,4 @@
-"""
-A program run to its end, with bounds: how long it may take, and how much it may say.
-"""
+"""A program run to its end, with bounds: how long it may take, and how much it may say."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ _COMPLAINTS: Final = 4096
 
 
 class Spawning(Clock, Protocol):
-    """
-    A clock that starts programs: ``IReactorProcess``.
-    """
+    """A clock that starts programs: ``IReactorProcess``."""
 
     def spawnProcess(self, *args: Any, **kwargs: Any) -> Any: ...
 
@@ -39,9 +35,7 @@ class ProgramFailed(Exception):
 
 @frozen
 class Ended:
-    """
-    How a program ended: ``status`` is negative where a signal ended it.
-    """
+    """How a program ended: ``status`` is negative where a signal ended it."""
 
     status: int
     output: bytes = field(repr=False)
@@ -79,9 +73,7 @@ def run_program(
 
 
 class _Running(ProcessProtocol):
-    """
-    A program under way.
-    """
+    """A program under way."""
 
     transport: Any  # IProcessTransport, which zope's plugin for mypy does not know
 

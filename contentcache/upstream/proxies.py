@@ -34,22 +34,16 @@ _INFORMATIONAL, _OK, _REDIRECT, _LOGIN = 100, 200, 300, 407
 
 
 class ProxyFault(ValueError):
-    """
-    A proxy in the environment cannot be used; the sentence names the variable, never a password.
-    """
+    """A proxy in the environment cannot be used; the sentence names the variable, never a password."""
 
 
 class TunnelRefused(ConnectionError):
-    """
-    A proxy did not open a tunnel; the sentence has its status.
-    """
+    """A proxy did not open a tunnel; the sentence has its status."""
 
 
 @frozen
 class Proxy:
-    """
-    One proxy. ``authorization`` is the value of ``Proxy-Authorization``.
-    """
+    """One proxy. ``authorization`` is the value of ``Proxy-Authorization``."""
 
     place: Place
     authorization: bytes | None = field(default=None, repr=False)
@@ -57,18 +51,14 @@ class Proxy:
 
 @frozen
 class Proxies:
-    """
-    Which proxy stands before which upstream.
-    """
+    """Which proxy stands before which upstream."""
 
     http: Proxy | None = None
     https: Proxy | None = None
     direct: Exemptions = field(factory=Exemptions)
 
     def before(self, place: Place) -> Proxy | None:
-        """
-        The proxy for a place, or ``None`` where it is asked directly.
-        """
+        """The proxy for a place, or ``None`` where it is asked directly."""
         proxy = self.https if place.scheme == "https" else self.http
         if proxy is None or self.direct.covers(place.host, place.port):
             return None
@@ -76,9 +66,7 @@ class Proxies:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """
-        Read the variables. Raises ``ProxyFault`` for a value that is no proxy.
-        """
+        """Read the variables. Raises ``ProxyFault`` for a value that is no proxy."""
         return cls(
             http=_proxy(environment, "http_proxy"),
             https=_proxy(environment, "https_proxy"),
@@ -87,9 +75,7 @@ class Proxies:
 
 
 def _proxy(environment: Mapping[str, str], variable: str) -> Proxy | None:
-    """
-    The proxy in one variable, lower case before upper case; an empty one is none.
-    """
+    """The proxy in one variable, lower case before upper case; an empty one is none."""
     name = variable if environment.get(variable, "").strip() else variable.upper()
     value = environment.get(name, "").strip()
     if not value:
@@ -110,9 +96,7 @@ def _proxy(environment: Mapping[str, str], variable: str) -> Proxy | None:
 
 
 def _basic(login: str) -> bytes:
-    """
-    The user and password of a URL as a value of ``Proxy-Authorization`` (RFC 7617).
-    """
+    """The user and password of a URL as a value of ``Proxy-Authorization`` (RFC 7617)."""
     user, _, password = login.partition(":")
     return encode_basic(unquote_to_bytes(user), unquote_to_bytes(password)).encode("ascii")
 
@@ -135,17 +119,13 @@ class TunnelEndpoint:
         return f"<TunnelEndpoint {self._place.netloc} by {self._proxy.place.netloc}>"
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """
-        A protocol of ``protocolFactory`` at the far end of the tunnel (``IStreamClientEndpoint``).
-        """
+        """A protocol of ``protocolFactory`` at the far end of the tunnel (``IStreamClientEndpoint``)."""
         tunnels = Factory.forProtocol(lambda: _Tunnel(self._request(), self._proxy.place.netloc))
         connecting = self._proxy_endpoint.connect(tunnels)
         return connecting.addCallback(lambda tunnel: cast("_Tunnel", tunnel).open(protocolFactory))
 
     def _request(self) -> bytes:
-        """
-        The ``CONNECT`` request; its target always has a port.
-        """
+        """The ``CONNECT`` request; its target always has a port."""
         host = f"[{self._place.host}]" if ":" in self._place.host else self._place.host
         target = f"{host}:{self._place.port}".encode("ascii")
         lines = [b"CONNECT %b HTTP/1.1" % target, b"Host: %b" % target]
@@ -155,9 +135,7 @@ class TunnelEndpoint:
 
 
 class _Tunnel(Protocol):
-    """
-    Speaks to the proxy until the tunnel is open, and then passes everything on.
-    """
+    """Speaks to the proxy until the tunnel is open, and then passes everything on."""
 
     def __init__(self, request: bytes, proxy: str) -> None:
         self._request = request
@@ -168,9 +146,7 @@ class _Tunnel(Protocol):
         self._inside: Any = None
 
     def open(self, factory: Any) -> Deferred[Any]:
-        """
-        Ask for the tunnel; the Deferred fires with the protocol inside it.
-        """
+        """Ask for the tunnel; the Deferred fires with the protocol inside it."""
         self._factory = factory
         self._opened = Deferred(lambda _cancelled: self._forget())
         transport: Any = self.transport
@@ -178,9 +154,7 @@ class _Tunnel(Protocol):
         return self._opened
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        The proxy's answer, then what comes through the tunnel.
-        """
+        """The proxy's answer, then what comes through the tunnel."""
         if self._inside is not None:
             self._inside.dataReceived(data)
             return
@@ -195,18 +169,14 @@ class _Tunnel(Protocol):
             self._answered(head)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The proxy hung up, before or after the tunnel was open.
-        """
+        """The proxy hung up, before or after the tunnel was open."""
         if self._inside is not None:
             self._inside.connectionLost(reason)
         else:
             self._refuse(f"the proxy {self._proxy} closed the connection before it opened the tunnel")
 
     def _answered(self, head: bytes) -> None:
-        """
-        Act on one head of the proxy, without the blank line.
-        """
+        """Act on one head of the proxy, without the blank line."""
         match = _STATUS.fullmatch(head.split(b"\r\n", 1)[0])
         if match is None:
             self._refuse(f"the proxy {self._proxy} does not speak HTTP")
@@ -222,9 +192,7 @@ class _Tunnel(Protocol):
         self._succeed()
 
     def _succeed(self) -> None:
-        """
-        Put the protocol that was asked for in our place.
-        """
+        """Put the protocol that was asked for in our place."""
         opened, self._opened = self._opened, None
         transport: Any = self.transport
         if opened is None or transport is None:
@@ -241,9 +209,7 @@ class _Tunnel(Protocol):
             inside.dataReceived(rest)
 
     def _refuse(self, sentence: str) -> None:
-        """
-        Give up.
-        """
+        """Give up."""
         opened, self._opened = self._opened, None
         self._head = b""
         if opened is not None:
@@ -251,9 +217,7 @@ class _Tunnel(Protocol):
             opened.errback(TunnelRefused(sentence))
 
     def _forget(self) -> None:
-        """
-        Nobody waits for the tunnel any more.
-        """
+        """Nobody waits for the tunnel any more."""
         self._opened = None
         self._abort()
 

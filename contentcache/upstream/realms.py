@@ -61,9 +61,7 @@ def is_listed(realm: str, listed: Sequence[str]) -> bool:
 
 
 def _below(realm: str, there: Place, entry: str) -> bool:
-    """
-    Whether a realm is the listed URL or lies below it, whole path components counting.
-    """
+    """Whether a realm is the listed URL or lies below it, whole path components counting."""
     try:
         if Place.of(entry) != there:
             return False
@@ -78,9 +76,7 @@ def _below(realm: str, there: Place, entry: str) -> bool:
 
 
 def _path(url: str) -> str:
-    """
-    The path of a URL that ``Place`` has understood, without query and fragment.
-    """
+    """The path of a URL that ``Place`` has understood, without query and fragment."""
     rest = url.split("://", 1)[1]
     before = re.split(r"[?#]", rest, maxsplit=1)[0]
     _, slash, path = before.partition("/")
@@ -88,9 +84,7 @@ def _path(url: str) -> str:
 
 
 def _one_site(one: str, other: str) -> bool:
-    """
-    Whether two hosts have the same registrable domain; addresses and single labels have none.
-    """
+    """Whether two hosts have the same registrable domain; addresses and single labels have none."""
     if literal_address(one) is not None or literal_address(other) is not None:
         return False
     site = _suffixes().privatesuffix(one)
@@ -99,7 +93,5 @@ def _one_site(one: str, other: str) -> bool:
 
 @cache
 def _suffixes() -> PublicSuffixList:
-    """
-    The public suffix list that comes with the package: some 50 ms to read, so once.
-    """
+    """The public suffix list that comes with the package: some 50 ms to read, so once."""
     return PublicSuffixList()

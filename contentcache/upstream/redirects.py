@@ -60,9 +60,7 @@ class RedirectRefused(UpstreamBroken):
 
 @frozen
 class RedirectPolicy:
-    """
-    Where one registry may send us. ``registry`` is where it is itself.
-    """
+    """Where one registry may send us. ``registry`` is where it is itself."""
 
     registry: Place
     listed: Listed = field(factory=Listed)
@@ -75,16 +73,12 @@ class RedirectPolicy:
 
     @classmethod
     def of(cls, url: str, listed: Collection[str] = (), nat64: Collection[str] = ()) -> Self:
-        """
-        The policy for the registry at ``url`` with the operator's list of targets and of NAT64 prefixes.
-        """
+        """The policy for the registry at ``url`` with the operator's list of targets and of NAT64 prefixes."""
         prefixes = tuple(IPv6Network(prefix) for prefix in nat64)
         return cls(Place.of(url), Listed(tuple(listed)), nat64=prefixes)
 
     def kind_of(self, address: Address) -> Kind:
-        """
-        The neighbourhood of ``address``, as far as we and the operator know.
-        """
+        """The neighbourhood of ``address``, as far as we and the operator know."""
         if any(address in prefix for prefix in self.nat64):
             return Kind.PRIVATE
         return kind_of(address)
@@ -122,9 +116,7 @@ class RedirectPolicy:
         return target
 
     def is_registry(self, place: Place) -> bool:
-        """
-        Whether a place is the registry's own host and port.
-        """
+        """Whether a place is the registry's own host and port."""
         return (place.host, place.port) == (self.registry.host, self.registry.port)
 
     def permits(self, place: Place, address: Address, around: Collection[Kind]) -> bool:
@@ -161,9 +153,7 @@ class Followed:
 
     @property
     def redirected(self) -> bool:
-        """
-        Whether the registry answered with a redirect.
-        """
+        """Whether the registry answered with a redirect."""
         return self.hops > 0
 
 
@@ -214,9 +204,7 @@ async def fetch_following(
 
 
 async def _ask(agent: Asking, method: str, url: str, headers: Headers, target: Place | None) -> Any:
-    """
-    Ask for ``url``, at the place ``target`` where that is not the registry's own.
-    """
+    """Ask for ``url``, at the place ``target`` where that is not the registry's own."""
     try:
         return await agent.request(method.encode("ascii"), url.encode("ascii"), headers, None)
     except (CacheError, CancelledError):
@@ -228,9 +216,7 @@ async def _ask(agent: Asking, method: str, url: str, headers: Headers, target: P
 
 
 def _is_cancelled(error: Exception) -> bool:
-    """
-    Whether it is we who have given the request up, at whichever stage of it.
-    """
+    """Whether it is we who have given the request up, at whichever stage of it."""
     reasons = getattr(error, "reasons", None)
     if isinstance(reasons, list) and reasons:
         return any(reason.check(CancelledError) is not None for reason in reasons)
@@ -257,9 +243,7 @@ def without(secret: str, url: str) -> str:
 
 
 def harmless(headers: Headers) -> Headers:
-    """
-    What another host may see of a request's headers.
-    """
+    """What another host may see of a request's headers."""
     kept = Headers()
     # ``Via`` is among them since a redirect may lead to a cache, which has to notice a loop by it.
     for name in CROSSING:
@@ -269,18 +253,14 @@ def harmless(headers: Headers) -> Headers:
 
 
 def _resolved(url: str, location: bytes) -> str:
-    """
-    A location as an absolute URL (RFC 3986 §5.2); what has a scheme is one already.
-    """
+    """A location as an absolute URL (RFC 3986 §5.2); what has a scheme is one already."""
     # A few servers write blanks and letters beyond ASCII as they are.
     written, _ = urldefrag(quote(location.strip(b" \t"), safe=_PRINTABLE))
     return written if _SCHEME.match(written) else urljoin(url, written)
 
 
 class _Discard(Protocol):
-    """
-    Reads a body to its end so that the connection can be used again, if that is soon.
-    """
+    """Reads a body to its end so that the connection can be used again, if that is soon."""
 
     def __init__(self, clock: Clock) -> None:
         self._left = _BODY_BYTES
@@ -304,7 +284,5 @@ class _Discard(Protocol):
 
 
 def discard(response: Any, clock: Clock) -> None:
-    """
-    Be done with a response whose body nobody needs.
-    """
+    """Be done with a response whose body nobody needs."""
     response.deliverBody(_Discard(clock))

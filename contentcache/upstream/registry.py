@@ -143,9 +143,7 @@ class Registry:
     # Which host.
 
     def order(self, kind: str = "blobs") -> Sequence[str]:
-        """
-        The hosts to ask, in the order of their turn, for a request of this kind (:attr:`Request.kind`).
-        """
+        """The hosts to ask, in the order of their turn, for a request of this kind (:attr:`Request.kind`)."""
         return self._pool.order(kind, self._reactor.seconds())
 
     def failed(self, host: str, reason: str, kind: str = "blobs", began: int | None = None) -> None:
@@ -169,9 +167,7 @@ class Registry:
             )
 
     def standing(self) -> Sequence[tuple[str, bool]]:
-        """
-        Every host, and whether it is healthy.
-        """
+        """Every host, and whether it is healthy."""
         return self._pool.standing(self._reactor.seconds())
 
     def may_lead_back(self, via: str, host: str | None = None) -> bool:
@@ -183,9 +179,7 @@ class Registry:
         return self.behind.may_lead_back(via, hosts)
 
     async def _probe(self, host: str) -> None:
-        """
-        Send a cheap request of our own, without any credential; any answer will do.
-        """
+        """Send a cheap request of our own, without any credential; any answer will do."""
         # A cache answers its root by itself; of a registry this is the one path that the API promises.
         path = "/v2/" if self.upstream.is_origin(host) else "/"
         response = await self._in_time(
@@ -266,9 +260,7 @@ class Registry:
         raise await self._refusal(answer, request, key)
 
     def _complain(self, sentence: str) -> None:
-        """
-        Say in the log what sets no host back, and not with every request.
-        """
+        """Say in the log what sets no host back, and not with every request."""
         now = self._reactor.seconds()
         said, when = self._complaint
         if sentence != said or now - when >= _QUIET:
@@ -375,9 +367,7 @@ class Registry:
         return answer
 
     async def _in_time(self, host: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """
-        Await an exchange's head for no longer than an upstream may be silent.
-        """
+        """Await an exchange's head for no longer than an upstream may be silent."""
 
         async def awaited() -> T:
             return await attempt()
@@ -403,9 +393,7 @@ class Registry:
                 timer.cancel()
 
     async def fetch_token(self, url: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
-        """
-        Ask a token server (:class:`contentcache.upstream.account.FetchToken`).
-        """
+        """Ask a token server (:class:`contentcache.upstream.account.FetchToken`)."""
         server = f"the token server {Place.of(url).host}"
         transport = next(iter(self._transports.values()))
         # Whoever answers challenges chooses the realm: its address is looked at, unless the operator did.
@@ -436,9 +424,7 @@ class Registry:
 
 
 def _or_leave(waiting: Deferred[T]) -> Deferred[T]:
-    """
-    The same result; but who cancels this one gets ``CancelledError``, and not what breaks because of it.
-    """
+    """The same result; but who cancels this one gets ``CancelledError``, and not what breaks because of it."""
     mine: Deferred[T] = Deferred(lambda _mine: leave())
     left = False
 
@@ -521,9 +507,7 @@ def _look_at_status(answer: Answer, request: Request, wall: float) -> None:
 
 
 def _look_at_coding(answer: Answer, request: Request) -> None:
-    """
-    Let what is compressed be decoded, or refuse it.
-    """
+    """Let what is compressed be decoded, or refuse it."""
     if not answer.codings or request.method == "HEAD":
         return
     if answer.status >= 400:  # noqa: PLR2004

@@ -39,9 +39,7 @@ def _in_reactor_thread(release: Callable[[], None], clock: object) -> None:
 
 
 class _Stop(Protocol):
-    """
-    Wants nothing of a body.
-    """
+    """Wants nothing of a body."""
 
     def connectionMade(self) -> None:
         """Stop it."""
@@ -51,9 +49,7 @@ class _Stop(Protocol):
 
 
 class _Body:
-    """
-    The body of one response. ``taken`` says that somebody reads it or has let it go.
-    """
+    """The body of one response. ``taken`` says that somebody reads it or has let it go."""
 
     def __init__(self, response: Any) -> None:
         self.taken = False
@@ -69,9 +65,7 @@ class _Body:
 
 
 class OwnedResponse(proxyForInterface(IResponse)):  # type: ignore[misc]  # made by a function without types
-    """
-    A response whose connection is closed if nobody takes its body.
-    """
+    """A response whose connection is closed if nobody takes its body."""
 
     def __init__(self, original: Any, clock: object) -> None:
         super().__init__(original)

@@ -1,6 +1,4 @@
-"""
-A question to a registry, as a value.
-"""
+"""A question to a registry, as a value."""
 
 from __future__ import annotations
 

@@ -56,9 +56,7 @@ class UpstreamPool:
         return (*healthy, *(host for host in order if host not in healthy))
 
     def is_ejected(self, host: str, kind: str, now: float) -> bool:
-        """
-        Whether ``host`` failed a request of this kind so recently that others go first.
-        """
+        """Whether ``host`` failed a request of this kind so recently that others go first."""
         return self._rotation(kind).is_set_back(host, now)
 
     def failed(self, host: str, kind: str, now: float, began: int | None = None) -> float:
@@ -71,23 +69,17 @@ class UpstreamPool:
         return self._rotation(kind).failed(host, now)
 
     def answered(self, host: str, kind: str) -> None:
-        """
-        ``host`` has answered a request of this kind well.
-        """
+        """``host`` has answered a request of this kind well."""
         self.events += 1
         self._answered_at[host, kind] = self.events
         self._rotation(kind).answered(host)
 
     def has_answered(self, host: str, kind: str, since: int) -> bool:
-        """
-        Whether ``host`` has answered a request of this kind after event number ``since``.
-        """
+        """Whether ``host`` has answered a request of this kind after event number ``since``."""
         return self._answered_at.get((host, kind), -1) > since
 
     def standing(self, now: float) -> Sequence[tuple[str, bool]]:
-        """
-        Every host, and whether it is healthy: one that answers some kind of request is.
-        """
+        """Every host, and whether it is healthy: one that answers some kind of request is."""
         return [(host, self._is_healthy(host, now)) for host in self._everybody()]
 
     def _is_healthy(self, host: str, now: float) -> bool:

@@ -1,6 +1,4 @@
-"""
-The body of a request that is at hand, whole.
-"""
+"""The body of a request that is at hand, whole."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ from zope.interface import implementer
 
 @implementer(IBodyProducer)
 class WholeBody:
-    """
-    Writes ``content`` at once. ``length`` is in bytes.
-    """
+    """Writes ``content`` at once. ``length`` is in bytes."""
 
     def __init__(self, content: bytes) -> None:
         self.length = len(content)

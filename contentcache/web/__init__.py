@@ -1,3 +1,1 @@
-"""
-The faces: the registry API and the operator's pages.
-"""
+"""The faces: the registry API and the operator's pages."""

@@ -1,6 +1,4 @@
-"""
-A line for each answered request, and its place in the metrics.
-"""
+"""A line for each answered request, and its place in the metrics."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class AccessLog:
-    """
-    Takes note of requests. With ``lines`` off only the metrics hear of them.
-    """
+    """Takes note of requests. With ``lines`` off only the metrics hear of them."""
 
     _log = Logger(namespace="contentcache.access")
 
@@ -31,9 +27,7 @@ class AccessLog:
         self._lines = lines
 
     def __call__(self, request: RegistryRequest) -> None:
-        """
-        A request has been answered, or its answer has ended short.
-        """
+        """A request has been answered, or its answer has ended short."""
         seconds = max(0.0, self._timer.seconds() - request.began)
         method = request.method.decode("latin-1")
         counted = method if method in _METHODS else "other"
@@ -57,9 +51,7 @@ class AccessLog:
         self._log.info("", access=access)
 
     def several(self, found: Sequence[Access]) -> None:
-        """
-        Small blobs, or parts of blobs, have been sent from the store.
-        """
+        """Small blobs, or parts of blobs, have been sent from the store."""
         self._meter.hits([(access.method, access.status, access.sent) for access in found])
         if self._lines:
             self._log.info("", accesses=found)

@@ -84,21 +84,15 @@ class Admission:
 
     @property
     def judges(self) -> bool:
-        """
-        Whether clients are judged here, with each request.
-        """
+        """Whether clients are judged here, with each request."""
         return self._judge is not None
 
     def remembers(self, need: Need, authorization: str | None) -> bool:
-        """
-        Whether :meth:`admit` would not refuse a client, told from memory; ``False`` where that does not do.
-        """
+        """Whether :meth:`admit` would not refuse a client, told from memory; ``False`` where that does not do."""
         return self._judge is None or self._judge.remembers(authorization, need)
 
     def credential(self, registry: Registry, authorization: str | None) -> Credential:
-        """
-        In whose name a client who is let in asks an origin, if its URL is not signed.
-        """
+        """In whose name a client who is let in asks an origin, if its URL is not signed."""
         if self._judge is not None and self._vouches and registry.upstream.own:
             return VOUCHED
         # With an account of the cache's own, what a client says of itself ends here.

@@ -1,6 +1,4 @@
-"""
-From a request to its answer, whatever goes wrong between the two.
-"""
+"""From a request to its answer, whatever goes wrong between the two."""
 
 from __future__ import annotations
 
@@ -47,9 +45,7 @@ class Answering(Generic[E]):
         self._who = who
 
     def begin(self, request: RegistryRequest) -> None:
-        """
-        Start the answer. A client that leaves cancels it, and nothing that others share.
-        """
+        """Start the answer. A client that leaves cancels it, and nothing that others share."""
         answering = Deferred.fromCoroutine(self._answer_request(request))
         answering.addErrback(self._give_up, request)
         request.notifyFinish().addErrback(lambda _failure: answering.cancel())

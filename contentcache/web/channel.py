@@ -1,6 +1,4 @@
-"""
-The server's side of a connection: what twisted.web does, with decisions made earlier and ends made softer.
-"""
+"""The server's side of a connection: what twisted.web does, with decisions made earlier and ends made softer."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ _CLIENT_LEFT: Final = 499
 
 
 class RegistryRequest(Request):
-    """
-    A request whose head has passed. ``began`` is when it did, monotonic seconds.
-    """
+    """A request whose head has passed. ``began`` is when it did, monotonic seconds."""
 
     channel: Any = None
     method = uri = clientproto = b"-"
@@ -220,9 +216,7 @@ class RegistryChannel(HTTPChannel):
         return True
 
     def _look_at_beginning(self) -> None:
-        """
-        What has come of a next head must begin like one, and be whole before long.
-        """
+        """What has come of a next head must begin like one, and be whole before long."""
         if self._over or self._handlingRequest or not (self.requests or self._buffer):
             return
         if not self.requests and _HEAD_BEGINS.match(self._buffer) is None:
@@ -236,9 +230,7 @@ class RegistryChannel(HTTPChannel):
             )
 
     def _refuse(self, error: CacheError) -> None:
-        """
-        Answer the head that comes in, whatever has come of it, with ``error``, and end the connection.
-        """
+        """Answer the head that comes in, whatever has come of it, with ``error``, and end the connection."""
         if self._over:
             return
         request = self.requests[-1] if self.requests else self.requestFactory(self)
@@ -277,9 +269,7 @@ class RegistryChannel(HTTPChannel):
     # The end.
 
     def end(self) -> None:
-        """
-        Say no more: what is written goes out, then FIN; what comes in is thrown away for a moment.
-        """
+        """Say no more: what is written goes out, then FIN; what comes in is thrown away for a moment."""
         if self._over:
             return
         self._stop()
@@ -294,16 +284,12 @@ class RegistryChannel(HTTPChannel):
             transport.loseConnection()
 
     def cut(self) -> None:
-        """
-        End now; what is under way ends short.
-        """
+        """End now; what is under way ends short."""
         self.end()
         self._leave(Failure(ConnectionAborted()))
 
     def close_when_idle(self) -> None:
-        """
-        End now where no request has begun, else after its answer.
-        """
+        """End now where no request has begun, else after its answer."""
         if self._handlingRequest:
             self.persistent = 0
         elif not (self.requests or self._buffer):
@@ -337,9 +323,7 @@ class RegistryChannel(HTTPChannel):
         super().connectionLost(reason)
 
     def _stop(self) -> None:
-        """
-        Act on nothing more; what has been written has time as long as the client takes of it.
-        """
+        """Act on nothing more; what has been written has time as long as the client takes of it."""
         self._over = True
         self._stop_head_timer()
         self.factory.head_ends(self)

@@ -28,9 +28,7 @@ _NO_SNIFFING: Final = tuple(word.encode("ascii") for word in NO_SNIFFING)
 
 @frozen
 class Finding:
-    """
-    One thing that was looked at. ``warn`` is worth a look, ``fail`` means that clients suffer.
-    """
+    """One thing that was looked at. ``warn`` is worth a look, ``fail`` means that clients suffer."""
 
     state: Literal["ok", "warn", "fail"]
     says: str
@@ -44,9 +42,7 @@ Metrics = Callable[[], Awaitable[bytes]]
 
 @frozen
 class _Page:
-    """
-    An answer.
-    """
+    """An answer."""
 
     status: int
     media_type: str
@@ -55,9 +51,7 @@ class _Page:
 
 
 class _PageRequest(Request):
-    """
-    A request that is whole.
-    """
+    """A request that is whole."""
 
     channel: Any
 
@@ -74,9 +68,7 @@ class _PageRequest(Request):
 
 
 class _PageChannel(HTTPChannel):
-    """
-    A connection.
-    """
+    """A connection."""
 
     requestFactory = _PageRequest
 
@@ -104,9 +96,7 @@ class DebugApi(HTTPFactory):
         self._metrics_path = metrics_path
 
     async def answer(self, request: Request) -> None:
-        """
-        Send the page that is asked for, or why there is none.
-        """
+        """Send the page that is asked for, or why there is none."""
         try:
             page = await self._page(request.method, request.path.decode("latin-1"))
         except CancelledError:
@@ -135,9 +125,7 @@ class DebugApi(HTTPFactory):
 
     @staticmethod
     def _health(findings: Mapping[str, Finding]) -> _Page:
-        """
-        200 while clients are served, 503 when they are not; the body says what was looked at.
-        """
+        """200 while clients are served, 503 when they are not; the body says what was looked at."""
         states = {finding.state for finding in findings.values()}
         worst = "fail" if "fail" in states else "warn" if "warn" in states else "ok"
         checks = {name: {"state": each.state, "says": each.says} for name, each in findings.items()}

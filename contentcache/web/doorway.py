@@ -1,6 +1,4 @@
-"""
-The plain port beside the TLS one: it answers ``http-01``, and sends everybody else to ``https``.
-"""
+"""The plain port beside the TLS one: it answers ``http-01``, and sends everybody else to ``https``."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ class Doorway:
         self._answer = answer
 
     def begin(self, request: RegistryRequest) -> None:
-        """
-        Answer a request.
-        """
+        """Answer a request."""
         path, query, authority = split_target(request.uri.decode("latin-1"))
         named = request.requestHeaders.getRawHeaders(b"Host") or [b""]
         host = _PORT.sub("", (authority or named[0].decode("latin-1")).lower()).removesuffix(".")

@@ -49,9 +49,7 @@ NO_HEADERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
 @frozen
 class ErrorAnswer:
-    """
-    Status, headers and body of an error.
-    """
+    """Status, headers and body of an error."""
 
     status: int
     headers: Headers
@@ -59,9 +57,7 @@ class ErrorAnswer:
 
 
 def as_answer(error: CacheError) -> ErrorAnswer:
-    """
-    The answer that an error is. The origin's own refusals keep their status, their headers and their body.
-    """
+    """The answer that an error is. The origin's own refusals keep their status, their headers and their body."""
     status = {"Cache-Status": _cache_status(error)}
     if isinstance(error, OriginRefused) and error.body:
         headers = {"Content-Type": "application/json", **error.headers, **status}
@@ -117,9 +113,7 @@ def phrase(status: int) -> str:
 
 
 def _for_strangers(error: CacheError) -> str:
-    """
-    The sentence without the names of the hosts behind us: those are for the log.
-    """
+    """The sentence without the names of the hosts behind us: those are for the log."""
     if isinstance(error, ContentWrong):
         return error.message
     if isinstance(error, UpstreamUnavailable):
@@ -132,9 +126,7 @@ def _for_strangers(error: CacheError) -> str:
 
 
 def _cache_status(error: CacheError) -> str:
-    """
-    Whose error it is (RFC 9211 §2.2, §2.3).
-    """
+    """Whose error it is (RFC 9211 §2.2, §2.3)."""
     if isinstance(error, OriginRefused):
         old = first(error.headers, "Cache-Status")  # since the origin cannot be asked
         if old is not None:

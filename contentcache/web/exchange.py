@@ -1,6 +1,4 @@
-"""
-One request and its response, in the terms of the registry.
-"""
+"""One request and its response, in the terms of the registry."""
 
 from __future__ import annotations
 
@@ -58,16 +56,12 @@ class Exchange:
         return self._request
 
     def header(self, name: str) -> str | None:
-        """
-        The value of a header; several are joined (RFC 9110 §5.3).
-        """
+        """The value of a header; several are joined (RFC 9110 §5.3)."""
         values = self.values(name)
         return ", ".join(values) if values else None
 
     def values(self, name: str) -> tuple[str, ...]:
-        """
-        All values of a header.
-        """
+        """All values of a header."""
         found = self._request.requestHeaders.getRawHeaders(name.encode("ascii")) or ()
         return tuple(value.decode("latin-1") for value in found)
 
@@ -128,9 +122,7 @@ class Exchange:
         return self._request.channel is None
 
     def start(self, status: int, headers: Headers) -> None:
-        """
-        Send the head, at once.
-        """
+        """Send the head, at once."""
         request = self._request
         request.setResponseCode(status, phrase(status).encode("ascii"))
         request.cache_status = first(headers, "Cache-Status") or _NO_PART
@@ -148,9 +140,7 @@ class Exchange:
         request.write(b"")
 
     def reply(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        """
-        Send a whole response that is at hand. ``HEAD`` gets the same head and no body.
-        """
+        """Send a whole response that is at hand. ``HEAD`` gets the same head and no body."""
         length = {} if status in {204, 304} else {"Content-Length": str(len(body))}
         self.start(status, {**length, **headers})
         if body:
@@ -158,9 +148,7 @@ class Exchange:
         self.finish()
 
     def fail(self, error: CacheError) -> None:
-        """
-        Send an error, or end short if it is too late for one.
-        """
+        """Send an error, or end short if it is too late for one."""
         if self.started:
             self.end_short()
             return
@@ -173,55 +161,41 @@ class Exchange:
         self.reply(answer.status, answer.headers, answer.body)
 
     def write(self, data: bytes) -> None:
-        """
-        Send a piece of the body.
-        """
+        """Send a piece of the body."""
         self._request.write(data)
 
     def finish(self) -> None:
-        """
-        The response is whole.
-        """
+        """The response is whole."""
         self._stop_streaming()
         if not self.gone:
             self._request.finish()
 
     def end_short(self) -> None:
-        """
-        The response ends before its end.
-        """
+        """The response ends before its end."""
         self._stop_streaming()
         self._request.end_short()
 
     # How fast the client takes it.
 
     def stream(self) -> None:
-        """
-        Be told by the transport when to pause.
-        """
+        """Be told by the transport when to pause."""
         # True: a push producer. The transport then calls pauseProducing() once its buffer is full, and
         # resumeProducing() once it is empty, and nothing of ours runs in between.
         self._streaming = True
         self._request.registerProducer(self, True)
 
     async def ready(self) -> None:
-        """
-        Wait until the client takes more.
-        """
+        """Wait until the client takes more."""
         while self._paused:
             await self._condition.wait()
 
     def takes_files(self) -> bool:
-        """
-        Whether the body can go out straight from a file.
-        """
+        """Whether the body can go out straight from a file."""
         request = self._request
         return not request.chunked and request.channel is not None and takes_files(request.channel.transport)
 
     async def send_file(self, descriptor: int, start: int, stop: int) -> int:
-        """
-        Send a piece of the body from an open file whose pages are in memory; answers its length in bytes.
-        """
+        """Send a piece of the body from an open file whose pages are in memory; answers its length in bytes."""
         self._watch.start()
         try:
             sent: int = await self._request.channel.transport.send_file(descriptor, start, stop)
@@ -253,15 +227,11 @@ class Exchange:
         self._condition.notify_all()
 
     def stopProducing(self) -> None:
-        """
-        The connection is lost; whoever answers is cancelled by that.
-        """
+        """The connection is lost; whoever answers is cancelled by that."""
         self._watch.stop()
 
     def release(self) -> None:
-        """
-        The response has ended, in whichever way: nothing looks at the client any more.
-        """
+        """The response has ended, in whichever way: nothing looks at the client any more."""
         self._stop_streaming()
 
     def _stop_streaming(self) -> None:

@@ -1,6 +1,4 @@
-"""
-All connections of one port: how many there may be, which are open, and their end.
-"""
+"""All connections of one port: how many there may be, which are open, and their end."""
 
 from __future__ import annotations
 

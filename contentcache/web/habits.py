@@ -1,6 +1,4 @@
-"""
-What a client says with every request: read once for a connection, and compared from then on.
-"""
+"""What a client says with every request: read once for a connection, and compared from then on."""
 
 from __future__ import annotations
 
@@ -75,9 +73,7 @@ def split_range(rest: bytes) -> tuple[bytes, Wish | None]:
 
 
 def read_habit(rest: bytes, address: str) -> Habit:
-    """
-    What a head says below its first line.
-    """
+    """What a head says below its first line."""
     habit = Habit(rest)
     lines = rest.split(b"\r\n")
     if len(lines) > _MOST_FIELDS:

@@ -62,9 +62,7 @@ class HeadTooSlow(CacheError):
 
 
 def is_host(name: str) -> bool:
-    """
-    Whether a name can be that of a host, with a port or without.
-    """
+    """Whether a name can be that of a host, with a port or without."""
     return _HOST.fullmatch(name.encode("latin-1", "replace")) is not None
 
 

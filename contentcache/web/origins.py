@@ -24,9 +24,7 @@ _NAME_LENGTH: Final = 259  # a host name and a port
 
 @frozen
 class Chosen:
-    """
-    An origin, the route as it knows it, and the prefix that was taken off its repository.
-    """
+    """An origin, the route as it knows it, and the prefix that was taken off its repository."""
 
     registry: Registry
     route: Route
@@ -34,9 +32,7 @@ class Chosen:
 
 
 class Origins:
-    """
-    The configured origins. At least one.
-    """
+    """The configured origins. At least one."""
 
     def __init__(self, registries: Sequence[Registry]) -> None:
         self._registries = registries
@@ -115,9 +111,7 @@ class Origins:
         return self._by_host.get(host) or self._by_host.get(host.partition(":")[0].removesuffix("."))
 
     def _named(self, name: str) -> Registry | None:
-        """
-        Whose name it is; the port that its scheme has anyway may be said.
-        """
+        """Whose name it is; the port that its scheme has anyway may be said."""
         if len(name) > _NAME_LENGTH:
             return None
         known = self._by_name.get(name)

@@ -1,6 +1,4 @@
-"""
-The registry API: from a request to what answers it.
-"""
+"""The registry API: from a request to what answers it."""
 
 from __future__ import annotations
 
@@ -64,9 +62,7 @@ _KINDS: Final[Mapping[type, str]] = {
 
 @frozen
 class House:
-    """
-    Those who answer.
-    """
+    """Those who answer."""
 
     contents: Contents
     tags: Tags
@@ -108,9 +104,7 @@ class RegistryApi:
         )
 
     def begin(self, request: RegistryRequest) -> None:
-        """
-        Start the answer.
-        """
+        """Start the answer."""
         self._answering.begin(request)
 
     async def _dispatch(self, exchange: Exchange) -> None:

@@ -1,6 +1,4 @@
-"""
-An answer of upstream that is not kept, passed on with back-pressure.
-"""
+"""An answer of upstream that is not kept, passed on with back-pressure."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from contentcache.web.exchange import Exchange
 
 
 async def relay(answer: Answer, exchange: Exchange, headers: Headers) -> None:
-    """
-    Send ``answer`` to the client, its body as it comes. Where upstream breaks off, the response ends short.
-    """
+    """Send ``answer`` to the client, its body as it comes. Where upstream breaks off, the response ends short."""
     length = answer.length
     if exchange.method == "HEAD":
         length = length or None  # no list is empty, but some proxies say so of every HEAD

@@ -1,6 +1,4 @@
-"""
-What is left of an answer whose head and beginning have gone out at once.
-"""
+"""What is left of an answer whose head and beginning have gone out at once."""
 
 from __future__ import annotations
 
@@ -48,9 +46,7 @@ class Rest:
         self._sending: Deferred[int] | None = None
 
     def send(self, begun: int) -> None:
-        """
-        Send what comes after the first ``begun`` bytes, as fast as the client takes it.
-        """
+        """Send what comes after the first ``begun`` bytes, as fast as the client takes it."""
         self._begun = begun
         try:
             self._held.callback(self._tell)
@@ -89,9 +85,7 @@ class Rest:
             self._channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted's
 
     def _end(self, sent: int) -> None:
-        """
-        Give everything back; nothing if that has been done.
-        """
+        """Give everything back; nothing if that has been done."""
         self._sending = None
         self._begun = sent
         self._held.close()

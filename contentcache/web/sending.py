@@ -1,6 +1,4 @@
-"""
-A content on its way out: heads, conditions, ranges.
-"""
+"""A content on its way out: heads, conditions, ranges."""
 
 from __future__ import annotations
 
@@ -34,23 +32,17 @@ class PreconditionFailed(CacheError):
 
 
 class Sending:
-    """
-    Sends contents. ``boundary`` makes a fresh word for ``multipart/byteranges``.
-    """
+    """Sends contents. ``boundary`` makes a fresh word for ``multipart/byteranges``."""
 
     def __init__(self, boundary: Callable[[], str]) -> None:
         self._boundary = boundary
 
     def is_settled(self, exchange: Exchange, digest: Digest) -> bool:
-        """
-        Whether the conditions of a request for this digest make its bytes unnecessary.
-        """
+        """Whether the conditions of a request for this digest make its bytes unnecessary."""
         return _outcome(exchange, digest) != "go on"
 
     def describe(self, exchange: Exchange, described: Described, kind: Kind, *, by_tag: bool = False) -> None:
-        """
-        Answer a ``HEAD``, or a ``GET`` whose conditions settle it.
-        """
+        """Answer a ``HEAD``, or a ``GET`` whose conditions settle it."""
         headers = headers_of(described, kind, by_tag=by_tag)
         if self._settle(exchange, described.digest, headers):
             return
@@ -60,9 +52,7 @@ class Sending:
         exchange.finish()
 
     async def send(self, exchange: Exchange, served: Served, kind: Kind, *, by_tag: bool = False) -> None:
-        """
-        Answer a ``GET``. Whoever entered ``served`` closes its body.
-        """
+        """Answer a ``GET``. Whoever entered ``served`` closes its body."""
         try:
             headers = headers_of(served, kind, by_tag=by_tag)
             if self._settle(exchange, served.digest, headers):
@@ -134,9 +124,7 @@ class Sending:
 
 
 def wants_parts(exchange: Exchange, digest: Digest) -> bool:
-    """
-    Whether a ``GET`` is for less than all of a blob.
-    """
+    """Whether a ``GET`` is for less than all of a blob."""
     wishes = parse_range(exchange.header("Range"))
     if not wishes or not range_holds(str(digest), exchange.header("If-Range")):
         return False
@@ -145,9 +133,7 @@ def wants_parts(exchange: Exchange, digest: Digest) -> bool:
 
 
 def _is_glance(exchange: Exchange, part: Span) -> bool:
-    """
-    Whether a part is small, has an end of its own, and is not the rest of a download.
-    """
+    """Whether a part is small, has an end of its own, and is not the rest of a download."""
     wishes = parse_range(exchange.header("Range"))
     to_the_end = any(wish.first is not None and wish.last is None for wish in wishes)
     return not to_the_end and part.start > 0 and part.length <= _GLANCE
@@ -158,9 +144,7 @@ def _outcome(exchange: Exchange, digest: Digest) -> str:
 
 
 def headers_of(told: Described | Served, kind: Kind, *, by_tag: bool = False) -> dict[str, HeaderValue]:
-    """
-    What the head of an answer says of a content, and what the origin told with it.
-    """
+    """What the head of an answer says of a content, and what the origin told with it."""
     digest = str(told.digest)
     headers: dict[str, HeaderValue] = {
         "Content-Type": _OCTETS if kind == "blobs" else told.media_type or _OCTETS,

@@ -80,9 +80,7 @@ class ShortWay:
         self._in_memory: set[tuple[Kept, int, int]] = set()
 
     def take(self, channel: RegistryChannel, data: bytes) -> bytes:
-        """
-        Answer the requests that ``data`` begins with, as far as they are simple; what is left of it.
-        """
+        """Answer the requests that ``data`` begins with, as far as they are simple; what is left of it."""
         position = 0
         longest = min(_LONGEST, channel.totalHeadersSize)
         while (end := data.find(b"\r\n\r\n", position, position + longest)) >= 0:
@@ -111,9 +109,7 @@ class ShortWay:
         return data[position:] if position else data
 
     def tell(self) -> None:
-        """
-        The turn of the reactor is over: write what has been answered in it.
-        """
+        """The turn of the reactor is over: write what has been answered in it."""
         self._in_turn = False
         answered, self._answered = self._answered, []
         self._there.clear()
@@ -139,9 +135,7 @@ class ShortWay:
         return self._send(channel, habit, target, kept, part)
 
     def _way(self, habit: Habit, target: Target) -> Way | None:
-        """
-        What tells whether a client may have something, if it is not by a signed URL.
-        """
+        """What tells whether a client may have something, if it is not by a signed URL."""
         if self._judges and not self._admission.remembers(target.need, habit.authorization):
             return None
         way = habit.ways.get(target.where)
@@ -236,9 +230,7 @@ class ShortWay:
     # Heads.
 
     def _begin(self, now: float) -> tuple[bytes, bytes]:
-        """
-        The first two lines, of a whole and of a part.
-        """
+        """The first two lines, of a whole and of a part."""
         second = int(now)
         if second != self._second:
             self._second = second

@@ -1,6 +1,4 @@
-"""
-What request lines mean that the short way can answer: a blob by its digest, named in the simplest way.
-"""
+"""What request lines mean that the short way can answer: a blob by its digest, named in the simplest way."""
 
 from __future__ import annotations
 
@@ -48,9 +46,7 @@ class Target:
 
 
 class Targets:
-    """
-    The lines that came lately. Tokens of signed URLs are taken out of them first.
-    """
+    """The lines that came lately. Tokens of signed URLs are taken out of them first."""
 
     def __init__(self, origins: Origins, signatures: Signatures, prefix: str) -> None:
         self._origins = origins
@@ -59,9 +55,7 @@ class Targets:
         self._known: dict[tuple[str, bytes, str], Target] = {}
 
     def find(self, host: str, line: bytes) -> Target | None:
-        """
-        What a request line means that has no token.
-        """
+        """What a request line means that has no token."""
         return self._known.get((host, line, "")) or self._read(host, line, line, "")
 
     def find_signed(self, host: str, line: bytes) -> Target | None:

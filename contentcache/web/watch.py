@@ -1,6 +1,4 @@
-"""
-How fast a client takes what is sent to it.
-"""
+"""How fast a client takes what is sent to it."""
 
 from __future__ import annotations
 
@@ -35,17 +33,13 @@ class Watch:
         self._next: DelayedCall | None = None
 
     def start(self) -> None:
-        """
-        Begin to look; nothing if that has begun.
-        """
+        """Begin to look; nothing if that has begun."""
         if self._next is None:
             self._taken, self._quiet = _bytes_acked(self._transport), 0
             self._look_later()
 
     def stop(self) -> None:
-        """
-        Look no more.
-        """
+        """Look no more."""
         if self._next is not None and self._next.active():
             self._next.cancel()
         self._next = None

@@ -1,3 +1,1 @@
-"""
-Faster ways out, each optional: the plain way beside it does the same.
-"""
+"""Faster ways out, each optional: the plain way beside it does the same."""

@@ -34,9 +34,7 @@ PIECE: Final = 256 << 10
 
 
 class Lanes:
-    """
-    As many lanes as there may be at once, ``most``, and the threads for them.
-    """
+    """As many lanes as there may be at once, ``most``, and the threads for them."""
 
     def __init__(self, run: Run, most: int) -> None:
         self._run = run
@@ -47,9 +45,7 @@ class Lanes:
         return self._free > 0
 
     async def go(self, lane: Lane) -> None:
-        """
-        Let a thread take a lane to its end.
-        """
+        """Let a thread take a lane to its end."""
         self._free -= 1
         try:
             await self._run(lane.go)
@@ -77,9 +73,7 @@ class Lane:
         self._stop = stop
 
     def go(self) -> None:
-        """
-        In a thread: send until all is sent, or it is time to leave.
-        """
+        """In a thread: send until all is sent, or it is time to leave."""
         try:
             self._send()
         except OSError:
@@ -89,9 +83,7 @@ class Lane:
             self.close()
 
     def close(self) -> None:
-        """
-        Give the file back. May be called twice.
-        """
+        """Give the file back. May be called twice."""
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
@@ -127,9 +119,7 @@ class Lane:
 
 
 class TLSLane(Lane):
-    """
-    A lane whose bytes OpenSSL encrypts.
-    """
+    """A lane whose bytes OpenSSL encrypts."""
 
     def __init__(self, tls: Any, *args: Any) -> None:
         super().__init__(*args)

@@ -57,9 +57,7 @@ class HearingClient(tcp.Client):
         return result
 
     def connectionLost(self, reason: Failure) -> None:
-        """
-        Nothing can be written any more; nor read, unless something has come that was not read yet.
-        """
+        """Nothing can be written any more; nor read, unless something has come that was not read yet."""
         if self._may_hear_more(reason):
             self._why_mute = reason
             self.stopWriting()
@@ -76,18 +74,14 @@ class HearingClient(tcp.Client):
 
 
 class _Connector(tcp.Connector):
-    """
-    Makes such a connection.
-    """
+    """Makes such a connection."""
 
     def _makeTransport(self) -> tcp.Client:
         return HearingClient(self.host, self.port, self.bindAddress, self, self.reactor)
 
 
 class HearingReactor:
-    """
-    As much of a reactor as is needed to connect, its connections such ones.
-    """
+    """As much of a reactor as is needed to connect, its connections such ones."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -102,9 +96,7 @@ class HearingReactor:
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
     ) -> tcp.Connector:
-        """
-        Begin to connect (``IReactorTCP``).
-        """
+        """Begin to connect (``IReactorTCP``)."""
         connector = _Connector(host, port, factory, timeout, bindAddress, self._reactor)
         connector.connect()
         return connector

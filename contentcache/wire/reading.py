@@ -1,6 +1,4 @@
-"""
-Large reads where much comes in.
-"""
+"""Large reads where much comes in."""
 
 from __future__ import annotations
 

@@ -42,16 +42,12 @@ class _Piece:
     count: int = 0
 
     def was_quick(self, now: float) -> bool:
-        """
-        Whether it went out as fast as to one who takes it as it comes.
-        """
+        """Whether it went out as fast as to one who takes it as it comes."""
         return self.count > (now - self.begun) * QUICK_RATE
 
 
 class FileTransport(Server):
-    """
-    A server's side of a TCP connection that can send from a file.
-    """
+    """A server's side of a TCP connection that can send from a file."""
 
     #: Set in the classes that :meth:`using` makes; ``None`` for no lanes.
     lanes: Lanes | None = None
@@ -63,9 +59,7 @@ class FileTransport(Server):
 
     @classmethod
     def using(cls, lanes: Lanes | None) -> type[FileTransport]:
-        """
-        The same transport, with lanes for quick clients.
-        """
+        """The same transport, with lanes for quick clients."""
         return type(cls.__name__, (cls,), {"lanes": lanes})
 
     def send_file(self, descriptor: int, start: int, stop: int) -> Deferred[int]:
@@ -81,16 +75,12 @@ class FileTransport(Server):
         return sent
 
     def finds_lane(self) -> bool:
-        """
-        Whether :meth:`send_by_lane` is a way now: the client is quick, and a thread is free for it.
-        """
+        """Whether :meth:`send_by_lane` is a way now: the client is quick, and a thread is free for it."""
         return self._is_quick and bool(self.lanes) and not self._is_waiting()
 
     @property
     def sent_by_lane(self) -> int:
-        """
-        Of what :meth:`send_by_lane` has not told yet, how many bytes have gone out.
-        """
+        """Of what :meth:`send_by_lane` has not told yet, how many bytes have gone out."""
         return 0 if self._lane is None else self._lane.sent
 
     def send_by_lane(self, descriptor: int, start: int, stop: int) -> Deferred[int]:
@@ -116,9 +106,7 @@ class FileTransport(Server):
         return sent
 
     def write_now(self, data: bytes) -> None:
-        """
-        The same as ``write``, without a turn of the reactor where the socket takes it at once.
-        """
+        """The same as ``write``, without a turn of the reactor where the socket takes it at once."""
         sent = 0
         if not self._is_waiting():
             with suppress(OSError):  # whatever is wrong, a later write meets it again
@@ -153,9 +141,7 @@ class FileTransport(Server):
         )
 
     def doWrite(self) -> Any:
-        """
-        The socket can take more.
-        """
+        """The socket can take more."""
         if self._lane is not None:
             self.stopWriting()
             return None
@@ -167,9 +153,7 @@ class FileTransport(Server):
         return self._send_some(self._piece)
 
     def connectionLost(self, reason: Failure) -> None:
-        """
-        Nothing goes out any more.
-        """
+        """Nothing goes out any more."""
         piece, self._piece = self._piece, None
         super().connectionLost(reason)
         if piece is not None and not piece.sent.called:
@@ -229,9 +213,7 @@ class FileTransport(Server):
         self._log.failure("a lane has failed", failure=failure)
 
     def _has_left(self, _result: None, lane: Lane, sent: Deferred[int]) -> None:
-        """
-        The thread is done with the socket.
-        """
+        """The thread is done with the socket."""
         self._lane = None
         self._is_quick = lane.is_quick
         if self.connected:
@@ -260,7 +242,5 @@ def owes(transport: Any) -> bool:
 
 
 def takes_files(transport: object) -> bool:
-    """
-    Whether a transport can send from files.
-    """
+    """Whether a transport can send from files."""
     return isinstance(transport, FileTransport)

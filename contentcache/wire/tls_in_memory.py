@@ -15,9 +15,7 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 
 
 class _Transport(BufferingTLSTransport):
-    """
-    Tells a protocol that is ``IHalfCloseableProtocol`` that the client has ended its side.
-    """
+    """Tells a protocol that is ``IHalfCloseableProtocol`` that the client has ended its side."""
 
     def _tlsShutdownFinished(self, reason: Any) -> None:
         ended_by_client = reason is None and not self.disconnecting
@@ -28,8 +26,6 @@ class _Transport(BufferingTLSTransport):
 
 
 class TLSFactory(TLSMemoryBIOFactory):
-    """
-    ``TLSMemoryBIOFactory`` with such transports.
-    """
+    """``TLSMemoryBIOFactory`` with such transports."""
 
     protocol = _Transport

@@ -67,9 +67,7 @@ class TLSTransport(FileTransport):
     # In.
 
     def doRead(self) -> Any:
-        """
-        The socket has something.
-        """
+        """The socket has something."""
         if self._lane is not None or self._is_write_incomplete:
             super().stopReading()  # OpenSSL is for one thread at a time, and for one write
             # It may be that the client has ended its side: no further lane before that has been read.
@@ -82,9 +80,7 @@ class TLSTransport(FileTransport):
         return self._decrypt()
 
     def finds_lane(self) -> bool:
-        """
-        Whether a lane is a way now: not while something is to be read first.
-        """
+        """Whether a lane is a way now: not while something is to be read first."""
         return not self._is_read_due and super().finds_lane()
 
     def _decrypt(self) -> Any:
@@ -116,9 +112,7 @@ class TLSTransport(FileTransport):
         return None
 
     def startReading(self) -> None:
-        """
-        Go on to read: first what OpenSSL has, of which the socket tells nothing.
-        """
+        """Go on to read: first what OpenSSL has, of which the socket tells nothing."""
         self._is_reading = True
         if self._lane is not None or self._is_write_incomplete:
             return
@@ -168,9 +162,7 @@ class TLSTransport(FileTransport):
     # Out.
 
     def doWrite(self) -> Any:
-        """
-        The socket can take more.
-        """
+        """The socket can take more."""
         if self._is_shaking:
             return self._shake()
         if self._read_wants_write:
@@ -184,9 +176,7 @@ class TLSTransport(FileTransport):
         return result if isinstance(result, Exception) else None
 
     def _finish_read(self) -> Any:
-        """
-        Write what reading has begun to write, and nothing else before.
-        """
+        """Write what reading has begun to write, and nothing else before."""
         try:
             self._tls.do_handshake()
         except SSL.WantWriteError:
@@ -201,24 +191,18 @@ class TLSTransport(FileTransport):
         return None
 
     def writeSomeData(self, data: Any) -> Any:
-        """
-        Write from the buffer; answers how many bytes, or what is wrong.
-        """
+        """Write from the buffer; answers how many bytes, or what is wrong."""
         # OpenSSL takes nothing for an error, and Twisted has that to write when it is asked to end.
         return self._encrypt(memoryview(data)[: self.SEND_LIMIT]) if len(data) else 0
 
     def write_now(self, data: bytes) -> None:
-        """
-        The same as ``write``, without a turn of the reactor where the socket takes it at once.
-        """
+        """The same as ``write``, without a turn of the reactor where the socket takes it at once."""
         sent = 0 if self._is_waiting() else self._encrypt(data)
         if not isinstance(sent, int) or sent < len(data):
             self.write(data)
 
     def send_now(self, head: bytes, descriptor: int, start: int, stop: int) -> int | None:  # noqa: ARG002
-        """
-        Send ``head`` at once; the file follows in its own turn.
-        """
+        """Send ``head`` at once; the file follows in its own turn."""
         if self._is_waiting():
             return None
         self.write_now(head)
@@ -282,18 +266,14 @@ class TLSTransport(FileTransport):
     # The end.
 
     def loseConnection(self, *args: Any, **kwargs: Any) -> None:
-        """
-        End once everything is written; where nothing is, and nobody has ever shaken hands, at once.
-        """
+        """End once everything is written; where nothing is, and nobody has ever shaken hands, at once."""
         if self._is_shaking and not super()._is_waiting():
             self.abortConnection()
         else:
             super().loseConnection(*args, **kwargs)
 
     def connectionLost(self, reason: Failure) -> None:
-        """
-        Nothing goes out any more, but an answer to the client's farewell.
-        """
+        """Nothing goes out any more, but an answer to the client's farewell."""
         idle = self._lane is None and not self._is_write_incomplete
         if self._client_ended and not self._farewell_sent and self.connected and idle:
             with suppress(SSL.Error):
@@ -301,9 +281,7 @@ class TLSTransport(FileTransport):
         super().connectionLost(reason)
 
     def _postLoseConnection(self) -> Any:
-        """
-        Everything is written: say farewell, and wait for the client's, so that it reads all of ours.
-        """
+        """Everything is written: say farewell, and wait for the client's, so that it reads all of ours."""
         self._farewell_sent = True
         try:
             both = self._tls.shutdown()
@@ -321,7 +299,5 @@ class TLSTransport(FileTransport):
 
 
 def over(contexts: Any) -> type[TLSTransport]:
-    """
-    Transports of one port: ``contexts.connection`` makes each connection, as certificates change.
-    """
+    """Transports of one port: ``contexts.connection`` makes each connection, as certificates change."""
     return type("TLSTransport", (TLSTransport,), {"contexts": contexts})

@@ -69,9 +69,7 @@ class BlockingQuestions:
         return value
 
     def _look_for_life(self) -> None:
-        """
-        Take what has come meanwhile. Raises ``OSError`` where nothing has.
-        """
+        """Take what has come meanwhile. Raises ``OSError`` where nothing has."""
         try:
             self._send(0.0)
             self._receive(0.0)

@@ -156,9 +156,7 @@ class Borrowed:
             self._conversation.tell("need", position=position, stop=stop)
 
     def _is_coming(self, position: int) -> bool:
-        """
-        Whether these bytes come by themselves. Where nobody can tell, the owner is asked to see to it.
-        """
+        """Whether these bytes come by themselves. Where nobody can tell, the owner is asked to see to it."""
         total = self._total
         if total is None or position >= total:
             return True
@@ -189,9 +187,7 @@ class Borrowed:
     # The work.
 
     async def run(self) -> None:
-        """
-        Follow the owner, and its successor, until the content is made or nobody here wants it any more.
-        """
+        """Follow the owner, and its successor, until the content is made or nobody here wants it any more."""
         try:
             await self._follow_owners()
         except CacheError as error:

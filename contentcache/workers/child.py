@@ -44,9 +44,7 @@ _log = Logger(namespace="contentcache")
 
 
 class ParentsRoom:
-    """
-    A :class:`contentcache.storage.interfaces.Room` at the ``parent``, over the downloads of all workers.
-    """
+    """A :class:`contentcache.storage.interfaces.Room` at the ``parent``, over the downloads of all workers."""
 
     def __init__(self, parent: Conversation) -> None:
         self._parent = parent
@@ -82,9 +80,7 @@ class ParentsRoom:
 
 
 class Worker(Daemon):
-    """
-    A daemon whose address, store and certificates come from its ``parent``.
-    """
+    """A daemon whose address, store and certificates come from its ``parent``."""
 
     def __init__(self, number: int, hello: Values, parent: Conversation, reactor: Any) -> None:
         configuration: Configuration = pickle.loads(  # noqa: S301  # through a pair of sockets that only our parent has

@@ -64,9 +64,7 @@ class RemoteError(NoAnswerError):
 
 @define(eq=False)
 class _Question:
-    """
-    A question that waits: for its answer, and for the ends of both times.
-    """
+    """A question that waits: for its answer, and for the ends of both times."""
 
     answer: Deferred[Any]
     unread: DelayedCall
@@ -108,9 +106,7 @@ class Conversation(LineOnlyReceiver):
         self.is_backed_up = False
 
     def tell(self, name: str, **values: Any) -> None:
-        """
-        Say something. It may come in vain, if the other end has gone.
-        """
+        """Say something. It may come in vain, if the other end has gone."""
         self._write({"tell": name, "with": values})
 
     def ask(self, name: str, *, timeout: float = ANSWERED_IN, **values: Any) -> Deferred[Any]:
@@ -140,16 +136,12 @@ class Conversation(LineOnlyReceiver):
         return answer
 
     def watch(self) -> None:
-        """
-        Hang up as soon as the other process reads nothing: for who waits for what it tells.
-        """
+        """Hang up as soon as the other process reads nothing: for who waits for what it tells."""
         if not self.is_over:
             self._look = self.transport.reactor.callLater(_LOOK_EVERY, self._see_it_runs)
 
     def hand(self, descriptor: int) -> None:
-        """
-        Send an open file along with what is said next. It must stay open until that was answered.
-        """
+        """Send an open file along with what is said next. It must stay open until that was answered."""
         if not self.is_over:
             self.transport.sendFileDescriptor(descriptor)
 
@@ -161,9 +153,7 @@ class Conversation(LineOnlyReceiver):
         return self._descriptors.popleft() if self._descriptors else None
 
     def hang_up(self) -> None:
-        """
-        Say no more.
-        """
+        """Say no more."""
         if not self.is_over:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
@@ -264,9 +254,7 @@ class Conversation(LineOnlyReceiver):
             self._write({"answer": message["id"], "error": f"{type(error).__name__}: {error}"})
 
     def _write(self, message: Mapping[str, Any]) -> None:
-        """
-        Raises ``TypeError`` where the message has a value that JSON does not know.
-        """
+        """Raises ``TypeError`` where the message has a value that JSON does not know."""
         line = json.dumps(message, separators=(",", ":")).encode("ascii") + self.delimiter
         if not self.is_over:
             self.transport.write(line)
@@ -278,9 +266,7 @@ def _failed(answer: Deferred[Any], error: NoAnswerError) -> Deferred[Any]:
 
 
 def converse(reactor: Any, descriptor: int, conversation: Conversation) -> Conversation:
-    """
-    Begin at this end of a pair of sockets, whose number the reactor has from now on.
-    """
+    """Begin at this end of a pair of sockets, whose number the reactor has from now on."""
     factory: Any = _Once(conversation)
     end = socket.socket(fileno=descriptor)
     end.setblocking(False)
@@ -290,9 +276,7 @@ def converse(reactor: Any, descriptor: int, conversation: Conversation) -> Conve
 
 
 class _Once(Factory):
-    """
-    Makes the one protocol of an accepted connection.
-    """
+    """Makes the one protocol of an accepted connection."""
 
     noisy = False
 

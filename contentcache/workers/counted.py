@@ -1,6 +1,4 @@
-"""
-The metrics of all processes as if one had counted them.
-"""
+"""The metrics of all processes as if one had counted them."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ Family: TypeAlias = Sequence[Any]
 
 
 def counted(registry: CollectorRegistry) -> list[Family]:
-    """
-    What one process has counted, as JSON values.
-    """
+    """What one process has counted, as JSON values."""
     return [
         [
             metric.name,
@@ -66,16 +62,12 @@ def added(processes: Iterable[Sequence[Family]]) -> list[Family]:
 
 
 def lasting(process: Sequence[Family]) -> list[Family]:
-    """
-    What of a process that has ended is still to be counted: so no counter ever goes back.
-    """
+    """What of a process that has ended is still to be counted: so no counter ever goes back."""
     return [family for family in process if family[2] in _LASTING]
 
 
 def text(families: Sequence[Family]) -> bytes:
-    """
-    Prometheus' text format.
-    """
+    """Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Counted(families))
     return generate_latest(registry)

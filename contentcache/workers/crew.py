@@ -1,6 +1,4 @@
-"""
-The children: started, started again, asked and told, and ended.
-"""
+"""The children: started, started again, asked and told, and ended."""
 
 from __future__ import annotations
 
@@ -59,9 +57,7 @@ _HOME: Final = str(Path(__file__).resolve().parents[2])
 
 @define(eq=False)
 class Member:
-    """
-    One worker: the sockets that are its own for ever, and the process that has them now.
-    """
+    """One worker: the sockets that are its own for ever, and the process that has them now."""
 
     number: int
     front: socket.socket
@@ -145,9 +141,7 @@ class Crew:
         timeout: float = _ANSWERED_IN,  # noqa: ASYNC109  # there is no asyncio here
         **values: Any,
     ) -> dict[int, Any]:
-        """
-        What each of them answers within ``timeout`` seconds; whoever does not is left out.
-        """
+        """What each of them answers within ``timeout`` seconds; whoever does not is left out."""
         asked = {
             member.number: self._or_none(member, member.conversation.ask(name, timeout=timeout, **values))
             for member in self._members.values()
@@ -181,9 +175,7 @@ class Crew:
         return [*(member.counted for member in self._members.values()), self._counted_by_the_dead]
 
     async def connect(self, number: int, descriptor: int) -> bool:
-        """
-        Hand a worker, or its successor, one end of a pair of sockets; ``False`` if there is none in time.
-        """
+        """Hand a worker, or its successor, one end of a pair of sockets; ``False`` if there is none in time."""
         until = self._reactor.seconds() + _PATIENCE
         try:
             while (member := await self._ready(number, until)) is not None:
@@ -235,9 +227,7 @@ class Crew:
                 self._log.error("worker not ended workers={workers} reason=killed", workers=living)
 
     async def _are_gone(self, seconds: float) -> bool:
-        """
-        Wait until all of them have ended, at most so long; whether they have.
-        """
+        """Wait until all of them have ended, at most so long; whether they have."""
         until = self._reactor.seconds() + seconds
         while any(member.process is not None for member in self._members.values()):
             if not await self._change(until):
@@ -245,9 +235,7 @@ class Crew:
         return True
 
     async def _change(self, until: float) -> bool:
-        """
-        Wait until something has changed; ``False`` if nothing does in time.
-        """
+        """Wait until something has changed; ``False`` if nothing does in time."""
         remaining = until - self._reactor.seconds()
         if remaining <= 0:
             return False

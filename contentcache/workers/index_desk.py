@@ -48,9 +48,7 @@ def in_words(value: Any) -> Any:
 
 
 def of_words(words: Any) -> Any:
-    """
-    The same again.
-    """
+    """The same again."""
     if isinstance(words, list):
         return [of_words(each) for each in words]
     if not isinstance(words, dict):
@@ -195,9 +193,7 @@ class DistantIndex:
         return int(self._ask("purge", before, limit))
 
     def _revoke_late(self) -> None:
-        """
-        Revoke what has not been revoked yet: no link is read or written before. Raises ``OSError``.
-        """
+        """Revoke what has not been revoked yet: no link is read or written before. Raises ``OSError``."""
         with self._lock:
             revoked = tuple(self._revoked)
         for link in revoked:
@@ -230,9 +226,7 @@ class IndexDesk:
         self._denied = denied
 
     def serve(self, number: int, end: socket.socket) -> None:
-        """
-        Answer worker ``number``, which has the other end, until it is closed.
-        """
+        """Answer worker ``number``, which has the other end, until it is closed."""
         end.setblocking(True)
         Thread(target=self._serve, args=(number, end), name=f"index {number}", daemon=True).start()
 

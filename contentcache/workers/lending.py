@@ -41,17 +41,13 @@ class Lender:
     run: Run
 
     def lend(self) -> Conversation:
-        """
-        This side of the conversation that another worker has begun.
-        """
+        """This side of the conversation that another worker has begun."""
         return _Lending(self).conversation
 
 
 @frozen
 class _Told:
-    """
-    What the origin says to a client of another worker.
-    """
+    """What the origin says to a client of another worker."""
 
     conversation: Conversation
     number: int
@@ -64,9 +60,7 @@ class _Told:
 
 
 class _Lending:
-    """
-    One conversation.
-    """
+    """One conversation."""
 
     _log = Logger()
 
@@ -164,9 +158,7 @@ class _Lending:
             self.conversation.tell("missing", position=position, error=error_in_words(error))
 
     async def _follow(self, fetch: Fetch) -> None:
-        """
-        Tell of everything that changes, to the end.
-        """
+        """Tell of everything that changes, to the end."""
         while not (fetch.over or self._over):
             if not self._tell_news(fetch):
                 # Its readers are not woken, and do not ask again: what they wait for may have failed.

@@ -1,6 +1,4 @@
-"""
-The other workers, as one of them sees them: each content belongs to one of all.
-"""
+"""The other workers, as one of them sees them: each content belongs to one of all."""
 
 from __future__ import annotations
 

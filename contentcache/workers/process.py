@@ -1,6 +1,4 @@
-"""
-A process that becomes a worker: its signals, its lines to the parent, its log, and its end.
-"""
+"""A process that becomes a worker: its signals, its lines to the parent, its log, and its end."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ _PIPE_BUF: Final = 4096
 
 
 def prepare(number: int, reactor: Any) -> None:
-    """
-    Be worker ``number`` as soon as the reactor runs.
-    """
+    """Be worker ``number`` as soon as the reactor runs."""
     _ignore_signals()
     for descriptor in (CONTROL, INDEX, FRONT, LOCK):
         with suppress(OSError):
@@ -67,18 +63,14 @@ def _begin(number: int, hello: Values, parent: Conversation, reactor: Any) -> Wo
 
 
 def _ignore_signals() -> None:
-    """
-    Signals that are meant for the daemon may reach all of its processes: the parent tells what they mean.
-    """
+    """Signals that are meant for the daemon may reach all of its processes: the parent tells what they mean."""
     # No SIG_IGN: programs that we start would inherit it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
 
 
 class _Lines:
-    """
-    A stream to which several processes write, none into another one's line.
-    """
+    """A stream to which several processes write, none into another one's line."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

@@ -1,6 +1,4 @@
-"""
-Which of several workers a content belongs to (rendezvous hashing).
-"""
+"""Which of several workers a content belongs to (rendezvous hashing)."""
 
 from __future__ import annotations
 

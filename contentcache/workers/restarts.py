@@ -1,6 +1,4 @@
-"""
-When a worker that has died is started again.
-"""
+"""When a worker that has died is started again."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ class Restarts:
         self._in_a_row = 0
 
     def pause_after(self, lived: float) -> float:
-        """
-        How many seconds to wait now that it has died, having ``lived`` for so many.
-        """
+        """How many seconds to wait now that it has died, having ``lived`` for so many."""
         self._in_a_row = 1 if lived >= GROWN_UP else self._in_a_row + 1
         if self._in_a_row == 1:
             return 0.0

@@ -1,6 +1,4 @@
-"""
-A child process as Twisted knows it.
-"""
+"""A child process as Twisted knows it."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from twisted.python.failure import Failure
 
 
 class Child(ProcessProtocol):
-    """
-    Its end, and what it writes: ``output`` takes whole lines, and ``ended`` is told why it has ended.
-    """
+    """Its end, and what it writes: ``output`` takes whole lines, and ``ended`` is told why it has ended."""
 
     def __init__(self, output: Callable[[str], None] | None, ended: Callable[[Failure], None]) -> None:
         self._output = output
@@ -33,8 +29,6 @@ class Child(ProcessProtocol):
 
 
 def kill(process: Any) -> None:
-    """
-    End it now, if it has not ended.
-    """
+    """End it now, if it has not ended."""
     with suppress(ProcessExitedAlready):
         process.signalProcess("KILL")

@@ -1,6 +1,4 @@
-"""
-Questions, errors and certificates in the form in which they go from one process to another: as JSON values.
-"""
+"""Questions, errors and certificates in the form in which they go from one process to another: as JSON values."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _ERRORS: Final[Mapping[str, type[CacheError]]] = {
 
 
 def asking_in_words(asking: Asking) -> dict[str, Any]:
-    """
-    A client's question, its credential too.
-    """
+    """A client's question, its credential too."""
     credential, content = asking.credential, asking.content
     return {
         "origin": asking.registry.upstream.origin,
@@ -49,9 +45,7 @@ def asking_in_words(asking: Asking) -> dict[str, Any]:
 
 
 def asking_of(words: Mapping[str, Any], registry_of: Callable[[str], Registry]) -> Asking:
-    """
-    The question again. ``registry_of`` has the registry of an origin.
-    """
+    """The question again. ``registry_of`` has the registry of an origin."""
     return Asking(
         registry_of(words["origin"]),
         Content(words["repository"], words["kind"], Digest.parse(words["digest"])),
@@ -62,9 +56,7 @@ def asking_of(words: Mapping[str, Any], registry_of: Callable[[str], Registry]) 
 
 
 def error_in_words(error: CacheError) -> dict[str, Any]:
-    """
-    An error as a value.
-    """
+    """An error as a value."""
     name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS), None)
     words = {"name": name, "message": error.message, "headers": dict(error.headers), "detail": error.detail}
     if isinstance(error, OriginRefused):
@@ -88,9 +80,7 @@ def error_of(words: Mapping[str, Any]) -> CacheError:
 
 
 def revocation_in_words(revocation: Revocation) -> dict[str, Any]:
-    """
-    A revocation as a value.
-    """
+    """A revocation as a value."""
     return {
         "key": revocation.key.hex(),
         "asked": revocation.asked,
@@ -109,16 +99,12 @@ def revocation_of(words: Mapping[str, Any]) -> Revocation:
 
 
 def identity_in_words(identity: Identity) -> str:
-    """
-    A certificate with its chain and its key, in PEM.
-    """
+    """A certificate with its chain and its key, in PEM."""
     chain = [certificate.public_bytes(Encoding.PEM) for certificate in identity.chain]
     key = identity.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return b"".join((*chain, key)).decode("ascii")
 
 
 def identity_of(words: str) -> Identity:
-    """
-    The same again.
-    """
+    """The same again."""
     return identity_in("the parent's certificate", words.encode("ascii"))

@@ -18,9 +18,7 @@ class CertificateTests(SynchronousTestCase):
 
     @given(st.floats(1, 1e9), st.floats(0, 1))
     def test_third(self, length: float, share: float) -> None:
-        """
-        Without a window renewal is at a third of the lifetime before its end, or up to a thirtieth earlier.
-        """
+        """Without a window renewal is at a third of the lifetime before its end, or up to a thirtieth earlier."""
         left = 1 - Validity(0.0, length, share).renewal_time() / length
         self.assertTrue(1 / 3 - 1e-6 <= left <= 1 / 3 + 1 / 30 + 1e-6, left)
 

@@ -144,9 +144,7 @@ class SocketTests(TestCase):
         return os.path.exists(self.path())
 
     async def test_ours_alone(self) -> None:
-        """
-        It belongs to the daemon's account alone from the beginning, whatever the umask is, and responds.
-        """
+        """It belongs to the daemon's account alone from the beginning, whatever the umask is, and responds."""
         modes = []
         listen = socket.socket.listen
 

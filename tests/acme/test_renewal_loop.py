@@ -50,9 +50,7 @@ class FirstTests(RenewalTestCase):
         self.assertEqual(self.server.count("POST /account"), 1)
 
     def test_one_hangs(self) -> None:
-        """
-        Hosts for which the server never responds delay no other host; few hosts are renewed at the same time.
-        """
+        """Hosts for which the server never responds delay no other host; few hosts are renewed at the same time."""
         order, slow = self.server._order, [f"{letter}.example" for letter in "abcdef"]
 
         def hanging(path, head, payload):  # type: ignore[no-untyped-def]
@@ -192,9 +190,7 @@ class RenewalTests(RenewalTestCase):
         self.assertRegex(self.server.payloads["/order"]["replaces"], r"^[\w-]+\.[\w-]+$")
 
     def test_replaced_already(self) -> None:
-        """
-        Where the server has replaced the old certificate already, an order without ``replaces`` follows.
-        """
+        """Where the server has replaced the old certificate already, an order without ``replaces`` follows."""
         self.server.suggested = (DAY, DAY)
         self.build()
         self.pass_time(5)
@@ -486,9 +482,7 @@ class ErrorTests(RenewalTestCase):
         self.assertNotEqual(self.number(), 0)
 
     def test_slow_renewal_information(self) -> None:
-        """
-        Renewal does not wait for renewal information: its timeout is short, and ends when renewal is due.
-        """
+        """Renewal does not wait for renewal information: its timeout is short, and ends when renewal is due."""
         for lifetime, before_due in ((90 * DAY, 40.0), (600.0, 10.0)):
             self.server.lifetime, self.server.suggested = lifetime, (10 * DAY, 10 * DAY)
             self.build()
@@ -665,9 +659,7 @@ class ErrorTests(RenewalTestCase):
             shutil.rmtree(self.folder)
 
     def test_nearly_expired_when_issued(self) -> None:
-        """
-        The same for certificates whose lifetime is mostly over when they are issued; the clock is not blamed.
-        """
+        """The same for certificates whose lifetime is mostly over when they are issued; the clock is not blamed."""
         self.server.begins = -80 * DAY
         self.build()
         self.pass_time(DAY, 30)
@@ -731,9 +723,7 @@ class ErrorTests(RenewalTestCase):
         self.assertEqual(self.server.count("/finalize"), 3)
 
     def test_unusable_at_first(self) -> None:
-        """
-        Nor does such a certificate replace the self-signed one; each is one of few that a server issues.
-        """
+        """Nor does such a certificate replace the self-signed one; each is one of few that a server issues."""
         self.server.begins = -100 * DAY
         self.build()
         self.pass_time(DAY, 30)

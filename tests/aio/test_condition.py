@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.aio.condition`.
-"""
+"""Tests for :mod:`contentcache.aio.condition`."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ from contentcache.aio.condition import Condition, sleep, wait_at_most
 
 
 class ConditionTests(SynchronousTestCase):
-    """
-    Wake-ups.
-    """
+    """Wake-ups."""
 
     def test_all(self) -> None:
         """All who wait are woken, once; who comes later waits for the next time."""

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.aio.fair_semaphore`.
-"""
+"""Tests for :mod:`contentcache.aio.fair_semaphore`."""
 
 from __future__ import annotations
 
@@ -15,14 +13,10 @@ from contentcache.core.errors import Overloaded
 
 
 class FairSemaphoreTests(SynchronousTestCase):
-    """
-    Permits and who gets them.
-    """
+    """Permits and who gets them."""
 
     def acquire(self, semaphore: FairSemaphore[str], key: str) -> Deferred[Release]:
-        """
-        Somebody who wants a permit.
-        """
+        """Somebody who wants a permit."""
         return Deferred.fromCoroutine(semaphore.acquire(key))
 
     def test_no_limit(self) -> None:

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.aio.single_flight`.
-"""
+"""Tests for :mod:`contentcache.aio.single_flight`."""
 
 from __future__ import annotations
 
@@ -11,25 +9,19 @@ from contentcache.aio.single_flight import SingleFlight
 
 
 class SingleFlightTests(SynchronousTestCase):
-    """
-    Calls by key.
-    """
+    """Calls by key."""
 
     def setUp(self) -> None:
         self.flight: SingleFlight[str, int] = SingleFlight()
         self.calls: list[Deferred[int]] = []
 
     def call(self) -> Deferred[int]:
-        """
-        A call that ends when the test says so.
-        """
+        """A call that ends when the test says so."""
         self.calls.append(Deferred())
         return self.calls[-1]
 
     def run_one(self, key: str = "a") -> Deferred[int]:
-        """
-        A caller.
-        """
+        """A caller."""
         return Deferred.fromCoroutine(self.flight.run(key, self.call))
 
     def test_shared(self) -> None:

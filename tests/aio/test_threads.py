@@ -1,6 +1,4 @@
-"""
-Nothing that may block does so on the reactor: real threads, and a disk that hangs.
-"""
+"""Nothing that may block does so on the reactor: real threads, and a disk that hangs."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ reactor: Any = global_reactor
 
 
 class HangingStore(MemoryStore):
-    """
-    Every operation on some digests hangs until it is released, and must not be on the reactor's thread.
-    """
+    """Every operation on some digests hangs until it is released, and must not be on the reactor's thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,9 +51,7 @@ class HangingStore(MemoryStore):
 
 
 class _OffReactor:
-    """
-    A file whose bytes are never in memory, so that they are read in a thread.
-    """
+    """A file whose bytes are never in memory, so that they are read in a thread."""
 
     descriptor = None
 
@@ -86,9 +80,7 @@ class _OffReactor:
 
 
 class ThreadsTests(TestCase):
-    """
-    The whole delivery room with a pool of threads.
-    """
+    """The whole delivery room with a pool of threads."""
 
     timeout = 30
 
@@ -177,9 +169,7 @@ class ThreadsTests(TestCase):
 
 
 class FewThreadsTests(TestCase):
-    """
-    A system that starts no further thread.
-    """
+    """A system that starts no further thread."""
 
     timeout = 30
 

@@ -1,6 +1,4 @@
-"""
-Token servers and files of users, made up for the tests.
-"""
+"""Token servers and files of users, made up for the tests."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ BASE = "https://cache.example.com:5000"
 
 
 class Threads:
-    """
-    A ``Run`` without threads that counts; with ``held`` the work waits until :meth:`go_on`.
-    """
+    """A ``Run`` without threads that counts; with ``held`` the work waits until :meth:`go_on`."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -67,9 +63,7 @@ class Threads:
 
 
 class JudgedCase(SynchronousTestCase):
-    """
-    Asks judges.
-    """
+    """Asks judges."""
 
     def start(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         """Begin."""
@@ -95,9 +89,7 @@ def basic(name: str, password: str | bytes) -> str:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """
-    The claims of a good token, with changes; ``...`` takes one out.
-    """
+    """The claims of a good token, with changes; ``...`` takes one out."""
     all_of_them = {
         "iss": "auth.example.com",
         "sub": "alice",
@@ -113,9 +105,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def token(key: Any, header: dict[str, Any], payload: object = None, *, algorithm: str = "ES256") -> str:
-    """
-    A signed token; ``alg`` in the header may say something else than ``algorithm``, which signs.
-    """
+    """A signed token; ``alg`` in the header may say something else than ``algorithm``, which signs."""
     parts = [{"alg": algorithm, **header}, claims() if payload is None else payload]
     signed = ".".join(
         base64url_encode(part if isinstance(part, bytes) else json.dumps(part).encode()) for part in parts
@@ -132,9 +122,7 @@ def certificate(
     authority: bool = False,
     days: tuple[float, float] = (-1, 1),
 ) -> x509.Certificate:
-    """
-    A certificate around :data:`NOW` for ``key``, signed by ``issuer`` (its name and key) or by itself.
-    """
+    """A certificate around :data:`NOW` for ``key``, signed by ``issuer`` (its name and key) or by itself."""
     now = datetime.fromtimestamp(NOW, UTC)
     issuer_name, signer = (name, key) if issuer is None else issuer
     hashed = None if hasattr(signer, "public_key") and "Ed25519" in type(signer).__name__ else SHA256()

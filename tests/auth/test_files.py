@@ -1,6 +1,4 @@
-"""
-Files that the section ``auth`` names.
-"""
+"""Files that the section ``auth`` names."""
 
 from __future__ import annotations
 
@@ -19,14 +17,10 @@ from tests.auth.house import SECRET, JudgedCase, Threads
 
 
 class ReadFileTests(JudgedCase):
-    """
-    Files that an operator named.
-    """
+    """Files that an operator named."""
 
     def test_unreadable(self) -> None:
-        """
-        A file that cannot be read, is absurdly large or cannot exist is a fault that names it.
-        """
+        """A file that cannot be read, is absurdly large or cannot exist is a fault that names it."""
         file = Path(self.mktemp())
         file.write_bytes(b"one")
         self.patch(files, "LARGEST", 2)
@@ -35,14 +29,10 @@ class ReadFileTests(JudgedCase):
 
 
 class MakeJudgeTests(JudgedCase):
-    """
-    The judge of a section.
-    """
+    """The judge of a section."""
 
     def test_kinds(self) -> None:
-        """
-        A file of users makes one kind of judge; the other kind reads keys, and says which file is wrong.
-        """
+        """A file of users makes one kind of judge; the other kind reads keys, and says which file is wrong."""
         path = Path(self.mktemp())
         path.write_bytes(b"")
         surroundings: Any = {"run": Threads(), "wall": lambda: 0.0, "timer": Clock(), "secret": SECRET}

@@ -1,6 +1,4 @@
-"""
-Passwords.
-"""
+"""Passwords."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ BOB = hashed("builder").replace("$2b$", "$2y$")
 
 
 class PasswordJudgeTests(JudgedCase):
-    """
-    Who knows a password.
-    """
+    """Who knows a password."""
 
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
@@ -62,17 +58,13 @@ class PasswordJudgeTests(JudgedCase):
         fresh.replace(self.path)
 
     def test_right(self) -> None:
-        """
-        Comments, blank lines and line ends do not matter, nor which of the spellings of bcrypt it is.
-        """
+        """Comments, blank lines and line ends do not matter, nor which of the spellings of bcrypt it is."""
         self.assertEqual(self.admitted(self.judge, basic("alice", "wonder")), "alice")
         self.assertEqual(self.admitted(self.judge, basic("bob", "builder"), None), "bob")
         self.assertEqual(self.admitted(self.judge, basic("bob", "builder").replace("Basic", "bAsIc ")), "bob")
 
     def test_wrong(self) -> None:
-        """
-        Anything but the exact name and password is refused in the registry's words.
-        """
+        """Anything but the exact name and password is refused in the registry's words."""
         for authorization in [
             None,
             "",
@@ -107,9 +99,7 @@ class PasswordJudgeTests(JudgedCase):
         self.assertIsNone(self.refused(self.judge, None, None).detail)
 
     def test_long_password(self) -> None:
-        """
-        A password is cut after 72 bytes, as ``htpasswd`` and the registry do.
-        """
+        """A password is cut after 72 bytes, as ``htpasswd`` and the registry do."""
         self.write(f"alice:{hashed('p' * 72)}\n")
         judge = self.build()
         self.admitted(judge, basic("alice", "p" * 72))
@@ -117,9 +107,7 @@ class PasswordJudgeTests(JudgedCase):
         self.refused(judge, basic("alice", "p" * 71))
 
     def test_remembered(self) -> None:
-        """
-        A thousand requests cost one hash, for a minute from the check; a wrong password is not remembered.
-        """
+        """A thousand requests cost one hash, for a minute from the check; a wrong password is not remembered."""
         for _ in range(1000):
             self.admitted(self.judge, basic("alice", "wonder"))
         self.assertEqual(self.threads.count("_matches"), 1)
@@ -131,18 +119,14 @@ class PasswordJudgeTests(JudgedCase):
         self.assertEqual(self.threads.count("_matches"), 4)
 
     def test_no_password_kept(self) -> None:
-        """
-        Neither a password nor the header that it came in is found in what the judge remembers.
-        """
+        """Neither a password nor the header that it came in is found in what the judge remembers."""
         self.admitted(self.judge, basic("alice", "wonder"))
         kept = repr(vars(self.judge)) + repr(vars(self.judge._good))
         self.assertNotIn("wonder", kept)
         self.assertNotIn(basic("alice", "wonder")[6:], kept)
 
     def test_unknown_user_costs_a_hash(self) -> None:
-        """
-        A name that there is not is checked against a hash that is as costly as the others.
-        """
+        """A name that there is not is checked against a hash that is as costly as the others."""
         self.refused(self.judge, basic("nobody", "wonder"))
         self.assertEqual(self.threads.count("_matches"), 1)
         accounts = read_accounts(str(self.path))
@@ -150,9 +134,7 @@ class PasswordJudgeTests(JudgedCase):
         self.assertFalse(bcrypt.checkpw(b"wonder", accounts.nobody))
 
     def test_changed_file(self) -> None:
-        """
-        A change is seen within a second: who is gone is out at once, remembered or not, and who is new is in.
-        """
+        """A change is seen within a second: who is gone is out at once, remembered or not, and who is new is in."""
         self.admitted(self.judge, basic("alice", "wonder"))
         self.admitted(self.judge, basic("bob", "builder"))
         self.write(f"alice:{hashed('land')}\ncarol:{hashed('sing')}\n")
@@ -163,9 +145,7 @@ class PasswordJudgeTests(JudgedCase):
         self.assertEqual(self.admitted(self.judge, basic("carol", "sing")), "carol")
 
     def test_looks(self) -> None:
-        """
-        The file is looked at no more than once a second, and not read again while it stays as it is.
-        """
+        """The file is looked at no more than once a second, and not read again while it stays as it is."""
         for _ in range(5):
             for _ in range(10):
                 self.admitted(self.judge, basic("alice", "wonder"))
@@ -173,9 +153,7 @@ class PasswordJudgeTests(JudgedCase):
         self.assertEqual((self.threads.count("_fingerprints"), self.threads.count("partial")), (4, 0))
 
     def test_vanished_file(self) -> None:
-        """
-        Without its file the judge lets nobody in and says so once in the log; with the file back all is well.
-        """
+        """Without its file the judge lets nobody in and says so once in the log; with the file back all is well."""
         self.admitted(self.judge, basic("alice", "wonder"))
         os.unlink(self.path)
         for _ in range(3):
@@ -189,9 +167,7 @@ class PasswordJudgeTests(JudgedCase):
         self.admitted(self.judge, basic("alice", "wonder"))
 
     def test_removed_while_waiting(self) -> None:
-        """
-        Who is taken out of the file while the password is checked stays out.
-        """
+        """Who is taken out of the file while the password is checked stays out."""
         self.threads.held = True
         asked = self.start(self.judge.admit(basic("alice", "wonder"), PULL, BASE))
         self.write(f"bob:{BOB}\n")
@@ -204,9 +180,7 @@ class PasswordJudgeTests(JudgedCase):
         self.successResultOf(other)
 
     def test_broken_lines(self) -> None:
-        """
-        Hashes that are not bcrypt, of an absurd cost or cut short let nobody in; the others still count.
-        """
+        """Hashes that are not bcrypt, of an absurd cost or cut short let nobody in; the others still count."""
         lines = [
             "alice:{SHA}1234",
             "plain:wonder",
@@ -224,16 +198,12 @@ class PasswordJudgeTests(JudgedCase):
         self.admitted(judge, basic("bob", "builder"))
 
     def test_missing_at_start(self) -> None:
-        """
-        A judge without a file is not built; the fault names the file.
-        """
+        """A judge without a file is not built; the fault names the file."""
         self.path.unlink()
         self.assertIn(str(self.path), self.assertRaises(AuthFault, self.build).message)
 
     def test_asked_once(self) -> None:
-        """
-        Many requests with the same password at the same time are one check, whoever of them leaves.
-        """
+        """Many requests with the same password at the same time are one check, whoever of them leaves."""
         self.threads.held = True
         asked = [self.start(self.judge.admit(basic("alice", "wonder"), PULL, BASE)) for _ in range(20)]
         asked[0].cancel()
@@ -244,9 +214,7 @@ class PasswordJudgeTests(JudgedCase):
             self.assertEqual(self.successResultOf(others).name, "alice")
 
     def test_flood(self) -> None:
-        """
-        Wrong passwords take two threads, then wait in a line, then are turned away for a while.
-        """
+        """Wrong passwords take two threads, then wait in a line, then are turned away for a while."""
         self.threads.held = True
         asked = [
             self.start(self.judge.admit(basic("alice", f"guess {number}"), PULL, BASE, f"192.0.2.{number}"))
@@ -265,9 +233,7 @@ class PasswordJudgeTests(JudgedCase):
         self.admitted(self.judge, basic("alice", "wonder"))
 
     def test_apache(self) -> None:
-        """
-        A file by Apache's own program counts.
-        """
+        """A file by Apache's own program counts."""
         program = shutil.which("htpasswd")
         if program is None:
             self.skipTest("needs htpasswd of apache2-utils")
@@ -278,15 +244,11 @@ class PasswordJudgeTests(JudgedCase):
 
 
 class ParseBasicTests(SynchronousTestCase):
-    """
-    What the header says.
-    """
+    """What the header says."""
 
     @settings(deadline=None)
     @given(st.text(max_size=40) | st.from_regex(r"Basic [A-Za-z0-9+/=é\ud800]*"))
     def test_never_raises(self, authorization: str) -> None:
-        """
-        Any header is a name and a password without a NUL, or nothing.
-        """
+        """Any header is a name and a password without a NUL, or nothing."""
         parsed = parse_basic(authorization)
         self.assertTrue(parsed is None or (b":" not in parsed[0] and b"\0" not in parsed[1]))

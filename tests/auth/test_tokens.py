@@ -1,6 +1,4 @@
-"""
-Registry tokens.
-"""
+"""Registry tokens."""
 
 from __future__ import annotations
 
@@ -45,9 +43,7 @@ ROOT: Final = certificate(KEY, name="root", authority=True)
 
 
 class TokenCase(JudgedCase):
-    """
-    A judge of tokens that ``KEY`` signs.
-    """
+    """A judge of tokens that ``KEY`` signs."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
@@ -93,14 +89,10 @@ class TokenCase(JudgedCase):
 
 
 class ClaimsTests(TokenCase):
-    """
-    Whom a token is for, when, and for what.
-    """
+    """Whom a token is for, when, and for what."""
 
     def test_good(self) -> None:
-        """
-        A good token lets its bearer in, whatever the case of the scheme; so does a list as audience.
-        """
+        """A good token lets its bearer in, whatever the case of the scheme; so does a list as audience."""
         self.assertEqual(self.admitted(self.judge, self.good()), "alice")
         self.assertEqual(self.admitted(self.judge, self.good().replace("Bearer", "bEARER ")), "alice")
         self.admitted(self.judge, self.good(aud=["others", "cache"]))
@@ -108,9 +100,7 @@ class ClaimsTests(TokenCase):
         self.assertEqual(self.admitted(self.judge, self.good(sub=...)), "")
 
     def test_times(self) -> None:
-        """
-        A minute of leeway, and not more, at both ends; what does not end is of no use.
-        """
+        """A minute of leeway, and not more, at both ends; what does not end is of no use."""
         times: list[tuple[dict[str, Any], bool]] = [
             ({"exp": int(NOW) - 60}, True),
             ({"exp": int(NOW) - 61}, False),
@@ -128,9 +118,7 @@ class ClaimsTests(TokenCase):
                     self.invalid(self.good(**changes))
 
     def test_access(self) -> None:
-        """
-        An entry of the same type and name with the action or ``*``; its class does not matter.
-        """
+        """An entry of the same type and name with the action or ``*``; its class does not matter."""
         entry: dict[str, Any] = {"type": "repository", "name": "org/app", "actions": ["pull"]}
         for access, need, admitted in [
             ([entry], PULL, True),
@@ -168,9 +156,7 @@ class ClaimsTests(TokenCase):
                 )
 
     def test_challenge(self) -> None:
-        """
-        Without a token the challenge is the registry's: realm, service, and the scope where one is needed.
-        """
+        """Without a token the challenge is the registry's: realm, service, and the scope where one is needed."""
         start = 'Bearer realm="https://auth.example.com/token",service="cache"'
         for authorization in [None, "", "Bearer", "Bearer ", basic("alice", "x"), "Bearerx y"]:
             refusal = self.refused(self.judge, authorization)
@@ -183,9 +169,7 @@ class ClaimsTests(TokenCase):
         )
 
     def test_autoredirect(self) -> None:
-        """
-        With ``autoredirect`` the realm is a path of the host that was asked; quotes stay inside.
-        """
+        """With ``autoredirect`` the realm is a path of the host that was asked; quotes stay inside."""
         judge = self.build(autoredirect=True, autoredirectpath="auth", service='a "b"\r\nX: y')
         challenge = self.refused(judge, None, None).headers["WWW-Authenticate"]
         self.assertEqual(
@@ -194,22 +178,16 @@ class ClaimsTests(TokenCase):
 
 
 class SignatureTests(TokenCase):
-    """
-    Who has signed a token.
-    """
+    """Who has signed a token."""
 
     def test_allowed_algorithms(self) -> None:
-        """
-        ``signingalgorithms`` narrows the list; shared secrets in it do not count, and alone they are a fault.
-        """
+        """``signingalgorithms`` narrows the list; shared secrets in it do not count, and alone they are a fault."""
         self.invalid(self.good(), self.build(signingalgorithms=("RS256", "HS256")))
         self.admitted(self.build(signingalgorithms=("ES256", "HS256")), self.good())
         self.assertRaises(AuthFault, self.build, signingalgorithms=("HS256", "none"))
 
     def test_chain_ends(self) -> None:
-        """
-        A remembered token does not outlive the certificate that vouches for its key.
-        """
+        """A remembered token does not outlive the certificate that vouches for its key."""
         leaf = certificate(OTHER, issuer=("root", KEY), days=(-1, 0.001))
         shown = "Bearer " + token(OTHER, {"x5c": x5c(leaf)})
         self.admitted(self.judge, shown)
@@ -217,9 +195,7 @@ class SignatureTests(TokenCase):
         self.assertIn("chain", self.invalid(shown))
 
     def test_jwks(self) -> None:
-        """
-        Keys of a set go by their ``kid``, for the algorithm they name, if they are for signatures at all.
-        """
+        """Keys of a set go by their ``kid``, for the algorithm they name, if they are for signatures at all."""
         usable = {**encode_jwk(RSA.public_key(), "a"), "alg": "RS256"}
         encryption = {**encode_jwk(OTHER.public_key(), "b"), "use": "enc"}
         odd = [{"kty": "oct", "k": "AAAA", "kid": "c"}, {"kty": "EC", "kid": "d"}, None, 1]
@@ -230,17 +206,13 @@ class SignatureTests(TokenCase):
         self.invalid("Bearer " + token(b"\0\0\0" * 11, {"kid": "c"}, algorithm="HS256"), judge)
 
     def test_both_files(self) -> None:
-        """
-        With a bundle and a set the keys of both count.
-        """
+        """With a bundle and a set the keys of both count."""
         judge = self.build(jwks=self.jwks(encode_jwk(OTHER.public_key(), "a")))
         self.admitted(judge, "Bearer " + token(OTHER, {"kid": "a"}))
         self.admitted(judge, self.good())
 
     def test_files_at_start(self) -> None:
-        """
-        No judge is built on files that are missing, empty, broken or ambiguous; the fault names the file.
-        """
+        """No judge is built on files that are missing, empty, broken or ambiguous; the fault names the file."""
         one, other = encode_jwk(KEY.public_key(), "a"), encode_jwk(OTHER.public_key(), "a")
         for content in [b"", b"x", pem(ROOT)[:200], pem(ROOT)[:200] + b"\n-----END CERTIFICATE-----\n"]:
             self.bundle.write_bytes(content)
@@ -255,9 +227,7 @@ class SignatureTests(TokenCase):
 
 
 class MemoryTests(TokenCase):
-    """
-    What is remembered, and for how long.
-    """
+    """What is remembered, and for how long."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -270,9 +240,7 @@ class MemoryTests(TokenCase):
         self.patch(registry_tokens, "verify_signature", counted)
 
     def test_remembered(self) -> None:
-        """
-        A thousand requests cost one signature, until the token ends; a bad token costs one each time.
-        """
+        """A thousand requests cost one signature, until the token ends; a bad token costs one each time."""
         good = self.good()
         for _ in range(1000):
             self.admitted(self.judge, good)
@@ -285,9 +253,7 @@ class MemoryTests(TokenCase):
         self.assertEqual(self.signatures, 3)
 
     def test_bounded(self) -> None:
-        """
-        The token that was used longest ago is forgotten first, and none is kept as it is.
-        """
+        """The token that was used longest ago is forgotten first, and none is kept as it is."""
         self.patch(tokens, "MOST_REMEMBERED", 2)
         first, second, third = (self.good(jti=str(number)) for number in range(3))
         for shown in (first, second, first, third, first, second):
@@ -296,9 +262,7 @@ class MemoryTests(TokenCase):
         self.assertNotIn(first[7:], repr(vars(self.judge)))
 
     def test_changed_files(self) -> None:
-        """
-        A changed file counts within a second, and nothing that was verified with the old keys does.
-        """
+        """A changed file counts within a second, and nothing that was verified with the old keys does."""
         good = self.good()
         self.admitted(self.judge, good)
         self.bundle.write_bytes(pem(certificate(OTHER)))
@@ -307,9 +271,7 @@ class MemoryTests(TokenCase):
         self.admitted(self.judge, "Bearer " + token(OTHER, {"kid": libtrust_fingerprint(OTHER.public_key())}))
 
     def test_broken_file(self) -> None:
-        """
-        A file that has become unusable or is gone leaves the old keys in place.
-        """
+        """A file that has become unusable or is gone leaves the old keys in place."""
         self.bundle.write_bytes(b"rubbish")
         self.clock.advance(1.0)
         self.admitted(self.judge, self.good())
@@ -319,14 +281,10 @@ class MemoryTests(TokenCase):
 
 
 class HostileTests(TokenCase):
-    """
-    Whatever comes, the answer is no, and never a defect.
-    """
+    """Whatever comes, the answer is no, and never a defect."""
 
     @bounds(deadline=None, max_examples=150)
     @given(st.text(max_size=60) | st.from_regex(r"Bearer [A-Za-z0-9_=-]*(\.[A-Za-z0-9_=é-]*){2}"))
     def test_any_header(self, authorization: str) -> None:
-        """
-        Any text is refused.
-        """
+        """Any text is refused."""
         self.refused(self.judge, authorization)

@@ -1,6 +1,4 @@
-"""
-Files in the forms that operators have; ``{cert}`` and ``{key}`` stand for paths.
-"""
+"""Files in the forms that operators have; ``{cert}`` and ``{key}`` stand for paths."""
 
 #: A line of ``htpasswd -B``, which nobody knows the password of.
 USER = "ann:$2y$05$" + "abcdefghijklmnopqrstu." + "0123456789ABCDEFGHIJKLMNOPQRSTU"

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.authentication`.
-"""
+"""Tests for :mod:`contentcache.config.authentication`."""
 
 from __future__ import annotations
 
@@ -45,38 +43,28 @@ FAULTY_TOKENS: dict[str, str] = {
 
 
 class KindsTests(ConfigurationTestCase):
-    """
-    Which kind there is.
-    """
+    """Which kind there is."""
 
     def test_none(self) -> None:
-        """
-        No authentication may be spelt out.
-        """
+        """No authentication may be spelt out."""
         for auth in ("auth:", "auth: none", "auth: {none: {}}", "auth: {none: }", "auth: {}"):
             loaded = self.load(MINIMAL + auth)
             self.assertEqual((loaded.warnings, loaded.configuration.auth), ((), None))
 
     def test_refused(self) -> None:
-        """
-        Kinds that do not exist, or let everybody in, are faults.
-        """
+        """Kinds that do not exist, or let everybody in, are faults."""
         for auth, told in KINDS.items():
             self.assert_told(MINIMAL + auth, told)
 
     def test_two(self) -> None:
-        """
-        One kind is all that there may be.
-        """
+        """One kind is all that there may be."""
         path = self.write(USER)
         fault = self.only_fault(MINIMAL + f"auth: {{none: , htpasswd: {{realm: r, path: {path}}}}}")
         self.assertEqual((fault.path, fault.line), ("auth.htpasswd", 9))
         self.assertIn("is a second kind of auth beside none", fault.message)
 
     def test_empty(self) -> None:
-        """
-        A kind without its keys is told each that is missing, however it is written, and nothing else.
-        """
+        """A kind without its keys is told each that is missing, however it is written, and nothing else."""
         for auth in ("auth: htpasswd", "auth: {htpasswd: }", "auth:\n  htpasswd: {}"):
             text = PRIVATE.replace('example"', 'example", prefix: quay.io') + auth
             self.assertEqual(
@@ -89,26 +77,18 @@ class KindsTests(ConfigurationTestCase):
 
 
 class HtpasswdTests(ConfigurationTestCase):
-    """
-    ``auth.htpasswd``.
-    """
+    """``auth.htpasswd``."""
 
     def with_users(self, content: str | bytes) -> str:
-        """
-        A file whose users stand in another.
-        """
+        """A file whose users stand in another."""
         return MINIMAL.replace(", public: true", "") + self.section(self.write(content))
 
     def section(self, path: str) -> str:
-        """
-        The section that names ``path``.
-        """
+        """The section that names ``path``."""
         return f"auth: {{htpasswd: {{realm: Content Cache, path: {path}}}}}"
 
     def test_read(self) -> None:
-        """
-        Users with hashes of bcrypt are taken, comments and empty lines passed over.
-        """
+        """Users with hashes of bcrypt are taken, comments and empty lines passed over."""
         users = f"# who may\n\n{USER}\r\n  {USER.replace('2y', '2a')}\n{USER.replace('2y', '2b')}"
         loaded = self.load(self.with_users(users))
         self.assertEqual(loaded.warnings, ())
@@ -116,9 +96,7 @@ class HtpasswdTests(ConfigurationTestCase):
         self.assertEqual(loaded.configuration.auth.realm, "Content Cache")
 
     def test_other_hashes(self) -> None:
-        """
-        Lines by which nobody can log in are named by their numbers, and never shown.
-        """
+        """Lines by which nobody can log in are named by their numbers, and never shown."""
         lines = [USER, "bob:$apr1$topsecret", "cat:{SHA}topsecret=", "topsecret", USER[:-1]]
         warnings = self.warnings(self.with_users("\n".join(lines)))
         self.assertEqual(len(warnings), 1)
@@ -126,9 +104,7 @@ class HtpasswdTests(ConfigurationTestCase):
         self.assertNotIn("topsecret", warnings[0])
 
     def test_refused(self) -> None:
-        """
-        A file that nobody can log in by is a fault that says how to make one.
-        """
+        """A file that nobody can log in by is a fault that says how to make one."""
         for content in ("", "# nobody\n", "ann:topsecret", "ann:$apr1$topsecret", b"\xff\x00"):
             fault = self.only_fault(self.with_users(content))
             self.assertIn("add one with: htpasswd -B ", fault.message)
@@ -141,23 +117,17 @@ class HtpasswdTests(ConfigurationTestCase):
 
 
 class TokenTests(ConfigurationTestCase):
-    """
-    ``auth.token``.
-    """
+    """``auth.token``."""
 
     def token(self, more: str = "") -> str:
-        """
-        A good section, whose keys stand again in ``more`` where they are to be others.
-        """
+        """A good section, whose keys stand again in ``more`` where they are to be others."""
         given = {part.partition(":")[0].strip() for part in more.split(", ")}
         keys = {**TOKEN, "rootcertbundle": self.write(make("tokens").pem)}
         listed = [f"{key}: {value}" for key, value in keys.items() if key not in given]
         return PRIVATE + "auth: {token: {" + ", ".join([*listed, *([more] if more else [])]) + "}}"
 
     def test_read(self) -> None:
-        """
-        Every key is read into its field; all algorithms with public keys are the default.
-        """
+        """Every key is read into its field; all algorithms with public keys are the default."""
         found = self.load(self.token()).configuration.auth
         assert isinstance(found, TokenAuth)
         self.assertEqual((found.realm, found.service, found.issuer), (TOKEN["realm"], "s", "i"))
@@ -170,25 +140,19 @@ class TokenTests(ConfigurationTestCase):
         self.assertEqual(found.signingalgorithms, ("PS512",))
 
     def test_realm_as_written(self) -> None:
-        """
-        A realm is what clients get: a slash at its end and a query stay.
-        """
+        """A realm is what clients get: a slash at its end and a query stay."""
         found = self.load(self.token("realm: 'https://Auth.example/t/?a=b'")).configuration.auth
         assert isinstance(found, TokenAuth)
         self.assertEqual(found.realm, "https://Auth.example/t/?a=b")
 
     def test_faulty(self) -> None:
-        """
-        Every wrong value is one fault at its place.
-        """
+        """Every wrong value is one fault at its place."""
         for more, told in FAULTY_TOKENS.items():
             self.assert_told(self.token(more), f"auth.token{told}")
             self.assertNotIn("topsecret", "".join(self.told(self.token(more))))
 
     def test_no_keys(self) -> None:
-        """
-        Files without keys are faults, and so is no file at all; secret keys are warned of.
-        """
+        """Files without keys are faults, and so is no file at all; secret keys are warned of."""
         for content in ("", "[]", "{}", '{"keys": []}', '{"keys": [5, {"kty": "oct", "k": "topsecret"}]}'):
             fault = self.only_fault(self.token(f"jwks: {self.write(content)}"))
             self.assertEqual(fault.path, "auth.token.jwks")
@@ -201,16 +165,12 @@ class TokenTests(ConfigurationTestCase):
         self.assertNotIn("topsecret", warnings[0])
 
     def test_idle_path(self) -> None:
-        """
-        A path of a redirect that is off is warned of.
-        """
+        """A path of a redirect that is off is warned of."""
         warnings = self.warnings(self.token("autoredirectpath: /t"))
         self.assertIn("autoredirectpath: has no effect without autoredirect: true", warnings[0])
 
     def test_environment(self) -> None:
-        """
-        Variables reach the section in any case, its list by index, and the keys of an upstream.
-        """
+        """Variables reach the section in any case, its list by index, and the keys of an upstream."""
         options = "REGISTRY_MIDDLEWARE_REGISTRY_0_OPTIONS"
         environ = {
             "REGISTRY_AUTH_TOKEN_REALM": "https://b.example",
@@ -230,20 +190,14 @@ class TokenTests(ConfigurationTestCase):
 
 
 class PlainHttpTests(ConfigurationTestCase):
-    """
-    Credentials on a line without TLS.
-    """
+    """Credentials on a line without TLS."""
 
     def plain(self, text: str) -> list[str]:
-        """
-        The warnings about it.
-        """
+        """The warnings about it."""
         return [warning for warning in load(self.write(text), {}).warnings if PLAIN in warning]
 
     def test_warned(self) -> None:
-        """
-        Credentials that are passed on, or judged here, are worth exactly one warning at ``http.addr``.
-        """
+        """Credentials that are passed on, or judged here, are worth exactly one warning at ``http.addr``."""
         auth = f"auth: {{htpasswd: {{realm: r, path: {self.write(USER)}}}}}"
         two = with_options("upstreams: [{originhost: 'https://a', public: true}, {originhost: 'https://b'}]")
         for text, what in (
@@ -256,9 +210,7 @@ class PlainHttpTests(ConfigurationTestCase):
             self.assertIn(what, warning)
 
     def test_not_warned(self) -> None:
-        """
-        With TLS, on a Unix socket, or where no credentials are used, there is nothing to warn of.
-        """
+        """With TLS, on a Unix socket, or where no credentials are used, there is nothing to warn of."""
         made = make("cache")
         tls = f'":5000", tls: {{certificate: {self.write(made.pem)}, key: {self.write(made.key_pem())}}}'
         for text in (

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.document`.
-"""
+"""Tests for :mod:`contentcache.config.document`."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ from contentcache.config.faults import Report
 
 
 def plain(node: Node | None) -> object:
-    """
-    A tree without its places.
-    """
+    """A tree without its places."""
     if isinstance(node, Dictionary):
         return {key: plain(entry) for key, entry in node.entries.items()}
     if isinstance(node, Series):
@@ -24,9 +20,7 @@ def plain(node: Node | None) -> object:
 
 
 def read(text: str) -> tuple[object, list[str]]:
-    """
-    A text's values, and the faults beside them.
-    """
+    """A text's values, and the faults beside them."""
     report = Report()
     tree = plain(parse(text, report))
     return tree, [fault.told("f") for fault in report.faults()]
@@ -53,14 +47,10 @@ UNPARSABLE = {
 
 
 class ParseTests(SynchronousTestCase):
-    """
-    From a text to a tree.
-    """
+    """From a text to a tree."""
 
     def test_values(self) -> None:
-        """
-        Scalars are those of YAML 1.1, and keep the text that was written.
-        """
+        """Scalars are those of YAML 1.1, and keep the text that was written."""
         tree, faults = read(
             "{a: on, b: 'on', c: 0x10, d: 1.5, e: ~, f: 2020-01-01, g: .inf, h: !!str 5, i: =}"
         )
@@ -77,16 +67,12 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual((tree, faults), ({**expected, "i": "="}, []))
 
     def test_absurd_numbers(self) -> None:
-        """
-        A number with more digits than any is kept as a text.
-        """
+        """A number with more digits than any is kept as a text."""
         for digits in ("9" * 5000, "1" + ":1" * 5000, "1" + ":1" * 5000 + ".0"):
             self.assertEqual(read(f"a: {digits}"), ({"a": digits}, []))
 
     def test_lines(self) -> None:
-        """
-        A single value knows its own line; a list or a mapping that of its key.
-        """
+        """A single value knows its own line; a list or a mapping that of its key."""
         tree = parse("a:\n  b:\n    - 1\n    -\n      c: 2\n", Report())
         assert isinstance(tree, Dictionary)
         outer = tree.entries["a"]
@@ -97,16 +83,12 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual([item.origin.line for item in series.items], [3, 5])
 
     def test_nothing(self) -> None:
-        """
-        A text without a value gives nothing.
-        """
+        """A text without a value gives nothing."""
         for text in ("", "\n", "# only a comment\n", "---\n# the same"):
             self.assertIsInstance(parse(text, Report()), Scalar | None)
 
     def test_unparsable(self) -> None:
-        """
-        What is not YAML, or built to exhaust its reader, is told in one sentence with its line.
-        """
+        """What is not YAML, or built to exhaust its reader, is told in one sentence with its line."""
         for text, (line, message) in UNPARSABLE.items():
             if message is None:
                 continue
@@ -114,9 +96,7 @@ class ParseTests(SynchronousTestCase):
             self.assertEqual((error.line, error.message), (line, message), text[:40])
 
     def test_bomb(self) -> None:
-        """
-        Aliases of aliases are not expanded beyond a bound.
-        """
+        """Aliases of aliases are not expanded beyond a bound."""
         levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
         levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
         error = self.assertRaises(Unparsable, parse, "\n".join(levels), Report())
@@ -125,9 +105,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(error.message, f"more than {MOST_VALUES} values")
 
     def test_duplicates(self) -> None:
-        """
-        A key that is given twice is a fault that names both lines, and the first value stays.
-        """
+        """A key that is given twice is a fault that names both lines, and the first value stays."""
         tree, faults = read("a: 1\nb:\n  c: 2\n  c: 3\na: 4\n")
         self.assertEqual(tree, {"a": 1, "b": {"c": 2}})
         self.assertEqual(
@@ -136,9 +114,7 @@ class ParseTests(SynchronousTestCase):
         )
 
     def test_keys(self) -> None:
-        """
-        Keys that are no texts are faults; the rest is read.
-        """
+        """Keys that are no texts are faults; the rest is read."""
         tree, faults = read("1: x\non: y\n? [a]\n: z\n~: n\ngood: yes\n'2': quoted\n")
         self.assertEqual(tree, {"good": True, "2": "quoted"})
         self.assertEqual(
@@ -152,9 +128,7 @@ class ParseTests(SynchronousTestCase):
         )
 
     def test_tags(self) -> None:
-        """
-        No tag constructs anything, and none is repeated: it may be a password that starts with ``!``.
-        """
+        """No tag constructs anything, and none is repeated: it may be a password that starts with ``!``."""
         texts = (
             "a: !!python/object/apply:os.system [id]",
             "a: !mine b",
@@ -175,9 +149,7 @@ class ParseTests(SynchronousTestCase):
             self.assertIn("is not of the type that its tag says", "".join(read(text)[1]), text)
 
     def test_merge(self) -> None:
-        """
-        Merge keys inherit what is not given; they are for mappings only.
-        """
+        """Merge keys inherit what is not given; they are for mappings only."""
         tree, faults = read("x: &x {a: 1, b: 2}\ny: {b: 3, <<: *x}\nz: {<<: [*x, {c: 4}]}\n")
         self.assertEqual(tree, {"x": {"a": 1, "b": 2}, "y": {"b": 3, "a": 1}, "z": {"a": 1, "b": 2, "c": 4}})
         self.assertEqual(faults, [])
@@ -186,9 +158,7 @@ class ParseTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text(alphabet="ab01:-[]{},&*!|>'\"#%?@\\ \n\t<~.", max_size=60))
     def test_anything(self, text: str) -> None:
-        """
-        Any text is a tree, or unparsable.
-        """
+        """Any text is a tree, or unparsable."""
         try:
             read(text)
         except Unparsable as error:

@@ -1,6 +1,4 @@
-"""
-Tests for ``docs/configuration.rst``: what operators read is what the daemon takes.
-"""
+"""Tests for ``docs/configuration.rst``: what operators read is what the daemon takes."""
 
 from __future__ import annotations
 
@@ -43,14 +41,10 @@ RENAMED = {
 
 
 class DocumentTests(ConfigurationTestCase):
-    """
-    The page about the configuration.
-    """
+    """The page about the configuration."""
 
     def test_examples(self) -> None:
-        """
-        Every example loads without faults or warnings once its files exist.
-        """
+        """Every example loads without faults or warnings once its files exist."""
         made = make("cache")
         certificate, key, password = self.write(made.pem), self.write(made.key_pem()), self.write("secret\n")
         examples = EXAMPLE.findall(DOCUMENT)
@@ -63,9 +57,7 @@ class DocumentTests(ConfigurationTestCase):
             self.assertEqual(self.load(text).warnings, ())
 
     def test_complete(self) -> None:
-        """
-        Every option, every key of an upstream and every limit is in the tables.
-        """
+        """Every option, every key of an upstream and every limit is in the tables."""
         for model in (Downstream, Gateway, Upstream, Limits, LetsEncrypt):
             for field in attrs.fields(model):
                 if field.name not in DERIVED:

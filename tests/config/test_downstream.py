@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.downstream`.
-"""
+"""Tests for :mod:`contentcache.config.downstream`."""
 
 from __future__ import annotations
 
@@ -115,30 +113,22 @@ MIDDLEWARES = {
 
 
 class OptionsTests(ConfigurationTestCase):
-    """
-    The options but for ``upstreams``.
-    """
+    """The options but for ``upstreams``."""
 
     def test_read(self) -> None:
-        """
-        Every option is read into its field, and has its default.
-        """
+        """Every option is read into its field, and has its default."""
         for options, fields in READ.items():
             found = self.downstream(_UP + options)
             self.assertEqual(found, Downstream(upstreams=found.upstreams, **fields), options)  # type: ignore[arg-type]
 
     def test_faulty(self) -> None:
-        """
-        Every wrong value is one fault at its place, which says what would be right.
-        """
+        """Every wrong value is one fault at its place, which says what would be right."""
         for options, told in FAULTY.items():
             self.assert_told(with_options(_UP + options), _AT + told)
             self.assertEqual(self.only_fault(with_options(_UP + options)).line, 9)
 
     def test_blobttl_needs_delete(self) -> None:
-        """
-        Nothing may expire unless deletion is enabled, by a real boolean.
-        """
+        """Nothing may expire unless deletion is enabled, by a real boolean."""
         text = with_options(_UP + "blobttl: 24h")
         for delete in ("", "delete: , ", "delete: {enabled: false}, "):
             fault = self.only_fault(text.replace(", delete: {enabled: true}", ", " + delete))
@@ -148,16 +138,12 @@ class OptionsTests(ConfigurationTestCase):
         self.assertEqual([line.split(":")[0] for line in told], ["storage.delete.enabled", f"{_AT}.blobttl"])
 
     def test_nanoseconds(self) -> None:
-        """
-        Few digits without a unit are most likely a mistake, and a warning says so.
-        """
+        """Few digits without a unit are most likely a mistake, and a warning says so."""
         warnings = self.warnings(with_options(_UP + "blobttl: 24"))
         self.assertEqual(warnings, [f"9: {_AT}.blobttl: '24' without a unit is nanoseconds; write e.g. 24h"])
 
     def test_limits(self) -> None:
-        """
-        Every field of the limits can be set, and no other.
-        """
+        """Every field of the limits can be set, and no other."""
         self.assertEqual(set(keys_of(Limits)), {field.name for field in attrs.fields(Limits)})
         for name in keys_of(Limits):
             default, given = (
@@ -166,21 +152,15 @@ class OptionsTests(ConfigurationTestCase):
             self.assertNotEqual(given, default)
 
     def limits(self, keys: str) -> Limits:
-        """
-        The limits of a file with these keys.
-        """
+        """The limits of a file with these keys."""
         return self.downstream(f"{_UP}limits: {{{keys}}}").limits
 
 
 class SigningTests(ConfigurationTestCase):
-    """
-    The option ``signing``.
-    """
+    """The option ``signing``."""
 
     def test_read(self) -> None:
-        """
-        The file must hold a key that can verify; those that cannot are told in one warning.
-        """
+        """The file must hold a key that can verify; those that cannot are told in one warning."""
         good = encode_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), "a")
         path = self.write(json.dumps({"keys": [good]}))
         self.assertEqual(self.downstream(f"{_UP}signing: {{jwks: {path}}}").signing, Signing(path))
@@ -191,9 +171,7 @@ class SigningTests(ConfigurationTestCase):
         self.assertNotIn("topsecret", warnings[0])
 
     def test_refused(self) -> None:
-        """
-        A file without a key that can verify is a fault, which repeats nothing secret.
-        """
+        """A file without a key that can verify is a fault, which repeats nothing secret."""
         for content in (
             "",
             "topsecret",
@@ -206,22 +184,16 @@ class SigningTests(ConfigurationTestCase):
             self.assertNotIn("topsecret", fault.message)
 
     def test_idle_issuer(self) -> None:
-        """
-        Where ``originhost`` says who signs, another issuer has no effect, and a warning says so.
-        """
+        """Where ``originhost`` says who signs, another issuer has no effect, and a warning says so."""
         text = with_options("upstreams: [{originhost: 'https://a'}]\nsigning: {issuer: 'https://b'}")
         self.assertIn("signing.issuer: has no effect: originhost says who signs", self.warnings(text)[0])
 
 
 class MiddlewareTests(ConfigurationTestCase):
-    """
-    The section ``middleware``.
-    """
+    """The section ``middleware``."""
 
     def test_faulty(self) -> None:
-        """
-        None, a disabled one, foreign ones and wrongly built ones are faults.
-        """
+        """None, a disabled one, foreign ones and wrongly built ones are faults."""
         head = MINIMAL.partition("middleware:")[0]
         for text, told in MIDDLEWARES.items():
             beginning = f"middleware{told}"
@@ -230,18 +202,14 @@ class MiddlewareTests(ConfigurationTestCase):
             )
 
     def test_two(self) -> None:
-        """
-        A second downstream is a fault, at its own line.
-        """
+        """A second downstream is a fault, at its own line."""
         again = MINIMAL.partition("  registry:\n")[2]
         fault = self.only_fault(MINIMAL + again)
         self.assertEqual((fault.path, fault.line), ("middleware.registry[1]", 9))
         self.assertIn("exactly one", fault.message)
 
     def test_disabled(self) -> None:
-        """
-        ``disabled: false`` changes nothing, and a disabled one beside another is not there.
-        """
+        """``disabled: false`` changes nothing, and a disabled one beside another is not there."""
         self.load(MINIMAL.replace("name: downstream", "name: downstream\n      disabled: false"))
         self.load(MINIMAL + "    - {name: downstream, disabled: true, options: {nonsense: 1}}\n")
         self.load(MINIMAL + "    - {name: redirect, disabled: true}\n")

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.environment`.
-"""
+"""Tests for :mod:`contentcache.config.environment`."""
 
 from __future__ import annotations
 
@@ -152,14 +150,10 @@ NOT_MEANT = [
 
 
 class OverrideTests(ConfigurationTestCase):
-    """
-    Variables and the file.
-    """
+    """Variables and the file."""
 
     def test_applied(self) -> None:
-        """
-        Variables reach sections, maps, lists and bare names by the registry's rules.
-        """
+        """Variables reach sections, maps, lists and bare names by the registry's rules."""
         for text, environ, expected in APPLIED:
             report = Report()
             root = parse(text, report)
@@ -169,9 +163,7 @@ class OverrideTests(ConfigurationTestCase):
             self.assertEqual((report.faults(), report.warnings("f")), ((), ()))
 
     def test_ignored(self) -> None:
-        """
-        A variable that leads nowhere is a warning with its name, and changes nothing.
-        """
+        """A variable that leads nowhere is a warning with its name, and changes nothing."""
         plainly = self.load(MINIMAL).configuration
         for name in IGNORED:
             loaded = self.load(MINIMAL, {name: "whatever"})
@@ -179,9 +171,7 @@ class OverrideTests(ConfigurationTestCase):
             self.assertEqual(loaded.configuration, plainly)
 
     def test_not_meant(self) -> None:
-        """
-        What Kubernetes sets for a service called "registry" is passed over in silence.
-        """
+        """What Kubernetes sets for a service called "registry" is passed over in silence."""
         loaded = self.load(MINIMAL, dict.fromkeys(NOT_MEANT, "tcp://10.0.0.1:5000"))
         self.assertEqual(loaded.warnings, ())
 
@@ -209,9 +199,7 @@ class OverrideTests(ConfigurationTestCase):
                 self.assertEqual((loaded.warnings, loaded.configuration), ((), plainly.configuration))
 
     def test_effect(self) -> None:
-        """
-        What variables say is what the daemon gets.
-        """
+        """What variables say is what the daemon gets."""
         environ = {
             "REGISTRY_HTTP_ADDR": "127.0.0.1:8080",
             "REGISTRY_LOG_LEVEL": "debug",
@@ -228,15 +216,11 @@ class OverrideTests(ConfigurationTestCase):
         self.assertEqual(found.downstream.upstreams[0].account, Account("u", "topsecret"))
 
     def test_mends_the_file(self) -> None:
-        """
-        A fault of the file is none where a variable replaces the value.
-        """
+        """A fault of the file is none where a variable replaces the value."""
         self.load(MINIMAL.replace('":5000"', "nowhere"), {"REGISTRY_HTTP_ADDR": ":5000"})
 
     def test_faults_name_the_variable(self) -> None:
-        """
-        A value from the environment is blamed on its variable, not on a line.
-        """
+        """A value from the environment is blamed on its variable, not on a line."""
         fault = self.only_fault(MINIMAL, {f"{_OPTIONS}_BLOBTTL": "24hours"})
         self.assertEqual((fault.variable, fault.line), (f"{_OPTIONS}_BLOBTTL", None))
         self.assertEqual(
@@ -246,17 +230,13 @@ class OverrideTests(ConfigurationTestCase):
         )
 
     def test_unknown_option(self) -> None:
-        """
-        A key that only a variable has made is as unknown as one in the file.
-        """
+        """A key that only a variable has made is as unknown as one in the file."""
         fault = self.only_fault(MINIMAL, {f"{_OPTIONS}_BLOBTTLL": "24h"})
         self.assertEqual(fault.variable, f"{_OPTIONS}_BLOBTTLL")
         self.assertEqual(fault.message, "unknown key; did you mean blobttl?")
 
     def test_second_driver(self) -> None:
-        """
-        A variable for another driver makes two of them, as for the registry.
-        """
+        """A variable for another driver makes two of them, as for the registry."""
         faults = self.faults(MINIMAL, {"REGISTRY_STORAGE_INMEMORY": "{}"})
         self.assertEqual(
             [(fault.path, fault.variable) for fault in faults],
@@ -264,17 +244,13 @@ class OverrideTests(ConfigurationTestCase):
         )
 
     def test_index_beyond(self) -> None:
-        """
-        An index may append; a larger one is a fault.
-        """
+        """An index may append; a larger one is a fault."""
         name = f"{_OPTIONS}_UPSTREAMS_2_ORIGINHOST"
         fault = self.only_fault(MINIMAL, {name: "https://b.example"})
         self.assertEqual((fault.variable, fault.path), (name, "middleware.registry[0].options.upstreams[2]"))
 
     def test_broken_value(self) -> None:
-        """
-        A value that is not YAML is a fault that repeats nothing of it: it may be a password.
-        """
+        """A value that is not YAML is a fault that repeats nothing of it: it may be a password."""
         for value in (
             "*topsecret",
             "[topsecret",
@@ -302,9 +278,7 @@ class OverrideTests(ConfigurationTestCase):
         )
     )
     def test_anything(self, environ: dict[str, str]) -> None:
-        """
-        Any environment gives a configuration or faults.
-        """
+        """Any environment gives a configuration or faults."""
         path = self.write(MINIMAL)
         try:
             load(path, environ)

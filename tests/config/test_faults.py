@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.faults`.
-"""
+"""Tests for :mod:`contentcache.config.faults`."""
 
 from __future__ import annotations
 
@@ -13,14 +11,10 @@ from contentcache.config.faults import ConfigurationFaulty, Fault, Origin, Place
 
 
 class FaultTests(SynchronousTestCase):
-    """
-    How faults are collected and told.
-    """
+    """How faults are collected and told."""
 
     def test_told(self) -> None:
-        """
-        Each fault is one line: with the file and the line, or with the variable it came from.
-        """
+        """Each fault is one line: with the file and the line, or with the variable it came from."""
         error = ConfigurationFaulty(
             "c.yml",
             [
@@ -32,9 +26,7 @@ class FaultTests(SynchronousTestCase):
         self.assertEqual(str(error), "c.yml:3: a.b: wrong\nc.yml: cannot be read\nREGISTRY_A: a: bad")
 
     def test_order(self) -> None:
-        """
-        Faults come in the order of the file, each once, those of the environment last.
-        """
+        """Faults come in the order of the file, each once, those of the environment last."""
         report = Report()
         places = [
             Place("v", Origin(None, "REGISTRY_V")),
@@ -47,7 +39,5 @@ class FaultTests(SynchronousTestCase):
         self.assertEqual([fault.path for fault in report.faults()], ["c", "a", "b", "v"])
 
     def test_examples(self) -> None:
-        """
-        The examples in the documentation of the module hold.
-        """
+        """The examples in the documentation of the module hold."""
         self.assertEqual(doctest.testmod(faults).failed, 0)

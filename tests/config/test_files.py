@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.files`.
-"""
+"""Tests for :mod:`contentcache.config.files`."""
 
 from __future__ import annotations
 
@@ -13,23 +11,17 @@ from tests.tls.certificates import make
 
 
 class CertificatesTests(ConfigurationTestCase):
-    """
-    The option ``cas``.
-    """
+    """The option ``cas``."""
 
     def test_read(self) -> None:
-        """
-        A bundle, and a leaf alone, are taken by their whole paths.
-        """
+        """A bundle, and a leaf alone, are taken by their whole paths."""
         bundle = self.write(make("one").pem + b"between\n" + make("two").pem)
         leaf = self.write(make("leaf").pem)
         found = self.downstream(f"upstreams: ['https://a.example']\ncas: [{bundle}, {leaf}]")
         self.assertEqual(found.cas, (bundle, leaf))
 
     def test_refused(self) -> None:
-        """
-        Every file that cannot serve is named, each at its own place.
-        """
+        """Every file that cannot serve is named, each at its own place."""
         folder = os.path.dirname(self.write(b""))
         pem = make("ca").pem
         broken = {
@@ -52,16 +44,12 @@ class CertificatesTests(ConfigurationTestCase):
             self.assertIn(words, fault.message)
 
     def test_not_a_list(self) -> None:
-        """
-        One path alone is a fault with a hint.
-        """
+        """One path alone is a fault with a hint."""
         fault = self.only_fault(with_options("upstreams: ['https://a.example']\ncas: /ca.pem"))
         self.assertEqual(fault.message, "'/ca.pem' is not a list; put it in brackets: [...]")
 
     def test_too_large(self) -> None:
-        """
-        A file that never ends is not read to its end.
-        """
+        """A file that never ends is not read to its end."""
         self.patch(files, "LARGEST", 100)
         fault = self.only_fault(
             with_options(f"upstreams: ['https://a.example']\ncas: [{self.write(make('ca').pem)}]")
@@ -70,45 +58,33 @@ class CertificatesTests(ConfigurationTestCase):
 
 
 class PairTests(ConfigurationTestCase):
-    """
-    Client certificates of upstreams.
-    """
+    """Client certificates of upstreams."""
 
     def test_read(self) -> None:
-        """
-        A pair that fits is taken.
-        """
+        """A pair that fits is taken."""
         made = make("client")
         certificate, key = self.write(made.pem), self.write(made.key_pem())
         upstream = self.upstream(f"certificate: {certificate}\nkey: {key}")
         self.assertEqual((upstream.certificate, upstream.key), (certificate, key))
 
     def test_half(self) -> None:
-        """
-        Half a pair is a fault that names the other half.
-        """
+        """Half a pair is a fault that names the other half."""
         path = self.write(make("client").pem)
         fault = self.only_fault(with_upstream(f"certificate: {path}"))
         self.assertEqual(fault.path, "middleware.registry[0].options.upstreams[0].key")
 
 
 class PasswordTests(ConfigurationTestCase):
-    """
-    The key ``passwordfile``.
-    """
+    """The key ``passwordfile``."""
 
     def test_read(self) -> None:
-        """
-        One newline at the end is not part of the password.
-        """
+        """One newline at the end is not part of the password."""
         for content in (b"pass word", b"pass word\n", b"pass word\r\n"):
             upstream = self.upstream(f"public: true\nusername: u\npasswordfile: {self.write(content)}")
             self.assertEqual(upstream.account, Account("u", "pass word"))
 
     def test_refused(self) -> None:
-        """
-        A file without one line of text is a fault that does not repeat it.
-        """
+        """A file without one line of text is a fault that does not repeat it."""
         for content in (b"", b"\n", b"topsecret\n\n", b"topsecret\nb\n", b"topsecret\xff", b"topsecret\x00"):
             path = self.write(content)
             fault = self.only_fault(with_upstream(f"public: true\nusername: u\npasswordfile: {path}"))

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.gateway`.
-"""
+"""Tests for :mod:`contentcache.config.gateway`."""
 
 from __future__ import annotations
 
@@ -68,23 +66,17 @@ FAULTY = {
 
 
 def with_options(options: str, http: str = "") -> str:
-    """
-    A file that makes a gateway, whose options start on line 8 of the file.
-    """
+    """A file that makes a gateway, whose options start on line 8 of the file."""
     head, _, _ = MINIMAL.partition("        upstreams:")
     head = head.replace("downstream", "redirect").replace('":5000"', f'":5000"{http}')
     return head + textwrap.indent(options, " " * 8)
 
 
 class GatewayTests(ConfigurationTestCase):
-    """
-    The options of ``redirect``.
-    """
+    """The options of ``redirect``."""
 
     def test_read(self) -> None:
-        """
-        Every option is read into its field, has its default, and is shown as it was read but for passwords.
-        """
+        """Every option is read into its field, has its default, and is shown as it was read but for passwords."""
         for options, fields in READ.items():
             loaded = self.load(with_options(_WHOLE + options + "\n"))
             expected = Gateway(
@@ -101,17 +93,13 @@ class GatewayTests(ConfigurationTestCase):
                 self.assertEqual(self.load(shown).configuration, loaded.configuration)
 
     def test_faulty(self) -> None:
-        """
-        Every wrong value is a fault at its place, which says what would be right.
-        """
+        """Every wrong value is a fault at its place, which says what would be right."""
         for options, told in FAULTY.items():
             lines = self.told(with_options(_WHOLE + options + "\n"))
             self.assertTrue(any(line.startswith(_AT + told) for line in lines), (lines, told))
 
     def test_required(self) -> None:
-        """
-        What must be there is told all at once; the issuer may be ``http.host``.
-        """
+        """What must be there is told all at once; the issuer may be ``http.host``."""
         told = self.told(with_options("urlttl: 5m\n"))
         self.assertCountEqual(
             [line.partition(": ")[0] for line in told],
@@ -129,9 +117,7 @@ class GatewayTests(ConfigurationTestCase):
         self.assert_told(with_options(rest, ", host: 'https://r.example/path'"), f"{_AT}.issuer: is required")
 
     def test_registry(self) -> None:
-        """
-        The gateway is not the registry, and plain HTTP is told.
-        """
+        """The gateway is not the registry, and plain HTTP is told."""
         same = _WHOLE.replace("https://internal-registry:5000", "https://registry.example.com")
         self.assert_told(with_options(same), f"{_AT}.registry: is the gateway itself")
         plain = _WHOLE.replace("https://internal-registry:5000", "http://internal-registry:5000")
@@ -139,9 +125,7 @@ class GatewayTests(ConfigurationTestCase):
         self.assertIn("passwords too", warning)
 
     def test_signing_key(self) -> None:
-        """
-        A key that is there must be one on P-256.
-        """
+        """A key that is there must be one on P-256."""
 
         def written(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
             return self.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -161,18 +145,14 @@ class GatewayTests(ConfigurationTestCase):
             self.assertIn(says, told)
 
     def test_both(self) -> None:
-        """
-        A cache is no gateway: only one of the two middlewares may be there.
-        """
+        """A cache is no gateway: only one of the two middlewares may be there."""
         text = with_options(_WHOLE) + MINIMAL.partition("  registry:\n")[2]
         fault = self.only_fault(text)
         self.assertEqual((fault.path, fault.line), ("middleware.registry[1]", 12))
         self.assertIn("downstream beside redirect", fault.message)
 
     def test_authority(self) -> None:
-        """
-        ``http.tls.ca`` is a file with a certificate.
-        """
+        """``http.tls.ca`` is a file with a certificate."""
         made = make("gateway")
         pem, key = self.write(made.pem), self.write(made.key_pem())
         loaded = self.load(

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.letsencrypt`.
-"""
+"""Tests for :mod:`contentcache.config.letsencrypt`."""
 
 from __future__ import annotations
 
@@ -77,16 +75,12 @@ FAULTY = {
 
 
 def with_letsencrypt(keys: str, beside: str = "") -> str:
-    """
-    The minimal file with the section.
-    """
+    """The minimal file with the section."""
     return MINIMAL.replace(_HTTP, f'http: {{addr: ":5000", tls: {{letsencrypt: {{{keys}}}{beside}}}}}')
 
 
 class LetsEncryptTests(ConfigurationTestCase):
-    """
-    ``http.tls.letsencrypt``.
-    """
+    """``http.tls.letsencrypt``."""
 
     def read(self, keys: str) -> LetsEncrypt:
         """What a section without faults gives."""
@@ -97,9 +91,7 @@ class LetsEncryptTests(ConfigurationTestCase):
         return tls.letsencrypt
 
     def test_read(self) -> None:
-        """
-        Every key is read.
-        """
+        """Every key is read."""
         self.assertEqual(
             self.read("cachefile: /c/, hosts: [Cache.Example.com]"), LetsEncrypt("/c", ("cache.example.com",))
         )
@@ -110,9 +102,7 @@ class LetsEncryptTests(ConfigurationTestCase):
             )
 
     def test_names(self) -> None:
-        """
-        Names with other letters are taken in ASCII; an authority of one's own may know single words.
-        """
+        """Names with other letters are taken in ASCII; an authority of one's own may know single words."""
         for hosts, more, expected in (
             ("München.example", "", "xn--mnchen-3ya.example"),
             ("xn--mnchen-3ya.example", "", "xn--mnchen-3ya.example"),
@@ -121,9 +111,7 @@ class LetsEncryptTests(ConfigurationTestCase):
             self.assertEqual(self.read(f"cachefile: /c, hosts: [{hosts}]{more}").hosts, (expected,))
 
     def test_warned(self) -> None:
-        """
-        What works, and may not be what was meant, is told.
-        """
+        """What works, and may not be what was meant, is told."""
         for keys, told in (
             (
                 "cachefile: /c, hosts: [a.example], directoryurl: 'http://a.example/dir'",
@@ -138,16 +126,12 @@ class LetsEncryptTests(ConfigurationTestCase):
             self.assertIn(told, warning)
 
     def test_faulty(self) -> None:
-        """
-        Each fault is told once, where it is.
-        """
+        """Each fault is told once, where it is."""
         for keys, told in FAULTY.items():
             self.assert_told(with_letsencrypt(keys), f"http.tls.letsencrypt.{told}")
 
     def test_empty(self) -> None:
-        """
-        A section with nothing in it is told, unless there are files.
-        """
+        """A section with nothing in it is told, unless there are files."""
         for written in ("", "cachefile: , hosts: "):
             self.assert_told(
                 with_letsencrypt(written), "http.tls.letsencrypt: is empty; it needs cachefile and hosts"
@@ -157,9 +141,7 @@ class LetsEncryptTests(ConfigurationTestCase):
         self.load(with_letsencrypt("", f", certificate: {certificate}, key: {key}"))
 
     def test_among_blobs(self) -> None:
-        """
-        Certificates are not kept among blobs.
-        """
+        """Certificates are not kept among blobs."""
         root = yaml.safe_load(MINIMAL)["storage"]["filesystem"]["rootdirectory"]
         self.assert_told(
             with_letsencrypt(f"cachefile: {root}/, hosts: [a.example]"),
@@ -167,18 +149,14 @@ class LetsEncryptTests(ConfigurationTestCase):
         )
 
     def test_below_a_file(self) -> None:
-        """
-        No folder can be below a file.
-        """
+        """No folder can be below a file."""
         path = self.write("")
         self.assert_told(
             with_letsencrypt(f"cachefile: {path}/a/b, hosts: [a.example]"), "http.tls.letsencrypt.cachefile: "
         )
 
     def test_beside_files(self) -> None:
-        """
-        It cannot stand beside files; other keys of the section may.
-        """
+        """It cannot stand beside files; other keys of the section may."""
         made = make("cache")
         certificate, key = self.write(made.pem), self.write(made.key_pem())
         keys = "cachefile: /c, hosts: [a.example]"
@@ -188,18 +166,14 @@ class LetsEncryptTests(ConfigurationTestCase):
         self.load(with_letsencrypt(keys, f", clientcas: [{certificate}], minimumtls: tls1.3"))
 
     def test_unix(self) -> None:
-        """
-        A Unix socket cannot answer ``tls-alpn-01``.
-        """
+        """A Unix socket cannot answer ``tls-alpn-01``."""
         text = with_letsencrypt("cachefile: /c, hosts: [a.example]").replace('":5000"', '"/s", net: unix')
         self.assert_told(text, "http.tls.letsencrypt.http: is required where http.net is unix")
         text = text.replace("hosts:", "http: ':80', challenge: tls-alpn-01, hosts:")
         self.assert_told(text, "http.tls.letsencrypt.challenge: tls-alpn-01 needs a port")
 
     def test_file_of_old(self) -> None:
-        """
-        Where the path is that of a file, as version 2.8 has it, the folder is beside it, and that is told.
-        """
+        """Where the path is that of a file, as version 2.8 has it, the folder is beside it, and that is told."""
         path = self.write("{}")
         text = with_letsencrypt(f"cachefile: {path}, hosts: [a.example]")
         tls = self.load(text).configuration.http.tls
@@ -211,9 +185,7 @@ class LetsEncryptTests(ConfigurationTestCase):
         self.assertEqual(Path(path).read_text(), "{}")
 
     def test_cipher_suites(self) -> None:
-        """
-        Suites that only RSA keys have would leave TLS 1.2 without any, which is told.
-        """
+        """Suites that only RSA keys have would leave TLS 1.2 without any, which is told."""
         keys = "cachefile: /c, hosts: [a.example]"
         for suites, told in (
             ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", 1),
@@ -224,9 +196,7 @@ class LetsEncryptTests(ConfigurationTestCase):
             self.assertEqual(len(self.warnings(text)), told, suites)
 
     def test_environment(self) -> None:
-        """
-        Every key can be set in the environment, the secret one too.
-        """
+        """Every key can be set in the environment, the secret one too."""
         beginning = "REGISTRY_HTTP_TLS_LETSENCRYPT_"
         environ = {
             "CACHEFILE": "/c",
@@ -248,9 +218,7 @@ class LetsEncryptTests(ConfigurationTestCase):
         self.assertEqual(tls.letsencrypt.lifetime, 86400.0)
 
     def test_shown(self) -> None:
-        """
-        The configuration in effect shows it without the key, and can be read again.
-        """
+        """The configuration in effect shows it without the key, and can be read again."""
         keys = (
             "cachefile: /c, hosts: [a.example], eab: {kid: one, hmackey: c2VjcmV0}, http: ':80',"
             " lifetime: 24h, email: a@b.example, challenge: http-01, profile: shortlived"

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.loading`: whole files.
-"""
+"""Tests for :mod:`contentcache.config.loading`: whole files."""
 
 from __future__ import annotations
 
@@ -110,21 +108,15 @@ TREES = st.recursive(
 
 
 class SamplesTests(ConfigurationTestCase):
-    """
-    Files as operators have them.
-    """
+    """Files as operators have them."""
 
     def setUp(self) -> None:
-        """
-        Make the files that the samples name.
-        """
+        """Make the files that the samples name."""
         made = make("cache")
         self.files = {"cert": self.write(made.pem), "key": self.write(made.key_pem())}
 
     def test_chain(self) -> None:
-        """
-        The sample of the first version loads as it is.
-        """
+        """The sample of the first version loads as it is."""
         loaded = self.load(CHAIN.format(**self.files))
         self.assertEqual(loaded.warnings, ())
         found = loaded.configuration.downstream
@@ -142,9 +134,7 @@ class SamplesTests(ConfigurationTestCase):
         )
 
     def test_later(self) -> None:
-        """
-        The sample of later versions loads, with a word about the key that means nothing.
-        """
+        """The sample of later versions loads, with a word about the key that means nothing."""
         loaded = self.load(LATER.format(**self.files))
         self.assertEqual(len(loaded.warnings), 1)
         self.assertIn("http.secret: has no effect on a cache", loaded.warnings[0])
@@ -155,9 +145,7 @@ class SamplesTests(ConfigurationTestCase):
         )
 
     def test_without_files(self) -> None:
-        """
-        A sample whose files do not exist is refused with each of them at its line.
-        """
+        """A sample whose files do not exist is refused with each of them at its line."""
         faults = self.faults(CHAIN.format(cert="/certs/cache.pem", key="/certs/cache-key.pem"))
         self.assertEqual(
             [(fault.line, fault.path) for fault in faults],
@@ -169,9 +157,7 @@ class SamplesTests(ConfigurationTestCase):
         )
 
     def test_minimal(self) -> None:
-        """
-        Four sections are enough, and the rest has its defaults.
-        """
+        """Four sections are enough, and the rest has its defaults."""
         upstream = Upstream(
             origin="https://a.example",
             hosts=("https://a.example",),
@@ -190,46 +176,34 @@ class SamplesTests(ConfigurationTestCase):
         )
 
     def test_ours(self) -> None:
-        """
-        The file that comes with the daemon has no fault, and the one warning that its plain HTTP deserves.
-        """
+        """The file that comes with the daemon has no fault, and the one warning that its plain HTTP deserves."""
         loaded = load(str(ROOT / "etc" / "config.yml"), {})
         self.assertEqual([PLAIN in warning for warning in loaded.warnings], [True])
         self.assertEqual(loaded.configuration.downstream.upstreams[0].origin, "https://registry-1.docker.io")
 
     def test_byte_order_mark(self) -> None:
-        """
-        A mark that some editors put in front of UTF-8 does no harm, nor do their line ends.
-        """
+        """A mark that some editors put in front of UTF-8 does no harm, nor do their line ends."""
         self.load(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
 
 
 class FaultsTests(ConfigurationTestCase):
-    """
-    Files that cannot be used.
-    """
+    """Files that cannot be used."""
 
     def test_whole(self) -> None:
-        """
-        A file that is no configuration at all is told in one sentence.
-        """
+        """A file that is no configuration at all is told in one sentence."""
         for content, message in WHOLE.items():
             fault = self.only_fault(content)
             self.assertEqual((fault.path, fault.message), ("", message))
 
     def test_unreadable(self) -> None:
-        """
-        A path at which there is no file to read is a fault like any other.
-        """
+        """A path at which there is no file to read is a fault like any other."""
         folder = os.path.dirname(self.write(""))
         for path in (folder, folder + "/nope.yml", "a\0b", "\ud800", "/" + "a" * 5000, ""):
             faulty = self.assertRaises(ConfigurationFaulty, load, path, {})
             self.assertIn("cannot be read", str(faulty))
 
     def test_all_at_once(self) -> None:
-        """
-        All faults are told together, in the order of the file, each with its line and its path.
-        """
+        """All faults are told together, in the order of the file, each with its line and its path."""
         text = MINIMAL.replace("0.1", "0.2").replace('":5000"', "nowhere").replace("https://a", "ftp://a")
         path = self.write(text + "htp: 5\n")
         faulty = self.assertRaises(ConfigurationFaulty, load, path, {"REGISTRY_LOG_LEVEL": "loud"})
@@ -239,9 +213,7 @@ class FaultsTests(ConfigurationTestCase):
         )
 
     def test_missing(self) -> None:
-        """
-        A file without its sections is told each one that is missing.
-        """
+        """A file without its sections is told each one that is missing."""
         self.assertEqual(
             [fault.path for fault in self.faults("log:\n")],
             ["version", "storage", "http.addr", "middleware.registry"],
@@ -250,33 +222,25 @@ class FaultsTests(ConfigurationTestCase):
     @settings(deadline=None, max_examples=300)
     @given(TREES)
     def test_any_tree(self, tree: object) -> None:
-        """
-        Any tree of values, with the format's own keys in it, loads or has faults.
-        """
+        """Any tree of values, with the format's own keys in it, loads or has faults."""
         self.loads_or_not(yaml.safe_dump(tree, allow_unicode=True).encode("utf-8", "surrogatepass"))
 
     @settings(deadline=None)
     @given(st.binary(max_size=80))
     def test_any_bytes(self, content: bytes) -> None:
-        """
-        Any bytes load or have faults.
-        """
+        """Any bytes load or have faults."""
         self.loads_or_not(content)
 
     @settings(deadline=None, max_examples=300)
     @given(st.data())
     def test_any_damage(self, data: st.DataObject) -> None:
-        """
-        A good file in which something was overwritten loads or has faults.
-        """
+        """A good file in which something was overwritten loads or has faults."""
         at = data.draw(st.integers(0, len(LATER)))
         damage = data.draw(st.text(alphabet="ab0:-[]{},&*!'\"\n\t\\ ~<#", max_size=6))
         self.loads_or_not((LATER[:at] + damage + LATER[at + data.draw(st.integers(0, 6)) :]).encode())
 
     def loads_or_not(self, content: bytes) -> None:
-        """
-        Nothing but the one error comes out.
-        """
+        """Nothing but the one error comes out."""
         path = self.write(content)
         try:
             load(path, {})

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.origins`.
-"""
+"""Tests for :mod:`contentcache.config.origins`."""
 
 from __future__ import annotations
 
@@ -177,21 +175,15 @@ DOUBLES = {
 
 
 class UpstreamsTests(ConfigurationTestCase):
-    """
-    The option ``upstreams`` in both forms.
-    """
+    """The option ``upstreams`` in both forms."""
 
     def test_plain(self) -> None:
-        """
-        A plain list leads to a single origin, which ``signing.issuer`` names.
-        """
+        """A plain list leads to a single origin, which ``signing.issuer`` names."""
         for options, upstream in PLAIN.items():
             self.assertEqual(self.downstream(options).upstreams, (upstream,))
 
     def test_mapped(self) -> None:
-        """
-        Every key of a mapping is read into its field.
-        """
+        """Every key of a mapping is read into its field."""
         for keys, fields in MAPPED.items():
             base: dict[str, object] = {
                 "origin": _A,
@@ -202,9 +194,7 @@ class UpstreamsTests(ConfigurationTestCase):
             self.assertEqual(self.upstream(keys), Upstream(**{**base, **fields}), keys)  # type: ignore[arg-type]
 
     def test_docker_hub(self) -> None:
-        """
-        Docker Hub has three names, and the one that answers is asked.
-        """
+        """Docker Hub has three names, and the one that answers is asked."""
         for host in DOCKER_HUB:
             for more in ("", ", names: [mirror.example]"):
                 found = self.downstream(f"upstreams: [{{originhost: 'https://{host}'{more}}}]").upstreams[0]
@@ -213,9 +203,7 @@ class UpstreamsTests(ConfigurationTestCase):
                 self.assertEqual(found.names - {"mirror.example"}, DOCKER_HUB)
 
     def test_fallback(self) -> None:
-        """
-        What a mapping says of the fallback wins over the option beside the list.
-        """
+        """What a mapping says of the fallback wins over the option beside the list."""
         rows = f"upstreamhosts: ['{_CACHE}']"
         found = self.downstream(
             "fallbacktoorigin: true\nupstreams:\n"
@@ -226,9 +214,7 @@ class UpstreamsTests(ConfigurationTestCase):
         self.assertEqual([each.fallback for each in found.upstreams], [_A, None, None])
 
     def test_idle_fallback(self) -> None:
-        """
-        A fallback that cannot matter is warned of.
-        """
+        """A fallback that cannot matter is warned of."""
         for text in (
             with_upstream("fallbacktoorigin: true"),
             with_options(f"upstreams: ['{_A}']\nfallbacktoorigin: true"),
@@ -238,9 +224,7 @@ class UpstreamsTests(ConfigurationTestCase):
             self.assertIn("fallbacktoorigin: has no effect without upstreamhosts", warnings[0])
 
     def test_plain_http(self) -> None:
-        """
-        All that is asked over plain HTTP is named in exactly one warning.
-        """
+        """All that is asked over plain HTTP is named in exactly one warning."""
         warnings = self.warnings(
             with_options(
                 "upstreams:\n  - originhost: http://a.example\n    upstreamhosts: ['http://b.example', 'https://c']\n"
@@ -252,35 +236,27 @@ class UpstreamsTests(ConfigurationTestCase):
             self.assertIn(url, warnings[0])
 
     def test_faulty(self) -> None:
-        """
-        Every wrong value in a mapping is one fault at its place, and no secret is repeated.
-        """
+        """Every wrong value in a mapping is one fault at its place, and no secret is repeated."""
         for keys, told in FAULTY.items():
             if told is not None:
                 self.assert_told(with_upstream(keys), f"{_UP}[0]{told}")
             self.assertNotIn("topsecret", "".join(self.told(with_upstream(keys))))
 
     def test_space_missing(self) -> None:
-        """
-        A password that was written too close to its key is not repeated as an unknown key.
-        """
+        """A password that was written too close to its key is not repeated as an unknown key."""
         text = with_options("upstreams: [{originhost: 'https://a', public: true, password:topsecret}]")
         self.assert_told(text, f"{_UP}[0].password: has no space behind its colon")
         self.assertNotIn("topsecret", "".join(self.told(text)))
 
     def test_helper_beside_account(self) -> None:
-        """
-        A program tells both the name and the password: each of ours beside it is a fault.
-        """
+        """A program tells both the name and the password: each of ours beside it is a fault."""
         told = self.told(with_upstream("public: true\nusername: u\npassword: p\nexec: {command: sh}"))
         self.assertEqual(
             [line.partition(": ")[0] for line in told], [f"{_UP}[0].username", f"{_UP}[0].password"]
         )
 
     def test_judged_here(self) -> None:
-        """
-        With a section ``auth`` any upstream may have an account and a prefix, and all credentials end here.
-        """
+        """With a section ``auth`` any upstream may have an account and a prefix, and all credentials end here."""
         keys = "username: u\npassword: p\nprefix: quay.io"
         loaded = self.load(with_upstream(keys) + self.auth())
         self.assertEqual(loaded.warnings, ())
@@ -290,9 +266,7 @@ class UpstreamsTests(ConfigurationTestCase):
         self.assertTrue(listed.configuration.downstream.upstreams[0].own)
 
     def test_public_beside_auth(self) -> None:
-        """
-        Who is judged here is judged for every upstream, and a ``public`` that says otherwise is warned of.
-        """
+        """Who is judged here is judged for every upstream, and a ``public`` that says otherwise is warned of."""
         warnings = self.warnings(with_upstream("public: true") + self.auth())
         self.assertEqual(len(warnings), 1)
         self.assertIn("upstreams[0].public: has no effect where there is a section auth", warnings[0])
@@ -316,31 +290,23 @@ class UpstreamsTests(ConfigurationTestCase):
             self.load(text)
 
     def auth(self) -> str:
-        """
-        A section ``auth`` with a user.
-        """
+        """A section ``auth`` with a user."""
         return f"\nauth: {{htpasswd: {{realm: r, path: {self.write(USER)}}}}}\n"
 
     def test_two_ways_of_a_password(self) -> None:
-        """
-        A password may not be given twice.
-        """
+        """A password may not be given twice."""
         path = self.write("topsecret")
         keys = f"public: true\nusername: u\npassword: p\npasswordfile: {path}"
         self.assert_told(with_upstream(keys), f"{_UP}[0].passwordfile: is given beside password")
 
     def test_faulty_lists(self) -> None:
-        """
-        A missing, empty, mixed or wrongly built list is one fault with a hint.
-        """
+        """A missing, empty, mixed or wrongly built list is one fault with a hint."""
         for options, told in FAULTY_LISTS.items():
             self.assert_told(with_options(options or "cas: []"), f"{_UP}{told}")
             self.assertNotIn("topsecret", "".join(self.told(with_options(options or "cas: []"))))
 
     def test_doubles(self) -> None:
-        """
-        Two upstreams share no origin, name, host or prefix.
-        """
+        """Two upstreams share no origin, name, host or prefix."""
         for (first, more, second, other), told in DOUBLES.items():
             text = (
                 f"upstreams:\n  - {{originhost: '{first}', {more}}}\n  - {{originhost: '{second}', {other}}}"
@@ -348,22 +314,16 @@ class UpstreamsTests(ConfigurationTestCase):
             self.assert_told(with_options(text), f"{_UP}[1].{told}")
 
     def test_doubles_behind_a_fault(self) -> None:
-        """
-        The other upstream is named by its place in the file, whatever is wrong with those before it.
-        """
+        """The other upstream is named by its place in the file, whatever is wrong with those before it."""
         faults = self.told(
             with_options("upstreams: [{}, {originhost: 'https://a'}, {originhost: 'https://a'}]")
         )
         self.assertEqual(faults[1], f"{_UP}[2].originhost: is the origin of upstreams[1] too")
 
     def test_password_hidden(self) -> None:
-        """
-        The password of an account is not in its representation.
-        """
+        """The password of an account is not in its representation."""
         self.assertNotIn("topsecret", repr(Account("u", "topsecret")))
 
     def test_examples(self) -> None:
-        """
-        The examples in the documentation of the module hold.
-        """
+        """The examples in the documentation of the module hold."""
         self.assertEqual(doctest.testmod(origins).failed, 0)

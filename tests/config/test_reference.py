@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.reference`, and for the descriptions that it is made of.
-"""
+"""Tests for :mod:`contentcache.config.reference`, and for the descriptions that it is made of."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ _TOGETHER = {"mapping", "list", "networks", "fields", "headers", PAIRED_FILE.nam
 
 
 class DescriptionTests(ConfigurationTestCase):
-    """
-    The descriptions of keys.
-    """
+    """The descriptions of keys."""
 
     def test_readers(self) -> None:
         """Every described key is of a kind that can be read."""
@@ -55,9 +51,7 @@ class DescriptionTests(ConfigurationTestCase):
 
 
 class DocumentTests(ConfigurationTestCase):
-    """
-    What is written into the repository.
-    """
+    """What is written into the repository."""
 
     def test_tables(self) -> None:
         """The tables of the reference are those that the descriptions make."""
@@ -75,14 +69,10 @@ class DocumentTests(ConfigurationTestCase):
 
 
 class SchemaTests(ConfigurationTestCase):
-    """
-    The JSON Schema.
-    """
+    """The JSON Schema."""
 
     def schema_faults(self, text: str) -> list[str]:
-        """
-        Where the schema finds a fault in a file.
-        """
+        """Where the schema finds a fault in a file."""
         document = yaml.safe_load(text)
         return [str(error.instance_path) for error in Draft202012Validator(schema()).iter_errors(document)]
 

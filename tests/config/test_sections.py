@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.sections`.
-"""
+"""Tests for :mod:`contentcache.config.sections`."""
 
 from __future__ import annotations
 
@@ -69,21 +67,15 @@ FAULTY_STORAGES = {
 
 
 class VersionTests(ConfigurationTestCase):
-    """
-    ``version``.
-    """
+    """``version``."""
 
     def test_accepted(self) -> None:
-        """
-        The one version is taken as a number and as a text.
-        """
+        """The one version is taken as a number and as a text."""
         for version in ("0.1", "'0.1'"):
             self.load(MINIMAL.replace("version: 0.1", f"version: {version}"))
 
     def test_refused(self) -> None:
-        """
-        Every other version is refused, and so is none.
-        """
+        """Every other version is refused, and so is none."""
         for version in ("0.10", "0.2", "1", "[0.1]"):
             fault = self.only_fault(MINIMAL.replace("version: 0.1", f"version: {version}"))
             self.assertEqual((fault.path, fault.line), ("version", 1))
@@ -94,23 +86,17 @@ class VersionTests(ConfigurationTestCase):
 
 
 class LogTests(ConfigurationTestCase):
-    """
-    ``log``.
-    """
+    """``log``."""
 
     def test_read(self) -> None:
-        """
-        Every key of the section is read as the registry reads it.
-        """
+        """Every key of the section is read as the registry reads it."""
         for text, log in LOGS.items():
             if log is not None:
                 loaded = self.load(MINIMAL + text)
                 self.assertEqual((loaded.configuration.log, loaded.warnings), (log, ()))
 
     def test_loglevel(self) -> None:
-        """
-        The deprecated key counts where ``log.level`` is not given, and is warned of.
-        """
+        """The deprecated key counts where ``log.level`` is not given, and is warned of."""
         loaded = self.load(MINIMAL + "loglevel: debug\n")
         self.assertEqual(loaded.configuration.log.level, "debug")
         self.assertEqual(len(loaded.warnings), 1)
@@ -118,55 +104,41 @@ class LogTests(ConfigurationTestCase):
         self.assertEqual(loaded.configuration.log.level, "error")
 
     def test_logstash(self) -> None:
-        """
-        ``logstash`` is taken as JSON, with a warning.
-        """
+        """``logstash`` is taken as JSON, with a warning."""
         self.assertEqual(
             self.warnings(MINIMAL + "log: {formatter: logstash}"),
             ["9: log.formatter: logstash is written as json"],
         )
 
     def test_hooks(self) -> None:
-        """
-        Hooks do nothing, whatever is in them, and that is said once.
-        """
+        """Hooks do nothing, whatever is in them, and that is said once."""
         warnings = self.warnings(MINIMAL + "log: {hooks: [{type: mail, nonsense: 1}], reportcaller: true}")
         self.assertEqual(
             [warning.split(":")[1].strip() for warning in warnings], ["log.hooks", "log.reportcaller"]
         )
 
     def test_refused(self) -> None:
-        """
-        Wrong values and unknown keys are each one fault.
-        """
+        """Wrong values and unknown keys are each one fault."""
         for text, told in FAULTY_LOGS.items():
             self.assert_told(MINIMAL + text, told)
 
 
 class StorageTests(ConfigurationTestCase):
-    """
-    ``storage``.
-    """
+    """``storage``."""
 
     def test_read(self) -> None:
-        """
-        Both drivers are read, as mappings and as bare names.
-        """
+        """Both drivers are read, as mappings and as bare names."""
         for text, storage in STORAGES.items():
             loaded = self.load(MINIMAL.replace(_STORAGE, text))
             self.assertEqual((loaded.configuration.storage, loaded.warnings), (storage, ()))
 
     def test_refused(self) -> None:
-        """
-        None, two, and unknown drivers are faults, and wrong values are.
-        """
+        """None, two, and unknown drivers are faults, and wrong values are."""
         for text, told in FAULTY_STORAGES.items():
             self.assert_told(MINIMAL.replace(_STORAGE, text), told)
 
     def test_unsupported(self) -> None:
-        """
-        The registry's other drivers are named as such.
-        """
+        """The registry's other drivers are named as such."""
         for driver in UNSUPPORTED_DRIVERS:
             for text in (f"storage: {driver}", f"storage: {{{driver}: {{bucket: b}}}}"):
                 fault = self.only_fault(MINIMAL.replace(_STORAGE, text))
@@ -176,9 +148,7 @@ class StorageTests(ConfigurationTestCase):
                 )
 
     def test_idle(self) -> None:
-        """
-        What only matters to a registry is accepted with a warning for each.
-        """
+        """What only matters to a registry is accepted with a warning for each."""
         idle = "cache: {blobdescriptor: redis}, redirect: {disable: true}, maintenance: {}, tag: {a: 5}"
         warnings = self.warnings(MINIMAL.replace(_STORAGE, f"storage: {{inmemory: , {idle}}}"))
         self.assertEqual(
@@ -191,31 +161,23 @@ class StorageTests(ConfigurationTestCase):
 
 
 class OtherSectionsTests(ConfigurationTestCase):
-    """
-    ``proxy``, and the sections that mean nothing to a cache.
-    """
+    """``proxy``, and the sections that mean nothing to a cache."""
 
     def test_proxy(self) -> None:
-        """
-        The registry's own way to be a cache is refused with a word about ours.
-        """
+        """The registry's own way to be a cache is refused with a word about ours."""
         fault = self.only_fault(MINIMAL + "proxy: {remoteurl: https://registry-1.docker.io}")
         self.assertEqual(fault.path, "proxy")
         self.assertIn("use the middleware downstream, whose option upstreams", fault.message)
 
     def test_idle(self) -> None:
-        """
-        Sections that cannot matter are accepted unread, with one warning each.
-        """
+        """Sections that cannot matter are accepted unread, with one warning each."""
         for section in IDLE_SECTIONS:
             for value in ("{a: {b: [1]}, b: 2}", "", "5"):
                 warnings = self.warnings(MINIMAL + f"{section}: {value}\n")
                 self.assertEqual(warnings, [f"9: {section}: has no effect on a cache"])
 
     def test_unknown(self) -> None:
-        """
-        Other keys are faults, with the nearest known one where one is near.
-        """
+        """Other keys are faults, with the nearest known one where one is near."""
         self.assertEqual(
             self.told(MINIMAL + "htttp: {}\nquux: 1\nHTTP: 2"),
             [

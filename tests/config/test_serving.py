@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.serving`.
-"""
+"""Tests for :mod:`contentcache.config.serving`."""
 
 from __future__ import annotations
 
@@ -100,36 +98,26 @@ FAULTY_TLS = {
 
 
 class HttpTests(ConfigurationTestCase):
-    """
-    ``http`` but for ``http.tls``.
-    """
+    """``http`` but for ``http.tls``."""
 
     def http(self, keys: str) -> str:
-        """
-        The minimal file with more keys in ``http``.
-        """
+        """The minimal file with more keys in ``http``."""
         return MINIMAL.replace(_HTTP, f'http: {{addr: ":5000", {keys}}}')
 
     def test_addresses(self) -> None:
-        """
-        Every form of address is read.
-        """
+        """Every form of address is read."""
         for written, address in ADDRESSES.items():
             loaded = self.load(MINIMAL.replace('":5000"', written))
             self.assertEqual(loaded.configuration.http.addr, address)
 
     def test_faulty_addresses(self) -> None:
-        """
-        What is not an address is one fault at its place.
-        """
+        """What is not an address is one fault at its place."""
         for written in FAULTY_ADDRESSES:
             fault = self.only_fault(MINIMAL.replace('":5000"', written))
             self.assertEqual((fault.path, fault.line), ("http.addr", 3), written[:40])
 
     def test_required(self) -> None:
-        """
-        Without an address there is nothing to do, and the section's line is told where there is one.
-        """
+        """Without an address there is nothing to do, and the section's line is told where there is one."""
         for text, line in (
             (MINIMAL.replace(_HTTP, ""), None),
             (MINIMAL.replace(_HTTP, "http: {net: tcp}"), 3),
@@ -139,35 +127,27 @@ class HttpTests(ConfigurationTestCase):
             self.assertEqual(fault.message, "is required; write e.g. :5000")
 
     def test_unix(self) -> None:
-        """
-        With ``net: unix`` the address is a path, as long as the kernel takes.
-        """
+        """With ``net: unix`` the address is a path, as long as the kernel takes."""
         loaded = self.load(MINIMAL.replace(_HTTP, "http: {net: unix, addr: /run/cache.sock}"))
         self.assertEqual(loaded.configuration.http.addr, Address("", 0, "/run/cache.sock"))
         fault = self.only_fault(MINIMAL.replace(_HTTP, "http: {net: unix, addr: /" + "a" * 107 + "}"))
         self.assertEqual(fault.path, "http.addr")
 
     def test_read(self) -> None:
-        """
-        Every other key is read into its field.
-        """
+        """Every other key is read into its field."""
         for keys, fields in READ.items():
             loaded = self.load(self.http(keys))
             self.assertEqual(loaded.configuration.http, Http(addr=Address("", 5000), **fields), keys)  # type: ignore[arg-type]
             self.assertEqual(loaded.warnings, ())
 
     def test_faulty(self) -> None:
-        """
-        Every wrong value is one fault, and none repeats a password.
-        """
+        """Every wrong value is one fault, and none repeats a password."""
         for keys, told in FAULTY.items():
             self.assert_told(self.http(keys), told or "http.prefix: ")
             self.assertNotIn("topsecret", self.only_fault(self.http(keys)).message)
 
     def test_idle(self) -> None:
-        """
-        What cannot matter is accepted with a warning for each; the protocols have one between them.
-        """
+        """What cannot matter is accepted with a warning for each; the protocols have one between them."""
         warnings = self.warnings(
             self.http("secret: s3cret, relativeurls: true, http2: {disabled: true}, h2c: {enabled: true}")
         )
@@ -182,14 +162,10 @@ class HttpTests(ConfigurationTestCase):
 
 
 class TLSTests(ConfigurationTestCase):
-    """
-    ``http.tls``.
-    """
+    """``http.tls``."""
 
     def setUp(self) -> None:
-        """
-        Make a pair, another one, and a locked key.
-        """
+        """Make a pair, another one, and a locked key."""
         authority, pair, other = make("ca", authority=True), make("cache"), make("other")
         self.files = {
             "CERT": self.write(pair.pem + authority.pem),
@@ -200,23 +176,17 @@ class TLSTests(ConfigurationTestCase):
         }
 
     def tls(self, keys: str) -> str:
-        """
-        The minimal file with a section ``tls``.
-        """
+        """The minimal file with a section ``tls``."""
         return MINIMAL.replace(_HTTP, f'http: {{addr: ":5000", tls: {{{self.filled(keys)}}}}}')
 
     def filled(self, text: str) -> str:
-        """
-        A text with the paths of the files in place of their names.
-        """
+        """A text with the paths of the files in place of their names."""
         for name, path in self.files.items():
             text = text.replace(name, path)
         return text
 
     def test_read(self) -> None:
-        """
-        All keys are read; a chain may follow the certificate.
-        """
+        """All keys are read; a chain may follow the certificate."""
         suites = "ciphersuites: [TLS_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]"
         keys = "certificate: CERT, key: KEY, clientcas: [CA], clientauth: verify-client-cert-if-given"
         loaded = self.load(self.tls(f"{keys}, minimumtls: tls1.3, {suites}"))
@@ -234,16 +204,12 @@ class TLSTests(ConfigurationTestCase):
         )
 
     def test_faulty(self) -> None:
-        """
-        Half a pair, a wrong pair, a broken file, a wrong word: one fault each.
-        """
+        """Half a pair, a wrong pair, a broken file, a wrong word: one fault each."""
         for keys, told in FAULTY_TLS.items():
             self.assert_told(self.tls(keys), self.filled(told or "http.tls.clientauth: "))
 
     def test_retired_versions(self) -> None:
-        """
-        TLS 1.0 and 1.1 are taken as 1.2, with a warning.
-        """
+        """TLS 1.0 and 1.1 are taken as 1.2, with a warning."""
         for version in ("tls1.0", "tls1.1"):
             loaded = self.load(self.tls(f"certificate: CERT, key: KEY, minimumtls: {version}"))
             assert loaded.configuration.http.tls is not None
@@ -251,8 +217,6 @@ class TLSTests(ConfigurationTestCase):
             self.assertEqual(len(loaded.warnings), 1)
 
     def test_idle_clientauth(self) -> None:
-        """
-        How to judge certificates of clients means nothing without their authorities.
-        """
+        """How to judge certificates of clients means nothing without their authorities."""
         warnings = self.warnings(self.tls("certificate: CERT, key: KEY, clientauth: request-client-cert"))
         self.assertEqual(warnings, ["3: http.tls.clientauth: has no effect without clientcas"])

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.show`.
-"""
+"""Tests for :mod:`contentcache.config.show`."""
 
 from __future__ import annotations
 
@@ -47,20 +45,14 @@ limits: {manifest: 8MiB, connectionsperaddress: 7, idle: 90s}
 
 
 class RenderTests(ConfigurationTestCase):
-    """
-    The configuration in effect, as a file.
-    """
+    """The configuration in effect, as a file."""
 
     def assert_same(self, configuration: Configuration) -> None:
-        """
-        What is rendered means the same.
-        """
+        """What is rendered means the same."""
         self.assertEqual(self.load(render(configuration)).configuration, configuration)
 
     def test_same(self) -> None:
-        """
-        The rendered file is read back as the same configuration.
-        """
+        """The rendered file is read back as the same configuration."""
         more = (
             "log: {level: debug, formatter: json, fields: {service: x}, accesslog: {disabled: true}}",
             "",
@@ -73,18 +65,14 @@ class RenderTests(ConfigurationTestCase):
         self.assert_same(self.load(memory).configuration)
 
     def test_tls(self) -> None:
-        """
-        Files of TLS and the debug listener are shown.
-        """
+        """Files of TLS and the debug listener are shown."""
         made = make("cache")
         text = CHAIN.format(cert=self.write(made.pem), key=self.write(made.key_pem()))
         found = self.load(text.replace("  tls:", "  debug: {addr: ':1', prometheus: {enabled: on}}\n  tls:"))
         self.assert_same(found.configuration)
 
     def test_upstream(self) -> None:
-        """
-        Every key of an upstream is shown, but its password is not.
-        """
+        """Every key of an upstream is shown, but its password is not."""
         configuration = self.load(with_upstream(FULL)).configuration
         text = render(configuration)
         self.assertNotIn("topsecret", text)
@@ -94,9 +82,7 @@ class RenderTests(ConfigurationTestCase):
         self.assertEqual(self.load(text).configuration.downstream.upstreams, (hidden,))
 
     def test_auth(self) -> None:
-        """
-        Both kinds of authentication are shown, and the keys that sign.
-        """
+        """Both kinds of authentication are shown, and the keys that sign."""
         path = self.write(make("tokens").pem)
         token = f"realm: 'https://t.example/?a=b', service: s, issuer: i, rootcertbundle: {path}"
         for section in (
@@ -108,9 +94,7 @@ class RenderTests(ConfigurationTestCase):
             self.assert_same(self.load(f"{text}auth: {{{section}}}").configuration)
 
     def test_helper(self) -> None:
-        """
-        The program that knows an account is shown; its arguments, which may be secrets, are not.
-        """
+        """The program that knows an account is shown; its arguments, which may be secrets, are not."""
         keys = "public: true\nexec: {command: [sh, --password=topsecret, topsecret], lifetime: 1h}"
         shown = render(self.load(with_upstream(keys)).configuration)
         self.assertNotIn("topsecret", shown)
@@ -118,9 +102,7 @@ class RenderTests(ConfigurationTestCase):
         self.assertEqual(upstream["exec"], {"command": ["sh", HIDDEN, HIDDEN], "lifetime": "1h"})
 
     def test_secrets(self) -> None:
-        """
-        What is called a secret is hidden wherever it stands.
-        """
+        """What is called a secret is hidden wherever it stands."""
         text = MINIMAL.replace('":5000"', '":5000", headers: {X-Token: [topsecret]}, secret: topsecret')
         shown = render(self.load(text + "log: {fields: {Password: topsecret, plain: x}}").configuration)
         self.assertNotIn("topsecret", shown)

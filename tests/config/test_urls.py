@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.urls`.
-"""
+"""Tests for :mod:`contentcache.config.urls`."""
 
 from __future__ import annotations
 
@@ -126,28 +124,20 @@ NO_NETWORKS = [
 
 
 def item(text: str) -> Item:
-    """
-    A text as a value of a file.
-    """
+    """A text as a value of a file."""
     return Item(Scalar(Origin(1), text, text), "url", Report())
 
 
 class ReadersTests(SynchronousTestCase):
-    """
-    URLs and hosts.
-    """
+    """URLs and hosts."""
 
     def reads(self, reader: Callable[[Item], str], table: dict[str, str]) -> None:
-        """
-        ``reader`` reads every text of a table as the table says.
-        """
+        """``reader`` reads every text of a table as the table says."""
         for text, expected in table.items():
             self.assertEqual(reader(item(text)), expected)
 
     def refuses(self, reader: Callable[[Item], str], texts: list[str]) -> None:
-        """
-        ``reader`` refuses every one of ``texts``, without repeating a secret.
-        """
+        """``reader`` refuses every one of ``texts``, without repeating a secret."""
         for text in texts:
             try:
                 found = reader(item(text))
@@ -158,52 +148,38 @@ class ReadersTests(SynchronousTestCase):
                 self.fail(f"{text!r} is read as {found!r}")
 
     def test_base_urls(self) -> None:
-        """
-        Equal origins have equal texts: case, default port, final dot and IDNA are settled.
-        """
+        """Equal origins have equal texts: case, default port, final dot and IDNA are settled."""
         self.reads(urls.base_url, BASES)
 
     def test_no_base_urls(self) -> None:
-        """
-        Everything beyond scheme, host and port is refused.
-        """
+        """Everything beyond scheme, host and port is refused."""
         self.refuses(urls.base_url, NO_BASES)
 
     def test_secrets(self) -> None:
-        """
-        A password in a URL is refused, and repeated nowhere.
-        """
+        """A password in a URL is refused, and repeated nowhere."""
         self.refuses(urls.base_url, WITH_SECRETS)
 
     def test_authorities(self) -> None:
-        """
-        Hosts with and without ports.
-        """
+        """Hosts with and without ports."""
         self.reads(urls.authority, AUTHORITIES)
         self.refuses(urls.authority, NO_AUTHORITIES)
 
     def test_either(self) -> None:
-        """
-        Realms are hosts, or URLs that may have a path.
-        """
+        """Realms are hosts, or URLs that may have a path."""
         self.reads(
             urls.url_or_authority,
             {"https://Auth.Example:443/token/": "https://auth.example/token", "Auth.Example": "auth.example"},
         )
 
     def test_networks(self) -> None:
-        """
-        Hosts, addresses and ranges.
-        """
+        """Hosts, addresses and ranges."""
         self.reads(urls.host_or_network, NETWORKS)
         self.refuses(urls.host_or_network, NO_NETWORKS)
 
     @settings(deadline=None)
     @given(st.text(max_size=20), st.sampled_from(["", "http://", "https://", "https://["]))
     def test_anything(self, text: str, scheme: str) -> None:
-        """
-        Any text is read or refused, and what is read is read again as the same.
-        """
+        """Any text is read or refused, and what is read is read again as the same."""
         for reader in (urls.base_url, urls.url, urls.authority, urls.host_or_network):
             try:
                 found = reader(item(scheme + text))
@@ -212,7 +188,5 @@ class ReadersTests(SynchronousTestCase):
             self.assertEqual(reader(item(found)), found)
 
     def test_examples(self) -> None:
-        """
-        The examples in the documentation of the module hold.
-        """
+        """The examples in the documentation of the module hold."""
         self.assertEqual(doctest.testmod(urls).failed, 0)

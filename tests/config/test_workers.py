@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.config.workers`.
-"""
+"""Tests for :mod:`contentcache.config.workers`."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ FAULTY = {
 
 
 class WorkersTests(ConfigurationTestCase):
-    """
-    How many processes.
-    """
+    """How many processes."""
 
     def test_read(self) -> None:
         """One, unless the file or the environment says else; ``auto`` is one on each core."""
@@ -80,9 +76,7 @@ class WorkersTests(ConfigurationTestCase):
 
 
 class ShareTests(ConfigurationTestCase):
-    """
-    What each of several workers is told.
-    """
+    """What each of several workers is told."""
 
     def test_limits(self) -> None:
         """Promises for the machine are divided, and nobody's share is nothing; bounds of one thing stay."""

@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.core.challenges``.
-"""
+"""Tests for ``contentcache.core.challenges``."""
 
 from __future__ import annotations
 
@@ -61,14 +59,10 @@ TABLE: list[tuple[list[str], list[tuple[str, dict[str, str], str | None]]]] = [
 
 
 class ParseChallengesTests(SynchronousTestCase):
-    """
-    What is made of ``WWW-Authenticate``.
-    """
+    """What is made of ``WWW-Authenticate``."""
 
     def test_table(self) -> None:
-        """
-        Each header gives exactly its challenges, in order, whatever stands around them.
-        """
+        """Each header gives exactly its challenges, in order, whatever stands around them."""
         for values, expected in TABLE:
             with self.subTest(values=values):
                 got = [(c.scheme, dict(c.parameters), c.token68) for c in parse_challenges(values)]
@@ -76,18 +70,14 @@ class ParseChallengesTests(SynchronousTestCase):
 
     @given(st.lists(st.text(alphabet=st.sampled_from('abBé="\\, \t=/@%\x00'), max_size=80), max_size=4))
     def test_never_raises(self, values: list[str]) -> None:
-        """
-        No input raises, and whatever comes out is a challenge.
-        """
+        """No input raises, and whatever comes out is a challenge."""
         for challenge in parse_challenges(values):
             self.assertIsInstance(challenge, Challenge)
             self.assertEqual(challenge.scheme.lower(), challenge.scheme)
 
     @given(st.dictionaries(st.sampled_from(["realm", "service", "scope"]), st.text(max_size=30), min_size=1))
     def test_quoted_values_come_back(self, parameters: dict[str, str]) -> None:
-        """
-        Any value that is quoted by the rules is read as it was.
-        """
+        """Any value that is quoted by the rules is read as it was."""
         quoted = ", ".join(
             '{}="{}"'.format(name, value.replace("\\", "\\\\").replace('"', '\\"'))
             for name, value in parameters.items()
@@ -96,9 +86,7 @@ class ParseChallengesTests(SynchronousTestCase):
         self.assertEqual(parameters, dict(challenge.parameters))
 
     def test_bounds(self) -> None:
-        """
-        Neither challenges nor parameters grow without end.
-        """
+        """Neither challenges nor parameters grow without end."""
         many = parse_challenges([", ".join(f"S{number} a=b" for number in range(1000))])
         self.assertEqual(MOST_CHALLENGES, len(many))
         [one] = parse_challenges(["Bearer " + ",".join(f"p{number}=x" for number in range(1000))])

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.core.ciphersuites`.
-"""
+"""Tests for :mod:`contentcache.core.ciphersuites`."""
 
 from __future__ import annotations
 
@@ -14,14 +12,10 @@ _GONE = ("RC4", "3DES")
 
 
 class NamesTests(SynchronousTestCase):
-    """
-    The table of names.
-    """
+    """The table of names."""
 
     def test_openssl_knows_them(self) -> None:
-        """
-        Every name that OpenSSL may still have is one that OpenSSL takes.
-        """
+        """Every name that OpenSSL may still have is one that OpenSSL takes."""
         for name, openssl in OPENSSL_NAMES.items():
             if name in TLS13 or any(part in name for part in _GONE):
                 continue
@@ -31,9 +25,7 @@ class NamesTests(SynchronousTestCase):
             self.assertIn(openssl, names)
 
     def test_tls13(self) -> None:
-        """
-        The three suites of TLS 1.3 are in the table, by the names that OpenSSL has for them too.
-        """
+        """The three suites of TLS 1.3 are in the table, by the names that OpenSSL has for them too."""
         names = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None).get_cipher_list()
         for name in TLS13:
             self.assertEqual(OPENSSL_NAMES[name], name)

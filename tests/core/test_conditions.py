@@ -1,6 +1,4 @@
-"""
-Conditional requests.
-"""
+"""Conditional requests."""
 
 from __future__ import annotations
 
@@ -15,14 +13,10 @@ TAG = f'"{DIGEST}"'
 
 
 class EvaluateTests(SynchronousTestCase):
-    """
-    ``If-Match`` and ``If-None-Match`` (RFC 9110 §13.1.1, §13.1.2, §13.2.2).
-    """
+    """``If-Match`` and ``If-None-Match`` (RFC 9110 §13.1.1, §13.1.2, §13.2.2)."""
 
     def test_none_match(self) -> None:
-        """
-        A weak comparison (§8.8.3.2) of each tag in the list; what is malformed matches nothing.
-        """
+        """A weak comparison (§8.8.3.2) of each tag in the list; what is malformed matches nothing."""
         for value, matches in [
             (TAG, True),
             (f"W/{TAG}", True),
@@ -51,9 +45,7 @@ class EvaluateTests(SynchronousTestCase):
                 self.assertEqual(evaluate(DIGEST, None, value), expected)
 
     def test_match(self) -> None:
-        """
-        A strong comparison: a weak tag never matches.
-        """
+        """A strong comparison: a weak tag never matches."""
         for value, matches in [
             (TAG, True),
             ("*", True),
@@ -67,9 +59,7 @@ class EvaluateTests(SynchronousTestCase):
                 self.assertEqual(evaluate(DIGEST, value, None), "go on" if matches else "failed")
 
     def test_order(self) -> None:
-        """
-        ``If-Match`` is looked at first.
-        """
+        """``If-Match`` is looked at first."""
         self.assertEqual(evaluate(DIGEST, '"x"', TAG), "failed")
         self.assertEqual(evaluate(DIGEST, TAG, TAG), "not modified")
         self.assertEqual(evaluate(DIGEST, None, None), "go on")
@@ -77,9 +67,7 @@ class EvaluateTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.lists(st.text(alphabet="abc:,/!#", max_size=5), max_size=5), st.booleans())
     def test_lists(self, others: list[str], weak: bool) -> None:
-        """
-        In any list of other tags ours is found, if it is there, and only then.
-        """
+        """In any list of other tags ours is found, if it is there, and only then."""
         listed = ", ".join(f'"{other}"' for other in others)
         self.assertEqual(evaluate(DIGEST, None, listed), "go on")
         ours = f"{'W/' if weak else ''}{etag(DIGEST)}"
@@ -89,30 +77,22 @@ class EvaluateTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text(max_size=50) | st.text(alphabet='W/", *\tab', max_size=50))
     def test_rubbish(self, value: str) -> None:
-        """
-        Nothing raises, and rubbish never counts as our digest.
-        """
+        """Nothing raises, and rubbish never counts as our digest."""
         self.assertIn(evaluate(DIGEST, None, value), {"go on", "not modified"} if "*" in value else {"go on"})
         self.assertEqual(range_holds(DIGEST, value), False)
 
     def test_long_lists_end(self) -> None:
-        """
-        The longest header that is taken is read once.
-        """
+        """The longest header that is taken is read once."""
         for unit in ('"', ",", " ", 'W/"', '"",', '" ', "W/"):
             with self.subTest(unit=unit):
                 self.assertEqual(evaluate(DIGEST, None, unit * 8000), "go on")
 
 
 class RangeHoldsTests(SynchronousTestCase):
-    """
-    ``If-Range`` (RFC 9110 §13.1.5).
-    """
+    """``If-Range`` (RFC 9110 §13.1.5)."""
 
     def test_table(self) -> None:
-        """
-        One strong tag, and nothing else.
-        """
+        """One strong tag, and nothing else."""
         for value, holds in [
             (None, True),
             (TAG, True),

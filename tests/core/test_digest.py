@@ -1,6 +1,4 @@
-"""
-Names of contents.
-"""
+"""Names of contents."""
 
 from __future__ import annotations
 
@@ -15,14 +13,10 @@ from contentcache.core.errors import DigestInvalid
 
 
 class DigestTests(SynchronousTestCase):
-    """
-    Digests (image-spec 1.1, descriptor.md).
-    """
+    """Digests (image-spec 1.1, descriptor.md)."""
 
     def test_refused(self) -> None:
-        """
-        Only registered algorithms, only lower case, only the right number of digits.
-        """
+        """Only registered algorithms, only lower case, only the right number of digits."""
         for text in [
             "",
             ":",
@@ -50,9 +44,7 @@ class DigestTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.binary(max_size=100), st.sampled_from(sorted(HEX_LENGTHS)))
     def test_of(self, content: bytes, algorithm: str) -> None:
-        """
-        A content's digest is what its hash says, reads back as itself, and knows its content again.
-        """
+        """A content's digest is what its hash says, reads back as itself, and knows its content again."""
         digest = Digest.of(content, algorithm)
         self.assertEqual(str(digest), f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
         self.assertEqual(Digest.parse(str(digest)), digest)
@@ -66,9 +58,7 @@ class DigestTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text(max_size=80))
     def test_nothing_else_raises(self, text: str) -> None:
-        """
-        Any text is a digest or refused.
-        """
+        """Any text is a digest or refused."""
         try:
             self.assertEqual(str(Digest.parse(text)), text)
         except DigestInvalid as error:

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.core.durations`.
-"""
+"""Tests for :mod:`contentcache.core.durations`."""
 
 from __future__ import annotations
 
@@ -65,38 +63,28 @@ TOO_LONG = ["9223372036854775808", "9" * 5000, "9" * 5000 + "h", "2562048h", "-9
 
 
 class ParseTests(SynchronousTestCase):
-    """
-    Reading durations.
-    """
+    """Reading durations."""
 
     def test_read(self) -> None:
-        """
-        Go's syntax is read in full, and digits alone count nanoseconds.
-        """
+        """Go's syntax is read in full, and digits alone count nanoseconds."""
         for text, seconds in READ.items():
             self.assertEqual(parse(text), seconds, text[:40])
 
     def test_refused(self) -> None:
-        """
-        What Go refuses is refused, in a sentence that repeats it and says what would be right.
-        """
+        """What Go refuses is refused, in a sentence that repeats it and says what would be right."""
         for text in REFUSED:
             error = self.assertRaises(DurationInvalid, parse, text)
             self.assertEqual(str(error), f"{text!r} is not a duration; write e.g. 24h or 1h30m")
 
     def test_too_long(self) -> None:
-        """
-        What 64 bits of nanoseconds do not hold is refused, however many digits it has.
-        """
+        """What 64 bits of nanoseconds do not hold is refused, however many digits it has."""
         for text in TOO_LONG:
             self.assertIn("too long", str(self.assertRaises(DurationInvalid, parse, text)))
 
     @settings(deadline=None)
     @given(st.text(alphabet="0123456789.+-nuµμsmh ", max_size=30))
     def test_anything(self, text: str) -> None:
-        """
-        Any text gives a number of seconds or the one error.
-        """
+        """Any text gives a number of seconds or the one error."""
         try:
             seconds = parse(text)
         except DurationInvalid:
@@ -106,22 +94,16 @@ class ParseTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(-(2**52), 2**52))
     def test_round_trip(self, nanoseconds: int) -> None:
-        """
-        The spelling of a duration is read back as the same.
-        """
+        """The spelling of a duration is read back as the same."""
         seconds = nanoseconds / 1e9
         self.assertEqual(parse(spell(seconds)), seconds)
 
     def test_bare(self) -> None:
-        """
-        Only digits with at most a sign lack a unit.
-        """
+        """Only digits with at most a sign lack a unit."""
         self.assertEqual(
             [is_bare(text) for text in ("24", "+24", "24h", "", "1.5")], [True, True, False, False, False]
         )
 
     def test_examples(self) -> None:
-        """
-        The examples in the documentation of the module hold.
-        """
+        """The examples in the documentation of the module hold."""
         self.assertEqual(doctest.testmod(durations).failed, 0)

@@ -1,6 +1,4 @@
-"""
-What can go wrong, as values.
-"""
+"""What can go wrong, as values."""
 
 from __future__ import annotations
 
@@ -35,14 +33,10 @@ CODES = {
 
 
 class ErrorTests(SynchronousTestCase):
-    """
-    Every class of error.
-    """
+    """Every class of error."""
 
     def test_codes(self) -> None:
-        """
-        Each has a code that clients know, a status of an error, and a sentence that says when.
-        """
+        """Each has a code that clients know, a status of an error, and a sentence that says when."""
         classes = [
             thing for _, thing in inspect.getmembers(errors, inspect.isclass) if issubclass(thing, CacheError)
         ]
@@ -54,9 +48,7 @@ class ErrorTests(SynchronousTestCase):
                 self.assertTrue((error.__doc__ or "").strip().endswith("."))
 
     def test_carried(self) -> None:
-        """
-        An error has what it was given, and shares no headers with another.
-        """
+        """An error has what it was given, and shares no headers with another."""
         headers = {"Retry-After": "5"}
         error = CacheError("so it is", detail={"a": 1}, headers=headers)
         headers.clear()
@@ -65,17 +57,13 @@ class ErrorTests(SynchronousTestCase):
         self.assertEqual(CacheError("x").headers, {})
 
     def test_origins_own(self) -> None:
-        """
-        A refusal of the origin has its status, and no other error gets that.
-        """
+        """A refusal of the origin has its status, and no other error gets that."""
         refusal = OriginRefused(401, {"WWW-Authenticate": "Basic"}, b"{}")
         self.assertEqual((refusal.status, refusal.body), (401, b"{}"))
         self.assertEqual(refusal.headers, {"WWW-Authenticate": "Basic"})
         self.assertEqual((OriginRefused.status, CacheError.status), (500, 500))
 
     def test_wrong_content_is_a_broken_upstream(self) -> None:
-        """
-        Who does not care for the difference sees a 502.
-        """
+        """Who does not care for the difference sees a 502."""
         self.assertTrue(issubclass(ContentWrong, UpstreamBroken))
         self.assertEqual(ContentWrong.status, 502)

@@ -1,6 +1,4 @@
-"""
-What goes when room is needed.
-"""
+"""What goes when room is needed."""
 
 from __future__ import annotations
 
@@ -35,14 +33,10 @@ _CANDIDATES = st.lists(
 
 
 class ClockTests(SynchronousTestCase):
-    """
-    Two clocks, one of which people set.
-    """
+    """Two clocks, one of which people set."""
 
     def test_table(self) -> None:
-        """
-        Drift within the tolerance is none, beyond it the jump is exactly what the clocks differ by.
-        """
+        """Drift within the tolerance is none, beyond it the jump is exactly what the clocks differ by."""
         for wall, mono, jump in [
             (60.0, 60.0, 0.0),
             (60.0 + CLOCK_TOLERANCE, 60.0, 0.0),
@@ -54,22 +48,16 @@ class ClockTests(SynchronousTestCase):
             self.assertEqual(clock_jump(1e6, 500.0, 1e6 + wall, 500.0 + mono), jump)
 
     def test_first_sweep(self) -> None:
-        """
-        The first sweep waits for the time to live, ten minutes at most; without one for an interval.
-        """
+        """The first sweep waits for the time to live, ten minutes at most; without one for an interval."""
         for blobttl, seconds in [(3.0, 3.0), (86400.0, 600.0), (None, 60.0)]:
             self.assertEqual(evolve(RETENTION, blobttl=blobttl).first_sweep(), seconds)
 
 
 class NeedTests(SynchronousTestCase):
-    """
-    How much must go, and what.
-    """
+    """How much must go, and what."""
 
     def test_shortfall(self) -> None:
-        """
-        The size and the space are counted apart; no bound is never short.
-        """
+        """The size and the space are counted apart; no bound is never short."""
         for stored, free, incoming, size, space in [
             (100, 10, 0, 0, 0),
             (100, 10, 1, 1, 1),
@@ -84,9 +72,7 @@ class NeedTests(SynchronousTestCase):
 
     @given(_CANDIDATES, st.integers(-5, 150))
     def test_oldest_first(self, candidates: list[Candidate], need: int) -> None:
-        """
-        What is chosen is enough and not more, nothing older is left, and nothing goes in vain.
-        """
+        """What is chosen is enough and not more, nothing older is left, and nothing goes in vain."""
         chosen = oldest_first(candidates, need)
         if chosen is None:
             self.assertLess(sum(one.size for one in candidates), need)

@@ -1,6 +1,4 @@
-"""
-Who has lately been told yes.
-"""
+"""Who has lately been told yes."""
 
 from __future__ import annotations
 
@@ -21,14 +19,10 @@ _STORIES = st.lists(
 
 
 class GrantsTests(SynchronousTestCase):
-    """
-    A table of grants.
-    """
+    """A table of grants."""
 
     def test_ttl(self) -> None:
-        """
-        A grant is good for less than ``ttl`` after the last yes.
-        """
+        """A grant is good for less than ``ttl`` after the last yes."""
         grants = Grants(ttl=60)
         grants.give(b"a", 100)
         self.assertTrue(grants.holds(b"a", 159.9))
@@ -39,17 +33,13 @@ class GrantsTests(SynchronousTestCase):
         self.assertEqual(len(grants), 0)
 
     def test_use_does_not_prolong(self) -> None:
-        """
-        However often a grant is used, only the origin can renew it.
-        """
+        """However often a grant is used, only the origin can renew it."""
         grants = Grants(ttl=10)
         grants.give(b"a", 0)
         self.assertEqual([grants.holds(b"a", now) for now in (3, 6, 9, 12)], [True, True, True, False])
 
     def test_ends_with_the_token(self) -> None:
-        """
-        A grant ends with its token, stale or not; one for an ended token never begins.
-        """
+        """A grant ends with its token, stale or not; one for an ended token never begins."""
         grants = Grants(ttl=60, stale=600)
         grants.give(b"a", 0, ends=5)
         self.assertTrue(grants.holds(b"a", 4.9))
@@ -64,9 +54,7 @@ class GrantsTests(SynchronousTestCase):
         self.assertFalse(grants.holds(b"a", 12))
 
     def test_stale(self) -> None:
-        """
-        While the origin is away a grant serves longer, and to ask whether it does not spoil that.
-        """
+        """While the origin is away a grant serves longer, and to ask whether it does not spoil that."""
         grants = Grants(ttl=60, stale=600)
         grants.give(b"a", 0)
         self.assertFalse(grants.holds(b"a", 60))
@@ -74,17 +62,13 @@ class GrantsTests(SynchronousTestCase):
         self.assertFalse(grants.held(b"a", 600))
 
     def test_stale_shorter_than_ttl(self) -> None:
-        """
-        What is good while the origin is there is good while it is away.
-        """
+        """What is good while the origin is there is good while it is away."""
         grants = Grants(ttl=60, stale=1)
         grants.give(b"a", 0)
         self.assertTrue(grants.held(b"a", 59) and grants.holds(b"a", 59))
 
     def test_nothing_is_remembered(self) -> None:
-        """
-        With ``authttl: 0`` the origin is asked every time, and nothing is kept for it.
-        """
+        """With ``authttl: 0`` the origin is asked every time, and nothing is kept for it."""
         grants = Grants(ttl=0)
         grants.give(b"a", 0)
         self.assertEqual((len(grants), grants.holds(b"a", 0), grants.held(b"a", 0)), (0, False, False))
@@ -93,9 +77,7 @@ class GrantsTests(SynchronousTestCase):
         self.assertEqual((grants.holds(b"a", 0), grants.held(b"a", 0)), (False, True))
 
     def test_revoked(self) -> None:
-        """
-        A no ends it at once; so does one without a yes before it.
-        """
+        """A no ends it at once; so does one without a yes before it."""
         grants = Grants(ttl=60, stale=600)
         grants.give(b"a", 0)
         grants.revoke(b"a")
@@ -117,9 +99,7 @@ class GrantsTests(SynchronousTestCase):
         self.assertTrue(grants.holds(b"a", 12))
 
     def test_late_allowed_keeps_the_order(self) -> None:
-        """
-        A late *allowed* answer does not make a grant look older than it is.
-        """
+        """A late *allowed* answer does not make a grant look older than it is."""
         grants = Grants(ttl=60)
         grants.give(b"a", 10, asked=5)
         grants.give(b"a", 11, asked=1)
@@ -127,9 +107,7 @@ class GrantsTests(SynchronousTestCase):
         self.assertTrue(grants.holds(b"a", 11))
 
     def test_identity(self) -> None:
-        """
-        When a credential is rejected all its grants end, and no earlier question makes a new one anywhere.
-        """
+        """When a credential is rejected all its grants end, and no earlier question makes a new one anywhere."""
         grants = Grants(ttl=60)
         for key in (b"one", b"two"):
             grants.give(key, 10, asked=1, identity=b"ann")
@@ -142,9 +120,7 @@ class GrantsTests(SynchronousTestCase):
         self.assertTrue(grants.holds(b"four", 13))
 
     def test_capacity(self) -> None:
-        """
-        Of more than ``capacity`` those stay that were given or used last.
-        """
+        """Of more than ``capacity`` those stay that were given or used last."""
         grants = Grants(ttl=60, capacity=2)
         grants.give(b"a", 0)
         grants.give(b"b", 1)
@@ -158,9 +134,7 @@ class GrantsTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(_STORIES, st.integers(0, 30), st.integers(0, 60))
     def test_as_a_list_of_yeses(self, story: list[tuple[str, bytes, int]], ttl: int, stale: int) -> None:
-        """
-        Any story gives the answers that a list of all that the origin said would give.
-        """
+        """Any story gives the answers that a list of all that the origin said would give."""
         grants = Grants(ttl=ttl, stale=stale)
         said: dict[bytes, tuple[float, float]] = {}
         now = 0.0

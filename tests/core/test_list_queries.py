@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.core.list_queries`.
-"""
+"""Tests for :mod:`contentcache.core.list_queries`."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ _PRINTABLE = st.text(
 
 
 def _followed(queries: ListQueries, link: str, namespace: str | None = None) -> tuple[str, str]:
-    """
-    The path and the raw query with which a client comes for the next page.
-    """
+    """The path and the raw query with which a client comes for the next page."""
     value = queries.link(f'<{link}>; rel="next"', _ORIGIN, _ASKED, str, namespace=namespace)
     found = re.fullmatch(r'<([^>?]*)\??([^>]*)>; rel="next"', value)
     assert found is not None
@@ -31,9 +27,7 @@ def _followed(queries: ListQueries, link: str, namespace: str | None = None) -> 
 
 
 class ListQueriesTests(SynchronousTestCase):
-    """
-    From a ``Link`` to the next page.
-    """
+    """From a ``Link`` to the next page."""
 
     def setUp(self) -> None:
         self.queries = ListQueries(b"secret")
@@ -71,9 +65,7 @@ class ListQueriesTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(_PRINTABLE)
     def test_any(self, query: str) -> None:
-        """
-        So does any query that a header can hold.
-        """
+        """So does any query that a header can hold."""
         if query and MAC_PARAMETER not in query:
             _, raw = _followed(self.queries, f"{_ASKED}?{query}")
             self.assertEqual(self.queries.upstream_query(raw, _ORIGIN), "?" + query)
@@ -91,17 +83,13 @@ class ListQueriesTests(SynchronousTestCase):
         self.assertRaises(RequestMalformed, namespace_of, "ns=a&ns=b")
 
     def test_namespace_elsewhere(self) -> None:
-        """
-        A client may put the namespace that it adds by itself at any place.
-        """
+        """A client may put the namespace that it adds by itself at any place."""
         _, raw = _followed(self.queries, f"{_ASKED}?next_page=tok&n=1")
         for query in (f"ns=a&{raw}", f"{raw}&ns=a", f"ns=a&{raw}&ns=a"):
             self.assertEqual(self.queries.upstream_query(query, _ORIGIN), "?next_page=tok&n=1")
 
     def test_plain(self) -> None:
-        """
-        A link with nothing but what the specification knows is as it was.
-        """
+        """A link with nothing but what the specification knows is as it was."""
         self.assertEqual(_followed(self.queries, f"{_ASKED}?n=5&last=a%2Fb"), (_ASKED, "n=5&last=a%2Fb"))
         self.assertEqual(_followed(self.queries, _ASKED), (_ASKED, ""))
 
@@ -126,9 +114,7 @@ class ListQueriesTests(SynchronousTestCase):
         self.assertEqual(ListQueries(b"other").upstream_query(raw, _ORIGIN), "?n=1")
 
     def test_behind_another_cache(self) -> None:
-        """
-        The MAC of a cache behind this one is part of the query: each takes off its own.
-        """
+        """The MAC of a cache behind this one is part of the query: each takes off its own."""
         behind = ListQueries(b"behind")
         _, first = _followed(behind, f"{_ASKED}?next_page=tok")
         _, second = _followed(self.queries, f"{_ASKED}?{first}")
@@ -136,18 +122,14 @@ class ListQueriesTests(SynchronousTestCase):
         self.assertEqual(behind.upstream_query(first, _ORIGIN), "?next_page=tok")
 
     def test_bounded(self) -> None:
-        """
-        A query of more than 2 KiB passes nowhere.
-        """
+        """A query of more than 2 KiB passes nowhere."""
         _, raw = _followed(self.queries, f"{_ASKED}?x={'a' * (LONGEST_QUERY - 2)}")
         self.assertEqual(len(self.queries.upstream_query(raw, _ORIGIN)), LONGEST_QUERY + 1)
         _, raw = _followed(self.queries, f"{_ASKED}?x={'a' * (LONGEST_QUERY - 1)}")
         self.assertRaises(RequestMalformed, self.queries.upstream_query, raw, _ORIGIN)
 
     def test_bounded_in_a_row(self) -> None:
-        """
-        What passes through one cache passes through several: what each adds counts at none of the others.
-        """
+        """What passes through one cache passes through several: what each adds counts at none of the others."""
         raw = f"next_page={'a' * (LONGEST_QUERY - 20)}"
         hops = [ListQueries(f"cache {number}".encode()) for number in range(8)]
         for hop in hops:
@@ -157,9 +139,7 @@ class ListQueriesTests(SynchronousTestCase):
         self.assertEqual(raw, f"next_page={'a' * (LONGEST_QUERY - 20)}")
 
     def test_several(self) -> None:
-        """
-        Each link of a header is rewritten; what is none stays.
-        """
+        """Each link of a header is rewritten; what is none stays."""
         value = self.queries.link(
             '</a?n=1>; rel="next", <https://h/b>, <c', _ORIGIN, _ASKED, str, namespace=None
         )

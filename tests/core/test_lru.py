@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.core.lru`.
-"""
+"""Tests for :mod:`contentcache.core.lru`."""
 
 from __future__ import annotations
 
@@ -10,14 +8,10 @@ from contentcache.core.lru import LruCache
 
 
 class LruCacheTests(SynchronousTestCase):
-    """
-    A bounded table.
-    """
+    """A bounded table."""
 
     def test_least_recently_used(self) -> None:
-        """
-        What was neither set nor read for longest is dropped.
-        """
+        """What was neither set nor read for longest is dropped."""
         cache: LruCache[int, str] = LruCache(3)
         for key in (1, 2, 3):
             cache.put(key, "x")
@@ -28,9 +22,7 @@ class LruCacheTests(SynchronousTestCase):
         self.assertEqual((cache.get(2), cache.get(3), len(cache)), ("y", None, 3))
 
     def test_remove(self) -> None:
-        """
-        Entries are forgotten one by one, by their values, and all.
-        """
+        """Entries are forgotten one by one, by their values, and all."""
         cache: LruCache[int, int] = LruCache(10)
         for key in range(6):
             cache.put(key, key)

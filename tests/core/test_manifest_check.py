@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.core.manifest_check`: what is a manifest.
-"""
+"""Tests for :mod:`contentcache.core.manifest_check`: what is a manifest."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ def _nested(levels: int) -> bytes:
 
 
 class CheckTests(SynchronousTestCase):
-    """
-    Bodies that are manifests, and those that are not.
-    """
+    """Bodies that are manifests, and those that are not."""
 
     def test_not_a_manifest(self) -> None:
         """Everything that is no JSON object as Go reads it: pages, marks, constants, other values."""
@@ -101,9 +97,7 @@ class CheckTests(SynchronousTestCase):
 
 
 class MediaTypeTests(SynchronousTestCase):
-    """
-    Whose word of the media type counts.
-    """
+    """Whose word of the media type counts."""
 
     def test_agrees(self) -> None:
         """A declared type has to be that of the header, but for case and parameters."""

@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.core.noproxy``.
-"""
+"""Tests for ``contentcache.core.noproxy``."""
 
 from __future__ import annotations
 
@@ -12,14 +10,10 @@ from contentcache.core.noproxy import Exemptions
 
 
 class ExemptionsTests(SynchronousTestCase):
-    """
-    Which hosts are asked directly.
-    """
+    """Which hosts are asked directly."""
 
     def test_table(self) -> None:
-        """
-        Each form of an entry covers what it covers in Go's programs, and nothing else.
-        """
+        """Each form of an entry covers what it covers in Go's programs, and nothing else."""
         for value, host, port, expected in [
             ("", "example.com", 443, False),
             ("", "localhost", 5000, True),
@@ -65,7 +59,5 @@ class ExemptionsTests(SynchronousTestCase):
 
     @given(st.text(max_size=60), st.text(max_size=60), st.integers(1, 65535))
     def test_never_raises(self, value: str, host: str, port: int) -> None:
-        """
-        An odd value of the variable stops no daemon.
-        """
+        """An odd value of the variable stops no daemon."""
         self.assertIsInstance(Exemptions.parse(value).covers(host, port), bool)

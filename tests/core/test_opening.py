@@ -1,6 +1,4 @@
-"""
-The head of an upstream's answer.
-"""
+"""The head of an upstream's answer."""
 
 from __future__ import annotations
 
@@ -13,14 +11,10 @@ from contentcache.core.opening import Opening, parse_length, read_opening, read_
 
 
 class OpeningTests(SynchronousTestCase):
-    """
-    What it says of the body.
-    """
+    """What it says of the body."""
 
     def test_table(self) -> None:
-        """
-        A 200 begins at the start whatever was asked for; a 206 where it was asked to, or it is of no use.
-        """
+        """A 200 begins at the start whatever was asked for; a 206 where it was asked to, or it is of no use."""
         for status, length, content_range, wanted, expected in [
             (200, 10, None, 0, Opening(0, 10)),
             (200, None, None, 7, Opening(0, None)),
@@ -43,9 +37,7 @@ class OpeningTests(SynchronousTestCase):
                     self.assertEqual(read_opening(status, length, content_range, wanted), expected)
 
     def test_length(self) -> None:
-        """
-        ``Content-Length`` is digits, and not more than make sense.
-        """
+        """``Content-Length`` is digits, and not more than make sense."""
         for value, expected in [
             ("0", 0),
             (" 12 ", 12),
@@ -63,9 +55,7 @@ class OpeningTests(SynchronousTestCase):
                 self.assertEqual(parse_length(value), expected)
 
     def test_unsatisfied(self) -> None:
-        """
-        A 416 may tell the size.
-        """
+        """A 416 may tell the size."""
         for value, expected in [
             ("bytes */10", 10),
             ("Bytes */0", 0),
@@ -81,9 +71,7 @@ class OpeningTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(100, 599), st.none() | st.text(max_size=30), st.integers(0, 20))
     def test_nothing_else_raises(self, status: int, content_range: str | None, wanted: int) -> None:
-        """
-        Rubbish is a broken upstream.
-        """
+        """Rubbish is a broken upstream."""
         try:
             opening = read_opening(status, None, content_range, wanted)
         except UpstreamBroken:

@@ -1,6 +1,4 @@
-"""
-The operator's own rules.
-"""
+"""The operator's own rules."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ _GLOBS = st.text(alphabet="ab/*?", max_size=5)
 
 
 def matches(glob: str, name: str) -> bool:
-    """
-    The meaning of a glob, a character at a time.
-    """
+    """The meaning of a glob, a character at a time."""
     if not glob:
         return not name
     if glob.startswith("**"):
@@ -31,22 +27,16 @@ def matches(glob: str, name: str) -> bool:
 
 
 class GlobTests(SynchronousTestCase):
-    """
-    Globs of repositories.
-    """
+    """Globs of repositories."""
 
     @settings(deadline=None)
     @given(_GLOBS, _NAMES)
     def test_as_defined(self, glob: str, name: str) -> None:
-        """
-        The matching says of every name what the definition says.
-        """
+        """The matching says of every name what the definition says."""
         self.assertEqual(Glob(glob).matches(name), matches(glob, name))
 
     def test_nothing_else_is_special(self) -> None:
-        """
-        What means something in a regular expression means itself.
-        """
+        """What means something in a regular expression means itself."""
         for glob in ("a.b", "a+b", "[ab]", "(a|b)", "^a$", "a\\b", "a{2}"):
             with self.subTest(glob=glob):
                 self.assertTrue(allowed(glob, [glob], []))
@@ -54,21 +44,15 @@ class GlobTests(SynchronousTestCase):
                 self.assertFalse(allowed("aab", [glob], []))
 
     def test_newline(self) -> None:
-        """
-        A line end is no end.
-        """
+        """A line end is no end."""
         self.assertFalse(allowed("a\n", ["a"], []))
 
 
 class AllowedTests(SynchronousTestCase):
-    """
-    Which repositories pass.
-    """
+    """Which repositories pass."""
 
     def test_table(self) -> None:
-        """
-        What is denied is denied whatever is allowed, and below its star as well.
-        """
+        """What is denied is denied whatever is allowed, and below its star as well."""
         for name, allow, deny, expected in [
             ("org/app", [], [], True),
             ("org/app", ["org/*"], [], True),
@@ -92,9 +76,7 @@ class AllowedTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(_NAMES, st.lists(_GLOBS, max_size=3), st.lists(_GLOBS, max_size=3))
     def test_deny_wins(self, name: str, allow: list[str], deny: list[str]) -> None:
-        """
-        No list of what is allowed lets pass what is denied, and a longer list denies no less.
-        """
+        """No list of what is allowed lets pass what is denied, and a longer list denies no less."""
         if any(matches(glob, name) for glob in deny):
             self.assertFalse(allowed(name, allow, deny))
         if allowed(name, allow, deny):
@@ -102,14 +84,10 @@ class AllowedTests(SynchronousTestCase):
 
 
 class ImmutableTests(SynchronousTestCase):
-    """
-    Tags that never move.
-    """
+    """Tags that never move."""
 
     def test_table(self) -> None:
-        """
-        A glob is for the whole tag; what starts with ``^`` is a regular expression.
-        """
+        """A glob is for the whole tag; what starts with ``^`` is a regular expression."""
         for tag, pattern, expected in [
             ("v1.2.3", None, False),
             ("v1.2.3", "v*.*.*", True),

@@ -1,6 +1,4 @@
-"""
-The order of questions, whichever of their answers arrives first.
-"""
+"""The order of questions, whichever of their answers arrives first."""
 
 from __future__ import annotations
 
@@ -10,9 +8,7 @@ from contentcache.core.question_order import LatestQuestions, QuestionClock
 
 
 class QuestionClockTests(SynchronousTestCase):
-    """
-    Times of questions.
-    """
+    """Times of questions."""
 
     def test_strictly_increasing(self) -> None:
         """No two questions have the same time, not even where the clock stands still or goes back."""
@@ -24,9 +20,7 @@ class QuestionClockTests(SynchronousTestCase):
 
 
 class LatestQuestionsTests(SynchronousTestCase):
-    """
-    What was asked last.
-    """
+    """What was asked last."""
 
     def test_an_earlier_time_changes_nothing(self) -> None:
         """A late answer to an early question does not replace the later one."""

@@ -1,6 +1,4 @@
-"""
-Which bytes a client wants, and what an upstream says it sends.
-"""
+"""Which bytes a client wants, and what an upstream says it sends."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _HEADERS = st.lists(_SPECS, max_size=8).map(",".join).map("bytes=".__add__)
 
 
 def wanted(header: str, size: int) -> list[list[int]] | str:
-    """
-    The parts of a header as sorted sets of offsets, in the naive way: ``"whole"``, ``"none"`` or the parts.
-    """
+    """The parts of a header as sorted sets of offsets, in the naive way: ``"whole"``, ``"none"`` or the parts."""
     sets: list[set[int]] = []
     specs = [spec.strip(" \t") for spec in header.removeprefix("bytes=").split(",")]
     specs = [spec for spec in specs if spec]
@@ -56,16 +52,12 @@ def wanted(header: str, size: int) -> list[list[int]] | str:
 
 
 class RangeTests(SynchronousTestCase):
-    """
-    ``Range`` (RFC 9110 §14.2).
-    """
+    """``Range`` (RFC 9110 §14.2)."""
 
     @settings(max_examples=1000, deadline=None)
     @given(_HEADERS, st.integers(0, 50))
     def test_as_the_naive_way(self, header: str, size: int) -> None:
-        """
-        Whatever is asked of a content of any size, the parts are those that a list of offsets gives.
-        """
+        """Whatever is asked of a content of any size, the parts are those that a list of offsets gives."""
         expected = wanted(header, size)
         try:
             found = spans(parse_range(header), size) if parse_range(header) else ()
@@ -80,16 +72,12 @@ class RangeTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text(max_size=40) | st.text(alphabet="bytes=0123456789-, \t", max_size=40))
     def test_never_raises(self, header: str) -> None:
-        """
-        No header is an error: what makes no sense is ignored.
-        """
+        """No header is an error: what makes no sense is ignored."""
         for wish in parse_range(header):
             self.assertTrue(wish.first is not None or wish.last is not None)
 
     def test_ignored(self) -> None:
-        """
-        Other units and malformed sets mean the whole, even where one part would make sense.
-        """
+        """Other units and malformed sets mean the whole, even where one part would make sense."""
         for header in [
             None,
             "",
@@ -109,15 +97,11 @@ class RangeTests(SynchronousTestCase):
                 self.assertEqual(parse_range(header), ())
 
     def test_unit(self) -> None:
-        """
-        The unit's case does not matter (RFC 9110 §14.1), nor does space around a part.
-        """
+        """The unit's case does not matter (RFC 9110 §14.1), nor does space around a part."""
         self.assertEqual(spans(parse_range("BYTES= 1-2 ,\t-1"), 10), (Span(1, 3, 10), Span(9, 10, 10)))
 
     def test_order(self) -> None:
-        """
-        Parts come in the order of the request; a merged one stands where its first member stood.
-        """
+        """Parts come in the order of the request; a merged one stands where its first member stood."""
         found = spans(parse_range("bytes=50-59,0-9,10-19,100-,55-64"), 110)
         self.assertEqual(
             [part.content_range() for part in found],
@@ -125,9 +109,7 @@ class RangeTests(SynchronousTestCase):
         )
 
     def test_too_many(self) -> None:
-        """
-        As many parts as are allowed are served; one more is refused, never answered by the whole.
-        """
+        """As many parts as are allowed are served; one more is refused, never answered by the whole."""
         parts = [f"{2 * place}-{2 * place}" for place in range(MOST_PARTS)]
         size = 1000
         self.assertEqual(len(spans(parse_range("bytes=" + ",".join(parts)), size)), MOST_PARTS)
@@ -139,9 +121,7 @@ class RangeTests(SynchronousTestCase):
         self.assertEqual(spans(parse_range("bytes=" + ",".join(["0-"] * 5000)), size), (Span(0, size, size),))
 
     def test_long_numbers(self) -> None:
-        """
-        Thousands of digits are a number like any other.
-        """
+        """Thousands of digits are a number like any other."""
         nines, zeros = "9" * 5000, "0" * 5000
         for header, expected in [
             (f"bytes=0-{nines}", (Span(0, 10, 10),)),
@@ -155,23 +135,17 @@ class RangeTests(SynchronousTestCase):
         self.assertEqual(parse_range(f"bytes={nines}9-{nines}"), ())
 
     def test_empty_content(self) -> None:
-        """
-        An empty content has no first byte; its last five are the whole of it (RFC 9110 §14.1.2).
-        """
+        """An empty content has no first byte; its last five are the whole of it (RFC 9110 §14.1.2)."""
         self.assertRaises(RangeUnsatisfiable, spans, parse_range("bytes=0-"), 0)
         self.assertRaises(RangeUnsatisfiable, spans, parse_range("bytes=-0"), 0)
         self.assertEqual(spans(parse_range("bytes=-5"), 0), ())
 
 
 class ContentRangeTests(SynchronousTestCase):
-    """
-    ``Content-Range`` (RFC 9110 §14.4).
-    """
+    """``Content-Range`` (RFC 9110 §14.4)."""
 
     def test_table(self) -> None:
-        """
-        What makes sense is read, all else is nothing.
-        """
+        """What makes sense is read, all else is nothing."""
         for value, expected in [
             ("bytes 0-0/1", ContentRange(0, 0, 1)),
             ("Bytes 5-9/*", ContentRange(5, 9, None)),
@@ -192,9 +166,7 @@ class ContentRangeTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 10**6))
     def test_reads_what_is_written(self, start: int, length: int, more: int) -> None:
-        """
-        A cache understands another.
-        """
+        """A cache understands another."""
         span = Span(start, start + length, start + length + more)
         self.assertEqual(
             parse_content_range(span.content_range()), ContentRange(span.start, span.stop - 1, span.size)

@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.core.retry_after``.
-"""
+"""Tests for ``contentcache.core.retry_after``."""
 
 from __future__ import annotations
 
@@ -14,14 +12,10 @@ NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT
 
 
 class SecondsOfPatienceTests(SynchronousTestCase):
-    """
-    What is made of ``Retry-After``.
-    """
+    """What is made of ``Retry-After``."""
 
     def test_table(self) -> None:
-        """
-        Seconds and all three forms of a date are understood and bounded, all else is the default.
-        """
+        """Seconds and all three forms of a date are understood and bounded, all else is the default."""
         for value, expected in [
             (None, DEFAULT),
             ("", DEFAULT),
@@ -50,7 +44,5 @@ class SecondsOfPatienceTests(SynchronousTestCase):
 
     @given(st.text(max_size=80), st.floats(0, 4e9))
     def test_always_within_bounds(self, value: str, now: float) -> None:
-        """
-        No input raises or leaves the bounds.
-        """
+        """No input raises or leaves the bounds."""
         self.assertTrue(SHORTEST <= seconds_of_patience(value, now) <= LONGEST)

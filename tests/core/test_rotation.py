@@ -1,6 +1,4 @@
-"""
-Several upstreams as one.
-"""
+"""Several upstreams as one."""
 
 from __future__ import annotations
 
@@ -23,23 +21,17 @@ _EVENTS = st.lists(
 
 
 class TurnTests(SynchronousTestCase):
-    """
-    Whose turn it is.
-    """
+    """Whose turn it is."""
 
     def test_round_robin(self) -> None:
-        """
-        Each host is first equally often, the others follow in their order.
-        """
+        """Each host is first equally often, the others follow in their order."""
         rotation = Rotation(["a", "b", "c"])
         orders = [tuple(rotation.order(0.0)) for _ in range(300)]
         self.assertEqual(orders[:3], [("a", "b", "c"), ("b", "c", "a"), ("c", "a", "b")])
         self.assertEqual(Counter(order[0] for order in orders), {"a": 100, "b": 100, "c": 100})
 
     def test_fallback_is_last(self) -> None:
-        """
-        The fallback has no turn: it is asked when all others of its standing have been.
-        """
+        """The fallback has no turn: it is asked when all others of its standing have been."""
         rotation = Rotation(["a", "b"], "O")
         self.assertEqual({tuple(rotation.order(0.0)) for _ in range(4)}, {("a", "b", "O"), ("b", "a", "O")})
         rotation.failed("a", 0.0)
@@ -52,22 +44,16 @@ class TurnTests(SynchronousTestCase):
         self.assertEqual(tuple(rotation.order(0.7)), ("a", "b", "O"))
 
     def test_fallback_among_the_hosts(self) -> None:
-        """
-        A fallback that has a turn anyway is asked and shown once.
-        """
+        """A fallback that has a turn anyway is asked and shown once."""
         rotation = Rotation(["a", "O"], "O")
         self.assertEqual(sorted(rotation.order(0.0)), ["O", "a"])
 
 
 class SetbackTests(SynchronousTestCase):
-    """
-    Who goes last, and for how long.
-    """
+    """Who goes last, and for how long."""
 
     def test_doubles(self) -> None:
-        """
-        Each failure after a set-back is over doubles the next one, up to the longest.
-        """
+        """Each failure after a set-back is over doubles the next one, up to the longest."""
         rotation = Rotation(["a", "b"])
         now, found = 0.0, []
         for _ in range(7):
@@ -80,9 +66,7 @@ class SetbackTests(SynchronousTestCase):
         self.assertEqual(rotation.failed("a", now), FIRST_SETBACK)
 
     def test_away_for_weeks(self) -> None:
-        """
-        A host that never comes back is set back as ever, however often it has failed.
-        """
+        """A host that never comes back is set back as ever, however often it has failed."""
         rotation = Rotation(["a"])
         now = 0.0
         for _ in range(5000):
@@ -90,9 +74,7 @@ class SetbackTests(SynchronousTestCase):
         self.assertEqual(rotation.failed("a", now), LONGEST_SETBACK)
 
     def test_many_at_once_count_once(self) -> None:
-        """
-        A host that fails a hundred requests in one moment has failed once.
-        """
+        """A host that fails a hundred requests in one moment has failed once."""
         rotation = Rotation(["a"])
         for _ in range(100):
             rotation.failed("a", 0.0)
@@ -100,9 +82,7 @@ class SetbackTests(SynchronousTestCase):
         self.assertEqual(rotation.failed("a", FIRST_SETBACK), 2.0)
 
     def test_good_ones_first(self) -> None:
-        """
-        Those set back are asked last, the one whose time is up soonest before the others.
-        """
+        """Those set back are asked last, the one whose time is up soonest before the others."""
         rotation = Rotation(["a", "b", "c"])
         rotation.failed("a", 0.0)
         rotation.failed("b", 0.5)
@@ -112,9 +92,7 @@ class SetbackTests(SynchronousTestCase):
         self.assertEqual(tuple(rotation.order(0.95)), ("a", "b", "c"))
 
     def test_suspects(self) -> None:
-        """
-        A host that others are preferred to goes last although it is not ejected, the fallback after its like.
-        """
+        """A host that others are preferred to goes last although it is not ejected, the fallback after its like."""
         rotation = Rotation(["a", "b"], "O")
         for _ in range(3):
             self.assertEqual(tuple(rotation.order(0.0, ("a",))), ("b", "O", "a"))

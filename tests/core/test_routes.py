@@ -1,6 +1,4 @@
-"""
-What a path means, and that nothing means two things.
-"""
+"""What a path means, and that nothing means two things."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ _PATHS = st.lists(_PIECES, max_size=9).map("".join)
 
 
 def rebuilt(route: Route) -> str:
-    """
-    The path that leaves for upstream.
-    """
+    """The path that leaves for upstream."""
     match route:
         case Root():
             return "/"
@@ -71,14 +67,10 @@ def rebuilt(route: Route) -> str:
 
 
 class ParseTests(SynchronousTestCase):
-    """
-    The grammar of paths.
-    """
+    """The grammar of paths."""
 
     def test_table(self) -> None:
-        """
-        Each path of the API, at the edges of what is allowed.
-        """
+        """Each path of the API, at the edges of what is allowed."""
         digest, longer = Digest.parse(SHA256), Digest.parse(SHA512)
         name = "a" * NAME_LENGTH
         for path, route in [
@@ -105,9 +97,7 @@ class ParseTests(SynchronousTestCase):
                 self.assertEqual(parse(path), route)
 
     def test_refused(self) -> None:
-        """
-        Each way to be wrong has its own code and status.
-        """
+        """Each way to be wrong has its own code and status."""
         for path, error, status in [
             ("/v2/a%2F..%2Fb/manifests/1", NameInvalid, 400),
             ("/v2/a%2f%2Fb/tags/list", NameInvalid, 400),
@@ -206,16 +196,12 @@ class ParseTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.from_regex(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*", fullmatch=True))
     def test_every_name_of_the_grammar(self, component: str) -> None:
-        """
-        Whatever the spec's grammar makes is a name, if it is short enough.
-        """
+        """Whatever the spec's grammar makes is a name, if it is short enough."""
         name = f"{component[:100].strip('._-')}/{component[:100].strip('._-')}"
         self.assertEqual(parse(f"/v2/{name}/tags/list"), TagsList(name))
 
     def test_no_backtracking(self) -> None:
-        """
-        Hostile names end at once: a pattern that tries all ways to read them would not end at all.
-        """
+        """Hostile names end at once: a pattern that tries all ways to read them would not end at all."""
         for unit in ("a-", "a_", "a.", "a/", "a__", "a--", "-", "a", "a%", "/", "/.", "%", "aA"):
             longest = unit * (NAME_LENGTH // len(unit))
             for path in (f"/v2/{longest[:-1]}!/tags/list", f"/v2/{unit * 1000}!/tags/list", unit * 8000):
@@ -224,14 +210,10 @@ class ParseTests(SynchronousTestCase):
 
 
 class TargetTests(SynchronousTestCase):
-    """
-    The target of a request (RFC 9112 §3.2).
-    """
+    """The target of a request (RFC 9112 §3.2)."""
 
     def test_table(self) -> None:
-        """
-        Path, query and authority are taken apart, and nothing is decoded.
-        """
+        """Path, query and authority are taken apart, and nothing is decoded."""
         for target, expected in [
             ("/v2/?ns=a%2Fb?c", ("/v2/", "ns=a%2Fb?c", None)),
             ("HTTPS://Host:1/v2/a?b", ("/v2/a", "b", "Host:1")),
@@ -247,22 +229,16 @@ class TargetTests(SynchronousTestCase):
 
 
 class PagingTests(SynchronousTestCase):
-    """
-    What of a query goes on.
-    """
+    """What of a query goes on."""
 
     def test_only_three(self) -> None:
-        """
-        Of everything in a query three parameters pass, escaped anew.
-        """
+        """Of everything in a query three parameters pass, escaped anew."""
         query = parse_qs("n=10&last=a%26token%3Dx&artifactType=a/b%2Bc&ns=evil&token=t&digest=d")
         self.assertEqual(Paging.of(query).query(), "?n=10&last=a%26token%3Dx&artifactType=a%2Fb%2Bc")
         self.assertEqual(Paging.of({"ns": ["x"]}).query(), "")
 
     def test_refused(self) -> None:
-        """
-        What cannot be meant is the client's fault.
-        """
+        """What cannot be meant is the client's fault."""
         for query in [
             {"n": ["-1"]},
             {"n": [""]},
@@ -283,9 +259,7 @@ class PagingTests(SynchronousTestCase):
         st.dictionaries(st.sampled_from(["n", "last", "artifactType", "x"]), st.lists(st.text(), max_size=2))
     )
     def test_means_the_same_again(self, query: dict[str, list[str]]) -> None:
-        """
-        What is sent on is read by the next one as what it was.
-        """
+        """What is sent on is read by the next one as what it was."""
         try:
             paging = Paging.of(query)
         except RequestMalformed:

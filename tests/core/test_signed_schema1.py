@@ -1,6 +1,4 @@
-"""
-The payload of signed manifests.
-"""
+"""The payload of signed manifests."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ def signed(payload: bytes = PAYLOAD, *, length: int | None = None, copies: int =
 
 
 class SignedPayloadTests(SynchronousTestCase):
-    """
-    What the digest is of.
-    """
+    """What the digest is of."""
 
     def test_round(self) -> None:
         """The bytes that were there before they were signed, however often."""

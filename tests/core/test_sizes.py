@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.core.sizes`.
-"""
+"""Tests for :mod:`contentcache.core.sizes`."""
 
 from __future__ import annotations
 
@@ -55,43 +53,31 @@ TOO_LARGE = [str(LARGEST + 1), "8EiB", "9" * 5000, "9" * 5000 + "GB"]
 
 
 class ParseTests(SynchronousTestCase):
-    """
-    Reading sizes.
-    """
+    """Reading sizes."""
 
     def test_read(self) -> None:
-        """
-        Units of 1000 and of 1024 are told apart, in any case, and fractions are exact.
-        """
+        """Units of 1000 and of 1024 are told apart, in any case, and fractions are exact."""
         for text, size in READ.items():
             self.assertEqual(parse(text), size, text[:40])
 
     def test_refused(self) -> None:
-        """
-        Nonsense is refused in a sentence that repeats it.
-        """
+        """Nonsense is refused in a sentence that repeats it."""
         for text in REFUSED:
             self.assertIn(f"{text!r} is not a size", str(self.assertRaises(SizeInvalid, parse, text)))
 
     def test_ambiguous(self) -> None:
-        """
-        A unit that means two things is refused with both spellings.
-        """
+        """A unit that means two things is refused with both spellings."""
         self.assertIn("write 5GB (powers of 1000) or 5GiB", str(self.assertRaises(SizeInvalid, parse, "5G")))
 
     def test_too_large(self) -> None:
-        """
-        More than a file system counts is refused, however many digits it has.
-        """
+        """More than a file system counts is refused, however many digits it has."""
         for text in TOO_LARGE:
             self.assertIn("too large", str(self.assertRaises(SizeInvalid, parse, text)))
 
     @settings(deadline=None)
     @given(st.text(alphabet="0123456789.kKmMgGtTpPeEiIbB -", max_size=30))
     def test_anything(self, text: str) -> None:
-        """
-        Any text gives whole bytes or the one error.
-        """
+        """Any text gives whole bytes or the one error."""
         try:
             size = parse(text)
         except SizeInvalid:
@@ -101,13 +87,9 @@ class ParseTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(0, LARGEST))
     def test_round_trip(self, size: int) -> None:
-        """
-        The spelling of a size is read back as the same.
-        """
+        """The spelling of a size is read back as the same."""
         self.assertEqual(parse(spell(size)), size)
 
     def test_examples(self) -> None:
-        """
-        The examples in the documentation of the module hold.
-        """
+        """The examples in the documentation of the module hold."""
         self.assertEqual(doctest.testmod(sizes).failed, 0)

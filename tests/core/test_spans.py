@@ -1,6 +1,4 @@
-"""
-Which bytes of a file are there.
-"""
+"""Which bytes of a file are there."""
 
 from __future__ import annotations
 
@@ -16,16 +14,12 @@ _RUNS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=20)
 
 
 class SpansTests(SynchronousTestCase):
-    """
-    Runs of offsets beside a plain set of them.
-    """
+    """Runs of offsets beside a plain set of them."""
 
     @settings(deadline=None)
     @given(_RUNS)
     def test_as_a_set(self, runs: list[tuple[int, int]]) -> None:
-        """
-        After any additions the runs hold what a set holds, in order, apart, and as few as can be.
-        """
+        """After any additions the runs hold what a set holds, in order, apart, and as few as can be."""
         held, offsets = Spans(), set[int]()
         for start, stop in runs:
             held.add(start, stop)
@@ -42,9 +36,7 @@ class SpansTests(SynchronousTestCase):
             self.assertEqual(held.reach(offset), end)
 
     def test_clear(self) -> None:
-        """
-        After that nothing is there.
-        """
+        """After that nothing is there."""
         held = Spans()
         held.add(0, 5)
         held.clear()

@@ -1,6 +1,4 @@
-"""
-Loops and depth of a chain.
-"""
+"""Loops and depth of a chain."""
 
 from __future__ import annotations
 
@@ -14,14 +12,10 @@ _HOPS = st.lists(st.sampled_from(["fred", "proxy:80", FAMILY + "ab", FAMILY + "c
 
 
 class ViaTests(SynchronousTestCase):
-    """
-    ``Via`` (RFC 9110 §7.6.3).
-    """
+    """``Via`` (RFC 9110 §7.6.3)."""
 
     def test_table(self) -> None:
-        """
-        Hops are read from one header line or several; what is none is passed over.
-        """
+        """Hops are read from one header line or several; what is none is passed over."""
         for values, hops in [
             ((), ()),
             (("",), ()),
@@ -37,9 +31,7 @@ class ViaTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(_HOPS, st.integers(0, 6))
     def test_round(self, hops: list[str], cut: int) -> None:
-        """
-        Who adds itself is met by whoever reads that, and nobody else is.
-        """
+        """Who adds itself is met by whoever reads that, and nobody else is."""
         ours = FAMILY + "me"
         lines = [", ".join(f"1.1 {hop}" for hop in part) for part in (hops[:cut], hops[cut:]) if part]
         self.assertFalse(Path.of(lines).has_met(ours))
@@ -49,26 +41,20 @@ class ViaTests(SynchronousTestCase):
         self.assertEqual(path.caches, sum(hop.startswith(FAMILY) for hop in hops) + 1)
 
     def test_part_of_a_name(self) -> None:
-        """
-        A longer name is another one.
-        """
+        """A longer name is another one."""
         path = Path.of([f"1.1 {FAMILY}ab, 1.1 x{FAMILY}cd"])
         self.assertFalse(path.has_met(FAMILY + "a") or path.has_met(FAMILY + "cd"))
         self.assertEqual(path.caches, 1)
 
     def test_bounds(self) -> None:
-        """
-        Eight names of ordinary length may be sent on.
-        """
+        """Eight names of ordinary length may be sent on."""
         self.assertTrue(Path.of(["1.1 a"] * MOST_HOPS).is_bounded)
         self.assertFalse(Path.of(["1.1 a"] * (MOST_HOPS + 1)).is_bounded)
         self.assertFalse(Path.of(["1.1 " + "a" * 256]).is_bounded)
 
 
 class CachesBehindTests(SynchronousTestCase):
-    """
-    Which caches are behind a host.
-    """
+    """Which caches are behind a host."""
 
     def test_until_learned(self) -> None:
         """
@@ -89,9 +75,7 @@ class CachesBehindTests(SynchronousTestCase):
         self.assertEqual(list(caches.names()), [FAMILY + "b", FAMILY + "x"])
 
     def test_bounded(self) -> None:
-        """
-        A host that names ever new caches fills no memory; the newest count.
-        """
+        """A host that names ever new caches fills no memory; the newest count."""
         caches = CachesBehind()
         for number in range(1000):
             caches.learn("a", [f"1.1 {FAMILY}{number}"])

@@ -78,9 +78,7 @@ class World:
     blamed: list[str] = field(factory=list)
 
     def run(self, most_steps: int) -> Step:
-        """
-        Drive the fetch to its end.
-        """
+        """Drive the fetch to its end."""
         filling = Filling([(0, len(self.file))], self.total)
         while len(self.steps) < most_steps:
             order = self._order()
@@ -108,9 +106,7 @@ class World:
         raise AssertionError(f"no end after {most_steps} steps: {self.steps[-20:]}")
 
     def wholes(self) -> Sequence[str]:
-        """
-        The hosts in the order in which each was asked for the whole after the first new start.
-        """
+        """The hosts in the order in which each was asked for the whole after the first new start."""
         since = next((place for place, step in enumerate(self.steps) if isinstance(step, StartAgain)), None)
         asked = [step for step in self.steps[since:] if isinstance(step, Ask)] if since is not None else []
         turns = [
@@ -179,9 +175,7 @@ class World:
         return Reply(start, total, body, whole=manner not in {Manner.RESETS, Manner.WAVERS})
 
     def _play(self, manner: Manner) -> tuple[bytes, Sequence[int | None]]:
-        """
-        The content that a host of this kind would have us believe in, and the sizes that it may tell.
-        """
+        """The content that a host of this kind would have us believe in, and the sizes that it may tell."""
         truth, size = self.truth, len(self.truth)
         other = wrong(truth) + b"x" * self.random.randint(0, 5)
         plays: dict[Manner, tuple[bytes, Sequence[int | None]]] = {

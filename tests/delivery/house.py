@@ -1,6 +1,4 @@
-"""
-The delivery room, whole, over registries of bad manners in memory; and its clients.
-"""
+"""The delivery room, whole, over registries of bad manners in memory; and its clients."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ LARGE: Final = bytes(range(256)) * 1200  # more than the first part of a fetch, 
 
 
 def client_at(url: str, wire: Wire, clock: Clock) -> UpstreamTransport:
-    """
-    The ways to an upstream, in memory.
-    """
+    """The ways to an upstream, in memory."""
     treq = HTTPClient(cast("Any", wire), cookiejar=NoCookies())
     return UpstreamTransport(RedirectPolicy.of(url), wire, wire, treq, cast("Any", clock))
 
@@ -68,9 +64,7 @@ def registry_of(
     wall: Callable[[], float],
     per_host: SemaphorePerKey[str] | None = None,
 ) -> Registry:
-    """
-    The real registry over the wire.
-    """
+    """The real registry over the wire."""
     hosts = [*upstream.hosts, *([upstream.fallback] if upstream.fallback is not None else [])]
     return Registry(
         upstream,
@@ -86,9 +80,7 @@ def registry_of(
 
 
 class House:
-    """
-    Everything from ``Contents`` down to the wire. One origin with one host, unless ``upstreams`` says else.
-    """
+    """Everything from ``Contents`` down to the wire. One origin with one host, unless ``upstreams`` says else."""
 
     def __init__(
         self,
@@ -254,9 +246,7 @@ class House:
 
 
 class BytesOnly:
-    """
-    As much of a ``Flow`` as is the same for all clients here: bytes are taken, files are not.
-    """
+    """As much of a ``Flow`` as is the same for all clients here: bytes are taken, files are not."""
 
     def __init__(self) -> None:
         self.got = bytearray()
@@ -338,9 +328,7 @@ class Client(BytesOnly):
 
 
 class HouseTestCase(SynchronousTestCase):
-    """
-    Looks after each test whether something was left open.
-    """
+    """Looks after each test whether something was left open."""
 
     def house(self, *upstreams: Upstream, **options: Any) -> House:
         """A house that is looked at when the test is over."""

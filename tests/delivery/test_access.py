@@ -1,6 +1,4 @@
-"""
-Who may have what: grants, links, and the origin's word.
-"""
+"""Who may have what: grants, links, and the origin's word."""
 
 from __future__ import annotations
 
@@ -18,17 +16,13 @@ SMALL = b"a small layer"
 
 
 def bearer_until(moment: float) -> str:
-    """
-    A token that says when it ends.
-    """
+    """A token that says when it ends."""
     claims = base64.urlsafe_b64encode(json.dumps({"exp": moment}).encode()).decode().rstrip("=")
     return f"Bearer e30.{claims}.c2ln"
 
 
 class WarmTestCase(HouseTestCase):
-    """
-    Begins with a blob in the store, pulled by Ann.
-    """
+    """Begins with a blob in the store, pulled by Ann."""
 
     def warm(self, *upstreams: Upstream, content: bytes = SMALL, **options: Any) -> House:
         """A house in which Ann has just pulled, and nothing was asked since. Bob may read elsewhere only."""
@@ -49,9 +43,7 @@ class WarmTestCase(HouseTestCase):
 
 
 class GrantAndLinkTests(WarmTestCase):
-    """
-    A grant and a link together open a content; nothing less does.
-    """
+    """A grant and a link together open a content; nothing less does."""
 
     def test_both(self) -> None:
         """Within authttl and affirmttl the origin is not asked again."""
@@ -173,9 +165,7 @@ class GrantAndLinkTests(WarmTestCase):
 
 
 class RevokingTests(WarmTestCase):
-    """
-    The origin's no.
-    """
+    """The origin's no."""
 
     def test_401_takes_the_grant(self) -> None:
         """A no to one content ends the grant in its repository."""
@@ -226,9 +216,7 @@ class RevokingTests(WarmTestCase):
 
 
 class StaleTests(WarmTestCase):
-    """
-    ``staleiferror``: what may be served while the origin is away.
-    """
+    """``staleiferror``: what may be served while the origin is away."""
 
     def away(self, house: House, manner: str) -> None:
         """Take the origin away."""
@@ -285,9 +273,7 @@ class StaleTests(WarmTestCase):
 
 
 class SignedTests(WarmTestCase):
-    """
-    A client whose URL is signed, and has been verified.
-    """
+    """A client whose URL is signed, and has been verified."""
 
     signed = Credential(signed="head.claims.signature")
 
@@ -376,9 +362,7 @@ class SignedTests(WarmTestCase):
 
 
 class VouchedTests(WarmTestCase):
-    """
-    A client that was judged here, by a token that allows just this.
-    """
+    """A client that was judged here, by a token that allows just this."""
 
     def own(self, **options: Any) -> House:
         """A house with an account of its own, and a blob pulled by it."""

@@ -1,6 +1,4 @@
-"""
-The store under a fetch: what was there before, what fails, what has no room.
-"""
+"""The store under a fetch: what was there before, what fails, what has no room."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ HALF = len(LARGE) // 2
 
 
 def put(store: Store, digest: Digest, content: bytes) -> None:
-    """
-    Put a file into the store behind the house's back.
-    """
+    """Put a file into the store behind the house's back."""
     file = store.resume(digest, ORIGIN)
     file.truncate(0)
     file.write(0, content)
@@ -29,9 +25,7 @@ def put(store: Store, digest: Digest, content: bytes) -> None:
 
 
 class FoundTests(HouseTestCase):
-    """
-    What lies in the store already.
-    """
+    """What lies in the store already."""
 
     def found(self, content: bytes, *, known: bool | None = None) -> House:
         """A store with a file, and an index that knows it as verified, as unverified, or not at all."""
@@ -103,9 +97,7 @@ class FoundTests(HouseTestCase):
 
 
 class FailingTests(HouseTestCase):
-    """
-    A disk that fails serves all the same.
-    """
+    """A disk that fails serves all the same."""
 
     def failing(self, **options: Any) -> tuple[House, FaultyStore]:
         """A house over a disk that can fail."""
@@ -184,9 +176,7 @@ class FailingTests(HouseTestCase):
 
 
 class EvictionTests(HouseTestCase):
-    """
-    What the reaper may not take.
-    """
+    """What the reaper may not take."""
 
     def test_in_use(self) -> None:
         """A fetch, a reader, and a pull that the index does not know yet keep a blob."""

@@ -1,6 +1,4 @@
-"""
-What is not the registry's own word: redirects, and pages for people.
-"""
+"""What is not the registry's own word: redirects, and pages for people."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ STORAGE: Final = "https://storage.example/storage/"
 
 
 class SignInPage(BadRegistry):
-    """
-    A place that answers every request with 200 and the same page.
-    """
+    """A place that answers every request with 200 and the same page."""
 
     def __init__(self, media_type: str, page: bytes) -> None:
         super().__init__()
@@ -43,9 +39,7 @@ ALICE: Final = "Basic YWxpY2U6MQ=="
 
 
 class PageForStrangers(BadRegistry):
-    """
-    A registry that shows a page to whoever does not sign in.
-    """
+    """A registry that shows a page to whoever does not sign in."""
 
     def __init__(self, media_type: str, page: bytes) -> None:
         super().__init__()
@@ -59,9 +53,7 @@ class PageForStrangers(BadRegistry):
 
 
 class DoubtfulTestCase(HouseTestCase):
-    """
-    Begins with a blob that an honest client has pulled from the registry itself.
-    """
+    """Begins with a blob that an honest client has pulled from the registry itself."""
 
     def stored(self, **options: Any) -> House:
         """A house, in which grants are over."""
@@ -84,9 +76,7 @@ class DoubtfulTestCase(HouseTestCase):
 
 
 class StoredTests(DoubtfulTestCase):
-    """
-    A question about a stored blob.
-    """
+    """A question about a stored blob."""
 
     def test_sign_in_page(self) -> None:
         """A redirect to a page, of whatever type and on whichever host, opens nothing and grants nothing."""
@@ -196,9 +186,7 @@ class StoredTests(DoubtfulTestCase):
 
 
 class ColdTests(DoubtfulTestCase):
-    """
-    What is not stored.
-    """
+    """What is not stored."""
 
     def test_page_grants_nothing(self) -> None:
         """A page that comes instead of a blob is nobody's right to others."""
@@ -232,9 +220,7 @@ class ColdTests(DoubtfulTestCase):
         self.assertEqual(house.origin.requests, [])
 
     def test_page_shuts_nobody_out(self) -> None:
-        """
-        What an origin shows to one client is no reason to refuse another one, and no byte of what it gets.
-        """
+        """What an origin shows to one client is no reason to refuse another one, and no byte of what it gets."""
         for media_type, page in (
             ("text/html", b"<html>sign in</html>"),
             ("application/json", b'{"errors": []}'),
@@ -280,9 +266,7 @@ class ColdTests(DoubtfulTestCase):
 
 
 class NoRangesStorage(BadRegistry):
-    """
-    Storage that refuses every request for a part, in its own ``way``, and every ``HEAD`` unless ``heads``.
-    """
+    """Storage that refuses every request for a part, in its own ``way``, and every ``HEAD`` unless ``heads``."""
 
     def __init__(self, way: str = "403", *, heads: bool = False) -> None:
         super().__init__()
@@ -328,9 +312,7 @@ WAYS: Final = (
 
 
 class NoRangesTests(DoubtfulTestCase):
-    """
-    Storage behind a registry that signs URLs for one kind of request only.
-    """
+    """Storage behind a registry that signs URLs for one kind of request only."""
 
     def refusing(self, way: str = "403", **options: Any) -> House:
         """Everything is redirected to such storage."""
@@ -403,9 +385,7 @@ class NoRangesTests(DoubtfulTestCase):
 
 
 class ManifestTests(DoubtfulTestCase):
-    """
-    Manifests, of which only the manifest itself is proof, where the registry redirects.
-    """
+    """Manifests, of which only the manifest itself is proof, where the registry redirects."""
 
     manifest = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}'
 
@@ -477,9 +457,7 @@ class ManifestTests(DoubtfulTestCase):
 
 
 class PingTests(DoubtfulTestCase):
-    """
-    ``/v2/``.
-    """
+    """``/v2/``."""
 
     def test_page(self) -> None:
         """A page is not the registry's answer, and is not remembered."""

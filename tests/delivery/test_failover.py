@@ -1,6 +1,4 @@
-"""
-What breaks on the way, and how the fetch goes on.
-"""
+"""What breaks on the way, and how the fetch goes on."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ OFFSETS = (0, 1, 1000, HALF, len(LARGE) - HELD_BACK, len(LARGE) - 1)
 
 
 class FailoverTests(HouseTestCase):
-    """
-    The next host goes on where the one before it stopped, and clients do not notice.
-    """
+    """The next host goes on where the one before it stopped, and clients do not notice."""
 
     def two(self, **options: Any) -> House:
         """A house with two ways to the origin, both with the blob."""
@@ -249,9 +245,7 @@ class FailoverTests(HouseTestCase):
 
 
 class TurnsOfHostsTests(HouseTestCase):
-    """
-    Several hosts share the work.
-    """
+    """Several hosts share the work."""
 
     def test_round_robin(self) -> None:
         """Cold blobs go round, whatever the number of hosts."""

@@ -1,6 +1,4 @@
-"""
-One fetch of a content, its readers, and what upstream does to it.
-"""
+"""One fetch of a content, its readers, and what upstream does to it."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ BLOBS = "*/blobs/*"
 
 
 class ManyReadersTests(HouseTestCase):
-    """
-    However many ask, upstream is asked once.
-    """
+    """However many ask, upstream is asked once."""
 
     def test_stampede(self) -> None:
         """All who ask for a cold blob share one request, and each gets the right bytes."""
@@ -115,9 +111,7 @@ class ManyReadersTests(HouseTestCase):
 
 
 class LeavingTests(HouseTestCase):
-    """
-    A client that leaves ends nothing but what nobody wants.
-    """
+    """A client that leaves ends nothing but what nobody wants."""
 
     def test_first_of_two(self) -> None:
         """The one whose request began the fetch leaves, and the other gets everything."""
@@ -178,9 +172,7 @@ class LeavingTests(HouseTestCase):
 
 
 class TailTests(HouseTestCase):
-    """
-    Nobody completes what is not verified, and nothing wrong is stored.
-    """
+    """Nobody completes what is not verified, and nothing wrong is stored."""
 
     def test_tail_is_held_back(self) -> None:
         """All but the last bytes are in, and readers have none of the last ones."""

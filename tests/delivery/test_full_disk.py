@@ -1,6 +1,4 @@
-"""
-An index that cannot be written, and a store that takes no more: no request fails because of it.
-"""
+"""An index that cannot be written, and a store that takes no more: no request fails because of it."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ _WRITES = ("record", "touch", "forget", "affirm", "revoke", "remember_tag", "pur
 
 
 class FullIndex(MemoryIndex):
-    """
-    An index on a disk that is full while ``is_full``.
-    """
+    """An index on a disk that is full while ``is_full``."""
 
     is_full = False
 
@@ -37,9 +33,7 @@ class FullIndex(MemoryIndex):
 
 
 class FullIndexTests(HouseTestCase):
-    """
-    Every write to the index fails.
-    """
+    """Every write to the index fails."""
 
     def begin(self, **options: Any) -> House:
         """A house over such an index."""
@@ -115,9 +109,7 @@ class FullIndexTests(HouseTestCase):
 
 
 class FullStoreTests(HouseTestCase):
-    """
-    Every write to the store fails, one kind after the other.
-    """
+    """Every write to the store fails, one kind after the other."""
 
     def test_everything_is_served(self) -> None:
         """Blobs and manifests, whichever operation is refused, without end or traceback."""
@@ -145,9 +137,7 @@ class FullStoreTests(HouseTestCase):
 
 
 class ReservationTests(HouseTestCase):
-    """
-    What downloads reserve.
-    """
+    """What downloads reserve."""
 
     def test_size_of_the_whole(self) -> None:
         """A download has its whole size reserved from its head on, and nothing when it is over."""
@@ -205,9 +195,7 @@ class ReservationTests(HouseTestCase):
 
 
 class SlowReaderTests(HouseTestCase):
-    """
-    Files that are read after their downloads are over.
-    """
+    """Files that are read after their downloads are over."""
 
     def test_blob_is_in_use_until_its_last_reader_closes_it(self) -> None:
         """A blob that was read while it was downloaded is not evicted before its clients have all of it."""

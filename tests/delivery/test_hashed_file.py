@@ -1,6 +1,4 @@
-"""
-Written spans and the hash of the prefix, behind one lock.
-"""
+"""Written spans and the hash of the prefix, behind one lock."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ from tests.delivery.house import ORIGIN
 
 
 class HashedFileTests(SynchronousTestCase):
-    """
-    One content, written in some order.
-    """
+    """One content, written in some order."""
 
     def begin(self, content: bytes) -> tuple[HashedFile, MemoryPartial]:
         """An empty file for a content."""

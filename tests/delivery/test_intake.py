@@ -1,6 +1,4 @@
-"""
-Several bodies on their way into one file.
-"""
+"""Several bodies on their way into one file."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ from tests.delivery.house import ORIGIN
 
 
 class Body:
-    """
-    An answer whose body comes when a test says so.
-    """
+    """An answer whose body comes when a test says so."""
 
     stopped = False
     paused = False
@@ -53,9 +49,7 @@ class Body:
 
 
 class Later:
-    """
-    A ``Run`` whose work is done when a test says so.
-    """
+    """A ``Run`` whose work is done when a test says so."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Deferred[Any], Callable[[], Any]]] = []
@@ -73,9 +67,7 @@ class Later:
 
 
 class IntakeTests(SynchronousTestCase):
-    """
-    One file, two bodies.
-    """
+    """One file, two bodies."""
 
     def begin(self, content: bytes, run: Any = at_once) -> Intake:
         """An intake for a content."""
@@ -88,9 +80,7 @@ class IntakeTests(SynchronousTestCase):
         return Deferred.fromCoroutine(intake.take(body, start, start, None, arrived))
 
     def test_one_hop_for_many_pieces(self) -> None:
-        """
-        A thread that writes takes along what comes meanwhile, and how far it is is told with the next bytes.
-        """
+        """A thread that writes takes along what comes meanwhile, and how far it is is told with the next bytes."""
         content = os.urandom(1000)
         run, body, told = Later(), Body(), []
         intake = self.begin(content, run)
@@ -114,9 +104,7 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(run.waiting, [])
 
     def test_paused(self) -> None:
-        """
-        Upstream is paused while more than 4 MiB wait, and goes on before the last of them is written.
-        """
+        """Upstream is paused while more than 4 MiB wait, and goes on before the last of them is written."""
         run, body = Later(), Body()
         intake = self.begin(b"", run)
         taking = self.take(intake, body, 0, lambda _start, _stop: None)
@@ -135,9 +123,7 @@ class IntakeTests(SynchronousTestCase):
         self.successResultOf(taking)
 
     def test_enough_while_a_thread_writes(self) -> None:
-        """
-        A body that is overtaken while its thread writes ends with all told that is written, and no more.
-        """
+        """A body that is overtaken while its thread writes ends with all told that is written, and no more."""
         content = bytes(range(200)) * 5
         run, body, told = Later(), Body(), []
 
@@ -158,9 +144,7 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual((told, intake.file.read(0, 1000)), ([(0, 100)], content[:100]))
 
     def test_what_is_hashed_stays(self) -> None:
-        """
-        What has been hashed is not written again by another body, which may say something else.
-        """
+        """What has been hashed is not written again by another body, which may say something else."""
         content = os.urandom(1000)
         intake = self.begin(content)
         good, liar = Body(), Body()
@@ -177,9 +161,7 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(intake.file.read(0, 1000), content)
 
     def test_enough_ends_one_body_alone(self) -> None:
-        """
-        A body that is overtaken ends, and the other one, which overtakes it, goes on to its end.
-        """
+        """A body that is overtaken ends, and the other one, which overtakes it, goes on to its end."""
         content = bytes(2000)
         intake = Intake(Digest.of(content), at_once)
         intake.begin(MemoryStore().resume(Digest.of(content), ORIGIN), ())

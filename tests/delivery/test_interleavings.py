@@ -33,9 +33,7 @@ _LONGEST_WAIT: Final = 30.0
 
 
 class SeededThreads:
-    """
-    A ``Run`` whose calls begin in real threads, and are answered, when :meth:`step` says so.
-    """
+    """A ``Run`` whose calls begin in real threads, and are answered, when :meth:`step` says so."""
 
     def __init__(self, random_: random.Random, executor: ThreadPoolExecutor) -> None:
         self._random = random_
@@ -77,9 +75,7 @@ class SeededThreads:
 
 
 class _Download:
-    """
-    One content on its way, with a stream and some ranges, as a fetch would take them.
-    """
+    """One content on its way, with a stream and some ranges, as a fetch would take them."""
 
     def __init__(self, content: bytes, intake: Intake, random_: random.Random) -> None:
         self.content = content
@@ -136,9 +132,7 @@ class _Download:
 
 
 class InterleavingTests(SynchronousTestCase):
-    """
-    An honest upstream is never said to have delivered something else.
-    """
+    """An honest upstream is never said to have delivered something else."""
 
     def setUp(self) -> None:
         self.store = FilesystemStore(self.mktemp())

@@ -1,6 +1,4 @@
-"""
-Requests that came through other caches, which may be waiting for what this cache is waiting for.
-"""
+"""Requests that came through other caches, which may be waiting for what this cache is waiting for."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ OTHERS, THIRD = f"1.1 contentcache-b, {OURS}", f"1.1 contentcache-c, {OURS}"
 
 
 class LoopTests(HouseTestCase):
-    """
-    What is waited for, and what is asked on its own.
-    """
+    """What is waited for, and what is asked on its own."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -1,6 +1,4 @@
-"""
-Manifests: what is checked before it counts, and whose word of length and media type is taken.
-"""
+"""Manifests: what is checked before it counts, and whose word of length and media type is taken."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ TWO = Upstream("https://one.example", ("https://one.example", "https://two.examp
 
 
 class ManifestTestCase(HouseTestCase):
-    """
-    An origin with the tag ``v1``.
-    """
+    """An origin with the tag ``v1``."""
 
     def tagged(self, *upstreams: Upstream, content: bytes = OLD, **options: Any) -> House:
         """A house whose origins have ``v1``."""
@@ -57,9 +53,7 @@ class ManifestTestCase(HouseTestCase):
 
 
 class UnverifiedTests(ManifestTestCase):
-    """
-    What is no manifest is neither stored nor what a tag means.
-    """
+    """What is no manifest is neither stored nor what a tag means."""
 
     def test_page_for_a_tag(self) -> None:
         """A page of HTML with status 200 is a failure of upstream, and the tag keeps its meaning."""
@@ -171,9 +165,7 @@ class UnverifiedTests(ManifestTestCase):
 
 
 class PrecedenceTests(ManifestTestCase):
-    """
-    What GET said, and what is stored, beats what HEAD says.
-    """
+    """What GET said, and what is stored, beats what HEAD says."""
 
     def misbehave_heads(self, house: House, header: str, value: str | None) -> None:
         """From now on a header of HEAD says this, or is missing."""
@@ -257,9 +249,7 @@ class PrecedenceTests(ManifestTestCase):
 
 
 class NoticeTests(ManifestTestCase):
-    """
-    What the origin tells a client besides the manifest.
-    """
+    """What the origin tells a client besides the manifest."""
 
     def test_tags(self) -> None:
         """Warnings and rate limits come with HEAD and GET of a tag, cold and warm, but not when stale."""

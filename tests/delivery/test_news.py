@@ -1,6 +1,4 @@
-"""
-What readers of a growing content hear, and when.
-"""
+"""What readers of a growing content hear, and when."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ MIB = 1 << 20
 
 
 class NewsTests(SynchronousTestCase):
-    """
-    Few wake-ups, and none forgotten.
-    """
+    """Few wake-ups, and none forgotten."""
 
     def setUp(self) -> None:
         """Nobody has been told anything."""

@@ -1,6 +1,4 @@
-"""
-Answers of the origin are ordered by when it was asked: a late *allowed* revives nothing.
-"""
+"""Answers of the origin are ordered by when it was asked: a late *allowed* revives nothing."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ OLD, NEW = b'{"old": 1}', b'{"new": 2}'
 
 
 class LateAllowedTests(WarmTestCase):
-    """
-    A question is asked, a later one is denied, and then the *allowed* answer to the first one arrives.
-    """
+    """A question is asked, a later one is denied, and then the *allowed* answer to the first one arrives."""
 
     def deny(self, house: House, status: int) -> None:
         """The origin does not let Ann in any more, and the cache hears it."""
@@ -147,9 +143,7 @@ class LateAllowedTests(WarmTestCase):
 
 
 class TagOrderTests(WarmTestCase):
-    """
-    What is remembered of a tag is the answer to the latest question.
-    """
+    """What is remembered of a tag is the answer to the latest question."""
 
     def test_late_meaning(self) -> None:
         """A late answer does not make a moved tag mean again what it meant before."""

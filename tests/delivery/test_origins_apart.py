@@ -1,6 +1,4 @@
-"""
-Two origins with the same digest: they share what is stored, and nothing before that.
-"""
+"""Two origins with the same digest: they share what is stored, and nothing before that."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ HALF = len(LARGE) // 2
 
 
 class Both:
-    """
-    What holds in one process and in two. Origin 0 is the one that misbehaves, 1 the other one.
-    """
+    """What holds in one process and in two. Origin 0 is the one that misbehaves, 1 the other one."""
 
     house: Any  # of the test case
     result: Any
@@ -124,9 +120,7 @@ class Both:
 
 
 class OneProcessTests(Both, HouseTestCase):
-    """
-    One process.
-    """
+    """One process."""
 
     def make_house(self) -> House:
         """A house with two origins."""
@@ -157,9 +151,7 @@ class OneProcessTests(Both, HouseTestCase):
 
 
 class TwoProcessesTests(Both, HouseTestCase):
-    """
-    Clients at one worker, downloads at another.
-    """
+    """Clients at one worker, downloads at another."""
 
     def make_house(self) -> House:
         """Two workers with two origins."""

@@ -1,6 +1,4 @@
-"""
-Stored bytes are served in the name of an origin that has them, and of no other.
-"""
+"""Stored bytes are served in the name of an origin that has them, and of no other."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ SIGNED: Final = Credential(signed="head.claims.signature")
 
 
 class TwoOriginsTestCase(HouseTestCase):
-    """
-    Begins with a content that origin one has delivered. Origin two says of itself that it has it too.
-    """
+    """Begins with a content that origin one has delivered. Origin two says of itself that it has it too."""
 
     content = NOISE
     kind: Any = "blobs"
@@ -64,9 +60,7 @@ class TwoOriginsTestCase(HouseTestCase):
 
 
 class ProofTests(TwoOriginsTestCase):
-    """
-    A large blob.
-    """
+    """A large blob."""
 
     def test_sample(self) -> None:
         """The origin proves it by a few bytes of it, once, and the stored blob is served."""
@@ -207,9 +201,7 @@ class ProofTests(TwoOriginsTestCase):
 
 
 class SharedTests(TwoOriginsTestCase):
-    """
-    One proof for all who wait for it.
-    """
+    """One proof for all who wait for it."""
 
     def test_single_flight(self) -> None:
         """Clients who come together share one proof; one who leaves takes it from nobody."""
@@ -277,9 +269,7 @@ class SharedTests(TwoOriginsTestCase):
 
 
 class CompressibleTests(TwoOriginsTestCase):
-    """
-    A large blob that could be guessed.
-    """
+    """A large blob that could be guessed."""
 
     content = LARGE
 
@@ -312,9 +302,7 @@ class CompressibleTests(TwoOriginsTestCase):
 
 
 class SmallTests(TwoOriginsTestCase):
-    """
-    A small blob.
-    """
+    """A small blob."""
 
     content = SMALL
 
@@ -329,9 +317,7 @@ class SmallTests(TwoOriginsTestCase):
 
 
 class ManifestTests(TwoOriginsTestCase):
-    """
-    Manifests.
-    """
+    """Manifests."""
 
     content = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}'
     kind = "manifests"
@@ -372,9 +358,7 @@ class ManifestTests(TwoOriginsTestCase):
 
 
 class UnknownOriginTests(HouseTestCase):
-    """
-    Stored bytes of which nobody knows who has delivered them.
-    """
+    """Stored bytes of which nobody knows who has delivered them."""
 
     def test_index_lost(self) -> None:
         """After the index was lost the only origin proves what it has, as any other would."""

@@ -1,6 +1,4 @@
-"""
-Questions that only the origin can answer.
-"""
+"""Questions that only the origin can answer."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ from tests.delivery.test_access import bearer_until
 
 
 class PingTests(HouseTestCase):
-    """
-    ``/v2/``.
-    """
+    """``/v2/``."""
 
     def ping(self, house: House, credential: Credential = ANONYMOUS) -> Pinged:
         """What a client is told."""
@@ -81,14 +77,10 @@ class PingTests(HouseTestCase):
 
 
 class KeptPingsTests(HouseTestCase):
-    """
-    How much of the answers to ``/v2/`` is kept.
-    """
+    """How much of the answers to ``/v2/`` is kept."""
 
     def test_bounded(self) -> None:
-        """
-        Status, challenges and a body of at most 1 KiB are kept, whatever the origin adds.
-        """
+        """Status, challenges and a body of at most 1 KiB are kept, whatever the origin adds."""
         challenge = 'Basic realm="x"'
         large = Pinged(401, {"WWW-Authenticate": challenge, "Warning": "w" * 12000}, b"n" * 1025)
         self.assertEqual(_bounded(large), Pinged(401, {"WWW-Authenticate": challenge}, b""))
@@ -97,9 +89,7 @@ class KeptPingsTests(HouseTestCase):
         self.assertIsNone(_bounded(Pinged(401, {"WWW-Authenticate": ("x" * 1500, "y" * 1500)}, b"")))
 
     def test_number(self) -> None:
-        """
-        Answers to made-up credentials take the place of the least recent ones.
-        """
+        """Answers to made-up credentials take the place of the least recent ones."""
         house = self.house(auth="basic")
         house.questions._pings.capacity = 10
         for number in range(30):
@@ -108,9 +98,7 @@ class KeptPingsTests(HouseTestCase):
 
 
 class PassedOnTests(HouseTestCase):
-    """
-    Lists.
-    """
+    """Lists."""
 
     def listed(self, house: House, kind: str, credential: Credential) -> Request:
         """A question for a list."""

@@ -1,6 +1,4 @@
-"""
-How far readers may go while more comes in.
-"""
+"""How far readers may go while more comes in."""
 
 from __future__ import annotations
 
@@ -10,9 +8,7 @@ from tests.delivery.house import LARGE, REPOSITORY, HouseTestCase
 
 
 class ReachTests(HouseTestCase):
-    """
-    Readers of a running fetch.
-    """
+    """Readers of a running fetch."""
 
     def test_in_large_steps(self) -> None:
         """

@@ -1,6 +1,4 @@
-"""
-Parts of a blob that nobody has fetched whole.
-"""
+"""Parts of a blob that nobody has fetched whole."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ CONTENT = bytes(range(256)) * (40 * MIB // 256)
 
 
 class SegmentTests(HouseTestCase):
-    """
-    Far parts, asked for on their own.
-    """
+    """Far parts, asked for on their own."""
 
     def setUp(self) -> None:
         """An origin that has a large blob."""
@@ -25,9 +21,7 @@ class SegmentTests(HouseTestCase):
         return [asked.headers.get("range", "all") for asked in self.here.origin.asked("GET")]
 
     def test_glance(self) -> None:
-        """
-        A few bytes far away cost a HEAD and those bytes, rounded to a block; the end of the blob, too.
-        """
+        """A few bytes far away cost a HEAD and those bytes, rounded to a block; the end of the blob, too."""
         size = len(CONTENT)
         middle = self.here.pull(self.digest, part=(9_000_000, 9_000_100), whole=False, glance=True)
         self.assertEqual((middle.outcome, bytes(middle.got)), ("whole", CONTENT[9_000_000:9_000_100]))
@@ -36,18 +30,14 @@ class SegmentTests(HouseTestCase):
         self.assertEqual(self.ranges(), ["bytes=8998912-9000099", f"bytes={size - 4096}-{size - 1}"])
 
     def test_each_byte_once(self) -> None:
-        """
-        The same part again is not fetched again, though the fetch was put away between the two.
-        """
+        """The same part again is not fetched again, though the fetch was put away between the two."""
         for _ in range(3):
             client = self.here.pull(self.digest, part=(20 * MIB, 21 * MIB), whole=False, glance=True)
             self.assertEqual(bytes(client.got), CONTENT[20 * MIB : 21 * MIB])
         self.assertEqual(len(self.ranges()), 1)
 
     def test_chunks_that_hang_up(self) -> None:
-        """
-        Open-ended requests for every chunk, hung up after it, bring every byte once; then the blob is there.
-        """
+        """Open-ended requests for every chunk, hung up after it, bring every byte once; then the blob is there."""
         chunk = 4 * MIB
         for start in range(0, len(CONTENT), chunk):
             client = self.here.pull(self.digest, part=(start, start + chunk), whole=False)
@@ -62,9 +52,7 @@ class SegmentTests(HouseTestCase):
         self.assertEqual(len(self.ranges()), asked)
 
     def test_filled_up(self) -> None:
-        """
-        Once a share of it is there, the rest is fetched too.
-        """
+        """Once a share of it is there, the rest is fetched too."""
         client = self.here.pull(self.digest, part=(10 * MIB, 30 * MIB), whole=False)
         self.here.later(2)
         self.assertEqual(client.outcome, "whole")
@@ -73,9 +61,7 @@ class SegmentTests(HouseTestCase):
         self.assertEqual(len(self.ranges()), asked)
 
     def test_resumed_near_the_end(self) -> None:
-        """
-        The last bytes of a download that is resumed near its end wait for the whole: that is fetched for it.
-        """
+        """The last bytes of a download that is resumed near its end wait for the whole: that is fetched for it."""
         start = len(CONTENT) - 100_000
         client = self.here.pull(self.digest, part=(start, None), whole=False)
         self.here.later(2)
@@ -85,9 +71,7 @@ class SegmentTests(HouseTestCase):
         self.assertEqual(len(self.ranges()), asked)
 
     def test_far_from_a_running_fetch(self) -> None:
-        """
-        A part far ahead of a fetch that stalls is answered at once.
-        """
+        """A part far ahead of a fetch that stalls is answered at once."""
         self.here.origin.misbehave("stall", method="GET", times=1, at=MIB)
         whole = self.here.pull(self.digest)
         self.assertIsNone(whole.outcome)
@@ -97,9 +81,7 @@ class SegmentTests(HouseTestCase):
         self.assertWhole(whole, CONTENT)
 
     def test_wrong_bytes_far_away(self) -> None:
-        """
-        A blob of which a segment is wrong is never completed from what is wrong, and fetched anew.
-        """
+        """A blob of which a segment is wrong is never completed from what is wrong, and fetched anew."""
         self.here.origin.misbehave("wrong", method="GET", times=1, at=100)
         self.here.pull(self.digest, part=(20 * MIB, 21 * MIB), whole=False, glance=True)
         client = self.here.pull(self.digest)
@@ -110,18 +92,14 @@ class SegmentTests(HouseTestCase):
         self.assertWhole(self.here.pull(self.digest), CONTENT)
 
     def test_ranges_ignored(self) -> None:
-        """
-        An upstream that answers every range with everything is streamed, and the part is served from that.
-        """
+        """An upstream that answers every range with everything is streamed, and the part is served from that."""
         self.here.origin.misbehave("whole", method="GET")
         client = self.here.pull(self.digest, part=(20 * MIB, 20 * MIB + 5), whole=False, glance=True)
         self.here.later(2)
         self.assertEqual((client.outcome, bytes(client.got)), ("whole", CONTENT[:5]))
 
     def test_refused(self) -> None:
-        """
-        A part is nobody's who may not have the whole: the refusal is the origin's.
-        """
+        """A part is nobody's who may not have the whole: the refusal is the origin's."""
         here = self.house(auth="basic")
         digest = here.origin.put_blob(REPOSITORY, CONTENT[:MIB])
         ann = here.origin.let("ann", "secret", REPOSITORY)
@@ -131,9 +109,7 @@ class SegmentTests(HouseTestCase):
         self.assertIn("WWW-Authenticate", getattr(refused.outcome, "headers", {}), "with its challenge")
 
     def test_segment_that_fails(self) -> None:
-        """
-        Every reader whose bytes cannot be had hears so, though nothing of the download has changed meanwhile.
-        """
+        """Every reader whose bytes cannot be had hears so, though nothing of the download has changed meanwhile."""
         self.here.pull(self.digest, part=(9_000_000, 9_000_100), whole=False, glance=True)
         self.here.origin.misbehave("status", method="GET", status=404)
         self.here.origin.misbehave("slow", method="GET", seconds=1.0)

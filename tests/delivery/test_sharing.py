@@ -1,6 +1,4 @@
-"""
-A fetch shared by clients of different credentials, and registries whose HEAD is not to be trusted.
-"""
+"""A fetch shared by clients of different credentials, and registries whose HEAD is not to be trusted."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ HALF = len(LARGE) // 2
 
 
 class CredentialTests(HouseTestCase):
-    """
-    A fetch goes on in the name of anybody who is attached, and a no is his alone whom it was said to.
-    """
+    """A fetch goes on in the name of anybody who is attached, and a no is his alone whom it was said to."""
 
     def shared(self) -> House:
         """Ann and Bob may both read the blob."""
@@ -74,9 +70,7 @@ class CredentialTests(HouseTestCase):
 
 
 class LyingHeadTests(HouseTestCase):
-    """
-    Registries that do not answer HEAD of blobs truthfully.
-    """
+    """Registries that do not answer HEAD of blobs truthfully."""
 
     def lying(self, status: int = 401, content: bytes = LARGE, **options: Any) -> House:
         """A warm blob at a registry that says no to every HEAD of a blob."""
@@ -145,9 +139,7 @@ class LyingHeadTests(HouseTestCase):
 
 
 class TurnTests(HouseTestCase):
-    """
-    So many fetches at once.
-    """
+    """So many fetches at once."""
 
     def busy(self) -> tuple[House, list[Any]]:
         """One place, which is taken; and Ann's other wishes before Bob's."""
@@ -177,9 +169,7 @@ class TurnTests(HouseTestCase):
 
 
 class ParticularRegistry(BadRegistry):
-    """
-    A registry that has manifests for those only who take their type, as docker-registry does.
-    """
+    """A registry that has manifests for those only who take their type, as docker-registry does."""
 
     def answer(self, asked: Asked) -> Reply:
         """The manifest, or 404."""
@@ -190,9 +180,7 @@ class ParticularRegistry(BadRegistry):
 
 
 class HeadersTests(HouseTestCase):
-    """
-    Headers of one client, and what others get.
-    """
+    """Headers of one client, and what others get."""
 
     def test_accept(self) -> None:
         """A client whose Accept the registry does not like decides for nobody else, warm or cold."""

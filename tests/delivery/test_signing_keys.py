@@ -1,6 +1,4 @@
-"""
-Keys that sign URLs: asked when needed, kept for as long as they may be, looked up again within bounds.
-"""
+"""Keys that sign URLs: asked when needed, kept for as long as they may be, looked up again within bounds."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ def key(kid: str) -> VerificationKey:
 
 
 class Hop:
-    """
-    A registry that answers with ``keys``, or fails with ``fault``, or lets wait while ``held``.
-    """
+    """A registry that answers with ``keys``, or fails with ``fault``, or lets wait while ``held``."""
 
     def __init__(self, clock: Clock, upstream: Upstream) -> None:
         self.clock = clock
@@ -77,9 +73,7 @@ class Hop:
 
 
 class KeysTestCase(SynchronousTestCase):
-    """
-    Has :attr:`hop`, and :attr:`keys` that ask it.
-    """
+    """Has :attr:`hop`, and :attr:`keys` that ask it."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -105,9 +99,7 @@ class KeysTestCase(SynchronousTestCase):
 
 
 class AskingTests(KeysTestCase):
-    """
-    When the next hop is asked, and what.
-    """
+    """When the next hop is asked, and what."""
 
     def test_once(self) -> None:
         """A set is asked for when it is first needed, without credentials and no redirect followed."""
@@ -166,9 +158,7 @@ class AskingTests(KeysTestCase):
 
 
 class UnknownTests(KeysTestCase):
-    """
-    Names that are not in the set.
-    """
+    """Names that are not in the set."""
 
     def test_rotation(self) -> None:
         """A new key is found at once, however fresh the old set is here or at a cache on the way."""
@@ -206,9 +196,7 @@ class UnknownTests(KeysTestCase):
 
 
 class AwayTests(KeysTestCase):
-    """
-    While upstream cannot be asked.
-    """
+    """While upstream cannot be asked."""
 
     def test_never_seen(self) -> None:
         """Without any set the error is upstream's; it is tried again after a pause, and not before."""
@@ -313,9 +301,7 @@ class AwayTests(KeysTestCase):
 
 
 class PublishedTests(KeysTestCase):
-    """
-    The set for the next cache.
-    """
+    """The set for the next cache."""
 
     def test_handed_on(self) -> None:
         """The keys are handed on with the lifetime and the age of their set."""

@@ -1,6 +1,4 @@
-"""
-``staleiferror`` from end to end: what a client of the real API reads while the origin is away.
-"""
+"""``staleiferror`` from end to end: what a client of the real API reads while the origin is away."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ AWAY: Final[dict[str, Callable[[House], object]]] = {
 
 
 class StaleCase(HouseTestCase):
-    """
-    The delivery room under the real API, with a manifest, its tag and a layer that a client has pulled.
-    """
+    """The delivery room under the real API, with a manifest, its tag and a layer that a client has pulled."""
 
     def open(self, auth: Any = "basic", **options: Any) -> None:
         """Everything, pulled once."""
@@ -81,14 +77,10 @@ class StaleCase(HouseTestCase):
 
 
 class MarkTests(StaleCase):
-    """
-    What is served, and how it is marked.
-    """
+    """What is served, and how it is marked."""
 
     def test_marked(self) -> None:
-        """
-        Tag, manifest, blob and /v2/ are served within the bound, however the origin is away, and marked.
-        """
+        """Tag, manifest, blob and /v2/ are served within the bound, however the origin is away, and marked."""
         for name, take_away in AWAY.items():
             with self.subTest(name):
                 self.open()
@@ -100,9 +92,7 @@ class MarkTests(StaleCase):
                     self.assert_marked(reply, target)
 
     def test_heads_and_parts(self) -> None:
-        """
-        So are answers without a body, with a part of it, and those that say that nothing has changed.
-        """
+        """So are answers without a body, with a part of it, and those that say that nothing has changed."""
         self.open()
         self.cache.later(BOUND - 1)
         self.cache.wire.down.add("one.example")
@@ -120,9 +110,7 @@ class MarkTests(StaleCase):
         self.assert_marked(reply, blob)
 
     def test_challenge(self) -> None:
-        """
-        The challenge of /v2/ is remembered for those who have no credential yet, and marked.
-        """
+        """The challenge of /v2/ is remembered for those who have no credential yet, and marked."""
         self.open()
         nobody = "Basic eDp5"
         self.assertEqual(self.ask("/v2/", who=nobody).status, 401)
@@ -133,9 +121,7 @@ class MarkTests(StaleCase):
         self.assert_marked(reply, "/v2/")
 
     def test_fresh_answers_are_not_marked(self) -> None:
-        """
-        Nothing is marked while the origin is there, nor what grant and link allow while it is away.
-        """
+        """Nothing is marked while the origin is there, nor what grant and link allow while it is away."""
         self.open()
         for target in self.targets:
             reply = self.ask(target)
@@ -146,9 +132,7 @@ class MarkTests(StaleCase):
         self.assertEqual(self.ask(blob).header("Cache-Status"), "contentcache; hit")
 
     def test_back_again(self) -> None:
-        """
-        As soon as the origin is there, it is its word that counts.
-        """
+        """As soon as the origin is there, it is its word that counts."""
         self.open()
         self.cache.later(BOUND - 1)
         self.cache.wire.down.add("one.example")
@@ -162,14 +146,10 @@ class MarkTests(StaleCase):
 
 
 class BoundTests(StaleCase):
-    """
-    What is not served.
-    """
+    """What is not served."""
 
     def test_beyond_the_bound(self) -> None:
-        """
-        Nothing is served at the bound or later; to have been served stale moves it for nobody.
-        """
+        """Nothing is served at the bound or later; to have been served stale moves it for nobody."""
         self.open()
         self.cache.later(BOUND - 1)
         self.cache.wire.down.add("one.example")
@@ -180,9 +160,7 @@ class BoundTests(StaleCase):
             self.assert_error(self.ask(target), {503})
 
     def test_links_of_a_longer_life(self) -> None:
-        """
-        A link that is believed for a day makes no grant last longer.
-        """
+        """A link that is believed for a day makes no grant last longer."""
         self.open(affirmttl=86_400.0, authttl=5.0)
         self.cache.later(BOUND)
         self.cache.wire.down.add("one.example")
@@ -190,9 +168,7 @@ class BoundTests(StaleCase):
             self.assert_error(self.ask(target), {503})
 
     def test_off(self) -> None:
-        """
-        Without the option no answer outlives its time.
-        """
+        """Without the option no answer outlives its time."""
         self.open(staleiferror=0.0)
         self.cache.later(61)
         for name, statuses in (("down", {503}), ("500", {502}), ("504", {504}), ("429", {429})):
@@ -203,9 +179,7 @@ class BoundTests(StaleCase):
                 self.assert_error(self.ask(target), statuses)
 
     def test_never_after_a_no(self) -> None:
-        """
-        401, 403 and 404 are the origin's word, and it holds when the origin goes away after that.
-        """
+        """401, 403 and 404 are the origin's word, and it holds when the origin goes away after that."""
         for status in (401, 403, 404):
             with self.subTest(status):
                 self.open()
@@ -224,9 +198,7 @@ class BoundTests(StaleCase):
                     self.assert_error(self.ask(target), {503})
 
     def test_others(self) -> None:
-        """
-        Who was never let in is not let in now; neither is what was never asked for.
-        """
+        """Who was never let in is not let in now; neither is what was never asked for."""
         self.open()
         self.cache.later(61)
         self.cache.wire.down.add("one.example")
@@ -240,9 +212,7 @@ class BoundTests(StaleCase):
             self.assert_error(self.ask(target), {503})
 
     def test_clock_set_back(self) -> None:
-        """
-        A tag that was seen in the future has no age that could be within a bound.
-        """
+        """A tag that was seen in the future has no age that could be within a bound."""
         self.open()
         self.cache.adjusted -= 3600.0
         self.cache.wire.down.add("one.example")

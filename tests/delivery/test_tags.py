@@ -1,6 +1,4 @@
-"""
-Tags: only the origin knows what they mean.
-"""
+"""Tags: only the origin knows what they mean."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
 
 class TagTestCase(HouseTestCase):
-    """
-    An origin with one tag.
-    """
+    """An origin with one tag."""
 
     def tagged(self, *upstreams: Upstream, **options: Any) -> House:
         """A house whose origin has ``latest``."""
@@ -46,9 +42,7 @@ class TagTestCase(HouseTestCase):
 
 
 class PullTests(TagTestCase):
-    """
-    ``GET`` of a tag.
-    """
+    """``GET`` of a tag."""
 
     def test_cold_and_warm(self) -> None:
         """Cold: one HEAD, and one GET by digest. Warm: one HEAD, with the client's own Accept."""
@@ -157,9 +151,7 @@ class PullTests(TagTestCase):
 
 
 class DescribeTests(TagTestCase):
-    """
-    ``HEAD`` of a tag.
-    """
+    """``HEAD`` of a tag."""
 
     def test_described(self) -> None:
         """One HEAD upstream is the answer."""
@@ -186,9 +178,7 @@ class DescribeTests(TagTestCase):
 
 
 class RememberedTests(TagTestCase):
-    """
-    Tags that are not asked for.
-    """
+    """Tags that are not asked for."""
 
     def test_immutable(self) -> None:
         """A tag that never moves is not asked again within affirmttl, by whoever holds a grant."""
@@ -242,9 +232,7 @@ class RememberedTests(TagTestCase):
 
 
 class SignedManifestTests(HouseTestCase):
-    """
-    Signed manifests of schema 1 by digest: the digest is that of their payload.
-    """
+    """Signed manifests of schema 1 by digest: the digest is that of their payload."""
 
     def test_by_digest(self) -> None:
         """It passes, with its type, and is not stored; other bytes under that digest do not."""

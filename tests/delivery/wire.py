@@ -1,6 +1,4 @@
-"""
-The line to registries of bad manners, in memory: an agent under the real client.
-"""
+"""The line to registries of bad manners, in memory: an agent under the real client."""
 
 from __future__ import annotations
 
@@ -74,9 +72,7 @@ class Wire:
 
 @implementer(IResponse)
 class _Response:
-    """
-    An answer, and the transport of its body.
-    """
+    """An answer, and the transport of its body."""
 
     version = (b"HTTP", 1, 1)
     phrase = b""

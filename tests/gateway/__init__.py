@@ -1,3 +1,1 @@
-"""
-Tests for :mod:`contentcache.gateway`.
-"""
+"""Tests for :mod:`contentcache.gateway`."""

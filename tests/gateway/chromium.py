@@ -1,6 +1,4 @@
-"""
-Chromium without a window, told what to do by its DevTools protocol.
-"""
+"""Chromium without a window, told what to do by its DevTools protocol."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ _KEYS: Final = {
 
 
 class DeskServer:
-    """
-    ``tests.gateway.serving`` as a program; :attr:`url` is where it is.
-    """
+    """``tests.gateway.serving`` as a program; :attr:`url` is where it is."""
 
     def __init__(self, case: Case) -> None:
         self._process = subprocess.Popen(
@@ -99,9 +95,7 @@ class Chromium:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: object) -> Any:
-        """
-        One command; what it gives.
-        """
+        """One command; what it gives."""
         number = next(self._ids)
         message: dict[str, object] = {"id": number, "method": method, "params": parameters}
         if self._session is not None:
@@ -116,9 +110,7 @@ class Chromium:
             self._note(told)
 
     def look(self, *, width: int = 1000, height: int = 800, dark: bool = False, phone: bool = False) -> None:
-        """
-        The size of the window, and what its user prefers.
-        """
+        """The size of the window, and what its user prefers."""
         scale = 2 if phone else 1
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -131,23 +123,17 @@ class Chromium:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def go(self, url: str) -> None:
-        """
-        Load a page.
-        """
+        """Load a page."""
         self.loading(lambda: self.call("Page.navigate", url=url))
 
     def loading(self, act: Callable[[], object]) -> None:
-        """
-        Do something that loads a page, and wait for that.
-        """
+        """Do something that loads a page, and wait for that."""
         before = self._loads
         act()
         self.until(lambda: self._loads > before, "the page to load")
 
     def until(self, condition: Callable[[], object], what: str) -> None:
-        """
-        Wait for a condition.
-        """
+        """Wait for a condition."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline, f"waited for {what} in vain"
@@ -163,17 +149,13 @@ class Chromium:
         self.until(lambda: self.run(asked), f"the focus where {expression}")
 
     def run(self, expression: str) -> Any:
-        """
-        What an expression of JavaScript gives.
-        """
+        """What an expression of JavaScript gives."""
         told = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 
     def press(self, *keys: str) -> None:
-        """
-        Keys, one after the other.
-        """
+        """Keys, one after the other."""
         for name in keys:
             key, code, text = _KEYS[name]
             common = {"key": key, "code": name, "windowsVirtualKeyCode": code}
@@ -181,15 +163,11 @@ class Chromium:
             self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def write(self, text: str) -> None:
-        """
-        Text, as from a keyboard.
-        """
+        """Text, as from a keyboard."""
         self.call("Input.insertText", text=text)
 
     def tab_to(self, expression: str) -> None:
-        """
-        Press the tabulator until ``expression`` is true of ``e``, the element that has the focus.
-        """
+        """Press the tabulator until ``expression`` is true of ``e``, the element that has the focus."""
         for _ in range(60):
             self.press("Tab")
             if self.run(f"(e => Boolean({expression}))(document.activeElement)"):
@@ -202,9 +180,7 @@ class Chromium:
         return str(self.run("document.body.innerText"))
 
     def picture(self, path: Path, *, whole: bool = True) -> None:
-        """
-        What the page looks like, as a PNG.
-        """
+        """What the page looks like, as a PNG."""
         told = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(told["data"]))
 

@@ -1,6 +1,4 @@
-"""
-A gateway in memory: real channels and a real front, and a registry behind that a test plays line by line.
-"""
+"""A gateway in memory: real channels and a real front, and a registry behind that a test plays line by line."""
 
 from __future__ import annotations
 
@@ -53,9 +51,7 @@ __all__ = ["CACHE", "NOW", "PUBLIC", "REGISTRY", "STALL", "WRITE", "Client", "Ga
 
 
 class Line:
-    """
-    One connection that the gateway has made, from the registry's side.
-    """
+    """One connection that the gateway has made, from the registry's side."""
 
     def __init__(self, conversation: Any) -> None:
         self.transport: Any = StringTransport(lenient=True)
@@ -106,9 +102,7 @@ class Line:
 
 
 class Wires:
-    """
-    The way to the registry (``IStreamClientEndpoint``): each connection is a :class:`Line`.
-    """
+    """The way to the registry (``IStreamClientEndpoint``): each connection is a :class:`Line`."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
@@ -132,9 +126,7 @@ class Wires:
 
 @define
 class Choices:
-    """
-    Which cache everybody has chosen, and whether it answers; an exception is raised.
-    """
+    """Which cache everybody has chosen, and whether it answers; an exception is raised."""
 
     cache: Any = None
     answers: bool = True
@@ -154,9 +146,7 @@ class Choices:
 
 @define
 class Filler:
-    """
-    The registry as the gateway's own account sees it.
-    """
+    """The registry as the gateway's own account sees it."""
 
     answer: Any = None
     asked: list[Any] = field(factory=list)
@@ -171,9 +161,7 @@ class Filler:
 
 @define
 class Target:
-    """
-    What the registry redirects to; an exception is raised.
-    """
+    """What the registry redirects to; an exception is raised."""
 
     answer: TargetAnswer | CacheError = field(factory=lambda: TargetAnswer(404))
     asked: list[str] = field(factory=list)
@@ -186,9 +174,7 @@ class Target:
 
 
 class GatewayTestCase(TestCase):
-    """
-    Has a gateway, its clients, and the registry behind it.
-    """
+    """Has a gateway, its clients, and the registry behind it."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -230,9 +216,7 @@ class GatewayTestCase(TestCase):
         authority: bytes | None = None,
         trusted: tuple[str, ...] = (),
     ) -> GatewayFactory:
-        """
-        A gateway with these settings.
-        """
+        """A gateway with these settings."""
         limits = limits or Limits()
         way: Any = self.wires
         self.connections = Connections(
@@ -280,17 +264,13 @@ class GatewayTestCase(TestCase):
         )
 
     def client(self, address: str = "192.0.2.1") -> Client:
-        """
-        A new connection.
-        """
+        """A new connection."""
         client = Client(self.factory, address)
         self.clients.append(client)
         return client
 
     def ask(self, target: str, *fields: str, method: str = "GET") -> tuple[Client, Line]:
-        """
-        A request that has reached the registry.
-        """
+        """A request that has reached the registry."""
         before = len(self.wires.lines)
         client = self.client().send(request(target, *fields, method=method))
         self.assertEqual(len(self.wires.lines), before + 1)
@@ -302,18 +282,14 @@ class GatewayTestCase(TestCase):
         return self.wires.lines[-1]
 
     def reply(self, client: Client, method: str = "GET") -> Reply:
-        """
-        The one answer that a client has.
-        """
+        """The one answer that a client has."""
         (reply,) = client.replies(method)
         return reply
 
     def fill_with(
         self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes], **more: Any
     ) -> Broadcast:
-        """
-        What the registry answers to the gateway's own account.
-        """
+        """What the registry answers to the gateway's own account."""
         fields = Headers({name: [value] for name, value in headers.items()})
         broadcast = Broadcast(status, fields, pieces, **more)
         self.filler.answer = Answer(REGISTRY, status, False, broadcast, self.clock, STALL)
@@ -321,9 +297,7 @@ class GatewayTestCase(TestCase):
 
 
 class _Pen:
-    """
-    Keeps what is written into the access log.
-    """
+    """Keeps what is written into the access log."""
 
     def __init__(self, lines: list[Access]) -> None:
         self._lines = lines

@@ -1,6 +1,4 @@
-"""
-A desk with a registry behind it that a test makes up.
-"""
+"""A desk with a registry behind it that a test makes up."""
 
 from __future__ import annotations
 
@@ -40,26 +38,20 @@ JSON: Final = "application/json"
 
 
 def token(sub: str, signature: str = "good", **claims: object) -> str:
-    """
-    A JWT as this registry's token server writes it.
-    """
+    """A JWT as this registry's token server writes it."""
     parts = ({"alg": "ES256"}, {"sub": sub, **claims})
     head = ".".join(base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in parts)
     return f"{head}.{signature}"
 
 
 def basic(username: str, password: str | None = None) -> str:
-    """
-    A header for one of the registry's accounts.
-    """
+    """A header for one of the registry's accounts."""
     return BasicCredentials(username, PASSWORDS[username] if password is None else password).authorization
 
 
 @define
 class FakeRegistry:
-    """
-    Knows :data:`PASSWORDS` and tokens whose signature is ``good``. ``open`` says yes to everybody.
-    """
+    """Knows :data:`PASSWORDS` and tokens whose signature is ``good``. ``open`` says yes to everybody."""
 
     open: bool = False
     away: bool = False
@@ -80,9 +72,7 @@ class FakeRegistry:
 
 @define
 class FakeProbe:
-    """
-    Says that every host lives that is not among ``dead``.
-    """
+    """Says that every host lives that is not among ``dead``."""
 
     dead: set[str] = field(factory=set)
     asked: list[str] = field(factory=list)
@@ -94,9 +84,7 @@ class FakeProbe:
 
 
 class Noise:
-    """
-    Random bytes that are the same in every run.
-    """
+    """Random bytes that are the same in every run."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -107,9 +95,7 @@ class Noise:
 
 
 class Numbers:
-    """
-    New ids, one after the other.
-    """
+    """New ids, one after the other."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -120,9 +106,7 @@ class Numbers:
 
 
 class DeskTestCase(SynchronousTestCase):
-    """
-    Has a desk, and asks it over connections in memory.
-    """
+    """Has a desk, and asks it over connections in memory."""
 
     secure = True
 
@@ -137,9 +121,7 @@ class DeskTestCase(SynchronousTestCase):
         self.desk = self.make()
 
     def make(self, **more: Any) -> Desk:
-        """
-        A desk; ``alice`` is its administrator.
-        """
+        """A desk; ``alice`` is its administrator."""
         given: dict[str, Any] = {
             "run": at_once,
             "monotonic": self.clock.seconds,
@@ -161,9 +143,7 @@ class DeskTestCase(SynchronousTestCase):
         body: bytes = b"",
         address: str = "198.51.100.7",
     ) -> Reply:
-        """
-        One request.
-        """
+        """One request."""
         site = Site(self.desk.resource, reactor=self.clock)
         channel = DummyChannel()
         channel.transport = DummyChannel.TCP(IPv4Address("TCP", address, 40000))
@@ -179,9 +159,7 @@ class DeskTestCase(SynchronousTestCase):
     def ask(
         self, method: str, target: str, who: str | None = "alice", value: object = None, **headers: str
     ) -> Reply:
-        """
-        One request to the API, by an account; ``value`` is sent as JSON.
-        """
+        """One request to the API, by an account; ``value`` is sent as JSON."""
         given = {name.replace("_", "-"): text for name, text in headers.items()}
         if who is not None:
             given.setdefault("Authorization", basic(who))
@@ -192,9 +170,7 @@ class DeskTestCase(SynchronousTestCase):
         return self.send(method, f"/api/v0{target}", given, body)
 
     def assert_error(self, reply: Reply, status: int, code: str) -> None:
-        """
-        An error in the original's form.
-        """
+        """An error in the original's form."""
         self.assertEqual((reply.status, reply.header("Content-Type")), (status, JSON), reply.body)
         (entry,) = json.loads(reply.body)["errors"]
         self.assertEqual(entry["code"], code)
@@ -203,9 +179,7 @@ class DeskTestCase(SynchronousTestCase):
 
 
 class Browser:
-    """
-    Keeps cookies, fills in forms, and says what browsers say.
-    """
+    """Keeps cookies, fills in forms, and says what browsers say."""
 
     def __init__(self, case: DeskTestCase, address: str = "198.51.100.7") -> None:
         self._case = case
@@ -214,26 +188,20 @@ class Browser:
         self.page = ""
 
     def get(self, target: str, **headers: str) -> Reply:
-        """
-        Load a page.
-        """
+        """Load a page."""
         return self._send("GET", target, {name.replace("_", "-"): text for name, text in headers.items()})
 
     def post(
         self, target: str, *, csrf: str | None = None, headers: Mapping[str, str] | None = None, **form: str
     ) -> Reply:
-        """
-        Send a form of the page that was loaded last, with its token.
-        """
+        """Send a form of the page that was loaded last, with its token."""
         form["csrf"] = self.csrf if csrf is None else csrf
         given = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"} if headers is None else dict(headers)
         given.setdefault("Content-Type", "application/x-www-form-urlencoded")
         return self._send("POST", target, given, urlencode(form).encode())
 
     def sign_in(self, username: str, password: str | None = None) -> Reply:
-        """
-        As people do it.
-        """
+        """As people do it."""
         self.get("/settings")
         return self.post("/settings/sign-in", username=username, password=password or PASSWORDS[username])
 

@@ -38,9 +38,7 @@ class _UntilItEnds(Protocol):
 
 
 def main() -> None:
-    """
-    Serve until standard input ends.
-    """
+    """Serve until standard input ends."""
     running: Any = reactor
     directory = MemoryDirectory()
     directory.add(ALIVE)

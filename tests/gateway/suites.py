@@ -1,6 +1,4 @@
-"""
-What every directory of caches and choices must do.
-"""
+"""What every directory of caches and choices must do."""
 
 from __future__ import annotations
 
@@ -12,16 +10,12 @@ from contentcache.gateway.directory import Cache, Directory, NameTaken
 
 
 def cache(number: int, name: str | None = None) -> Cache:
-    """
-    The cache of a number.
-    """
+    """The cache of a number."""
     return Cache(UUID(int=number), name or f"cache-{number}", f"https://cache-{number}.example")
 
 
 class DirectorySuite(SynchronousTestCase):
-    """
-    A provider's test case says how to make its directory.
-    """
+    """A provider's test case says how to make its directory."""
 
     def make_directory(self) -> Directory:
         raise NotImplementedError
@@ -31,9 +25,7 @@ class DirectorySuite(SynchronousTestCase):
         self.addCleanup(self.directory.close)
 
     def test_caches(self) -> None:
-        """
-        Caches come back as they were added, in the order of their names, whatever their case.
-        """
+        """Caches come back as they were added, in the order of their names, whatever their case."""
         first, second, third = cache(1, "b"), cache(2, "C"), cache(3, "a")
         for each in (first, second, third):
             self.directory.add(each)
@@ -45,9 +37,7 @@ class DirectorySuite(SynchronousTestCase):
         self.assertEqual(list(self.directory.caches()), [third, second])
 
     def test_name_taken(self) -> None:
-        """
-        A name is given once, whatever its case, and again when it is free.
-        """
+        """A name is given once, whatever its case, and again when it is free."""
         self.directory.add(cache(1, "near"))
         self.assertRaises(NameTaken, self.directory.add, cache(2, "Near"))
         self.assertEqual(list(self.directory.caches()), [cache(1, "near")])
@@ -55,9 +45,7 @@ class DirectorySuite(SynchronousTestCase):
         self.directory.add(cache(2, "Near"))
 
     def test_choices(self) -> None:
-        """
-        A choice is set, changed and unset, and only for caches that are there; each account has its own.
-        """
+        """A choice is set, changed and unset, and only for caches that are there; each account has its own."""
         self.directory.add(cache(1))
         self.directory.add(cache(2))
         self.assertIsNone(self.directory.choice("alice"))
@@ -85,9 +73,7 @@ class DirectorySuite(SynchronousTestCase):
         self.assertTrue(self.directory.is_known("alice"))
 
     def test_known(self) -> None:
-        """
-        To note an account makes it known and leaves its choice alone.
-        """
+        """To note an account makes it known and leaves its choice alone."""
         self.directory.add(cache(1))
         self.assertFalse(self.directory.is_known("alice"))
         self.directory.note("alice")
@@ -97,9 +83,7 @@ class DirectorySuite(SynchronousTestCase):
         self.assertEqual(self.directory.choice("alice"), UUID(int=1))
 
     def test_odd_names(self) -> None:
-        """
-        Whatever an account is called, it has its own choice.
-        """
+        """Whatever an account is called, it has its own choice."""
         self.directory.add(cache(1))
         names = ("x'; DROP TABLE caches; --", "ä\U0001f40b", "\udcff", "", "%", "a" * 5000)
         for name in names:

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.accounts`, and for what it reads in credentials.
-"""
+"""Tests for :mod:`contentcache.gateway.accounts`, and for what it reads in credentials."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ EPOCH = 1_000_000.0
 
 
 class PasswordsAlone(FakeRegistry):
-    """
-    Takes one password from whoever has it; ``account`` is what its tokens say of that.
-    """
+    """Takes one password from whoever has it; ``account`` is what its tokens say of that."""
 
     account: str | None = None
 
@@ -37,9 +33,7 @@ class PasswordsAlone(FakeRegistry):
 
 
 class AccountsTests(SynchronousTestCase):
-    """
-    Who asks.
-    """
+    """Who asks."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -86,9 +80,7 @@ class AccountsTests(SynchronousTestCase):
         self.assertNotIn("builder", repr(vars(self.accounts)))
 
     def test_no_longer(self) -> None:
-        """
-        A yes to a token ends with the token.
-        """
+        """A yes to a token ends with the token."""
         header = f"Bearer {token('bob', exp=EPOCH + 30)}"
         self.who(header)
         self.clock.advance(31)
@@ -97,33 +89,25 @@ class AccountsTests(SynchronousTestCase):
         self.assertGreater(len(self.registry.asked), asked)
 
     def test_a_no_is_not_remembered(self) -> None:
-        """
-        Whoever was refused is asked for again.
-        """
+        """Whoever was refused is asked for again."""
         self.registry.away = True
         self.refused(basic("bob"), RegistryAway)
         self.registry.away = False
         self.who(basic("bob"))
 
     def test_open_registry(self) -> None:
-        """
-        A registry that says yes to everybody proves nothing: nobody signs in, with a password or a token.
-        """
+        """A registry that says yes to everybody proves nothing: nobody signs in, with a password or a token."""
         self.registry.open = True
         for header in (basic("alice"), basic("alice", "anything"), f"Bearer {token('alice', 'forged')}"):
             self.refused(header, NotAuthenticated)
         self.assertFalse(self.directory.is_known("alice"))
 
     def test_forgery(self) -> None:
-        """
-        Claims of a token count only with the registry's yes to its signature.
-        """
+        """Claims of a token count only with the registry's yes to its signature."""
         self.refused(f"Bearer {token('alice', 'forged', groups=['ops'])}", NotAuthenticated)
 
     def test_administrators(self) -> None:
-        """
-        Administrators are named, or in the group by a token that the registry has accepted.
-        """
+        """Administrators are named, or in the group by a token that the registry has accepted."""
         self.assertTrue(self.who(basic("alice")).is_admin)
         self.assertFalse(self.who(basic("bob")).is_admin)
         self.assertTrue(self.who(f"Bearer {token('carol', groups=['dev', 'ops'])}").is_admin)
@@ -134,9 +118,7 @@ class AccountsTests(SynchronousTestCase):
         self.assertFalse(self.who(f"Bearer {token('carol', groups=['ops', None])}").is_admin)
 
     def test_noted(self) -> None:
-        """
-        Who was accepted exists, and a database that fails keeps nobody out.
-        """
+        """Who was accepted exists, and a database that fails keeps nobody out."""
         self.who(basic("bob"))
         self.assertTrue(self.directory.is_known("bob"))
 
@@ -169,9 +151,7 @@ class AccountsTests(SynchronousTestCase):
             self.clock.advance(60)
 
     def test_guessing_from_everywhere(self) -> None:
-        """
-        Many addresses together guess an account's password a hundred times, and no more.
-        """
+        """Many addresses together guess an account's password a hundred times, and no more."""
         for count in range(100):
             self.refused(basic("bob", "wrong"), NotAuthenticated, f"192.0.2.{count}")
         self.refused(basic("bob", "wrong"), TooManyAttempts, "198.51.100.1")
@@ -192,9 +172,7 @@ class AccountsTests(SynchronousTestCase):
         self.refused(basic("alice"), TooManyAttempts, "203.0.113.5")
 
     def test_not_a_guess(self) -> None:
-        """
-        While the registry is away nobody's tries are held against them.
-        """
+        """While the registry is away nobody's tries are held against them."""
         self.registry.away = True
         for _ in range(30):
             self.refused(basic("bob"), RegistryAway)
@@ -202,9 +180,7 @@ class AccountsTests(SynchronousTestCase):
         self.who(basic("bob"))
 
     def test_names_that_mean_nothing(self) -> None:
-        """
-        Where a password is somebody under any name, the name beside it is nobody's, an administrator's least.
-        """
+        """Where a password is somebody under any name, the name beside it is nobody's, an administrator's least."""
         self.registry = PasswordsAlone()
         self.accounts = self.make()
         self.refused(BasicCredentials("alice", "wonder").authorization, NotAuthenticated)
@@ -213,9 +189,7 @@ class AccountsTests(SynchronousTestCase):
         self.assertEqual(self.who(BasicCredentials("alice", "wonder").authorization), Account("mallory"))
 
     def test_few_impossible_questions(self) -> None:
-        """
-        That the registry looks at passwords is asked once in a while; of tokens, each time.
-        """
+        """That the registry looks at passwords is asked once in a while; of tokens, each time."""
         for name in ("alice", "bob", "org/robot"):
             self.who(basic(name))
         self.assertEqual(len(self.registry.asked), 4)
@@ -225,14 +199,10 @@ class AccountsTests(SynchronousTestCase):
 
 
 class ClaimsTests(SynchronousTestCase):
-    """
-    What a header says.
-    """
+    """What a header says."""
 
     def test_read(self) -> None:
-        """
-        One spelling each; what makes no sense is nobody's.
-        """
+        """One spelling each; what makes no sense is nobody's."""
         self.assertEqual(parse_credentials("BASIC  YTpi"), BasicCredentials("a", "b"))
         self.assertEqual(parse_credentials("Basic YTpiOmM="), BasicCredentials("a", "b:c"))
         self.assertIsNone(parse_credentials("Basic 5DpiCg"))  # a line break in the password
@@ -253,29 +223,21 @@ class ClaimsTests(SynchronousTestCase):
 
     @given(st.text())
     def test_anything(self, text: str) -> None:
-        """
-        Nothing that is sent raises.
-        """
+        """Nothing that is sent raises."""
         for scheme in ("", "Basic ", "Bearer ", "Bearer a."):
             claimed_account(scheme + text)
 
     def test_no_secrets(self) -> None:
-        """
-        Neither passwords nor tokens are in what is written of them.
-        """
+        """Neither passwords nor tokens are in what is written of them."""
         self.assertNotIn("wonder", repr(parse_credentials(basic("alice"))))
         self.assertNotIn("good", repr(parse_credentials(f"Bearer {token('carol')}")))
 
 
 class ThrottleTests(SynchronousTestCase):
-    """
-    Buckets.
-    """
+    """Buckets."""
 
     def test_leak(self) -> None:
-        """
-        A bucket takes its burst at once, and one more each time it has leaked.
-        """
+        """A bucket takes its burst at once, and one more each time it has leaked."""
         throttle = Throttle(burst=3, seconds=10.0)
         for _ in range(3):
             self.assertEqual(throttle.wait("a", 0.0), 0)

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.api`.
-"""
+"""Tests for :mod:`contentcache.gateway.api`."""
 
 from __future__ import annotations
 
@@ -19,14 +17,10 @@ ID = str(UUID(int=1))
 
 
 class CachesTests(DeskTestCase):
-    """
-    The caches.
-    """
+    """The caches."""
 
     def test_add_show_list_remove(self) -> None:
-        """
-        A cache is added, shown, listed and removed, with the statuses and bodies of the original.
-        """
+        """A cache is added, shown, listed and removed, with the statuses and bodies of the original."""
         added = self.ask(
             "POST", "/content_caches", value={"name": "near", "host": "https://Near.example:443/"}
         )
@@ -42,17 +36,13 @@ class CachesTests(DeskTestCase):
         self.assertEqual(json.loads(self.ask("GET", "/content_caches").body), [])
 
     def test_none(self) -> None:
-        """
-        An unknown id, and one that is none, is no cache to show and no fault to remove.
-        """
+        """An unknown id, and one that is none, is no cache to show and no fault to remove."""
         for text in (ID, "x", "1", "%2e%2e", ID + "0"):
             self.assert_error(self.ask("GET", f"/content_caches/{text}"), 404, "NO_SUCH_CONTENT_CACHE")
             self.assertEqual(self.ask("DELETE", f"/content_caches/{text}").status, 204)
 
     def test_details(self) -> None:
-        """
-        Names and hosts that cannot be are refused, each with a sentence that repeats no password.
-        """
+        """Names and hosts that cannot be are refused, each with a sentence that repeats no password."""
         for name in ("", " a", "a ", "a/b", "<b>", "a\n", "a" * 65, "ä", 7, None, ["a"]):
             reply = self.ask("POST", "/content_caches", value={**NEAR, "name": name})
             self.assert_error(reply, 400, "INVALID_CONTENT_CACHE")
@@ -93,25 +83,19 @@ class CachesTests(DeskTestCase):
         self.assertEqual(self.directory.caches(), [])
 
     def test_taken(self) -> None:
-        """
-        Two caches cannot have one name, whatever its case.
-        """
+        """Two caches cannot have one name, whatever its case."""
         self.assertEqual(self.ask("POST", "/content_caches", value=NEAR).status, 201)
         again = self.ask("POST", "/content_caches", value={**NEAR, "name": "NEAR"})
         self.assert_error(again, 400, "INVALID_CONTENT_CACHE")
 
     def test_alive_at_once(self) -> None:
-        """
-        A cache that was just added is asked at once, and not at the next round.
-        """
+        """A cache that was just added is asked at once, and not at the next round."""
         self.ask("POST", "/content_caches", value=NEAR)
         self.assertTrue(self.liveness.is_alive(UUID(ID)))
 
 
 class HealthTests(DeskTestCase):
-    """
-    Whether a cache is healthy, and why not.
-    """
+    """Whether a cache is healthy, and why not."""
 
     def test_health(self) -> None:
         """
@@ -146,9 +130,7 @@ class HealthTests(DeskTestCase):
 
 
 class SettingsTests(DeskTestCase):
-    """
-    What accounts chose.
-    """
+    """What accounts chose."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -169,9 +151,7 @@ class SettingsTests(DeskTestCase):
         self.assertEqual(json.loads(self.ask("PATCH", place, "bob", {}).body), {"ContentCacheUUID": ID})
 
     def test_invalid(self) -> None:
-        """
-        What is no id, or no cache's, is refused and changes nothing.
-        """
+        """What is no id, or no cache's, is refused and changes nothing."""
         place = "/accounts/bob/settings"
         self.ask("PATCH", place, "bob", {"contentCacheUUID": ID})
         bodies: tuple[object, ...] = (
@@ -212,15 +192,11 @@ class SettingsTests(DeskTestCase):
             self.assert_error(reply, 403, "NOT_AUTHORIZED")
 
     def test_slash(self) -> None:
-        """
-        An account whose name holds a slash has settings too.
-        """
+        """An account whose name holds a slash has settings too."""
         self.assertEqual(self.ask("GET", "/accounts/org%2Frobot/settings", "org/robot").status, 200)
 
     def test_removed(self) -> None:
-        """
-        Who had chosen a cache that is removed has chosen nothing.
-        """
+        """Who had chosen a cache that is removed has chosen nothing."""
         self.ask("PATCH", "/accounts/bob/settings", "bob", {"contentCacheUUID": ID})
         self.ask("DELETE", f"/content_caches/{ID}")
         reply = self.ask("GET", "/accounts/bob/settings", "bob")
@@ -228,9 +204,7 @@ class SettingsTests(DeskTestCase):
 
 
 class ManyErrorsTests(DeskTestCase):
-    """
-    What every row may answer.
-    """
+    """What every row may answer."""
 
     def test_not_authenticated(self) -> None:
         """
@@ -247,9 +221,7 @@ class ManyErrorsTests(DeskTestCase):
         self.assertTrue((script.header("WWW-Authenticate") or "").startswith("Bearer "))
 
     def test_token(self) -> None:
-        """
-        A token that the registry accepts is its subject; one of the anonymous is nobody.
-        """
+        """A token that the registry accepts is its subject; one of the anonymous is nobody."""
         headers = {"Authorization": f"Bearer {token('bob')}"}
         self.assertEqual(self.ask("GET", "/accounts/bob/settings", None, **headers).status, 200)
         for wrong in (token("", "good"), token("bob", "forged")):
@@ -257,16 +229,12 @@ class ManyErrorsTests(DeskTestCase):
             self.assert_error(reply, 401, "NOT_AUTHENTICATED")
 
     def test_not_authorized(self) -> None:
-        """
-        Only administrators add and remove caches; that is said before a body is read.
-        """
+        """Only administrators add and remove caches; that is said before a body is read."""
         self.assert_error(self.ask("POST", "/content_caches", "bob", b"{"), 403, "NOT_AUTHORIZED")
         self.assert_error(self.ask("DELETE", f"/content_caches/{ID}", "bob"), 403, "NOT_AUTHORIZED")
 
     def test_not_allowed(self) -> None:
-        """
-        A method that a path does not have; Allow says which it has.
-        """
+        """A method that a path does not have; Allow says which it has."""
         for method, target, allowed in (
             ("PUT", "/content_caches", "GET, HEAD, POST"),
             ("POST", f"/content_caches/{ID}", "DELETE, GET, HEAD"),
@@ -279,9 +247,7 @@ class ManyErrorsTests(DeskTestCase):
             self.assertEqual(reply.header("Allow"), allowed)
 
     def test_not_acceptable(self) -> None:
-        """
-        Answers are JSON, whatever a client would rather have.
-        """
+        """Answers are JSON, whatever a client would rather have."""
         for accept in ("text/html", "application/json;q=0", "*/*;q=0", "application/xml, text/*"):
             reply = self.ask("GET", "/content_caches", Accept=accept)
             self.assert_error(reply, 406, "NOT_ACCEPTABLE")
@@ -289,9 +255,7 @@ class ManyErrorsTests(DeskTestCase):
             self.assertEqual(self.ask("GET", "/content_caches", Accept=accept).status, 200)
 
     def test_media_type(self) -> None:
-        """
-        Bodies are JSON in UTF-8.
-        """
+        """Bodies are JSON in UTF-8."""
         for kind in (
             "",
             "text/plain",
@@ -304,41 +268,31 @@ class ManyErrorsTests(DeskTestCase):
         self.assertEqual(good.status, 201)
 
     def test_too_large(self) -> None:
-        """
-        A body of more than 64 KiB is refused.
-        """
+        """A body of more than 64 KiB is refused."""
         reply = self.ask("POST", "/content_caches", value=b" " * (64 << 10) + b"{}")
         self.assert_error(reply, 413, "SIZE_INVALID")
 
     def test_paths(self) -> None:
-        """
-        What is nowhere is 404 in the same form; nothing is redirected.
-        """
+        """What is nowhere is 404 in the same form; nothing is redirected."""
         for target in ("", "/", "/content_caches/", "//content_caches", f"/content_caches/{ID}/", "/x"):
             self.assert_error(self.ask("GET", target), 404, "NOT_FOUND")
         self.assert_error(self.ask("GET", "/accounts/%ff/settings"), 400, "INVALID_REQUEST")
 
     def test_head(self) -> None:
-        """
-        HEAD tells what GET would, without the body.
-        """
+        """HEAD tells what GET would, without the body."""
         head, get = (self.ask(method, "/content_caches") for method in ("HEAD", "GET"))
         self.assertEqual((head.status, head.body), (200, b""))
         self.assertEqual(head.header("Content-Length"), get.header("Content-Length"))
 
     def test_registry_away(self) -> None:
-        """
-        While the registry does not answer nobody can say who asks.
-        """
+        """While the registry does not answer nobody can say who asks."""
         self.registry.away = True
         reply = self.ask("GET", "/content_caches")
         self.assert_error(reply, 503, "UNAVAILABLE")
         self.assertEqual(reply.header("Retry-After"), "5")
 
     def test_database_away(self) -> None:
-        """
-        A database that fails is 503, and leaves no traceback.
-        """
+        """A database that fails is 503, and leaves no traceback."""
 
         def fail() -> None:
             raise OSError(28, "no space left")
@@ -347,9 +301,7 @@ class ManyErrorsTests(DeskTestCase):
         self.assert_error(self.ask("GET", "/content_caches"), 503, "UNAVAILABLE")
 
     def test_defect(self) -> None:
-        """
-        A defect is 500 in the same form, with nothing of its cause, which is in the log.
-        """
+        """A defect is 500 in the same form, with nothing of its cause, which is in the log."""
 
         def fail() -> None:
             raise ZeroDivisionError("secret")
@@ -361,9 +313,7 @@ class ManyErrorsTests(DeskTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_guards(self) -> None:
-        """
-        No answer may be kept, framed or taken for something else.
-        """
+        """No answer may be kept, framed or taken for something else."""
         for reply in (self.ask("GET", "/content_caches"), self.ask("GET", "/x"), self.ask("GET", "", None)):
             self.assertEqual(reply.header("X-Content-Type-Options"), "nosniff")
             self.assertEqual(reply.header("Cache-Control"), "no-store")
@@ -371,14 +321,10 @@ class ManyErrorsTests(DeskTestCase):
 
 
 class WhereToTests(DeskTestCase):
-    """
-    Where a client is sent.
-    """
+    """Where a client is sent."""
 
     def test_cache_for(self) -> None:
-        """
-        The choice, else the network's default, else nowhere; never to one that is dead.
-        """
+        """The choice, else the network's default, else nowhere; never to one that is dead."""
         self.ask("POST", "/content_caches", value=NEAR)
         self.ask("POST", "/content_caches", value={"name": "far", "host": "https://far.example"})
         self.directory.choose("bob", UUID(int=2))

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.asking`.
-"""
+"""Tests for :mod:`contentcache.gateway.asking`."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ REGISTRY = "https://registry.example"
 
 
 class Registry:
-    """
-    A registry, and its token server where ``realm`` is set.
-    """
+    """A registry, and its token server where ``realm`` is set."""
 
     def __init__(self, realm: str | None = None) -> None:
         self.realm = realm
@@ -55,18 +51,14 @@ class Registry:
 
 
 class AskedRegistryTests(SynchronousTestCase):
-    """
-    What comes of what a registry says.
-    """
+    """What comes of what a registry says."""
 
     def verdict(self, registry: Registry, authorization: str) -> Verdict:
         asked = AskedRegistry(REGISTRY, registry, Clock())
         return self.successResultOf(Deferred.fromCoroutine(asked.accepts(authorization)))
 
     def test_passwords(self) -> None:
-        """
-        A registry that looks at passwords itself is asked once.
-        """
+        """A registry that looks at passwords itself is asked once."""
         registry = Registry()
         self.assertEqual(self.verdict(registry, basic("bob")), Verdict(True))
         self.assertEqual(
@@ -90,18 +82,14 @@ class AskedRegistryTests(SynchronousTestCase):
         self.assertFalse(self.verdict(registry, basic("bob")).accepted)
 
     def test_foreign_realm(self) -> None:
-        """
-        A challenge cannot send the password elsewhere.
-        """
+        """A challenge cannot send the password elsewhere."""
         registry = Registry("https://evil.example/token")
         asked = AskedRegistry(REGISTRY, registry, Clock())
         self.failureResultOf(Deferred.fromCoroutine(asked.accepts(basic("bob"))), CacheError)
         self.assertEqual(registry.asked, [f"{REGISTRY}/v2/"])
 
     def test_neither(self) -> None:
-        """
-        What is neither yes nor no is an error: a registry that is broken, or that redirects.
-        """
+        """What is neither yes nor no is an error: a registry that is broken, or that redirects."""
         for status in (302, 404, 429, 500, 503):
             registry = Registry()
             registry.status = status
@@ -109,9 +97,7 @@ class AskedRegistryTests(SynchronousTestCase):
             self.failureResultOf(Deferred.fromCoroutine(asked.accepts(basic("bob"))), UpstreamBroken)
 
     def test_page(self) -> None:
-        """
-        A page with 200 is of a proxy that signs people in, and says nothing of who somebody is.
-        """
+        """A page with 200 is of a proxy that signs people in, and says nothing of who somebody is."""
 
         async def page(_url: str, _headers: Mapping[str, str], /) -> Said:
             return Said(200, page=True)
@@ -121,9 +107,7 @@ class AskedRegistryTests(SynchronousTestCase):
 
 
 class AgentGetTests(SynchronousTestCase):
-    """
-    Its bounds.
-    """
+    """Its bounds."""
 
     def test_heads(self) -> None:
         """
@@ -149,9 +133,7 @@ class AgentGetTests(SynchronousTestCase):
             self.assertEqual(broadcast.stopped, not said.body)
 
     def read(self, body: bytes, *codings: str) -> Deferred[Said]:
-        """
-        What comes of a body of at most 100 bytes that has these codings.
-        """
+        """What comes of a body of at most 100 bytes that has these codings."""
         broadcast = Broadcast(200, Headers({CODINGS: [each.encode() for each in codings]}), [body])
 
         class Answers:
@@ -180,9 +162,7 @@ class AgentGetTests(SynchronousTestCase):
             self.failureResultOf(self.read(compressed, coding), UpstreamBroken)
 
     def test_too_slow(self) -> None:
-        """
-        Who does not answer in time is given up.
-        """
+        """Who does not answer in time is given up."""
 
         class Silent:
             def request(self, *_: object) -> Deferred[None]:

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.authority`.
-"""
+"""Tests for :mod:`contentcache.gateway.authority`."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from tests.tls.certificates import make
 
 
 class AuthorityTests(SynchronousTestCase):
-    """
-    What ``/ca`` hands out.
-    """
+    """What ``/ca`` hands out."""
 
     def setUp(self) -> None:
         self.root, self.leaf = make("root"), make("leaf")
@@ -28,15 +24,11 @@ class AuthorityTests(SynchronousTestCase):
         self.ca.write_bytes(b"a comment\n" + self.root.pem)
 
     def test_plain(self) -> None:
-        """
-        Without TLS there is nothing to trust.
-        """
+        """Without TLS there is nothing to trust."""
         self.assertIsNone(Authority(None).pem)
 
     def test_chain(self) -> None:
-        """
-        The last certificate of the chain; the one there is where it is alone.
-        """
+        """The last certificate of the chain; the one there is where it is alone."""
         found = Authority(ServerTLS(str(self.chain), "unread")).pem or b""
         self.assertEqual(load_pem_x509_certificates(found), load_pem_x509_certificates(self.root.pem))
         self.chain.write_bytes(self.leaf.pem)
@@ -44,9 +36,7 @@ class AuthorityTests(SynchronousTestCase):
         self.assertEqual(load_pem_x509_certificates(found), load_pem_x509_certificates(self.leaf.pem))
 
     def test_file(self) -> None:
-        """
-        The file ``ca`` where there is one, its certificates and nothing else; read anew on request.
-        """
+        """The file ``ca`` where there is one, its certificates and nothing else; read anew on request."""
         authority = Authority(ServerTLS(str(self.chain), "unread", ca=str(self.ca)))
         self.assertNotIn(b"comment", authority.pem or b"")
         self.ca.write_bytes(self.leaf.pem)

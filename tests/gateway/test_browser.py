@@ -1,6 +1,4 @@
-"""
-The pages in a real browser, by keyboard alone; with ``PICTURES`` set some pictures go to ``docs/images``.
-"""
+"""The pages in a real browser, by keyboard alone; with ``PICTURES`` set some pictures go to ``docs/images``."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ _FORM_BUTTON = "e.tagName === 'BUTTON' && e.textContent === '{}'"
 
 @needs("chromium")
 class BrowserTests(SynchronousTestCase):
-    """
-    People with a keyboard.
-    """
+    """People with a keyboard."""
 
     def setUp(self) -> None:
         self.server = DeskServer(self)
@@ -29,9 +25,7 @@ class BrowserTests(SynchronousTestCase):
         self.browser.look()
 
     def sign_in(self, username: str, password: str, page: str = "/settings") -> None:
-        """
-        The first field gets the focus by itself.
-        """
+        """The first field gets the focus by itself."""
         self.browser.go(self.server.url + page)
         self.browser.until_focus("e.tagName === 'INPUT'")
         self.browser.write(username)
@@ -40,17 +34,13 @@ class BrowserTests(SynchronousTestCase):
         self.browser.loading(lambda: self.browser.press("Enter"))
 
     def assert_quiet(self) -> None:
-        """
-        The policy forbade nothing that a page wanted, no script failed, and no other host was asked.
-        """
+        """The policy forbade nothing that a page wanted, no script failed, and no other host was asked."""
         self.assertEqual(self.browser.complaints, [])
         for url in self.browser.visited:
             self.assertTrue(url.startswith((self.server.url + "/", "data:image/svg+xml")), url)
 
     def test_choose(self) -> None:
-        """
-        A user signs in, sees which caches live, chooses one and signs out.
-        """
+        """A user signs in, sees which caches live, chooses one and signs out."""
         browser = self.browser
         self.sign_in("bob", "builder")
         self.assertIn("dead since", browser.text)
@@ -73,18 +63,14 @@ class BrowserTests(SynchronousTestCase):
         self.assert_quiet()
 
     def test_wrong_password(self) -> None:
-        """
-        A wrong password is told, the name stays, and the field for another try has the focus.
-        """
+        """A wrong password is told, the name stays, and the field for another try has the focus."""
         self.sign_in("bob", "wrong")
         self.assertIn("does not accept", self.browser.run("document.querySelector('[role=alert]').innerText"))
         self.assertEqual(self.browser.run("document.querySelector('#username').value"), "bob")
         self.browser.until_focus("e.id === 'password'")
 
     def test_add_and_remove(self) -> None:
-        """
-        An administrator adds a cache, tests it, and removes it, which takes two steps.
-        """
+        """An administrator adds a cache, tests it, and removes it, which takes two steps."""
         browser = self.browser
         self.sign_in("alice", "wonder", "/caches")
         browser.tab_to("e.id === 'name'")
@@ -105,9 +91,7 @@ class BrowserTests(SynchronousTestCase):
         self.assert_quiet()
 
     def test_try_it_out(self) -> None:
-        """
-        The API's documentation works under the strict policy, to the answer of a request.
-        """
+        """The API's documentation works under the strict policy, to the answer of a request."""
         browser = self.browser
         browser.go(f"{self.server.url}/api")
         browser.until(
@@ -128,9 +112,7 @@ class BrowserTests(SynchronousTestCase):
         self.assert_quiet()
 
     def test_without_script(self) -> None:
-        """
-        Signing in and choosing take no JavaScript.
-        """
+        """Signing in and choosing take no JavaScript."""
         browser = self.browser
         browser.call("Emulation.setScriptExecutionDisabled", value=True)
         self.sign_in("bob", "builder")
@@ -141,9 +123,7 @@ class BrowserTests(SynchronousTestCase):
         self.assertIn("You pull through region-asia now.", browser.text)
 
     def test_looks(self) -> None:
-        """
-        On a phone nothing is wider than it; in the dark the paper is dark; what can be read has contrast.
-        """
+        """On a phone nothing is wider than it; in the dark the paper is dark; what can be read has contrast."""
         browser = self.browser
         self.picture("sign-in", "/settings")
         self.sign_in("alice", "wonder")
@@ -161,9 +141,7 @@ class BrowserTests(SynchronousTestCase):
         self.assert_quiet()
 
     def picture(self, name: str, page: str) -> None:
-        """
-        Load a page and take its picture.
-        """
+        """Load a page and take its picture."""
         is_kept = bool(os.environ.get("PICTURES")) and name in _KEPT
         folder = ROOT / "docs" / "images" if is_kept else place(self)
         self.browser.go(self.server.url + page)

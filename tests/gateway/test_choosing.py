@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.choosing`.
-"""
+"""Tests for :mod:`contentcache.gateway.choosing`."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ _V6 = st.tuples(st.ip_addresses(v=6), st.integers(0, 128)).map(lambda p: str(ip_
 
 
 class ChosenTests(SynchronousTestCase):
-    """
-    Choice, default, life.
-    """
+    """Choice, default, life."""
 
     @given(_IDS, _IDS, st.sets(st.integers(1, 4).map(lambda n: UUID(int=n))))
     def test_rule(self, choice: UUID | None, default: UUID | None, alive: set[UUID]) -> None:
@@ -35,14 +31,10 @@ class ChosenTests(SynchronousTestCase):
 
 
 class NetworksTests(SynchronousTestCase):
-    """
-    Which network an address is in.
-    """
+    """Which network an address is in."""
 
     def test_longest_prefix(self) -> None:
-        """
-        The longest prefix counts, in whichever order they are written; bits behind it do not matter.
-        """
+        """The longest prefix counts, in whichever order they are written; bits behind it do not matter."""
         for order in (1, -1):
             written = list(
                 {"0.0.0.0/0": "all", "10.2.3.4/16": "b", "10.0.0.0/8": "a", "10.2.3.4": "one"}.items()
@@ -58,9 +50,7 @@ class NetworksTests(SynchronousTestCase):
             self.assertIsNone(networks.default("2001:db8::1"))
 
     def test_mapped(self) -> None:
-        """
-        An IPv4 address inside an IPv6 one is the same, as an address and as a network.
-        """
+        """An IPv4 address inside an IPv6 one is the same, as an address and as a network."""
         networks = Networks.of({"::ffff:10.0.0.0/104": "a", "2001:db8::/32": "six"})
         for address in ("10.1.2.3", "::ffff:10.1.2.3", "::ffff:a01:203"):
             self.assertEqual(networks.default(address), "a")
@@ -68,24 +58,18 @@ class NetworksTests(SynchronousTestCase):
         self.assertIsNone(Networks.of({"::/0": "six"}).default("10.1.2.3"))
 
     def test_no_address(self) -> None:
-        """
-        A client of a Unix socket has no address, and no network has it.
-        """
+        """A client of a Unix socket has no address, and no network has it."""
         for address in ("", "local", "/run/x.sock", "1.2.3"):
             self.assertIsNone(Networks.of({"0.0.0.0/0": "all", "::/0": "all"}).default(address))
 
     def test_wrong(self) -> None:
-        """
-        What is no network is refused.
-        """
+        """What is no network is refused."""
         for written in ("10.0.0.0/33", "region", ""):
             self.assertRaises(ValueError, Networks.of, {written: "a"})
 
     @given(st.lists(st.one_of(_V4, _V6), unique=True, max_size=6), st.ip_addresses())
     def test_property(self, written: list[str], address: IPv4Address | IPv6Address) -> None:
-        """
-        The answer is a network that has the address, and no other one that has it is longer.
-        """
+        """The answer is a network that has the address, and no other one that has it is longer."""
         plain = ip_address(address)
         if isinstance(plain, IPv6Address) and plain.ipv4_mapped:
             plain = plain.ipv4_mapped

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.database`.
-"""
+"""Tests for :mod:`contentcache.gateway.database`."""
 
 from __future__ import annotations
 
@@ -25,26 +23,20 @@ from tests.real.programs import needs, run
 
 
 class SqliteDirectoryTests(suites.DirectorySuite):
-    """
-    What a file adds.
-    """
+    """What a file adds."""
 
     def make_directory(self) -> Directory:
         self.path = os.path.join(self.mktemp(), "gateway", "gateway.sqlite3")
         return SqliteDirectory(self.path)
 
     def another(self) -> SqliteDirectory:
-        """
-        Another gateway with the same file.
-        """
+        """Another gateway with the same file."""
         other = SqliteDirectory(self.path)
         self.addCleanup(other.close)
         return other
 
     def test_lasts(self) -> None:
-        """
-        Caches and choices are there again after a restart.
-        """
+        """Caches and choices are there again after a restart."""
         self.directory.add(cache(1))
         self.directory.choose("alice", UUID(int=1))
         self.directory.note("bob")
@@ -54,9 +46,7 @@ class SqliteDirectoryTests(suites.DirectorySuite):
         self.assertEqual((again.choice("alice"), again.is_known("bob")), (UUID(int=1), True))
 
     def test_shared(self) -> None:
-        """
-        What one gateway writes the other one sees at once, the end of a cache too.
-        """
+        """What one gateway writes the other one sees at once, the end of a cache too."""
         other = self.another()
         self.directory.add(cache(1))
         self.assertRaises(NameTaken, other.add, cache(2, "CACHE-1"))
@@ -67,9 +57,7 @@ class SqliteDirectoryTests(suites.DirectorySuite):
         self.assertFalse(other.choose("alice", UUID(int=1)))
 
     def test_at_once(self) -> None:
-        """
-        Two gateways that write at the same time wait for each other, and nothing is lost.
-        """
+        """Two gateways that write at the same time wait for each other, and nothing is lost."""
         directories = (self.directory, self.another())
         faults: list[BaseException] = []
 
@@ -91,9 +79,7 @@ class SqliteDirectoryTests(suites.DirectorySuite):
         self.assertTrue(all(self.directory.is_known(f"{n}-{c}") for n in (0, 1) for c in range(25)))
 
     def test_opened_at_once(self) -> None:
-        """
-        Of several gateways that start at once on no file, one makes it.
-        """
+        """Of several gateways that start at once on no file, one makes it."""
         path = os.path.join(self.mktemp(), "x.sqlite3")
         opened: list[SqliteDirectory] = []
         threads = [threading.Thread(target=lambda: opened.append(SqliteDirectory(path))) for _ in range(6)]
@@ -108,23 +94,17 @@ class SqliteDirectoryTests(suites.DirectorySuite):
             each.close()
 
     def test_mode(self) -> None:
-        """
-        Nobody else on the machine can read who chose what.
-        """
+        """Nobody else on the machine can read who chose what."""
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
 
     def test_closed(self) -> None:
-        """
-        A closed directory says so, and may be closed again.
-        """
+        """A closed directory says so, and may be closed again."""
         self.directory.close()
         self.directory.close()
         self.assertRaises(OSError, self.directory.caches)
 
     def test_other_files(self) -> None:
-        """
-        A file of another program, of a later version, or that is no database is named and left as it is.
-        """
+        """A file of another program, of a later version, or that is no database is named and left as it is."""
         folder = Path(self.mktemp())
         folder.mkdir()
         text = folder / "text"
@@ -146,9 +126,7 @@ class SqliteDirectoryTests(suites.DirectorySuite):
         self.assertIn("version 2", said)
 
     def test_busy(self) -> None:
-        """
-        A file that another program never lets go of is a failure of the disk with its errno.
-        """
+        """A file that another program never lets go of is a failure of the disk with its errno."""
         other = sqlite3.connect(self.path, isolation_level=None)
         self.addCleanup(other.close)
         self.directory._database.execute("PRAGMA busy_timeout = 1")  # type: ignore[attr-defined]
@@ -159,16 +137,12 @@ class SqliteDirectoryTests(suites.DirectorySuite):
         self.directory.add(cache(1))
 
     def test_imports(self) -> None:
-        """
-        The module can be used by a script that has no Twisted.
-        """
+        """The module can be used by a script that has no Twisted."""
         script = "import sys, contentcache.gateway.database; sys.exit('twisted' in sys.modules)"
         run([sys.executable, "-c", script])
 
     def test_becomes_unusable(self) -> None:
-        """
-        A file that is spoilt while it is open is a failure of the disk, like any other.
-        """
+        """A file that is spoilt while it is open is a failure of the disk, like any other."""
         directory: Any = self.directory
         error = sqlite3.DatabaseError("file is not a database")
         error.sqlite_errorcode = sqlite3.SQLITE_NOTADB
@@ -184,9 +158,7 @@ class SqliteDirectoryTests(suites.DirectorySuite):
 
 @needs("mount", root=True)
 class FullDiskTests(SynchronousTestCase):
-    """
-    On a filesystem of its own that somebody else has filled to the last byte.
-    """
+    """On a filesystem of its own that somebody else has filled to the last byte."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
@@ -197,26 +169,20 @@ class FullDiskTests(SynchronousTestCase):
         self.ballast = self.folder / "ballast"
 
     def open(self) -> SqliteDirectory:
-        """
-        A gateway's view of the file.
-        """
+        """A gateway's view of the file."""
         directory = SqliteDirectory(self.path)
         self.addCleanup(directory.close)
         return directory
 
     def fill(self) -> None:
-        """
-        Take all the room there is.
-        """
+        """Take all the room there is."""
         for piece in (1 << 20, 4096, 1):
             with contextlib.suppress(OSError), self.ballast.open("ab", buffering=0) as file:
                 while file.write(bytes(piece)):
                     pass
 
     def assert_only_read(self, directory: SqliteDirectory) -> None:
-        """
-        What is known can be read, and whatever would be written is an error of the disk.
-        """
+        """What is known can be read, and whatever would be written is an error of the disk."""
         for _ in range(2):
             for write in (
                 lambda: directory.choose("bob", UUID(int=1)),
@@ -263,8 +229,6 @@ class FullDiskTests(SynchronousTestCase):
         self.assertEqual(directory.choice("bob"), UUID(int=1))
 
     def test_nothing_there(self) -> None:
-        """
-        Where there is no file yet, and no room for one, that is said.
-        """
+        """Where there is no file yet, and no room for one, that is said."""
         self.fill()
         self.assertRaises(OSError, SqliteDirectory, self.path)

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.desk`.
-"""
+"""Tests for :mod:`contentcache.gateway.desk`."""
 
 from __future__ import annotations
 
@@ -9,14 +7,10 @@ from tests.gateway.lobby import DeskTestCase
 
 
 class DeskTests(DeskTestCase):
-    """
-    What it answers, and what is not for it.
-    """
+    """What it answers, and what is not for it."""
 
     def test_is_ours(self) -> None:
-        """
-        Its paths are its own, and none of the registry's.
-        """
+        """Its paths are its own, and none of the registry's."""
         for target in (
             b"/api",
             b"/api/",
@@ -40,9 +34,7 @@ class DeskTests(DeskTestCase):
             self.assertFalse(is_ours(target), target)
 
     def test_nothing(self) -> None:
-        """
-        A page that does not exist is one that says so; another method has the form of the API.
-        """
+        """A page that does not exist is one that says so; another method has the form of the API."""
         for target in ("/settings/none", "/caches/1/2/3", "/other"):
             reply = self.send("GET", target)
             self.assertEqual((reply.status, reply.header("Content-Type")), (404, "text/html; charset=utf-8"))

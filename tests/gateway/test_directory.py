@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.directory`.
-"""
+"""Tests for :mod:`contentcache.gateway.directory`."""
 
 from __future__ import annotations
 
@@ -13,14 +11,10 @@ from contentcache.gateway.errors import InvalidContentCache
 
 
 class SpellingTests(SynchronousTestCase):
-    """
-    Names, hosts and ids.
-    """
+    """Names, hosts and ids."""
 
     def test_hosts(self) -> None:
-        """
-        Each host has one spelling.
-        """
+        """Each host has one spelling."""
         for written, spelled in (
             ("https://near.example", "https://near.example"),
             ("https://NEAR.example.:443/", "https://near.example"),
@@ -34,9 +28,7 @@ class SpellingTests(SynchronousTestCase):
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:
-        """
-        Any text is a host in one spelling, a name as it is, an id, or refused in a sentence.
-        """
+        """Any text is a host in one spelling, a name as it is, an id, or refused in a sentence."""
         for read in (host_of, name_of):
             try:
                 spelled = read(text)
@@ -49,7 +41,5 @@ class SpellingTests(SynchronousTestCase):
 
     @given(st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?", fullmatch=True))
     def test_names(self, name: str) -> None:
-        """
-        Names are taken as they are written.
-        """
+        """Names are taken as they are written."""
         self.assertEqual(name_of(name), name)

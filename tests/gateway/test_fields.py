@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.fields`.
-"""
+"""Tests for :mod:`contentcache.gateway.fields`."""
 
 from __future__ import annotations
 
@@ -51,38 +49,28 @@ CHALLENGES = {
 
 
 class RewritingTests(SynchronousTestCase):
-    """
-    Fields that name a host.
-    """
+    """Fields that name a host."""
 
     def test_locations(self) -> None:
-        """
-        What names the registry, or its gateway by any of its names, becomes relative; all else stays.
-        """
+        """What names the registry, or its gateway by any of its names, becomes relative; all else stays."""
         for given, expected in LOCATIONS.items():
             found = BEHIND.to_client([("Location", given)], "asked.example:8080")
             self.assertEqual(found, [("Location", expected)])
 
     def test_links(self) -> None:
-        """
-        Every link in a list of them.
-        """
+        """Every link in a list of them."""
         given = '<http://registry.internal:5000/v2/_catalog?last=a>; rel="next", <https://x.example/y>'
         (found,) = BEHIND.to_client([("Link", given)], "")
         self.assertEqual(found[1], '</v2/_catalog?last=a>; rel="next", <https://x.example/y>')
 
     def test_challenges(self) -> None:
-        """
-        A realm that names the registry gets the gateway's own URL.
-        """
+        """A realm that names the registry gets the gateway's own URL."""
         for given, expected in CHALLENGES.items():
             found = BEHIND.to_client([("WWW-Authenticate", given)], "")
             self.assertEqual(found, [("WWW-Authenticate", expected)])
 
     def test_prefix(self) -> None:
-        """
-        Below a prefix the API is found below it.
-        """
+        """Below a prefix the API is found below it."""
         below = Rewriting("http://r:5000", "https://g.example", "/in")
         for given, expected in (
             ("http://r:5000/v2/a", "/in/v2/a"),
@@ -92,15 +80,11 @@ class RewritingTests(SynchronousTestCase):
             self.assertEqual(below.to_client([("Location", given)], ""), [("Location", expected)])
 
     def test_empty_host(self) -> None:
-        """
-        A client that names no host makes no URL the gateway's own.
-        """
+        """A client that names no host makes no URL the gateway's own."""
         self.assertEqual(BEHIND.to_client([("Location", "http:///x")], ""), [("Location", "http:///x")])
 
     def test_registry(self) -> None:
-        """
-        The registry gets what concerns it, and nothing that a client says of the way here.
-        """
+        """The registry gets what concerns it, and nothing that a client says of the way here."""
         given = [
             ("Host", "asked.example"),
             ("Authorization", "Basic x"),
@@ -137,8 +121,6 @@ class RewritingTests(SynchronousTestCase):
         )
 
     def test_hop_by_hop(self) -> None:
-        """
-        What ``Connection`` names goes with it, in any case and over several fields.
-        """
+        """What ``Connection`` names goes with it, in any case and over several fields."""
         given = [("connection", "X-a , close"), ("Connection", "x-B"), ("X-A", "1"), ("x-b", "2"), ("Y", "3")]
         self.assertEqual(end_to_end(given), [("Y", "3")])

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.filling`.
-"""
+"""Tests for :mod:`contentcache.gateway.filling`."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ BLOB = f"/v2/org/app/blobs/{DIGEST}"
 
 
 class FillTests(GatewayTestCase):
-    """
-    Caches that come back with the gateway's own signature.
-    """
+    """Caches that come back with the gateway's own signature."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -33,9 +29,7 @@ class FillTests(GatewayTestCase):
         self.fill_with(200, {"Content-Length": "7", "Content-Type": "a/b"}, [CONTENT])
 
     def token(self, **changed: Any) -> str:
-        """
-        A good token, but for what is ``changed``.
-        """
+        """A good token, but for what is ``changed``."""
         claims: dict[str, Any] = {
             "issuer": PUBLIC,
             "subject": "ann",
@@ -47,16 +41,12 @@ class FillTests(GatewayTestCase):
         return sign_blob_token(self.signer, **{**claims, **changed})
 
     def fetch(self, token: str, *fields: str, method: str = "GET") -> Reply:
-        """
-        What a cache gets.
-        """
+        """What a cache gets."""
         reply: Reply = self.client().ask(f"{BLOB}?token={token}", *fields, method=method)
         return reply
 
     def test_good(self) -> None:
-        """
-        The blob comes, with the gateway's account and without the client's, and never as a redirect.
-        """
+        """The blob comes, with the gateway's account and without the client's, and never as a redirect."""
         reply = self.fetch(self.token(), "Authorization: Basic YW5uOnNlY3JldA==", "Via: 1.1 contentcache-1")
         self.assertEqual((reply.status, reply.body), (200, CONTENT))
         self.assertEqual(reply.header("Docker-Content-Digest"), str(DIGEST))
@@ -67,9 +57,7 @@ class FillTests(GatewayTestCase):
         self.assertEqual((self.choices.asked, self.wires.lines), ([], []))
 
     def test_loop(self) -> None:
-        """
-        A registry that redirects back to a URL that we have signed ourselves is not asked again and again.
-        """
+        """A registry that redirects back to a URL that we have signed ourselves is not asked again and again."""
         reply = self.fetch(self.token(), "Via: 1.1 contentcache-1, 1.1 contentcache-me")
         self.assertEqual(reply.status, 508)
         self.assertEqual(self.filler.asked, [])
@@ -105,9 +93,7 @@ class FillTests(GatewayTestCase):
         self.assertEqual(self.fetch(self.token()).body, CONTENT)
 
     def test_released(self) -> None:
-        """
-        Whatever raises between the registry's answer and the client, the answer is given up.
-        """
+        """Whatever raises between the registry's answer and the client, the answer is given up."""
         answer = self.fill_with(200, {"Content-Length": "7"}, [], end=None)
         self.patch(filling, "etag", _broken)
         self.assertEqual(self.fetch(self.token()).status, 500)
@@ -115,16 +101,12 @@ class FillTests(GatewayTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_head(self) -> None:
-        """
-        ``HEAD`` says what ``GET`` would.
-        """
+        """``HEAD`` says what ``GET`` would."""
         reply = self.fetch(self.token(), method="HEAD")
         self.assertEqual((reply.status, reply.header("Content-Length")), (200, "7"))
 
     def test_part(self) -> None:
-        """
-        A part is asked for as a part, and marked as one; one beyond the end is 416.
-        """
+        """A part is asked for as a part, and marked as one; one beyond the end is 416."""
         self.fill_with(206, {"Content-Length": "2", "Content-Range": "bytes 5-6/7"}, [b"nt"])
         reply = self.fetch(self.token(), "Range: bytes=5-")
         self.assertEqual((reply.status, reply.body), (206, b"nt"))
@@ -134,9 +116,7 @@ class FillTests(GatewayTestCase):
         self.assertEqual(self.fetch(self.token(), "Range: bytes=9-").status, 416)
 
     def test_wrong(self) -> None:
-        """
-        A token that is wrong in any way is 403 for both methods, and the registry is not asked.
-        """
+        """A token that is wrong in any way is 403 for both methods, and the registry is not asked."""
         good = self.token()
         for token in (
             self.token(digest=OTHER),
@@ -157,16 +137,12 @@ class FillTests(GatewayTestCase):
         self.assertEqual(self.filler.asked, [])
 
     def test_writes(self) -> None:
-        """
-        Nothing is written with a signature, and two of them are none.
-        """
+        """Nothing is written with a signature, and two of them are none."""
         self.assertEqual(self.fetch(self.token(), method="DELETE").status, 405)
         self.assertEqual(self.fetch(f"{self.token()}&token=b").status, 403)
 
     def test_old_key(self) -> None:
-        """
-        What the key before has signed stays good while it lives.
-        """
+        """What the key before has signed stays good while it lives."""
         token = self.token(now=NOW + 86400, lifetime=1200.0)
         self.clock.advance(86400 - 1200)
         self.key_files.rotate()
@@ -175,18 +151,14 @@ class FillTests(GatewayTestCase):
         self.assertEqual(self.fetch(token).status, 200)
 
     def test_refused(self) -> None:
-        """
-        A refusal of the gateway's own account is passed on, and an operator hears of it.
-        """
+        """A refusal of the gateway's own account is passed on, and an operator hears of it."""
         self.filler.answer = OriginRefused(403, {})
         self.assertEqual(self.fetch(self.token()).status, 403)
         self.filler.answer = OriginRefused(404, {})
         self.assertEqual(self.fetch(self.token()).status, 404)
 
     def test_log(self) -> None:
-        """
-        No token is in the access log.
-        """
+        """No token is in the access log."""
         token = self.token()
         self.fetch(token)
         self.assertNotIn(token, str(self.written))

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.front`.
-"""
+"""Tests for :mod:`contentcache.gateway.front`."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ _TOKEN = "/service/token?service=registry&scope=repository:a:pull"
 
 
 class Echo(Resource):
-    """
-    Says what it was asked.
-    """
+    """Says what it was asked."""
 
     isLeaf = True
 
@@ -35,30 +31,22 @@ class Echo(Resource):
 
 
 class OwnTests(GatewayTestCase):
-    """
-    What the gateway answers itself.
-    """
+    """What the gateway answers itself."""
 
     def ask_us(self, target: str, *fields: str, method: str = "GET") -> Any:
-        """
-        An answer for which the registry is not asked.
-        """
+        """An answer for which the registry is not asked."""
         reply = self.client().ask(target, *fields, method=method)
         self.assertEqual(self.wires.lines, [])
         return reply
 
     def test_alive(self) -> None:
-        """
-        ``GET /`` is 200 whatever the registry does.
-        """
+        """``GET /`` is 200 whatever the registry does."""
         for method in ("GET", "HEAD"):
             self.assertEqual(self.ask_us("/", method=method).status, 200)
         self.assertEqual(self.ask_us("/", method="DELETE").status, 405)
 
     def test_keys(self) -> None:
-        """
-        The keys are a JWK set that caches may keep for five minutes.
-        """
+        """The keys are a JWK set that caches may keep for five minutes."""
         reply = self.ask_us("/.well-known/contentcache/jwks.json")
         self.assertEqual(reply.header("Content-Type"), "application/jwk-set+json")
         self.assertEqual(reply.header("Cache-Control"), "public, max-age=300")
@@ -67,18 +55,14 @@ class OwnTests(GatewayTestCase):
         self.assertEqual(self.ask_us("/.well-known/contentcache/jwks.json").status, 503)
 
     def test_authority(self) -> None:
-        """
-        ``GET /ca`` has the certificate; without TLS there is none.
-        """
+        """``GET /ca`` has the certificate; without TLS there is none."""
         self.assertEqual(self.ask_us("/ca").status, 404)
         self.factory = self.build(authority=b"PEM")
         reply = self.ask_us("/ca")
         self.assertEqual((reply.body, reply.header("Content-Type")), (b"PEM", "application/x-pem-file"))
 
     def test_hostile(self) -> None:
-        """
-        Targets that could mean two things are 400 before anybody is asked.
-        """
+        """Targets that could mean two things are 400 before anybody is asked."""
         for target in (
             "/v2/../v2/",
             "/v2/a/./b/tags/list",
@@ -118,9 +102,7 @@ class OwnTests(GatewayTestCase):
                 self.assertEqual(self.ask_us(target, method=method).status, 400, target)
 
     def test_escaped_names(self) -> None:
-        """
-        Escaped slashes in names and colons in digests are what they stand for, for the registry too.
-        """
+        """Escaped slashes in names and colons in digests are what they stand for, for the registry too."""
         for target, path in (
             ("/v2/org%2Fapp/tags/list?x=%2F", "/v2/org/app/tags/list?x=%2F"),
             ("/v2/org%2fapp/manifests/sha256%3aab", "/v2/org/app/manifests/sha256:ab"),
@@ -132,16 +114,12 @@ class OwnTests(GatewayTestCase):
         self.assertEqual(self.client().ask("/service%2Ftoken").status, 400)
 
     def test_methods(self) -> None:
-        """
-        Two methods are for nobody.
-        """
+        """Two methods are for nobody."""
         for method in ("TRACE", "CONNECT"):
             self.assertEqual(self.ask_us("/v2/", method=method).status, 405)
 
     def test_extra(self) -> None:
-        """
-        The operator's headers go out with every answer, the registry's and early refusals too.
-        """
+        """The operator's headers go out with every answer, the registry's and early refusals too."""
         self.factory = self.build(extra={"X-Mine": ("1",)})
         self.assertEqual(self.ask_us("/").header("X-Mine"), "1")
         for method in ("TRACE", "CONNECT"):
@@ -166,9 +144,7 @@ class OwnTests(GatewayTestCase):
         self.assertEqual(self.ask_us("/").header("Access-Control-Allow-Origin"), "*")
 
     def test_prefix(self) -> None:
-        """
-        Everything is below the prefix; and without it too, where caches look.
-        """
+        """Everything is below the prefix; and without it too, where caches look."""
         self.factory = self.build(prefix="/in/")
         self.assertEqual(self.ask_us("/in/").status, 200)
         self.assertEqual(self.ask_us("/.well-known/contentcache/jwks.json").status, 200)
@@ -179,9 +155,7 @@ class OwnTests(GatewayTestCase):
 
 
 class PagesTests(GatewayTestCase):
-    """
-    The API and the pages, which are resources of twisted.web.
-    """
+    """The API and the pages, which are resources of twisted.web."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -189,9 +163,7 @@ class PagesTests(GatewayTestCase):
         self.factory = self.build()
 
     def test_request(self) -> None:
-        """
-        They get the path in parts, decoded, and a small body in memory.
-        """
+        """They get the path in parts, decoded, and a small body in memory."""
         client = self.client()
         client.send(request("/api/v0/accounts/a%20b?x=1", "Content-Length: 5", method="PATCH"))
         self.assertEqual(client.replies(), [])
@@ -205,9 +177,7 @@ class PagesTests(GatewayTestCase):
         self.assertEqual(client.ask("/api", method="PUT").body, b"later")
 
     def test_large(self) -> None:
-        """
-        A body that is larger than any honest one is 413, by its length or when it comes.
-        """
+        """A body that is larger than any honest one is 413, by its length or when it comes."""
         client = self.client().send(request("/api/x", "Content-Length: 65537", method="POST"))
         self.assertEqual(self.reply(client).status, 413)
         self.assertTrue(client.ended)
@@ -218,23 +188,17 @@ class PagesTests(GatewayTestCase):
         self.assertEqual((reply.status, json.loads(reply.body)["errors"][0]["code"]), (413, "SIZE_INVALID"))
 
     def test_slow(self) -> None:
-        """
-        A body that does not come is 408.
-        """
+        """A body that does not come is 408."""
         client = self.client().send(request("/api/x", "Content-Length: 10", method="POST"))
         self.clock.advance(60)
         self.assertEqual(self.reply(client).status, 408)
 
 
 class RealmTests(GatewayTestCase):
-    """
-    A token server behind the same host is reached through the gateway.
-    """
+    """A token server behind the same host is reached through the gateway."""
 
     def challenge(self, line: Any) -> None:
-        """
-        The registry sends for a token to its own host.
-        """
+        """The registry sends for a token to its own host."""
         line.answer(
             "401 Unauthorized",
             b"{}",
@@ -242,9 +206,7 @@ class RealmTests(GatewayTestCase):
         )
 
     def test_learnt(self) -> None:
-        """
-        The realm is rewritten to the gateway's own URL, and what it leads to passes.
-        """
+        """The realm is rewritten to the gateway's own URL, and what it leads to passes."""
         client, line = self.ask("/v2/")
         self.challenge(line)
         self.assertEqual(
@@ -257,9 +219,7 @@ class RealmTests(GatewayTestCase):
         self.assertEqual(client.replies()[-1].body, b'{"token":"x"}')
 
     def test_asked(self) -> None:
-        """
-        After a start the registry is asked where it sends clients, once in a while, before a path is unknown.
-        """
+        """After a start the registry is asked where it sends clients, once in a while, before a path is unknown."""
         client = self.client().send(request(_TOKEN))
         self.assertEqual(self.line.head()[0], "GET /v2/ HTTP/1.1")
         self.challenge(self.line)
@@ -270,9 +230,7 @@ class RealmTests(GatewayTestCase):
         self.assertEqual(len(self.wires.lines), 1)
 
     def test_elsewhere(self) -> None:
-        """
-        Another host's realm stays as it is, and opens no path here.
-        """
+        """Another host's realm stays as it is, and opens no path here."""
         client, line = self.ask("/v2/")
         value = 'Bearer realm="https://auth.example.com/token",service="r"'
         line.answer("401 Unauthorized", b"", f"WWW-Authenticate: {value}")
@@ -282,9 +240,7 @@ class RealmTests(GatewayTestCase):
         self.assertEqual(client.replies()[-1].status, 404)
 
     def test_paths(self) -> None:
-        """
-        Paths that the operator lists pass, with what is below them and nothing beside.
-        """
+        """Paths that the operator lists pass, with what is below them and nothing beside."""
         self.factory = self.build(paths=("/jwt",))
         client, line = self.ask("/jwt/auth?x=1", method="POST")
         self.assertEqual(line.head()[0], "POST /jwt/auth?x=1 HTTP/1.1")

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.isolation`: what a browser may make of the answers of a registry.
-"""
+"""Tests for :mod:`contentcache.gateway.isolation`: what a browser may make of the answers of a registry."""
 
 from __future__ import annotations
 
@@ -15,16 +13,12 @@ POLICY = "sandbox; default-src 'none'"
 
 
 class IsolationTests(GatewayTestCase):
-    """
-    Answers on the origin of the gateway's pages.
-    """
+    """Answers on the origin of the gateway's pages."""
 
     def answered(
         self, target: str, *fields: str, status: str = "200 OK", method: str = "GET", asks: int = 1
     ) -> Reply:
-        """
-        What a client gets of the registry's answer.
-        """
+        """What a client gets of the registry's answer."""
         client, line = self.ask(target, method=method)
         lines = [
             f"HTTP/1.1 {status}",
@@ -37,16 +31,12 @@ class IsolationTests(GatewayTestCase):
         return self.reply(client, method)
 
     def guarded(self, reply: Reply) -> None:
-        """
-        Nothing of it can run, and nobody guesses what it is.
-        """
+        """Nothing of it can run, and nobody guesses what it is."""
         self.assertEqual(reply.headers.getRawHeaders("X-Content-Type-Options"), ["nosniff"])
         self.assertEqual(reply.headers.getRawHeaders("Content-Security-Policy"), [POLICY])
 
     def test_api(self) -> None:
-        """
-        Every answer of the registry's API is guarded, whatever the registry says of it.
-        """
+        """Every answer of the registry's API is guarded, whatever the registry says of it."""
         for target in ("/v2/", "/v2/org/app/manifests/1", f"/v2/org/app/blobs/{DIGEST}", "/v2/x/anything"):
             for status in (
                 "200 OK",
@@ -70,9 +60,7 @@ class IsolationTests(GatewayTestCase):
                 self.assertIsNone(reply.header("Content-Security-Policy-Report-Only"))
 
     def test_no_type(self) -> None:
-        """
-        What has no type, or an empty one, is bytes; but nothing is said of what has no body.
-        """
+        """What has no type, or an empty one, is bytes; but nothing is said of what has no body."""
         for fields in ((), ("Content-Type:",), ("Content-Type:  ",)):
             reply = self.answered("/v2/org/app/manifests/1", *fields)
             self.assertEqual(reply.headers.getRawHeaders("Content-Type"), ["application/octet-stream"])
@@ -80,9 +68,7 @@ class IsolationTests(GatewayTestCase):
         self.assertIsNone(self.answered("/v2/x", status="304 Not Modified").header("Content-Type"))
 
     def test_cookies(self) -> None:
-        """
-        No answer sets a cookie that this gateway, or its other half, would read; others pass.
-        """
+        """No answer sets a cookie that this gateway, or its other half, would read; others pass."""
         ours = (
             "contentcache-session=x",
             "contentcache-session",
@@ -102,9 +88,7 @@ class IsolationTests(GatewayTestCase):
             self.assertEqual(reply.headers.getRawHeaders("Set-Cookie"), ["sid=1; Path=/"])
 
     def test_promises_about_the_host(self) -> None:
-        """
-        The registry says nothing of the host as a whole: not what it keeps, not what it forgets.
-        """
+        """The registry says nothing of the host as a whole: not what it keeps, not what it forgets."""
         self.factory = self.build(paths=("/console",))
         for target in ("/v2/", "/console/"):
             reply = self.answered(
@@ -138,9 +122,7 @@ class IsolationTests(GatewayTestCase):
         self.guarded(self.answered("/token"))
 
     def test_filled(self) -> None:
-        """
-        A blob that is served to whoever brings a signed URL is guarded.
-        """
+        """A blob that is served to whoever brings a signed URL is guarded."""
         self.fill_with(200, {"Content-Type": "image/svg+xml", "Content-Length": "4"}, [b"<svg"])
         content = Content("org/app", "blobs", DIGEST)
         token = sign_blob_token(
@@ -155,9 +137,7 @@ class IsolationTests(GatewayTestCase):
         self.guarded(self.client().ask(f"{content.path()}?token={token}"))
 
     def test_our_own(self) -> None:
-        """
-        What the gateway itself answers is guarded as well, errors too.
-        """
+        """What the gateway itself answers is guarded as well, errors too."""
 
         def ask(target: str, method: str = "GET") -> Client:
             return self.client().send(f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.keys`.
-"""
+"""Tests for :mod:`contentcache.gateway.keys`."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ NOW = 1e9
 
 
 class KeyTests(SynchronousTestCase):
-    """
-    Keys by the clock.
-    """
+    """Keys by the clock."""
 
     def setUp(self) -> None:
         self.now = NOW
@@ -33,15 +29,11 @@ class KeyTests(SynchronousTestCase):
         self.key_files = self.another()
 
     def another(self) -> KeyFiles:
-        """
-        Another gateway over the same files.
-        """
+        """Another gateway over the same files."""
         return KeyFiles(str(self.path), life=LIFE, url_life=URLS, wall=lambda: self.now)
 
     def rotate(self, key_files: KeyFiles | None = None) -> tuple[str, list[str]]:
-        """
-        Which key signs, and which are published.
-        """
+        """Which key signs, and which are published."""
         key_files = key_files or self.key_files
         key_files.rotate()
         keys = key_files.keys
@@ -49,9 +41,7 @@ class KeyTests(SynchronousTestCase):
         return keys.signing.kid, list(parse_key_set(keys.document()).keys)
 
     def test_first(self) -> None:
-        """
-        The first key is made, for nobody else to read, and found again.
-        """
+        """The first key is made, for nobody else to read, and found again."""
         self.assertIsNone(self.key_files.signer())
         self.assertEqual(dict(self.key_files.key_set().keys), {})
         kid, published = self.rotate()
@@ -60,9 +50,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(self.rotate(self.another()), (kid, [kid]))
 
     def test_life(self) -> None:
-        """
-        The next key is published long before it signs, and the old one for as long as its URLs live.
-        """
+        """The next key is published long before it signs, and the old one for as long as its URLs live."""
         first, _ = self.rotate()
         self.now = NOW + LIFE - 2 * NOTICE - 1
         self.assertEqual(self.rotate(), (first, [first]))
@@ -81,9 +69,7 @@ class KeyTests(SynchronousTestCase):
         self.assertGreater(NOTICE, MAX_AGE)
 
     def test_late(self) -> None:
-        """
-        After a long sleep the next key is published first all the same.
-        """
+        """After a long sleep the next key is published first all the same."""
         first, _ = self.rotate()
         self.now = NOW + 10 * LIFE
         signing, published = self.rotate()
@@ -94,9 +80,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(self.rotate()[0], published[1])
 
     def test_shared(self) -> None:
-        """
-        Gateways that share the folder sign with one key, whoever of them is first.
-        """
+        """Gateways that share the folder sign with one key, whoever of them is first."""
         other = self.another()
         self.rotate()
         for _ in range(400):
@@ -106,9 +90,7 @@ class KeyTests(SynchronousTestCase):
         self.assertTrue(one[0])
 
     def test_notices_change(self) -> None:
-        """
-        Tending tells when another key signs, and only then.
-        """
+        """Tending tells when another key signs, and only then."""
         self.assertFalse(self.key_files.rotate())
         changes = 0
         for _ in range(200):
@@ -117,9 +99,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(changes, 1)
 
     def test_killed(self) -> None:
-        """
-        Where a gateway was killed in the middle of a step, a key still signs, and it was published.
-        """
+        """Where a gateway was killed in the middle of a step, a key still signs, and it was published."""
         first, _ = self.rotate()
         self.now = NOW + LIFE - NOTICE
         _, (_, second) = self.rotate()
@@ -128,18 +108,14 @@ class KeyTests(SynchronousTestCase):
         self.assertNotEqual(first, second)
 
     def test_clock_that_was_wrong(self) -> None:
-        """
-        A key from the future counts from now.
-        """
+        """A key from the future counts from now."""
         first, _ = self.rotate()
         os.utime(self.path, (NOW + 10 * LIFE, NOW + 10 * LIFE))
         self.now = NOW + 100
         self.assertEqual(self.rotate(), (first, [first]))
 
     def test_broken(self) -> None:
-        """
-        A file that cannot be used is a sentence, and what was known stays.
-        """
+        """A file that cannot be used is a sentence, and what was known stays."""
         kid, _ = self.rotate()
         self.path.write_text("nonsense")
         with self.assertRaisesRegex(SigningKeyError, "signing.pem does not hold a private key"):
@@ -150,9 +126,7 @@ class KeyTests(SynchronousTestCase):
             nowhere.rotate()
 
     def test_disk(self) -> None:
-        """
-        Where nothing can be written the keys that are there sign, after a restart too, and the fault is told.
-        """
+        """Where nothing can be written the keys that are there sign, after a restart too, and the fault is told."""
         kid, _ = self.rotate()
 
         def full(*_args: object, **_more: object) -> NoReturn:
@@ -177,9 +151,7 @@ class KeyTests(SynchronousTestCase):
             patched.restore()
 
     def test_no_secret_shown(self) -> None:
-        """
-        Neither the set nor a representation has anything of a private key.
-        """
+        """Neither the set nor a representation has anything of a private key."""
         self.rotate()
         keys = self.key_files.keys
         assert keys is not None

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.liveness`.
-"""
+"""Tests for :mod:`contentcache.gateway.liveness`."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ ONE = UUID(int=1)
 
 
 class Slow:
-    """
-    A probe whose answers a test gives.
-    """
+    """A probe whose answers a test gives."""
 
     def __init__(self) -> None:
         self.waiting: dict[str, Deferred[None]] = {}
@@ -34,9 +30,7 @@ class Slow:
         await self.waiting[host]
 
     def answer(self, number: int = 1, error: Exception | None = None) -> None:
-        """
-        Answer the question to a cache.
-        """
+        """Answer the question to a cache."""
         waiting = self.waiting.pop(cache(number).host)
         if error is None:
             waiting.callback(None)
@@ -45,9 +39,7 @@ class Slow:
 
 
 class LivenessTestCase(SynchronousTestCase):
-    """
-    Has caches, and a probe that waits for the test.
-    """
+    """Has caches, and a probe that waits for the test."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -70,9 +62,7 @@ class LivenessTestCase(SynchronousTestCase):
 
 
 class LivenessTests(LivenessTestCase):
-    """
-    Rounds of questions.
-    """
+    """Rounds of questions."""
 
     def test_hysteresis(self) -> None:
         """
@@ -97,9 +87,7 @@ class LivenessTests(LivenessTestCase):
             self.clock.advance(10)
 
     def test_states(self) -> None:
-        """
-        A state tells since when, and why.
-        """
+        """A state tells since when, and why."""
         self.liveness.start()
         self.clock.advance(3)
         self.probe.answer(1, NotAlive("no answer"))
@@ -112,9 +100,7 @@ class LivenessTests(LivenessTestCase):
         )
 
     def test_a_round_waits(self) -> None:
-        """
-        A round begins ten seconds after the last one began, and never before that one has ended.
-        """
+        """A round begins ten seconds after the last one began, and never before that one has ended."""
         self.liveness.start()
         self.clock.advance(9)
         self.probe.answer()
@@ -127,9 +113,7 @@ class LivenessTests(LivenessTestCase):
         self.assertEqual(len(self.probe.waiting), 1)
 
     def test_bounded(self) -> None:
-        """
-        No more are asked at once than is allowed.
-        """
+        """No more are asked at once than is allowed."""
         for number in range(2, 6):
             self.directory.add(cache(number))
         liveness = self.make(at_once=2)
@@ -139,9 +123,7 @@ class LivenessTests(LivenessTestCase):
         self.assertEqual(set(self.probe.waiting), {cache(2).host, cache(3).host})
 
     def test_directory_changes(self) -> None:
-        """
-        A cache that is gone is forgotten, a new one asked; a database that fails changes nothing.
-        """
+        """A cache that is gone is forgotten, a new one asked; a database that fails changes nothing."""
         self.liveness.start()
         self.probe.answer()
         self.directory.remove(ONE)
@@ -159,9 +141,7 @@ class LivenessTests(LivenessTestCase):
         self.probe.answer(2)
 
     def test_defect(self) -> None:
-        """
-        A defect in a question is logged, counts as a failure, and the rounds go on.
-        """
+        """A defect in a question is logged, counts as a failure, and the rounds go on."""
         self.liveness.start()
         self.probe.answer(1, ZeroDivisionError())
         self.assertFalse(self.liveness.is_alive(ONE))
@@ -170,9 +150,7 @@ class LivenessTests(LivenessTestCase):
         self.assertEqual(len(self.probe.waiting), 1)
 
     def test_stop(self) -> None:
-        """
-        After the stop nothing is under way and nothing is due.
-        """
+        """After the stop nothing is under way and nothing is due."""
         for waiting in (True, False):
             self.liveness = self.make()
             self.liveness.start()
@@ -182,9 +160,7 @@ class LivenessTests(LivenessTestCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_look_at(self) -> None:
-        """
-        An administrator's question is asked at once, and counts like any other.
-        """
+        """An administrator's question is asked at once, and counts like any other."""
         looking = Deferred.fromCoroutine(self.liveness.look_at(cache(1)))
         self.probe.answer()
         self.assertTrue(self.successResultOf(looking).alive)
@@ -192,9 +168,7 @@ class LivenessTests(LivenessTestCase):
 
 
 class SentTests(LivenessTestCase):
-    """
-    Whether a client may be sent to a cache, which has answered a while ago.
-    """
+    """Whether a client may be sent to a cache, which has answered a while ago."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -202,9 +176,7 @@ class SentTests(LivenessTestCase):
         self.probe.answer()
 
     def ask(self) -> Deferred[bool]:
-        """
-        For a client.
-        """
+        """For a client."""
         return Deferred.fromCoroutine(self.liveness.is_answering(cache(1)))
 
     def test_fresh(self) -> None:
@@ -223,9 +195,7 @@ class SentTests(LivenessTestCase):
         self.assertTrue(self.successResultOf(self.ask()))
 
     def test_single_flight(self) -> None:
-        """
-        Where the answer is older, all who come wait for one question; the round of questions does, too.
-        """
+        """Where the answer is older, all who come wait for one question; the round of questions does, too."""
         self.clock.advance(3)
         asking = [self.ask() for _ in range(5)]
         self.assertEqual(self.probe.asked, 2)
@@ -239,9 +209,7 @@ class SentTests(LivenessTestCase):
         self.assertTrue(self.successResultOf(late))
 
     def test_killed(self) -> None:
-        """
-        Of a cache that has been killed meanwhile nobody is sent there, and nobody waits for it again.
-        """
+        """Of a cache that has been killed meanwhile nobody is sent there, and nobody waits for it again."""
         self.clock.advance(3)
         asking = [self.ask() for _ in range(3)]
         self.probe.answer(1, NotAlive("it cannot be connected to"))
@@ -270,9 +238,7 @@ class SentTests(LivenessTestCase):
         self.assertEqual(self.probe.asked, 2)
 
     def test_silent(self) -> None:
-        """
-        Who waits for a silent cache is served from here after two seconds; its question goes on.
-        """
+        """Who waits for a silent cache is served from here after two seconds; its question goes on."""
         self.clock.advance(3)
         asking = self.ask()
         self.clock.advance(1.9)
@@ -284,9 +250,7 @@ class SentTests(LivenessTestCase):
         self.assertTrue(self.successResultOf(self.ask()))
 
     def test_client_leaves(self) -> None:
-        """
-        A client that leaves takes nothing from those who wait for the same question.
-        """
+        """A client that leaves takes nothing from those who wait for the same question."""
         self.clock.advance(3)
         asking = [self.ask() for _ in range(3)]
         asking[0].cancel()
@@ -295,18 +259,14 @@ class SentTests(LivenessTestCase):
         self.assertEqual([self.successResultOf(each) for each in asking[1:]], [True, True])
 
     def test_others(self) -> None:
-        """
-        Nobody is sent to a cache that is unknown, has moved, or is dead, and it is not asked for that.
-        """
+        """Nobody is sent to a cache that is unknown, has moved, or is dead, and it is not asked for that."""
         for other in (cache(2), evolve(cache(1), host="https://moved.example")):
             answer = Deferred.fromCoroutine(self.liveness.is_answering(other))
             self.assertFalse(self.successResultOf(answer))
         self.assertEqual(self.probe.waiting, {})
 
     def test_stop_while_waiting(self) -> None:
-        """
-        At the stop those who wait are served from here, and nothing is left.
-        """
+        """At the stop those who wait are served from here, and nothing is left."""
         self.clock.advance(3)
         asking = self.ask()
         self.liveness.stop()
@@ -315,9 +275,7 @@ class SentTests(LivenessTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_database_fails(self) -> None:
-        """
-        While the caches cannot be listed those known so far are asked all the same.
-        """
+        """While the caches cannot be listed those known so far are asked all the same."""
 
         def fail() -> None:
             raise OSError(5, "broken")

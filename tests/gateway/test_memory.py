@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.memory`.
-"""
+"""Tests for :mod:`contentcache.gateway.memory`."""
 
 from __future__ import annotations
 
@@ -10,9 +8,7 @@ from tests.gateway import suites
 
 
 class MemoryDirectoryTests(suites.DirectorySuite):
-    """
-    The suite alone.
-    """
+    """The suite alone."""
 
     def make_directory(self) -> Directory:
         return MemoryDirectory()

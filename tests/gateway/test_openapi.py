@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.openapi`: ``schemathesis`` asks what the document allows, and does not.
-"""
+"""Tests for :mod:`contentcache.gateway.openapi`: ``schemathesis`` asks what the document allows, and does not."""
 
 from __future__ import annotations
 
@@ -32,14 +30,10 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403",
 
 
 class DocumentTests(SynchronousTestCase):
-    """
-    The document by itself.
-    """
+    """The document by itself."""
 
     def test_whole(self) -> None:
-        """
-        Every declaration is in it, every reference leads somewhere, and it is JSON.
-        """
+        """Every declaration is in it, every reference leads somewhere, and it is JSON."""
         text = json.dumps(document())
         self.assertEqual(json.loads(text), document())
         described = document()
@@ -51,9 +45,7 @@ class DocumentTests(SynchronousTestCase):
 
 
 class SchemathesisTests(SynchronousTestCase):
-    """
-    The running API beside its document.
-    """
+    """The running API beside its document."""
 
     def test_conforms(self) -> None:
         """

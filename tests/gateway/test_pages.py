@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.pages` and :mod:`contentcache.gateway.sessions`, without a browser.
-"""
+"""Tests for :mod:`contentcache.gateway.pages` and :mod:`contentcache.gateway.sessions`, without a browser."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ ONE = UUID(int=1)
 
 
 class SignInTests(DeskTestCase):
-    """
-    Sessions of browsers.
-    """
+    """Sessions of browsers."""
 
     def test_cookie(self) -> None:
         """
@@ -55,9 +51,7 @@ class SignInTests(DeskTestCase):
         self.assertEqual(len(browser.cookies), 1)
 
     def test_too_many(self) -> None:
-        """
-        Guessing is stopped, and the page says for how long.
-        """
+        """Guessing is stopped, and the page says for how long."""
         browser = Browser(self)
         for count in range(10):
             browser.sign_in("bob", f"wrong {count}")
@@ -65,9 +59,7 @@ class SignInTests(DeskTestCase):
         self.assertEqual((reply.status, reply.header("Retry-After")), (429, "15"))
 
     def test_sign_out(self) -> None:
-        """
-        After signing out the id is worth nothing.
-        """
+        """After signing out the id is worth nothing."""
         browser = Browser(self)
         browser.sign_in("bob")
         kept = dict(browser.cookies)
@@ -97,9 +89,7 @@ class SignInTests(DeskTestCase):
         self.assertIn(b"<h1>Sign in</h1>", browser.get("/settings").body)
 
     def test_where_to(self) -> None:
-        """
-        After signing in one is at the page that was wanted, and never anywhere else.
-        """
+        """After signing in one is at the page that was wanted, and never anywhere else."""
         for wanted, place in (
             ("/caches", "/caches"),
             ("https://evil.example", "/settings"),
@@ -112,14 +102,10 @@ class SignInTests(DeskTestCase):
 
 
 class ForgeryTests(DeskTestCase):
-    """
-    Forms that our pages did not send.
-    """
+    """Forms that our pages did not send."""
 
     def test_foreign(self) -> None:
-        """
-        A form of another site, or of nobody knows whom, does nothing, with the right token too.
-        """
+        """A form of another site, or of nobody knows whom, does nothing, with the right token too."""
         self.directory.add(cache(1))
         browser = Browser(self)
         browser.sign_in("bob")
@@ -141,9 +127,7 @@ class ForgeryTests(DeskTestCase):
         self.assertEqual(self.directory.choice("bob"), ONE)
 
     def test_token(self) -> None:
-        """
-        A form without its page's token does nothing: not another session's, nor one from before signing in.
-        """
+        """A form without its page's token does nothing: not another session's, nor one from before signing in."""
         self.directory.add(cache(1))
         browser, other = Browser(self), Browser(self)
         browser.get("/settings")
@@ -160,9 +144,7 @@ class ForgeryTests(DeskTestCase):
         self.assertIsNone(self.directory.choice("bob"))
 
     def test_odd_forms(self) -> None:
-        """
-        What is no form, or too large a one, is refused.
-        """
+        """What is no form, or too large a one, is refused."""
         browser = Browser(self)
         browser.sign_in("bob")
         browser.get("/settings")
@@ -174,14 +156,10 @@ class ForgeryTests(DeskTestCase):
 
 
 class PagesTests(DeskTestCase):
-    """
-    What is on them.
-    """
+    """What is on them."""
 
     def test_settings(self) -> None:
-        """
-        Caches with their states, the choice marked, and the default of the network.
-        """
+        """Caches with their states, the choice marked, and the default of the network."""
         self.directory.add(cache(1, "near"))
         self.directory.add(cache(2, "far"))
         self.probe.dead.add(cache(2).host)
@@ -204,9 +182,7 @@ class PagesTests(DeskTestCase):
         self.assertEqual(browser.post("/settings", cache="x").status, 404)
 
     def test_caches(self) -> None:
-        """
-        An administrator adds a cache, is told whether it answers, tests and removes it.
-        """
+        """An administrator adds a cache, is told whether it answers, tests and removes it."""
         browser = Browser(self)
         browser.sign_in("alice")
         browser.get("/caches")
@@ -224,9 +200,7 @@ class PagesTests(DeskTestCase):
         self.assertEqual(browser.post(f"/caches/{ONE}/test").status, 404)
 
     def test_not_for_all(self) -> None:
-        """
-        Nobody but an administrator sees the caches' page or does what it does.
-        """
+        """Nobody but an administrator sees the caches' page or does what it does."""
         self.directory.add(cache(1))
         browser = Browser(self)
         browser.sign_in("bob")
@@ -238,9 +212,7 @@ class PagesTests(DeskTestCase):
         self.assertEqual(browser.get("/caches").status, 403)
 
     def test_escaped(self) -> None:
-        """
-        Whatever a cache's host says of itself is text.
-        """
+        """Whatever a cache's host says of itself is text."""
         self.directory.add(cache(1, "<b>"))
         browser = Browser(self)
         browser.sign_in("alice")
@@ -248,9 +220,7 @@ class PagesTests(DeskTestCase):
             self.assertNotIn(b"<b>", browser.get(target).body)
 
     def test_policy(self) -> None:
-        """
-        Every page has the strict policy, and nothing in it would need another: no inline script or style.
-        """
+        """Every page has the strict policy, and nothing in it would need another: no inline script or style."""
         browser = Browser(self)
         browser.sign_in("alice")
         for target in ("/settings", "/caches", "/api", "/api/assets/none"):
@@ -263,9 +233,7 @@ class PagesTests(DeskTestCase):
                 self.assertNotIn(word, page)
 
     def test_assets(self) -> None:
-        """
-        Files have their type, and are not sent twice; nothing else can be had by their path.
-        """
+        """Files have their type, and are not sent twice; nothing else can be had by their path."""
         reply = self.send("GET", "/api/assets/pages.css")
         self.assertEqual((reply.status, reply.header("Content-Type")), (200, "text/css; charset=utf-8"))
         again = self.send("GET", "/api/assets/pages.css", {"If-None-Match": reply.header("ETag") or ""})
@@ -275,16 +243,12 @@ class PagesTests(DeskTestCase):
 
 
 class PlainTests(DeskTestCase):
-    """
-    Without TLS, as on the loopback.
-    """
+    """Without TLS, as on the loopback."""
 
     secure = False
 
     def test_cookie(self) -> None:
-        """
-        Browsers take no secure cookie there, so it is none.
-        """
+        """Browsers take no secure cookie there, so it is none."""
         browser = Browser(self)
         reply = browser.sign_in("bob")
         (line,) = reply.headers.getRawHeaders("Set-Cookie") or ()
@@ -293,14 +257,10 @@ class PlainTests(DeskTestCase):
 
 
 class SessionsTests(SynchronousTestCase):
-    """
-    The table.
-    """
+    """The table."""
 
     def test_bounds(self) -> None:
-        """
-        The table is bounded, and so is what one account has of it; nothing in it is an id.
-        """
+        """The table is bounded, and so is what one account has of it; nothing in it is an id."""
         sessions = Sessions(secret=b"s" * 64, randomness=Noise(), capacity=5, each=2)
         ids = [sessions.begin(Account("bob"), 0.0) for _ in range(4)]
         self.assertEqual([sessions.find(each, 0.0) is None for each in ids], [True, True, False, False])

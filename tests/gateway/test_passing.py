@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.passing`, and of the connections that it goes over.
-"""
+"""Tests for :mod:`contentcache.gateway.passing`, and of the connections that it goes over."""
 
 from __future__ import annotations
 
@@ -25,14 +23,10 @@ UPLOAD = "/v2/org/app/blobs/uploads/1?_state=abc%3D"
 
 
 class AnswerTests(GatewayTestCase):
-    """
-    Requests without bodies, and their answers.
-    """
+    """Requests without bodies, and their answers."""
 
     def test_request(self) -> None:
-        """
-        What the registry gets: the path as it was written, the client's own fields, and who asks.
-        """
+        """What the registry gets: the path as it was written, the client's own fields, and who asks."""
         client, line = self.ask(
             "/v2/org/app/tags/list?n=5&x=%2F",
             "Authorization: Basic YTpi",
@@ -63,9 +57,7 @@ class AnswerTests(GatewayTestCase):
         self.assertEqual(client.transport.value(), b"")
 
     def test_answer(self) -> None:
-        """
-        What the client gets: the registry's own status, fields and body, but for fields about one connection.
-        """
+        """What the client gets: the registry's own status, fields and body, but for fields about one connection."""
         client, line = self.ask("/v2/")
         line.answer(
             "401 Unauthorized",
@@ -85,18 +77,14 @@ class AnswerTests(GatewayTestCase):
         self.assertEqual(reply.headers.getRawHeaders("WWW-Authenticate"), ["Basic realm=x", "Bearer realm=y"])
 
     def test_head(self) -> None:
-        """
-        ``HEAD`` has the registry's length, and no body is waited for.
-        """
+        """``HEAD`` has the registry's length, and no body is waited for."""
         client, line = self.ask("/v2/org/app/manifests/1", method="HEAD")
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
         reply = self.reply(client, "HEAD")
         self.assertEqual((reply.status, reply.header("Content-Length"), reply.body), (200, "7", b""))
 
     def test_framings(self) -> None:
-        """
-        A body with its length, in chunks, or up to the end of the connection: whole in each case.
-        """
+        """A body with its length, in chunks, or up to the end of the connection: whole in each case."""
         for head, body, last in (
             ("Content-Length: 5", b"hello", False),
             ("Transfer-Encoding: chunked", b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", False),
@@ -112,9 +100,7 @@ class AnswerTests(GatewayTestCase):
             self.connections.close()
 
     def test_two_framings(self) -> None:
-        """
-        A body in chunks has no other length, whatever the registry says beside them.
-        """
+        """A body in chunks has no other length, whatever the registry says beside them."""
         client, line = self.ask("/v2/_catalog")
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n")
         line.say(b"5\r\nhello\r\n0\r\n\r\n")
@@ -123,9 +109,7 @@ class AnswerTests(GatewayTestCase):
         self.assertIsNone(reply.header("Content-Length"))
 
     def test_names_stay_behind(self) -> None:
-        """
-        What a registry says that is no HTTP is for the log, and not for clients.
-        """
+        """What a registry says that is no HTTP is for the log, and not for clients."""
         client, line = self.ask("/v2/")
         line.say("220 mail.internal ESMTP\r\n\r\n")
         self.assertNotIn(b"mail.internal", self.reply(client).body)
@@ -156,9 +140,7 @@ class AnswerTests(GatewayTestCase):
             self.factory = self.build()
 
     def test_faulty_registry(self) -> None:
-        """
-        One that fails our own question too is faulty, whichever way it fails it.
-        """
+        """One that fails our own question too is faulty, whichever way it fails it."""
         for fails in (
             lambda: self.line.end(rudely=True),
             lambda: self.line.say("220 mail.internal ESMTP\r\n\r\n"),
@@ -179,9 +161,7 @@ class AnswerTests(GatewayTestCase):
         self.assertIn("it cannot be reached", self.connections.fault or "")
 
     def test_check_ends_with_gateway(self) -> None:
-        """
-        Our own question ends when the gateway does, and says nothing then.
-        """
+        """Our own question ends when the gateway does, and says nothing then."""
         _, line = self.ask("/v2/odd")
         line.end(rudely=True)
         self.connections.close()
@@ -189,9 +169,7 @@ class AnswerTests(GatewayTestCase):
         self.assertIsNone(self.connections.fault)
 
     def test_cut_short(self) -> None:
-        """
-        An answer that breaks off ends short here too, and is no error in the log.
-        """
+        """An answer that breaks off ends short here too, and is no error in the log."""
         client, line = self.ask("/v2/org/app/manifests/1")
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
         line.end(rudely=True)
@@ -200,9 +178,7 @@ class AnswerTests(GatewayTestCase):
         self.assertTrue(client.ended)
 
     def test_no_answer(self) -> None:
-        """
-        No connection is 503, none in time too; a connection without an answer 502, silence 504; nonsense 502.
-        """
+        """No connection is 503, none in time too; a connection without an answer 502, silence 504; nonsense 502."""
         self.wires.refuse()
         self.assert_failed(self.client().send(request("/v2/")), 503)
         self.wires.error = None
@@ -222,9 +198,7 @@ class AnswerTests(GatewayTestCase):
         self.assertIsNone(self.connections.fault)
 
     def test_client_leaves(self) -> None:
-        """
-        A client that leaves ends its request at the registry, before the answer or in its middle.
-        """
+        """A client that leaves ends its request at the registry, before the answer or in its middle."""
         client, line = self.ask("/v2/org/app/manifests/1")
         client.leave()
         self.assertTrue(line.aborted)
@@ -263,9 +237,7 @@ class AnswerTests(GatewayTestCase):
         self.assertEqual([access.status for access in self.written], [499] * 6)
 
     def test_malformed_heads(self) -> None:
-        """
-        A head that HTTP does not allow is the client's 400: the registry is neither asked nor blamed.
-        """
+        """A head that HTTP does not allow is the client's 400: the registry is neither asked nor blamed."""
         for field in (
             "X-Odd: a\x00b",
             "X-Odd: a\x01b",
@@ -286,9 +258,7 @@ class AnswerTests(GatewayTestCase):
         self.assertIsNone(self.connections.fault)
 
     def test_unsendable(self) -> None:
-        """
-        A question that cannot be written is the client's fault too, should one ever come so far.
-        """
+        """A question that cannot be written is the client's fault too, should one ever come so far."""
         question = Question("GET", "/v2/", [("Host", "r"), ("X-Odd", "a\nb")])
 
         async def ask() -> None:
@@ -325,9 +295,7 @@ class AnswerTests(GatewayTestCase):
             self.connections.close()
 
     def test_released(self) -> None:
-        """
-        Whatever raises while an answer is passed on, its connection ends, and the client is answered.
-        """
+        """Whatever raises while an answer is passed on, its connection ends, and the client is answered."""
         for place in ("to_client", "path_behind"):
             with self.subTest(place):
                 patched = self.patch(Rewriting, place, _broken)
@@ -364,9 +332,7 @@ class AnswerTests(GatewayTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_slow_client(self) -> None:
-        """
-        A client that takes nothing for now pauses the registry.
-        """
+        """A client that takes nothing for now pauses the registry."""
         client, line = self.ask("/v2/org/app/blobs/x")
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         client.producer.pauseProducing()
@@ -377,40 +343,30 @@ class AnswerTests(GatewayTestCase):
         self.assertFalse(line.paused)
 
     def test_loop(self) -> None:
-        """
-        A request that comes back to its own gateway goes no further.
-        """
+        """A request that comes back to its own gateway goes no further."""
         client = self.client().send(request("/v2/", "Via: 1.1 contentcache-me"))
         self.assert_failed(client, 508)
         self.assertEqual(self.wires.lines, [])
 
     def test_access_log(self) -> None:
-        """
-        A passed request has its line, with the registry that answered.
-        """
+        """A passed request has its line, with the registry that answered."""
         _, line = self.ask("/v2/")
         line.answer()
         (access,) = self.written
         self.assertEqual((access.status, access.cache, access.upstream), (200, "pass", REGISTRY))
 
     def assert_failed(self, client: Client, status: int) -> None:
-        """
-        The client has an error in the registry's form.
-        """
+        """The client has an error in the registry's form."""
         reply = self.reply(client)
         self.assertEqual(reply.status, status)
         self.assertEqual(json.loads(reply.body)["errors"][0]["code"], "UNAVAILABLE")
 
 
 class IdleTests(GatewayTestCase):
-    """
-    Connections that are used again.
-    """
+    """Connections that are used again."""
 
     def test_used_again(self) -> None:
-        """
-        After a whole answer a connection serves the next request that may be repeated.
-        """
+        """After a whole answer a connection serves the next request that may be repeated."""
         client, line = self.ask("/v2/")
         line.answer()
         client.send(request("/v2/_catalog"))
@@ -419,9 +375,7 @@ class IdleTests(GatewayTestCase):
         self.assertEqual([reply.body for reply in client.replies()], [b"", b"{}"])
 
     def test_stale(self) -> None:
-        """
-        Where the registry has closed an idle connection meanwhile, the request goes out on a new one.
-        """
+        """Where the registry has closed an idle connection meanwhile, the request goes out on a new one."""
         _, line = self.ask("/v2/")
         line.answer()
         client = self.client().send(request("/v2/_catalog"))
@@ -431,9 +385,7 @@ class IdleTests(GatewayTestCase):
         self.assertEqual(self.reply(client).body, b"{}")
 
     def test_not_repeated(self) -> None:
-        """
-        What writes gets a connection of its own, and is never sent twice.
-        """
+        """What writes gets a connection of its own, and is never sent twice."""
         _, line = self.ask("/v2/")
         line.answer()
         for method in ("DELETE", "POST", "PUT", "PATCH"):
@@ -449,9 +401,7 @@ class IdleTests(GatewayTestCase):
         self.assertEqual(len(targets), 5)
 
     def test_not_kept(self) -> None:
-        """
-        A connection that the registry means to close, or that says something unasked, is not used again.
-        """
+        """A connection that the registry means to close, or that says something unasked, is not used again."""
         _, line = self.ask("/v2/")
         line.answer("200 OK", b"", "Connection: close")
         self.assertTrue(line.aborted)
@@ -482,9 +432,7 @@ class IdleTests(GatewayTestCase):
                 self.assertEqual(client.replies(), [])
 
     def test_taken_once(self) -> None:
-        """
-        Whoever takes a body that was taken or released gets nothing, and nothing of the next client's.
-        """
+        """Whoever takes a body that was taken or released gets nothing, and nothing of the next client's."""
         late: list[Asked] = []
 
         async def ask() -> None:
@@ -503,9 +451,7 @@ class IdleTests(GatewayTestCase):
         self.assertEqual(self.reply(client).body, b"{}")
 
     def test_expires(self) -> None:
-        """
-        An idle connection is closed before the registry would do it.
-        """
+        """An idle connection is closed before the registry would do it."""
         _, line = self.ask("/v2/")
         line.answer()
         self.clock.advance(55)
@@ -514,14 +460,10 @@ class IdleTests(GatewayTestCase):
 
 
 class BodyTests(GatewayTestCase):
-    """
-    Requests with bodies.
-    """
+    """Requests with bodies."""
 
     def test_length(self) -> None:
-        """
-        A body goes on as it comes, with its length, before all of it is there.
-        """
+        """A body goes on as it comes, with its length, before all of it is there."""
         client, line = self.ask(UPLOAD, "Content-Length: 10", "Content-Type: a/b", method="PATCH")
         first, fields, _ = line.head()
         self.assertEqual(first, f"PATCH {UPLOAD} HTTP/1.1")
@@ -538,9 +480,7 @@ class BodyTests(GatewayTestCase):
         self.assertFalse(client.ended)
 
     def test_chunked(self) -> None:
-        """
-        A body in chunks goes on in chunks, and what follows it is the next request.
-        """
+        """A body in chunks goes on in chunks, and what follows it is the next request."""
         client, line = self.ask(UPLOAD, "Transfer-Encoding: chunked", method="PATCH")
         self.assertEqual(line.head()[1]["transfer-encoding"], "chunked")
         client.send(b"5\r\nhello\r\n0\r\n\r\n" + request("/v2/").encode())
@@ -551,9 +491,7 @@ class BodyTests(GatewayTestCase):
         self.assertEqual([reply.status for reply in client.replies()], [202, 200])
 
     def test_empty(self) -> None:
-        """
-        A request that could have a body and has none says so.
-        """
+        """A request that could have a body and has none says so."""
         for method, fields in (("POST", ()), ("PUT", ("Content-Length: 0",)), ("PATCH", ())):
             client, line = self.ask(UPLOAD, *fields, method=method)
             self.assertEqual(line.head()[1]["content-length"], "0")
@@ -561,9 +499,7 @@ class BodyTests(GatewayTestCase):
             self.assertEqual(self.reply(client).status, 201)
 
     def test_slow_registry(self) -> None:
-        """
-        A registry that takes nothing for now pauses the client; for too long, and that is 504.
-        """
+        """A registry that takes nothing for now pauses the client; for too long, and that is 504."""
         client, line = self.ask(UPLOAD, "Content-Length: 1000000", method="PATCH")
         self.assertEqual(client.transport.producerState, "producing")
         line.transport.producer.pauseProducing()
@@ -578,9 +514,7 @@ class BodyTests(GatewayTestCase):
         self.assertTrue(line.aborted)
 
     def test_slow_client(self) -> None:
-        """
-        A client that sends nothing for ``limits.clientstall`` is told so, and so is the registry in its way.
-        """
+        """A client that sends nothing for ``limits.clientstall`` is told so, and so is the registry in its way."""
         client, line = self.ask(UPLOAD, "Content-Length: 1000", method="PATCH")
         for _ in range(5):
             self.clock.advance(59)
@@ -591,9 +525,7 @@ class BodyTests(GatewayTestCase):
         self.assertTrue(client.ended)
 
     def test_long_thought(self) -> None:
-        """
-        A registry may take its time for the end of an upload: it hashes and moves what it has.
-        """
+        """A registry may take its time for the end of an upload: it hashes and moves what it has."""
         client, line = self.ask(UPLOAD, "Content-Length: 5", method="PUT")
         client.send(b"hello")
         self.clock.pump([STALL] * 20)
@@ -605,9 +537,7 @@ class BodyTests(GatewayTestCase):
         self.assertEqual(self.reply(client).status, 504)
 
     def test_refused_early(self) -> None:
-        """
-        An answer that overtakes the body reaches the client at once, and ends both connections gently.
-        """
+        """An answer that overtakes the body reaches the client at once, and ends both connections gently."""
         client, line = self.ask(UPLOAD, "Content-Length: 1000000", method="PATCH")
         client.send(b"x" * 1000)
         line.answer("401 Unauthorized", b"{}", "WWW-Authenticate: Basic realm=x")
@@ -619,9 +549,7 @@ class BodyTests(GatewayTestCase):
         self.assertEqual(len(self.wires.lines), 1)
 
     def test_registry_breaks(self) -> None:
-        """
-        A registry that breaks off in the middle of the body is 502, and nothing is sent a second time.
-        """
+        """A registry that breaks off in the middle of the body is 502, and nothing is sent a second time."""
         client, line = self.ask(UPLOAD, "Content-Length: 1000", method="PATCH")
         client.send(b"x" * 10)
         line.end(rudely=True)
@@ -630,9 +558,7 @@ class BodyTests(GatewayTestCase):
         self.assertTrue(client.ended)
 
     def test_client_leaves(self) -> None:
-        """
-        A client that leaves in the middle of its body ends the registry's connection: it must not look whole.
-        """
+        """A client that leaves in the middle of its body ends the registry's connection: it must not look whole."""
         for framing in ("Content-Length: 1000", "Transfer-Encoding: chunked"):
             client, line = self.ask(UPLOAD, framing, method="PATCH")
             line.head()
@@ -641,9 +567,7 @@ class BodyTests(GatewayTestCase):
             self.assertNotIn(b"0\r\n\r\n", line.heard)
 
     def test_malformed(self) -> None:
-        """
-        Chunks that cannot be read are 400, and the registry never sees an end.
-        """
+        """Chunks that cannot be read are 400, and the registry never sees an end."""
         client, line = self.ask(UPLOAD, "Transfer-Encoding: chunked", method="PATCH")
         client.send(b"5\r\nhello\r\nnonsense\r\n")
         self.assertEqual(self.reply(client).status, 400)
@@ -651,9 +575,7 @@ class BodyTests(GatewayTestCase):
         self.assertTrue(client.ended)
 
     def test_framed_in_doubt(self) -> None:
-        """
-        Two framings at once, and their like, never reach the registry.
-        """
+        """Two framings at once, and their like, never reach the registry."""
         for fields in (
             ("Content-Length: 5", "Transfer-Encoding: chunked"),
             ("Content-Length: 5", "Content-Length: 6"),
@@ -666,9 +588,7 @@ class BodyTests(GatewayTestCase):
         self.assertEqual(self.wires.lines, [])
 
     def test_continue(self) -> None:
-        """
-        Who waits for a word before the body gets one from the registry, or after a second's thought from us.
-        """
+        """Who waits for a word before the body gets one from the registry, or after a second's thought from us."""
         client, line = self.ask(UPLOAD, "Content-Length: 5", "Expect: 100-continue", method="PATCH")
         self.assertEqual(line.head()[1]["expect"], "100-continue")
         self.assertEqual(client.transport.value(), b"")
@@ -685,9 +605,7 @@ class BodyTests(GatewayTestCase):
         self.assertEqual(client.transport.value(), b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def test_not_wanted(self) -> None:
-        """
-        Who waits for a word, and is refused, has sent nothing in vain.
-        """
+        """Who waits for a word, and is refused, has sent nothing in vain."""
         client, line = self.ask(UPLOAD, "Content-Length: 5", "Expect: 100-continue", method="PATCH")
         line.answer("401 Unauthorized")
         reply = self.reply(client)
@@ -695,9 +613,7 @@ class BodyTests(GatewayTestCase):
         self.assertNotIn(b"100 Continue", client.transport.value())
 
     def test_answers_meanwhile(self) -> None:
-        """
-        A registry that answers while it still takes the body is served to both ends.
-        """
+        """A registry that answers while it still takes the body is served to both ends."""
         client, line = self.ask(UPLOAD, "Content-Length: 10", method="PATCH")
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
         line.head()
@@ -708,14 +624,10 @@ class BodyTests(GatewayTestCase):
 
 
 class ConversationTests(GatewayTestCase):
-    """
-    What only a connection itself can show.
-    """
+    """What only a connection itself can show."""
 
     def test_lost_before_delivery(self) -> None:
-        """
-        An answer whose connection is lost before anybody takes its body ends short, and does not hang.
-        """
+        """An answer whose connection is lost before anybody takes its body ends short, and does not hang."""
         client, line = self.ask("/v2/")
         conversation = line.conversation
         assert isinstance(conversation, Conversation)

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.probe`.
-"""
+"""Tests for :mod:`contentcache.gateway.probe`."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ from tests.real.programs import free_port
 
 @implementer(IPolicyForHTTPS)
 class Nobody:
-    """
-    Whom to trust, where nobody speaks TLS.
-    """
+    """Whom to trust, where nobody speaks TLS."""
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
         raise AssertionError
@@ -42,24 +38,18 @@ TARGET = "/v2/contentcache/probe/blobs/sha256:00?token=x.y.z"
 
 
 def whole(status: int, body: bytes, *fields: str) -> bytes:
-    """
-    An answer with its length.
-    """
+    """An answer with its length."""
     lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *fields, "", ""]
     return "\r\n".join(lines).encode() + body
 
 
 def error_of(message: str) -> bytes:
-    """
-    The body of a registry's error.
-    """
+    """The body of a registry's error."""
     return json.dumps({"errors": [{"code": "DENIED", "message": message}]}).encode()
 
 
 class Says(Protocol):
-    """
-    Says one thing to whatever is asked, and keeps what that was.
-    """
+    """Says one thing to whatever is asked, and keeps what that was."""
 
     def __init__(self, factory: Any) -> None:
         self._factory = factory
@@ -80,16 +70,12 @@ class Says(Protocol):
 
 
 class ProbeTests(TestCase):
-    """
-    Over the loopback.
-    """
+    """Over the loopback."""
 
     async def probe(
         self, answer: bytes, *, hangs_up: bool = False, scheme: str = "http", trust: Any = NOBODY
     ) -> bytes:
-        """
-        Ask a cache that says ``answer``; what it heard. The connection has ended then.
-        """
+        """Ask a cache that says ``answer``; what it heard. The connection has ended then."""
         factory: Any = Factory()
         factory.heard, factory.answer, factory.hangs_up = b"", answer, hangs_up
         factory.lost = []
@@ -105,9 +91,7 @@ class ProbeTests(TestCase):
         return heard
 
     async def failed(self, answer: bytes, *, hangs_up: bool = False) -> str:
-        """
-        What is wrong with a cache that says ``answer``.
-        """
+        """What is wrong with a cache that says ``answer``."""
         try:
             await self.probe(answer, hangs_up=hangs_up)
         except NotAlive as error:
@@ -130,9 +114,7 @@ class ProbeTests(TestCase):
         await self.probe(b"HTTP/1.1 200 OK\r\n\r\n" + PROBE_BYTES, hangs_up=True)
 
     async def test_keys(self) -> None:
-        """
-        A cache that refuses what this gateway signs is of no use, and its own sentence says why.
-        """
+        """A cache that refuses what this gateway signs is of no use, and its own sentence says why."""
         sentence = "the token of this URL is signed with a key that the origin does not show"
         self.assertEqual(
             await self.failed(whole(403, error_of(sentence))),
@@ -188,9 +170,7 @@ class ProbeTests(TestCase):
         self.assertTrue(await self.failed(b"220 mail.example ESMTP\r\n", hangs_up=True))
 
     async def test_no_key(self) -> None:
-        """
-        While nothing can be signed nobody is asked.
-        """
+        """While nothing can be signed nobody is asked."""
         running: Any = reactor
         try:
             await HttpProbe(running, NOBODY, lambda: None)("http://127.0.0.1:1")
@@ -200,9 +180,7 @@ class ProbeTests(TestCase):
             self.fail("nothing was asked, and that was a yes")
 
     async def test_no_tls(self) -> None:
-        """
-        What does not speak TLS where it should is told in words, too.
-        """
+        """What does not speak TLS where it should is told in words, too."""
         try:
             await self.probe(b"HTTP/1.1 400 Bad Request\r\n\r\n", scheme="https", trust=UpstreamTrust(()))
         except NotAlive as error:
@@ -212,9 +190,7 @@ class ProbeTests(TestCase):
             self.fail("plain HTTP was taken for TLS")
 
     async def test_nobody(self) -> None:
-        """
-        Where nobody listens, that is said.
-        """
+        """Where nobody listens, that is said."""
         running: Any = reactor
         try:
             await HttpProbe(running, NOBODY, lambda: TARGET)(f"http://127.0.0.1:{free_port()}")
@@ -225,14 +201,10 @@ class ProbeTests(TestCase):
 
 
 class PatienceTests(SynchronousTestCase):
-    """
-    With a clock.
-    """
+    """With a clock."""
 
     def test_too_slow(self) -> None:
-        """
-        Who says nothing for five seconds is dead.
-        """
+        """Who says nothing for five seconds is dead."""
         memory: Any = MemoryReactorClock()
         asking = Deferred.fromCoroutine(HttpProbe(memory, NOBODY, lambda: TARGET)("http://127.0.0.1:5000"))
         memory.advance(4.9)

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.redirect_target`.
-"""
+"""Tests for :mod:`contentcache.gateway.redirect_target`."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ REGISTRY = "https://registry.internal"
 
 @define
 class Transport:
-    """
-    The ways to a registry and to whatever it redirects to, as far as they are used here.
-    """
+    """The ways to a registry and to whatever it redirects to, as far as they are used here."""
 
     response: Any = None
     error: Exception | None = None
@@ -44,26 +40,20 @@ class Transport:
 
 
 class FollowedTargetTests(SynchronousTestCase):
-    """
-    The first byte of a blob at a storage.
-    """
+    """The first byte of a blob at a storage."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.transport = Transport()
 
     def ask(self, location: str = "https://storage.example/x?sig=a%2Fb") -> Deferred[TargetAnswer]:
-        """
-        Ask, and answer with what the transport has.
-        """
+        """Ask, and answer with what the transport has."""
         transport: Any = self.transport
         target = FollowedTarget(transport, REGISTRY, self.clock, timeout=30.0)
         return Deferred.fromCoroutine(target.first_byte(location))
 
     def test_question(self) -> None:
-        """
-        One byte is asked for, without any credentials, at the very URL.
-        """
+        """One byte is asked for, without any credentials, at the very URL."""
         self.transport.response = Broadcast(206, Headers({"Content-Range": ["bytes 0-0/1234"]}), [b"x"])
         self.assertEqual(self.successResultOf(self.ask()), TargetAnswer(206, [], 1234))
         ((method, url, headers),) = self.transport.asked
@@ -72,9 +62,7 @@ class FollowedTargetTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_whole(self) -> None:
-        """
-        A 200 is closed after its head; where that has no type, after as many bytes as tell a page.
-        """
+        """A 200 is closed after its head; where that has no type, after as many bytes as tell a page."""
         typed = Headers({b"Content-Type": [b"a/\xff"], b"Content-Length": [b"900"]})
         self.transport.response = Broadcast(200, typed, [], None)
         self.assertEqual(self.successResultOf(self.ask()), TargetAnswer(200, ["a/\xff"], 900))
@@ -103,9 +91,7 @@ class FollowedTargetTests(SynchronousTestCase):
             self.failureResultOf(self.ask(), UpstreamBroken)
 
     def test_refusals(self) -> None:
-        """
-        What must not be asked is not, and what cannot be reached is an error of its own, never a defect.
-        """
+        """What must not be asked is not, and what cannot be reached is an error of its own, never a defect."""
         for location in (
             "http://storage.example/",
             "https://u:p@storage.example/",
@@ -118,9 +104,7 @@ class FollowedTargetTests(SynchronousTestCase):
         self.failureResultOf(self.ask(), UpstreamUnavailable)
 
     def test_too_slow(self) -> None:
-        """
-        A target that does not answer in time is given up.
-        """
+        """A target that does not answer in time is given up."""
         asking = self.ask()
         self.clock.advance(29)
         self.assertNoResult(asking)
@@ -128,9 +112,7 @@ class FollowedTargetTests(SynchronousTestCase):
         self.failureResultOf(asking, UpstreamTimeout)
 
     def test_client_leaves(self) -> None:
-        """
-        A client that leaves is no failure of the target, whatever giving the question up fails with.
-        """
+        """A client that leaves is no failure of the target, whatever giving the question up fails with."""
 
         async def never(*_: object) -> NoReturn:
             await Deferred[None](lambda waiting: waiting.errback(ConnectionError("given up")))

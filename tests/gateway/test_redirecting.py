@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.redirecting`.
-"""
+"""Tests for :mod:`contentcache.gateway.redirecting`."""
 
 from __future__ import annotations
 
@@ -26,18 +24,14 @@ ANN = "Authorization: Basic " + base64.b64encode(b"ann:secret").decode()
 
 
 class RedirectTests(GatewayTestCase):
-    """
-    Blobs for which the registry says yes.
-    """
+    """Blobs for which the registry says yes."""
 
     def setUp(self) -> None:
         super().setUp()
         self.choices.cache = CACHE
 
     def answered(self, *answer: str, fields: tuple[str, ...] = (ANN,), method: str = "GET") -> Reply | None:
-        """
-        What the client is told after the registry's answer to the first question; ``None`` for nothing yet.
-        """
+        """What the client is told after the registry's answer to the first question; ``None`` for nothing yet."""
         client, line = self.ask(BLOB, *fields, method=method)
         self.assertTrue(line.head()[0].startswith("HEAD "))
         status, *more = answer
@@ -47,17 +41,13 @@ class RedirectTests(GatewayTestCase):
         return found[0] if found else None
 
     def restart(self) -> None:
-        """
-        A gateway that has asked the registry nothing yet.
-        """
+        """A gateway that has asked the registry nothing yet."""
         self.connections.close()
         self.wires.lines.clear()
         self.factory = self.build()
 
     def test_yes(self) -> None:
-        """
-        A yes is a redirect to a URL that lets exactly this account pull exactly this blob, for a while.
-        """
+        """A yes is a redirect to a URL that lets exactly this account pull exactly this blob, for a while."""
         for method in ("GET", "HEAD"):
             reply = self.answered("200 OK", "Content-Length: 1000", OCTETS, method=method)
             assert reply is not None
@@ -77,9 +67,7 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual(self.choices.asked, [("ann", "192.0.2.1")] * 2)
 
     def test_log(self) -> None:
-        """
-        The access log says who was sent to a cache.
-        """
+        """The access log says who was sent to a cache."""
         for method in ("GET", "HEAD"):
             self.answered("200 OK", "Content-Length: 1000", OCTETS, method=method)
         self.assertEqual(
@@ -117,9 +105,7 @@ class RedirectTests(GatewayTestCase):
         )
 
     def test_digest(self) -> None:
-        """
-        A digest that the registry states decides; of another algorithm it says nothing.
-        """
+        """A digest that the registry states decides; of another algorithm it says nothing."""
         other = Digest.of(b"content", "sha512")
         for stated, media_type, status in (
             (str(DIGEST), "application/json", 307),
@@ -134,9 +120,7 @@ class RedirectTests(GatewayTestCase):
             self.assertEqual(None if reply is None else reply.status, status, (stated, media_type))
 
     def test_pages(self) -> None:
-        """
-        A page or a message with 200, or any other success, is no yes: the request passes as it came.
-        """
+        """A page or a message with 200, or any other success, is no yes: the request passes as it came."""
         for status, kind in (
             ("200 OK", "text/html; charset=utf-8"),
             ("200 OK", "TEXT/HTML"),
@@ -155,9 +139,7 @@ class RedirectTests(GatewayTestCase):
             self.restart()
 
     def test_says_nothing_of_itself(self) -> None:
-        """
-        Where the head says neither digest nor type, the first bytes tell a blob from a page.
-        """
+        """Where the head says neither digest nor type, the first bytes tell a blob from a page."""
         for body, status in (
             (b"\x1f\x8b" + b"x" * 98, 307),
             (b" \n<!DOCTYPE html>", None),
@@ -180,9 +162,7 @@ class RedirectTests(GatewayTestCase):
                 self.restart()
 
     def test_compressed_bytes(self) -> None:
-        """
-        Bytes that the registry has compressed tell nothing, so they are no yes.
-        """
+        """Bytes that the registry has compressed tell nothing, so they are no yes."""
         for status, fields in (
             ("200 OK", ()),
             ("206 Partial Content", ("Content-Range: bytes 0-99/2000",)),
@@ -195,9 +175,7 @@ class RedirectTests(GatewayTestCase):
             self.restart()
 
     def through(self, location: str, again: str | None = None) -> Reply | None:
-        """
-        What the client is told after the registry has redirected ``HEAD``, and ``GET`` of the first byte.
-        """
+        """What the client is told after the registry has redirected ``HEAD``, and ``GET`` of the first byte."""
         client, line = self.ask(BLOB, ANN)
         line.head()
         line.say(f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
@@ -245,9 +223,7 @@ class RedirectTests(GatewayTestCase):
             self.assertIsNone(self.through("https://login.example.com/start?rd=x"), answer)
 
     def test_redirect_to_itself(self) -> None:
-        """
-        To the registry itself it has not said anything yet, and nobody is asked there.
-        """
+        """To the registry itself it has not said anything yet, and nobody is asked there."""
         self.target.answer = TargetAnswer(206)
         for location in (
             "http://registry.internal:5000/login",
@@ -261,9 +237,7 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual(self.target.asked, [])
 
     def test_head_costs_one_question(self) -> None:
-        """
-        ``HEAD`` of a blob that is not there is answered with what the registry said to the one question.
-        """
+        """``HEAD`` of a blob that is not there is answered with what the registry said to the one question."""
         for status in ("404 Not Found", "401 Unauthorized", "403 Forbidden", "429 Slow", "200 OK"):
             client, line = self.ask(BLOB, ANN, method="HEAD")
             line.head()
@@ -276,9 +250,7 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual({access.cache for access in self.written}, {"direct"})
 
     def test_missing_costs_one_question(self) -> None:
-        """
-        ``GET`` of a blob that is missing is the registry's 404, with its fields and an error in its form.
-        """
+        """``GET`` of a blob that is missing is the registry's 404, with its fields and an error in its form."""
         client, line = self.ask(BLOB, ANN, "Range: bytes=5-", "User-Agent: docker/29")
         line.head()
         line.say(
@@ -294,9 +266,7 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual([access.cache for access in self.written], ["direct"])
 
     def test_missing_is_asked_again(self) -> None:
-        """
-        A 404 that may be another one for the client's own request, or is a page, is not the answer to it.
-        """
+        """A 404 that may be another one for the client's own request, or is a page, is not the answer to it."""
         for target, field, kind in (
             (BLOB, "Cookie: sid=1", "application/json"),
             (BLOB, "X-Api-Key: 1", "application/json"),
@@ -341,9 +311,7 @@ class RedirectTests(GatewayTestCase):
                     self.assertEqual(self.reply(client, method).status, 302)
 
     def redirect_first(self) -> None:
-        """
-        Let the registry redirect a blob.
-        """
+        """Let the registry redirect a blob."""
         location = "Location: https://storage.example.com/x"
         client, line = self.ask(BLOB, ANN)
         for first in (f"HEAD {BLOB} HTTP/1.1", f"GET {BLOB} HTTP/1.1"):
@@ -372,9 +340,7 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual(first, f"HEAD {BLOB} HTTP/1.1")
 
     def test_no(self) -> None:
-        """
-        What is no yes goes to the registry as it came, and its own answer to the client.
-        """
+        """What is no yes goes to the registry as it came, and its own answer to the client."""
         for status in (
             "401 Unauthorized",
             "403 Forbidden",
@@ -393,18 +359,14 @@ class RedirectTests(GatewayTestCase):
             self.restart()
 
     def test_small(self) -> None:
-        """
-        A small blob comes straight from the registry, an empty one too; one whose size nobody says, does not.
-        """
+        """A small blob comes straight from the registry, an empty one too; one whose size nobody says, does not."""
         for length in ("0", "999"):
             self.assertIsNone(self.answered("200 OK", f"Content-Length: {length}", OCTETS))
         reply = self.answered("200 OK", OCTETS)
         self.assertEqual(None if reply is None else reply.status, 307)
 
     def test_no_cache(self) -> None:
-        """
-        Who has no cache that lives is served here, with one question; so is everybody when nobody knows.
-        """
+        """Who has no cache that lives is served here, with one question; so is everybody when nobody knows."""
         for cache in (None, RuntimeError("the database is gone")):
             self.choices.cache = cache
             client, line = self.ask(BLOB, ANN)
@@ -416,9 +378,7 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual([access.cache for access in self.written], ["direct", "direct"])
 
     def test_caches(self) -> None:
-        """
-        A cache that asks with its client's credentials is never sent to a cache.
-        """
+        """A cache that asks with its client's credentials is never sent to a cache."""
         client, line = self.ask(BLOB, ANN, "Via: 1.1 fred, 1.1 contentcache-0123")
         self.assertEqual(line.head()[0], f"GET {BLOB} HTTP/1.1")
         line.answer("200 OK", b"content")
@@ -426,9 +386,7 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual(self.choices.asked, [])
 
     def test_cache_does_not_answer(self) -> None:
-        """
-        A client is sent nowhere that does not answer now; and nobody is asked for whom the registry refuses.
-        """
+        """A client is sent nowhere that does not answer now; and nobody is asked for whom the registry refuses."""
         self.choices.answers = False
         self.assertIsNone(self.answered("200 OK", "Content-Length: 1000", OCTETS))
         head = self.answered("200 OK", "Content-Length: 1000", OCTETS, method="HEAD")
@@ -471,9 +429,7 @@ class RedirectTests(GatewayTestCase):
         self.assertIsNone(self.connections.fault)
 
     def test_accounts(self) -> None:
-        """
-        The account is the user of a password or the subject of a token, and nobody for all else.
-        """
+        """The account is the user of a password or the subject of a token, and nobody for all else."""
 
         def token(claims: object) -> str:
             part = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
@@ -498,17 +454,13 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual([account for account, _ in self.choices.asked], list(cases.values()))
 
     def test_registry_away(self) -> None:
-        """
-        A registry that does not answer has not said yes.
-        """
+        """A registry that does not answer has not said yes."""
         self.wires.refuse()
         client = self.client().send(request(BLOB, ANN))
         self.assertEqual(self.reply(client).status, 503)
 
     def test_others(self) -> None:
-        """
-        Only blobs are redirected, and only reading them.
-        """
+        """Only blobs are redirected, and only reading them."""
         for target, method in (
             ("/v2/org/app/manifests/1", "GET"),
             (f"/v2/org/app/manifests/{DIGEST}", "GET"),

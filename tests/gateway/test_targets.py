@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.gateway.targets`.
-"""
+"""Tests for :mod:`contentcache.gateway.targets`."""
 
 from __future__ import annotations
 
@@ -31,22 +29,16 @@ GOOD = (
 
 
 class TargetTests(SynchronousTestCase):
-    """
-    Paths that pass, and those that name a blob.
-    """
+    """Paths that pass, and those that name a blob."""
 
     def test_good(self) -> None:
-        """
-        What registries give out for uploads passes, escapes too.
-        """
+        """What registries give out for uploads passes, escapes too."""
         for path in GOOD:
             read_path(path)
 
     @given(st.text("/.%25eEfFcC3bBaA;\\ ", min_size=1, max_size=14))
     def test_hostile(self, text: str) -> None:
-        """
-        However often others decode and join what has passed, it stays below where it was.
-        """
+        """However often others decode and join what has passed, it stays below where it was."""
         path = "/v2/" + text
         try:
             read = read_path(path)
@@ -61,9 +53,7 @@ class TargetTests(SynchronousTestCase):
         self.assertNotIn(components[-1], {".", ".."})
 
     def test_blobs(self) -> None:
-        """
-        A blob is what the grammar says, and nothing near it.
-        """
+        """A blob is what the grammar says, and nothing near it."""
         found = blob_at(f"/v2/org/app/blobs/{DIGEST}")
         assert found is not None
         self.assertEqual((found.repository, found.digest), ("org/app", DIGEST))

@@ -1,6 +1,4 @@
-"""
-Tests of a gateway behind a proxy that has the TLS: who the client is, and by which name it asks.
-"""
+"""Tests of a gateway behind a proxy that has the TLS: who the client is, and by which name it asks."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ _BLOB = f"/v2/org/app/blobs/{Digest.of(b'content')}"
 
 
 class Mirror(Resource):
-    """
-    Says who asks, and for which host, as the API and the pages see it.
-    """
+    """Says who asks, and for which host, as the API and the pages see it."""
 
     isLeaf = True
 
@@ -44,18 +40,14 @@ class Mirror(Resource):
 
 
 class TrustedProxyTests(GatewayTestCase):
-    """
-    What ``X-Forwarded-*`` of a trusted proxy means, and that it means nothing from anybody else.
-    """
+    """What ``X-Forwarded-*`` of a trusted proxy means, and that it means nothing from anybody else."""
 
     def setUp(self) -> None:
         super().setUp()
         self.factory = self.build(trusted=("10.0.0.0/8",))
 
     def forwarded(self, peer: str, *fields: str) -> dict[str, str]:
-        """
-        What the registry is told of a request that comes from ``peer``.
-        """
+        """What the registry is told of a request that comes from ``peer``."""
         self.client(peer).send(f"GET {_TAGS} HTTP/1.1\r\n" + "\r\n".join(["Host: inner", *fields, "", ""]))
         _, heard, _ = self.line.head()
         return {name: value for name, value in heard.items() if name.startswith("x-forwarded-")}
@@ -75,9 +67,7 @@ class TrustedProxyTests(GatewayTestCase):
         )
 
     def test_registry_behind_stranger(self) -> None:
-        """
-        Of a client that is no trusted proxy nothing of it reaches the registry, in no spelling.
-        """
+        """Of a client that is no trusted proxy nothing of it reaches the registry, in no spelling."""
         for fields in (
             _SAID,
             tuple(each.replace("-", "_", 2) for each in _SAID),
@@ -93,18 +83,14 @@ class TrustedProxyTests(GatewayTestCase):
             )
 
     def test_nothing_said(self) -> None:
-        """
-        A trusted proxy that says nothing is the client, and the scheme is that of the configured name.
-        """
+        """A trusted proxy that says nothing is the client, and the scheme is that of the configured name."""
         self.assertEqual(
             self.forwarded(_PROXY),
             {"x-forwarded-for": _PROXY, "x-forwarded-host": "inner", "x-forwarded-proto": "https"},
         )
 
     def test_network_and_log(self) -> None:
-        """
-        The client's own address decides which cache it is sent to, and is in the access log.
-        """
+        """The client's own address decides which cache it is sent to, and is in the access log."""
         self.choices.cache = CACHE
         for peer in (_PROXY, _STRANGER):
             client = self.client(peer).send(
@@ -121,9 +107,7 @@ class TrustedProxyTests(GatewayTestCase):
         self.assertEqual([line.address for line in self.written], ["203.0.113.9", _STRANGER])
 
     def test_location(self) -> None:
-        """
-        A ``Location`` with the name that the client has asked becomes relative, so an upload goes on there.
-        """
+        """A ``Location`` with the name that the client has asked becomes relative, so an upload goes on there."""
         client = self.client(_PROXY).send(
             "POST /v2/org/app/blobs/uploads/ HTTP/1.1\r\nHost: inner\r\nX-Forwarded-Host: outer.example\r\n"
             "Content-Length: 0\r\n\r\n"
@@ -134,9 +118,7 @@ class TrustedProxyTests(GatewayTestCase):
         self.assertEqual(self.reply(client).header("Location"), "/v2/org/app/blobs/uploads/1?a=b")
 
     def test_pages(self) -> None:
-        """
-        The API and the pages see the client's address, and the host that its browser shows.
-        """
+        """The API and the pages see the client's address, and the host that its browser shows."""
         self.pages = Mirror()
         self.factory = self.build(trusted=("10.0.0.0/8",))
         host = "X-Forwarded-Host: outer.example"
@@ -170,9 +152,7 @@ class TrustedProxyTests(GatewayTestCase):
         self.assertEqual(statuses(_STRANGER, [f"203.0.113.{each}" for each in range(20, 60)]), {401, 429})
 
     def desk(self) -> Any:
-        """
-        The real API and pages.
-        """
+        """The real API and pages."""
         directory = MemoryDirectory()
         liveness = Liveness(directory, FakeProbe(), run=at_once, timer=self.clock, wall=self.clock.seconds)
         return make_desk(

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.jose.bearer_tokens`.
-"""
+"""Tests for :mod:`contentcache.jose.bearer_tokens`."""
 
 from __future__ import annotations
 
@@ -22,21 +20,15 @@ _JSON = st.recursive(
 
 
 def bearer(claims: str, scheme: str = "Bearer ") -> Credential:
-    """
-    A token that says ``claims``, unsigned.
-    """
+    """A token that says ``claims``, unsigned."""
     return Credential(f"{scheme}e30.{urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.c2ln")
 
 
 class ExpiresTests(SynchronousTestCase):
-    """
-    What a token says of its end.
-    """
+    """What a token says of its end."""
 
     def test_table(self) -> None:
-        """
-        A number is taken, bounded to what a clock can tell; anything else is no word about it.
-        """
+        """A number is taken, bounded to what a clock can tell; anything else is no word about it."""
         for claims, expected in [
             ('{"exp": 1700000000}', 1.7e9),
             ('{"exp": 1700000000.5}', 1700000000.5),
@@ -66,9 +58,7 @@ class ExpiresTests(SynchronousTestCase):
                 self.assertEqual(unverified_expiry(bearer(claims).authorization), expected)
 
     def test_scheme(self) -> None:
-        """
-        The scheme's case does not matter, nor how far the token is from it; only bearer tokens are read.
-        """
+        """The scheme's case does not matter, nor how far the token is from it; only bearer tokens are read."""
         for scheme in ("bearer ", "BEARER  ", "Bearer\t"):
             with self.subTest(scheme=scheme):
                 token = bearer('{"exp": 5}', scheme)
@@ -82,18 +72,14 @@ class ExpiresTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(_JSON)
     def test_any_json(self, claims: object) -> None:
-        """
-        Whatever a token says, the answer is a moment that can be reckoned with, or none.
-        """
+        """Whatever a token says, the answer is a moment that can be reckoned with, or none."""
         expires = unverified_expiry(bearer(json.dumps(claims)).authorization)
         self.assertTrue(expires is None or 0.0 <= expires <= 1e12)
 
     @settings(deadline=None)
     @given(st.text(max_size=60) | st.from_regex(r"Bearer [A-Za-z0-9_=-]*(\.[A-Za-z0-9_=é-]*){2}"))
     def test_never_raises(self, authorization: str) -> None:
-        """
-        A hostile header is no error here.
-        """
+        """A hostile header is no error here."""
         credential = Credential(authorization)
         expires = unverified_expiry(credential.authorization)
         self.assertTrue(expires is None or not credential.lasting)

@@ -1,6 +1,4 @@
-"""
-Signed URLs that are good, and what signing makes.
-"""
+"""Signed URLs that are good, and what signing makes."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ KEYS = parse_key_set(SIGNER.jwks())
 
 
 def judge(text: str, **changes: Any) -> VerifiedBlobToken:
-    """
-    All that happens to a token.
-    """
+    """All that happens to a token."""
     presented = parse_blob_token(text)
     asked: dict[str, Any] = {
         "issuer": ISSUER,
@@ -53,9 +49,7 @@ def judge(text: str, **changes: Any) -> VerifiedBlobToken:
 
 
 def signing_keys() -> list[SigningKey]:
-    """
-    One of each algorithm.
-    """
+    """One of each algorithm."""
     mine = keys()
     return [
         SigningKey("es", "ES256", mine.es),
@@ -65,14 +59,10 @@ def signing_keys() -> list[SigningKey]:
 
 
 class VerifyTests(SynchronousTestCase):
-    """
-    Good tokens, made by hand.
-    """
+    """Good tokens, made by hand."""
 
     def test_what_it_says(self) -> None:
-        """
-        A token of each algorithm says who may have what until when.
-        """
+        """A token of each algorithm says who may have what until when."""
         ways = (("ES256", "es", SIGNER.by_es), ("EdDSA", "ed", SIGNER.by_ed), ("RS256", "rs", SIGNER.by_rs))
         for algorithm, kid, way in ways:
             with self.subTest(algorithm=algorithm):
@@ -87,9 +77,7 @@ class VerifyTests(SynchronousTestCase):
                 )
 
     def test_claims(self) -> None:
-        """
-        Whatever is allowed to differ may differ.
-        """
+        """Whatever is allowed to differ may differ."""
         good = SIGNER.claims()["access"][0]
         other = {"type": "repository", "name": "org/other", "actions": ["pull", "push"]}
         cases: dict[str, dict[str, Any]] = {
@@ -116,9 +104,7 @@ class VerifyTests(SynchronousTestCase):
                 self.assertEqual(judge(SIGNER.saying(**changes)).repository, "org/app")
 
     def test_headers(self) -> None:
-        """
-        ``typ`` may be in any case or missing, and members that mean nothing do not matter.
-        """
+        """``typ`` may be in any case or missing, and members that mean nothing do not matter."""
         for header in (
             {"alg": "ES256", "kid": "es"},
             SIGNER.header(typ="jwt"),
@@ -127,9 +113,7 @@ class VerifyTests(SynchronousTestCase):
             judge(SIGNER.token(header))
 
     def test_clocks(self) -> None:
-        """
-        A token is good from a minute before it begins until less than a minute after it ends.
-        """
+        """A token is good from a minute before it begins until less than a minute after it ends."""
         text = SIGNER.token()
         for moment in (-60, 0, 599, 600, 659.9):
             with self.subTest(moment=moment):
@@ -139,18 +123,14 @@ class VerifyTests(SynchronousTestCase):
                 self.assertRaises(SignatureRefused, judge, text, now=NOW + moment)
 
     def test_sha512(self) -> None:
-        """
-        The other registered algorithm's digests can be signed as well.
-        """
+        """The other registered algorithm's digests can be signed as well."""
         digest = Digest.of(b"layer", "sha512")
         text = SIGNER.saying(digest=str(digest))
         self.assertEqual(judge(text, digest=digest).digest, digest)
         self.assertRaises(SignatureRefused, judge, text)
 
     def test_only_here(self) -> None:
-        """
-        A good token opens no other path and no other origin.
-        """
+        """A good token opens no other path and no other origin."""
         text = SIGNER.token()
         for changes in (
             {"repository": "org/ap"},
@@ -165,23 +145,17 @@ class VerifyTests(SynchronousTestCase):
                 self.assertRaises(SignatureRefused, judge, text, **changes)
 
     def test_order(self) -> None:
-        """
-        What is wrong with a claim is only said to whoever has a good signature.
-        """
+        """What is wrong with a claim is only said to whoever has a good signature."""
         forged = SIGNER.token(claims=SIGNER.claims(exp=1, iat=0, nbf=0, digest="x"), sign=lambda _: bytes(64))
         error = self.assertRaises(SignatureRefused, judge, forged)
         self.assertIn("signature", error.message)
 
 
 class SignTests(SynchronousTestCase):
-    """
-    What the origin's half makes.
-    """
+    """What the origin's half makes."""
 
     def test_there_and_back(self) -> None:
-        """
-        What is signed is good here, and good for a library that never heard of us.
-        """
+        """What is signed is good here, and good for a library that never heard of us."""
         for key in signing_keys():
             with self.subTest(key=key):
                 text = sign_blob_token(
@@ -213,9 +187,7 @@ class SignTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text(max_size=30), st.floats(1, 4e9), st.floats(0, MAX_LIFETIME, exclude_min=True))
     def test_always_good(self, subject: str, now: float, lifetime: float) -> None:
-        """
-        Whatever is signed is good from that moment for its lifetime.
-        """
+        """Whatever is signed is good from that moment for its lifetime."""
         if not subject.isprintable():
             subject = b64(subject.encode("utf-8", "surrogatepass"))
         text = sign_blob_token(
@@ -232,9 +204,7 @@ class SignTests(SynchronousTestCase):
         self.assertRaises(SignatureRefused, judge, text, now=now + lifetime + 1 + LEEWAY)
 
     def test_lifetimes(self) -> None:
-        """
-        What would be refused is not signed.
-        """
+        """What would be refused is not signed."""
         for lifetime in (0, -1, 3600.5, float("nan"), float("inf")):
             with self.assertRaises(ValueError):
                 sign_blob_token(
@@ -248,9 +218,7 @@ class SignTests(SynchronousTestCase):
                 )
 
     def test_unfit_keys(self) -> None:
-        """
-        A key signs with its own algorithm or not at all.
-        """
+        """A key signs with its own algorithm or not at all."""
         for key in (
             SigningKey("es", "EdDSA", keys().es),
             SigningKey("es", "ES256", keys().p384),
@@ -271,9 +239,7 @@ class SignTests(SynchronousTestCase):
                     )
 
     def test_size(self) -> None:
-        """
-        The longest names make a token that fits into a request line, with the largest of usual keys.
-        """
+        """The longest names make a token that fits into a request line, with the largest of usual keys."""
         text = sign_blob_token(
             evolve(signing_keys()[2], kid="k" * 256),
             issuer="https://" + "h" * 253,
@@ -288,14 +254,10 @@ class SignTests(SynchronousTestCase):
 
 
 class IssuerTests(SynchronousTestCase):
-    """
-    When two URLs are one origin's.
-    """
+    """When two URLs are one origin's."""
 
     def test_table(self) -> None:
-        """
-        A slash at the end, case, and the scheme's own port make no difference; all else does.
-        """
+        """A slash at the end, case, and the scheme's own port make no difference; all else does."""
         for a, b, same in (
             ("https://a.example", "https://a.example/", True),
             ("https://a.example", "HTTPS://A.Example:443/", True),
@@ -325,8 +287,6 @@ class IssuerTests(SynchronousTestCase):
     @example("a.example//")
     @given(st.text(max_size=30) | st.text("htps:/[]@.1A \n", max_size=30))
     def test_any_text(self, text: str) -> None:
-        """
-        Any text has one spelling, which is its own.
-        """
+        """Any text has one spelling, which is its own."""
         for url in (text, "https://" + text):
             self.assertEqual(normalize_issuer(normalize_issuer(url)), normalize_issuer(url))

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.jose.jwk`.
-"""
+"""Tests for :mod:`contentcache.jose.jwk`."""
 
 from __future__ import annotations
 
@@ -60,14 +58,10 @@ def short_point() -> ec.EllipticCurvePublicKey:
 
 
 class ParseTests(SynchronousTestCase):
-    """
-    Public keys from JWKs.
-    """
+    """Public keys from JWKs."""
 
     def test_every_type(self) -> None:
-        """
-        A key of each type and curve is parsed as it was written.
-        """
+        """A key of each type and curve is parsed as it was written."""
         publics: list[PublicKey] = [
             *(ec.generate_private_key(curve()).public_key() for curve in (ec.SECP256R1, ec.SECP384R1)),
             ec.generate_private_key(ec.SECP521R1()).public_key(),
@@ -78,9 +72,7 @@ class ParseTests(SynchronousTestCase):
             self.assertEqual(parse_public_key(public_members(public)), public)
 
     def test_curves(self) -> None:
-        """
-        A curve that the caller does not allow is an error that names those that are.
-        """
+        """A curve that the caller does not allow is an error that names those that are."""
         members = public_members(keys().p384.public_key())
         error = self.assertRaises(InvalidJWKError, parse_public_key, members, curves=("P-256", "Ed25519"))
         self.assertEqual(str(error), "'crv' is 'P-384', not 'P-256'")
@@ -88,9 +80,7 @@ class ParseTests(SynchronousTestCase):
         self.assertRaises(InvalidJWKError, parse_public_key, swapped)
 
     def test_unpadded(self) -> None:
-        """
-        Coordinates without leading zeros are accepted where the caller says so, and nowhere else.
-        """
+        """Coordinates without leading zeros are accepted where the caller says so, and nowhere else."""
         public = short_point()
         members = {
             name: base64url_encode(base64url_decode(value).lstrip(b"\0")) if name in {"x", "y"} else value
@@ -104,9 +94,7 @@ class ParseTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.data())
     def test_any_members(self, data: st.DataObject) -> None:
-        """
-        Any values in the members are a key or one kind of error.
-        """
+        """Any values in the members are a key or one kind of error."""
         value = st.none() | st.integers() | st.text(max_size=44) | st.just("AQAB") | st.lists(st.none())
         example: dict[str, Any] = data.draw(st.sampled_from([EC_EXAMPLE, RSA_EXAMPLE, OKP_EXAMPLE]))
         changes = data.draw(st.dictionaries(st.sampled_from([*example, "kty", "crv"]), value))
@@ -116,14 +104,10 @@ class ParseTests(SynchronousTestCase):
 
 
 class NameTests(SynchronousTestCase):
-    """
-    The names that follow from a key.
-    """
+    """The names that follow from a key."""
 
     def test_thumbprint(self) -> None:
-        """
-        The RFCs' own examples.
-        """
+        """The RFCs' own examples."""
         for example, expected in (
             (RSA_EXAMPLE, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"),
             (OKP_EXAMPLE, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"),
@@ -141,9 +125,7 @@ class NameTests(SynchronousTestCase):
             self.assertEqual(thumbprint(found.find("a").public), expected)
 
     def test_derived_kids(self) -> None:
-        """
-        A key has libtrust's fingerprint and its thumbprint; one with a short coordinate a third name.
-        """
+        """A key has libtrust's fingerprint and its thumbprint; one with a short coordinate a third name."""
         public = keys().rs.public_key()
         self.assertEqual(derived_kids(public), (libtrust_fingerprint(public), thumbprint(public)))
         short = derived_kids(short_point())
@@ -151,9 +133,7 @@ class NameTests(SynchronousTestCase):
         self.assertRegex(short[0], r"\A([A-Z2-7]{4}:){11}[A-Z2-7]{4}\Z")
 
     def test_noughts_at_the_front(self) -> None:
-        """
-        Coordinates have 32 bytes each, even where the first ones are nought (RFC 7518 §6.2.1.2).
-        """
+        """Coordinates have 32 bytes each, even where the first ones are nought (RFC 7518 §6.2.1.2)."""
         # Scalars whose points have a coordinate that begins with a zero byte.
         found = 0
         for scalar in range(1, 600):

@@ -1,6 +1,4 @@
-"""
-Keys as the origin shows them.
-"""
+"""Keys as the origin shows them."""
 
 from __future__ import annotations
 
@@ -31,16 +29,12 @@ from tests.signer import b64, elliptic, keys, number
 
 
 def document(*entries: object) -> bytes:
-    """
-    A set.
-    """
+    """A set."""
     return json.dumps({"keys": entries}).encode()
 
 
 def public_keys() -> list[tuple[str, PublicKey]]:
-    """
-    A key of each kind, and its algorithm.
-    """
+    """A key of each kind, and its algorithm."""
     mine = keys()
     return [
         ("ES256", mine.es.public_key()),
@@ -50,9 +44,7 @@ def public_keys() -> list[tuple[str, PublicKey]]:
 
 
 def useless() -> dict[str, tuple[dict[str, Any], str]]:
-    """
-    Keys that are of no use, and the word that the reason has.
-    """
+    """Keys that are of no use, and the word that the reason has."""
     good = {**EC_EXAMPLE, "kid": "a"}
     wide = {**RSA_EXAMPLE, "kid": "a"}
     okp = {**OKP_EXAMPLE, "kid": "a"}
@@ -98,14 +90,10 @@ def useless() -> dict[str, tuple[dict[str, Any], str]]:
 
 
 class ParseTests(SynchronousTestCase):
-    """
-    What is made of a document.
-    """
+    """What is made of a document."""
 
     def test_examples(self) -> None:
-        """
-        The RFCs' own keys are read, with and without what need not be said.
-        """
+        """The RFCs' own keys are read, with and without what need not be said."""
         for example, algorithm in ((EC_EXAMPLE, "ES256"), (RSA_EXAMPLE, "RS256"), (OKP_EXAMPLE, "EdDSA")):
             for more in (
                 {},
@@ -120,9 +108,7 @@ class ParseTests(SynchronousTestCase):
                     self.assertEqual(found.find("2026-01").algorithm, algorithm)
 
     def test_useless(self) -> None:
-        """
-        A key that is of no use is passed over with a reason that repeats no secret; the others are there.
-        """
+        """A key that is of no use is passed over with a reason that repeats no secret; the others are there."""
         for name, (entry, word) in useless().items():
             with self.subTest(name=name):
                 found = parse_key_set(document(entry, {**OKP_EXAMPLE, "kid": "other"}))
@@ -136,9 +122,7 @@ class ParseTests(SynchronousTestCase):
             self.assertEqual(parse_key_set(document(nothing)).skipped, ("keys[0]: not a JSON object",))
 
     def test_twice(self) -> None:
-        """
-        A name that is there twice is nobody's, whichever keys have it, and the set says so.
-        """
+        """A name that is there twice is nobody's, whichever keys have it, and the set says so."""
         for second in (OKP_EXAMPLE, EC_EXAMPLE, {**EC_EXAMPLE, "use": "enc"}):
             for entries in ((EC_EXAMPLE, second), (second, EC_EXAMPLE), (second, second, EC_EXAMPLE)):
                 with self.subTest(entries=entries):
@@ -149,9 +133,7 @@ class ParseTests(SynchronousTestCase):
                     self.assertRaises(UnknownKeyError, found.find, "a")
 
     def test_unknown(self) -> None:
-        """
-        A name that is not there is refused as any wrong token is.
-        """
+        """A name that is not there is refused as any wrong token is."""
         for found in (
             KeySet(),
             parse_key_set(document()),
@@ -162,9 +144,7 @@ class ParseTests(SynchronousTestCase):
                 self.assertEqual((error.code, error.status), ("DENIED", 403))
 
     def test_faulty(self) -> None:
-        """
-        What is no set is refused in one sentence.
-        """
+        """What is no set is refused in one sentence."""
         good = document({**EC_EXAMPLE, "kid": "a"})
         for name, wrong in {
             "empty": b"",
@@ -193,18 +173,14 @@ class ParseTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.binary(max_size=200))
     def test_any_bytes(self, content: bytes) -> None:
-        """
-        Any bytes are a set or a fault.
-        """
+        """Any bytes are a set or a fault."""
         with contextlib.suppress(InvalidJWKError):
             parse_key_set(content)
 
     @settings(deadline=None)
     @given(st.data())
     def test_any_members(self, data: st.DataObject) -> None:
-        """
-        Any values in a key's members give a set of a sort.
-        """
+        """Any values in a key's members give a set of a sort."""
         value = st.recursive(
             st.none() | st.booleans() | st.integers() | st.text(max_size=44) | st.just("AQAB"),
             lambda inner: (
@@ -220,14 +196,10 @@ class ParseTests(SynchronousTestCase):
 
 
 class ShowTests(SynchronousTestCase):
-    """
-    Keys as documents.
-    """
+    """Keys as documents."""
 
     def test_there_and_back(self) -> None:
-        """
-        A set that was written is read as it was, in the same bytes each time, without anything private.
-        """
+        """A set that was written is read as it was, in the same bytes each time, without anything private."""
         mine = [
             VerificationKey(f"k{n}", algorithm_of(public), public)
             for n, (_, public) in enumerate(public_keys())
@@ -244,9 +216,7 @@ class ShowTests(SynchronousTestCase):
         self.assertEqual(encode_key_set([]), b'{"keys":[]}')
 
     def test_unfit(self) -> None:
-        """
-        Keys that are of no use cannot be shown, nor can a key have another's algorithm or no proper name.
-        """
+        """Keys that are of no use cannot be shown, nor can a key have another's algorithm or no proper name."""
         unfit: list[Any] = [
             keys().p384.public_key(),
             rsa.generate_private_key(65537, 1024).public_key(),

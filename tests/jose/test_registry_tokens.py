@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.jose.registry_tokens` and :mod:`contentcache.jose.x5c`.
-"""
+"""Tests for :mod:`contentcache.jose.registry_tokens` and :mod:`contentcache.jose.x5c`."""
 
 from __future__ import annotations
 
@@ -64,14 +62,10 @@ class RegistryTokenCase(SynchronousTestCase):
 
 
 class ClaimsTests(RegistryTokenCase):
-    """
-    What a token claims.
-    """
+    """What a token claims."""
 
     def test_claims(self) -> None:
-        """
-        Claims are read by their types; what is absent or ``null`` is empty.
-        """
+        """Claims are read by their types; what is absent or ``null`` is empty."""
         entry = {"type": "repository", "name": "org/app", "actions": ["pull", "*"]}
         found = self.valid(good(access=[entry, {"actions": ["pull"]}], aud=["a", "cache"], sub=None, nbf=...))
         self.assertEqual(
@@ -96,9 +90,7 @@ class ClaimsTests(RegistryTokenCase):
         self.assertFalse(found.allows("registry", "org/app", "pull"))
 
     def test_wrong_claims(self) -> None:
-        """
-        Another issuer or service, and every claim of a wrong type: the token is invalid, if well signed.
-        """
+        """Another issuer or service, and every claim of a wrong type: the token is invalid, if well signed."""
         wrong: list[dict[str, Any]] = [
             {"iss": "auth.example.com/"},
             {"iss": ...},
@@ -129,14 +121,10 @@ class ClaimsTests(RegistryTokenCase):
 
 
 class SignatureTests(RegistryTokenCase):
-    """
-    Who has signed a token.
-    """
+    """Who has signed a token."""
 
     def test_algorithms(self) -> None:
-        """
-        Each algorithm with a key of its type, named by libtrust's fingerprint or by its thumbprint.
-        """
+        """Each algorithm with a key of its type, named by libtrust's fingerprint or by its thumbprint."""
         table: list[tuple[Any, list[str]]] = [
             (EDWARDS, ["EdDSA"]),
             (KEY, ["ES256"]),
@@ -151,9 +139,7 @@ class SignatureTests(RegistryTokenCase):
                     self.valid(token(key, {"kid": kid}, algorithm=algorithm), keys)
 
     def test_algorithm_and_key(self) -> None:
-        """
-        An algorithm that is not the key's, ``none``, and a public key used as a shared secret are invalid.
-        """
+        """An algorithm that is not the key's, ``none``, and a public key used as a shared secret are invalid."""
         keys = trusted(ROOT, certificate(RSA), certificate(P384))
         rsa_kid, p384_kid = libtrust_fingerprint(RSA.public_key()), libtrust_fingerprint(P384.public_key())
         cases: list[tuple[Any, dict[str, Any], str]] = [
@@ -176,9 +162,7 @@ class SignatureTests(RegistryTokenCase):
         self.invalid(unsigned)
 
     def test_malformed(self) -> None:
-        """
-        A text in another spelling than the shortest is invalid, and so are extensions and nested tokens.
-        """
+        """A text in another spelling than the shortest is invalid, and so are extensions and nested tokens."""
         header, payload, signature = good().split(".")
         for text in [
             "x",
@@ -212,9 +196,7 @@ class SignatureTests(RegistryTokenCase):
                 self.invalid(token(KEY, {"kid": KID}, signed))
 
     def test_nameless_key(self) -> None:
-        """
-        A token without a ``kid`` is invalid even where there is only one key, as is one of an unknown key.
-        """
+        """A token without a ``kid`` is invalid even where there is only one key, as is one of an unknown key."""
         headers: list[dict[str, Any]] = [
             {},
             {"kid": ""},
@@ -229,9 +211,7 @@ class SignatureTests(RegistryTokenCase):
         self.valid(token(KEY, {"kid": KID, "x5c": [], "jku": "https://a"}))
 
     def test_chain(self) -> None:
-        """
-        A chain to a trusted certificate certifies the key of its leaf, with intermediates or without.
-        """
+        """A chain to a trusted certificate certifies the key of its leaf, with intermediates or without."""
         middle = certificate(P384, name="middle", issuer=("root", KEY), authority=True)
         below = certificate(OTHER, name="leaf", issuer=("middle", P384))
         direct = certificate(OTHER, name="leaf", issuer=("root", KEY))
@@ -241,9 +221,7 @@ class SignatureTests(RegistryTokenCase):
             self.valid(token(key, {"jwk": {**jwk, "x5c": x5c(*chain)}}))
 
     def test_bad_chain(self) -> None:
-        """
-        Chains that end elsewhere, are not valid now, pass a certificate without CA rights or are malformed.
-        """
+        """Chains that end elsewhere, are not valid now, pass a certificate without CA rights or are malformed."""
         middle = certificate(P384, name="middle", issuer=("root", KEY), authority=False)
         for chain, key in [
             (x5c(certificate(OTHER)), OTHER),
@@ -269,9 +247,7 @@ class SignatureTests(RegistryTokenCase):
                 self.invalid(token(key, {"jwk": {**jwk, "x5c": chain}}))
 
     def test_embedded_key(self) -> None:
-        """
-        A key in the header counts if it equals a trusted key; other keys and private keys do not.
-        """
+        """A key in the header counts if it equals a trusted key; other keys and private keys do not."""
         known = encode_jwk(KEY.public_key(), "whatever")
         self.valid(token(KEY, {"jwk": known}))
         stranger = encode_jwk(OTHER.public_key(), KID)
@@ -291,9 +267,7 @@ class SignatureTests(RegistryTokenCase):
         self.invalid(token(OTHER, {"jwk": certified}))
 
     def test_chain_expires(self) -> None:
-        """
-        A key that a chain certifies expires with the first of its certificates.
-        """
+        """A key that a chain certifies expires with the first of its certificates."""
         leaf = certificate(OTHER, issuer=("root", KEY), days=(-1, 0.5))
         text = token(OTHER, {"x5c": x5c(leaf)})
         verified = verify_registry_token(text, trusted(ROOT), algorithms=ALGORITHMS, now=NOW)
@@ -315,23 +289,17 @@ _CLAIMS = st.dictionaries(st.sampled_from(["iss", "aud", "exp", "nbf", "iat", "s
 
 
 class HostileTests(RegistryTokenCase):
-    """
-    Any input that is not a valid token raises one error and no other.
-    """
+    """Any input that is not a valid token raises one error and no other."""
 
     @settings(deadline=None, max_examples=150)
     @given(st.text(max_size=60) | st.from_regex(r"[A-Za-z0-9_=-]*(\.[A-Za-z0-9_=é-]*){2}"))
     def test_any_text(self, text: str) -> None:
-        """
-        Any text is invalid.
-        """
+        """Any text is invalid."""
         self.assertRaises(InvalidTokenError, self.valid, text)
 
     @settings(deadline=None, max_examples=150)
     @given(_HEADERS, _CLAIMS)
     def test_any_json(self, header: dict[str, Any], changes: dict[str, Any]) -> None:
-        """
-        Any header over any claims is refused, by whomever it is signed.
-        """
+        """Any header over any claims is refused, by whomever it is signed."""
         self.invalid(token(OTHER, header, claims(**changes)))
         self.invalid(token(KEY, {"kid": KID}, {**claims(exp=0), **changes, "exp": 0}))

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.jose.strict_json`.
-"""
+"""Tests for :mod:`contentcache.jose.strict_json`."""
 
 from __future__ import annotations
 
@@ -24,32 +22,24 @@ _VALUES = st.recursive(
 
 
 class ParseTests(SynchronousTestCase):
-    """
-    What is JSON, and what is in doubt.
-    """
+    """What is JSON, and what is in doubt."""
 
     @settings(suppress_health_check=[HealthCheck.too_slow])
     @given(_VALUES)
     def test_values(self, value: object) -> None:
-        """
-        What JSON can say comes back.
-        """
+        """What JSON can say comes back."""
         self.assertEqual(parse_json(json.dumps(value, ensure_ascii=False).encode("utf-8")), value)
 
     @given(st.binary())
     def test_anything(self, raw: bytes) -> None:
-        """
-        Anything else is refused in a sentence, and never raises something else.
-        """
+        """Anything else is refused in a sentence, and never raises something else."""
         try:
             parse_json(raw)
         except InvalidJSONError as error:
             self.assertTrue(str(error))
 
     def test_in_doubt(self) -> None:
-        """
-        What two readers could understand differently is refused.
-        """
+        """What two readers could understand differently is refused."""
         for raw in (
             b"",
             b"{",
@@ -72,21 +62,15 @@ class ParseTests(SynchronousTestCase):
             self.assertRaises(InvalidJSONError, parse_json, raw)
 
     def test_linear(self) -> None:
-        """
-        Escaped quotes in a string without an end are looked at once each: else this would not end today.
-        """
+        """Escaped quotes in a string without an end are looked at once each: else this would not end today."""
         self.assertRaises(InvalidJSONError, parse_json, b"[" * 20 + b'{"' * 20 + b'\\"' * (1 << 20))
 
     def test_depth_counts_no_strings(self) -> None:
-        """
-        Brackets within strings are no nesting.
-        """
+        """Brackets within strings are no nesting."""
         self.assertEqual(parse_json(b'["' + b"[" * 100 + b'\\"{{"]'), ["[" * 100 + '"{{'])
 
     def test_messages(self) -> None:
-        """
-        The message quotes nothing of the document; ``detail`` says where, and quotes at most a name.
-        """
+        """The message quotes nothing of the document; ``detail`` says where, and quotes at most a name."""
         for document, message, detail in (
             (b'{"secret": 1, "secret": 2}', "has a duplicate member", "'secret'"),
             (b'{"secret": secret}', "is not JSON", "Expecting value: line 1 column 12 (char 11)"),
@@ -100,7 +84,5 @@ class ParseTests(SynchronousTestCase):
             self.assertIsNone(error.__cause__)
 
     def test_bound(self) -> None:
-        """
-        So deep, and no deeper.
-        """
+        """So deep, and no deeper."""
         self.assertTrue(parse_json(b"[" * 32 + b"]" * 32))

@@ -1,6 +1,4 @@
-"""
-Wrong tokens, each kind of them, and no kind at all: nothing but a refusal comes of any.
-"""
+"""Wrong tokens, each kind of them, and no kind at all: nothing but a refusal comes of any."""
 
 from __future__ import annotations
 
@@ -44,9 +42,7 @@ _HEADER = st.dictionaries(st.sampled_from(["alg", "kid", "typ", "jwk", "crit", "
 
 
 def judge(text: str) -> VerifiedBlobToken:
-    """
-    All that happens to a token.
-    """
+    """All that happens to a token."""
     presented = parse_blob_token(text)
     return verify_blob_token(
         presented,
@@ -59,14 +55,10 @@ def judge(text: str) -> VerifiedBlobToken:
 
 
 class WrongTests(SynchronousTestCase):
-    """
-    The table of wrong tokens.
-    """
+    """The table of wrong tokens."""
 
     def refused(self, text: str) -> SignatureRefused:
-        """
-        Judge a token that is refused, and look at what the client is told.
-        """
+        """Judge a token that is refused, and look at what the client is told."""
         error: SignatureRefused = self.assertRaises(SignatureRefused, judge, text)
         self.assertEqual((error.code, error.status, error.detail, error.headers), ("DENIED", 403, None, {}))
         self.assertIn("ask the origin for the blob again", error.message)
@@ -77,24 +69,18 @@ class WrongTests(SynchronousTestCase):
         return error
 
     def test_good_one(self) -> None:
-        """
-        What the wrong ones deviate from is good.
-        """
+        """What the wrong ones deviate from is good."""
         self.assertEqual(judge(SIGNER.token()).subject, "jane")
 
     def test_table(self) -> None:
-        """
-        Every kind is refused with 403 and one sentence that holds nothing of it.
-        """
+        """Every kind is refused with 403 and one sentence that holds nothing of it."""
         self.assertGreaterEqual(len(WRONG), 250)
         for name, make in WRONG.items():
             with self.subTest(name=name):
                 self.refused(make(SIGNER))
 
     def test_unknown_key(self) -> None:
-        """
-        A key that is not there, or twice, is told apart from all other faults.
-        """
+        """A key that is not there, or twice, is told apart from all other faults."""
         lookups = {
             name for name, make in WRONG.items() if isinstance(self.refused(make(SIGNER)), UnknownKeyError)
         }
@@ -111,9 +97,7 @@ class WrongTests(SynchronousTestCase):
         )
 
     def test_key_of_the_caller(self) -> None:
-        """
-        A token is never judged by another key than the one it names, even if the caller errs.
-        """
+        """A token is never judged by another key than the one it names, even if the caller errs."""
         for make in (Signer.token, *ALGORITHMS.values()):
             text = make(SIGNER)
             for key in KEYS.keys.values():
@@ -132,9 +116,7 @@ class WrongTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=300)
     @given(st.data())
     def test_mutations(self, data: st.DataObject) -> None:
-        """
-        A good token with letters changed, left out or put in is refused, and nothing else comes of it.
-        """
+        """A good token with letters changed, left out or put in is refused, and nothing else comes of it."""
         good = SIGNER.token()
         start = data.draw(st.integers(0, len(good)))
         stop = data.draw(st.integers(start, min(len(good), start + 8)))
@@ -146,25 +128,19 @@ class WrongTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text(max_size=60) | st.text("eyJ0.e30_-", max_size=60))
     def test_any_text(self, text: str) -> None:
-        """
-        Any text is refused.
-        """
+        """Any text is refused."""
         self.refused(text)
 
     @settings(deadline=None)
     @given(st.binary(max_size=60), st.binary(max_size=60))
     def test_any_bytes(self, header: bytes, claims: bytes) -> None:
-        """
-        Any bytes are refused, even where they are well signed.
-        """
+        """Any bytes are refused, even where they are well signed."""
         self.refused(SIGNER.raw(header, claims))
 
     @settings(deadline=None, max_examples=300)
     @given(_HEADER, _CLAIMS)
     def test_any_json(self, header: dict[str, Any], claims: dict[str, Any]) -> None:
-        """
-        Any values in header and claims, well signed, are refused, or say what a good token says.
-        """
+        """Any values in header and claims, well signed, are refused, or say what a good token says."""
         text = SIGNER.token(SIGNER.header(**header), SIGNER.claims(**claims))
         try:
             signed = judge(text)

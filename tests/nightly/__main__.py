@@ -21,9 +21,7 @@ def main(
     run: Callable[[Sequence[str]], Counts] = run_trial,
     say: Callable[[str], object] = sys.stdout.write,
 ) -> int:
-    """
-    Run the parts that are named, or all; the exit status.
-    """
+    """Run the parts that are named, or all; the exit status."""
     there = parts() if names is None else names
     unknown = set(arguments) - set(there)
     if unknown:

@@ -37,9 +37,7 @@ class Verdict:
 
 
 def conformance(case: Case, host: str, **settings: str) -> Verdict:
-    """
-    Run the suite against a host without TLS; ``settings`` are its variables, without ``OCI_``.
-    """
+    """Run the suite against a host without TLS; ``settings`` are its variables, without ``OCI_``."""
     folder = place(case)
     env = {
         "OCI_REGISTRY": host,
@@ -58,9 +56,7 @@ def conformance(case: Case, host: str, **settings: str) -> Verdict:
 
 
 class ConformanceTestCase(SynchronousTestCase):
-    """
-    Compares two runs before a registry of the same kind.
-    """
+    """Compares two runs before a registry of the same kind."""
 
     def registry(self, command: str = "docker-registry") -> Origin:
         """A registry of its own."""
@@ -75,9 +71,7 @@ class ConformanceTestCase(SynchronousTestCase):
 
 @needs_go("conformance")
 class PullTests(ConformanceTestCase):
-    """
-    Pull and discovery through the cache, of images that are in the registry before.
-    """
+    """Pull and discovery through the cache, of images that are in the registry before."""
 
     def check(self, origin: Origin) -> None:
         """Through a cold cache, then a warm one."""
@@ -126,9 +120,7 @@ class PullTests(ConformanceTestCase):
 
 @needs_go("conformance")
 class PushTests(ConformanceTestCase):
-    """
-    Everything, push included, through the gateway.
-    """
+    """Everything, push included, through the gateway."""
 
     def check(self, command: str) -> None:
         """A registry directly, and another one of its kind through a gateway."""

@@ -1,6 +1,4 @@
-"""
-The wheel, installed into an environment of its own beside nothing of this folder, as ``pip install`` does.
-"""
+"""The wheel, installed into an environment of its own beside nothing of this folder, as ``pip install`` does."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ from tests.real.programs import ROOT, free_port, place, plain_environment, statu
 
 
 class WheelTests(SynchronousTestCase):
-    """
-    One wheel.
-    """
+    """One wheel."""
 
     def setUp(self) -> None:
         """Build it, and install it beside the packages that it needs."""

@@ -1,6 +1,4 @@
-"""
-``crane``, ``oras`` and ``regctl`` before a registry and through the cache: what they print is the same.
-"""
+"""``crane``, ``oras`` and ``regctl`` before a registry and through the cache: what they print is the same."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _HEADERS: Final = {
 
 
 class ClientTestCase(SynchronousTestCase):
-    """
-    A registry with an image, its signature under a tag, and an artifact that refers to it; a cache before it.
-    """
+    """A registry with an image, its signature under a tag, and an artifact that refers to it; a cache before it."""
 
     command = "docker-registry"
 
@@ -57,9 +53,7 @@ class ClientTestCase(SynchronousTestCase):
         self.cache = ContentCache(self, self.origin.url)
 
     def printed(self, host: str, words: Sequence[str]) -> tuple[int, str, str]:
-        """
-        Exit status and output of a client, with ``HOST`` for the host that was asked and without times.
-        """
+        """Exit status and output of a client, with ``HOST`` for the host that was asked and without times."""
         name, *arguments = words
         folder = place(self)
         argv = [str(go_program(name)), *(word.replace("HOST", host) for word in arguments)]
@@ -90,9 +84,7 @@ class ClientTestCase(SynchronousTestCase):
 @needs("docker-registry")
 @needs_go("crane")
 class CraneTests(ClientTestCase):
-    """
-    ``crane``.
-    """
+    """``crane``."""
 
     def test_pull(self) -> None:
         """Digests, manifests, lists, a missing tag, a signature's tag."""
@@ -113,9 +105,7 @@ class CraneTests(ClientTestCase):
 @needs("docker-registry")
 @needs_go("oras")
 class OrasTests(ClientTestCase):
-    """
-    ``oras``, before a registry without an API for referrers: it falls back to a tag.
-    """
+    """``oras``, before a registry without an API for referrers: it falls back to a tag."""
 
     def test_pull(self) -> None:
         """Manifests, tags, referrers, a missing tag; warnings are shown."""
@@ -139,9 +129,7 @@ class OrasTests(ClientTestCase):
 
 @needs_go("registry")
 class OrasDistributionTests(OrasTests):
-    """
-    The same before distribution 3.
-    """
+    """The same before distribution 3."""
 
     command = str(go_program("registry"))
 
@@ -149,9 +137,7 @@ class OrasDistributionTests(OrasTests):
 @needs("docker-registry")
 @needs_go("regctl")
 class RegctlTests(ClientTestCase):
-    """
-    ``regctl``.
-    """
+    """``regctl``."""
 
     def test_pull(self) -> None:
         """Manifests, tags, artifacts, rate limits, a missing tag; warnings are shown."""

@@ -1,6 +1,4 @@
-"""
-Soaks of ``MINUTES``: mixed traffic, bad upstreams, a small store and kills, of one worker and of two.
-"""
+"""Soaks of ``MINUTES``: mixed traffic, bad upstreams, a small store and kills, of one worker and of two."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ from tests.soak import Soak
 
 
 class SoakTests(SynchronousTestCase):
-    """
-    One worker.
-    """
+    """One worker."""
 
     workers = 1
 
@@ -33,8 +29,6 @@ class SoakTests(SynchronousTestCase):
 
 
 class SoakWorkersTests(SoakTests):
-    """
-    Two workers.
-    """
+    """Two workers."""
 
     workers = 2

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.persist.atomic_file`.
-"""
+"""Tests for :mod:`contentcache.persist.atomic_file`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.persist.file_lock`.
-"""
+"""Tests for :mod:`contentcache.persist.file_lock`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.persist.sqlite_file`.
-"""
+"""Tests for :mod:`contentcache.persist.sqlite_file`."""
 
 from __future__ import annotations
 

@@ -1,3 +1,1 @@
-"""
-Whole-system tests: the daemon between real registries and real clients, on loopback only.
-"""
+"""Whole-system tests: the daemon between real registries and real clients, on loopback only."""

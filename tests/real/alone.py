@@ -1,6 +1,4 @@
-"""
-The harness of real programs without a test around it.
-"""
+"""The harness of real programs without a test around it."""
 
 from __future__ import annotations
 
@@ -9,9 +7,7 @@ from pathlib import Path
 
 
 class Place:
-    """
-    What the harness of real programs needs of a test: a folder, and an end.
-    """
+    """What the harness of real programs needs of a test: a folder, and an end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,6 +1,4 @@
-"""
-Many small questions to one server, on one connection.
-"""
+"""Many small questions to one server, on one connection."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ MANIFESTS = (
 
 
 class Asker:
-    """
-    A client of ``host`` (``127.0.0.1:port``, plain HTTP) that reads whole answers.
-    """
+    """A client of ``host`` (``127.0.0.1:port``, plain HTTP) that reads whole answers."""
 
     def __init__(self, case: Case, host: str) -> None:
         self._host = host
@@ -28,9 +24,7 @@ class Asker:
         case.addCleanup(self._line.close)
 
     def ask(self, method: str, path: str, authorization: str | None = None, **more: str) -> Answer:
-        """
-        One request; ``more`` are headers, ``If_None_Match`` for ``If-None-Match``.
-        """
+        """One request; ``more`` are headers, ``If_None_Match`` for ``If-None-Match``."""
         headers = {"Accept": MANIFESTS, **{name.replace("_", "-"): value for name, value in more.items()}}
         if authorization is not None:
             headers["Authorization"] = authorization
@@ -42,9 +36,7 @@ class Asker:
             return self._once(method, path, headers)
 
     def begins(self, method: str, path: str, authorization: str | None = None, **more: str) -> Answer:
-        """
-        The same, without waiting for more than the first bytes of the body; the line is then cut.
-        """
+        """The same, without waiting for more than the first bytes of the body; the line is then cut."""
         headers = {"Accept": MANIFESTS, **{name.replace("_", "-"): value for name, value in more.items()}}
         if authorization is not None:
             headers["Authorization"] = authorization

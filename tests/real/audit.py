@@ -1,6 +1,4 @@
-"""
-A daemon and its root directory, looked at from outside: nothing wrong, nothing forgotten.
-"""
+"""A daemon and its root directory, looked at from outside: nothing wrong, nothing forgotten."""
 
 from __future__ import annotations
 
@@ -27,16 +25,12 @@ _PARTIALS: Final = "contentcache/partial/"
 
 
 def descriptors_of(pid: int) -> int:
-    """
-    How many descriptors a process has open.
-    """
+    """How many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def stored(root: Path) -> dict[str, Path]:
-    """
-    Every blob's file, by digest.
-    """
+    """Every blob's file, by digest."""
     found = {}
     for path in (root / _BLOBS).glob("*/*/*/data"):
         algorithm, _, digits, _ = path.relative_to(root / _BLOBS).parts
@@ -75,9 +69,7 @@ def audit(root: Path, unfinished: Collection[str] | None = None) -> list[str]:
 
 
 def index(root: Path) -> Mapping[str, tuple[int, bool]]:
-    """
-    What the index says of each blob, the daemon being stopped: bytes, and whether it is verified.
-    """
+    """What the index says of each blob, the daemon being stopped: bytes, and whether it is verified."""
     with sqlite3.connect(f"file:{root / _INDEX}?mode=ro", uri=True) as database:
         rows = database.execute("SELECT digest, size, verified FROM blobs").fetchall()
     database.close()
@@ -85,9 +77,7 @@ def index(root: Path) -> Mapping[str, tuple[int, bool]]:
 
 
 def disagreements(root: Path) -> list[str]:
-    """
-    Where index and store differ, a sentence each, the daemon being stopped.
-    """
+    """Where index and store differ, a sentence each, the daemon being stopped."""
     records, files = index(root), stored(root)
     faults = [f"{digest} is in the index only" for digest in records.keys() - files.keys()]
     faults += [f"{digest} is in the store only" for digest in files.keys() - records.keys()]

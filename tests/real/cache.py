@@ -1,6 +1,4 @@
-"""
-Content Cache itself, as its users start it: ``twistd`` in the foreground, with a file.
-"""
+"""Content Cache itself, as its users start it: ``twistd`` in the foreground, with a file."""
 
 from __future__ import annotations
 
@@ -155,9 +153,7 @@ class ContentCache:
         return [line for line in self.log().splitlines() if _ACCESS.search(line)]
 
     def metrics(self) -> dict[str, float]:
-        """
-        ``/metrics`` now: each sample by its name and labels as they are written.
-        """
+        """``/metrics`` now: each sample by its name and labels as they are written."""
         url = f"http://127.0.0.1:{self.debug_port}/metrics"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(url, timeout=10) as answer:
@@ -241,9 +237,7 @@ def daemon(
     log_path: Path | None = None,
     wrapper: Sequence[str] = (),
 ) -> Process:
-    """
-    Start the daemon with a file, and wait for nothing: what becomes of it is the test's question.
-    """
+    """Start the daemon with a file, and wait for nothing: what becomes of it is the test's question."""
     argv = [*wrapper, *TWISTD, "--nodaemon", "--pidfile=", "contentcache", "--config", str(config)]
     return Process(
         case, argv, name="contentcache", env=_environment(env), cwd=config.parent, log_path=log_path
@@ -251,9 +245,7 @@ def daemon(
 
 
 def check(config: Path, *, env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """
-    ``contentcache check FILE``: its exit status, and all that it prints.
-    """
+    """``contentcache check FILE``: its exit status, and all that it prints."""
     argv = [sys.executable, "-c", "from contentcache.cli import main; main()", "check", str(config)]
     done = run(argv, check=False, env=_environment(env), cwd=config.parent)
     return done.returncode, done.stdout + done.stderr

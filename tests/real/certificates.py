@@ -1,6 +1,4 @@
-"""
-A private authority for tests, and the certificates that it signs, as PEM files.
-"""
+"""A private authority for tests, and the certificates that it signs, as PEM files."""
 
 from __future__ import annotations
 
@@ -20,18 +18,14 @@ _DAY = datetime.timedelta(days=1)
 
 @frozen
 class Certificate:
-    """
-    Two PEM files: a certificate and its key.
-    """
+    """Two PEM files: a certificate and its key."""
 
     certificate: Path
     key: Path
 
 
 class Authority:
-    """
-    A certificate authority that keeps its files in ``folder``.
-    """
+    """A certificate authority that keeps its files in ``folder``."""
 
     def __init__(self, folder: Path, name: str = "Test Authority") -> None:
         self._folder = folder
@@ -53,9 +47,7 @@ class Authority:
     def leaf(
         self, *hosts: str, name: str | None = None, expired: bool = False, client: bool = False
     ) -> Certificate:
-        """
-        A certificate for ``hosts`` (names or addresses), for servers unless ``client`` is set.
-        """
+        """A certificate for ``hosts`` (names or addresses), for servers unless ``client`` is set."""
         label = name or (hosts[0] if hosts else "leaf")
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)

@@ -1,6 +1,4 @@
-"""
-Real clients, each with folders of its own, so that nothing is shared with the machine or a neighbour.
-"""
+"""Real clients, each with folders of its own, so that nothing is shared with the machine or a neighbour."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ class Fetched:
 
 
 class Curl:
-    """
-    ``curl``, its bodies in files.
-    """
+    """``curl``, its bodies in files."""
 
     _REPORT = "%{http_code} %{size_download} %{time_total} %{time_starttransfer}\\n"
 
@@ -77,9 +73,7 @@ class Curl:
 
 
 class RunningCurl:
-    """
-    A curl on its way.
-    """
+    """A curl on its way."""
 
     def __init__(self, process: Process, body: Path, curl: Curl) -> None:
         self.process = process
@@ -121,9 +115,7 @@ def skopeo_copy(
 
 
 def manifest_in(folder: Path) -> bytes:
-    """
-    The manifest that :func:`skopeo_copy` left in a folder.
-    """
+    """The manifest that :func:`skopeo_copy` left in a folder."""
     return (folder / "manifest.json").read_bytes()
 
 

@@ -1,6 +1,4 @@
-"""
-The processes of a daemon with several workers, as the kernel knows them.
-"""
+"""The processes of a daemon with several workers, as the kernel knows them."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
 def workers_of(cache: ContentCache) -> Mapping[int, int]:
-    """
-    The process id of each worker that lives, by its number.
-    """
+    """The process id of each worker that lives, by its number."""
     found: dict[int, int] = {}
     for pid in Path(f"/proc/{cache.pid}/task/{cache.pid}/children").read_text("ascii").split():
         words = _read(Path(f"/proc/{pid}/cmdline")).split(b"\0")
@@ -29,25 +25,19 @@ def workers_of(cache: ContentCache) -> Mapping[int, int]:
 
 
 def all_serve(cache: ContentCache) -> Mapping[int, int]:
-    """
-    The same, once all of them serve.
-    """
+    """The same, once all of them serve."""
     until(lambda: f'"says": "{cache.workers} of {cache.workers} serve"' in cache.health_text(), "all workers")
     return workers_of(cache)
 
 
 def lives(pid: int) -> bool:
-    """
-    Whether a process is still there, and not only its remains.
-    """
+    """Whether a process is still there, and not only its remains."""
     status = _read(Path(f"/proc/{pid}/status"))
     return bool(status) and b"State:\tZ" not in status
 
 
 def connect(cache: ContentCache, worker: int) -> socket.socket:
-    """
-    A connection that the kernel has given to this worker.
-    """
+    """A connection that the kernel has given to this worker."""
     while True:
         client = socket.create_connection(("127.0.0.1", cache.port), timeout=60)
         if _serves(cache, client) == worker:

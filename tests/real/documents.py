@@ -26,9 +26,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @frozen
 class Written:
-    """
-    A file on ``machines``.
-    """
+    """A file on ``machines``."""
 
     machines: tuple[str, ...]
     path: str
@@ -37,9 +35,7 @@ class Written:
 
 @frozen
 class Typed:
-    """
-    A command on ``machine``, and the lines that it must answer.
-    """
+    """A command on ``machine``, and the lines that it must answer."""
 
     machine: str
     command: str
@@ -51,16 +47,12 @@ Step = Written | Typed
 
 @frozen
 class Values:
-    """
-    What the document's UUIDs are in truth.
-    """
+    """What the document's UUIDs are in truth."""
 
     known: dict[str, str] = field(factory=dict)
 
     def put_into(self, text: str) -> str:
-        """
-        A command with the true ones.
-        """
+        """A command with the true ones."""
         return _UUID.sub(lambda match: self.known.get(match[0], match[0]), text)
 
     def matches(self, expected: Sequence[str], answer: str) -> bool:
@@ -122,9 +114,7 @@ def chapters(document: Path) -> dict[str, list[Step]]:
 
 
 def _block(lines: Sequence[str], start: int) -> tuple[list[str], int]:
-    """
-    The lines that are indented from ``start`` on, without their margin; and where the text goes on.
-    """
+    """The lines that are indented from ``start`` on, without their margin; and where the text goes on."""
     end = start
     while end < len(lines) and (not lines[end] or lines[end].startswith(" ")):
         end += 1

@@ -1,6 +1,4 @@
-"""
-Tests of the daemon before registries of bad manners: what they share.
-"""
+"""Tests of the daemon before registries of bad manners: what they share."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ _OPTIONS: Final = {"stalltimeout": "1s", "connecttimeout": "1s"}
 
 
 class FaultsTestCase(SynchronousTestCase):
-    """
-    Blobs, registries that have them, and a cache before these.
-    """
+    """Blobs, registries that have them, and a cache before these."""
 
     def build(self, hosts: int, blobs: int, size: int = SIZE) -> None:
         """So many registries that all have so many blobs; the cache asks the first one first."""
@@ -90,9 +86,7 @@ class FaultsTestCase(SynchronousTestCase):
 
 
 def deaf(held: ExitStack) -> int:
-    """
-    A port whose listener has a full backlog: SYNs to it are dropped.
-    """
+    """A port whose listener has a full backlog: SYNs to it are dropped."""
     listener = held.enter_context(socket.socket())
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)

@@ -1,6 +1,4 @@
-"""
-The daemon as a gateway, as its users start it.
-"""
+"""The daemon as a gateway, as its users start it."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from tests.real.programs import PATIENCE, Case
 
 
 class GatewayDaemon(ContentCache):
-    """
-    A running gateway before ``registry``, a base URL. ``gateway`` are further options of ``redirect``.
-    """
+    """A running gateway before ``registry``, a base URL. ``gateway`` are further options of ``redirect``."""
 
     def __init__(
         self,
@@ -49,9 +45,7 @@ class GatewayDaemon(ContentCache):
     def request(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """
-        One request on a connection of its own; an iterable ``body`` is sent in chunks.
-        """
+        """One request on a connection of its own; an iterable ``body`` is sent in chunks."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, path, body=body, headers=dict(headers or {}))
@@ -62,9 +56,7 @@ class GatewayDaemon(ContentCache):
             connection.close()
 
     def add_cache(self, name: str, url: str, admin: str) -> str:
-        """
-        Let ``admin`` (``account:password``) add a cache; its id, once it is known to be alive.
-        """
+        """Let ``admin`` (``account:password``) add a cache; its id, once it is known to be alive."""
         answer = self.api("POST", "/content_caches", {"name": name, "host": url}, admin)
         assert answer.status == 201, answer
         found = json.loads(answer.body)["id"]
@@ -72,26 +64,20 @@ class GatewayDaemon(ContentCache):
         return found
 
     def choose(self, creds: str, cache_id: str) -> None:
-        """
-        Let an account (``account:password``) choose a cache.
-        """
+        """Let an account (``account:password``) choose a cache."""
         account = creds.partition(":")[0]
         path = f"/accounts/{account}/settings"
         answer = self.api("PATCH", path, {"contentCacheUUID": cache_id}, creds)
         assert answer.status == 200, answer
 
     def api(self, method: str, path: str, body: object, creds: str) -> Answer:
-        """
-        One request to the API.
-        """
+        """One request to the API."""
         headers = {"Content-Type": "application/json", "Authorization": basic(*creds.split(":", 1))}
         return self.request(method, f"/api/v0{path}", json.dumps(body), headers)
 
 
 class Pushing:
-    """
-    What the images of the harness are pushed through: an origin's face, the gateway's address.
-    """
+    """What the images of the harness are pushed through: an origin's face, the gateway's address."""
 
     def __init__(
         self, gateway: GatewayDaemon, origin: Origin, account: tuple[str, str] | None = None

@@ -1,6 +1,4 @@
-"""
-Programs that Debian does not have, built with Go by ``scripts/install-go-peers``.
-"""
+"""Programs that Debian does not have, built with Go by ``scripts/install-go-peers``."""
 
 from __future__ import annotations
 
@@ -18,17 +16,13 @@ FOLDER: Final = Path(os.environ.get("CONTENTCACHE_GO_PEERS", ROOT / "var" / "go"
 
 
 def go_program(name: str) -> str | None:
-    """
-    The path of a program that was built with Go, else of one that is installed.
-    """
+    """The path of a program that was built with Go, else of one that is installed."""
     built = FOLDER / name
     return str(built) if os.access(built, os.X_OK) else program(name)
 
 
 def needs_go(*names: str) -> Callable[[Marked], Marked]:
-    """
-    A decorator of tests and their classes: skip, and count as not run, where a program is missing.
-    """
+    """A decorator of tests and their classes: skip, and count as not run, where a program is missing."""
     missing = [name for name in names if go_program(name) is None]
 
     def mark(test: Marked) -> Marked:

@@ -1,6 +1,4 @@
-"""
-Images that every client can unpack, pushed straight over HTTP.
-"""
+"""Images that every client can unpack, pushed straight over HTTP."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ MEDIA_TYPES: Final[Mapping[Media, tuple[str, str, str, str]]] = {
 
 @frozen
 class Descriptor:
-    """
-    What a manifest says of a content (image-spec 1.1, descriptor.md). ``size`` is in bytes.
-    """
+    """What a manifest says of a content (image-spec 1.1, descriptor.md). ``size`` is in bytes."""
 
     media_type: str
     digest: str
@@ -55,9 +51,7 @@ class Descriptor:
 
 @frozen
 class Image:
-    """
-    A pushed image.
-    """
+    """A pushed image."""
 
     name: str
     tag: str
@@ -81,9 +75,7 @@ class Image:
 
 @frozen
 class Index:
-    """
-    A pushed image index, and its image for each architecture.
-    """
+    """A pushed image index, and its image for each architecture."""
 
     name: str
     tag: str
@@ -101,23 +93,17 @@ class Index:
 
 
 def digest_of(content: bytes, algorithm: Algorithm = "sha256") -> str:
-    """
-    The digest of ``content``, as text.
-    """
+    """The digest of ``content``, as text."""
     return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
 
 
 def random_bytes(size: int, seed: int | str) -> bytes:
-    """
-    ``size`` bytes that no compression helps against, the same for the same seed.
-    """
+    """``size`` bytes that no compression helps against, the same for the same seed."""
     return random.Random(seed).randbytes(size)
 
 
 def layer(size: int, seed: int | str) -> tuple[bytes, str]:
-    """
-    A layer with one file of ``size`` random bytes, and the digest of what it unpacks to.
-    """
+    """A layer with one file of ``size`` random bytes, and the digest of what it unpacks to."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
         member = tarfile.TarInfo(f"file-{hashlib.sha256(str(seed).encode()).hexdigest()[:8]}")
@@ -150,9 +136,7 @@ def push_blob(origin: Origin, name: str, content: bytes, algorithm: Algorithm = 
 def push_manifest(
     origin: Origin, name: str, reference: str, manifest: Mapping[str, object], media_type: str
 ) -> Descriptor:
-    """
-    Push a manifest or an index under a tag, or under its digest where ``reference`` is empty.
-    """
+    """Push a manifest or an index under a tag, or under its digest where ``reference`` is empty."""
     content = json.dumps(manifest, indent=2).encode()
     digest = digest_of(content)
     answer = origin.request(
@@ -220,9 +204,7 @@ def push_index(
     algorithm: Algorithm = "sha256",
     seed: int | str = 0,
 ) -> Index:
-    """
-    Push an image for each architecture, and the index that lists them.
-    """
+    """Push an image for each architecture, and the index that lists them."""
     images = {
         architecture: push_image(
             origin,

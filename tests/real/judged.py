@@ -1,6 +1,4 @@
-"""
-What the tests of caches that judge their clients share.
-"""
+"""What the tests of caches that judge their clients share."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ CACHE = "the-cache"
 
 
 class JudgedCase(SynchronousTestCase):
-    """
-    An origin behind a line that is listened to.
-    """
+    """An origin behind a line that is listened to."""
 
     cache: ContentCache
     line: CountingProxy

@@ -229,9 +229,7 @@ class CountingProxy:
 
 
 class _Pair:
-    """
-    Two connected sockets. They are closed once, by the thread that serves them; others only end them.
-    """
+    """Two connected sockets. They are closed once, by the thread that serves them; others only end them."""
 
     def __init__(self, client: socket.socket) -> None:
         self.client = client
@@ -274,9 +272,7 @@ class _Pair:
 
 
 class _Heads:
-    """
-    The heads of requests in a stream of them. It looks away for good at what it does not know.
-    """
+    """The heads of requests in a stream of them. It looks away for good at what it does not know."""
 
     def __init__(self) -> None:
         self._pending = b""
@@ -316,9 +312,7 @@ def _exchange(head: bytes) -> Exchange | None:
 
 
 def _linger(client: socket.socket) -> None:
-    """
-    Let a client read what is still on its way: closing with unread bytes in hand would reset it.
-    """
+    """Let a client read what is still on its way: closing with unread bytes in hand would reset it."""
     with contextlib.suppress(OSError):
         client.shutdown(socket.SHUT_WR)
         readable = select.poll()

@@ -26,9 +26,7 @@ _OWN: Final = ("/etc", "/var/lib")
 
 
 def no_machines() -> str | None:
-    """
-    Why machines cannot be made here, ``None`` where they can.
-    """
+    """Why machines cannot be made here, ``None`` where they can."""
     for name in ("unshare", "nsenter", "ip", "mount"):
         if shutil.which(name, path=plain_environment()["PATH"]) is None:
             return f"needs {name}"
@@ -45,9 +43,7 @@ def no_machines() -> str | None:
 
 
 class Network:
-    """
-    A switch, and the machines at it by their full names; each knows all others by name.
-    """
+    """A switch, and the machines at it by their full names; each knows all others by name."""
 
     def __init__(self, case: Case, names: Sequence[str], *, programs: Mapping[str, str]) -> None:
         self._switch = _Namespaces(case, "--net")
@@ -71,9 +67,7 @@ class Network:
 
 
 class Machine:
-    """
-    One of them: its folder ``home``, and a shell in which somebody types.
-    """
+    """One of them: its folder ``home``, and a shell in which somebody types."""
 
     def __init__(self, case: Case, name: str, network: Network, binaries: Path) -> None:
         self.name = name
@@ -108,9 +102,7 @@ class Machine:
 
 
 class Shell:
-    """
-    A ``bash`` that is typed into: variables and the folder stay from command to command.
-    """
+    """A ``bash`` that is typed into: variables and the folder stay from command to command."""
 
     def __init__(self, case: Case, argv: Sequence[str], env: Mapping[str, str]) -> None:
         self._popen = subprocess.Popen(
@@ -157,9 +149,7 @@ class Shell:
 
 
 class _Namespaces:
-    """
-    A process that holds namespaces. Where it has one for processes, all of them end with it.
-    """
+    """A process that holds namespaces. Where it has one for processes, all of them end with it."""
 
     def __init__(self, case: Case, *kinds: str) -> None:
         self._kinds = kinds
@@ -185,9 +175,7 @@ class _Namespaces:
 
 
 def _binaries(case: Case, programs: Mapping[str, str]) -> Path:
-    """
-    A folder with programs of these names, each a line of shell.
-    """
+    """A folder with programs of these names, each a line of shell."""
     folder = short_place(case)
     for name, line in programs.items():
         path = folder / name

@@ -30,9 +30,7 @@ _SIZE: Final = 700
 
 @frozen
 class Shown:
-    """
-    What a client shows: a name for it, the header, and what makes the query for a repository and a digest.
-    """
+    """What a client shows: a name for it, the header, and what makes the query for a repository and a digest."""
 
     name: str
     authorization: str | None = field(default=None, repr=False)
@@ -41,9 +39,7 @@ class Shown:
 
 @frozen
 class Question:
-    """
-    Of a blob: method and further headers.
-    """
+    """Of a blob: method and further headers."""
 
     method: str
     headers: Mapping[str, str] = field(factory=dict)
@@ -51,9 +47,7 @@ class Question:
 
 @frozen
 class Asking:
-    """
-    Who asks what of which content.
-    """
+    """Who asks what of which content."""
 
     who: Shown
     repository: str
@@ -89,9 +83,7 @@ _QUESTIONS: Final = (
 
 
 class MatrixCase(SynchronousTestCase):
-    """
-    One origin; ``right`` is what has every right in a repository.
-    """
+    """One origin; ``right`` is what has every right in a repository."""
 
     temperatures: ClassVar[Sequence[str]] = (
         *("cold", "warm", "warm by the same", "warm elsewhere", "warm elsewhere only"),
@@ -229,9 +221,7 @@ def _other_paths(image: Image) -> Iterator[str]:
 
 
 def plain(users: Mapping[str, str]) -> list[Shown]:
-    """
-    No credential, wrong ones, and no credential at all in the shape of one.
-    """
+    """No credential, wrong ones, and no credential at all in the shape of one."""
     right, password = next(iter(users.items()))
     return [
         Shown("nobody"),

@@ -1,6 +1,4 @@
-"""
-docker-registry as the origin: Debian's package, one process for each test.
-"""
+"""docker-registry as the origin: Debian's package, one process for each test."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ PUSHER = "pusher"
 
 @frozen
 class Access:
-    """
-    A line of the access log. ``size`` counts the body's bytes.
-    """
+    """A line of the access log. ``size`` counts the body's bytes."""
 
     method: str
     uri: str
@@ -44,9 +40,7 @@ class Access:
 
 @frozen
 class Answer:
-    """
-    A whole answer. Names of headers are in lower case.
-    """
+    """A whole answer. Names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -119,9 +113,7 @@ class Origin:
         self.process = self._start(self.port)
 
     def set_users(self, users: Mapping[str, str]) -> None:
-        """
-        Replace the htpasswd accounts while it runs.
-        """
+        """Replace the htpasswd accounts while it runs."""
         assert self.users is not None, "this origin has no htpasswd"
         before = self._htpasswd.stat().st_mtime
         self.users = dict(users)
@@ -153,9 +145,7 @@ class Origin:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """
-        One request of the harness, with an account that may do anything.
-        """
+        """One request of the harness, with an account that may do anything."""
         connection = self._connection()
         sent = {"User-Agent": USER_AGENT, **self._authorization(path), **(headers or {})}
         try:
@@ -260,9 +250,7 @@ def basic(account: str, password: str) -> str:
 
 
 def blob_path(root: Path, digest: str) -> Path:
-    """
-    Where the registry's layout keeps a blob below ``root``.
-    """
+    """Where the registry's layout keeps a blob below ``root``."""
     algorithm, _, digits = digest.partition(":")
     return root / "docker/registry/v2/blobs" / algorithm / digits[:2] / digits / "data"
 

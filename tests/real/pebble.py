@@ -1,6 +1,4 @@
-"""
-A real ACME server: Pebble, with its own small DNS, and validation that is really performed.
-"""
+"""A real ACME server: Pebble, with its own small DNS, and validation that is really performed."""
 
 from __future__ import annotations
 
@@ -86,23 +84,17 @@ class Pebble:
         self.process = self._begin()
 
     def root(self) -> Path:
-        """
-        The file of the root that its certificates lead to.
-        """
+        """The file of the root that its certificates lead to."""
         path = self._folder / "root.pem"
         path.write_bytes(self._ask("/roots/0"))
         return path
 
     def asked(self, words: str) -> int:
-        """
-        How many lines of its log have these words.
-        """
+        """How many lines of its log have these words."""
         return sum(words in line for line in self.process.log().splitlines())
 
     def wait_for(self, words: str) -> None:
-        """
-        Wait until its log has these words.
-        """
+        """Wait until its log has these words."""
         until(lambda: self.asked(words), f"pebble says {words!r}")
 
     def _ask(self, path: str) -> bytes:

@@ -42,25 +42,19 @@ Marked = TypeVar("Marked")
 
 
 class Case(Protocol):
-    """
-    What the harness needs of a test: trial's test cases have it.
-    """
+    """What the harness needs of a test: trial's test cases have it."""
 
     def mktemp(self) -> str: ...
     def addCleanup(self, f: Callable[[], object], /) -> None: ...
 
 
 def program(name: str) -> str | None:
-    """
-    The path of a program, looked for in the administrator's folders too.
-    """
+    """The path of a program, looked for in the administrator's folders too."""
     return shutil.which(name, path=_SEARCH)
 
 
 def needs(*names: str, root: bool = False) -> Callable[[Marked], Marked]:
-    """
-    A decorator of tests and their classes: skip where a program (or being root) is missing.
-    """
+    """A decorator of tests and their classes: skip where a program (or being root) is missing."""
     missing = [name for name in names if program(name) is None]
     reasons = [f"needs {', '.join(missing)}: scripts/install-peers installs it"] if missing else []
     if root and os.geteuid() != 0:
@@ -92,9 +86,7 @@ def free_port() -> int:
 
 
 def privileged_port() -> int:
-    """
-    The same below 1024.
-    """
+    """The same below 1024."""
     while True:
         port = _claim(range(601, 1024))
         if _is_free(port):
@@ -133,18 +125,14 @@ def _shuffled(numbers: Sequence[int]) -> list[int]:
 
 
 def place(case: Case) -> Path:
-    """
-    A fresh folder of this test.
-    """
+    """A fresh folder of this test."""
     path = Path(case.mktemp()).absolute()
     path.mkdir(parents=True)
     return path
 
 
 def short_place(case: Case) -> Path:
-    """
-    A fresh folder with a short name, for Unix sockets (108 bytes); it goes with the test.
-    """
+    """A fresh folder with a short name, for Unix sockets (108 bytes); it goes with the test."""
     path = Path(tempfile.mkdtemp(prefix="cache-"))
     case.addCleanup(lambda: shutil.rmtree(path, ignore_errors=True))
     return path
@@ -194,9 +182,7 @@ def status_of(
 
 
 def plain_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """
-    The environment without proxies and without ``REGISTRY_…``, and with ``extra``.
-    """
+    """The environment without proxies and without ``REGISTRY_…``, and with ``extra``."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -241,9 +227,7 @@ def run(
 
 
 class Process:
-    """
-    A program that stays: its output goes to ``log_path``, and it is stopped when the test ends.
-    """
+    """A program that stays: its output goes to ``log_path``, and it is stopped when the test ends."""
 
     def __init__(
         self,
@@ -331,15 +315,11 @@ class Process:
         return answer  # type: ignore[return-value]
 
     def wait_for(self, url: str, *, timeout: float = PATIENCE, statuses: Sequence[int] = (200, 401)) -> None:
-        """
-        Wait until ``GET url`` is answered with one of ``statuses``.
-        """
+        """Wait until ``GET url`` is answered with one of ``statuses``."""
         self.wait_until(lambda: status_of(url) in statuses, f"GET {url}", timeout=timeout)
 
     def wait(self, timeout: float = PATIENCE) -> int:
-        """
-        Wait for its end; its exit status.
-        """
+        """Wait for its end; its exit status."""
         try:
             return self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -351,9 +331,7 @@ class Process:
             self._popen.send_signal(number)
 
     def stop(self, timeout: float = 10.0) -> int:
-        """
-        End it: ``SIGTERM``, and ``SIGKILL`` when it has not ended after ``timeout`` seconds.
-        """
+        """End it: ``SIGTERM``, and ``SIGKILL`` when it has not ended after ``timeout`` seconds."""
         self.send(signal.SIGTERM)
         try:
             return self._popen.wait(timeout)
@@ -367,9 +345,7 @@ class Process:
 
 
 def on_free_port(start: Callable[[int], T], *, tries: int = 3) -> T:
-    """
-    ``start(port)`` until it does not fail because somebody else took the port.
-    """
+    """``start(port)`` until it does not fail because somebody else took the port."""
     for _ in range(tries - 1):
         try:
             return start(free_port())

@@ -1,6 +1,4 @@
-"""
-What the tests of signed URLs share: a registry, the origin that signs in front of it, and a cache.
-"""
+"""What the tests of signed URLs share: a registry, the origin that signs in front of it, and a cache."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ NAME = "org/app"
 
 
 class SignedCase(SynchronousTestCase):
-    """
-    ``begin`` makes the programs; ``ask`` asks the cache.
-    """
+    """``begin`` makes the programs; ``ask`` asks the cache."""
 
     registry: Origin
     origin: SigningOrigin

@@ -32,9 +32,7 @@ _BLOB = re.compile(r"/v2/(?P<name>.+)/blobs/(?P<digest>[a-z0-9]+:[0-9a-f]+)")
 
 @frozen
 class Pen:
-    """
-    A private key, its name and its algorithm.
-    """
+    """A private key, its name and its algorithm."""
 
     kid: str
     algorithm: Algorithm
@@ -63,17 +61,13 @@ class Pen:
 
 
 def pens() -> list[Pen]:
-    """
-    One of each kind, with the names that :class:`tests.signer.Signer` gives them.
-    """
+    """One of each kind, with the names that :class:`tests.signer.Signer` gives them."""
     own = keys()
     return [Pen("es", "ES256", own.es), Pen("ed", "EdDSA", own.ed), Pen("rs", "RS256", own.rs)]
 
 
 class StorageHost(Server):
-    """
-    A host that has the bytes of a registry's blobs and asks for no credentials.
-    """
+    """A host that has the bytes of a registry's blobs and asks for no credentials."""
 
     def __init__(self, case: Case, registry: Origin) -> None:
         self.registry = registry

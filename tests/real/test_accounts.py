@@ -1,6 +1,4 @@
-"""
-Who signs in, by the word of real registries.
-"""
+"""Who signs in, by the word of real registries."""
 
 from __future__ import annotations
 
@@ -26,14 +24,10 @@ USERS = {"ann": "secret", "bob": "other"}
 
 @needs("docker-registry", "htpasswd")
 class AccountsTests(TestCase):
-    """
-    docker-registry in its three moods.
-    """
+    """docker-registry in its three moods."""
 
     def accounts(self, origin: Origin) -> Accounts:
-        """
-        Who asks, before this origin.
-        """
+        """Who asks, before this origin."""
         running: Any = reactor
         agent = Agent(running, pool=HTTPConnectionPool(running, persistent=False))
         get = AgentGet(agent, running, patience=30.0, limit=64 << 10)
@@ -49,9 +43,7 @@ class AccountsTests(TestCase):
         )
 
     async def refused(self, accounts: Accounts, authorization: str) -> None:
-        """
-        Nobody has these credentials.
-        """
+        """Nobody has these credentials."""
         try:
             await accounts.who(authorization, "127.0.0.1")
         except NotAuthenticated:
@@ -59,9 +51,7 @@ class AccountsTests(TestCase):
         self.fail(f"{authorization} was accepted")
 
     async def test_htpasswd(self) -> None:
-        """
-        Passwords in the registry's own file.
-        """
+        """Passwords in the registry's own file."""
         accounts = self.accounts(Origin(self, users=USERS))
         ann = await accounts.who(BasicCredentials("ann", "secret").authorization, "127.0.0.1")
         self.assertEqual(ann, Account("ann", True))
@@ -69,9 +59,7 @@ class AccountsTests(TestCase):
         await self.refused(accounts, BasicCredentials("ann", "other").authorization)
 
     async def test_tokens(self) -> None:
-        """
-        Passwords at a token server, and its tokens.
-        """
+        """Passwords at a token server, and its tokens."""
         server = TokenServer(self, users=USERS)
         accounts = self.accounts(Origin(self, tokens=server))
         bob = await accounts.who(BasicCredentials("bob", "other").authorization, "127.0.0.1")
@@ -83,8 +71,6 @@ class AccountsTests(TestCase):
         await self.refused(accounts, f"Bearer {forged}")
 
     async def test_open(self) -> None:
-        """
-        A registry without accounts makes nobody an administrator.
-        """
+        """A registry without accounts makes nobody an administrator."""
         accounts = self.accounts(Origin(self))
         await self.refused(accounts, BasicCredentials("ann", "secret").authorization)

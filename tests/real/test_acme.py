@@ -1,6 +1,4 @@
-"""
-Certificates by themselves, from a real ACME server that really validates: Pebble.
-"""
+"""Certificates by themselves, from a real ACME server that really validates: Pebble."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 class AcmeCache(ContentCache):
-    """
-    A cache on a port that is chosen before, since the ACME server has to know it.
-    """
+    """A cache on a port that is chosen before, since the ACME server has to know it."""
 
     def __init__(
         self, case: Case, upstream: str, http: Mapping[str, object], port: int, cas: Sequence[str] = ()
@@ -52,9 +48,7 @@ class AcmeCache(ContentCache):
 
 
 class AcmeCase(SynchronousTestCase):
-    """
-    Ports and a folder, a server, and caches that ask it.
-    """
+    """Ports and a folder, a server, and caches that ask it."""
 
     def setUp(self) -> None:
         """Choose them."""
@@ -86,9 +80,7 @@ class AcmeCase(SynchronousTestCase):
         return AcmeCache(self, upstream, http, self.port, cas)
 
     def shown(self, host: str = HOST, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> x509.Certificate:
-        """
-        The certificate that a client gets who asks for a host.
-        """
+        """The certificate that a client gets who asks for a host."""
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -100,9 +92,7 @@ class AcmeCase(SynchronousTestCase):
             return x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
 
     def issued(self, cache: AcmeCache, host: str = HOST) -> x509.Certificate:
-        """
-        BackoffRecord until a proper certificate is shown.
-        """
+        """BackoffRecord until a proper certificate is shown."""
 
         def look() -> x509.Certificate | None:
             found = self.shown(host)
@@ -111,25 +101,19 @@ class AcmeCase(SynchronousTestCase):
         return cache.process.wait_until(look, f"a certificate for {host}")  # type: ignore[return-value]
 
     def trusted(self, pebble: Pebble, host: str = HOST, path: str = "/") -> int:
-        """
-        The status that curl gets, which trusts nobody but Pebble's root.
-        """
+        """The status that curl gets, which trusts nobody but Pebble's root."""
         target = ("--cacert", str(pebble.root()), "--resolve", f"{host}:{self.port}:127.0.0.1")
         return Curl(self).fetch(f"https://{host}:{self.port}{path}", *target).status
 
     def kept(self, cache: AcmeCache, name: str = f"{HOST}.json") -> None:
-        """
-        BackoffRecord until a certificate is kept, and it is known when to renew it.
-        """
+        """BackoffRecord until a certificate is kept, and it is known when to renew it."""
         note = self.folder / name
         cache.process.wait_until(
             lambda: note.exists() and json.loads(note.read_text("utf-8"))["ask_again"] != 0, "it is kept"
         )
 
     def renew(self) -> list[bool]:
-        """
-        Ask the daemon for new certificates now; whether there are.
-        """
+        """Ask the daemon for new certificates now; whether there are."""
         return [outcome.is_new for outcome in send_command(str(self.folder), "renew")]
 
     def command(self, cache: AcmeCache, *more: str) -> CompletedProcess[str]:
@@ -140,9 +124,7 @@ class AcmeCase(SynchronousTestCase):
 
 @needs("pebble", "pebble-challtestsrv", "curl", "docker-registry")
 class FirstTests(AcmeCase):
-    """
-    The first certificate.
-    """
+    """The first certificate."""
 
     def test_alpn(self) -> None:
         """
@@ -250,9 +232,7 @@ class FirstTests(AcmeCase):
         self.assertEqual(digest_of(manifest_in(folder)), image.digest)
 
     def test_external_account(self) -> None:
-        """
-        An account of the certificate authority's own is bound; with a wrong key the refusal is told in words.
-        """
+        """An account of the certificate authority's own is bound; with a wrong key the refusal is told in words."""
         key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
         pebble = self.pebble(eab={"kid-1": key})
         cache = self.cache(pebble, eab={"kid": "kid-1", "hmackey": key[::-1]})
@@ -266,14 +246,10 @@ class FirstTests(AcmeCase):
 
 @needs("pebble", "pebble-challtestsrv", "curl", "docker-registry")
 class LaterTests(AcmeCase):
-    """
-    What comes after the first certificate.
-    """
+    """What comes after the first certificate."""
 
     def test_renewal_under_a_transfer(self) -> None:
-        """
-        Certificates that live for seconds are renewed again and again while one slow download goes on.
-        """
+        """Certificates that live for seconds are renewed again and again while one slow download goes on."""
         origin = Origin(self)
         content = random_bytes(12_000_000, "slow")
         digest = push_blob(origin, "org/app", content)
@@ -306,9 +282,7 @@ class LaterTests(AcmeCase):
         self.assertNotIn("Traceback", cache.log())
 
     def test_away_and_back(self) -> None:
-        """
-        While the server is away the daemon serves on with what it has, says so, and asks again.
-        """
+        """While the server is away the daemon serves on with what it has, says so, and asks again."""
         pebble = self.pebble()
         pebble.stop()
         cache = self.cache(pebble)

@@ -1,6 +1,4 @@
-"""
-Certificates by themselves on a disk without a free byte: what is in use stays in use.
-"""
+"""Certificates by themselves on a disk without a free byte: what is in use stays in use."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ from tests.real.test_acme import AcmeCache, AcmeCase
 
 @needs("pebble", "pebble-challtestsrv", "mount", "umount", root=True)
 class FullDiskTests(AcmeCase):
-    """
-    The folder of the certificates on a filesystem of 64 MB, which somebody else fills to the last byte.
-    """
+    """The folder of the certificates on a filesystem of 64 MB, which somebody else fills to the last byte."""
 
     def setUp(self) -> None:
         """Mount it."""

@@ -1,6 +1,4 @@
-"""
-A disk that gives back other bytes than it took, under a running daemon.
-"""
+"""A disk that gives back other bytes than it took, under a running daemon."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ CONTENT = os.urandom(1 << 20)
 
 
 class BadDiskTests(SynchronousTestCase):
-    """
-    The index and the blobs, spoilt while they are in use.
-    """
+    """The index and the blobs, spoilt while they are in use."""
 
     def setUp(self) -> None:
         self.origin = Unruly(self, CONTENT)
@@ -35,9 +31,7 @@ class BadDiskTests(SynchronousTestCase):
             return answer.read(), answer.headers["Cache-Status"]
 
     def test_blob(self) -> None:
-        """
-        With ``scrub`` a blob that was changed on the disk goes, is told of, and is fetched again.
-        """
+        """With ``scrub`` a blob that was changed on the disk goes, is told of, and is fetched again."""
         cache = ContentCache(self, self.origin.url, options={"scrub": "1s"})
         self.assertEqual(self.pull(cache)[0], CONTENT)
         until(lambda: cache.metric("contentcache_scrubbed_total") > 0, "it is looked at")

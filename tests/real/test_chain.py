@@ -18,9 +18,7 @@ from tests.real.programs import needs, place
 
 @needs("docker-registry", "skopeo", "dockerd", "docker", "curl", root=True)
 class ChainTests(SynchronousTestCase):
-    """
-    The chain.
-    """
+    """The chain."""
 
     def setUp(self) -> None:
         """Three programs, three authorities: each hop knows the next one's only."""
@@ -45,9 +43,7 @@ class ChainTests(SynchronousTestCase):
         (self.trusted / "ca.crt").write_bytes(at_angeles.path.read_bytes())
 
     def test_cold_and_warm(self) -> None:
-        """
-        A cold pull leaves every blob in both caches; a warm one brings none across either line.
-        """
+        """A cold pull leaves every blob in both caches; a warm one brings none across either line."""
         image = push_image(self.origin, "org/app", layers=(200_000, 5_000))
         for _ in range(2):
             folder = place(self)
@@ -64,9 +60,7 @@ class ChainTests(SynchronousTestCase):
             self.assertEqual(len(fetched), 1, fetched)
 
     def test_docker(self) -> None:
-        """
-        dockerd pulls through the chain.
-        """
+        """dockerd pulls through the chain."""
         image = push_image(self.origin, "org/app", seed=1)
         docker = Dockerd(self, insecure=[self.angeles.host])
         docker.pull(image.reference(self.angeles.host))
@@ -93,9 +87,7 @@ class ChainTests(SynchronousTestCase):
         self.assertEqual([name for name in asked if self.origin.url in name], [])
 
     def test_leaf_as_anchor(self) -> None:
-        """
-        The next hop's own certificate is enough in ``cas``, as in the original's samples.
-        """
+        """The next hop's own certificate is enough in ``cas``, as in the original's samples."""
         image = push_image(self.origin, "org/app", seed=3)
         assert self.francisco.tls is not None
         tail = ContentCache(
@@ -108,9 +100,7 @@ class ChainTests(SynchronousTestCase):
         self.assertEqual(digest_of(manifest_in(folder)), image.digest)
 
     def test_loop(self) -> None:
-        """
-        Two caches that ask each other answer 508, and soon.
-        """
+        """Two caches that ask each other answer 508, and soon."""
         first = ContentCache(self, "http://127.0.0.1:1")
         second = ContentCache(self, first.url)
         first.set_options()

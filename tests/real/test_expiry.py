@@ -1,6 +1,4 @@
-"""
-What nobody pulls any more goes, and nothing else.
-"""
+"""What nobody pulls any more goes, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ _MIB = 1 << 20
 
 @needs("docker-registry", "curl")
 class ExpiryTests(SynchronousTestCase):
-    """
-    ``blobttl`` and ``maxsize`` of a running daemon.
-    """
+    """``blobttl`` and ``maxsize`` of a running daemon."""
 
     def test_since_the_last_pull(self) -> None:
         """
@@ -54,9 +50,7 @@ class ExpiryTests(SynchronousTestCase):
         self.assertEqual(curl.fetch(url + lonely).status, 200)
 
     def test_size(self) -> None:
-        """
-        With ``maxsize`` the least recently pulled blobs make room for new ones.
-        """
+        """With ``maxsize`` the least recently pulled blobs make room for new ones."""
         origin = Origin(self)
         cache = ContentCache(self, origin.url, options={"maxsize": "5MiB", "sweepinterval": "1s"})
         curl = Curl(self)

@@ -1,6 +1,4 @@
-"""
-Clients of bad manners, in numbers, before the real daemon; and the end of it.
-"""
+"""Clients of bad manners, in numbers, before the real daemon; and the end of it."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ _RST = struct.pack("ii", 1, 0)
 
 
 class ClientsTestCase(SynchronousTestCase):
-    """
-    A cache that has a large blob, and one to come.
-    """
+    """A cache that has a large blob, and one to come."""
 
     def setUp(self) -> None:
         """The upstream; a test begins the cache of its own."""
@@ -91,9 +87,7 @@ class ClientsTestCase(SynchronousTestCase):
 
 @needs("curl", "prlimit")
 class ManyClientsTests(ClientsTestCase):
-    """
-    What one client, or two thousand, must not do to others.
-    """
+    """What one client, or two thousand, must not do to others."""
 
     def test_idle_connections(self) -> None:
         """2,000 connections that say nothing, or half a head, cost less than 64 MiB; others are served.
@@ -183,9 +177,7 @@ class ManyClientsTests(ClientsTestCase):
 
 @needs("curl")
 class DrainTests(ClientsTestCase):
-    """
-    ``SIGTERM``.
-    """
+    """``SIGTERM``."""
 
     def test_drain(self) -> None:
         """

@@ -1,6 +1,4 @@
-"""
-Disks that fill, cannot be written, or have been tampered with, under the real daemon.
-"""
+"""Disks that fill, cannot be written, or have been tampered with, under the real daemon."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ def _is_sample(range_: str) -> bool:
 
 
 class DiskTestCase(SynchronousTestCase):
-    """
-    Four blobs at an upstream, and a cache.
-    """
+    """Four blobs at an upstream, and a cache."""
 
     def setUp(self) -> None:
         """The upstream; a test begins the cache of its own."""
@@ -93,9 +89,7 @@ class DiskTestCase(SynchronousTestCase):
 
 @needs("curl", "prlimit")
 class FileLimitTests(DiskTestCase):
-    """
-    Files that may not grow (``RLIMIT_FSIZE``), as a quota forbids it.
-    """
+    """Files that may not grow (``RLIMIT_FSIZE``), as a quota forbids it."""
 
     def test_in_the_middle(self) -> None:
         """A write that fails in the middle of a blob: clients get it whole, and later it is kept again."""
@@ -118,9 +112,7 @@ class FileLimitTests(DiskTestCase):
 
 @needs("curl", "unshare", "mount", root=True)
 class FullDiskTests(DiskTestCase):
-    """
-    A root directory on a filesystem of 4 MiB, mounted for the daemon alone: it goes with it.
-    """
+    """A root directory on a filesystem of 4 MiB, mounted for the daemon alone: it goes with it."""
 
     def setUp(self) -> None:
         """A cache on it."""
@@ -188,9 +180,7 @@ class FullDiskTests(DiskTestCase):
 
 @needs("unshare", "mount", root=True)
 class ReadOnlyTests(DiskTestCase):
-    """
-    A root directory that cannot be written when the daemon starts.
-    """
+    """A root directory that cannot be written when the daemon starts."""
 
     def test_read_only(self) -> None:
         """It starts, serves what is stored and passes the rest through, and says why."""
@@ -212,9 +202,7 @@ class ReadOnlyTests(DiskTestCase):
 
 
 class TamperingTests(DiskTestCase):
-    """
-    Files that somebody else has changed.
-    """
+    """Files that somebody else has changed."""
 
     def setUp(self) -> None:
         """A cache that has the first blob."""

@@ -1,6 +1,4 @@
-"""
-Two ways to one origin before the real daemon, the first one of bad manners.
-"""
+"""Two ways to one origin before the real daemon, the first one of bad manners."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ _SMALL = 3_000
 
 @needs("curl")
 class TwoHostsTests(FaultsTestCase):
-    """
-    Two ways to one origin, the first one of bad manners.
-    """
+    """Two ways to one origin, the first one of bad manners."""
 
     def test_goes_on_at_the_next(self) -> None:
         """Whichever breaks at whatever byte, the other goes on there in the same response."""

@@ -1,6 +1,4 @@
-"""
-``kill -9`` at any moment, again and again.
-"""
+"""``kill -9`` at any moment, again and again."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ _RATE: Final = 30e6
 
 @needs("curl")
 class KillTests(SynchronousTestCase):
-    """
-    Blobs over a slow line into a daemon that is killed again and again.
-    """
+    """Blobs over a slow line into a daemon that is killed again and again."""
 
     def setUp(self) -> None:
         """As many blobs as rounds may finish."""

@@ -1,6 +1,4 @@
-"""
-Upstreams that lie about blobs of which clients have got bytes, before the real daemon.
-"""
+"""Upstreams that lie about blobs of which clients have got bytes, before the real daemon."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ _MIB = 1 << 20
 
 
 class LiarTests(FaultsTestCase):
-    """
-    Clients leave as soon as they are ended short: the fetch must come to its verdict all the same.
-    """
+    """Clients leave as soon as they are ended short: the fetch must come to its verdict all the same."""
 
     def test_liar(self) -> None:
         """
@@ -97,9 +93,7 @@ class LiarTests(FaultsTestCase):
 
 
 class CrowdTests(FaultsTestCase):
-    """
-    Many who come at once.
-    """
+    """Many who come at once."""
 
     def test_all_get_heads(self) -> None:
         """Whoever comes just as upstream's head does has its own at once, and waits for no body."""

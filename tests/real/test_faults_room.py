@@ -1,6 +1,4 @@
-"""
-Many downloads at once into a store that has no room for all of them, and disks that somebody else has filled.
-"""
+"""Many downloads at once into a store that has no room for all of them, and disks that somebody else has filled."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ _INDEX = 2 * _MIB
 
 
 class RoomTestCase(SynchronousTestCase):
-    """
-    Blobs at an upstream, behind a link that takes some seconds for all of them.
-    """
+    """Blobs at an upstream, behind a link that takes some seconds for all of them."""
 
     workers = 1
 
@@ -53,9 +49,7 @@ class RoomTestCase(SynchronousTestCase):
 
 
 class Watch(threading.Thread):
-    """
-    Looks again and again; ``seen`` has all that ``look`` answered.
-    """
+    """Looks again and again; ``seen`` has all that ``look`` answered."""
 
     def __init__(self, look: Any) -> None:
         super().__init__(daemon=True)
@@ -85,9 +79,7 @@ def taken(root: Path) -> int:
 
 
 class MaxsizeTests(RoomTestCase):
-    """
-    ``maxsize`` with more at once than it allows.
-    """
+    """``maxsize`` with more at once than it allows."""
 
     def test_many_at_once(self) -> None:
         """The store is within ``maxsize`` at every moment; what finds no room passes through."""
@@ -113,18 +105,14 @@ class MaxsizeTests(RoomTestCase):
 
 
 class TwoWorkersMaxsizeTests(MaxsizeTests):
-    """
-    The same with two workers, which share the room.
-    """
+    """The same with two workers, which share the room."""
 
     workers = 2
 
 
 @needs("unshare", "mount", root=True)
 class SmallDiskTests(RoomTestCase):
-    """
-    A filesystem of its own, mounted for the daemon alone.
-    """
+    """A filesystem of its own, mounted for the daemon alone."""
 
     def begin_on_disk(self, disk: int, count: int, size: int, rate: float, **options: Any) -> None:
         """Start a cache on a disk of so many MiB."""
@@ -240,8 +228,6 @@ class SmallDiskTests(RoomTestCase):
 
 @needs("unshare", "mount", root=True)
 class TwoWorkersSmallDiskTests(SmallDiskTests):
-    """
-    The same with two workers.
-    """
+    """The same with two workers."""
 
     workers = 2

@@ -1,6 +1,4 @@
-"""
-An upstream that breaks off, stalls, lies and vanishes, the only one before the real daemon.
-"""
+"""An upstream that breaks off, stalls, lies and vanishes, the only one before the real daemon."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ _PARTIAL_FILE = 18  # what curl says of a body that ended before its end, by FIN
 
 @needs("curl")
 class OneHostTests(FaultsTestCase):
-    """
-    The only upstream there is.
-    """
+    """The only upstream there is."""
 
     def test_breaks_off(self) -> None:
         """A reset or a short body at any byte: clients notice nothing, and each byte is fetched once."""
@@ -227,9 +223,7 @@ class OneHostTests(FaultsTestCase):
         self.assertEqual(got + rest.body, self.blobs[0])
 
     def in_the_middle(self, numbers: Sequence[int], then: Sequence[Callable[..., None]]) -> Sequence[Fetched]:
-        """
-        Pulls whose upstream stalls half-way; ``then(digest=…)`` is done before it is asked for the rest.
-        """
+        """Pulls whose upstream stalls half-way; ``then(digest=…)`` is done before it is asked for the rest."""
         digests = [self.upstream.digests[number] for number in numbers]
         for digest in digests:
             self.upstream.misbehave("stall", digest, at=HALF, times=1)

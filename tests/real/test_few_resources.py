@@ -1,6 +1,4 @@
-"""
-The daemon with few file descriptors and few threads.
-"""
+"""The daemon with few file descriptors and few threads."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from tests.real.programs import needs
 
 
 def _ask(port: int, path: str) -> tuple[str, bool]:
-    """
-    The status of one request, or the name of what has failed, and whether the answer is whole.
-    """
+    """The status of one request, or the name of what has failed, and whether the answer is whole."""
     received = b""
     try:
         with socket.create_connection(("127.0.0.1", port), 60) as client:
@@ -34,9 +30,7 @@ def _ask(port: int, path: str) -> tuple[str, bool]:
 
 
 class FewDescriptorsTests(SynchronousTestCase):
-    """
-    ``nofile`` 64, one worker.
-    """
+    """``nofile`` 64, one worker."""
 
     workers = 1
 
@@ -63,8 +57,6 @@ class FewDescriptorsTests(SynchronousTestCase):
 
 
 class FewDescriptorsOfWorkersTests(FewDescriptorsTests):
-    """
-    The same with two workers, each of which may have 64.
-    """
+    """The same with two workers, each of which may have 64."""
 
     workers = 2

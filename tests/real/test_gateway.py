@@ -1,6 +1,4 @@
-"""
-Everything passes through a gateway, in both directions, as if the registry itself stood there.
-"""
+"""Everything passes through a gateway, in both directions, as if the registry itself stood there."""
 
 from __future__ import annotations
 
@@ -28,16 +26,12 @@ MIB = 1 << 20
 
 
 def pushed(gateway: GatewayDaemon, origin: Origin, name: str, **more: Any) -> Image:
-    """
-    An image that has gone to the origin through the gateway.
-    """
+    """An image that has gone to the origin through the gateway."""
     return push_image(cast("Origin", Pushing(gateway, origin)), name, **more)
 
 
 def pieces(size: int, of: int = MIB, seed: int = 1) -> Iterator[bytes]:
-    """
-    A body of ``size`` bytes, made as it goes.
-    """
+    """A body of ``size`` bytes, made as it goes."""
     piece = random_bytes(of, seed)
     for _ in range(size // of):
         yield piece
@@ -45,9 +39,7 @@ def pieces(size: int, of: int = MIB, seed: int = 1) -> Iterator[bytes]:
 
 @needs("docker-registry", "skopeo")
 class PassingTests(SynchronousTestCase):
-    """
-    What the registry can do can be done through the gateway.
-    """
+    """What the registry can do can be done through the gateway."""
 
     def test_same(self) -> None:
         """
@@ -87,9 +79,7 @@ class PassingTests(SynchronousTestCase):
             )
 
     def test_upload(self) -> None:
-        """
-        An upload in pieces with its state in between, a mount, a blob that is given up, a deletion.
-        """
+        """An upload in pieces with its state in between, a mount, a blob that is given up, a deletion."""
         origin = Origin(self)
         gateway = GatewayDaemon(self, origin.url)
         content = random_bytes(300_000, "upload")
@@ -119,9 +109,7 @@ class PassingTests(SynchronousTestCase):
         self.assertEqual(gateway.request("HEAD", blob).status, 404)
 
     def test_absolute_locations(self) -> None:
-        """
-        A registry that writes whole URLs, its own or the public one, leads back to the gateway.
-        """
+        """A registry that writes whole URLs, its own or the public one, leads back to the gateway."""
         settings: tuple[Mapping[str, object], ...] = (
             {"relativeurls": False},
             {"relativeurls": False, "host": "https://registry.example.com"},
@@ -135,9 +123,7 @@ class PassingTests(SynchronousTestCase):
             skopeo_copy(image.reference(gateway.host), place(self) / "image")
 
     def test_prefix(self) -> None:
-        """
-        Below a prefix everything is there, and links lead there too.
-        """
+        """Below a prefix everything is there, and links lead there too."""
         origin = Origin(self)
         gateway = GatewayDaemon(self, origin.url, http={"prefix": "/in/"})
         answer = gateway.request("POST", "/in/v2/org/app/blobs/uploads/", b"")
@@ -146,9 +132,7 @@ class PassingTests(SynchronousTestCase):
             self.assertEqual(gateway.request("GET", path).status, 200)
 
     def begin(self, gateway: GatewayDaemon, path: str) -> str:
-        """
-        Where an upload goes on.
-        """
+        """Where an upload goes on."""
         answer = gateway.request("POST", path, b"")
         self.assertEqual(answer.status, 202, answer)
         return answer.headers["location"]
@@ -156,14 +140,10 @@ class PassingTests(SynchronousTestCase):
 
 @needs("docker-registry", "skopeo")
 class ClientTests(SynchronousTestCase):
-    """
-    Clients push and pull, with whatever the registry wants of them.
-    """
+    """Clients push and pull, with whatever the registry wants of them."""
 
     def test_skopeo(self) -> None:
-        """
-        skopeo copies within the gateway, to an open registry, with a password, and with tokens.
-        """
+        """skopeo copies within the gateway, to an open registry, with a password, and with tokens."""
         for origin, creds in self.origins():
             gateway = GatewayDaemon(self, origin.url)
             image = pushed(gateway, origin, "org/app", layers=(2_000_000, 5_000))
@@ -181,9 +161,7 @@ class ClientTests(SynchronousTestCase):
 
     @needs("podman", root=True)
     def test_podman(self) -> None:
-        """
-        podman pulls and pushes.
-        """
+        """podman pulls and pushes."""
         for origin, creds in self.origins():
             gateway = GatewayDaemon(self, origin.url)
             image = pushed(gateway, origin, "org/app")
@@ -195,9 +173,7 @@ class ClientTests(SynchronousTestCase):
 
     @needs("dockerd", "docker", root=True)
     def test_docker(self) -> None:
-        """
-        docker logs in, pulls and pushes.
-        """
+        """docker logs in, pulls and pushes."""
         dockerd = Dockerd(self)
         for number, (origin, creds) in enumerate(self.origins()):
             gateway = GatewayDaemon(self, origin.url)
@@ -210,9 +186,7 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(found.status, 200)
 
     def test_tls(self) -> None:
-        """
-        TLS on both sides, and the authority that ``/ca`` hands out is all that a client needs.
-        """
+        """TLS on both sides, and the authority that ``/ca`` hands out is all that a client needs."""
         authority = Authority(place(self))
         leaf = authority.leaf("127.0.0.1")
         origin = Origin(self, tls=leaf, authority=authority)
@@ -230,9 +204,7 @@ class ClientTests(SynchronousTestCase):
         skopeo_copy(image.reference(gateway.host), place(self) / "image", tls_verify=True, cert_dir=folder)
 
     def origins(self) -> Iterator[tuple[Origin, str | None]]:
-        """
-        An open registry, one with passwords, one with tokens; and what to say to each.
-        """
+        """An open registry, one with passwords, one with tokens; and what to say to each."""
         yield Origin(self), None
         yield Origin(self, users={"ann": "secret"}), "ann:secret"
         tokens = TokenServer(self, users={"ann": "secret"})
@@ -242,14 +214,10 @@ class ClientTests(SynchronousTestCase):
 
 @needs("docker-registry", "curl")
 class BodyTests(SynchronousTestCase):
-    """
-    Large bodies, and those that do not end well.
-    """
+    """Large bodies, and those that do not end well."""
 
     def test_large(self) -> None:
-        """
-        A large push takes no memory, in chunks or with its length, and neither does the pull.
-        """
+        """A large push takes no memory, in chunks or with its length, and neither does the pull."""
         origin = Origin(self)
         gateway = GatewayDaemon(self, origin.url)
         pushed(gateway, origin, "org/app")
@@ -291,9 +259,7 @@ class BodyTests(SynchronousTestCase):
             self.assertIn(b"UNAUTHORIZED", fetched.body.read_bytes())
 
     def test_continue(self) -> None:
-        """
-        A client that waits for a word before its body gets one.
-        """
+        """A client that waits for a word before its body gets one."""
         origin = Origin(self)
         gateway = GatewayDaemon(self, origin.url)
         where = self.begin(gateway)
@@ -305,9 +271,7 @@ class BodyTests(SynchronousTestCase):
             self.assertTrue(client.recv(1000).startswith(b"HTTP/1.1 202 "))
 
     def test_registry_dies(self) -> None:
-        """
-        A registry that dies in the middle of an upload is a 502, and it is found again when it is back.
-        """
+        """A registry that dies in the middle of an upload is a 502, and it is found again when it is back."""
         origin = Origin(self)
         gateway = GatewayDaemon(self, origin.url)
         where = self.begin(gateway)
@@ -329,9 +293,7 @@ class BodyTests(SynchronousTestCase):
         self.assertNotIn("Traceback", gateway.log())
 
     def test_client_leaves(self) -> None:
-        """
-        An upload whose client leaves in the middle ends at the registry, which has what came until then.
-        """
+        """An upload whose client leaves in the middle ends at the registry, which has what came until then."""
         origin = Origin(self)
         gateway = GatewayDaemon(self, origin.url)
         where = self.begin(gateway)
@@ -346,22 +308,16 @@ class BodyTests(SynchronousTestCase):
         self.assertNotIn("Traceback", gateway.log())
 
     def begin(self, gateway: GatewayDaemon) -> str:
-        """
-        Where an upload goes on.
-        """
+        """Where an upload goes on."""
         return gateway.request("POST", "/v2/org/app/blobs/uploads/", b"").headers["location"]
 
 
 @needs("docker-registry")
 class OwnTests(SynchronousTestCase):
-    """
-    What the gateway answers itself.
-    """
+    """What the gateway answers itself."""
 
     def test_keys(self) -> None:
-        """
-        A key is made at the first start, for nobody else to read, shown to everybody, and kept.
-        """
+        """A key is made at the first start, for nobody else to read, shown to everybody, and kept."""
         gateway = GatewayDaemon(self, f"http://127.0.0.1:{free_port()}")
         answer = self.keys(gateway)
         self.assertEqual(answer.headers["content-type"], "application/jwk-set+json")
@@ -373,17 +329,13 @@ class OwnTests(SynchronousTestCase):
         self.assertEqual(list(parse_key_set(self.keys(gateway).body).keys), [kid])
 
     def keys(self, gateway: GatewayDaemon) -> Answer:
-        """
-        The gateway's keys, as soon as it has read them.
-        """
+        """The gateway's keys, as soon as it has read them."""
         path = "/.well-known/contentcache/jwks.json"
         until(lambda: gateway.request("GET", path).status == 200, "its keys")
         return gateway.request("GET", path)
 
     def test_trusted_proxies(self) -> None:
-        """
-        The access log has the address that a trusted proxy tells, and that of the connection for others.
-        """
+        """The access log has the address that a trusted proxy tells, and that of the connection for others."""
         for trusted, address in ((["127.0.0.1"], "203.0.113.9"), (["192.0.2.0/24"], "127.0.0.1")):
             gateway = GatewayDaemon(self, Origin(self).url, http={"trustedproxies": trusted})
             answer = gateway.request(
@@ -395,9 +347,7 @@ class OwnTests(SynchronousTestCase):
             self.assertIn(f"{address} - ", line)
 
     def test_wrong_token(self) -> None:
-        """
-        A URL that nobody has signed is refused in the registry's own form.
-        """
+        """A URL that nobody has signed is refused in the registry's own form."""
         origin = Origin(self)
         gateway = GatewayDaemon(self, origin.url)
         digest = push_blob(origin, "org/app", b"content")
@@ -414,9 +364,7 @@ class OwnTests(SynchronousTestCase):
 
 
 def accepting(image: Image) -> Mapping[str, str]:
-    """
-    What to ask for an image's manifest with.
-    """
+    """What to ask for an image's manifest with."""
     docker = "application/vnd.docker.distribution.manifest.v2+json"
     return {"Accept": f"{image.manifest.media_type}, {docker}"}
 

@@ -1,6 +1,4 @@
-"""
-Clients ask the gateway and get their blobs from a cache, which asks the gateway for what it has not.
-"""
+"""Clients ask the gateway and get their blobs from a cache, which asks the gateway for what it has not."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _LAYER = 300_000
 
 @needs("docker-registry", "skopeo", "curl")
 class RedirectTests(SynchronousTestCase):
-    """
-    A registry, its gateway, a cache that one account has chosen.
-    """
+    """A registry, its gateway, a cache that one account has chosen."""
 
     gateway_options: Mapping[str, Any] = MappingProxyType({})
 
@@ -44,9 +40,7 @@ class RedirectTests(SynchronousTestCase):
         checkinterval: str = "200ms",
         alive: bool = True,
     ) -> None:
-        """
-        All three of them; the cache, which knows the gateway as its origin, with further options.
-        """
+        """All three of them; the cache, which knows the gateway as its origin, with further options."""
         self.origin = origin
         account = {"username": "filler", "password": "secret"}
         options = {"account": account, "admins": ["root"], "checkinterval": checkinterval}
@@ -68,9 +62,7 @@ class RedirectTests(SynchronousTestCase):
         )
 
     def origins(self) -> Iterator[Origin]:
-        """
-        A registry with passwords, and one with tokens.
-        """
+        """A registry with passwords, and one with tokens."""
         users = dict.fromkeys(("ann", "bob", "filler", "root"), "secret")
         yield Origin(self, users=users)
         tokens = TokenServer(self, users=users)
@@ -79,9 +71,7 @@ class RedirectTests(SynchronousTestCase):
         yield Origin(self, tokens=tokens)
 
     def check(self, pull: Callable[[str, str], None]) -> None:
-        """
-        A client's layers come from the cache, the first time through the gateway and then from its disk.
-        """
+        """A client's layers come from the cache, the first time through the gateway and then from its disk."""
         for number, origin in enumerate(self.origins()):
             self.build(origin)
             image = push_image(origin, "org/app", layers=(_LAYER,), seed=number)
@@ -97,9 +87,7 @@ class RedirectTests(SynchronousTestCase):
                 self.assertNotIn("Traceback", log)
 
     def fetches(self, digest: str) -> list[str]:
-        """
-        The transfers of a blob from the registry.
-        """
+        """The transfers of a blob from the registry."""
         return [
             line.uri
             for line in self.origin.requests()
@@ -107,16 +95,12 @@ class RedirectTests(SynchronousTestCase):
         ]
 
     def test_skopeo(self) -> None:
-        """
-        skopeo.
-        """
+        """skopeo."""
         self.check(lambda reference, creds: _skopeo(self, reference, creds))
 
     @needs("podman", root=True)
     def test_podman(self) -> None:
-        """
-        podman.
-        """
+        """podman."""
 
         def pull(reference: str, creds: str) -> None:
             podman = Podman(self)
@@ -126,9 +110,7 @@ class RedirectTests(SynchronousTestCase):
 
     @needs("dockerd", "docker", root=True)
     def test_docker(self) -> None:
-        """
-        docker.
-        """
+        """docker."""
         dockerd = Dockerd(self)
 
         def pull(reference: str, creds: str) -> None:
@@ -139,9 +121,7 @@ class RedirectTests(SynchronousTestCase):
         self.check(pull)
 
     def test_others(self) -> None:
-        """
-        Who has chosen nothing, and whatever is small, is served by the gateway; who may not pull, by nobody.
-        """
+        """Who has chosen nothing, and whatever is small, is served by the gateway; who may not pull, by nobody."""
         self.build(next(self.origins()))
         large = push_blob(self.origin, "org/app", random_bytes(_LAYER, 1))
         small = push_blob(self.origin, "org/app", random_bytes(1000, 2))
@@ -165,9 +145,7 @@ class RedirectTests(SynchronousTestCase):
         self.assertEqual(self.gateway.request("GET", f"/v2/org/app/blobs/{large}").status, 401)
 
     def test_dead(self) -> None:
-        """
-        A cache that dies fails nobody's pull once that is noticed; it is used again when it is back.
-        """
+        """A cache that dies fails nobody's pull once that is noticed; it is used again when it is back."""
         self.build(next(self.origins()))
         image = push_image(self.origin, "org/app", layers=(_LAYER,))
         headers = {"Authorization": basic("ann", "secret")}
@@ -282,9 +260,7 @@ class RedirectTests(SynchronousTestCase):
         self.assertTrue(self.cache.stored(image.layers[0].digest))
 
     def asked_by(self, push: Callable[[], object]) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-        """
-        The requests for blobs that a push makes at the gateway, and what comes of them at the registry.
-        """
+        """The requests for blobs that a push makes at the gateway, and what comes of them at the registry."""
         before, lines = len(self.origin.requests()), len(self.gateway.access_lines())
         push()
         asked = re.compile(r'"(HEAD|GET) /v2/org/new/blobs/\S+ HTTP/1.1" (\d+) ')
@@ -302,9 +278,7 @@ class RedirectTests(SynchronousTestCase):
         return sorted((match[1], int(match[2])) for match in here()), sorted(there)
 
     def test_push_costs(self) -> None:
-        """
-        Each ``HEAD`` of a layer that is not there costs the registry one request: skopeo.
-        """
+        """Each ``HEAD`` of a layer that is not there costs the registry one request: skopeo."""
         self.build(next(self.origins()))
         image = push_image(self.origin, "org/app", layers=(_LAYER,) * 5)
         folder = place(self) / "image"
@@ -318,9 +292,7 @@ class RedirectTests(SynchronousTestCase):
 
     @needs("containerd", "ctr", root=True)
     def test_push_costs_containerd(self) -> None:
-        """
-        The same: containerd.
-        """
+        """The same: containerd."""
         self.build(next(self.origins()))
         image = push_image(self.origin, "org/app", layers=(_LAYER,) * 5)
         containerd = Containerd(self)
@@ -332,9 +304,7 @@ class RedirectTests(SynchronousTestCase):
         self.assertGreaterEqual(here.count(("HEAD", 404)), 5)
 
     def test_push(self) -> None:
-        """
-        A push asks what is there already, follows where that leads, and brings the rest.
-        """
+        """A push asks what is there already, follows where that leads, and brings the rest."""
         self.build(next(self.origins()))
         image = push_image(self.origin, "org/app", layers=(_LAYER,))
         argv = ["skopeo", "copy", "--src-tls-verify=false", "--dest-tls-verify=false"]
@@ -349,9 +319,7 @@ class RedirectTests(SynchronousTestCase):
         until(lambda: head.search(self.gateway.log()), "the redirect in the log")
 
     def test_mirror(self) -> None:
-        """
-        A client that asks the cache itself is served too: the gateway sends no cache to a cache.
-        """
+        """A client that asks the cache itself is served too: the gateway sends no cache to a cache."""
         self.build(next(self.origins()))
         image = push_image(self.origin, "org/app", layers=(_LAYER,))
         _skopeo(self, image.reference(self.cache.host), "ann:secret")
@@ -364,9 +332,7 @@ def _skopeo(case: SynchronousTestCase, reference: str, creds: str) -> None:
 
 
 def _fill(ballast: Path) -> None:
-    """
-    Take all the room that a filesystem has.
-    """
+    """Take all the room that a filesystem has."""
     for piece in (1 << 20, 4096, 1):
         with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
             while file.write(bytes(piece)):

@@ -44,9 +44,7 @@ _CONTEXT: Final = (
 
 
 class _Container:
-    """
-    A container that runs in the background, removed at the end.
-    """
+    """A container that runs in the background, removed at the end."""
 
     def __init__(self, case: Case, docker: Dockerd, *arguments: str) -> None:
         self._docker = docker
@@ -85,9 +83,7 @@ class _Container:
 
 @needs("dockerd", "docker", "make", "mmdebstrap", "docker-registry", "skopeo", "curl", root=True)
 class ImageTests(SynchronousTestCase):
-    """
-    One image for all of it: to make it takes most of the time.
-    """
+    """One image for all of it: to make it takes most of the time."""
 
     def test_image(self) -> None:
         """
@@ -103,9 +99,7 @@ class ImageTests(SynchronousTestCase):
         self._runs_locked_up(docker)
 
     def _is_described(self, docker: Dockerd) -> None:
-        """
-        Account, signal, volume and labels are there, the version is ours, and pip is not.
-        """
+        """Account, signal, volume and labels are there, the version is ours, and pip is not."""
         config = docker.inspect(IMAGE)["Config"]
         self.assertEqual(config["User"], f"{ACCOUNT}:{ACCOUNT}")
         self.assertEqual(config["StopSignal"], "SIGTERM")
@@ -118,9 +112,7 @@ class ImageTests(SynchronousTestCase):
         self.assertIn("No module named 'pip'", there.stderr)
 
     def _needs_a_file(self, docker: Dockerd) -> None:
-        """
-        Without an argument the file has a place of its own; it is told when nothing is there.
-        """
+        """Without an argument the file has a place of its own; it is told when nothing is there."""
         ended = docker.command("run", "--rm", "--network", "none", IMAGE, check=False)
         self.assertEqual(ended.returncode, 1)
         self.assertEqual(
@@ -128,9 +120,7 @@ class ImageTests(SynchronousTestCase):
         )
 
     def _pulls_and_drains(self, docker: Dockerd) -> None:
-        """
-        With the file's path as its only argument it serves, not as root, from a volume that outlives it.
-        """
+        """With the file's path as its only argument it serves, not as root, from a volume that outlives it."""
         origin = Origin(self)
         image = push_image(origin, "org/app", "1")
         large = push_blob(origin, "org/app", random_bytes(40_000_000, "large"))
@@ -214,9 +204,7 @@ def _make_base(case: Case, docker: Dockerd) -> None:
 
 
 def _make_image(case: Case, docker: Dockerd) -> None:
-    """
-    ``make image``, from a copy of what a release has, with wheels for the Python of the base.
-    """
+    """``make image``, from a copy of what a release has, with wheels for the Python of the base."""
     context = place(case)
     for name in _CONTEXT:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -234,9 +222,7 @@ def _make_image(case: Case, docker: Dockerd) -> None:
 
 
 def _write_config(case: Case, http: Mapping[str, object], *, upstream: str) -> Path:
-    """
-    A configuration whose store is in the place that it has unless it says otherwise.
-    """
+    """A configuration whose store is in the place that it has unless it says otherwise."""
     path = place(case) / "config.yml"
     options = {"upstreams": [{"originhost": upstream}]}
     sections = {
@@ -250,9 +236,7 @@ def _write_config(case: Case, http: Mapping[str, object], *, upstream: str) -> P
 
 
 def _rights(pid: int) -> tuple[set[int], int]:
-    """
-    The user ids of a process, and its effective capabilities.
-    """
+    """The user ids of a process, and its effective capabilities."""
     lines = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines())
     status = {name: value.split() for name, _, value in lines}
     return {int(uid) for uid in status["Uid"]}, int(status["CapEff"][0], 16)

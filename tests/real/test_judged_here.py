@@ -23,9 +23,7 @@ from tests.real.tokens import TokenServer
 
 @needs("docker-registry")
 class TokenTests(JudgedCase):
-    """
-    ``auth.token``.
-    """
+    """``auth.token``."""
 
     def setUp(self) -> None:
         """Ann may pull one repository and Bob another; the cache may pull both."""
@@ -89,9 +87,7 @@ class TokenTests(JudgedCase):
             )
 
     def test_same_words_as_the_registry(self) -> None:
-        """
-        Challenges and refusals are those of docker-registry with the same section, word for word.
-        """
+        """Challenges and refusals are those of docker-registry with the same section, word for word."""
         registry = Asker(self, self.origin.host)
         wrong = "Bearer " + self.bearer("ann", "repository:org/app:pull")[7:-4] + "AAAA"
         for path in ("/v2/", *self.paths(self.app), "/v2/_catalog"):
@@ -105,9 +101,7 @@ class TokenTests(JudgedCase):
                     self.assertEqual(_errors(found), _errors(expected), path)
 
     def test_only_what_it_names(self) -> None:
-        """
-        A token opens the repositories and actions that it names, and nothing that is stored beside them.
-        """
+        """A token opens the repositories and actions that it names, and nothing that is stored beside them."""
         app = self.bearer("ann", "repository:org/app:pull")
         other = self.bearer("bob", "repository:org/other:pull")
         for _temperature in range(2):
@@ -131,9 +125,7 @@ class TokenTests(JudgedCase):
             self.assertEqual(self.ask("GET", f"/v2/org/app/blobs/{layer}", token).status, 401, access)
 
     def test_catalog(self) -> None:
-        """
-        The catalogue is for tokens that name it, as in the registry.
-        """
+        """The catalogue is for tokens that name it, as in the registry."""
         plain = self.bearer("ann", "repository:org/app:pull")
         self.assertEqual(self.ask("GET", "/v2/_catalog", plain).status, 401)
         named = self.tokens.token("ann", [{"type": "registry", "name": "catalog", "actions": ["*"]}])
@@ -142,9 +134,7 @@ class TokenTests(JudgedCase):
         self.assertNotEqual(answer.status, 401)
 
     def test_expired(self) -> None:
-        """
-        A token ends, a minute of leeway included, whatever it has opened before.
-        """
+        """A token ends, a minute of leeway included, whatever it has opened before."""
         access = [{"type": "repository", "name": "org/app", "actions": ["pull"]}]
         self.tokens.life = -58
         ending = "Bearer " + self.tokens.token("ann", access)
@@ -157,9 +147,7 @@ class TokenTests(JudgedCase):
         self.assertEqual(self.ask("HEAD", path, ending).status, 401)
 
     def test_clients_credential_ends_here(self) -> None:
-        """
-        The origin sees tokens of the cache's account only, and the log none at all.
-        """
+        """The origin sees tokens of the cache's account only, and the log none at all."""
         app = self.bearer("ann", "repository:org/app:pull")
         for path in self.paths(self.app):
             self.assertEqual(self.ask("GET", path, app).status, 200)
@@ -178,9 +166,7 @@ class TokenTests(JudgedCase):
             self.assertFalse(secret in self.cache.log(), "a secret is in the log")
 
     def test_origin_is_away(self) -> None:
-        """
-        What a token allows and is known is served while the origin cannot be asked, for ``affirmttl``.
-        """
+        """What a token allows and is known is served while the origin cannot be asked, for ``affirmttl``."""
         app = self.bearer("ann", "repository:org/app:pull")
         paths = self.paths(self.app)[1:-1]
         for path in paths:
@@ -194,8 +180,6 @@ class TokenTests(JudgedCase):
 
 
 def _errors(answer: Answer) -> list[dict[str, object]]:
-    """
-    The errors of a body; Go writes a detail that there is not.
-    """
+    """The errors of a body; Go writes a detail that there is not."""
     errors = json.loads(answer.body)["errors"]
     return [{name: value for name, value in error.items() if value is not None} for error in errors]

@@ -1,6 +1,4 @@
-"""
-A cache with users of its own (``auth.htpasswd``), and an account that the origin knows.
-"""
+"""A cache with users of its own (``auth.htpasswd``), and an account that the origin knows."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ from tests.real.programs import needs, place, run, until
 
 @needs("docker-registry", "htpasswd")
 class PasswordTests(JudgedCase):
-    """
-    ``auth.htpasswd``, and an account of the cache's own at an origin that asks for one.
-    """
+    """``auth.htpasswd``, and an account of the cache's own at an origin that asks for one."""
 
     def setUp(self) -> None:
         """Users of the cache whom the origin does not know."""
@@ -44,9 +40,7 @@ class PasswordTests(JudgedCase):
 
     @needs("skopeo", "podman", "curl")
     def test_clients(self) -> None:
-        """
-        podman, skopeo and curl pull with users of the cache; others, and the cache's own name, do not.
-        """
+        """podman, skopeo and curl pull with users of the cache; others, and the cache's own name, do not."""
         self.begin(username=CACHE, password="own")
         podman = Podman(self)
         self.assertTrue(self.logs_in("ann", "secret"))
@@ -66,9 +60,7 @@ class PasswordTests(JudgedCase):
         self.assertNotEqual(skopeo_copy(reference, place(self), check=False).returncode, 0)
 
     def test_clients_credential_ends_here(self) -> None:
-        """
-        The origin sees the cache's account and nobody else's.
-        """
+        """The origin sees the cache's account and nobody else's."""
         self.begin(username=CACHE, password="own")
         users = (None, "Bearer nonsense", basic("ann", "wrong"), basic("eve", "x"), basic("ann", "secret"))
         for path in ("/v2/", *self.paths(self.image)):
@@ -115,9 +107,7 @@ class PasswordTests(JudgedCase):
         self.assertLess(sum(map(_cpu_seconds, self.cache.pids)) - before, 60)
 
     def test_helper(self) -> None:
-        """
-        A Docker credential helper gives the account: asked once for many pulls, told which host.
-        """
+        """A Docker credential helper gives the account: asked once for many pulls, told which host."""
         folder = place(self)
         helper, asked = folder / "docker-credential-test", folder / "asked"
         answer = json.dumps({"ServerURL": self.line.url, "Username": CACHE, "Secret": "own"})
@@ -158,8 +148,6 @@ def _htpasswd(path: Path, users: dict[str, str], cost: int = 5) -> None:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """
-    What a process has computed so far.
-    """
+    """What a process has computed so far."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,6 +1,4 @@
-"""
-Caches that name each other, and are asked at the same moment.
-"""
+"""Caches that name each other, and are asked at the same moment."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from tests.real.cache import ContentCache
 
 
 class LoopTests(SynchronousTestCase):
-    """
-    Nobody waits for a timeout, which would be 504: each request is 508.
-    """
+    """Nobody waits for a timeout, which would be 504: each request is 508."""
 
     workers = 1
 
@@ -70,8 +66,6 @@ class LoopTests(SynchronousTestCase):
 
 
 class LoopOfWorkersTests(LoopTests):
-    """
-    The same with two workers each, of which one has the download and others its clients.
-    """
+    """The same with two workers each, of which one has the download and others its clients."""
 
     workers = 2

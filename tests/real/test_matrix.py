@@ -1,6 +1,4 @@
-"""
-The cache never says yes where the origin says no, whatever the origin: see :mod:`tests.real.matrix`.
-"""
+"""The cache never says yes where the origin says no, whatever the origin: see :mod:`tests.real.matrix`."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _NOT_IN_FLIGHT: Final = {("in flight", repository) for repository in REPOSITORIE
 
 @needs("docker-registry", "htpasswd", "curl")
 class PasswordTests(MatrixCase):
-    """
-    An origin with accounts: whoever has one may have everything.
-    """
+    """An origin with accounts: whoever has one may have everything."""
 
     def setUp(self) -> None:
         self.users = {"ann": "secret", "bob": "other"}
@@ -43,9 +39,7 @@ class PasswordTests(MatrixCase):
         return [*plain(self.users), Shown("bob", basic("bob", "other")), self.right("")]
 
     def test_matrix(self) -> None:
-        """
-        All of it, with ``authttl`` as it is.
-        """
+        """All of it, with ``authttl`` as it is."""
         self.begin(self.line.url, self.registry.host)
         self.run_blobs()
         self.run_manifests(self.images)
@@ -53,9 +47,7 @@ class PasswordTests(MatrixCase):
         self.conclude(1000)
 
     def test_nothing_remembered(self) -> None:
-        """
-        The temperatures that differ, with ``authttl: 0``.
-        """
+        """The temperatures that differ, with ``authttl: 0``."""
         self.temperatures = ("warm", "warm elsewhere only")  # type: ignore[misc]
         self.begin(self.line.url, self.registry.host, authttl="0")
         self.run_blobs()
@@ -64,9 +56,7 @@ class PasswordTests(MatrixCase):
 
 @needs("docker-registry", "curl")
 class OpenTests(MatrixCase):
-    """
-    An origin that asks for nothing: the same yes to everybody, and no to what it has not.
-    """
+    """An origin that asks for nothing: the same yes to everybody, and no to what it has not."""
 
     def right(self, repository: str) -> Shown:
         """Anybody."""
@@ -77,9 +67,7 @@ class OpenTests(MatrixCase):
         return plain({"ann": "secret"})[::3]
 
     def test_matrix(self) -> None:
-        """
-        Everybody may have everything that is there.
-        """
+        """Everybody may have everything that is there."""
         self.registry = Origin(self)
         self.begin(self.registry.url, self.registry.host)
         self.run_blobs()
@@ -89,9 +77,7 @@ class OpenTests(MatrixCase):
 
 @needs("docker-registry", "curl")
 class TokenTests(MatrixCase):
-    """
-    docker-registry's own ``auth.token``: each user has repositories of his own.
-    """
+    """docker-registry's own ``auth.token``: each user has repositories of his own."""
 
     def setUp(self) -> None:
         self.tokens = TokenServer(self, users={"ann": "secret", "bob": "secret"})
@@ -151,9 +137,7 @@ class TokenTests(MatrixCase):
         ]
 
     def test_matrix(self) -> None:
-        """
-        All of it.
-        """
+        """All of it."""
         self.begin(self.line.url, self.registry.host)
         self.run_blobs()
         self.run_manifests(self.images[:2])
@@ -163,9 +147,7 @@ class TokenTests(MatrixCase):
 
 @needs("docker-registry", "htpasswd", "curl")
 class SignedTests(MatrixCase):
-    """
-    An origin that signs URLs beside its accounts.
-    """
+    """An origin that signs URLs beside its accounts."""
 
     def setUp(self) -> None:
         self.users = {"ann": "secret", "bob": "other"}
@@ -211,9 +193,7 @@ class SignedTests(MatrixCase):
         return has_it or who.name not in {"signed", "signed, with a wrong password", "for one repository"}
 
     def test_matrix(self) -> None:
-        """
-        Every blob.
-        """
+        """Every blob."""
         line, host = CountingProxy(self, self.signer.port), self.signer.host
         self.signer.port = line.port  # its name is that of the line
         self.begin(self.signer.url, host)

@@ -1,6 +1,4 @@
-"""
-Parts of cold blobs: lazy-pulling snapshotters, containerd's parallel fetch, resumed downloads.
-"""
+"""Parts of cold blobs: lazy-pulling snapshotters, containerd's parallel fetch, resumed downloads."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ _MIB = 1 << 20
 
 @needs("docker-registry", "curl")
 class PartTests(SynchronousTestCase):
-    """
-    A blob of 64 MiB at the far end of a line that counts.
-    """
+    """A blob of 64 MiB at the far end of a line that counts."""
 
     def setUp(self) -> None:
         """Start origin, line and cache."""
@@ -60,9 +56,7 @@ class PartTests(SynchronousTestCase):
         self.assertLess(self.line.received, len(self.content) * 1.15)
 
     def test_far_ahead(self) -> None:
-        """
-        Small parts far ahead of a slow fetch are answered long before it gets there, from few bytes.
-        """
+        """Small parts far ahead of a slow fetch are answered long before it gets there, from few bytes."""
         self.line.rate = 4e6
         whole = Curl(self).start(f"{self.cache.url}{self.path}")
         until(lambda: whole.received() > 0, "its first bytes")
@@ -77,9 +71,7 @@ class PartTests(SynchronousTestCase):
         self.assertLess(self.line.received, len(self.content) * 1.2)
 
     def test_only_what_is_asked_for(self) -> None:
-        """
-        Of a blob that nobody fetches whole little more than the parts crosses the line, each once.
-        """
+        """Of a blob that nobody fetches whole little more than the parts crosses the line, each once."""
         for _ in range(2):
             for start in (50 * _MIB, 20 * _MIB, 63 * _MIB):
                 self.assertEqual(
@@ -89,17 +81,13 @@ class PartTests(SynchronousTestCase):
         self.assertFalse(self.cache.stored(self.digest))
 
     def test_resumed(self) -> None:
-        """
-        A download that is resumed in the middle, on a cold cache, gets the rest.
-        """
+        """A download that is resumed in the middle, on a cold cache, gets the rest."""
         start = 40 * _MIB + 12_345
         rest = self.part(f"bytes={start}-", len(self.content))
         self.assertEqual(rest, self.content[start:])
 
     def test_killed_with_holes(self) -> None:
-        """
-        A daemon that is killed while the file has holes never takes a hole for content.
-        """
+        """A daemon that is killed while the file has holes never takes a hole for content."""
         self.line.rate = 20e6
         whole = Curl(self).start(f"{self.cache.url}{self.path}")
         until(lambda: whole.received() > 4 * _MIB, "a part of it")

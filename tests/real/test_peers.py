@@ -1,6 +1,4 @@
-"""
-The harness itself, on bare peers: each client pulls from docker-registry with nothing between.
-"""
+"""The harness itself, on bare peers: each client pulls from docker-registry with nothing between."""
 
 from __future__ import annotations
 
@@ -25,14 +23,10 @@ _VOCABULARIES: Final[tuple[Media, ...]] = ("oci", "docker")
 
 @needs("docker-registry", "skopeo")
 class SkopeoTests(SynchronousTestCase):
-    """
-    skopeo from the bare origin.
-    """
+    """skopeo from the bare origin."""
 
     def test_images(self) -> None:
-        """
-        An image of either vocabulary arrives with its manifest and its blobs unchanged.
-        """
+        """An image of either vocabulary arrives with its manifest and its blobs unchanged."""
         origin = Origin(self)
         for media in _VOCABULARIES:
             image = push_image(origin, f"org/{media}", "1", media=media, seed=media)
@@ -44,9 +38,7 @@ class SkopeoTests(SynchronousTestCase):
                 self.assertEqual(digest_of(content), blob.digest)
 
     def test_index(self) -> None:
-        """
-        All images of an index arrive.
-        """
+        """All images of an index arrive."""
         origin = Origin(self)
         index = push_index(origin, "org/app")
         folder = place(self)
@@ -54,9 +46,7 @@ class SkopeoTests(SynchronousTestCase):
         self.assertEqual(digest_of(manifest_in(folder)), index.digest)
 
     def test_sha512(self) -> None:
-        """
-        Blobs with sha512 digests arrive, in the one form in which skopeo keeps them.
-        """
+        """Blobs with sha512 digests arrive, in the one form in which skopeo keeps them."""
         origin = Origin(self)
         image = push_image(origin, "org/app", algorithm="sha512", config_algorithm="sha256")
         archive = place(self) / "image.tar"
@@ -64,9 +54,7 @@ class SkopeoTests(SynchronousTestCase):
         self.assertGreater(archive.stat().st_size, 20_000)
 
     def test_password(self) -> None:
-        """
-        An origin with htpasswd serves its users, and nobody whom it has dropped.
-        """
+        """An origin with htpasswd serves its users, and nobody whom it has dropped."""
         origin = Origin(self, users={"ann": "secret"})
         image = push_image(origin, "org/app")
         reference = image.reference(origin.host)
@@ -77,9 +65,7 @@ class SkopeoTests(SynchronousTestCase):
         self.assertIn("unauthorized", refused.stderr)
 
     def test_tokens(self) -> None:
-        """
-        An origin with a token server serves what the rules allow now, to whom they allow it.
-        """
+        """An origin with a token server serves what the rules allow now, to whom they allow it."""
         tokens = TokenServer(self, users={"ann": "secret", "bob": "secret"})
         origin = Origin(self, tokens=tokens)
         image = push_image(origin, "org/app")
@@ -98,9 +84,7 @@ class SkopeoTests(SynchronousTestCase):
         self.assertIn("ann", {request.account for request in tokens.requests})
 
     def test_tls(self) -> None:
-        """
-        An origin with a private authority serves whom that authority is named to.
-        """
+        """An origin with a private authority serves whom that authority is named to."""
         folder = place(self)
         authority = Authority(folder)
         origin = Origin(self, tls=authority.leaf("127.0.0.1"), authority=authority)
@@ -115,14 +99,10 @@ class SkopeoTests(SynchronousTestCase):
 
 @needs("docker-registry", "podman", root=True)
 class PodmanTests(SynchronousTestCase):
-    """
-    podman from the bare origin.
-    """
+    """podman from the bare origin."""
 
     def test_pulls(self) -> None:
-        """
-        Images, an index and sha512 layers arrive, again after their removal.
-        """
+        """Images, an index and sha512 layers arrive, again after their removal."""
         origin = Origin(self)
         podman = Podman(self)
         mixed = push_image(origin, "org/mixed", algorithm="sha512", config_algorithm="sha256", seed=1)
@@ -136,14 +116,10 @@ class PodmanTests(SynchronousTestCase):
 
 @needs("docker-registry", "dockerd", "docker", root=True)
 class DockerTests(SynchronousTestCase):
-    """
-    dockerd from the bare origin.
-    """
+    """dockerd from the bare origin."""
 
     def test_pulls(self) -> None:
-        """
-        Images, an index and sha512 blobs arrive, again after their removal.
-        """
+        """Images, an index and sha512 blobs arrive, again after their removal."""
         origin = Origin(self)
         docker = Dockerd(self)
         old = push_image(origin, "org/old", media="docker", seed=1)
@@ -156,9 +132,7 @@ class DockerTests(SynchronousTestCase):
                 docker.remove(reference)
 
     def test_password(self) -> None:
-        """
-        docker logs in, and is refused once it has logged out.
-        """
+        """docker logs in, and is refused once it has logged out."""
         origin = Origin(self, users={"ann": "secret"})
         image = push_image(origin, "org/app")
         docker = Dockerd(self)
@@ -171,14 +145,10 @@ class DockerTests(SynchronousTestCase):
 
 @needs("docker-registry", "containerd", "ctr", root=True)
 class ContainerdTests(SynchronousTestCase):
-    """
-    containerd from the bare origin, as a mirror of a made-up registry.
-    """
+    """containerd from the bare origin, as a mirror of a made-up registry."""
 
     def test_pulls(self) -> None:
-        """
-        Images and an index arrive through ``hosts.toml``, with the namespace in every request.
-        """
+        """Images and an index arrive through ``hosts.toml``, with the namespace in every request."""
         origin = Origin(self)
         containerd = Containerd(self)
         containerd.mirror("registry.example", origin.url)
@@ -195,9 +165,7 @@ class ContainerdTests(SynchronousTestCase):
         self.assertEqual(len(fetched), 2 * (3 + 2))
 
     def test_sha512(self) -> None:
-        """
-        containerd's store (1.6) knows sha256 digests only: it fetches a sha512 blob, and then refuses it.
-        """
+        """containerd's store (1.6) knows sha256 digests only: it fetches a sha512 blob, and then refuses it."""
         origin = Origin(self)
         containerd = Containerd(self)
         containerd.mirror("registry.example", origin.url)
@@ -209,14 +177,10 @@ class ContainerdTests(SynchronousTestCase):
 
 @needs("docker-registry", "curl")
 class LineTests(SynchronousTestCase):
-    """
-    The line between two programs.
-    """
+    """The line between two programs."""
 
     def setUp(self) -> None:
-        """
-        An origin with one blob, behind a line.
-        """
+        """An origin with one blob, behind a line."""
         self.origin = Origin(self)
         self.content = random_bytes(4 << 20, "line")
         self.digest = push_blob(self.origin, "org/app", self.content)
@@ -225,9 +189,7 @@ class LineTests(SynchronousTestCase):
         self.path = f"/v2/org/app/blobs/{self.digest}"
 
     def test_counts(self) -> None:
-        """
-        Requests, and bytes both ways, are counted exactly, heads included.
-        """
+        """Requests, and bytes both ways, are counted exactly, heads included."""
         fetched = self.curl.fetch(f"{self.line.url}{self.path}", "-H", "Authorization: Basic Og==")
         self.assertEqual((fetched.status, fetched.ended, fetched.size), (200, 0, len(self.content)))
         self.assertEqual(fetched.body.read_bytes(), self.content)
@@ -241,9 +203,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual((logged.method, logged.uri, logged.size), ("GET", self.path, len(self.content)))
 
     def test_two_requests_on_one_connection(self) -> None:
-        """
-        Each request of a connection gets the bytes of its own answer.
-        """
+        """Each request of a connection gets the bytes of its own answer."""
         url = f"{self.line.url}{self.path}"
         self.curl.fetch(url, "-r", "0-99", "-o", "/dev/null", url)
         first, second = self.line.asked("/blobs/")
@@ -252,9 +212,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(first.received + second.received, self.line.received)
 
     def test_rate(self) -> None:
-        """
-        A slow line is as slow as told, for all connections together.
-        """
+        """A slow line is as slow as told, for all connections together."""
         self.line.rate = 8 * (1 << 20)
         began = time.monotonic()
         running = [self.curl.start(f"{self.line.url}{self.path}") for _ in range(4)]
@@ -262,9 +220,7 @@ class LineTests(SynchronousTestCase):
         self.assertGreater(time.monotonic() - began, 1.9)
 
     def test_cut(self) -> None:
-        """
-        A line that is cut after N bytes has passed exactly N, and serves the next connection.
-        """
+        """A line that is cut after N bytes has passed exactly N, and serves the next connection."""
         self.line.cut_after(100_000)
         fetched = self.curl.fetch(f"{self.line.url}{self.path}")
         self.assertNotEqual(fetched.ended, 0)
@@ -272,9 +228,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(self.curl.fetch(f"{self.line.url}{self.path}").ended, 0)
 
     def test_cut_under_a_client_that_takes_nothing(self) -> None:
-        """
-        A cut reaches a client whose buffers are full.
-        """
+        """A cut reaches a client whose buffers are full."""
         with socket.create_connection(("127.0.0.1", self.line.port), timeout=30) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.sendall(f"GET {self.path} HTTP/1.0\r\n\r\n".encode())
@@ -285,9 +239,7 @@ class LineTests(SynchronousTestCase):
                     pass
 
     def test_stall(self) -> None:
-        """
-        A line that stalls passes nothing until it is restored.
-        """
+        """A line that stalls passes nothing until it is restored."""
         self.line.stall()
         running = self.curl.start(f"{self.line.url}{self.path}")
         until(lambda: self.line.connections == 1, "a connection")
@@ -296,9 +248,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(running.result().size, len(self.content))
 
     def test_refuse(self) -> None:
-        """
-        A line that refuses is a port where nobody listens, until it is restored.
-        """
+        """A line that refuses is a port where nobody listens, until it is restored."""
         self.line.refuse()
         self.assertIsNone(status_of(f"{self.line.url}/v2/"))
         self.line.restore()
@@ -307,14 +257,10 @@ class LineTests(SynchronousTestCase):
 
 @needs("docker-registry", "curl")
 class CacheTests(SynchronousTestCase):
-    """
-    The daemon, as the harness starts it.
-    """
+    """The daemon, as the harness starts it."""
 
     def test_life(self) -> None:
-        """
-        It starts, serves, stores, survives ``kill -9``, and ends by itself when it is asked to.
-        """
+        """It starts, serves, stores, survives ``kill -9``, and ends by itself when it is asked to."""
         origin = Origin(self)
         digest = push_blob(origin, "org/app", random_bytes(300_000, "life"))
         line = CountingProxy(self, origin.port)

@@ -1,6 +1,4 @@
-"""
-Two origins behind one cache: each can let clients have only what it has itself.
-"""
+"""Two origins behind one cache: each can let clients have only what it has itself."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ _SIZE = 1 << 20
 
 
 class PossessionTests(SynchronousTestCase):
-    """
-    A blob that the first origin has delivered, and a second one that says yes to ``HEAD`` of it.
-    """
+    """A blob that the first origin has delivered, and a second one that says yes to ``HEAD`` of it."""
 
     def setUp(self) -> None:
         """The origins, and the cache, which has the blob."""
@@ -66,16 +62,12 @@ class PossessionTests(SynchronousTestCase):
 
 
 class SlowPathTests(PossessionTests):
-    """
-    The same without the fast path.
-    """
+    """The same without the fast path."""
 
     options = {"fastpath": "off"}  # noqa: RUF012
 
 
 class WorkersTests(PossessionTests):
-    """
-    The same with two workers.
-    """
+    """The same with two workers."""
 
     workers = 2

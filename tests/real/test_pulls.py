@@ -1,6 +1,4 @@
-"""
-Stock clients through the cache: cold, warm, and what each pull costs the origin.
-"""
+"""Stock clients through the cache: cold, warm, and what each pull costs the origin."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ FEW_HUNDRED_BYTES = 1500
 
 
 class PullCase(SynchronousTestCase):
-    """
-    An origin, a line that counts, and a cache.
-    """
+    """An origin, a line that counts, and a cache."""
 
     def setUp(self) -> None:
         """Start them."""
@@ -32,9 +28,7 @@ class PullCase(SynchronousTestCase):
         self.cache = ContentCache(self, self.line.url)
 
     def check_client(self, client: Podman | Dockerd) -> None:
-        """
-        An image, an index and sha512 layers arrive, the second time from the cache.
-        """
+        """An image, an index and sha512 layers arrive, the second time from the cache."""
         for pushed in (
             push_image(self.origin, "org/app"),
             push_index(self.origin, "org/index", seed=2),
@@ -54,9 +48,7 @@ class PullCase(SynchronousTestCase):
         return 1 + 2 * (self.cache.workers - 1)
 
     def check_cold_and_warm(self, pull: Callable[[], None], pushed: Image | Index) -> None:
-        """
-        A first pull brings every blob once; a second one costs at most one request without a body.
-        """
+        """A first pull brings every blob once; a second one costs at most one request without a body."""
         images = [pushed] if isinstance(pushed, Image) else list(pushed.images.values())[:1]
         blobs = {blob.digest for image in images for blob in image.blobs()}
         pull()
@@ -76,9 +68,7 @@ class PullCase(SynchronousTestCase):
 
 @needs("docker-registry", "skopeo")
 class SkopeoTests(PullCase):
-    """
-    skopeo.
-    """
+    """skopeo."""
 
     def pull(self, pushed: Image | Index, *, everything: bool = False) -> None:
         """Copy into a fresh folder, and compare the manifest: of an index that of this machine's image."""
@@ -88,18 +78,14 @@ class SkopeoTests(PullCase):
         self.assertEqual(digest_of(manifest_in(folder)), one.digest)
 
     def test_image(self) -> None:
-        """
-        Images of either vocabulary arrive, the second time from the cache.
-        """
+        """Images of either vocabulary arrive, the second time from the cache."""
         oci = push_image(self.origin, "org/oci", layers=(300_000, 5_000))
         self.check_cold_and_warm(lambda: self.pull(oci), oci)
         docker = push_image(self.origin, "org/docker", media="docker", seed=1)
         self.check_cold_and_warm(lambda: self.pull(docker), docker)
 
     def test_index(self) -> None:
-        """
-        An index arrives with the image for this machine, and with all images.
-        """
+        """An index arrives with the image for this machine, and with all images."""
         index = push_index(self.origin, "org/index")
         self.check_cold_and_warm(lambda: self.pull(index), index)
         self.pull(index, everything=True)
@@ -108,9 +94,7 @@ class SkopeoTests(PullCase):
         self.assertLessEqual(len(self.line.asked()), self.questions())
 
     def test_sha512(self) -> None:
-        """
-        Blobs with sha512 digests are fetched, verified, stored and served under them.
-        """
+        """Blobs with sha512 digests are fetched, verified, stored and served under them."""
         image = push_image(self.origin, "org/app", algorithm="sha512", config_algorithm="sha256")
 
         def pull() -> None:
@@ -121,9 +105,7 @@ class SkopeoTests(PullCase):
         self.check_cold_and_warm(pull, image)
 
     def test_moved_tag(self) -> None:
-        """
-        A tag that moved at the origin is seen by the very next pull.
-        """
+        """A tag that moved at the origin is seen by the very next pull."""
         first = push_image(self.origin, "org/app", seed=1)
         self.pull(first)
         second = push_image(self.origin, "org/app", seed=2)
@@ -153,35 +135,25 @@ class SkopeoTests(PullCase):
 
 @needs("docker-registry", "podman", root=True)
 class PodmanTests(PullCase):
-    """
-    podman.
-    """
+    """podman."""
 
     def test_pulls(self) -> None:
-        """
-        Images, an index and sha512 layers arrive, the second time from the cache.
-        """
+        """Images, an index and sha512 layers arrive, the second time from the cache."""
         self.check_client(Podman(self))
 
 
 @needs("docker-registry", "dockerd", "docker", root=True)
 class DockerTests(PullCase):
-    """
-    dockerd.
-    """
+    """dockerd."""
 
     def test_pulls(self) -> None:
-        """
-        Images, an index and sha512 layers arrive, the second time from the cache.
-        """
+        """Images, an index and sha512 layers arrive, the second time from the cache."""
         self.check_client(Dockerd(self, insecure=[self.cache.host]))
 
 
 @needs("docker-registry", "containerd", "ctr", root=True)
 class ContainerdTests(PullCase):
-    """
-    containerd with ``ctr`` and a ``hosts.toml``, which names the origin by ``?ns=``.
-    """
+    """containerd with ``ctr`` and a ``hosts.toml``, which names the origin by ``?ns=``."""
 
     NAMESPACE = "registry.example.com"
 
@@ -197,9 +169,7 @@ class ContainerdTests(PullCase):
         self.containerd.mirror(self.NAMESPACE, self.cache.url)
 
     def test_pulls(self) -> None:
-        """
-        An image and an index of the origin that is meant arrive, the second time from the cache.
-        """
+        """An image and an index of the origin that is meant arrive, the second time from the cache."""
         for pushed in (push_image(self.origin, "org/app"), push_index(self.origin, "org/index", seed=2)):
             reference = pushed.reference(self.NAMESPACE)
 
@@ -212,9 +182,7 @@ class ContainerdTests(PullCase):
         self.assertEqual([line for line in self.other.requests() if line.uri.startswith("/v2/org")], [])
 
     def test_unknown_namespace(self) -> None:
-        """
-        A namespace that is not configured is refused with a sentence, and asked of nobody.
-        """
+        """A namespace that is not configured is refused with a sentence, and asked of nobody."""
         self.containerd.mirror("elsewhere.example.com", self.cache.url)
         done = self.containerd.pull("elsewhere.example.com/org/app:latest", check=False)
         self.assertNotEqual(done.returncode, 0)

@@ -1,6 +1,4 @@
-"""
-Accounts that may pull here and not there, a gateway that sends them to their cache, and the cache.
-"""
+"""Accounts that may pull here and not there, a gateway that sends them to their cache, and the cache."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ from tests.real.tokens import TokenServer
 
 @needs("docker-registry", "skopeo")
 class RedirectTests(SynchronousTestCase):
-    """
-    Some may, and some may not.
-    """
+    """Some may, and some may not."""
 
     def test_no_right(self) -> None:
         """

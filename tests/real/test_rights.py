@@ -38,9 +38,7 @@ class Answer:
 
 
 def ask(host: str, method: str, path: str, authorization: str | None = None, **more: str) -> Answer:
-    """
-    One request on a connection of its own.
-    """
+    """One request on a connection of its own."""
     connection = http.client.HTTPConnection(host, timeout=30)
     headers = {"Accept": MANIFESTS, **{name.replace("_", "-"): value for name, value in more.items()}}
     if authorization is not None:
@@ -60,9 +58,7 @@ def basic(account: str, password: str) -> str:
 
 
 class RightsCase(SynchronousTestCase):
-    """
-    Compares answers of the origin and of the cache.
-    """
+    """Compares answers of the origin and of the cache."""
 
     origin: Origin
     cache: ContentCache
@@ -91,22 +87,16 @@ class RightsCase(SynchronousTestCase):
 
 
 def _codes(answer: Answer) -> list[str]:
-    """
-    The codes of the errors in a body; none where there is no body.
-    """
+    """The codes of the errors in a body; none where there is no body."""
     return [entry["code"] for entry in json.loads(answer.body)["errors"]] if answer.body else []
 
 
 @needs("docker-registry")
 class PasswordTests(RightsCase):
-    """
-    An origin with htpasswd: whoever has an account may have everything.
-    """
+    """An origin with htpasswd: whoever has an account may have everything."""
 
     def test_matrix(self) -> None:
-        """
-        Right, wrong, unknown and anonymous users, before and after somebody has pulled; then one revoked.
-        """
+        """Right, wrong, unknown and anonymous users, before and after somebody has pulled; then one revoked."""
         self.origin = Origin(self, users={"ann": "secret", "bob": "other"})
         self.cache = ContentCache(self, self.origin.url, options={"authttl": "0"})
         image = push_image(self.origin, "org/app", layers=(50_000,))
@@ -132,9 +122,7 @@ class PasswordTests(RightsCase):
 
 @needs("docker-registry")
 class TokenTests(RightsCase):
-    """
-    An origin with tokens, each for its repositories.
-    """
+    """An origin with tokens, each for its repositories."""
 
     def setUp(self) -> None:
         """Two repositories that share a layer, and two users."""
@@ -161,9 +149,7 @@ class TokenTests(RightsCase):
         return f"Bearer {token}"
 
     def test_matrix(self) -> None:
-        """
-        Tokens for this repository and for another, for the wrong user, and none, cold and warm.
-        """
+        """Tokens for this repository and for another, for the wrong user, and none, cold and warm."""
         users = [
             None,
             self.bearer("", "org/app"),
@@ -181,9 +167,7 @@ class TokenTests(RightsCase):
                 self.check_same("HEAD", f"/v2/{repository}/blobs/{self.shared}", user)
 
     def test_digest_of_another_repository(self) -> None:
-        """
-        A digest that is stored and known of one repository opens nothing in another: the origin is asked.
-        """
+        """A digest that is stored and known of one repository opens nothing in another: the origin is asked."""
         ann, bob = self.bearer("ann", "org/app"), self.bearer("bob", "org/other")
         self.assertEqual(self.check_same("GET", f"/v2/org/app/blobs/{self.shared}", ann).status, 200)
         layer = self.image.layers[0].digest
@@ -197,17 +181,13 @@ class TokenTests(RightsCase):
         self.assertEqual(self.check_same("GET", f"/v2/org/app/blobs/{layer}", bob).status, 401)
 
     def test_challenge_passes(self) -> None:
-        """
-        The origin's challenge reaches the client as it is, so that it finds the token server.
-        """
+        """The origin's challenge reaches the client as it is, so that it finds the token server."""
         answer = self.check_same("GET", "/v2/", None)
         self.assertEqual(answer.status, 401)
         self.assertIn(self.tokens.realm, answer.headers["www-authenticate"])
 
     def test_no_credential_in_the_log(self) -> None:
-        """
-        Neither tokens nor passwords are in the log, at its most talkative.
-        """
+        """Neither tokens nor passwords are in the log, at its most talkative."""
         token = self.bearer("ann", "org/app")
         path = f"/v2/org/app/blobs/{self.shared}"
         ask(self.cache.host, "GET", path, token)

@@ -1,6 +1,4 @@
-"""
-How many requests each request of a client costs upstream: the table of ``docs/clients.rst``, counted.
-"""
+"""How many requests each request of a client costs upstream: the table of ``docs/clients.rst``, counted."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ def documented(name: str = "upstream") -> Mapping[str, tuple[int, int]]:
 
 @frozen
 class Pull:
-    """
-    A client with an account, and an image that it asks for.
-    """
+    """A client with an account, and an image that it asks for."""
 
     asker: Asker
     image: Image
@@ -84,9 +80,7 @@ _WARMED_BY_GET: Final = ("``HEAD`` of a tag", "``HEAD`` of a manifest by digest"
 
 @needs("docker-registry", "htpasswd")
 class RoundTripTests(SynchronousTestCase):
-    """
-    A registry that asks for accounts, and counts.
-    """
+    """A registry that asks for accounts, and counts."""
 
     def setUp(self) -> None:
         """The registry."""
@@ -143,9 +137,7 @@ class RoundTripTests(SynchronousTestCase):
 
 
 class RedirectingRegistry(Server):
-    """
-    A registry that sends whoever has an account to ``storage`` for its blobs.
-    """
+    """A registry that sends whoever has an account to ``storage`` for its blobs."""
 
     def __init__(self, case: Case, storage: Storage) -> None:
         super().__init__(case)
@@ -163,9 +155,7 @@ class RedirectingRegistry(Server):
 
 
 class Storage(Server):
-    """
-    Where the blobs are.
-    """
+    """Where the blobs are."""
 
     def __init__(self, case: Case, *blobs: bytes) -> None:
         super().__init__(case)
@@ -206,9 +196,7 @@ _ASKED_OF_GATEWAY: Final[Mapping[str, tuple[int, int, Callable[[Pull], Answer]]]
 
 @needs("docker-registry", "htpasswd")
 class GatewayRoundTripTests(SynchronousTestCase):
-    """
-    The same of a gateway, before a registry that serves its blobs and before one that redirects.
-    """
+    """The same of a gateway, before a registry that serves its blobs and before one that redirects."""
 
     def build(self, registry: str) -> tuple[GatewayDaemon, str]:
         """A gateway, and the id of a cache of it."""
@@ -225,9 +213,7 @@ class GatewayRoundTripTests(SynchronousTestCase):
         return gateway, gateway.add_cache("near", cache.url, "ann:secret")
 
     def measure(self, gateway: GatewayDaemon, cache: str, image: Image, count: Callable[[], int]) -> None:
-        """
-        Every row that is about this registry; ``count`` is how many requests it had so far.
-        """
+        """Every row that is about this registry; ``count`` is how many requests it had so far."""
         is_redirecting = image.name == "org/stored"
         pull = Pull(Asker(self, gateway.host), image)
         rows = {

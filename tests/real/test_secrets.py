@@ -1,6 +1,4 @@
-"""
-A daemon that was started as root and gives it up: what it keeps, and what others can see of it.
-"""
+"""A daemon that was started as root and gives it up: what it keeps, and what others can see of it."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 @needs(root=True)
 class GivingUpRootTests(SynchronousTestCase):
-    """
-    ``twistd --uid nobody --gid nogroup``, with a key that only root can read.
-    """
+    """``twistd --uid nobody --gid nogroup``, with a key that only root can read."""
 
     def setUp(self) -> None:
         self.account = pwd.getpwnam(_NOBODY)
@@ -78,9 +74,7 @@ class GivingUpRootTests(SynchronousTestCase):
         return Path(f"/proc/{self.daemon.pid}/{name}").read_text("ascii")
 
     def test_account(self) -> None:
-        """
-        Nothing of root is left in the process, its further groups not either, and it serves.
-        """
+        """Nothing of root is left in the process, its further groups not either, and it serves."""
         status = dict(
             line.split(":\t", 1) for line in self.of_process("status").splitlines() if ":\t" in line
         )
@@ -93,18 +87,14 @@ class GivingUpRootTests(SynchronousTestCase):
         self.assertEqual(status_of(self.url), 200)
 
     def test_no_core(self) -> None:
-        """
-        The process leaves no core file, and no memory in what a core is piped to.
-        """
+        """The process leaves no core file, and no memory in what a core is piped to."""
         limits = self.of_process("limits")
         (line,) = (line for line in limits.splitlines() if line.startswith("Max core file size"))
         self.assertEqual(line.split()[4:6], ["0", "0"])
         self.assertEqual(int(self.of_process("coredump_filter"), 16), 0)
 
     def test_files(self) -> None:
-        """
-        What it writes is its own, and nobody else can read it, list it or change it.
-        """
+        """What it writes is its own, and nobody else can read it, list it or change it."""
         self.assertEqual(status_of(self.url), 200)
         stored = blob_path(self.root, self.origin.digests[0])
         self.daemon.wait_until(stored.is_file, "the blob in the store")
@@ -115,9 +105,7 @@ class GivingUpRootTests(SynchronousTestCase):
             self.assertEqual(found.st_mode & _OTHERS, 0, path)
 
     def test_existing_folders(self) -> None:
-        """
-        The folders of a registry that was here before keep the mode that they have.
-        """
+        """The folders of a registry that was here before keep the mode that they have."""
         self.daemon.stop()
         docker = self.root / "docker"
         shutil.rmtree(docker, ignore_errors=True)
@@ -129,9 +117,7 @@ class GivingUpRootTests(SynchronousTestCase):
         self.assertEqual(stat.S_IMODE(docker.stat().st_mode), 0o755)
 
     def test_key_that_is_roots(self) -> None:
-        """
-        A key of root's is read at the start, and SIGHUP, which comes too late for it, keeps what there is.
-        """
+        """A key of root's is read at the start, and SIGHUP, which comes too late for it, keeps what there is."""
         self.daemon.send(signal.SIGHUP)
         self.daemon.wait_until(lambda: "kept as they were" in self.daemon.log(), "a word on certificates")
         self.assertEqual(status_of(self.url), 200)
@@ -147,14 +133,10 @@ class GivingUpRootTests(SynchronousTestCase):
 
 
 class NoCoreTests(SynchronousTestCase):
-    """
-    The same for whoever starts it.
-    """
+    """The same for whoever starts it."""
 
     def test_programs_it_starts(self) -> None:
-        """
-        A program that the daemon starts, a credential helper say, leaves no core either.
-        """
+        """A program that the daemon starts, a credential helper say, leaves no core either."""
         script = (
             "import subprocess; from contentcache.hardening import harden; harden();"
             " subprocess.run(['sh', '-c', 'ulimit -Hc; umask; cat /proc/self/coredump_filter'], check=True)"

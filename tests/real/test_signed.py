@@ -1,6 +1,4 @@
-"""
-Signed URLs at a real daemon: whoever brings one gets its blob, and nothing else.
-"""
+"""Signed URLs at a real daemon: whoever brings one gets its blob, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,17 +16,13 @@ from tests.real.signed import NAME, SignedCase
 
 @needs("docker-registry")
 class ServingTests(SignedCase):
-    """
-    Good tokens.
-    """
+    """Good tokens."""
 
     def setUp(self) -> None:
         self.begin()
 
     def test_cold_and_warm(self) -> None:
-        """
-        A cold blob comes from the origin with the client's token; a warm one without a word to anybody.
-        """
+        """A cold blob comes from the origin with the client's token; a warm one without a word to anybody."""
         for number, pen in enumerate(self.origin.pens):
             content, digest = self.blob(seed=number)
             url = self.origin.signed(NAME, digest, pen)
@@ -46,9 +40,7 @@ class ServingTests(SignedCase):
             self.assertEqual(self.origin.requests, [])
 
     def test_methods_and_ranges(self) -> None:
-        """
-        ``HEAD``, ranges, several ranges, and conditions, of a stored blob: no word to the origin.
-        """
+        """``HEAD``, ranges, several ranges, and conditions, of a stored blob: no word to the origin."""
         content, digest = self.stored_blob()
         url = self.origin.signed(NAME, digest)
         head = self.ask("HEAD", url)
@@ -67,9 +59,7 @@ class ServingTests(SignedCase):
         self.assertEqual(self.origin.requests, [])
 
     def test_cold_methods(self) -> None:
-        """
-        ``HEAD``, a range and a resumption of a blob that is not here are true, too.
-        """
+        """``HEAD``, a range and a resumption of a blob that is not here are true, too."""
         content, digest = self.blob()
         url = self.origin.signed(NAME, digest)
         head = self.ask("HEAD", url)
@@ -84,18 +74,14 @@ class ServingTests(SignedCase):
             self.assertEqual(missing.status, 404, missing)
 
     def test_sha512(self) -> None:
-        """
-        Digests of the other registered algorithm are signed as well.
-        """
+        """Digests of the other registered algorithm are signed as well."""
         content = random_bytes(30_000, self.id())
         digest = push_blob(self.registry, NAME, content, "sha512")
         for _temperature in range(2):
             self.assertEqual(self.ask("GET", self.origin.signed(NAME, digest)).body, content)
 
     def test_cache_that_judges_clients(self) -> None:
-        """
-        A signed URL needs no account of a cache that has users of its own; without it that is needed.
-        """
+        """A signed URL needs no account of a cache that has users of its own; without it that is needed."""
         users = place(self) / "htpasswd"
         run(["htpasswd", "-bBc", users, "eve", "own"])
         auth = {"htpasswd": {"realm": "the cache", "path": str(users)}}
@@ -112,9 +98,7 @@ class ServingTests(SignedCase):
             self.assertEqual(asker.ask("GET", path, basic("eve", "own")).body, content)
 
     def test_authorization_is_dropped(self) -> None:
-        """
-        With ``token=`` the header of the client counts for nothing, and reaches nobody, right or wrong.
-        """
+        """With ``token=`` the header of the client counts for nothing, and reaches nobody, right or wrong."""
         right, wrong = basic("ann", "secret"), basic("ann", "wrong")
         for seed, header in enumerate((right, wrong, "Bearer nonsense")):
             content, digest = self.blob(seed=seed)
@@ -127,9 +111,7 @@ class ServingTests(SignedCase):
                 self.assertNotIn("authorization", request.headers)
 
     def test_opens_nothing_else(self) -> None:
-        """
-        A good token is no credential: not for a manifest, a list, another blob, nor for anybody without it.
-        """
+        """A good token is no credential: not for a manifest, a list, another blob, nor for anybody without it."""
         image = push_image(self.registry, NAME)
         layer, config = image.layers[0].digest, image.config.digest
         url = self.origin.signed(NAME, layer)
@@ -145,9 +127,7 @@ class ServingTests(SignedCase):
         self.check_refused(self.ask("GET", f"/v2/org/other/blobs/{layer}?{token}"))
 
     def test_no_grant(self) -> None:
-        """
-        What a signed URL brought in is for others only once the origin has said so to them.
-        """
+        """What a signed URL brought in is for others only once the origin has said so to them."""
         content, digest = self.stored_blob()
         path = f"/v2/{NAME}/blobs/{digest}"
         self.assertEqual(self.ask("GET", path).status, 401)
@@ -155,9 +135,7 @@ class ServingTests(SignedCase):
         self.assertEqual(self.ask("GET", path, basic("ann", "secret")).body, content)
 
     def test_tricks_with_the_query(self) -> None:
-        """
-        Two tokens, or one under another name, are no way in; ``%2e`` for a dot is the same token.
-        """
+        """Two tokens, or one under another name, are no way in; ``%2e`` for a dot is the same token."""
         content, digest = self.stored_blob()
         good, bad = self.origin.token(NAME, digest), self.origin.token(NAME, digest, None, {"sub": 7})
         path = f"/v2/{NAME}/blobs/{digest}"
@@ -171,14 +149,10 @@ class ServingTests(SignedCase):
 
 @needs("docker-registry", "curl")
 class TransferTests(SignedCase):
-    """
-    ``curl`` as the client that is sent here.
-    """
+    """``curl`` as the client that is sent here."""
 
     def test_redirected(self) -> None:
-        """
-        ``curl -L`` asks the origin with its account, and gets the blob from the cache, cold and warm.
-        """
+        """``curl -L`` asks the origin with its account, and gets the blob from the cache, cold and warm."""
         self.begin()
         self.origin.cache = self.cache.url
         content, digest = self.blob(3_000_000)
@@ -220,9 +194,7 @@ class TransferTests(SignedCase):
         self.assertEqual(len(self.origin.asked(digest, "GET")), 1)
 
     def test_outlasts_its_token_warm(self) -> None:
-        """
-        The same of a stored blob, that is more than fits into the sockets on the way.
-        """
+        """The same of a stored blob, that is more than fits into the sockets on the way."""
         self.begin()
         content, digest = self.stored_blob(24_000_000)
         token = self.origin.ending(NAME, digest, 2)

@@ -1,6 +1,4 @@
-"""
-Three caches in a row to an origin that signs, and its keys that change under load.
-"""
+"""Three caches in a row to an origin that signs, and its keys that change under load."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ from tests.signer import keys
 
 @needs("docker-registry")
 class ChainTests(SynchronousTestCase):
-    """
-    Nothing is configured about keys anywhere.
-    """
+    """Nothing is configured about keys anywhere."""
 
     def setUp(self) -> None:
         """The users' cache, one on the way, and the last one before the origin, with a line before each."""
@@ -74,9 +70,7 @@ class ChainTests(SynchronousTestCase):
         self.assertEqual(len(self.origin.asked(digest)), 1)
 
     def test_head_and_refusals(self) -> None:
-        """
-        ``HEAD`` and 404 are the origin's own through three caches; a wrong token does not leave the first.
-        """
+        """``HEAD`` and 404 are the origin's own through three caches; a wrong token does not leave the first."""
         content, digest = self.blob("head")
         head = self.askers[0].ask("HEAD", self.origin.signed(NAME, digest))
         self.assertEqual((head.status, head.headers["content-length"]), (200, str(len(content))))
@@ -106,9 +100,7 @@ class ChainTests(SynchronousTestCase):
         )
 
     def test_new_key(self) -> None:
-        """
-        A key that is new at the origin is known at the first cache at the first URL that it signs.
-        """
+        """A key that is new at the origin is known at the first cache at the first URL that it signs."""
         content, digest = self.blob("one")
         self.assertEqual(self.askers[0].ask("GET", self.origin.signed(NAME, digest)).body, content)
         self.origin.pens = [*self.origin.pens, Pen("new", "ES256", keys().first)]
@@ -118,9 +110,7 @@ class ChainTests(SynchronousTestCase):
 
 @needs("docker-registry", "curl")
 class RotationTests(SignedCase):
-    """
-    The keys change twice while clients pull.
-    """
+    """The keys change twice while clients pull."""
 
     def setUp(self) -> None:
         self.begin(cache_control="max-age=2")
@@ -129,9 +119,7 @@ class RotationTests(SignedCase):
         self.pulled = 0
 
     def test_under_load(self) -> None:
-        """
-        No pull fails, and nobody restarts anything: old and new keys are shown together for a while.
-        """
+        """No pull fails, and nobody restarts anything: old and new keys are shown together for a while."""
         one, two = (Pen(name, "ES256", key) for name, key in (("1", keys().first), ("2", keys().second)))
         three = Pen("3", "EdDSA", keys().strange_ed)
         self.origin.pens = [one]

@@ -1,6 +1,4 @@
-"""
-Where the keys of signed URLs come from, and how long they are believed.
-"""
+"""Where the keys of signed URLs come from, and how long they are believed."""
 
 from __future__ import annotations
 
@@ -20,14 +18,10 @@ from tests.signer import keys
 
 @needs("docker-registry")
 class KeysTests(SignedCase):
-    """
-    Keys of the origin, by the network and by a file.
-    """
+    """Keys of the origin, by the network and by a file."""
 
     def test_asked_once(self) -> None:
-        """
-        Keys are asked for when they are first needed, once, without credentials, and served on.
-        """
+        """Keys are asked for when they are first needed, once, without credentials, and served on."""
         self.begin(cache_control="max-age=3600")
         self.assertEqual(self.asked_for_keys(), [])
         for seed in range(5):
@@ -50,9 +44,7 @@ class KeysTests(SignedCase):
             self.assertLessEqual(key.keys() - pen.jwk().keys(), {"alg", "use"})
 
     def test_kept_while_origin_is_away(self) -> None:
-        """
-        While the origin is away its keys are believed, though their time is over; unknown ones are not.
-        """
+        """While the origin is away its keys are believed, though their time is over; unknown ones are not."""
         self.begin(cache_control="max-age=0")
         content, digest = self.stored_blob()
         url = self.origin.signed(NAME, digest)
@@ -67,9 +59,7 @@ class KeysTests(SignedCase):
         self.assertNotIn("Traceback", self.cache.log())
 
     def test_origin_is_away_from_the_start(self) -> None:
-        """
-        Without keys nobody is let in, and it is nobody's fault but the origin's: 502 to 504, later 200.
-        """
+        """Without keys nobody is let in, and it is nobody's fault but the origin's: 502 to 504, later 200."""
         self.begin()
         content, digest = self.blob()
         url = self.origin.signed(NAME, digest)
@@ -81,9 +71,7 @@ class KeysTests(SignedCase):
         until(lambda: self.ask("GET", url).body == content, "keys after the pause of ten seconds")
 
     def test_origin_that_signs_nothing(self) -> None:
-        """
-        A registry without a set of keys: 403 for whatever token, and it is asked once.
-        """
+        """A registry without a set of keys: 403 for whatever token, and it is asked once."""
         registry = Origin(self)
         cache = ContentCache(self, registry.url)
         self.registry = registry
@@ -123,9 +111,7 @@ class KeysTests(SignedCase):
 
 @needs("docker-registry")
 class HttpsTests(SignedCase):
-    """
-    An https origin, with a hop on the way.
-    """
+    """An https origin, with a hop on the way."""
 
     def setUp(self) -> None:
         self.authority = Authority(place(self))
@@ -140,18 +126,14 @@ class HttpsTests(SignedCase):
         return ContentCache(self, upstream, options={"cas": [str(self.authority.path)], **options})
 
     def test_directly(self) -> None:
-        """
-        Keys and blobs come over TLS.
-        """
+        """Keys and blobs come over TLS."""
         self.cache = self.cache_behind()
         self.asker = Asker(self, self.cache.host)
         content, digest = self.stored_blob()
         self.assertEqual(self.ask("GET", self.origin.signed(NAME, digest)).body, content)
 
     def test_never_over_plain_http(self) -> None:
-        """
-        Where the only way leads over plain HTTP, keys are not asked for there, and no token is believed.
-        """
+        """Where the only way leads over plain HTTP, keys are not asked for there, and no token is believed."""
         hop = SigningOrigin(self, self.registry)  # whoever sits on that line could show keys of their own
         self.cache = self.cache_behind(hop.url)
         self.asker = Asker(self, self.cache.host)
@@ -165,9 +147,7 @@ class HttpsTests(SignedCase):
         self.assertEqual(hop.requests, [])
 
     def test_not_over_plain_http_where_there_is_another_way(self) -> None:
-        """
-        With one hop over plain HTTP and one over TLS only the latter is asked for keys.
-        """
+        """With one hop over plain HTTP and one over TLS only the latter is asked for keys."""
         hop = self.cache_behind()
         line = CountingProxy(self, hop.port)
         self.cache = self.cache_behind(line.url, fallbacktoorigin=True)

@@ -1,6 +1,4 @@
-"""
-The token of a signed URL is a secret: where it never turns up.
-"""
+"""The token of a signed URL is a secret: where it never turns up."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ _VALUE = re.compile(r"(?i)\btoken=(?!\*\*\*)\S{0,20}")
 
 
 class Blabbing(SigningOrigin):
-    """
-    An origin that repeats the token in what it answers: in the body of a refusal, or in a redirect.
-    """
+    """An origin that repeats the token in what it answers: in the body of a refusal, or in a redirect."""
 
     redirects = False
 
@@ -48,9 +44,7 @@ class Blabbing(SigningOrigin):
 
 @needs("docker-registry")
 class SecretTests(SignedCase):
-    """
-    A cache that logs all that it can, and a storage host behind the origin.
-    """
+    """A cache that logs all that it can, and a storage host behind the origin."""
 
     def setUp(self) -> None:
         self.registry = Origin(self, users={"ann": "secret"})
@@ -77,9 +71,7 @@ class SecretTests(SignedCase):
             self.assertEqual(_VALUE.findall(text), [], place)
 
     def test_log(self) -> None:
-        """
-        A blob cold, warm, refused, in parts, by a method that is none: the log has its path, and no token.
-        """
+        """A blob cold, warm, refused, in parts, by a method that is none: the log has its path, and no token."""
         content, digest = self.blob()
         path = f"/v2/{NAME}/blobs/{digest}"
         good, bad = self.origin.token(NAME, digest), self.origin.token(NAME, digest, None, {"sub": 7})
@@ -98,9 +90,7 @@ class SecretTests(SignedCase):
             self.check_nowhere(token, *(answer for answer in answers if answer.body != content))
 
     def test_storage_host(self) -> None:
-        """
-        The host behind a redirect gets a plain question: no token, no ``Referer``, no credential.
-        """
+        """The host behind a redirect gets a plain question: no token, no ``Referer``, no credential."""
         content, digest = self.blob(3_000_000)
         line = CountingProxy(self, self.storage.port)
         self.storage.port = line.port
@@ -115,9 +105,7 @@ class SecretTests(SignedCase):
         self.check_nowhere(token, Answer(200, answer.headers, b""))
 
     def test_storage_host_is_away(self) -> None:
-        """
-        Nor is it in what is said when that host cannot be reached.
-        """
+        """Nor is it in what is said when that host cannot be reached."""
         _, digest = self.blob()
         self.storage.stop()
         token = self.origin.token(NAME, digest)
@@ -126,9 +114,7 @@ class SecretTests(SignedCase):
         self.check_nowhere(token, answer)
 
     def test_origin_that_repeats_it(self) -> None:
-        """
-        An origin that repeats the token in a refusal finds that the client does not hear it.
-        """
+        """An origin that repeats the token in a refusal finds that the client does not hear it."""
         self.use(Blabbing(self, self.registry))
         _, digest = self.blob()
         token = self.origin.token(NAME, digest)
@@ -138,9 +124,7 @@ class SecretTests(SignedCase):
             self.check_nowhere(token, answer)
 
     def test_origin_that_sends_it_on(self) -> None:
-        """
-        One that redirects to another host with the token in the URL is not followed with it.
-        """
+        """One that redirects to another host with the token in the URL is not followed with it."""
         origin = Blabbing(self, self.registry, storage=self.storage)
         origin.redirects = True
         self.use(origin)
@@ -150,9 +134,7 @@ class SecretTests(SignedCase):
         self.check_nowhere(token, Answer(answer.status, answer.headers, answer.body.replace(content, b"")))
 
     def test_disk(self) -> None:
-        """
-        Nothing that the daemon has written holds a token or a password, whole or cut.
-        """
+        """Nothing that the daemon has written holds a token or a password, whole or cut."""
         content, digest = self.blob()
         token = self.origin.token(NAME, digest)
         path = f"/v2/{NAME}/blobs/{digest}"
@@ -168,9 +150,7 @@ class SecretTests(SignedCase):
             self.assertFalse(secret.encode() in written, "a secret is on the disk")
 
     def test_bad_requests(self) -> None:
-        """
-        Requests that are refused before they are understood leave no token behind either.
-        """
+        """Requests that are refused before they are understood leave no token behind either."""
         _, digest = self.blob()
         token = self.origin.token(NAME, digest)
         target = f"/v2/{NAME}/blobs/{digest}?token={token}"

@@ -1,6 +1,4 @@
-"""
-Wrong tokens at a real daemon: each is 403, costs nobody a byte, and leaves no trace but a line.
-"""
+"""Wrong tokens at a real daemon: each is 403, costs nobody a byte, and leaves no trace but a line."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ from tests.wrong_tokens import WRONG
 
 @needs("docker-registry")
 class WrongTokenTests(SignedCase):
-    """
-    One origin.
-    """
+    """One origin."""
 
     def setUp(self) -> None:
         self.begun = time.monotonic()
@@ -29,9 +25,7 @@ class WrongTokenTests(SignedCase):
         self.origin.show_odd_keys()
 
     def refuse_all(self, content: bytes, digest: str) -> None:
-        """
-        Every wrong token, ``HEAD`` and ``GET`` and ``GET`` of a part: the same answer, and no more.
-        """
+        """Every wrong token, ``HEAD`` and ``GET`` and ``GET`` of a part: the same answer, and no more."""
         signer = self.origin.signer(NAME, digest)
         for wrong, make in WRONG.items():
             path = f"/v2/{NAME}/blobs/{digest}?token={quote(make(signer), safe='')}"
@@ -47,9 +41,7 @@ class WrongTokenTests(SignedCase):
             self.assertEqual(_lasting(head), _lasting(whole), wrong)
 
     def test_stored(self) -> None:
-        """
-        Of a blob that is here; and right tokens are good before and after.
-        """
+        """Of a blob that is here; and right tokens are good before and after."""
         content, digest = self.stored_blob()
         self.refuse_all(content, digest)
         self.assertGreaterEqual(len(WRONG), 40)
@@ -59,9 +51,7 @@ class WrongTokenTests(SignedCase):
         self.assertEqual(self.ask("GET", f"/v2/{NAME}/blobs/{digest}?token={signer.token()}").body, content)
 
     def test_cold(self) -> None:
-        """
-        Of a blob that is not here: the origin hears nothing of it.
-        """
+        """Of a blob that is not here: the origin hears nothing of it."""
         content, digest = self.blob()
         self.refuse_all(content, digest)
         self.assertEqual(self.origin.asked(digest), [])
@@ -77,9 +67,7 @@ class WrongTokenTests(SignedCase):
         self.assertLessEqual(len(self.asked_for_keys()), 2 + (time.monotonic() - self.begun) // 10)
 
     def test_names_of_keys(self) -> None:
-        """
-        A flood of names of keys that there are not costs the origin one question in ten seconds.
-        """
+        """A flood of names of keys that there are not costs the origin one question in ten seconds."""
         content, digest = self.stored_blob()
         signer = self.origin.signer(NAME, digest)
         begun = time.monotonic()
@@ -96,9 +84,7 @@ def _lasting(answer: Answer) -> dict[str, str]:
 
 @needs("docker-registry")
 class IssuerTests(SignedCase):
-    """
-    Two origins behind one cache, each with keys of its own.
-    """
+    """Two origins behind one cache, each with keys of its own."""
 
     def setUp(self) -> None:
         self.registry = Origin(self, users={"ann": "secret"})
@@ -137,9 +123,7 @@ class IssuerTests(SignedCase):
                 self.check_refused(self.ask("HEAD", url), content, head=True)
 
     def test_stored_of_another_origin(self) -> None:
-        """
-        What is stored of one origin is not had by a signature of the other: that one is asked, and says no.
-        """
+        """What is stored of one origin is not had by a signature of the other: that one is asked, and says no."""
         _, digest = self.blob()
         theirs, other_digest = self.blob_of_other()
         self.assertEqual(self.ask("GET", self.other.signed(NAME, other_digest)).body, theirs)
@@ -154,9 +138,7 @@ class IssuerTests(SignedCase):
         return content, push_blob(self.other_registry, NAME, content)
 
     def test_named_otherwise(self) -> None:
-        """
-        A token of one origin where the other is asked for is refused.
-        """
+        """A token of one origin where the other is asked for is refused."""
         content, digest = self.blob()
         url = self.origin.signed(NAME, digest)
         self.assertEqual(self.ask("GET", url + "&ns=one.example.com").body, content)

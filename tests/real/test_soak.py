@@ -1,6 +1,4 @@
-"""
-A short soak: mixed traffic, bad upstreams, a small store and a kill.
-"""
+"""A short soak: mixed traffic, bad upstreams, a small store and a kill."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from tests.soak_ranges import RangesSoak
 
 
 class SoakTests(SynchronousTestCase):
-    """
-    ``make soak`` for those in a hurry.
-    """
+    """``make soak`` for those in a hurry."""
 
     def test_soak(self) -> None:
         """Nobody gets a wrong byte, nothing grows, store and index agree."""

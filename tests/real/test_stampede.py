@@ -1,6 +1,4 @@
-"""
-Many at once on what is not here yet.
-"""
+"""Many at once on what is not here yet."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ _MIB = 1 << 20
 
 @needs("docker-registry", "curl")
 class StampedeTests(SynchronousTestCase):
-    """
-    One fetch for all.
-    """
+    """One fetch for all."""
 
     def setUp(self) -> None:
         """An origin at the far end of a line that counts."""
@@ -32,9 +28,7 @@ class StampedeTests(SynchronousTestCase):
         self.cache = ContentCache(self, self.line.url)
 
     def test_many_curls(self) -> None:
-        """
-        64 clients on one cold blob over a line of 100 MB/s: it crosses the line once, and each gets it whole.
-        """
+        """64 clients on one cold blob over a line of 100 MB/s: it crosses the line once, and each gets it whole."""
         content = random_bytes(64 * _MIB, "stampede")
         digest = push_blob(self.origin, "org/app", content)
         self.line.rate = 100e6
@@ -50,9 +44,7 @@ class StampedeTests(SynchronousTestCase):
         self.assertLess(self.line.received, len(content) * 1.002)
 
     def test_first_client_is_slow(self) -> None:
-        """
-        A first client that reads slowly delays nobody else.
-        """
+        """A first client that reads slowly delays nobody else."""
         content = random_bytes(32 * _MIB, "slow")
         digest = push_blob(self.origin, "org/app", content)
         curl = Curl(self)
@@ -65,9 +57,7 @@ class StampedeTests(SynchronousTestCase):
         self.assertLess(slow.received(), len(content))
 
     def test_first_client_leaves(self) -> None:
-        """
-        A first client that is killed in the middle ends nothing: the blob is stored, fetched once.
-        """
+        """A first client that is killed in the middle ends nothing: the blob is stored, fetched once."""
         content = random_bytes(32 * _MIB, "leaves")
         digest = push_blob(self.origin, "org/app", content)
         self.line.rate = 50e6
@@ -78,9 +68,7 @@ class StampedeTests(SynchronousTestCase):
         self.assertEqual(len(self.line.asked("/blobs/", "GET")), 1)
 
     def test_slow_clients_and_memory(self) -> None:
-        """
-        100 clients that hardly read, each on a cold blob of its own, cost less than 64 MiB together.
-        """
+        """100 clients that hardly read, each on a cold blob of its own, cost less than 64 MiB together."""
         digests = [
             push_blob(self.origin, "org/app", random_bytes(4 * _MIB, f"slow {number}"))
             for number in range(100)

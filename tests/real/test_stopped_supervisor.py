@@ -1,6 +1,4 @@
-"""
-A supervisor that is stopped (``SIGSTOP``): its workers answer all the same.
-"""
+"""A supervisor that is stopped (``SIGSTOP``): its workers answer all the same."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _WORKERS = (1, 2)
 
 @needs("docker-registry")
 class StoppedSupervisorTests(SynchronousTestCase):
-    """
-    Two workers.
-    """
+    """Two workers."""
 
     workers = 2
     fastpath = "auto"
@@ -98,8 +94,6 @@ class StoppedSupervisorTests(SynchronousTestCase):
 
 
 class StoppedSupervisorSlowTests(StoppedSupervisorTests):
-    """
-    The same without the fast path.
-    """
+    """The same without the fast path."""
 
     fastpath = "off"

@@ -1,6 +1,4 @@
-"""
-A worker that is stopped (``SIGSTOP``) in the middle of a download that clients of the other worker wait for.
-"""
+"""A worker that is stopped (``SIGSTOP``) in the middle of a download that clients of the other worker wait for."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ _HALF = 3 << 20
 
 
 class StoppedWorkerTests(WorkersTestCase):
-    """
-    Two workers.
-    """
+    """Two workers."""
 
     def test_download(self) -> None:
         """

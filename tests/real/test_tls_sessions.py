@@ -1,6 +1,4 @@
-"""
-Mutual TLS with the real program: nobody is served without a certificate, whatever session is resumed.
-"""
+"""Mutual TLS with the real program: nobody is served without a certificate, whatever session is resumed."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ _TRIES = 8
 
 
 def ask(port: int, client: ResumingClient) -> Met:
-    """
-    Ask a daemon for ``/`` on a connection of its own; ``served`` where it answers in HTTP at all.
-    """
+    """Ask a daemon for ``/`` on a connection of its own; ``served`` where it answers in HTTP at all."""
     answer = b""
     resumed, given, protocol = False, None, None
     with socket.create_connection(("127.0.0.1", port), 60) as plain:
@@ -49,9 +45,7 @@ def ask(port: int, client: ResumingClient) -> Met:
 
 @needs("pebble", "pebble-challtestsrv")
 class ChallengeTests(AcmeCase):
-    """
-    While a certificate authority looks whether a host is ours.
-    """
+    """While a certificate authority looks whether a host is ours."""
 
     workers = 1
 
@@ -99,17 +93,13 @@ class ChallengeTests(AcmeCase):
 
 
 class ChallengeWorkersTests(ChallengeTests):
-    """
-    The same of two workers.
-    """
+    """The same of two workers."""
 
     workers = 2
 
 
 class ClientCertificateTests(SynchronousTestCase):
-    """
-    Sessions of clients with certificates, in the fast path.
-    """
+    """Sessions of clients with certificates, in the fast path."""
 
     workers = 1
     fastpath = "auto"
@@ -172,16 +162,12 @@ class ClientCertificateTests(SynchronousTestCase):
 
 
 class ClientCertificateSlowTests(ClientCertificateTests):
-    """
-    The same without the fast path.
-    """
+    """The same without the fast path."""
 
     fastpath = "off"
 
 
 class ClientCertificateWorkersTests(ClientCertificateTests):
-    """
-    The same of two workers.
-    """
+    """The same of two workers."""
 
     workers = 2

@@ -1,6 +1,4 @@
-"""
-The daemon at a Unix socket, with one worker and two: it ends when told to, and starts again after anything.
-"""
+"""The daemon at a Unix socket, with one worker and two: it ends when told to, and starts again after anything."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ from tests.real.programs import Case, Process, short_place, until
 
 
 class UnixCache(ContentCache):
-    """
-    A cache at a path.
-    """
+    """A cache at a path."""
 
     def __init__(self, case: Case) -> None:
         self.path = short_place(case) / "cache.sock"
@@ -46,9 +42,7 @@ class UnixCache(ContentCache):
 
 
 class UnixSocketTests(SynchronousTestCase):
-    """
-    One worker.
-    """
+    """One worker."""
 
     workers = 1
 
@@ -106,9 +100,7 @@ class UnixSocketTests(SynchronousTestCase):
 
 
 class UnixSocketWorkersTests(UnixSocketTests):
-    """
-    The same of two workers.
-    """
+    """The same of two workers."""
 
     workers = 2
 

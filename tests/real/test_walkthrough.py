@@ -1,6 +1,4 @@
-"""
-The walk-through of the documents, done word for word: its files, its commands, its machines by their names.
-"""
+"""The walk-through of the documents, done word for word: its files, its commands, its machines by their names."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ _DATA: Final = "/var/lib/registry/docker/registry/v2/blobs/sha256"
 
 @needs("docker-registry", "skopeo", "dockerd", "docker", "curl", "openssl", "htpasswd", root=True)
 class WalkthroughTests(SynchronousTestCase):
-    """
-    The document keeps its word.
-    """
+    """The document keeps its word."""
 
     skip = no_machines()
 
@@ -60,9 +56,7 @@ class WalkthroughTests(SynchronousTestCase):
         until(lambda: laptop.type("docker version")[0] == 0, "dockerd on the laptop")
 
     def test_walkthrough(self) -> None:
-        """
-        Every chapter; and after it, what its readers have to take on trust.
-        """
+        """Every chapter; and after it, what its readers have to take on trust."""
         checks: Mapping[str, Callable[[], None]] = {
             "A user chooses it": self.nothing_is_there,
             "Push and pull": self.only_what_was_pulled,
@@ -91,9 +85,7 @@ class WalkthroughTests(SynchronousTestCase):
         self.assertEqual(self.stored("san-francisco"), {})
 
     def only_what_was_pulled(self) -> None:
-        """
-        The layer, and nothing else, crossed the line once, asked for by the gateway with its own account.
-        """
+        """The layer, and nothing else, crossed the line once, asked for by the gateway with its own account."""
         (layer,) = self.stored("san-francisco").items()
         self.layer, self.size = layer
         self.assertEqual(self.metric("san-francisco", "contentcache_fetched_bytes_total"), self.size)
@@ -129,9 +121,7 @@ class WalkthroughTests(SynchronousTestCase):
         self.assertLess(served, self.size + 4096)  # the good one's, and sentences
 
     def only_those_who_trust(self) -> None:
-        """
-        The cache's authority is what a client needs: without it, it does not take a byte from there.
-        """
+        """The cache's authority is what a client needs: without it, it does not take a byte from there."""
         folder = f"/etc/containers/certs.d/registry.{DOMAIN}"
         copy = f"skopeo copy --quiet docker://registry.{DOMAIN}/org/app:1 dir:none"
         lines = len(self.log("san-francisco"))
@@ -164,9 +154,7 @@ class WalkthroughTests(SynchronousTestCase):
         self.the_page_chooses()
 
     def the_page_chooses(self) -> None:
-        """
-        Bob chooses on the page what he chose by the API before: the next redirect leads there.
-        """
+        """Bob chooses on the page what he chose by the API before: the next redirect leads there."""
         self.form("/settings/sign-in", username="bob", password="builder", next="/settings")
         page = self.page()
         self.assertIn("<strong>los-angeles</strong>", page)

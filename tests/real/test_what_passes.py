@@ -1,6 +1,4 @@
-"""
-Every row of headers in ``docs/what-passes.rst``, compared with a direct request to a registry.
-"""
+"""Every row of headers in ``docs/what-passes.rst``, compared with a direct request to a registry."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ Lines = Mapping[str, list[str]]
 
 @needs("docker-registry")
 class HeaderTests(SynchronousTestCase):
-    """
-    A registry that adds headers, a cache before it, and the same request to both.
-    """
+    """A registry that adds headers, a cache before it, and the same request to both."""
 
     def setUp(self) -> None:
         """The two, and an image."""

@@ -1,6 +1,4 @@
-"""
-Several workers over one store: one fetch for the machine, and whatever dies.
-"""
+"""Several workers over one store: one fetch for the machine, and whatever dies."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ _BLOBS = 'contentcache_requests_total{kind="blobs",method="GET",status="200"}'
 
 
 def blob_of(worker: int, name: str, size: int = _SIZE) -> tuple[str, bytes]:
-    """
-    A blob, its digest first, that belongs to one of two workers.
-    """
+    """A blob, its digest first, that belongs to one of two workers."""
     for number in range(64):
         content = random_bytes(size, f"{name} {number}")
         digest = digest_of(content)
@@ -44,9 +40,7 @@ def blob_of(worker: int, name: str, size: int = _SIZE) -> tuple[str, bytes]:
 
 
 class Puller(threading.Thread):
-    """
-    A client that has asked for a blob on a connection of its own, and reads to the end.
-    """
+    """A client that has asked for a blob on a connection of its own, and reads to the end."""
 
     def __init__(self, client: socket.socket, digest: str) -> None:
         super().__init__(daemon=True)
@@ -80,9 +74,7 @@ class _Counted:
 
 
 class WorkersTestCase(SynchronousTestCase):
-    """
-    Two workers, and an upstream at the end of a line that counts.
-    """
+    """Two workers, and an upstream at the end of a line that counts."""
 
     def begin(self, *blobs: bytes, rate: float | None = None, **more: object) -> ContentCache:
         """Start all, and wait until both workers serve."""
@@ -112,9 +104,7 @@ class WorkersTestCase(SynchronousTestCase):
 
 
 class StampedeTests(WorkersTestCase):
-    """
-    One fetch, whoever is asked.
-    """
+    """One fetch, whoever is asked."""
 
     def test_one_fetch(self) -> None:
         """
@@ -172,9 +162,7 @@ class StampedeTests(WorkersTestCase):
 
 
 class DeathTests(WorkersTestCase):
-    """
-    ``kill -9``.
-    """
+    """``kill -9``."""
 
     def test_worker(self) -> None:
         """
@@ -240,30 +228,22 @@ class DeathTests(WorkersTestCase):
 
 
 class RightsOfWorkersTests(test_rights.TokenTests):
-    """
-    Who may have what, whichever worker is asked.
-    """
+    """Who may have what, whichever worker is asked."""
 
     workers = 2
 
 
 class DiskOfWorkersTests(test_faults_disk.FileLimitTests):
-    """
-    A disk that refuses, whichever worker writes.
-    """
+    """A disk that refuses, whichever worker writes."""
 
     workers = 2
 
 
 class CertificateTests(WorkersTestCase):
-    """
-    What clients are shown.
-    """
+    """What clients are shown."""
 
     def test_reload(self) -> None:
-        """
-        SIGHUP: both workers show the new certificate, and so does a successor; a broken one changes nothing.
-        """
+        """SIGHUP: both workers show the new certificate, and so does a successor; a broken one changes nothing."""
         authority = Authority(place(self))
         tls = authority.leaf("127.0.0.1", name="cache")
         cache = self.begin(b"x", tls=tls)

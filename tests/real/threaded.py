@@ -1,6 +1,4 @@
-"""
-Servers in threads of the test's own process, which remember what they are asked.
-"""
+"""Servers in threads of the test's own process, which remember what they are asked."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ _ANSWERED: Final = (
 
 @frozen
 class Asked:
-    """
-    A request that came. Names of headers are in lower case.
-    """
+    """A request that came. Names of headers are in lower case."""
 
     method: str
     path: str
@@ -45,9 +41,7 @@ class _Quiet(ThreadingHTTPServer):
 
 
 class Server:
-    """
-    A port of its own that can be away for a while; it remembers what it was asked.
-    """
+    """A port of its own that can be away for a while; it remembers what it was asked."""
 
     def __init__(self, case: Case, tls: Certificate | None = None) -> None:
         self.port = free_port()
@@ -103,9 +97,7 @@ class Server:
 
 
 class Face(BaseHTTPRequestHandler):
-    """
-    A connection.
-    """
+    """A connection."""
 
     protocol_version = "HTTP/1.1"
     server_of: Server

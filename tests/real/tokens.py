@@ -1,6 +1,4 @@
-"""
-A token server as docker-registry wants one (distribution's "Token Authentication Specification").
-"""
+"""A token server as docker-registry wants one (distribution's "Token Authentication Specification")."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ class TokenRequest:
 
 
 class TokenServer:
-    """
-    Accounts, what each may do, and signed tokens that say so; all of it may change at any time.
-    """
+    """Accounts, what each may do, and signed tokens that say so; all of it may change at any time."""
 
     issuer = "tests"
     service = "registry"
@@ -79,15 +75,11 @@ class TokenServer:
         self._server.server_close()
 
     def allow(self, account: str, repository: str, *actions: str) -> None:
-        """
-        Let ``account`` do ``actions`` (``pull`` if none are given) in repositories that match a glob.
-        """
+        """Let ``account`` do ``actions`` (``pull`` if none are given) in repositories that match a glob."""
         self._rules.setdefault(account, {}).setdefault(repository, set()).update(actions or ("pull",))
 
     def revoke(self, account: str, repository: str | None = None) -> None:
-        """
-        Take a rule back, or all rules of an account. Tokens that are out live on to their end.
-        """
+        """Take a rule back, or all rules of an account. Tokens that are out live on to their end."""
         if repository is None:
             self._rules.pop(account, None)
         else:
@@ -99,9 +91,7 @@ class TokenServer:
         self.revoke(account)
 
     def grant(self, account: str, scopes: Iterable[str]) -> list[dict[str, object]]:
-        """
-        The part of ``scopes`` (``repository:name:pull,push``) that ``account`` may have.
-        """
+        """The part of ``scopes`` (``repository:name:pull,push``) that ``account`` may have."""
         access: list[dict[str, object]] = []
         for scope in scopes:
             kind, _, rest = scope.partition(":")
@@ -116,9 +106,7 @@ class TokenServer:
         return access
 
     def token(self, account: str, access: Sequence[Mapping[str, object]]) -> str:
-        """
-        A signed token for exactly ``access``, whatever the rules say.
-        """
+        """A signed token for exactly ``access``, whatever the rules say."""
         now = int(time.time())
         claims = {
             "iss": self.issuer,
@@ -139,9 +127,7 @@ class TokenServer:
         return (signed + b"." + _encoded(signature)).decode()
 
     def answer(self, account: str, password: str | None, scopes: tuple[str, ...]) -> tuple[int, object]:
-        """
-        Status and JSON body for a question.
-        """
+        """Status and JSON body for a question."""
         known = account == ANONYMOUS if password is None else self.users.get(account) == password
         if not known:
             self.requests.append(TokenRequest(account, scopes, 401))
@@ -197,9 +183,7 @@ def _encoded(content: bytes) -> bytes:
 
 
 def _signer(leaf: Certificate) -> tuple[ec.EllipticCurvePrivateKey, str]:
-    """
-    The key, and its id as libtrust makes it: 240 bits of the SHA-256 of the public key, in base 32.
-    """
+    """The key, and its id as libtrust makes it: 240 bits of the SHA-256 of the public key, in base 32."""
     key = serialization.load_pem_private_key(leaf.key.read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     public = x509.load_pem_x509_certificate(leaf.certificate.read_bytes()).public_key()

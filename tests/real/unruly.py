@@ -1,6 +1,4 @@
-"""
-A registry of bad manners as a process of its own, steered while it runs.
-"""
+"""A registry of bad manners as a process of its own, steered while it runs."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ def blob_url(base: str, digest: str) -> str:
 
 
 class Unruly:
-    """
-    ``python -m tests.manners`` with these blobs; see :mod:`tests.misbehaviour` for its manners.
-    """
+    """``python -m tests.manners`` with these blobs; see :mod:`tests.misbehaviour` for its manners."""
 
     def __init__(self, case: Case, *blobs: bytes) -> None:
         self._case = case
@@ -92,9 +88,7 @@ class Unruly:
 
 @frozen
 class Read:
-    """
-    What a plain socket got: the status, the body, and whether the end was a ``fin`` or a ``reset``.
-    """
+    """What a plain socket got: the status, the body, and whether the end was a ``fin`` or a ``reset``."""
 
     status: int
     head: str
@@ -103,9 +97,7 @@ class Read:
 
 
 def ask(port: int, path: str, *fields: str, method: str = "GET", timeout: float = 60.0) -> Read:
-    """
-    One request on a connection of its own, read to the end of the connection, whatever the head says of it.
-    """
+    """One request on a connection of its own, read to the end of the connection, whatever the head says of it."""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as client:
         lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Connection: close", *fields]
         client.sendall("\r\n".join([*lines, "", ""]).encode())
@@ -113,9 +105,7 @@ def ask(port: int, path: str, *fields: str, method: str = "GET", timeout: float 
 
 
 def read_to_end(client: socket.socket) -> Read:
-    """
-    Read what is left of one answer.
-    """
+    """Read what is left of one answer."""
     got = bytearray()
     end = "fin"
     try:

@@ -1,6 +1,4 @@
-"""
-A store over another one, whose disk fails where a test says.
-"""
+"""A store over another one, whose disk fails where a test says."""
 
 from __future__ import annotations
 
@@ -81,9 +79,7 @@ class FaultyStore:
 
 
 class FaultyPartial:
-    """
-    A partial file on the disk that fails.
-    """
+    """A partial file on the disk that fails."""
 
     def __init__(self, disk: FaultyStore, partial: PartialFile) -> None:
         self._disk = disk

@@ -1,6 +1,4 @@
-"""
-What every provider of an interface must do, whichever it is.
-"""
+"""What every provider of an interface must do, whichever it is."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ TAG = Tag("https://registry.example.com", "org/app", "latest", "application/json
 
 
 def put(store: Store, content: bytes, algorithm: str = "sha256") -> Digest:
-    """
-    Store a blob, and give its digest.
-    """
+    """Store a blob, and give its digest."""
     digest = Digest.of(content, algorithm)
     partial = store.resume(digest, ORIGIN)
     partial.write(0, content)
@@ -44,9 +40,7 @@ def put(store: Store, content: bytes, algorithm: str = "sha256") -> Digest:
 
 
 def numbered(number: int) -> Digest:
-    """
-    Digests in the order of their numbers.
-    """
+    """Digests in the order of their numbers."""
     return Digest("sha256", f"{number:064x}")
 
 
@@ -55,9 +49,7 @@ def record(number: int, pulled: float, size: int = 10, *, verified: bool = True)
 
 
 class StoreSuite(SynchronousTestCase):
-    """
-    A provider's test case says how to make its store.
-    """
+    """A provider's test case says how to make its store."""
 
     def make_store(self) -> Store:
         raise NotImplementedError
@@ -66,9 +58,7 @@ class StoreSuite(SynchronousTestCase):
         self.store = self.make_store()
 
     def test_parked(self) -> None:
-        """
-        Which runs of bytes are there is known to the next one who resumes, and to nobody after it.
-        """
+        """Which runs of bytes are there is known to the next one who resumes, and to nobody after it."""
         store = self.store
         digest = numbered(1)
         partial = store.resume(digest, ORIGIN)
@@ -87,9 +77,7 @@ class StoreSuite(SynchronousTestCase):
         fresh.close()
 
     def test_unknown(self) -> None:
-        """
-        A blob that is not there is unknown, to open and to adopt, and no fault to delete.
-        """
+        """A blob that is not there is unknown, to open and to adopt, and no fault to delete."""
         self.assertRaises(BlobUnknown, self.store.open, DIGEST)
         self.assertRaises(BlobUnknown, self.store.adopt, DIGEST)
         self.store.delete(DIGEST)
@@ -97,9 +85,7 @@ class StoreSuite(SynchronousTestCase):
         self.assertEqual([*self.store.blobs(), *self.store.partials()], [])
 
     def test_commit(self) -> None:
-        """
-        A partial file is no blob until it is committed, then it is one, and its own reader goes on.
-        """
+        """A partial file is no blob until it is committed, then it is one, and its own reader goes on."""
         partial = self.store.resume(DIGEST, ORIGIN)
         self.assertEqual(partial.size, 0)
         partial.write(0, CONTENT)
@@ -118,9 +104,7 @@ class StoreSuite(SynchronousTestCase):
         self.assertEqual(blob.read(0, 0), b"")
 
     def test_commit_twice(self) -> None:
-        """
-        To commit again, or over a blob that is there, leaves one blob.
-        """
+        """To commit again, or over a blob that is there, leaves one blob."""
         put(self.store, CONTENT)
         partial = self.store.resume(DIGEST, ORIGIN)
         partial.write(0, CONTENT)
@@ -130,16 +114,12 @@ class StoreSuite(SynchronousTestCase):
         self.assertEqual(self.store.open(DIGEST).read(0, 1 << 20), CONTENT)
 
     def test_both_algorithms(self) -> None:
-        """
-        Blobs of every registered algorithm are stored and listed.
-        """
+        """Blobs of every registered algorithm are stored and listed."""
         stored = {put(self.store, CONTENT), put(self.store, CONTENT, "sha512")}
         self.assertEqual({file.digest for file in self.store.blobs()}, stored)
 
     def test_read_now(self) -> None:
-        """
-        A read that must not block gives the right bytes or none, at the end of the file too.
-        """
+        """A read that must not block gives the right bytes or none, at the end of the file too."""
         put(self.store, CONTENT)
         blob = self.store.open(DIGEST)
         for offset, length in [(0, 100), (1000, 5), (len(CONTENT) - 3, 100), (0, 1 << 40)]:
@@ -147,9 +127,7 @@ class StoreSuite(SynchronousTestCase):
         self.assertIn(blob.read_now(len(CONTENT), 10), (b"", None))
 
     def test_load(self) -> None:
-        """
-        What has been brought into memory is there, at the end of the file and beyond it too.
-        """
+        """What has been brought into memory is there, at the end of the file and beyond it too."""
         put(self.store, CONTENT)
         blob = self.store.open(DIGEST)
         for offset, length in [
@@ -166,9 +144,7 @@ class StoreSuite(SynchronousTestCase):
         blob.close()
 
     def test_reader_of_growing_file(self) -> None:
-        """
-        What is written to a partial file can be read from it at once, in any order of writing.
-        """
+        """What is written to a partial file can be read from it at once, in any order of writing."""
         partial = self.store.resume(DIGEST, ORIGIN)
         partial.write(4, memoryview(b"5678"))
         partial.write(0, bytearray(b"1234"))
@@ -177,9 +153,7 @@ class StoreSuite(SynchronousTestCase):
         self.assertIn(partial.read_now(2, 4), (b"3456", None))
 
     def test_resume(self) -> None:
-        """
-        A partial file keeps its bytes for whoever resumes it, and can be cut to start again.
-        """
+        """A partial file keeps its bytes for whoever resumes it, and can be cut to start again."""
         first = self.store.resume(DIGEST, ORIGIN)
         first.write(0, CONTENT[:1000])
         first.close()
@@ -194,9 +168,7 @@ class StoreSuite(SynchronousTestCase):
         self.assertEqual(self.store.open(DIGEST).read(0, 1 << 20), CONTENT)
 
     def test_discard(self) -> None:
-        """
-        A discarded partial file is gone, also after its commit; its open descriptor still reads.
-        """
+        """A discarded partial file is gone, also after its commit; its open descriptor still reads."""
         for committed in (False, True):
             partial = self.store.resume(DIGEST, ORIGIN)
             partial.write(0, CONTENT)
@@ -209,9 +181,7 @@ class StoreSuite(SynchronousTestCase):
             partial.close()
 
     def test_discard_spares_a_successor(self) -> None:
-        """
-        Who was discarded has no claim on a partial file that another one began under the same name.
-        """
+        """Who was discarded has no claim on a partial file that another one began under the same name."""
         old = self.store.resume(DIGEST, ORIGIN)
         old.write(0, b"wrong")
         old.discard()
@@ -223,9 +193,7 @@ class StoreSuite(SynchronousTestCase):
         self.assertEqual(self.store.open(DIGEST).read(0, 1 << 20), CONTENT)
 
     def test_commit_without_name(self) -> None:
-        """
-        A partial file whose name was taken away cannot become a blob, and says so.
-        """
+        """A partial file whose name was taken away cannot become a blob, and says so."""
         partial = self.store.resume(DIGEST, ORIGIN)
         partial.write(0, CONTENT)
         self.store.delete_partial(DIGEST, origin_tag(ORIGIN))
@@ -233,9 +201,7 @@ class StoreSuite(SynchronousTestCase):
         self.assertEqual(list(self.store.blobs()), [])
 
     def test_adopt(self) -> None:
-        """
-        An adopted blob has all its bytes, is not written to, stays by a commit and goes by a discard.
-        """
+        """An adopted blob has all its bytes, is not written to, stays by a commit and goes by a discard."""
         put(self.store, CONTENT)
         adopted = self.store.adopt(DIGEST)
         self.assertEqual((adopted.size, adopted.read(0, 1 << 20)), (len(CONTENT), CONTENT))
@@ -248,9 +214,7 @@ class StoreSuite(SynchronousTestCase):
         self.assertEqual(adopted.read(0, 4), CONTENT[:4])
 
     def test_readers_outlive_deletion(self) -> None:
-        """
-        Who reads a blob keeps its bytes when it is deleted and even stored anew.
-        """
+        """Who reads a blob keeps its bytes when it is deleted and even stored anew."""
         put(self.store, CONTENT)
         reader = self.store.open(DIGEST)
         self.store.delete(DIGEST)
@@ -260,9 +224,7 @@ class StoreSuite(SynchronousTestCase):
         reader.close()
 
     def test_closed(self) -> None:
-        """
-        A closed file reads nothing, and may be closed again.
-        """
+        """A closed file reads nothing, and may be closed again."""
         put(self.store, CONTENT)
         blob = self.store.open(DIGEST)
         blob.close()
@@ -274,17 +236,13 @@ class StoreSuite(SynchronousTestCase):
             self.assertRaises(OSError, action)
 
     def test_empty_blob(self) -> None:
-        """
-        A blob may have no bytes at all.
-        """
+        """A blob may have no bytes at all."""
         digest = put(self.store, b"")
         self.assertEqual(self.store.open(digest).read(0, 10), b"")
         self.assertEqual([file.size for file in self.store.blobs()], [0])
 
     def test_listing_while_things_go(self) -> None:
-        """
-        A listing goes on when what it has not reached yet is deleted.
-        """
+        """A listing goes on when what it has not reached yet is deleted."""
         for number in range(50):
             put(self.store, b"%d" % number)
         listing = self.store.blobs()
@@ -295,9 +253,7 @@ class StoreSuite(SynchronousTestCase):
 
 
 class IndexSuite(SynchronousTestCase):
-    """
-    A provider's test case says how to make its index.
-    """
+    """A provider's test case says how to make its index."""
 
     def make_index(self) -> Index:
         raise NotImplementedError
@@ -307,9 +263,7 @@ class IndexSuite(SynchronousTestCase):
         self.addCleanup(self.index.close)
 
     def test_nothing_known(self) -> None:
-        """
-        A new index knows nothing, and says that the store must be listed until that is done.
-        """
+        """A new index knows nothing, and says that the store must be listed until that is done."""
         self.assertTrue(self.index.rebuilt)
         self.assertIsNone(self.index.blob(DIGEST))
         self.assertIsNone(self.index.affirmation(LINK))
@@ -320,9 +274,7 @@ class IndexSuite(SynchronousTestCase):
         self.assertFalse(self.index.rebuilt)
 
     def test_records(self) -> None:
-        """
-        Records are kept, replaced and forgotten, and the total follows.
-        """
+        """Records are kept, replaced and forgotten, and the total follows."""
         self.index.record([record(1, 100.25), record(2, 50.5, size=7, verified=False)])
         self.assertEqual(self.index.blob(numbered(1)), record(1, 100.25))
         self.assertEqual(self.index.blob(numbered(2)), record(2, 50.5, size=7, verified=False))
@@ -337,9 +289,7 @@ class IndexSuite(SynchronousTestCase):
         self.index.forget([])
 
     def test_touch(self) -> None:
-        """
-        A pull moves a record forward, never back, and makes none.
-        """
+        """A pull moves a record forward, never back, and makes none."""
         self.index.record([record(1, 100.0)])
         self.index.touch({numbered(1): 90.0, numbered(2): 100.0})
         self.assertEqual(self.index.blob(numbered(1)), record(1, 100.0))
@@ -349,9 +299,7 @@ class IndexSuite(SynchronousTestCase):
         self.index.touch({})
 
     def test_least_recent(self) -> None:
-        """
-        The oldest come first, equal ones by digest, strictly before the bound, and batch after batch.
-        """
+        """The oldest come first, equal ones by digest, strictly before the bound, and batch after batch."""
         records = [record(number, float(number // 3)) for number in range(20)]
         self.index.record(reversed(records))
         self.assertEqual(list(self.index.least_recent(5)), records[:5])
@@ -380,9 +328,7 @@ class IndexSuite(SynchronousTestCase):
         self.assertEqual(list(self.index.following(numbered(18), 2)), [other])
 
     def test_shift(self) -> None:
-        """
-        A jump of the clock moves all pulls along, none beyond now; later pulls are as they are.
-        """
+        """A jump of the clock moves all pulls along, none beyond now; later pulls are as they are."""
         self.index.record([record(1, 100.0), record(2, 150.0)])
         self.index.shift(1000.0, 1120.0)
         self.assertEqual(list(self.index.least_recent(9)), [record(1, 1100.0), record(2, 1120.0)])
@@ -395,17 +341,13 @@ class IndexSuite(SynchronousTestCase):
         self.assertEqual(list(self.index.least_recent(9, before=620.0)), [record(3, 610.0)])
 
     def test_future(self) -> None:
-        """
-        A shift by nothing brings pulls back that lie in the future.
-        """
+        """A shift by nothing brings pulls back that lie in the future."""
         self.index.record([record(1, 100.0), record(2, 1e9)])
         self.index.shift(0.0, 500.1)
         self.assertEqual(list(self.index.least_recent(9)), [record(1, 100.0), record(2, 500.1)])
 
     def test_possession(self) -> None:
-        """
-        Which origins have a blob is known as long as there is a record of it, and goes with that.
-        """
+        """Which origins have a blob is known as long as there is a record of it, and goes with that."""
         self.index.record_possession("https://a.example", OTHER)
         self.assertFalse(self.index.possesses("https://a.example", OTHER))
         self.index.record([evolve(record(1, 1.0), digest=OTHER)])
@@ -444,9 +386,7 @@ class IndexSuite(SynchronousTestCase):
             self.assertEqual(self.index.affirmation(other), Affirmation(1.0, None))
 
     def test_tags(self) -> None:
-        """
-        A tag belongs to what was asked: origin, repository, name and ``Accept``.
-        """
+        """A tag belongs to what was asked: origin, repository, name and ``Accept``."""
         known = TagRecord(DIGEST, "application/json", 5, 1.0)
         self.index.remember_tag(TAG, known)
         self.assertEqual(self.index.tag(TAG), known)
@@ -457,9 +397,7 @@ class IndexSuite(SynchronousTestCase):
         self.assertEqual(self.index.tag(TAG), moved)
 
     def test_purge(self) -> None:
-        """
-        Old links and tags go, a few at a time, but not links of blobs that are here, whichever came first.
-        """
+        """Old links and tags go, a few at a time, but not links of blobs that are here, whichever came first."""
         before, later = (evolve(LINK, digest=numbered(n)) for n in (1, 2))
         self.index.affirm(before, Affirmation(1.0, None))
         self.index.record([record(1, 1.0), record(2, 1.0)])
@@ -482,9 +420,7 @@ class IndexSuite(SynchronousTestCase):
         self.assertIsNotNone(self.index.affirmation(later))
 
     def test_rows_of_a_tag(self) -> None:
-        """
-        Of each tag the eight rows that were asked for last are kept: clients make up ``Accept`` as they like.
-        """
+        """Of each tag the eight rows that were asked for last are kept: clients make up ``Accept`` as they like."""
         other = evolve(TAG, name="other")
         self.index.remember_tag(other, TagRecord(DIGEST, "x", None, 0.0))
         for number in range(20):
@@ -496,9 +432,7 @@ class IndexSuite(SynchronousTestCase):
         self.assertIsNotNone(self.index.tag(other))
 
     def test_most_links(self) -> None:
-        """
-        Links are bounded: those of blobs that are not stored are dropped first. So are tags.
-        """
+        """Links are bounded: those of blobs that are not stored are dropped first. So are tags."""
         for module in (sqlite, memory_index):
             self.patch(module, "MOST_LINKS", 10)
             self.patch(module, "MOST_TAG_ROWS", 10)

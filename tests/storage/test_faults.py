@@ -1,6 +1,4 @@
-"""
-The faulty store is a store: what it does to a test is the fault, nothing else.
-"""
+"""The faulty store is a store: what it does to a test is the fault, nothing else."""
 
 from __future__ import annotations
 
@@ -15,18 +13,14 @@ from tests.storage.suites import CONTENT, DIGEST, ORIGIN
 
 
 class FaultyStoreTests(suites.StoreSuite):
-    """
-    The whole suite while nothing is broken, and then the faults.
-    """
+    """The whole suite while nothing is broken, and then the faults."""
 
     def make_store(self) -> Store:
         self.faulty = FaultyStore(MemoryStore())
         return self.faulty
 
     def test_write_fails_at_a_byte(self) -> None:
-        """
-        Bytes before the fault are written, and after mending the rest is.
-        """
+        """Bytes before the fault are written, and after mending the rest is."""
         partial = self.faulty.resume(DIGEST, ORIGIN)
         self.faulty.break_down(errno.ENOSPC, "write", at=100)
         partial.write(0, CONTENT[:60])
@@ -39,9 +33,7 @@ class FaultyStoreTests(suites.StoreSuite):
         self.assertEqual(self.faulty.open(DIGEST).size, len(CONTENT))
 
     def test_each_operation(self) -> None:
-        """
-        Only what was named fails.
-        """
+        """Only what was named fails."""
         partial = self.faulty.resume(DIGEST, ORIGIN)
         self.faulty.break_down(errno.EIO, "commit", "delete")
         partial.write(0, CONTENT)

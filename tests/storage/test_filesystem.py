@@ -1,6 +1,4 @@
-"""
-The store on a disk.
-"""
+"""The store on a disk."""
 
 from __future__ import annotations
 
@@ -45,9 +43,7 @@ while True:
 
 
 class FilesystemStoreTests(suites.StoreSuite):
-    """
-    What a disk adds: places, modes, links, faults.
-    """
+    """What a disk adds: places, modes, links, faults."""
 
     def make_store(self) -> Store:
         self.root = Path(self.mktemp())
@@ -61,9 +57,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         return self.root / "contentcache/partial" / digest.algorithm / f"{digest.hex}.{origin_tag(ORIGIN)}"
 
     def test_untouched(self) -> None:
-        """
-        To make the object makes nothing on the disk; to prepare it makes the folders, twice if you like.
-        """
+        """To make the object makes nothing on the disk; to prepare it makes the folders, twice if you like."""
         self.assertFalse(self.root.exists())
         store = FilesystemStore(str(self.root))
         store.prepare()
@@ -72,9 +66,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertTrue((self.root / "contentcache/partial").is_dir())
 
     def test_layout(self) -> None:
-        """
-        Blobs are where a registry would look for them, partial files are not.
-        """
+        """Blobs are where a registry would look for them, partial files are not."""
         partial = self.store.resume(DIGEST, ORIGIN)
         partial.write(0, CONTENT)
         self.assertEqual(self.partial().read_bytes(), CONTENT)
@@ -82,9 +74,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertEqual(self.home().read_bytes(), CONTENT)
 
     def test_registry_directory(self) -> None:
-        """
-        A blob that a registry left here is one of ours.
-        """
+        """A blob that a registry left here is one of ours."""
         self.home().parent.mkdir(parents=True)
         self.home().write_bytes(CONTENT)
         os.utime(self.home(), (5, 1234.5))
@@ -93,9 +83,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertEqual(self.store.open(DIGEST).read(0, 1 << 20), CONTENT)
 
     def test_modes(self) -> None:
-        """
-        Nothing that is made can be read, listed or changed by others, whatever the umask.
-        """
+        """Nothing that is made can be read, listed or changed by others, whatever the umask."""
         previous = os.umask(0)
         self.addCleanup(os.umask, previous)
         put(self.store, CONTENT)
@@ -106,9 +94,7 @@ class FilesystemStoreTests(suites.StoreSuite):
             self.assertEqual(path.stat().st_mode & 0o7777, 0o750 if path.is_dir() else 0o640, path)
 
     def test_relative_root(self) -> None:
-        """
-        A daemon that changes its working directory later keeps its store.
-        """
+        """A daemon that changes its working directory later keeps its store."""
         self.assertRaises(BlobUnknown, FilesystemStore("store").open, DIGEST)
         store = FilesystemStore(self.mktemp())
         previous = os.getcwd()
@@ -117,9 +103,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertEqual(store.open(put(store, CONTENT)).size, len(CONTENT))
 
     def test_no_links_followed(self) -> None:
-        """
-        A symbolic link in a blob's place is no blob: it could show any file of this machine.
-        """
+        """A symbolic link in a blob's place is no blob: it could show any file of this machine."""
         secret = Path(self.mktemp())
         secret.write_bytes(CONTENT)
         self.home().parent.mkdir(parents=True)
@@ -133,9 +117,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertTrue(secret.exists())
 
     def test_linked_partial(self) -> None:
-        """
-        A symbolic link in a partial file's place is not written through.
-        """
+        """A symbolic link in a partial file's place is not written through."""
         secret = Path(self.mktemp())
         secret.write_bytes(b"precious")
         self.partial().parent.mkdir(parents=True)
@@ -144,9 +126,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertEqual(secret.read_bytes(), b"precious")
 
     def test_no_files(self) -> None:
-        """
-        A folder or a named pipe in a blob's place is no blob, and nobody waits for a writer to the pipe.
-        """
+        """A folder or a named pipe in a blob's place is no blob, and nobody waits for a writer to the pipe."""
         self.home().mkdir(parents=True)
         self.assertRaises(BlobUnknown, self.store.open, DIGEST)
         pipe = Digest.of(b"pipe")
@@ -156,9 +136,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertEqual(list(self.store.blobs()), [])
 
     def test_strangers_in_the_folders(self) -> None:
-        """
-        A listing passes over whatever is no blob, at every level.
-        """
+        """A listing passes over whatever is no blob, at every level."""
         put(self.store, CONTENT)
         blobs = self.root / "docker/registry/v2/blobs"
         for path in ("md5/ab/cd/data", "sha256/file", "sha256/zz/zz/data", "sha256/ab/short/data"):
@@ -178,9 +156,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertEqual(list(self.store.partials()), [])
 
     def test_unreadable_folder(self) -> None:
-        """
-        A folder that cannot be listed costs its own blobs only.
-        """
+        """A folder that cannot be listed costs its own blobs only."""
         one, other = put(self.store, b"1"), put(self.store, b"2")
         refused = str(self.home(one).parent.parent)
         scandir = os.scandir
@@ -194,9 +170,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertEqual([file.digest for file in self.store.blobs()], [other])
 
     def test_delete_leaves_no_folder(self) -> None:
-        """
-        A deleted blob's own folder goes with it, unless something else is in it.
-        """
+        """A deleted blob's own folder goes with it, unless something else is in it."""
         put(self.store, CONTENT)
         self.store.delete(DIGEST)
         self.assertFalse(self.home().parent.exists())
@@ -206,9 +180,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertTrue(self.home().parent.exists())
 
     def test_commit_beside_a_deletion(self) -> None:
-        """
-        A deletion of the same digest may take the new folder away under a commit, which makes it again.
-        """
+        """A deletion of the same digest may take the new folder away under a commit, which makes it again."""
         rename, attempts = os.rename, []
 
         def race(source: str, target: str) -> None:
@@ -222,25 +194,19 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertEqual((len(attempts), self.store.open(DIGEST).size), (2, len(CONTENT)))
 
     def test_short_writes(self) -> None:
-        """
-        A disk that takes a few bytes at a time gets them all.
-        """
+        """A disk that takes a few bytes at a time gets them all."""
         pwrite = os.pwrite
         self.patch(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:7], offset))
         put(self.store, CONTENT)
         self.assertEqual(self.home().read_bytes(), CONTENT)
 
     def test_disk_that_takes_nothing(self) -> None:
-        """
-        A write of no bytes without an error is an error, not an endless loop.
-        """
+        """A write of no bytes without an error is an error, not an endless loop."""
         self.patch(os, "pwrite", lambda fd, data, offset: 0)
         self.assertRaises(OSError, self.store.resume(DIGEST, ORIGIN).write, 0, b"x")
 
     def test_order_of_fsync(self) -> None:
-        """
-        The bytes are on the disk before the name, new folders in their parents, the name at last.
-        """
+        """The bytes are on the disk before the name, new folders in their parents, the name at last."""
         self.root.mkdir()
         fsync, rename, seen = os.fsync, os.rename, []
 
@@ -275,9 +241,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         )
 
     def test_failed_fsync_is_final(self) -> None:
-        """
-        After a failed fsync the bytes may be lost though the next one succeeds: only a fresh start helps.
-        """
+        """After a failed fsync the bytes may be lost though the next one succeeds: only a fresh start helps."""
 
         def fail(descriptor: int) -> None:
             raise OSError(errno.EIO, "Input/output error")
@@ -295,9 +259,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         partial.commit()
 
     def test_read_now_gives_up(self) -> None:
-        """
-        What the kernel cannot tell without waiting is ``None``; where it never can it is asked once.
-        """
+        """What the kernel cannot tell without waiting is ``None``; where it never can it is asked once."""
         put(self.store, CONTENT)
         for answer, asked in [(errno.EAGAIN, 2), (errno.EOPNOTSUPP, 1), (errno.EINVAL, 1), (errno.EIO, 2)]:
             calls: list[int] = []
@@ -316,9 +278,7 @@ class FilesystemStoreTests(suites.StoreSuite):
             self.assertEqual(blob.read(0, 10), CONTENT[:10])
 
     def test_read_now_half_in_memory(self) -> None:
-        """
-        A short answer before the end of the file means that the rest is on the disk only.
-        """
+        """A short answer before the end of the file means that the rest is on the disk only."""
         put(self.store, CONTENT)
         self.patch(os, "preadv", lambda *arguments: 4)
         blob = self.store.open(DIGEST)
@@ -326,9 +286,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertEqual(blob.read_now(len(CONTENT) - 4, 10), bytes(4))
 
     def test_close_under_a_read(self) -> None:
-        """
-        To close a file while a thread reads from it does not hand its descriptor to somebody else.
-        """
+        """To close a file while a thread reads from it does not hand its descriptor to somebody else."""
         put(self.store, CONTENT)
         blob = self.store.open(DIGEST)
         pread = os.pread
@@ -342,17 +300,13 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertRaises(OSError, blob.read, 0, 10)
 
     def test_truncated_on_disk(self) -> None:
-        """
-        A file that was cut short behind our back shows its size when it is opened.
-        """
+        """A file that was cut short behind our back shows its size when it is opened."""
         put(self.store, CONTENT)
         os.truncate(self.home(), 100)
         self.assertEqual(self.store.open(DIGEST).size, 100)
 
     def test_refused(self) -> None:
-        """
-        A disk that refuses is an ``OSError``, not a blob that is unknown.
-        """
+        """A disk that refuses is an ``OSError``, not a blob that is unknown."""
 
         def refuse(*arguments: object) -> int:
             raise PermissionError(errno.EACCES, "Permission denied")
@@ -362,18 +316,14 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertRaises(PermissionError, self.store.resume, DIGEST, ORIGIN)
 
     def test_free(self) -> None:
-        """
-        What is free is what an ordinary user may write.
-        """
+        """What is free is what an ordinary user may write."""
         FilesystemStore(str(self.root)).prepare()
         free = self.store.free()
         assert free is not None
         self.assertGreater(free, 0)
 
     def test_no_descriptor_left(self) -> None:
-        """
-        What is closed is closed, refused files too.
-        """
+        """What is closed is closed, refused files too."""
         put(self.store, CONTENT)
         os.mkfifo(self.root / "pipe")
         before = len(os.listdir("/proc/self/fd"))
@@ -385,9 +335,7 @@ class FilesystemStoreTests(suites.StoreSuite):
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_killed_in_the_middle(self) -> None:
-        """
-        A process killed while it stores leaves right blobs, and partial files that are a start of right ones.
-        """
+        """A process killed while it stores leaves right blobs, and partial files that are a start of right ones."""
         for stop in (3, 11, 26):
             writer = subprocess.Popen(
                 [sys.executable, "-c", _WRITER, str(self.root)],
@@ -411,14 +359,10 @@ class FilesystemStoreTests(suites.StoreSuite):
 
 
 class HoleTests(SynchronousTestCase):
-    """
-    Partial files that were left behind without a note.
-    """
+    """Partial files that were left behind without a note."""
 
     def test_hole(self) -> None:
-        """
-        Of a file with a hole only what comes before it counts, and a block less: nothing else is sure.
-        """
+        """Of a file with a hole only what comes before it counts, and a block less: nothing else is sure."""
         store = FilesystemStore(self.mktemp())
         store.prepare()
         digest = Digest.of(b"holes")
@@ -467,9 +411,7 @@ class HoleTests(SynchronousTestCase):
 
 
 class NotesTests(SynchronousTestCase):
-    """
-    Notes beside partial files, and what lies in their places.
-    """
+    """Notes beside partial files, and what lies in their places."""
 
     def setUp(self) -> None:
         """A store with a partial file that has a hole, and its note."""
@@ -558,9 +500,7 @@ class NotesTests(SynchronousTestCase):
 
 
 class PartialNamesTests(SynchronousTestCase):
-    """
-    One partial file for each digest and origin.
-    """
+    """One partial file for each digest and origin."""
 
     def test_one_for_each_origin(self) -> None:
         """What one origin left is not resumed for another one; both are listed, and deleted one by one."""

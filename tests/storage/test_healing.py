@@ -1,6 +1,4 @@
-"""
-An index whose file is damaged while it is open.
-"""
+"""An index whose file is damaged while it is open."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ MANY = 5000
 
 
 class HealingIndexTests(suites.IndexSuite):
-    """
-    As long as nothing is damaged it is an index like any other.
-    """
+    """As long as nothing is damaged it is an index like any other."""
 
     def make_index(self) -> Index:
         path = os.path.join(self.mktemp(), "index.sqlite3")
@@ -41,18 +37,14 @@ class HealingIndexTests(suites.IndexSuite):
 
 
 class StandingInTests(suites.IndexSuite):
-    """
-    So is the memory that stands in for a file.
-    """
+    """So is the memory that stands in for a file."""
 
     def make_index(self) -> Index:
         return HealingIndex(MemoryIndex, None, monotonic=lambda: 0.0, anew=lambda: None)
 
 
 class DamageTests(SynchronousTestCase):
-    """
-    A real file, and garbage written over it.
-    """
+    """A real file, and garbage written over it."""
 
     def setUp(self) -> None:
         self.path = Path(self.mktemp()) / "index.sqlite3"
@@ -121,9 +113,7 @@ class DamageTests(SynchronousTestCase):
         self.assertIn("is damaged", self.errors[0])
 
     def test_changes_are_made_in_the_fresh_one(self) -> None:
-        """
-        A change that meets the damage is made, and lasts.
-        """
+        """A change that meets the damage is made, and lasts."""
         index = self.filled()
         self.spoil()
         index.record(iter([record(MANY // 2, 7.0)]))
@@ -134,9 +124,7 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(again.total(), 10)
 
     def test_many_threads(self) -> None:
-        """
-        Threads that meet the damage together make one new index, and each gets its answer.
-        """
+        """Threads that meet the damage together make one new index, and each gets its answer."""
         index = self.filled()
         self.spoil()
         start = threading.Barrier(8)
@@ -160,9 +148,7 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual((self.anew, self.opened), (1, 1))
 
     def test_again_and_again(self) -> None:
-        """
-        A disk that spoils every file ends in memory, not in a loop; later a file is tried again.
-        """
+        """A disk that spoils every file ends in memory, not in a loop; later a file is tried again."""
         index = self.make(_Damaged())
         self.refusal = None
         broken = [_Damaged() for _ in range(20)]
@@ -179,9 +165,7 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual((index.total(), index.fault), (0, None))
 
     def test_no_new_file_for_now(self) -> None:
-        """
-        Where the disk takes no new index, memory stands in, and gives way as soon as it does.
-        """
+        """Where the disk takes no new index, memory stands in, and gives way as soon as it does."""
         index = self.filled()
         self.spoil()
         self.refusal = OSError(errno.ENOSPC, "full")
@@ -197,9 +181,7 @@ class DamageTests(SynchronousTestCase):
         self.assertIsNone(index.fault)
 
     def test_none_at_the_start(self) -> None:
-        """
-        A daemon that started on a full disk has its index as soon as there is room.
-        """
+        """A daemon that started on a full disk has its index as soon as there is room."""
         index = self.make(None)
         self.assertIsNotNone(index.fault)
         self.assertTrue(index.rebuilt)
@@ -235,17 +217,13 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(len(index.least_recent(9999)), 2500)
 
     def test_other_errors_pass(self) -> None:
-        """
-        A disk that is full says so, and nothing is made anew for it.
-        """
+        """A disk that is full says so, and nothing is made anew for it."""
         index = self.make(_Full())
         self.assertRaises(OSError, index.affirm, LINK, Affirmation(1.0, None))
         self.assertEqual((self.anew, self.opened), (0, 0))
 
     def test_closed(self) -> None:
-        """
-        A closed index stays closed.
-        """
+        """A closed index stays closed."""
         index = self.filled()
         index.close()
         index.close()

@@ -1,6 +1,4 @@
-"""
-One daemon to a root directory.
-"""
+"""One daemon to a root directory."""
 
 from __future__ import annotations
 
@@ -38,17 +36,13 @@ os._exit(9)
 
 
 class RootLockTests(SynchronousTestCase):
-    """
-    Held by a real second process, and by this one.
-    """
+    """Held by a real second process, and by this one."""
 
     def setUp(self) -> None:
         self.root = self.mktemp()
 
     def test_second_process(self) -> None:
-        """
-        Who comes second is told who is first and what to do; when the first is killed the way is free.
-        """
+        """Who comes second is told who is first and what to do; when the first is killed the way is free."""
         holder = subprocess.Popen(
             [sys.executable, "-c", _HOLDER, self.root],
             stdin=subprocess.PIPE,
@@ -72,9 +66,7 @@ class RootLockTests(SynchronousTestCase):
         return Path(self.root, "contentcache", "lock")
 
     def test_given_back(self) -> None:
-        """
-        A closed lock can be taken again; the file stays, since others may have it open.
-        """
+        """A closed lock can be taken again; the file stays, since others may have it open."""
         lock = RootLock(self.root)
         self.assertFalse(os.path.exists(self.root))
         lock.acquire()
@@ -108,9 +100,7 @@ class RootLockTests(SynchronousTestCase):
         lock.close()
 
     def test_holder_unknown(self) -> None:
-        """
-        Rubbish in the file, or nothing, does not spoil the sentence.
-        """
+        """Rubbish in the file, or nothing, does not spoil the sentence."""
         with RootLock(self.root):
             for rubbish in (b"", b"\xff\xfe", b"9" * 5000):
                 self.lock_file().write_bytes(rubbish)
@@ -118,9 +108,7 @@ class RootLockTests(SynchronousTestCase):
                 self.assertIn("in use by ", str(error))
 
     def test_full_disk(self) -> None:
-        """
-        A disk that cannot even take the number of the process is no reason to refuse.
-        """
+        """A disk that cannot even take the number of the process is no reason to refuse."""
 
         def full(*arguments: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -131,8 +119,6 @@ class RootLockTests(SynchronousTestCase):
         self.assertIn("another process", str(error))
 
     def test_mode(self) -> None:
-        """
-        Others may not open the file, for whoever can open it can hold it.
-        """
+        """Others may not open the file, for whoever can open it can hold it."""
         with RootLock(self.root):
             self.assertEqual(self.lock_file().stat().st_mode & 0o777 & ~0o640, 0)

@@ -1,6 +1,4 @@
-"""
-The store and the index in memory.
-"""
+"""The store and the index in memory."""
 
 from __future__ import annotations
 
@@ -14,23 +12,17 @@ from tests.storage.suites import CONTENT, DIGEST, ORIGIN, put
 
 
 class MemoryStoreTests(suites.StoreSuite):
-    """
-    What a memory of bounded size adds.
-    """
+    """What a memory of bounded size adds."""
 
     def make_store(self) -> Store:
         return MemoryStore()
 
     def test_unbounded(self) -> None:
-        """
-        Without a capacity there is no bound on what is free.
-        """
+        """Without a capacity there is no bound on what is free."""
         self.assertIsNone(self.store.free())
 
     def test_full(self) -> None:
-        """
-        Beyond the capacity a write fails as on a full disk, and nothing of it is kept.
-        """
+        """Beyond the capacity a write fails as on a full disk, and nothing of it is kept."""
         store = MemoryStore(capacity=10)
         partial = store.resume(DIGEST, ORIGIN)
         partial.write(0, b"12345678")
@@ -42,9 +34,7 @@ class MemoryStoreTests(suites.StoreSuite):
         self.assertEqual(store.free(), 0)
 
     def test_room_comes_back(self) -> None:
-        """
-        What is deleted gives its room back once its last reader has closed it.
-        """
+        """What is deleted gives its room back once its last reader has closed it."""
         store = MemoryStore(capacity=len(CONTENT))
         put(store, CONTENT)
         reader = store.open(DIGEST)
@@ -54,9 +44,7 @@ class MemoryStoreTests(suites.StoreSuite):
         self.assertEqual(store.free(), len(CONTENT))
 
     def test_dates(self) -> None:
-        """
-        Files carry the time of their last write.
-        """
+        """Files carry the time of their last write."""
         times = iter([1.0, 2.0])
         store = MemoryStore(now=lambda: next(times))
         store.resume(DIGEST, ORIGIN).write(0, b"x")
@@ -64,9 +52,7 @@ class MemoryStoreTests(suites.StoreSuite):
 
 
 class MemoryIndexTests(suites.IndexSuite):
-    """
-    The suite alone: it remembers nothing from one run to the next.
-    """
+    """The suite alone: it remembers nothing from one run to the next."""
 
     def make_index(self) -> Index:
         return MemoryIndex()

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.storage.own_secret`.
-"""
+"""Tests for :mod:`contentcache.storage.own_secret`."""
 
 from __future__ import annotations
 
@@ -13,34 +11,26 @@ from contentcache.storage.own_secret import read_or_make_secret
 
 
 class OwnSecretTests(SynchronousTestCase):
-    """
-    A secret in a file.
-    """
+    """A secret in a file."""
 
     def setUp(self) -> None:
         self.path = Path(self.mktemp(), "below", "key")
 
     def test_kept(self) -> None:
-        """
-        It is made once, for nobody else to read, and is the same from then on.
-        """
+        """It is made once, for nobody else to read, and is the same from then on."""
         secret = read_or_make_secret(self.path)
         self.assertEqual((len(secret), read_or_make_secret(self.path)), (32, secret))
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
         self.assertEqual([found.name for found in self.path.parent.iterdir()], ["key"])
 
     def test_cut_short(self) -> None:
-        """
-        One that a full disk has cut short is made anew.
-        """
+        """One that a full disk has cut short is made anew."""
         read_or_make_secret(self.path)
         self.path.write_bytes(b"short")
         self.assertEqual(read_or_make_secret(self.path), read_or_make_secret(self.path))
 
     def test_no_file(self) -> None:
-        """
-        Where none can be kept, and where something else is in its place, there is one all the same.
-        """
+        """Where none can be kept, and where something else is in its place, there is one all the same."""
         self.path.parent.mkdir(parents=True)
         self.path.symlink_to("/etc/hostname")
         self.assertNotEqual(read_or_make_secret(self.path), read_or_make_secret(self.path))

@@ -1,6 +1,4 @@
-"""
-Who takes away what nobody pulls, on a clock that tests move.
-"""
+"""Who takes away what nobody pulls, on a clock that tests move."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ NOTHING = Retention(blobttl=None, maxsize=None, minfree=0, purge_after=DAY, swee
 
 
 class ReaperCase(SynchronousTestCase):
-    """
-    Threads are played by calls in place; ``between`` happens before the call of that name.
-    """
+    """Threads are played by calls in place; ``between`` happens before the call of that name."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -99,14 +95,10 @@ class ReaperCase(SynchronousTestCase):
 
 
 class AgeTests(ReaperCase):
-    """
-    ``blobttl``.
-    """
+    """``blobttl``."""
 
     def test_last_pull_counts(self) -> None:
-        """
-        What was pulled within the time lives, however old it is; what was not goes, file and record.
-        """
+        """What was pulled within the time lives, however old it is; what was not goes, file and record."""
         reaper = self.reaper(blobttl=100.0)
         old, young = self.put(b"old"), self.put(b"young")
         self.clock.advance(60)
@@ -117,9 +109,7 @@ class AgeTests(ReaperCase):
         self.assertEqual(self.gone, [(old, 3, "age")])
 
     def test_without_ttl(self) -> None:
-        """
-        Without a time to live nothing goes by age, partial files neither.
-        """
+        """Without a time to live nothing goes by age, partial files neither."""
         reaper = self.reaper()
         self.put(b"old", pulled=1.0)
         self.partial(b"part")
@@ -127,9 +117,7 @@ class AgeTests(ReaperCase):
         self.assertEqual(self.sweep(reaper), Swept())
 
     def test_in_use(self) -> None:
-        """
-        What is read or fetched stays, and does not keep others from going.
-        """
+        """What is read or fetched stays, and does not keep others from going."""
         reaper = self.reaper(blobttl=100.0)
         used = {self.put(b"used %d" % n, pulled=START - 1000 + n) for n in range(500)}
         idle = self.put(b"idle", pulled=START - 200)
@@ -139,9 +127,7 @@ class AgeTests(ReaperCase):
         self.assertEqual(self.kept(), used)
 
     def test_used_at_the_last_moment(self) -> None:
-        """
-        A reader who comes after the list was made is in time.
-        """
+        """A reader who comes after the list was made is in time."""
         reaper = self.reaper(blobttl=100.0)
         digest = self.put(b"old", pulled=START - 200)
         other = self.put(b"other", pulled=START - 150)
@@ -150,9 +136,7 @@ class AgeTests(ReaperCase):
         self.assertEqual(self.gone, [(digest, 3, "age")])
 
     def test_pulled_at_the_last_moment(self) -> None:
-        """
-        A pull that reaches the index after the list was made saves the blob.
-        """
+        """A pull that reaches the index after the list was made saves the blob."""
         reaper = self.reaper(blobttl=100.0)
         digest = self.put(b"old", pulled=START - 200)
         self.between["_take_away"] = lambda: self.index.touch({digest: self.wall()})
@@ -160,9 +144,7 @@ class AgeTests(ReaperCase):
         self.assertEqual(self.kept(), {digest})
 
     def test_file_is_gone_already(self) -> None:
-        """
-        A record whose file is missing is forgotten.
-        """
+        """A record whose file is missing is forgotten."""
         reaper = self.reaper(blobttl=100.0)
         digest = self.put(b"old", pulled=START - 200)
         self.store.delete(digest)
@@ -192,9 +174,7 @@ class AgeTests(ReaperCase):
         self.assertIsNone(self.index.blob(digest))
 
     def test_partials(self) -> None:
-        """
-        A partial file that nobody went on with goes, one that is written or in use stays.
-        """
+        """A partial file that nobody went on with goes, one that is written or in use stays."""
         reaper = self.reaper(blobttl=100.0)
         used = self.partial(b"used")
         self.partial(b"abandoned")
@@ -207,9 +187,7 @@ class AgeTests(ReaperCase):
         self.assertEqual(self.gone, [])
 
     def test_links(self) -> None:
-        """
-        What origins said long ago is purged, to the end.
-        """
+        """What origins said long ago is purged, to the end."""
         reaper = self.reaper()
         for number in range(450):
             self.index.affirm(Link("o", "r", "blobs", numbered(number)), Affirmation(START - 2 * DAY, None))
@@ -220,14 +198,10 @@ class AgeTests(ReaperCase):
 
 
 class ClockJumpTests(ReaperCase):
-    """
-    Nothing is deleted because somebody set the clock.
-    """
+    """Nothing is deleted because somebody set the clock."""
 
     def test_jumps(self) -> None:
-        """
-        After a jump in either direction a sweep only rebases, and ages are then what they were.
-        """
+        """After a jump in either direction a sweep only rebases, and ages are then what they were."""
         for jump in (10 * DAY, -10 * DAY):
             self.setUp()
             reaper = self.reaper(blobttl=DAY)
@@ -243,9 +217,7 @@ class ClockJumpTests(ReaperCase):
             self.assertEqual(self.gone, [(old, 3, "age")])
 
     def test_partials(self) -> None:
-        """
-        The date of a partial file says nothing after a jump: it must lie idle for the whole time again.
-        """
+        """The date of a partial file says nothing after a jump: it must lie idle for the whole time again."""
         reaper = self.reaper(blobttl=DAY)
         self.partial(b"part")
         self.ahead += 10 * DAY
@@ -256,9 +228,7 @@ class ClockJumpTests(ReaperCase):
         self.assertEqual(self.sweep(reaper).partials, 1)
 
     def test_index_fails_during_a_jump(self) -> None:
-        """
-        A jump that could not be written down is noticed again by the next sweep.
-        """
+        """A jump that could not be written down is noticed again by the next sweep."""
         reaper = self.reaper(blobttl=DAY)
         digest = self.put(b"blob")
         self.ahead += 10 * DAY
@@ -275,9 +245,7 @@ class ClockJumpTests(ReaperCase):
         self.assertEqual(self.kept(), {digest})
 
     def test_pulls_in_the_future(self) -> None:
-        """
-        A pull that lies in the future counts as now, and ages from now on.
-        """
+        """A pull that lies in the future counts as now, and ages from now on."""
         reaper = self.reaper(blobttl=100.0)
         digest = self.put(b"blob", pulled=START + 1e6)
         self.assertEqual(self.sweep(reaper), Swept())
@@ -287,14 +255,10 @@ class ClockJumpTests(ReaperCase):
 
 
 class RoomTests(ReaperCase):
-    """
-    ``maxsize`` and ``minfree``.
-    """
+    """``maxsize`` and ``minfree``."""
 
     def test_too_much(self) -> None:
-        """
-        The least recently pulled go until the rest fits, blobs and partial files in one order.
-        """
+        """The least recently pulled go until the rest fits, blobs and partial files in one order."""
         reaper = self.reaper(maxsize=30)
         oldest = self.put(b"0" * 10, pulled=START - 30)
         partial = self.partial(b"1" * 10)
@@ -309,9 +273,7 @@ class RoomTests(ReaperCase):
         self.assertNotEqual(partial, oldest)
 
     def test_far_too_much(self) -> None:
-        """
-        Much more than a batch goes in one sweep; what is in use is left though it is too much.
-        """
+        """Much more than a batch goes in one sweep; what is in use is left though it is too much."""
         reaper = self.reaper(maxsize=100)
         blobs = [self.put(b"%010d" % number, pulled=START - 1000 + number) for number in range(700)]
         self.used |= set(blobs[:30])
@@ -319,9 +281,7 @@ class RoomTests(ReaperCase):
         self.assertEqual(self.kept(), set(blobs[:30]))
 
     def test_disk_nearly_full(self) -> None:
-        """
-        Where too little is free the least recently pulled go.
-        """
+        """Where too little is free the least recently pulled go."""
         self.capacity = 100
         reaper = self.reaper(minfree=25)
         blobs = [self.put(b"%010d" % number, pulled=START + number) for number in range(9)]
@@ -330,9 +290,7 @@ class RoomTests(ReaperCase):
         self.assertEqual(self.gone, [(blobs[0], 10, "space"), (blobs[1], 10, "space")])
 
     def test_disk_filled_by_others(self) -> None:
-        """
-        Nothing goes where all of it would not be enough: the disk is full of something else.
-        """
+        """Nothing goes where all of it would not be enough: the disk is full of something else."""
         self.capacity = 1000
         reaper = self.reaper(minfree=900)
         blob = self.put(b"0" * 50)
@@ -342,9 +300,7 @@ class RoomTests(ReaperCase):
         self.assertIsNotNone(self.index.blob(blob))
 
     def test_freed_once(self) -> None:
-        """
-        What the sweep deleted already counts, though the disk may show it as free only later.
-        """
+        """What the sweep deleted already counts, though the disk may show it as free only later."""
         self.capacity = 100
         reaper = self.reaper(minfree=20, blobttl=100.0)
         old, _young = self.put(b"0" * 50, pulled=START - 200), self.put(b"1" * 40)
@@ -353,9 +309,7 @@ class RoomTests(ReaperCase):
         self.assertEqual(self.gone, [(old, 50, "age")])
 
     def test_make_room(self) -> None:
-        """
-        Room is made for both bounds, by the oldest and no more than needed.
-        """
+        """Room is made for both bounds, by the oldest and no more than needed."""
         self.capacity = 100
         reaper = self.reaper(maxsize=80, minfree=10)
         blobs = [self.put(b"%010d" % number, pulled=START + number) for number in range(8)]
@@ -365,9 +319,7 @@ class RoomTests(ReaperCase):
         self.assertEqual(len(self.gone), 2)
 
     def test_make_room_in_vain(self) -> None:
-        """
-        What cannot fit makes nobody go: bigger than the whole, or everything in use.
-        """
+        """What cannot fit makes nobody go: bigger than the whole, or everything in use."""
         reaper = self.reaper(maxsize=80)
         blobs = [self.put(b"%010d" % number) for number in range(8)]
         self.assertFalse(self.make_room(reaper, 81))
@@ -378,9 +330,7 @@ class RoomTests(ReaperCase):
         self.assertEqual(self.kept(), set(blobs[:5]))
 
     def test_partials_in_use_are_no_room(self) -> None:
-        """
-        The partial file of a running fetch is not counted as something that could go.
-        """
+        """The partial file of a running fetch is not counted as something that could go."""
         reaper = self.reaper(maxsize=100)
         self.used.add(self.partial(b"0" * 60))
         blob = self.put(b"1" * 30)
@@ -388,15 +338,11 @@ class RoomTests(ReaperCase):
         self.assertEqual(self.kept(), {blob})
 
     def test_without_bounds(self) -> None:
-        """
-        Without a bound there is always room.
-        """
+        """Without a bound there is always room."""
         self.assertTrue(self.make_room(self.reaper(), 1 << 60))
 
     def test_pulled_meanwhile(self) -> None:
-        """
-        When what was chosen is pulled before its turn comes, the next one goes instead.
-        """
+        """When what was chosen is pulled before its turn comes, the next one goes instead."""
         reaper = self.reaper(maxsize=30)
         first, second, third = (self.put(b"%d" % n * 10, pulled=START + n) for n in range(3))
         self.between["_take_away"] = lambda: self.index.touch({first: START + 9})
@@ -405,9 +351,7 @@ class RoomTests(ReaperCase):
         self.assertEqual(self.kept(), {first, third})
 
     def test_one_at_a_time(self) -> None:
-        """
-        Two who ask at once do not both count the same bytes as theirs to free.
-        """
+        """Two who ask at once do not both count the same bytes as theirs to free."""
         reaper = self.reaper(maxsize=30)
         for number in range(3):
             self.put(b"%d" % number * 10, pulled=START + number)
@@ -420,9 +364,7 @@ class RoomTests(ReaperCase):
         self.assertEqual(len(self.gone), 1)
 
     def test_failing_disk(self) -> None:
-        """
-        Where the disk fails there is no room, which is an answer and neither an exception nor a traceback.
-        """
+        """Where the disk fails there is no room, which is an answer and neither an exception nor a traceback."""
         reaper = self.reaper(maxsize=30)
         self.put(b"0" * 30)
         for operation in ("free", "partials", "delete"):
@@ -432,9 +374,7 @@ class RoomTests(ReaperCase):
         self.assertEqual(len(self.kept()), 1)
 
     def test_damaged_index(self) -> None:
-        """
-        A damaged index makes no room either.
-        """
+        """A damaged index makes no room either."""
         reaper = self.reaper(maxsize=30)
 
         def fail() -> int:
@@ -446,14 +386,10 @@ class RoomTests(ReaperCase):
 
 
 class ServiceTests(ReaperCase):
-    """
-    The loop around it.
-    """
+    """The loop around it."""
 
     def test_schedule(self) -> None:
-        """
-        The first sweep comes after the time to live, the next ones after the interval.
-        """
+        """The first sweep comes after the time to live, the next ones after the interval."""
         reaper = self.reaper(blobttl=3.0, sweepinterval=1.0)
         digest = self.put(b"blob", pulled=START - 100)
         reaper.start(self.clock)
@@ -468,9 +404,7 @@ class ServiceTests(ReaperCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_sweeps_a_disk_on_which_the_index_cannot_be_written(self) -> None:
-        """
-        Only a sweep makes a full disk less full: it deletes though last pulls cannot be corrected.
-        """
+        """Only a sweep makes a full disk less full: it deletes though last pulls cannot be corrected."""
         reaper = self.reaper(blobttl=100.0)
         self.put(b"old", pulled=START - 200)
 
@@ -483,9 +417,7 @@ class ServiceTests(ReaperCase):
         self.failureResultOf(Deferred.fromCoroutine(reaper.sweep()), OSError)  # a jump must be noted first
 
     def test_goes_on_after_a_fault(self) -> None:
-        """
-        A sweep that breaks off is logged, a failing disk without a traceback, and the next one comes.
-        """
+        """A sweep that breaks off is logged, a failing disk without a traceback, and the next one comes."""
         reaper = self.reaper(blobttl=3.0, sweepinterval=1.0)
         self.put(b"blob", pulled=START - 100)
         reaper.start(self.clock)
@@ -498,9 +430,7 @@ class ServiceTests(ReaperCase):
         self.successResultOf(reaper.stop())
 
     def test_stopped_before_the_first(self) -> None:
-        """
-        A reaper that is stopped before its first sweep never sweeps.
-        """
+        """A reaper that is stopped before its first sweep never sweeps."""
         reaper = self.reaper(blobttl=3.0)
         self.successResultOf(reaper.stop())
         reaper.start(self.clock)
@@ -509,9 +439,7 @@ class ServiceTests(ReaperCase):
         self.assertEqual(self.calls, [])
 
     def test_stopped_in_the_middle(self) -> None:
-        """
-        A sweep that is under way puts down what it has in hand and ends; only then is it stopped.
-        """
+        """A sweep that is under way puts down what it has in hand and ends; only then is it stopped."""
         reaper = self.reaper(blobttl=3.0, sweepinterval=1.0)
         for number in range(9):
             self.put(b"%d" % number, pulled=START - 100 + number)
@@ -528,9 +456,7 @@ class ServiceTests(ReaperCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_files_that_stay(self) -> None:
-        """
-        A file that cannot be deleted is left and the others go; a disk that is read-only ends the sweep.
-        """
+        """A file that cannot be deleted is left and the others go; a disk that is read-only ends the sweep."""
         reaper = self.reaper(blobttl=3.0)
         for number in range(3):
             self.put(b"%d" % number, pulled=START - 100 + number)
@@ -546,9 +472,7 @@ class ServiceTests(ReaperCase):
 
 
 class Million:
-    """
-    An index of a million blobs, last pulled a second apart, that counts what it is asked.
-    """
+    """An index of a million blobs, last pulled a second apart, that counts what it is asked."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -591,23 +515,17 @@ class Million:
 
 
 class CostTests(ReaperCase):
-    """
-    A sweep costs what it deletes.
-    """
+    """A sweep costs what it deletes."""
 
     def test_nothing_to_do(self) -> None:
-        """
-        Over a million blobs of which none must go, a sweep asks a handful of questions and gets no rows.
-        """
+        """Over a million blobs of which none must go, a sweep asks a handful of questions and gets no rows."""
         index = Million()
         self.sweep(self.reaper(index, blobttl=2_000_000.0, maxsize=20_000_000))
         self.assertLess(index.asked, 10)
         self.assertEqual(index.rows, 0)
 
     def test_a_few_to_go(self) -> None:
-        """
-        Where three hundred must go, the questions are a few for each of them, and the rows two batches.
-        """
+        """Where three hundred must go, the questions are a few for each of them, and the rows two batches."""
         for changes in ({"blobttl": 1_000_000.0 - 300}, {"maxsize": 9_997_000}):
             index = Million()
             swept = self.sweep(self.reaper(index, **changes))
@@ -616,9 +534,7 @@ class CostTests(ReaperCase):
             self.assertLessEqual(index.rows, 600)
 
     def test_room_for_one(self) -> None:
-        """
-        Making room looks at one batch of a million.
-        """
+        """Making room looks at one batch of a million."""
         index = Million()
         self.assertTrue(self.make_room(self.reaper(index, maxsize=10_000_000), 25))
         self.assertEqual([size for _, size, _ in self.gone], [10, 10, 10])

@@ -1,6 +1,4 @@
-"""
-An index that knows nothing, filled from the store.
-"""
+"""An index that knows nothing, filled from the store."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ NOW = 1000.0
 
 
 class RebuildTests(SynchronousTestCase):
-    """
-    Threads are played by calls, which are counted.
-    """
+    """Threads are played by calls, which are counted."""
 
     def setUp(self) -> None:
         self.time = 500.0
@@ -45,9 +41,7 @@ class RebuildTests(SynchronousTestCase):
         return self.successResultOf(Deferred.fromCoroutine(work))
 
     def test_listed(self) -> None:
-        """
-        Each blob is known, as not verified and pulled when its file was written, partial files are not.
-        """
+        """Each blob is known, as not verified and pulled when its file was written, partial files are not."""
         old = put(self.store, b"old")
         self.time = 2000.0
         future = put(self.store, b"future")
@@ -59,9 +53,7 @@ class RebuildTests(SynchronousTestCase):
         self.assertFalse(self.index.rebuilt)
 
     def test_known_stay(self) -> None:
-        """
-        What was verified while the listing went on, or before a crash, is not doubted again.
-        """
+        """What was verified while the listing went on, or before a crash, is not doubted again."""
         digest = put(self.store, b"known")
         known = BlobRecord(digest, 5, 900.0, verified=True)
         self.index.record([known])
@@ -69,18 +61,14 @@ class RebuildTests(SynchronousTestCase):
         self.assertEqual(self.index.blob(digest), known)
 
     def test_batches(self) -> None:
-        """
-        Many files are listed in many short jobs: the pool and the reactor have other work.
-        """
+        """Many files are listed in many short jobs: the pool and the reactor have other work."""
         for number in range(2500):
             put(self.store, b"%d" % number)
         self.assertEqual(self.rebuild(), 2500)
         self.assertEqual(self.calls, 3 + 1 + 1)
 
     def test_disk_fails(self) -> None:
-        """
-        A listing that breaks off is not a listing: it is to be done again.
-        """
+        """A listing that breaks off is not a listing: it is to be done again."""
         faulty = FaultyStore(self.store)
         put(faulty, b"blob")
         faulty.break_down(errno.EIO, "blobs")

@@ -1,6 +1,4 @@
-"""
-Room that is reserved for downloads.
-"""
+"""Room that is reserved for downloads."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ def wanted(key: str, size: int, content: bytes | None = None) -> Reservation:
 
 
 class ReservationTests(ReaperCase):
-    """
-    A store of 100 bytes, or a disk of 100 bytes.
-    """
+    """A store of 100 bytes, or a disk of 100 bytes."""
 
     def reserve(self, reaper: Reaper, reservation: Reservation) -> bool:
         """Whether there is room."""

@@ -1,6 +1,4 @@
-"""
-Stored blobs that are looked at again, on a clock that tests move.
-"""
+"""Stored blobs that are looked at again, on a clock that tests move."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ PERIOD = 36_000.0
 
 
 class ScrubCase(SynchronousTestCase):
-    """
-    A store on the disk. Threads are played by calls in place, which are noted by their names.
-    """
+    """A store on the disk. Threads are played by calls in place, which are noted by their names."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -102,14 +98,10 @@ class ScrubCase(SynchronousTestCase):
 
 
 class RoundTests(ScrubCase):
-    """
-    How it goes round.
-    """
+    """How it goes round."""
 
     def test_once_in_the_period(self) -> None:
-        """
-        In the period each blob is looked at once, evenly, and the next round begins.
-        """
+        """In the period each blob is looked at once, evenly, and the next round begins."""
         for number in range(10):
             self.put(b"%d" % number * 1000)
         self.start()
@@ -121,9 +113,7 @@ class RoundTests(ScrubCase):
         self.assertIn(len(self.told), {20, 21})
 
     def test_nothing_changes(self) -> None:
-        """
-        Right blobs and their last pulls stay as they are; the index hears of nothing.
-        """
+        """Right blobs and their last pulls stay as they are; the index hears of nothing."""
         digests = [self.put(b"%d" % number * 1000) for number in range(3)]
         self.patch(self.index, "record", None)
         self.patch(self.index, "touch", None)
@@ -136,9 +126,7 @@ class RoundTests(ScrubCase):
             self.assertEqual((record.pulled, record.verified), (5.0, True))
 
     def test_small_reads(self) -> None:
-        """
-        A large blob is read a piece at a time, with time for others in between.
-        """
+        """A large blob is read a piece at a time, with time for others in between."""
         self.put(os.urandom(PIECE * 3 + 5))
         self.start()
         for count in (1, 2, 3):
@@ -148,9 +136,7 @@ class RoundTests(ScrubCase):
         self.assertEqual((self.calls.count("_hash_piece"), self.told), (4, [True]))
 
     def test_half_of_the_time(self) -> None:
-        """
-        A disk that is slow has as much time for others, however short the period is.
-        """
+        """A disk that is slow has as much time for others, however short the period is."""
         self.scrub._period = 0.001
         self.put(os.urandom(PIECE * 4))
 
@@ -166,9 +152,7 @@ class RoundTests(ScrubCase):
         self.assertGreaterEqual(self.clock.seconds() - started, 2 * 7.0 * (4 - count))
 
     def test_growing(self) -> None:
-        """
-        What comes into a small store does not wait for the pace of the small store.
-        """
+        """What comes into a small store does not wait for the pace of the small store."""
         self.put(b"small")
         self.start()
         self.later(LONGEST_PAUSE)
@@ -178,9 +162,7 @@ class RoundTests(ScrubCase):
         self.assertGreaterEqual(len(self.told), 10)
 
     def test_unverified(self) -> None:
-        """
-        What nobody has verified is not looked at: that is done before its first use.
-        """
+        """What nobody has verified is not looked at: that is done before its first use."""
         digest = self.put(b"unverified", verified=False)
         self.spoil(digest)
         self.start()
@@ -190,9 +172,7 @@ class RoundTests(ScrubCase):
         self.assertLess(self.calls.count("following"), 10)
 
     def test_goes_on_after_a_restart(self) -> None:
-        """
-        A daemon that starts again goes on where it was; a note that cannot be read is the beginning.
-        """
+        """A daemon that starts again goes on where it was; a note that cannot be read is the beginning."""
         for number in range(10):
             self.put(b"%d" % number * 1000)
         self.scrub.start()
@@ -222,9 +202,7 @@ class RoundTests(ScrubCase):
         self.assertIsNone(Bookmark(None).read())
 
     def test_stops(self) -> None:
-        """
-        Stopping waits for a read under way and leaves nothing behind.
-        """
+        """Stopping waits for a read under way and leaves nothing behind."""
         self.put(os.urandom(PIECE * 3))
         reading: Deferred[None] = Deferred()
         run = self.run_here
@@ -245,14 +223,10 @@ class RoundTests(ScrubCase):
 
 
 class BadTests(ScrubCase):
-    """
-    What becomes of bad blobs.
-    """
+    """What becomes of bad blobs."""
 
     def test_changed(self) -> None:
-        """
-        A blob that was changed, cut or made longer on the disk goes, file and record; others stay.
-        """
+        """A blob that was changed, cut or made longer on the disk goes, file and record; others stay."""
         good, bad, short, long = (self.put(bytes([n]) * 1000) for n in range(4))
         self.spoil(bad)
         for digest, size in ((short, 999), (long, 1001)):
@@ -286,9 +260,7 @@ class BadTests(ScrubCase):
         self.assertEqual(self.told, [False])
 
     def test_fetched_again_meanwhile(self) -> None:
-        """
-        What was thrown away and fetched again while it was looked at is not touched.
-        """
+        """What was thrown away and fetched again while it was looked at is not touched."""
         bad = self.put(b"x" * 1000)
         self.spoil(bad)
 
@@ -304,9 +276,7 @@ class BadTests(ScrubCase):
         self.assertFalse(self.is_gone(bad))
 
     def test_missing_file(self) -> None:
-        """
-        A record without a file goes, unless a fetch is about to make the file.
-        """
+        """A record without a file goes, unless a fetch is about to make the file."""
         gone = self.put(b"gone")
         self.store.delete(gone)
         self.used.add(gone)
@@ -318,9 +288,7 @@ class BadTests(ScrubCase):
         self.assertEqual(self.told, [])
 
     def test_unreadable(self) -> None:
-        """
-        A blob that the disk cannot read goes.
-        """
+        """A blob that the disk cannot read goes."""
         self.put(b"a" * 100)
         self.hindrance["_hash_piece"] = OSError(errno.EIO, "bad sector")
         self.start()
@@ -328,9 +296,7 @@ class BadTests(ScrubCase):
         self.assertEqual(list(self.store.blobs()), [])
 
     def test_broken_disk(self) -> None:
-        """
-        A disk that reads nothing at all is no reason to throw everything away.
-        """
+        """A disk that reads nothing at all is no reason to throw everything away."""
         for number in range(10):
             self.put(b"%d" % number * 10)
         self.hindrance["_hash_piece"] = OSError(errno.EIO, "no answer")
@@ -343,9 +309,7 @@ class BadTests(ScrubCase):
         self.assertEqual(len(list(self.store.blobs())), kept)
 
     def test_no_descriptor(self) -> None:
-        """
-        What says nothing of the blob does it no harm.
-        """
+        """What says nothing of the blob does it no harm."""
         digest = self.put(b"a" * 100)
         for number in (errno.EMFILE, errno.ENOMEM, errno.EACCES):
             self.hindrance["open"] = OSError(number, "not now")
@@ -355,9 +319,7 @@ class BadTests(ScrubCase):
         self.assertEqual(self.told, [])
 
     def test_cannot_be_deleted(self) -> None:
-        """
-        On a disk that became read-only it goes as soon as it can, and the others are looked at.
-        """
+        """On a disk that became read-only it goes as soon as it can, and the others are looked at."""
         bad, _good = self.put(b"x" * 1000), self.put(b"y" * 1000)
         self.spoil(bad)
         self.hindrance["_forget"] = OSError(errno.EROFS, "read-only")
@@ -370,9 +332,7 @@ class BadTests(ScrubCase):
         self.assertTrue(self.is_gone(bad))
 
     def test_index_fails(self) -> None:
-        """
-        An index that does not answer makes it rest, not end.
-        """
+        """An index that does not answer makes it rest, not end."""
         self.put(b"x" * 1000)
         self.hindrance["following"] = OSError(errno.EIO, "no answer")
         self.start()

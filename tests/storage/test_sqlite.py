@@ -1,6 +1,4 @@
-"""
-The index in a file.
-"""
+"""The index in a file."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ while True:
 
 
 class SqliteIndexTests(suites.IndexSuite):
-    """
-    What a file adds: it lasts, it is private, it costs what is asked.
-    """
+    """What a file adds: it lasts, it is private, it costs what is asked."""
 
     def make_index(self) -> Index:
         self.path = os.path.join(self.mktemp(), "contentcache", "index.sqlite3")
@@ -53,9 +49,7 @@ class SqliteIndexTests(suites.IndexSuite):
         return index
 
     def test_lasts(self) -> None:
-        """
-        Everything is there again after a crash: the file is opened anew though nobody closed it.
-        """
+        """Everything is there again after a crash: the file is opened anew though nobody closed it."""
         self.index.record([record(1, 100.5), record(2, 50.0, verified=False)])
         self.index.affirm(LINK, Affirmation(5.0, "application/json"))
         self.index.remember_tag(TAG, TagRecord(DIGEST, "application/json", 5, 1.0))
@@ -70,18 +64,14 @@ class SqliteIndexTests(suites.IndexSuite):
         self.assertEqual(again.tag(TAG), TagRecord(DIGEST, "application/json", 5, 1.0))
 
     def test_rebuild_that_crashed(self) -> None:
-        """
-        A listing that was not finished is to be done again, whatever of it is there.
-        """
+        """A listing that was not finished is to be done again, whatever of it is there."""
         self.index.record([record(1, 1.0)])
         again = self.reopened()
         self.assertTrue(again.rebuilt)
         self.assertIsNotNone(again.blob(numbered(1)))
 
     def test_modes(self) -> None:
-        """
-        Who pulled what is nobody else's business.
-        """
+        """Who pulled what is nobody else's business."""
         previous = os.umask(0)
         self.addCleanup(os.umask, previous)
         path = Path(self.mktemp(), "index.sqlite3")
@@ -94,18 +84,14 @@ class SqliteIndexTests(suites.IndexSuite):
             self.assertEqual(file.stat().st_mode & 0o777, 0o640, file)
 
     def test_closed(self) -> None:
-        """
-        A closed index says so, and may be closed again.
-        """
+        """A closed index says so, and may be closed again."""
         self.index.close()
         self.index.close()
         error = self.assertRaises(OSError, self.index.blob, DIGEST)
         self.assertEqual(error.errno, errno.EBADF)
 
     def test_odd_texts(self) -> None:
-        """
-        What strangers sent is kept as it is, and what no text can hold does no harm.
-        """
+        """What strangers sent is kept as it is, and what no text can hold does no harm."""
         for accept in ("", "'; DROP TABLE tags --", "a\x00b", "\N{SNOWMAN}" * 1000, "\udcff"):
             tag = Tag("o", "r", "t", accept)
             self.index.remember_tag(tag, TagRecord(DIGEST, "m", 1 << 70, 1.0))
@@ -114,9 +100,7 @@ class SqliteIndexTests(suites.IndexSuite):
         self.assertIsNotNone(self.index.affirmation(LINK))
 
     def test_half_a_change(self) -> None:
-        """
-        A change that fails in the middle leaves nothing of itself.
-        """
+        """A change that fails in the middle leaves nothing of itself."""
         self.index.record([record(1, 1.0)])
         wrong = BlobRecord(numbered(3), "many", 1.0, verified=True)  # type: ignore[arg-type]
         object.__setattr__(wrong, "size", None)
@@ -125,9 +109,7 @@ class SqliteIndexTests(suites.IndexSuite):
         self.assertEqual(self.index.total(), 10)
 
     def test_fsync_where_promised(self) -> None:
-        """
-        Announcing a blob and taking a link back are on the disk at once, what happens at every pull is not.
-        """
+        """Announcing a blob and taking a link back are on the disk at once, what happens at every pull is not."""
         modes: list[str] = []
         database = self.index._database  # type: ignore[attr-defined]
         database.set_trace_callback(lambda sql: modes.append(sql) if "synchronous" in sql else None)
@@ -145,9 +127,7 @@ class SqliteIndexTests(suites.IndexSuite):
         self.assertEqual(modes, full_then_normal * 2)
 
     def test_cost(self) -> None:
-        """
-        Opening and asking cost the same with a hundred times as many blobs, counted in SQLite's own steps.
-        """
+        """Opening and asking cost the same with a hundred times as many blobs, counted in SQLite's own steps."""
         self.assertLess(self.steps(30_000), 1.5 * self.steps(300))
 
     def steps(self, blobs: int) -> int:
@@ -187,9 +167,7 @@ class SqliteIndexTests(suites.IndexSuite):
         return counted[0]
 
     def test_killed_in_the_middle(self) -> None:
-        """
-        After a kill the total is the sum of what is there, and each change is whole or missing.
-        """
+        """After a kill the total is the sum of what is there, and each change is whole or missing."""
         path = os.path.join(self.mktemp(), "index.sqlite3")
         for stop in (1, 20):
             writer = subprocess.Popen(
@@ -213,9 +191,7 @@ class SqliteIndexTests(suites.IndexSuite):
 
 
 class DamageTests(SynchronousTestCase):
-    """
-    Files that are not what they should be.
-    """
+    """Files that are not what they should be."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
@@ -240,9 +216,7 @@ class DamageTests(SynchronousTestCase):
             file.write(data)
 
     def test_damaged(self) -> None:
-        """
-        Whatever is no index any more is moved aside and made anew, which means: nothing is known.
-        """
+        """Whatever is no index any more is moved aside and made anew, which means: nothing is known."""
         whole = self.path.read_bytes()
         damages: dict[str, Callable[[], object]] = {
             "no database": lambda: self.path.write_bytes(b"<html>" * 5000),
@@ -261,9 +235,7 @@ class DamageTests(SynchronousTestCase):
                 self.assert_made_anew()
 
     def test_foreign_database(self) -> None:
-        """
-        A database of something else is not the index, even if it bears the same number.
-        """
+        """A database of something else is not the index, even if it bears the same number."""
         for version in (0, 1, 2):
             self.path.unlink()
             database = sqlite3.connect(self.path)
@@ -273,18 +245,14 @@ class DamageTests(SynchronousTestCase):
             self.assert_made_anew()
 
     def test_tables_of_another_shape(self) -> None:
-        """
-        The right names over the wrong columns are not the index.
-        """
+        """The right names over the wrong columns are not the index."""
         database = sqlite3.connect(self.path)
         database.execute("ALTER TABLE tags RENAME COLUMN seen TO watched")
         database.close()
         self.assert_made_anew()
 
     def test_state_lost(self) -> None:
-        """
-        Tables without the one row that says how far they can be trusted are not the index.
-        """
+        """Tables without the one row that says how far they can be trusted are not the index."""
         database = sqlite3.connect(self.path)
         database.execute("DELETE FROM state")
         database.commit()
@@ -292,9 +260,7 @@ class DamageTests(SynchronousTestCase):
         self.assert_made_anew()
 
     def test_empty_file(self) -> None:
-        """
-        A file without a byte is what a kill at the very first moment leaves: nothing to keep of it.
-        """
+        """A file without a byte is what a kill at the very first moment leaves: nothing to keep of it."""
         self.path.write_bytes(b"")
         index = SqliteIndex(str(self.path))
         self.addCleanup(index.close)
@@ -302,9 +268,7 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual([file.name for file in self.folder.iterdir() if "damaged" in file.name], [])
 
     def test_operators_statistics(self) -> None:
-        """
-        An operator who runs ``ANALYZE`` has not damaged anything.
-        """
+        """An operator who runs ``ANALYZE`` has not damaged anything."""
         database = sqlite3.connect(self.path)
         database.execute("ANALYZE")
         database.close()
@@ -329,9 +293,7 @@ class DamageTests(SynchronousTestCase):
         self.assert_made_anew()
 
     def test_rows_that_lie(self) -> None:
-        """
-        A row that SQLite finds in order and that is nonsense to us is damage too.
-        """
+        """A row that SQLite finds in order and that is nonsense to us is damage too."""
         database = sqlite3.connect(self.path)
         database.execute("UPDATE blobs SET digest = 'sha256:abc' WHERE pulled = 0.0")
         database.commit()
@@ -347,9 +309,7 @@ class DamageTests(SynchronousTestCase):
         index.least_recent(5000)
 
     def test_newer(self) -> None:
-        """
-        An index of a later version is refused and left as it is.
-        """
+        """An index of a later version is refused and left as it is."""
         database = sqlite3.connect(self.path)
         database.execute("PRAGMA user_version = 99")
         database.close()
@@ -384,9 +344,7 @@ class DamageTests(SynchronousTestCase):
         self.assertTrue(index.possesses("o", numbered(1)))
 
     def test_last_two_are_kept(self) -> None:
-        """
-        However often it happens, damaged files do not fill the disk.
-        """
+        """However often it happens, damaged files do not fill the disk."""
         for number in range(4):
             self.path.write_bytes(b"rubbish %d" % number * 1000)
             self.path.with_name("index.sqlite3-wal").write_bytes(b"log")
@@ -397,9 +355,7 @@ class DamageTests(SynchronousTestCase):
         self.assertLessEqual(len(kept), 2)
 
     def test_full_disk(self) -> None:
-        """
-        A full disk is an ``OSError`` that says so, and what was there stays readable.
-        """
+        """A full disk is an ``OSError`` that says so, and what was there stays readable."""
         index = SqliteIndex(str(self.path))
         self.addCleanup(index.close)
         assert index._database is not None
@@ -412,9 +368,7 @@ class DamageTests(SynchronousTestCase):
         self.assertIsNone(index.blob(numbered(5000)))
 
     def test_read_only(self) -> None:
-        """
-        A disk that became read-only is an ``OSError`` that says so.
-        """
+        """A disk that became read-only is an ``OSError`` that says so."""
         index = SqliteIndex(str(self.path))
         self.addCleanup(index.close)
         assert index._database is not None
@@ -424,17 +378,13 @@ class DamageTests(SynchronousTestCase):
         self.assertIsNotNone(index.blob(numbered(1)))
 
     def test_not_writable(self) -> None:
-        """
-        A file that can only be read is refused at once, not at the first change.
-        """
+        """A file that can only be read is refused at once, not at the first change."""
         self.patch(os, "access", lambda path, mode: False)
         error = self.assertRaises(OSError, SqliteIndex, str(self.path))
         self.assertEqual(error.errno, errno.EACCES)
 
     def test_folder_in_its_place(self) -> None:
-        """
-        Something that no database can be made of is the disk's fault.
-        """
+        """Something that no database can be made of is the disk's fault."""
         self.path.unlink()
         self.path.mkdir()
         self.assertRaises(OSError, SqliteIndex, str(self.path))
@@ -462,16 +412,12 @@ _STEPS = st.one_of(
 
 
 class HistoryTests(SynchronousTestCase):
-    """
-    One history, two indexes.
-    """
+    """One history, two indexes."""
 
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     @given(st.lists(st.tuples(_STEPS, st.booleans()), max_size=25))
     def test_same_answers(self, history: list[tuple[tuple[str, object], bool]]) -> None:
-        """
-        After any history the file knows what the memory knows, also where it was opened anew on the way.
-        """
+        """After any history the file knows what the memory knows, also where it was opened anew on the way."""
         path = os.path.join(self.mktemp(), "index.sqlite3")
         model, index = MemoryIndex(), SqliteIndex(path)
         for (step, *arguments), reopen in history:

@@ -1,6 +1,4 @@
-"""
-Certificates made up for the tests: authorities, servers, clients.
-"""
+"""Certificates made up for the tests: authorities, servers, clients."""
 
 from __future__ import annotations
 
@@ -23,31 +21,23 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 @frozen
 class Made:
-    """
-    A certificate, its key, and who signed it.
-    """
+    """A certificate, its key, and who signed it."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
     @property
     def pem(self) -> bytes:
-        """
-        The certificate in PEM.
-        """
+        """The certificate in PEM."""
         return self.certificate.public_bytes(Encoding.PEM)
 
     def key_pem(self, passphrase: bytes | None = None) -> bytes:
-        """
-        The key in PEM, encrypted if there is a passphrase.
-        """
+        """The key in PEM, encrypted if there is a passphrase."""
         encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
     def write(self, directory: str, name: str) -> tuple[str, str]:
-        """
-        Write both, and give the paths of the certificate and of the key.
-        """
+        """Write both, and give the paths of the certificate and of the key."""
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         certificate, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
@@ -65,9 +55,7 @@ def make(
     expired: bool = False,
     client: bool = False,
 ) -> Made:
-    """
-    A certificate for ``hosts`` (names and addresses), signed by itself unless ``signed_by`` is given.
-    """
+    """A certificate for ``hosts`` (names and addresses), signed by itself unless ``signed_by`` is given."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -93,9 +81,7 @@ def make(
 
 
 def _general_name(host: str) -> x509.GeneralName:
-    """
-    A host as it stands in a certificate.
-    """
+    """A host as it stands in a certificate."""
     try:
         return x509.IPAddress(ip_address(host))
     except ValueError:

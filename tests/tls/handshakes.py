@@ -1,6 +1,4 @@
-"""
-TLS between a client and a server in memory, over Twisted's own protocols.
-"""
+"""TLS between a client and a server in memory, over Twisted's own protocols."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from zope.interface import implementer
 
 
 class End(Protocol):
-    """
-    One end's application: what it got, and why it ended.
-    """
+    """One end's application: what it got, and why it ended."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -33,9 +29,7 @@ class End(Protocol):
 
 
 class _Wire(StringTransport):
-    """
-    A transport that remembers that it was closed.
-    """
+    """A transport that remembers that it was closed."""
 
     closed = False
 
@@ -48,9 +42,7 @@ class _Wire(StringTransport):
 
 @implementer(IOpenSSLClientConnectionCreator)
 class PlainClient:
-    """
-    A client that believes everybody, with a context as the test wants it.
-    """
+    """A client that believes everybody, with a context as the test wants it."""
 
     def __init__(self, version: int = SSL.TLS1_3_VERSION, protocols: list[bytes] | None = None) -> None:
         self.context = SSL.Context(SSL.TLS_CLIENT_METHOD)
@@ -69,9 +61,7 @@ class PlainClient:
 
 
 class Handshake:
-    """
-    A handshake between two connection creators, and a word each way after it.
-    """
+    """A handshake between two connection creators, and a word each way after it."""
 
     def __init__(self, client: Any, server: Any) -> None:
         self.client, self.client_tls, client_wire = _end(client, True)
@@ -84,9 +74,7 @@ class Handshake:
         self.pump()
 
     def pump(self) -> None:
-        """
-        Carry bytes both ways until there are none, then the closing.
-        """
+        """Carry bytes both ways until there are none, then the closing."""
         moved = True
         while moved:
             moved = False
@@ -103,9 +91,7 @@ class Handshake:
 
     @property
     def succeeded(self) -> bool:
-        """
-        Whether each end got the other's word.
-        """
+        """Whether each end got the other's word."""
         return (self.client.received, self.server.received) == (
             b"hello from the server",
             b"hello from the client",
@@ -113,9 +99,7 @@ class Handshake:
 
 
 def _end(creator: Any, is_client: bool) -> tuple[End, Any, _Wire]:
-    """
-    One end: its application, its TLS, its wire.
-    """
+    """One end: its application, its TLS, its wire."""
     clock: Any = Clock()
     application: Any = Factory.forProtocol(End)
     factory = TLSMemoryBIOFactory(creator, is_client, application, clock=clock)

@@ -1,6 +1,4 @@
-"""
-A client that resumes sessions, as an attacker would: the standard library's, which tells what it was given.
-"""
+"""A client that resumes sessions, as an attacker would: the standard library's, which tells what it was given."""
 
 from __future__ import annotations
 
@@ -69,9 +67,7 @@ class Met:
 
 
 class _Answering(End):
-    """
-    Answers what comes.
-    """
+    """Answers what comes."""
 
     transport: Any
 
@@ -81,9 +77,7 @@ class _Answering(End):
 
 
 def meet(client: ResumingClient, server: Any) -> Met:
-    """
-    One connection in memory between ``client`` and Twisted's TLS over the contexts of ``server``.
-    """
+    """One connection in memory between ``client`` and Twisted's TLS over the contexts of ``server``."""
     clock: Any = Clock()  # Twisted's TLS writes when its turn comes
     application: Any = Factory.forProtocol(_Answering)
     tls: Any = TLSMemoryBIOFactory(server, False, application, clock=clock).buildProtocol(None)

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.tls.client_hello`.
-"""
+"""Tests for :mod:`contentcache.tls.client_hello`."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ from contentcache.tls.client_hello import offered_protocols
 
 
 def hello(version: int, protocols: list[bytes]) -> bytes:
-    """
-    What OpenSSL says first.
-    """
+    """What OpenSSL says first."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(version)
     if protocols:
@@ -31,23 +27,17 @@ def hello(version: int, protocols: list[bytes]) -> bytes:
 
 
 def in_records(data: bytes, size: int) -> bytes:
-    """
-    The same message in records of so many bytes.
-    """
+    """The same message in records of so many bytes."""
     message = data[5:]
     pieces = [message[i : i + size] for i in range(0, len(message), size)]
     return b"".join(data[:3] + len(piece).to_bytes(2, "big") + piece for piece in pieces)
 
 
 class OfferedTests(SynchronousTestCase):
-    """
-    What a client offers.
-    """
+    """What a client offers."""
 
     def test_real(self) -> None:
-        """
-        OpenSSL's own ClientHello is read, of either version, in one record or in many.
-        """
+        """OpenSSL's own ClientHello is read, of either version, in one record or in many."""
         for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
             for protocols in ([], [b"acme-tls/1"], [b"h2", b"http/1.1"]):
                 said = hello(version, protocols)
@@ -55,9 +45,7 @@ class OfferedTests(SynchronousTestCase):
                 self.assertEqual(offered_protocols(in_records(said, 7)), tuple(protocols))
 
     def test_cut(self) -> None:
-        """
-        A part of it offers nothing, and neither does what is no ClientHello.
-        """
+        """A part of it offers nothing, and neither does what is no ClientHello."""
         said = hello(SSL.TLS1_3_VERSION, [b"acme-tls/1"])
         for length in range(len(said)):
             self.assertEqual(offered_protocols(said[:length]), ())
@@ -65,9 +53,7 @@ class OfferedTests(SynchronousTestCase):
 
     @given(st.binary(max_size=300), st.integers(0, 250))
     def test_anything(self, junk: bytes, at: int) -> None:
-        """
-        Whatever comes, nothing is raised.
-        """
+        """Whatever comes, nothing is raised."""
         offered_protocols(junk)
         said = hello(SSL.TLS1_3_VERSION, [b"acme-tls/1"])
         offered_protocols(said[:at] + junk + said[at + len(junk) :])

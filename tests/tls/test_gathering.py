@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.tls.gathering``.
-"""
+"""Tests for ``contentcache.tls.gathering``."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ _CONTENT = bytes(range(256)) * 4000
 
 
 class GatheringTests(SynchronousTestCase):
-    """
-    What upstream sends over TLS.
-    """
+    """What upstream sends over TLS."""
 
     def setUp(self) -> None:
         folder = self.mktemp()

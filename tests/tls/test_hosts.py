@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.tls.hosts`.
-"""
+"""Tests for :mod:`contentcache.tls.hosts`."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ DIGEST = sha256(b"key authorization").digest()
 
 
 class Named(PlainClient):
-    """
-    A client that asks for a host.
-    """
+    """A client that asks for a host."""
 
     def __init__(self, version: int, host: bytes | None, protocols: list[bytes] | None = None) -> None:
         super().__init__(version, protocols)
@@ -41,9 +37,7 @@ class Named(PlainClient):
 
 
 class HostContextsTests(SynchronousTestCase):
-    """
-    Certificates by names, and challenges.
-    """
+    """Certificates by names, and challenges."""
 
     def setUp(self) -> None:
         self.first, self.second = (stand_in(host, NOW) for host in ("a.example", "b.example"))
@@ -59,9 +53,7 @@ class HostContextsTests(SynchronousTestCase):
         return certificate.to_cryptography()
 
     def test_by_name(self) -> None:
-        """
-        Each host has its own certificate; no name, or a strange one, gets the first host's.
-        """
+        """Each host has its own certificate; no name, or a strange one, gets the first host's."""
         contexts = self.contexts()
         for version in VERSIONS:
             for name, identity in (
@@ -76,9 +68,7 @@ class HostContextsTests(SynchronousTestCase):
                 self.assertEqual(met.client_connection.get_alpn_proto_negotiated(), b"http/1.1")
 
     def test_install(self) -> None:
-        """
-        A new certificate is for new connections, and for those without a name too; open ones go on.
-        """
+        """A new certificate is for new connections, and for those without a name too; open ones go on."""
         contexts = self.contexts()
         before = Handshake(Named(SSL.TLS1_3_VERSION, b"a.example"), contexts)
         new = stand_in("a.example", NOW)
@@ -91,9 +81,7 @@ class HostContextsTests(SynchronousTestCase):
         self.assertEqual(before.server.received, b"hello from the client, still here")
 
     def test_challenge(self) -> None:
-        """
-        ``acme-tls/1`` alone gets the proof, in both versions of TLS; everybody else what they always get.
-        """
+        """``acme-tls/1`` alone gets the proof, in both versions of TLS; everybody else what they always get."""
         contexts = self.contexts()
         proof = challenge_answer("b.example", DIGEST, NOW)
         contexts.answer_challenge("b.example", proof)
@@ -122,9 +110,7 @@ class HostContextsTests(SynchronousTestCase):
         self.assertFalse(Handshake(over, contexts).succeeded)
 
     def test_shown_elsewhere(self) -> None:
-        """
-        Another port can show the same, certificates and challenges: each change is told.
-        """
+        """Another port can show the same, certificates and challenges: each change is told."""
         contexts, other = self.contexts(), self.contexts()
         contexts.changed = lambda: other.show(contexts.identities, contexts.challenges)
         new, proof = stand_in("a.example", NOW), challenge_answer("b.example", DIGEST, NOW)
@@ -138,9 +124,7 @@ class HostContextsTests(SynchronousTestCase):
         self.assertFalse(Handshake(Named(SSL.TLS1_3_VERSION, b"b.example", challenge), other).succeeded)
 
     def test_challenge_is_no_way_in(self) -> None:
-        """
-        With ``clientcas`` the challenge is answered without a certificate, and no word of the client arrives.
-        """
+        """With ``clientcas`` the challenge is answered without a certificate, and no word of the client arrives."""
         authority = make("authority", authority=True)
         path, _ = authority.write(self.mktemp(), "ca")
         contexts = self.contexts(clientcas=(path,))
@@ -153,9 +137,7 @@ class HostContextsTests(SynchronousTestCase):
             self.assertFalse(Handshake(Named(version, b"a.example"), contexts).succeeded)
 
     def test_client_certificate(self) -> None:
-        """
-        A client's certificate is believed for every host.
-        """
+        """A client's certificate is believed for every host."""
         authority = make("authority", authority=True)
         path, _ = authority.write(self.mktemp(), "ca")
         contexts = self.contexts(clientcas=(path,))
@@ -167,9 +149,7 @@ class HostContextsTests(SynchronousTestCase):
                 self.assertTrue(Handshake(named, contexts).succeeded, (version, name))
 
     def test_reload(self) -> None:
-        """
-        ``clientcas`` are read anew, and a broken file changes nothing.
-        """
+        """``clientcas`` are read anew, and a broken file changes nothing."""
         authority = make("authority", authority=True)
         path, _ = authority.write(self.mktemp(), "ca")
         contexts = self.contexts(clientcas=(path,))

@@ -1,6 +1,4 @@
-"""
-Sessions and tickets: no client is served without the certificate that is demanded, whatever it resumes.
-"""
+"""Sessions and tickets: no client is served without the certificate that is demanded, whatever it resumes."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ DIGEST = sha256(b"key authorization").digest()
 
 
 class SessionCase(SynchronousTestCase):
-    """
-    Authorities of clients, and both kinds of ports.
-    """
+    """Authorities of clients, and both kinds of ports."""
 
     def setUp(self) -> None:
         """Make certificates."""
@@ -67,9 +63,7 @@ class SessionCase(SynchronousTestCase):
 
 
 class DemandedTests(SessionCase):
-    """
-    Sessions of clients with a certificate.
-    """
+    """Sessions of clients with a certificate."""
 
     def test_resumed(self) -> None:
         """A session that began with a certificate is resumed; a client with neither is not served."""
@@ -194,9 +188,7 @@ class DemandedTests(SessionCase):
 
 
 class ChallengeTests(SessionCase):
-    """
-    While ``tls-alpn-01`` is answered, which asks for no certificate.
-    """
+    """While ``tls-alpn-01`` is answered, which asks for no certificate."""
 
     def setUp(self) -> None:
         """Answer one."""

@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.tls.trust``.
-"""
+"""Tests for ``contentcache.tls.trust``."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ HOST = b"registry.example.com"
 
 
 class UpstreamTrustCase(SynchronousTestCase):
-    """
-    An authority, and servers with its certificates.
-    """
+    """An authority, and servers with its certificates."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -34,23 +30,17 @@ class UpstreamTrustCase(SynchronousTestCase):
         self.cas, _ = self.authority.write(self.folder, "cas")
 
     def server(self, identity: Made, *chain: Made, **more: Any) -> ServerContext:
-        """
-        A server that shows a certificate with a chain.
-        """
+        """A server that shows a certificate with a chain."""
         certificate, key = identity.write(self.folder, "server")
         Path(certificate).write_bytes(b"".join(made.pem for made in (identity, *chain)))
         return ServerContext(ServerTLS(certificate, key, **more))
 
     def meet(self, trust: UpstreamTrust, server: Any, host: bytes = HOST) -> Handshake:
-        """
-        A handshake between the two.
-        """
+        """A handshake between the two."""
         return Handshake(trust.creatorForNetloc(host, 443), server)
 
     def refused(self, met: Handshake) -> str:
-        """
-        Why our end refused; the server got nothing from us by then.
-        """
+        """Why our end refused; the server got nothing from us by then."""
         self.assertFalse(met.succeeded)
         self.assertEqual(b"", met.server.received)
         assert met.client.reason is not None
@@ -59,14 +49,10 @@ class UpstreamTrustCase(SynchronousTestCase):
 
 
 class UpstreamTrustTests(UpstreamTrustCase):
-    """
-    Whom we believe.
-    """
+    """Whom we believe."""
 
     def test_authority(self) -> None:
-        """
-        What an authority in ``cas`` has signed is believed, directly or by way of an intermediate.
-        """
+        """What an authority in ``cas`` has signed is believed, directly or by way of an intermediate."""
         trust = UpstreamTrust([self.cas])
         intermediate = make("intermediate", signed_by=self.authority, authority=True)
         direct = make("direct", signed_by=self.authority, hosts=(HOST.decode(),))
@@ -76,9 +62,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
         self.assertIn("not trusted", self.refused(self.meet(trust, self.server(below))))
 
     def test_leaf_and_intermediate_as_anchors(self) -> None:
-        """
-        The next hop's own certificate in ``cas`` is enough, and so is an intermediate without its root.
-        """
+        """The next hop's own certificate in ``cas`` is enough, and so is an intermediate without its root."""
         unknown = make("unknown", authority=True)
         intermediate = make("intermediate", signed_by=unknown, authority=True)
         leaf = make("leaf", signed_by=intermediate, hosts=(HOST.decode(),))
@@ -88,9 +72,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
             self.assertTrue(self.meet(UpstreamTrust([cas]), self.server(shown)).succeeded)
 
     def test_anchored_leaf_is_for_its_names_only(self) -> None:
-        """
-        To be in ``cas`` does not make a leaf good for other hosts, nor an authority.
-        """
+        """To be in ``cas`` does not make a leaf good for other hosts, nor an authority."""
         leaf = make("leaf", hosts=("other.example.com",))
         cas, _ = leaf.write(self.folder, "anchor")
         self.assertIn("other names", self.refused(self.meet(UpstreamTrust([cas]), self.server(leaf))))
@@ -98,16 +80,12 @@ class UpstreamTrustTests(UpstreamTrustCase):
         self.refused(self.meet(UpstreamTrust([cas]), self.server(forged, leaf)))
 
     def test_system_roots_do_not_vouch_for_strangers(self) -> None:
-        """
-        Without ``cas`` a private authority is not believed.
-        """
+        """Without ``cas`` a private authority is not believed."""
         identity = make("server", signed_by=self.authority, hosts=(HOST.decode(),))
         self.assertIn("not trusted", self.refused(self.meet(UpstreamTrust(), self.server(identity))))
 
     def test_names(self) -> None:
-        """
-        The certificate has to name the host, by name or address; common names do not count.
-        """
+        """The certificate has to name the host, by name or address; common names do not count."""
         trust = UpstreamTrust([self.cas])
         for hosts, host, expected in [
             ((HOST.decode(),), HOST, True),
@@ -131,9 +109,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
                     self.assertIn("is for other names", self.refused(met))
 
     def test_server_name(self) -> None:
-        """
-        The name goes out for SNI, without a dot at the end; an address does not.
-        """
+        """The name goes out for SNI, without a dot at the end; an address does not."""
         identity = make("server", signed_by=self.authority, hosts=(HOST.decode(), "192.0.2.1"))
         trust = UpstreamTrust([self.cas])
         for host, expected in [(HOST + b".", HOST), (b"192.0.2.1", None)]:
@@ -141,17 +117,13 @@ class UpstreamTrustTests(UpstreamTrustCase):
             self.assertEqual(expected, met.server_connection.get_servername())
 
     def test_expired(self) -> None:
-        """
-        An expired certificate is refused, and the sentence says so.
-        """
+        """An expired certificate is refused, and the sentence says so."""
         identity = make("server", signed_by=self.authority, hosts=(HOST.decode(),), expired=True)
         reason = self.refused(self.meet(UpstreamTrust([self.cas]), self.server(identity)))
         self.assertEqual("the certificate of registry.example.com has expired", reason)
 
     def test_both_versions_and_protocol(self) -> None:
-        """
-        TLS 1.2 and 1.3 are spoken, with http/1.1 and nothing else offered.
-        """
+        """TLS 1.2 and 1.3 are spoken, with http/1.1 and nothing else offered."""
         identity = make("server", signed_by=self.authority, hosts=(HOST.decode(),))
         for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
             server = self.server(identity)
@@ -163,17 +135,13 @@ class UpstreamTrustTests(UpstreamTrustCase):
             self.assertEqual([b"http/1.1"], offered)
 
     def test_cheapest_cipher_first(self) -> None:
-        """
-        A server that follows the client's order chooses the shorter key of TLS 1.3.
-        """
+        """A server that follows the client's order chooses the shorter key of TLS 1.3."""
         identity = make("server", signed_by=self.authority, hosts=(HOST.decode(),))
         met = self.meet(UpstreamTrust([self.cas]), self.server(identity))
         self.assertEqual("TLS_AES_128_GCM_SHA256", met.client_connection.get_cipher_list()[0])
 
     def test_client_certificate(self) -> None:
-        """
-        Where an upstream demands a certificate ours is shown; key and certificate may be one file.
-        """
+        """Where an upstream demands a certificate ours is shown; key and certificate may be one file."""
         identity = make("server", signed_by=self.authority, hosts=(HOST.decode(),))
         ours = make("ours", signed_by=self.authority, client=True)
         certificate, key = ours.write(self.folder, "ours")
@@ -184,9 +152,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
         self.assertTrue(self.meet(UpstreamTrust([self.cas], certificate), server).succeeded)
 
     def test_no_system_roots(self) -> None:
-        """
-        A machine without roots of its own still reaches what ``cas`` vouches for.
-        """
+        """A machine without roots of its own still reaches what ``cas`` vouches for."""
         nowhere = str(Path(self.folder) / "nowhere")
         for variables in [(nowhere, nowhere), (self.folder, self.folder), (self.cas + "x", "")]:
             file, directory = variables
@@ -196,9 +162,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
             self.assertTrue(self.meet(UpstreamTrust([self.cas]), self.server(identity)).succeeded)
 
     def patch_environment(self, name: str, value: str) -> None:
-        """
-        Set a variable for this test.
-        """
+        """Set a variable for this test."""
         before = os.environ.get(name)
         os.environ[name] = value
         if before is None:
@@ -207,9 +171,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
             self.addCleanup(os.environ.__setitem__, name, before)
 
     def test_reload(self) -> None:
-        """
-        New files count from the next connection on; a broken one changes nothing and is named.
-        """
+        """New files count from the next connection on; a broken one changes nothing and is named."""
         trust = UpstreamTrust([self.cas])
         renewed = make("renewed", authority=True)
         identity = make("server", signed_by=renewed, hosts=(HOST.decode(),))
@@ -227,17 +189,13 @@ class UpstreamTrustTests(UpstreamTrustCase):
 
 
 def _choose_and_note(notes: list[bytes], _connection: SSL.Connection, offered: list[bytes]) -> bytes:
-    """
-    Choose http/1.1, and note what was offered.
-    """
+    """Choose http/1.1, and note what was offered."""
     notes.extend(offered)
     return b"http/1.1"
 
 
 class UpstreamTrustsTests(UpstreamTrustCase):
-    """
-    Contexts that are shared.
-    """
+    """Contexts that are shared."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -247,9 +205,7 @@ class UpstreamTrustsTests(UpstreamTrustCase):
         self.client = client.write(self.folder, "shown")
 
     def test_shared(self) -> None:
-        """
-        Equal options have one context; one with another certificate believes the same authorities.
-        """
+        """Equal options have one context; one with another certificate believes the same authorities."""
         trusts = UpstreamTrusts([self.cas])
         self.assertIs(trusts.trust(), trusts.trust())
         self.assertIs(trusts.trust(*self.client), trusts.trust(*self.client))
@@ -258,9 +214,7 @@ class UpstreamTrustsTests(UpstreamTrustCase):
             self.assertTrue(self.meet(trust, self.good).succeeded)
 
     def test_certificate_is_for_its_own(self) -> None:
-        """
-        A client certificate is shown by its own context alone.
-        """
+        """A client certificate is shown by its own context alone."""
         trusts = UpstreamTrusts([self.cas])
         demanding = self.server(
             make("signed", signed_by=self.authority, hosts=(HOST.decode(),)), clientcas=(self.cas,)

@@ -1,6 +1,4 @@
-"""
-Servers and proxies on loopback for the tests of the way upstream.
-"""
+"""Servers and proxies on loopback for the tests of the way upstream."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ reactor: Any = global_reactor
 
 @define
 class Answer:
-    """
-    What a server says.
-    """
+    """What a server says."""
 
     code: int = 200
     headers: Mapping[str, str] = field(factory=dict)
@@ -38,9 +34,7 @@ class Answer:
 
 
 class Origin(Resource):
-    """
-    Answers every path as a function says, and remembers the requests.
-    """
+    """Answers every path as a function says, and remembers the requests."""
 
     isLeaf = True
 
@@ -59,16 +53,12 @@ class Origin(Resource):
 
     @property
     def paths(self) -> list[str]:
-        """
-        What was asked for.
-        """
+        """What was asked for."""
         return [path for _, path, _ in self.asked]
 
 
 class Names:
-    """
-    A resolver with a table; each name has a list of answers, the last of which stays.
-    """
+    """A resolver with a table; each name has a list of answers, the last of which stays."""
 
     def __init__(self, table: Mapping[str, Sequence[Sequence[str]]]) -> None:
         self._answers = {name: list(answers) for name, answers in table.items()}
@@ -122,16 +112,12 @@ HARMLESS = {
 
 
 class LoopbackTestCase(TestCase):
-    """
-    Starts servers, and ends them and the clients with the test.
-    """
+    """Starts servers, and ends them and the clients with the test."""
 
     timeout = 20
 
     def listen(self, factory: Any, tls: Any = None) -> int:
-        """
-        Listen on a free port, and give its number.
-        """
+        """Listen on a free port, and give its number."""
         if tls is not None:
             factory = TLSMemoryBIOFactory(tls, False, factory)
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -139,18 +125,14 @@ class LoopbackTestCase(TestCase):
         return int(port.getHost().port)
 
     def serve(self, answer: Callable[[str], Answer], tls: Any = None) -> tuple[Origin, int]:
-        """
-        An origin and its port.
-        """
+        """An origin and its port."""
         origin = Origin(answer)
         site: Any = Site(origin)
         site.noisy = False
         return origin, self.listen(site, tls)
 
     def transport(self, url: str, **more: Any) -> UpstreamTransport:
-        """
-        The ways to an upstream, closed at the end.
-        """
+        """The ways to an upstream, closed at the end."""
         given: dict[str, Any] = {
             "reactor": reactor,
             "trust": NoTrust(),
@@ -165,14 +147,10 @@ class LoopbackTestCase(TestCase):
 
 
 class RedirectingTestCase(LoopbackTestCase):
-    """
-    A registry and a storage on loopback, with the addresses that the test gives their names.
-    """
+    """A registry and a storage on loopback, with the addresses that the test gives their names."""
 
     def two(self, **names: str) -> None:
-        """
-        A registry that redirects ``/v2/…`` to storage, both with a name.
-        """
+        """A registry that redirects ``/v2/…`` to storage, both with a name."""
         self.location = ""
         self.code = 307
         self.moved = b""
@@ -192,26 +170,20 @@ class RedirectingTestCase(LoopbackTestCase):
         return Answer(403, body=b"denied") if "denied" in path else Answer(body=b"stored")
 
     async def fetch(self, **more: Any) -> Any:
-        """
-        Ask the registry for a blob.
-        """
+        """Ask the registry for a blob."""
         transport = self.transport(self.base, reactor=self.local, **more)
         headers = Headers({**SECRETS, **HARMLESS})
         return await transport.fetch_following("GET", f"{self.base}/v2/blob", headers)
 
 
 class NoTrust:
-    """
-    For tests without TLS.
-    """
+    """For tests without TLS."""
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
         raise AssertionError("no TLS in this test")
 
 
 async def body_of(response: Any) -> bytes:
-    """
-    The whole body.
-    """
+    """The whole body."""
     body: bytes = await readBody(response)
     return body

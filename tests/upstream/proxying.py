@@ -1,6 +1,4 @@
-"""
-Proxies for the tests: one on loopback, and one that is only a string.
-"""
+"""Proxies for the tests: one on loopback, and one that is only a string."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ reactor: Any = global_reactor
 
 
 class _Wire(StringTransport):
-    """
-    A transport that remembers that it was cut.
-    """
+    """A transport that remembers that it was cut."""
 
     aborted = False
 
@@ -28,9 +24,7 @@ class _Wire(StringTransport):
 
 
 class Wired:
-    """
-    An endpoint to a proxy that is a string.
-    """
+    """An endpoint to a proxy that is a string."""
 
     def __init__(self) -> None:
         self.transport = _Wire()
@@ -44,9 +38,7 @@ class Wired:
 
 
 class Relay(Protocol):
-    """
-    Bytes from here to there.
-    """
+    """Bytes from here to there."""
 
     def __init__(self) -> None:
         self.other: Any = None
@@ -60,9 +52,7 @@ class Relay(Protocol):
 
 
 class ConnectProxy(Relay):
-    """
-    A proxy that knows ``CONNECT`` and nothing else; every name is loopback.
-    """
+    """A proxy that knows ``CONNECT`` and nothing else; every name is loopback."""
 
     def connectionMade(self) -> None:
         self._head = b""
@@ -94,9 +84,7 @@ class ConnectProxy(Relay):
 
 
 class ConnectProxyFactory(Factory):
-    """
-    Remembers the heads that proxies of it got. With ``answer`` it says that instead of connecting.
-    """
+    """Remembers the heads that proxies of it got. With ``answer`` it says that instead of connecting."""
 
     protocol = ConnectProxy
     noisy = False

@@ -1,6 +1,4 @@
-"""
-The cache's own account: tokens, and who may have the password.
-"""
+"""The cache's own account: tokens, and who may have the password."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ PAIR = "Basic " + base64.b64encode(b"cache:p\xc3\xa4ss").decode()
 
 
 class Changing:
-    """
-    A source whose account changes with each refusal, until there is no other.
-    """
+    """A source whose account changes with each refusal, until there is no other."""
 
     def __init__(self, *accounts: Account | IdentityToken) -> None:
         self.accounts = list(accounts)
@@ -42,9 +38,7 @@ class Changing:
 
 
 class AccountTests(SynchronousTestCase):
-    """
-    An account at a registry, and a token server that the test answers for.
-    """
+    """An account at a registry, and a token server that the test answers for."""
 
     def setUp(self) -> None:
         self.now = 1000.0
@@ -304,14 +298,10 @@ class AccountTests(SynchronousTestCase):
 
 
 class KeptTokensTests(SynchronousTestCase):
-    """
-    How many tokens are kept.
-    """
+    """How many tokens are kept."""
 
     def test_bounded(self) -> None:
-        """
-        One for each of the 256 repositories asked for last: clients make up as many names as they like.
-        """
+        """One for each of the 256 repositories asked for last: clients make up as many names as they like."""
         asked: list[str] = []
 
         async def fetch(url: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:

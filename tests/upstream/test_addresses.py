@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.upstream.addresses``.
-"""
+"""Tests for ``contentcache.upstream.addresses``."""
 
 from __future__ import annotations
 
@@ -14,14 +12,10 @@ from contentcache.upstream.addresses import Kind, Listed, Place, kind_of, litera
 
 
 class PlaceTests(SynchronousTestCase):
-    """
-    Where URLs lead.
-    """
+    """Where URLs lead."""
 
     def test_understood(self) -> None:
-        """
-        Different spellings of one place are the same value.
-        """
+        """Different spellings of one place are the same value."""
         for url, expected in [
             ("https://a.example", ("https", "a.example", 443)),
             ("HTTPS://A.EXAMPLE./x?y#z", ("https", "a.example", 443)),
@@ -39,9 +33,7 @@ class PlaceTests(SynchronousTestCase):
                 self.assertEqual(expected, (place.scheme, place.host, place.port))
 
     def test_refused(self) -> None:
-        """
-        What is in doubt, or two programs might understand differently, is no place.
-        """
+        """What is in doubt, or two programs might understand differently, is no place."""
         for url in [
             "",
             "a.example",
@@ -82,9 +74,7 @@ class PlaceTests(SynchronousTestCase):
 
     @given(st.text(alphabet=st.sampled_from("htps:/@.[]\\ae1%?#\u2488é"), max_size=40))
     def test_raises_nothing_else(self, rest: str) -> None:
-        """
-        Rubbish raises ``ValueError`` and nothing else.
-        """
+        """Rubbish raises ``ValueError`` and nothing else."""
         for url in (rest, "https://" + rest):
             try:
                 place = Place.of(url)
@@ -94,21 +84,15 @@ class PlaceTests(SynchronousTestCase):
             self.assertNotIn("@", place.host)
 
     def test_shown(self) -> None:
-        """
-        Messages hold no signature of a signed URL.
-        """
+        """Messages hold no signature of a signed URL."""
         self.assertEqual("'https://s3.example/blob'", shown("https://s3.example/blob?X-Signature=secret"))
 
 
 class AddressTests(SynchronousTestCase):
-    """
-    Addresses, however spelled.
-    """
+    """Addresses, however spelled."""
 
     def test_literals(self) -> None:
-        """
-        Every spelling that a resolver takes for an address is recognised, names are not.
-        """
+        """Every spelling that a resolver takes for an address is recognised, names are not."""
         for host, expected in [
             ("127.0.0.1", "127.0.0.1"),
             ("127.1", "127.0.0.1"),
@@ -139,16 +123,12 @@ class AddressTests(SynchronousTestCase):
 
     @given(st.integers(0, 2**32 - 1))
     def test_odd_spellings_agree(self, number: int) -> None:
-        """
-        Decimal, octal and hexadecimal spellings are the same address.
-        """
+        """Decimal, octal and hexadecimal spellings are the same address."""
         for host in (str(number), hex(number), f"0{number:o}"):
             self.assertEqual(IPv4Address(number), literal_address(host))
 
     def test_kinds(self) -> None:
-        """
-        Each address is of its kind, and one inside another counts as the inner one.
-        """
+        """Each address is of its kind, and one inside another counts as the inner one."""
         for address, kind in [
             ("8.8.8.8", Kind.PUBLIC),
             ("2606:4700::1", Kind.PUBLIC),
@@ -205,14 +185,10 @@ class AddressTests(SynchronousTestCase):
 
 
 class ListedTests(SynchronousTestCase):
-    """
-    An operator's list.
-    """
+    """An operator's list."""
 
     def test_names(self) -> None:
-        """
-        A name means itself, on every port unless one is given; a dot before it means what is below.
-        """
+        """A name means itself, on every port unless one is given; a dot before it means what is below."""
         for entry, host, port, expected in [
             ("s3.internal", "s3.internal", 9000, True),
             ("S3.Internal.", "s3.internal", 443, True),
@@ -236,9 +212,7 @@ class ListedTests(SynchronousTestCase):
                 self.assertIs(expected, Listed((entry,)).names(host, port))
 
     def test_schemes(self) -> None:
-        """
-        An entry with a scheme is for that scheme and port, and one without says nothing of the scheme.
-        """
+        """An entry with a scheme is for that scheme and port, and one without says nothing of the scheme."""
         for entry, url, expected in [
             ("http://s3.internal:9000", "http://s3.internal:9000/x", True),
             ("HTTP://S3.internal:9000/", "http://s3.internal:9000/x", True),
@@ -258,9 +232,7 @@ class ListedTests(SynchronousTestCase):
                     self.assertTrue(Listed((entry,)).names(place.host, place.port, place.scheme))
 
     def test_blocks(self) -> None:
-        """
-        A block means its addresses, also when they come inside IPv6 ones.
-        """
+        """A block means its addresses, also when they come inside IPv6 ones."""
         listed = Listed(("10.0.0.0/8", "fd00::/16", "nonsense/8"))
         for address, expected in [
             ("10.9.9.9", True),

@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.upstream.agent`` and ``contentcache.upstream.endpoints``.
-"""
+"""Tests for ``contentcache.upstream.agent`` and ``contentcache.upstream.endpoints``."""
 
 from __future__ import annotations
 
@@ -29,14 +27,10 @@ from tests.upstream.loopback import Answer, LocalReactor, LoopbackTestCase, Name
 
 
 class RequestTests(LoopbackTestCase):
-    """
-    Requests to a server on loopback.
-    """
+    """Requests to a server on loopback."""
 
     async def test_headers(self) -> None:
-        """
-        ``Accept-Encoding`` and ``User-Agent`` are ours, whatever treq or a caller puts there.
-        """
+        """``Accept-Encoding`` and ``User-Agent`` are ours, whatever treq or a caller puts there."""
         origin, port = self.serve(lambda _path: Answer())
         url = f"http://127.0.0.1:{port}"
         client = self.transport(url).client
@@ -53,9 +47,7 @@ class RequestTests(LoopbackTestCase):
         self.assertFalse(headers.hasHeader("Proxy-Authorization"))
 
     async def test_headers_of_the_caller_stay(self) -> None:
-        """
-        The caller's headers object is not changed.
-        """
+        """The caller's headers object is not changed."""
         _, port = self.serve(lambda _path: Answer())
         url = f"http://127.0.0.1:{port}/"
         headers = Headers({"Accept-Encoding": ["br"]})
@@ -63,9 +55,7 @@ class RequestTests(LoopbackTestCase):
         self.assertEqual(["br"], headers.getRawHeaders("Accept-Encoding"))
 
     async def test_body_is_not_decoded(self) -> None:
-        """
-        The bytes are those on the line though the server says that they are compressed.
-        """
+        """The bytes are those on the line though the server says that they are compressed."""
         squeezed = gzip.compress(b"layer")
         _, port = self.serve(lambda _path: Answer(headers={"Content-Encoding": "gzip"}, body=squeezed))
         url = f"http://127.0.0.1:{port}"
@@ -73,9 +63,7 @@ class RequestTests(LoopbackTestCase):
         self.assertEqual(squeezed, await body_of(response.original))
 
     async def test_no_cookies(self) -> None:
-        """
-        A cookie that is set for one client is never sent for another.
-        """
+        """A cookie that is set for one client is never sent for another."""
         origin, port = self.serve(lambda _path: Answer(headers={"Set-Cookie": "session=secret; Path=/"}))
         url = f"http://127.0.0.1:{port}"
         client = self.transport(url).client
@@ -85,9 +73,7 @@ class RequestTests(LoopbackTestCase):
         self.assertEqual([False, False], [headers.hasHeader("Cookie") for _, _, headers in origin.asked])
 
     async def test_connections_are_kept(self) -> None:
-        """
-        One request after the other takes one connection.
-        """
+        """One request after the other takes one connection."""
         _, port = self.serve(lambda _path: Answer())
         local = LocalReactor({"registry.example": [["192.0.2.1"]]})
         url = f"http://registry.example:{port}"
@@ -97,9 +83,7 @@ class RequestTests(LoopbackTestCase):
         self.assertEqual(["192.0.2.1"], local.connected)
 
     async def test_next_address(self) -> None:
-        """
-        An address that refuses is no obstacle while there is another; names may have underscores.
-        """
+        """An address that refuses is no obstacle while there is another; names may have underscores."""
         _, port = self.serve(lambda _path: Answer())
 
         class FirstRefuses(LocalReactor):
@@ -113,9 +97,7 @@ class RequestTests(LoopbackTestCase):
         self.assertEqual(["2001:db8::1", "192.0.2.1"], local.connected)
 
     async def test_unknown_name(self) -> None:
-        """
-        A name that does not resolve is an error that says which.
-        """
+        """A name that does not resolve is an error that says which."""
         local = LocalReactor({})
         agent = self.transport("http://nowhere.example", reactor=local).agent
         with self.assertRaises(DNSLookupError) as caught:
@@ -123,9 +105,7 @@ class RequestTests(LoopbackTestCase):
         self.assertEqual("the name nowhere.example cannot be resolved", why(caught.exception))
 
     async def test_tls(self) -> None:
-        """
-        An https upstream is verified by the host of the URL, and a wrong name is told in words.
-        """
+        """An https upstream is verified by the host of the URL, and a wrong name is told in words."""
         folder = self.mktemp()
         identity = make("registry", hosts=("registry.example",))
         certificate, key = identity.write(folder, "server")
@@ -146,9 +126,7 @@ class RequestTests(LoopbackTestCase):
 
 @implementer(IReactorPluggableNameResolver)
 class TimedReactor(MemoryReactor, Clock):
-    """
-    A reactor in memory with a clock of the test, on which nothing ever connects.
-    """
+    """A reactor in memory with a clock of the test, on which nothing ever connects."""
 
     def __init__(self, names: Any) -> None:
         MemoryReactor.__init__(self)
@@ -157,9 +135,7 @@ class TimedReactor(MemoryReactor, Clock):
 
 
 class _Silent(Names):
-    """
-    A resolver that never answers.
-    """
+    """A resolver that never answers."""
 
     def resolveHostName(self, receiver: Any, name: str, portNumber: int = 0, *_more: Any) -> Any:
         receiver.resolutionBegan(self)
@@ -168,21 +144,15 @@ class _Silent(Names):
 
 
 class TimeoutTests(SynchronousTestCase):
-    """
-    ``connecttimeout``.
-    """
+    """``connecttimeout``."""
 
     def asked(self, reactor: Any) -> Deferred[Any]:
-        """
-        A request that goes nowhere.
-        """
+        """A request that goes nowhere."""
         agent = UpstreamAgent(reactor, trust=NoTrust(), proxies=Proxies(), connect_timeout=10.0)
         return agent.request(b"GET", b"http://registry.example/")
 
     def test_peer_that_drops_everything(self) -> None:
-        """
-        Addresses that never answer are given up together after the time, not one after the other.
-        """
+        """Addresses that never answer are given up together after the time, not one after the other."""
         reactor = TimedReactor(Names({"registry.example": [["192.0.2.1", "192.0.2.2", "192.0.2.3"]]}))
         asked = self.asked(reactor)
         reactor.pump([0.3] * 33)
@@ -193,9 +163,7 @@ class TimeoutTests(SynchronousTestCase):
         self.assertEqual("registry.example does not answer within 10 s", why(failure))
 
     def test_names_that_do_not_resolve_in_time(self) -> None:
-        """
-        A resolver that hangs is within the time too, and may come late.
-        """
+        """A resolver that hangs is within the time too, and may come late."""
         names = _Silent({})
         reactor = TimedReactor(names)
         asked = self.asked(reactor)
@@ -204,9 +172,7 @@ class TimeoutTests(SynchronousTestCase):
         names.late.resolutionComplete()
 
     def test_cancelled(self) -> None:
-        """
-        A request that is given up leaves nothing behind.
-        """
+        """A request that is given up leaves nothing behind."""
         reactor = TimedReactor(Names({"registry.example": [["192.0.2.1"]]}))
         asked = self.asked(reactor)
         asked.cancel()
@@ -215,14 +181,10 @@ class TimeoutTests(SynchronousTestCase):
 
 
 class WhyTests(SynchronousTestCase):
-    """
-    Errors in words.
-    """
+    """Errors in words."""
 
     def test_table(self) -> None:
-        """
-        Whatever Twisted wraps and however it prefixes, a clause for people comes out.
-        """
+        """Whatever Twisted wraps and however it prefixes, a clause for people comes out."""
         refused = ConnectError(string="Connection refused")
         for error, expected in [
             (refused, "Connection refused"),

@@ -1,6 +1,4 @@
-"""
-Answers of upstream: heads that may pass, bodies that come in.
-"""
+"""Answers of upstream: heads that may pass, bodies that come in."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ from contentcache.upstream.answers import Answer, Inflow
 
 
 class FakeResponse:
-    """
-    A response whose body the test delivers, and the transport under it.
-    """
+    """A response whose body the test delivers, and the transport under it."""
 
     code = 200
 
@@ -50,9 +46,7 @@ class FakeResponse:
 
 
 class AnswerTestCase(SynchronousTestCase):
-    """
-    One answer.
-    """
+    """One answer."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -69,9 +63,7 @@ class AnswerTestCase(SynchronousTestCase):
 
 
 class HeadTests(AnswerTestCase):
-    """
-    What may reach a client.
-    """
+    """What may reach a client."""
 
     def test_allow_list(self) -> None:
         """Cookies and everything unknown end here; several lines of one name stay several, in order."""
@@ -137,9 +129,7 @@ class HeadTests(AnswerTestCase):
 
 
 class InflowTests(AnswerTestCase):
-    """
-    A body that comes in.
-    """
+    """A body that comes in."""
 
     def test_ends(self) -> None:
         """A body that ends as HTTP says it must, or with its connection where it has no length, is whole."""

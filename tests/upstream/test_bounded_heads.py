@@ -1,6 +1,4 @@
-"""
-Heads that do not end, and heads that do.
-"""
+"""Heads that do not end, and heads that do."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ _LINE = b"X-Header: " + b"x" * 1000 + b"\r\n"
 
 
 class Endless(Protocol):
-    """
-    Sends ``begin``, and then headers for as long as somebody takes them.
-    """
+    """Sends ``begin``, and then headers for as long as somebody takes them."""
 
     begin = b"HTTP/1.1 200 OK\r\n"
     line = _LINE
@@ -50,18 +46,14 @@ class Endless(Protocol):
 
 
 class Interim(Endless):
-    """
-    Says 100 for ever.
-    """
+    """Says 100 for ever."""
 
     begin = b""
     line = b"HTTP/1.1 100 Continue\r\n" + _LINE + b"\r\n"
 
 
 class Large(Protocol):
-    """
-    Sends a head of many headers, as large as it may be, and a body behind it.
-    """
+    """Sends a head of many headers, as large as it may be, and a body behind it."""
 
     def dataReceived(self, _data: bytes) -> None:
         transport: Any = self.transport
@@ -70,9 +62,7 @@ class Large(Protocol):
 
 
 class HeadTests(LoopbackTestCase):
-    """
-    Answers of servers on loopback.
-    """
+    """Answers of servers on loopback."""
 
     def open(self, kind: type[Protocol]) -> str:
         """A server of that kind."""

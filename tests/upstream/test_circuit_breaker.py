@@ -1,6 +1,4 @@
-"""
-A host that does not answer is probed with a cheap request, separately for each kind of request.
-"""
+"""A host that does not answer is probed with a cheap request, separately for each kind of request."""
 
 from __future__ import annotations
 
@@ -166,9 +164,7 @@ class CircuitBreakerTests(SynchronousTestCase):
 
 
 class RegistryCircuitTests(RegistryTestCase):
-    """
-    The same before real requests, on a clock.
-    """
+    """The same before real requests, on a clock."""
 
     def alone(self) -> None:
         """A registry with one host, which answers nothing, and has failed once."""

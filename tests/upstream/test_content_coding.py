@@ -1,6 +1,4 @@
-"""
-Bodies that are compressed although nobody asked for it.
-"""
+"""Bodies that are compressed although nobody asked for it."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ CODED = {
 
 
 class DecoderTests(SynchronousTestCase):
-    """
-    One coding, undone.
-    """
+    """One coding, undone."""
 
     def decoded(self, coding: str, data: bytes, step: int) -> bytes:
         """All of it, fed in steps."""
@@ -88,9 +84,7 @@ class DecoderTests(SynchronousTestCase):
 
 
 class CompressingUpstreamTests(LoopbackTestCase):
-    """
-    The same from an upstream.
-    """
+    """The same from an upstream."""
 
     def registry(self, answer: Answer) -> Registry:
         """A registry that answers so, whatever it is asked."""

@@ -1,6 +1,4 @@
-"""
-Credential helpers: real programs of a line, run for whoever waits.
-"""
+"""Credential helpers: real programs of a line, run for whoever waits."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ reactor: Any = installed
 
 
 class Spawner(Clock):
-    """
-    A clock that the test moves, and programs that are real. Only what a program is bound by is the test's.
-    """
+    """A clock that the test moves, and programs that are real. Only what a program is bound by is the test's."""
 
     def spawnProcess(self, *args: Any, **kwargs: Any) -> Any:
         """Start it."""
@@ -38,9 +34,7 @@ class Spawner(Clock):
 
 
 class HelperTests(TestCase):
-    """
-    A script, and what becomes of it.
-    """
+    """A script, and what becomes of it."""
 
     def setUp(self) -> None:
         self.clock = Spawner()

@@ -1,6 +1,4 @@
-"""
-At most so many fetches from a host at once.
-"""
+"""At most so many fetches from a host at once."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ def acquired(per_host: SemaphorePerKey[str], host: str = "a") -> Deferred[Releas
 
 
 class FetchesTests(RegistryTestCase):
-    """
-    The bodies of blobs.
-    """
+    """The bodies of blobs."""
 
     def make(self, auth: Any = None, **options: Any) -> None:
         """Everything anew, with one host and one permit."""
@@ -105,9 +101,7 @@ class FetchesTests(RegistryTestCase):
 
 
 class HouseTests(HouseTestCase):
-    """
-    Clients of fetches that wait for one another.
-    """
+    """Clients of fetches that wait for one another."""
 
     def house_of(self, count: int, **options: Any) -> House:
         house = self.house(fetchesperhost=2, **options)

@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.upstream.endpoints``: the guard on the addresses that redirects lead to.
-"""
+"""Tests for ``contentcache.upstream.endpoints``: the guard on the addresses that redirects lead to."""
 
 from __future__ import annotations
 
@@ -17,14 +15,10 @@ from tests.upstream.loopback import Answer, RedirectingTestCase, body_of
 
 
 class GuardTests(RedirectingTestCase):
-    """
-    Which addresses are connected to.
-    """
+    """Which addresses are connected to."""
 
     async def test_odd_targets(self) -> None:
-        """
-        Nothing is connected to that a redirect must not lead to, however the address is spelled.
-        """
+        """Nothing is connected to that a redirect must not lead to, however the address is spelled."""
         for target in [
             "storage.example",
             "127.0.0.1",
@@ -48,9 +42,7 @@ class GuardTests(RedirectingTestCase):
                 self.assertEqual(["8.8.4.4"], self.local.connected)
 
     async def test_same_neighbourhood(self) -> None:
-        """
-        A registry on a private address may redirect to one, but not to loopback.
-        """
+        """A registry on a private address may redirect to one, but not to loopback."""
         for address, expected in [("192.168.0.1", True), ("127.0.0.1", False)]:
             self.two(registry="10.0.0.1", storage=address)
             if expected:
@@ -72,9 +64,7 @@ class GuardTests(RedirectingTestCase):
                 await self.fetch()
 
     async def test_redirected_by_strangers(self) -> None:
-        """
-        Where storage redirects on, the addresses of the registry excuse nothing any more.
-        """
+        """Where storage redirects on, the addresses of the registry excuse nothing any more."""
         for further, expected in [("10.0.0.9", False), ("8.8.8.8", True)]:
             self.two(registry="10.0.0.1", storage="192.168.0.1", further=further)
             _, port = self.serve(lambda _path: Answer(302, {"Location": self.onward}, b""))
@@ -124,18 +114,14 @@ class GuardTests(RedirectingTestCase):
                     self.assertEqual(self.local.connected, [])
 
     async def test_listed(self) -> None:
-        """
-        What the operator lists is permitted, by name or address.
-        """
+        """What the operator lists is permitted, by name or address."""
         for listed in ("storage.example", "192.168.0.0/16"):
             self.two(registry="8.8.4.4", storage="192.168.0.1")
             followed = await self.fetch(redirects=(listed,))
             self.assertEqual(b"stored", await body_of(followed.response))
 
     async def test_rebinding(self) -> None:
-        """
-        The address that was looked at is the one that is connected to: the name is asked once.
-        """
+        """The address that was looked at is the one that is connected to: the name is asked once."""
         self.two(registry="8.8.4.4")
         self.local.nameResolver._answers["storage.example"] = [["8.8.8.8"], ["127.0.0.1"]]
         self.assertEqual(b"stored", await body_of((await self.fetch()).response))
@@ -143,18 +129,14 @@ class GuardTests(RedirectingTestCase):
         self.assertEqual(1, self.local.nameResolver.asked.count("storage.example"))
 
     async def test_mixed_addresses(self) -> None:
-        """
-        Of a name with good and bad addresses only the good ones are tried.
-        """
+        """Of a name with good and bad addresses only the good ones are tried."""
         self.two(registry="8.8.4.4")
         self.local.nameResolver._answers["storage.example"] = [["127.0.0.1", "8.8.8.8", "::1"]]
         self.assertEqual(b"stored", await body_of((await self.fetch()).response))
         self.assertEqual(["8.8.4.4", "8.8.8.8"], self.local.connected)
 
     async def test_through_a_proxy(self) -> None:
-        """
-        Where a proxy resolves names, addresses that are spelled out are still looked at.
-        """
+        """Where a proxy resolves names, addresses that are spelled out are still looked at."""
         self.two(registry="8.8.4.4", proxy="192.168.0.9")
         location = ""
         origin, port = self.serve(

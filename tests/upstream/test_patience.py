@@ -1,6 +1,4 @@
-"""
-Who is to be left alone, and until when.
-"""
+"""Who is to be left alone, and until when."""
 
 from __future__ import annotations
 
@@ -10,9 +8,7 @@ from contentcache.upstream.patience import Patience
 
 
 class PatienceTests(SynchronousTestCase):
-    """
-    The table of those who were told to wait.
-    """
+    """The table of those who were told to wait."""
 
     def test_until(self) -> None:
         """What remains goes down to nothing, and is forgotten then."""

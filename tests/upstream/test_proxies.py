@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.upstream.proxies``.
-"""
+"""Tests for ``contentcache.upstream.proxies``."""
 
 from __future__ import annotations
 
@@ -34,14 +32,10 @@ HTTP, HTTPS = Place.of("http://registry.example"), Place.of("https://registry.ex
 
 
 class EnvironmentTests(SynchronousTestCase):
-    """
-    What is made of the variables.
-    """
+    """What is made of the variables."""
 
     def test_forms(self) -> None:
-        """
-        A proxy may come with or without scheme, port and login.
-        """
+        """A proxy may come with or without scheme, port and login."""
         for value, url, authorization in [
             ("http://proxy:3128", "http://proxy:3128", None),
             ("proxy:3128", "http://proxy:3128", None),
@@ -59,9 +53,7 @@ class EnvironmentTests(SynchronousTestCase):
                 self.assertEqual(Proxy(Place.of(url), authorization), proxies.http)
 
     def test_faults(self) -> None:
-        """
-        What is no proxy is a fault that names the variable and shows no password.
-        """
+        """What is no proxy is a fault that names the variable and shows no password."""
         for value in [
             "socks5://user:secret@proxy",
             "http://",
@@ -79,16 +71,12 @@ class EnvironmentTests(SynchronousTestCase):
                     self.assertNotIn("secret", str(error))
 
     def test_password_is_not_shown(self) -> None:
-        """
-        No log line that prints a proxy prints its password.
-        """
+        """No log line that prints a proxy prints its password."""
         proxies = Proxies.from_environment({"http_proxy": "http://user:secret@proxy"})
         self.assertNotIn("dXNlcjpzZWNyZXQ", repr(proxies))
 
     def test_choice(self) -> None:
-        """
-        Each scheme has its variable, lower case goes first, and an empty one is none.
-        """
+        """Each scheme has its variable, lower case goes first, and an empty one is none."""
         for environment, place, host in [
             ({}, HTTP, None),
             ({"http_proxy": "a"}, HTTP, "a"),
@@ -108,9 +96,7 @@ class EnvironmentTests(SynchronousTestCase):
 
     @given(st.text(max_size=60))
     def test_raises_nothing_else(self, value: str) -> None:
-        """
-        Any value is a proxy, none, or a fault.
-        """
+        """Any value is a proxy, none, or a fault."""
         try:
             Proxies.from_environment({"http_proxy": value})
         except ProxyFault:
@@ -118,9 +104,7 @@ class EnvironmentTests(SynchronousTestCase):
 
 
 class TunnelTests(SynchronousTestCase):
-    """
-    ``CONNECT`` without a network.
-    """
+    """``CONNECT`` without a network."""
 
     def setUp(self) -> None:
         self.wired = Wired()
@@ -129,24 +113,18 @@ class TunnelTests(SynchronousTestCase):
         self.connecting = endpoint.connect(Factory.forProtocol(End))
 
     def say(self, *pieces: bytes) -> None:
-        """
-        What the proxy says.
-        """
+        """What the proxy says."""
         for piece in pieces:
             self.wired.protocol.dataReceived(piece)
 
     def test_request(self) -> None:
-        """
-        The target has a port and brackets, the login is sent.
-        """
+        """The target has a port and brackets, the login is sent."""
         lines = self.wired.transport.value().split(b"\r\n")
         self.assertEqual(b"CONNECT [2001:db8::1]:443 HTTP/1.1", lines[0])
         self.assertEqual({b"Host: [2001:db8::1]:443", b"Proxy-Authorization: Basic abc", b""}, set(lines[1:]))
 
     def test_opened(self) -> None:
-        """
-        After a 2xx all bytes belong to the protocol inside, those that came with the head too.
-        """
+        """After a 2xx all bytes belong to the protocol inside, those that came with the head too."""
         self.say(b"HTTP/1.0 100\r\n\r\nHTTP/1.1 20", b"0 OK\r\nVia: x\r\n", b"\r\nfirst", b" second")
         inside = self.successResultOf(self.connecting)
         self.assertEqual(b"first second", inside.received)
@@ -154,9 +132,7 @@ class TunnelTests(SynchronousTestCase):
         self.assertIsNotNone(inside.reason)
 
     def test_refused(self) -> None:
-        """
-        Whatever else the proxy says is an error with its status, and the connection ends.
-        """
+        """Whatever else the proxy says is an error with its status, and the connection ends."""
         for said, expected in [
             (
                 b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
@@ -179,17 +155,13 @@ class TunnelTests(SynchronousTestCase):
                 self.wired.protocol.connectionLost(Failure(ConnectionDone()))
 
     def test_closed(self) -> None:
-        """
-        A proxy that hangs up early is an error too.
-        """
+        """A proxy that hangs up early is an error too."""
         self.wired.protocol.connectionLost(Failure(ConnectionDone()))
         error = self.failureResultOf(self.connecting, TunnelRefused).value
         self.assertIn("closed the connection", str(error))
 
     def test_cancelled(self) -> None:
-        """
-        Who gives up closes the connection, and late answers are no defect.
-        """
+        """Who gives up closes the connection, and late answers are no defect."""
         self.connecting.cancel()
         self.failureResultOf(self.connecting, CancelledError)
         self.assertTrue(self.wired.transport.aborted)
@@ -198,9 +170,7 @@ class TunnelTests(SynchronousTestCase):
 
 
 class ProxiedRequestTests(LoopbackTestCase):
-    """
-    Requests through proxies on loopback.
-    """
+    """Requests through proxies on loopback."""
 
     def setUp(self) -> None:
         self.local = LocalReactor({"proxy.example": [["192.0.2.99"]]})
@@ -210,9 +180,7 @@ class ProxiedRequestTests(LoopbackTestCase):
         self.trust = UpstreamTrust([self.certificate])
 
     async def test_plain(self) -> None:
-        """
-        A plain upstream is asked in absolute form, with the login, over one connection.
-        """
+        """A plain upstream is asked in absolute form, with the login, over one connection."""
         origin, port = self.serve(lambda _path: Answer())
         proxies = Proxies.from_environment({"http_proxy": f"http://user:secret@proxy.example:{port}"})
         url = "http://registry.example:5000/v2/?n=1"
@@ -227,9 +195,7 @@ class ProxiedRequestTests(LoopbackTestCase):
         self.assertEqual(["proxy.example"], self.local.nameResolver.asked)
 
     async def tunnelled(self, scheme: str, tls: Any) -> None:
-        """
-        Two requests to an https upstream through a proxy.
-        """
+        """Two requests to an https upstream through a proxy."""
         origin, port = self.serve(lambda _path: Answer(), self.tls)
         proxy = ConnectProxyFactory()
         proxy_port = self.listen(proxy, tls)
@@ -248,21 +214,15 @@ class ProxiedRequestTests(LoopbackTestCase):
         self.assertEqual(["proxy.example"], self.local.nameResolver.asked)
 
     async def test_tunnel(self) -> None:
-        """
-        An https upstream is asked through a tunnel that is kept; the login stays with the proxy.
-        """
+        """An https upstream is asked through a tunnel that is kept; the login stays with the proxy."""
         await self.tunnelled("http", None)
 
     async def test_tunnel_by_tls(self) -> None:
-        """
-        The way to the proxy may be TLS itself.
-        """
+        """The way to the proxy may be TLS itself."""
         await self.tunnelled("https", self.tls)
 
     async def test_refused(self) -> None:
-        """
-        A proxy that refuses is told in words.
-        """
+        """A proxy that refuses is told in words."""
         proxy_port = self.listen(ConnectProxyFactory(b"HTTP/1.1 403 Forbidden by policy\r\n\r\n"))
         proxies = Proxies.from_environment({"https_proxy": f"proxy.example:{proxy_port}"})
         url = "https://registry.example/v2/"
@@ -272,9 +232,7 @@ class ProxiedRequestTests(LoopbackTestCase):
         self.assertIn("does not open a tunnel: 403 Forbidden by policy", why(caught.exception))
 
     async def test_exempted(self) -> None:
-        """
-        What is in ``NO_PROXY`` is asked directly.
-        """
+        """What is in ``NO_PROXY`` is asked directly."""
         _, port = self.serve(lambda _path: Answer())
         local = LocalReactor({"registry.example": [["127.0.0.1"]]})
         proxies = Proxies.from_environment({"http_proxy": "proxy.example:1", "no_proxy": ".example"})

@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.upstream.realms``.
-"""
+"""Tests for ``contentcache.upstream.realms``."""
 
 from __future__ import annotations
 
@@ -15,14 +13,10 @@ OURS = "https://registry.example.com"
 
 
 class MayHavePasswordTests(SynchronousTestCase):
-    """
-    Where the account's password may go.
-    """
+    """Where the account's password may go."""
 
     def test_own_host_and_site(self) -> None:
-        """
-        The registry's own host and site get it over https, all others do not.
-        """
+        """The registry's own host and site get it over https, all others do not."""
         for realm, registry, expected in [
             ("https://auth.docker.io/token", HUB, True),
             ("https://auth.docker.io/token", "https://docker.io", True),
@@ -54,9 +48,7 @@ class MayHavePasswordTests(SynchronousTestCase):
                 self.assertIs(expected, may_have_password(realm, registry))
 
     def test_hostile_realms(self) -> None:
-        """
-        A realm that looks like the registry's and is another's gets nothing.
-        """
+        """A realm that looks like the registry's and is another's gets nothing."""
         for realm in [
             "",
             "token",
@@ -87,9 +79,7 @@ class MayHavePasswordTests(SynchronousTestCase):
                 self.assertFalse(may_have_password(realm, OURS))
 
     def test_listed(self) -> None:
-        """
-        A listed host, host with port, or URL permits exactly what it says.
-        """
+        """A listed host, host with port, or URL permits exactly what it says."""
         for realm, entry, expected in [
             ("https://auth.corp/token", "auth.corp", True),
             ("https://AUTH.corp:8443/token", "auth.corp", True),
@@ -120,7 +110,5 @@ class MayHavePasswordTests(SynchronousTestCase):
 
     @given(st.text(max_size=60), st.text(max_size=30))
     def test_never_raises(self, realm: str, entry: str) -> None:
-        """
-        A strange challenge is refused, not raised about.
-        """
+        """A strange challenge is refused, not raised about."""
         self.assertFalse(may_have_password(realm, OURS, [entry]))

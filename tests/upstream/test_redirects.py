@@ -1,6 +1,4 @@
-"""
-Tests for ``contentcache.upstream.redirects``, with the guard in ``contentcache.upstream.endpoints``.
-"""
+"""Tests for ``contentcache.upstream.redirects``, with the guard in ``contentcache.upstream.endpoints``."""
 
 from __future__ import annotations
 
@@ -18,14 +16,10 @@ from tests.upstream.loopback import HARMLESS, SECRETS, Answer, RedirectingTestCa
 
 
 class FollowTests(SynchronousTestCase):
-    """
-    Where redirects may lead, as far as the URL tells.
-    """
+    """Where redirects may lead, as far as the URL tells."""
 
     def test_followed(self) -> None:
-        """
-        Absolute and relative locations are resolved; signatures come through as they are.
-        """
+        """Absolute and relative locations are resolved; signatures come through as they are."""
         for url, location, expected in [
             ("https://r.example/v2/a/b", b"https://s3.example/x", "https://s3.example/x"),
             ("https://r.example/v2/a/b", b"//s3.example/x", "https://s3.example/x"),
@@ -42,9 +36,7 @@ class FollowTests(SynchronousTestCase):
                 self.assertEqual(expected, RedirectPolicy.of("https://r.example").follow(url, location))
 
     def test_refused(self) -> None:
-        """
-        Never to plain HTTP from https, never with a user, never to what is in doubt.
-        """
+        """Never to plain HTTP from https, never with a user, never to what is in doubt."""
         for location in [
             b"http://r.example/x",
             b"http://s3.example/x",
@@ -82,9 +74,7 @@ class FollowTests(SynchronousTestCase):
             self.assertIn(f"list http://{Place.of(location.decode()).netloc} in redirects", error.message)
 
     def test_nat64(self) -> None:
-        """
-        Addresses in the prefixes that the operator names are private.
-        """
+        """Addresses in the prefixes that the operator names are private."""
         address = ip_address("2606:4700:64::808:808")
         place = Place.of("http://storage.example")
         self.assertTrue(RedirectPolicy.of("https://r.example").permits(place, address, ()))
@@ -106,9 +96,7 @@ class FollowTests(SynchronousTestCase):
         self.assertEqual(policy.around([private]), set())
 
     def test_message(self) -> None:
-        """
-        A refusal says where to, without the signature.
-        """
+        """A refusal says where to, without the signature."""
         policy = RedirectPolicy.of("https://r.example")
         error = self.assertRaises(
             RedirectRefused, policy.follow, "https://r.example/", b"http://s3.example/x?sig=secret"
@@ -118,9 +106,7 @@ class FollowTests(SynchronousTestCase):
 
     @given(st.binary(max_size=60))
     def test_raises_nothing_else(self, location: bytes) -> None:
-        """
-        Any location is a URL that can be requested, or refused.
-        """
+        """Any location is a URL that can be requested, or refused."""
         policy = RedirectPolicy.of("https://r.example")
         for prefix in (b"", b"https://", b"//"):
             try:
@@ -132,9 +118,7 @@ class FollowTests(SynchronousTestCase):
             self.assertEqual("https", Place.of(target).scheme)
 
     def test_addresses(self) -> None:
-        """
-        Odd addresses are for a registry in the same neighbourhood, or listed, or the registry's own.
-        """
+        """Odd addresses are for a registry in the same neighbourhood, or listed, or the registry's own."""
         for target, address, around, listed, expected in [
             ("https://s3.example", "8.8.8.8", set(), (), True),
             ("https://s3.example", "127.0.0.1", set(), (), False),
@@ -161,14 +145,10 @@ class FollowTests(SynchronousTestCase):
 
 
 class FetchFollowingTests(RedirectingTestCase):
-    """
-    Redirects between servers on loopback.
-    """
+    """Redirects between servers on loopback."""
 
     async def test_no_redirect(self) -> None:
-        """
-        An answer of the registry itself is told as one, and it gets every header.
-        """
+        """An answer of the registry itself is told as one, and it gets every header."""
         self.two(registry="192.0.2.1", storage="8.8.8.8")
         self.code = 404
         followed = await self.fetch()
@@ -180,9 +160,7 @@ class FetchFollowingTests(RedirectingTestCase):
             self.assertEqual(values, headers.getRawHeaders(name))
 
     async def test_to_storage(self) -> None:
-        """
-        Storage gets what is harmless and no credential; every redirect status leads there.
-        """
+        """Storage gets what is harmless and no credential; every redirect status leads there."""
         self.two(registry="8.8.4.4", storage="8.8.8.8")
         for self.code in (301, 302, 303, 307, 308):
             followed = await self.fetch()
@@ -196,9 +174,7 @@ class FetchFollowingTests(RedirectingTestCase):
                 self.assertFalse(headers.hasHeader(name), name)
 
     async def test_body_of_the_redirect(self) -> None:
-        """
-        A redirect's own small body is read and its connection used again; a large one ends it.
-        """
+        """A redirect's own small body is read and its connection used again; a large one ends it."""
         for moved, connections in [(b"moved", 1), (b"x" * (1 << 20), 2)]:
             self.two(registry="8.8.4.4", storage="8.8.8.8")
             self.moved = moved
@@ -209,9 +185,7 @@ class FetchFollowingTests(RedirectingTestCase):
             self.assertEqual(connections, self.local.connected.count("8.8.4.4"))
 
     async def test_refusal_of_storage(self) -> None:
-        """
-        A 403 of the target can be told from one of the registry.
-        """
+        """A 403 of the target can be told from one of the registry."""
         self.two(registry="8.8.4.4", storage="8.8.8.8")
         self.location += "denied"
         followed = await self.fetch()
@@ -219,9 +193,7 @@ class FetchFollowingTests(RedirectingTestCase):
         self.assertEqual((403, True, True), (followed.response.code, followed.redirected, followed.crossed))
 
     async def test_on_the_registry_itself(self) -> None:
-        """
-        A redirect within the registry keeps the credentials, whatever address it has.
-        """
+        """A redirect within the registry keeps the credentials, whatever address it has."""
         self.two(registry="127.0.0.1", storage="8.8.8.8")
         self.location = "../elsewhere"
         followed = await self.fetch()
@@ -231,9 +203,7 @@ class FetchFollowingTests(RedirectingTestCase):
         self.assertEqual(["Bearer secret"], self.registry.asked[1][2].getRawHeaders("Authorization"))
 
     async def test_there_and_back(self) -> None:
-        """
-        Credentials that were left out stay out, also when storage sends us back to the registry.
-        """
+        """Credentials that were left out stay out, also when storage sends us back to the registry."""
         self.two(registry="8.8.4.4", storage="8.8.8.8")
         back = f"{self.base}/back"
         self._stored = lambda path: Answer(302, {"Location": back})  # type: ignore[method-assign]
@@ -244,9 +214,7 @@ class FetchFollowingTests(RedirectingTestCase):
         self.assertFalse(self.registry.asked[1][2].hasHeader("Authorization"))
 
     async def test_loop(self) -> None:
-        """
-        Five redirects are followed, a sixth is not.
-        """
+        """Five redirects are followed, a sixth is not."""
         self.two(registry="8.8.4.4", storage="8.8.8.8")
         self.location = "/v2/again"
         with self.assertRaises(RedirectRefused):
@@ -254,9 +222,7 @@ class FetchFollowingTests(RedirectingTestCase):
         self.assertEqual(MOST_HOPS + 1, len(self.registry.asked))
 
     async def test_without_location(self) -> None:
-        """
-        A redirect to nowhere is a broken answer.
-        """
+        """A redirect to nowhere is a broken answer."""
         self.two(registry="8.8.4.4", storage="8.8.8.8")
         self.registry._answer = lambda _path: Answer(302, body=b"")
         with self.assertRaises(UpstreamBroken):

@@ -1,6 +1,4 @@
-"""
-One origin: its hosts, its word, the cache's account there.
-"""
+"""One origin: its hosts, its word, the cache's account there."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ ANN = Credential("Basic YW5uOjE=")
 
 
 class RegistryTestCase(SynchronousTestCase):
-    """
-    A registry with two hosts, and storage elsewhere.
-    """
+    """A registry with two hosts, and storage elsewhere."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -78,9 +74,7 @@ class RegistryTestCase(SynchronousTestCase):
 
 
 class AskingTests(RegistryTestCase):
-    """
-    What goes up, and what is made of the answer.
-    """
+    """What goes up, and what is made of the answer."""
 
     def test_what_is_sent(self) -> None:
         """The client's credential, the values of Accept as they came, Via and Range, and nothing else."""
@@ -222,9 +216,7 @@ class AskingTests(RegistryTestCase):
 
 
 class PatienceTests(RegistryTestCase):
-    """
-    429.
-    """
+    """429."""
 
     def test_parallel_ranges(self) -> None:
         """
@@ -276,9 +268,7 @@ class PatienceTests(RegistryTestCase):
 
 
 class OtherRegistryTests(RegistryTestCase):
-    """
-    A registry that redirects everything to another registry.
-    """
+    """A registry that redirects everything to another registry."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -336,9 +326,7 @@ class OtherRegistryTests(RegistryTestCase):
 
 
 class RedirectTests(RegistryTestCase):
-    """
-    Redirects to storage.
-    """
+    """Redirects to storage."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -379,9 +367,7 @@ class RedirectTests(RegistryTestCase):
 
 
 class OwnAccountTests(RegistryTestCase):
-    """
-    The cache's own account takes the client's place.
-    """
+    """The cache's own account takes the client's place."""
 
     def own(self, auth: str, life: int = 300) -> None:
         """A registry that lets the cache in, and nobody else."""

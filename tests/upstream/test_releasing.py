@@ -1,6 +1,4 @@
-"""
-Responses and answers that nobody refers to any more.
-"""
+"""Responses and answers that nobody refers to any more."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ from tests.upstream.test_registry import ONE, RegistryTestCase
 
 
 class _Body:
-    """
-    A response's body, and its transport.
-    """
+    """A response's body, and its transport."""
 
     def __init__(self) -> None:
         self.stopped = 0
@@ -51,9 +47,7 @@ class _Body:
 
 @implementer(IReactorFromThreads)
 class _OtherThread(Clock):
-    """
-    A reactor that runs elsewhere.
-    """
+    """A reactor that runs elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,9 +58,7 @@ class _OtherThread(Clock):
 
 
 class OwnedResponseTests(SynchronousTestCase):
-    """
-    Who stops a body.
-    """
+    """Who stops a body."""
 
     def test_dropped(self) -> None:
         """A body that nobody has taken is stopped as the last reference to its response goes."""
@@ -120,9 +112,7 @@ class OwnedResponseTests(SynchronousTestCase):
 
 
 class DroppedAnswerTests(RegistryTestCase):
-    """
-    Answers that code loses, whatever it raises.
-    """
+    """Answers that code loses, whatever it raises."""
 
     def test_slot(self) -> None:
         """An answer that is lost gives back its slot, and its body is let go."""
@@ -154,9 +144,7 @@ class DroppedAnswerTests(RegistryTestCase):
 
 
 class _Sends(Protocol):
-    """
-    Answers everything with a head and not the whole body, and tells how many connections are open.
-    """
+    """Answers everything with a head and not the whole body, and tells how many connections are open."""
 
     factory: Any
     transport: Any
@@ -176,9 +164,7 @@ class _Sends(Protocol):
 
 
 class ConnectionTests(LoopbackTestCase):
-    """
-    Real connections to an upstream whose answers go on.
-    """
+    """Real connections to an upstream whose answers go on."""
 
     def upstream(self, head: bytes) -> Registry:
         """A registry that answers so."""

@@ -1,6 +1,4 @@
-"""
-The web room with somebody else behind it: a real channel and API over contents that a test makes up.
-"""
+"""The web room with somebody else behind it: a real channel and API over contents that a test makes up."""
 
 from __future__ import annotations
 
@@ -92,9 +90,7 @@ class Broadcast:
 
 @frozen
 class Origin:
-    """
-    What the API sees of an upstream.
-    """
+    """What the API sees of an upstream."""
 
     upstream: Upstream
     behind: CachesBehind = field(factory=CachesBehind)
@@ -102,9 +98,7 @@ class Origin:
 
 @frozen
 class Doors:
-    """
-    The ways in.
-    """
+    """The ways in."""
 
     origins: Origins
     signatures: Signatures
@@ -112,9 +106,7 @@ class Doors:
 
 
 class BodyInPieces:
-    """
-    A body that waits: :meth:`give` lets so many bytes go, :meth:`fail` ends it short or with a defect.
-    """
+    """A body that waits: :meth:`give` lets so many bytes go, :meth:`fail` ends it short or with a defect."""
 
     def __init__(self, content: bytes = CONTENT, *, size: int | None = len(CONTENT)) -> None:
 
@@ -198,9 +190,7 @@ class Backstage:
 
 @frozen
 class Reply:
-    """
-    A response as a client reads it. ``body`` is without chunks; ``whole`` says that it had its proper end.
-    """
+    """A response as a client reads it. ``body`` is without chunks; ``whole`` says that it had its proper end."""
 
     status: int
     headers: Headers
@@ -208,9 +198,7 @@ class Reply:
     whole: bool = True
 
     def header(self, name: str) -> str | None:
-        """
-        The only value of a header.
-        """
+        """The only value of a header."""
         values = self.headers.getRawHeaders(name) or []
         assert len(values) <= 1, (name, values)
         return values[0] if values else None
@@ -267,9 +255,7 @@ def _body(status: int, method: str, headers: Headers, data: bytes) -> tuple[byte
 
 
 class Client:
-    """
-    One connection to a factory, in memory.
-    """
+    """One connection to a factory, in memory."""
 
     def __init__(self, factory: Any, address: str = "192.0.2.1") -> None:
         place: Any = IPv4Address("TCP", address, 40000)
@@ -309,9 +295,7 @@ class Client:
 
 
 def request(target: str, *fields: str, method: str = "GET") -> str:
-    """
-    A request as good clients send it.
-    """
+    """A request as good clients send it."""
     return f"{method} {target} HTTP/1.1\r\n{HOST}" + "".join(f"{each}\r\n" for each in fields) + "\r\n"
 
 
@@ -323,9 +307,7 @@ def admit(
     keys: Mapping[str, SigningKeys] | None = None,
     wall: Callable[[], float] = lambda: 1e9,
 ) -> Doors:
-    """
-    The ways in to these origins.
-    """
+    """The ways in to these origins."""
     origins = Origins(registries)
     signatures = Signatures(keys or {}, wall=wall, secret=b"secret of the tests")
     return Doors(origins, signatures, Admission(origins, signatures, judge, vouches=vouches))
@@ -343,9 +325,7 @@ def front(
     prefix: str = "/",
     extra: Mapping[str, tuple[str, ...]] | None = None,
 ) -> RegistryFactory:
-    """
-    The web room before those who answer.
-    """
+    """The web room before those who answer."""
     sending = Sending(lambda: "BOUNDARY")
     queries = ListQueries(b"secret")
     house = House(
@@ -372,9 +352,7 @@ def front(
 
 
 class HouseTestCase(TestCase):
-    """
-    Has a factory, an API, and :attr:`backstage` behind it.
-    """
+    """Has a factory, an API, and :attr:`backstage` behind it."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -395,9 +373,7 @@ class HouseTestCase(TestCase):
         vouches: bool = False,
         keys: Mapping[str, SigningKeys] | None = None,
     ) -> RegistryFactory:
-        """
-        A factory with these upstreams, one for everything if there are none.
-        """
+        """A factory with these upstreams, one for everything if there are none."""
         given = upstreams or (Upstream("https://a.example", ("https://a.example",)),)
         registries: Any = [Origin(upstream) for upstream in given]
         self.registries = registries
@@ -416,15 +392,11 @@ class HouseTestCase(TestCase):
         )
 
     def client(self, address: str = "192.0.2.1") -> Client:
-        """
-        A new connection.
-        """
+        """A new connection."""
         return Client(self.factory, address)
 
     def ask(self, target: str, *fields: str, method: str = "GET") -> Reply:
-        """
-        One request on a connection of its own.
-        """
+        """One request on a connection of its own."""
         return self.client().ask(target, *fields, method=method)
 
     def upstream_says(
@@ -434,18 +406,14 @@ class HouseTestCase(TestCase):
         pieces: Sequence[bytes] = (b"{}",),
         **more: Any,
     ) -> Broadcast:
-        """
-        What the next questions are answered.
-        """
+        """What the next questions are answered."""
         fields = Headers({name: [value] for name, value in (headers or {}).items()})
         broadcast = Broadcast(status, fields, pieces, **more)
         self.backstage.answer = Answer("https://a.example", status, False, broadcast, self.clock, 30.0)
         return broadcast
 
     def assert_refused(self, reply: Reply, status: int, code: str = "UNSUPPORTED") -> None:
-        """
-        A reply is an error in the form of the distribution spec.
-        """
+        """A reply is an error in the form of the distribution spec."""
         self.assertEqual((reply.status, reply.header("Content-Type")), (status, "application/json"))
         (entry,) = json.loads(reply.body)["errors"]
         self.assertEqual(entry["code"], code)
@@ -454,9 +422,7 @@ class HouseTestCase(TestCase):
 
 
 class _Pen:
-    """
-    Keeps what is written into the access log.
-    """
+    """Keeps what is written into the access log."""
 
     def __init__(self, lines: list[Access]) -> None:
         self._lines = lines

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.access_log`, to the line that is written.
-"""
+"""Tests for :mod:`contentcache.web.access_log`, to the line that is written."""
 
 from __future__ import annotations
 
@@ -16,14 +14,10 @@ from tests.web.house import BLOB, CONTENT, HouseTestCase, request
 
 
 class LineTests(HouseTestCase):
-    """
-    Lines.
-    """
+    """Lines."""
 
     def written(self, formatter: str = "text") -> list[str]:
-        """
-        The lines as the operator sees them.
-        """
+        """The lines as the operator sees them."""
         stream = StringIO()
         journal: Any = observer(stream, Log(formatter=formatter))  # type: ignore[arg-type]
         for access in self.lines:
@@ -39,9 +33,7 @@ class LineTests(HouseTestCase):
         return stream.getvalue().splitlines()
 
     def test_form(self) -> None:
-        """
-        Apache's combined form, with cache status, seconds and origin.
-        """
+        """Apache's combined form, with cache status, seconds and origin."""
         self.ask(BLOB, "User-Agent: docker/27", "Referer: http://a.example/")
         (line,) = self.written()
         self.assertEqual(
@@ -51,9 +43,7 @@ class LineTests(HouseTestCase):
         )
 
     def test_json(self) -> None:
-        """
-        The same for machines.
-        """
+        """The same for machines."""
         self.ask(BLOB, "User-Agent: docker/27")
         (line,) = self.written("json")
         told = json.loads(line)
@@ -71,9 +61,7 @@ class LineTests(HouseTestCase):
         )
 
     def test_nothing_secret(self) -> None:
-        """
-        No credential and no token, wherever a client puts them.
-        """
+        """No credential and no token, wherever a client puts them."""
         self.ask(
             BLOB + "?token=secret&a=b&Token=secret",
             "Authorization: Bearer secret",
@@ -87,27 +75,21 @@ class LineTests(HouseTestCase):
         self.assertNotIn("secret", "".join(text + machines))
 
     def test_nothing_that_moves_a_cursor(self) -> None:
-        """
-        Control characters, quotes and line ends of clients stay out of lines.
-        """
+        """Control characters, quotes and line ends of clients stay out of lines."""
         self.ask("/v2/\x22x\\", 'User-Agent: a"b\\c\x1b[2J\x85\x7f', "Referer: \x9b")
         (line,) = self.written()
         self.assertTrue(line.isprintable(), line)
         self.assertEqual(line.count('"'), 8)
 
     def test_refused_without_a_line(self) -> None:
-        """
-        What never became a request has a line all the same.
-        """
+        """What never became a request has a line all the same."""
         self.client().send(b"\x16\x03\x01")
         self.client().send("nonsense\r\n")
         for line in self.written():
             self.assertIn('] "- - -" 400 ', line)
 
     def test_metrics(self) -> None:
-        """
-        The meter hears of each, with strangers' methods under one name.
-        """
+        """The meter hears of each, with strangers' methods under one name."""
         self.ask(BLOB)
         self.ask(BLOB, method="BREW")
         text = self.meter.text().decode()

@@ -1,6 +1,4 @@
-"""
-The ways in: a signed URL, a judge of our own, or the client's credential for the origin.
-"""
+"""The ways in: a signed URL, a judge of our own, or the client's credential for the origin."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ A, B = "https://a.example", "https://b.example"
 
 
 class Keys:
-    """
-    A set that is at hand.
-    """
+    """A set that is at hand."""
 
     def __init__(self, signer: Signer) -> None:
         self.document = signer.jwks()
@@ -45,9 +41,7 @@ class Keys:
 
 
 class Doorman:
-    """
-    Lets those in who say ``Basic good``, and keeps what was needed.
-    """
+    """Lets those in who say ``Basic good``, and keeps what was needed."""
 
     def __init__(self) -> None:
         self.needs: list[Need | None] = []
@@ -74,9 +68,7 @@ def upstream(url: str, **more: Any) -> Upstream:
 
 
 class SignedTests(HouseTestCase):
-    """
-    URLs that an origin has signed.
-    """
+    """URLs that an origin has signed."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -199,9 +191,7 @@ class SignedTests(HouseTestCase):
 
 
 class MeantOriginTests(HouseTestCase):
-    """
-    Requests of a cache that says which origin it means.
-    """
+    """Requests of a cache that says which origin it means."""
 
     def test_chosen(self) -> None:
         """Its word counts, but for that of a client; another origin than those that are here is none."""
@@ -218,9 +208,7 @@ class MeantOriginTests(HouseTestCase):
 
 
 class JudgedHereTests(HouseTestCase):
-    """
-    The section ``auth``.
-    """
+    """The section ``auth``."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -1,6 +1,4 @@
-"""
-Tests for large answers of which a thread sends the most; see :mod:`contentcache.wire.lanes`.
-"""
+"""Tests for large answers of which a thread sends the most; see :mod:`contentcache.wire.lanes`."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ _PIECE = 1 << 20
 
 @frozen
 class _File:
-    """
-    An open file whose pages are in memory, whatever it says of them.
-    """
+    """An open file whose pages are in memory, whatever it says of them."""
 
     descriptor: int
     size: int = len(_CONTENT)
@@ -56,9 +52,7 @@ class _File:
 
 
 class _Noted(Lanes):
-    """
-    Remembers who went.
-    """
+    """Remembers who went."""
 
     def __init__(self) -> None:
         run: Any = deferToThread
@@ -71,9 +65,7 @@ class _Noted(Lanes):
 
 
 class ByLaneTests(sockets.SocketTestCase):
-    """
-    Whole answers, parts, and who leaves.
-    """
+    """Whole answers, parts, and who leaves."""
 
     fast = True
     timeout = _LONG
@@ -94,15 +86,11 @@ class ByLaneTests(sockets.SocketTestCase):
         self.send(self.file)
 
     def send(self, file: Any) -> None:
-        """
-        Have this file be what is sent.
-        """
+        """Have this file be what is sent."""
         self.backstage.content = StoredBody(file, at_once, lambda: None)
 
     def asks(self, *fields: str) -> Deferred[Reply]:
-        """
-        One request, answered to its end.
-        """
+        """One request, answered to its end."""
 
         def work(connection: socket.socket) -> Reply:
             connection.sendall(request(BLOB, "Connection: close", *fields).encode())
@@ -112,17 +100,13 @@ class ByLaneTests(sockets.SocketTestCase):
         return self.client(work)
 
     def lines_of(self, *sent: int) -> Deferred[None]:
-        """
-        Wait for the log's lines; these bytes are in them.
-        """
+        """Wait for the log's lines; these bytes are in them."""
         logged = until(lambda: self.lines)
         return logged.addCallback(lambda _: self.assertEqual([line.sent for line in self.lines], [*sent]))
 
     @inlineCallbacks
     def test_whole(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        What is large goes by a lane after its first piece, and the log has all of it.
-        """
+        """What is large goes by a lane after its first piece, and the log has all of it."""
         reply = yield self.asks()
         self.assertTrue(reply.body == _CONTENT)
         self.assertEqual([lane.sent for lane in self.lanes.gone], [_SIZE - _PIECE])
@@ -130,9 +114,7 @@ class ByLaneTests(sockets.SocketTestCase):
 
     @inlineCallbacks
     def test_part(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        So does a large part.
-        """
+        """So does a large part."""
         reply = yield self.asks("Range: bytes=700000-5999000")
         self.assertEqual(reply.status, 206)
         self.assertTrue(reply.body == _CONTENT[700_000:5_999_001])
@@ -141,9 +123,7 @@ class ByLaneTests(sockets.SocketTestCase):
 
     @inlineCallbacks
     def test_several_parts(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Parts in one answer are in their places.
-        """
+        """Parts in one answer are in their places."""
         reply = yield self.asks("Range: bytes=0-5242879,5500000-5500009")
         begin, middle = reply.body.index(_CONTENT[:100]), reply.body.index(_CONTENT[5_500_000:5_500_010])
         self.assertTrue(reply.body[begin : begin + 5_242_880] == _CONTENT[:5_242_880])
@@ -153,9 +133,7 @@ class ByLaneTests(sockets.SocketTestCase):
 
     @inlineCallbacks
     def test_small(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        What is less than that is not worth a thread.
-        """
+        """What is less than that is not worth a thread."""
         reply = yield self.asks("Range: bytes=0-4000000")
         self.assertTrue(reply.body == _CONTENT[:4_000_001])
         self.assertEqual(self.lanes.gone, [])
@@ -163,9 +141,7 @@ class ByLaneTests(sockets.SocketTestCase):
 
     @inlineCallbacks
     def test_on_disk(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Nor is what the disk must be waited for.
-        """
+        """Nor is what the disk must be waited for."""
         self.send(_File(self.file.descriptor, in_memory=False))
         reply = yield self.asks()
         self.assertTrue(reply.body == _CONTENT)
@@ -174,9 +150,7 @@ class ByLaneTests(sockets.SocketTestCase):
 
     @inlineCallbacks
     def test_leaves(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Of one who leaves in a lane the log has what went out until then.
-        """
+        """Of one who leaves in a lane the log has what went out until then."""
         there, released = threading.Event(), threading.Event()
         self.addCleanup(released.set)
         push = Lane._push

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.channel`, in memory.
-"""
+"""Tests for :mod:`contentcache.web.channel`, in memory."""
 
 from __future__ import annotations
 
@@ -91,14 +89,10 @@ def _pieces(data: bytes, size: int) -> Iterator[bytes]:
 
 
 class HostileTests(HouseTestCase):
-    """
-    Heads that good clients do not send.
-    """
+    """Heads that good clients do not send."""
 
     def check(self, client: Client, name: str, status: int) -> Reply:
-        """
-        One refusal, the end of the connection, and nothing acted on.
-        """
+        """One refusal, the end of the connection, and nothing acted on."""
         found = client.replies()
         self.assertEqual([reply.status for reply in found], [status], name)
         self.assert_refused(found[0], status)
@@ -142,9 +136,7 @@ class HostileTests(HouseTestCase):
             self.assertEqual((reply.status, reply.headers.getRawHeaders("X-Own")), (status, ["a", "b"]))
 
     def test_byte_by_byte(self) -> None:
-        """
-        The same when it comes in the smallest pieces.
-        """
+        """The same when it comes in the smallest pieces."""
         for name, head, status in _HOSTILE:
             if len(head) > 1000:
                 continue
@@ -154,9 +146,7 @@ class HostileTests(HouseTestCase):
             self.check(client, name, status)
 
     def test_after_a_good_one(self) -> None:
-        """
-        The same behind a good request on the same connection, in the same segment.
-        """
+        """The same behind a good request on the same connection, in the same segment."""
         for name, head, status in _HOSTILE:
             client = self.client().send(request("/").encode() + head + _SMUGGLED.encode())
             first, second = client.replies()
@@ -167,9 +157,7 @@ class HostileTests(HouseTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_writes(self) -> None:
-        """
-        A push is refused at the end of its head: no temporary file, no 100-continue, no byte of it kept.
-        """
+        """A push is refused at the end of its head: no temporary file, no 100-continue, no byte of it kept."""
 
         def spool(*_arguments: object, **_more: object) -> None:
             raise Broken("a body is spooled")
@@ -188,9 +176,7 @@ class HostileTests(HouseTestCase):
                 self.assertIn(b"push to the origin", reply.body)
 
     def test_configured_headers(self) -> None:
-        """
-        What is refused before it is a request has the headers of the configuration too, each line once.
-        """
+        """What is refused before it is a request has the headers of the configuration too, each line once."""
         self.factory = self.build(extra={"X-Two": ("a", "b"), "content-length": ("7",)})
         for head in (
             request("/v2/a/blobs/uploads/", "Content-Length: 0", method="PUT"),
@@ -203,41 +189,31 @@ class HostileTests(HouseTestCase):
             self.assertEqual(data.lower().count(b"content-length"), 1)
 
     def test_refused_head(self) -> None:
-        """
-        A refused HEAD gets no body.
-        """
+        """A refused HEAD gets no body."""
         client = self.client().send(request("/", "Content-Length: 5", method="HEAD"))
         data = client.transport.value()
         self.assertTrue(data.startswith(b"HTTP/1.1 400 "))
         self.assertTrue(data.endswith(b"\r\n\r\n"))
 
     def test_endless_line(self) -> None:
-        """
-        A line without end is refused as soon as it is too long, and no more of it is kept.
-        """
+        """A line without end is refused as soon as it is too long, and no more of it is kept."""
         client = self.client()
         for _ in range(40):
             client.send(b"GET /" if _ == 0 else b"x" * 1000)
         self.check(client, "endless", 414)
 
     def test_limit_is_an_option(self) -> None:
-        """
-        ``limits.headers`` moves the bound.
-        """
+        """``limits.headers`` moves the bound."""
         self.factory = self.build(limits=Limits(headers=64 << 10))
         self.assertEqual(self.ask("/", f"A: {'x' * 30000}").status, 200)
         self.assertEqual(self.ask("/", *[f"A: {'x' * 30000}"] * 3).status, 431)
 
 
 class GoodTests(HouseTestCase):
-    """
-    What good clients do.
-    """
+    """What good clients do."""
 
     def test_keep_alive(self) -> None:
-        """
-        One request after the other on one connection, with or without an empty line between.
-        """
+        """One request after the other on one connection, with or without an empty line between."""
         client = self.client()
         for _ in range(3):
             self.assertEqual(client.ask("/").status, 200)
@@ -245,9 +221,7 @@ class GoodTests(HouseTestCase):
         self.assertFalse(client.ended)
 
     def test_pipelining(self) -> None:
-        """
-        Requests in one segment are answered in order, those that take time too.
-        """
+        """Requests in one segment are answered in order, those that take time too."""
         client = self.client()
         first, second = BodyInPieces(), BodyInPieces(CONTENT[::-1])
         self.backstage.content = first
@@ -261,9 +235,7 @@ class GoodTests(HouseTestCase):
         self.assertFalse(client.ended)
 
     def test_split_anywhere(self) -> None:
-        """
-        Two requests in a row are understood wherever the segments are cut.
-        """
+        """Two requests in a row are understood wherever the segments are cut."""
         data = (request("/") + request("/v2/")).encode()
         for cut in range(1, len(data)):
             client = self.client().send(data[:cut]).send(data[cut:])
@@ -271,18 +243,14 @@ class GoodTests(HouseTestCase):
             client.leave()
 
     def test_old(self) -> None:
-        """
-        HTTP/1.0, without a Host: answered, then the end.
-        """
+        """HTTP/1.0, without a Host: answered, then the end."""
         client = self.client().send("GET / HTTP/1.0\r\n\r\n" + request("/"))
         (reply,) = client.replies()
         self.assertEqual((reply.status, reply.header("Connection")), (200, "close"))
         self.assertTrue(client.ended)
 
     def test_close(self) -> None:
-        """
-        The client may end it with any member of any ``Connection``.
-        """
+        """The client may end it with any member of any ``Connection``."""
         for fields in (
             ["Connection: close"],
             ["Connection: TE, close"],
@@ -294,36 +262,26 @@ class GoodTests(HouseTestCase):
             self.assertTrue(client.ended)
 
     def test_expect(self) -> None:
-        """
-        100-continue on a GET harms nobody.
-        """
+        """100-continue on a GET harms nobody."""
         self.assertEqual(self.ask("/", "Expect: 100-continue").status, 200)
 
     def test_absolute_form(self) -> None:
-        """
-        A target with scheme and host is the same as one without (RFC 9112 §3.2.2).
-        """
+        """A target with scheme and host is the same as one without (RFC 9112 §3.2.2)."""
         self.assertEqual(self.ask("http://cache.example/v2/").status, 200)
         self.assertEqual(self.ask("http://cache.example").status, 200)
         self.assert_refused(self.ask("nonsense"), 400)
         self.assert_refused(self.ask("*"), 400)
 
     def test_zero_length(self) -> None:
-        """
-        A body of no bytes is no body.
-        """
+        """A body of no bytes is no body."""
         self.assertEqual(self.ask("/", "Content-Length: 0").status, 200)
 
 
 class TimeTests(HouseTestCase):
-    """
-    Clients that take their time.
-    """
+    """Clients that take their time."""
 
     def test_slow_head(self) -> None:
-        """
-        A head must be whole within ``limits.headertime``, however it drips.
-        """
+        """A head must be whole within ``limits.headertime``, however it drips."""
         client = self.client()
         for byte in request("/")[:29]:
             client.send(byte)
@@ -335,18 +293,14 @@ class TimeTests(HouseTestCase):
         self.assertEqual([(line.status, line.method) for line in self.lines], [(408, "GET")])
 
     def test_slow_second_head(self) -> None:
-        """
-        The beginning of a next request may come with the one before: its time runs too.
-        """
+        """The beginning of a next request may come with the one before: its time runs too."""
         for first in (request("/"), request("/v2/")):
             client = self.client().send(first + "GET / HT")
             self.clock.advance(31)
             self.assertEqual([reply.status for reply in client.replies()], [200, 408])
 
     def test_slow_answer(self) -> None:
-        """
-        Nobody minds how long an answer takes, and time spent on it is not the next request's.
-        """
+        """Nobody minds how long an answer takes, and time spent on it is not the next request's."""
         self.backstage.content = body = BodyInPieces()
         client = self.client().send(request(BLOB) + "GET / HT")
         self.clock.advance(1000)
@@ -356,9 +310,7 @@ class TimeTests(HouseTestCase):
         self.assertEqual([reply.status for reply in client.replies()], [200, 200])
 
     def test_idle(self) -> None:
-        """
-        A connection on which nothing happens is ended after ``limits.idle``, without a word.
-        """
+        """A connection on which nothing happens is ended after ``limits.idle``, without a word."""
         for first in ("", request("/"), "\r\n"):
             client = self.client()
             if first:
@@ -372,9 +324,7 @@ class TimeTests(HouseTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_takes_nothing(self) -> None:
-        """
-        A client that takes nothing for ``limits.clientstall`` is cut off, and what answered it ends.
-        """
+        """A client that takes nothing for ``limits.clientstall`` is cut off, and what answered it ends."""
         self.backstage.content = body = BodyInPieces()
         client = self.client().send(request(BLOB))
         client.producer.pauseProducing()
@@ -387,9 +337,7 @@ class TimeTests(HouseTestCase):
         self.assertTrue(body.closed)
 
     def test_takes_slowly(self) -> None:
-        """
-        One that empties its buffer now and then is not.
-        """
+        """One that empties its buffer now and then is not."""
         self.backstage.content = body = BodyInPieces()
         client = self.client().send(request(BLOB))
         for _ in range(5):
@@ -400,9 +348,7 @@ class TimeTests(HouseTestCase):
         self.assertFalse(client.transport.disconnected)
 
     def test_pipelines_without_reading(self) -> None:
-        """
-        A client that has yet to take one answer does not get the next into memory.
-        """
+        """A client that has yet to take one answer does not get the next into memory."""
         self.backstage.content = body = BodyInPieces()
         client = self.client()
         client.channel.pauseProducing()
@@ -419,14 +365,10 @@ class TimeTests(HouseTestCase):
 
 
 class EndTests(HouseTestCase):
-    """
-    Responses that do not come to their end.
-    """
+    """Responses that do not come to their end."""
 
     def test_short(self) -> None:
-        """
-        What is written goes out, the connection ends, and what was pipelined behind is not acted on.
-        """
+        """What is written goes out, the connection ends, and what was pipelined behind is not acted on."""
         self.backstage.content = body = BodyInPieces()
         client = self.client().send(request(BLOB) + _SMUGGLED)
         body.give(100)
@@ -444,9 +386,7 @@ class EndTests(HouseTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_short_chunks(self) -> None:
-        """
-        Without a length there are chunks, and no last one.
-        """
+        """Without a length there are chunks, and no last one."""
         self.backstage.content = body = BodyInPieces(size=None)
         client = self.client().send(request(BLOB))
         body.give(100)
@@ -456,9 +396,7 @@ class EndTests(HouseTestCase):
         self.assertNotIn(b"\r\n0\r\n\r\n", client.transport.value())
 
     def test_client_leaves(self) -> None:
-        """
-        A client that leaves in the middle ends what answered it, and has its line with the bytes sent.
-        """
+        """A client that leaves in the middle ends what answered it, and has its line with the bytes sent."""
         self.backstage.content = body = BodyInPieces()
         client = self.client().send(request(BLOB))
         body.give(100)
@@ -468,9 +406,7 @@ class EndTests(HouseTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_client_leaves_early(self) -> None:
-        """
-        One that leaves before there is an answer has a line, too, with a status that says so.
-        """
+        """One that leaves before there is an answer has a line, too, with a status that says so."""
         self.backstage.content = BodyInPieces()
         client = self.client().send(request(BLOB, "Range: bytes=0-"))
         waiting = self.client()
@@ -483,17 +419,13 @@ class EndTests(HouseTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_client_leaves_within_its_head(self) -> None:
-        """
-        Half a request is none: no line, no trace.
-        """
+        """Half a request is none: no line, no trace."""
         client = self.client().send("GET / HTTP/1.1\r\nHost:")
         client.leave()
         self.assertEqual((self.lines, self.clock.getDelayedCalls()), ([], []))
 
     def test_client_closes_its_side(self) -> None:
-        """
-        Whoever closes his side has left; what is written already may still go out.
-        """
+        """Whoever closes his side has left; what is written already may still go out."""
         self.backstage.content = body = BodyInPieces()
         client = self.client().send(request("/") + request(BLOB))
         body.give(10)
@@ -506,9 +438,7 @@ class EndTests(HouseTestCase):
         self.assertEqual((len(self.lines), self.clock.getDelayedCalls()), (2, []))
 
     def test_defect_in_the_log(self) -> None:
-        """
-        Even where the access log fails clients are answered, and their connections go on.
-        """
+        """Even where the access log fails clients are answered, and their connections go on."""
 
         def fail(*_arguments: object) -> None:
             raise Broken("the log is full")
@@ -522,7 +452,5 @@ class EndTests(HouseTestCase):
         self.flushLoggedErrors(Broken)
 
     def test_continues_are_read_over(self) -> None:
-        """
-        The reader of these tests knows interim answers.
-        """
+        """The reader of these tests knows interim answers."""
         self.assertEqual(replies(b"HTTP/1.1 100 Continue\r\n\r\n"), [])

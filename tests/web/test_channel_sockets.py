@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.channel` on real sockets, where only they can tell: FIN or reset, and TLS.
-"""
+"""Tests for :mod:`contentcache.web.channel` on real sockets, where only they can tell: FIN or reset, and TLS."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ _PATIENCE = 20
 
 
 class SocketTestCase(HouseTestCase):
-    """
-    Has a port on loopback, with TLS or without; clients are blocking sockets in threads.
-    """
+    """Has a port on loopback, with TLS or without; clients are blocking sockets in threads."""
 
     tls = False
     fast = False
@@ -47,9 +43,7 @@ class SocketTestCase(HouseTestCase):
         self.serve(Limits())
 
     def serve(self, limits: Limits) -> None:
-        """
-        Listen anew.
-        """
+        """Listen anew."""
         self.factory = self.build(limits=limits, clock=reactor)
         served: Any = self.factory
         if self.tls:
@@ -71,9 +65,7 @@ class SocketTestCase(HouseTestCase):
 
     @contextmanager
     def connected(self) -> Iterator[socket.socket]:
-        """
-        A client's socket, for use in a thread.
-        """
+        """A client's socket, for use in a thread."""
         with socket.create_connection(("127.0.0.1", self.number), _PATIENCE) as plain:
             if not self.tls:
                 yield plain
@@ -86,9 +78,7 @@ class SocketTestCase(HouseTestCase):
                 yield wrapped
 
     def client(self, work: Callable[[socket.socket], T]) -> Deferred[T]:  # type: ignore[override]
-        """
-        Run a client in a thread.
-        """
+        """Run a client in a thread."""
 
         def run() -> T:
             with self.connected() as connection:
@@ -98,9 +88,7 @@ class SocketTestCase(HouseTestCase):
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """
-    Everything until the end; a reset raises.
-    """
+    """Everything until the end; a reset raises."""
     data = b""
     while piece := connection.recv(1 << 16):
         data += piece
@@ -108,14 +96,10 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 class PlainTests(SocketTestCase):
-    """
-    Over TCP.
-    """
+    """Over TCP."""
 
     def sends(self, *pieces: bytes) -> Callable[[socket.socket], list[Reply]]:
-        """
-        A client that sends and reads to the end.
-        """
+        """A client that sends and reads to the end."""
 
         def work(connection: socket.socket) -> list[Reply]:
             for piece in pieces:
@@ -144,9 +128,7 @@ class PlainTests(SocketTestCase):
 
     @inlineCallbacks
     def test_big_and_short(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        The same where the last bytes are still in this process.
-        """
+        """The same where the last bytes are still in this process."""
         content = CONTENT * 500
         self.backstage.content = body = BodyInPieces(content, size=len(content) + 1)
         reading = self.client(self.sends(request(BLOB).encode()))
@@ -158,9 +140,7 @@ class PlainTests(SocketTestCase):
 
     @inlineCallbacks
     def test_short_chunks(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Nor is there a last chunk.
-        """
+        """Nor is there a last chunk."""
         self.backstage.content = body = BodyInPieces(size=None)
         reading = self.client(self.sends(request(BLOB).encode()))
         yield until(lambda: self.backstage.asked)
@@ -171,9 +151,7 @@ class PlainTests(SocketTestCase):
 
     @inlineCallbacks
     def test_upload(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A client in the middle of a big upload reads the answer, and that there is no more.
-        """
+        """A client in the middle of a big upload reads the answer, and that there is no more."""
 
         def upload(connection: socket.socket) -> list[Reply]:
             connection.sendall(
@@ -197,9 +175,7 @@ class PlainTests(SocketTestCase):
 
     @inlineCallbacks
     def test_smuggling(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        What stands behind a request that is framed in doubt is not acted on, in one segment or in two.
-        """
+        """What stands behind a request that is framed in doubt is not acted on, in one segment or in two."""
         doubtful = request("/", "Content-Length: 5", "Transfer-Encoding: chunked", method="POST").encode()
         smuggled = b"0\r\n\r\n" + request("/v2/smuggled/tags/list").encode()
         for pieces in ((doubtful + smuggled,), (doubtful, smuggled)):
@@ -209,27 +185,21 @@ class PlainTests(SocketTestCase):
 
     @inlineCallbacks
     def test_pipelining(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Good requests in a row are answered in a row, and the end comes where it was asked for.
-        """
+        """Good requests in a row are answered in a row, and the end comes where it was asked for."""
         data = (request(BLOB) + request("/")) * 20 + request(BLOB, "Connection: close") + request("/")
         found = yield self.client(self.sends(data.encode()))
         self.assertEqual([reply.body for reply in found], [CONTENT, b""] * 20 + [CONTENT])
 
     @inlineCallbacks
     def test_too_many(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        One connection too many reads its refusal.
-        """
+        """One connection too many reads its refusal."""
         self.serve(Limits(connections=0))
         (reply,) = yield self.client(self.sends(request("/").encode()))
         self.assertEqual((reply.status, reply.header("Retry-After")), (503, "5"))
 
     @inlineCallbacks
     def test_takes_nothing(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A client that takes nothing is cut off, and nothing more is put into memory for it meanwhile.
-        """
+        """A client that takes nothing is cut off, and nothing more is put into memory for it meanwhile."""
         self.serve(Limits(clientstall=0.3))
         self.backstage.content = CONTENT * 4000
 
@@ -270,9 +240,7 @@ class PlainTests(SocketTestCase):
 
     @inlineCallbacks
     def test_last_bytes(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        When all connections are to end, one whose answer is written but not yet gone is busy until it is.
-        """
+        """When all connections are to end, one whose answer is written but not yet gone is busy until it is."""
         content = CONTENT * 500
         self.backstage.content = body = BodyInPieces(content, size=len(content))
 
@@ -294,9 +262,7 @@ class PlainTests(SocketTestCase):
 
     @inlineCallbacks
     def test_client_leaves(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A client that hangs up is noticed at once, and has its line.
-        """
+        """A client that hangs up is noticed at once, and has its line."""
         for reset in (False, True):
             self.backstage.content = body = BodyInPieces()
 
@@ -314,9 +280,7 @@ class PlainTests(SocketTestCase):
 
 
 class FileBody:
-    """
-    A body that goes straight from a file, and ends short after ``stop`` bytes.
-    """
+    """A body that goes straight from a file, and ends short after ``stop`` bytes."""
 
     def __init__(self, path: Path, stop: int) -> None:
         self.size = path.stat().st_size
@@ -340,25 +304,19 @@ class FileBody:
 
 
 class FastTests(PlainTests):
-    """
-    The same over a transport that sends from files.
-    """
+    """The same over a transport that sends from files."""
 
     fast = True
 
     def body(self, size: int, *, stop: int | None = None) -> FileBody:
-        """
-        A file in which every byte tells its place.
-        """
+        """A file in which every byte tells its place."""
         path = Path(self.mktemp())
         path.write_bytes(b"".join(number.to_bytes(4, "big") for number in range(size // 4)))
         return FileBody(path, size if stop is None else stop)
 
     @inlineCallbacks
     def test_file(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A file arrives as it is, its head before it, and the next answer after it.
-        """
+        """A file arrives as it is, its head before it, and the next answer after it."""
         self.backstage.content = body = self.body(3_000_000)
         data = request(BLOB) + request("/") + request("/", "Connection: close")
         found = yield self.client(self.sends(data.encode()))
@@ -370,9 +328,7 @@ class FastTests(PlainTests):
 
     @inlineCallbacks
     def test_parts(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Heads and bytes of several ranges stay in order.
-        """
+        """Heads and bytes of several ranges stay in order."""
         self.backstage.content = self.body(400_000)
         data = request(BLOB, "Range: bytes=0-99999, 200000-399999", "Connection: close")
         (reply,) = yield self.client(self.sends(data.encode()))
@@ -382,9 +338,7 @@ class FastTests(PlainTests):
 
     @inlineCallbacks
     def test_file_ends_short(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A file that ends short is read to its last byte, and there is no reset.
-        """
+        """A file that ends short is read to its last byte, and there is no reset."""
         self.backstage.content = self.body(3_000_000, stop=2_500_000)
         more = request("/v2/smuggled/tags/list") * 3000
         (reply,) = yield self.client(self.sends((request(BLOB) + more).encode()))
@@ -392,9 +346,7 @@ class FastTests(PlainTests):
 
     @inlineCallbacks
     def test_file_is_not_taken(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A client that takes nothing of a file is cut off; one that leaves in the middle ends it.
-        """
+        """A client that takes nothing of a file is cut off; one that leaves in the middle ends it."""
         self.serve(Limits(clientstall=0.3))
         for patient in (True, False):
             self.backstage.content = body = self.body(40_000_000)
@@ -417,33 +369,25 @@ class FastTests(PlainTests):
 
 
 class TlsTests(PlainTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
 
 class FastTlsTests(FastTests):
-    """
-    TLS on the socket itself, from files.
-    """
+    """TLS on the socket itself, from files."""
 
     tls = True
 
 
 class SilentTests(SocketTestCase):
-    """
-    Clients that connect to a port with TLS, and say nothing.
-    """
+    """Clients that connect to a port with TLS, and say nothing."""
 
     tls = True
 
     @inlineCallbacks
     def test_never_shakes(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        One that never shakes hands is gone with its time to ask, on the fast way as on the plain one.
-        """
+        """One that never shakes hands is gone with its time to ask, on the fast way as on the plain one."""
         for self.fast in (False, True):
             self.serve(Limits(idle=0.1, clientstall=1000))
             with socket.create_connection(("127.0.0.1", self.number), _PATIENCE):
@@ -452,15 +396,11 @@ class SilentTests(SocketTestCase):
 
 
 class WrongPortTests(SocketTestCase):
-    """
-    TLS where none is spoken.
-    """
+    """TLS where none is spoken."""
 
     @inlineCallbacks
     def test_tls_at_a_plain_port(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A TLS client at a plain port is refused at once, so that it can try plain HTTP.
-        """
+        """A TLS client at a plain port is refused at once, so that it can try plain HTTP."""
 
         def shake_hands(connection: socket.socket) -> str:
             try:

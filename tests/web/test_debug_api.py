@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.debug_api`.
-"""
+"""Tests for :mod:`contentcache.web.debug_api`."""
 
 from __future__ import annotations
 
@@ -17,24 +15,18 @@ from tests.web.house import Client, Reply, request
 
 
 class DebugApiTests(SynchronousTestCase):
-    """
-    The operator's pages.
-    """
+    """The operator's pages."""
 
     def setUp(self) -> None:
         self.findings: Mapping[str, Finding] = {"store": Finding("ok", "can be written")}
         self.cancelled: list[object] = []
 
     def ask(self, target: str, method: str = "GET", metrics: str | None = "/metrics") -> Reply:
-        """
-        One page.
-        """
+        """One page."""
         return Client(self.api(metrics)).ask(target, method=method)
 
     def api(self, metrics: str | None) -> DebugApi:
-        """
-        The operator's port.
-        """
+        """The operator's port."""
         meter = Meter()
 
         async def findings() -> Mapping[str, Finding]:
@@ -46,9 +38,7 @@ class DebugApiTests(SynchronousTestCase):
         return DebugApi(findings, counted, metrics, Clock())
 
     def test_health(self) -> None:
-        """
-        JSON that says what was looked at; only what hurts clients is a 503.
-        """
+        """JSON that says what was looked at; only what hurts clients is a 503."""
         for state, status in (("ok", 200), ("warn", 200), ("fail", 503)):
             self.findings = {"store": Finding("ok", "fine"), "other": Finding(state, "so")}  # type: ignore[arg-type]
             reply = self.ask("/debug/health")
@@ -60,9 +50,7 @@ class DebugApiTests(SynchronousTestCase):
             self.assertEqual((head.status, head.body), (status, b""))
 
     def test_metrics(self) -> None:
-        """
-        Prometheus' text where they are switched on, at the path that is set.
-        """
+        """Prometheus' text where they are switched on, at the path that is set."""
         reply = self.ask("/metrics")
         self.assertEqual(reply.status, 200)
         self.assertTrue((reply.header("Content-Type") or "").startswith("text/plain; version=0.0.4"))
@@ -73,9 +61,7 @@ class DebugApiTests(SynchronousTestCase):
         self.assertEqual(self.ask("/metrics", metrics=None).status, 404)
 
     def test_nothing_else(self) -> None:
-        """
-        Other paths are 404, other methods 405.
-        """
+        """Other paths are 404, other methods 405."""
         for target in ("/", "/debug", "/debug/health/x", "/debug/vars", "/metrics/"):
             self.assertEqual(self.ask(target).status, 404, target)
         for target in ("/debug/health", "/metrics"):
@@ -84,16 +70,12 @@ class DebugApiTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_no_request(self) -> None:
-        """
-        What is no HTTP gets an answer that says the same as all.
-        """
+        """What is no HTTP gets an answer that says the same as all."""
         (reply,) = Client(self.api("/metrics")).send("nonsense\r\n\r\n").replies()
         self.assertEqual(reply.status, 400)
 
     def waiting(self) -> tuple[Client, Deferred[bytes]]:
-        """
-        A client who has asked for the metrics, and what will be the answer.
-        """
+        """A client who has asked for the metrics, and what will be the answer."""
         counting: Deferred[bytes] = Deferred(self.cancelled.append)
 
         async def findings() -> Mapping[str, Finding]:
@@ -103,9 +85,7 @@ class DebugApiTests(SynchronousTestCase):
         return client.send(request("/metrics")), counting
 
     def test_one_after_another(self) -> None:
-        """
-        A connection is kept; what comes meanwhile is answered in its turn.
-        """
+        """A connection is kept; what comes meanwhile is answered in its turn."""
         client, counting = self.waiting()
         client.send(request("/debug/health", method="HEAD") + request("/nothing"))
         self.assertEqual(client.transport.value(), b"")
@@ -116,9 +96,7 @@ class DebugApiTests(SynchronousTestCase):
         self.assertFalse(client.ended)
 
     def test_failed(self) -> None:
-        """
-        A defect is a 500, and its traceback in the log.
-        """
+        """A defect is a 500, and its traceback in the log."""
         client, counting = self.waiting()
         counting.errback(ZeroDivisionError("so"))
         (reply,) = client.replies("GET")
@@ -126,9 +104,7 @@ class DebugApiTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_left(self) -> None:
-        """
-        Who leaves is counted for no longer, and that is nothing to write of.
-        """
+        """Who leaves is counted for no longer, and that is nothing to write of."""
         client, counting = self.waiting()
         client.leave()
         self.assertEqual(self.cancelled, [counting])

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.doorway`.
-"""
+"""Tests for :mod:`contentcache.web.doorway`."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ _PATH = "/.well-known/acme-challenge/"
 
 
 class DoorwayTests(SynchronousTestCase):
-    """
-    The plain port.
-    """
+    """The plain port."""
 
     def ask(self, target: str, host: str = "cache.example.com", method: str = "GET", port: int = 443) -> str:
         """The whole answer."""
@@ -45,9 +41,7 @@ class DoorwayTests(SynchronousTestCase):
         return str(transport.value().decode())
 
     def test_challenge(self) -> None:
-        """
-        A token that is asked for now is answered; another, and other hosts, are not known.
-        """
+        """A token that is asked for now is answered; another, and other hosts, are not known."""
         answer = self.ask(_PATH + "token-1")
         self.assertTrue(answer.startswith("HTTP/1.1 200 "), answer)
         self.assertTrue(answer.endswith("\r\n\r\nproof"), answer)
@@ -59,9 +53,7 @@ class DoorwayTests(SynchronousTestCase):
             self.assertIn(" 404 ", self.ask(target, host).split("\r\n")[0])
 
     def test_redirect(self) -> None:
-        """
-        Everything else goes to the same place on https, on the port that is configured.
-        """
+        """Everything else goes to the same place on https, on the port that is configured."""
         for target, port, where in (
             ("/v2/?n=1", 443, "https://cache.example.com/v2/?n=1"),
             ("/", 8443, "https://cache.example.com:8443/"),
@@ -75,9 +67,7 @@ class DoorwayTests(SynchronousTestCase):
                 self.assertIn(f"Location: {where}\r\n", answer)
 
     def test_strangers(self) -> None:
-        """
-        It sends nobody to a host that is not configured, and takes no body.
-        """
+        """It sends nobody to a host that is not configured, and takes no body."""
         for host in ("evil.example", "cache.example.com.evil.example", "cache.example.com@evil.example"):
             answer = self.ask("/", host)
             self.assertNotIn("Location", answer)

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.factory`.
-"""
+"""Tests for :mod:`contentcache.web.factory`."""
 
 from __future__ import annotations
 
@@ -9,9 +7,7 @@ from tests.web.house import BLOB, CONTENT, BodyInPieces, HouseTestCase, request
 
 
 class _Port:
-    """
-    As much of a listening port as a factory needs.
-    """
+    """As much of a listening port as a factory needs."""
 
     connected = True
     disconnecting = False
@@ -27,9 +23,7 @@ class _Port:
 
 
 class LimitTests(HouseTestCase):
-    """
-    How many connections there may be.
-    """
+    """How many connections there may be."""
 
     def test_too_many(self) -> None:
         """
@@ -74,9 +68,7 @@ class LimitTests(HouseTestCase):
         self.assertEqual(guest.ask("/").status, 200)
 
     def test_port_that_stops(self) -> None:
-        """
-        A port that accepts no more does not begin to again.
-        """
+        """A port that accepts no more does not begin to again."""
         self.factory = self.build(limits=Limits(connections=1))
         self.factory.most_turned_away = 1
         port = _Port()
@@ -88,9 +80,7 @@ class LimitTests(HouseTestCase):
         self.assertFalse(port.reading)
 
     def test_per_address(self) -> None:
-        """
-        ``limits.connectionsperaddress`` counts each address for itself; ``limits.connections`` all.
-        """
+        """``limits.connectionsperaddress`` counts each address for itself; ``limits.connections`` all."""
         self.factory = self.build(limits=Limits(connectionsperaddress=1))
         one = self.client("192.0.2.1")
         self.assertEqual(self.client("192.0.2.1").ask("/").status, 503)
@@ -111,16 +101,12 @@ class LimitTests(HouseTestCase):
         self.assertEqual(self.client("127.0.0.1").ask("/").status, 503)
 
     def test_unlimited_address(self) -> None:
-        """
-        Unless it is set many may sit behind one address.
-        """
+        """Unless it is set many may sit behind one address."""
         clients = [self.client() for _ in range(100)]
         self.assertEqual({client.ask("/").status for client in clients}, {200})
 
     def test_ipv6(self) -> None:
-        """
-        Addresses of IPv6 are counted by /64, and IPv4 behind a dual-stack socket by its own address.
-        """
+        """Addresses of IPv6 are counted by /64, and IPv4 behind a dual-stack socket by its own address."""
         self.factory = self.build(limits=Limits(connectionsperaddress=1))
         self.client("2001:db8:0:1::1")
         self.client("::ffff:192.0.2.1")
@@ -152,9 +138,7 @@ class LimitTests(HouseTestCase):
         self.assertEqual(fifth.replies()[-1].status, 200)
 
     def test_incomplete_heads_later(self) -> None:
-        """
-        A head that begins on a connection that has asked before counts too.
-        """
+        """A head that begins on a connection that has asked before counts too."""
         self.factory = self.build(limits=Limits(headsperaddress=1))
         first = self.client()
         self.assertEqual(first.ask("/").status, 200)
@@ -163,23 +147,17 @@ class LimitTests(HouseTestCase):
         self.assert_refused(first.replies()[-1], 503, "UNAVAILABLE")
 
     def test_default(self) -> None:
-        """
-        4096 by default.
-        """
+        """4096 by default."""
         for _ in range(4096):
             self.factory.buildProtocol(None)
         self.assertEqual(self.client().ask("/").status, 503)
 
 
 class DrainTests(HouseTestCase):
-    """
-    The end of all connections.
-    """
+    """The end of all connections."""
 
     def test_idle_first(self) -> None:
-        """
-        Connections on which nothing is under way end at once, the others after their answer, which says so.
-        """
+        """Connections on which nothing is under way end at once, the others after their answer, which says so."""
         self.backstage.content = body = BodyInPieces()
         idle, busy, later = self.client(), self.client(), self.client()
         idle.ask("/")
@@ -198,9 +176,7 @@ class DrainTests(HouseTestCase):
         self.assertEqual((busy.ended, self.factory.busy), (True, 0))
 
     def test_cut(self) -> None:
-        """
-        What does not come to its end is ended short, its work is cancelled, and it has its line.
-        """
+        """What does not come to its end is ended short, its work is cancelled, and it has its line."""
         self.backstage.content = body = BodyInPieces()
         client = self.client().send(request(BLOB))
         body.give(10)

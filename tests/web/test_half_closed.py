@@ -27,9 +27,7 @@ _SIZE = 40_000_000
 
 
 class _FileBody:
-    """
-    A body of a file, sent by threads of the sendfile pool where ``by_lane`` says so.
-    """
+    """A body of a file, sent by threads of the sendfile pool where ``by_lane`` says so."""
 
     def __init__(self, path: Path, *, by_lane: bool = False) -> None:
         self.size = path.stat().st_size
@@ -58,9 +56,7 @@ class _FileBody:
 
 
 class HalfClosedTests(SocketTestCase):
-    """
-    Over TCP, with stock Twisted.
-    """
+    """Over TCP, with stock Twisted."""
 
     timeout = 60
 
@@ -99,9 +95,7 @@ class HalfClosedTests(SocketTestCase):
 
     @inlineCallbacks
     def check(self, body_of: Callable[[], Any]) -> Generator[Deferred[Any], Any, None]:
-        """
-        The answer with this body ends short, is logged with what was sent, and everything is released.
-        """
+        """The answer with this body ends short, is logged with what was sent, and everything is released."""
         for end in self.ends:
             self.backstage.content = body = body_of()
             got = yield deferToThread(self.half_close(end))
@@ -115,38 +109,28 @@ class HalfClosedTests(SocketTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def file(self) -> Path:
-        """
-        A large file.
-        """
+        """A large file."""
         path = Path(self.mktemp())
         with path.open("wb") as file:
             file.truncate(_SIZE)
         return path
 
     def test_while_sending(self) -> Deferred[None]:
-        """
-        While bytes are being sent.
-        """
+        """While bytes are being sent."""
         return self.check(lambda: _FileBody(self.file()))
 
     def test_while_waiting(self) -> Deferred[None]:
-        """
-        While the answer waits for upstream: nobody is waited for who has left.
-        """
+        """While the answer waits for upstream: nobody is waited for who has left."""
         return self.check(BodyInPieces)
 
 
 class FastHalfClosedTests(HalfClosedTests):
-    """
-    Over TCP, sent from files.
-    """
+    """Over TCP, sent from files."""
 
     fast = True
 
     def test_by_lane(self) -> Deferred[None]:
-        """
-        While a thread of the sendfile pool is sending.
-        """
+        """While a thread of the sendfile pool is sending."""
         lanes: Any = Lanes(deferToThread, 2)  # type: ignore[arg-type]
         # Over TLS nothing is read before the lane is left.
         self.patch(lanes_module, "_LONGEST", 0.01)
@@ -156,25 +140,19 @@ class FastHalfClosedTests(HalfClosedTests):
 
 
 class TlsHalfClosedTests(HalfClosedTests):
-    """
-    Over TLS, with stock Twisted.
-    """
+    """Over TLS, with stock Twisted."""
 
     tls = True
 
 
 class FastTlsHalfClosedTests(FastHalfClosedTests):
-    """
-    Over TLS on the socket itself.
-    """
+    """Over TLS on the socket itself."""
 
     tls = True
 
 
 def _count(read: Callable[[], bytes]) -> int:
-    """
-    How many bytes come until the end, of whichever kind that is.
-    """
+    """How many bytes come until the end, of whichever kind that is."""
     got = 0
     try:
         while data := read():

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.heads`.
-"""
+"""Tests for :mod:`contentcache.web.heads`."""
 
 from __future__ import annotations
 
@@ -14,16 +12,12 @@ _HOST = ("Host", "cache.example")
 
 
 class LookAtTests(SynchronousTestCase):
-    """
-    ``look_at``.
-    """
+    """``look_at``."""
 
     def refuses(
         self, error: type[CacheError], *fields: tuple[str, str], method: bytes = b"GET", version: str = "1.1"
     ) -> CacheError:
-        """
-        The refusal of a head.
-        """
+        """The refusal of a head."""
         headers = Headers()
         for name, value in fields:
             headers.addRawHeader(name, value)
@@ -32,18 +26,14 @@ class LookAtTests(SynchronousTestCase):
         return caught
 
     def passes(self, *fields: tuple[str, str], method: bytes = b"GET", version: str = "1.1") -> None:
-        """
-        A head is nothing to refuse.
-        """
+        """A head is nothing to refuse."""
         headers = Headers()
         for name, value in fields:
             headers.addRawHeader(name, value)
         look_at(method, b"HTTP/" + version.encode(), headers)
 
     def test_good(self) -> None:
-        """
-        What clients send passes.
-        """
+        """What clients send passes."""
         self.passes(_HOST)
         self.passes(_HOST, method=b"HEAD")
         self.passes(version="1.0")
@@ -58,9 +48,7 @@ class LookAtTests(SynchronousTestCase):
             self.passes(("Host", host))
 
     def test_writes(self) -> None:
-        """
-        Whatever is not GET, HEAD or OPTIONS is refused, in any case of letters, and told what is taken.
-        """
+        """Whatever is not GET, HEAD or OPTIONS is refused, in any case of letters, and told what is taken."""
         for method in (b"POST", b"PUT", b"PATCH", b"DELETE", b"CONNECT", b"TRACE", b"get", b"X"):
             error = self.refuses(MethodUnsupported, _HOST, ("Content-Length", "5"), method=method)
             self.assertEqual((error.status, error.headers), (405, {"Allow": "GET, HEAD, OPTIONS"}))
@@ -68,9 +56,7 @@ class LookAtTests(SynchronousTestCase):
         self.refuses(MethodUnsupported, _HOST, ("Transfer-Encoding", "chunked"), method=b"POST")
 
     def test_framing_in_doubt(self) -> None:
-        """
-        Where two could see two ends of a request it is malformed, whatever its method.
-        """
+        """Where two could see two ends of a request it is malformed, whatever its method."""
         cases = [
             (("Content-Length", "5"), ("Transfer-Encoding", "chunked")),
             (("Content-Length", "5"), ("Content-Length", "5")),
@@ -91,54 +77,40 @@ class LookAtTests(SynchronousTestCase):
         self.refuses(RequestMalformed, ("Transfer-Encoding", "chunked"), method=b"POST", version="1.0")
 
     def test_get_with_body(self) -> None:
-        """
-        A body where none belongs is malformed: it is not read, so nothing can follow it.
-        """
+        """A body where none belongs is malformed: it is not read, so nothing can follow it."""
         self.refuses(RequestMalformed, _HOST, ("Content-Length", "5"))
         self.refuses(RequestMalformed, _HOST, ("Content-Length", "00"))
         self.refuses(RequestMalformed, _HOST, ("Transfer-Encoding", "chunked"))
 
     def test_host(self) -> None:
-        """
-        HTTP/1.1 has exactly one host, and it looks like one.
-        """
+        """HTTP/1.1 has exactly one host, and it looks like one."""
         self.refuses(RequestMalformed)
         self.refuses(RequestMalformed, _HOST, _HOST)
         for host in ("a b", "a/b", "user@a", "a:port", "a:123456", "a,b", "[::1", "a?b", "é", "a:1:2"):
             self.refuses(RequestMalformed, ("Host", host))
 
     def test_twice(self) -> None:
-        """
-        Fields with one meaning are given once.
-        """
+        """Fields with one meaning are given once."""
         for name in ("Authorization", "Range", "If-Range"):
             self.refuses(RequestMalformed, _HOST, (name, "a"), (name, "a"))
 
     def test_expectation(self) -> None:
-        """
-        Nothing but 100-continue can be expected.
-        """
+        """Nothing but 100-continue can be expected."""
         self.assertEqual(self.refuses(ExpectationFailed, _HOST, ("Expect", "miracles")).status, 417)
 
 
 class LookAtLineTests(SynchronousTestCase):
-    """
-    ``look_at_line``.
-    """
+    """``look_at_line``."""
 
     def test_good(self) -> None:
-        """
-        A request line, an empty line before it, a field.
-        """
+        """A request line, an empty line before it, a field."""
         look_at_line(b"GET /v2/?a=b HTTP/1.1", is_first=True)
         look_at_line(b"M-SEARCH * HTTP/1.0", is_first=True)
         look_at_line(b"", is_first=True)
         look_at_line(b"Host: a b", is_first=False)
 
     def test_malformed(self) -> None:
-        """
-        Folding, bare line ends, and what is no request line.
-        """
+        """Folding, bare line ends, and what is no request line."""
         for line in (b" Host: a", b"\tfolded", b"A: b\nC: d", b"A: b\rC: d"):
             for is_first in (True, False):
                 self.assertRaises(RequestMalformed, look_at_line, line, is_first=is_first)
@@ -159,9 +131,7 @@ class LookAtLineTests(SynchronousTestCase):
             self.assertRaises(RequestMalformed, look_at_line, line, is_first=True)
 
     def test_version(self) -> None:
-        """
-        Another HTTP is named as such.
-        """
+        """Another HTTP is named as such."""
         for line in (b"PRI * HTTP/2.0", b"GET / HTTP/3.0", b"GET / HTTP/0.9", b"GET / HTTP/1.2"):
             error = self.assertRaises(VersionUnsupported, look_at_line, line, is_first=True)
             self.assertEqual(getattr(error, "status", None), 505)

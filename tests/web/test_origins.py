@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.origins`, through the API.
-"""
+"""Tests for :mod:`contentcache.web.origins`, through the API."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ def _upstream(name: str, **more: object) -> Upstream:
 
 
 class ChooseTests(HouseTestCase):
-    """
-    Which origin is asked, and for which repository.
-    """
+    """Which origin is asked, and for which repository."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -29,9 +25,7 @@ class ChooseTests(HouseTestCase):
         )
 
     def asked(self, target: str, host: str = "cache:5000") -> tuple[str, str]:
-        """
-        The origin and the repository of a question.
-        """
+        """The origin and the repository of a question."""
         self.backstage.asked.clear()
         head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"
         (reply,) = replies(self.client().send(head).transport.value())
@@ -40,21 +34,15 @@ class ChooseTests(HouseTestCase):
         return asking.registry.upstream.origin.removeprefix("https://"), asking.content.repository
 
     def blob(self, repository: str, query: str = "") -> str:
-        """
-        A blob's path.
-        """
+        """A blob's path."""
         return f"/v2/{repository}/blobs/{DIGEST}{query}"
 
     def test_first(self) -> None:
-        """
-        Without any sign it is the first one.
-        """
+        """Without any sign it is the first one."""
         self.assertEqual(self.asked(self.blob("a/b")), ("first.example", "a/b"))
 
     def test_namespace(self) -> None:
-        """
-        ``?ns=`` comes before all other signs; case and a final dot do not count.
-        """
+        """``?ns=`` comes before all other signs; case and a final dot do not count."""
         for namespace in ("second.example:5000", "SECOND.example:5000", "second.example%3A5000"):
             target = self.blob("third/a", f"?ns={namespace}")
             self.assertEqual(self.asked(target, "mirror.example"), ("second.example:5000", "third/a"))
@@ -87,9 +75,7 @@ class ChooseTests(HouseTestCase):
             self.assert_refused(self.ask(f"/v2/?ns={namespace}"), 404, "NAME_UNKNOWN")
 
     def test_unknown_namespace(self) -> None:
-        """
-        An unknown one is 404 on every route, and says so; nobody is asked.
-        """
+        """An unknown one is 404 on every route, and says so; nobody is asked."""
         for namespace in ("evil.example", "", "second.example", "http://a", "x" * 5000, "169.254.169.254"):
             for path in ("/v2/", "/v2/_catalog", "/v2/a/tags/list", "/v2/a/manifests/1", self.blob("a")):
                 reply = self.ask(f"{path}?ns={namespace}")
@@ -98,9 +84,7 @@ class ChooseTests(HouseTestCase):
         self.assertEqual(self.backstage.asked, [])
 
     def test_host(self) -> None:
-        """
-        The host that was asked, with its port or without; an absolute target has the last word.
-        """
+        """The host that was asked, with its port or without; an absolute target has the last word."""
         for host in ("mirror.example", "MIRROR.example:443", "mirror.example:81"):
             self.assertEqual(self.asked(self.blob("a"), host)[0], "second.example:5000")
         self.assertEqual(self.asked(self.blob("a"), "other.mirror.example")[0], "first.example")
@@ -109,15 +93,11 @@ class ChooseTests(HouseTestCase):
         )
 
     def test_prefix(self) -> None:
-        """
-        The first component, which the origin does not see; alone it is a name like others.
-        """
+        """The first component, which the origin does not see; alone it is a name like others."""
         self.assertEqual(self.asked(self.blob("third/a/b")), ("third.example", "a/b"))
         self.assertEqual(self.asked(self.blob("third")), ("first.example", "third"))
 
     def test_no_host(self) -> None:
-        """
-        An empty ``Host`` means nothing.
-        """
+        """An empty ``Host`` means nothing."""
         self.assertEqual(self.asked(self.blob("a"), "")[0], "first.example")
         self.assertIn("cache.example", HOST)

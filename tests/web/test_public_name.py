@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.public_name`.
-"""
+"""Tests for :mod:`contentcache.web.public_name`."""
 
 from __future__ import annotations
 
@@ -16,14 +14,10 @@ _TRUSTED = ("127.0.0.0/8", "::1/128", "10.0.0.0/8")
 
 
 class CallerTests(SynchronousTestCase):
-    """
-    What proxies say.
-    """
+    """What proxies say."""
 
     def test_trusted(self) -> None:
-        """
-        A trusted proxy says which scheme and host the client has asked, and which address it has.
-        """
+        """A trusted proxy says which scheme and host the client has asked, and which address it has."""
         name = PublicName(None, "http", _TRUSTED)
         for peer in ("127.0.0.1", "::ffff:10.1.2.3", "::1", ""):
             with self.subTest(peer=peer):
@@ -45,9 +39,7 @@ class CallerTests(SynchronousTestCase):
                 )
 
     def test_ports(self) -> None:
-        """
-        Some proxies write the client's port beside its address, which is the same client's with another port.
-        """
+        """Some proxies write the client's port beside its address, which is the same client's with another port."""
         name = PublicName(None, "http", _TRUSTED)
         for said, address in (
             ("203.0.113.5:1234", "203.0.113.5"),
@@ -58,9 +50,7 @@ class CallerTests(SynchronousTestCase):
             self.assertEqual(name.caller("127.0.0.1", "a", forwarded_for=(said,)).address, address)
 
     def test_not_trusted(self) -> None:
-        """
-        Nobody else is believed.
-        """
+        """Nobody else is believed."""
         name = PublicName(None, "http", _TRUSTED)
         for peer in ("192.0.2.1", "2001:db8::1", "11.0.0.1", "what"):
             caller = name.caller(
@@ -69,9 +59,7 @@ class CallerTests(SynchronousTestCase):
             self.assertEqual(caller, Caller(peer, "a", "http://a"))
 
     def test_rubbish(self) -> None:
-        """
-        What makes no sense is passed over: it becomes no scheme, no host and no address.
-        """
+        """What makes no sense is passed over: it becomes no scheme, no host and no address."""
         name = PublicName(None, "http", _TRUSTED)
         caller = name.caller(
             "127.0.0.1",
@@ -83,9 +71,7 @@ class CallerTests(SynchronousTestCase):
         self.assertEqual(caller, Caller("10.0.0.7", "a", "http://a", ("10.0.0.8", "127.0.0.1")))
 
     def test_configured(self) -> None:
-        """
-        ``http.host`` comes before everything for the URL, and does not choose an origin.
-        """
+        """``http.host`` comes before everything for the URL, and does not choose an origin."""
         said = {"forwarded_proto": "http", "forwarded_host": "other.example"}
         for configured, base in (
             ("https://cache.example", "https://cache.example"),
@@ -99,9 +85,7 @@ class CallerTests(SynchronousTestCase):
 
 
 class _Door:
-    """
-    A judge that refuses everybody and notes whom it was asked about.
-    """
+    """A judge that refuses everybody and notes whom it was asked about."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -119,9 +103,7 @@ class _Door:
 
 
 class ProxyTests(HouseTestCase):
-    """
-    Requests that come through a proxy.
-    """
+    """Requests that come through a proxy."""
 
     def test_realm_log_and_limits(self) -> None:
         """
@@ -138,9 +120,7 @@ class ProxyTests(HouseTestCase):
         self.assertEqual([line.address for line in self.lines], ["192.0.2.9", "192.0.2.1"])
 
     def test_origin(self) -> None:
-        """
-        The host that the client has asked chooses the origin.
-        """
+        """The host that the client has asked chooses the origin."""
         self.factory = self.build(
             Upstream("https://a.example", ("https://a.example",)),
             Upstream("https://b.example", ("https://b.example",), served=frozenset({"b.cache.example"})),
@@ -152,9 +132,7 @@ class ProxyTests(HouseTestCase):
         self.assertEqual(asked, ["https://b.example", "https://a.example"])
 
     def test_options(self) -> None:
-        """
-        ``OPTIONS`` is 200 for every path, with the headers of the operator, and nobody is asked or judged.
-        """
+        """``OPTIONS`` is 200 for every path, with the headers of the operator, and nobody is asked or judged."""
         self.factory = self.build(extra={"Access-Control-Allow-Origin": ("*",)}, judge=_Door())
         for target in ("/v2/", "/v2/a/manifests/1", "/elsewhere", "*"):
             reply = self.ask(target, method="OPTIONS")

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.registry_api`: what is asked of whom, and what goes out.
-"""
+"""Tests for :mod:`contentcache.web.registry_api`: what is asked of whom, and what goes out."""
 
 from __future__ import annotations
 
@@ -41,14 +39,10 @@ def _upstream(name: str, **more: object) -> Upstream:
 
 
 class RouteTests(HouseTestCase):
-    """
-    What is asked of those behind.
-    """
+    """What is asked of those behind."""
 
     def test_blob(self) -> None:
-        """
-        A blob is asked for with the client's own credential, and no more of what the client says.
-        """
+        """A blob is asked for with the client's own credential, and no more of what the client says."""
         reply = self.ask(BLOB + "?x=y", "Authorization: Bearer t", "Cookie: a=b")
         self.assertEqual((reply.status, reply.body), (200, CONTENT))
         (asked,) = self.backstage.asked
@@ -57,17 +51,13 @@ class RouteTests(HouseTestCase):
         self.assertEqual(asked.via, "1.1 contentcache-me")
 
     def test_tag(self) -> None:
-        """
-        A tag is asked for with each of the client's ``Accept``.
-        """
+        """A tag is asked for with each of the client's ``Accept``."""
         reply = self.ask("/v2/org/app/manifests/1", "Accept: a/b", "Accept: c/d")
         self.assertEqual(reply.status, 200)
         self.assertEqual(self.backstage.asked[0].accept, ("a/b", "c/d"))
 
     def test_own_account(self) -> None:
-        """
-        At a public upstream the client's credential ends here.
-        """
+        """At a public upstream the client's credential ends here."""
         self.factory = self.build(_upstream("a.example", public=True))
         self.upstream_says()
         for target in _EVERYWHERE:
@@ -77,17 +67,13 @@ class RouteTests(HouseTestCase):
             self.assertEqual(getattr(credential, "credential", credential), OWN)
 
     def test_root(self) -> None:
-        """
-        ``/`` is there for whoever looks whether anybody is.
-        """
+        """``/`` is there for whoever looks whether anybody is."""
         for method in ("GET", "HEAD"):
             self.assertEqual(self.ask("/", method=method).status, 200)
         self.assertEqual(self.backstage.asked, [])
 
     def test_bad_paths(self) -> None:
-        """
-        What is not in the grammar never gets anywhere.
-        """
+        """What is not in the grammar never gets anywhere."""
         for target, status, code in (
             ("/v2/a%2F..%2Fb/tags/list", 400, "NAME_INVALID"),
             ("/v2/../x/tags/list", 400, "NAME_INVALID"),
@@ -104,9 +90,7 @@ class RouteTests(HouseTestCase):
         self.assertEqual(self.backstage.asked, [])
 
     def test_query(self) -> None:
-        """
-        Only ``n``, ``last`` and ``artifactType`` pass on; what has two meanings is refused.
-        """
+        """Only ``n``, ``last`` and ``artifactType`` pass on; what has two meanings is refused."""
         self.upstream_says()
         self.ask("/v2/org/app/tags/list?n=5&token=t&last=a%26b&x=1&artifactType=t/x")
         self.assertEqual(
@@ -118,9 +102,7 @@ class RouteTests(HouseTestCase):
         self.assertEqual(self.backstage.asked, [])
 
     def test_prefix_of_the_api(self) -> None:
-        """
-        ``http.prefix`` moves the API, and only that; ``/`` stays what it is.
-        """
+        """``http.prefix`` moves the API, and only that; ``/`` stays what it is."""
         self.factory = self.build(prefix="/cache/")
         self.assertEqual(self.ask("/cache" + BLOB).body, CONTENT)
         for target in ("/", "/cache/"):
@@ -129,23 +111,17 @@ class RouteTests(HouseTestCase):
             self.assert_refused(self.ask(target), 404)
 
     def test_headers_of_the_operator(self) -> None:
-        """
-        ``http.headers`` go out with answers and errors.
-        """
+        """``http.headers`` go out with answers and errors."""
         self.factory = self.build(extra={"X-Own": ("a", "b")})
         for target in ("/", BLOB, "/nowhere"):
             self.assertEqual(self.ask(target).headers.getRawHeaders("X-Own"), ["a", "b"])
 
 
 class PolicyTests(HouseTestCase):
-    """
-    What the operator keeps out.
-    """
+    """What the operator keeps out."""
 
     def test_denied(self) -> None:
-        """
-        A repository that is denied, or not allowed, is refused on every route before anybody is asked.
-        """
+        """A repository that is denied, or not allowed, is refused on every route before anybody is asked."""
         for settings in ({"deny": ("org/*",)}, {"allow": ("library/*",)}):
             self.factory = self.build(_upstream("a.example", **settings))
             for target in _OF_A_REPOSITORY:
@@ -154,9 +130,7 @@ class PolicyTests(HouseTestCase):
         self.assertEqual(self.backstage.asked, [])
 
     def test_denied_behind_a_prefix(self) -> None:
-        """
-        The rule is about the name that the origin knows.
-        """
+        """The rule is about the name that the origin knows."""
         self.factory = self.build(
             _upstream("a.example"), _upstream("b.example", prefix="b.example", deny=("org/*",), public=True)
         )
@@ -165,9 +139,7 @@ class PolicyTests(HouseTestCase):
         self.assertEqual(self.backstage.asked, [])
 
     def test_loop(self) -> None:
-        """
-        A request that has been here is refused with 508, whatever stands around in ``Via``.
-        """
+        """A request that has been here is refused with 508, whatever stands around in ``Via``."""
         reply = self.ask(BLOB, "Via: 1.1 fred, 1.1 contentcache-me (x)", "Via: 1.0 other")
         self.assert_refused(reply, LoopDetected.status, LoopDetected.code)
         self.assertEqual(self.backstage.asked, [])
@@ -189,9 +161,7 @@ class PolicyTests(HouseTestCase):
         self.assertEqual((reply.status, reply.header("Via")), (508, "1.1 contentcache-me"))
 
     def test_long_via(self) -> None:
-        """
-        More than eight names, or one that is too long, are refused before anything is asked.
-        """
+        """More than eight names, or one that is too long, are refused before anything is asked."""
         for via in (", ".join(f"1.1 a{number}" for number in range(9)), "1.1 " + "x" * 256):
             self.assert_refused(self.ask(BLOB, f"Via: {via}"), 400, "UNSUPPORTED")
         self.assertEqual(self.backstage.asked, [])
@@ -200,9 +170,7 @@ class PolicyTests(HouseTestCase):
         self.assertEqual(self.backstage.asked[-1].via, f"{eight}, 1.1 contentcache-me")
 
     def test_depth(self) -> None:
-        """
-        More than two caches in a row are counted, and served; ``Via`` grows by us.
-        """
+        """More than two caches in a row are counted, and served; ``Via`` grows by us."""
         self.assertEqual(self.ask(BLOB, "Via: 1.1 contentcache-a").status, 200)
         self.assertNotIn(b"contentcache_deep_chains_total 1.0", self.meter.text())
         reply = self.ask(BLOB, "Via: 1.1 contentcache-a, 1.1 contentcache-b")
@@ -214,14 +182,10 @@ class PolicyTests(HouseTestCase):
 
 
 class PassingTests(HouseTestCase):
-    """
-    What only the origin answers.
-    """
+    """What only the origin answers."""
 
     def test_ping(self) -> None:
-        """
-        The origin's answer to ``/v2/``, a challenge with its header and its body.
-        """
+        """The origin's answer to ``/v2/``, a challenge with its header and its body."""
         self.assertEqual(self.ask("/v2/").body, b"{}")
         challenge = 'Bearer realm="https://auth.example/token",service="s"'
         self.backstage.pinged = Pinged(401, {"WWW-Authenticate": challenge}, b'{"errors":[]}')
@@ -230,9 +194,7 @@ class PassingTests(HouseTestCase):
         self.assertEqual(reply.header("WWW-Authenticate"), challenge)
 
     def test_several_challenges(self) -> None:
-        """
-        Several challenges come in as many lines as the origin sent, in its order: clients read one of a line.
-        """
+        """Several challenges come in as many lines as the origin sent, in its order: clients read one of a line."""
         lines = ['Basic realm="Registry"', 'Bearer realm="https://auth.example/token",service="s"']
         refusal = OriginRefused(401, {"WWW-Authenticate": tuple(lines)}, b'{"errors":[]}')
         self.backstage.pinged = Pinged(401, refusal.headers, refusal.body)
@@ -244,25 +206,19 @@ class PassingTests(HouseTestCase):
                 self.assertEqual(reply.headers.getRawHeaders("WWW-Authenticate"), lines)
 
     def test_missing_tag(self) -> None:
-        """
-        A missing tag says so in the registry's words, though the origin's body was not asked for.
-        """
+        """A missing tag says so in the registry's words, though the origin's body was not asked for."""
         self.backstage.content = OriginRefused(404, {"Content-Type": "text/html"}, code="MANIFEST_UNKNOWN")
         self.assert_refused(self.ask("/v2/org/app/manifests/9"), 404, "MANIFEST_UNKNOWN")
 
     def test_not_ascii(self) -> None:
-        """
-        A header's bytes that are no ASCII leave as they came.
-        """
+        """A header's bytes that are no ASCII leave as they came."""
         self.upstream_says(headers={"Warning": "x"})
         self.backstage.answer._response.headers.setRawHeaders(b"Warning", [b"299 - caf\xe9 \xff"])
         reply = self.ask("/v2/org/app/tags/list")
         self.assertEqual(reply.headers.getRawHeaders(b"Warning"), [b"299 - caf\xe9 \xff"])
 
     def test_headers(self) -> None:
-        """
-        Upstream's headers pass by a list of names.
-        """
+        """Upstream's headers pass by a list of names."""
         self.upstream_says(
             headers={
                 "Content-Type": "application/json",
@@ -293,9 +249,7 @@ class PassingTests(HouseTestCase):
         )
 
     def test_length(self) -> None:
-        """
-        A length passes, for ``HEAD`` too.
-        """
+        """A length passes, for ``HEAD`` too."""
         self.upstream_says(headers={"Content-Length": "2"})
         self.assertEqual(self.ask("/v2/org/app/tags/list").header("Content-Length"), "2")
         self.upstream_says(headers={"Content-Length": "2"}, pieces=())
@@ -308,9 +262,7 @@ class PassingTests(HouseTestCase):
             self.assertEqual((reply.status, reply.header("Content-Length")), (200, None), "no list is empty")
 
     def test_link(self) -> None:
-        """
-        The next page is here, by the way that led to this one.
-        """
+        """The next page is here, by the way that led to this one."""
         cases = (
             ("https://a.example/v2/org/app/tags/list?n=1&last=b", "", "/v2/org/app/tags/list?n=1&last=b"),
             ("//evil.example/v2/org/app/tags/list", "", "/v2/org/app/tags/list"),
@@ -340,9 +292,7 @@ class PassingTests(HouseTestCase):
         self.assertEqual(paths, ["/v2/org/app/tags/list", "/v2/org/app/tags/list?next_page=tok%3D&n=1"])
 
     def test_link_behind_prefixes(self) -> None:
-        """
-        Both prefixes, the API's and the origin's, are on the next page too.
-        """
+        """Both prefixes, the API's and the origin's, are on the next page too."""
         self.factory = self.build(
             _upstream("a.example"), _upstream("b.example", prefix="b.example", public=True), prefix="/cache/"
         )
@@ -377,9 +327,7 @@ class PassingTests(HouseTestCase):
             self.assertEqual((reply.status, reply.header("WWW-Authenticate")), (status, "Basic"))
 
     def test_breaks_off(self) -> None:
-        """
-        Where upstream breaks off, the answer ends short.
-        """
+        """Where upstream breaks off, the answer ends short."""
         self.upstream_says(pieces=(b"abc",), end=Broken("reset"))
         client = self.client().send(request("/v2/_catalog"))
         (reply,) = client.replies()
@@ -387,9 +335,7 @@ class PassingTests(HouseTestCase):
         self.assertTrue(client.ended)
 
     def test_back_pressure(self) -> None:
-        """
-        Upstream waits for a client that is slow; the rest follows in order.
-        """
+        """Upstream waits for a client that is slow; the rest follows in order."""
         broadcast = self.upstream_says(pieces=(), end=None)
         client = self.client().send(request("/v2/_catalog"))
         client.channel.pauseProducing()
@@ -404,14 +350,10 @@ class PassingTests(HouseTestCase):
 
 
 class ErrorTests(HouseTestCase):
-    """
-    What goes wrong.
-    """
+    """What goes wrong."""
 
     def test_errors(self) -> None:
-        """
-        Each error has its status, its code and its headers, on every route; none leaves a trace in the log.
-        """
+        """Each error has its status, its code and its headers, on every route; none leaves a trace in the log."""
         after = {"Retry-After": "7"}
         for error in (
             UpstreamUnavailable("no"),
@@ -432,9 +374,7 @@ class ErrorTests(HouseTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_refusals_of_the_origin(self) -> None:
-        """
-        The origin's own refusals pass as they are, with a body of ours where they have none.
-        """
+        """The origin's own refusals pass as they are, with a body of ours where they have none."""
         for status, code in (
             (401, "UNAUTHORIZED"),
             (403, "DENIED"),
@@ -452,9 +392,7 @@ class ErrorTests(HouseTestCase):
             self.assertEqual((reply.header("WWW-Authenticate"), reply.header("Retry-After")), ("Basic", "3"))
 
     def test_defect(self) -> None:
-        """
-        A defect of ours is a 500 with an entry in the log, and the connection goes on.
-        """
+        """A defect of ours is a 500 with an entry in the log, and the connection goes on."""
         self.backstage.content = self.backstage.answer = self.backstage.pinged = Broken("a defect")
         client = self.client()
         for target in _EVERYWHERE:
@@ -462,9 +400,7 @@ class ErrorTests(HouseTestCase):
         self.assertEqual(len(self.flushLoggedErrors(Broken)), len(_EVERYWHERE))
 
     def test_defect_in_the_middle(self) -> None:
-        """
-        One in the middle of a body ends it short.
-        """
+        """One in the middle of a body ends it short."""
         self.backstage.content = body = BodyInPieces()
         client = self.client().send(request(BLOB))
         body.give(10)
@@ -474,26 +410,20 @@ class ErrorTests(HouseTestCase):
         self.assertEqual(len(self.flushLoggedErrors(Broken)), 1)
 
     def test_cancelled_by_others(self) -> None:
-        """
-        Something cancelled that was not ours to cancel leaves no client waiting.
-        """
+        """Something cancelled that was not ours to cancel leaves no client waiting."""
         self.backstage.content = CancelledError()
         self.assert_refused(self.ask(BLOB), 500, "UNKNOWN")
         self.assertEqual(len(self.flushLoggedErrors(CancelledError)), 1)
 
     def test_defect_in_the_error(self) -> None:
-        """
-        Where even the error cannot be sent the connection ends.
-        """
+        """Where even the error cannot be sent the connection ends."""
         self.backstage.content = OriginRefused(404, {"not a name": "x"}, b"x")
         client = self.client().send(request(BLOB))
         self.assertTrue(client.ended)
         self.assertTrue(self.flushLoggedErrors())
 
     def test_client_leaves_while_it_fails(self) -> None:
-        """
-        An error for a client that has left is nobody's business.
-        """
+        """An error for a client that has left is nobody's business."""
         self.backstage.content = body = BodyInPieces()
         client = self.client().send(request(BLOB))
         client.leave()
@@ -501,9 +431,7 @@ class ErrorTests(HouseTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_client_leaves_and_that_is_mistaken(self) -> None:
-        """
-        A room behind that makes an error of a client's leaving finds nobody to tell.
-        """
+        """A room behind that makes an error of a client's leaving finds nobody to tell."""
         self.backstage.waiting = Deferred(
             lambda waiting: waiting.errback(UpstreamTimeout("it took too long"))
         )
@@ -514,14 +442,10 @@ class ErrorTests(HouseTestCase):
 
 
 class LineTests(HouseTestCase):
-    """
-    The access log of the API's answers.
-    """
+    """The access log of the API's answers."""
 
     def test_lines(self) -> None:
-        """
-        A line for each: status, bytes, cache status, origin.
-        """
+        """A line for each: status, bytes, cache status, origin."""
         self.ask(BLOB)
         self.ask("/nowhere")
         self.backstage.content = OriginRefused(404, {}, b"xyz")

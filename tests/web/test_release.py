@@ -55,9 +55,7 @@ _MANIFEST: Final = b'{"schemaVersion":2,"mediaType":"%b","config":{},"layers":[]
 
 
 class _Faults:
-    """
-    Makes the call number ``at`` raise; ``calls`` counts them, and ``where`` names the one that has raised.
-    """
+    """Makes the call number ``at`` raise; ``calls`` counts them, and ``where`` names the one that has raised."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -94,9 +92,7 @@ class _Faults:
 
 
 class _Gate:
-    """
-    Runs the work of threads at once, or when it is told to.
-    """
+    """Runs the work of threads at once, or when it is told to."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -131,9 +127,7 @@ class _Gate:
 
 
 class _BrokenChannel:
-    """
-    As much of a channel as the rest of an answer needs; one of its methods may be ``broken``.
-    """
+    """As much of a channel as the rest of an answer needs; one of its methods may be ``broken``."""
 
     def __init__(self, broken: str) -> None:
         self.transport = self
@@ -166,9 +160,7 @@ class _BrokenChannel:
 
 
 class ReleaseTests(CacheTestCase):
-    """
-    The slow way.
-    """
+    """The slow way."""
 
     def setUp(self) -> None:
         self.gate = _Gate()
@@ -179,23 +171,17 @@ class ReleaseTests(CacheTestCase):
         self.manifests = f"/v2/{REPOSITORY}/manifests/"
 
     def build(self, **options: Any) -> None:
-        """
-        With work in threads that can be held up.
-        """
+        """With work in threads that can be held up."""
         super().build(run=self.gate, **options)
 
     def new_blob(self) -> str:
-        """
-        The path of a blob that is not stored.
-        """
+        """The path of a blob that is not stored."""
         self.many += 1
         digest = self.there.origin.put_blob(REPOSITORY, b"%d" % self.many + CONTENT)
         return f"/v2/{REPOSITORY}/blobs/{digest}"
 
     def ways(self) -> Mapping[str, Callable[[], tuple[str, ...]]]:
-        """
-        Target and fields of each kind of answer.
-        """
+        """Target and fields of each kind of answer."""
         return {
             "stored": lambda: (self.path,),
             "range": lambda: (self.path, "Range: bytes=3-9"),
@@ -209,9 +195,7 @@ class ReleaseTests(CacheTestCase):
         }
 
     def open_files(self) -> list[str]:
-        """
-        Files of the store that are open.
-        """
+        """Files of the store that are open."""
         found = []
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):  # the listing's own
@@ -219,9 +203,7 @@ class ReleaseTests(CacheTestCase):
         return [path for path in found if path.startswith(os.path.abspath(self.root))]
 
     def held(self) -> dict[str, Any]:
-        """
-        All that answers may hold.
-        """
+        """All that answers may hold."""
         contents: Any = self.there.contents
         return {
             "descriptors": len(self.open_files()) - len(contents.warm),
@@ -234,9 +216,7 @@ class ReleaseTests(CacheTestCase):
         }
 
     def settle(self) -> None:
-        """
-        Let time go by until nothing happens any more.
-        """
+        """Let time go by until nothing happens any more."""
         for _ in range(6):
             self.there.clock.pump([0.25, 0.25])
         self.there.clock.pump([30.0] * 6)
@@ -245,9 +225,7 @@ class ReleaseTests(CacheTestCase):
         self.flushLoggedErrors()
 
     def client(self) -> Client:
-        """
-        Somebody who asks.
-        """
+        """Somebody who asks."""
         return Client(self.factory)
 
     def test_fault_at_each_step(self) -> None:
@@ -321,16 +299,12 @@ class ReleaseTests(CacheTestCase):
 
 
 class FastReleaseTests(ReleaseTests):
-    """
-    The fast way, where there is one.
-    """
+    """The fast way, where there is one."""
 
     fast = True
 
     def test_rest(self) -> None:
-        """
-        Whichever step of sending the rest of a hot blob fails, its hold is given back once and noted once.
-        """
+        """Whichever step of sending the rest of a hot blob fails, its hold is given back once and noted once."""
         warm: Any = self.there.contents.warm
         (kept,) = warm._blobs.values()
         before = self.held()

@@ -40,9 +40,7 @@ _TWO = Upstream("https://two.example", ("https://two.example",), names=frozenset
 
 
 class CacheTestCase(DeliveryTestCase):
-    """
-    Has a whole cache, and a blob in it that Ann has pulled. ``fast`` says whether there is the short way.
-    """
+    """Has a whole cache, and a blob in it that Ann has pulled. ``fast`` says whether there is the short way."""
 
     fast = False
     upstreams: tuple[Upstream, ...] = (_ONE, _TWO)
@@ -56,17 +54,13 @@ class CacheTestCase(DeliveryTestCase):
         self.build()
 
     def doors(self, house: House) -> Doors:
-        """
-        The ways in.
-        """
+        """The ways in."""
         return admit(house.registries, wall=house.wall)
 
     def build(
         self, *, limits: Limits | None = None, prefix: str = "/", extra: Any = None, **options: Any
     ) -> None:
-        """
-        A cache, and its blob.
-        """
+        """A cache, and its blob."""
         self.root = Path(self.mktemp())
         store = FilesystemStore(str(self.root))
         store.prepare()
@@ -136,9 +130,7 @@ class CacheTestCase(DeliveryTestCase):
         )
 
     def forget(self) -> None:
-        """
-        Look at what comes from now on.
-        """
+        """Look at what comes from now on."""
         self.there.clock.advance(0)
         for origin in self.there.origins.values():
             origin.requests.clear()
@@ -148,9 +140,7 @@ class CacheTestCase(DeliveryTestCase):
     def ask(
         self, who: str | None = None, *fields: str, path: str | None = None, method: str = "GET"
     ) -> Reply:
-        """
-        One request on a connection of its own.
-        """
+        """One request on a connection of its own."""
         client = Client(self.factory)
         told = (f"Authorization: {who}",) if who is not None else ()
         reply = client.ask(path or self.path, *told, *fields, method=method)
@@ -159,25 +149,19 @@ class CacheTestCase(DeliveryTestCase):
         return reply
 
     def assert_short(self, count: int = 1) -> None:
-        """
-        So many requests went the short way, where there is one, and none upstream.
-        """
+        """So many requests went the short way, where there is one, and none upstream."""
         self.assertEqual(self.begun, 0 if self.fast else count)
         self.assertEqual(len(self.lines), count)
         self.assert_asked()
         self.forget()
 
     def assert_asked(self, *methods: str) -> None:
-        """
-        The origin was asked so.
-        """
+        """The origin was asked so."""
         asked = [each.method for origin in self.there.origins.values() for each in origin.requests]
         self.assertEqual(asked, list(methods))
 
     def blob_file(self) -> Path:
-        """
-        Where it lies.
-        """
+        """Where it lies."""
         (path,) = self.root.rglob(f"{self.digest.hex}/data")
         return path
 
@@ -196,14 +180,10 @@ class _Pen:
 
 
 class LongTests(CacheTestCase):
-    """
-    Without the short way.
-    """
+    """Without the short way."""
 
     def test_get(self) -> None:
-        """
-        A blob comes with the head that the long way gives it.
-        """
+        """A blob comes with the head that the long way gives it."""
         reply = self.ask(self.ann)
         self.assertEqual((reply.status, reply.body), (200, CONTENT))
         told = {name.decode(): value[0].decode() for name, value in reply.headers.getAllRawHeaders()}
@@ -225,9 +205,7 @@ class LongTests(CacheTestCase):
         self.assert_short()
 
     def test_head(self) -> None:
-        """
-        ``HEAD`` gets the head alone.
-        """
+        """``HEAD`` gets the head alone."""
         whole = self.ask(self.ann)
         head = self.ask(self.ann, method="HEAD")
         self.assertEqual((head.status, head.body), (200, b""))
@@ -235,9 +213,7 @@ class LongTests(CacheTestCase):
         self.assert_short(2)
 
     def test_kept_alive(self) -> None:
-        """
-        One after the other on one connection, with one credential and another, and none.
-        """
+        """One after the other on one connection, with one credential and another, and none."""
         client = Client(self.factory)
         for _ in range(3):
             self.assertEqual(client.ask(self.path, f"Authorization: {self.ann}").body, CONTENT)
@@ -249,9 +225,7 @@ class LongTests(CacheTestCase):
         self.assertEqual(client.ask(self.path, f"Authorization: {self.ann}").body, CONTENT)
 
     def test_pipelined(self) -> None:
-        """
-        Several in one piece are answered in their order, also where one of them is not simple.
-        """
+        """Several in one piece are answered in their order, also where one of them is not simple."""
         mine = f"Authorization: {self.ann}"
         part = request(self.path, mine, "Range: bytes=0-3")
         one = request(self.path, mine)
@@ -262,9 +236,7 @@ class LongTests(CacheTestCase):
         self.assertEqual(bodies, [1000, 1000, 4, 1000, 0, 0, 1000])
 
     def test_in_pieces(self) -> None:
-        """
-        Wherever a head is cut in two, it is answered once, and so is the one behind it.
-        """
+        """Wherever a head is cut in two, it is answered once, and so is the one behind it."""
         data = request(self.path, f"Authorization: {self.ann}") * 2
         for cut in range(1, len(data), 3):
             client = Client(self.factory)
@@ -274,9 +246,7 @@ class LongTests(CacheTestCase):
             client.leave()
 
     def test_not_simple(self) -> None:
-        """
-        Ranges, conditions, framings, doubtful heads: the answers are those that they always have.
-        """
+        """Ranges, conditions, framings, doubtful heads: the answers are those that they always have."""
         mine = f"Authorization: {self.ann}"
         for field, status in {
             "Range: bytes=1-2": 206,
@@ -302,9 +272,7 @@ class LongTests(CacheTestCase):
             self.assertEqual(reply.header("Connection") == "close", client.ended, field)
 
     def test_other_targets(self) -> None:
-        """
-        What is denied, unknown, absent, escaped or asked elsewhere is what it always was.
-        """
+        """What is denied, unknown, absent, escaped or asked elsewhere is what it always was."""
         name = str(self.digest)
         for target, status in {
             f"/v2/{REPOSITORY}/blobs/{name}?ns=unknown.example": 404,
@@ -319,9 +287,7 @@ class LongTests(CacheTestCase):
             self.assertEqual(self.ask(self.ann, path=target).status, status, target)
 
     def test_namespace(self) -> None:
-        """
-        ``?ns=`` means another origin, which has to say yes itself.
-        """
+        """``?ns=`` means another origin, which has to say yes itself."""
         path = f"{self.path}?ns=two.example"
         self.assertEqual(self.ask(self.ann, path=path).body, CONTENT)
         self.assert_asked("HEAD", "GET")  # that is its proof that it has the blob
@@ -344,9 +310,7 @@ class LongTests(CacheTestCase):
         self.assert_short()
 
     def test_prefix_and_extra_headers(self) -> None:
-        """
-        The API below a prefix; headers of the operator's go out with every answer.
-        """
+        """The API below a prefix; headers of the operator's go out with every answer."""
         self.build(prefix="/below/", extra={"X-Content-Type-Options": ("nosniff",)})
         reply = self.ask(self.ann)
         self.assertEqual((reply.body, reply.header("X-Content-Type-Options")), (CONTENT, "nosniff"))
@@ -354,9 +318,7 @@ class LongTests(CacheTestCase):
         self.assertEqual(self.ask(self.ann, path=self.path.removeprefix("/below")).status, 404)
 
     def test_noted(self) -> None:
-        """
-        Access log and metrics have what they always have.
-        """
+        """Access log and metrics have what they always have."""
         before = self.there.meter.text()
         self.assertNotIn(b'method="HEAD"', before)
         fields = ("User-Agent: docker/27", "Referer: http://a.example/?token=1")
@@ -378,9 +340,7 @@ class LongTests(CacheTestCase):
             self.assertIn(line, after)
 
     def test_last_pull(self) -> None:
-        """
-        A pull counts for the blob's age.
-        """
+        """A pull counts for the blob's age."""
         self.result(self.there.contents.flush())
         self.there.later(1000)
         self.assertEqual(self.ask(self.ann).status, 200)
@@ -393,9 +353,7 @@ class LongTests(CacheTestCase):
     # Who may.
 
     def test_strangers(self) -> None:
-        """
-        Another credential, none, or another repository opens nothing.
-        """
+        """Another credential, none, or another repository opens nothing."""
         for who in (self.bob, None, self.ann.replace("MQ", "Mg").replace("OjE=", "OjI=")):
             self.assertIn(self.ask(who).status, {401, 403, 404}, who)
         elsewhere = f"/v2/org/other/blobs/{self.digest}"
@@ -403,9 +361,7 @@ class LongTests(CacheTestCase):
         self.assertEqual(self.ask(self.ann).status, 200)
 
     def test_grant_ends(self) -> None:
-        """
-        After authttl the origin is asked again; and when it says no, nobody gets a byte.
-        """
+        """After authttl the origin is asked again; and when it says no, nobody gets a byte."""
         self.there.later(61)
         self.assertEqual(self.ask(self.ann).status, 200)
         self.assert_asked("HEAD")
@@ -415,9 +371,7 @@ class LongTests(CacheTestCase):
         self.assertIn(self.ask(self.ann).status, {401, 403, 404})
 
     def test_revoked(self) -> None:
-        """
-        A no to something else in the repository ends the grant at once.
-        """
+        """A no to something else in the repository ends the grant at once."""
         asking = self.there.asking(self.digest, self.ann)
         now = self.there.access.question_time()
         self.there.access.revoked(asking.registry, REPOSITORY, asking.credential, asked=now)
@@ -426,9 +380,7 @@ class LongTests(CacheTestCase):
         self.assert_asked("HEAD")
 
     def test_link_is_denied(self) -> None:
-        """
-        Once the origin has said that the blob is not there any more, nobody gets it.
-        """
+        """Once the origin has said that the blob is not there any more, nobody gets it."""
         asking = self.there.asking(self.digest, self.ann)
         now = self.there.access.question_time()
         self.result(self.there.access.refused(asking, OriginRefused(404, {}, b""), asked=now))
@@ -437,9 +389,7 @@ class LongTests(CacheTestCase):
         self.assert_asked("HEAD")
 
     def test_link_is_old(self) -> None:
-        """
-        After affirmttl the link is asked for anew.
-        """
+        """After affirmttl the link is asked for anew."""
         self.build(affirmttl=100.0, authttl=1000.0)
         self.there.later(90)
         self.ask(self.ann)
@@ -449,17 +399,13 @@ class LongTests(CacheTestCase):
         self.assert_asked("HEAD")
 
     def test_clock_is_set_back(self) -> None:
-        """
-        A link from the future has an age that nobody knows.
-        """
+        """A link from the future has an age that nobody knows."""
         self.there.adjusted = -7200.0
         self.assertEqual(self.ask(self.ann).status, 200)
         self.assert_asked("HEAD")
 
     def test_nothing_is_remembered(self) -> None:
-        """
-        With ``authttl: 0`` each request is a question.
-        """
+        """With ``authttl: 0`` each request is a question."""
         self.build(authttl=0.0)
         for _ in range(2):
             self.forget()
@@ -467,9 +413,7 @@ class LongTests(CacheTestCase):
             self.assert_asked("HEAD")
 
     def test_index_is_lost(self) -> None:
-        """
-        What only the index knew is not believed when it is made anew.
-        """
+        """What only the index knew is not believed when it is made anew."""
         asking = self.there.asking(self.digest, self.ann)
         self.there.index.revoke(Link(asking.registry.upstream.origin, REPOSITORY, "blobs", self.digest))
         self.there.contents.lost_index()
@@ -480,25 +424,19 @@ class LongTests(CacheTestCase):
     # What there is.
 
     def test_file_goes(self) -> None:
-        """
-        A blob whose file has gone is fetched again.
-        """
+        """A blob whose file has gone is fetched again."""
         self.blob_file().unlink()
         self.assertEqual(self.ask(self.ann).body, CONTENT)
         self.assert_asked("GET")
 
     def test_file_changes(self) -> None:
-        """
-        So is one whose file is shorter than it was.
-        """
+        """So is one whose file is shorter than it was."""
         os.truncate(self.blob_file(), 999)
         self.assertEqual(self.ask(self.ann).body, CONTENT)
         self.assert_asked("GET")
 
     def test_nothing_stays_open(self) -> None:
-        """
-        A deleted file is let go of with the next batch of last pulls; so is what is evicted, at once.
-        """
+        """A deleted file is let go of with the next batch of last pulls; so is what is evicted, at once."""
         warm = self.there.contents.warm
         self.assertEqual(len(warm), int(self.fast))
         self.blob_file().unlink()
@@ -511,9 +449,7 @@ class LongTests(CacheTestCase):
         self.assertEqual(len(warm), 0)
 
     def test_bounded(self) -> None:
-        """
-        Of many blobs those served last stay open.
-        """
+        """Of many blobs those served last stay open."""
         for number in range(30):
             digest = self.there.origin.put_blob(REPOSITORY, b"%d" % number)
             for _ in range(2):
@@ -521,9 +457,7 @@ class LongTests(CacheTestCase):
         self.assertEqual(len(self.there.contents.warm), 20 if self.fast else 0)
 
     def test_sizes(self) -> None:
-        """
-        Of whatever size a blob is, it comes whole.
-        """
+        """Of whatever size a blob is, it comes whole."""
         for size in (0, 1, 4096, 4097, 16_384, 16_385, LARGEST, LARGEST + 1):
             content = os.urandom(size)
             path = f"/v2/{REPOSITORY}/blobs/{self.there.origin.put_blob(REPOSITORY, content)}"
@@ -533,9 +467,7 @@ class LongTests(CacheTestCase):
     # Ends.
 
     def test_closing(self) -> None:
-        """
-        When the daemon is about to stop, the answer is the last one on its connection.
-        """
+        """When the daemon is about to stop, the answer is the last one on its connection."""
         client = Client(self.factory)
         client.send(request(self.path, f"Authorization: {self.ann}")[:-2])
         self.factory.close_idle()
@@ -544,17 +476,13 @@ class LongTests(CacheTestCase):
         self.assertTrue(client.ended)
 
     def test_head_too_large(self) -> None:
-        """
-        A head of more bytes than the operator allows is refused, simple or not.
-        """
+        """A head of more bytes than the operator allows is refused, simple or not."""
         self.build(limits=Limits(headers=300))
         self.assertEqual(self.ask(self.ann).status, 200)
         self.assertEqual(self.ask(self.ann, "User-Agent: " + "x" * 200).status, 431)
 
     def test_too_many(self) -> None:
-        """
-        A connection too many is turned away, simple or not.
-        """
+        """A connection too many is turned away, simple or not."""
         self.build(limits=Limits(connections=1))
         first = Client(self.factory)
         self.assertEqual(self.ask(self.ann).status, 503)
@@ -562,9 +490,7 @@ class LongTests(CacheTestCase):
         self.assertEqual(self.ask(self.ann).status, 200)
 
     def test_idle(self) -> None:
-        """
-        Requests keep a connection open, silence ends it.
-        """
+        """Requests keep a connection open, silence ends it."""
         client = Client(self.factory)
         for _ in range(3):
             self.there.clock.advance(100)
@@ -574,9 +500,7 @@ class LongTests(CacheTestCase):
         self.assertTrue(client.ended)
 
     def test_client_takes_nothing(self) -> None:
-        """
-        While the client has yet to take what was sent, nothing more is acted on at once.
-        """
+        """While the client has yet to take what was sent, nothing more is acted on at once."""
         client = Client(self.factory)
         client.channel.pauseProducing()
         self.assertFalse(client.channel.is_free)
@@ -585,24 +509,18 @@ class LongTests(CacheTestCase):
 
 
 class ShortTests(LongTests):
-    """
-    With the short way.
-    """
+    """With the short way."""
 
     fast = True
 
 
 class TokenTests(CacheTestCase):
-    """
-    Tokens.
-    """
+    """Tokens."""
 
     fast = True
 
     def test_expired(self) -> None:
-        """
-        A grant ends with the token that it was given to.
-        """
+        """A grant ends with the token that it was given to."""
         self.there.origin.let("ann", "1")
         token = bearer_until(self.there.wall() + 30)
         asking = self.there.asking(self.digest, token)

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.short`: signed URLs, and clients that are judged here, with it and without.
-"""
+"""Tests for :mod:`contentcache.web.short`: signed URLs, and clients that are judged here, with it and without."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _ONE, _TWO = "https://one.example", "https://two.example"
 
 
 class SignedTests(CacheTestCase):
-    """
-    Signed URLs without the short way.
-    """
+    """Signed URLs without the short way."""
 
     upstreams = (
         Upstream(_ONE, (_ONE,), names=frozenset({"one.example"}), deny=("secret/*",), issuer=_ONE),
@@ -69,9 +65,7 @@ class SignedTests(CacheTestCase):
         self.forget()
 
     def test_good(self) -> None:
-        """
-        A token that was verified opens its blob again, whole, in part and by ``HEAD``, whatever else is said.
-        """
+        """A token that was verified opens its blob again, whole, in part and by ``HEAD``, whatever else is said."""
         path = self.known()
         for fields, method, body in (
             ((), "GET", CONTENT),
@@ -85,17 +79,13 @@ class SignedTests(CacheTestCase):
             self.assert_short()
 
     def test_first(self) -> None:
-        """
-        Each new token is verified once, for one blob.
-        """
+        """Each new token is verified once, for one blob."""
         self.assertEqual(self.signed().status, 200)
         self.assertEqual(self.begun, 1)
         self.assert_refused(self.known().replace(REPOSITORY, "org/other"))
 
     def test_nothing_secret(self) -> None:
-        """
-        No token gets into the log, wherever it stands in the query.
-        """
+        """No token gets into the log, wherever it stands in the query."""
         token = self.signer.saying(digest=str(self.digest))
         for query in ("token={}", "ns=one.example&token={}", "token={}&ns=one.example"):
             path = f"{self.path}?{query.format(token)}"
@@ -107,9 +97,7 @@ class SignedTests(CacheTestCase):
             self.forget()
 
     def test_names(self) -> None:
-        """
-        The issuer picks the origin; by another's name, two names or two tokens it is refused.
-        """
+        """The issuer picks the origin; by another's name, two names or two tokens it is refused."""
         token = self.known().partition("=")[2]
         for query, status in (
             (f"token={token}&ns=two.example", 403),
@@ -127,9 +115,7 @@ class SignedTests(CacheTestCase):
         self.assertEqual(self.ask(path=served).status, 403)
 
     def test_expires(self) -> None:
-        """
-        A token ends when it says, with a minute for the clocks, however it was known.
-        """
+        """A token ends when it says, with a minute for the clocks, however it was known."""
         path = self.known(exp=int(self.there.wall()) + 100)
         self.there.later(159)
         self.assertEqual(self.ask(path=path).status, 200)
@@ -138,17 +124,13 @@ class SignedTests(CacheTestCase):
         self.assert_refused(path)
 
     def test_clock_is_set_back(self) -> None:
-        """
-        It is not good any longer for that, nor before it begins.
-        """
+        """It is not good any longer for that, nor before it begins."""
         path = self.known()
         self.there.adjusted = -300.0
         self.assert_refused(path)
 
     def test_key_is_withdrawn(self) -> None:
-        """
-        Nor does it outlive its key, or another key takes its place.
-        """
+        """Nor does it outlive its key, or another key takes its place."""
         path = self.known()
         kept, self.keys.set = self.keys.set, KeySet()
         self.assert_refused(path)
@@ -158,9 +140,7 @@ class SignedTests(CacheTestCase):
         self.assertEqual(self.ask(path=path).status, 200)
 
     def test_policy(self) -> None:
-        """
-        What the operator does not let pass does not pass with a signature either.
-        """
+        """What the operator does not let pass does not pass with a signature either."""
         path = f"/v2/secret/app/blobs/{self.digest}"
         access = [{"type": "repository", "name": "secret/app", "actions": ["pull"]}]
         token = self.signer.saying(digest=str(self.digest), access=access)
@@ -168,9 +148,7 @@ class SignedTests(CacheTestCase):
             self.assert_refused(f"{path}?token={token}")
 
     def test_several(self) -> None:
-        """
-        A signature opens what its origin has delivered, and nothing of another one's.
-        """
+        """A signature opens what its origin has delivered, and nothing of another one's."""
         self.build()
         path = self.known()
         self.assertEqual(self.ask(path=path).status, 200)
@@ -184,9 +162,7 @@ class SignedTests(CacheTestCase):
         self.assertTrue(self.there.origin.requests)
 
     def test_file_goes(self) -> None:
-        """
-        A blob whose file has gone is not served from memory.
-        """
+        """A blob whose file has gone is not served from memory."""
         path = self.known()
         self.blob_file().unlink()
         self.ask(path=path)
@@ -194,17 +170,13 @@ class SignedTests(CacheTestCase):
 
 
 class ShortSignedTests(SignedTests):
-    """
-    With the short way.
-    """
+    """With the short way."""
 
     fast = True
 
 
 class KeyFileTests(SignedTests):
-    """
-    The same where keys come out of a file, which is looked at once a second.
-    """
+    """The same where keys come out of a file, which is looked at once a second."""
 
     fast = True
 
@@ -216,9 +188,7 @@ class KeyFileTests(SignedTests):
         return {_ONE: keys, _TWO: keys}
 
     def test_expires(self) -> None:
-        """
-        Not tried again: time that goes by is that of the file, too.
-        """
+        """Not tried again: time that goes by is that of the file, too."""
         path = self.known(exp=int(self.there.wall()) + 100)
         self.there.later(159)
         self.assertEqual(self.ask(path=path).status, 200)
@@ -226,9 +196,7 @@ class KeyFileTests(SignedTests):
         self.assert_refused(path)
 
     def test_key_is_withdrawn(self) -> None:
-        """
-        A second after the file has changed it counts.
-        """
+        """A second after the file has changed it counts."""
         path = self.known()
         self.file.write_bytes(b'{"keys": []}')
         self.there.later(1)
@@ -240,9 +208,7 @@ class KeyFileTests(SignedTests):
 
 
 class JudgedTests(CacheTestCase):
-    """
-    Clients that are judged by their passwords, without the short way.
-    """
+    """Clients that are judged by their passwords, without the short way."""
 
     upstreams = (
         Upstream(_ONE, (_ONE,), own=True, deny=("secret/*",)),
@@ -279,17 +245,13 @@ class JudgedTests(CacheTestCase):
         return PasswordJudge(settings, run=at_once, timer=house.clock, secret=b"secret")
 
     def test_let_in(self) -> None:
-        """
-        Who was let in is let in again, at once.
-        """
+        """Who was let in is let in again, at once."""
         for fields, method in (((), "GET"), (("Range: bytes=0-9",), "GET"), ((), "HEAD")):
             self.assertIn(self.ask(self.ann, *fields, method=method).status, {200, 206})
             self.assert_short()
 
     def test_strangers(self) -> None:
-        """
-        Nobody else is.
-        """
+        """Nobody else is."""
         for who in (None, basic("ann", "wrong"), basic("bob", "right"), "Bearer x.y.z", "Basic", ""):
             reply = self.ask(who)
             self.assertEqual((reply.status, CONTENT in reply.body), (401, False), who)
@@ -297,9 +259,7 @@ class JudgedTests(CacheTestCase):
         self.assert_asked()
 
     def test_forgotten(self) -> None:
-        """
-        After a minute it is looked at again; the answer is the same.
-        """
+        """After a minute it is looked at again; the answer is the same."""
         self.there.later(61)
         self.assertEqual(self.ask(self.ann).status, 200)
         self.assertEqual(self.begun, 1)
@@ -307,9 +267,7 @@ class JudgedTests(CacheTestCase):
         self.assertEqual(self.begun, 1 if self.fast else 2)
 
     def test_taken_back(self) -> None:
-        """
-        A second after the file has another password, or lets nobody in, that counts.
-        """
+        """A second after the file has another password, or lets nobody in, that counts."""
         self.write("another")
         self.there.later(1)
         self.assertEqual(self.ask(self.ann).status, 401)
@@ -321,26 +279,20 @@ class JudgedTests(CacheTestCase):
         self.assertEqual(self.ask(self.ann).status, 503)
 
     def test_policy(self) -> None:
-        """
-        What is denied is denied to everybody.
-        """
+        """What is denied is denied to everybody."""
         for _ in range(2):
             reply = self.ask(self.ann, path=f"/v2/secret/app/blobs/{self.digest}")
             self.assertEqual(reply.status, 403)
 
 
 class ShortJudgedTests(JudgedTests):
-    """
-    With the short way.
-    """
+    """With the short way."""
 
     fast = True
 
 
 class TokenTests(JudgedTests):
-    """
-    Clients that are judged by tokens, without the short way: those are grants by themselves.
-    """
+    """Clients that are judged by tokens, without the short way: those are grants by themselves."""
 
     vouches = True
     key = ec.generate_private_key(ec.SECP256R1())
@@ -370,9 +322,7 @@ class TokenTests(JudgedTests):
         return TokenJudge(settings, run=at_once, wall=house.wall, timer=house.clock, secret=b"secret")
 
     def test_strangers(self) -> None:
-        """
-        No token, a token for something else, one whose signature is another's.
-        """
+        """No token, a token for something else, one whose signature is another's."""
         access = [{"type": "repository", "name": "two/" + REPOSITORY, "actions": ["pull"]}]
         elsewhere = self.token(self.there, access=access)
         for who in (None, "Bearer x.y.z", self.ann_here[:-8] + "AAAAAAAA", elsewhere, basic("ann", "right")):
@@ -383,9 +333,7 @@ class TokenTests(JudgedTests):
         self.assert_asked()
 
     def test_forgotten(self) -> None:
-        """
-        A token ends when it says, with a minute for the clocks.
-        """
+        """A token ends when it says, with a minute for the clocks."""
         self.there.later(1)
         for _ in range(2):  # the first one looks at the file
             self.assertEqual(self.ask(self.ann).status, 200)
@@ -395,9 +343,7 @@ class TokenTests(JudgedTests):
         self.assertEqual(self.ask(self.ann).status, 401)
 
     def test_taken_back(self) -> None:
-        """
-        A second after its key is not trusted any more it is worth nothing.
-        """
+        """A second after its key is not trusted any more it is worth nothing."""
         self.show("two")
         self.there.later(1)
         self.assertEqual(self.ask(self.ann).status, 401)
@@ -406,9 +352,7 @@ class TokenTests(JudgedTests):
         self.assertEqual(self.ask(self.ann).status, 200)
 
     def test_link_is_old(self) -> None:
-        """
-        Its word is a grant for what it needs, and no link: after affirmttl the origin is asked.
-        """
+        """Its word is a grant for what it needs, and no link: after affirmttl the origin is asked."""
         self.build(affirmttl=100.0)
         self.there.later(90)
         for _ in range(2):
@@ -420,8 +364,6 @@ class TokenTests(JudgedTests):
 
 
 class ShortTokenTests(TokenTests):
-    """
-    With the short way.
-    """
+    """With the short way."""
 
     fast = True

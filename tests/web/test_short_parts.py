@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.short`: parts, with it and without it.
-"""
+"""Tests for :mod:`contentcache.web.short`: parts, with it and without it."""
 
 from __future__ import annotations
 
@@ -15,22 +13,16 @@ _LONG = LARGEST + 20_000
 
 
 class LongTests(CacheTestCase):
-    """
-    Without the short way.
-    """
+    """Without the short way."""
 
     def lines_of(self, reply: Reply) -> dict[str, str]:
-        """
-        The head of an answer but for its date.
-        """
+        """The head of an answer but for its date."""
         told = {name.decode(): value[0].decode() for name, value in reply.headers.getAllRawHeaders()}
         self.assertIn("GMT", told.pop("Date"))
         return told
 
     def test_part(self) -> None:
-        """
-        A part comes with the head that it always has.
-        """
+        """A part comes with the head that it always has."""
         reply = self.ask(self.ann, "Range: bytes=10-19")
         self.assertEqual((reply.status, reply.body), (206, CONTENT[10:20]))
         self.assertEqual(
@@ -51,9 +43,7 @@ class LongTests(CacheTestCase):
         self.assert_short()
 
     def test_spelt(self) -> None:
-        """
-        From somewhere on, the last bytes, beyond the end, the whole as a part, in lower case.
-        """
+        """From somewhere on, the last bytes, beyond the end, the whole as a part, in lower case."""
         for wanted, start, stop in (
             ("990-", 990, 1000),
             ("-10", 990, 1000),
@@ -71,9 +61,7 @@ class LongTests(CacheTestCase):
                 self.assert_short()
 
     def test_other_answers(self) -> None:
-        """
-        None there is, more than one, nothing that can be read, a condition: what it always was.
-        """
+        """None there is, more than one, nothing that can be read, a condition: what it always was."""
         for fields, status, size in (
             (("Range: bytes=1000-",), 416, None),
             (("Range: bytes=1000-2000",), 416, None),
@@ -97,18 +85,14 @@ class LongTests(CacheTestCase):
             self.assertEqual(self.ask(self.ann, field).status, 400, field)
 
     def test_head(self) -> None:
-        """
-        ``HEAD`` tells of the whole, whatever part is asked for.
-        """
+        """``HEAD`` tells of the whole, whatever part is asked for."""
         whole = self.ask(self.ann, method="HEAD")
         part = self.ask(self.ann, "Range: bytes=0-9", method="HEAD")
         self.assertEqual((part.status, self.lines_of(part)), (200, self.lines_of(whole)))
         self.assert_short(2)
 
     def test_one_after_the_other(self) -> None:
-        """
-        The whole and parts in turn, on one connection, in one piece.
-        """
+        """The whole and parts in turn, on one connection, in one piece."""
         mine = f"Authorization: {self.ann}"
         wanted = ("Range: bytes=0-4", mine), (mine,), (mine, "Range: bytes=5-9"), (mine,)
         client = Client(self.factory)
@@ -121,9 +105,7 @@ class LongTests(CacheTestCase):
         self.assert_short(8)
 
     def test_of_a_large_one(self) -> None:
-        """
-        A small part of a large blob; the whole of one comes as it always does.
-        """
+        """A small part of a large blob; the whole of one comes as it always does."""
         content = os.urandom(_LONG)
         path = f"/v2/{REPOSITORY}/blobs/{self.there.origin.put_blob(REPOSITORY, content)}"
         for _ in range(2):
@@ -142,9 +124,7 @@ class LongTests(CacheTestCase):
             self.assertGreater(len(reply.body), LARGEST)
 
     def test_noted(self) -> None:
-        """
-        Access log and metrics have what they always have.
-        """
+        """Access log and metrics have what they always have."""
         self.ask(self.ann, "Range: bytes=10-19")
         (line,) = self.lines
         self.assertEqual((line.method, line.status, line.sent, line.cache), ("GET", 206, 10, "hit"))
@@ -157,16 +137,12 @@ class LongTests(CacheTestCase):
             self.assertIn(told, after)
 
     def test_strangers(self) -> None:
-        """
-        A part is as private as the whole.
-        """
+        """A part is as private as the whole."""
         for who in (self.bob, None):
             self.assertIn(self.ask(who, "Range: bytes=0-0").status, {401, 403, 404}, who)
 
 
 class ShortTests(LongTests):
-    """
-    With the short way.
-    """
+    """With the short way."""
 
     fast = True

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.web.short` over sockets that take little at once.
-"""
+"""Tests for :mod:`contentcache.web.short` over sockets that take little at once."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ T = TypeVar("T")
 
 
 def narrow(transport: Any) -> Any:
-    """
-    Connections whose machine buffers little.
-    """
+    """Connections whose machine buffers little."""
 
     class Narrow(transport):  # type: ignore[misc]
         """As its name says."""
@@ -50,9 +46,7 @@ def narrow(transport: Any) -> Any:
 
 
 class NarrowTests(CacheTestCase, TestCase):
-    """
-    What the socket does not take at once goes out as the client takes it.
-    """
+    """What the socket does not take at once goes out as the client takes it."""
 
     fast = True
     tls = False
@@ -81,9 +75,7 @@ class NarrowTests(CacheTestCase, TestCase):
         yield until(lambda: not self.factory.connections)
 
     def client(self, work: Callable[[socket.socket], T]) -> Deferred[T]:
-        """
-        Run a client in a thread.
-        """
+        """Run a client in a thread."""
 
         def run() -> T:
             with socket.socket() as connection:
@@ -103,9 +95,7 @@ class NarrowTests(CacheTestCase, TestCase):
 
     @inlineCallbacks
     def test_rest(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A blob arrives as it is, and what is asked for behind it in its turn.
-        """
+        """A blob arrives as it is, and what is asked for behind it in its turn."""
         mine = f"Authorization: {self.ann}"
         data = request(self.large, mine) * 3 + request(self.path, mine) + request("/", "Connection: close")
 
@@ -152,17 +142,13 @@ class NarrowTests(CacheTestCase, TestCase):
 
 
 class NarrowTlsTests(NarrowTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
 
 def _open_blobs(root: Path) -> list[str]:
-    """
-    The blobs of a store that this process has open: other tests have theirs.
-    """
+    """The blobs of a store that this process has open: other tests have theirs."""
     found: list[str] = []
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):

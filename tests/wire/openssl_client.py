@@ -28,9 +28,7 @@ def _library() -> Any:
 
 
 class OpenSSLClient:
-    """
-    A connected, blocking TLS 1.3 client over ``plain``, which checks no certificate. A context manager.
-    """
+    """A connected, blocking TLS 1.3 client over ``plain``, which checks no certificate. A context manager."""
 
     def __init__(self, plain: socket.socket) -> None:
         self._library = library = _library()

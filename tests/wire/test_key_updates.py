@@ -35,9 +35,7 @@ _LONG = 60
 
 
 class _Server(Protocol):
-    """
-    Does ``work`` with its transport once it has got something.
-    """
+    """Does ``work`` with its transport once it has got something."""
 
     transport: Any
 
@@ -53,9 +51,7 @@ class _Server(Protocol):
 
 
 class KeyUpdateTests(TestCase):
-    """
-    One connection over small buffers, with a client that has OpenSSL's own calls.
-    """
+    """One connection over small buffers, with a client that has OpenSSL's own calls."""
 
     timeout = 2 * _LONG
 
@@ -108,22 +104,16 @@ class KeyUpdateTests(TestCase):
         return self.servers[-1]
 
     def work(self, transport: TLSTransport) -> None:
-        """
-        Send all and end.
-        """
+        """Send all and end."""
         going = Deferred.fromCoroutine(self.send(transport))
         going.addBoth(lambda _sent: transport.loseConnection())
 
     async def send_file(self, transport: TLSTransport) -> None:
-        """
-        Send all from the reactor.
-        """
+        """Send all from the reactor."""
         await transport.send_file(self.file, 0, len(_BIG))
 
     async def send_by_both(self, transport: TLSTransport) -> None:
-        """
-        Send all, in turn by a thread, as far as it comes, and from the reactor.
-        """
+        """Send all, in turn by a thread, as far as it comes, and from the reactor."""
         start = 0
         while start < len(_BIG):
             start += await transport.send_by_lane(self.file, start, len(_BIG))
@@ -132,9 +122,7 @@ class KeyUpdateTests(TestCase):
                 start += await transport.send_file(self.file, start, stop)
 
     def client(self, work: Callable[[OpenSSLClient], T]) -> Deferred[T]:
-        """
-        Run a client with a small buffer in a thread.
-        """
+        """Run a client with a small buffer in a thread."""
 
         def run() -> T:
             plain = socket.socket()
@@ -148,26 +136,20 @@ class KeyUpdateTests(TestCase):
 
     @inlineCallbacks
     def test_while_blocked(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Three updates that come while a record is half written change nothing of what is sent.
-        """
+        """Three updates that come while a record is half written change nothing of what is sent."""
 
         got = yield self.client(self.update_while_blocked)
         self.assertEqual(got, _BIG)
 
     @inlineCallbacks
     def test_after_lane(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        The same where a thread of the sendfile pool has begun the record, and the reactor ends it.
-        """
+        """The same where a thread of the sendfile pool has begun the record, and the reactor ends it."""
         self.send = self.send_by_both
         got = yield self.client(self.update_while_blocked)
         self.assertEqual(got, _BIG)
 
     def update_while_blocked(self, client: OpenSSLClient) -> bytes:
-        """
-        A client that takes nothing before it has updated its keys three times.
-        """
+        """A client that takes nothing before it has updated its keys three times."""
         self.blocked.wait(_LONG)
         for _ in range(3):
             client.update_keys()
@@ -176,26 +158,20 @@ class KeyUpdateTests(TestCase):
 
     @inlineCallbacks
     def test_between_reads(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Nor do two updates after each of many small reads.
-        """
+        """Nor do two updates after each of many small reads."""
         got = yield self.client(_read_and_update)
         self.assertEqual(got, _BIG)
 
     @inlineCallbacks
     def test_by_lane(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        The same where threads of the sendfile pool and the reactor send in turn.
-        """
+        """The same where threads of the sendfile pool and the reactor send in turn."""
         self.send = self.send_by_both
         got = yield self.client(_read_and_update)
         self.assertEqual(got, _BIG)
 
     @inlineCallbacks
     def test_from_buffer(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        The same where the bytes have been written by the protocol above.
-        """
+        """The same where the bytes have been written by the protocol above."""
 
         async def send(transport: Any) -> None:
             transport.write(_BIG)
@@ -206,9 +182,7 @@ class KeyUpdateTests(TestCase):
 
     @inlineCallbacks
     def test_requests_after_updates(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        What a client sends while nothing is read from it, since a write is incomplete, is read afterwards.
-        """
+        """What a client sends while nothing is read from it, since a write is incomplete, is read afterwards."""
 
         def work(client: OpenSSLClient) -> bytes:
             self.blocked.wait(_LONG)

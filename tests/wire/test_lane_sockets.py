@@ -1,6 +1,4 @@
-"""
-Tests for lanes over real sockets, plain and with TLS 1.2 and 1.3; see :mod:`contentcache.wire.lanes`.
-"""
+"""Tests for lanes over real sockets, plain and with TLS 1.2 and 1.3; see :mod:`contentcache.wire.lanes`."""
 
 from __future__ import annotations
 
@@ -44,9 +42,7 @@ _LONG = 30
 
 
 class _Noted(Lanes):
-    """
-    Remembers who went.
-    """
+    """Remembers who went."""
 
     def __init__(self, most: int = 2) -> None:
         run: Any = deferToThread
@@ -59,9 +55,7 @@ class _Noted(Lanes):
 
 
 class _Server(Protocol):
-    """
-    Keeps what it gets, and does ``work`` with its transport as soon as there is something.
-    """
+    """Keeps what it gets, and does ``work`` with its transport as soon as there is something."""
 
     transport: Any
 
@@ -83,9 +77,7 @@ class _Server(Protocol):
 
 
 class _Hold:
-    """
-    Keeps each thread in its lane, before it has sent anything, until :meth:`release`.
-    """
+    """Keeps each thread in its lane, before it has sent anything, until :meth:`release`."""
 
     def __init__(self, test: TestCase) -> None:
         self._there, self._released = threading.Event(), threading.Event()
@@ -111,9 +103,7 @@ class _Hold:
 
 
 class PlainTests(TestCase):
-    """
-    Over TCP.
-    """
+    """Over TCP."""
 
     timeout = _LONG
     version: ssl.TLSVersion | None = None
@@ -133,9 +123,7 @@ class PlainTests(TestCase):
         self.listen(self.lanes)
 
     def listen(self, lanes: Lanes | None, *, narrow: bool = False) -> None:
-        """
-        Serve at a new port; ``narrow`` connections have little room for who takes nothing.
-        """
+        """Serve at a new port; ``narrow`` connections have little room for who takes nothing."""
         self.narrow = narrow
         factory = Factory()
         factory.noisy = False
@@ -166,9 +154,7 @@ class PlainTests(TestCase):
     # Clients.
 
     def client(self, work: Callable[[socket.socket], T]) -> Deferred[T]:
-        """
-        Run a client in a thread. An end that is not TLS's own raises.
-        """
+        """Run a client in a thread. An end that is not TLS's own raises."""
 
         def run() -> T:
             with socket.socket() as plain:
@@ -193,9 +179,7 @@ class PlainTests(TestCase):
     # Servers.
 
     async def send_next(self, server: _Server, start: int) -> int:
-        """
-        Send some, as a body does.
-        """
+        """Send some, as a body does."""
         transport = server.transport
         if transport.finds_lane():
             sent: int = await transport.send_by_lane(self.file, start, len(_BIG))
@@ -204,38 +188,28 @@ class PlainTests(TestCase):
         return int(await transport.send_file(self.file, start, min(start + _MIB, len(_BIG))))
 
     async def send(self, server: _Server) -> None:
-        """
-        Send all.
-        """
+        """Send all."""
         start = 0
         while start < len(_BIG):
             start += await self.send_next(server, start)
 
     async def send_and_end(self, server: _Server) -> None:
-        """
-        The same, and no more.
-        """
+        """The same, and no more."""
         await self.send(server)
         server.transport.loseConnection()
 
     async def begin(self, server: _Server) -> None:
-        """
-        Send the first MiB.
-        """
+        """Send the first MiB."""
         await server.transport.send_file(self.file, 0, _MIB)
         self.assertTrue(server.transport.finds_lane())
 
     def by_lane(self, server: _Server) -> Deferred[int]:
-        """
-        Send the next one.
-        """
+        """Send the next one."""
         sending: Deferred[int] = server.transport.send_by_lane(self.file, _MIB, 2 * _MIB)
         return sending
 
     async def begin_and_wait(self, server: _Server) -> int:
-        """
-        Send both; answers how much of the second went out.
-        """
+        """Send both; answers how much of the second went out."""
         await self.begin(server)
         return await self.by_lane(server)
 
@@ -243,9 +217,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_whole(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        All arrives as it is, by one lane after the other.
-        """
+        """All arrives as it is, by one lane after the other."""
         for kind in (Lane, TLSLane):
             self.patch(kind, "_push", _leaves_after(kind._push))
         got = yield self.client(read_all)
@@ -255,9 +227,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_written_meanwhile(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        What is written meanwhile comes after it, also where that is at once; the file may be closed by then.
-        """
+        """What is written meanwhile comes after it, also where that is at once; the file may be closed by then."""
         hold = _Hold(self)
 
         async def work(server: _Server) -> None:
@@ -282,9 +252,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_ended_meanwhile(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A connection that is to end does so after it, in order.
-        """
+        """A connection that is to end does so after it, in order."""
         hold = _Hold(self)
         self.work = self.begin_and_wait
         reading = self.client(read_all)
@@ -323,9 +291,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_client_leaves(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Who leaves meanwhile leaves nothing open.
-        """
+        """Who leaves meanwhile leaves nothing open."""
         hold = _Hold(self)
         self.work = self.send
         leaves = threading.Event()
@@ -352,9 +318,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_given_up(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Where nobody wants it any more it ends soon, and what is written then comes after what has gone out.
-        """
+        """Where nobody wants it any more it ends soon, and what is written then comes after what has gone out."""
         hold = _Hold(self)
 
         async def work(server: _Server) -> None:
@@ -377,9 +341,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_reads(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        What the client sends meanwhile is read: at once, but with TLS afterwards.
-        """
+        """What the client sends meanwhile is read: at once, but with TLS afterwards."""
         hold = _Hold(self)
         sends = threading.Event()
 
@@ -409,9 +371,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_asks_for_two(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A lane that begins while something is read: with TLS no more is read before it is left.
-        """
+        """A lane that begins while something is read: with TLS no more is read before it is left."""
         hold = _Hold(self)
         asked = threading.Event()
 
@@ -442,18 +402,14 @@ class PlainTests(TestCase):
         self.assertTrue(got == _BIG[: 2 * _MIB])
 
     async def lane_and_end(self, server: _Server) -> None:
-        """
-        Send a MiB by a lane, and end once all has come.
-        """
+        """Send a MiB by a lane, and end once all has come."""
         await self.by_lane(server)
         await until(lambda: server.received == b"hello12")
         server.transport.loseConnection()
 
     @inlineCallbacks
     def test_stops(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A client that takes nothing for a while leaves its lane, and goes on where it stands.
-        """
+        """A client that takes nothing for a while leaves its lane, and goes on where it stands."""
         self.patch(lanes_module, "_PATIENCE", 0)
         self.listen(self.lanes, narrow=True)
         goes_on = threading.Event()
@@ -466,9 +422,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_stops_while_the_disk_is_slow(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        The same where what follows comes late: what a lane has begun to write is not sent once more.
-        """
+        """The same where what follows comes late: what a lane has begun to write is not sent once more."""
         self.patch(lanes_module, "_PATIENCE", 0)
         self.listen(self.lanes, narrow=True)
         goes_on = threading.Event()
@@ -496,9 +450,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_none_free(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Where none is free the reactor sends.
-        """
+        """Where none is free the reactor sends."""
         self.lanes = _Noted(1)
         self.listen(self.lanes)
         hold = _Hold(self)
@@ -513,9 +465,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_slow(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Who is slow never has one, nor has anybody where there are none.
-        """
+        """Who is slow never has one, nor has anybody where there are none."""
         self.patch(sendfile_module, "QUICK_RATE", 1e18)
         self.assertTrue((yield self.client(read_all)) == _BIG)
         self.assertEqual(self.lanes.gone, [])
@@ -525,9 +475,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_no_descriptor(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Where the process has no descriptor left the reactor sends.
-        """
+        """Where the process has no descriptor left the reactor sends."""
         tried: list[int] = []
 
         def fail(number: int) -> int:
@@ -541,9 +489,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_no_thread(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        The same where there can be no thread.
-        """
+        """The same where there can be no thread."""
 
         no_thread: Any = _no_thread
         self.lanes._run = no_thread
@@ -553,17 +499,13 @@ class PlainTests(TestCase):
 
 
 class Tls13Tests(PlainTests):
-    """
-    With TLS 1.3.
-    """
+    """With TLS 1.3."""
 
     version = ssl.TLSVersion.TLSv1_3
 
 
 class Tls12Tests(PlainTests):
-    """
-    With TLS 1.2.
-    """
+    """With TLS 1.2."""
 
     version = ssl.TLSVersion.TLSv1_2
 
@@ -584,9 +526,7 @@ def _no_thread(_work: Callable[..., T], *_args: object, **_more: object) -> Defe
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """
-    Everything until the end; a reset raises.
-    """
+    """Everything until the end; a reset raises."""
     got = bytearray()
     while data := connection.recv(1 << 18):
         got += data
@@ -609,9 +549,7 @@ def _read_whatever_happens(connection: socket.socket) -> bytes:
 
 
 def _stopping(goes_on: threading.Event) -> Callable[[socket.socket], bytes]:
-    """
-    A client that takes a little more than one piece, then nothing until it ``goes_on``.
-    """
+    """A client that takes a little more than one piece, then nothing until it ``goes_on``."""
 
     def work(connection: socket.socket) -> bytes:
         first = _read(connection, _MIB + 100_000)

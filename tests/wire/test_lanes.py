@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.wire.lanes`: one lane, in the test's own thread, and how many there are.
-"""
+"""Tests for :mod:`contentcache.wire.lanes`: one lane, in the test's own thread, and how many there are."""
 
 from __future__ import annotations
 
@@ -26,16 +24,12 @@ _CONTENT = os.urandom(40_000)
 
 
 def opened(path: str) -> int:
-    """
-    How often this process has a file open.
-    """
+    """How often this process has a file open."""
     return len(_numbers(path))
 
 
 class LaneTests(SynchronousTestCase):
-    """
-    Whatever happens in a lane, it says how many bytes went out, and gives the file back.
-    """
+    """Whatever happens in a lane, it says how many bytes went out, and gives the file back."""
 
     def setUp(self) -> None:
         self.path = self.mktemp()
@@ -48,24 +42,18 @@ class LaneTests(SynchronousTestCase):
         self.got = b""
 
     def take(self) -> None:
-        """
-        The client takes what there is, until there is no more.
-        """
+        """The client takes what there is, until there is no more."""
         with contextlib.suppress(BlockingIOError):
             while data := self.client.recv(1 << 20, socket.MSG_DONTWAIT):
                 self.got += data
 
     def lane(self, start: int = 0, stop: int = len(_CONTENT)) -> Lane:
-        """
-        A lane whose file nobody else has open.
-        """
+        """A lane whose file nobody else has open."""
         with open(self.path, "rb") as file:
             return Lane(self.out.fileno(), file.fileno(), start, stop)
 
     def go(self, lane: Lane) -> bytes:
-        """
-        Let it go; answers what the client has got.
-        """
+        """Let it go; answers what the client has got."""
         self.assertEqual(opened(self.path), 1)
         lane.go()
         self.assertEqual(opened(self.path), 0)
@@ -74,17 +62,13 @@ class LaneTests(SynchronousTestCase):
         return self.got
 
     def test_all(self) -> None:
-        """
-        The bytes that it was given, and no others.
-        """
+        """The bytes that it was given, and no others."""
         lane = self.lane(100, len(_CONTENT) - 100)
         self.assertEqual(self.go(lane), _CONTENT[100:-100])
         self.assertTrue(lane.is_quick)
 
     def test_full(self) -> None:
-        """
-        Who takes no more, and does not soon, is not quick.
-        """
+        """Who takes no more, and does not soon, is not quick."""
         self.patch(lanes_module, "_PATIENCE", 0)
         self.patch(lanes_module, "_AT_ONCE", 1000)
         self.out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
@@ -95,9 +79,7 @@ class LaneTests(SynchronousTestCase):
         self.assertFalse(lane.is_quick)
 
     def test_waits(self) -> None:
-        """
-        Who takes more before long is waited for.
-        """
+        """Who takes more before long is waited for."""
         waited: list[int] = []
 
         class Waiting:
@@ -120,34 +102,26 @@ class LaneTests(SynchronousTestCase):
         self.assertTrue(lane.is_quick)
 
     def test_left(self) -> None:
-        """
-        Nothing more goes out once nobody wants it.
-        """
+        """Nothing more goes out once nobody wants it."""
         lane = self.lane()
         lane.is_left = True
         self.assertEqual(self.go(lane), b"")
 
     def test_left_between(self) -> None:
-        """
-        The same after some of it.
-        """
+        """The same after some of it."""
         self.patch(lanes_module, "_AT_ONCE", 1000)
         self.after_each_push(lambda lane: setattr(lane, "is_left", True))
         self.assertEqual(self.go(self.lane()), _CONTENT[:1000])
 
     def test_peer_gone(self) -> None:
-        """
-        A connection that is broken is not its business: whoever sends on meets that.
-        """
+        """A connection that is broken is not its business: whoever sends on meets that."""
         lane = self.lane()
         self.client.close()
         lane.go()
         self.assertEqual((lane.sent, lane.is_quick, opened(self.path)), (0, False, 0))
 
     def test_disk_broken(self) -> None:
-        """
-        Neither is a disk: what went out before counts.
-        """
+        """Neither is a disk: what went out before counts."""
 
         def fail(lane: Lane) -> None:
             self.patch(os, "sendfile", _failing(errno.EIO))
@@ -159,16 +133,12 @@ class LaneTests(SynchronousTestCase):
         self.assertFalse(lane.is_quick)
 
     def test_short(self) -> None:
-        """
-        A file that is shorter than it was ends the lane.
-        """
+        """A file that is shorter than it was ends the lane."""
         lane = self.lane(0, len(_CONTENT) + 1)
         self.assertEqual(self.go(lane), _CONTENT)
 
     def test_time_over(self) -> None:
-        """
-        After a while the lane is left; who has taken little until then, if steadily, is not quick.
-        """
+        """After a while the lane is left; who has taken little until then, if steadily, is not quick."""
         for at_once_bytes, is_quick in ((1000, False), (20_000, True)):
             with self.subTest(is_quick=is_quick):
                 self.setUp()
@@ -182,9 +152,7 @@ class LaneTests(SynchronousTestCase):
                 self.assertEqual((len(got), lane.is_quick), (at_once_bytes, is_quick))
 
     def test_stays_here(self) -> None:
-        """
-        Programs that are started meanwhile get no descriptor of it.
-        """
+        """Programs that are started meanwhile get no descriptor of it."""
         lane = self.lane()
         (number,) = _numbers(self.path)
         self.assertFalse(os.get_inheritable(number))
@@ -193,9 +161,7 @@ class LaneTests(SynchronousTestCase):
         self.assertEqual(opened(self.path), 0)
 
     def test_tls_wants_to_read(self) -> None:
-        """
-        Where OpenSSL can write only after it has read, the lane is left, with what is to be given again.
-        """
+        """Where OpenSSL can write only after it has read, the lane is left, with what is to be given again."""
 
         class WantsToRead:
             def send(self, data: memoryview) -> int:
@@ -208,9 +174,7 @@ class LaneTests(SynchronousTestCase):
         self.assertEqual(opened(self.path), 0)
 
     def after_each_push(self, then: Callable[[Lane], object]) -> None:
-        """
-        Do something whenever a lane has sent some.
-        """
+        """Do something whenever a lane has sent some."""
         push = Lane._push
 
         def pushing(lane: Lane, *args: Any) -> int:
@@ -222,9 +186,7 @@ class LaneTests(SynchronousTestCase):
 
 
 class LanesTests(SynchronousTestCase):
-    """
-    As many as there is room for.
-    """
+    """As many as there is room for."""
 
     def setUp(self) -> None:
         self.path = self.mktemp()
@@ -233,16 +195,12 @@ class LanesTests(SynchronousTestCase):
         self.addCleanup(self.out.close)
 
     def lane(self) -> Lane:
-        """
-        A lane that has nothing to send.
-        """
+        """A lane that has nothing to send."""
         with open(self.path, "rb") as file:
             return Lane(self.out.fileno(), file.fileno(), 0, 0)
 
     def test_room(self) -> None:
-        """
-        One that is taken is free again at its end.
-        """
+        """One that is taken is free again at its end."""
         working: list[Deferred[Any]] = []
 
         def run(work: Callable[[], None]) -> Deferred[Any]:
@@ -263,9 +221,7 @@ class LanesTests(SynchronousTestCase):
             self.assertIsNone(self.successResultOf(each))
 
     def test_error(self) -> None:
-        """
-        Also where there is no thread to be had; the file is given back then, too.
-        """
+        """Also where there is no thread to be had; the file is given back then, too."""
 
         run: Any = _failing(errno.EAGAIN)
         lanes = Lanes(run, 1)
@@ -275,9 +231,7 @@ class LanesTests(SynchronousTestCase):
         self.assertEqual(opened(self.path), 0)
 
     def test_at_once(self) -> None:
-        """
-        A lane that has ended before it is waited for is no different.
-        """
+        """A lane that has ended before it is waited for is no different."""
         lanes = Lanes(at_once, 1)
         self.successResultOf(Deferred.fromCoroutine(lanes.go(self.lane())))
         self.assertTrue(lanes)

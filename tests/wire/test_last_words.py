@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.wire.last_words`, with a server that answers, and closes with something unread.
-"""
+"""Tests for :mod:`contentcache.wire.last_words`, with a server that answers, and closes with something unread."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _ANSWER = b"401, and here is why"
 
 
 class _Client(Protocol):
-    """
-    Keeps what it gets.
-    """
+    """Keeps what it gets."""
 
     transport: Any
 
@@ -42,15 +38,11 @@ class _Client(Protocol):
 
 
 class HearingTests(TestCase):
-    """
-    One connection to a socket that does what it is told.
-    """
+    """One connection to a socket that does what it is told."""
 
     @inlineCallbacks
     def connect(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        The two ends.
-        """
+        """The two ends."""
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
         factory: Any = Factory.forProtocol(_Client)
@@ -62,17 +54,13 @@ class HearingTests(TestCase):
         self.addCleanup(self.server.close)
 
     def say_and_reset(self) -> None:
-        """
-        The server answers, and closes though something that was sent to it is unread.
-        """
+        """The server answers, and closes though something that was sent to it is unread."""
         self.client.transport.getHandle().send(b"?")
         self.server.sendall(_ANSWER)
         self.server.close()
 
     def write_as_the_reactor_does(self) -> None:
-        """
-        Write in the moment between its look at the sockets and now, in which the reset has come.
-        """
+        """Write in the moment between its look at the sockets and now, in which the reset has come."""
         transport = self.client.transport
         result = None
         while result is None:
@@ -83,9 +71,7 @@ class HearingTests(TestCase):
 
     @inlineCallbacks
     def test_write_fails(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A write fails before the answer was read: the answer comes, and then that the connection broke.
-        """
+        """A write fails before the answer was read: the answer comes, and then that the connection broke."""
         yield self.connect()
         self.say_and_reset()
         self.write_as_the_reactor_does()
@@ -113,9 +99,7 @@ class HearingTests(TestCase):
 
     @inlineCallbacks
     def test_given_up(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Who wants no more then, or ends it in good order, is rid of it though he has paused.
-        """
+        """Who wants no more then, or ends it in good order, is rid of it though he has paused."""
         for end in ("loseConnection", "abortConnection"):
             yield self.connect()
             self.client.transport.pauseProducing()
@@ -127,9 +111,7 @@ class HearingTests(TestCase):
 
     @inlineCallbacks
     def test_ends(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Every other end is as it always was: theirs, ours, and a reset that is read first.
-        """
+        """Every other end is as it always was: theirs, ours, and a reset that is read first."""
         yield self.connect()
         self.server.sendall(_ANSWER)
         self.server.close()

@@ -1,6 +1,4 @@
-"""
-Sessions over TLS on the socket itself: no client is served without the certificate that is demanded.
-"""
+"""Sessions over TLS on the socket itself: no client is served without the certificate that is demanded."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ _Steps = Generator[Deferred[Met], Met, None]
 
 
 class _Answering(Protocol):
-    """
-    Answers what comes, and ends.
-    """
+    """Answers what comes, and ends."""
 
     transport: Any
 
@@ -40,9 +36,7 @@ class _Answering(Protocol):
 
 
 class SocketSessionTests(TestCase):
-    """
-    Connections one after the other, a blocking client in a thread.
-    """
+    """Connections one after the other, a blocking client in a thread."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()

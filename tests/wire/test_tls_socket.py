@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.wire.tls_socket`: TLS 1.2 and 1.3, over sockets whose buffers are small.
-"""
+"""Tests for :mod:`contentcache.wire.tls_socket`: TLS 1.2 and 1.3, over sockets whose buffers are small."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ _BIG = os.urandom(3_000_000)
 
 
 class _Server(Protocol):
-    """
-    Keeps what it gets, and does ``work`` once with its transport as soon as there is something.
-    """
+    """Keeps what it gets, and does ``work`` once with its transport as soon as there is something."""
 
     transport: Any
     work: Callable[[Any], object] | None = None
@@ -54,9 +50,7 @@ class _Server(Protocol):
 
 
 class SocketTests(TestCase):
-    """
-    One connection, a blocking client in a thread.
-    """
+    """One connection, a blocking client in a thread."""
 
     def setUp(self) -> None:
         folder = self.mktemp()
@@ -69,9 +63,7 @@ class SocketTests(TestCase):
         self.listen(8192)
 
     def listen(self, buffer: int) -> None:
-        """
-        Listen; the kernel keeps about ``buffer`` bytes of what is sent.
-        """
+        """Listen; the kernel keeps about ``buffer`` bytes of what is sent."""
         self.servers: list[_Server] = []
         transport: Any = over(self.contexts)
 
@@ -100,9 +92,7 @@ class SocketTests(TestCase):
     def client(
         self, work: Callable[[ssl.SSLSocket], T], version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
     ) -> Deferred[T]:
-        """
-        Run a client. An end that is not TLS's own raises.
-        """
+        """Run a client. An end that is not TLS's own raises."""
 
         def run() -> T:
             context = ssl.create_default_context()
@@ -120,9 +110,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_both_ways(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Much goes in and out unchanged, and each side hears that the other has ended.
-        """
+        """Much goes in and out unchanged, and each side hears that the other has ended."""
         for version in _VERSIONS:
             self.work = lambda transport: (transport.write(_BIG), transport.write(b"end"))
 
@@ -141,9 +129,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_file(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A file comes between what was written before and after it; then TLS ends in its own way.
-        """
+        """A file comes between what was written before and after it; then TLS ends in its own way."""
         path = self.mktemp()
         Path(path).write_bytes(_BIG)
         with open(path, "rb") as file:
@@ -164,9 +150,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_given_up(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        A file that is given up in the middle ends the connection short and in order.
-        """
+        """A file that is given up in the middle ends the connection short and in order."""
         path = self.mktemp()
         Path(path).write_bytes(_BIG)
         with open(path, "rb") as file:
@@ -191,9 +175,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_at_once(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        What is sent at once is not sent twice where the socket takes only some of it.
-        """
+        """What is sent at once is not sent twice where the socket takes only some of it."""
 
         def send(transport: Any) -> None:
             for number in range(200):
@@ -206,9 +188,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_paused(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        What OpenSSL has read while nobody listened is not forgotten.
-        """
+        """What OpenSSL has read while nobody listened is not forgotten."""
 
         def pause(transport: Any) -> None:
             transport.pauseProducing()
@@ -226,9 +206,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_secure(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        To protocols it is a secure transport, which knows the client's certificate.
-        """
+        """To protocols it is a secure transport, which knows the client's certificate."""
         seen: list[Any] = []
 
         def look(transport: Any) -> None:
@@ -243,9 +221,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_no_tls(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Who speaks something else, or hangs up, is let go.
-        """
+        """Who speaks something else, or hangs up, is let go."""
 
         def work(words: bytes) -> None:
             with socket.create_connection(("127.0.0.1", self.number), 20) as plain:
@@ -261,9 +237,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_new_certificate(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        The next connection has the certificate of the moment.
-        """
+        """The next connection has the certificate of the moment."""
         self.work = lambda transport: transport.loseConnection()
         seen = set()
         for _ in range(2):

@@ -26,9 +26,7 @@ from tests.storage.faults import FaultyStore
 
 
 class Post:
-    """
-    Delivers what is said, in order, and nothing in the middle of something else.
-    """
+    """Delivers what is said, in order, and nothing in the middle of something else."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
@@ -55,9 +53,7 @@ class Post:
 
 
 class End:
-    """
-    One end of a line: a transport, as much of it as a conversation uses.
-    """
+    """One end of a line: a transport, as much of it as a conversation uses."""
 
     disconnecting = False
 
@@ -114,9 +110,7 @@ class End:
 
 
 def join(post: Post, one: Conversation, other: Conversation) -> End:
-    """
-    Put two conversations at the ends of a line; the first one's end.
-    """
+    """Put two conversations at the ends of a line; the first one's end."""
     ends = End(post, one), End(post, other)
     ends[0].other, ends[1].other = ends[1], ends[0]
     one.makeConnection(ends[0])
@@ -125,9 +119,7 @@ def join(post: Post, one: Conversation, other: Conversation) -> End:
 
 
 class Neighbour:
-    """
-    The other worker, which has everything (``Elsewhere``). While it is ``away``, nobody can reach it.
-    """
+    """The other worker, which has everything (``Elsewhere``). While it is ``away``, nobody can reach it."""
 
     def __init__(self, house: TwoWorkers) -> None:
         self._house = house
@@ -162,9 +154,7 @@ class Neighbour:
 
 
 class TwoWorkers(House):
-    """
-    A house whose ``contents`` are the asking worker's; ``owner`` are those of the one that fetches.
-    """
+    """A house whose ``contents`` are the asking worker's; ``owner`` are those of the one that fetches."""
 
     def __init__(self, *upstreams: Upstream, folder: Path, **options: Any) -> None:
         self.files = FilesystemStore(str(folder), shared=True)

@@ -49,9 +49,7 @@ HALF = len(CONTENT) // 2
 
 
 class TwoWorkersTestCase(HouseTestCase):
-    """
-    Clients are at one worker, the fetches at another.
-    """
+    """Clients are at one worker, the fetches at another."""
 
     def house(self, *upstreams: Upstream, **options: Any) -> TwoWorkers:
         """Two workers, that are looked at when the test is over."""
@@ -83,9 +81,7 @@ for _suite in _SUITES:
 
 
 class BorrowedFoundTests(TwoWorkersTestCase, test_disk.FoundTests):
-    """
-    What lies in the store already, which is on a disk here.
-    """
+    """What lies in the store already, which is on a disk here."""
 
     def test_short_while_read(self) -> None:
         """A stored file that is cut under its reader ends the response short."""
@@ -100,9 +96,7 @@ class BorrowedFoundTests(TwoWorkersTestCase, test_disk.FoundTests):
 
 
 class UnreachableOwnerTests(TwoWorkersTestCase):
-    """
-    The worker that owns a download hangs, or does not come back.
-    """
+    """The worker that owns a download hangs, or does not come back."""
 
     def test_cold(self) -> None:
         """Blobs, parts of them and manifests pass through uncached: none is refused."""
@@ -149,9 +143,7 @@ class UnreachableOwnerTests(TwoWorkersTestCase):
 
 
 class OwnerTests(SynchronousTestCase):
-    """
-    Owners that die, as their clients at another worker see it. What the owner says the test says.
-    """
+    """Owners that die, as their clients at another worker see it. What the owner says the test says."""
 
     def setUp(self) -> None:
         """A reader at this worker; nobody has answered yet."""
@@ -418,17 +410,13 @@ class OwnerTests(SynchronousTestCase):
 
 
 class TakingClient(BytesOnly):
-    """
-    A client that takes all at once (``Flow``).
-    """
+    """A client that takes all at once (``Flow``)."""
 
     async def ready(self) -> None:
         """At once."""
 
 
 class FakeRegistry:
-    """
-    As much of a registry as goes into a question.
-    """
+    """As much of a registry as goes into a question."""
 
     upstream = Upstream("https://one.example", ("https://one.example",))

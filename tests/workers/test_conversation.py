@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.workers.conversation` and :mod:`contentcache.workers.words`.
-"""
+"""Tests for :mod:`contentcache.workers.conversation` and :mod:`contentcache.workers.words`."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ from tests.workers.test_borrowing import FakeRegistry
 
 
 class ConversationTests(SynchronousTestCase):
-    """
-    Two ends of a line.
-    """
+    """Two ends of a line."""
 
     def setUp(self) -> None:
         """A line between us and another one, who answers what it is asked."""
@@ -196,9 +192,7 @@ class ConversationTests(SynchronousTestCase):
 
 
 class WordsTests(SynchronousTestCase):
-    """
-    Values that go from one process to another.
-    """
+    """Values that go from one process to another."""
 
     def test_errors(self) -> None:
         """Every error arrives as what it is; one of a kind of its own as the nearest that everybody knows."""

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.workers.counted`.
-"""
+"""Tests for :mod:`contentcache.workers.counted`."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ from contentcache.workers.counted import added, counted, findings_of_all, lastin
 
 
 class CountedTests(SynchronousTestCase):
-    """
-    Several processes as if they were one.
-    """
+    """Several processes as if they were one."""
 
     def meters(self) -> tuple[Meter, Meter]:
         """Two processes that have counted."""

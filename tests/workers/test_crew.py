@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.workers.crew`: children that are no processes.
-"""
+"""Tests for :mod:`contentcache.workers.crew`: children that are no processes."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ from tests.workers.house import End, Post, join
 
 
 class _Process:
-    """
-    A child, as much of it as its parent sees.
-    """
+    """A child, as much of it as its parent sees."""
 
     def __init__(self, protocol: Any, descriptors: Mapping[int, Any]) -> None:
         self.protocol = protocol
@@ -52,9 +48,7 @@ class _Process:
 
 
 class _Reactor(Clock):
-    """
-    Starts processes that are none.
-    """
+    """Starts processes that are none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,9 +68,7 @@ class _Reactor(Clock):
 
 
 class CrewTests(SynchronousTestCase):
-    """
-    A parent with two children.
-    """
+    """A parent with two children."""
 
     def setUp(self) -> None:
         """Both are started, and serve."""

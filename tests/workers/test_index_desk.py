@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.workers.index_desk`.
-"""
+"""Tests for :mod:`contentcache.workers.index_desk`."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ _LINK = Link("https://one.example", "org/app", "blobs", Digest.of(b"x"))
 
 
 class _Failing(MemoryIndex):
-    """
-    An index on a full disk, with a defect besides.
-    """
+    """An index on a full disk, with a defect besides."""
 
     def touch(self, pulls: Mapping[Digest, float]) -> None:
         raise OSError(errno.ENOSPC, "no space left", "/index")
@@ -33,9 +29,7 @@ class _Failing(MemoryIndex):
 
 
 class DistantIndexTests(suites.IndexSuite):
-    """
-    Across a pair of sockets an index does what it does.
-    """
+    """Across a pair of sockets an index does what it does."""
 
     def make_index(self) -> Index:
         return self.at_a_desk(MemoryIndex())
@@ -94,9 +88,7 @@ class DistantIndexTests(suites.IndexSuite):
 
 
 class StoppedTests(SynchronousTestCase):
-    """
-    A parent that is there and does not answer.
-    """
+    """A parent that is there and does not answer."""
 
     def setUp(self) -> None:
         """It has an index, and is stopped when the test says so."""
@@ -183,9 +175,7 @@ class StoppedTests(SynchronousTestCase):
 
 
 class _Stopping(MemoryIndex):
-    """
-    An index that answers while it is running.
-    """
+    """An index that answers while it is running."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,4 @@
-"""
-Tests for :mod:`contentcache.workers.rendezvous` and :mod:`contentcache.workers.restarts`.
-"""
+"""Tests for :mod:`contentcache.workers.rendezvous` and :mod:`contentcache.workers.restarts`."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ _DIGESTS = [Digest.of(str(number).encode()) for number in range(4000)]
 
 
 class OwnerTests(SynchronousTestCase):
-    """
-    Whose a content is.
-    """
+    """Whose a content is."""
 
     def test_even(self) -> None:
         """Each worker has about as much as the others."""
@@ -36,9 +32,7 @@ class OwnerTests(SynchronousTestCase):
 
 
 class RestartsTests(SynchronousTestCase):
-    """
-    How long a dead worker is waited for.
-    """
+    """How long a dead worker is waited for."""
 
     def test_pauses(self) -> None:
         """At once the first time; then longer and longer, within bounds, until one has lived."""

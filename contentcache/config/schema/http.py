@@ -47,9 +47,7 @@ LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 
 @frozen
 class ExternalAccount:
-    """
-    An account that the operator has at a certificate authority (RFC 8555 §7.3.4). ``hmackey`` are its bytes.
-    """
+    """An account that the operator has at a certificate authority (RFC 8555 §7.3.4). ``hmackey`` are its bytes."""
 
     kid: str
     hmackey: bytes = field(repr=False)
@@ -57,9 +55,7 @@ class ExternalAccount:
 
 @frozen
 class LetsEncrypt:
-    """
-    Section ``http.tls.letsencrypt``: certificates by ACME, one for each of ``hosts``, kept in ``directory``.
-    """
+    """Section ``http.tls.letsencrypt``: certificates by ACME, one for each of ``hosts``, kept in ``directory``."""
 
     directory: str = required(
         PATH,
@@ -154,9 +150,7 @@ class ServerTLS:
 
 @frozen
 class Debug:
-    """
-    Section ``http.debug``. ``prometheus`` is the path of the metrics, ``None`` where they are off.
-    """
+    """Section ``http.debug``. ``prometheus`` is the path of the metrics, ``None`` where they are off."""
 
     addr: Address = by_hand(
         NOTHING,

@@ -71,9 +71,7 @@ def option(
     effect: Effect = "restart",
     since: str = "0.1",
 ) -> Any:
-    """
-    A field with a default, whose value one key gives. ``key`` is the key's name where it is not the field's.
-    """
+    """A field with a default, whose value one key gives. ``key`` is the key's name where it is not the field's."""
     return attrs.field(
         default=default, metadata={_METADATA: (Option(key or "", kind, meaning, shown, None, since, effect),)}
     )
@@ -82,23 +80,17 @@ def option(
 def required(
     kind: ValueKind, example: str, meaning: str, *, key: str | None = None, shown: str | None = None
 ) -> Any:
-    """
-    A field whose key must be there; ``example`` is what the sentence about a missing one proposes.
-    """
+    """A field whose key must be there; ``example`` is what the sentence about a missing one proposes."""
     return attrs.field(metadata={_METADATA: (Option(key or "", kind, meaning, shown, example),)})
 
 
 def by_hand(default: Any, *options: Option) -> Any:
-    """
-    A field that code makes of one key or of several, or of none.
-    """
+    """A field that code makes of one key or of several, or of none."""
     return attrs.field(default=default, metadata={_METADATA: options, _BY_HAND: True})
 
 
 def described(model: type[Any]) -> Iterator[DescribedField]:
-    """
-    The described keys of a model, in the order of its fields.
-    """
+    """The described keys of a model, in the order of its fields."""
     for field in attrs.fields(model):
         # A default that is made anew for each value (Factory) is an empty mapping.
         default = () if isinstance(field.default, type(attrs.Factory(dict))) else field.default
@@ -108,14 +100,10 @@ def described(model: type[Any]) -> Iterator[DescribedField]:
 
 
 def option_of(model: type[Any], key: str) -> Option:
-    """
-    The description of one key.
-    """
+    """The description of one key."""
     return keys_of(model)[key]
 
 
 def keys_of(model: type[Any]) -> Mapping[str, Option]:
-    """
-    Every key of a model with its description.
-    """
+    """Every key of a model with its description."""
     return {each.option.key: each.option for each in described(model)}

@@ -1,3 +1,1 @@
-"""
-What people see of the gateway: the API's documentation, their settings, the caches.
-"""
+"""What people see of the gateway: the API's documentation, their settings, the caches."""

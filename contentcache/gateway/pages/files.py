@@ -1,6 +1,4 @@
-"""
-What the pages are made of, read once: templates, our own style and script, and Swagger UI.
-"""
+"""What the pages are made of, read once: templates, our own style and script, and Swagger UI."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _SWAGGER: Final = ("swagger-ui.css", "swagger-ui-bundle.js")
 
 @frozen
 class Asset:
-    """
-    A file that pages refer to. ``etag`` follows its content.
-    """
+    """A file that pages refer to. ``etag`` follows its content."""
 
     content: bytes
     kind: str
@@ -45,9 +41,7 @@ def read_assets() -> Mapping[str, Asset]:
 
 
 def templates() -> Environment:
-    """
-    The pages' templates. Everything that is put into one is escaped.
-    """
+    """The pages' templates. Everything that is put into one is escaped."""
     return Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -64,9 +58,7 @@ def _asset(path: Path) -> Asset:
 
 
 def _swagger_folder() -> Path:
-    """
-    Where the package has its files. It is not imported: only they are wanted of it.
-    """
+    """Where the package has its files. It is not imported: only they are wanted of it."""
     found = find_spec("swagger_ui")
     places = None if found is None else found.submodule_search_locations
     if not places:

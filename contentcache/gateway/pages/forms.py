@@ -1,6 +1,4 @@
-"""
-Forms, and whether it is really our own page that sends one.
-"""
+"""Forms, and whether it is really our own page that sends one."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ class ForeignForm(CacheError):
 
 
 def fields(request: Request) -> Mapping[str, str]:
-    """
-    What a form was filled in with; of a field that is there twice the first one counts.
-    """
+    """What a form was filled in with; of a field that is there twice the first one counts."""
     if (request.getHeader("Content-Type") or "").partition(";")[0].strip().lower() != _FORM:
         raise UnsupportedMediaType(f"forms come as {_FORM}")
     content: Any = request.content

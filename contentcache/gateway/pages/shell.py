@@ -1,6 +1,4 @@
-"""
-What all pages have in common: the frame, what a browser may do on them, cookies, the session.
-"""
+"""What all pages have in common: the frame, what a browser may do on them, cookies, the session."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ _HTML: Final = "text/html; charset=utf-8"
 
 @frozen
 class Shell:
-    """
-    Renders pages. ``secure`` says that browsers come over TLS.
-    """
+    """Renders pages. ``secure`` says that browsers come over TLS."""
 
     sessions: Sessions
     monotonic: Clock
@@ -37,9 +33,7 @@ class Shell:
     assets: Mapping[str, Asset] = field(repr=False)
 
     def page(self, request: Request, name: str, status: int = 200, **values: Any) -> bytes:
-        """
-        One page: template ``name`` with ``values``, and what every page shows.
-        """
+        """One page: template ``name`` with ``values``, and what every page shows."""
         session = self.session(request)
         notice = None
         if session is not None and request.method == b"GET" and not _is_script(request):
@@ -52,9 +46,7 @@ class Shell:
         return send(request, status, text.encode(), _HTML, Content_Security_Policy=POLICY)
 
     def asset(self, request: Request, name: str) -> bytes:
-        """
-        A file that pages refer to; 404 if there is none.
-        """
+        """A file that pages refer to; 404 if there is none."""
         asset = self.assets.get(name)
         if asset is None:
             return self.page(request, "nothing", 404)
@@ -64,36 +56,26 @@ class Shell:
         return send(request, 200, asset.content, asset.kind, Cache_Control="no-cache")
 
     def go(self, request: Request, place: str) -> bytes:
-        """
-        After a form: get that page.
-        """
+        """After a form: get that page."""
         return send(request, 303, Location=place)
 
     def session(self, request: Request) -> Session | None:
-        """
-        Who is signed in here. Our script's looking again does not count as a click.
-        """
+        """Who is signed in here. Our script's looking again does not count as a click."""
         found = _cookie(request, self._name("session"))
         return self.sessions.find(found, self.monotonic(), touch=not _is_script(request))
 
     def sign_in(self, request: Request, session_id: str) -> None:
-        """
-        From now on the browser shows this id, and no older one is good.
-        """
+        """From now on the browser shows this id, and no older one is good."""
         self.sessions.end(_cookie(request, self._name("session")))
         self._set_cookie(request, "session", session_id)
 
     def sign_out(self, request: Request) -> None:
-        """
-        Forget the session, here and there.
-        """
+        """Forget the session, here and there."""
         self.sessions.end(_cookie(request, self._name("session")))
         self._set_cookie(request, "session", "", "; Max-Age=0")
 
     def check(self, request: Request, form: Mapping[str, str]) -> None:
-        """
-        :raises ForeignForm: the form lacks what its page had put into it.
-        """
+        """:raises ForeignForm: the form lacks what its page had put into it."""
         session = self.session(request)
         noise = _cookie(request, self._name("form"))
         wanted = (

@@ -35,9 +35,7 @@ Reply = Awaitable[bytes]
 
 @frozen
 class Line:
-    """
-    A cache as the pages show it: ``word`` is its state.
-    """
+    """A cache as the pages show it: ``word`` is its state."""
 
     cache: Cache
     word: str
@@ -47,9 +45,7 @@ class Line:
 
 
 class Pages:
-    """
-    ``/api``, ``/settings``, ``/caches``, and signing in and out.
-    """
+    """``/api``, ``/settings``, ``/caches``, and signing in and out."""
 
     def __init__(self, shell: Shell, accounts: Accounts, roster: Roster) -> None:
         self._shell = shell
@@ -57,9 +53,7 @@ class Pages:
         self._roster = roster
 
     def add_routes(self, app: Klein) -> None:
-        """
-        One route for each page and each form.
-        """
+        """One route for each page and each form."""
         pages: dict[str, Callable[..., Any]] = {
             "/api": lambda request: self._shell.page(request, "api"),
             "/settings": self._settings,
@@ -190,9 +184,7 @@ class Pages:
         return self._shell.go(request, "/caches")
 
     def _administrator(self, request: Request) -> Session | None:
-        """
-        The session, if it may do what administrators do; the page says the rest.
-        """
+        """The session, if it may do what administrators do; the page says the rest."""
         session = self._shell.session(request)
         return session if session is not None and session.account.is_admin else None
 
