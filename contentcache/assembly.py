@@ -21,9 +21,9 @@ from contentcache.core.list_queries import ListQueries
 from contentcache.core.ports import Run, Timer
 from contentcache.core.question_order import QuestionClock
 from contentcache.delivery.access import Access
-from contentcache.delivery.company import Company
 from contentcache.delivery.contents import Contents, download_semaphore
 from contentcache.delivery.links import Links
+from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.delivery.questions import Questions
 from contentcache.delivery.signatures import Signatures
 from contentcache.delivery.signing_file import KeysFromFile
@@ -84,7 +84,7 @@ class _Site:
     kept: Kept
     run: Run
     meter: Meter
-    company: Company
+    other_workers: OtherWorkers
 
     @property
     def options(self) -> Downstream:
@@ -122,7 +122,7 @@ def assemble(
     kept: Kept,
     run: Run,
     meter: Meter,
-    company: Company,
+    other_workers: OtherWorkers,
 ) -> Ensemble:
     """
     Build everything that serves clients, or tends what is served.
@@ -131,14 +131,14 @@ def assemble(
     :raises AuthFault: a file of the section ``auth``, or that of ``signing.jwks``, cannot be used.
     :raises TLSFault: a certificate has become unreadable since the configuration was checked.
     """
-    site = _Site(configuration, environ, reactor, kept, run, meter, company)
+    site = _Site(configuration, environ, reactor, kept, run, meter, other_workers)
     upstreams = _upstreams(site)
     delivery = _delivery(site)
     origins = Origins(upstreams.registries)
     factory = _front(site, upstreams.registries, origins, delivery)
-    if company.serves:
+    if other_workers.serves_clients:
         _watch(meter, upstreams.registries, delivery.contents, delivery.grants, factory)
-    in_use = company.in_use or delivery.contents.in_use
+    in_use = other_workers.in_use or delivery.contents.in_use
     return Ensemble(
         kept,
         upstreams.registries,
@@ -166,7 +166,7 @@ def _upstreams(site: _Site) -> _Upstreams:
             _ways(upstream, options, proxies, site.reactor, trusts, transports),
             reactor=site.reactor,
             wall=time.time,
-            secret=site.company.secret,
+            secret=site.other_workers.secret,
             stall_timeout=options.stalltimeout,
             token_limit=options.limits.token,
             per_host=per_host,
@@ -179,7 +179,7 @@ def _upstreams(site: _Site) -> _Upstreams:
 
 
 def _delivery(site: _Site) -> _Delivery:
-    options, company, kept = site.options, site.company, site.kept
+    options, other_workers, kept = site.options, site.other_workers, site.kept
     limits = options.limits
     grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
     links = Links(kept.index, site.run, most=_LINKS if options.fastpath else 0)
@@ -188,19 +188,19 @@ def _delivery(site: _Site) -> _Delivery:
         links,
         clock=site.reactor,
         wall=time.time,
-        secret=company.secret,
+        secret=other_workers.secret,
         affirm_ttl=options.affirmttl,
         keep_deleted=options.keepdeleted,
         stale_if_error=options.staleiferror,
         manifest_limit=limits.manifest,
         question_time=QuestionClock(site.reactor.seconds),
-        revoked=company.revoked,
+        revoked=other_workers.on_revoked,
     )
     reaper = Reaper(
         kept.store,
         kept.index,
         _retention(site.configuration),
-        in_use=company.in_use or (lambda digest: contents.in_use(digest)),  # noqa: PLW0108  # each needs the other
+        in_use=other_workers.in_use or (lambda digest: contents.in_use(digest)),  # noqa: PLW0108  # each needs the other
         run=site.run,
         wall=time.time,
         monotonic=time.monotonic,
@@ -215,17 +215,17 @@ def _delivery(site: _Site) -> _Delivery:
         wall=time.time,
         downloads=download_semaphore(limits.fetches, limits.fetchwait, site.reactor),
         meter=site.meter,
-        room=company.room or reaper,
+        room=other_workers.room or reaper,
         random=secrets.randbelow,
         manifest_limit=limits.manifest,
         fill_after=options.fillafter,
         small=_SMALL_BLOBS if options.fastpath else 0,
-        company=company,
+        other_workers=other_workers,
     )
 
     def gone(digest: Digest, size: int, reason: str) -> None:
         contents.warm.drop(digest)
-        company.gone(digest)
+        other_workers.on_evicted(digest)
         _note_eviction(site.meter, digest, size, reason)
 
     tags = Tags(
@@ -240,7 +240,7 @@ def _delivery(site: _Site) -> _Delivery:
     questions = Questions(
         access,
         clock=site.reactor,
-        secret=company.secret,
+        secret=other_workers.secret,
         auth_ttl=options.authttl,
         stale_if_error=options.staleiferror,
     )
@@ -251,7 +251,7 @@ def _front(
     site: _Site, registries: tuple[Registry, ...], origins: Origins, delivery: _Delivery
 ) -> RegistryFactory:
     configuration, options, reactor = site.configuration, site.options, site.reactor
-    http, secret, pseudonym = configuration.http, site.company.secret, site.company.pseudonym
+    http, secret, pseudonym = configuration.http, site.other_workers.secret, site.other_workers.pseudonym
     contents = delivery.contents
     signatures = _signatures(options, registries, reactor, pseudonym, run=site.run, secret=secret)
     admission = Admission(

@@ -14,7 +14,7 @@ from contentcache.aio.threads import Threads
 from contentcache.assembly import Ensemble, assemble
 from contentcache.auth.interfaces import AuthFault
 from contentcache.config.model import Configuration
-from contentcache.delivery.company import Company
+from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Reloading, Repeat
 from contentcache.storage.errors import StorageRefused
@@ -31,8 +31,7 @@ _FLUSH_EVERY: Final = 5.0
 class Caching:
     """
     A :class:`contentcache.role.Role`: the store, and everything that serves from it. No upstream is
-    contacted in order to start. In the ``company`` of other workers it is one part of that, over what is
-    ``kept`` for all.
+    contacted in order to start. Beside ``other_workers`` it is one part of that, over what is ``kept`` for all.
 
     :raises CannotBe: as it says.
     """
@@ -47,19 +46,25 @@ class Caching:
         threads: Threads,
         meter: Meter,
         *,
-        company: Company | None = None,
+        other_workers: OtherWorkers | None = None,
         kept: Kept | None = None,
     ) -> None:
         self._configuration = configuration
         self._reactor = reactor
         self._threads = threads
         self._running = False
-        self._company = company or Company()
+        self._other_workers = other_workers or OtherWorkers()
         try:
             kept = kept or open_storage(configuration.storage, self._list_anew)
             #: What it is made of.
             self.ensemble: Ensemble = assemble(
-                configuration, environ, reactor, kept=kept, run=threads, meter=meter, company=self._company
+                configuration,
+                environ,
+                reactor,
+                kept=kept,
+                run=threads,
+                meter=meter,
+                other_workers=self._other_workers,
             )
         except (StorageRefused, ProxyFault, TLSFault, AuthFault) as error:
             raise CannotBe(str(error)) from error
@@ -80,9 +85,9 @@ class Caching:
     def start(self, repeat: Repeat) -> None:
         """Begin to sweep."""
         self._running = True
-        if self._company.serves:
+        if self._other_workers.serves_clients:
             repeat(_FLUSH_EVERY, self._flush)
-        if self._company.tends:
+        if self._other_workers.maintains_store:
             self._tend()
 
     def _tend(self) -> None:
@@ -99,9 +104,9 @@ class Caching:
         """Sweep no more, and write down what was pulled."""
         self._running = False
         ensemble = self.ensemble
-        if self._company.tends:
+        if self._other_workers.maintains_store:
             await ensemble.reaper.stop()
-        if self._company.tends and ensemble.scrub is not None:
+        if self._other_workers.maintains_store and ensemble.scrub is not None:
             await ensemble.scrub.stop()
         for transport in ensemble.transports:
             await transport.close()
@@ -153,7 +158,7 @@ class Caching:
         try:
             await contents.flush()
         finally:
-            self._company.reviewed(contents.in_use)
+            self._other_workers.on_review(contents.in_use)
 
     async def _rebuild(self, kept: Kept) -> None:
         await rebuild_and_tell(kept.store, kept.index, self._threads, time.time, time.monotonic)
@@ -165,5 +170,5 @@ class Caching:
     def _list_if_running(self) -> None:
         if self._running:
             self.ensemble.contents.lost_index()
-            self._company.lost()
+            self._other_workers.on_index_lost()
             in_background(self._rebuild(self.ensemble.kept))

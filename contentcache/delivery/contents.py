@@ -43,7 +43,6 @@ from contentcache.delivery.bodies import (
     StoredBody,
     hash_prefix,
 )
-from contentcache.delivery.company import Company, Elsewhere
 from contentcache.delivery.continuing import continue_from_stored
 from contentcache.delivery.downloads import Downloads
 from contentcache.delivery.fetch import Fetch
@@ -58,6 +57,7 @@ from contentcache.delivery.making import (
 )
 from contentcache.delivery.manifests import StoredManifest, StoredManifests, read_manifest, too_large
 from contentcache.delivery.origin_word import Yes
+from contentcache.delivery.other_workers import OtherWorkers, Owners
 from contentcache.delivery.passing import Check, PassedBody, carry_on
 from contentcache.delivery.possession import Possession
 from contentcache.delivery.pulls import Pulls
@@ -82,7 +82,7 @@ class Contents:
     Downloads reserve their bytes in the ``room`` of the store; ``random(n)`` is a number from 0 to
     ``n - 1``; ``manifest_limit`` is in bytes,
     ``fill_after`` the share of a content from which on the rest of it is fetched too; ``small`` is how many
-    small blobs are kept open for those who find them in :attr:`warm`. Of the ``company`` of other workers
+    small blobs are kept open for those who find them in :attr:`warm`. Where there are ``other_workers``,
     each has the fetches of some contents, and its clients read along here.
     """
 
@@ -104,7 +104,7 @@ class Contents:
         manifest_limit: int,
         fill_after: float,
         small: int = 0,
-        company: Company | None = None,
+        other_workers: OtherWorkers | None = None,
     ) -> None:
         self._access = access
         #: What the disk refused last, until it takes something again.
@@ -117,11 +117,11 @@ class Contents:
         self._reserving = Reserving(room, self.flush)
         self._manifest_limit = manifest_limit
         self._fill_after = fill_after
-        self._company = company or Company()
+        self._other_workers = other_workers or OtherWorkers()
         self._running = Downloads()
         self._sizes: dict[DownloadKey, int] = {}
         self._manifests = StoredManifests(run, manifest_limit)
-        self._pulls = Pulls(index, run, wall, self._company.noticed)
+        self._pulls = Pulls(index, run, wall, self._other_workers.on_use)
         self._possession = Possession(access, store, index, run=run, clock=clock, random=random)
         self.warm = Warm(access, self._pulls, run, small)
         self._disproved = Disproved()
@@ -132,8 +132,8 @@ class Contents:
             meter=meter,
             question_time=access.question_time,
             is_known_target=access.origin_word.is_known_target,
-            yes=self.yes,
-            no=self.no,
+            yes=self.record_allowed,
+            no=self.record_denied,
             reserving=self._reserving,
             keep=self._shelf.keep,
             disk=self._heard_of_disk,
@@ -275,9 +275,9 @@ class Contents:
 
     async def keep(self, key: DownloadKey, content: bytes) -> None:
         """Store a small content that has come whole and verified from ``origin``."""
-        others = self._others(key.digest)
-        if others is not None:
-            await others.keep(key, content)
+        owners = self._remote_owners(key.digest)
+        if owners is not None:
+            await owners.store(key, content)
             return
         if key.digest in self._running:
             return
@@ -429,7 +429,7 @@ class Contents:
         digest = key.digest
         fetch = self._running.get(key)
         status = "fwd=miss; collapsed"
-        if fetch is None and self._others(digest) is None:
+        if fetch is None and self._remote_owners(digest) is None:
             if not await self._reserving.has_room(key):
                 raise DiskFailed("there is no room in the store")
             fetch = self._running.get(key)
@@ -486,10 +486,10 @@ class Contents:
         finally:
             self._pulls.end(fetch.key.digest)
 
-    def _others(self, digest: Digest) -> Elsewhere | None:
-        """The other workers, if a content is theirs to make."""
-        elsewhere = self._company.elsewhere
-        return None if elsewhere is None or elsewhere.owns(digest) else elsewhere
+    def _remote_owners(self, digest: Digest) -> Owners | None:
+        """The owners, if another worker is the owner of ``digest``."""
+        owners = self._other_workers.owners
+        return None if owners is None or owners.is_own(digest) else owners
 
     def _is_in_question(self, fetch: Making, asking: Asking) -> bool:
         """Whether the fetch's own first request goes out in this client's name, and its answer is the verdict."""
@@ -511,10 +511,10 @@ class Contents:
 
     def _start(self, want: Want, *, in_place: bool, total: int | None) -> Making:
         key = _key(want.asking)
-        others = self._others(key.digest)
-        if others is None:
+        owners = self._remote_owners(key.digest)
+        if owners is None:
             return self._start_own(want, in_place=in_place, total=total)
-        fetch = others.borrow(key, self, in_place=in_place, total=total)
+        fetch = owners.join(key, self, in_place=in_place, total=total)
         self._begin(fetch, want, needs_turn=False)
         return fetch
 
@@ -537,7 +537,7 @@ class Contents:
         with ExitStack() as held:
             held.callback(self._running.remove, fetch)
             self._running.add(fetch)
-            self._company.noticed(fetch.key.digest)
+            self._other_workers.on_use(fetch.key.digest)
             fetch.attach(want)
             held.pop_all()
         in_background(self._run_fetch(fetch, identity, needs_turn=needs_turn))
@@ -639,17 +639,17 @@ class Contents:
         elif self.disk_fault is not None:
             self._log.info("the store can be written again")
         if fault != self.disk_fault:
-            self._company.disk(fault)
+            self._other_workers.on_disk_fault(fault)
         self.disk_fault = fault
 
-    def yes(self, want: Want, media_type: str | None, asked: float) -> None:
+    def record_allowed(self, want: Want, media_type: str | None, asked: float) -> None:
         """The origin has said yes to a client's question, asked at ``asked``."""
         if want.told is not None:
             want.told.yes(media_type, asked)
         else:
             in_background(self._access.affirmed(want.asking, media_type, asked=asked))
 
-    def no(self, want: Want, refusal: OriginRefused, asked: float) -> None:
+    def record_denied(self, want: Want, refusal: OriginRefused, asked: float) -> None:
         """The origin has said no to a client's question, asked at ``asked``."""
         if want.told is not None:
             want.told.no(refusal, asked)

@@ -19,7 +19,6 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.ports import Timer
 from contentcache.core.spans import Spans
-from contentcache.delivery.company import Verdicts
 from contentcache.delivery.making import (
     HELD_BACK,
     AskFirst,
@@ -29,6 +28,7 @@ from contentcache.delivery.making import (
     readable,
 )
 from contentcache.delivery.news import News
+from contentcache.delivery.other_workers import DecisionRecorder
 from contentcache.delivery.segments import LONGEST
 from contentcache.delivery.wants import Want
 from contentcache.storage.interfaces import BlobFile
@@ -47,7 +47,7 @@ Reach = Callable[[Digest, Conversation], Awaitable[None]]
 class Borrowed:
     """
     A :class:`contentcache.delivery.making.Making` of another worker. ``opened(descriptor)`` makes a file of
-    what it hands over; the other arguments are as in :class:`contentcache.delivery.company.Elsewhere`.
+    what it hands over; the other arguments are as in :class:`contentcache.delivery.other_workers.Owners`.
     """
 
     _log = Logger()
@@ -55,7 +55,7 @@ class Borrowed:
     def __init__(
         self,
         key: DownloadKey,
-        verdicts: Verdicts,
+        recorder: DecisionRecorder,
         *,
         in_place: bool,
         total: int | None,
@@ -70,7 +70,7 @@ class Borrowed:
         self.verified = False
         self.progress = News(clock)
         self.failure: CacheError | None = None
-        self._verdicts = verdicts
+        self._recorder = recorder
         self.in_place = in_place
         self._asked_total = total
         self._reach_owner = reach
@@ -327,12 +327,12 @@ class Borrowed:
         want.judged = True
         if want.key not in self._affirmed:
             self._affirmed.add(want.key)
-            self._verdicts.yes(want, media_type, asked)
+            self._recorder.record_allowed(want, media_type, asked)
 
     def _say_no(self, want: Want, refusal: CacheError, asked: float) -> None:
         if isinstance(refusal, OriginRefused):
             want.refusal = refusal
-            self._verdicts.no(want, refusal, asked)
+            self._recorder.record_denied(want, refusal, asked)
 
     def _refuse(self, want: Want, error: CacheError) -> None:
         if isinstance(error, UndecidedError) and not self._has_news:

@@ -23,7 +23,7 @@ from contentcache.config.model import Address, Configuration
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed
 from contentcache.daemon import Daemon, NotStarted
-from contentcache.delivery.company import Company
+from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.listening import stop
 from contentcache.role import Role
 from contentcache.storage.filesystem import FilesystemStore
@@ -123,21 +123,27 @@ class Worker(Daemon):
         """The part of a cache that serves."""
         hello, configuration = self._hello, self.configuration
         store = FilesystemStore(configuration.storage.rootdirectory, shared=True)
-        company = Company(
+        other_workers = OtherWorkers(
             secret=bytes.fromhex(hello["secret"]),
             pseudonym=hello["pseudonym"],
-            elsewhere=Neighbours(self._number, configuration.workers, self._parent, store, self.reactor),
-            tends=False,
+            owners=Neighbours(self._number, configuration.workers, self._parent, store, self.reactor),
+            maintains_store=False,
             room=ParentsRoom(self._parent),
-            noticed=self._noticed,
-            reviewed=self._review,
-            revoked=lambda revocation: self._parent.tell("revoked", **revocation_in_words(revocation)),
-            disk=lambda fault: self._parent.tell("disk", fault=fault),
+            on_use=self._noticed,
+            on_review=self._review,
+            on_revoked=lambda revocation: self._parent.tell("revoked", **revocation_in_words(revocation)),
+            on_disk_fault=lambda fault: self._parent.tell("disk", fault=fault),
         )
         self._index = DistantIndex(socket.socket(fileno=INDEX))
         kept = Kept(store, self._index)
         self._caching = Caching(
-            configuration, self.environ, self.reactor, self.threads, self.meter, company=company, kept=kept
+            configuration,
+            self.environ,
+            self.reactor,
+            self.threads,
+            self.meter,
+            other_workers=other_workers,
+            kept=kept,
         )
         ensemble = self._caching.ensemble
         registries = {registry.upstream.origin: registry for registry in ensemble.registries}

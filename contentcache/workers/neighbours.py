@@ -9,8 +9,8 @@ from typing import Any, Final
 from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
-from contentcache.delivery.company import Verdicts
 from contentcache.delivery.making import DownloadKey, Making, UndecidedError
+from contentcache.delivery.other_workers import DecisionRecorder
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.workers.borrowing import Borrowed
 from contentcache.workers.conversation import Conversation, GoneError, NoAnswerError, SilentError, converse
@@ -22,7 +22,7 @@ _CONNECTED_IN: Final = 40.0
 
 class Neighbours:
     """
-    A :class:`contentcache.delivery.company.Elsewhere`: we are ``number`` of ``workers``. The ``parent``
+    A :class:`contentcache.delivery.other_workers.Owners`: we are ``number`` of ``workers``. The ``parent``
     brings conversations about.
     """
 
@@ -38,15 +38,17 @@ class Neighbours:
         self._reactor = reactor
         self._unread: list[socket.socket] = []
 
-    def owns(self, digest: Digest) -> bool:
+    def is_own(self, digest: Digest) -> bool:
         """Whether it belongs to this one, or nobody can be brought together with the one whose it is."""
         return owner(digest, self._workers) == self._number or self._parent.is_silent
 
-    def borrow(self, key: DownloadKey, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
+    def join(
+        self, key: DownloadKey, recorder: DecisionRecorder, *, in_place: bool, total: int | None
+    ) -> Making:
         """Have it made by the one whose it is."""
         return Borrowed(
             key,
-            verdicts,
+            recorder,
             in_place=in_place,
             total=total,
             reach=self._reach,
@@ -54,7 +56,7 @@ class Neighbours:
             clock=self._reactor,
         )
 
-    async def keep(self, key: DownloadKey, content: bytes) -> None:
+    async def store(self, key: DownloadKey, content: bytes) -> None:
         """Have the one whose it is store a small content; where it cannot, it is fetched another time."""
         conversation = Conversation(lambda _name, _values: None)
         try:

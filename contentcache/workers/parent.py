@@ -19,7 +19,7 @@ from contentcache.config.workers import share_of
 from contentcache.core.digest import Digest
 from contentcache.core.via import FAMILY
 from contentcache.daemon import Daemon
-from contentcache.delivery.company import Company
+from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.listening import bind_several
 from contentcache.role import Role
 from contentcache.storage.interfaces import Link, Reservation
@@ -72,16 +72,21 @@ class Parent(Daemon):
 
     def build(self) -> Role:
         """All that a cache is, to tend the store and to see before anybody is started that it can be."""
-        company = Company(
+        other_workers = OtherWorkers(
             secret=self._secret,
             pseudonym=self._pseudonym,
-            serves=False,
+            serves_clients=False,
             in_use=lambda digest: self._crew is not None and self._crew.uses(digest),
-            gone=lambda digest: self._tell("gone", digest=str(digest)),
-            lost=lambda: self._tell("lost"),
+            on_evicted=lambda digest: self._tell("gone", digest=str(digest)),
+            on_index_lost=lambda: self._tell("lost"),
         )
         self._caching = Caching(
-            self.configuration, self.environ, self.reactor, self.threads, self.meter, company=company
+            self.configuration,
+            self.environ,
+            self.reactor,
+            self.threads,
+            self.meter,
+            other_workers=other_workers,
         )
         return self._caching
 

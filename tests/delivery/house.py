@@ -24,9 +24,9 @@ from contentcache.core.question_order import QuestionClock
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.access import Access, Revocation
 from contentcache.delivery.bodies import ShortError
-from contentcache.delivery.company import Company
 from contentcache.delivery.contents import Contents, download_semaphore
 from contentcache.delivery.links import Links
+from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.delivery.questions import Questions
 from contentcache.delivery.served import Served
 from contentcache.delivery.tags import TagAsking, Tags
@@ -114,7 +114,7 @@ class House:
 
     def furnish(
         self,
-        company: Company | None = None,
+        other_workers: OtherWorkers | None = None,
         *,
         fetches: int = 256,
         authttl: float = 60.0,
@@ -155,7 +155,7 @@ class House:
             manifest_limit=limit,
             fill_after=0.3,
             small=20 if fast else 0,
-            company=company,
+            other_workers=other_workers,
         )
         self.tags = Tags(
             self.access,

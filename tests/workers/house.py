@@ -15,8 +15,8 @@ from twisted.internet.task import Clock
 
 from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
-from contentcache.delivery.company import Company, Verdicts
 from contentcache.delivery.making import DownloadKey, Making
+from contentcache.delivery.other_workers import DecisionRecorder, OtherWorkers
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.workers.borrowing import Borrowed
 from contentcache.workers.conversation import Conversation, GoneError
@@ -119,7 +119,7 @@ def join(post: Post, one: Conversation, other: Conversation) -> End:
 
 
 class Neighbour:
-    """The other worker, which has everything (``Elsewhere``). While it is ``away``, nobody can reach it."""
+    """The other worker, which has everything (``Owners``). While it is ``away``, nobody can reach it."""
 
     def __init__(self, house: TwoWorkers) -> None:
         self._house = house
@@ -127,15 +127,17 @@ class Neighbour:
         self.lines: list[End] = []
         self.away = False
 
-    def owns(self, _digest: Digest) -> bool:
+    def is_own(self, _digest: Digest) -> bool:
         """Nothing belongs to the one who asks."""
         return False
 
-    def borrow(self, key: DownloadKey, verdicts: Verdicts, *, in_place: bool, total: int | None) -> Making:
+    def join(
+        self, key: DownloadKey, recorder: DecisionRecorder, *, in_place: bool, total: int | None
+    ) -> Making:
         """Have it made."""
         return Borrowed(
             key,
-            verdicts,
+            recorder,
             in_place=in_place,
             total=total,
             reach=self._reach,
@@ -143,7 +145,7 @@ class Neighbour:
             clock=self._house.clock,
         )
 
-    async def keep(self, key: DownloadKey, content: bytes) -> None:
+    async def store(self, key: DownloadKey, content: bytes) -> None:
         """Have it stored."""
         await self._house.owner.keep(key, content)
 
@@ -165,7 +167,7 @@ class TwoWorkers(House):
         self.owner = self.contents
         self.lender = Lender(self.owner, self.access.key, self._registry_of, self._run)
         self.neighbour = Neighbour(self)
-        self.furnish(Company(elsewhere=self.neighbour), **self._options)
+        self.furnish(OtherWorkers(owners=self.neighbour), **self._options)
 
     @property
     def fetching(self) -> int:

@@ -182,12 +182,12 @@ class OwnerTests(SynchronousTestCase):
         self.line = join(self.post, conversation, owner)
         self.owners.append(owner)
 
-    def yes(self, want: Want, media_type: str | None, asked: float) -> None:
-        """The origin has said yes (``Verdicts``)."""
+    def record_allowed(self, want: Want, media_type: str | None, asked: float) -> None:
+        """The origin has said yes (``DecisionRecorder``)."""
         self.verdicts.append(("yes", media_type, asked))
 
-    def no(self, want: Want, refusal: OriginRefused, asked: float) -> None:
-        """The origin has said no (``Verdicts``)."""
+    def record_denied(self, want: Want, refusal: OriginRefused, asked: float) -> None:
+        """The origin has said no (``DecisionRecorder``)."""
         self.verdicts.append(("no", refusal.status, asked))
 
     async def carry_on(self, flow: Flow, rest: Rest, _release: object) -> None:
