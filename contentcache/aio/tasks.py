@@ -1,12 +1,14 @@
-"""Coroutines that nobody waits for, and work that outlives whoever started it."""
+"""Coroutines that nobody waits for, work that outlives its caller, and work that is bounded by a timeout."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+
+from contentcache.core.ports import Timer
 
 T = TypeVar("T")
 _log = Logger()
@@ -46,3 +48,57 @@ async def unless_left(work: Awaitable[T], undo: Callable[[T], object]) -> T:
         return await mine
     finally:
         left = True
+
+
+class DeadlineError(Exception):
+    """Work was cancelled since it took too long; the cause is what it raised then."""
+
+
+def cancellable(work: Deferred[T], undo: Callable[[T], object] = lambda _result: None) -> Deferred[T]:
+    """
+    The same result; but cancelling this one always raises ``CancelledError``, and at once.
+
+    What the cancelled work raises says nothing of whoever it was asked of. If it returns a result all the
+    same, ``undo`` gets it.
+    """
+    cancelled = False
+
+    def cancel(_outer: Deferred[T]) -> None:
+        nonlocal cancelled
+        cancelled = True
+        work.cancel()
+
+    outer: Deferred[T] = Deferred(cancel)
+
+    def succeed(result: T) -> None:
+        if cancelled:
+            undo(result)
+        else:
+            outer.callback(result)
+
+    work.addCallbacks(succeed, lambda failure: None if cancelled else outer.errback(failure))
+    return outer
+
+
+async def with_timeout(timer: Timer, seconds: float, work: Awaitable[T]) -> T:
+    """
+    Await ``work``, which is cancelled after ``seconds``, or when this call is.
+
+    :raises DeadlineError: the time was up.
+    :raises CancelledError: this call was cancelled, whatever the work raises because of it.
+    """
+    running = Deferred.fromCoroutine(_awaited(work))
+    timeout = timer.callLater(seconds, running.cancel)
+    try:
+        return await cancellable(running)
+    except (Exception, CancelledError) as error:
+        if timeout.active():
+            raise
+        raise DeadlineError(f"cancelled after {seconds:g} s") from error
+    finally:
+        if timeout.active():
+            timeout.cancel()
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.logger import Logger
@@ -25,6 +25,7 @@ from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 from twisted.web.http_headers import Headers
 
 from contentcache.aio.fair_semaphore import SemaphorePerKey
+from contentcache.aio.tasks import DeadlineError, with_timeout
 from contentcache.config.model import Upstream
 from contentcache.core.challenges import parse_challenges
 from contentcache.core.errors import (
@@ -78,6 +79,8 @@ _LOOP: Final = 508
 _UNAVAILABLE: Final = 503
 _GATEWAY_TIMEOUT: Final = 504
 _RANGE_NOT_SATISFIABLE: Final = 416
+#: What Twisted raises where a connection was lost that a request was sent over.
+_DISCONNECTED: Final = (ResponseFailed, RequestTransmissionFailed, ConnectionClosed)
 
 
 class TargetRefused(TargetFailed):
@@ -184,9 +187,7 @@ class Registry:
         path = "/v2/" if self.upstream.is_origin(host) else "/"
         response = await self._in_time(
             host,
-            lambda: self._transports[host].client.request(
-                "GET", host + path, unbuffered=True, allow_redirects=False
-            ),
+            self._transports[host].client.request("GET", host + path, unbuffered=True, allow_redirects=False),
         )
         discard(response, self._reactor)
 
@@ -347,7 +348,7 @@ class Registry:
         followed = await self._pool.circuits.ask(
             host,
             request.kind,
-            lambda heard: self._in_time(host, lambda: _go(transport, request, host, headers, heard)),
+            lambda heard: self._in_time(host, _go(transport, request, host, headers, heard)),
         )
         if request.via:
             raw = followed.response.headers.getRawHeaders(b"Via") or ()
@@ -366,31 +367,22 @@ class Registry:
         _look_at_status(answer, request, self._wall())
         return answer
 
-    async def _in_time(self, host: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Await an exchange's head for no longer than an upstream may be silent."""
-
-        async def awaited() -> T:
-            return await attempt()
-
-        waiting = Deferred.fromCoroutine(awaited())
-        timer = self._reactor.callLater(self._stall_timeout, waiting.cancel)
+    async def _in_time(self, host: str, exchange: Awaitable[T]) -> T:
+        """Await an exchange's head, for no longer than an upstream may be silent."""
         try:
-            return await _or_leave(waiting)
-        except CacheError:
+            return await with_timeout(self._reactor, self._stall_timeout, exchange)
+        except (CacheError, CancelledError):
             raise
-        except (ConnectTimeout, CancelledError) as error:
-            if isinstance(error, CancelledError) and timer.active():
-                raise  # the client has left: that says nothing of the host
+        except DeadlineError as error:
+            connected = isinstance(error.__cause__, _DISCONNECTED)
+            late = f"sent no answer for {self._stall_timeout:g} s" if connected else "did not answer in time"
+            raise UpstreamTimeout(f"{host} {late}") from error
+        except ConnectTimeout as error:
             raise UpstreamTimeout(f"{host} did not answer in time") from error
-        except (ResponseFailed, RequestTransmissionFailed, ConnectionClosed) as error:
-            if not timer.active():
-                raise UpstreamTimeout(f"{host} sent no answer for {self._stall_timeout:g} s") from error
+        except _DISCONNECTED as error:
             raise UpstreamBroken(f"{host} broke the connection off: {why(error)}") from error
         except Exception as error:
             raise UpstreamUnavailable(f"{host} cannot be reached: {why(error)}") from error
-        finally:
-            if timer.active():
-                timer.cancel()
 
     async def fetch_token(self, url: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
         """Ask a token server (:class:`contentcache.upstream.account.FetchToken`)."""
@@ -407,7 +399,7 @@ class Registry:
             return Followed(await agent.request(method, url.encode("ascii"), sent, producer), url)
 
         try:
-            followed = await self._in_time(server, fetch)
+            followed = await self._in_time(server, fetch())
             answer = Answer(
                 server, followed.response.code, False, followed.response, self._reactor, self._stall_timeout
             )
@@ -421,24 +413,6 @@ class Registry:
             raise
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
             raise NoTokenError(error.message) from error
-
-
-def _or_leave(waiting: Deferred[T]) -> Deferred[T]:
-    """The same result; but who cancels this one gets ``CancelledError``, and not what breaks because of it."""
-    mine: Deferred[T] = Deferred(lambda _mine: leave())
-    left = False
-
-    def leave() -> None:
-        nonlocal left
-        left = True
-        waiting.cancel()
-
-    def deliver(result: object) -> None:
-        if not left:
-            mine.callback(result)  # type: ignore[arg-type]  # a Failure makes it an errback
-
-    waiting.addBoth(deliver)
-    return mine
 
 
 async def _go(
