@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from contentcache.acme.backoff import RenewalBackoff
@@ -30,6 +30,7 @@ from contentcache.acme.renewal_state import (
     validation_timeout_error,
 )
 from contentcache.aio.condition import Condition, wait_at_most
+from contentcache.aio.fair_semaphore import FairSemaphore
 from contentcache.aio.tasks import in_background
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.tls.files import Identity, TLSFault
@@ -109,7 +110,7 @@ class RenewalLoop:
         self._backoff = RenewalBackoff(store, run=run, timer=timer, wall=wall, random=random)
         self._wake_ups = {host: Condition() for host in first}
         self._waiters = RenewalWaiters()
-        self._semaphore = DeferredSemaphore(_MAX_CONCURRENT)
+        self._semaphore: FairSemaphore[None] = FairSemaphore(_MAX_CONCURRENT)
         self._loops: list[Deferred[None]] = []
         self._is_running = False
         for host, record in (backoffs or {}).items():
@@ -197,12 +198,12 @@ class RenewalLoop:
     async def _with_semaphore(
         self, action: Callable[[RenewalState], Awaitable[None]], state: RenewalState
     ) -> None:
-        await self._semaphore.acquire()
+        release = await self._semaphore.acquire(None)
         try:
             if self._is_running:
                 await action(state)
         finally:
-            self._semaphore.release()
+            release()
 
     # The actions.
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from attrs import field, frozen
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.web.http_headers import Headers
 
+from contentcache.aio.tasks import DeadlineError, with_timeout
 from contentcache.config.model import Account
 from contentcache.core.challenges import parse_challenges
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
@@ -16,7 +17,6 @@ from contentcache.core.ports import Timer
 from contentcache.gateway.accounts import Verdict
 from contentcache.gateway.blob_answers import is_page
 from contentcache.gateway.credentials import BasicCredentials, account_in, groups_in, parse_credentials
-from contentcache.gateway.leaving import or_leave
 from contentcache.jose.bearer_tokens import unverified_claims
 from contentcache.upstream.account import OwnAccount
 from contentcache.upstream.answers import Answer
@@ -46,37 +46,30 @@ class Get(Protocol):
 
 class AgentGet:
     """
-    A :class:`Get` over an agent of ours. ``patience`` is in seconds, ``limit`` in bytes of a body
+    A :class:`Get` over an agent of ours. ``timeout`` is in seconds, ``limit`` in bytes of a body
     without its coding (``Content-Encoding``); a coding that is not known is an error.
     """
 
-    def __init__(self, agent: Any, timer: Timer, *, patience: float, limit: int) -> None:
+    def __init__(self, agent: Any, timer: Timer, *, timeout: float, limit: int) -> None:
         self._agent = agent
         self._timer = timer
-        self._patience = patience
+        self._timeout = timeout
         self._limit = limit
 
     async def __call__(self, url: str, headers: Mapping[str, str], /) -> Said:
-        asking = Deferred.fromCoroutine(self._ask(url, headers))
-        too_slow = self._timer.callLater(self._patience, asking.cancel)
         try:
-            return await or_leave(asking)
-        except CacheError:
+            return await with_timeout(self._timer, self._timeout, self._ask(url, headers))
+        except (CacheError, CancelledError):
             raise
+        except DeadlineError as error:
+            raise UpstreamTimeout("no answer in time") from error
         except Exception as error:
-            if not too_slow.active():
-                raise UpstreamTimeout("no answer in time") from error
-            if isinstance(error, CancelledError):
-                raise
             raise UpstreamUnavailable(f"it cannot be reached: {type(error).__name__}") from error
-        finally:
-            if too_slow.active():
-                too_slow.cancel()
 
     async def _ask(self, url: str, headers: Mapping[str, str]) -> Said:
         sent = Headers({name: [value] for name, value in headers.items()})
         response = await self._agent.request(b"GET", url.encode("ascii"), sent)
-        answer = Answer(url.partition("?")[0], response.code, False, response, self._timer, self._patience)
+        answer = Answer(url.partition("?")[0], response.code, False, response, self._timer, self._timeout)
         fields: Headers = response.headers
 
         def values(name: bytes) -> list[str]:

@@ -17,13 +17,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from contentcache.aio.tasks import in_background
+from contentcache.aio.tasks import cancellable, in_background
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import DelayedCall, Timer
 from contentcache.gateway.bodies import RequestBody
 from contentcache.gateway.conversation import Conversation, Reply
 from contentcache.gateway.faults import RegistryBroken, RegistrySilent, RegistryUnreachable
-from contentcache.gateway.leaving import or_leave
 from contentcache.gateway.question import Question
 from contentcache.meter import Meter
 from contentcache.upstream.agent import why
@@ -133,7 +132,7 @@ class Connections:
         factory = Factory.forProtocol(lambda: Conversation(self._keep))
         factory.noisy = False
         try:
-            conversation: Conversation = await or_leave(self._way.connect(factory), Conversation.close)
+            conversation: Conversation = await cancellable(self._way.connect(factory), Conversation.close)
         except CancelledError:
             raise
         except Exception as error:

@@ -22,11 +22,12 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from attrs import evolve, frozen
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 
+from contentcache.aio.fair_semaphore import FairSemaphore
 from contentcache.aio.single_flight import SingleFlight
-from contentcache.aio.tasks import in_background
+from contentcache.aio.tasks import DeadlineError, in_background, with_timeout
 from contentcache.core.ports import Clock, DelayedCall, Run, Timer
 from contentcache.gateway.directory import Cache, Caches
 
@@ -117,7 +118,7 @@ class Liveness:
         self._timer = timer
         self._wall = wall
         self._interval = interval
-        self._turns = DeferredSemaphore(at_once)
+        self._semaphore: FairSemaphore[None] = FairSemaphore(at_once)
         self._known: dict[UUID, _Known] = {}
         self._probes: SingleFlight[Cache, State] = SingleFlight()
         self._running_probes: set[Deferred[str | None]] = set()
@@ -147,17 +148,14 @@ class Liveness:
             if age > FRESH / 2 and cache not in self._probes:
                 in_background(self._renew(cache))
             return True
-        waiting = self._look(cache)
-        too_long = self._timer.callLater(LONGEST_WAIT, waiting.cancel)
         try:
-            return (await waiting).alive
-        except CancelledError:
-            if too_long.active() and not self._stopped:
-                raise  # the client has left
+            return (await with_timeout(self._timer, LONGEST_WAIT, self.look_at(cache))).alive
+        except DeadlineError:
             return False
-        finally:
-            if too_long.active():
-                too_long.cancel()
+        except CancelledError:
+            if self._stopped:
+                return False
+            raise  # the client has left
 
     def start(self) -> None:
         """Ask all now, and then again and again."""
@@ -188,8 +186,15 @@ class Liveness:
             # They are still there, whatever has become of the database.
             _log.warn("the caches cannot be listed: {error}", error=str(error))
         self._forget_others(self._listed)
-        looking = [self._turns.run(self._look, cache) for cache in self._listed]
+        looking = [Deferred.fromCoroutine(self._look_at_with_permit(cache)) for cache in self._listed]
         await DeferredList(looking, consumeErrors=True)  # an error is one who has been told to stop
+
+    async def _look_at_with_permit(self, cache: Cache) -> None:
+        release = await self._semaphore.acquire(None)
+        try:
+            await self.look_at(cache)
+        finally:
+            release()
 
     async def _renew(self, cache: Cache) -> None:
         with suppress(CancelledError):  # we have been stopped
@@ -215,9 +220,6 @@ class Liveness:
             _log.failure("a cache could not be asked")
             return "it could not be asked"
         return None
-
-    def _look(self, cache: Cache) -> Deferred[State]:
-        return Deferred.fromCoroutine(self.look_at(cache))
 
     def _begin(self) -> None:
         due = self._timer.seconds() + self._interval

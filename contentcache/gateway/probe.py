@@ -10,7 +10,6 @@ from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
     ConnectError,
-    ConnectingCancelledError,
     ConnectionDone,
     ConnectionLost,
     DNSLookupError,
@@ -22,6 +21,7 @@ from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone, Response
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
+from contentcache.aio.tasks import DeadlineError, with_timeout
 from contentcache.core.errors import KEPT_OUT
 from contentcache.gateway.liveness import NotAlive
 from contentcache.gateway.probe_blob import PROBE_BLOB, PROBE_BYTES
@@ -42,7 +42,7 @@ _KEPT_OUT_SENTENCE: Final = "the operator of this cache does not let "
 class HttpProbe:
     """
     A :class:`~contentcache.gateway.liveness.Probe`: the true answer to ``HEAD`` of the probe's blob, within
-    ``patience`` seconds, is a yes. A cache that has not got the blob asks its upstream for that, and keeps
+    ``timeout`` seconds, is a yes. A cache that has not got the blob asks its upstream for that, and keeps
     nothing. Where the answer is another one, ``GET`` tells why.
 
     ``target`` makes path and query of a signed URL, ``None`` while this gateway cannot sign. No redirect is
@@ -57,11 +57,11 @@ class HttpProbe:
         target: Callable[[], str | None],
         *,
         connect_timeout: float = 3.0,
-        patience: float = 5.0,
+        timeout: float = 5.0,
     ) -> None:
         self._reactor = reactor
         self._target = target
-        self._patience = patience
+        self._timeout = timeout
         pool = HTTPConnectionPool(reactor, persistent=False)
         self._agent = Agent(reactor, cast("Any", trust), connectTimeout=connect_timeout, pool=pool)
 
@@ -69,19 +69,14 @@ class HttpProbe:
         target = self._target()
         if target is None:
             raise NotAlive("this gateway has no key to sign with yet")
-        asking = Deferred.fromCoroutine(self._ask(f"{host}{target}"))
-        too_slow = self._reactor.callLater(self._patience, asking.cancel)
         try:
-            why_not = await asking
+            why_not = await with_timeout(self._reactor, self._timeout, self._ask(f"{host}{target}"))
+        except CancelledError:
+            raise
+        except DeadlineError:
+            raise NotAlive(f"no answer within {self._timeout:g} s") from None
         except Exception as error:
-            if not too_slow.active():
-                raise NotAlive(f"no answer within {self._patience:g} s") from None
-            if _is_cancelled(error):  # it is we who are not wanted any longer
-                raise CancelledError from None
             raise NotAlive(_in_words(error)) from error
-        finally:
-            if too_slow.active():
-                too_slow.cancel()
         if why_not is not None:
             raise NotAlive(why_not)
 
@@ -166,13 +161,6 @@ def _error(body: bytes) -> tuple[str, object]:
     if not isinstance(message, str) or not message.isprintable():
         return "", detail
     return message if len(message) <= _LONGEST_SENTENCE else message[:_LONGEST_SENTENCE] + "…", detail
-
-
-def _is_cancelled(error: Exception) -> bool:
-    """Whether somebody has given the question up, at whichever stage of it."""
-    if isinstance(error, ResponseFailed | ResponseNeverReceived):
-        return any(_is_cancelled(reason.value) for reason in error.reasons)
-    return isinstance(error, CancelledError | ConnectingCancelledError)
 
 
 def _in_words(error: Exception) -> str:

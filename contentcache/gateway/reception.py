@@ -76,7 +76,7 @@ def open_reception(
         wall=wall,
         interval=options.checkinterval,
     )
-    get = AgentGet(transport.agent, reactor, patience=options.stalltimeout, limit=options.limits.token)
+    get = AgentGet(transport.agent, reactor, timeout=options.stalltimeout, limit=options.limits.token)
     desk = make_desk(
         directory,
         liveness,

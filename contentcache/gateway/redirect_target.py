@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from attrs import field, frozen
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.web.http_headers import Headers
 
+from contentcache.aio.tasks import DeadlineError, with_timeout
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.core.ports import Timer
 from contentcache.gateway.blob_answers import SNIFFED, total_size
-from contentcache.gateway.leaving import or_leave
 from contentcache.upstream.agent import UpstreamTransport, why
 from contentcache.upstream.answers import Answer, Inflow
 
@@ -57,21 +57,14 @@ class FollowedTarget:
 
     async def first_byte(self, location: str, /) -> TargetAnswer:
         """Ask (:class:`RedirectTarget`)."""
-        asking = Deferred.fromCoroutine(self._ask(location))
-        too_slow = self._timer.callLater(self._timeout, asking.cancel)
         try:
-            return await or_leave(asking)
-        except CacheError:
+            return await with_timeout(self._timer, self._timeout, self._ask(location))
+        except (CacheError, CancelledError):
             raise
+        except DeadlineError as error:
+            raise UpstreamTimeout("the storage behind the registry did not answer in time") from error
         except Exception as error:
-            if not too_slow.active():
-                raise UpstreamTimeout("the storage behind the registry did not answer in time") from error
-            if isinstance(error, CancelledError):
-                raise  # the client has left
             raise UpstreamUnavailable(f"the storage cannot be reached: {why(error)}") from error
-        finally:
-            if too_slow.active():
-                too_slow.cancel()
 
     async def _ask(self, location: str) -> TargetAnswer:
         url = self._transport.policy.follow(self._registry + "/v2/", location.encode("latin-1"))

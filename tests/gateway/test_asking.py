@@ -128,7 +128,7 @@ class AgentGetTests(SynchronousTestCase):
                 def request(self, *_: object, answer: Broadcast = broadcast) -> Deferred[Any]:
                     return succeed(answer)
 
-            asking = Deferred.fromCoroutine(AgentGet(Answers(), Clock(), patience=9.0, limit=9)(REGISTRY, {}))
+            asking = Deferred.fromCoroutine(AgentGet(Answers(), Clock(), timeout=9.0, limit=9)(REGISTRY, {}))
             self.assertEqual(self.successResultOf(asking), said)
             self.assertEqual(broadcast.stopped, not said.body)
 
@@ -140,7 +140,7 @@ class AgentGetTests(SynchronousTestCase):
             def request(self, *_: object) -> Deferred[Any]:
                 return succeed(broadcast)
 
-        get = AgentGet(Answers(), Clock(), patience=9.0, limit=100)
+        get = AgentGet(Answers(), Clock(), timeout=9.0, limit=100)
         return Deferred.fromCoroutine(get(f"{REGISTRY}/token", {}))
 
     def test_compressed(self) -> None:
@@ -169,7 +169,7 @@ class AgentGetTests(SynchronousTestCase):
                 return Deferred()
 
         clock = Clock()
-        get = AgentGet(Silent(), clock, patience=10.0, limit=100)
+        get = AgentGet(Silent(), clock, timeout=10.0, limit=100)
         asking = Deferred.fromCoroutine(get(f"{REGISTRY}/v2/", {}))
         clock.advance(9)
         self.assertNoResult(asking)

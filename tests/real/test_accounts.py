@@ -30,7 +30,7 @@ class AccountsTests(TestCase):
         """Who asks, before this origin."""
         running: Any = reactor
         agent = Agent(running, pool=HTTPConnectionPool(running, persistent=False))
-        get = AgentGet(agent, running, patience=30.0, limit=64 << 10)
+        get = AgentGet(agent, running, timeout=30.0, limit=64 << 10)
         return Accounts(
             AskedRegistry(origin.url, get, running),
             MemoryDirectory(),
