@@ -187,7 +187,7 @@ class PasswordJudge:
             return False
         name, password = given
         hashed = accounts.hashes.get(name)
-        return hashed is not None and self._good.holds(
+        return hashed is not None and self._good.is_valid(
             _key(self._secret, name, password, hashed), self._timer.seconds()
         )
 
@@ -196,14 +196,14 @@ class PasswordJudge:
         hashed = accounts.hashes.get(name)
         # The hash is part of it: once a user is gone or has another password, this is never asked for again.
         key = _key(self._secret, name, password, hashed or b"")
-        if hashed is not None and self._good.holds(key, self._timer.seconds()):
+        if hashed is not None and self._good.is_valid(key, self._timer.seconds()):
             return True
         against = accounts.nobody if hashed is None else hashed
         matches = await self._checks.run(key, partial(self._check, password, against, address))
         # They may have waited for a permit; the file may be another by now.
         if not matches or hashed is None or self._accounts.latest.hashes.get(name) != hashed:
             return False
-        self._good.give(key, self._timer.seconds())
+        self._good.add(key, self._timer.seconds())
         return True
 
     async def _check(self, password: bytes, hashed: bytes, address: str) -> bool:

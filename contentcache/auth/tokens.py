@@ -12,7 +12,6 @@ Rules, besides those of :mod:`contentcache.jose.registry_tokens`:
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from functools import partial
 from typing import Final
 
@@ -22,6 +21,7 @@ from contentcache.auth.interfaces import AuthFault, Identity, Need, Unauthorized
 from contentcache.auth.keys import read_keys
 from contentcache.config.model import TokenAuth
 from contentcache.core.http_auth import credentials_for
+from contentcache.core.lru import LruCache
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.jose.jwa import ALGORITHMS
 from contentcache.jose.keyset import TrustedKeys
@@ -53,7 +53,7 @@ class TokenJudge:
         self._wall = wall
         self._secret = secret
         self._algorithms = _algorithms(settings)
-        self._good: OrderedDict[bytes, VerifiedRegistryToken] = OrderedDict()
+        self._good: LruCache[bytes, VerifiedRegistryToken] = LruCache(MOST_REMEMBERED)
         paths = [path for path in (settings.rootcertbundle, settings.jwks) if path is not None]
         self._keys = WatchedFiles(paths, partial(read_keys, settings), run=run, timer=timer)
         self._good_under = self._keys.latest
@@ -92,14 +92,14 @@ class TokenJudge:
         if token is None or self._keys.at_hand() is not self._good_under:
             return False
         name = self._name(token)
-        good = self._good.get(name)
+        good = self._good.peek(name)
         if good is None or self._wall() > good.key_expires or not _allows(good.claims, need):
             return False
         try:
             self._check(good.claims)
         except InvalidTokenError:
             return False
-        self._good.move_to_end(name)
+        self._good.touch(name)
         return True
 
     def _verified(self, token: str, keys: TrustedKeys) -> RegistryTokenClaims:
@@ -112,10 +112,7 @@ class TokenJudge:
         if good is None or self._wall() > good.key_expires:
             good = verify_registry_token(token, keys, algorithms=self._algorithms, now=self._wall())
         self._check(good.claims)
-        self._good[name] = good
-        self._good.move_to_end(name)
-        while len(self._good) > MOST_REMEMBERED:
-            self._good.popitem(last=False)
+        self._good.put(name, good)
         return good.claims
 
     def _name(self, token: str) -> bytes:

@@ -1,49 +1,53 @@
 """
-Who has lately been told yes by the origin.
+Grants: what the origin has lately allowed.
 
 Rules (all times are monotonic seconds, given by the caller):
 
-* a grant is as old as the origin's last yes, and is good for ``ttl`` seconds;
-* it never outlives the token that it was given to;
-* with ``stale`` the grant of a lasting identity is kept longer, to be used only while the origin is away;
+* a grant is as old as the origin's last *allowed*, and is valid for ``ttl`` seconds;
+* it never outlives the bearer token that it came from (``exp``);
+* with ``stale`` the grant of a lasting credential is kept longer, to be used only while the origin is down
+  (stale-if-error, RFC 5861 §4);
 * allowed and denied are ordered by when the question was asked, not by when the answer arrived: an *allowed*
   answer never revives a grant that a later question has ended, and a *denied* answer to an earlier question
   does not end it;
-* at most ``capacity`` are kept, those that were used last.
+* at most ``capacity`` are in memory, those that were used last.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
+from typing import Final
 
 from attrs import frozen
 
+from contentcache.core.lru import LruCache
 from contentcache.core.question_order import LatestQuestions
+
+_INFINITE: Final = float("inf")
 
 
 @frozen
 class _Grant:
-    given: float
+    since: float
     ends: float  # with the token, if not before
     asked: float
     identity: bytes | None
 
 
 class Grants:
-    """A bounded table of grants under keys that say nothing (:meth:`Credential.key`)."""
+    """A bounded table of grants under keyed hashes of credentials (:meth:`Credential.key`)."""
 
     def __init__(self, *, ttl: float, stale: float = 0.0, capacity: int = 100_000) -> None:
         self._ttl = ttl
-        self._stale = stale
-        self._capacity = capacity
-        self._grants: OrderedDict[bytes, _Grant] = OrderedDict()
+        self._longest = max(ttl, stale)
+        self._grants: LruCache[bytes, _Grant] = LruCache(capacity, self._evicted)
         self._of_identity: defaultdict[bytes, set[bytes]] = defaultdict(set)
         self._denials = LatestQuestions(capacity)
 
     def __len__(self) -> int:
         return len(self._grants)
 
-    def give(
+    def add(
         self,
         key: bytes,
         now: float,
@@ -59,24 +63,22 @@ class Grants:
         origin, for :meth:`revoke_identity`.
         """
         asked = now if asked is None else asked
-        if max(self._ttl, self._stale) <= 0 or asked < self.last_denial(key, identity):
+        if self._longest <= 0 or asked < self.last_denial(key, identity):
             return
-        before = self._grants.get(key)
-        self._drop(key)
+        before = self._grants.peek(key)
+        self._remove(key)
         latest = asked if before is None else max(asked, before.asked)
-        self._grants[key] = _Grant(now, float("inf") if ends is None else ends, latest, identity)
         if identity is not None:
             self._of_identity[identity].add(key)
-        while len(self._grants) > self._capacity:
-            self._drop(next(iter(self._grants)))
+        self._grants.put(key, _Grant(now, _INFINITE if ends is None else ends, latest, identity))
 
-    def holds(self, key: bytes, now: float) -> bool:
-        """Whether a yes is remembered that is not older than ``ttl``."""
-        return self._within(key, now, self._ttl)
+    def is_valid(self, key: bytes, now: float) -> bool:
+        """Whether there is a grant that is not older than ``ttl``."""
+        return self._age(key, now) < self._ttl
 
-    def held(self, key: bytes, now: float) -> bool:
-        """Whether a yes is remembered that may serve while the origin is away."""
-        return self._within(key, now, max(self._ttl, self._stale))
+    def is_valid_if_error(self, key: bytes, now: float) -> bool:
+        """Whether there is a grant that counts while the origin is down."""
+        return self._age(key, now) < self._longest
 
     def revoke(self, key: bytes, asked: float | None = None) -> None:
         """The origin has denied a question that was asked at ``asked`` (after all others, if not given)."""
@@ -94,24 +96,30 @@ class Grants:
         """When the last question was asked that was denied, of this grant or of the whole credential."""
         return self._denials.last(key) if identity is None else self._denials.last(key, identity)
 
-    def _within(self, key: bytes, now: float, bound: float) -> bool:
-        grant = self._grants.get(key)
+    def _age(self, key: bytes, now: float) -> float:
+        """The age of a grant in seconds, infinite where there is none that counts."""
+        grant = self._grants.peek(key)
         if grant is None:
-            return False
-        if now >= grant.ends or now - grant.given >= max(self._ttl, self._stale):
-            self._drop(key)
-            return False
-        self._grants.move_to_end(key)
-        return now - grant.given < bound
+            return _INFINITE
+        age = now - grant.since
+        if now >= grant.ends or age >= self._longest:
+            self._remove(key)
+            return _INFINITE
+        self._grants.touch(key)
+        return age
 
     def _end(self, key: bytes, asked: float | None) -> None:
-        grant = self._grants.get(key)
+        grant = self._grants.peek(key)
         if grant is not None and (asked is None or grant.asked <= asked):
-            self._drop(key)
+            self._remove(key)
 
-    def _drop(self, key: bytes) -> None:
-        grant = self._grants.pop(key, None)
-        if grant is None or grant.identity is None:
+    def _remove(self, key: bytes) -> None:
+        grant = self._grants.remove(key)
+        if grant is not None:
+            self._evicted(key, grant)
+
+    def _evicted(self, key: bytes, grant: _Grant) -> None:
+        if grant.identity is None:
             return
         keys = self._of_identity[grant.identity]
         keys.discard(key)

@@ -12,8 +12,9 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
+
+from contentcache.core.lru import LruCache
 
 
 class QuestionClock:
@@ -46,8 +47,7 @@ class LatestQuestions:
     """
 
     def __init__(self, capacity: int = 100_000) -> None:
-        self._capacity = capacity
-        self._asked: OrderedDict[Hashable, float] = OrderedDict()
+        self._asked: LruCache[Hashable, float] = LruCache(capacity, self._raise_floor)
         self._floor = -math.inf
 
     def __len__(self) -> int:
@@ -55,16 +55,17 @@ class LatestQuestions:
 
     def note(self, key: Hashable, asked: float) -> None:
         """A question that was asked at ``asked`` has been answered."""
-        self._asked[key] = max(asked, self._asked.get(key, asked))
-        self._asked.move_to_end(key)
-        while len(self._asked) > self._capacity:
-            _, dropped = self._asked.popitem(last=False)
-            self._floor = max(self._floor, dropped)
+        before = self._asked.peek(key)
+        self._asked.put(key, asked if before is None else max(asked, before))
 
     def last(self, *keys: Hashable) -> float:
         """The time of the latest question under any of ``keys``, or a later time where it was dropped."""
-        return max((self._asked.get(key, self._floor) for key in keys), default=self._floor)
+        known = (self._asked.peek(key) for key in keys)
+        return max((self._floor if asked is None else asked for asked in known), default=self._floor)
 
     def outdates(self, asked: float, *keys: Hashable) -> bool:
         """Whether a question that was asked later than ``asked`` is noted."""
         return asked < self.last(*keys)
+
+    def _raise_floor(self, _key: Hashable, asked: float) -> None:
+        self._floor = max(self._floor, asked)

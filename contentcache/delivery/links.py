@@ -6,13 +6,13 @@ A disk that is full or broken costs questions to the origin, and no client its a
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from attrs import evolve
 from twisted.logger import Logger
 
+from contentcache.core.lru import LruCache
 from contentcache.core.ports import Given, Run
 from contentcache.core.question_order import LatestQuestions
 from contentcache.storage.interfaces import Affirmation, Link, LinkIndex, Tag, TagRecord
@@ -32,16 +32,13 @@ class Links:
     def __init__(self, index: LinkIndex, run: Run, *, most: int = 0) -> None:
         self._index = index
         self._run = run
-        self._most = most
         self._fresh: dict[Link, Affirmation] = {}
-        self._known: OrderedDict[Link, Affirmation] = OrderedDict()
+        self._known: LruCache[Link, Affirmation] = LruCache(most)
+        #: The same as :meth:`affirmation`, as far as it is in memory; without a further call on the fast path.
+        self.known: Callable[[Link], Affirmation | None] = self._known.peek
         self._denials = 0
-        self._unwritten_denials: dict[Link, None] = {}
+        self._unwritten_denials: LruCache[Link, None] = LruCache(_MOST_UNWRITTEN)
         self._denied = LatestQuestions()
-
-    def known(self, link: Link) -> Affirmation | None:
-        """The same as :meth:`affirmation`, as far as it is in memory."""
-        return self._known.get(link)
 
     def forget(self) -> None:
         """The index has been lost: believe nothing that only it knew."""
@@ -50,7 +47,7 @@ class Links:
 
     async def affirmation(self, link: Link) -> Affirmation | None:
         """When the origin last affirmed a link, if it is known."""
-        fresh = self._fresh.get(link) or self._known.get(link)
+        fresh = self._fresh.get(link) or self.known(link)
         if fresh is not None:
             return fresh
         if link in self._unwritten_denials:
@@ -63,7 +60,7 @@ class Links:
             return None
         if found is not None and denials == self._denials:
             # Nothing was denied while the thread looked: this is still so.
-            self._remember(link, found)
+            self._known.put(link, found)
         return found
 
     async def affirm(self, link: Link, affirmation: Affirmation, *, asked: float) -> None:
@@ -83,15 +80,15 @@ class Links:
             await self._note(link, evolve(known, media_type=media_type))
 
     async def _note(self, link: Link, affirmation: Affirmation) -> None:
-        before = self._fresh.get(link) or self._known.get(link)
+        before = self._fresh.get(link) or self.known(link)
         if affirmation.media_type is None and before is not None:
             affirmation = evolve(affirmation, media_type=before.media_type)
         self._fresh[link] = affirmation
         if affirmation.media_type is not None or link.kind != "manifests":
-            self._remember(link, affirmation)  # else the index may know the media type
+            self._known.put(link, affirmation)  # else the index may know the media type
         try:
             if await self._write(self._index.affirm, link, affirmation):
-                self._unwritten_denials.pop(link, None)
+                self._unwritten_denials.remove(link)
                 await self._write_denials()
         finally:
             if self._fresh.get(link) is affirmation:
@@ -101,18 +98,16 @@ class Links:
         """The origin denies a link, in answer to a question that was asked at ``asked``."""
         self.hear_denial(link, asked=asked)
         if await self._write(self._index.revoke, link):
-            self._unwritten_denials.pop(link, None)
+            self._unwritten_denials.remove(link)
             return
         # The index would affirm it the next time: it is not asked about this link until it has been told.
-        self._unwritten_denials[link] = None
-        if len(self._unwritten_denials) > _MOST_UNWRITTEN:
-            del self._unwritten_denials[next(iter(self._unwritten_denials))]
+        self._unwritten_denials.put(link, None)
 
     def hear_denial(self, link: Link, *, asked: float) -> None:
         """The origin has denied a link, and the index knows. ``asked`` is when it was asked, or any later time."""
         self._denied.note(link, asked)
         self._fresh.pop(link, None)
-        self._known.pop(link, None)
+        self._known.remove(link)
         self._denials += 1
 
     async def tag(self, tag: Tag) -> TagRecord | None:
@@ -133,19 +128,13 @@ class Links:
         if record is not None:  # too old for anything from now on, and purged as such
             await self.remember_tag(tag, evolve(record, when=0.0))
 
-    def _remember(self, link: Link, affirmation: Affirmation) -> None:
-        self._known[link] = affirmation
-        self._known.move_to_end(link)
-        while len(self._known) > self._most:
-            self._known.popitem(last=False)
-
     async def _write_denials(self) -> None:
         """The index takes something again: tell it of the denials that it does not know."""
         while self._unwritten_denials:
             link = next(iter(self._unwritten_denials))
             if not await self._write(self._index.revoke, link):
                 return
-            self._unwritten_denials.pop(link, None)
+            self._unwritten_denials.remove(link)
 
     async def _write(self, write: Callable[Given, None], *args: Given.args, **kwargs: Given.kwargs) -> bool:
         try:

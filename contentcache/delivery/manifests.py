@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final
 
 from attrs import frozen
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import ManifestTooLarge
+from contentcache.core.lru import LruCache
 from contentcache.core.manifest_check import CheckedManifest, check_manifest
 from contentcache.core.ports import Run
 from contentcache.storage.interfaces import BlobFile
@@ -56,14 +56,11 @@ class StoredManifests:
     def __init__(self, run: Run, limit: int) -> None:
         self._run = run
         self._limit = limit
-        self._known: OrderedDict[Digest, StoredManifest] = OrderedDict()
+        self._known: LruCache[Digest, StoredManifest] = LruCache(_MOST_CHECKED)
 
     def known(self, digest: Digest) -> StoredManifest | None:
         """What was found when it was last read, if it was."""
-        found = self._known.get(digest)
-        if found is not None:
-            self._known.move_to_end(digest)
-        return found
+        return self._known.get(digest)
 
     async def check(self, digest: Digest, file: BlobFile) -> StoredManifest:
         """
@@ -79,7 +76,6 @@ class StoredManifests:
             if size > self._limit:
                 raise too_large(size, self._limit)
             content = await self._run(file.read, 0, size)
-            found = self._known[digest] = StoredManifest(size, check_manifest(content))
-            while len(self._known) > _MOST_CHECKED:
-                self._known.popitem(last=False)
+            found = StoredManifest(size, check_manifest(content))
+            self._known.put(digest, found)
         return found

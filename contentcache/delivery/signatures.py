@@ -8,13 +8,13 @@ a layer costs one verification. Its key must still be in the origin's set each t
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
 from attrs import frozen
 
 from contentcache.core.errors import CacheError, SignatureRefused
+from contentcache.core.lru import LruCache
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.delivery.signing_keys import NoKeys, Published, SigningKeys
@@ -59,7 +59,7 @@ class Signatures:
         self._keys = keys
         self._wall = wall
         self._secret = secret
-        self._good: OrderedDict[bytes, Remembered] = OrderedDict()
+        self._good: LruCache[bytes, Remembered] = LruCache(_MOST_REMEMBERED)
 
     def parse(self, token: str) -> UnverifiedBlobToken:
         """
@@ -75,9 +75,9 @@ class Signatures:
     def remembered(self, token: str) -> Remembered | None:
         """The cached token for :meth:`allows`, if it was verified before."""
         name = self._name(token)
-        kept = self._good.get(name)
+        kept = self._good.peek(name)
         if kept is not None:
-            self._good.move_to_end(name)
+            self._good.touch(name)
         return kept
 
     def allows(self, kept: Remembered, registry: Registry, content: Content) -> bool:
@@ -104,7 +104,7 @@ class Signatures:
             raise SignatureRefused("no issuer of signed URLs is configured for this origin (signing.issuer)")
         key = await keys.find(presented.kid)
         name = self._name(presented.text)
-        kept = self._good.get(name)
+        kept = self._good.peek(name)
         now = self._wall()
         if kept is not None and self._is_good(kept, key, upstream.issuer, content, now):
             return kept.signed
@@ -116,10 +116,8 @@ class Signatures:
             digest=content.digest,
             now=now,
         )
-        self._good[name] = Remembered(presented.kid, presented.algorithm, presented.issuer, signed, key, now)
-        self._good.move_to_end(name)
-        if len(self._good) > _MOST_REMEMBERED:
-            self._good.popitem(last=False)
+        remembered = Remembered(presented.kid, presented.algorithm, presented.issuer, signed, key, now)
+        self._good.put(name, remembered)
         return signed
 
     async def published(self, registry: Registry, via: str = "", *, anew: bool = False) -> Published:

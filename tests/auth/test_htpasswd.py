@@ -121,7 +121,7 @@ class PasswordJudgeTests(JudgedCase):
     def test_no_password_kept(self) -> None:
         """Neither a password nor the header that it came in is found in what the judge remembers."""
         self.admitted(self.judge, basic("alice", "wonder"))
-        kept = repr(vars(self.judge)) + repr(vars(self.judge._good))
+        kept = repr(vars(self.judge)) + repr(vars(self.judge._good._grants))
         self.assertNotIn("wonder", kept)
         self.assertNotIn(basic("alice", "wonder")[6:], kept)
 

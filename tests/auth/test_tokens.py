@@ -13,7 +13,6 @@ from hypothesis import settings as bounds
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from contentcache.auth import tokens
 from contentcache.auth.interfaces import AuthFault, Need
 from contentcache.auth.tokens import TokenJudge
 from contentcache.config.model import TokenAuth
@@ -254,12 +253,12 @@ class MemoryTests(TokenCase):
 
     def test_bounded(self) -> None:
         """The token that was used longest ago is forgotten first, and none is kept as it is."""
-        self.patch(tokens, "MOST_REMEMBERED", 2)
+        self.judge._good.capacity = 2
         first, second, third = (self.good(jti=str(number)) for number in range(3))
         for shown in (first, second, first, third, first, second):
             self.admitted(self.judge, shown)
         self.assertEqual((self.signatures, len(self.judge._good)), (4, 2))
-        self.assertNotIn(first[7:], repr(vars(self.judge)))
+        self.assertNotIn(first[7:], repr(vars(self.judge)) + repr(vars(self.judge._good)))
 
     def test_changed_files(self) -> None:
         """A changed file counts within a second, and nothing that was verified with the old keys does."""

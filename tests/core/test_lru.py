@@ -21,6 +21,27 @@ class LruCacheTests(SynchronousTestCase):
         self.assertEqual(list(cache), [1, 2, 4])
         self.assertEqual((cache.get(2), cache.get(3), len(cache)), ("y", None, 3))
 
+    def test_evicted(self) -> None:
+        """What is dropped for lack of room is reported; what is removed or replaced is not."""
+        evicted: list[tuple[int, str]] = []
+        cache: LruCache[int, str] = LruCache(2, lambda key, value: evicted.append((key, value)))
+        for key in (1, 2, 1):
+            cache.put(key, "x")
+        cache.put(3, "x")
+        self.assertEqual(cache.remove(3), "x")
+        self.assertEqual(evicted, [(2, "x")])
+
+    def test_peek_and_touch(self) -> None:
+        """To look at an entry does not count as a use; ``touch`` does."""
+        cache: LruCache[int, str] = LruCache(2)
+        for key in (1, 2):
+            cache.put(key, "x")
+        self.assertEqual((cache.peek(1), cache.peek(3), 1 in cache, 3 in cache), ("x", None, True, False))
+        cache.touch(1)
+        cache.peek(2)
+        cache.put(3, "x")
+        self.assertEqual(list(cache), [1, 3])
+
     def test_remove(self) -> None:
         """Entries are forgotten one by one, by their values, and all."""
         cache: LruCache[int, int] = LruCache(10)
