@@ -24,15 +24,14 @@ Rules of the proof:
 from __future__ import annotations
 
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Final
+from functools import partial
+from typing import Final, TypeAlias
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from contentcache.aio.tasks import in_background
+from contentcache.aio.single_flight import SingleFlight
 from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown, CacheError, DiskFailed, OriginRefused, UpstreamBroken
 from contentcache.core.lru import LruCache
@@ -89,13 +88,16 @@ class Sample:
         return None if self.expected is None else f"bytes={self.offset}-{self.offset + SAMPLE - 1}"
 
 
+#: An origin and the digest of bytes that are stored.
+_Pair: TypeAlias = tuple[str, Digest]
+
+
 @frozen
 class _Proof:
-    """A running proof: the question in whose name it runs, the way that question came, and who waits for it."""
+    """How a proof ended that ran for ``question``: ``error`` says why it failed."""
 
     question: bytes
-    via: str
-    waiters: list[Deferred[None]]
+    error: CacheError | None
 
 
 class Possession:
@@ -123,11 +125,12 @@ class Possession:
         self._run = run
         self._clock = clock
         self._random = random
-        self._known: OrderedDict[tuple[str, Digest], None] = OrderedDict()
-        self._failed: OrderedDict[Hashable, float] = OrderedDict()
+        self._known: LruCache[_Pair, bool] = LruCache(_MOST)
+        #: Questions for which a proof has failed, and until when none is tried again.
+        self._failed: LruCache[bytes, float] = LruCache(_MOST)
         #: The sample of each origin and digest, and until when it stays the same.
-        self._samples: LruCache[tuple[str, Digest], tuple[Sample, float]] = LruCache(_MOST_SAMPLES)
-        self._running: dict[Hashable, _Proof] = {}
+        self._samples: LruCache[_Pair, tuple[Sample, float]] = LruCache(_MOST_SAMPLES)
+        self._proofs: SingleFlight[Hashable, _Proof] = SingleFlight()
 
     async def require(self, asking: Asking) -> None:
         """
@@ -140,19 +143,16 @@ class Possession:
         :raises UndecidedError: they are not there any more.
         """
         pair = asking.registry.upstream.origin, asking.content.digest
-        if pair in self._known:
-            self._known.move_to_end(pair)
-        elif await self._is_recorded(*pair):
+        if self._known.get(pair):
+            return
+        if await self._is_recorded(*pair):
             self.note(*pair)
         else:
             await self._prove(pair, asking)
 
     def note(self, origin: str, digest: Digest) -> None:
         """It is known, and recorded, that ``origin`` has these bytes."""
-        self._known[origin, digest] = None
-        self._known.move_to_end((origin, digest))
-        if len(self._known) > _MOST:
-            self._known.popitem(last=False)
+        self._known.put((origin, digest), True)
 
     def forget(self) -> None:
         """The index has been lost: believe nothing that only it knew."""
@@ -165,53 +165,26 @@ class Possession:
             self._log.error("index cannot be read, origin must prove digest={d}: {e}", d=str(digest), e=error)
             return False
 
-    async def _prove(self, pair: tuple[str, Digest], asking: Asking) -> None:
+    async def _prove(self, pair: _Pair, asking: Asking) -> None:
         question = self._access.key(asking)
         self._check_failed(question, asking)
-        proof = self._running.get(pair)
-        if proof is None:
-            await self._share(pair, question, asking)
-            return
-        if proof.via != asking.via:
-            # It may have come in a circle, and be what the proof is waiting for.
-            await self._share(question, question, asking)
-            return
-        try:
-            await _joined(proof)
-        except CacheError:
-            if proof.question == question:
-                raise
+        attempt = partial(self._attempt, question, asking)
+        # A request that came another way shares no proof: in a loop of caches the proof may wait for it.
+        proof = await self._proofs.run((pair, asking.via), attempt)
+        if proof.error is not None and proof.question != question:
             # The refusal, or what came instead of the bytes, was another client's.
-            await self._share(question, question, asking)
+            proof = await self._proofs.run(question, attempt)
+        if proof.error is not None:
+            raise proof.error
 
-    async def _share(self, key: Hashable, question: bytes, asking: Asking) -> None:
-        """Run a proof, or join the one that runs under ``key``."""
-        proof = self._running.get(key)
-        if proof is None:
-            proof = self._running[key] = _Proof(question, asking.via, [])
-            joined = _joined(proof)
-            # A client that disconnects does not end it for the others.
-            in_background(self._settle(key, proof, asking))
-            await joined
-        else:
-            await _joined(proof)
-
-    async def _settle(self, key: Hashable, proof: _Proof, asking: Asking) -> None:
-        error: Exception | None = None
+    async def _attempt(self, question: bytes, asking: Asking) -> _Proof:
         try:
-            await self._attempt(proof.question, asking)
-        except Exception as failure:  # noqa: BLE001  # whoever waits gets it
-            error = failure
-        del self._running[key]
-        for waiter in proof.waiters:
-            if waiter.called:
-                continue
-            if error is None:
-                waiter.callback(None)
-            else:
-                waiter.errback(error)
+            await self._ask_for_sample(question, asking)
+        except CacheError as error:
+            return _Proof(question, error)
+        return _Proof(question, None)
 
-    async def _attempt(self, question: bytes, asking: Asking) -> None:
+    async def _ask_for_sample(self, question: bytes, asking: Asking) -> None:
         origin, digest = asking.registry.upstream.origin, asking.content.digest
         sample = await self._choose(asking)
         asked = self._access.question_time()
@@ -270,19 +243,16 @@ class Possession:
         finally:
             file.close()
 
-    def _fail(self, key: Hashable) -> None:
-        self._failed[key] = self._clock.seconds() + _FAILED_FOR
-        self._failed.move_to_end(key)
-        if len(self._failed) > _MOST:
-            self._failed.popitem(last=False)
+    def _fail(self, question: bytes) -> None:
+        self._failed.put(question, self._clock.seconds() + _FAILED_FOR)
 
-    def _check_failed(self, key: Hashable, asking: Asking) -> None:
-        until = self._failed.get(key)
+    def _check_failed(self, question: bytes, asking: Asking) -> None:
+        until = self._failed.peek(question)
         if until is None:
             return
         if self._clock.seconds() < until:
             raise NotPossessed(asking)
-        del self._failed[key]
+        self._failed.remove(question)
 
 
 def choose_sample(file: BlobFile, random: Callable[[int], int]) -> Sample:
@@ -294,12 +264,6 @@ def choose_sample(file: BlobFile, random: Callable[[int], int]) -> Sample:
         if len(expected) == SAMPLE and len(zlib.compress(expected)) >= _INCOMPRESSIBLE:
             found.append(Sample(file.size, offset, expected))
     return found[0] if len(found) >= _LEAST else Sample(file.size)
-
-
-def _joined(proof: _Proof) -> Deferred[None]:
-    waiter: Deferred[None] = Deferred()
-    proof.waiters.append(waiter)
-    return waiter
 
 
 async def _is_proved(answer: Answer, digest: Digest, sample: Sample) -> bool:

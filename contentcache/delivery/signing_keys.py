@@ -15,13 +15,14 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from contentcache.aio.tasks import in_background
+from contentcache.aio.single_flight import SingleFlight
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import (
     CacheError,
@@ -116,7 +117,7 @@ class KeysOfOrigin:
         self._clock = clock
         self._via = added((), pseudonym)
         self._cached: _CachedSet | None = None
-        self._waiters: list[Deferred[None]] | None = None
+        self._refreshes: SingleFlight[str, None] = SingleFlight()
         self._requested_at = float("-inf")
         self._error: CacheError | None = None
         self._failed_at = float("-inf")
@@ -154,11 +155,8 @@ class KeysOfOrigin:
         return Published(document, int(cached.max_age), int(old))
 
     async def _look_up(self) -> None:
-        now = self._clock.seconds()
-        if self._waiters is None and now - self._looked_up_at >= RETRY_PAUSE:
-            self._looked_up_at = now
-            self._start(anew=True)
-        await self._wait(_LOOKUP_TIMEOUT)
+        is_due = self._clock.seconds() - self._looked_up_at >= RETRY_PAUSE
+        await self._wait_for_refresh(_LOOKUP_TIMEOUT, is_due=is_due, anew=True)
 
     async def _current(self) -> _CachedSet:
         """A set that is usable now."""
@@ -168,9 +166,8 @@ class KeysOfOrigin:
             return cached
         # Without keys every signed URL is refused: retry sooner, unless the origin says that it has none.
         pause = _FIRST_PAUSE if cached is None and not isinstance(self._error, NoKeys) else RETRY_PAUSE
-        if self._waiters is None and now - self._failed_at >= pause:
-            self._start()
-        await self._wait(_FIRST_TIMEOUT if cached is None else _STALE_TIMEOUT)
+        timeout = _FIRST_TIMEOUT if cached is None else _STALE_TIMEOUT
+        await self._wait_for_refresh(timeout, is_due=now - self._failed_at >= pause)
         cached = self._usable()
         if cached is None:
             raise self._error or UpstreamTimeout("the origin's JWK set did not arrive in time")
@@ -182,25 +179,20 @@ class KeysOfOrigin:
             return None
         return cached
 
-    def _start(self, *, anew: bool = False) -> None:
-        self._waiters = []
-        self._requested_at = self._clock.seconds()
-        # In the background: the client that caused it may disconnect while others wait for the set.
-        in_background(self._refresh(anew=anew))
-
-    async def _wait(self, seconds: float) -> None:
-        """Wait for the running request, if there is one, until it is ``seconds`` old."""
-        left = self._requested_at + seconds - self._clock.seconds()
-        if self._waiters is None or left <= 0:
-            return
-        mine: Deferred[None] = Deferred()
-        self._waiters.append(mine)
-        timer = self._clock.callLater(left, _release, mine)
-        try:
-            await mine
-        finally:
-            if timer.active():
-                timer.cancel()
+    async def _wait_for_refresh(self, seconds: float, *, is_due: bool, anew: bool = False) -> None:
+        """Wait for the running request, else for one that is started if it is due, until it is ``seconds`` old."""
+        origin, now = self._registry.upstream.origin, self._clock.seconds()
+        if origin not in self._refreshes:
+            if not is_due:
+                return
+            self._requested_at = now
+            if anew:
+                self._looked_up_at = now
+        left = self._requested_at + seconds - now
+        if left > 0:
+            refresh = self._refreshes.run(origin, partial(self._refresh, anew=anew))
+            waiting = Deferred.fromCoroutine(refresh)
+            await waiting.addTimeout(left, cast("Any", self._clock), onTimeoutCancel=lambda *_: None)
 
     async def _refresh(self, *, anew: bool) -> None:
         try:
@@ -215,9 +207,6 @@ class KeysOfOrigin:
         else:
             self._error, self._failed_at, self._usable_for = None, float("-inf"), MAX_STALE
             self._fresh_until = max(cached.fetched + cached.max_age, self._clock.seconds() + _MIN_FRESHNESS)
-        waiting, self._waiters = self._waiters or [], None
-        for each in waiting:
-            _release(each)
 
     async def _fetch_alone(self, via: str, *, anew: bool) -> _CachedSet:
         """Fetch a set for one client only: in a loop of caches the shared request may wait for this one."""
@@ -283,8 +272,3 @@ class KeysOfOrigin:
     def _is_secure_enough(self, host: str) -> bool:
         upstream = self._registry.upstream
         return not (upstream.origin.startswith("https:") and host.startswith("http:"))
-
-
-def _release(waiting: Deferred[None]) -> None:
-    if not waiting.called:
-        waiting.callback(None)
