@@ -30,6 +30,15 @@ from contentcache.delivery.signing_file import KeysFromFile
 from contentcache.delivery.signing_keys import KeysOfOrigin, SigningKeys
 from contentcache.delivery.tags import Tags
 from contentcache.meter import Meter
+from contentcache.registry.admission import Admission
+from contentcache.registry.api import House, RegistryApi
+from contentcache.registry.fast_path import BlobFastPath
+from contentcache.registry.fast_path_targets import Targets
+from contentcache.registry.origin_selection import OriginSelector
+from contentcache.registry.responses import Sending
+from contentcache.server.access_log import AccessLog
+from contentcache.server.factory import ServerFactory
+from contentcache.server.public_name import PublicName
 from contentcache.storage.opening import Kept, own_file
 from contentcache.storage.own_secret import read_or_make_secret
 from contentcache.storage.reaper import Reaper
@@ -40,15 +49,6 @@ from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.credential_helper import AccountOfHelper
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry
-from contentcache.web.access_log import AccessLog
-from contentcache.web.admission import Admission
-from contentcache.web.factory import RegistryFactory
-from contentcache.web.origins import Origins
-from contentcache.web.public_name import PublicName
-from contentcache.web.registry_api import House, RegistryApi
-from contentcache.web.sending import Sending
-from contentcache.web.short import ShortWay
-from contentcache.web.targets import Targets
 
 _log = Logger(namespace="contentcache")
 
@@ -67,11 +67,11 @@ class Ensemble:
     trusts: UpstreamTrusts
     access: Access
     links: Links
-    origins: Origins
+    origins: OriginSelector
     contents: Contents
     reaper: Reaper
     scrub: Scrub | None
-    factory: RegistryFactory
+    factory: ServerFactory
 
 
 @frozen
@@ -134,7 +134,7 @@ def assemble(
     site = _Site(configuration, environ, reactor, kept, run, meter, other_workers)
     upstreams = _upstreams(site)
     delivery = _delivery(site)
-    origins = Origins(upstreams.registries)
+    origins = OriginSelector(upstreams.registries)
     factory = _front(site, upstreams.registries, origins, delivery)
     if other_workers.serves_clients:
         _watch(meter, upstreams.registries, delivery.contents, delivery.grants, factory)
@@ -248,8 +248,8 @@ def _delivery(site: _Site) -> _Delivery:
 
 
 def _front(
-    site: _Site, registries: tuple[Registry, ...], origins: Origins, delivery: _Delivery
-) -> RegistryFactory:
+    site: _Site, registries: tuple[Registry, ...], origins: OriginSelector, delivery: _Delivery
+) -> ServerFactory:
     configuration, options, reactor = site.configuration, site.options, site.reactor
     http, secret, pseudonym = configuration.http, site.other_workers.secret, site.other_workers.pseudonym
     contents = delivery.contents
@@ -275,7 +275,7 @@ def _front(
         meter=site.meter,
     )
     access_log = AccessLog(site.meter, reactor, time.time, lines=configuration.log.accesslog)
-    short = ShortWay(
+    fast_path = BlobFastPath(
         contents.warm,
         Targets(origins, signatures, http.prefix),
         admission,
@@ -285,14 +285,14 @@ def _front(
         wall=time.time,
         patience=options.limits.clientstall,
     )
-    return RegistryFactory(
+    return ServerFactory(
         api.begin,
         access_log,
         limits=options.limits,
         counted=name.counted,
         reactor=reactor,
         meter=site.meter,
-        short=short if options.fastpath else None,
+        fast_path=fast_path if options.fastpath else None,
         extra=http.headers,
     )
 
@@ -417,7 +417,7 @@ def _watch(
     registries: tuple[Registry, ...],
     contents: Contents,
     grants: Grants,
-    factory: RegistryFactory,
+    factory: ServerFactory,
 ) -> None:
     meter.watch("contentcache_fetches", "Fetches under way", lambda: contents.fetching)
     meter.watch("contentcache_grants", "Grants remembered", lambda: len(grants))

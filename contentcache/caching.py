@@ -17,13 +17,13 @@ from contentcache.config.model import Configuration
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Reloading, Repeat
+from contentcache.server.debug_site import Finding
+from contentcache.server.factory import ServerFactory
 from contentcache.storage.errors import StorageRefused
 from contentcache.storage.opening import Kept, open_storage
 from contentcache.storage.rebuild import rebuild_and_tell
 from contentcache.tls.files import TLSFault
 from contentcache.upstream.proxies import ProxyFault
-from contentcache.web.debug_api import Finding
-from contentcache.web.factory import RegistryFactory
 
 _FLUSH_EVERY: Final = 5.0
 
@@ -73,7 +73,7 @@ class Caching:
             raise CannotBe(f"the store at {where} cannot be opened: {error}") from error
 
     @property
-    def factory(self) -> RegistryFactory:
+    def factory(self) -> ServerFactory:
         """Makes the protocol of each connection."""
         return self.ensemble.factory
 

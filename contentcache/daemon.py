@@ -25,12 +25,12 @@ from contentcache.hardening import free_descriptors
 from contentcache.listening import CannotListen, OwnPath, bind, serve, shown, stop
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Role
+from contentcache.server.debug_site import DebugSite, Finding
+from contentcache.server.factory import TURNED_AWAY
 from contentcache.tls.files import TLSFault
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.upstream.proxies import ProxyFault
-from contentcache.web.debug_api import DebugApi, Finding
-from contentcache.web.factory import TURNED_AWAY
 from contentcache.wire.lanes import Lanes
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class Daemon(Service):
         served: list[Any] = []
         debug = self.configuration.http.debug
         if debug is not None:
-            served.append(DebugApi(self.findings, self.metrics, debug.prometheus, self.reactor))
+            served.append(DebugSite(self.findings, self.metrics, debug.prometheus, self.reactor))
         if self.issuance is not None and len(served) < len(sockets):
             served.append(self.issuance.plain)
         self.ports = [serve(self.reactor, bound, each) for bound, each in zip(sockets, served, strict=True)]

@@ -30,14 +30,14 @@ from contentcache.core.client_address import counted_address
 from contentcache.core.ports import Run
 from contentcache.listening import bind, serve, stop
 from contentcache.meter import Meter
+from contentcache.server.debug_site import Finding
+from contentcache.server.factory import ServerFactory
+from contentcache.server.https_redirect import HttpsRedirect
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.selfsigned import stand_in
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamAgent
 from contentcache.upstream.proxies import Proxies
-from contentcache.web.debug_api import Finding
-from contentcache.web.doorway import Doorway
-from contentcache.web.factory import RegistryFactory
 
 _CONNECT_TIMEOUT: Final = 10.0
 #: Only an ACME server and clients that are redirected to https use the plain port.
@@ -105,8 +105,8 @@ class Issuance:
             backoffs=self._backoffs(settings.hosts),
         )
         self._control = ControlSocket(reactor, settings.directory, self.renewal_loop)
-        doorway = Doorway(settings.hosts, listening.port, http_responder.answer)
-        self.plain = RegistryFactory(
+        doorway = HttpsRedirect(settings.hosts, listening.port, http_responder.answer)
+        self.plain = ServerFactory(
             doorway.begin,
             lambda _request: None,
             limits=_PLAIN_LIMITS,

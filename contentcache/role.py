@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from contentcache.web.debug_api import Finding
-from contentcache.web.factory import RegistryFactory
+from contentcache.server.debug_site import Finding
+from contentcache.server.factory import ServerFactory
 
 #: ``repeat(seconds, call)`` calls again and again, whatever becomes of each call, until the daemon stops.
 Repeat = Callable[[float, Callable[[], object]], None]
@@ -27,7 +27,7 @@ class Role(Protocol):
     """A daemon without its sockets. It is built before it starts, and starts once."""
 
     @property
-    def factory(self) -> RegistryFactory:
+    def factory(self) -> ServerFactory:
         """Makes the protocol of each connection."""
 
     @property

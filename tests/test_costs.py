@@ -20,9 +20,9 @@ from contentcache.aio.threads import at_once
 from contentcache.core.ports import Given, Result
 from contentcache.wire.sendfile import FileTransport
 from tests.delivery.house import REPOSITORY
-from tests.web.house import Client, replies, request
-from tests.web.test_channel_sockets import read_all
-from tests.web.test_short import CacheTestCase
+from tests.registry.harness import Client, replies, request
+from tests.registry.test_fast_path import CacheTestCase
+from tests.server.test_channel_sockets import read_all
 
 reactor: Any = global_reactor
 _LARGE = 8 << 20

@@ -34,7 +34,7 @@ from contentcache.core.via import Path as ViaPath
 from contentcache.core.via import added
 from contentcache.jose.bearer_tokens import unverified_expiry
 from tests.config import samples
-from tests.web.house import BLOB, CONTENT, DIGEST, HOST, HouseTestCase, replies
+from tests.registry.harness import BLOB, CONTENT, DIGEST, HOST, HouseTestCase, replies
 
 _TIMES: Final = int(os.environ.get("CONTENTCACHE_FUZZ", "1"))
 _SEED: Final = os.environ.get("CONTENTCACHE_SEED", "fuzz")

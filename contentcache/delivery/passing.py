@@ -12,11 +12,11 @@ from contentcache.core.digest import Digest, Hasher
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.core.opening import read_opening
 from contentcache.delivery.bodies import PIECE, Flow, Rest, ShortError
-from contentcache.delivery.inflow_queue import InflowQueue
 from contentcache.delivery.making import HELD_BACK
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer
+from contentcache.upstream.inflow_queue import InflowQueue
 
 
 @frozen

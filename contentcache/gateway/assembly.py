@@ -28,12 +28,12 @@ from contentcache.gateway.redirect_target import FollowedTarget
 from contentcache.gateway.redirecting import Redirecting
 from contentcache.meter import Meter
 from contentcache.role import Reloading
+from contentcache.server.access_log import AccessLog
+from contentcache.server.public_name import PublicName
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamTransport, way_to
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry
-from contentcache.web.access_log import AccessLog
-from contentcache.web.public_name import PublicName
 
 
 @frozen

@@ -27,15 +27,15 @@ from contentcache.core.errors import MethodUnsupported
 from contentcache.gateway.bodies import RequestBody
 from contentcache.gateway.faults import BodyMalformed, ClientGone
 from contentcache.gateway.fields import check_fields
-from contentcache.web.channel import RegistryChannel, RegistryRequest
-from contentcache.web.factory import RegistryFactory
-from contentcache.web.heads import look_at_expectations, look_at_framing
+from contentcache.server.channel import ServerChannel, ServerRequest
+from contentcache.server.factory import ServerFactory
+from contentcache.server.framing import look_at_expectations, look_at_framing
 
 _ALLOWED: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class GatewayRequest(RegistryRequest, ResourceRequest):
+class GatewayRequest(ServerRequest, ResourceRequest):
     """
     A request whose head has passed. ``body`` is what follows it, ``None`` for nothing.
 
@@ -75,18 +75,18 @@ class GatewayRequest(RegistryRequest, ResourceRequest):
             self.body.failed(ClientGone("the client has left"))
 
 
-class GatewayChannel(RegistryChannel):
+class GatewayChannel(ServerChannel):
     """
     HTTP/1.1, read as strictly as a cache reads it, with every method and with bodies.
 
     An answer that ends before its request's body has ended ends the connection too, gently.
     """
 
-    requestFactory: type[RegistryRequest] = GatewayRequest
+    requestFactory: type[ServerRequest] = GatewayRequest
     _body: RequestBody | None = None
     _decoder: Any = None
 
-    def _look_at_head(self, request: RegistryRequest) -> None:
+    def _look_at_head(self, request: ServerRequest) -> None:
         look_at_framing(self._version, request.requestHeaders)
         check_fields(request.requestHeaders)
         look_at_expectations(request.requestHeaders)
@@ -153,7 +153,7 @@ class GatewayChannel(RegistryChannel):
         self._body = self._decoder = None
 
 
-class GatewayFactory(RegistryFactory):
+class GatewayFactory(ServerFactory):
     """Makes the channels of a gateway."""
 
     channels = GatewayChannel

@@ -15,8 +15,8 @@ from contentcache.gateway.channel import GatewayRequest
 from contentcache.gateway.fields import Asker
 from contentcache.gateway.isolation import SANDBOX
 from contentcache.gateway.question import Field
-from contentcache.web.errors import phrase
-from contentcache.web.exchange import Exchange
+from contentcache.server.errors import phrase
+from contentcache.server.exchange import Exchange
 
 
 class GatewayExchange(Exchange):

@@ -20,7 +20,7 @@ from twisted.web.http_headers import Headers
 from contentcache.core.errors import RequestMalformed
 from contentcache.gateway.isolation import foreign_cookies
 from contentcache.gateway.question import Field
-from contentcache.web.public_name import Caller
+from contentcache.server.public_name import Caller
 
 #: About one connection only, or set anew here.
 _HOP_BY_HOP: Final = frozenset(

@@ -18,10 +18,10 @@ from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.probe_blob import PROBE_BLOB, PROBE_BYTES
 from contentcache.jose.blob_tokens import parse_blob_token, same_issuer, verify_blob_token
 from contentcache.jose.keyset import KeySet
+from contentcache.server.relay import relay
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
-from contentcache.web.relay import relay
 
 #: What a cache needs to know of a part.
 _OF_PARTS: Final = ("Content-Range", "Accept-Ranges")

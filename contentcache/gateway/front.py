@@ -19,9 +19,9 @@ from contentcache.gateway.keys import MAX_AGE, KeyFiles
 from contentcache.gateway.passing import Passing
 from contentcache.gateway.redirecting import Redirecting
 from contentcache.gateway.targets import blob_at, read_path
-from contentcache.web.answering import Answering
-from contentcache.web.channel import RegistryRequest
-from contentcache.web.public_name import PublicName
+from contentcache.server.channel import ServerRequest
+from contentcache.server.dispatcher import RequestDispatcher
+from contentcache.server.public_name import PublicName
 
 JWKS_PATH: Final = "/.well-known/contentcache/jwks.json"
 #: What the API and the pages take in one request.
@@ -74,13 +74,13 @@ class Front:
         self._patience = patience
         self._registry = registry
         self._name = name
-        self._answering = Answering(self._answer, self._exchange_of, who="gateway")
+        self._answering = RequestDispatcher(self._answer, self._exchange_of, who="gateway")
 
-    def begin(self, request: RegistryRequest) -> None:
+    def begin(self, request: ServerRequest) -> None:
         """Start the answer."""
         self._answering.begin(request)
 
-    def _exchange_of(self, request: RegistryRequest) -> GatewayExchange:
+    def _exchange_of(self, request: ServerRequest) -> GatewayExchange:
         assert isinstance(request, GatewayRequest)  # noqa: S101  # the factory makes no others
         return GatewayExchange(request, self._timer, self._patience)
 

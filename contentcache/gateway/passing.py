@@ -17,8 +17,8 @@ from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.fields import Rewriting
 from contentcache.gateway.isolation import isolated
 from contentcache.gateway.question import Field, Question
-from contentcache.web.errors import as_answer
-from contentcache.web.relay import stream
+from contentcache.server.errors import as_answer
+from contentcache.server.relay import stream
 
 #: How long a question for realms is not asked again, in seconds; and how many are remembered.
 _REALMS_KNOWN: Final = 10.0

@@ -16,10 +16,10 @@ from contentcache.gateway.database import DatabaseUnusable
 from contentcache.gateway.keys import ROTATION_INTERVAL, SigningKeyError
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Reloading, Repeat
+from contentcache.server.debug_site import Finding
+from contentcache.server.factory import ServerFactory
 from contentcache.tls.files import TLSFault
 from contentcache.upstream.proxies import ProxyFault
-from contentcache.web.debug_api import Finding
-from contentcache.web.factory import RegistryFactory
 
 
 class Gatekeeping:
@@ -54,7 +54,7 @@ class Gatekeeping:
             raise CannotBe(f"the database {options.database} cannot be opened: {error}") from error
 
     @property
-    def factory(self) -> RegistryFactory:
+    def factory(self) -> ServerFactory:
         """Makes the protocol of each connection."""
         return self._parts.factory
 

@@ -22,10 +22,10 @@ from contentcache.daemon import Daemon
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.listening import bind_several
 from contentcache.role import Role
+from contentcache.server.debug_site import Finding
 from contentcache.storage.interfaces import Link, Reservation
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
-from contentcache.web.debug_api import Finding
 from contentcache.workers.conversation import Values
 from contentcache.workers.counted import added, counted, findings_of_all, text
 from contentcache.workers.crew import Crew

@@ -19,7 +19,7 @@ from contentcache.delivery.signing_keys import MAX_STALE, PATH, RETRY_PAUSE, Key
 from contentcache.jose.keyset import UnknownKeyError, VerificationKey, encode_key_set
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.request import Request
-from tests.web.house import Broadcast
+from tests.registry.harness import Broadcast
 
 T = TypeVar("T")
 ORIGIN = "https://origin.example"

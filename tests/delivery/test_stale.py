@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from contentcache.core.digest import Digest
 from contentcache.meter import Meter
-from contentcache.web.factory import RegistryFactory
+from contentcache.server.factory import ServerFactory
 from tests.delivery.house import MANIFEST, REPOSITORY, House, HouseTestCase
-from tests.web import house as web
+from tests.registry import harness as web
 
 BOUND: Final = 600.0
 LAYER: Final = b"layer" * 100
@@ -48,7 +48,7 @@ class StaleCase(HouseTestCase):
         for target, content in self.targets.items():
             self.assertEqual(self.ask(target).body, content)
 
-    def api(self, house: House) -> RegistryFactory:
+    def api(self, house: House) -> ServerFactory:
         """The web room before a house."""
         doors = web.admit(house.registries, wall=house.wall)
         return web.front(house.contents, house.tags, house.questions, doors, clock=house.clock, meter=Meter())

@@ -35,10 +35,10 @@ from contentcache.gateway.redirecting import Redirecting
 from contentcache.jose.blob_tokens import SigningKey
 from contentcache.journal import Access
 from contentcache.meter import Meter
+from contentcache.server.access_log import AccessLog
+from contentcache.server.public_name import PublicName
 from contentcache.upstream.answers import Answer
-from contentcache.web.access_log import AccessLog
-from contentcache.web.public_name import PublicName
-from tests.web.house import Broadcast, Client, Reply, request
+from tests.registry.harness import Broadcast, Client, Reply, request
 
 REGISTRY = "http://registry.internal:5000"
 PUBLIC = "https://registry.example.com"

@@ -29,7 +29,7 @@ from contentcache.gateway.desk import Desk, make_desk
 from contentcache.gateway.directory import Directory
 from contentcache.gateway.liveness import Liveness, NotAlive
 from contentcache.gateway.memory import MemoryDirectory
-from tests.web.house import Reply, replies
+from tests.registry.harness import Reply, replies
 
 PASSWORDS: Final = {"alice": "wonder", "bob": "builder", "org/robot": "beep"}
 HOST: Final = "registry.example"

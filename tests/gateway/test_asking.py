@@ -20,7 +20,7 @@ from contentcache.gateway.accounts import Verdict
 from contentcache.gateway.asking import AgentGet, AskedRegistry, Said
 from contentcache.upstream.answers import CODINGS
 from tests.gateway.lobby import PASSWORDS, basic, token
-from tests.web.house import Broadcast
+from tests.registry.harness import Broadcast
 
 REGISTRY = "https://registry.example"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.gateway.fields import Asker, Rewriting, end_to_end
-from contentcache.web.public_name import Caller
+from contentcache.server.public_name import Caller
 
 BEHIND = Rewriting("http://registry.internal:5000", "https://registry.example.com")
 

@@ -12,7 +12,7 @@ from contentcache.gateway import filling
 from contentcache.gateway.probe_blob import PROBE_BYTES, SignedProbe
 from contentcache.jose.blob_tokens import sign_blob_token
 from tests.gateway.house import CACHE, NOW, PUBLIC, GatewayTestCase
-from tests.web.house import Reply
+from tests.registry.harness import Reply
 
 CONTENT = b"content"
 DIGEST = Digest.of(CONTENT)

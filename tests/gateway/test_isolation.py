@@ -6,7 +6,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.routes import Content
 from contentcache.jose.blob_tokens import sign_blob_token
 from tests.gateway.house import NOW, PUBLIC, Client, GatewayTestCase
-from tests.web.house import Reply
+from tests.registry.harness import Reply
 
 DIGEST = Digest.of(b"content")
 POLICY = "sandbox; default-src 'none'"

@@ -19,9 +19,9 @@ from contentcache.core.errors import KEPT_OUT, RepositoryDenied
 from contentcache.gateway.liveness import NotAlive
 from contentcache.gateway.probe import HttpProbe
 from contentcache.gateway.probe_blob import PROBE_BLOB, PROBE_BYTES
+from contentcache.registry.admission import check_policy
+from contentcache.server.errors import as_answer
 from contentcache.tls.trust import UpstreamTrust
-from contentcache.web.admission import check_policy
-from contentcache.web.errors import as_answer
 from tests.real.programs import free_port
 
 

@@ -16,7 +16,7 @@ from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.gateway.redirect_target import FollowedTarget, TargetAnswer
 from contentcache.upstream.answers import CODINGS
 from contentcache.upstream.redirects import Followed, RedirectPolicy
-from tests.web.house import Broadcast
+from tests.registry.harness import Broadcast
 
 REGISTRY = "https://registry.internal"
 

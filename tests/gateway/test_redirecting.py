@@ -15,7 +15,7 @@ from contentcache.core.errors import UpstreamBroken
 from contentcache.gateway.redirect_target import TargetAnswer
 from contentcache.jose.blob_tokens import parse_blob_token, verify_blob_token
 from tests.gateway.house import CACHE, NOW, PUBLIC, Choices, GatewayTestCase, Target, request
-from tests.web.house import Reply
+from tests.registry.harness import Reply
 
 DIGEST = Digest.of(b"content")
 BLOB = f"/v2/org/app/blobs/{DIGEST}"

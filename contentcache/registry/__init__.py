@@ -1,0 +1,1 @@
+"""The registry API of the distribution spec: routes, admission, origins, responses, fast path."""

@@ -1,0 +1,138 @@
+"""
+Before anything is answered: which origin is meant, and who asks.
+
+There are three ways in:
+
+* a signed URL for one blob, whatever else the request says of its client;
+* where the section ``auth`` judges clients here, what it lets in acts as the cache's own account;
+* else the client's credential goes to the origin, which alone judges it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import frozen
+
+from contentcache.auth.interfaces import Judge, Need
+from contentcache.config.model import Upstream
+from contentcache.core.credentials import OWN, VOUCHED, Credential
+from contentcache.core.errors import KEPT_OUT, RepositoryDenied, SignatureRefused
+from contentcache.core.list_queries import namespace_of
+from contentcache.core.policy import allowed
+from contentcache.core.routes import Catalog, Content, Ping, Root, Route, one
+from contentcache.delivery.signatures import Signatures
+from contentcache.registry.origin_selection import Chosen, OriginSelector
+from contentcache.server.exchange import Exchange
+from contentcache.upstream.registry import MEANT_ORIGIN, Registry
+
+_CATALOG: Final = Need("registry", "catalog", "*")
+
+
+@frozen
+class Admitted:
+    """
+    A request that may be looked at: what it means at which origin, in whose name. ``here`` says that the
+    client was judged here.
+    """
+
+    chosen: Chosen
+    credential: Credential
+    here: bool = False
+
+
+class Admission:
+    """
+    ``judge`` is the section ``auth``, if there is one; ``vouches`` says that its word is a grant for exactly
+    what a request needs.
+    """
+
+    def __init__(
+        self, origins: OriginSelector, signatures: Signatures, judge: Judge | None, *, vouches: bool
+    ) -> None:
+        self._origins = origins
+        self._signatures = signatures
+        self._judge = judge
+        self._vouches = vouches
+
+    async def admit(self, exchange: Exchange, route: Route) -> Admitted:
+        """
+        Let a request in.
+
+        :raises SignatureRefused: its URL is signed, and does not allow it.
+        :raises Unauthorized: the section ``auth`` does not let it in.
+        :raises OriginUnknown, RepositoryDenied, RequestMalformed: it means nothing that is here.
+        """
+        tokens = exchange.tokens() if isinstance(route, Content) and route.kind == "blobs" else ()
+        if tokens and isinstance(route, Content):
+            return await self._by_signature(exchange, route, tokens)
+        chosen = self._origins.choose(
+            route, namespace_of(exchange.raw_query), exchange.host, exchange.header(MEANT_ORIGIN)
+        )
+        exchange.request.upstream = chosen.registry.upstream.origin
+        here = self._judge is not None
+        if self._judge is not None and not isinstance(route, Root):
+            if self._vouches:
+                self._origins.check_name(chosen)
+            caller = exchange.caller
+            await self._judge.admit(
+                exchange.header("Authorization"), need_of(chosen), caller.base, caller.address
+            )
+        check_policy(getattr(chosen.route, "repository", None), chosen.registry.upstream)
+        credential = self.credential(chosen.registry, exchange.header("Authorization"))
+        return Admitted(chosen, credential, here)
+
+    @property
+    def judges(self) -> bool:
+        """Whether clients are judged here, with each request."""
+        return self._judge is not None
+
+    def remembers(self, need: Need, authorization: str | None) -> bool:
+        """Whether :meth:`admit` would not refuse a client, told from memory; ``False`` where that does not do."""
+        return self._judge is None or self._judge.remembers(authorization, need)
+
+    def credential(self, registry: Registry, authorization: str | None) -> Credential:
+        """In whose name a client who is let in asks an origin, if its URL is not signed."""
+        if self._judge is not None and self._vouches and registry.upstream.own:
+            return VOUCHED
+        # With an account of the cache's own, what a client says of itself ends here.
+        return OWN if registry.upstream.own else Credential(authorization)
+
+    async def _by_signature(self, exchange: Exchange, content: Content, tokens: tuple[str, ...]) -> Admitted:
+        if len(set(tokens)) > 1:
+            raise SignatureRefused("this URL has two tokens; ask the origin for the blob again")
+        presented = self._signatures.parse(tokens[0])
+        namespace = one(exchange.query(lenient=True), "ns")
+        chosen = self._origins.choose_signed(content, namespace, exchange.host, presented.issuer)
+        exchange.request.upstream = chosen.registry.upstream.origin
+        await self._signatures.check(presented, chosen.registry, content)
+        check_policy(getattr(chosen.route, "repository", None), chosen.registry.upstream)
+        return Admitted(chosen, Credential(signed=presented.text))
+
+
+def need_of(chosen: Chosen) -> Need | None:
+    """
+    What a request needs of the section ``auth``.
+
+    A token names a repository and no origin. So a repository of an origin that has a prefix is named with it,
+    in whichever way the origin was selected: by the prefix itself, by ``?ns=`` or by a host.
+    """
+    route, prefix = chosen.route, chosen.registry.upstream.prefix
+    if isinstance(route, Ping | Root):
+        return None
+    if isinstance(route, Catalog):
+        return _CATALOG
+    name = route.repository if prefix is None else f"{prefix}/{route.repository}"
+    return Need("repository", name, "pull")
+
+
+def check_policy(repository: str | None, upstream: Upstream) -> None:
+    """
+    Look at ``allow`` and ``deny`` of an upstream.
+
+    :raises RepositoryDenied: they keep the repository out.
+    """
+    if repository is not None and not allowed(repository, upstream.allow, upstream.deny):
+        raise RepositoryDenied(
+            f"the operator of this cache does not let {repository} pass", detail=dict(KEPT_OUT)
+        )

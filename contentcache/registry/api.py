@@ -1,0 +1,296 @@
+"""The registry API: from a request to what answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from contentcache.core.credentials import Credential
+from contentcache.core.errors import (
+    LoopDetected,
+    OriginRefused,
+    RequestMalformed,
+    RouteUnknown,
+)
+from contentcache.core.header_policy import Headers, lines_of, notices_of
+from contentcache.core.list_queries import ListQueries, namespace_of
+from contentcache.core.ports import Timer
+from contentcache.core.routes import (
+    Catalog,
+    Content,
+    Ping,
+    Referrers,
+    Root,
+    TaggedManifest,
+    TagsList,
+    one,
+    parse,
+)
+from contentcache.core.via import DEEPEST, MOST_HOPS, Path, added
+from contentcache.delivery.contents import Contents
+from contentcache.delivery.questions import Questions
+from contentcache.delivery.signatures import Signatures
+from contentcache.delivery.signing_keys import PATH as KEYS_PATH
+from contentcache.delivery.tags import TagAsking, Tags
+from contentcache.delivery.wants import Asking
+from contentcache.meter import Meter
+from contentcache.registry.admission import Admission, Admitted
+from contentcache.registry.origin_selection import Chosen, OriginSelector
+from contentcache.registry.responses import STALE, Sending, wants_parts
+from contentcache.server.channel import ServerRequest
+from contentcache.server.dispatcher import RequestDispatcher
+from contentcache.server.exchange import Exchange
+from contentcache.server.framing import ALLOWED
+from contentcache.server.public_name import PublicName
+from contentcache.server.relay import relay
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.registry import MEANT_ORIGIN, NO_CATALOG, Registry
+from contentcache.upstream.request import Request
+
+_KINDS: Final[Mapping[type, str]] = {
+    Root: "root",
+    Ping: "ping",
+    Catalog: "catalog",
+    TagsList: "tags",
+    TaggedManifest: "manifests",
+    Referrers: "referrers",
+}
+
+
+@frozen
+class House:
+    """Those who answer."""
+
+    contents: Contents
+    tags: Tags
+    questions: Questions
+    origins: OriginSelector
+    signatures: Signatures
+    admission: Admission
+    sending: Sending
+    queries: ListQueries
+    name: PublicName
+
+
+class RegistryApi:
+    """
+    Answers every request that the channel lets pass.
+
+    ``pseudonym`` names this cache in ``Via``; ``prefix`` is where the API is mounted; ``patience`` is for how
+    many seconds a client may take nothing.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        house: House,
+        *,
+        pseudonym: str,
+        prefix: str,
+        timer: Timer,
+        patience: float,
+        meter: Meter,
+    ) -> None:
+        self._house = house
+        self._pseudonym = pseudonym
+        self._prefix = prefix.rstrip("/")
+        self._meter = meter
+        self._answering = RequestDispatcher(
+            self._dispatch, lambda request: Exchange(request, timer, patience), who="cache"
+        )
+
+    def begin(self, request: ServerRequest) -> None:
+        """Start the answer."""
+        self._answering.begin(request)
+
+    async def _dispatch(self, exchange: Exchange) -> None:
+        exchange.identify_caller(self._house.name)
+        if exchange.method == "OPTIONS":
+            # A browser asks so before a page of another site may ask (CORS). The answer says nothing of any
+            # path; what it allows is in ``http.headers``.
+            exchange.reply(200, {"Allow": ALLOWED})
+            return
+        path = exchange.path
+        if path in {KEYS_PATH, self._prefix + KEYS_PATH}:
+            exchange.request.kind = "keys"
+            await self._answer_keys(exchange)
+            return
+        if path == "/" or (self._prefix and path == self._prefix + "/"):
+            exchange.request.kind = "root"
+            exchange.reply(200, {"Cache-Control": "no-cache", "Content-Type": "text/plain"})
+            return
+        if not path.startswith("/"):
+            raise RequestMalformed("the target of a request begins with a slash here")
+        if not path.startswith(self._prefix + "/"):
+            raise RouteUnknown("this is a registry: its API is below " + self._prefix + "/v2/")
+        route = parse(path[len(self._prefix) :])
+        exchange.request.kind = route.kind if isinstance(route, Content) else _KINDS[type(route)]
+        via = self._look_at_way(exchange)
+        admitted = await self._house.admission.admit(exchange, route)
+        await self._answer_route(exchange, admitted, via)
+
+    async def _answer_route(self, exchange: Exchange, admitted: Admitted, via: str) -> None:
+        chosen, credential = admitted.chosen, admitted.credential
+        self._name_caches(exchange, chosen.registry)
+        match chosen.route:
+            case Content() as content:
+                accept = exchange.values("Accept")
+                asking = Asking(chosen.registry, content, credential, accept, via)
+                await self._answer_content(exchange, asking)
+            case TaggedManifest() as tagged:
+                asked = TagAsking(chosen.registry, tagged, credential, exchange.values("Accept"), via)
+                await self._answer_tag(exchange, asked)
+            case Ping() | Root() if admitted.here:
+                # The origin may be away, and would only be told of our own account.
+                exchange.reply(200, {"Content-Type": "application/json"}, b"{}")
+            case Ping() | Root():
+                await self._answer_ping(exchange, chosen, credential, via)
+            case Catalog():
+                await self._answer_catalog(exchange, chosen, credential, via)
+            case TagsList(repository):
+                path = f"/v2/{repository}/tags/list"
+                await self._pass_on(exchange, chosen, path, repository, credential, via)
+            case Referrers(repository, digest):
+                path = f"/v2/{repository}/referrers/{digest}"
+                await self._pass_on(exchange, chosen, path, repository, credential, via)
+
+    # What is looked at before anybody answers.
+
+    def _look_at_way(self, exchange: Exchange) -> str:
+        values = exchange.values("Via")
+        way = Path.of(values)
+        if values:
+            exchange.answer_via = lambda: added((), self._pseudonym)
+        if not way.is_bounded:
+            raise RequestMalformed(f"Via has more than {MOST_HOPS} names, or one that is too long")
+        if way.has_met(self._pseudonym):
+            raise LoopDetected("this request has been here: the caches' upstreams lead in a circle")
+        if way.caches >= DEEPEST:
+            self._meter.went_deep()
+            self._log.warn(
+                "a request has come through {caches} caches: more than {most} in a row cost too much",
+                caches=way.caches,
+                most=DEEPEST,
+            )
+        return added(values, self._pseudonym)
+
+    def _name_caches(self, exchange: Exchange, registry: Registry) -> None:
+        """
+        Answer a request that came through a cache or a proxy with our own name and those behind us, so that
+        the cache before us knows whose requests would come back to them.
+        """
+        if exchange.answer_via is not None:
+            behind = registry.behind
+            exchange.answer_via = lambda: ", ".join(
+                f"1.1 {name}" for name in (self._pseudonym, *behind.names())
+            )
+
+    # The answers.
+
+    async def _answer_content(self, exchange: Exchange, asking: Asking) -> None:
+        house, content = self._house, asking.content
+        if exchange.method == "HEAD" or house.sending.is_settled(exchange, content.digest):
+            house.sending.describe(exchange, await house.contents.describe(asking), content.kind)
+            return
+        parts = content.kind == "blobs" and wants_parts(exchange, content.digest)
+        with await house.contents.get(asking, whole=not parts) as served:
+            self._meter.outcome(served.outcome)
+            await house.sending.send(exchange, served, content.kind)
+
+    async def _answer_keys(self, exchange: Exchange) -> None:
+        origins, query = self._house.origins, exchange.query()
+        via = self._look_at_way(exchange)
+        meant = exchange.header(MEANT_ORIGIN)
+        registry = origins.choose(Root(), one(query, "ns"), exchange.host, meant).registry
+        exchange.request.upstream = registry.upstream.origin
+        self._name_caches(exchange, registry)
+        anew = "no-cache" in (exchange.header("Cache-Control") or "").lower()
+        published = await self._house.signatures.published(registry, via, anew=anew)
+        headers = {
+            "Content-Type": "application/jwk-set+json",
+            "Cache-Control": f"public, max-age={published.max_age}",
+            "Age": str(published.age),
+        }
+        exchange.reply(200, headers, published.document)
+
+    async def _answer_tag(self, exchange: Exchange, asking: TagAsking) -> None:
+        house = self._house
+        if exchange.method == "HEAD":
+            house.sending.describe(exchange, await house.tags.describe(asking), "manifests", by_tag=True)
+            return
+        with await house.tags.get(asking) as served:
+            self._meter.outcome(served.outcome)
+            await house.sending.send(exchange, served, "manifests", by_tag=True)
+
+    async def _answer_ping(
+        self, exchange: Exchange, chosen: Chosen, credential: Credential, via: str
+    ) -> None:
+        pinged = await self._house.questions.ping(chosen.registry, credential, via)
+        marks = {"Cache-Status": "contentcache; hit; stale", "Warning": STALE} if pinged.stale else {}
+        if pinged.status >= 400:  # noqa: PLR2004
+            raise OriginRefused(pinged.status, {**pinged.headers, **marks}, pinged.body)
+        headers = {"Content-Type": "application/json", **pinged.headers, **marks}
+        exchange.reply(200, headers, pinged.body or b"{}")
+
+    async def _answer_catalog(
+        self, exchange: Exchange, chosen: Chosen, credential: Credential, via: str
+    ) -> None:
+        try:
+            await self._pass_on(exchange, chosen, "/v2/_catalog", None, credential, via)
+        except OriginRefused as refusal:
+            if refusal.status not in NO_CATALOG:
+                raise
+            headers: Headers = {
+                "Content-Type": "application/json",
+                "Cache-Status": f"contentcache; fwd=request; fwd-status={refusal.status}",
+                **notices_of(refusal.headers),
+            }
+            exchange.reply(200, headers, b'{"repositories":[]}')
+
+    async def _pass_on(  # noqa: PLR0917  # what a question is made of
+        self,
+        exchange: Exchange,
+        chosen: Chosen,
+        path: str,
+        repository: str | None,
+        credential: Credential,
+        via: str,
+    ) -> None:
+        registry = chosen.registry
+        query = self._house.queries.upstream_query(exchange.raw_query, registry.upstream.origin)
+        question = Request(
+            "HEAD" if exchange.method == "HEAD" else "GET",
+            path + query,
+            credential,
+            repository=repository,
+            accept=exchange.values("Accept"),
+            via=via,
+        )
+        answer: Answer = await self._house.questions.ask(registry, question)
+        headers = dict(answer.passed_headers())
+        headers["Cache-Status"] = "contentcache; fwd=request"
+        if "Link" in headers:
+            links = lines_of(headers["Link"])
+            headers["Link"] = tuple(self._link(link, exchange, chosen, path) for link in links)
+        await relay(answer, exchange, headers)
+
+    def _link(self, link: str, exchange: Exchange, chosen: Chosen, asked: str) -> str:
+        """
+        The links of a list, so that they lead here again.
+
+        The host goes; what was asked for by a prefix or by ``?ns=`` is still meant on the next page.
+        """
+
+        def path_here(path: str) -> str:
+            if chosen.prefix is not None and path.startswith("/v2/"):
+                path = f"/v2/{chosen.prefix}/{path[len('/v2/') :]}"
+            return self._prefix + path
+
+        namespace = namespace_of(exchange.raw_query)
+        return self._house.queries.link(
+            link, chosen.registry.upstream.origin, asked, path_here, namespace=namespace
+        )

@@ -1,0 +1,69 @@
+"""A line for each answered request, and its place in the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.logger import Logger
+
+from contentcache.core.client_address import shown_address
+from contentcache.core.ports import Clock, Timer
+from contentcache.journal import Access, harmless
+from contentcache.meter import Meter
+from contentcache.server.channel import ServerRequest
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class AccessLog:
+    """Takes note of requests. With ``lines`` off only the metrics hear of them."""
+
+    _log = Logger(namespace="contentcache.access")
+
+    def __init__(self, meter: Meter, timer: Timer, wall: Clock, *, lines: bool) -> None:
+        self._meter = meter
+        self._timer = timer
+        self._wall = wall
+        self._lines = lines
+
+    def __call__(self, request: ServerRequest) -> None:
+        """A request has been answered, or its answer has ended short."""
+        seconds = max(0.0, self._timer.seconds() - request.began)
+        method = request.method.decode("latin-1")
+        counted = method if method in _METHODS else "other"
+        self._meter.answered(counted, request.kind, request.code, seconds, request.sentLength)
+        if not self._lines:
+            return
+        access = Access(
+            address=_address(request),
+            moment=self._wall(),
+            method=harmless(method, 32),
+            uri=harmless(request.uri.decode("latin-1")),
+            protocol=harmless(request.clientproto.decode("latin-1"), 16),
+            status=request.code,
+            sent=request.sentLength,
+            referer=_header(request, "Referer"),
+            agent=_header(request, "User-Agent"),
+            cache=request.cache_status.removeprefix("contentcache").removeprefix("; ") or "-",
+            seconds=seconds,
+            upstream=request.upstream,
+        )
+        self._log.info("", access=access)
+
+    def several(self, found: Sequence[Access]) -> None:
+        """Small blobs, or parts of blobs, have been sent from the store."""
+        self._meter.hits([(access.method, access.status, access.sent) for access in found])
+        if self._lines:
+            self._log.info("", accesses=found)
+
+
+def _header(request: ServerRequest, name: str) -> str:
+    values = request.requestHeaders.getRawHeaders(name.encode("ascii"))
+    return harmless(values[0].decode("latin-1"), 256) if values else "-"
+
+
+def _address(request: ServerRequest) -> str:
+    channel = request.channel
+    if request.client_address:
+        return request.client_address
+    return "-" if channel is None else shown_address(getattr(channel, "address", "-"))

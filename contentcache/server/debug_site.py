@@ -1,0 +1,142 @@
+"""
+The operator's pages, on an address of their own: health and metrics.
+
+Two paths are compared as they come, and need no more of twisted.web than its requests: its resources, and a
+framework of routes over them, would be a twentieth of the memory of an idle daemon.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Literal
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, HTTPFactory, Request, datetimeToString
+
+from contentcache.server.errors import NO_SNIFFING
+
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_TEXT: Final = "text/plain; charset=utf-8"
+_HEALTH: Final = "/debug/health"
+_METHODS: Final = (b"GET", b"HEAD")
+_NO_SNIFFING: Final = tuple(word.encode("ascii") for word in NO_SNIFFING)
+
+
+@frozen
+class Finding:
+    """One thing that was looked at. ``warn`` is worth a look, ``fail`` means that clients suffer."""
+
+    state: Literal["ok", "warn", "fail"]
+    says: str
+
+
+#: What is looked at, by name.
+Findings = Callable[[], Awaitable[Mapping[str, Finding]]]
+#: What was counted, in Prometheus' text format.
+Metrics = Callable[[], Awaitable[bytes]]
+
+
+@frozen
+class _Page:
+    """An answer."""
+
+    status: int
+    media_type: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+class _PageRequest(Request):
+    """A request that is whole."""
+
+    channel: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        name, value = NO_SNIFFING
+        self.responseHeaders.setRawHeaders(name, [value])
+
+    def process(self) -> None:
+        """Answer; who leaves is not answered."""
+        answering = Deferred.fromCoroutine(self.channel.factory.answer(self))
+        self.notifyFinish().addErrback(lambda _left: answering.cancel())
+        answering.addErrback(Failure.trap, CancelledError)
+
+
+class _PageChannel(HTTPChannel):
+    """A connection."""
+
+    requestFactory = _PageRequest
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Twisted's answer to what is no HTTP, with the header that all answers have."""
+        transport: Any = self.transport
+        transport.write(b"HTTP/1.1 400 Bad Request\r\n%b: %b\r\n\r\n" % _NO_SNIFFING)
+        transport.loseConnection()
+
+
+class DebugSite(HTTPFactory):
+    """
+    ``/debug/health`` and, at ``metrics_path`` unless that is ``None``, Prometheus' metrics. No log is kept of
+    who asks.
+    """
+
+    noisy = False
+    protocol: Any = _PageChannel
+    _log = Logger()
+
+    def __init__(self, findings: Findings, metrics: Metrics, metrics_path: str | None, reactor: Any) -> None:
+        super().__init__(reactor=reactor)
+        self._findings = findings
+        self._metrics = metrics
+        self._metrics_path = metrics_path
+
+    async def answer(self, request: Request) -> None:
+        """Send the page that is asked for, or why there is none."""
+        try:
+            page = await self._page(request.method, request.path.decode("latin-1"))
+        except CancelledError:
+            raise
+        except Exception:  # noqa: BLE001  # whoever watches should see that something is wrong
+            self._log.failure("a page of the operator's has failed")
+            page = _Page(500, _TEXT, b"this page has failed; the log says why\n")
+        request.setResponseCode(page.status)
+        for name, value in page.headers.items():
+            request.setHeader(name, value)
+        request.setHeader("Date", datetimeToString())
+        request.setHeader("Content-Type", page.media_type)
+        request.setHeader("Content-Length", str(len(page.body)))
+        request.write(page.body)
+        request.finish()
+
+    async def _page(self, method: bytes, path: str) -> _Page:
+        if method not in _METHODS:
+            return _Page(405, _TEXT, b"the methods here are GET and HEAD\n", {"Allow": "GET, HEAD"})
+        if path == _HEALTH:
+            return self._health(await self._findings())
+        if path == self._metrics_path:
+            return _Page(200, _METRICS_TYPE, await self._metrics())
+        where = b"/debug/health is here, and the metrics if http.debug.prometheus.enabled is set\n"
+        return _Page(404, _TEXT, where)
+
+    @staticmethod
+    def _health(findings: Mapping[str, Finding]) -> _Page:
+        """200 while clients are served, 503 when they are not; the body says what was looked at."""
+        states = {finding.state for finding in findings.values()}
+        worst = "fail" if "fail" in states else "warn" if "warn" in states else "ok"
+        checks = {name: {"state": each.state, "says": each.says} for name, each in findings.items()}
+        told = json.dumps({"status": worst, "checks": checks}, indent=2).encode() + b"\n"
+        return _Page(503 if worst == "fail" else 200, "application/json", told)
+
+    def log(self, request: Request) -> None:
+        """Nothing."""
+
+    def startFactory(self) -> None:
+        """Nothing: there is no log file, and no cached date for one."""
+
+    def stopFactory(self) -> None:
+        """Nothing."""

@@ -1,0 +1,126 @@
+"""
+The name and scheme by which clients call this cache, and who they are, where a proxy stands before it.
+
+A proxy that has the TLS (nginx, a load balancer, an ingress) tells in ``X-Forwarded-*`` what the client has
+asked for. That is believed from trusted addresses only: anybody can write such fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from attrs import frozen
+
+from contentcache.core.client_address import counted_address, shown_address
+from contentcache.server.framing import is_host
+
+_MOST_HOPS: Final = 32
+_SCHEMES: Final = frozenset({"http", "https"})
+
+
+@frozen
+class Caller:
+    """
+    What a request says of its client: ``address`` is the client's, ``host`` the name that it has asked,
+    ``base`` the URL of this cache for it, without a path. ``proxies`` are the addresses of the trusted
+    proxies between the two, that of the nearest one last.
+    """
+
+    address: str
+    host: str
+    base: str
+    proxies: Sequence[str] = ()
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``, as the client has asked."""
+        return self.base.partition("://")[0]
+
+
+class PublicName:
+    """
+    ``configured`` is ``http.host``: a URL, a host, or nothing; ``scheme`` that of the listener; ``trusted``
+    the networks of ``http.trustedproxies``.
+    """
+
+    def __init__(self, configured: str | None, scheme: str, trusted: Iterable[str]) -> None:
+        self._scheme = scheme
+        given, slashes, rest = (configured or "").partition("://")
+        self._given_scheme = given if slashes else None
+        self._given_host = (rest if slashes else given).partition("/")[0]
+        self._trusted: list[IPv4Network | IPv6Network] = [ip_network(each) for each in trusted]
+
+    def caller(
+        self,
+        peer: str,
+        host: str,
+        *,
+        forwarded_for: Sequence[str] = (),
+        forwarded_proto: str | None = None,
+        forwarded_host: str | None = None,
+    ) -> Caller:
+        """
+        Who calls, and by which name. ``peer`` is the address at the other end of the connection, ``host``
+        what the request itself says; the others are the values of ``X-Forwarded-*``.
+        """
+        scheme, hops = self._scheme, [shown_address(peer)]
+        if self._is_trusted(peer):
+            hops = self._believed_hops(hops[0], forwarded_for)
+            # Of several proxies each adds its own word: the first one is about the client.
+            proto = (forwarded_proto or "").partition(",")[0].strip().lower()
+            scheme = proto if proto in _SCHEMES else scheme
+            name = (forwarded_host or "").partition(",")[0].strip().lower()
+            host = name if name and is_host(name) else host
+        base = f"{self._given_scheme or scheme}://{self._given_host or host}"
+        return Caller(hops[0], host, base, tuple(hops[1:]))
+
+    def _believed_hops(self, peer: str, forwarded: Sequence[str]) -> list[str]:
+        """
+        The addresses from the client to ``peer``. The client's is the last one that no trusted proxy has:
+        what stands before it may be its own invention.
+        """
+        hops = [peer]
+        given = [hop.strip() for value in forwarded for hop in value.split(",")][-_MOST_HOPS:]
+        for hop in reversed(given):
+            try:
+                address = str(ip_address(_without_port(hop)))
+            except ValueError:
+                break
+            hops.insert(0, shown_address(address))
+            if not self._is_trusted(hops[0]):
+                break
+        return hops
+
+    def counted(self, peer: str) -> str:
+        """
+        What connections of ``peer`` are counted by in the limits of an address: its address, or its /64 of
+        IPv6. Nothing for a trusted proxy, whose connections are those of many clients.
+
+        >>> name = PublicName(None, "http", ["192.0.2.0/24"])
+        >>> name.counted("192.0.2.1"), name.counted("198.51.100.1"), name.counted("2001:db8::1")
+        ('', '198.51.100.1', '2001:db8::/64')
+        """
+        return "" if self._is_trusted(peer) else counted_address(peer)
+
+    def _is_trusted(self, peer: str) -> bool:
+        if not peer:
+            return True  # a Unix socket: only who may open it is there
+        try:
+            address = ip_address(shown_address(peer).partition("%")[0])
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
+
+
+def _without_port(hop: str) -> str:
+    """
+    An address of ``X-Forwarded-For``, to which some proxies add the client's port.
+
+    >>> [_without_port(hop) for hop in ("192.0.2.1:99", "[2001:db8::1]:99", "2001:db8::1", "[2001:db8::1]")]
+    ['192.0.2.1', '2001:db8::1', '2001:db8::1', '2001:db8::1']
+    """
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop

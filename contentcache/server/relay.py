@@ -1,0 +1,43 @@
+"""An answer of upstream that is not kept, passed on with back-pressure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
+from contentcache.core.header_policy import Headers
+from contentcache.server.exchange import Exchange
+from contentcache.upstream.answers import Answer
+from contentcache.upstream.inflow_queue import InflowQueue
+
+
+async def relay(answer: Answer, exchange: Exchange, headers: Headers) -> None:
+    """Send ``answer`` to the client, its body as it comes. Where upstream breaks off, the response ends short."""
+    length = answer.length
+    if exchange.method == "HEAD":
+        length = length or None  # no list is empty, but some proxies say so of every HEAD
+    sized = {} if length is None else {"Content-Length": str(length)}
+    if exchange.method == "HEAD":
+        answer.abandon()
+        exchange.start(answer.status, {**headers, **sized})
+        exchange.finish()
+        return
+    await stream(answer, exchange, lambda: exchange.start(answer.status, {**headers, **sized}))
+
+
+async def stream(answer: Answer, exchange: Exchange, start: Callable[[], None]) -> None:
+    """
+    Send the body of ``answer`` as it comes, after the head that ``start`` sends. Where upstream breaks off,
+    the response ends short.
+    """
+    try:
+        with InflowQueue(answer, lambda _size: None) as queue:
+            exchange.stream()
+            start()
+            while (data := await queue.next()) is not None:
+                await exchange.ready()
+                exchange.write(data)
+    except (UpstreamBroken, UpstreamTimeout):
+        exchange.end_short()
+    else:
+        exchange.finish()

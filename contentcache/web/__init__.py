@@ -1,1 +1,0 @@
-"""The faces: the registry API and the operator's pages."""

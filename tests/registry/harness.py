@@ -1,0 +1,432 @@
+"""The web room with somebody else behind it: a real channel and API over contents that a test makes up."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
+
+from contentcache.auth.interfaces import Judge
+from contentcache.config.model import Limits, Upstream
+from contentcache.core.digest import Digest
+from contentcache.core.list_queries import ListQueries
+from contentcache.core.via import CachesBehind
+from contentcache.delivery.bodies import Flow, MemoryBody, ShortError
+from contentcache.delivery.questions import Pinged
+from contentcache.delivery.served import Described, Served
+from contentcache.delivery.signatures import Signatures
+from contentcache.delivery.signing_keys import SigningKeys
+from contentcache.journal import Access
+from contentcache.meter import Meter
+from contentcache.registry.admission import Admission
+from contentcache.registry.api import House, RegistryApi
+from contentcache.registry.origin_selection import OriginSelector
+from contentcache.registry.responses import Sending
+from contentcache.server.access_log import AccessLog
+from contentcache.server.factory import ServerFactory
+from contentcache.server.public_name import PublicName
+from contentcache.upstream.answers import Answer
+
+CONTENT = bytes(range(256)) * 40
+DIGEST = Digest.of(CONTENT)
+BLOB = f"/v2/org/app/blobs/{DIGEST}"
+OCTETS = "application/octet-stream"
+HOST = "Host: cache.example\r\n"
+_LIMITS = Limits()
+
+#: No name of its own, and proxies at the loopback.
+NAME = PublicName(None, "http", ("127.0.0.0/8", "::1/128"))
+
+
+class Broken(Exception):
+    """A defect that a test makes up."""
+
+
+@define
+class Broadcast:
+    """
+    A response of upstream: ``pieces`` come as soon as somebody takes the body, and it ends with ``end``;
+    where that is ``None`` it stays open.
+    """
+
+    code: int
+    headers: Headers
+    pieces: Sequence[bytes] = ()
+    end: Exception | None = field(factory=ResponseDone)
+    length: object = None
+    protocol: Any = None
+    paused: bool = False
+    stopped: bool = False
+
+    def deliverBody(self, protocol: Any) -> None:
+        self.protocol = protocol
+        protocol.makeConnection(self)
+        for piece in self.pieces:
+            protocol.dataReceived(piece)
+        if self.end is not None:
+            protocol.connectionLost(Failure(self.end))
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+
+    def stopProducing(self) -> None:
+        self.stopped = True
+
+
+@frozen
+class Origin:
+    """What the API sees of an upstream."""
+
+    upstream: Upstream
+    behind: CachesBehind = field(factory=CachesBehind)
+
+
+@frozen
+class Doors:
+    """The ways in."""
+
+    origins: OriginSelector
+    signatures: Signatures
+    admission: Admission
+
+
+class BodyInPieces:
+    """A body that waits: :meth:`give` lets so many bytes go, :meth:`fail` ends it short or with a defect."""
+
+    def __init__(self, content: bytes = CONTENT, *, size: int | None = len(CONTENT)) -> None:
+
+        self.size = size
+        self.closed = False
+        self._content = content
+        self._given: Deferred[int] = Deferred()
+
+    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
+        position = start
+        while stop is None or position < stop:
+            count = await self._given
+            self._given = Deferred()
+            if not count:
+                return
+            await flow.ready()
+            flow.write(self._content[position : position + count])
+            position += count
+
+    def give(self, count: int) -> None:
+        """Let ``count`` bytes go; none means that this was all."""
+        self._given.callback(count)
+
+    def fail(self, error: Exception) -> None:
+        """Go no further."""
+        self._given.errback(error)
+
+    def end_short(self) -> None:
+        """Go no further, as a fetch does that has failed."""
+        self.fail(ShortError("upstream is gone"))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@define
+class Backstage:
+    """
+    Contents, tags and questions in one: what it answers, and what it has been asked.
+
+    ``content`` is answered to every digest and tag, once ``waiting`` has fired; an exception is raised.
+    """
+
+    content: Any = CONTENT
+    digest: Digest = DIGEST
+    media_type: str | None = "application/vnd.oci.image.manifest.v1+json"
+    status: str = "hit"
+    stale: bool = False
+    pinged: Any = field(factory=lambda: Pinged(200, {}, b"{}"))
+    answer: Any = None
+    waiting: Any = field(factory=lambda: succeed(None))
+    asked: list[Any] = field(factory=list)
+
+    async def describe(self, asking: Any) -> Described:
+        self.asked.append(asking)
+        size = self._content().size
+        return Described(self.digest, size, self.media_type, self.status, self.stale)
+
+    async def get(self, asking: Any, *, whole: bool = True) -> Served:
+        self.asked.append(asking)
+        await self.waiting
+        return Served(self.digest, self._content(), self.media_type, self.status, self.stale)
+
+    async def ping(self, registry: Any, credential: Any, via: str) -> Any:
+        self.asked.append((registry, credential, via))
+        if isinstance(self.pinged, Exception):
+            raise self.pinged
+        return self.pinged
+
+    async def ask(self, registry: Any, request: Any) -> Any:
+        self.asked.append((registry, request))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def _content(self) -> Any:
+        if isinstance(self.content, Exception):
+            raise self.content
+        return MemoryBody(self.content) if isinstance(self.content, bytes) else self.content
+
+
+@frozen
+class Reply:
+    """A response as a client reads it. ``body`` is without chunks; ``whole`` says that it had its proper end."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    whole: bool = True
+
+    def header(self, name: str) -> str | None:
+        """The only value of a header."""
+        values = self.headers.getRawHeaders(name) or []
+        assert len(values) <= 1, (name, values)
+        return values[0] if values else None
+
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) [^\r\n]*")
+
+
+def replies(data: bytes, *methods: str) -> list[Reply]:
+    """
+    Everything that a connection sent, read strictly, with what every answer must have; ``methods`` are those
+    of the requests, else ``GET``.
+    """
+    found: list[Reply] = []
+    while data:
+        head, blank, data = data.partition(b"\r\n\r\n")
+        assert blank, head[:80]
+        line, *fields = head.split(b"\r\n")
+        match = _STATUS_LINE.fullmatch(line)
+        assert match is not None, line[:80]
+        status = int(match[1])
+        headers = Headers()
+        for each in fields:
+            name, colon, value = each.partition(b": ")
+            assert colon, each
+            headers.addRawHeader(name, value)
+        if status == 100:
+            continue
+        # Every answer, whoever makes it: a browser that is led here must not read it as HTML.
+        assert headers.getRawHeaders("X-Content-Type-Options") == ["nosniff"], head
+        method = methods[len(found)] if len(found) < len(methods) else "GET"
+        body, whole, data = _body(status, method, headers, data)
+        found.append(Reply(status, headers, body, whole))
+    return found
+
+
+def _body(status: int, method: str, headers: Headers, data: bytes) -> tuple[bytes, bool, bytes]:
+    if method == "HEAD" or status in {204, 304}:
+        return b"", True, data
+    if headers.getRawHeaders("Transfer-Encoding") == ["chunked"]:
+        body = b""
+        while data:
+            size, _, data = data.partition(b"\r\n")
+            count = int(size, 16)
+            body, data = body + data[:count], data[count + 2 :]
+            if not count:
+                return body, True, data
+        return body, False, b""
+    length = headers.getRawHeaders("Content-Length")
+    if length is None:
+        return data, True, b""
+    count = int(length[0])
+    return data[:count], len(data) >= count, data[count:]
+
+
+class Client:
+    """One connection to a factory, in memory."""
+
+    def __init__(self, factory: Any, address: str = "192.0.2.1") -> None:
+        place: Any = IPv4Address("TCP", address, 40000)
+        self.transport = StringTransport(peerAddress=place, lenient=True)
+        self.channel = factory.buildProtocol(place)
+        self.channel.makeConnection(self.transport)
+
+    def send(self, data: str | bytes) -> Client:
+        """Bytes arrive."""
+        self.channel.dataReceived(data.encode("latin-1") if isinstance(data, str) else data)
+        return self
+
+    def ask(self, target: str, *fields: str, method: str = "GET") -> Reply:
+        """Send one request and read its answer."""
+        self.transport.clear()
+        self.send(request(target, *fields, method=method))
+        (reply,) = self.replies(method)
+        return reply
+
+    def replies(self, *methods: str) -> list[Reply]:
+        """Read all answers so far."""
+        return replies(self.transport.value(), *methods)
+
+    @property
+    def producer(self) -> Any:
+        """What the transport tells how fast it takes."""
+        return self.transport.producer
+
+    def leave(self) -> None:
+        """The client goes."""
+        self.channel.connectionLost(Failure(ConnectionDone()))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the cache has ended the connection."""
+        return self.transport.disconnecting
+
+
+def request(target: str, *fields: str, method: str = "GET") -> str:
+    """A request as good clients send it."""
+    return f"{method} {target} HTTP/1.1\r\n{HOST}" + "".join(f"{each}\r\n" for each in fields) + "\r\n"
+
+
+def admit(
+    registries: Sequence[Any],
+    *,
+    judge: Judge | None = None,
+    vouches: bool = False,
+    keys: Mapping[str, SigningKeys] | None = None,
+    wall: Callable[[], float] = lambda: 1e9,
+) -> Doors:
+    """The ways in to these origins."""
+    origins = OriginSelector(registries)
+    signatures = Signatures(keys or {}, wall=wall, secret=b"secret of the tests")
+    return Doors(origins, signatures, Admission(origins, signatures, judge, vouches=vouches))
+
+
+def front(
+    contents: Any,
+    tags: Any,
+    questions: Any,
+    doors: Doors,
+    *,
+    clock: Any,
+    meter: Meter,
+    limits: Limits = _LIMITS,
+    prefix: str = "/",
+    extra: Mapping[str, tuple[str, ...]] | None = None,
+) -> ServerFactory:
+    """The web room before those who answer."""
+    sending = Sending(lambda: "BOUNDARY")
+    queries = ListQueries(b"secret")
+    house = House(
+        contents, tags, questions, doors.origins, doors.signatures, doors.admission, sending, queries, NAME
+    )
+    api = RegistryApi(
+        house,
+        pseudonym="contentcache-me",
+        prefix=prefix,
+        timer=clock,
+        patience=limits.clientstall,
+        meter=meter,
+    )
+    log = AccessLog(meter, clock, lambda: 1e9, lines=True)
+    return ServerFactory(
+        api.begin,
+        log,
+        limits=limits,
+        counted=NAME.counted,
+        reactor=clock,
+        meter=meter,
+        extra=extra or {},
+    )
+
+
+class HouseTestCase(TestCase):
+    """Has a factory, an API, and :attr:`backstage` behind it."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.meter = Meter()
+        self.backstage = Backstage()
+        self.lines: list[Access] = []
+        self.patch(AccessLog, "_log", _Pen(self.lines))
+        self.factory = self.build()
+
+    def build(
+        self,
+        *upstreams: Upstream,
+        limits: Limits = _LIMITS,
+        prefix: str = "/",
+        extra: Mapping[str, tuple[str, ...]] | None = None,
+        clock: Any = None,
+        judge: Judge | None = None,
+        vouches: bool = False,
+        keys: Mapping[str, SigningKeys] | None = None,
+    ) -> ServerFactory:
+        """A factory with these upstreams, one for everything if there are none."""
+        given = upstreams or (Upstream("https://a.example", ("https://a.example",)),)
+        registries: Any = [Origin(upstream) for upstream in given]
+        self.registries = registries
+        parts: Any = self.backstage
+        admission = admit(registries, judge=judge, vouches=vouches, keys=keys)
+        return front(
+            parts,
+            parts,
+            parts,
+            admission,
+            limits=limits,
+            prefix=prefix,
+            extra=extra or {},
+            clock=clock or self.clock,
+            meter=self.meter,
+        )
+
+    def client(self, address: str = "192.0.2.1") -> Client:
+        """A new connection."""
+        return Client(self.factory, address)
+
+    def ask(self, target: str, *fields: str, method: str = "GET") -> Reply:
+        """One request on a connection of its own."""
+        return self.client().ask(target, *fields, method=method)
+
+    def upstream_says(
+        self,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        pieces: Sequence[bytes] = (b"{}",),
+        **more: Any,
+    ) -> Broadcast:
+        """What the next questions are answered."""
+        fields = Headers({name: [value] for name, value in (headers or {}).items()})
+        broadcast = Broadcast(status, fields, pieces, **more)
+        self.backstage.answer = Answer("https://a.example", status, False, broadcast, self.clock, 30.0)
+        return broadcast
+
+    def assert_refused(self, reply: Reply, status: int, code: str = "UNSUPPORTED") -> None:
+        """A reply is an error in the form of the distribution spec."""
+        self.assertEqual((reply.status, reply.header("Content-Type")), (status, "application/json"))
+        (entry,) = json.loads(reply.body)["errors"]
+        self.assertEqual(entry["code"], code)
+        self.assertTrue(entry["message"])
+        self.assertEqual(reply.header("Docker-Distribution-Api-Version"), "registry/2.0")
+
+
+class _Pen:
+    """Keeps what is written into the access log."""
+
+    def __init__(self, lines: list[Access]) -> None:
+        self._lines = lines
+
+    def info(self, _format: str, access: Access) -> None:
+        """A line."""
+        self._lines.append(access)

@@ -1,0 +1,532 @@
+"""
+Tests for :mod:`contentcache.registry.fast_path`: with it and without it clients see the same, and may do the
+same.
+
+The whole cache is here, from a client's connection to a registry in memory, over a store on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from contentcache.config.model import Limits, Upstream
+from contentcache.core.client_address import counted_address
+from contentcache.core.errors import OriginRefused
+from contentcache.core.list_queries import ListQueries
+from contentcache.delivery.warm import LARGEST, Kept
+from contentcache.journal import Access
+from contentcache.registry.api import House as RequestDispatcher
+from contentcache.registry.api import RegistryApi
+from contentcache.registry.fast_path import BlobFastPath
+from contentcache.registry.fast_path_targets import Targets
+from contentcache.registry.responses import Sending
+from contentcache.server.access_log import AccessLog
+from contentcache.server.factory import ServerFactory
+from contentcache.storage.filesystem import FilesystemStore
+from contentcache.storage.interfaces import Link
+from tests.delivery.house import REPOSITORY, House
+from tests.delivery.house import HouseTestCase as DeliveryTestCase
+from tests.delivery.test_access import bearer_until
+from tests.registry.harness import NAME, Client, Doors, Reply, admit, request
+
+CONTENT = b"0123456789" * 100
+_ONE = Upstream("https://one.example", ("https://one.example",), deny=("secret/*",))
+_TWO = Upstream("https://two.example", ("https://two.example",), names=frozenset({"two.example"}))
+
+
+class CacheTestCase(DeliveryTestCase):
+    """Has a whole cache, and a blob in it that Ann has pulled. ``fast`` says whether there is the short way."""
+
+    fast = False
+    upstreams: tuple[Upstream, ...] = (_ONE, _TWO)
+
+    def setUp(self) -> None:
+        # Wherever the tests run: some filesystems cannot tell what is in memory.
+        self.patch(Kept, "_peek", _peek)
+        self.lines: list[Access] = []
+        self.patch(AccessLog, "_log", _Pen(self.lines))
+        self.begun = 0
+        self.build()
+
+    def doors(self, house: House) -> Doors:
+        """The ways in."""
+        return admit(house.registries, wall=house.wall)
+
+    def build(
+        self, *, limits: Limits | None = None, prefix: str = "/", extra: Any = None, **options: Any
+    ) -> None:
+        """A cache, and its blob."""
+        self.root = Path(self.mktemp())
+        store = FilesystemStore(str(self.root))
+        store.prepare()
+        given: Any = {"auth": "basic", "store": store, "fast": self.fast, **options}
+        house = self.there = self.house(*self.upstreams, **given)
+        self.addCleanup(house.contents.warm.close)
+        for origin in house.origins.values():
+            self.ann = origin.let("ann", "1", REPOSITORY, "org/other", "secret/app")
+            self.bob = origin.let("bob", "2", "org/other")
+            self.digest = origin.put_blob(REPOSITORY, CONTENT)
+        self.prefix = prefix.rstrip("/")
+        self.factory = self._web(house, limits or Limits(), prefix, extra or {})
+        self.path = f"{self.prefix}/v2/{REPOSITORY}/blobs/{self.digest}"
+        # Once to fetch it, and once to know it.
+        for _ in range(2):
+            self.assertEqual(self.ask(self.ann).body, CONTENT)
+        self.forget()
+
+    def _web(self, house: House, limits: Limits, prefix: str, extra: Any) -> ServerFactory:
+        doors = self.doors(house)
+        origins = doors.origins
+        contents: Any = house.contents
+        api = RegistryApi(
+            RequestDispatcher(
+                contents,
+                house.tags,
+                house.questions,
+                origins,
+                doors.signatures,
+                doors.admission,
+                Sending(lambda: "BOUNDARY"),
+                ListQueries(b"secret"),
+                NAME,
+            ),
+            pseudonym="contentcache-me",
+            prefix=prefix,
+            timer=house.clock,
+            patience=60.0,
+            meter=house.meter,
+        )
+        log = AccessLog(house.meter, house.clock, house.wall, lines=True)
+        fast_path = BlobFastPath(
+            house.contents.warm,
+            Targets(origins, doors.signatures, prefix),
+            doors.admission,
+            written=log.several,
+            extra=extra,
+            timer=house.clock,
+            wall=house.wall,
+            patience=60.0,
+        )
+
+        def begin(given: Any) -> None:
+            self.begun += 1
+            api.begin(given)
+
+        reactor: Any = house.clock
+        return ServerFactory(
+            begin,
+            log,
+            limits=limits,
+            counted=counted_address,
+            reactor=reactor,
+            meter=house.meter,
+            fast_path=fast_path if self.fast else None,
+            extra=extra,
+        )
+
+    def forget(self) -> None:
+        """Look at what comes from now on."""
+        self.there.clock.advance(0)
+        for origin in self.there.origins.values():
+            origin.requests.clear()
+        self.lines.clear()
+        self.begun = 0
+
+    def ask(
+        self, who: str | None = None, *fields: str, path: str | None = None, method: str = "GET"
+    ) -> Reply:
+        """One request on a connection of its own."""
+        client = Client(self.factory)
+        told = (f"Authorization: {who}",) if who is not None else ()
+        reply = client.ask(path or self.path, *told, *fields, method=method)
+        client.leave()
+        self.there.clock.advance(0)
+        return reply
+
+    def assert_short(self, count: int = 1) -> None:
+        """So many requests went the short way, where there is one, and none upstream."""
+        self.assertEqual(self.begun, 0 if self.fast else count)
+        self.assertEqual(len(self.lines), count)
+        self.assert_asked()
+        self.forget()
+
+    def assert_asked(self, *methods: str) -> None:
+        """The origin was asked so."""
+        asked = [each.method for origin in self.there.origins.values() for each in origin.requests]
+        self.assertEqual(asked, list(methods))
+
+    def blob_file(self) -> Path:
+        """Where it lies."""
+        (path,) = self.root.rglob(f"{self.digest.hex}/data")
+        return path
+
+
+def _peek(kept: Kept, buffer: bytearray, offset: int) -> bool:
+    return os.preadv(kept.descriptor, [buffer], offset) == len(buffer)
+
+
+class _Pen:
+    def __init__(self, lines: list[Access]) -> None:
+        self._lines = lines
+
+    def info(self, _format: str, access: Access | None = None, accesses: tuple[Access, ...] = ()) -> None:
+        """Lines."""
+        self._lines += [access] if access is not None else accesses
+
+
+class LongTests(CacheTestCase):
+    """Without the short way."""
+
+    def test_get(self) -> None:
+        """A blob comes with the head that the long way gives it."""
+        reply = self.ask(self.ann)
+        self.assertEqual((reply.status, reply.body), (200, CONTENT))
+        told = {name.decode(): value[0].decode() for name, value in reply.headers.getAllRawHeaders()}
+        self.assertIn("GMT", told.pop("Date"))
+        self.assertEqual(
+            told,
+            {
+                "Docker-Distribution-Api-Version": "registry/2.0",
+                "X-Content-Type-Options": "nosniff",
+                "Content-Type": "application/octet-stream",
+                "Docker-Content-Digest": str(self.digest),
+                "ETag": f'"{self.digest}"',
+                "Cache-Control": "private, max-age=31536000, immutable",
+                "Cache-Status": "contentcache; hit",
+                "Accept-Ranges": "bytes",
+                "Content-Length": str(len(CONTENT)),
+            },
+        )
+        self.assert_short()
+
+    def test_head(self) -> None:
+        """``HEAD`` gets the head alone."""
+        whole = self.ask(self.ann)
+        head = self.ask(self.ann, method="HEAD")
+        self.assertEqual((head.status, head.body), (200, b""))
+        self.assertEqual(dict(head.headers.getAllRawHeaders()), dict(whole.headers.getAllRawHeaders()))
+        self.assert_short(2)
+
+    def test_kept_alive(self) -> None:
+        """One after the other on one connection, with one credential and another, and none."""
+        client = Client(self.factory)
+        for _ in range(3):
+            self.assertEqual(client.ask(self.path, f"Authorization: {self.ann}").body, CONTENT)
+        self.there.clock.advance(0)
+        self.assert_short(3)
+        for who in (f"Authorization: {self.bob}", "Accept: */*"):
+            reply = client.ask(self.path, who)
+            self.assertIn(reply.status, {401, 403, 404})
+        self.assertEqual(client.ask(self.path, f"Authorization: {self.ann}").body, CONTENT)
+
+    def test_pipelined(self) -> None:
+        """Several in one piece are answered in their order, also where one of them is not simple."""
+        mine = f"Authorization: {self.ann}"
+        part = request(self.path, mine, "Range: bytes=0-3")
+        one = request(self.path, mine)
+        data = one + one + part + one + request("/") + request(self.path, mine, method="HEAD") + one
+        found = Client(self.factory).send(data).replies("GET", "GET", "GET", "GET", "GET", "HEAD", "GET")
+        self.assertEqual([reply.status for reply in found], [200, 200, 206, 200, 200, 200, 200])
+        bodies = [len(reply.body) for reply in found]
+        self.assertEqual(bodies, [1000, 1000, 4, 1000, 0, 0, 1000])
+
+    def test_in_pieces(self) -> None:
+        """Wherever a head is cut in two, it is answered once, and so is the one behind it."""
+        data = request(self.path, f"Authorization: {self.ann}") * 2
+        for cut in range(1, len(data), 3):
+            client = Client(self.factory)
+            client.send(data[:cut])
+            client.send(data[cut:])
+            self.assertEqual([reply.body for reply in client.replies()], [CONTENT, CONTENT], cut)
+            client.leave()
+
+    def test_not_simple(self) -> None:
+        """Ranges, conditions, framings, doubtful heads: the answers are those that they always have."""
+        mine = f"Authorization: {self.ann}"
+        for field, status in {
+            "Range: bytes=1-2": 206,
+            "range: bytes=5000-": 416,
+            f'If-None-Match: "{self.digest}"': 304,
+            'If-Match: "x"': 412,
+            "Content-Length: 0": 200,
+            "Content-Length: 5": 400,
+            "Transfer-Encoding: chunked": 400,
+            "Expect: x": 417,
+            "Host: another": 400,
+            f"Authorization: {self.bob}": 400,
+            "Via: 1.1 contentcache-me": 508,
+            "Unknown: x": 200,
+            "Accept : x": 400,
+            " folded: x": 400,
+            "Connection: close": 200,
+        }.items():
+            client = Client(self.factory).send(request(self.path, mine, field))
+            (reply,) = client.replies()
+            self.assertEqual(reply.status, status, field)
+            self.assertEqual(client.ended, status in {400, 417} or "close" in field, field)
+            self.assertEqual(reply.header("Connection") == "close", client.ended, field)
+
+    def test_other_targets(self) -> None:
+        """What is denied, unknown, absent, escaped or asked elsewhere is what it always was."""
+        name = str(self.digest)
+        for target, status in {
+            f"/v2/{REPOSITORY}/blobs/{name}?ns=unknown.example": 404,
+            f"/v2/{REPOSITORY}/blobs/{name.upper()}": 400,
+            f"/v2/{REPOSITORY}/blobs/{name[:-1]}": 400,
+            f"/v2//{REPOSITORY}/blobs/{name}": 400,
+            f"/v2/secret/app/blobs/{name}": 403,
+            f"http://cache.example/v2/{REPOSITORY}/blobs/{name}": 200,
+            f"/v2/{REPOSITORY}/blobs/{name}?x=y": 200,
+            f"/v2/{REPOSITORY}/blobs/sha256%3A{self.digest.hex}": 200,
+        }.items():
+            self.assertEqual(self.ask(self.ann, path=target).status, status, target)
+
+    def test_namespace(self) -> None:
+        """``?ns=`` means another origin, which has to say yes itself."""
+        path = f"{self.path}?ns=two.example"
+        self.assertEqual(self.ask(self.ann, path=path).body, CONTENT)
+        self.assert_asked("HEAD", "GET")  # that is its proof that it has the blob
+        self.forget()
+        self.assertEqual(self.ask(self.ann, path=path).body, CONTENT)
+        self.assert_short()
+
+    def test_proved_by_each_origin(self) -> None:
+        """
+        A blob that is open in memory is served in the name of an origin that has proved to have it, only:
+        neither a grant and a link of another origin nor what is told of the blob do without.
+        """
+        two = self.there.origins["two.example"]
+        two.misbehave("status", method="GET", status=404)
+        path = f"{self.path}?ns=two.example"
+        for method in ("GET", "HEAD", "GET"):
+            self.assertEqual(self.ask(self.ann, path=path, method=method).status, 404)
+        self.forget()
+        self.assertEqual(self.ask(self.ann).body, CONTENT)
+        self.assert_short()
+
+    def test_prefix_and_extra_headers(self) -> None:
+        """The API below a prefix; headers of the operator's go out with every answer."""
+        self.build(prefix="/below/", extra={"X-Content-Type-Options": ("nosniff",)})
+        reply = self.ask(self.ann)
+        self.assertEqual((reply.body, reply.header("X-Content-Type-Options")), (CONTENT, "nosniff"))
+        self.assert_short()
+        self.assertEqual(self.ask(self.ann, path=self.path.removeprefix("/below")).status, 404)
+
+    def test_noted(self) -> None:
+        """Access log and metrics have what they always have."""
+        before = self.there.meter.text()
+        self.assertNotIn(b'method="HEAD"', before)
+        fields = ("User-Agent: docker/27", "Referer: http://a.example/?token=1")
+        self.ask(self.ann, *fields)
+        self.ask(self.ann, *fields, method="HEAD")
+        get, head = self.lines
+        self.assertEqual((get.method, get.uri, get.status, get.sent), ("GET", self.path, 200, 1000))
+        self.assertEqual((get.address, get.agent, get.cache), ("192.0.2.1", "docker/27", "hit"))
+        self.assertEqual((get.referer, get.upstream), ("http://a.example/?token=***", "https://one.example"))
+        self.assertEqual((head.method, head.sent, head.protocol), ("HEAD", 0, "HTTP/1.1"))
+        after = self.there.meter.text().decode()
+        for line in (
+            'contentcache_requests_total{kind="blobs",method="GET",status="200"} 3.0',
+            'contentcache_requests_total{kind="blobs",method="HEAD",status="200"} 1.0',
+            'contentcache_content_total{outcome="hit"} 2.0',
+            "contentcache_served_bytes_total 3000.0",
+            'contentcache_request_seconds_count{kind="blobs"} 4.0',
+        ):
+            self.assertIn(line, after)
+
+    def test_last_pull(self) -> None:
+        """A pull counts for the blob's age."""
+        self.result(self.there.contents.flush())
+        self.there.later(1000)
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.assertTrue(self.there.contents.in_use(self.digest))
+        self.result(self.there.contents.flush())
+        record = self.there.index.blob(self.digest)
+        assert record is not None
+        self.assertEqual(record.pulled, self.there.wall())
+
+    # Who may.
+
+    def test_strangers(self) -> None:
+        """Another credential, none, or another repository opens nothing."""
+        for who in (self.bob, None, self.ann.replace("MQ", "Mg").replace("OjE=", "OjI=")):
+            self.assertIn(self.ask(who).status, {401, 403, 404}, who)
+        elsewhere = f"/v2/org/other/blobs/{self.digest}"
+        self.assertEqual(self.ask(self.ann, path=elsewhere).status, 404)
+        self.assertEqual(self.ask(self.ann).status, 200)
+
+    def test_grant_ends(self) -> None:
+        """After authttl the origin is asked again; and when it says no, nobody gets a byte."""
+        self.there.later(61)
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.assert_asked("HEAD")
+        self.there.later(61)
+        self.there.origin.let("ann", "1")
+        self.assertIn(self.ask(self.ann).status, {401, 403, 404})
+        self.assertIn(self.ask(self.ann).status, {401, 403, 404})
+
+    def test_revoked(self) -> None:
+        """A no to something else in the repository ends the grant at once."""
+        asking = self.there.asking(self.digest, self.ann)
+        now = self.there.access.question_time()
+        self.there.access.revoked(asking.registry, REPOSITORY, asking.credential, asked=now)
+        self.forget()
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.assert_asked("HEAD")
+
+    def test_link_is_denied(self) -> None:
+        """Once the origin has said that the blob is not there any more, nobody gets it."""
+        asking = self.there.asking(self.digest, self.ann)
+        now = self.there.access.question_time()
+        self.result(self.there.access.refused(asking, OriginRefused(404, {}, b""), asked=now))
+        self.forget()
+        self.ask(self.ann)
+        self.assert_asked("HEAD")
+
+    def test_link_is_old(self) -> None:
+        """After affirmttl the link is asked for anew."""
+        self.build(affirmttl=100.0, authttl=1000.0)
+        self.there.later(90)
+        self.ask(self.ann)
+        self.assert_short()
+        self.there.later(11)
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.assert_asked("HEAD")
+
+    def test_clock_is_set_back(self) -> None:
+        """A link from the future has an age that nobody knows."""
+        self.there.adjusted = -7200.0
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.assert_asked("HEAD")
+
+    def test_nothing_is_remembered(self) -> None:
+        """With ``authttl: 0`` each request is a question."""
+        self.build(authttl=0.0)
+        for _ in range(2):
+            self.forget()
+            self.assertEqual(self.ask(self.ann).status, 200)
+            self.assert_asked("HEAD")
+
+    def test_index_is_lost(self) -> None:
+        """What only the index knew is not believed when it is made anew."""
+        asking = self.there.asking(self.digest, self.ann)
+        self.there.index.revoke(Link(asking.registry.upstream.origin, REPOSITORY, "blobs", self.digest))
+        self.there.contents.lost_index()
+        self.forget()
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.assert_asked("HEAD")
+
+    # What there is.
+
+    def test_file_goes(self) -> None:
+        """A blob whose file has gone is fetched again."""
+        self.blob_file().unlink()
+        self.assertEqual(self.ask(self.ann).body, CONTENT)
+        self.assert_asked("GET")
+
+    def test_file_changes(self) -> None:
+        """So is one whose file is shorter than it was."""
+        os.truncate(self.blob_file(), 999)
+        self.assertEqual(self.ask(self.ann).body, CONTENT)
+        self.assert_asked("GET")
+
+    def test_nothing_stays_open(self) -> None:
+        """A deleted file is let go of with the next batch of last pulls; so is what is evicted, at once."""
+        warm = self.there.contents.warm
+        self.assertEqual(len(warm), int(self.fast))
+        self.blob_file().unlink()
+        self.result(self.there.contents.flush())
+        self.assertEqual(len(warm), 0)
+        self.ask(self.ann)
+        self.ask(self.ann)
+        self.assertEqual(len(warm), int(self.fast))
+        warm.drop(self.digest)
+        self.assertEqual(len(warm), 0)
+
+    def test_bounded(self) -> None:
+        """Of many blobs those served last stay open."""
+        for number in range(30):
+            digest = self.there.origin.put_blob(REPOSITORY, b"%d" % number)
+            for _ in range(2):
+                self.ask(self.ann, path=f"/v2/{REPOSITORY}/blobs/{digest}")
+        self.assertEqual(len(self.there.contents.warm), 20 if self.fast else 0)
+
+    def test_sizes(self) -> None:
+        """Of whatever size a blob is, it comes whole."""
+        for size in (0, 1, 4096, 4097, 16_384, 16_385, LARGEST, LARGEST + 1):
+            content = os.urandom(size)
+            path = f"/v2/{REPOSITORY}/blobs/{self.there.origin.put_blob(REPOSITORY, content)}"
+            for _ in range(4):
+                self.assertEqual(self.ask(self.ann, path=path).body, content)
+
+    # Ends.
+
+    def test_closing(self) -> None:
+        """When the daemon is about to stop, the answer is the last one on its connection."""
+        client = Client(self.factory)
+        client.send(request(self.path, f"Authorization: {self.ann}")[:-2])
+        self.factory.close_idle()
+        (reply,) = client.send("\r\n").replies()
+        self.assertEqual((reply.body, reply.header("Connection")), (CONTENT, "close"))
+        self.assertTrue(client.ended)
+
+    def test_head_too_large(self) -> None:
+        """A head of more bytes than the operator allows is refused, simple or not."""
+        self.build(limits=Limits(headers=300))
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.assertEqual(self.ask(self.ann, "User-Agent: " + "x" * 200).status, 431)
+
+    def test_too_many(self) -> None:
+        """A connection too many is turned away, simple or not."""
+        self.build(limits=Limits(connections=1))
+        first = Client(self.factory)
+        self.assertEqual(self.ask(self.ann).status, 503)
+        first.channel.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.ask(self.ann).status, 200)
+
+    def test_idle(self) -> None:
+        """Requests keep a connection open, silence ends it."""
+        client = Client(self.factory)
+        for _ in range(3):
+            self.there.clock.advance(100)
+            client.send(request(self.path, f"Authorization: {self.ann}"))
+        self.assertFalse(client.ended)
+        self.there.clock.advance(121)
+        self.assertTrue(client.ended)
+
+    def test_client_takes_nothing(self) -> None:
+        """While the client has yet to take what was sent, nothing more is acted on at once."""
+        client = Client(self.factory)
+        client.channel.pauseProducing()
+        self.assertFalse(client.channel.is_free)
+        client.channel.resumeProducing()
+        self.assertTrue(client.channel.is_free)
+
+
+class ShortTests(LongTests):
+    """With the short way."""
+
+    fast = True
+
+
+class TokenTests(CacheTestCase):
+    """Tokens."""
+
+    fast = True
+
+    def test_expired(self) -> None:
+        """A grant ends with the token that it was given to."""
+        self.there.origin.let("ann", "1")
+        token = bearer_until(self.there.wall() + 30)
+        asking = self.there.asking(self.digest, token)
+        now = self.there.access.question_time()
+        self.there.access.granted(asking.registry, REPOSITORY, asking.credential, asked=now)
+        self.assertEqual(self.ask(token).status, 200)
+        self.assert_short()
+        self.there.later(30)
+        self.assertNotEqual(self.ask(token).status, 200)

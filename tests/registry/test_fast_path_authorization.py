@@ -1,0 +1,369 @@
+"""Tests for :mod:`contentcache.registry.fast_path`: signed URLs and local authentication, with it and without."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from contentcache.aio.threads import at_once
+from contentcache.auth.htpasswd import PasswordJudge
+from contentcache.auth.interfaces import Judge
+from contentcache.auth.tokens import TokenJudge
+from contentcache.config.model import HtpasswdAuth, TokenAuth, Upstream
+from contentcache.delivery.signing_file import KeysFromFile
+from contentcache.delivery.signing_keys import SigningKeys
+from contentcache.jose.keyset import KeySet
+from tests.auth.house import basic, claims, token
+from tests.delivery.house import REPOSITORY, House
+from tests.registry.harness import Doors, admit
+from tests.registry.test_admission import Keys
+from tests.registry.test_fast_path import CONTENT, CacheTestCase
+from tests.signer import Signer, elliptic
+
+_ONE, _TWO = "https://one.example", "https://two.example"
+
+
+class SignedTests(CacheTestCase):
+    """Signed URLs without the short way."""
+
+    upstreams = (
+        Upstream(_ONE, (_ONE,), names=frozenset({"one.example"}), deny=("secret/*",), issuer=_ONE),
+        Upstream(_TWO, (_TWO,), names=frozenset({"two.example"}), served=frozenset({"two"}), issuer=_TWO),
+    )
+
+    def doors(self, house: House) -> Doors:
+        """Both origins show the same keys, and sign with them."""
+        self.signer = Signer(_ONE, REPOSITORY, "", house.wall())
+        self.keys = Keys(self.signer)
+        return admit(house.registries, wall=house.wall, keys=self.shown(house))
+
+    def shown(self, _house: House) -> dict[str, SigningKeys]:
+        """The keys of each origin."""
+        return {_ONE: self.keys, _TWO: self.keys}
+
+    def signed(self, *fields: str, query: str = "token={}", method: str = "GET", **changes: Any) -> Any:
+        """Ask by a signed URL; ``changes`` are those of its claims."""
+        token = self.signer.saying(**{"digest": str(self.digest), **changes})
+        return self.ask(None, *fields, path=f"{self.path}?{query.format(token)}", method=method)
+
+    def known(self, **changes: Any) -> str:
+        """The path of a signed URL that has been used before."""
+        token = self.signer.saying(**{"digest": str(self.digest), **changes})
+        path = f"{self.path}?token={token}"
+        self.assertEqual(self.ask(path=path).body, CONTENT)
+        self.forget()
+        return path
+
+    def assert_refused(self, path: str) -> None:
+        """A signed URL opens nothing."""
+        reply = self.ask(path=path)
+        self.assertEqual((reply.status, json.loads(reply.body)["errors"][0]["code"]), (403, "DENIED"))
+        self.forget()
+
+    def test_good(self) -> None:
+        """A token that was verified opens its blob again, whole, in part and by ``HEAD``, whatever else is said."""
+        path = self.known()
+        for fields, method, body in (
+            ((), "GET", CONTENT),
+            (("Authorization: Basic eDp5",), "GET", CONTENT),
+            (("Range: bytes=5-9",), "GET", CONTENT[5:10]),
+            ((), "HEAD", b""),
+        ):
+            reply = self.ask(None, *fields, path=path, method=method)
+            self.assertEqual((reply.status in {200, 206}, reply.body), (True, body))
+            self.assertEqual(reply.header("Cache-Status"), "contentcache; hit")
+            self.assert_short()
+
+    def test_first(self) -> None:
+        """Each new token is verified once, for one blob."""
+        self.assertEqual(self.signed().status, 200)
+        self.assertEqual(self.begun, 1)
+        self.assert_refused(self.known().replace(REPOSITORY, "org/other"))
+
+    def test_nothing_secret(self) -> None:
+        """No token gets into the log, wherever it stands in the query."""
+        token = self.signer.saying(digest=str(self.digest))
+        for query in ("token={}", "ns=one.example&token={}", "token={}&ns=one.example"):
+            path = f"{self.path}?{query.format(token)}"
+            for _ in range(2):
+                self.assertEqual(self.ask(path=path).status, 200)
+            for line in self.lines:
+                self.assertEqual(line.uri, f"{self.path}?{query.format('***')}")
+                self.assertEqual(line.upstream, _ONE)
+            self.forget()
+
+    def test_names(self) -> None:
+        """The issuer picks the origin; by another's name, two names or two tokens it is refused."""
+        token = self.known().partition("=")[2]
+        for query, status in (
+            (f"token={token}&ns=two.example", 403),
+            (f"token={token}&ns=three.example", 404),
+            (f"ns=one.example&token={token}&ns=two.example", 400),
+            (f"token={token}&token=x", 403),
+            (f"token={token}x", 403),
+            (f"token={token[:-8]}", 403),
+            (f"Token={token}", 401),
+        ):
+            for _ in range(2):
+                self.assertEqual(self.ask(path=f"{self.path}?{query}").status, status, query)
+        self.assertEqual(self.ask(path=f"{self.path}&token={token}").status, 400)
+        served = f"http://two{self.path}?token={token}"
+        self.assertEqual(self.ask(path=served).status, 403)
+
+    def test_expires(self) -> None:
+        """A token ends when it says, with a minute for the clocks, however it was known."""
+        path = self.known(exp=int(self.there.wall()) + 100)
+        self.there.later(159)
+        self.assertEqual(self.ask(path=path).status, 200)
+        self.assert_short()
+        self.there.later(1)
+        self.assert_refused(path)
+
+    def test_clock_is_set_back(self) -> None:
+        """It is not good any longer for that, nor before it begins."""
+        path = self.known()
+        self.there.adjusted = -300.0
+        self.assert_refused(path)
+
+    def test_key_is_withdrawn(self) -> None:
+        """Nor does it outlive its key, or another key takes its place."""
+        path = self.known()
+        kept, self.keys.set = self.keys.set, KeySet()
+        self.assert_refused(path)
+        self.keys.set = KeySet({"es": kept.keys["ed"]})
+        self.assert_refused(path)
+        self.keys.set = kept
+        self.assertEqual(self.ask(path=path).status, 200)
+
+    def test_policy(self) -> None:
+        """What the operator does not let pass does not pass with a signature either."""
+        path = f"/v2/secret/app/blobs/{self.digest}"
+        access = [{"type": "repository", "name": "secret/app", "actions": ["pull"]}]
+        token = self.signer.saying(digest=str(self.digest), access=access)
+        for _ in range(2):
+            self.assert_refused(f"{path}?token={token}")
+
+    def test_several(self) -> None:
+        """A signature opens what its origin has delivered, and nothing of another one's."""
+        self.build()
+        path = self.known()
+        self.assertEqual(self.ask(path=path).status, 200)
+        self.assert_short()
+        other = f"{self.path}?token={self.signer.saying(iss=_TWO, digest=str(self.digest))}"
+        self.assert_refused(other)
+        self.there.index.forget([self.digest])
+        self.there.contents.lost_index()
+        self.forget()
+        self.ask(path=path)
+        self.assertTrue(self.there.origin.requests)
+
+    def test_file_goes(self) -> None:
+        """A blob whose file has gone is not served from memory."""
+        path = self.known()
+        self.blob_file().unlink()
+        self.ask(path=path)
+        self.assert_asked("GET")
+
+
+class ShortSignedTests(SignedTests):
+    """With the short way."""
+
+    fast = True
+
+
+class KeyFileTests(SignedTests):
+    """The same where keys come out of a file, which is looked at once a second."""
+
+    fast = True
+
+    def shown(self, house: House) -> dict[str, SigningKeys]:
+        """The keys of each origin."""
+        self.file = Path(self.mktemp())
+        self.file.write_bytes(self.signer.jwks())
+        keys = KeysFromFile(str(self.file), run=at_once, timer=house.clock)
+        return {_ONE: keys, _TWO: keys}
+
+    def test_expires(self) -> None:
+        """Not tried again: time that goes by is that of the file, too."""
+        path = self.known(exp=int(self.there.wall()) + 100)
+        self.there.later(159)
+        self.assertEqual(self.ask(path=path).status, 200)
+        self.there.later(1)
+        self.assert_refused(path)
+
+    def test_key_is_withdrawn(self) -> None:
+        """A second after the file has changed it counts."""
+        path = self.known()
+        self.file.write_bytes(b'{"keys": []}')
+        self.there.later(1)
+        self.assert_refused(path)
+        other = elliptic(self.signer.keys.stranger.public_key(), "es")
+        self.file.write_bytes(json.dumps({"keys": [other]}).encode())
+        self.there.later(1)
+        self.assert_refused(path)
+
+
+class JudgedTests(CacheTestCase):
+    """Clients that are judged by their passwords, without the short way."""
+
+    upstreams = (
+        Upstream(_ONE, (_ONE,), own=True, deny=("secret/*",)),
+        Upstream(_TWO, (_TWO,), own=True, names=frozenset({"two.example"}), prefix="two"),
+    )
+    vouches = False
+
+    def build(self, **options: Any) -> None:
+        """A cache that judges before origins that do not."""
+        super().build(**{"auth": None, "authttl": 1e6, **options})
+
+    def doors(self, house: House) -> Doors:
+        """The judge is before them."""
+        self.ann_here = self.credential(house)
+        return admit(house.registries, wall=house.wall, judge=self.judge(house), vouches=self.vouches)
+
+    def ask(self, who: str | None = None, *fields: str, **more: Any) -> Any:
+        """Ann says here who she is."""
+        return super().ask(self.ann_here if who == self.ann else who, *fields, **more)
+
+    def credential(self, _house: House) -> str:
+        """What she says."""
+        self.file = Path(self.mktemp())
+        self.write("right")
+        return basic("ann", "right")
+
+    def write(self, password: str) -> None:
+        """Her password is another one."""
+        self.file.write_bytes(b"ann:" + bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)) + b"\n")
+
+    def judge(self, house: House) -> Judge:
+        """The judge."""
+        settings = HtpasswdAuth("here", str(self.file))
+        return PasswordJudge(settings, run=at_once, timer=house.clock, secret=b"secret")
+
+    def test_let_in(self) -> None:
+        """Who was let in is let in again, at once."""
+        for fields, method in (((), "GET"), (("Range: bytes=0-9",), "GET"), ((), "HEAD")):
+            self.assertIn(self.ask(self.ann, *fields, method=method).status, {200, 206})
+            self.assert_short()
+
+    def test_strangers(self) -> None:
+        """Nobody else is."""
+        for who in (None, basic("ann", "wrong"), basic("bob", "right"), "Bearer x.y.z", "Basic", ""):
+            reply = self.ask(who)
+            self.assertEqual((reply.status, CONTENT in reply.body), (401, False), who)
+            self.assertIsNotNone(reply.header("WWW-Authenticate"))
+        self.assert_asked()
+
+    def test_forgotten(self) -> None:
+        """After a minute it is looked at again; the answer is the same."""
+        self.there.later(61)
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.assertEqual(self.begun, 1)
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.assertEqual(self.begun, 1 if self.fast else 2)
+
+    def test_taken_back(self) -> None:
+        """A second after the file has another password, or lets nobody in, that counts."""
+        self.write("another")
+        self.there.later(1)
+        self.assertEqual(self.ask(self.ann).status, 401)
+        self.write("right")
+        self.there.later(1)
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.file.unlink()
+        self.there.later(1)
+        self.assertEqual(self.ask(self.ann).status, 503)
+
+    def test_policy(self) -> None:
+        """What is denied is denied to everybody."""
+        for _ in range(2):
+            reply = self.ask(self.ann, path=f"/v2/secret/app/blobs/{self.digest}")
+            self.assertEqual(reply.status, 403)
+
+
+class ShortJudgedTests(JudgedTests):
+    """With the short way."""
+
+    fast = True
+
+
+class TokenTests(JudgedTests):
+    """Clients that are judged by tokens, without the short way: those are grants by themselves."""
+
+    vouches = True
+    key = ec.generate_private_key(ec.SECP256R1())
+
+    def token(self, house: House, **changes: Any) -> str:
+        """A token of the token server's."""
+        now = int(house.wall())
+        names = (REPOSITORY, "secret/app")
+        access = [{"type": "repository", "name": name, "actions": ["pull"]} for name in names]
+        said = claims(**{"exp": now + 300, "nbf": now - 10, "iat": now - 10, "access": access, **changes})
+        return "Bearer " + token(self.key, {"kid": "one"}, said)
+
+    def credential(self, house: House) -> str:
+        """What she says."""
+        self.file = Path(self.mktemp())
+        self.show("one")
+        return self.token(house)
+
+    def show(self, *names: str) -> None:
+        """The keys that are trusted."""
+        keys = [elliptic(self.key.public_key(), name) for name in names]
+        self.file.write_text(json.dumps({"keys": keys}), "ascii")
+
+    def judge(self, house: House) -> Judge:
+        """The judge."""
+        settings = TokenAuth("https://tokens", "cache", "auth.example.com", jwks=str(self.file))
+        return TokenJudge(settings, run=at_once, wall=house.wall, timer=house.clock, secret=b"secret")
+
+    def test_strangers(self) -> None:
+        """No token, a token for something else, one whose signature is another's."""
+        access = [{"type": "repository", "name": "two/" + REPOSITORY, "actions": ["pull"]}]
+        elsewhere = self.token(self.there, access=access)
+        for who in (None, "Bearer x.y.z", self.ann_here[:-8] + "AAAAAAAA", elsewhere, basic("ann", "right")):
+            for _ in range(2):
+                reply = self.ask(who)
+                self.assertEqual((reply.status, CONTENT in reply.body), (401, False), who)
+        self.assertEqual(self.ask(self.ann, path=self.path.replace("/v2/", "/v2/two/")).status, 401)
+        self.assert_asked()
+
+    def test_forgotten(self) -> None:
+        """A token ends when it says, with a minute for the clocks."""
+        self.there.later(1)
+        for _ in range(2):  # the first one looks at the file
+            self.assertEqual(self.ask(self.ann).status, 200)
+        self.there.later(359)
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.there.later(1)
+        self.assertEqual(self.ask(self.ann).status, 401)
+
+    def test_taken_back(self) -> None:
+        """A second after its key is not trusted any more it is worth nothing."""
+        self.show("two")
+        self.there.later(1)
+        self.assertEqual(self.ask(self.ann).status, 401)
+        self.show("one")
+        self.there.later(1)
+        self.assertEqual(self.ask(self.ann).status, 200)
+
+    def test_link_is_old(self) -> None:
+        """Its word is a grant for what it needs, and no link: after affirmttl the origin is asked."""
+        self.build(affirmttl=100.0)
+        self.there.later(90)
+        for _ in range(2):
+            self.assertEqual(self.ask(self.ann).status, 200)
+        self.assert_asked()
+        self.there.later(11)
+        self.assertEqual(self.ask(self.ann).status, 200)
+        self.assert_asked("HEAD")
+
+
+class ShortTokenTests(TokenTests):
+    """With the short way."""
+
+    fast = True

@@ -1,0 +1,111 @@
+"""Tests for :mod:`contentcache.server.debug_site`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.meter import Meter
+from contentcache.server.debug_site import DebugSite, Finding
+from tests.registry.harness import Client, Reply, request
+
+
+class DebugSiteTests(SynchronousTestCase):
+    """The operator's pages."""
+
+    def setUp(self) -> None:
+        self.findings: Mapping[str, Finding] = {"store": Finding("ok", "can be written")}
+        self.cancelled: list[object] = []
+
+    def ask(self, target: str, method: str = "GET", metrics: str | None = "/metrics") -> Reply:
+        """One page."""
+        return Client(self.api(metrics)).ask(target, method=method)
+
+    def api(self, metrics: str | None) -> DebugSite:
+        """The operator's port."""
+        meter = Meter()
+
+        async def findings() -> Mapping[str, Finding]:
+            return self.findings
+
+        async def counted() -> bytes:
+            return meter.text()
+
+        return DebugSite(findings, counted, metrics, Clock())
+
+    def test_health(self) -> None:
+        """JSON that says what was looked at; only what hurts clients is a 503."""
+        for state, status in (("ok", 200), ("warn", 200), ("fail", 503)):
+            self.findings = {"store": Finding("ok", "fine"), "other": Finding(state, "so")}  # type: ignore[arg-type]
+            reply = self.ask("/debug/health")
+            self.assertEqual((reply.status, reply.header("Content-Type")), (status, "application/json"))
+            told = json.loads(reply.body)
+            self.assertEqual(told["status"], state)
+            self.assertEqual(told["checks"]["other"], {"state": state, "says": "so"})
+            head = self.ask("/debug/health", "HEAD")
+            self.assertEqual((head.status, head.body), (status, b""))
+
+    def test_metrics(self) -> None:
+        """Prometheus' text where they are switched on, at the path that is set."""
+        reply = self.ask("/metrics")
+        self.assertEqual(reply.status, 200)
+        self.assertTrue((reply.header("Content-Type") or "").startswith("text/plain; version=0.0.4"))
+        self.assertIn(b"contentcache_served_bytes_total 0.0", reply.body)
+        self.assertEqual(self.ask("/metrics?x=y").status, 200)
+        self.assertEqual(self.ask("/own/path", metrics="/own/path").status, 200)
+        self.assertEqual(self.ask("/metrics", metrics="/own/path").status, 404)
+        self.assertEqual(self.ask("/metrics", metrics=None).status, 404)
+
+    def test_nothing_else(self) -> None:
+        """Other paths are 404, other methods 405."""
+        for target in ("/", "/debug", "/debug/health/x", "/debug/vars", "/metrics/"):
+            self.assertEqual(self.ask(target).status, 404, target)
+        for target in ("/debug/health", "/metrics"):
+            reply = self.ask(target, "POST")
+            self.assertEqual((reply.status, reply.header("Allow")), (405, "GET, HEAD"))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_no_request(self) -> None:
+        """What is no HTTP gets an answer that says the same as all."""
+        (reply,) = Client(self.api("/metrics")).send("nonsense\r\n\r\n").replies()
+        self.assertEqual(reply.status, 400)
+
+    def waiting(self) -> tuple[Client, Deferred[bytes]]:
+        """A client who has asked for the metrics, and what will be the answer."""
+        counting: Deferred[bytes] = Deferred(self.cancelled.append)
+
+        async def findings() -> Mapping[str, Finding]:
+            return self.findings
+
+        client = Client(DebugSite(findings, lambda: counting, "/metrics", Clock()))
+        return client.send(request("/metrics")), counting
+
+    def test_one_after_another(self) -> None:
+        """A connection is kept; what comes meanwhile is answered in its turn."""
+        client, counting = self.waiting()
+        client.send(request("/debug/health", method="HEAD") + request("/nothing"))
+        self.assertEqual(client.transport.value(), b"")
+        counting.callback(b"counted 1\n")
+        first, second, third = client.replies("GET", "HEAD", "GET")
+        self.assertEqual((first.status, first.body), (200, b"counted 1\n"))
+        self.assertEqual((second.status, second.body, third.status), (200, b"", 404))
+        self.assertFalse(client.ended)
+
+    def test_failed(self) -> None:
+        """A defect is a 500, and its traceback in the log."""
+        client, counting = self.waiting()
+        counting.errback(ZeroDivisionError("so"))
+        (reply,) = client.replies("GET")
+        self.assertEqual((reply.status, reply.body), (500, b"this page has failed; the log says why\n"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_left(self) -> None:
+        """Who leaves is counted for no longer, and that is nothing to write of."""
+        client, counting = self.waiting()
+        client.leave()
+        self.assertEqual(self.cancelled, [counting])
+        self.assertEqual((client.transport.value(), self.flushLoggedErrors()), (b"", []))
