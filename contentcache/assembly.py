@@ -44,7 +44,7 @@ from contentcache.storage.own_secret import read_or_make_secret
 from contentcache.storage.reaper import Reaper
 from contentcache.storage.scrub import Bookmark, Scrub
 from contentcache.tls.trust import UpstreamTrusts
-from contentcache.upstream.account import Source
+from contentcache.upstream.account import AccountSource
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.credential_helper import AccountOfHelper
 from contentcache.upstream.proxies import Proxies
@@ -304,7 +304,7 @@ def _list_secret(configuration: Configuration) -> bytes:
     return read_or_make_secret(own_file(configuration.storage, "lists.key"))
 
 
-def _source(upstream: Upstream, environ: Mapping[str, str], reactor: Any) -> Source | None:
+def _source(upstream: Upstream, environ: Mapping[str, str], reactor: Any) -> AccountSource | None:
     if upstream.helper is None:
         return None
     return AccountOfHelper(upstream.helper, upstream.origin, environ, reactor)
@@ -423,9 +423,9 @@ def _watch(
     meter.watch("contentcache_grants", "Grants remembered", lambda: len(grants))
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
     for registry in registries:
-        for host, _well in registry.standing():
+        for host, _well in registry.health():
             meter.watch_upstream(host, partial(_is_well, registry, host))
 
 
 def _is_well(registry: Registry, host: str) -> bool:
-    return dict(registry.standing())[host]
+    return dict(registry.health())[host]

@@ -129,8 +129,8 @@ class Caching:
         fault = self.ensemble.contents.disk_fault or self.ensemble.kept.fault
         findings["store"] = Finding("ok", "can be written") if fault is None else Finding("warn", fault)
         for registry in self.ensemble.registries:
-            well = [host for host, is_well in registry.standing() if is_well]
-            bad = [host for host, is_well in registry.standing() if not is_well]
+            well = [host for host, is_well in registry.health() if is_well]
+            bad = [host for host, is_well in registry.health() if not is_well]
             state: Any = "ok" if not bad else "warn"
             says = f"well: {', '.join(well) or 'none'}" + (f"; set back: {', '.join(bad)}" if bad else "")
             findings[f"upstream {registry.upstream.origin}"] = Finding(state, says)

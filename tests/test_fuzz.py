@@ -28,7 +28,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, DigestInvalid, RangeUnsatisfiable, UpstreamBroken
 from contentcache.core.opening import parse_length, read_opening, read_unsatisfied
 from contentcache.core.ranges import parse_content_range, parse_range, spans
-from contentcache.core.retry_after import seconds_of_patience
+from contentcache.core.retry_after import retry_after_seconds
 from contentcache.core.routes import parse, split_target
 from contentcache.core.via import Path as ViaPath
 from contentcache.core.via import added
@@ -91,7 +91,7 @@ def _opening(text: str) -> None:
 
 
 def _patience(text: str) -> None:
-    assert 0 <= seconds_of_patience(text, 1.7e9) <= 600
+    assert 0 <= retry_after_seconds(text, 1.7e9) <= 600
 
 
 def _digest(text: str) -> None:

@@ -24,13 +24,13 @@ from contentcache.acme.errors import (
     ResponseLostError,
     parse_problem,
 )
+from contentcache.aio.reactor import HttpAgent
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.core.ports import Clock, Timer
-from contentcache.core.retry_after import seconds_of_patience
+from contentcache.core.retry_after import retry_after_seconds
 from contentcache.upstream.agent import why
 from contentcache.upstream.answers import Answer, AnswerTooLarge
-from contentcache.upstream.ports import Asking
-from contentcache.upstream.whole_body import WholeBody
+from contentcache.upstream.request import WholeBody
 
 #: Timeout for the head of a response, and between two parts of its body, in seconds.
 _READ_TIMEOUT: Final = 30.0
@@ -84,7 +84,7 @@ class AcmeClient:
     """
 
     def __init__(
-        self, agent: Asking, directory_url: str, key: AccountKey, *, timer: Timer, wall: Clock
+        self, agent: HttpAgent, directory_url: str, key: AccountKey, *, timer: Timer, wall: Clock
     ) -> None:
         self.key = key
         #: The account's URL, once it is known.
@@ -184,7 +184,7 @@ class AcmeClient:
         return AcmeResponse(
             answer.status,
             answer.header("Location"),
-            None if delay is None else seconds_of_patience(delay, self._wall(), longest=_MAX_RETRY_AFTER),
+            None if delay is None else retry_after_seconds(delay, self._wall(), longest=_MAX_RETRY_AFTER),
             content,
         )
 

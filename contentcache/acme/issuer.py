@@ -27,10 +27,10 @@ from contentcache.acme.order import AcmeOrder, OrderClient
 from contentcache.acme.records import CertificateMetadata, IssuedCertificate, PendingOrder, StoredCertificate
 from contentcache.acme.txacme_adapter import issue, resume
 from contentcache.aio.condition import sleep
+from contentcache.aio.reactor import HttpAgent
 from contentcache.config.model import LetsEncrypt
 from contentcache.core import durations
 from contentcache.core.ports import Clock, Run, Timer
-from contentcache.upstream.ports import Asking
 
 #: Clocks may differ by so many seconds without a warning.
 _MAX_SKEW: Final = 300.0
@@ -50,7 +50,7 @@ class AcmeIssuer:
     def __init__(
         self,
         settings: LetsEncrypt,
-        agent: Asking,
+        agent: HttpAgent,
         responders: Sequence[Responder],
         store: CertificateStore,
         *,

@@ -1,10 +1,13 @@
-"""How long an upstream wants to be left alone."""
+"""Rate limits of an upstream: how long it wants no request, and of whom (429)."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import Final
+
+from contentcache.core.lru import LruCache
 
 DEFAULT = 30.0
 SHORTEST = 1.0
@@ -16,9 +19,31 @@ _EPOCH = 1e9
 _EPOCH_MILLISECONDS = 1e12
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
 _LONGEST_DATE = 64
+_MOST_REMEMBERED: Final = 10_000
 
 
-def seconds_of_patience(value: str | None, now: float, longest: float = LONGEST) -> float:
+class RateLimits:
+    """The keys that an upstream asked to wait, which show no credential. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._until: LruCache[bytes, float] = LruCache(_MOST_REMEMBERED)
+
+    def limit(self, key: bytes, until: float) -> None:
+        """Upstream wants no request of ``key`` until then."""
+        self._until.put(key, until)
+
+    def remaining(self, key: bytes, now: float) -> float | None:
+        """For how many seconds ``key`` is still limited, if it is."""
+        until = self._until.get(key)
+        if until is None:
+            return None
+        if until <= now:
+            self._until.remove(key)
+            return None
+        return until - now
+
+
+def retry_after_seconds(value: str | None, now: float, longest: float = LONGEST) -> float:
     """
     The seconds that ``Retry-After`` asks for (RFC 9110 §10.2.3), between 1 and ``longest``.
 
@@ -26,13 +51,13 @@ def seconds_of_patience(value: str | None, now: float, longest: float = LONGEST)
     would be over thirty years is one, in seconds or milliseconds. What is missing or cannot be understood
     counts as 30 s, so an upstream can neither stop the cache for a day nor be hammered.
 
-    >>> seconds_of_patience("120", 0.0)
+    >>> retry_after_seconds("120", 0.0)
     120.0
-    >>> seconds_of_patience("Thu, 01 Jan 1970 00:01:30 GMT", 0.0)
+    >>> retry_after_seconds("Thu, 01 Jan 1970 00:01:30 GMT", 0.0)
     90.0
-    >>> seconds_of_patience("1700000090", 1_700_000_000.0)
+    >>> retry_after_seconds("1700000090", 1_700_000_000.0)
     90.0
-    >>> seconds_of_patience("soon", 0.0)
+    >>> retry_after_seconds("soon", 0.0)
     30.0
     """
     text = (value or "").strip(" \t")

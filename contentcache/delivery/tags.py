@@ -243,7 +243,7 @@ class Tags:
                 return await self._take_manifest(asking, answer, asked=asked)
             except ManifestInvalid as error:
                 asking.registry.failed(answer.host, error.message, "manifests")
-                if all(host in tried for host, _ in asking.registry.standing()):
+                if all(host in tried for host, _ in asking.registry.health()):
                     raise
 
     async def _take_manifest(self, asking: TagAsking, answer: Answer, *, asked: float) -> Served:

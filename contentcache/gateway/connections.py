@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
+from contentcache.aio.reactor import Endpoint
 from contentcache.aio.tasks import cancellable, in_background
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import DelayedCall, Timer
@@ -27,7 +28,6 @@ from contentcache.gateway.question import Question
 from contentcache.meter import Meter
 from contentcache.upstream.agent import why
 from contentcache.upstream.answers import Answer
-from contentcache.upstream.ports import Endpoint
 
 #: How long a registry that was asked whether it wants a body may think, in seconds (RFC 9110 §10.1.1).
 _THOUGHT: Final = 1.0

@@ -21,12 +21,12 @@ from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone, Response
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
+from contentcache.aio.reactor import Trust
 from contentcache.aio.tasks import DeadlineError, with_timeout
 from contentcache.core.errors import KEPT_OUT
 from contentcache.gateway.liveness import NotAlive
 from contentcache.gateway.probe_blob import PROBE_BLOB, PROBE_BYTES
 from contentcache.tls.server import in_words
-from contentcache.upstream.ports import Trust
 
 _HEADERS: Final = Headers({"User-Agent": ["contentcache-gateway"], "Accept": ["*/*"]})
 _OK: Final = 200

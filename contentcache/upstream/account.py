@@ -1,19 +1,21 @@
 """
 The cache's own account: challenges answered, tokens kept.
 
-Tokens are kept until 80 % of their life, one request a scope at a time. A password leaves only for a realm
-that may have it (:func:`contentcache.upstream.realms.may_have_password`), and no program is asked for one
-before that is known.
+Tokens are kept until 80 % of their life, one request a scope at a time. A password is sent only to a realm
+that may have it (:func:`may_have_password`), and no program is asked for one before that is known.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from typing import Final, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 from attrs import field, frozen
+from publicsuffixlist import PublicSuffixList
 
 from contentcache.aio.single_flight import SingleFlight
 from contentcache.config.model import Account
@@ -21,7 +23,7 @@ from contentcache.core.challenges import Challenge
 from contentcache.core.errors import UpstreamBroken
 from contentcache.core.http_auth import encode_basic
 from contentcache.core.lru import LruCache
-from contentcache.upstream.realms import may_have_password
+from contentcache.upstream.addresses import Listed, Place, literal_address
 
 #: Of a token that does not say how long it lives (distribution's token specification).
 DEFAULT_LIFE: Final = 60.0
@@ -30,8 +32,9 @@ MOST_TOKENS: Final = 256
 _LONGEST_LIFE: Final = 86400.0
 _USED_LIFE: Final = 0.8
 
-#: What a token server says no to an account with. 400 is OAuth's ``invalid_grant`` (RFC 6749 §5.2).
+#: With what a token server refuses an account. 400 is OAuth's ``invalid_grant`` (RFC 6749 §5.2).
 REFUSALS: Final = frozenset({400, 401, 403})
+_DOTS: Final = re.compile(r"(?:\.|%2e){1,2}", re.IGNORECASE)
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -63,7 +66,7 @@ class IdentityToken:
     value: str = field(repr=False)
 
 
-class Source(Protocol):
+class AccountSource(Protocol):
     """Where an account comes from that is not in the configuration."""
 
     async def account(self) -> Account | IdentityToken:
@@ -99,7 +102,7 @@ class OwnAccount:
         fetch_token: FetchToken,
         now: Callable[[], float],
         *,
-        source: Source | None = None,
+        source: AccountSource | None = None,
     ) -> None:
         self._fixed = account
         self._source = source
@@ -250,3 +253,85 @@ def _read_token(body: bytes, asked_at: float) -> _Token:
     if isinstance(life, bool) or not isinstance(life, int | float) or life <= 0:
         life = DEFAULT_LIFE
     return _Token(value, asked_at + min(float(min(life, _LONGEST_LIFE)), _LONGEST_LIFE) * _USED_LIFE)
+
+
+# Where a password may be sent for a token. A challenge names the place, and whoever can answer a request can
+# write a challenge: so only the registry's own host or site may have one, or what the operator has listed.
+
+
+def may_have_password(realm: str, registry: str, listed: Sequence[str] = ()) -> bool:
+    """
+    Whether the realm of a bearer challenge may be sent the account's password.
+
+    ``realm`` is the URL in the challenge, ``registry`` the one we asked. ``listed`` holds URLs,
+    which permit all that lies below their path, and hosts with or without a port. A realm has to
+    be ``https`` unless the registry itself is not, or a listed URL says ``http``.
+
+    >>> may_have_password("https://auth.docker.io/token", "https://registry-1.docker.io")
+    True
+    >>> may_have_password("https://registry.example.com@evil.com/", "https://registry.example.com")
+    False
+    """
+    try:
+        there, here = Place.of(realm), Place.of(registry)
+    except ValueError:
+        return False
+    if not realm.isascii():  # RFC 3986 §2: nothing honest needs more, and look-alikes do
+        return False
+    if any(_below(realm, there, entry) for entry in listed if "://" in entry):
+        return True
+    if there.scheme != "https" and here.scheme != "http":
+        return False
+    hosts = Listed(tuple(entry for entry in listed if "://" not in entry))
+    return there.host == here.host or hosts.names(there.host, there.port) or _one_site(there.host, here.host)
+
+
+def is_listed(realm: str, listed: Sequence[str]) -> bool:
+    """
+    Whether the operator has listed the realm, and answers for the address that it is at.
+
+    >>> is_listed("https://auth.example/token", ["auth.example"]), is_listed("https://auth.example/token", [])
+    (True, False)
+    """
+    place = Place.of(realm)
+    hosts = Listed(tuple(entry for entry in listed if "://" not in entry))
+    return hosts.names(place.host, place.port) or any(
+        _below(realm, place, entry) for entry in listed if "://" in entry
+    )
+
+
+def _below(realm: str, there: Place, entry: str) -> bool:
+    """Whether a realm is the listed URL or lies below it, whole path components counting."""
+    try:
+        if Place.of(entry) != there:
+            return False
+    except ValueError:
+        return False
+    wanted, path = _path(entry).rstrip("/"), _path(realm)
+    if not wanted:
+        return True
+    if any(_DOTS.fullmatch(component) for component in path.split("/")):
+        return False
+    return path == wanted or path.startswith(wanted + "/")
+
+
+def _path(url: str) -> str:
+    """The path of a URL that ``Place`` has understood, without query and fragment."""
+    rest = url.split("://", 1)[1]
+    before = re.split(r"[?#]", rest, maxsplit=1)[0]
+    _, slash, path = before.partition("/")
+    return slash + path
+
+
+def _one_site(one: str, other: str) -> bool:
+    """Whether two hosts have the same registrable domain; addresses and single labels have none."""
+    if literal_address(one) is not None or literal_address(other) is not None:
+        return False
+    site = _suffixes().privatesuffix(one)
+    return site is not None and site == _suffixes().privatesuffix(other)
+
+
+@cache
+def _suffixes() -> PublicSuffixList:
+    """The public suffix list that comes with the package: some 50 ms to read, so once."""
+    return PublicSuffixList()

@@ -20,14 +20,13 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from contentcache import __version__
+from contentcache.aio.reactor import Endpoint, HttpAgent, Reactor, Trust
 from contentcache.upstream.addresses import Place
 from contentcache.upstream.answers import CODINGS
-from contentcache.upstream.bounded_heads import bound_heads
 from contentcache.upstream.endpoints import PlaceEndpoint, check_name
-from contentcache.upstream.ports import Asking, Endpoint, Reactor, Trust
 from contentcache.upstream.proxies import Proxies, Proxy, TunnelEndpoint
 from contentcache.upstream.redirects import Followed, RedirectPolicy, fetch_following
-from contentcache.upstream.releasing import OwnedResponse
+from contentcache.upstream.responses import OwnedResponse, bound_heads
 from contentcache.wire.last_words import HearingReactor
 from contentcache.wire.reading import read_in_large_pieces
 
@@ -165,8 +164,8 @@ class UpstreamAgent:
         self._pool.cachedConnectionTimeout = IDLE_SECONDS
         bound_heads(self._pool)
         endpoints = _Endpoints(reactor, trust, proxies, connect_timeout, guard, registry=registry)
-        self._agent: Asking = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
-        self._plain_by_proxy: Asking | None = None
+        self._agent: HttpAgent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
+        self._plain_by_proxy: HttpAgent | None = None
         if proxies.http is not None:
             self._plain_by_proxy = ProxyAgent(endpoints.to_proxy(proxies.http), reactor, self._pool)
 
@@ -228,11 +227,11 @@ class UpstreamTransport:
     """
 
     policy: RedirectPolicy
-    agent: Asking
-    guarded: Asking
+    agent: HttpAgent
+    guarded: HttpAgent
     client: HTTPClient
     reactor: Reactor = field(repr=False)
-    strict: Asking | None = None
+    strict: HttpAgent | None = None
     _close: tuple[UpstreamAgent, ...] = field(default=(), repr=False)
 
     @classmethod

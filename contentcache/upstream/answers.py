@@ -19,7 +19,7 @@ from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
 from contentcache.core.opening import parse_length
 from contentcache.core.ports import DelayedCall, Timer
 from contentcache.upstream.content_coding import Decoder, content_codings
-from contentcache.upstream.releasing import release_with
+from contentcache.upstream.responses import release_with
 
 T = TypeVar("T")
 

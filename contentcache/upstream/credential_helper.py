@@ -17,9 +17,10 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from contentcache.aio.reactor import ProcessReactor
 from contentcache.config.model import Account, CredentialHelper
 from contentcache.upstream.account import IdentityToken, NoTokenError
-from contentcache.upstream.program import Ended, ProgramFailed, Spawning, run_program
+from contentcache.upstream.program import Ended, ProgramFailed, run_program
 
 #: Seconds that a program may take, and bytes that it may write.
 TIME_LIMIT: Final = 20.0
@@ -62,7 +63,7 @@ class _Kept:
 
 class AccountOfHelper:
     """
-    A :class:`contentcache.upstream.account.Source` that asks a program.
+    A :class:`contentcache.upstream.account.AccountSource` that asks a program.
 
     One run at a time serves all who wait, whoever of them leaves. The program has ``environ`` without
     ``REGISTRY_…``, which is where this daemon's own secrets are. What it wrote is in no log. ``server`` is
@@ -72,7 +73,7 @@ class AccountOfHelper:
     _log = Logger()
 
     def __init__(
-        self, helper: CredentialHelper, server: str, environ: Mapping[str, str], reactor: Spawning
+        self, helper: CredentialHelper, server: str, environ: Mapping[str, str], reactor: ProcessReactor
     ) -> None:
         self._command = (*helper.command, "get")
         self._lifetime = helper.lifetime

@@ -25,8 +25,8 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from contentcache.aio.reactor import Reactor
 from contentcache.upstream.addresses import Address, Kind, Place, literal_address
-from contentcache.upstream.ports import Reactor
 from contentcache.upstream.redirects import RedirectPolicy, RedirectRefused
 
 SocketAddress = twisted_address.IPv4Address | twisted_address.IPv6Address

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -14,19 +14,13 @@ from twisted.internet.error import ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from contentcache.upstream.ports import Clock
+from contentcache.aio.reactor import ProcessReactor
 
 #: A child of the program may hold its output open for ever: so long it is read after the program's end.
 _AFTER_END: Final = 1.0
 _STDIN: Final = 0
 #: What is kept of its complaints.
 _COMPLAINTS: Final = 4096
-
-
-class Spawning(Clock, Protocol):
-    """A clock that starts programs: ``IReactorProcess``."""
-
-    def spawnProcess(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 class ProgramFailed(Exception):
@@ -43,7 +37,7 @@ class Ended:
 
 
 def run_program(
-    reactor: Spawning,
+    reactor: ProcessReactor,
     command: Sequence[str],
     environ: Mapping[str, str],
     given: bytes,
@@ -77,7 +71,7 @@ class _Running(ProcessProtocol):
 
     transport: Any  # IProcessTransport, which zope's plugin for mypy does not know
 
-    def __init__(self, reactor: Spawning, given: bytes, seconds: float, most: int) -> None:
+    def __init__(self, reactor: ProcessReactor, given: bytes, seconds: float, most: int) -> None:
         self.ended: Deferred[Ended] = Deferred(lambda _ended: self._kill("was no longer needed"))
         self._reactor = reactor
         self._given = given

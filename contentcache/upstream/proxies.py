@@ -19,10 +19,10 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from contentcache.aio.reactor import Endpoint
 from contentcache.core.http_auth import encode_basic
 from contentcache.core.noproxy import Exemptions
 from contentcache.upstream.addresses import Place
-from contentcache.upstream.ports import Endpoint
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 _STATUS = re.compile(rb"HTTP/1\.[01] (?P<status>[1-9][0-9]{2})(?: (?P<reason>[ -~]{0,100}))?")

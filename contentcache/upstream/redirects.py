@@ -32,10 +32,11 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
+from contentcache.aio.reactor import HttpAgent
 from contentcache.core.errors import CacheError, UpstreamBroken
+from contentcache.core.ports import Timer
 from contentcache.core.what_passes import CROSSING
 from contentcache.upstream.addresses import Address, Kind, Listed, Place, kind_of, shown
-from contentcache.upstream.ports import Asking, Clock
 
 MOST_HOPS: Final = 5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -158,17 +159,17 @@ class Followed:
 
 
 async def fetch_following(
-    own: Asking,
-    strange: Asking,
+    own: HttpAgent,
+    strange: HttpAgent,
     policy: RedirectPolicy,
-    clock: Clock,
+    clock: Timer,
     *,
     method: str,
     url: str,
     headers: Headers,
     heard: Callable[[], None],
     secret: str | None = None,
-    strict: Asking | None = None,
+    strict: HttpAgent | None = None,
 ) -> Followed:
     """
     Ask the registry for ``url``, and those whom it redirects to.
@@ -203,7 +204,7 @@ async def fetch_following(
     raise RedirectRefused(f"the registry redirects more than {MOST_HOPS} times, last to {shown(url)}")
 
 
-async def _ask(agent: Asking, method: str, url: str, headers: Headers, target: Place | None) -> Any:
+async def _ask(agent: HttpAgent, method: str, url: str, headers: Headers, target: Place | None) -> Any:
     """Ask for ``url``, at the place ``target`` where that is not the registry's own."""
     try:
         return await agent.request(method.encode("ascii"), url.encode("ascii"), headers, None)
@@ -262,7 +263,7 @@ def _resolved(url: str, location: bytes) -> str:
 class _Discard(Protocol):
     """Reads a body to its end so that the connection can be used again, if that is soon."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Timer) -> None:
         self._left = _BODY_BYTES
         self._late = clock.callLater(_BODY_SECONDS, self._abort)
 
@@ -283,6 +284,6 @@ class _Discard(Protocol):
             transport.loseConnection()
 
 
-def discard(response: Any, clock: Clock) -> None:
+def discard(response: Any, clock: Timer) -> None:
     """Be done with a response whose body nobody needs."""
     response.deliverBody(_Discard(clock))

@@ -39,20 +39,24 @@ from contentcache.core.errors import (
 from contentcache.core.header_policy import first, lines_of
 from contentcache.core.opening import is_range_refused
 from contentcache.core.ports import Clock, Timer
-from contentcache.core.retry_after import seconds_of_patience
+from contentcache.core.retry_after import RateLimits, retry_after_seconds
 from contentcache.core.via import CachesBehind
 from contentcache.core.what_passes import LONGEST_REFUSAL
 from contentcache.meter import Meter
-from contentcache.upstream.account import REFUSALS, NoTokenError, OwnAccount, Source, TokenRefused
+from contentcache.upstream.account import (
+    REFUSALS,
+    AccountSource,
+    NoTokenError,
+    OwnAccount,
+    TokenRefused,
+    is_listed,
+)
 from contentcache.upstream.addresses import Place
 from contentcache.upstream.agent import UpstreamTransport, why
 from contentcache.upstream.answers import Answer
-from contentcache.upstream.patience import Patience
-from contentcache.upstream.realms import is_listed
+from contentcache.upstream.pool import UpstreamPool
 from contentcache.upstream.redirects import REDIRECTS, Followed, TargetFailed, discard
-from contentcache.upstream.request import Request
-from contentcache.upstream.upstream_pool import UpstreamPool
-from contentcache.upstream.whole_body import WholeBody
+from contentcache.upstream.request import Request, WholeBody
 
 T = TypeVar("T")
 
@@ -114,7 +118,7 @@ class Registry:
         token_limit: int,
         per_host: SemaphorePerKey[str],
         meter: Meter,
-        source: Source | None = None,
+        source: AccountSource | None = None,
     ) -> None:
         self.upstream = upstream
         self._transports = transports
@@ -128,7 +132,7 @@ class Registry:
         self._pool = UpstreamPool(
             upstream.hosts, upstream.fallback, probe=self._probe, failed=self._probe_failed
         )
-        self._patience = Patience()
+        self._rate_limits = RateLimits()
         self._complaint = "", float("-inf")
         #: Learned from the answers of the hosts.
         self.behind = CachesBehind()
@@ -169,9 +173,9 @@ class Registry:
                 reason=reason,
             )
 
-    def standing(self) -> Sequence[tuple[str, bool]]:
+    def health(self) -> Sequence[tuple[str, bool]]:
         """Every host, and whether it is healthy."""
-        return self._pool.standing(self._reactor.seconds())
+        return self._pool.health(self._reactor.seconds())
 
     def may_lead_back(self, via: str, host: str | None = None) -> bool:
         """
@@ -240,7 +244,7 @@ class Registry:
         key = request.credential.key(self._secret, self.upstream.origin)
         limits = [key, _parallel_key(host)] if request.parallel else [key]
         for limited in limits:
-            remaining = self._patience.remaining(limited, self._reactor.seconds())
+            remaining = self._rate_limits.remaining(limited, self._reactor.seconds())
             if remaining is not None:
                 raise _too_many(remaining)
         began = self._pool.events
@@ -277,10 +281,10 @@ class Registry:
             if signed is None or not any(signed in line for line in lines_of(value))
         }
         if answer.status == _TOO_MANY:
-            seconds = seconds_of_patience(first(headers, "Retry-After"), self._wall())
+            seconds = retry_after_seconds(first(headers, "Retry-After"), self._wall())
             # What is asked in parallel is our own idea: its rate limit is not the client's.
             limited = _parallel_key(answer.host) if request.parallel else key
-            self._patience.asked_for(limited, self._reactor.seconds() + seconds)
+            self._rate_limits.limit(limited, self._reactor.seconds() + seconds)
             headers["Retry-After"] = str(round(seconds))
         if answer.redirected:
             headers.pop("WWW-Authenticate", None)  # nobody may ask for credentials in the registry's name
@@ -462,7 +466,7 @@ def _look_at_status(answer: Answer, request: Request, wall: float) -> None:
     if status == _UNAVAILABLE:
         asked_for = answer.header("Retry-After")
         answer.abandon()
-        seconds = None if asked_for is None else seconds_of_patience(asked_for, wall)
+        seconds = None if asked_for is None else retry_after_seconds(asked_for, wall)
         raise UpstreamUnavailable(
             f"{answer.host} answered {status}",
             headers=None if seconds is None else {"Retry-After": str(round(seconds))},

@@ -1,11 +1,14 @@
-"""A question to a registry, as a value."""
+"""A request to a registry, as a value, and the body of one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
 
 from contentcache.core.credentials import Credential
 
@@ -76,3 +79,26 @@ class Request:
         """
         is_blob = self.path.split("/")[-2:-1] == ["blobs"]
         return self.method == "GET" and is_blob and self.follow and self.range != _FIRST_BYTE
+
+
+@implementer(IBodyProducer)
+class WholeBody:
+    """The body of a request, written at once. ``length`` is in bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.length = len(content)
+        self._content = content
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        """Write the body (``IBodyProducer``)."""
+        consumer.write(self._content)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """There is nothing more."""
+
+    def resumeProducing(self) -> None:
+        """There is nothing more."""
+
+    def stopProducing(self) -> None:
+        """There is nothing more."""

@@ -84,7 +84,7 @@ class FoundTests(HouseTestCase):
             partial.close()
             house.pull(digest)
             self.assertWhole(house.pull(digest), LARGE)
-            self.assertTrue(all(well for _, well in house.registries[0].standing()))
+            self.assertTrue(all(well for _, well in house.registries[0].health()))
 
     def test_short_while_read(self) -> None:
         """A stored file that is cut under its reader ends the response short."""

@@ -333,7 +333,7 @@ class NoRangesTests(DoubtfulTestCase):
             part = house.pull(self.cold, part=(250_000, 250_010), whole=False)
             self.assertEqual(part.outcome, "whole", way)
             self.assertTrue(bytes(part.got) == NOISE[250_001:250_011], way)
-            self.assertTrue(all(well for _, well in house.registries[0].standing()), way)
+            self.assertTrue(all(well for _, well in house.registries[0].health()), way)
 
     def test_resumed(self) -> None:
         """A download that was interrupted goes on, and so does one after a restart."""
@@ -381,7 +381,7 @@ class NoRangesTests(DoubtfulTestCase):
             house.wire.hosts["one.example"].put_blob(REPOSITORY, NOISE[1:])
             client = house.pull(self.cold, part=(250_000, 250_010), whole=False)
             self.assertWhole(client, NOISE[250_001:250_011])
-            self.assertTrue(all(well for _, well in house.registries[0].standing()), way)
+            self.assertTrue(all(well for _, well in house.registries[0].health()), way)
 
 
 class ManifestTests(DoubtfulTestCase):

@@ -154,7 +154,7 @@ class FailoverTests(HouseTestCase):
         self.assertEqual(client.outcome, "short")
         again = house.pull(self.digest)
         self.assertWhole(again, LARGE)
-        self.assertTrue(dict(house.registries[0].standing())["https://two.example"])
+        self.assertTrue(dict(house.registries[0].health())["https://two.example"])
 
     def test_doubt_outlives_the_client(self) -> None:
         """A client ended short by a lie leaves; each host is tried alone all the same, for the next one."""
@@ -177,7 +177,7 @@ class FailoverTests(HouseTestCase):
         waiting.take()
         self.assertWhole(house.pull(self.digest), LARGE)
         self.assertWhole(waiting, LARGE)
-        standing = dict(house.registries[0].standing())
+        standing = dict(house.registries[0].health())
         self.assertEqual(standing, {"https://one.example": False, "https://two.example": True})
 
     def test_all_exhausted(self) -> None:

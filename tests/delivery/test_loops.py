@@ -95,7 +95,7 @@ class LoopTests(HouseTestCase):
         self.cache.later(3)
         self.assertEqual(type(circle.outcome), LoopDetected)
         self.assertWhole(client, LARGE)
-        self.assertTrue(all(well for _, well in self.cache.registries[0].standing()))
+        self.assertTrue(all(well for _, well in self.cache.registries[0].health()))
 
     def test_next_host(self) -> None:
         """A host that has found a loop is not at fault, and the download goes on at the next one."""
@@ -105,4 +105,4 @@ class LoopTests(HouseTestCase):
             self.digest = origin.put_blob(REPOSITORY, LARGE)
         self.cache.origin.misbehave("status", status=508)
         self.assertWhole(self.pull(OURS), LARGE)
-        self.assertTrue(all(well for _, well in self.cache.registries[0].standing()))
+        self.assertTrue(all(well for _, well in self.cache.registries[0].health()))

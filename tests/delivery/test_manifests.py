@@ -86,7 +86,7 @@ class UnverifiedTests(ManifestTestCase):
         house.origins["one.example"].misbehave("portal", method="GET")
         house.registries[0].order("manifests")  # now it is that host's turn for a GET
         self.assertManifest(house.pull_tag("v1"), OLD)
-        self.assertIn(("https://one.example", False), house.registries[0].standing())
+        self.assertIn(("https://one.example", False), house.registries[0].health())
 
     def test_by_digest(self) -> None:
         """A digest whose content is a page is a failure of upstream too, each time, and nothing is stored."""

@@ -252,5 +252,5 @@ class SignedManifestTests(HouseTestCase):
                 self.assertWhole(client, content)
                 assert client.served is not None
                 self.assertEqual(client.served.media_type, media_type or SIGNED_SCHEMA_1)
-                self.assertTrue(all(well for _, well in house.registries[0].standing()))
+                self.assertTrue(all(well for _, well in house.registries[0].health()))
             self.assertIsNone(house.index.blob(digest))

@@ -8,7 +8,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
-from contentcache.upstream.bounded_heads import LARGEST
+from contentcache.upstream.responses import LARGEST_HEAD
 from tests.upstream.loopback import LoopbackTestCase, body_of, reactor
 
 _LINE = b"X-Header: " + b"x" * 1000 + b"\r\n"
@@ -57,7 +57,7 @@ class Large(Protocol):
 
     def dataReceived(self, _data: bytes) -> None:
         transport: Any = self.transport
-        lines = _LINE * ((LARGEST - 1000) // len(_LINE))
+        lines = _LINE * ((LARGEST_HEAD - 1000) // len(_LINE))
         transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n" + lines + b"\r\n" + b"b" * 300_000)
 
 
@@ -81,7 +81,7 @@ class HeadTests(LoopbackTestCase):
                 pass
             else:
                 self.fail("a head that never ended was an answer")
-            self.assertLess(Endless.sent, 64 * LARGEST)
+            self.assertLess(Endless.sent, 64 * LARGEST_HEAD)
 
     async def test_large(self) -> None:
         """A large head and the body behind it pass, as often as they come on one connection."""

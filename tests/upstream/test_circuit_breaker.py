@@ -190,7 +190,7 @@ class RegistryCircuitTests(RegistryTestCase):
         self.assertEqual(self.one.count(), 2)
         for each in asking:
             self.failureResultOf(each, UpstreamTimeout)
-        self.assertEqual(dict(self.registry.standing()), {ONE: False})
+        self.assertEqual(dict(self.registry.health()), {ONE: False})
 
     def test_probe_is_cheap(self) -> None:
         """What is sent as a probe: the API's root, with no word of any client."""
@@ -242,7 +242,7 @@ class RegistryCircuitTests(RegistryTestCase):
             self.clock.advance(1)
             self.failureResultOf(slow, UpstreamTimeout)
             self.answered("HEAD")
-            self.assertEqual(dict(self.registry.standing()), {ONE: True})
+            self.assertEqual(dict(self.registry.health()), {ONE: True})
 
     def test_back_at_once(self) -> None:
         """The first probe of a host that is back releases all requests, ejected or not."""
@@ -252,7 +252,7 @@ class RegistryCircuitTests(RegistryTestCase):
         self.one.release()
         for each in asking:
             self.successResultOf(each).abandon()
-        self.assertEqual(dict(self.registry.standing()), {ONE: True})
+        self.assertEqual(dict(self.registry.health()), {ONE: True})
         self.alone()
         self.one.behave()
         self.answered()
@@ -297,4 +297,4 @@ class RegistryCircuitTests(RegistryTestCase):
         self.one.behave()
         self.one.misbehave("status", status=404)
         self.failureResultOf(self.ask(), OriginRefused)
-        self.assertEqual(dict(self.registry.standing()), {ONE: True})
+        self.assertEqual(dict(self.registry.health()), {ONE: True})

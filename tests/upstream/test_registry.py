@@ -141,7 +141,7 @@ class AskingTests(RegistryTestCase):
         """A host that failed is asked last until its time is up or it answers."""
         self.wire.down.add("one.example")
         self.answered()
-        self.assertEqual(dict(self.registry.standing()), {ONE: False, TWO: True})
+        self.assertEqual(dict(self.registry.health()), {ONE: False, TWO: True})
         self.wire.down.clear()
         self.assertEqual([self.answered().host for _ in range(3)], [TWO] * 3)
         self.clock.advance(1)
@@ -155,7 +155,7 @@ class AskingTests(RegistryTestCase):
         self.two.misbehave("status", status=508)
         for _ in range(2):
             self.failureResultOf(self.ask(), LoopDetected)
-        self.assertTrue(all(well for _, well in self.registry.standing()))
+        self.assertTrue(all(well for _, well in self.registry.health()))
         self.two.behave()
         self.two.misbehave("status", status=503)
         self.failureResultOf(self.ask(), UpstreamUnavailable)
@@ -212,7 +212,7 @@ class AskingTests(RegistryTestCase):
         asking.cancel()
         self.assertEqual(self.wire.given_up, 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertTrue(all(well for _, well in self.registry.standing()))
+        self.assertTrue(all(well for _, well in self.registry.health()))
 
 
 class PatienceTests(RegistryTestCase):
@@ -297,7 +297,7 @@ class OtherRegistryTests(RegistryTestCase):
                 self.assertEqual(refusal.status, 404)
                 self.assertNotIn("WWW-Authenticate", refusal.headers)
                 self.assertEqual(b"on purpose" in refusal.body, method == "GET")
-        self.assertTrue(all(well for _, well in self.registry.standing()))
+        self.assertTrue(all(well for _, well in self.registry.health()))
 
     def test_no_catalog(self) -> None:
         """A catalogue that is missing behind a redirect, or that is 501, is missing; no host is set back."""
@@ -308,7 +308,7 @@ class OtherRegistryTests(RegistryTestCase):
                 refusal: Any = self.failureResultOf(self.of("/v2/_catalog?n=1", method), OriginRefused).value
                 self.assertEqual(refusal.status, status)
                 self.assertNotIn("WWW-Authenticate", refusal.headers)
-        self.assertTrue(all(well for _, well in self.registry.standing()))
+        self.assertTrue(all(well for _, well in self.registry.health()))
 
     def test_other_refusals(self) -> None:
         """Any other refusal there, and a 404 for a blob, is a failed answer and no verdict."""
@@ -349,7 +349,7 @@ class RedirectTests(RegistryTestCase):
             self.storage.misbehave("status", status=status)
             deferred = Deferred.fromCoroutine(self.registry.ask_host(ONE, self.request()))
             self.failureResultOf(deferred, TargetRefused)
-            self.assertTrue(dict(self.registry.standing())[ONE])
+            self.assertTrue(dict(self.registry.health())[ONE])
 
     def test_not_followed_to_decide(self) -> None:
         """The redirect itself is the answer where only a yes is wanted."""
@@ -397,7 +397,7 @@ class OwnAccountTests(RegistryTestCase):
         for registry in (self.one, self.two):
             registry.misbehave("status", path="/token", status=500)
         self.failureResultOf(self.ask("GET", OWN), UpstreamBroken)
-        self.assertTrue(all(well for _, well in self.registry.standing()))
+        self.assertTrue(all(well for _, well in self.registry.health()))
 
     def test_token_server_redirects(self) -> None:
         """A redirect of the token server is not followed, with the password or without."""

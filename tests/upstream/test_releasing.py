@@ -23,8 +23,8 @@ from contentcache.meter import Meter
 from contentcache.upstream.answers import Inflow
 from contentcache.upstream.redirects import RedirectRefused
 from contentcache.upstream.registry import Registry
-from contentcache.upstream.releasing import OwnedResponse, release_with
 from contentcache.upstream.request import Request
+from contentcache.upstream.responses import OwnedResponse, release_with
 from tests.delivery.house import registry_of
 from tests.upstream.loopback import LoopbackTestCase
 from tests.upstream.test_registry import ONE, RegistryTestCase

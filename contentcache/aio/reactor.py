@@ -1,27 +1,27 @@
-"""What is asked of Twisted's objects here, as types that mypy can check."""
+"""As much of Twisted's reactors, endpoints and agents as is used, as types that mypy can check."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
 
-
-class Clock(Protocol):
-    """As much of ``IReactorTime`` as is used."""
-
-    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...  # noqa: A002
-    def seconds(self) -> float: ...
+from contentcache.core.ports import Timer
 
 
-class Reactor(Clock, Protocol):
-    """A clock that connects and resolves: ``IReactorTCP``, ``IReactorPluggableNameResolver``."""
+class Reactor(Timer, Protocol):
+    """A timer that connects and resolves: ``IReactorTCP``, ``IReactorPluggableNameResolver``."""
 
     @property
     def nameResolver(self) -> Any: ...
     def connectTCP(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class ProcessReactor(Timer, Protocol):
+    """A timer that starts programs: ``IReactorProcess``."""
+
+    def spawnProcess(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 class Endpoint(Protocol):
@@ -30,7 +30,7 @@ class Endpoint(Protocol):
     def connect(self, protocolFactory: Any, /) -> Deferred[Any]: ...
 
 
-class Asking(Protocol):
+class HttpAgent(Protocol):
     """``IAgent``: the Deferred fires with an ``IResponse``."""
 
     def request(
