@@ -31,7 +31,7 @@ from contentcache.tls.files import TLSFault
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.upstream.proxies import ProxyFault
-from contentcache.wire.lanes import Lanes
+from contentcache.wire.sendfile_pool import SendfilePool
 
 if TYPE_CHECKING:
     from contentcache.issuance import Issuance
@@ -40,8 +40,8 @@ _LOOK_EVERY: Final = 0.5
 _DRAIN_STEP: Final = 0.1
 #: Seconds between two sets of keys for the session tickets of our own port.
 _TICKET_KEYS_EVERY: Final = 12 * 3600.0
-#: So many quick clients at once have a thread of their own.
-_LANES: Final = max(2, min(8, len(os.sched_getaffinity(0))))
+#: How many fast clients are sent files by threads at once.
+_SENDFILE_THREADS: Final = max(2, min(8, len(os.sched_getaffinity(0))))
 
 
 #: Host names that are looked up at once.
@@ -75,8 +75,8 @@ class Daemon(Service):
         self.reactor = reactor
         self.meter = Meter()
         self.threads = Threads(reactor, configuration.storage.maxthreads, "disk")
-        # Apart from the others: where all of those wait for a disk, whoever gets what is in memory does not.
-        self._lane_threads = Threads(reactor, _LANES, "lane")
+        # Separate threads: where all of the others wait for a disk, files in memory are still sent.
+        self._sendfile_threads = Threads(reactor, _SENDFILE_THREADS, "sendfile")
         self._name_threads = Threads(reactor, _NAMES, "name")
         self._front: list[socket.socket] = []
         self._paths: list[OwnPath] = []
@@ -123,7 +123,7 @@ class Daemon(Service):
     def _start_threads(self) -> None:
         started: list[Threads] = []
         try:
-            for threads in (self.threads, self._lane_threads, self._name_threads):
+            for threads in (self.threads, self._sendfile_threads, self._name_threads):
                 threads.start()
                 started.append(threads)
         except ThreadsUnavailableError as error:
@@ -266,9 +266,9 @@ class Daemon(Service):
         # The gateway sends no files; and which certificate a host has is known to Twisted's own way only.
         fast = isinstance(middleware, Downstream) and middleware.fastpath
         fast = fast and not isinstance(self.context, HostContexts)
-        lanes = Lanes(self._lane_threads, _LANES)
+        pool = SendfilePool(self._sendfile_threads, _SENDFILE_THREADS)
         self.ports += [
-            serve(self.reactor, bound, role.factory, fast=fast, tls=self.context, lanes=lanes)
+            serve(self.reactor, bound, role.factory, fast=fast, tls=self.context, pool=pool)
             for bound in sockets
         ]
 
@@ -374,7 +374,7 @@ class Daemon(Service):
         await self.drain(role)
         await role.stop()
         self.threads.stop()
-        self._lane_threads.stop()
+        self._sendfile_threads.stop()
         self._name_threads.stop()
         role.close()
 

@@ -15,10 +15,9 @@ from attrs import evolve, frozen
 from twisted.internet import tcp
 
 from contentcache.config.model import Address
-from contentcache.wire.lanes import Lanes
 from contentcache.wire.sendfile import FileTransport
-from contentcache.wire.tls_in_memory import TLSFactory
-from contentcache.wire.tls_socket import over
+from contentcache.wire.sendfile_pool import SendfilePool
+from contentcache.wire.tls_socket import TLSFactory, tls_transport
 
 _BACKLOG: Final = 1024
 #: Connections that are accepted in one turn of the reactor.
@@ -99,12 +98,12 @@ def serve(
     *,
     fast: bool = False,
     tls: Any | None = None,
-    lanes: Lanes | None = None,
+    pool: SendfilePool | None = None,
 ) -> Any:
     """
     Accept connections for ``factory``; answers Twisted's port. The socket is the reactor's from now on.
 
-    With ``fast``, TCP connections can send straight from files, to quick clients in ``lanes``. With ``tls``,
+    With ``fast``, TCP connections can send straight from files, and by threads of ``pool``. With ``tls``,
     which makes contexts, they are secure.
     """
     fast = fast and bound.family in {socket.AF_INET, socket.AF_INET6}
@@ -117,7 +116,7 @@ def serve(
         # Twisted's own takes the path away, which may be another process's too: that is for its OwnPath.
         port.connectionLost = partial(tcp.Port.connectionLost, port)
     if fast:
-        port.transport = FileTransport.using(lanes) if tls is None else over(tls).using(lanes)
+        port.transport = FileTransport.with_pool(pool) if tls is None else tls_transport(tls).with_pool(pool)
     bound.close()
     if isinstance(clients, AcceptsSome):
         port.__class__ = _accepting(clients, type(port))

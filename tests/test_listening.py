@@ -22,8 +22,8 @@ from contentcache import listening
 from contentcache.aio.threads import at_once
 from contentcache.config.model import Address
 from contentcache.listening import CannotListen, OwnPath, bind, bind_several, serve, shown, stop
-from contentcache.wire.lanes import Lanes
 from contentcache.wire.sendfile import FileTransport
+from contentcache.wire.sendfile_pool import SendfilePool
 from contentcache.wire.tls_socket import TLSTransport
 
 reactor: Any = global_reactor
@@ -245,19 +245,19 @@ class ServeTests(SynchronousTestCase):
 
     def test_short_ways(self) -> None:
         """
-        Over TCP files are sent from where they are, by lanes too, and TLS is on the socket; elsewhere, and
+        Over TCP files are sent from where they are, by threads too, and TLS is on the socket; elsewhere, and
         where it is off, both are Twisted's own.
         """
         contexts: Any = object()
-        lanes = Lanes(at_once, 1)
+        pool = SendfilePool(at_once, 1)
         for fast, tls, transport in (
             (True, None, FileTransport),
             (True, contexts, TLSTransport),
             (False, None, Server),
         ):
-            port = self.served(bind(Address("127.0.0.1", 0)), fast=fast, tls=tls, lanes=lanes)
+            port = self.served(bind(Address("127.0.0.1", 0)), fast=fast, tls=tls, pool=pool)
             self.assertTrue(issubclass(port.transport, transport))
             self.assertEqual(issubclass(port.transport, FileTransport), fast)
-            self.assertIs(getattr(port.transport, "lanes", None), lanes if fast else None)
+            self.assertIs(getattr(port.transport, "pool", None), pool if fast else None)
         path = os.path.join(mkdtemp(), "socket")
         self.assertIs(self.served(bind(Address("", 0, path)), fast=True).transport, Server)

@@ -19,7 +19,7 @@ PIECE: Final = 64 << 10
 #: One piece that goes straight from the file: it costs no memory here.
 _FILE_PIECE: Final = 1 << 20
 #: A thread of its own is worth while for so many bytes.
-_WORTH_A_LANE: Final = 4 << 20
+_MIN_POOLED: Final = 4 << 20
 
 
 class ShortError(Exception):
@@ -35,13 +35,13 @@ class Flow(Protocol):
     def write(self, data: bytes, /) -> None:
         """Send."""
 
-    def takes_files(self) -> bool:
+    def can_send_files(self) -> bool:
         """Whether :meth:`send_file` is a way."""
 
     async def send_file(self, descriptor: int, start: int, stop: int) -> int:
         """Send from an open file whose pages are in memory; answers how many bytes went out."""
 
-    async def send_by_lane(self, descriptor: int, start: int, stop: int) -> int:
+    async def send_by_pool(self, descriptor: int, start: int, stop: int) -> int:
         """
         Send much from an open file in a thread, if the client takes it as it comes and a thread is free for
         it; answers how many bytes went out, 0 if that is not so.
@@ -87,7 +87,7 @@ class StoredBody:
         end = self.size if stop is None else stop
         while start < end:
             await flow.ready()
-            sent = await send_piece(flow, self._file, start, end, self._run, by_lane=True)
+            sent = await send_piece(flow, self._file, start, end, self._run, by_pool=True)
             if not sent:
                 raise ShortError("the stored file is shorter than it was")
             start += sent
@@ -248,15 +248,15 @@ class GrowingBody:
 
 
 async def send_piece(
-    flow: Flow, file: BlobFile, start: int, stop: int, run: Run, *, by_lane: bool = False
+    flow: Flow, file: BlobFile, start: int, stop: int, run: Run, *, by_pool: bool = False
 ) -> int:
     """
     Send some of the bytes from ``start`` up to ``stop``, the best way there is; answers how many, 0 where the
-    file has none. ``by_lane`` lets much of what is in memory go by a thread of its own.
+    file has none. ``by_pool`` allows a thread of the sendfile pool where much is left.
 
     :raises ShortError: the disk fails.
     """
-    descriptor = file.descriptor if flow.takes_files() else None
+    descriptor = file.descriptor if flow.can_send_files() else None
     if descriptor is None:
         data = await read(file, start, min(PIECE, stop - start), run)
         flow.write(data)
@@ -265,9 +265,9 @@ async def send_piece(
     if not file.is_loaded(start, end - start):
         # The piece is on the disk: a thread waits for it, and after that it is not looked at again.
         await _load(file, start, end - start, run)
-    elif by_lane and stop - start >= _WORTH_A_LANE:
-        # What is on the disk would come no quicker by a lane, and there are few.
-        sent = await flow.send_by_lane(descriptor, start, stop)
+    elif by_pool and stop - start >= _MIN_POOLED:
+        # From the disk a thread would be no faster, and there are few.
+        sent = await flow.send_by_pool(descriptor, start, stop)
         if sent:
             return sent
     return await flow.send_file(descriptor, start, end)

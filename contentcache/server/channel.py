@@ -20,7 +20,7 @@ from contentcache.core.ports import DelayedCall, Timer
 from contentcache.server.errors import NO_SNIFFING, as_answer, as_response
 from contentcache.server.framing import HeadTooLarge, HeadTooSlow, TargetTooLong, look_at, look_at_line
 from contentcache.server.stall_timer import Watch
-from contentcache.wire.sendfile import FileTransport, owes
+from contentcache.wire.sendfile import FileTransport, has_unsent
 
 #: How long a connection that we have ended is read and thrown away, so that the client sees our last words
 #: and not a reset.
@@ -157,7 +157,7 @@ class ServerChannel(HTTPChannel):
     @property
     def busy(self) -> bool:
         """Whether a request is being answered, or of an answer something is still here."""
-        return (self._handlingRequest and not self._over) or owes(self.transport)
+        return (self._handlingRequest and not self._over) or has_unsent(self.transport)
 
     @property
     def is_free(self) -> bool:

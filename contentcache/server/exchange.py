@@ -19,7 +19,7 @@ from contentcache.server.channel import ServerRequest
 from contentcache.server.errors import EVERYWHERE, as_answer, phrase
 from contentcache.server.public_name import Caller, PublicName
 from contentcache.server.stall_timer import Watch
-from contentcache.wire.sendfile import takes_files
+from contentcache.wire.sendfile import can_send_files
 
 _MOST_PARAMETERS: Final = 32
 #: Where nothing more is to be said of the cache's part (RFC 9211 §2).
@@ -189,10 +189,12 @@ class Exchange:
         while self._paused:
             await self._condition.wait()
 
-    def takes_files(self) -> bool:
+    def can_send_files(self) -> bool:
         """Whether the body can go out straight from a file."""
         request = self._request
-        return not request.chunked and request.channel is not None and takes_files(request.channel.transport)
+        return (
+            not request.chunked and request.channel is not None and can_send_files(request.channel.transport)
+        )
 
     async def send_file(self, descriptor: int, start: int, stop: int) -> int:
         """Send a piece of the body from an open file whose pages are in memory; answers its length in bytes."""
@@ -204,15 +206,15 @@ class Exchange:
         self._request.sentLength += sent
         return sent
 
-    async def send_by_lane(self, descriptor: int, start: int, stop: int) -> int:
+    async def send_by_pool(self, descriptor: int, start: int, stop: int) -> int:
         """
         Let a thread send a piece of the body, as long as the client takes it as it comes; answers how many
-        bytes went out, 0 where there is no lane for this client now.
+        bytes went out, 0 where no thread is free or the client is not fast.
         """
         transport = self._request.channel.transport
-        if not transport.finds_lane():
+        if not transport.may_use_pool():
             return 0
-        sent: int = await transport.send_by_lane(descriptor, start, stop)
+        sent: int = await transport.send_by_pool(descriptor, start, stop)
         self._request.sentLength += sent
         return sent
 

@@ -168,7 +168,7 @@ class ServerFactory(HTTPFactory):
         request.noted = True
         transport = getattr(request.channel, "transport", None)
         if isinstance(transport, FileTransport):
-            request.sentLength += transport.sent_by_lane  # where a client leaves in the middle
+            request.sentLength += transport.sent_by_pool  # where a client leaves in the middle
         try:
             self._written(request)
         except Exception:  # noqa: BLE001  # the client has its answer, with a line or without

@@ -27,8 +27,7 @@ from contentcache.upstream.endpoints import PlaceEndpoint, check_name
 from contentcache.upstream.proxies import Proxies, Proxy, TunnelEndpoint
 from contentcache.upstream.redirects import Followed, RedirectPolicy, fetch_following
 from contentcache.upstream.responses import OwnedResponse, bound_heads
-from contentcache.wire.last_words import HearingReactor
-from contentcache.wire.reading import read_in_large_pieces
+from contentcache.wire.client import EarlyResponseReactor, use_large_reads
 
 USER_AGENT: Final = f"contentcache/{__version__}".encode("ascii")
 
@@ -122,7 +121,7 @@ class _InTime:
             raise ConnectTimeout(string=f"{self.place.netloc} does not answer within {self.seconds:g} s")
 
         connecting: Deferred[Any] = self.inner.connect(protocolFactory)
-        connecting.addCallback(read_in_large_pieces)
+        connecting.addCallback(use_large_reads)
         return connecting.addTimeout(self.seconds, cast("Any", self.reactor), onTimeoutCancel=late)
 
 
@@ -131,7 +130,7 @@ def way_to(url: str, *, reactor: Reactor, trust: Trust, proxies: Proxies, connec
     The way to the host of ``url``, for who speaks HTTP by other means than an agent, and may be answered
     before all is said.
     """
-    endpoints = _Endpoints(HearingReactor(reactor), trust, proxies, connect_timeout, None)
+    endpoints = _Endpoints(EarlyResponseReactor(reactor), trust, proxies, connect_timeout, None)
     return endpoints.endpointForURI(URI.fromBytes(url.encode("ascii")))
 
 

@@ -1,12 +1,12 @@
 """
-Pieces of files from the page cache to the socket, without a copy in this process.
+Ranges of files sent from the page cache to the socket, without a copy in this process.
 
-A transport that is Twisted's own but for one thing: beside its buffer it takes a piece of a file, which goes
-out by ``sendfile(2)`` when the buffer is empty and the socket can take more. One piece a turn of the reactor,
-so that a fast client holds up nobody. Whoever hands over a piece has seen to it that its pages are in memory.
+A transport of Twisted with one addition: beside its buffer it accepts a range of a file, which is sent by
+``sendfile(2)`` when the buffer is empty and the socket is writable: 256 KiB per iteration of the reactor, so
+that a fast client delays nobody. The caller ensures that the pages of the range are in memory.
 
-A client that has taken a large piece at once may be sent the next ones by a thread
-(:mod:`contentcache.wire.lanes`), which waits for missing pages itself.
+A client that has received a large range fast may be sent the next ones by a thread
+(:mod:`contentcache.wire.sendfile_pool`), which may block on the disk.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from twisted.internet.tcp import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from contentcache.wire.lanes import QUICK_RATE, Lane, Lanes
+from contentcache.wire.sendfile_pool import FAST_RATE, PooledTransfer, SendfilePool
 
-#: Bytes that one client gets before it is the next one's turn.
-_ONE_TURN: Final = 256 << 10
-#: A piece of so many bytes tells whether a client is quick.
-_QUICK_PIECE: Final = 512 << 10
+#: Bytes that one client is sent per iteration of the reactor.
+_MAX_CHUNK: Final = 256 << 10
+#: A range of at least so many bytes shows whether a client is fast.
+_MIN_MEASURED: Final = 512 << 10
 
 
 @define(eq=False)
@@ -38,35 +38,35 @@ class _Piece:
     position: int
     stop: int
     sent: Deferred[int]
-    begun: float
+    started: float
     count: int = 0
 
-    def was_quick(self, now: float) -> bool:
-        """Whether it went out as fast as to one who takes it as it comes."""
-        return self.count > (now - self.begun) * QUICK_RATE
+    def was_fast(self, now: float) -> bool:
+        """Whether the client received it at the rate of a fast client."""
+        return self.count > (now - self.started) * FAST_RATE
 
 
 class FileTransport(Server):
-    """A server's side of a TCP connection that can send from a file."""
+    """The server side of a TCP connection that can send from a file."""
 
-    #: Set in the classes that :meth:`using` makes; ``None`` for no lanes.
-    lanes: Lanes | None = None
+    #: Set in the classes that :meth:`with_pool` makes; ``None`` for no threads.
+    pool: SendfilePool | None = None
     _piece: _Piece | None = None
-    _lane: Lane | None = None
+    _transfer: PooledTransfer | None = None
     _closed_late: tuple[socket.socket, bool] | None = None
-    _is_quick = False
+    _is_fast = False
     _log = Logger()
 
     @classmethod
-    def using(cls, lanes: Lanes | None) -> type[FileTransport]:
-        """The same transport, with lanes for quick clients."""
-        return type(cls.__name__, (cls,), {"lanes": lanes})
+    def with_pool(cls, pool: SendfilePool | None) -> type[FileTransport]:
+        """This transport, with threads for fast clients."""
+        return type(cls.__name__, (cls,), {"pool": pool})
 
     def send_file(self, descriptor: int, start: int, stop: int) -> Deferred[int]:
         """
         Send the bytes from ``start`` up to ``stop`` of an open file, after all that has been written.
 
-        Fires with how many went out: fewer only if the file has fewer. One at a time. The descriptor must
+        Fires with how many were sent: fewer only if the file has fewer. One range at a time. The descriptor must
         stay open until then, or until the Deferred is cancelled.
         """
         sent: Deferred[int] = Deferred(self._forget)
@@ -74,42 +74,43 @@ class FileTransport(Server):
         self.startWriting()
         return sent
 
-    def finds_lane(self) -> bool:
-        """Whether :meth:`send_by_lane` is a way now: the client is quick, and a thread is free for it."""
-        return self._is_quick and bool(self.lanes) and not self._is_waiting()
+    def may_use_pool(self) -> bool:
+        """Whether :meth:`send_by_pool` works now: the client is fast, and a thread is free."""
+        pool = self.pool
+        return self._is_fast and pool is not None and pool.has_free_thread and not self._is_waiting()
 
     @property
-    def sent_by_lane(self) -> int:
-        """Of what :meth:`send_by_lane` has not told yet, how many bytes have gone out."""
-        return 0 if self._lane is None else self._lane.sent
+    def sent_by_pool(self) -> int:
+        """How many bytes of a running :meth:`send_by_pool` have been sent."""
+        return 0 if self._transfer is None else self._transfer.sent
 
-    def send_by_lane(self, descriptor: int, start: int, stop: int) -> Deferred[int]:
+    def send_by_pool(self, descriptor: int, start: int, stop: int) -> Deferred[int]:
         """
         Let a thread send bytes from ``start`` up to ``stop`` of an open file, in memory or not.
 
-        Fires with how many went out, which may be none: what is left is to be sent in another way. The
-        descriptor may be closed meanwhile.
+        Fires with how many were sent, perhaps none: the caller sends the rest in another way. The descriptor
+        may be closed meanwhile.
         """
         try:
-            lane = self._lane = self._make_lane(descriptor, start, stop)
+            transfer = self._transfer = self._make_transfer(descriptor, start, stop)
         except OSError:  # no descriptor is free
-            self._is_quick = False
+            self._is_fast = False
             return succeed(0)
-        # A thread sends whenever there is some room, which is seldom that of a whole segment, and a record of
-        # TLS never is one: the client is woken for full ones only.
+        # A thread sends whenever the buffer has some room, seldom a whole segment, and a TLS record never is
+        # one: corked, the client is woken for full segments only.
         self._cork(True)
-        sent: Deferred[int] = Deferred(partial(self._leave, lane))
+        sent: Deferred[int] = Deferred(partial(self._cancel_transfer, transfer))
         self.stopWriting()
-        going = Deferred.fromCoroutine(self.lanes.go(lane))  # type: ignore[union-attr]  # see finds_lane()
-        going.addErrback(self._log_failure)
-        going.addCallback(self._has_left, lane, sent)
+        running = Deferred.fromCoroutine(self.pool.run(transfer))  # type: ignore[union-attr]  # see may_use_pool()
+        running.addErrback(self._log_failure)
+        running.addCallback(self._transfer_ended, transfer, sent)
         return sent
 
     def write_now(self, data: bytes) -> None:
-        """The same as ``write``, without a turn of the reactor where the socket takes it at once."""
+        """Like ``write``, but without an iteration of the reactor where the socket accepts the data at once."""
         sent = 0
         if not self._is_waiting():
-            with suppress(OSError):  # whatever is wrong, a later write meets it again
+            with suppress(OSError):  # a later write gets the same error
                 sent = self.socket.send(data)
         if sent < len(data):
             self.write(data[sent:])
@@ -117,10 +118,9 @@ class FileTransport(Server):
     def send_now(self, head: bytes, descriptor: int, start: int, stop: int) -> int | None:
         """
         Send ``head`` and the bytes from ``start`` up to ``stop`` of an open file at once, as far as the
-        socket takes them.
+        socket accepts them.
 
-        Answers how many of the file went out, ``head`` before them in any case; ``None`` where nothing could
-        be sent, and nothing was.
+        Returns how many bytes of the file were sent after ``head``, ``None`` where nothing was sent.
         """
         if self._is_waiting():
             return None
@@ -137,12 +137,12 @@ class FileTransport(Server):
 
     def _is_waiting(self) -> bool:
         return bool(
-            self._piece or self._lane or self.dataBuffer or self._tempDataBuffer or not self.connected
+            self._piece or self._transfer or self.dataBuffer or self._tempDataBuffer or not self.connected
         )
 
     def doWrite(self) -> Any:
-        """The socket can take more."""
-        if self._lane is not None:
+        """The socket is writable."""
+        if self._transfer is not None:
             self.stopWriting()
             return None
         if self._piece is None or self.dataBuffer or self._tempDataBuffer:
@@ -153,19 +153,19 @@ class FileTransport(Server):
         return self._send_some(self._piece)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Nothing goes out any more."""
+        """Fail the range that is being sent."""
         piece, self._piece = self._piece, None
         super().connectionLost(reason)
         if piece is not None and not piece.sent.called:
             piece.sent.errback(reason)
 
     def _closeSocket(self, orderly: bool) -> None:
-        if self._lane is None:
+        if self._transfer is None:
             super()._closeSocket(orderly)
             return
-        # Its thread uses the socket: it is closed when that has heard of it. The client hears now, since a
-        # thread may wait long for a disk.
-        self._lane.is_left = True
+        # The thread uses the socket: it is closed once the thread has stopped. The client is disconnected now,
+        # since a thread may be blocked on a disk for long.
+        self._transfer.is_cancelled = True
         self._closed_late = self.socket, orderly
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
@@ -173,7 +173,7 @@ class FileTransport(Server):
     def _send_some(self, piece: _Piece) -> Any:
         left = piece.stop - piece.position
         try:
-            count = os.sendfile(self.fileno(), piece.descriptor, piece.position, min(left, _ONE_TURN))
+            count = os.sendfile(self.fileno(), piece.descriptor, piece.position, min(left, _MAX_CHUNK))
         except BlockingIOError:
             return None
         except OSError:
@@ -186,36 +186,36 @@ class FileTransport(Server):
         if count and piece.position < piece.stop:
             return None
         self._piece = None
-        if piece.count >= _QUICK_PIECE:
-            self._is_quick = piece.was_quick(self.reactor.seconds())
+        if piece.count >= _MIN_MEASURED:
+            self._is_fast = piece.was_fast(self.reactor.seconds())
         piece.sent.callback(piece.count)
-        if self._piece is None and self._lane is None:
-            # Nothing follows: let the transport rest, or close as it was asked to.
+        if self._piece is None and self._transfer is None:
+            # Nothing follows: stop writing, or close if that was requested.
             return super().doWrite()
         return None
 
     def _forget(self, _sent: Deferred[int]) -> None:
         self._piece = None
 
-    # Lanes.
+    # SendfilePool.
 
-    def _make_lane(self, descriptor: int, start: int, stop: int) -> Lane:
-        return Lane(self.fileno(), descriptor, start, stop)
+    def _make_transfer(self, descriptor: int, start: int, stop: int) -> PooledTransfer:
+        return PooledTransfer(self.fileno(), descriptor, start, stop)
 
     def _cork(self, corked: bool) -> None:
-        with suppress(OSError):  # whatever is wrong, a later write meets it
+        with suppress(OSError):  # a later write gets the same error
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, corked)
 
-    def _leave(self, lane: Lane, _sent: Deferred[int]) -> None:
-        lane.is_left = True
+    def _cancel_transfer(self, transfer: PooledTransfer, _sent: Deferred[int]) -> None:
+        transfer.is_cancelled = True
 
     def _log_failure(self, failure: Failure) -> None:
         self._log.failure("a lane has failed", failure=failure)
 
-    def _has_left(self, _result: None, lane: Lane, sent: Deferred[int]) -> None:
-        """The thread is done with the socket."""
-        self._lane = None
-        self._is_quick = lane.is_quick
+    def _transfer_ended(self, _result: None, transfer: PooledTransfer, sent: Deferred[int]) -> None:
+        """The thread has stopped using the socket."""
+        self._transfer = None
+        self._is_fast = transfer.is_fast
         if self.connected:
             self._cork(False)
         if self._closed_late is not None:
@@ -223,24 +223,21 @@ class FileTransport(Server):
             super()._closeSocket(orderly)
             del self.socket
         else:
-            self.startWriting()  # whatever has been written meanwhile, or the end, or what is wrong
+            self.startWriting()  # what was written meanwhile, the close, or an error
         if not sent.called:
-            sent.callback(lane.sent) if self.connected else sent.errback(Failure(main.CONNECTION_LOST))
+            sent.callback(transfer.sent) if self.connected else sent.errback(Failure(main.CONNECTION_LOST))
 
 
-#: Where a transport keeps what is to be sent.
-_OWED: Final = ("dataBuffer", "_tempDataBuffer", "_piece", "_lane", "_again")
+#: Attributes of a transport that hold unsent bytes.
+_UNSENT: Final = ("dataBuffer", "_tempDataBuffer", "_piece", "_transfer", "_unsent_record")
 
 
-def owes(transport: Any) -> bool:
-    """
-    Whether something that was written is still in this process, and not yet the kernel's; also below
-    Twisted's TLS.
-    """
+def has_unsent(transport: Any) -> bool:
+    """Whether written bytes are still in this process, not yet in the kernel; also below Twisted's TLS."""
     below = getattr(transport, "transport", transport)
-    return any(getattr(below, name, None) for name in _OWED)
+    return any(getattr(below, name, None) for name in _UNSENT)
 
 
-def takes_files(transport: object) -> bool:
+def can_send_files(transport: object) -> bool:
     """Whether a transport can send from files."""
     return isinstance(transport, FileTransport)

@@ -251,7 +251,7 @@ class BytesOnly:
     def __init__(self) -> None:
         self.got = bytearray()
 
-    def takes_files(self) -> bool:
+    def can_send_files(self) -> bool:
         """Bytes only (``Flow``)."""
         return False
 
@@ -259,7 +259,7 @@ class BytesOnly:
         """Nobody may ask for it (``Flow``)."""
         raise AssertionError("this client takes no files")
 
-    async def send_by_lane(self, descriptor: int, start: int, stop: int) -> int:
+    async def send_by_pool(self, descriptor: int, start: int, stop: int) -> int:
         """There is none for such a client (``Flow``)."""
         return 0
 

@@ -20,7 +20,7 @@ from contentcache.config.model import ServerTLS
 from contentcache.delivery.warm import LARGEST
 from contentcache.tls.server import ServerContext
 from contentcache.wire.sendfile import FileTransport
-from contentcache.wire.tls_socket import over
+from contentcache.wire.tls_socket import tls_transport
 from tests.delivery.house import REPOSITORY
 from tests.registry.harness import replies, request
 from tests.registry.test_fast_path import CacheTestCase
@@ -66,7 +66,7 @@ class NarrowTests(CacheTestCase, TestCase):
 
     def _secure(self) -> Any:
         certificate, key = make("cache", hosts=("127.0.0.1",)).write(self.mktemp(), "cache")
-        return over(ServerContext(ServerTLS(certificate, key)))
+        return tls_transport(ServerContext(ServerTLS(certificate, key)))
 
     @inlineCallbacks
     def _stop(self, port: Any) -> Generator[Deferred[Any], Any, None]:

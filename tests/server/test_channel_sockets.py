@@ -19,8 +19,7 @@ from contentcache.delivery.bodies import Flow, ShortError
 from contentcache.server import channel as channel_module
 from contentcache.tls.server import ServerContext
 from contentcache.wire.sendfile import FileTransport
-from contentcache.wire.tls_in_memory import TLSFactory
-from contentcache.wire.tls_socket import over
+from contentcache.wire.tls_socket import TLSFactory, tls_transport
 from tests.registry.harness import BLOB, CONTENT, BodyInPieces, HouseTestCase, Reply, replies, request
 from tests.tls.certificates import make
 from tests.waiting import until
@@ -53,7 +52,7 @@ class SocketTestCase(HouseTestCase):
                 served = TLSFactory(context, False, served, reactor)
         port = reactor.listenTCP(0, served, interface="127.0.0.1")
         if self.fast:
-            port.transport = over(context) if self.tls else FileTransport
+            port.transport = tls_transport(context) if self.tls else FileTransport
         self.number = port.getHost().port
         self.addCleanup(self._stop, port)
 
@@ -289,7 +288,7 @@ class FileBody:
         self._stop = stop
 
     async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
-        assert flow.takes_files()
+        assert flow.can_send_files()
         end = self.size if stop is None else stop
         while start < min(end, self._stop):
             await flow.ready()

@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 
 from contentcache.delivery.bodies import Flow
-from contentcache.wire import lanes as lanes_module
-from contentcache.wire.lanes import Lanes
+from contentcache.wire import sendfile_pool as pool_module
 from contentcache.wire.sendfile import FileTransport
+from contentcache.wire.sendfile_pool import SendfilePool
 from tests.registry.harness import BLOB, BodyInPieces, request
 from tests.server.test_channel_sockets import SocketTestCase
 from tests.waiting import until
@@ -27,25 +27,25 @@ _SIZE = 40_000_000
 
 
 class _FileBody:
-    """A body of a file, sent by threads of the sendfile pool where ``by_lane`` says so."""
+    """A body of a file, sent by threads of the sendfile pool where ``by_pool`` says so."""
 
-    def __init__(self, path: Path, *, by_lane: bool = False) -> None:
+    def __init__(self, path: Path, *, by_pool: bool = False) -> None:
         self.size = path.stat().st_size
         self.closed = False
         self._file = path.open("rb")
-        self._by_lane = by_lane
+        self._by_pool = by_pool
 
     async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
         end = self.size if stop is None else stop
         while start < end:
             await flow.ready()
-            if not flow.takes_files():
+            if not flow.can_send_files():
                 self._file.seek(start)
                 data = self._file.read(256 << 10)
                 flow.write(data)
                 start += len(data)
                 continue
-            if self._by_lane and (sent := await flow.send_by_lane(self._file.fileno(), start, end)):
+            if self._by_pool and (sent := await flow.send_by_pool(self._file.fileno(), start, end)):
                 start += sent
                 continue
             start += await flow.send_file(self._file.fileno(), start, min(start + (256 << 10), end))
@@ -129,14 +129,14 @@ class FastHalfClosedTests(HalfClosedTests):
 
     fast = True
 
-    def test_by_lane(self) -> Deferred[None]:
+    def test_by_pool(self) -> Deferred[None]:
         """While a thread of the sendfile pool is sending."""
-        lanes: Any = Lanes(deferToThread, 2)  # type: ignore[arg-type]
-        # Over TLS nothing is read before the lane is left.
-        self.patch(lanes_module, "_LONGEST", 0.01)
-        self.patch(FileTransport, "lanes", lanes)
-        self.patch(FileTransport, "_is_quick", True)
-        return self.check(lambda: _FileBody(self.file(), by_lane=True))
+        pool: Any = SendfilePool(deferToThread, 2)  # type: ignore[arg-type]
+        # Over TLS nothing is read before the transfer has ended.
+        self.patch(pool_module, "_MAX_SECONDS", 0.01)
+        self.patch(FileTransport, "pool", pool)
+        self.patch(FileTransport, "_is_fast", True)
+        return self.check(lambda: _FileBody(self.file(), by_pool=True))
 
 
 class TlsHalfClosedTests(HalfClosedTests):

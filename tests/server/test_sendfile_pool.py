@@ -1,4 +1,4 @@
-"""Tests for large answers of which a thread sends the most; see :mod:`contentcache.wire.lanes`."""
+"""Tests for large answers of which a thread sends the most; see :mod:`contentcache.wire.sendfile_pool`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from twisted.internet.threads import deferToThread
 
 from contentcache.aio.threads import at_once
 from contentcache.delivery.bodies import StoredBody
-from contentcache.wire import lanes as lanes_module
 from contentcache.wire import sendfile as sendfile_module
-from contentcache.wire.lanes import Lane, Lanes
+from contentcache.wire import sendfile_pool as pool_module
 from contentcache.wire.sendfile import FileTransport
+from contentcache.wire.sendfile_pool import PooledTransfer, SendfilePool
 from tests.registry.harness import BLOB, Reply, replies, request
 from tests.server import test_channel_sockets as sockets
 from tests.waiting import until
@@ -51,33 +51,33 @@ class _File:
         """The test does that."""
 
 
-class _Noted(Lanes):
+class _Noted(SendfilePool):
     """Remembers who went."""
 
     def __init__(self) -> None:
         run: Any = deferToThread
         super().__init__(run, 2)
-        self.gone: list[Lane] = []
+        self.gone: list[PooledTransfer] = []
 
-    async def go(self, lane: Lane) -> None:
-        self.gone.append(lane)
-        await super().go(lane)
+    async def run(self, transfer: PooledTransfer) -> None:
+        self.gone.append(transfer)
+        await super().run(transfer)
 
 
-class ByLaneTests(sockets.SocketTestCase):
+class ByPooledTransferTests(sockets.SocketTestCase):
     """Whole answers, parts, and who leaves."""
 
     fast = True
     timeout = _LONG
 
     def setUp(self) -> None:
-        self.lanes = _Noted()
-        self.patch(sockets, "FileTransport", FileTransport.using(self.lanes))
+        self.pool = _Noted()
+        self.patch(sockets, "FileTransport", FileTransport.with_pool(self.pool))
         super().setUp()
         # How fast this machine happens to be is nothing to test.
-        self.patch(sendfile_module, "QUICK_RATE", 0)
-        self.patch(lanes_module, "_LONGEST", _LONG)
-        self.patch(lanes_module, "_PATIENCE", _LONG * 1000)
+        self.patch(sendfile_module, "FAST_RATE", 0)
+        self.patch(pool_module, "_MAX_SECONDS", _LONG)
+        self.patch(pool_module, "_WRITE_TIMEOUT", _LONG * 1000)
         path = self.mktemp()
         Path(path).write_bytes(_CONTENT)
         descriptor = os.open(path, os.O_RDONLY)
@@ -106,10 +106,10 @@ class ByLaneTests(sockets.SocketTestCase):
 
     @inlineCallbacks
     def test_whole(self) -> Generator[Deferred[Any], Any, None]:
-        """What is large goes by a lane after its first piece, and the log has all of it."""
+        """A large body is sent by a thread after its first piece, and the access log counts all of it."""
         reply = yield self.asks()
         self.assertTrue(reply.body == _CONTENT)
-        self.assertEqual([lane.sent for lane in self.lanes.gone], [_SIZE - _PIECE])
+        self.assertEqual([transfer.sent for transfer in self.pool.gone], [_SIZE - _PIECE])
         yield self.lines_of(_SIZE)
 
     @inlineCallbacks
@@ -118,7 +118,7 @@ class ByLaneTests(sockets.SocketTestCase):
         reply = yield self.asks("Range: bytes=700000-5999000")
         self.assertEqual(reply.status, 206)
         self.assertTrue(reply.body == _CONTENT[700_000:5_999_001])
-        self.assertEqual([lane.sent for lane in self.lanes.gone], [5_299_001 - _PIECE])
+        self.assertEqual([transfer.sent for transfer in self.pool.gone], [5_299_001 - _PIECE])
         yield self.lines_of(5_299_001)
 
     @inlineCallbacks
@@ -128,7 +128,7 @@ class ByLaneTests(sockets.SocketTestCase):
         begin, middle = reply.body.index(_CONTENT[:100]), reply.body.index(_CONTENT[5_500_000:5_500_010])
         self.assertTrue(reply.body[begin : begin + 5_242_880] == _CONTENT[:5_242_880])
         self.assertGreater(middle, begin + 5_242_880)
-        self.assertEqual((len(self.lanes.gone), reply.whole), (1, True))
+        self.assertEqual((len(self.pool.gone), reply.whole), (1, True))
         yield self.lines_of(len(reply.body))
 
     @inlineCallbacks
@@ -136,7 +136,7 @@ class ByLaneTests(sockets.SocketTestCase):
         """What is less than that is not worth a thread."""
         reply = yield self.asks("Range: bytes=0-4000000")
         self.assertTrue(reply.body == _CONTENT[:4_000_001])
-        self.assertEqual(self.lanes.gone, [])
+        self.assertEqual(self.pool.gone, [])
         yield self.lines_of(4_000_001)
 
     @inlineCallbacks
@@ -145,23 +145,23 @@ class ByLaneTests(sockets.SocketTestCase):
         self.send(_File(self.file.descriptor, in_memory=False))
         reply = yield self.asks()
         self.assertTrue(reply.body == _CONTENT)
-        self.assertEqual(self.lanes.gone, [])
+        self.assertEqual(self.pool.gone, [])
         yield self.lines_of(_SIZE)
 
     @inlineCallbacks
     def test_leaves(self) -> Generator[Deferred[Any], Any, None]:
-        """Of one who leaves in a lane the log has what went out until then."""
+        """Where a client disconnects during a transfer the access log counts what was sent."""
         there, released = threading.Event(), threading.Event()
         self.addCleanup(released.set)
-        push = Lane._push
+        send_chunk = PooledTransfer._send_chunk
 
         def held(*args: Any) -> int:
-            if self.lanes.gone[0].sent:
+            if self.pool.gone[0].sent:
                 there.set()
                 released.wait(_LONG)
-            return push(*args)
+            return send_chunk(*args)
 
-        self.patch(Lane, "_push", held)
+        self.patch(PooledTransfer, "_send_chunk", held)
 
         def work(connection: socket.socket) -> None:
             connection.sendall(request(BLOB).encode())
@@ -170,10 +170,10 @@ class ByLaneTests(sockets.SocketTestCase):
 
         yield self.client(work)
         yield until(lambda: self.lines)
-        (lane,) = self.lanes.gone
-        self.assertGreater(lane.sent, 0)
-        yield self.lines_of(_PIECE + lane.sent)
-        self.assertTrue(lane.is_left)
+        (transfer,) = self.pool.gone
+        self.assertGreater(transfer.sent, 0)
+        yield self.lines_of(_PIECE + transfer.sent)
+        self.assertTrue(transfer.is_cancelled)
         released.set()
         yield until(lambda: not self.factory.connections)
 

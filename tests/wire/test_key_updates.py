@@ -1,5 +1,5 @@
 """
-Tests for :mod:`contentcache.wire.tls_socket` and its lanes with clients that update their keys while they
+Tests for :mod:`contentcache.wire.tls_socket` and the sendfile pool, with clients that update their keys while they
 are sent something (RFC 8446 §4.6.3), and read slowly.
 """
 
@@ -20,8 +20,8 @@ from twisted.trial.unittest import TestCase
 
 from contentcache.config.model import ServerTLS
 from contentcache.tls.server import ServerContext
-from contentcache.wire.lanes import Lanes
-from contentcache.wire.tls_socket import TLSTransport, over
+from contentcache.wire.sendfile_pool import SendfilePool
+from contentcache.wire.tls_socket import TLSTransport, tls_transport
 from tests.tls.certificates import make
 from tests.waiting import until
 from tests.wire.openssl_client import OpenSSLClient
@@ -60,7 +60,9 @@ class KeyUpdateTests(TestCase):
         run: Any = deferToThread
         self.blocked, self.asked = blocked, asked = threading.Event(), threading.Event()
         self.send: Callable[[Any], Coroutine[Any, Any, None]] = self.send_file
-        transport: Any = over(ServerContext(ServerTLS(certificate, key))).using(Lanes(run, 1))
+        transport: Any = tls_transport(ServerContext(ServerTLS(certificate, key))).with_pool(
+            SendfilePool(run, 1)
+        )
 
         class Narrow(transport):  # type: ignore[misc]
             """Buffers little."""
@@ -75,9 +77,9 @@ class KeyUpdateTests(TestCase):
                     asked.set()
                 return super().doRead()
 
-            def _has_left(self, result: None, lane: Any, sent: Any) -> None:
-                super()._has_left(result, lane, sent)
-                if lane.pending:
+            def _transfer_ended(self, result: None, transfer: Any, sent: Any) -> None:
+                super()._transfer_ended(result, transfer, sent)
+                if transfer.pending:
                     blocked.set()
 
             def _encrypt(self, data: Any) -> Any:
@@ -116,7 +118,7 @@ class KeyUpdateTests(TestCase):
         """Send all, in turn by a thread, as far as it comes, and from the reactor."""
         start = 0
         while start < len(_BIG):
-            start += await transport.send_by_lane(self.file, start, len(_BIG))
+            start += await transport.send_by_pool(self.file, start, len(_BIG))
             stop = min(start + 100_000, len(_BIG))
             if start < stop:
                 start += await transport.send_file(self.file, start, stop)
@@ -142,7 +144,7 @@ class KeyUpdateTests(TestCase):
         self.assertEqual(got, _BIG)
 
     @inlineCallbacks
-    def test_after_lane(self) -> Generator[Deferred[Any], Any, None]:
+    def test_after_transfer(self) -> Generator[Deferred[Any], Any, None]:
         """The same where a thread of the sendfile pool has begun the record, and the reactor ends it."""
         self.send = self.send_by_both
         got = yield self.client(self.update_while_blocked)
@@ -163,7 +165,7 @@ class KeyUpdateTests(TestCase):
         self.assertEqual(got, _BIG)
 
     @inlineCallbacks
-    def test_by_lane(self) -> Generator[Deferred[Any], Any, None]:
+    def test_by_pool(self) -> Generator[Deferred[Any], Any, None]:
         """The same where threads of the sendfile pool and the reactor send in turn."""
         self.send = self.send_by_both
         got = yield self.client(_read_and_update)

@@ -17,7 +17,7 @@ from contentcache.config.model import ServerTLS
 from contentcache.tls.connections import Demands, ServerConnection
 from contentcache.tls.files import read_authorities
 from contentcache.tls.server import ServerContext
-from contentcache.wire.tls_socket import over
+from contentcache.wire.tls_socket import tls_transport
 from tests.tls.certificates import make
 from tests.tls.resuming import VERSIONS, Met, ResumingClient
 
@@ -52,7 +52,7 @@ class SocketSessionTests(TestCase):
         factory = Factory.forProtocol(_Answering)
         factory.noisy = False
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-        port.transport = over(contexts)
+        port.transport = tls_transport(contexts)
         self.number = port.getHost().port
         self.addCleanup(port.stopListening)
 

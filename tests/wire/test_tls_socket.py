@@ -20,7 +20,7 @@ from twisted.trial.unittest import TestCase
 
 from contentcache.config.model import ServerTLS
 from contentcache.tls.server import ServerContext
-from contentcache.wire.tls_socket import TLSTransport, over
+from contentcache.wire.tls_socket import TLSTransport, tls_transport
 from tests.tls.certificates import make
 
 reactor: Any = global_reactor
@@ -65,7 +65,7 @@ class SocketTests(TestCase):
     def listen(self, buffer: int) -> None:
         """Listen; the kernel keeps about ``buffer`` bytes of what is sent."""
         self.servers: list[_Server] = []
-        transport: Any = over(self.contexts)
+        transport: Any = tls_transport(self.contexts)
 
         class Narrow(transport):  # type: ignore[misc]
             """Buffers little."""
@@ -246,7 +246,7 @@ class SocketTests(TestCase):
             self.contexts = ServerContext(ServerTLS(certificate, key))
             self.listen(8192)
         self.assertEqual(len(seen), 2)
-        self.assertTrue(issubclass(over(self.contexts), TLSTransport))
+        self.assertTrue(issubclass(tls_transport(self.contexts), TLSTransport))
 
 
 def _read(connection: ssl.SSLSocket, most: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Tests for lanes over real sockets, plain and with TLS 1.2 and 1.3; see :mod:`contentcache.wire.lanes`."""
+"""Tests for :mod:`contentcache.wire.sendfile_pool` over real sockets, plain and with TLS 1.2 and 1.3."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from twisted.trial.unittest import TestCase
 
 from contentcache.config.model import ServerTLS
 from contentcache.tls.server import ServerContext
-from contentcache.wire import lanes as lanes_module
 from contentcache.wire import sendfile as sendfile_module
-from contentcache.wire.lanes import Lane, Lanes, TLSLane
-from contentcache.wire.sendfile import FileTransport, owes
-from contentcache.wire.tls_socket import over
+from contentcache.wire import sendfile_pool as pool_module
+from contentcache.wire.sendfile import FileTransport, has_unsent
+from contentcache.wire.sendfile_pool import PooledTLSTransfer, PooledTransfer, SendfilePool
+from contentcache.wire.tls_socket import tls_transport
 from tests.tls.certificates import make
 from tests.waiting import until
-from tests.wire.test_lanes import opened
+from tests.wire.test_sendfile_pool import opened
 
 reactor: Any = global_reactor
 T = TypeVar("T")
@@ -41,17 +41,17 @@ _BIG = os.urandom(6 * _MIB + 1234)
 _LONG = 30
 
 
-class _Noted(Lanes):
+class _Noted(SendfilePool):
     """Remembers who went."""
 
     def __init__(self, most: int = 2) -> None:
         run: Any = deferToThread
         super().__init__(run, most)
-        self.gone: list[Lane] = []
+        self.gone: list[PooledTransfer] = []
 
-    async def go(self, lane: Lane) -> None:
-        self.gone.append(lane)
-        await super().go(lane)
+    async def run(self, transfer: PooledTransfer) -> None:
+        self.gone.append(transfer)
+        await super().run(transfer)
 
 
 class _Server(Protocol):
@@ -77,24 +77,24 @@ class _Server(Protocol):
 
 
 class _Hold:
-    """Keeps each thread in its lane, before it has sent anything, until :meth:`release`."""
+    """Keeps each thread in its transfer, before it has sent anything, until :meth:`release`."""
 
     def __init__(self, test: TestCase) -> None:
         self._there, self._released = threading.Event(), threading.Event()
         test.addCleanup(self._released.set)
-        for kind in (Lane, TLSLane):
-            test.patch(kind, "_push", self._held(kind._push))
+        for kind in (PooledTransfer, PooledTLSTransfer):
+            test.patch(kind, "_send_chunk", self._held(kind._send_chunk))
 
-    def _held(self, push: Callable[..., int]) -> Callable[..., int]:
+    def _held(self, send_chunk: Callable[..., int]) -> Callable[..., int]:
         def held(*args: Any) -> int:
             self._there.set()
             self._released.wait(_LONG)
-            return push(*args)
+            return send_chunk(*args)
 
         return held
 
     def reached(self) -> Deferred[bool]:
-        """Fires when a thread is in its lane."""
+        """Fires when a thread is in its transfer."""
         return deferToThread(self._there.wait, _LONG)
 
     def release(self) -> None:
@@ -110,19 +110,19 @@ class PlainTests(TestCase):
 
     def setUp(self) -> None:
         # How fast this machine happens to be is nothing to test.
-        self.patch(sendfile_module, "QUICK_RATE", 0)
-        self.patch(lanes_module, "_LONGEST", _LONG)
-        self.patch(lanes_module, "_PATIENCE", _LONG * 1000)
-        self.patch(lanes_module, "_AT_ONCE", _MIB)
+        self.patch(sendfile_module, "FAST_RATE", 0)
+        self.patch(pool_module, "_MAX_SECONDS", _LONG)
+        self.patch(pool_module, "_WRITE_TIMEOUT", _LONG * 1000)
+        self.patch(pool_module, "_MAX_CHUNK", _MIB)
         self.path = self.mktemp()
         Path(self.path).write_bytes(_BIG)
         self.file = os.open(self.path, os.O_RDONLY)
         self.addCleanup(self._is_put_away)
         self.servers: list[_Server] = []
-        self.lanes = _Noted()
-        self.listen(self.lanes)
+        self.pool = _Noted()
+        self.listen(self.pool)
 
-    def listen(self, lanes: Lanes | None, *, narrow: bool = False) -> None:
+    def listen(self, pool: SendfilePool | None, *, narrow: bool = False) -> None:
         """Serve at a new port; ``narrow`` connections have little room for who takes nothing."""
         self.narrow = narrow
         factory = Factory()
@@ -132,8 +132,8 @@ class PlainTests(TestCase):
         transport: Any = FileTransport
         if self.version is not None:
             certificate, key = make("cache", hosts=("127.0.0.1",)).write(self.mktemp(), "cache")
-            transport = over(ServerContext(ServerTLS(certificate, key)))
-        transport = transport.using(lanes)
+            transport = tls_transport(ServerContext(ServerTLS(certificate, key)))
+        transport = transport.with_pool(pool)
         port.transport = _narrow(transport) if narrow else transport
         self.number = port.getHost().port
         self.work: Callable[[_Server], Awaitable[Any]] = self.send_and_end
@@ -181,8 +181,8 @@ class PlainTests(TestCase):
     async def send_next(self, server: _Server, start: int) -> int:
         """Send some, as a body does."""
         transport = server.transport
-        if transport.finds_lane():
-            sent: int = await transport.send_by_lane(self.file, start, len(_BIG))
+        if transport.may_use_pool():
+            sent: int = await transport.send_by_pool(self.file, start, len(_BIG))
             if sent:
                 return sent
         return int(await transport.send_file(self.file, start, min(start + _MIB, len(_BIG))))
@@ -201,29 +201,29 @@ class PlainTests(TestCase):
     async def begin(self, server: _Server) -> None:
         """Send the first MiB."""
         await server.transport.send_file(self.file, 0, _MIB)
-        self.assertTrue(server.transport.finds_lane())
+        self.assertTrue(server.transport.may_use_pool())
 
-    def by_lane(self, server: _Server) -> Deferred[int]:
+    def by_pool(self, server: _Server) -> Deferred[int]:
         """Send the next one."""
-        sending: Deferred[int] = server.transport.send_by_lane(self.file, _MIB, 2 * _MIB)
+        sending: Deferred[int] = server.transport.send_by_pool(self.file, _MIB, 2 * _MIB)
         return sending
 
     async def begin_and_wait(self, server: _Server) -> int:
         """Send both; answers how much of the second went out."""
         await self.begin(server)
-        return await self.by_lane(server)
+        return await self.by_pool(server)
 
     # What is to be so.
 
     @inlineCallbacks
     def test_whole(self) -> Generator[Deferred[Any], Any, None]:
-        """All arrives as it is, by one lane after the other."""
-        for kind in (Lane, TLSLane):
-            self.patch(kind, "_push", _leaves_after(kind._push))
+        """All arrives as it is, by one transfer after the other."""
+        for kind in (PooledTransfer, PooledTLSTransfer):
+            self.patch(kind, "_send_chunk", _leaves_after(kind._send_chunk))
         got = yield self.client(read_all)
         self.assertTrue(got == _BIG)
-        self.assertGreater(len(self.lanes.gone), 3)
-        self.assertTrue(self.lanes)
+        self.assertGreater(len(self.pool.gone), 3)
+        self.assertTrue(self.pool.has_free_thread)
 
     @inlineCallbacks
     def test_written_meanwhile(self) -> Generator[Deferred[Any], Any, None]:
@@ -232,19 +232,19 @@ class PlainTests(TestCase):
 
         async def work(server: _Server) -> None:
             await self.begin(server)
-            sending = self.by_lane(server)
+            sending = self.by_pool(server)
             server.transport.write(b"after")
             server.transport.write_now(b" that")
             self.assertIsNone(server.transport.send_now(b"", self.file, 0, 1))
             os.dup2(other.fileno(), self.file)  # its number is somebody else's
-            self.assertEqual((await sending, server.transport.finds_lane()), (_MIB, False))
+            self.assertEqual((await sending, server.transport.may_use_pool()), (_MIB, False))
             server.transport.loseConnection()
 
         self.work = work
         with open(self.mktemp(), "w+b") as other:
             reading = self.client(read_all)
             yield hold.reached()
-            self.assertTrue(owes(self.servers[0].transport))
+            self.assertTrue(has_unsent(self.servers[0].transport))
             hold.release()
             got = yield reading
         self.assertTrue(got == _BIG[: 2 * _MIB] + b"after that")
@@ -282,12 +282,12 @@ class PlainTests(TestCase):
         got = yield reading
         self.assertTrue(_BIG.startswith(got))
         self.assertTrue(os.path.samestat(os.fstat(number), mine))
-        self.assertTrue(self.lanes.gone[0].is_left)
+        self.assertTrue(self.pool.gone[0].is_cancelled)
         self.assertFalse(server.done.called)
         hold.release()
         yield self.assertFailure(server.done, ConnectionLost)
         self.assertFalse(_is_open(number, mine))
-        self.assertTrue(self.lanes)
+        self.assertTrue(self.pool.has_free_thread)
 
     @inlineCallbacks
     def test_client_leaves(self) -> Generator[Deferred[Any], Any, None]:
@@ -314,7 +314,7 @@ class PlainTests(TestCase):
         yield self.assertFailure(server.done, ConnectionLost)
         yield server.lost
         yield until(lambda: not _is_open(number, mine))
-        self.assertTrue(self.lanes)
+        self.assertTrue(self.pool.has_free_thread)
 
     @inlineCallbacks
     def test_given_up(self) -> Generator[Deferred[Any], Any, None]:
@@ -323,7 +323,7 @@ class PlainTests(TestCase):
 
         async def work(server: _Server) -> None:
             await self.begin(server)
-            sending = server.transport.send_by_lane(self.file, _MIB, len(_BIG))
+            sending = server.transport.send_by_pool(self.file, _MIB, len(_BIG))
             await hold.reached()
             sending.cancel()
             with contextlib.suppress(CancelledError):
@@ -334,9 +334,9 @@ class PlainTests(TestCase):
 
         self.work = work
         got = yield self.client(read_all)
-        (lane,) = self.lanes.gone
-        self.assertTrue(got == _BIG[: _MIB + lane.sent] + b"end")
-        self.assertLess(lane.sent, len(_BIG) - _MIB)
+        (transfer,) = self.pool.gone
+        self.assertTrue(got == _BIG[: _MIB + transfer.sent] + b"end")
+        self.assertLess(transfer.sent, len(_BIG) - _MIB)
         yield self.servers[0].done
 
     @inlineCallbacks
@@ -371,7 +371,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_asks_for_two(self) -> Generator[Deferred[Any], Any, None]:
-        """A lane that begins while something is read: with TLS no more is read before it is left."""
+        """A transfer that begins while something is read: with TLS no more is read before it is left."""
         hold = _Hold(self)
         asked = threading.Event()
 
@@ -386,7 +386,7 @@ class PlainTests(TestCase):
             server.transport.pauseProducing()
             await server.transport.send_file(self.file, 0, _MIB)
             await until(asked.is_set)
-            server._work = self.lane_and_end
+            server._work = self.transfer_and_end
             server.done = Deferred()
             server.transport.resumeProducing()
 
@@ -401,20 +401,20 @@ class PlainTests(TestCase):
         got = yield reading
         self.assertTrue(got == _BIG[: 2 * _MIB])
 
-    async def lane_and_end(self, server: _Server) -> None:
-        """Send a MiB by a lane, and end once all has come."""
-        await self.by_lane(server)
+    async def transfer_and_end(self, server: _Server) -> None:
+        """Send a MiB by a transfer, and end once all has come."""
+        await self.by_pool(server)
         await until(lambda: server.received == b"hello12")
         server.transport.loseConnection()
 
     @inlineCallbacks
     def test_stops(self) -> Generator[Deferred[Any], Any, None]:
-        """A client that takes nothing for a while leaves its lane, and goes on where it stands."""
-        self.patch(lanes_module, "_PATIENCE", 0)
-        self.listen(self.lanes, narrow=True)
+        """A client that takes nothing for a while leaves its transfer, and goes on where it stands."""
+        self.patch(pool_module, "_WRITE_TIMEOUT", 0)
+        self.listen(self.pool, narrow=True)
         goes_on = threading.Event()
         got = self.client(_stopping(goes_on))
-        yield until(lambda: self.lanes.gone and not self.lanes.gone[-1].is_quick)
+        yield until(lambda: self.pool.gone and not self.pool.gone[-1].is_fast)
         yield until(lambda: self.servers[0].transport._piece is not None)
         goes_on.set()
         self.assertTrue((yield got) == _BIG)
@@ -422,18 +422,20 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_stops_while_the_disk_is_slow(self) -> Generator[Deferred[Any], Any, None]:
-        """The same where what follows comes late: what a lane has begun to write is not sent once more."""
-        self.patch(lanes_module, "_PATIENCE", 0)
-        self.listen(self.lanes, narrow=True)
+        """The same where what follows comes late: what a transfer has begun to write is not sent once more."""
+        self.patch(pool_module, "_WRITE_TIMEOUT", 0)
+        self.listen(self.pool, narrow=True)
         goes_on = threading.Event()
 
         async def work(server: _Server) -> None:
             start = 0
             while start < len(_BIG):
-                before = len(self.lanes.gone)
+                before = len(self.pool.gone)
                 start += await self.send_next(server, start)
-                if len(self.lanes.gone) > before and not self.lanes.gone[-1].is_quick:
-                    owed.append((owes(server.transport), bool(getattr(self.lanes.gone[-1], "pending", b""))))
+                if len(self.pool.gone) > before and not self.pool.gone[-1].is_fast:
+                    owed.append(
+                        (has_unsent(server.transport), bool(getattr(self.pool.gone[-1], "pending", b"")))
+                    )
                     goes_on.set()
                     # As a disk may take its time: all that can go out does.
                     await until(lambda: server.transport not in reactor.getWriters())
@@ -451,14 +453,14 @@ class PlainTests(TestCase):
     @inlineCallbacks
     def test_none_free(self) -> Generator[Deferred[Any], Any, None]:
         """Where none is free the reactor sends."""
-        self.lanes = _Noted(1)
-        self.listen(self.lanes)
+        self.pool = _Noted(1)
+        self.listen(self.pool)
         hold = _Hold(self)
         first = self.client(read_all)
         yield hold.reached()
         got = yield self.client(read_all)
         self.assertTrue(got == _BIG)
-        self.assertEqual(len(self.lanes.gone), 1)
+        self.assertEqual(len(self.pool.gone), 1)
         hold.release()
         got = yield first
         self.assertTrue(got == _BIG)
@@ -466,10 +468,10 @@ class PlainTests(TestCase):
     @inlineCallbacks
     def test_slow(self) -> Generator[Deferred[Any], Any, None]:
         """Who is slow never has one, nor has anybody where there are none."""
-        self.patch(sendfile_module, "QUICK_RATE", 1e18)
+        self.patch(sendfile_module, "FAST_RATE", 1e18)
         self.assertTrue((yield self.client(read_all)) == _BIG)
-        self.assertEqual(self.lanes.gone, [])
-        self.patch(sendfile_module, "QUICK_RATE", 0)
+        self.assertEqual(self.pool.gone, [])
+        self.patch(sendfile_module, "FAST_RATE", 0)
         self.listen(None)
         self.assertTrue((yield self.client(read_all)) == _BIG)
 
@@ -484,17 +486,17 @@ class PlainTests(TestCase):
 
         self.patch(os, "dup", fail)
         self.assertTrue((yield self.client(read_all)) == _BIG)
-        self.assertEqual((self.lanes.gone, set(tried)), ([], {self.file}))
-        self.assertTrue(self.lanes)
+        self.assertEqual((self.pool.gone, set(tried)), ([], {self.file}))
+        self.assertTrue(self.pool.has_free_thread)
 
     @inlineCallbacks
     def test_no_thread(self) -> Generator[Deferred[Any], Any, None]:
         """The same where there can be no thread."""
 
         no_thread: Any = _no_thread
-        self.lanes._run = no_thread
+        self.pool._run_in_thread = no_thread
         self.assertTrue((yield self.client(read_all)) == _BIG)
-        self.assertTrue(self.lanes)
+        self.assertTrue(self.pool.has_free_thread)
         self.assertNotEqual(self.flushLoggedErrors(RuntimeError), [])
 
 
@@ -559,10 +561,10 @@ def _stopping(goes_on: threading.Event) -> Callable[[socket.socket], bytes]:
     return work
 
 
-def _leaves_after(push: Callable[..., int]) -> Callable[..., int]:
-    def leaving(lane: Lane, *args: Any) -> int:
-        count = push(lane, *args)
-        lane.is_left = True
+def _leaves_after(send_chunk: Callable[..., int]) -> Callable[..., int]:
+    def leaving(transfer: PooledTransfer, *args: Any) -> int:
+        count = send_chunk(transfer, *args)
+        transfer.is_cancelled = True
         return count
 
     return leaving

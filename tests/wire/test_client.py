@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.wire.last_words`, with a server that answers, and closes with something unread."""
+"""Tests for :mod:`contentcache.wire.client`, with a server that answers, and closes with something unread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from contentcache.wire.last_words import HearingReactor
+from contentcache.wire.client import EarlyResponseReactor
 
 reactor: Any = global_reactor
 _ANSWER = b"401, and here is why"
@@ -47,7 +47,7 @@ class HearingTests(TestCase):
         self.addCleanup(listening.close)
         factory: Any = Factory.forProtocol(_Client)
         factory.noisy = False
-        hearing: Any = HearingReactor(reactor)
+        hearing: Any = EarlyResponseReactor(reactor)
         way = HostnameEndpoint(hearing, "127.0.0.1", listening.getsockname()[1])
         self.client: Any = yield way.connect(factory)
         self.server, _ = listening.accept()
