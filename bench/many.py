@@ -18,8 +18,8 @@ from typing import Final
 from bench.peers import OURS, REGISTRY, Blobs, Peer, Row, load, tell
 from bench.scene import Stage, stage
 from contentcache.core.digest import Digest
+from contentcache.storage.index_sqlite import SqliteIndex
 from contentcache.storage.interfaces import BlobRecord
-from contentcache.storage.sqlite import SqliteIndex
 from tests.real.cache import ContentCache
 from tests.real.origin import Origin, blob_path
 from tests.real.programs import place, until

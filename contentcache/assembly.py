@@ -39,10 +39,9 @@ from contentcache.registry.responses import Sending
 from contentcache.server.access_log import AccessLog
 from contentcache.server.factory import ServerFactory
 from contentcache.server.public_name import PublicName
-from contentcache.storage.opening import Kept, own_file
-from contentcache.storage.own_secret import read_or_make_secret
-from contentcache.storage.reaper import Reaper
-from contentcache.storage.scrub import Bookmark, Scrub
+from contentcache.storage.evictor import Evictor
+from contentcache.storage.opening import Storage, own_file, read_or_make_secret
+from contentcache.storage.scrub import Bookmark, Scrubber
 from contentcache.tls.trust import UpstreamTrusts
 from contentcache.upstream.account import AccountSource
 from contentcache.upstream.agent import UpstreamTransport
@@ -61,7 +60,7 @@ _SMALL_BLOBS: Final = 512
 class Ensemble:
     """The parts that the daemon starts, stops and watches."""
 
-    kept: Kept
+    kept: Storage
     registries: tuple[Registry, ...]
     transports: tuple[UpstreamTransport, ...]
     trusts: UpstreamTrusts
@@ -69,8 +68,8 @@ class Ensemble:
     links: Links
     origins: OriginSelector
     contents: Contents
-    reaper: Reaper
-    scrub: Scrub | None
+    evictor: Evictor
+    scrub: Scrubber | None
     factory: ServerFactory
 
 
@@ -81,7 +80,7 @@ class _Site:
     configuration: Configuration
     environ: Mapping[str, str]
     reactor: Any
-    kept: Kept
+    kept: Storage
     run: Run
     meter: Meter
     other_workers: OtherWorkers
@@ -108,7 +107,7 @@ class _Delivery:
     grants: Grants
     links: Links
     access: Access
-    reaper: Reaper
+    evictor: Evictor
     contents: Contents
     tags: Tags
     questions: Questions
@@ -119,7 +118,7 @@ def assemble(
     environ: Mapping[str, str],
     reactor: Any,
     *,
-    kept: Kept,
+    kept: Storage,
     run: Run,
     meter: Meter,
     other_workers: OtherWorkers,
@@ -148,7 +147,7 @@ def assemble(
         delivery.links,
         origins,
         delivery.contents,
-        delivery.reaper,
+        delivery.evictor,
         _scrub(configuration, kept, in_use, run=run, timer=reactor, meter=meter),
         factory,
     )
@@ -196,7 +195,7 @@ def _delivery(site: _Site) -> _Delivery:
         question_time=QuestionClock(site.reactor.seconds),
         revoked=other_workers.on_revoked,
     )
-    reaper = Reaper(
+    evictor = Evictor(
         kept.store,
         kept.index,
         _retention(site.configuration),
@@ -215,7 +214,7 @@ def _delivery(site: _Site) -> _Delivery:
         wall=time.time,
         downloads=download_semaphore(limits.fetches, limits.fetchwait, site.reactor),
         meter=site.meter,
-        room=other_workers.room or reaper,
+        room=other_workers.room or evictor,
         random=secrets.randbelow,
         manifest_limit=limits.manifest,
         fill_after=options.fillafter,
@@ -244,7 +243,7 @@ def _delivery(site: _Site) -> _Delivery:
         auth_ttl=options.authttl,
         stale_if_error=options.staleiferror,
     )
-    return _Delivery(grants, links, access, reaper, contents, tags, questions)
+    return _Delivery(grants, links, access, evictor, contents, tags, questions)
 
 
 def _front(
@@ -384,18 +383,18 @@ def _retention(configuration: Configuration) -> Retention:
 
 def _scrub(
     configuration: Configuration,
-    kept: Kept,
+    kept: Storage,
     in_use: Callable[[Digest], bool],
     *,
     run: Run,
     timer: Timer,
     meter: Meter,
-) -> Scrub | None:
+) -> Scrubber | None:
     period = configuration.downstream.scrub
     if period is None:
         return None
     on_disk = configuration.storage.driver == "filesystem"
-    return Scrub(
+    return Scrubber(
         kept.store,
         kept.index,
         period,

@@ -19,9 +19,9 @@ from contentcache.meter import Meter
 from contentcache.role import CannotBe, Reloading, Repeat
 from contentcache.server.debug_site import Finding
 from contentcache.server.factory import ServerFactory
-from contentcache.storage.errors import StorageRefused
-from contentcache.storage.opening import Kept, open_storage
-from contentcache.storage.rebuild import rebuild_and_tell
+from contentcache.storage.index_recovery import rebuild_index
+from contentcache.storage.interfaces import StorageError
+from contentcache.storage.opening import Storage, open_storage
 from contentcache.tls.files import TLSFault
 from contentcache.upstream.proxies import ProxyFault
 
@@ -47,7 +47,7 @@ class Caching:
         meter: Meter,
         *,
         other_workers: OtherWorkers | None = None,
-        kept: Kept | None = None,
+        kept: Storage | None = None,
     ) -> None:
         self._configuration = configuration
         self._reactor = reactor
@@ -66,7 +66,7 @@ class Caching:
                 meter=meter,
                 other_workers=self._other_workers,
             )
-        except (StorageRefused, ProxyFault, TLSFault, AuthFault) as error:
+        except (StorageError, ProxyFault, TLSFault, AuthFault) as error:
             raise CannotBe(str(error)) from error
         except OSError as error:
             where = configuration.storage.rootdirectory
@@ -96,7 +96,7 @@ class Caching:
             self._log.error("{fault}; what is pulled passes through uncached", fault=kept.store_fault)
         if kept.index.rebuilt:
             in_background(self._rebuild(kept))
-        self.ensemble.reaper.start(self._reactor)
+        self.ensemble.evictor.start(self._reactor)
         if self.ensemble.scrub is not None:
             self.ensemble.scrub.start()
 
@@ -105,14 +105,14 @@ class Caching:
         self._running = False
         ensemble = self.ensemble
         if self._other_workers.maintains_store:
-            await ensemble.reaper.stop()
+            await ensemble.evictor.stop()
         if self._other_workers.maintains_store and ensemble.scrub is not None:
             await ensemble.scrub.stop()
         for transport in ensemble.transports:
             await transport.close()
         try:
             await ensemble.contents.flush()
-        except (OSError, StorageRefused) as error:
+        except (OSError, StorageError) as error:
             self._log.error("the last pulls are not written: {error}", error=str(error))
         ensemble.contents.warm.close()
 
@@ -160,8 +160,8 @@ class Caching:
         finally:
             self._other_workers.on_review(contents.in_use)
 
-    async def _rebuild(self, kept: Kept) -> None:
-        await rebuild_and_tell(kept.store, kept.index, self._threads, time.time, time.monotonic)
+    async def _rebuild(self, kept: Storage) -> None:
+        await rebuild_index(kept.store, kept.index, self._threads, time.time, time.monotonic)
 
     def _list_anew(self) -> None:
         """The index was made anew while the daemon runs. May be called in any thread."""

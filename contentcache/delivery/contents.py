@@ -139,7 +139,7 @@ class Contents:
             disk=self._heard_of_disk,
         )
 
-    # For the reaper and for who watches.
+    # For the evictor and for who watches.
 
     def in_use(self, digest: Digest) -> bool:
         """Whether a reader or a fetch has this content, or a pull of it is not in the index yet."""

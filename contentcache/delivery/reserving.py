@@ -8,7 +8,7 @@ from itertools import count
 from contentcache.core.errors import DiskFailed
 from contentcache.delivery.making import DownloadKey
 from contentcache.storage.interfaces import Reservation, Room
-from contentcache.storage.partials import origin_tag
+from contentcache.storage.partial_files import origin_tag
 
 
 class Reserving:

@@ -15,13 +15,13 @@ from twisted.logger import Logger
 from contentcache.core.digest import HEX_LENGTHS, Digest
 from contentcache.core.errors import BlobUnknown, DigestInvalid
 from contentcache.persist.atomic_file import make_folders, open_regular
-from contentcache.storage.interfaces import StoredFile, StoredPartial
-from contentcache.storage.openfile import (
+from contentcache.storage.blob_file import (
     DiskFile,
     DiskPartial,
     remove_if_empty,
 )
-from contentcache.storage.partials import NOTE, origin_tag, partial_name, read_name
+from contentcache.storage.interfaces import StoredFile, StoredPartial
+from contentcache.storage.partial_files import NOTE, origin_tag, partial_name, read_name
 
 #: What ``open`` says where no blob is: nothing, a file on the way, a symbolic link, no regular file.
 _NO_BLOB: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL})

@@ -17,6 +17,22 @@ from attrs import frozen
 from contentcache.core.digest import Digest
 
 
+class StorageError(Exception):
+    """Something on disk is not as this daemon needs it, and no retry helps. The text says what to do."""
+
+
+class StoreLocked(StorageError):
+    """Another process has locked the root directory."""
+
+
+class IndexDamaged(StorageError):
+    """The index contradicts itself. Nothing more is read from it; it is rebuilt when it is next opened."""
+
+
+class IndexTooNew(StorageError):
+    """The index was written by a version of this program that is newer than this one."""
+
+
 @frozen
 class StoredFile:
     """A file of the store: ``size`` in bytes, ``modified`` in seconds since the epoch."""
@@ -29,7 +45,7 @@ class StoredFile:
 @frozen
 class StoredPartial:
     """
-    A partial file of the store: the origin by its :func:`~contentcache.storage.partials.origin_tag`, ``size``
+    A partial file of the store: the origin by its :func:`~contentcache.storage.partial_files.origin_tag`, ``size``
     in bytes that it takes, ``modified`` in seconds since the epoch.
     """
 

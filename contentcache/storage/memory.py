@@ -13,7 +13,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
 from contentcache.core.ports import Clock
 from contentcache.storage.interfaces import StoredFile, StoredPartial
-from contentcache.storage.partials import origin_tag
+from contentcache.storage.partial_files import origin_tag
 
 Name = TypeVar("Name")
 

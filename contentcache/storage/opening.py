@@ -1,33 +1,110 @@
-"""Store and index, opened from the configuration."""
+"""Store and index, opened from the configuration: the lock on the root directory, and the cache's secret."""
 
 from __future__ import annotations
 
 import errno
+import os
+import secrets
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.config.model import StorageSettings
+from contentcache.persist.atomic_file import create_atomically, make_folders, read_bounded, write_atomically
+from contentcache.persist.file_lock import FileLock, FileLockedError, is_running, process_name
 from contentcache.storage.filesystem import FilesystemStore
-from contentcache.storage.healing import HealingIndex
-from contentcache.storage.interfaces import Index, Store
-from contentcache.storage.lock import RootLock
+from contentcache.storage.index_memory import MemoryIndex
+from contentcache.storage.index_recovery import RecoveringIndex
+from contentcache.storage.index_sqlite import SqliteIndex
+from contentcache.storage.interfaces import Index, Store, StoreLocked
 from contentcache.storage.memory import MemoryStore
-from contentcache.storage.memory_index import MemoryIndex
-from contentcache.storage.sqlite import SqliteIndex
 
+#: Bytes of the secret.
+_SECRET_SIZE: Final = 32
 _log = Logger()
 #: What a disk says that cannot be written now, and may be again.
 _UNWRITABLE: Final = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
+class RootLock:
+    """
+    The exclusive right to write under ``root``: a lock on ``<root>/contentcache/lock``.
+
+    A disk that became read-only can still be locked. The constructor does not touch the disk.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.abspath(root)
+        self._folder = os.path.join(self._root, "contentcache")
+        self._lock = FileLock(os.path.join(self._folder, "lock"), mode=0o640, allow_read_only=True)
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has it."""
+        return self._lock.held
+
+    @property
+    def descriptor(self) -> int | None:
+        """
+        The open file that is locked, ``None`` where it is not. Who inherits it holds the lock too: it is free
+        when all of them have ended.
+        """
+        return self._lock.descriptor
+
+    def acquire(self, timeout: float = 5.0) -> None:
+        """
+        Take the lock. Where the process that took it has ended, and others hold on to it that it has started,
+        these are about to end too: for them it waits up to ``timeout`` seconds.
+
+        :raises StoreLocked: another process has it.
+        :raises OSError: the disk does not allow to try.
+        """
+        if self.held:
+            return
+        try:
+            make_folders(self._folder)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+        try:
+            self._lock.acquire(timeout, worth_waiting=_has_ended)
+        except FileLockedError as error:
+            raise StoreLocked(_refusal(self._root, error.holder)) from error
+
+    def close(self) -> None:
+        """Give the lock back. May be called twice."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _has_ended(holder: int | None) -> bool:
+    return holder is not None and not is_running(holder)
+
+
+def _refusal(root: str, holder: int | None) -> str:
+    """
+    >>> print(_refusal("/var/lib/registry", 17))
+    /var/lib/registry is in use by process 17: stop it, or give this daemon another rootdirectory
+    """
+    return f"{root} is in use by {process_name(holder)}: stop it, or give this daemon another rootdirectory"
+
+
 @frozen
-class Kept:
+class Storage:
     """What holds the bytes. ``store_fault`` says why nothing could be written at the start, where that is so."""
 
     store: Store
@@ -38,22 +115,22 @@ class Kept:
     @property
     def fault(self) -> str | None:
         """What an operator should know of the disk now."""
-        index_fault = self.index.fault if isinstance(self.index, HealingIndex) else None
+        index_fault = self.index.fault if isinstance(self.index, RecoveringIndex) else None
         return self.store_fault or index_fault
 
 
-def open_storage(settings: StorageSettings, anew: Callable[[], None]) -> Kept:
+def open_storage(settings: StorageSettings, anew: Callable[[], None]) -> Storage:
     """
     Open store and index, and hold the root directory. Blocks.
 
     A disk that cannot be written is no reason not to start: clients are served, what they pull passes
     through. ``anew`` is called, in any thread, when the index was made anew and the store must be listed.
 
-    :raises StorageRefused: another daemon has the root directory, or a newer version wrote the index.
+    :raises StorageError: another daemon has the root directory, or a newer version wrote the index.
     :raises OSError: the root directory is not to be had at all.
     """
     if settings.driver == "inmemory":
-        return Kept(MemoryStore(), MemoryIndex())
+        return Storage(MemoryStore(), MemoryIndex())
     store = FilesystemStore(settings.rootdirectory)
     lock = RootLock(settings.rootdirectory)
     fault = None
@@ -70,9 +147,11 @@ def open_storage(settings: StorageSettings, anew: Callable[[], None]) -> Kept:
     except OSError as error:
         index_fault = _unwritable(error)
         if not lock.held:  # so it is not ours to try again
-            return Kept(store, MemoryIndex(), lock, fault or index_fault)
+            return Storage(store, MemoryIndex(), lock, fault or index_fault)
         _log.error("{fault}; the index is in memory for now", fault=index_fault)
-    return Kept(store, HealingIndex(open_index, first, monotonic=time.monotonic, anew=anew), lock, fault)
+    return Storage(
+        store, RecoveringIndex(open_index, first, monotonic=time.monotonic, anew=anew), lock, fault
+    )
 
 
 def own_file(settings: StorageSettings, name: str) -> Path:
@@ -84,3 +163,56 @@ def _unwritable(error: OSError) -> str:
     if error.errno not in _UNWRITABLE:
         raise error
     return f"the store cannot be written: {error.strerror or error}"
+
+
+def read_or_make_secret(path: Path) -> bytes:
+    """
+    The secret in the file at ``path``, which is made where there is none.
+
+    Where it can neither be read nor made it is one that ends with this process, with a line in the log.
+    Blocks on the disk.
+    """
+    for _ in range(2):
+        try:
+            found = _read_secret(path)
+        except FileNotFoundError:
+            found = b""
+        except OSError as error:
+            return _secret_of_process(path, error)
+        if len(found) == _SECRET_SIZE:
+            return found
+        try:
+            _make_secret(path)
+        except OSError as error:
+            return _secret_of_process(path, error)
+    return _secret_of_process(path, OSError("it is not what was written"))
+
+
+def _read_secret(path: Path) -> bytes:
+    try:
+        return read_bounded(path, _SECRET_SIZE)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        return b""  # not what was written
+
+
+def _make_secret(path: Path) -> None:
+    """Whoever finds it finds all of it, and who comes second reads that."""
+    make_folders(path.parent)
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    content = secrets.token_bytes(_SECRET_SIZE)
+    try:
+        create_atomically(path, content, mode=0o600, beside=beside)
+    except FileExistsError:
+        if len(_read_secret(path)) != _SECRET_SIZE:  # cut short by a full disk
+            write_atomically(path, content, mode=0o600, fsync=False, beside=beside)
+
+
+def _secret_of_process(path: Path, error: OSError) -> bytes:
+    _log.warn(
+        "secret not kept path={path} reason={error}: next pages of lists begin anew after a restart",
+        path=str(path),
+        error=error.strerror or str(error),
+    )
+    return secrets.token_bytes(_SECRET_SIZE)

@@ -22,7 +22,7 @@ from contentcache.core.digest import Digest, Hasher
 from contentcache.core.errors import BlobUnknown, DigestInvalid
 from contentcache.core.ports import Run, Timer
 from contentcache.storage.interfaces import BlobFile, BlobIndex, BlobRecord, Store
-from contentcache.storage.notes import read_note, write_note
+from contentcache.storage.partial_files import read_note, write_note
 
 #: Bytes that are read at a time.
 PIECE: Final = 256 << 10
@@ -67,7 +67,7 @@ class Bookmark:
             write_note(self._path, b"" if digest is None else f"{digest}\n".encode("ascii"))
 
 
-class Scrub:
+class Scrubber:
     """
     Hashes each verified blob again, about once in ``period`` seconds.
 

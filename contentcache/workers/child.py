@@ -28,7 +28,7 @@ from contentcache.listening import stop
 from contentcache.role import Role
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Reservation
-from contentcache.storage.opening import Kept
+from contentcache.storage.opening import Storage
 from contentcache.tls.files import TLSFault
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
@@ -135,7 +135,7 @@ class Worker(Daemon):
             on_disk_fault=lambda fault: self._parent.tell("disk", fault=fault),
         )
         self._index = DistantIndex(socket.socket(fileno=INDEX))
-        kept = Kept(store, self._index)
+        kept = Storage(store, self._index)
         self._caching = Caching(
             configuration,
             self.environ,

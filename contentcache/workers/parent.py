@@ -135,25 +135,25 @@ class Parent(Daemon):
     async def _asked(self, number: int, name: str, values: Values) -> Any:
         if self._caching is None or self._crew is None:
             return None
-        reaper, key = self._caching.ensemble.reaper, f"{number}:{values['key']}"
+        evictor, key = self._caching.ensemble.evictor, f"{number}:{values['key']}"
         if name == "release":
-            reaper.release(key)
+            evictor.release(key)
             return None
         if name == "shrink":
-            reaper.shrink(key, values["size"], unlinked=values["unlinked"])
+            evictor.shrink(key, values["size"], unlinked=values["unlinked"])
             return None
         if name != "reserve":
             return None
         wanted = Reservation(key, Digest.parse(values["digest"]), values["tag"], values["size"])
-        if await reaper.reserve(wanted):
+        if await evictor.reserve(wanted):
             return True
         # What was pulled in the last seconds counts as in use until the index knows when.
         await self._crew.ask("flush")
-        return await reaper.reserve(wanted)
+        return await evictor.reserve(wanted)
 
     def _worker_ended(self, number: int) -> None:
         if self._caching is not None:
-            self._caching.ensemble.reaper.release_all(f"{number}:")
+            self._caching.ensemble.evictor.release_all(f"{number}:")
 
     def _deny(self, link: Link, number: int) -> None:
         self._tell("denied", but=number, link=in_words(link))

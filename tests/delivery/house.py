@@ -32,9 +32,9 @@ from contentcache.delivery.served import Served
 from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
+from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Index, Reservation, Store
 from contentcache.storage.memory import MemoryStore
-from contentcache.storage.memory_index import MemoryIndex
 from contentcache.upstream.agent import NoCookies, UpstreamTransport
 from contentcache.upstream.redirects import RedirectPolicy
 from contentcache.upstream.registry import Registry

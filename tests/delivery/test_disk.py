@@ -176,7 +176,7 @@ class FailingTests(HouseTestCase):
 
 
 class EvictionTests(HouseTestCase):
-    """What the reaper may not take."""
+    """What the evictor may not take."""
 
     def test_in_use(self) -> None:
         """A fetch, a reader, and a pull that the index does not know yet keep a blob."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
+from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Link
 from contentcache.storage.memory import MemoryStore
-from contentcache.storage.memory_index import MemoryIndex
 from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, House, HouseTestCase
 from tests.storage.faults import FaultyStore
 

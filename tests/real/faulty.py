@@ -9,7 +9,7 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.storage.partials import NOTE
+from contentcache.storage.partial_files import NOTE
 from tests.real.cache import ContentCache
 from tests.real.clients import Curl
 from tests.real.images import random_bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.storage.sqlite import SqliteIndex
+from contentcache.storage.index_sqlite import SqliteIndex
 from tests.real.cache import ContentCache
 from tests.real.programs import place, status_of, until
 from tests.real.unruly import Unruly, blob_url

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
-from contentcache.storage.partials import origin_tag, partial_name
+from contentcache.storage.partial_files import origin_tag, partial_name
 from tests.real.audit import descriptors_of
 from tests.real.cache import ContentCache
 from tests.real.clients import Curl

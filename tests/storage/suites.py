@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
-from contentcache.storage import memory_index, sqlite
+from contentcache.storage import index_memory, index_sqlite
 from contentcache.storage.interfaces import (
     Affirmation,
     BlobRecord,
@@ -18,7 +18,7 @@ from contentcache.storage.interfaces import (
     Tag,
     TagRecord,
 )
-from contentcache.storage.partials import origin_tag
+from contentcache.storage.partial_files import origin_tag
 
 ORIGIN = "https://origin.example"
 CONTENT = bytes(range(256)) * 64
@@ -433,7 +433,7 @@ class IndexSuite(SynchronousTestCase):
 
     def test_most_links(self) -> None:
         """Links are bounded: those of blobs that are not stored are dropped first. So are tags."""
-        for module in (sqlite, memory_index):
+        for module in (index_sqlite, index_memory):
             self.patch(module, "MOST_LINKS", 10)
             self.patch(module, "MOST_TAG_ROWS", 10)
         self.index.record([record(1, 1.0)])

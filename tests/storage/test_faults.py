@@ -6,7 +6,7 @@ import errno
 
 from contentcache.storage.interfaces import Store
 from contentcache.storage.memory import MemoryStore
-from contentcache.storage.partials import origin_tag
+from contentcache.storage.partial_files import origin_tag
 from tests.storage import suites
 from tests.storage.faults import FaultyStore
 from tests.storage.suites import CONTENT, DIGEST, ORIGIN

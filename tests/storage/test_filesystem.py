@@ -19,7 +19,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Store
-from contentcache.storage.partials import origin_tag
+from contentcache.storage.partial_files import origin_tag
 from tests.storage import suites
 from tests.storage.suites import CONTENT, DIGEST, ORIGIN, put
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.storage.errors import StoreLocked
-from contentcache.storage.lock import RootLock
+from contentcache.storage.interfaces import StoreLocked
+from contentcache.storage.opening import RootLock
 
 _HOLDER = """
 import sys
-from contentcache.storage.lock import RootLock
+from contentcache.storage.opening import RootLock
 RootLock(sys.argv[1]).acquire()
 print("held", flush=True)
 sys.stdin.read()
@@ -26,7 +26,7 @@ sys.stdin.read()
 #: Takes the lock and dies, while a child of it lives until nobody writes to a pipe any more.
 _FORKS = """
 import os, sys
-from contentcache.storage.lock import RootLock
+from contentcache.storage.opening import RootLock
 lock = RootLock(sys.argv[1])
 lock.acquire()
 if os.fork() == 0:
@@ -93,10 +93,10 @@ class RootLockTests(SynchronousTestCase):
         os.close(reading)
         self.assertEqual(first.returncode, 9)
         lock = RootLock(self.root)
-        error = self.assertRaises(StoreLocked, lock.acquire, patience=0.0)
+        error = self.assertRaises(StoreLocked, lock.acquire, timeout=0.0)
         self.assertIn("in use by process ", str(error))
         os.close(writing)
-        lock.acquire(patience=30.0)
+        lock.acquire(timeout=30.0)
         lock.close()
 
     def test_holder_unknown(self) -> None:

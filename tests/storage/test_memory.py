@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 
+from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Index, Store
 from contentcache.storage.memory import MemoryStore
-from contentcache.storage.memory_index import MemoryIndex
 from tests.storage import suites
 from tests.storage.suites import CONTENT, DIGEST, ORIGIN, put
 

@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.storage.own_secret`."""
+"""Tests for :mod:`contentcache.storage.opening`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.storage.own_secret import read_or_make_secret
+from contentcache.storage.opening import read_or_make_secret
 
 
 class OwnSecretTests(SynchronousTestCase):

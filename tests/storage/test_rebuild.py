@@ -11,10 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
 from contentcache.core.ports import Given, Result
+from contentcache.storage.index_memory import MemoryIndex
+from contentcache.storage.index_recovery import rebuild
 from contentcache.storage.interfaces import BlobRecord
 from contentcache.storage.memory import MemoryStore
-from contentcache.storage.memory_index import MemoryIndex
-from contentcache.storage.rebuild import rebuild
 from tests.storage.faults import FaultyStore
 from tests.storage.suites import ORIGIN, put
 

@@ -16,9 +16,9 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
 from contentcache.core.ports import Given, Result
 from contentcache.storage.filesystem import FilesystemStore
+from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import BlobFile, BlobRecord
-from contentcache.storage.memory_index import MemoryIndex
-from contentcache.storage.scrub import LONGEST_PAUSE, PIECE, REST, Bookmark, Scrub
+from contentcache.storage.scrub import LONGEST_PAUSE, PIECE, REST, Bookmark, Scrubber
 from tests.storage.suites import put
 
 PERIOD = 36_000.0
@@ -41,8 +41,8 @@ class ScrubCase(SynchronousTestCase):
         self.bookmark = str(self.root / "scrubbed")
         self.scrub = self.make()
 
-    def make(self) -> Scrub:
-        return Scrub(
+    def make(self) -> Scrubber:
+        return Scrubber(
             self.store,
             self.index,
             PERIOD,

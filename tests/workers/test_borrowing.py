@@ -23,7 +23,7 @@ from contentcache.core.routes import Content
 from contentcache.delivery.bodies import Flow, GrowingBody, Rest, ShortError
 from contentcache.delivery.making import DownloadKey, OwnerUnreachableError, UndecidedError
 from contentcache.delivery.wants import Asking, Want
-from contentcache.storage.openfile import DiskFile
+from contentcache.storage.blob_file import DiskFile
 from contentcache.workers.borrowing import Borrowed
 from contentcache.workers.conversation import Conversation, GoneError, Values
 from contentcache.workers.words import error_in_words

@@ -10,8 +10,8 @@ from threading import Event
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
+from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Affirmation, BlobRecord, Index, Link, Tag, TagRecord
-from contentcache.storage.memory_index import MemoryIndex
 from contentcache.workers.index_desk import DistantIndex, IndexDesk
 from tests.storage import suites
 

@@ -19,7 +19,7 @@ from contentcache.persist.sqlite_file import (
     set_pragmas,
     transaction,
 )
-from contentcache.storage.errors import IndexDamaged, IndexTooNew
+from contentcache.storage.interfaces import IndexDamaged, IndexTooNew
 
 VERSION: Final = 2
 

@@ -13,25 +13,23 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.aio.threads import at_once
-from contentcache.storage.errors import IndexDamaged
-from contentcache.storage.healing import MOST_DAMAGES, SPAN, TRY_AGAIN, HealingIndex
-from contentcache.storage.interfaces import Affirmation, Index, TagRecord
+from contentcache.storage.index_memory import MemoryIndex
+from contentcache.storage.index_recovery import MOST_DAMAGES, SPAN, TRY_AGAIN, RecoveringIndex, rebuild
+from contentcache.storage.index_sqlite import SqliteIndex
+from contentcache.storage.interfaces import Affirmation, Index, IndexDamaged, TagRecord
 from contentcache.storage.memory import MemoryStore
-from contentcache.storage.memory_index import MemoryIndex
-from contentcache.storage.rebuild import rebuild
-from contentcache.storage.sqlite import SqliteIndex
 from tests.storage import suites
 from tests.storage.suites import DIGEST, LINK, TAG, numbered, put, record
 
 MANY = 5000
 
 
-class HealingIndexTests(suites.IndexSuite):
+class RecoveringIndexTests(suites.IndexSuite):
     """As long as nothing is damaged it is an index like any other."""
 
     def make_index(self) -> Index:
         path = os.path.join(self.mktemp(), "index.sqlite3")
-        return HealingIndex(
+        return RecoveringIndex(
             lambda: SqliteIndex(path), SqliteIndex(path), monotonic=lambda: 0.0, anew=lambda: None
         )
 
@@ -40,7 +38,7 @@ class StandingInTests(suites.IndexSuite):
     """So is the memory that stands in for a file."""
 
     def make_index(self) -> Index:
-        return HealingIndex(MemoryIndex, None, monotonic=lambda: 0.0, anew=lambda: None)
+        return RecoveringIndex(MemoryIndex, None, monotonic=lambda: 0.0, anew=lambda: None)
 
 
 class DamageTests(SynchronousTestCase):
@@ -70,12 +68,12 @@ class DamageTests(SynchronousTestCase):
     def note(self) -> None:
         self.anew += 1
 
-    def make(self, first: Index | None) -> HealingIndex:
-        index = HealingIndex(self.open_index, first, monotonic=lambda: self.now, anew=self.note)
+    def make(self, first: Index | None) -> RecoveringIndex:
+        index = RecoveringIndex(self.open_index, first, monotonic=lambda: self.now, anew=self.note)
         self.addCleanup(index.close)
         return index
 
-    def filled(self) -> HealingIndex:
+    def filled(self) -> RecoveringIndex:
         """An index of many blobs, whose pages are on the disk and not in SQLite's own memory."""
         index = SqliteIndex(str(self.path))
         index.record(record(number, float(number)) for number in range(MANY))

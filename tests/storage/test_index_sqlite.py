@@ -15,16 +15,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.storage.errors import IndexDamaged, IndexTooNew
-from contentcache.storage.interfaces import Affirmation, BlobRecord, Index, Link, Tag, TagRecord
-from contentcache.storage.memory_index import MemoryIndex
-from contentcache.storage.sqlite import SqliteIndex
+from contentcache.storage.index_memory import MemoryIndex
+from contentcache.storage.index_sqlite import SqliteIndex
+from contentcache.storage.interfaces import (
+    Affirmation,
+    BlobRecord,
+    Index,
+    IndexDamaged,
+    IndexTooNew,
+    Link,
+    Tag,
+    TagRecord,
+)
 from tests.storage import suites
 from tests.storage.suites import DIGEST, LINK, TAG, numbered, record
 
 _WRITER = """
 import sys
-from contentcache.storage.sqlite import SqliteIndex
+from contentcache.storage.index_sqlite import SqliteIndex
 from tests.storage.suites import numbered, record
 index = SqliteIndex(sys.argv[1])
 number = 0

@@ -17,7 +17,7 @@ _BATCH: Final = 200
 
 
 @frozen
-class Stock:
+class Usage:
     """
     Bytes of blobs, partial files and reservations together, bytes on the disk that are free and not reserved,
     and the partial files without a reservation, oldest first.
@@ -28,7 +28,7 @@ class Stock:
     partials: tuple[Candidate, ...]
 
 
-class Census:
+class Inventory:
     """Counts what is here, and finds what is oldest, without looking at the rest."""
 
     def __init__(self, store: Store, index: Index, run: Run, in_use: Callable[[Digest], bool]) -> None:
@@ -37,7 +37,7 @@ class Census:
         self._run = run
         self._in_use = in_use
 
-    async def stock(self, reserved: Iterable[Reservation] = ()) -> Stock:
+    async def stock(self, reserved: Iterable[Reservation] = ()) -> Usage:
         """
         How much there is now. Partial files are listed, there are few; blobs are not.
 
@@ -64,7 +64,7 @@ class Census:
             if not self._in_use(partial.digest):
                 yield partial
 
-    def _count(self, reserved: Sequence[Reservation]) -> Stock:
+    def _count(self, reserved: Sequence[Reservation]) -> Usage:
         free, written = self._store.free(), dict[tuple[Digest, str], int]()
         partials: list[Candidate] = []
         # A file has two where a download resumes it while subscribers of the one before still read it.
@@ -85,4 +85,4 @@ class Census:
         taken += sum(each.size for each in reserved if each.unlinked)
         owed = sum(max(0, size - written.get(name, 0)) for name, size in coming.items())
         stored = self._index.total() + taken + sum(partial.size for partial in partials)
-        return Stock(stored, None if free is None else free - owed, tuple(partials))
+        return Usage(stored, None if free is None else free - owed, tuple(partials))

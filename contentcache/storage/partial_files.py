@@ -1,11 +1,13 @@
 """
-Names of partial files: one for each digest and origin.
+Names of partial files, one for each digest and origin, and the notes beside them.
 
-What one origin sent before it was verified is never resumed, or read, for another one.
+What one origin sent before it was verified is never resumed, or read, for another one. A note that is lost
+costs no more than to find out again what it says.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -14,11 +16,16 @@ from typing import Final
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DigestInvalid
+from contentcache.persist.atomic_file import read_bounded, write_atomically
 
 #: Added to a partial file's name: the note of which of its bytes are there.
 NOTE: Final = ".held"
 #: A note has no more runs than this; those nearest to the start are kept.
 MOST_RUNS: Final = 20_000
+#: Most bytes of a note.
+LARGEST_NOTE: Final = 1 << 20
+#: A link, another thing that is no file, or more than :data:`LARGEST_NOTE` bytes.
+_NO_NOTE: Final = frozenset({errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.EFBIG})
 _TAG_DIGITS: Final = 32
 _NAME: Final = re.compile(r"([0-9a-f]{64,128})\.([0-9a-f]{32})")
 
@@ -87,3 +94,27 @@ def _is_run(run: object, size: int) -> bool:
         return False
     start, stop = run
     return bool(0 <= start < stop <= size)
+
+
+def read_note(path: str) -> bytes | None:
+    """
+    What is in a note; ``None`` for a link, a pipe, a folder, and for more than :data:`LARGEST_NOTE` bytes.
+
+    :raises FileNotFoundError: there is none.
+    :raises OSError: the disk fails.
+    """
+    try:
+        return read_bounded(path, LARGEST_NOTE)
+    except OSError as error:
+        if error.errno in _NO_NOTE:
+            return None
+        raise
+
+
+def write_note(path: str, content: bytes) -> None:
+    """
+    Replace a note, whole or not at all, without an fsync.
+
+    :raises OSError: the disk fails.
+    """
+    write_atomically(path, content, mode=0o640, fsync=False)

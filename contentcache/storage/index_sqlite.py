@@ -15,14 +15,14 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import DigestInvalid
 from contentcache.persist.atomic_file import make_folders
 from contentcache.persist.sqlite_file import transaction
-from contentcache.storage.database import damage, named_errors, open_database, suspect
-from contentcache.storage.errors import IndexDamaged
+from contentcache.storage.index_file import damage, named_errors, open_database, suspect
 from contentcache.storage.interfaces import (
     MOST_LINKS,
     MOST_ROWS_OF_TAG,
     MOST_TAG_ROWS,
     Affirmation,
     BlobRecord,
+    IndexDamaged,
     Link,
     Tag,
     TagRecord,

@@ -11,8 +11,7 @@ from threading import Lock
 from typing import Final
 
 from contentcache.persist.atomic_file import fsync_folder, make_folders, open_regular
-from contentcache.storage.notes import read_note, write_note
-from contentcache.storage.partials import NOTE, read_runs, write_runs
+from contentcache.storage.partial_files import NOTE, read_note, read_runs, write_note, write_runs
 
 _PIECE: Final = 1 << 20
 _BLOCK: Final = 4096

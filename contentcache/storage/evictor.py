@@ -17,9 +17,8 @@ from twisted.python.failure import Failure
 from contentcache.core.digest import Digest
 from contentcache.core.eviction import Candidate, Retention, Shortfall, clock_jump, oldest_first, shortfall
 from contentcache.core.ports import Clock, Run, Timer
-from contentcache.storage.census import Census, Stock
-from contentcache.storage.errors import IndexDamaged
-from contentcache.storage.interfaces import Index, Reservation, Store
+from contentcache.storage.interfaces import Index, IndexDamaged, Reservation, Store
+from contentcache.storage.inventory import Inventory, Usage
 
 Reason = Literal["age", "size", "space"]
 
@@ -52,7 +51,7 @@ class _Tally:
     failures: int = 0
 
 
-class Reaper:
+class Evictor:
     """
     Keeps the store within what ``retention`` says.
 
@@ -85,7 +84,7 @@ class Reaper:
         self._wall = wall
         self._monotonic = monotonic
         self._evicted = evicted
-        self._census = Census(store, index, run, in_use)
+        self._inventory = Inventory(store, index, run, in_use)
         self._seen = (wall(), monotonic())
         self._partials_from = self._seen[1]
         self._turn = DeferredLock()
@@ -218,13 +217,13 @@ class Reaper:
                 swept=swept,
             )
 
-    async def _sweep_by_age(self, now: float, stock: Stock, tally: _Tally) -> None:
+    async def _sweep_by_age(self, now: float, stock: Usage, tally: _Tally) -> None:
         if self._retention.blobttl is None:
             return
         oldest = now - self._retention.blobttl
         partials = stock.partials if self._monotonic() >= self._partials_from else ()
         expired = tuple(partial for partial in partials if partial.since < oldest)
-        async for candidate in self._census.oldest(expired, before=oldest):
+        async for candidate in self._inventory.oldest(expired, before=oldest):
             await self._evict(candidate, "age", tally)
             if self._stopping:
                 break
@@ -243,14 +242,14 @@ class Reaper:
             if need == start:
                 return False
             tried = 0
-            async for candidate in self._census.oldest(stock.partials):
+            async for candidate in self._inventory.oldest(stock.partials):
                 if tally.bytes >= need or tried == _BATCH or self._stopping:
                     break
                 await self._evict(candidate, "size", tally)
                 tried += 1
             return start < tally.bytes < need and not self._stopping
 
-    async def _sweep_by_space(self, stock: Stock, tally: _Tally) -> None:
+    async def _sweep_by_space(self, stock: Usage, tally: _Tally) -> None:
         need = shortfall(self._retention, 0, stock.free, 0).space - tally.bytes
         if need > 0:
             async with self._my_turn():
@@ -282,13 +281,13 @@ class Reaper:
             stock = await self._count()
         return tally.bytes >= short.worst
 
-    async def _choose(self, stock: Stock, need: int) -> list[Candidate] | None:
+    async def _choose(self, stock: Usage, need: int) -> list[Candidate] | None:
         """The oldest files that make up ``need`` bytes, ``None`` if there are not enough."""
         if need > stock.stored:
             return None
         candidates: list[Candidate] = []
         found = 0
-        async for candidate in self._census.oldest(stock.partials):
+        async for candidate in self._inventory.oldest(stock.partials):
             candidates.append(candidate)
             found += candidate.size
             if found >= need:
@@ -336,9 +335,9 @@ class Reaper:
         self._index.forget((candidate.digest,))
         return True
 
-    async def _count(self) -> Stock:
+    async def _count(self) -> Usage:
         """What there is, files that are deleted and still open among it."""
-        stock = await self._census.stock(self._reserved.values())
+        stock = await self._inventory.stock(self._reserved.values())
         self._still_open = {digest: size for digest, size in self._still_open.items() if self._in_use(digest)}
         return evolve(stock, stored=stock.stored + sum(self._still_open.values()))
 

@@ -1,20 +1,32 @@
-"""An index that is made anew while the daemon runs, when its file turns out to be damaged."""
+"""An index that is replaced while the daemon runs when its file is damaged, and rebuilt from the store."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from threading import RLock
 from typing import Final, TypeVar
 
 from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
-from contentcache.core.ports import Clock
-from contentcache.storage.errors import IndexDamaged, StorageRefused
-from contentcache.storage.interfaces import Affirmation, BlobRecord, Index, Link, Tag, TagRecord
-from contentcache.storage.memory_index import MemoryIndex
+from contentcache.core.ports import Clock, Run
+from contentcache.storage.index_memory import MemoryIndex
+from contentcache.storage.interfaces import (
+    Affirmation,
+    BlobIndex,
+    BlobRecord,
+    Index,
+    IndexDamaged,
+    Link,
+    StorageError,
+    Store,
+    StoredFile,
+    Tag,
+    TagRecord,
+)
 
 T = TypeVar("T")
 
@@ -23,9 +35,13 @@ MOST_DAMAGES: Final = 3
 SPAN: Final = 600.0
 #: After so many seconds an index that could not be opened is tried again.
 TRY_AGAIN: Final = 30.0
+#: Files that are listed at a time.
+_BATCH: Final = 1000
+
+_log = Logger()
 
 
-class HealingIndex:
+class RecoveringIndex:
     """
     An :class:`~contentcache.storage.interfaces.Index` over one that ``open_index`` opens, and its successors.
 
@@ -184,7 +200,7 @@ class HealingIndex:
             if self._index is not damaged or self._closed:
                 return
             self._log.error("{error}", error=str(error))
-            with suppress(OSError, StorageRefused):
+            with suppress(OSError, StorageError):
                 damaged.close()
             now = self._monotonic()
             often = len(self._damages) == MOST_DAMAGES and now - self._damages[0] < SPAN
@@ -198,7 +214,7 @@ class HealingIndex:
     def _try_file(self) -> None:
         try:
             index = self._open_index()
-        except (OSError, StorageRefused) as error:
+        except (OSError, StorageError) as error:
             self._stand_in(str(error), TRY_AGAIN)
         else:
             self._index, self._stands_in = index, False
@@ -212,3 +228,49 @@ class HealingIndex:
     def _list_anew(self) -> None:
         self._listings += 1
         self._anew()
+
+
+async def rebuild_index(store: Store, index: Index, run: Run, now: Clock, monotonic: Clock) -> None:
+    """The same as :func:`rebuild` with a line in the log; a disk that fails is one too."""
+    started = monotonic()
+    try:
+        listed = await rebuild(store, index, run, now)
+    except OSError as error:
+        _log.error("the store cannot be listed, the next start tries again: {error}", error=str(error))
+        return
+    if listed:
+        _log.info(
+            "the index is made anew from {listed} blobs in the store ({seconds:.1f} s)",
+            listed=listed,
+            seconds=monotonic() - started,
+        )
+
+
+async def rebuild(store: Store, index: Index, run: Run, now: Clock) -> int:
+    """
+    List the store into the index, and say how many blobs are there.
+
+    They count as pulled when their files were last written, and as not verified. Blobs that the
+    index knows already, because they were pulled meanwhile or listed before a crash, stay as they are.
+    A thread is taken for one batch at a time, so that a million files keep neither the reactor nor
+    the pool from their other work.
+    """
+    files = store.blobs()
+    listed = 0
+    while batch := await run(_list_batch, files, index, now):
+        listed += batch
+    await run(index.rebuild_done)
+    return listed
+
+
+def _list_batch(files: Iterator[StoredFile], index: BlobIndex, now: Clock) -> int:
+    batch = list(islice(files, _BATCH))
+    latest = now()
+    unknown = [
+        BlobRecord(file.digest, file.size, pulled=min(file.modified, latest), verified=False)
+        for file in batch
+        if index.blob(file.digest) is None
+    ]
+    if unknown:
+        index.record(unknown)
+    return len(batch)
