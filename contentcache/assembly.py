@@ -12,13 +12,13 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import SemaphorePerKey
-from contentcache.auth.interfaces import Judge
-from contentcache.config.model import Configuration, Downstream, TokenAuth, Upstream
+from contentcache.auth.interfaces import LocalAuthenticator
+from contentcache.config.model import Configuration, Downstream, HtpasswdAuth, TokenAuth, Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.eviction import Retention
 from contentcache.core.grants import Grants
 from contentcache.core.list_queries import ListQueries
-from contentcache.core.ports import Run, Timer
+from contentcache.core.ports import Clock, Run, Timer
 from contentcache.core.question_order import QuestionClock
 from contentcache.delivery.access import Access
 from contentcache.delivery.contents import Contents, download_semaphore
@@ -256,7 +256,7 @@ def _front(
     admission = Admission(
         origins,
         signatures,
-        _judge(configuration, reactor, run=site.run, secret=secret),
+        local_authenticator(configuration.auth, run=site.run, wall=time.time, timer=reactor, secret=secret),
         vouches=isinstance(configuration.auth, TokenAuth),
     )
     sending = Sending(lambda: secrets.token_hex(16))
@@ -332,13 +332,24 @@ def _signatures(
     return Signatures(keys, wall=time.time, secret=secret)
 
 
-def _judge(configuration: Configuration, reactor: Any, *, run: Run, secret: bytes) -> Judge | None:
-    if configuration.auth is None:
-        return None
-    # Here, so that a cache whose origin judges does not load what others need; the daemon does so early.
-    from contentcache.auth.judges import make_judge  # noqa: PLC0415
+def local_authenticator(
+    settings: TokenAuth | HtpasswdAuth | None, *, run: Run, wall: Clock, timer: Timer, secret: bytes
+) -> LocalAuthenticator | None:
+    """
+    Build what the section ``auth`` asks for. Its files are read now, and from then on through ``run``.
 
-    return make_judge(configuration.auth, run=run, wall=time.time, timer=reactor, secret=secret)
+    :raises AuthFault: they cannot be used.
+    """
+    # Imported here: without the section nothing of it is loaded. The daemon does so early.
+    if isinstance(settings, HtpasswdAuth):
+        from contentcache.auth.htpasswd import HtpasswdAuthenticator  # noqa: PLC0415
+
+        return HtpasswdAuthenticator(settings, run=run, timer=timer, secret=secret)
+    if isinstance(settings, TokenAuth):
+        from contentcache.auth.tokens import TokenAuthenticator  # noqa: PLC0415
+
+        return TokenAuthenticator(settings, run=run, wall=wall, timer=timer, secret=secret)
+    return None
 
 
 def _ways(  # noqa: PLR0917  # what is built on the way is collected on the way

@@ -243,7 +243,8 @@ class Daemon(Service):
         if isinstance(self.configuration.middleware, Gateway):
             import contentcache.gateway.role  # noqa: PLC0415
         if self.configuration.auth is not None:
-            import contentcache.auth.judges  # noqa: PLC0415
+            import contentcache.auth.htpasswd  # noqa: PLC0415
+            import contentcache.auth.tokens  # noqa: PLC0415
         tls = self.configuration.http.tls
         if tls is not None and tls.letsencrypt is not None:
             import contentcache.issuance  # noqa: F401, PLC0415

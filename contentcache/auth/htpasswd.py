@@ -1,16 +1,15 @@
 """
-Users and passwords in a file of Apache's ``htpasswd -B`` (section ``auth.htpasswd``).
+Local authentication by a file of Apache's ``htpasswd -B`` (section ``auth.htpasswd``).
 
 Rules:
 
-* only bcrypt counts; a line that is something else is logged by its number, and lets nobody in;
-* a changed file is seen within a second; what is gone from it is gone, also for those who were let in before;
-* a file that cannot be read lets nobody in: its owner may have removed it to that end, and an old list would
-  keep doors open that were closed. A broken line costs its user only, for the same reason: to keep the whole
-  old file because of it would keep users who are no longer in the new one;
-* addresses take turns: who tries passwords by the hundred delays others by their own turns only;
+* only bcrypt counts; a line with anything else is logged by its number and authenticates nobody;
+* a changed file is read within a second, and a user that it no longer has is refused from then on;
+* while the file cannot be read every request is refused: its owner may have removed it to that end. A broken
+  line excludes its user only: to use the old file instead would admit users that the new one no longer has;
+* the semaphore of checks is fair by address: hundreds of tries from one delay the others by one check each;
 * an unknown user takes as long as a known one;
-* a password that was right is remembered for a minute, so that a pull costs one hash and not hundreds.
+* a password that was right is in memory for a minute, as a keyed hash: a pull costs one bcrypt, not hundreds.
 """
 
 from __future__ import annotations
@@ -28,14 +27,7 @@ from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import FairSemaphore, QueueBounds
 from contentcache.aio.single_flight import SingleFlight
-from contentcache.auth.files import read_file
-from contentcache.auth.interfaces import (
-    AccountsUnavailable,
-    Identity,
-    Need,
-    Unauthorized,
-    quoted,
-)
+from contentcache.auth.interfaces import Scope, Unauthorized, UsersUnavailable, quoted, read_file
 from contentcache.config.model import HtpasswdAuth
 from contentcache.core.client_address import counted_address
 from contentcache.core.errors import Overloaded
@@ -47,28 +39,28 @@ from contentcache.persist.watched_file import WatchedFiles
 
 _log = Logger()
 
-#: Seconds for which a right password is remembered after it was checked.
-REMEMBERED: Final = 60.0
-MOST_REMEMBERED: Final = 10_000
+#: Seconds for which a right password is in memory after it was checked, and the number of them.
+PASSWORD_TTL: Final = 60.0
+_MOST_PASSWORDS: Final = 10_000
 
 #: Checks in threads at once, and how many more may wait: wrong passwords must not take every thread.
 CHECKS: Final = 2
 MOST_WAITERS: Final = 64
 MOST_WAITERS_OF_AN_ADDRESS: Final = 32
 
-#: bcrypt looks no further. ``htpasswd`` and the registry cut silently; the module here would raise.
+#: bcrypt reads no more. ``htpasswd`` and the registry truncate silently; the module here would raise.
 _BCRYPT_BYTES: Final = 72
-#: What ``htpasswd`` makes, at costs up to its highest: a check at 17 takes seconds, at 31 a day.
+#: What ``htpasswd`` writes, at costs up to its highest: a check at 17 takes seconds, at 31 a day.
 _BCRYPT = re.compile(rb"\$2[aby]\$(?P<cost>0[4-9]|1[0-7])\$[./A-Za-z0-9]{53}")
-_NAMELESS_COST: Final = b"05"  # what htpasswd does if nothing is said
+_DEFAULT_COST: Final = b"05"  # that of htpasswd
 _RETRY_AFTER: Final = {"Retry-After": "2"}
 
 
 @frozen
-class Accounts:
+class HtpasswdUsers:
     """
-    The users of a file and their hashes. ``unusable`` are the numbers of lines that let nobody in; ``fault``
-    says why there is no file at all.
+    The users of a file and their hashes. ``unusable`` are the numbers of lines without a usable hash;
+    ``fault`` says why there is no file at all.
     """
 
     hashes: Mapping[bytes, bytes] = field(factory=dict, repr=False)
@@ -76,17 +68,17 @@ class Accounts:
     fault: str | None = None
 
     @property
-    def nobody(self) -> bytes:
-        """A hash for users that there are not, as costly as most in the file. What it answers does not count."""
+    def unknown_user(self) -> bytes:
+        """A hash to check unknown users against, as costly as most in the file. Its result does not count."""
         costs = Counter(hashed.split(b"$")[2] for hashed in self.hashes.values())
-        return b"$2b$%s$" % (costs.most_common(1)[0][0] if costs else _NAMELESS_COST) + b"." * 53
+        return b"$2b$%s$" % (costs.most_common(1)[0][0] if costs else _DEFAULT_COST) + b"." * 53
 
 
-def read_accounts(path: str) -> Accounts:
+def read_users(path: str) -> HtpasswdUsers:
     """
-    Read a file of users: ``name:hash`` a line, blank lines and those that begin with ``#`` aside.
+    Read a file of users: ``name:hash`` a line; blank lines and those that begin with ``#`` are ignored.
 
-    Of a user who stands there twice the last line counts, as in the registry.
+    Of two lines for a user the last one counts, as in the registry.
 
     :raises AuthFault: there is no such file, or it cannot be read.
     """
@@ -102,7 +94,7 @@ def read_accounts(path: str) -> Accounts:
             hashes[name] = hashed
         else:
             unusable.append(number)
-    return Accounts(hashes, tuple(unusable))
+    return HtpasswdUsers(hashes, tuple(unusable))
 
 
 def parse_basic(authorization: str | None) -> tuple[bytes, bytes] | None:
@@ -120,11 +112,11 @@ def parse_basic(authorization: str | None) -> tuple[bytes, bytes] | None:
     return None if given is None or b"\0" in b"".join(given) else given
 
 
-class PasswordJudge:
+class HtpasswdAuthenticator:
     """
-    A :class:`contentcache.auth.interfaces.Judge` that knows users by their passwords.
+    A :class:`contentcache.auth.interfaces.LocalAuthenticator` for users and passwords.
 
-    Each of them may have everything.
+    Each user may pull everything.
 
     :param secret: at most 64 bytes that nobody else knows.
     :raises AuthFault: the file cannot be read.
@@ -136,74 +128,74 @@ class PasswordJudge:
         self._run = run
         self._timer = timer
         self._secret = secret
-        self._good = Grants(ttl=REMEMBERED, capacity=MOST_REMEMBERED)
+        self._right = Grants(ttl=PASSWORD_TTL, capacity=_MOST_PASSWORDS)
         self._checks: SingleFlight[bytes, bool] = SingleFlight()
         self._semaphore: FairSemaphore[str] = FairSemaphore(
             CHECKS, bounds=QueueBounds(MOST_WAITERS, MOST_WAITERS_OF_AN_ADDRESS), refusal=_too_many
         )
-        self._told: tuple[int, ...] = ()
-        self._accounts = WatchedFiles(
+        self._warned: tuple[int, ...] = ()
+        self._users = WatchedFiles(
             [settings.path],
-            partial(read_accounts, settings.path),
+            partial(read_users, settings.path),
             run=run,
             timer=timer,
-            fallback=_none,
+            fallback=_unusable,
             meanwhile="nobody is let in",
         )
-        self._warn(self._accounts.latest)
+        self._warn(self._users.latest)
 
-    async def admit(
+    async def authenticate(
         self,
         authorization: str | None,
-        need: Need | None,
+        scope: Scope | None,
         base: str,  # noqa: ARG002  # the challenge is the same everywhere
         address: str = "",
-    ) -> Identity:
+    ) -> str:
         """
-        Let in whoever knows a user's password.
+        Authenticate a user by its password.
 
-        :raises Unauthorized: nobody else.
-        :raises AccountsUnavailable: the file cannot be read.
+        :raises Unauthorized: it is no password of this user.
+        :raises UsersUnavailable: the file cannot be read.
         :raises Overloaded: too many passwords are being checked.
         """
         given = parse_basic(authorization)
         if given is None:
-            raise Unauthorized("no name and password are shown", self._challenge, need)
-        accounts = await self._accounts.current()
-        self._warn(accounts)
-        if accounts.fault is not None:
-            raise AccountsUnavailable(
+            raise Unauthorized("the request has no name and password", self._challenge, scope)
+        users = await self._users.current()
+        self._warn(users)
+        if users.fault is not None:
+            raise UsersUnavailable(
                 "this cache cannot read its list of users now; tell its operator", headers=_RETRY_AFTER
             )
         name, password = given
-        if not await self._is_right(name, password, accounts, address):
-            raise Unauthorized("name and password do not fit", self._challenge, need)
-        return Identity(name.decode("utf-8", "replace"))
+        if not await self._is_right(name, password, users, address):
+            raise Unauthorized("name and password do not match", self._challenge, scope)
+        return name.decode("utf-8", "replace")
 
-    def remembers(self, authorization: str | None, need: Need) -> bool:  # noqa: ARG002  # all may have all
-        """Whether this password was right lately, under the hash that the file has now."""
-        given, accounts = parse_basic(authorization), self._accounts.at_hand()
-        if given is None or accounts is None or accounts.fault is not None:
+    def allows_cached(self, authorization: str | None, scope: Scope) -> bool:  # noqa: ARG002  # see above
+        """Whether this password was right lately, with the hash that the file has now."""
+        given, users = parse_basic(authorization), self._users.at_hand()
+        if given is None or users is None or users.fault is not None:
             return False
         name, password = given
-        hashed = accounts.hashes.get(name)
-        return hashed is not None and self._good.is_valid(
+        hashed = users.hashes.get(name)
+        return hashed is not None and self._right.is_valid(
             _key(self._secret, name, password, hashed), self._timer.seconds()
         )
 
-    async def _is_right(self, name: bytes, password: bytes, accounts: Accounts, address: str) -> bool:
-        """Whether it is the password, from memory or checked anew."""
-        hashed = accounts.hashes.get(name)
-        # The hash is part of it: once a user is gone or has another password, this is never asked for again.
+    async def _is_right(self, name: bytes, password: bytes, users: HtpasswdUsers, address: str) -> bool:
+        """Whether it is the user's password, from memory or checked now."""
+        hashed = users.hashes.get(name)
+        # The hash is part of the key: it is never asked for again once a user is deleted or changes its password.
         key = _key(self._secret, name, password, hashed or b"")
-        if hashed is not None and self._good.is_valid(key, self._timer.seconds()):
+        if hashed is not None and self._right.is_valid(key, self._timer.seconds()):
             return True
-        against = accounts.nobody if hashed is None else hashed
+        against = users.unknown_user if hashed is None else hashed
         matches = await self._checks.run(key, partial(self._check, password, against, address))
-        # They may have waited for a permit; the file may be another by now.
-        if not matches or hashed is None or self._accounts.latest.hashes.get(name) != hashed:
+        # The check may have waited for a permit, and the file may have changed since.
+        if not matches or hashed is None or self._users.latest.hashes.get(name) != hashed:
             return False
-        self._good.add(key, self._timer.seconds())
+        self._right.add(key, self._timer.seconds())
         return True
 
     async def _check(self, password: bytes, hashed: bytes, address: str) -> bool:
@@ -213,30 +205,30 @@ class PasswordJudge:
         finally:
             release()
 
-    def _warn(self, accounts: Accounts) -> None:
-        """Name the lines that let nobody in, once."""
-        if accounts.unusable and accounts.unusable != self._told:
+    def _warn(self, users: HtpasswdUsers) -> None:
+        """Log the lines without a usable hash, once."""
+        if users.unusable and users.unusable != self._warned:
             _log.warn(
                 "{path}: line {lines} has no bcrypt hash of cost 4 to 17 and lets nobody in; use htpasswd -B",
                 path=self._path,
-                lines=", ".join(map(str, accounts.unusable[:20])),
+                lines=", ".join(map(str, users.unusable[:20])),
             )
-        self._told = accounts.unusable
+        self._warned = users.unusable
 
 
 def _too_many() -> Overloaded:
     return Overloaded("too many passwords are being checked; try again soon", headers={"Retry-After": "2"})
 
 
-def _none(error: UnusableFileError) -> Accounts:
-    return Accounts(fault=error.message)
+def _unusable(error: UnusableFileError) -> HtpasswdUsers:
+    return HtpasswdUsers(fault=error.message)
 
 
 def _matches(password: bytes, hashed: bytes) -> bool:
     """The slow part, in constant time as far as the hashes are compared."""
     try:
         return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed)
-    except ValueError:  # a salt that no program has made
+    except ValueError:  # a malformed salt
         return False
 
 

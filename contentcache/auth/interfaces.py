@@ -1,23 +1,31 @@
-"""What is asked of a judge, and what it answers."""
+"""
+Local authentication (section ``auth``): what an authenticator is asked, what it answers, the files that it reads.
+
+It decides in the origin's place. Without the section the origin authorizes each client by its credential.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import frozen
 
 from contentcache.core.errors import CacheError
-from contentcache.persist.atomic_file import UnusableFileError
+from contentcache.persist.atomic_file import UnusableFileError, read_configured
+
+#: The largest file that is read, in bytes: a mistaken path may lead to anything.
+LARGEST: Final = 8 << 20
 
 
 @frozen
-class Need:
+class Scope:
     """
-    What a request needs: ``type`` is ``repository`` or ``registry``, ``action`` is ``pull`` or ``*``.
+    What a request needs permission for: an action (``pull``, ``*``) on a resource of a type (``repository``,
+    ``registry``), as in the token specification of docker/distribution.
 
-    A catalogue needs ``Need("registry", "catalog", "*")``; ``/v2/`` needs nothing but a name.
+    The catalogue needs ``Scope("registry", "catalog", "*")``; ``/v2/`` needs none, but authentication.
 
-    >>> Need("repository", "org/app", "pull").scope
+    >>> str(Scope("repository", "org/app", "pull"))
     'repository:org/app:pull'
     """
 
@@ -25,41 +33,32 @@ class Need:
     name: str
     action: str
 
-    @property
-    def scope(self) -> str:
-        """The need in the words of a challenge."""
+    def __str__(self) -> str:
         return f"{self.type}:{self.name}:{self.action}"
-
-
-@frozen
-class Identity:
-    """Who has been let in: a user's name or a token's ``sub``, as it came, and perhaps empty."""
-
-    name: str
 
 
 class Unauthorized(CacheError):
     """
-    Who asks has shown no credentials, wrong ones, or such as do not reach so far.
+    The request has no credentials, wrong ones, or such as do not allow it.
 
-    The registry answers all three with 401 and the same sentence, and names the needs as ``detail``.
-    ``reason`` is for the log, and repeats nothing of what was shown.
+    The registry answers all three with 401 and the same sentence, and names the scope as ``detail``.
+    ``reason`` is for the log, and contains nothing of the credentials.
     """
 
     code = "UNAUTHORIZED"
     status = 401
 
-    def __init__(self, reason: str, challenge: str, need: Need | None) -> None:
+    def __init__(self, reason: str, challenge: str, scope: Scope | None) -> None:
         super().__init__(
             "authentication required",
-            detail=None if need is None else [_as_the_registry_says_it(need)],
+            detail=None if scope is None else [_detail(scope)],
             headers={"WWW-Authenticate": challenge},
         )
         self.reason = reason
 
 
-class AccountsUnavailable(CacheError):
-    """The file of users cannot be read, so nobody can be told from a stranger."""
+class UsersUnavailable(CacheError):
+    """The file of users cannot be read, so nobody can be authenticated."""
 
     code = "UNAVAILABLE"
     status = 503
@@ -69,27 +68,39 @@ class AuthFault(UnusableFileError):
     """A file or a setting of the section ``auth`` cannot be used. ``message`` is a sentence that names it."""
 
 
-class Judge(Protocol):
-    """Decides about requests, one at a time."""
+class LocalAuthenticator(Protocol):
+    """Authenticates a request and checks that its credentials allow it."""
 
-    async def admit(
-        self, authorization: str | None, need: Need | None, base: str, address: str = ""
-    ) -> Identity:
+    async def authenticate(
+        self, authorization: str | None, scope: Scope | None, base: str, address: str = ""
+    ) -> str:
         """
-        Let a request in, or raise why not.
+        The name of the user, or the token's ``sub``, as it came and perhaps empty.
 
         :param authorization: the header's value, ``None`` where there is none.
-        :param need: ``None`` for ``/v2/``, which anybody may see who is somebody.
-        :param base: scheme and host as the client has asked for them (``https://cache:5000``).
-        :param address: the client's, so that one of them cannot take all turns at what is slow.
-        :raises Unauthorized: no.
-        :raises AccountsUnavailable, Overloaded: it cannot be told now.
+        :param scope: ``None`` for ``/v2/``, which every authenticated client may see.
+        :param base: scheme and host of the request as the client knows them (``https://cache:5000``).
+        :param address: the client's, so that no address can use up what is slow.
+        :raises Unauthorized: the request is not allowed.
+        :raises UsersUnavailable, Overloaded: that cannot be decided now.
         """
         ...
 
-    def remembers(self, authorization: str | None, need: Need) -> bool:
-        """Whether :meth:`admit` would let this in by what is in memory; ``False`` where it would have to look."""
+    def allows_cached(self, authorization: str | None, scope: Scope) -> bool:
+        """Whether :meth:`authenticate` would allow it from memory; ``False`` where it would have to check."""
         ...
+
+
+def read_file(path: str) -> bytes:
+    """
+    The content of a file that the section ``auth`` names.
+
+    :raises AuthFault: it cannot be read, or is too large.
+    """
+    try:
+        return read_configured(path, LARGEST)
+    except UnusableFileError as error:
+        raise AuthFault(path, error.message) from error
 
 
 def quoted(text: str) -> str:
@@ -103,5 +114,5 @@ def quoted(text: str) -> str:
     return '"' + visible.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _as_the_registry_says_it(need: Need) -> dict[str, str]:
-    return {"Type": need.type, "Class": "", "Name": need.name, "Action": need.action}
+def _detail(scope: Scope) -> dict[str, str]:
+    return {"Type": scope.type, "Class": "", "Name": scope.name, "Action": scope.action}

@@ -1,10 +1,11 @@
 """
-Local authorization with registry tokens (section ``auth.token``).
+Local authentication by registry tokens (section ``auth.token``).
 
 Rules, besides those of :mod:`contentcache.jose.registry_tokens`:
 
 * a token is from ``issuer`` for ``service``;
-* a need is met by an entry of ``access`` of the same type and name with that action, or ``*``;
+* a scope is allowed by an entry of ``access`` of the same type and name with that action, or ``*``;
+* the keys are those of certificates (``rootcertbundle``) and of a JWK set (``jwks``), read again when they change;
 * a verified token is cached under a keyed hash, until it expires or the keys change: a pull costs one
   verification.
 """
@@ -15,16 +16,18 @@ import hashlib
 from functools import partial
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509 import Certificate, load_pem_x509_certificates
 from twisted.logger import Logger
 
-from contentcache.auth.interfaces import AuthFault, Identity, Need, Unauthorized, quoted
-from contentcache.auth.keys import read_keys
+from contentcache.auth.interfaces import AuthFault, Scope, Unauthorized, quoted, read_file
 from contentcache.config.model import TokenAuth
 from contentcache.core.http_auth import credentials_for
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.jose.jwa import ALGORITHMS
-from contentcache.jose.keyset import TrustedKeys
+from contentcache.jose.jwk import InvalidJWKError
+from contentcache.jose.keyset import TrustedKeys, certified_keys, trusted_keys
 from contentcache.jose.registry_tokens import (
     InvalidTokenError,
     RegistryTokenClaims,
@@ -36,12 +39,14 @@ from contentcache.persist.watched_file import WatchedFiles
 
 _log = Logger()
 
-MOST_REMEMBERED: Final = 10_000
+#: Number of verified tokens in memory.
+_MOST_VERIFIED: Final = 10_000
+_PEM: Final = b"-----BEGIN CERTIFICATE-----"
 
 
-class TokenJudge:
+class TokenAuthenticator:
     """
-    A :class:`contentcache.auth.interfaces.Judge` of bearer tokens.
+    A :class:`contentcache.auth.interfaces.LocalAuthenticator` for bearer tokens.
 
     :param wall: seconds since the epoch.
     :param secret: at most 64 bytes that nobody else knows.
@@ -53,67 +58,63 @@ class TokenJudge:
         self._wall = wall
         self._secret = secret
         self._algorithms = _algorithms(settings)
-        self._good: LruCache[bytes, VerifiedRegistryToken] = LruCache(MOST_REMEMBERED)
+        self._verified: LruCache[bytes, VerifiedRegistryToken] = LruCache(_MOST_VERIFIED)
         paths = [path for path in (settings.rootcertbundle, settings.jwks) if path is not None]
         self._keys = WatchedFiles(paths, partial(read_keys, settings), run=run, timer=timer)
-        self._good_under = self._keys.latest
+        self._verified_with = self._keys.latest
 
-    async def admit(
-        self,
-        authorization: str | None,
-        need: Need | None,
-        base: str,
-        address: str = "",
-    ) -> Identity:
+    async def authenticate(
+        self, authorization: str | None, scope: Scope | None, base: str, address: str = ""
+    ) -> str:
         """
-        Authenticate the bearer of a valid token that allows what is needed.
+        Authenticate the bearer of a valid token that allows ``scope``.
 
         :raises Unauthorized: the token is missing, invalid, or does not allow it.
         """
         token = credentials_for("Bearer", authorization)
         if token is None:
-            raise Unauthorized("no token is shown", self._challenge(need, base), need)
+            raise Unauthorized("no token is shown", self._challenge(scope, base), scope)
         try:
-            claims = self._verified(token, await self._keys.current())
+            claims = self._claims(token, await self._keys.current())
         except InvalidTokenError as error:
             reason = f"the token {error}"
             _log.info(
                 'registry token refused client={client} reason="{reason}"', client=address, reason=str(error)
             )
-            raise Unauthorized(reason, self._challenge(need, base, "invalid_token"), need) from None
-        if need is not None and not _allows(claims, need):
-            reason = f"the token does not allow {need.scope}"
-            raise Unauthorized(reason, self._challenge(need, base, "insufficient_scope"), need)
-        return Identity(claims.subject)
+            raise Unauthorized(reason, self._challenge(scope, base, "invalid_token"), scope) from None
+        if scope is not None and not _allows(claims, scope):
+            reason = f"the token does not allow {scope}"
+            raise Unauthorized(reason, self._challenge(scope, base, "insufficient_scope"), scope)
+        return claims.subject
 
-    def remembers(self, authorization: str | None, need: Need) -> bool:
-        """Whether this token was verified with the current keys, and still allows what is needed."""
+    def allows_cached(self, authorization: str | None, scope: Scope) -> bool:
+        """Whether this token was verified with the current keys, and still allows ``scope``."""
         token = credentials_for("Bearer", authorization)
-        if token is None or self._keys.at_hand() is not self._good_under:
+        if token is None or self._keys.at_hand() is not self._verified_with:
             return False
         name = self._name(token)
-        good = self._good.peek(name)
-        if good is None or self._wall() > good.key_expires or not _allows(good.claims, need):
+        verified = self._verified.peek(name)
+        if verified is None or self._wall() > verified.key_expires or not _allows(verified.claims, scope):
             return False
         try:
-            self._check(good.claims)
+            self._check(verified.claims)
         except InvalidTokenError:
             return False
-        self._good.touch(name)
+        self._verified.touch(name)
         return True
 
-    def _verified(self, token: str, keys: TrustedKeys) -> RegistryTokenClaims:
+    def _claims(self, token: str, keys: TrustedKeys) -> RegistryTokenClaims:
         """The claims of a valid token, from the cache or verified now."""
-        if keys is not self._good_under:
-            self._good.clear()
-            self._good_under = keys
+        if keys is not self._verified_with:
+            self._verified.clear()
+            self._verified_with = keys
         name = self._name(token)
-        good = self._good.get(name)
-        if good is None or self._wall() > good.key_expires:
-            good = verify_registry_token(token, keys, algorithms=self._algorithms, now=self._wall())
-        self._check(good.claims)
-        self._good.put(name, good)
-        return good.claims
+        verified = self._verified.get(name)
+        if verified is None or self._wall() > verified.key_expires:
+            verified = verify_registry_token(token, keys, algorithms=self._algorithms, now=self._wall())
+        self._check(verified.claims)
+        self._verified.put(name, verified)
+        return verified.claims
 
     def _name(self, token: str) -> bytes:
         encoded = token.encode("utf-8", "surrogatepass")
@@ -123,7 +124,7 @@ class TokenJudge:
         settings = self._settings
         check_claims(claims, issuer=settings.issuer, service=settings.service, now=self._wall())
 
-    def _challenge(self, need: Need | None, base: str, error: str | None = None) -> str:
+    def _challenge(self, scope: Scope | None, base: str, error: str | None = None) -> str:
         """The value of ``WWW-Authenticate``: where to get a token, and for what (RFC 6750 §3)."""
         settings = self._settings
         parameters = {
@@ -132,8 +133,8 @@ class TokenJudge:
             else settings.realm,
             "service": settings.service,
         }
-        if need is not None:
-            parameters["scope"] = need.scope
+        if scope is not None:
+            parameters["scope"] = str(scope)
         if error is not None:
             parameters["error"] = error
         return "Bearer " + ",".join(f"{name}={quoted(value)}" for name, value in parameters.items())
@@ -150,5 +151,34 @@ def _algorithms(settings: TokenAuth) -> frozenset[str]:
     return allowed
 
 
-def _allows(claims: RegistryTokenClaims, need: Need) -> bool:
-    return claims.allows(need.type, need.name, need.action)
+def _allows(claims: RegistryTokenClaims, scope: Scope) -> bool:
+    return claims.allows(scope.type, scope.name, scope.action)
+
+
+def read_keys(settings: TokenAuth) -> TrustedKeys:
+    """
+    Read the files that the settings name.
+
+    :raises AuthFault: one of them cannot be used, or there is no key in them.
+    """
+    roots = () if settings.rootcertbundle is None else _read_bundle(settings.rootcertbundle)
+    keys = certified_keys(roots)
+    if settings.jwks is not None:
+        try:
+            keys |= trusted_keys(read_file(settings.jwks))
+        except InvalidJWKError as error:
+            raise AuthFault(settings.jwks, f"{settings.jwks} cannot be used: {error}") from None
+    if not keys:
+        where = settings.rootcertbundle or settings.jwks or "auth.token"
+        raise AuthFault(where, f"{where} holds no key that tokens are signed with; use RSA, ECDSA or Ed25519")
+    return TrustedKeys(keys, roots)
+
+
+def _read_bundle(path: str) -> tuple[Certificate, ...]:
+    content = read_file(path)
+    if _PEM not in content:
+        raise AuthFault(path, f"{path} holds no certificate in PEM form")
+    try:
+        return tuple(load_pem_x509_certificates(content))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise AuthFault(path, f"{path} holds a certificate that is malformed: {error}") from error

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from contentcache.auth.files import read_file
-from contentcache.auth.interfaces import AuthFault
+from contentcache.auth.interfaces import AuthFault, read_file
 from contentcache.core.ports import Run, Timer
 from contentcache.delivery.signing_keys import Published
 from contentcache.jose.jwk import InvalidJWKError

@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import frozen
 
-from contentcache.auth.interfaces import Judge, Need
+from contentcache.auth.interfaces import LocalAuthenticator, Scope
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import OWN, VOUCHED, Credential
 from contentcache.core.errors import KEPT_OUT, RepositoryDenied, SignatureRefused
@@ -26,7 +26,7 @@ from contentcache.registry.origin_selection import Chosen, OriginSelector
 from contentcache.server.exchange import Exchange
 from contentcache.upstream.registry import MEANT_ORIGIN, Registry
 
-_CATALOG: Final = Need("registry", "catalog", "*")
+_CATALOG: Final = Scope("registry", "catalog", "*")
 
 
 @frozen
@@ -48,7 +48,12 @@ class Admission:
     """
 
     def __init__(
-        self, origins: OriginSelector, signatures: Signatures, judge: Judge | None, *, vouches: bool
+        self,
+        origins: OriginSelector,
+        signatures: Signatures,
+        authenticator: LocalAuthenticator | None,
+        *,
+        authorizes: bool,
     ) -> None:
         self._origins = origins
         self._signatures = signatures
@@ -75,7 +80,7 @@ class Admission:
             if self._vouches:
                 self._origins.check_name(chosen)
             caller = exchange.caller
-            await self._judge.admit(
+            await self._judge.authenticate(
                 exchange.header("Authorization"), need_of(chosen), caller.base, caller.address
             )
         check_policy(getattr(chosen.route, "repository", None), chosen.registry.upstream)
@@ -87,9 +92,9 @@ class Admission:
         """Whether clients are judged here, with each request."""
         return self._judge is not None
 
-    def remembers(self, need: Need, authorization: str | None) -> bool:
+    def remembers(self, need: Scope, authorization: str | None) -> bool:
         """Whether :meth:`admit` would not refuse a client, told from memory; ``False`` where that does not do."""
-        return self._judge is None or self._judge.remembers(authorization, need)
+        return self._judge is None or self._judge.allows_cached(authorization, need)
 
     def credential(self, registry: Registry, authorization: str | None) -> Credential:
         """In whose name a client who is let in asks an origin, if its URL is not signed."""
@@ -110,7 +115,7 @@ class Admission:
         return Admitted(chosen, Credential(signed=presented.text))
 
 
-def need_of(chosen: Chosen) -> Need | None:
+def need_of(chosen: Chosen) -> Scope | None:
     """
     What a request needs of the section ``auth``.
 
@@ -123,7 +128,7 @@ def need_of(chosen: Chosen) -> Need | None:
     if isinstance(route, Catalog):
         return _CATALOG
     name = route.repository if prefix is None else f"{prefix}/{route.repository}"
-    return Need("repository", name, "pull")
+    return Scope("repository", name, "pull")
 
 
 def check_policy(repository: str | None, upstream: Upstream) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import define
 
-from contentcache.auth.interfaces import Need
+from contentcache.auth.interfaces import Scope
 from contentcache.core.errors import CacheError
 from contentcache.core.policy import allowed
 from contentcache.core.routes import Content, parse
@@ -38,7 +38,7 @@ class Target:
     uri: str
     registry: Registry
     content: Content
-    need: Need
+    need: Scope
     link: Link
     where: tuple[str, str]
     fields: bytes = b""

@@ -16,14 +16,14 @@ from cryptography.x509.oid import NameOID
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.auth.interfaces import Judge, Need, Unauthorized
+from contentcache.auth.interfaces import LocalAuthenticator, Scope, Unauthorized
 from contentcache.jose.jws import base64url_encode
 
 T = TypeVar("T")
 
 SECRET = b"0123456789abcdef" * 4
 NOW = 1_800_000_000.0
-PULL = Need("repository", "org/app", "pull")
+PULL = Scope("repository", "org/app", "pull")
 BASE = "https://cache.example.com:5000"
 
 
@@ -62,20 +62,26 @@ class Threads:
         return succeed(result)
 
 
-class JudgedCase(SynchronousTestCase):
-    """Asks judges."""
+class AuthenticatorTestCase(SynchronousTestCase):
+    """Asks local authenticators."""
 
     def start(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         """Begin."""
         return Deferred.fromCoroutine(coroutine)
 
-    def admitted(self, judge: Judge, authorization: str | None, need: Need | None = PULL) -> str:
-        """The name of who is let in."""
-        return self.successResultOf(self.start(judge.admit(authorization, need, BASE))).name
+    def admitted(
+        self, authenticator: LocalAuthenticator, authorization: str | None, scope: Scope | None = PULL
+    ) -> str:
+        """The name of an authenticated user."""
+        return self.successResultOf(self.start(authenticator.authenticate(authorization, scope, BASE)))
 
-    def refused(self, judge: Judge, authorization: str | None, need: Need | None = PULL) -> Unauthorized:
+    def refused(
+        self, authenticator: LocalAuthenticator, authorization: str | None, scope: Scope | None = PULL
+    ) -> Unauthorized:
         """The refusal, which must come."""
-        failure = self.failureResultOf(self.start(judge.admit(authorization, need, BASE)), Unauthorized)
+        failure = self.failureResultOf(
+            self.start(authenticator.authenticate(authorization, scope, BASE)), Unauthorized
+        )
         value = failure.value
         assert isinstance(value, Unauthorized)
         self.assertEqual((value.status, value.code), (401, "UNAUTHORIZED"))

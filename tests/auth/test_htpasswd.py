@@ -16,15 +16,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.auth.htpasswd import (
     CHECKS,
     MOST_WAITERS,
-    REMEMBERED,
-    PasswordJudge,
+    PASSWORD_TTL,
+    HtpasswdAuthenticator,
     parse_basic,
-    read_accounts,
+    read_users,
 )
-from contentcache.auth.interfaces import AccountsUnavailable, AuthFault
+from contentcache.auth.interfaces import AuthFault, UsersUnavailable
 from contentcache.config.model import HtpasswdAuth
 from contentcache.core.errors import Overloaded
-from tests.auth.house import BASE, PULL, SECRET, JudgedCase, Threads, basic
+from tests.auth.house import BASE, PULL, SECRET, AuthenticatorTestCase, Threads, basic
 
 
 def hashed(password: str) -> str:
@@ -36,7 +36,7 @@ ALICE = hashed("wonder")
 BOB = hashed("builder").replace("$2b$", "$2y$")
 
 
-class PasswordJudgeTests(JudgedCase):
+class HtpasswdAuthenticatorTests(AuthenticatorTestCase):
     """Who knows a password."""
 
     def setUp(self) -> None:
@@ -44,12 +44,12 @@ class PasswordJudgeTests(JudgedCase):
         self.clock = Clock()
         self.threads = Threads()
         self.write(f"# users\n\nalice:{ALICE}\r\n  bob:{BOB}  \n")
-        self.judge = self.build()
+        self.auth = self.build()
 
-    def build(self) -> PasswordJudge:
-        """A judge of the file as it is."""
+    def build(self) -> HtpasswdAuthenticator:
+        """An authenticator of the file as it is."""
         settings = HtpasswdAuth(realm='the "cache"', path=str(self.path))
-        return PasswordJudge(settings, run=self.threads, timer=self.clock, secret=SECRET)
+        return HtpasswdAuthenticator(settings, run=self.threads, timer=self.clock, secret=SECRET)
 
     def write(self, content: str) -> None:
         """Put a new file in the place of the old one."""
@@ -59,9 +59,9 @@ class PasswordJudgeTests(JudgedCase):
 
     def test_right(self) -> None:
         """Comments, blank lines and line ends do not matter, nor which of the spellings of bcrypt it is."""
-        self.assertEqual(self.admitted(self.judge, basic("alice", "wonder")), "alice")
-        self.assertEqual(self.admitted(self.judge, basic("bob", "builder"), None), "bob")
-        self.assertEqual(self.admitted(self.judge, basic("bob", "builder").replace("Basic", "bAsIc ")), "bob")
+        self.assertEqual(self.admitted(self.auth, basic("alice", "wonder")), "alice")
+        self.assertEqual(self.admitted(self.auth, basic("bob", "builder"), None), "bob")
+        self.assertEqual(self.admitted(self.auth, basic("bob", "builder").replace("Basic", "bAsIc ")), "bob")
 
     def test_wrong(self) -> None:
         """Anything but the exact name and password is refused in the registry's words."""
@@ -89,91 +89,91 @@ class PasswordJudgeTests(JudgedCase):
             basic("nobody", "wonder"),
         ]:
             with self.subTest(authorization=(authorization or "")[:40]):
-                refusal = self.refused(self.judge, authorization)
+                refusal = self.refused(self.auth, authorization)
                 self.assertEqual(refusal.headers, {"WWW-Authenticate": 'Basic realm="the \\"cache\\""'})
                 self.assertEqual(refusal.message, "authentication required")
                 self.assertEqual(
                     refusal.detail,
                     [{"Type": "repository", "Class": "", "Name": "org/app", "Action": "pull"}],
                 )
-        self.assertIsNone(self.refused(self.judge, None, None).detail)
+        self.assertIsNone(self.refused(self.auth, None, None).detail)
 
     def test_long_password(self) -> None:
         """A password is cut after 72 bytes, as ``htpasswd`` and the registry do."""
         self.write(f"alice:{hashed('p' * 72)}\n")
-        judge = self.build()
-        self.admitted(judge, basic("alice", "p" * 72))
-        self.admitted(judge, basic("alice", "p" * 72 + "anything"))
-        self.refused(judge, basic("alice", "p" * 71))
+        authenticator = self.build()
+        self.admitted(authenticator, basic("alice", "p" * 72))
+        self.admitted(authenticator, basic("alice", "p" * 72 + "anything"))
+        self.refused(authenticator, basic("alice", "p" * 71))
 
     def test_remembered(self) -> None:
         """A thousand requests cost one hash, for a minute from the check; a wrong password is not remembered."""
         for _ in range(1000):
-            self.admitted(self.judge, basic("alice", "wonder"))
+            self.admitted(self.auth, basic("alice", "wonder"))
         self.assertEqual(self.threads.count("_matches"), 1)
-        self.clock.advance(REMEMBERED)
-        self.admitted(self.judge, basic("alice", "wonder"))
+        self.clock.advance(PASSWORD_TTL)
+        self.admitted(self.auth, basic("alice", "wonder"))
         self.assertEqual(self.threads.count("_matches"), 2)
         for _ in range(2):
-            self.refused(self.judge, basic("alice", "wander"))
+            self.refused(self.auth, basic("alice", "wander"))
         self.assertEqual(self.threads.count("_matches"), 4)
 
     def test_no_password_kept(self) -> None:
-        """Neither a password nor the header that it came in is found in what the judge remembers."""
-        self.admitted(self.judge, basic("alice", "wonder"))
-        kept = repr(vars(self.judge)) + repr(vars(self.judge._good._grants))
+        """Neither a password nor the header that it came in is found in what the authenticator remembers."""
+        self.admitted(self.auth, basic("alice", "wonder"))
+        kept = repr(vars(self.auth)) + repr(vars(self.auth._right._grants))
         self.assertNotIn("wonder", kept)
         self.assertNotIn(basic("alice", "wonder")[6:], kept)
 
     def test_unknown_user_costs_a_hash(self) -> None:
         """A name that there is not is checked against a hash that is as costly as the others."""
-        self.refused(self.judge, basic("nobody", "wonder"))
+        self.refused(self.auth, basic("nobody", "wonder"))
         self.assertEqual(self.threads.count("_matches"), 1)
-        accounts = read_accounts(str(self.path))
-        self.assertEqual(accounts.nobody[:7], b"$2b$04$")
-        self.assertFalse(bcrypt.checkpw(b"wonder", accounts.nobody))
+        accounts = read_users(str(self.path))
+        self.assertEqual(accounts.unknown_user[:7], b"$2b$04$")
+        self.assertFalse(bcrypt.checkpw(b"wonder", accounts.unknown_user))
 
     def test_changed_file(self) -> None:
         """A change is seen within a second: who is gone is out at once, remembered or not, and who is new is in."""
-        self.admitted(self.judge, basic("alice", "wonder"))
-        self.admitted(self.judge, basic("bob", "builder"))
+        self.admitted(self.auth, basic("alice", "wonder"))
+        self.admitted(self.auth, basic("bob", "builder"))
         self.write(f"alice:{hashed('land')}\ncarol:{hashed('sing')}\n")
         self.clock.advance(1.0)
-        self.refused(self.judge, basic("alice", "wonder"))
-        self.refused(self.judge, basic("bob", "builder"))
-        self.admitted(self.judge, basic("alice", "land"))
-        self.assertEqual(self.admitted(self.judge, basic("carol", "sing")), "carol")
+        self.refused(self.auth, basic("alice", "wonder"))
+        self.refused(self.auth, basic("bob", "builder"))
+        self.admitted(self.auth, basic("alice", "land"))
+        self.assertEqual(self.admitted(self.auth, basic("carol", "sing")), "carol")
 
     def test_looks(self) -> None:
         """The file is looked at no more than once a second, and not read again while it stays as it is."""
         for _ in range(5):
             for _ in range(10):
-                self.admitted(self.judge, basic("alice", "wonder"))
+                self.admitted(self.auth, basic("alice", "wonder"))
             self.clock.advance(1.0)
         self.assertEqual((self.threads.count("_fingerprints"), self.threads.count("partial")), (4, 0))
 
     def test_vanished_file(self) -> None:
-        """Without its file the judge lets nobody in and says so once in the log; with the file back all is well."""
-        self.admitted(self.judge, basic("alice", "wonder"))
+        """Without its file every request is refused, which is logged once; with the file back all is well."""
+        self.admitted(self.auth, basic("alice", "wonder"))
         os.unlink(self.path)
         for _ in range(3):
             self.clock.advance(1.0)
-            asked = self.start(self.judge.admit(basic("alice", "wonder"), PULL, BASE))
-            error = self.failureResultOf(asked, AccountsUnavailable).value
+            asked = self.start(self.auth.authenticate(basic("alice", "wonder"), PULL, BASE))
+            error = self.failureResultOf(asked, UsersUnavailable).value
             self.assertEqual((error.status, "Retry-After" in error.headers), (503, True))
-        self.refused(self.judge, None)
+        self.refused(self.auth, None)
         self.write(f"alice:{ALICE}\n")
         self.clock.advance(1.0)
-        self.admitted(self.judge, basic("alice", "wonder"))
+        self.admitted(self.auth, basic("alice", "wonder"))
 
     def test_removed_while_waiting(self) -> None:
         """Who is taken out of the file while the password is checked stays out."""
         self.threads.held = True
-        asked = self.start(self.judge.admit(basic("alice", "wonder"), PULL, BASE))
+        asked = self.start(self.auth.authenticate(basic("alice", "wonder"), PULL, BASE))
         self.write(f"bob:{BOB}\n")
         self.clock.advance(1.0)
-        self.refused(self.judge, None)
-        other = self.start(self.judge.admit(basic("bob", "builder"), PULL, BASE))
+        self.refused(self.auth, None)
+        other = self.start(self.auth.authenticate(basic("bob", "builder"), PULL, BASE))
         self.threads.go_on()
         self.failureResultOf(asked)
         self.threads.go_on()
@@ -191,37 +191,39 @@ class PasswordJudgeTests(JudgedCase):
             f"bob:{BOB}",
         ]
         self.write("\n".join(lines))
-        judge = self.build()
-        self.assertEqual(read_accounts(str(self.path)).unusable, (1, 2, 3, 4, 5, 6))
-        self.refused(judge, basic("plain", "wonder"))
-        self.refused(judge, basic("nocolon", ""))
-        self.admitted(judge, basic("bob", "builder"))
+        authenticator = self.build()
+        self.assertEqual(read_users(str(self.path)).unusable, (1, 2, 3, 4, 5, 6))
+        self.refused(authenticator, basic("plain", "wonder"))
+        self.refused(authenticator, basic("nocolon", ""))
+        self.admitted(authenticator, basic("bob", "builder"))
 
     def test_missing_at_start(self) -> None:
-        """A judge without a file is not built; the fault names the file."""
+        """An authenticator without a file is not built; the fault names the file."""
         self.path.unlink()
         self.assertIn(str(self.path), self.assertRaises(AuthFault, self.build).message)
 
     def test_asked_once(self) -> None:
         """Many requests with the same password at the same time are one check, whoever of them leaves."""
         self.threads.held = True
-        asked = [self.start(self.judge.admit(basic("alice", "wonder"), PULL, BASE)) for _ in range(20)]
+        asked = [self.start(self.auth.authenticate(basic("alice", "wonder"), PULL, BASE)) for _ in range(20)]
         asked[0].cancel()
         self.failureResultOf(asked[0])
         self.assertEqual(len(self.threads.waiting), 1)
         self.threads.go_on()
         for others in asked[1:]:
-            self.assertEqual(self.successResultOf(others).name, "alice")
+            self.assertEqual(self.successResultOf(others), "alice")
 
     def test_flood(self) -> None:
         """Wrong passwords take two threads, then wait in a line, then are turned away for a while."""
         self.threads.held = True
         asked = [
-            self.start(self.judge.admit(basic("alice", f"guess {number}"), PULL, BASE, f"192.0.2.{number}"))
+            self.start(
+                self.auth.authenticate(basic("alice", f"guess {number}"), PULL, BASE, f"192.0.2.{number}")
+            )
             for number in range(CHECKS + MOST_WAITERS)
         ]
         first = "192.0.2.2"
-        asked.append(self.start(self.judge.admit(basic("alice", "one more"), PULL, BASE, first)))
+        asked.append(self.start(self.auth.authenticate(basic("alice", "one more"), PULL, BASE, first)))
         self.assertEqual(len(self.threads.waiting), CHECKS)
         self.assertIn("Retry-After", self.failureResultOf(asked[-1], Overloaded).value.headers)
         for waiting in asked[:-1]:
@@ -230,7 +232,7 @@ class PasswordJudgeTests(JudgedCase):
             self.failureResultOf(waiting)
         self.assertEqual(self.threads.waiting, [])
         self.threads.held = False
-        self.admitted(self.judge, basic("alice", "wonder"))
+        self.admitted(self.auth, basic("alice", "wonder"))
 
     def test_apache(self) -> None:
         """A file by Apache's own program counts."""

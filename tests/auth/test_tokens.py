@@ -13,8 +13,8 @@ from hypothesis import settings as bounds
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from contentcache.auth.interfaces import AuthFault, Need
-from contentcache.auth.tokens import TokenJudge
+from contentcache.auth.interfaces import AuthFault, Scope
+from contentcache.auth.tokens import TokenAuthenticator
 from contentcache.config.model import TokenAuth
 from contentcache.jose import registry_tokens
 from contentcache.jose.jwa import verify_signature
@@ -24,7 +24,7 @@ from tests.auth.house import (
     NOW,
     PULL,
     SECRET,
-    JudgedCase,
+    AuthenticatorTestCase,
     Threads,
     basic,
     certificate,
@@ -41,8 +41,8 @@ KID: Final = libtrust_fingerprint(KEY.public_key())
 ROOT: Final = certificate(KEY, name="root", authority=True)
 
 
-class TokenCase(JudgedCase):
-    """A judge of tokens that ``KEY`` signs."""
+class TokenCase(AuthenticatorTestCase):
+    """An authenticator of tokens that ``KEY`` signs."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
@@ -58,11 +58,11 @@ class TokenCase(JudgedCase):
             issuer="auth.example.com",
             rootcertbundle=str(self.bundle),
         )
-        self.judge = self.build()
+        self.auth = self.build()
 
-    def build(self, **changes: Any) -> TokenJudge:
-        """A judge by other settings."""
-        return TokenJudge(
+    def build(self, **changes: Any) -> TokenAuthenticator:
+        """An authenticator by other settings."""
+        return TokenAuthenticator(
             evolve(self.settings, **changes),
             run=self.threads,
             wall=lambda: self.now,
@@ -80,9 +80,9 @@ class TokenCase(JudgedCase):
         """The header with a good token but for changes of its claims."""
         return "Bearer " + token(KEY, {"kid": KID}, claims(**changes))
 
-    def invalid(self, authorization: str, judge: TokenJudge | None = None) -> str:
+    def invalid(self, authorization: str, authenticator: TokenAuthenticator | None = None) -> str:
         """Why a token is refused that is invalid."""
-        refusal = self.refused(judge or self.judge, authorization)
+        refusal = self.refused(authenticator or self.auth, authorization)
         self.assertTrue(str(refusal.headers["WWW-Authenticate"]).endswith(',error="invalid_token"'))
         return refusal.reason
 
@@ -90,13 +90,13 @@ class TokenCase(JudgedCase):
 class ClaimsTests(TokenCase):
     """Whom a token is for, when, and for what."""
 
-    def test_good(self) -> None:
+    def test_verified(self) -> None:
         """A good token lets its bearer in, whatever the case of the scheme; so does a list as audience."""
-        self.assertEqual(self.admitted(self.judge, self.good()), "alice")
-        self.assertEqual(self.admitted(self.judge, self.good().replace("Bearer", "bEARER ")), "alice")
-        self.admitted(self.judge, self.good(aud=["others", "cache"]))
-        self.admitted(self.judge, self.good(nbf=..., iat=..., jti=...))
-        self.assertEqual(self.admitted(self.judge, self.good(sub=...)), "")
+        self.assertEqual(self.admitted(self.auth, self.good()), "alice")
+        self.assertEqual(self.admitted(self.auth, self.good().replace("Bearer", "bEARER ")), "alice")
+        self.admitted(self.auth, self.good(aud=["others", "cache"]))
+        self.admitted(self.auth, self.good(nbf=..., iat=..., jti=...))
+        self.assertEqual(self.admitted(self.auth, self.good(sub=...)), "")
 
     def test_times(self) -> None:
         """A minute of leeway, and not more, at both ends; what does not end is of no use."""
@@ -112,7 +112,7 @@ class ClaimsTests(TokenCase):
         for changes, admitted in times:
             with self.subTest(changes=changes):
                 if admitted:
-                    self.admitted(self.judge, self.good(**changes))
+                    self.admitted(self.auth, self.good(**changes))
                 else:
                     self.invalid(self.good(**changes))
 
@@ -136,20 +136,20 @@ class ClaimsTests(TokenCase):
             ([], None, True),
             (
                 [{"type": "registry", "name": "catalog", "actions": ["*"]}],
-                Need("registry", "catalog", "*"),
+                Scope("registry", "catalog", "*"),
                 True,
             ),
             (
                 [{"type": "registry", "name": "catalog", "actions": ["pull"]}],
-                Need("registry", "catalog", "*"),
+                Scope("registry", "catalog", "*"),
                 False,
             ),
         ]:
             with self.subTest(access=access, need=need):
                 if admitted:
-                    self.admitted(self.judge, self.good(access=access), need)
+                    self.admitted(self.auth, self.good(access=access), need)
                     continue
-                refusal = self.refused(self.judge, self.good(access=access), need)
+                refusal = self.refused(self.auth, self.good(access=access), need)
                 self.assertTrue(
                     str(refusal.headers["WWW-Authenticate"]).endswith('error="insufficient_scope"')
                 )
@@ -158,10 +158,10 @@ class ClaimsTests(TokenCase):
         """Without a token the challenge is the registry's: realm, service, and the scope where one is needed."""
         start = 'Bearer realm="https://auth.example.com/token",service="cache"'
         for authorization in [None, "", "Bearer", "Bearer ", basic("alice", "x"), "Bearerx y"]:
-            refusal = self.refused(self.judge, authorization)
+            refusal = self.refused(self.auth, authorization)
             self.assertEqual(refusal.headers["WWW-Authenticate"], start + ',scope="repository:org/app:pull"')
-        self.assertEqual(self.refused(self.judge, None, None).headers["WWW-Authenticate"], start)
-        catalog = self.refused(self.judge, None, Need("registry", "catalog", "*"))
+        self.assertEqual(self.refused(self.auth, None, None).headers["WWW-Authenticate"], start)
+        catalog = self.refused(self.auth, None, Scope("registry", "catalog", "*"))
         self.assertIn('scope="registry:catalog:*"', catalog.headers["WWW-Authenticate"])
         self.assertEqual(
             catalog.detail, [{"Type": "registry", "Class": "", "Name": "catalog", "Action": "*"}]
@@ -169,8 +169,8 @@ class ClaimsTests(TokenCase):
 
     def test_autoredirect(self) -> None:
         """With ``autoredirect`` the realm is a path of the host that was asked; quotes stay inside."""
-        judge = self.build(autoredirect=True, autoredirectpath="auth", service='a "b"\r\nX: y')
-        challenge = self.refused(judge, None, None).headers["WWW-Authenticate"]
+        authenticator = self.build(autoredirect=True, autoredirectpath="auth", service='a "b"\r\nX: y')
+        challenge = self.refused(authenticator, None, None).headers["WWW-Authenticate"]
         self.assertEqual(
             challenge, 'Bearer realm="https://cache.example.com:5000/auth",service="a \\"b\\"X: y"'
         )
@@ -189,7 +189,7 @@ class SignatureTests(TokenCase):
         """A remembered token does not outlive the certificate that vouches for its key."""
         leaf = certificate(OTHER, issuer=("root", KEY), days=(-1, 0.001))
         shown = "Bearer " + token(OTHER, {"x5c": x5c(leaf)})
-        self.admitted(self.judge, shown)
+        self.admitted(self.auth, shown)
         self.now += 100
         self.assertIn("chain", self.invalid(shown))
 
@@ -198,20 +198,20 @@ class SignatureTests(TokenCase):
         usable = {**encode_jwk(RSA.public_key(), "a"), "alg": "RS256"}
         encryption = {**encode_jwk(OTHER.public_key(), "b"), "use": "enc"}
         odd = [{"kty": "oct", "k": "AAAA", "kid": "c"}, {"kty": "EC", "kid": "d"}, None, 1]
-        judge = self.build(rootcertbundle=None, jwks=self.jwks(usable, encryption, *odd))
-        self.admitted(judge, "Bearer " + token(RSA, {"kid": "a"}, algorithm="RS256"))
-        self.invalid("Bearer " + token(RSA, {"kid": "a"}, algorithm="PS256"), judge)
-        self.invalid("Bearer " + token(OTHER, {"kid": "b"}), judge)
-        self.invalid("Bearer " + token(b"\0\0\0" * 11, {"kid": "c"}, algorithm="HS256"), judge)
+        authenticator = self.build(rootcertbundle=None, jwks=self.jwks(usable, encryption, *odd))
+        self.admitted(authenticator, "Bearer " + token(RSA, {"kid": "a"}, algorithm="RS256"))
+        self.invalid("Bearer " + token(RSA, {"kid": "a"}, algorithm="PS256"), authenticator)
+        self.invalid("Bearer " + token(OTHER, {"kid": "b"}), authenticator)
+        self.invalid("Bearer " + token(b"\0\0\0" * 11, {"kid": "c"}, algorithm="HS256"), authenticator)
 
     def test_both_files(self) -> None:
         """With a bundle and a set the keys of both count."""
-        judge = self.build(jwks=self.jwks(encode_jwk(OTHER.public_key(), "a")))
-        self.admitted(judge, "Bearer " + token(OTHER, {"kid": "a"}))
-        self.admitted(judge, self.good())
+        authenticator = self.build(jwks=self.jwks(encode_jwk(OTHER.public_key(), "a")))
+        self.admitted(authenticator, "Bearer " + token(OTHER, {"kid": "a"}))
+        self.admitted(authenticator, self.good())
 
     def test_files_at_start(self) -> None:
-        """No judge is built on files that are missing, empty, broken or ambiguous; the fault names the file."""
+        """None is built on files that are missing, empty, broken or ambiguous; the fault names the file."""
         one, other = encode_jwk(KEY.public_key(), "a"), encode_jwk(OTHER.public_key(), "a")
         for content in [b"", b"x", pem(ROOT)[:200], pem(ROOT)[:200] + b"\n-----END CERTIFICATE-----\n"]:
             self.bundle.write_bytes(content)
@@ -242,7 +242,7 @@ class MemoryTests(TokenCase):
         """A thousand requests cost one signature, until the token ends; a bad token costs one each time."""
         good = self.good()
         for _ in range(1000):
-            self.admitted(self.judge, good)
+            self.admitted(self.auth, good)
         self.assertEqual(self.signatures, 1)
         self.now += 361
         self.invalid(good)
@@ -253,30 +253,30 @@ class MemoryTests(TokenCase):
 
     def test_bounded(self) -> None:
         """The token that was used longest ago is forgotten first, and none is kept as it is."""
-        self.judge._good.capacity = 2
+        self.auth._verified.capacity = 2
         first, second, third = (self.good(jti=str(number)) for number in range(3))
         for shown in (first, second, first, third, first, second):
-            self.admitted(self.judge, shown)
-        self.assertEqual((self.signatures, len(self.judge._good)), (4, 2))
-        self.assertNotIn(first[7:], repr(vars(self.judge)) + repr(vars(self.judge._good)))
+            self.admitted(self.auth, shown)
+        self.assertEqual((self.signatures, len(self.auth._verified)), (4, 2))
+        self.assertNotIn(first[7:], repr(vars(self.auth)) + repr(vars(self.auth._verified)))
 
     def test_changed_files(self) -> None:
         """A changed file counts within a second, and nothing that was verified with the old keys does."""
         good = self.good()
-        self.admitted(self.judge, good)
+        self.admitted(self.auth, good)
         self.bundle.write_bytes(pem(certificate(OTHER)))
         self.clock.advance(1.0)
         self.invalid(good)
-        self.admitted(self.judge, "Bearer " + token(OTHER, {"kid": libtrust_fingerprint(OTHER.public_key())}))
+        self.admitted(self.auth, "Bearer " + token(OTHER, {"kid": libtrust_fingerprint(OTHER.public_key())}))
 
     def test_broken_file(self) -> None:
         """A file that has become unusable or is gone leaves the old keys in place."""
         self.bundle.write_bytes(b"rubbish")
         self.clock.advance(1.0)
-        self.admitted(self.judge, self.good())
+        self.admitted(self.auth, self.good())
         self.bundle.unlink()
         self.clock.advance(1.0)
-        self.admitted(self.judge, self.good())
+        self.admitted(self.auth, self.good())
 
 
 class HostileTests(TokenCase):
@@ -286,4 +286,4 @@ class HostileTests(TokenCase):
     @given(st.text(max_size=60) | st.from_regex(r"Bearer [A-Za-z0-9_=-]*(\.[A-Za-z0-9_=é-]*){2}"))
     def test_any_header(self, authorization: str) -> None:
         """Any text is refused."""
-        self.refused(self.judge, authorization)
+        self.refused(self.auth, authorization)

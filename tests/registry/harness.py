@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 
-from contentcache.auth.interfaces import Judge
+from contentcache.auth.interfaces import LocalAuthenticator
 from contentcache.config.model import Limits, Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.list_queries import ListQueries
@@ -302,7 +302,7 @@ def request(target: str, *fields: str, method: str = "GET") -> str:
 def admit(
     registries: Sequence[Any],
     *,
-    judge: Judge | None = None,
+    judge: LocalAuthenticator | None = None,
     vouches: bool = False,
     keys: Mapping[str, SigningKeys] | None = None,
     wall: Callable[[], float] = lambda: 1e9,
@@ -369,7 +369,7 @@ class HouseTestCase(TestCase):
         prefix: str = "/",
         extra: Mapping[str, tuple[str, ...]] | None = None,
         clock: Any = None,
-        judge: Judge | None = None,
+        judge: LocalAuthenticator | None = None,
         vouches: bool = False,
         keys: Mapping[str, SigningKeys] | None = None,
     ) -> ServerFactory:

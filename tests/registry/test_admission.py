@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from contentcache.auth.interfaces import Identity, Need, Unauthorized
+from contentcache.auth.interfaces import Scope, Unauthorized
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import OWN, VOUCHED, Credential
 from contentcache.delivery.signing_keys import Published
@@ -44,21 +44,21 @@ class Doorman:
     """Lets those in who say ``Basic good``, and keeps what was needed."""
 
     def __init__(self) -> None:
-        self.needs: list[Need | None] = []
+        self.needs: list[Scope | None] = []
         self.bases: list[str] = []
 
-    async def admit(
-        self, authorization: str | None, need: Need | None, base: str, address: str = ""
-    ) -> Identity:
-        """Judge."""
+    async def authenticate(
+        self, authorization: str | None, need: Scope | None, base: str, address: str = ""
+    ) -> str:
+        """Authenticate."""
         self.needs.append(need)
         self.bases.append(base)
         if authorization != "Basic good":
             raise Unauthorized("wrong", 'Basic realm="here"', need)
-        return Identity("ann")
+        return "ann"
 
-    def remembers(self, authorization: str | None, need: Need) -> bool:
-        """Judge at once."""
+    def allows_cached(self, authorization: str | None, need: Scope) -> bool:
+        """Authenticate from memory."""
         return authorization == "Basic good"
 
 
@@ -243,11 +243,11 @@ class JudgedHereTests(HouseTestCase):
         self.upstream_says()
         for target, need in (
             ("/v2/", None),
-            (BLOB, Need("repository", "org/app", "pull")),
-            ("/v2/b/org/app/manifests/1", Need("repository", "b/org/app", "pull")),
-            ("/v2/org/app/tags/list", Need("repository", "org/app", "pull")),
-            (f"/v2/org/app/referrers/{DIGEST}", Need("repository", "org/app", "pull")),
-            ("/v2/_catalog", Need("registry", "catalog", "*")),
+            (BLOB, Scope("repository", "org/app", "pull")),
+            ("/v2/b/org/app/manifests/1", Scope("repository", "b/org/app", "pull")),
+            ("/v2/org/app/tags/list", Scope("repository", "org/app", "pull")),
+            (f"/v2/org/app/referrers/{DIGEST}", Scope("repository", "org/app", "pull")),
+            ("/v2/_catalog", Scope("registry", "catalog", "*")),
         ):
             self.ask(target, "Authorization: Basic good")
             self.assertEqual(self.doorman.needs.pop(), need, target)
@@ -264,9 +264,9 @@ class JudgedHereTests(HouseTestCase):
             (BLOB.replace("/v2/", "/v2/b/"), "b/org/app"),
         ):
             self.assertEqual(self.ask(target, good).status, 200)
-            self.assertEqual(self.doorman.needs.pop(), Need("repository", name, "pull"), target)
+            self.assertEqual(self.doorman.needs.pop(), Scope("repository", name, "pull"), target)
         self.ask(BLOB, good, "Contentcache-Origin: https://b.example")
-        self.assertEqual(self.doorman.needs.pop(), Need("repository", "b/org/app", "pull"))
+        self.assertEqual(self.doorman.needs.pop(), Scope("repository", "b/org/app", "pull"))
 
     def test_name_of_another_origin(self) -> None:
         """What a token cannot tell from something of another origin is refused; a password tells nothing."""

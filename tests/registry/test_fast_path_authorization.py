@@ -10,9 +10,9 @@ import bcrypt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from contentcache.aio.threads import at_once
-from contentcache.auth.htpasswd import PasswordJudge
-from contentcache.auth.interfaces import Judge
-from contentcache.auth.tokens import TokenJudge
+from contentcache.auth.htpasswd import HtpasswdAuthenticator
+from contentcache.auth.interfaces import LocalAuthenticator
+from contentcache.auth.tokens import TokenAuthenticator
 from contentcache.config.model import HtpasswdAuth, TokenAuth, Upstream
 from contentcache.delivery.signing_file import KeysFromFile
 from contentcache.delivery.signing_keys import SigningKeys
@@ -239,10 +239,10 @@ class JudgedTests(CacheTestCase):
         """Her password is another one."""
         self.file.write_bytes(b"ann:" + bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)) + b"\n")
 
-    def judge(self, house: House) -> Judge:
+    def judge(self, house: House) -> LocalAuthenticator:
         """The judge."""
         settings = HtpasswdAuth("here", str(self.file))
-        return PasswordJudge(settings, run=at_once, timer=house.clock, secret=b"secret")
+        return HtpasswdAuthenticator(settings, run=at_once, timer=house.clock, secret=b"secret")
 
     def test_let_in(self) -> None:
         """Who was let in is let in again, at once."""
@@ -316,10 +316,10 @@ class TokenTests(JudgedTests):
         keys = [elliptic(self.key.public_key(), name) for name in names]
         self.file.write_text(json.dumps({"keys": keys}), "ascii")
 
-    def judge(self, house: House) -> Judge:
+    def judge(self, house: House) -> LocalAuthenticator:
         """The judge."""
         settings = TokenAuth("https://tokens", "cache", "auth.example.com", jwks=str(self.file))
-        return TokenJudge(settings, run=at_once, wall=house.wall, timer=house.clock, secret=b"secret")
+        return TokenAuthenticator(settings, run=at_once, wall=house.wall, timer=house.clock, secret=b"secret")
 
     def test_strangers(self) -> None:
         """No token, a token for something else, one whose signature is another's."""

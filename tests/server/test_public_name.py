@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.auth.interfaces import Identity, Need, Unauthorized
+from contentcache.auth.interfaces import Scope, Unauthorized
 from contentcache.config.model import Upstream
 from contentcache.core.client_address import shown_address
 from contentcache.server.public_name import Caller, PublicName
@@ -90,13 +90,13 @@ class _Door:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
 
-    def remembers(self, authorization: str | None, need: Need) -> bool:
+    def allows_cached(self, authorization: str | None, need: Scope) -> bool:
         """Nobody is known."""
         return False
 
-    async def admit(
-        self, authorization: str | None, need: Need | None, base: str, address: str = ""
-    ) -> Identity:
+    async def authenticate(
+        self, authorization: str | None, need: Scope | None, base: str, address: str = ""
+    ) -> str:
         """Nobody may."""
         self.asked.append((base, address))
         raise Unauthorized("no", f'Bearer realm="{base}/token"', need)
