@@ -257,7 +257,7 @@ def _front(
         origins,
         signatures,
         local_authenticator(configuration.auth, run=site.run, wall=time.time, timer=reactor, secret=secret),
-        vouches=isinstance(configuration.auth, TokenAuth),
+        authorizes=isinstance(configuration.auth, TokenAuth),
     )
     sending = Sending(lambda: secrets.token_hex(16))
     queries = ListQueries(_list_secret(configuration))

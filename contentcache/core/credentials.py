@@ -1,8 +1,8 @@
 """
-Who asks: a client's ``Authorization``, as it came, a signed URL, or the cache's own account.
+Credentials: a client's ``Authorization`` as it came, a signed URL, or the cache's own account.
 
-A credential is kept in memory while its client is attached to a transfer; everything that is remembered
-longer is kept under :meth:`Credential.key`, a keyed hash.
+A credential is in memory while its client is attached to a download; whatever is cached for longer is under
+:meth:`Credential.key`, a keyed hash.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ class Credential:
     One identity. ``authorization`` is the header's value, ``None`` for the anonymous; for the cache's own
     account (``own``) it is ``None`` too, because the account is added where the request leaves.
 
-    ``signed`` is the token of a signed URL, which has been verified here: it says by itself that its bearer
-    may have one blob. ``vouched`` says that the client has been judged here, by a token that allows just
-    this: that is a grant by itself, in the name of the cache's own account, whose questions it shares.
+    ``signed`` is the token of a signed URL, which has been verified: it allows its bearer one blob.
+    ``locally_authorized`` says that a local authenticator has verified a token that allows just this request:
+    that is a grant by itself, for the cache's own account, whose requests to the origin it shares.
     """
 
     authorization: str | None = field(default=None, repr=False)
     own: bool = False
     signed: str | None = field(default=None, repr=False)
-    vouched: bool = field(default=False, eq=False)
+    locally_authorized: bool = field(default=False, eq=False)
 
     @property
     def lasting(self) -> bool:
         """
-        Whether the identity outlives a token: such a one may be served for longer while the origin is away.
-        Of any other scheme than ``Basic`` nobody here knows for how long it is good.
+        Whether the credential has no expiry: its grants count for longer while the origin is down. How long
+        one of any other scheme than ``Basic`` is valid is not known here.
         """
         return self.signed is None and (self.authorization is None or self._scheme() == _BASIC)
 
@@ -55,10 +55,10 @@ class Credential:
         return digest.digest()
 
     def _scheme(self) -> str:
-        # A tab is no space (RFC 9110 §11.4), but there are registries that do not mind.
+        # A tab is no space (RFC 9110 §11.4), but some registries accept it.
         return "".join((self.authorization or "").split(maxsplit=1)[:1]).lower()
 
 
 ANONYMOUS: Final = Credential()
 OWN: Final = Credential(own=True)
-VOUCHED: Final = Credential(own=True, vouched=True)
+LOCALLY_AUTHORIZED: Final = Credential(own=True, locally_authorized=True)

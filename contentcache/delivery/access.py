@@ -133,13 +133,13 @@ class Access:
         Whether there is a grant under ``key`` and a link, both of them in memory and good: what
         :meth:`remembered` says, or less.
         """
-        return self._grants.is_valid(key, self._clock.seconds()) and self.knows_vouched(link)
+        return self._grants.is_valid(key, self._clock.seconds()) and self.knows_locally_authorized(link)
 
     def knows_signed(self, link: Link) -> bool:
         """The same for whoever shows a signed URL for just this, which has been verified: that is all it takes."""
         return bool(link)
 
-    def knows_vouched(self, link: Link) -> bool:
+    def knows_locally_authorized(self, link: Link) -> bool:
         """The same for whoever has been judged here, for just this."""
         affirmation = self._links.known(link)
         return affirmation is not None and self._age(affirmation) < self._affirm_ttl
@@ -207,7 +207,7 @@ class Access:
         if not (self._stale_if_error > 0 and credential.lasting):
             return False
         key = credential.key(self._secret, registry.upstream.origin, repository)
-        return credential.vouched or self._grants.is_valid_if_error(key, self._clock.seconds())
+        return credential.locally_authorized or self._grants.is_valid_if_error(key, self._clock.seconds())
 
     def is_granted(self, registry: Registry, repository: str, credential: Credential) -> bool:
         """
@@ -310,7 +310,7 @@ class Access:
         return None if affirmation is None else Yes(affirmation.media_type)
 
     def _holds(self, credential: Credential, key: bytes) -> bool:
-        return credential.vouched or self._grants.is_valid(key, self._clock.seconds())
+        return credential.locally_authorized or self._grants.is_valid(key, self._clock.seconds())
 
     def _grant_key(self, asking: Asking) -> bytes:
         return asking.credential.key(self._secret, asking.registry.upstream.origin, asking.content.repository)

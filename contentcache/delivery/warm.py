@@ -102,8 +102,8 @@ class Warm:
 
     def way(self, link: Link, credential: Credential) -> Way:
         """What tells whether a credential may have contents of the repository that ``link`` is in."""
-        if credential.vouched:
-            return self._access.knows_vouched
+        if credential.locally_authorized:
+            return self._access.knows_locally_authorized
         return partial(self._access.knows, self._access.grant_key(link.origin, link.repository, credential))
 
     @property

@@ -4,8 +4,8 @@ Before anything is answered: which origin is meant, and who asks.
 There are three ways in:
 
 * a signed URL for one blob, whatever else the request says of its client;
-* where the section ``auth`` judges clients here, what it lets in acts as the cache's own account;
-* else the client's credential goes to the origin, which alone judges it.
+* with a section ``auth`` clients are authenticated locally, and upstream the cache uses an account of its own;
+* else the client's credential is sent to the origin, which alone authorizes it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from attrs import frozen
 
 from contentcache.auth.interfaces import LocalAuthenticator, Scope
 from contentcache.config.model import Upstream
-from contentcache.core.credentials import OWN, VOUCHED, Credential
+from contentcache.core.credentials import LOCALLY_AUTHORIZED, OWN, Credential
 from contentcache.core.errors import KEPT_OUT, RepositoryDenied, SignatureRefused
 from contentcache.core.list_queries import namespace_of
 from contentcache.core.policy import allowed
@@ -32,19 +32,19 @@ _CATALOG: Final = Scope("registry", "catalog", "*")
 @frozen
 class Admitted:
     """
-    A request that may be looked at: what it means at which origin, in whose name. ``here`` says that the
-    client was judged here.
+    An admitted request: what it means at which origin, with which credential. ``is_local`` says that the
+    client was authenticated locally.
     """
 
     chosen: Chosen
     credential: Credential
-    here: bool = False
+    is_local: bool = False
 
 
 class Admission:
     """
-    ``judge`` is the section ``auth``, if there is one; ``vouches`` says that its word is a grant for exactly
-    what a request needs.
+    ``authenticator`` is the section ``auth``, if there is one; ``authorizes`` says that what it allows is a
+    grant for exactly the scope of a request.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Admission:
     ) -> None:
         self._origins = origins
         self._signatures = signatures
-        self._judge = judge
-        self._vouches = vouches
+        self._authenticator = authenticator
+        self._authorizes = authorizes
 
     async def admit(self, exchange: Exchange, route: Route) -> Admitted:
         """
@@ -75,31 +75,31 @@ class Admission:
             route, namespace_of(exchange.raw_query), exchange.host, exchange.header(MEANT_ORIGIN)
         )
         exchange.request.upstream = chosen.registry.upstream.origin
-        here = self._judge is not None
-        if self._judge is not None and not isinstance(route, Root):
-            if self._vouches:
+        is_local = self._authenticator is not None
+        if self._authenticator is not None and not isinstance(route, Root):
+            if self._authorizes:
                 self._origins.check_name(chosen)
             caller = exchange.caller
-            await self._judge.authenticate(
-                exchange.header("Authorization"), need_of(chosen), caller.base, caller.address
+            await self._authenticator.authenticate(
+                exchange.header("Authorization"), scope_of(chosen), caller.base, caller.address
             )
         check_policy(getattr(chosen.route, "repository", None), chosen.registry.upstream)
         credential = self.credential(chosen.registry, exchange.header("Authorization"))
-        return Admitted(chosen, credential, here)
+        return Admitted(chosen, credential, is_local)
 
     @property
-    def judges(self) -> bool:
-        """Whether clients are judged here, with each request."""
-        return self._judge is not None
+    def is_local(self) -> bool:
+        """Whether clients are authenticated locally, with each request."""
+        return self._authenticator is not None
 
-    def remembers(self, need: Scope, authorization: str | None) -> bool:
-        """Whether :meth:`admit` would not refuse a client, told from memory; ``False`` where that does not do."""
-        return self._judge is None or self._judge.allows_cached(authorization, need)
+    def allows_cached(self, scope: Scope, authorization: str | None) -> bool:
+        """Whether :meth:`admit` would allow it from memory; ``False`` where it would have to check."""
+        return self._authenticator is None or self._authenticator.allows_cached(authorization, scope)
 
     def credential(self, registry: Registry, authorization: str | None) -> Credential:
         """In whose name a client who is let in asks an origin, if its URL is not signed."""
-        if self._judge is not None and self._vouches and registry.upstream.own:
-            return VOUCHED
+        if self._authenticator is not None and self._authorizes and registry.upstream.own:
+            return LOCALLY_AUTHORIZED
         # With an account of the cache's own, what a client says of itself ends here.
         return OWN if registry.upstream.own else Credential(authorization)
 
@@ -115,9 +115,9 @@ class Admission:
         return Admitted(chosen, Credential(signed=presented.text))
 
 
-def need_of(chosen: Chosen) -> Scope | None:
+def scope_of(chosen: Chosen) -> Scope | None:
     """
-    What a request needs of the section ``auth``.
+    The scope that a request needs of the section ``auth``; ``None`` where authentication is enough.
 
     A token names a repository and no origin. So a repository of an origin that has a prefix is named with it,
     in whichever way the origin was selected: by the prefix itself, by ``?ns=`` or by a host.

@@ -144,7 +144,7 @@ class RegistryApi:
             case TaggedManifest() as tagged:
                 asked = TagAsking(chosen.registry, tagged, credential, exchange.values("Accept"), via)
                 await self._answer_tag(exchange, asked)
-            case Ping() | Root() if admitted.here:
+            case Ping() | Root() if admitted.is_local:
                 # The origin may be away, and would only be told of our own account.
                 exchange.reply(200, {"Content-Type": "application/json"}, b"{}")
             case Ping() | Root():

@@ -64,7 +64,7 @@ class BlobFastPath:
         self._warm = warm
         self._targets = targets
         self._admission = admission
-        self._judges = admission.judges
+        self._is_local = admission.is_local
         self._written = written
         ours = {name.lower() for name in EVERYWHERE}
         self._extra = [(n, value) for n, values in extra.items() if n.lower() not in ours for value in values]
@@ -136,7 +136,7 @@ class BlobFastPath:
 
     def _way(self, habit: Habit, target: Target) -> Way | None:
         """What tells whether a client may have something, if it is not by a signed URL."""
-        if self._judges and not self._admission.remembers(target.need, habit.authorization):
+        if self._is_local and not self._admission.allows_cached(target.scope, habit.authorization):
             return None
         way = habit.ways.get(target.where)
         if way is None:

@@ -13,7 +13,7 @@ from contentcache.core.policy import allowed
 from contentcache.core.routes import Content, parse
 from contentcache.delivery.signatures import Signatures
 from contentcache.journal import harmless
-from contentcache.registry.admission import need_of
+from contentcache.registry.admission import scope_of
 from contentcache.registry.origin_selection import Chosen, OriginSelector
 from contentcache.storage.interfaces import Link
 from contentcache.upstream.registry import Registry
@@ -30,7 +30,7 @@ _SIGNED: Final = re.compile(
 @define(eq=False)
 class Target:
     """
-    What a request line means: ``uri`` is for the log, ``need`` for the section ``auth``. ``fields`` and
+    What a request line means: ``uri`` is for the log, ``scope`` for the section ``auth``. ``fields`` and
     ``head`` are kept by who answers.
     """
 
@@ -38,7 +38,7 @@ class Target:
     uri: str
     registry: Registry
     content: Content
-    need: Scope
+    scope: Scope
     link: Link
     where: tuple[str, str]
     fields: bytes = b""
@@ -107,15 +107,15 @@ class Targets:
         return self._origins.choose(content, namespace, host)
 
     def _keep(self, key: tuple[str, bytes, str], method: str, chosen: Chosen) -> Target | None:
-        upstream, content, need = chosen.registry.upstream, chosen.route, need_of(chosen)
-        if not isinstance(content, Content) or need is None:
+        upstream, content, scope = chosen.registry.upstream, chosen.route, scope_of(chosen)
+        if not isinstance(content, Content) or scope is None:
             return None
         if not allowed(content.repository, upstream.allow, upstream.deny):
             return None
         link = Link(upstream.origin, content.repository, content.kind, content.digest)
         where = (link.origin, link.repository)
         uri = harmless(key[1].split(b" ")[1].decode("ascii"))
-        target = Target(method, uri, chosen.registry, content, need, link, where)
+        target = Target(method, uri, chosen.registry, content, scope, link, where)
         if len(self._known) >= _MOST:
             self._known.clear()
         self._known[key] = target

@@ -38,7 +38,7 @@ def asking_in_words(asking: Asking) -> dict[str, Any]:
         "authorization": credential.authorization,
         "own": credential.own,
         "signed": credential.signed,
-        "vouched": credential.vouched,
+        "vouched": credential.locally_authorized,
         "accept": list(asking.accept),
         "via": asking.via,
     }

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from contentcache.config.model import Account, Upstream
-from contentcache.core.credentials import OWN, VOUCHED, Credential
+from contentcache.core.credentials import LOCALLY_AUTHORIZED, OWN, Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused, UpstreamUnavailable
 from tests.delivery.house import LARGE, REPOSITORY, Client, House, HouseTestCase
@@ -372,7 +372,7 @@ class VouchedTests(WarmTestCase):
         house = self.house(upstream, auth="basic", **options)
         house.origin.let("cache", "pw", REPOSITORY, "org/other")
         self.digest = house.origin.put_blob(REPOSITORY, SMALL)
-        self.assertWhole(house.pull(self.digest, credential=VOUCHED), SMALL)
+        self.assertWhole(house.pull(self.digest, credential=LOCALLY_AUTHORIZED), SMALL)
         house.origin.requests.clear()
         return house
 
@@ -380,7 +380,7 @@ class VouchedTests(WarmTestCase):
         """The token is the grant: however long ago the origin was asked, it is not asked again."""
         house = self.own()
         house.later(3600)
-        self.assertWhole(house.pull(self.digest, credential=VOUCHED), SMALL)
+        self.assertWhole(house.pull(self.digest, credential=LOCALLY_AUTHORIZED), SMALL)
         self.assertAsked(house)
 
     def test_account_alone(self) -> None:
@@ -393,13 +393,15 @@ class VouchedTests(WarmTestCase):
     def test_link_is_needed(self) -> None:
         """A digest of one repository opens nothing in another one to which the token is a grant too."""
         house = self.own()
-        self.assertRefused(house.pull(self.digest, credential=VOUCHED, repository="org/other"), 404)
+        self.assertRefused(
+            house.pull(self.digest, credential=LOCALLY_AUTHORIZED, repository="org/other"), 404
+        )
 
     def test_stale(self) -> None:
         """While the origin is away the token's bearer is served within the bound."""
         house = self.own(staleiferror=7200.0, affirmttl=60.0)
         house.later(3600)
         house.wire.down.add("one.example")
-        self.assertWhole(house.pull(self.digest, credential=VOUCHED), SMALL)
+        self.assertWhole(house.pull(self.digest, credential=LOCALLY_AUTHORIZED), SMALL)
         house.later(7200)
-        self.assertRefused(house.pull(self.digest, credential=VOUCHED), 503)
+        self.assertRefused(house.pull(self.digest, credential=LOCALLY_AUTHORIZED), 503)

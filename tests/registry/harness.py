@@ -302,15 +302,15 @@ def request(target: str, *fields: str, method: str = "GET") -> str:
 def admit(
     registries: Sequence[Any],
     *,
-    judge: LocalAuthenticator | None = None,
-    vouches: bool = False,
+    authenticator: LocalAuthenticator | None = None,
+    authorizes: bool = False,
     keys: Mapping[str, SigningKeys] | None = None,
     wall: Callable[[], float] = lambda: 1e9,
 ) -> Doors:
     """The ways in to these origins."""
     origins = OriginSelector(registries)
     signatures = Signatures(keys or {}, wall=wall, secret=b"secret of the tests")
-    return Doors(origins, signatures, Admission(origins, signatures, judge, vouches=vouches))
+    return Doors(origins, signatures, Admission(origins, signatures, authenticator, authorizes=authorizes))
 
 
 def front(
@@ -369,8 +369,8 @@ class HouseTestCase(TestCase):
         prefix: str = "/",
         extra: Mapping[str, tuple[str, ...]] | None = None,
         clock: Any = None,
-        judge: LocalAuthenticator | None = None,
-        vouches: bool = False,
+        authenticator: LocalAuthenticator | None = None,
+        authorizes: bool = False,
         keys: Mapping[str, SigningKeys] | None = None,
     ) -> ServerFactory:
         """A factory with these upstreams, one for everything if there are none."""
@@ -378,7 +378,7 @@ class HouseTestCase(TestCase):
         registries: Any = [Origin(upstream) for upstream in given]
         self.registries = registries
         parts: Any = self.backstage
-        admission = admit(registries, judge=judge, vouches=vouches, keys=keys)
+        admission = admit(registries, authenticator=authenticator, authorizes=authorizes, keys=keys)
         return front(
             parts,
             parts,

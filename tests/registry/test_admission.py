@@ -1,4 +1,4 @@
-"""The ways in: a signed URL, a judge of our own, or the client's credential for the origin."""
+"""The ways in: a signed URL, a authenticator of our own, or the client's credential for the origin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from contentcache.auth.interfaces import Scope, Unauthorized
 from contentcache.config.model import Upstream
-from contentcache.core.credentials import OWN, VOUCHED, Credential
+from contentcache.core.credentials import LOCALLY_AUTHORIZED, OWN, Credential
 from contentcache.delivery.signing_keys import Published
 from contentcache.jose.keyset import KeySet, VerificationKey, parse_key_set
 from tests.registry.harness import BLOB, CONTENT, DIGEST, HouseTestCase
@@ -215,14 +215,16 @@ class JudgedHereTests(HouseTestCase):
         self.doorman = Doorman()
         self.open()
 
-    def open(self, *, vouches: bool = False) -> None:
+    def open(self, *, authorizes: bool = False) -> None:
         """A factory with the doorman in front."""
         mapped = upstream(A, own=True), upstream(B, own=True, prefix="b")
         signer = Signer(A, "org/app", str(DIGEST), NOW)
-        self.factory = self.build(*mapped, judge=self.doorman, vouches=vouches, keys={A: Keys(signer)})
+        self.factory = self.build(
+            *mapped, authenticator=self.doorman, authorizes=authorizes, keys={A: Keys(signer)}
+        )
 
     def test_refused(self) -> None:
-        """Nobody gets further than the judge without its word; what it says is answered."""
+        """Nobody gets further than the authenticator without its word; what it says is answered."""
         for target in ("/v2/", BLOB, "/v2/org/app/manifests/1", "/v2/_catalog", "/v2/org/app/tags/list"):
             for fields in ((), ("Authorization: Basic bad",)):
                 reply = self.ask(target, *fields)
@@ -231,15 +233,15 @@ class JudgedHereTests(HouseTestCase):
         self.assertEqual(self.backstage.asked, [])
 
     def test_let_in(self) -> None:
-        """Who is let in acts as the cache's own account; of a token's bearer the judge's word is a grant."""
-        for vouches, credential in ((False, OWN), (True, VOUCHED)):
-            self.open(vouches=vouches)
+        """Who is let in acts as the cache's own account; a token that allows it is a grant."""
+        for authorizes, credential in ((False, OWN), (True, LOCALLY_AUTHORIZED)):
+            self.open(authorizes=authorizes)
             self.assertEqual(self.ask(BLOB, "Authorization: Basic good").body, CONTENT)
             asked = self.backstage.asked[-1].credential
-            self.assertEqual((asked, asked.vouched), (credential, vouches))
+            self.assertEqual((asked, asked.locally_authorized), (credential, authorizes))
 
     def test_needs(self) -> None:
-        """The judge hears what is needed, by the names that the client knows."""
+        """The authenticator hears what is needed, by the names that the client knows."""
         self.upstream_says()
         for target, need in (
             ("/v2/", None),
@@ -255,7 +257,7 @@ class JudgedHereTests(HouseTestCase):
 
     def test_token_for_one_origin(self) -> None:
         """A token names no origin: what it needs is named with the prefix, however the origin is selected."""
-        self.open(vouches=True)
+        self.open(authorizes=True)
         good = "Authorization: Basic good"
         for target, name in (
             (BLOB, "org/app"),
@@ -271,10 +273,10 @@ class JudgedHereTests(HouseTestCase):
     def test_name_of_another_origin(self) -> None:
         """What a token cannot tell from something of another origin is refused; a password tells nothing."""
         mine = BLOB.replace("/v2/", "/v2/b/") + "?ns=a.example"
-        for vouches, status in ((True, 403), (False, 200)):
-            self.open(vouches=vouches)
+        for authorizes, status in ((True, 403), (False, 200)):
+            self.open(authorizes=authorizes)
             self.assertEqual(self.ask(mine, "Authorization: Basic good").status, status)
-        self.open(vouches=True)
+        self.open(authorizes=True)
         catalog = self.ask("/v2/_catalog?ns=b.example", "Authorization: Basic good")
         self.assert_refused(catalog, 403, "DENIED")
 

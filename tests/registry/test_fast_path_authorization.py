@@ -214,16 +214,21 @@ class JudgedTests(CacheTestCase):
         Upstream(_ONE, (_ONE,), own=True, deny=("secret/*",)),
         Upstream(_TWO, (_TWO,), own=True, names=frozenset({"two.example"}), prefix="two"),
     )
-    vouches = False
+    authorizes = False
 
     def build(self, **options: Any) -> None:
         """A cache that judges before origins that do not."""
         super().build(**{"auth": None, "authttl": 1e6, **options})
 
     def doors(self, house: House) -> Doors:
-        """The judge is before them."""
+        """The authenticator is before them."""
         self.ann_here = self.credential(house)
-        return admit(house.registries, wall=house.wall, judge=self.judge(house), vouches=self.vouches)
+        return admit(
+            house.registries,
+            wall=house.wall,
+            authenticator=self.authenticator(house),
+            authorizes=self.authorizes,
+        )
 
     def ask(self, who: str | None = None, *fields: str, **more: Any) -> Any:
         """Ann says here who she is."""
@@ -239,8 +244,8 @@ class JudgedTests(CacheTestCase):
         """Her password is another one."""
         self.file.write_bytes(b"ann:" + bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)) + b"\n")
 
-    def judge(self, house: House) -> LocalAuthenticator:
-        """The judge."""
+    def authenticator(self, house: House) -> LocalAuthenticator:
+        """The authenticator."""
         settings = HtpasswdAuth("here", str(self.file))
         return HtpasswdAuthenticator(settings, run=at_once, timer=house.clock, secret=b"secret")
 
@@ -294,7 +299,7 @@ class ShortJudgedTests(JudgedTests):
 class TokenTests(JudgedTests):
     """Clients that are judged by tokens, without the short way: those are grants by themselves."""
 
-    vouches = True
+    authorizes = True
     key = ec.generate_private_key(ec.SECP256R1())
 
     def token(self, house: House, **changes: Any) -> str:
@@ -316,8 +321,8 @@ class TokenTests(JudgedTests):
         keys = [elliptic(self.key.public_key(), name) for name in names]
         self.file.write_text(json.dumps({"keys": keys}), "ascii")
 
-    def judge(self, house: House) -> LocalAuthenticator:
-        """The judge."""
+    def authenticator(self, house: House) -> LocalAuthenticator:
+        """The authenticator."""
         settings = TokenAuth("https://tokens", "cache", "auth.example.com", jwks=str(self.file))
         return TokenAuthenticator(settings, run=at_once, wall=house.wall, timer=house.clock, secret=b"secret")
 

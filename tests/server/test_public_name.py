@@ -85,7 +85,7 @@ class CallerTests(SynchronousTestCase):
 
 
 class _Door:
-    """A judge that refuses everybody and notes whom it was asked about."""
+    """A authenticator that refuses everybody and notes whom it was asked about."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -111,7 +111,7 @@ class ProxyTests(HouseTestCase):
         written, by its own address.
         """
         door = _Door()
-        self.factory = self.build(judge=door)
+        self.factory = self.build(authenticator=door)
         fields = ("X-Forwarded-Proto: https", "X-Forwarded-Host: cache.example", "X-Forwarded-For: 192.0.2.9")
         reply = self.client("127.0.0.1").ask("/v2/", *fields)
         self.assertEqual(reply.header("WWW-Authenticate"), 'Bearer realm="https://cache.example/token"')
@@ -133,7 +133,7 @@ class ProxyTests(HouseTestCase):
 
     def test_options(self) -> None:
         """``OPTIONS`` is 200 for every path, with the headers of the operator, and nobody is asked or judged."""
-        self.factory = self.build(extra={"Access-Control-Allow-Origin": ("*",)}, judge=_Door())
+        self.factory = self.build(extra={"Access-Control-Allow-Origin": ("*",)}, authenticator=_Door())
         for target in ("/v2/", "/v2/a/manifests/1", "/elsewhere", "*"):
             reply = self.ask(target, method="OPTIONS")
             self.assertEqual((reply.status, reply.body), (200, b""))

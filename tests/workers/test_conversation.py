@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core import errors
-from contentcache.core.credentials import ANONYMOUS, OWN, VOUCHED, Credential
+from contentcache.core.credentials import ANONYMOUS, LOCALLY_AUTHORIZED, OWN, Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, ContentWrong, OriginRefused, UpstreamBroken
 from contentcache.core.header_policy import Headers
@@ -215,11 +215,17 @@ class WordsTests(SynchronousTestCase):
         """A question is the same for the other worker, and so is its name."""
         registry: Any = FakeRegistry()
         content = Content("org/app", "blobs", Digest.of(b"x"))
-        for credential in (ANONYMOUS, OWN, VOUCHED, Credential("Basic \udcff"), Credential(signed="a.b.c")):
+        for credential in (
+            ANONYMOUS,
+            OWN,
+            LOCALLY_AUTHORIZED,
+            Credential("Basic \udcff"),
+            Credential(signed="a.b.c"),
+        ):
             asking = Asking(registry, content, credential, ("a/b", "c/d"), "1.1 contentcache-1")
             again = asking_of(asking_in_words(asking), {registry.upstream.origin: registry}.__getitem__)
             self.assertEqual(again, asking)
-            self.assertEqual(again.credential.vouched, credential.vouched)
+            self.assertEqual(again.credential.locally_authorized, credential.locally_authorized)
 
     def test_certificates(self) -> None:
         """A certificate goes with its chain and its key."""
