@@ -1,11 +1,11 @@
-"""The file under the SQLite index: its tables, how it is opened, and what its errors mean."""
+"""The file under the SQLite index: its tables and their limits, how it is opened, what its errors mean."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final
@@ -32,25 +32,25 @@ _POSSESSIONS: Final = """
         PRIMARY KEY (digest, origin)
     ) WITHOUT ROWID
     """
-_POSSESSIONS_GO: Final = """
+_POSSESSIONS_TRIGGER: Final = """
     CREATE TRIGGER possessions_gone AFTER DELETE ON blobs BEGIN
         DELETE FROM possessions WHERE digest = OLD.digest;
     END
     """
 
-#: What makes a file of version 1 one of version 2. It did not say which origin had delivered a blob, so
-#: nothing is known of that: each origin proves that it has the bytes before they are served in its name.
-#: Links without a repository meant that an origin had said so, which proves nothing.
+#: What makes a file of version 1 one of version 2. Version 1 did not say which origin had delivered a blob: so
+#: each origin has to prove that it has the bytes before they are served in its name. Links without a
+#: repository meant that an origin had said so, which proves nothing.
 _UPGRADE: Final = (
     _POSSESSIONS,
-    _POSSESSIONS_GO,
+    _POSSESSIONS_TRIGGER,
     "DELETE FROM links WHERE repository = ''",
     f"PRAGMA user_version = {VERSION}",
 )
 
-# ``blobs.pulled`` plus ``state.shifted`` is the last pull: so a jump of the clock moves a million
-# pulls by writing one row. ``links.stored`` says whether ``blobs`` has the digest: so what may be
-# purged is found without looking at the links of blobs that are here. Both are kept by triggers.
+# ``blobs.pulled`` plus ``state.shifted`` is the last pull: so a jump of the clock moves a million pulls by
+# writing one row. ``links.stored`` says whether ``blobs`` has the digest: so what may be purged is found
+# without reading the links of stored blobs. Triggers update both.
 _SCHEMA: Final = (
     """
     CREATE TABLE state (
@@ -98,7 +98,7 @@ _SCHEMA: Final = (
     """,
     "CREATE INDEX tags_by_age ON tags (seen)",
     _POSSESSIONS,
-    _POSSESSIONS_GO,
+    _POSSESSIONS_TRIGGER,
     """
     CREATE TRIGGER blob_added AFTER INSERT ON blobs BEGIN
         UPDATE state SET bytes = bytes + NEW.size;
@@ -147,6 +147,58 @@ _PRAGMAS: Final = {
 }
 
 
+DROP_LINKS: Final = (
+    """
+    DELETE FROM links WHERE (digest, repository, origin, kind) IN (
+        SELECT digest, repository, origin, kind FROM links INDEXED BY links_by_age
+        WHERE stored = 0 ORDER BY affirmed LIMIT ?
+    )
+    """,
+    """
+    DELETE FROM links WHERE (digest, repository, origin, kind) IN (
+        SELECT digest, repository, origin, kind FROM links ORDER BY affirmed LIMIT ?
+    )
+    """,
+)
+DROP_TAGS: Final = (
+    """
+    DELETE FROM tags WHERE (origin, repository, name, accept) IN (
+        SELECT origin, repository, name, accept FROM tags INDEXED BY tags_by_age ORDER BY seen LIMIT ?
+    )
+    """,
+)
+
+
+class RowLimit:
+    """
+    Bounds the rows of a table: ``drops`` delete the oldest ones, a hundredth of them at once.
+
+    Rows are counted when the first one is added, and again once enough were added.
+    """
+
+    def __init__(self, table: str, drops: Sequence[str]) -> None:
+        self._count = f"SELECT count(*) FROM {table}"  # noqa: S608 - constants
+        self._drops = drops
+        self._room = 0
+
+    def added(self, database: sqlite3.Connection, most: int) -> None:
+        """A row was added, or an old one replaced."""
+        self._room -= 1
+        if self._room >= 0:
+            return
+        ((count,),) = database.execute(self._count).fetchall()
+        at_once = max(1, most // 100)
+        if count > most:
+            left = count - most + at_once
+            for drop in self._drops:
+                left -= database.execute(drop, (left,)).rowcount
+                if left <= 0:
+                    break
+            count = most - at_once
+        # To count costs as much as there are rows.
+        self._room = max(most - count, 0)
+
+
 @contextmanager
 def named_errors(path: str) -> Iterator[None]:
     """Turn what SQLite raises into ``OSError`` with its errno, or :class:`IndexDamaged`."""
@@ -169,7 +221,7 @@ def open_database(path: str) -> sqlite3.Connection:
     :raises IndexTooNew: it is of a later version.
     :raises OSError: the disk does not allow it.
     """
-    if os.path.exists(_suspicion(path)):
+    if os.path.exists(_damage_note(path)):
         _set_aside(path)
     try:
         return _open(path)
@@ -178,22 +230,22 @@ def open_database(path: str) -> sqlite3.Connection:
         return _open(path)
 
 
-def suspect(path: str) -> None:
-    """Leave a note beside the file that it is damaged, for whoever opens it next."""
+def mark_damaged(path: str) -> None:
+    """Mark the file as damaged, with a note beside it, for the next start."""
     with suppress(OSError):
-        os.close(os.open(_suspicion(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        os.close(os.open(_damage_note(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
 
 
 def _open(path: str) -> sqlite3.Connection:
-    _claim(path)
+    _check_writable(path)
     if os.path.getsize(path) % _PAGE and not os.path.exists(f"{path}-wal"):
         # SQLite would read zeros there. With a log beside it the end may be about to be written anew.
         raise damage(path, "its end was cut off")
     with named_errors(path):
-        return connect(path, partial(_settle, path=path))
+        return connect(path, partial(_prepare, path=path))
 
 
-def _claim(path: str) -> None:
+def _check_writable(path: str) -> None:
     # Not opened here to try: to close it would drop the locks of this process on it. But
     # SQLite would be content with reading, and the first change would fail much later.
     if not create_with_mode(path, 0o640) and not os.access(path, os.W_OK):
@@ -201,7 +253,7 @@ def _claim(path: str) -> None:
         raise OSError(errno.EROFS if read_only else errno.EACCES, "cannot be written", path)
 
 
-def _settle(database: sqlite3.Connection, path: str) -> None:
+def _prepare(database: sqlite3.Connection, path: str) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise IndexTooNew(
@@ -247,10 +299,10 @@ def _set_aside(path: str) -> None:
         with suppress(FileNotFoundError):
             os.replace(current, last)
     with suppress(FileNotFoundError):
-        os.unlink(_suspicion(path))
+        os.unlink(_damage_note(path))
 
 
-def _suspicion(path: str) -> str:
+def _damage_note(path: str) -> str:
     return f"{path}.suspect"
 
 

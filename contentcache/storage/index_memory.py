@@ -69,7 +69,7 @@ class MemoryIndex:
                     self._add(evolve(record, pulled=pulled))
 
     def forget(self, digests: Iterable[Digest]) -> None:
-        """These blobs are gone."""
+        """Delete the records of blobs."""
         with self._lock:
             for digest in digests:
                 self._drop(digest)
@@ -116,7 +116,7 @@ class MemoryIndex:
         return self._links.get(link)
 
     def affirm(self, link: Link, affirmation: Affirmation) -> None:
-        """Remember a 2xx of the origin. Without a media type the one that is known stays."""
+        """Record a 2xx of the origin. Without a media type the one that is known stays."""
         with self._lock:
             before = self._links.get(link)
             if affirmation.media_type is None and before is not None:
@@ -126,7 +126,7 @@ class MemoryIndex:
                 self._drop_links()
 
     def revoke(self, link: Link) -> None:
-        """The origin denies it."""
+        """Delete a link."""
         with self._lock:
             self._links.pop(link, None)
 

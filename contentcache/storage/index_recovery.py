@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import wraps
 from itertools import islice
 from threading import RLock
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from twisted.logger import Logger
 
@@ -15,25 +16,22 @@ from contentcache.core.digest import Digest
 from contentcache.core.ports import Clock, Run
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import (
-    Affirmation,
     BlobIndex,
     BlobRecord,
     Index,
     IndexDamaged,
-    Link,
     StorageError,
     Store,
     StoredFile,
-    Tag,
-    TagRecord,
 )
 
 T = TypeVar("T")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
-#: A file that is damaged so often within so many seconds lies on a broken disk: it is left alone for a while.
+#: A file that is damaged so often within so many seconds is on a broken disk: it is not opened for a while.
 MOST_DAMAGES: Final = 3
 SPAN: Final = 600.0
-#: After so many seconds an index that could not be opened is tried again.
+#: Seconds until an index that could not be opened is tried again.
 TRY_AGAIN: Final = 30.0
 #: Files that are listed at a time.
 _BATCH: Final = 1000
@@ -41,13 +39,23 @@ _BATCH: Final = 1000
 _log = Logger()
 
 
+def _forwarded(method: Method) -> Method:
+    """The same method of the index that is in use now."""
+    name = method.__name__
+
+    def forward(self: RecoveringIndex, /, *args: Any, **kwargs: Any) -> Any:
+        return self._ask(lambda index: getattr(index, name)(*args, **kwargs))
+
+    return cast("Method", wraps(method)(forward))
+
+
 class RecoveringIndex:
     """
     An :class:`~contentcache.storage.interfaces.Index` over one that ``open_index`` opens, and its successors.
 
-    A call that meets damage is answered by the index that takes the damaged one's place, and which knows
-    nothing: that fails closed. Where none can be opened, memory stands in until one can. After each change
-    ``anew`` is called, in the thread that met it: the store must be listed.
+    A call that finds damage is answered by the index that replaces the damaged one, and which is empty: that
+    fails closed. Where none can be opened, a :class:`MemoryIndex` is used until one can. After each change
+    ``replaced`` is called, in the thread that found the damage: the store must be listed.
 
     ``first`` is the index that was opened at the start, ``None`` where the disk did not allow it.
     ``monotonic`` is in seconds.
@@ -61,14 +69,14 @@ class RecoveringIndex:
         first: Index | None,
         *,
         monotonic: Clock,
-        anew: Callable[[], None],
+        replaced: Callable[[], None],
     ) -> None:
         self._open_index = open_index
         self._monotonic = monotonic
-        self._anew = anew
+        self._replaced = replaced
         self._lock = RLock()
         self._index: Index = MemoryIndex() if first is None else first
-        self._stands_in = first is None
+        self._in_memory = first is None
         self._try_at = monotonic() + TRY_AGAIN
         self._damages: deque[float] = deque(maxlen=MOST_DAMAGES)
         self._listings = int(self._index.rebuilt)
@@ -77,7 +85,7 @@ class RecoveringIndex:
     @property
     def fault(self) -> str | None:
         """What keeps the index from its file now, if anything does."""
-        return "the index cannot be kept on the disk, and is in memory for now" if self._stands_in else None
+        return "the index cannot be kept on the disk, and is in memory for now" if self._in_memory else None
 
     @property
     def rebuilt(self) -> bool:
@@ -86,8 +94,8 @@ class RecoveringIndex:
 
     def rebuild_done(self) -> None:
         """
-        The store was listed to its end. That counts once every listing is done that was asked for: one that
-        began before the index was made anew has told this one only half.
+        The store was listed to its end. That counts once every listing that was asked for is done: one that
+        began before the index was replaced has filled this one only in part.
         """
         with self._lock:
             self._listings = max(0, self._listings - 1)
@@ -96,85 +104,42 @@ class RecoveringIndex:
                 return
             try:
                 index.rebuild_done()
-            except IndexDamaged as error:  # the one that takes its place has been told nothing
+            except IndexDamaged as error:  # the one that replaces it is empty
                 self._replace(index, error)
 
     def close(self) -> None:
-        """Write what waits and give everything back."""
+        """Write what waits, and close."""
         with self._lock:
             self._closed = True
             self._index.close()
 
-    def blob(self, digest: Digest) -> BlobRecord | None:
-        """The record of one blob."""
-        return self._ask(lambda index: index.blob(digest))
-
     def record(self, blobs: Iterable[BlobRecord]) -> None:
         """Add blobs, or replace what is known of them."""
-        records = list(blobs)  # they may be asked for twice
+        records = list(blobs)  # the call may be repeated
         self._ask(lambda index: index.record(records))
 
-    def touch(self, pulls: Mapping[Digest, float]) -> None:
-        """Set last pulls."""
-        self._ask(lambda index: index.touch(pulls))
-
     def forget(self, digests: Iterable[Digest]) -> None:
-        """These blobs are gone."""
-        gone = list(digests)
-        self._ask(lambda index: index.forget(gone))
+        """Delete the records of blobs."""
+        deleted = list(digests)
+        self._ask(lambda index: index.forget(deleted))
 
-    def least_recent(
-        self, limit: int, before: float | None = None, after: BlobRecord | None = None
-    ) -> Sequence[BlobRecord]:
-        """At most ``limit`` records, least recently pulled first."""
-        return self._ask(lambda index: index.least_recent(limit, before, after))
-
-    def following(self, digest: Digest | None, limit: int) -> Sequence[BlobRecord]:
-        """At most ``limit`` records in the order of their digests."""
-        return self._ask(lambda index: index.following(digest, limit))
-
-    def possesses(self, origin: str, digest: Digest) -> bool:
-        """Whether ``origin`` has delivered these stored bytes, or proved that it has them."""
-        return self._ask(lambda index: index.possesses(origin, digest))
-
-    def record_possession(self, origin: str, digest: Digest) -> None:
-        """``origin`` has delivered these bytes or proved that it has them."""
-        self._ask(lambda index: index.record_possession(origin, digest))
-
-    def total(self) -> int:
-        """Bytes of all recorded blobs."""
-        return self._ask(lambda index: index.total())
-
-    def shift(self, seconds: float, now: float) -> None:
-        """Move every last pull by ``seconds``, none beyond ``now``."""
-        self._ask(lambda index: index.shift(seconds, now))
-
-    def affirmation(self, link: Link) -> Affirmation | None:
-        """When a link was affirmed, if ever."""
-        return self._ask(lambda index: index.affirmation(link))
-
-    def affirm(self, link: Link, affirmation: Affirmation) -> None:
-        """Remember a 2xx of the origin."""
-        self._ask(lambda index: index.affirm(link, affirmation))
-
-    def revoke(self, link: Link) -> None:
-        """The origin denies it."""
-        self._ask(lambda index: index.revoke(link))
-
-    def tag(self, tag: Tag) -> TagRecord | None:
-        """What a tag meant when it was last asked."""
-        return self._ask(lambda index: index.tag(tag))
-
-    def remember_tag(self, tag: Tag, record: TagRecord) -> None:
-        """Remember what a tag means."""
-        self._ask(lambda index: index.remember_tag(tag, record))
-
-    def purge(self, before: float, limit: int) -> int:
-        """Forget old links and tags."""
-        return self._ask(lambda index: index.purge(before, limit))
+    blob = _forwarded(Index.blob)
+    touch = _forwarded(Index.touch)
+    least_recent = _forwarded(Index.least_recent)
+    following = _forwarded(Index.following)
+    possesses = _forwarded(Index.possesses)
+    record_possession = _forwarded(Index.record_possession)
+    total = _forwarded(Index.total)
+    shift = _forwarded(Index.shift)
+    affirmation = _forwarded(Index.affirmation)
+    affirm = _forwarded(Index.affirm)
+    revoke = _forwarded(Index.revoke)
+    tag = _forwarded(Index.tag)
+    remember_tag = _forwarded(Index.remember_tag)
+    purge = _forwarded(Index.purge)
 
     def _ask(self, call: Callable[[Index], T]) -> T:
-        while True:  # ends: after a few damages it is memory that answers
+        while True:  # ends: after a few damages memory answers
             index = self._now()
             try:
                 return call(index)
@@ -186,13 +151,13 @@ class RecoveringIndex:
                 # Another thread has found it damaged meanwhile, and closed it.
 
     def _now(self) -> Index:
-        """The index to ask; one that stood in gives way to a file as soon as there can be one."""
+        """The index to ask; a file replaces memory as soon as there can be one."""
         with self._lock:
-            if self._stands_in and not self._closed and self._monotonic() >= self._try_at:
+            if self._in_memory and not self._closed and self._monotonic() >= self._try_at:
                 self._try_file()
-                if not self._stands_in:
+                if not self._in_memory:
                     self._log.info("the index is kept on the disk again")
-                    self._list_anew()
+                    self._request_listing()
             return self._index
 
     def _replace(self, damaged: Index, error: IndexDamaged) -> None:
@@ -206,32 +171,32 @@ class RecoveringIndex:
             often = len(self._damages) == MOST_DAMAGES and now - self._damages[0] < SPAN
             self._damages.append(now)
             if often:
-                self._stand_in("it is damaged again and again", SPAN)
+                self._use_memory("it is damaged again and again", SPAN)
             else:
                 self._try_file()
-            self._list_anew()
+            self._request_listing()
 
     def _try_file(self) -> None:
         try:
             index = self._open_index()
         except (OSError, StorageError) as error:
-            self._stand_in(str(error), TRY_AGAIN)
+            self._use_memory(str(error), TRY_AGAIN)
         else:
-            self._index, self._stands_in = index, False
+            self._index, self._in_memory = index, False
 
-    def _stand_in(self, reason: str, seconds: float) -> None:
+    def _use_memory(self, reason: str, seconds: float) -> None:
         self._try_at = self._monotonic() + seconds
-        if not self._stands_in:
+        if not self._in_memory:
             self._log.error("the index is in memory for now: {reason}", reason=reason)
-            self._index, self._stands_in = MemoryIndex(), True
+            self._index, self._in_memory = MemoryIndex(), True
 
-    def _list_anew(self) -> None:
+    def _request_listing(self) -> None:
         self._listings += 1
-        self._anew()
+        self._replaced()
 
 
 async def rebuild_index(store: Store, index: Index, run: Run, now: Clock, monotonic: Clock) -> None:
-    """The same as :func:`rebuild` with a line in the log; a disk that fails is one too."""
+    """Call :func:`rebuild` and log the result, or the error of the disk."""
     started = monotonic()
     try:
         listed = await rebuild(store, index, run, now)
@@ -248,12 +213,11 @@ async def rebuild_index(store: Store, index: Index, run: Run, now: Clock, monoto
 
 async def rebuild(store: Store, index: Index, run: Run, now: Clock) -> int:
     """
-    List the store into the index, and say how many blobs are there.
+    List the store into the index; returns how many blobs there are.
 
-    They count as pulled when their files were last written, and as not verified. Blobs that the
-    index knows already, because they were pulled meanwhile or listed before a crash, stay as they are.
-    A thread is taken for one batch at a time, so that a million files keep neither the reactor nor
-    the pool from their other work.
+    They count as pulled when their files were last written, and as not verified. Blobs that the index knows
+    already, because they were pulled meanwhile or listed before a crash, stay as they are. Each batch is a
+    call of its own to the threads, so that a million files block neither the reactor nor the pool.
     """
     files = store.blobs()
     listed = 0

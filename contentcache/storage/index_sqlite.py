@@ -15,7 +15,15 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import DigestInvalid
 from contentcache.persist.atomic_file import make_folders
 from contentcache.persist.sqlite_file import transaction
-from contentcache.storage.index_file import damage, named_errors, open_database, suspect
+from contentcache.storage.index_file import (
+    DROP_LINKS,
+    DROP_TAGS,
+    RowLimit,
+    damage,
+    mark_damaged,
+    named_errors,
+    open_database,
+)
 from contentcache.storage.interfaces import (
     MOST_LINKS,
     MOST_ROWS_OF_TAG,
@@ -54,26 +62,6 @@ _AFFIRM_AGAIN: Final = """
 _AFFIRM: Final = """
     INSERT INTO links VALUES (?1, ?2, ?3, ?4, ?5, ?6, EXISTS (SELECT 1 FROM blobs WHERE digest = ?1))
 """
-_DROP_LINKS: Final = (
-    """
-    DELETE FROM links WHERE (digest, repository, origin, kind) IN (
-        SELECT digest, repository, origin, kind FROM links INDEXED BY links_by_age
-        WHERE stored = 0 ORDER BY affirmed LIMIT ?
-    )
-    """,
-    """
-    DELETE FROM links WHERE (digest, repository, origin, kind) IN (
-        SELECT digest, repository, origin, kind FROM links ORDER BY affirmed LIMIT ?
-    )
-    """,
-)
-_DROP_TAGS: Final = (
-    """
-    DELETE FROM tags WHERE (origin, repository, name, accept) IN (
-        SELECT origin, repository, name, accept FROM tags INDEXED BY tags_by_age ORDER BY seen LIMIT ?
-    )
-    """,
-)
 _DROP_ROWS_OF_TAG: Final = """
     DELETE FROM tags WHERE (origin, repository, name) = (?1, ?2, ?3) AND accept NOT IN (
         SELECT accept FROM tags WHERE (origin, repository, name) = (?1, ?2, ?3) ORDER BY seen DESC LIMIT ?4
@@ -81,46 +69,16 @@ _DROP_ROWS_OF_TAG: Final = """
 """
 
 
-class _Bound:
-    """
-    How many rows a table has, and what drops the oldest ones beyond ``most``, some at once.
-
-    Rows are counted when the first one is added, and again once enough were added.
-    """
-
-    def __init__(self, table: str, drops: Sequence[str]) -> None:
-        self._count = f"SELECT count(*) FROM {table}"  # noqa: S608 - constants
-        self._drops = drops
-        self._room = 0
-
-    def added(self, database: sqlite3.Connection, most: int) -> None:
-        """A row was added, or an old one replaced."""
-        self._room -= 1
-        if self._room >= 0:
-            return
-        ((count,),) = database.execute(self._count).fetchall()
-        at_once = max(1, most // 100)
-        if count > most:
-            left = count - most + at_once
-            for drop in self._drops:
-                left -= database.execute(drop, (left,)).rowcount
-                if left <= 0:
-                    break
-            count = most - at_once
-        # To count costs as much as there are rows.
-        self._room = max(most - count, 0)
-
-
 class SqliteIndex:
     """
     An :class:`~contentcache.storage.interfaces.Index` in the file at ``path``.
 
-    Opening it does not read what is in it, however much that is. Each change is one transaction, whole
-    or not at all; a loss of power may take the last ones back, except where a docstring says otherwise.
+    Opening it does not read its rows, however many there are. Each change is one transaction; a loss of power
+    may undo the last ones, except where a docstring says otherwise.
 
     :raises IndexTooNew: a later version of this program wrote it.
-    :raises IndexDamaged: by any method, once the file is found to contradict itself; it is moved
-        aside and made anew when it is next opened.
+    :raises IndexDamaged: by any method, once the file is found to contradict itself; it is moved aside and
+        rebuilt when it is next opened.
     :raises OSError: the disk is full, read-only or broken, with its errno.
     """
 
@@ -130,8 +88,8 @@ class SqliteIndex:
         make_folders(os.path.dirname(self._path))
         self._database: sqlite3.Connection | None = open_database(self._path)
         self._damage: IndexDamaged | None = None
-        self._links = _Bound("links", _DROP_LINKS)
-        self._tags = _Bound("tags", _DROP_TAGS)
+        self._links = RowLimit("links", DROP_LINKS)
+        self._tags = RowLimit("tags", DROP_TAGS)
         ((shifted, complete),) = self._rows("SELECT shifted, complete FROM state")
         self._shifted = float(shifted)
         self._complete = bool(complete)
@@ -148,7 +106,7 @@ class SqliteIndex:
         self._complete = True
 
     def close(self) -> None:
-        """Give the file back. May be called twice."""
+        """Close the file. May be called twice."""
         with self._lock:
             database, self._database = self._database, None
             if database is not None:
@@ -181,10 +139,10 @@ class SqliteIndex:
             )
 
     def forget(self, digests: Iterable[Digest]) -> None:
-        """These blobs are gone."""
-        gone = [(str(digest),) for digest in digests]
+        """Delete the records of blobs."""
+        deleted = [(str(digest),) for digest in digests]
         with self._change() as database:
-            database.executemany("DELETE FROM blobs WHERE digest = ?", gone)
+            database.executemany("DELETE FROM blobs WHERE digest = ?", deleted)
 
     def least_recent(
         self, limit: int, before: float | None = None, after: BlobRecord | None = None
@@ -223,7 +181,7 @@ class SqliteIndex:
             )
 
     def total(self) -> int:
-        """Bytes of all recorded blobs, which triggers keep up to date."""
+        """Bytes of all recorded blobs, a sum that triggers update."""
         ((total,),) = self._rows("SELECT bytes FROM state")
         return int(total)
 
@@ -250,7 +208,7 @@ class SqliteIndex:
         return None if row is None else Affirmation(*row)
 
     def affirm(self, link: Link, affirmation: Affirmation) -> None:
-        """Remember a 2xx of the origin. Without a media type the one that is known stays."""
+        """Record a 2xx of the origin. Without a media type the one that is known stays."""
         values = (*_link(link), affirmation.when, _text(affirmation.media_type))
         with self._change() as database:
             if database.execute(_AFFIRM_AGAIN, values).rowcount == 0:
@@ -258,7 +216,7 @@ class SqliteIndex:
                 self._links.added(database, MOST_LINKS)
 
     def revoke(self, link: Link) -> None:
-        """The origin denies it. This is fsynced: no loss of power brings back a link that was denied."""
+        """Delete a link, with an fsync: no loss of power restores a link that the origin denied."""
         if self.affirmation(link) is None:
             return
         with self._change(fsync=True) as database:
@@ -268,7 +226,7 @@ class SqliteIndex:
             )
 
     def tag(self, tag: Tag) -> TagRecord | None:
-        """What a tag meant when it was last asked."""
+        """What a tag meant when the origin was last asked."""
         row = self._row(
             "SELECT digest, media_type, size, seen FROM tags"
             " WHERE origin = ? AND repository = ? AND name = ? AND accept = ?",
@@ -277,7 +235,7 @@ class SqliteIndex:
         return None if row is None else TagRecord(self._digest(row[0]), *row[1:])
 
     def remember_tag(self, tag: Tag, record: TagRecord) -> None:
-        """Remember what a tag means."""
+        """Record what a tag means."""
         size = record.size if record.size is None or record.size <= _LARGEST else None
         with self._change() as database:
             database.execute(
@@ -289,7 +247,7 @@ class SqliteIndex:
                 self._tags.added(database, MOST_TAG_ROWS)
 
     def purge(self, before: float, limit: int) -> int:
-        """Forget at most ``limit`` old links of blobs that are not recorded, and ``limit`` old tags."""
+        """Delete at most ``limit`` old links of blobs that are not recorded, and ``limit`` old tags."""
         with self._change() as database:
             links = database.execute(_PURGE_LINKS, (before, limit)).rowcount
             return links + database.execute(_PURGE_TAGS, (before, limit)).rowcount
@@ -341,7 +299,7 @@ class SqliteIndex:
 
     def _found_damage(self, error: IndexDamaged) -> IndexDamaged:
         self._damage = error
-        suspect(self._path)
+        mark_damaged(self._path)
         return error
 
 
@@ -355,7 +313,7 @@ def _tag(tag: Tag) -> tuple[str, str, str, str | None]:
 
 def _text(text: str | None) -> str | None:
     """
-    What strangers sent, as SQLite takes it: a lone surrogate is no UTF-8.
+    What a client sent, as SQLite accepts it: a lone surrogate is no UTF-8.
 
     >>> _text("application/json\\udcff")
     'application/json\\\\udcff'

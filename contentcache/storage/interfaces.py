@@ -1,10 +1,9 @@
 """
-What the rest of the house may ask of a store and of an index.
+The interfaces of a store and of an index, their values and their errors.
 
-Every method here may block on a disk: callers run it in a pool of threads,
-except where a docstring says otherwise. Providers are safe to call from
-several threads at once. ``OSError`` is what a failing disk raises; an index that
-turns out to be damaged raises ``IndexDamaged``; anything else is named.
+Every method may block on a disk, except where a docstring says otherwise: callers run it in a pool of threads.
+Providers are safe to call from several threads at once. A failing disk raises ``OSError``, a damaged index
+``IndexDamaged``; anything else is named.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class StoredPartial:
 
 
 class BlobFile(Protocol):
-    """An open file of the store. It stays readable after its name is gone."""
+    """An open file of the store. It stays readable when its name is deleted."""
 
     @property
     def size(self) -> int:
@@ -71,8 +70,8 @@ class BlobFile(Protocol):
 
     def read_now(self, offset: int, length: int) -> bytes | None:
         """
-        The same without ever blocking, for the reactor's thread; ``None`` where the bytes are not
-        in memory or the platform cannot tell.
+        The same without ever blocking, for the reactor's thread; ``None`` where the bytes are not in memory or
+        the platform cannot tell.
         """
 
     def is_loaded(self, offset: int, length: int) -> bool:
@@ -83,27 +82,27 @@ class BlobFile(Protocol):
 
     def load(self, offset: int, length: int) -> None:
         """
-        Wait until up to ``length`` bytes from ``offset`` are in memory, for who sends them from the file.
+        Block until up to ``length`` bytes from ``offset`` are in memory, before they are sent from the file.
 
         :raises OSError: they cannot be read.
         """
 
     def close(self) -> None:
-        """Give the descriptor back. Does not block, never raises, may be called twice."""
+        """Close the descriptor. Does not block, never raises, may be called twice."""
 
 
 class PartialFile(BlobFile, Protocol):
     """
-    A blob in the making. One writer at a time per digest and origin: the caller sees to that.
+    A blob that is being downloaded. The caller makes sure of one writer at a time per digest and origin.
 
-    What an earlier run left behind is good for resumption once it is hashed again.
+    What an earlier run has written can be resumed once it is hashed again.
     """
 
     @property
     def held(self) -> Sequence[tuple[int, int]]:
         """
-        The runs of bytes, half-open and in order, that were in the file when it was opened. Between them it
-        has holes.
+        The runs of bytes, half-open and in order, that were in the file when it was opened; between them are
+        holes.
         """
 
     def park(self, held: Sequence[tuple[int, int]]) -> None:
@@ -117,19 +116,19 @@ class PartialFile(BlobFile, Protocol):
 
     def commit(self) -> None:
         """
-        Make it a blob of the store: fsync, rename into place, fsync the folder. The descriptor
-        stays open for readers. To be called with verified content only, and after the index was
-        told of an unverified blob of this digest: so no file is ever here that the index never heard of.
+        Make it a blob of the store: fsync, rename into place, fsync the folder. The descriptor stays open for
+        readers. To be called with verified content only, and after an unverified blob of this digest was
+        recorded in the index: so the store has no file without a record.
         """
 
     def discard(self) -> None:
-        """Take the name away (the partial's, or the blob's if it was adopted or committed)."""
+        """Delete the name (the partial's, or the blob's if it was adopted or committed)."""
 
 
 @frozen
 class Reservation:
     """
-    Room for a download: ``size`` bytes in all, those that are written already among them. ``key`` names it,
+    Space for a download: ``size`` bytes in all, those that are written already among them. ``key`` names it,
     ``tag`` is that of the origin in the name of its partial file. Where that file is ``unlinked`` and still
     open, its bytes are on the disk and in no listing of the store.
     """
@@ -142,26 +141,39 @@ class Reservation:
 
 
 class Room(Protocol):
-    """The room in a store, over all downloads and processes that write into it."""
+    """The space in a store, over all downloads and processes that write into it."""
 
     async def reserve(self, wanted: Reservation) -> bool:
         """
-        Reserve room, or enlarge what is reserved under the same key; what nobody reads is evicted for it.
-        ``False`` where there is not enough: then nothing has changed.
+        Reserve space, or enlarge what is reserved under the same key; blobs that nobody reads are evicted for
+        it. ``False`` where there is not enough: then nothing has changed.
         """
 
     def shrink(self, key: str, size: int, *, unlinked: bool) -> None:
         """
-        A download has ended without a blob, and its file is still open: reserve no more than the ``size`` of
-        that, until :meth:`release`. Nothing happens if nothing is reserved.
+        A download has ended without a blob, and its file is still open: reserve no more than its ``size``
+        until :meth:`release`. Nothing happens if nothing is reserved.
         """
 
     def release(self, key: str) -> None:
-        """Give up a reservation, once the file is closed; nothing happens if there is none."""
+        """Release a reservation, once the file is closed; nothing happens if there is none."""
 
 
-class Store(Protocol):
-    """Bytes by digest."""
+class StoreListing(Protocol):
+    """What a store has, and how much more it can take."""
+
+    def blobs(self) -> Iterator[StoredFile]:
+        """Every blob that is here, in no order. Files that are no blobs are passed over."""
+
+    def partials(self) -> Iterator[StoredPartial]:
+        """Every partial file that is here."""
+
+    def free(self) -> int | None:
+        """Bytes that can still be written, ``None`` where there is no bound."""
+
+
+class Store(StoreListing, Protocol):
+    """Blobs and partial files by digest."""
 
     def open(self, digest: Digest) -> BlobFile:
         """
@@ -173,7 +185,7 @@ class Store(Protocol):
     def adopt(self, digest: Digest) -> PartialFile:
         """
         A blob of the store that is not known to be verified, as a partial whose bytes are all there:
-        ``commit`` leaves it where it is, ``discard`` takes it away.
+        ``commit`` leaves it where it is, ``discard`` deletes it.
 
         :raises BlobUnknown: there is none.
         """
@@ -182,22 +194,10 @@ class Store(Protocol):
         """The partial file of ``digest`` from ``origin``, made if there is none."""
 
     def delete(self, digest: Digest) -> None:
-        """Take away a blob; nothing happens if there is none. Its readers keep their bytes."""
+        """Delete a blob; nothing happens if there is none. Who has it open can still read it."""
 
     def delete_partial(self, digest: Digest, tag: str) -> None:
-        """
-        Take away the partial file of ``digest`` from the origin with this tag; nothing happens if there is
-        none.
-        """
-
-    def blobs(self) -> Iterator[StoredFile]:
-        """Every blob that is here, in no order. Files that are no blobs are passed over."""
-
-    def partials(self) -> Iterator[StoredPartial]:
-        """Every partial file that is here."""
-
-    def free(self) -> int | None:
-        """Bytes that can still be written, ``None`` where there is no bound."""
+        """Delete the partial file of ``digest`` from the origin with this tag, if there is one."""
 
 
 @frozen
@@ -213,10 +213,9 @@ class BlobRecord:
 @frozen(cache_hash=True)
 class Link:
     """
-    "This origin says that this digest belongs to this repository."
+    This origin says that this digest is in this repository.
 
-    ``kind`` is ``blobs`` or ``manifests``: registries keep the two apart, so a yes to the one is
-    no yes to the other.
+    ``kind`` is ``blobs`` or ``manifests``: registries keep the two apart, so one says nothing of the other.
     """
 
     origin: str
@@ -235,7 +234,7 @@ class Affirmation:
 
 @frozen
 class Tag:
-    """A question about a tag: what it means depends on the ``Accept`` that was sent."""
+    """A tag, with the ``Accept`` that it was resolved for: what it means depends on that."""
 
     origin: str
     repository: str
@@ -254,7 +253,7 @@ class TagRecord:
 
 
 class BlobIndex(Protocol):
-    """What is known of stored blobs. Its cost follows what is asked, not what is stored."""
+    """What is known of each stored blob."""
 
     def blob(self, digest: Digest) -> BlobRecord | None:
         """The record of one blob."""
@@ -263,28 +262,15 @@ class BlobIndex(Protocol):
         """
         Add blobs, or replace what is known of them.
 
-        Records that are not verified are on the disk when this returns, since they announce a file
-        that is about to stand there; a verified record may be lost with the power, and costs a hash.
+        Records that are not verified are on the disk when this returns, since their files follow; a verified
+        record may be lost with the power, and costs a hash.
         """
 
     def touch(self, pulls: Mapping[Digest, float]) -> None:
         """Set last pulls. A pull never goes back in time; unknown digests are passed over."""
 
     def forget(self, digests: Iterable[Digest]) -> None:
-        """These blobs are gone."""
-
-    def least_recent(
-        self, limit: int, before: float | None = None, after: BlobRecord | None = None
-    ) -> Sequence[BlobRecord]:
-        """
-        At most ``limit`` records, least recently pulled first, last pulled before ``before``.
-
-        ``after`` is the last record of the batch before this one: the answer goes on behind it.
-        Equal pulls are in the order of their digests.
-        """
-
-    def following(self, digest: Digest | None, limit: int) -> Sequence[BlobRecord]:
-        """At most ``limit`` records in the order of their digests: those behind ``digest``, or the first ones."""
+        """Delete the records of blobs."""
 
     def possesses(self, origin: str, digest: Digest) -> bool:
         """Whether ``origin`` has delivered these stored bytes, or proved that it has them."""
@@ -292,8 +278,24 @@ class BlobIndex(Protocol):
     def record_possession(self, origin: str, digest: Digest) -> None:
         """
         ``origin`` has delivered these bytes or proved that it has them. Nothing happens if there is no record
-        of the blob; what is known goes with that record.
+        of the blob; when that is deleted, so is this.
         """
+
+
+class PullOrder(Protocol):
+    """All stored blobs in an order, without reading them all."""
+
+    def least_recent(
+        self, limit: int, before: float | None = None, after: BlobRecord | None = None
+    ) -> Sequence[BlobRecord]:
+        """
+        At most ``limit`` records, least recently pulled first, last pulled before ``before``.
+
+        ``after`` is the last record of the previous batch. Equal pulls are in the order of their digests.
+        """
+
+    def following(self, digest: Digest | None, limit: int) -> Sequence[BlobRecord]:
+        """At most ``limit`` records in the order of their digests: those after ``digest``, or the first ones."""
 
     def total(self) -> int:
         """Bytes of all recorded blobs, without counting them one by one."""
@@ -302,55 +304,55 @@ class BlobIndex(Protocol):
         """
         Move every last pull by ``seconds`` (the clock jumped), none beyond ``now``.
 
-        With ``seconds`` 0 it brings back pulls that lie in the future, and costs what there are of them.
+        With ``seconds`` 0 only pulls that lie in the future are moved.
         """
 
 
-#: Rows of one tag that an index keeps, those asked for last: each ``Accept`` is one more.
+#: Rows of one tag that an index keeps, the most recent ones: one for each ``Accept``.
 MOST_ROWS_OF_TAG: Final = 8
-#: Links that an index keeps, and tag rows. Beyond it links of blobs that are not stored are dropped first,
+#: Links and tag rows that an index keeps. Beyond that, links of blobs that are not stored are dropped first,
 #: then those that were affirmed least recently.
 MOST_LINKS: Final = 1_000_000
 MOST_TAG_ROWS: Final = 1_000_000
 
 
 class LinkIndex(Protocol):
-    """What origins have said: links and tags. Missing is always safe: the origin is asked again."""
+    """What origins have said. What is missing is always safe: the origin is asked again."""
 
     def affirmation(self, link: Link) -> Affirmation | None:
         """When a link was affirmed, if ever."""
 
     def affirm(self, link: Link, affirmation: Affirmation) -> None:
-        """Remember a 2xx of the origin. Without a media type the one that is known stays."""
+        """Record a 2xx of the origin. Without a media type the one that is known stays."""
 
     def revoke(self, link: Link) -> None:
-        """The origin denies it."""
+        """Delete a link: the origin denies it."""
 
     def tag(self, tag: Tag) -> TagRecord | None:
-        """What a tag meant when it was last asked."""
+        """What a tag meant when the origin was last asked."""
 
     def remember_tag(self, tag: Tag, record: TagRecord) -> None:
-        """Remember what a tag means."""
+        """Record what a tag means."""
 
     def purge(self, before: float, limit: int) -> int:
         """
-        Forget at most ``limit`` links and ``limit`` tags last affirmed before ``before``; links of
-        digests that :class:`BlobIndex` has a record of stay. Answers how many went.
+        Delete at most ``limit`` links and ``limit`` tags last affirmed before ``before``; links of recorded
+        blobs stay. Returns how many were deleted.
         """
 
 
-class Index(BlobIndex, LinkIndex, Protocol):
-    """Both, over one file."""
+class Index(BlobIndex, PullOrder, LinkIndex, Protocol):
+    """All of it, over one file."""
 
     @property
     def rebuilt(self) -> bool:
         """
-        Whether the store must be listed (``blobs()``): nothing was known at the start, and no
-        listing was finished since, not even before a crash.
+        Whether the store must be listed (``blobs()``): nothing was known at the start, and no listing was
+        finished since, not even before a crash.
         """
 
     def rebuild_done(self) -> None:
         """The store was listed to its end."""
 
     def close(self) -> None:
-        """Write what waits and give everything back."""
+        """Write what waits, and close."""

@@ -119,12 +119,12 @@ class Storage:
         return self.store_fault or index_fault
 
 
-def open_storage(settings: StorageSettings, anew: Callable[[], None]) -> Storage:
+def open_storage(settings: StorageSettings, index_replaced: Callable[[], None]) -> Storage:
     """
     Open store and index, and hold the root directory. Blocks.
 
     A disk that cannot be written is no reason not to start: clients are served, what they pull passes
-    through. ``anew`` is called, in any thread, when the index was made anew and the store must be listed.
+    through. ``index_replaced`` is called, in any thread, when the index was replaced and the store must be listed.
 
     :raises StorageError: another daemon has the root directory, or a newer version wrote the index.
     :raises OSError: the root directory is not to be had at all.
@@ -150,7 +150,10 @@ def open_storage(settings: StorageSettings, anew: Callable[[], None]) -> Storage
             return Storage(store, MemoryIndex(), lock, fault or index_fault)
         _log.error("{fault}; the index is in memory for now", fault=index_fault)
     return Storage(
-        store, RecoveringIndex(open_index, first, monotonic=time.monotonic, anew=anew), lock, fault
+        store,
+        RecoveringIndex(open_index, first, monotonic=time.monotonic, replaced=index_replaced),
+        lock,
+        fault,
     )
 
 

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from contentcache.core.digest import Digest, Hasher
 from contentcache.core.errors import BlobUnknown, DigestInvalid
 from contentcache.core.ports import Run, Timer
-from contentcache.storage.interfaces import BlobFile, BlobIndex, BlobRecord, Store
+from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, Store
 from contentcache.storage.partial_files import read_note, write_note
 
 #: Bytes that are read at a time.
@@ -83,7 +83,7 @@ class Scrubber:
     def __init__(
         self,
         store: Store,
-        index: BlobIndex,
+        index: Index,
         period: float,
         *,
         bookmark: Bookmark,

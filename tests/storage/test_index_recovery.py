@@ -30,7 +30,7 @@ class RecoveringIndexTests(suites.IndexSuite):
     def make_index(self) -> Index:
         path = os.path.join(self.mktemp(), "index.sqlite3")
         return RecoveringIndex(
-            lambda: SqliteIndex(path), SqliteIndex(path), monotonic=lambda: 0.0, anew=lambda: None
+            lambda: SqliteIndex(path), SqliteIndex(path), monotonic=lambda: 0.0, replaced=lambda: None
         )
 
 
@@ -38,7 +38,7 @@ class StandingInTests(suites.IndexSuite):
     """So is the memory that stands in for a file."""
 
     def make_index(self) -> Index:
-        return RecoveringIndex(MemoryIndex, None, monotonic=lambda: 0.0, anew=lambda: None)
+        return RecoveringIndex(MemoryIndex, None, monotonic=lambda: 0.0, replaced=lambda: None)
 
 
 class DamageTests(SynchronousTestCase):
@@ -47,7 +47,7 @@ class DamageTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp()) / "index.sqlite3"
         self.now = 0.0
-        self.anew = 0
+        self.replacements = 0
         self.opened = 0
         self.refusal: Exception | None = None
         self.errors: list[str] = []
@@ -66,10 +66,10 @@ class DamageTests(SynchronousTestCase):
         return SqliteIndex(str(self.path))
 
     def note(self) -> None:
-        self.anew += 1
+        self.replacements += 1
 
     def make(self, first: Index | None) -> RecoveringIndex:
-        index = RecoveringIndex(self.open_index, first, monotonic=lambda: self.now, anew=self.note)
+        index = RecoveringIndex(self.open_index, first, monotonic=lambda: self.now, replaced=self.note)
         self.addCleanup(index.close)
         return index
 
@@ -103,7 +103,7 @@ class DamageTests(SynchronousTestCase):
         self.assertIsNone(index.blob(numbered(MANY // 2)))
         self.assertIsNone(index.affirmation(LINK))
         self.assertIsNone(index.tag(TAG))
-        self.assertEqual((index.total(), self.anew, self.opened), (0, 1, 1))
+        self.assertEqual((index.total(), self.replacements, self.opened), (0, 1, 1))
         self.assertTrue(index.rebuilt)
         self.assertIsNone(index.fault)
         self.assertTrue(self.path.with_name("index.sqlite3.damaged-1").exists())
@@ -143,7 +143,7 @@ class DamageTests(SynchronousTestCase):
             thread.join(30)
         self.assertEqual(len(answers), 400)
         self.assertEqual([one for one in answers if isinstance(one, Exception)], [])
-        self.assertEqual((self.anew, self.opened), (1, 1))
+        self.assertEqual((self.replacements, self.opened), (1, 1))
 
     def test_again_and_again(self) -> None:
         """A disk that spoils every file ends in memory, not in a loop; later a file is tried again."""
@@ -175,7 +175,7 @@ class DamageTests(SynchronousTestCase):
         self.refusal = None
         self.assertEqual((index.total(), self.opened), (10, 2))
         self.now += TRY_AGAIN
-        self.assertEqual((index.total(), self.opened, self.anew), (0, 3, 2))
+        self.assertEqual((index.total(), self.opened, self.replacements), (0, 3, 2))
         self.assertIsNone(index.fault)
 
     def test_none_at_the_start(self) -> None:
@@ -185,7 +185,7 @@ class DamageTests(SynchronousTestCase):
         self.assertTrue(index.rebuilt)
         index.record([record(1, 1.0)])
         self.now += TRY_AGAIN
-        self.assertEqual((index.total(), self.anew), (0, 1))
+        self.assertEqual((index.total(), self.replacements), (0, 1))
         self.assertTrue(self.path.exists())
 
     def test_damage_while_listing(self) -> None:
@@ -208,7 +208,7 @@ class DamageTests(SynchronousTestCase):
             return function(*arguments)  # type: ignore[operator]
 
         self.successResultOf(Deferred.fromCoroutine(rebuild(store, index, run, lambda: 1e9)))  # type: ignore[arg-type]
-        self.assertEqual(self.anew, 1)
+        self.assertEqual(self.replacements, 1)
         self.assertTrue(index.rebuilt)
         self.successResultOf(Deferred.fromCoroutine(rebuild(store, index, at_once, lambda: 1e9)))
         self.assertFalse(index.rebuilt)
@@ -218,7 +218,7 @@ class DamageTests(SynchronousTestCase):
         """A disk that is full says so, and nothing is made anew for it."""
         index = self.make(_Full())
         self.assertRaises(OSError, index.affirm, LINK, Affirmation(1.0, None))
-        self.assertEqual((self.anew, self.opened), (0, 0))
+        self.assertEqual((self.replacements, self.opened), (0, 0))
 
     def test_closed(self) -> None:
         """A closed index stays closed."""
