@@ -108,7 +108,7 @@ def adopt(rounds: int) -> list[Row]:
                 began = time.monotonic()
                 peer = _begin(on, OURS, Blobs(on), root)
                 answers = time.monotonic() - began
-                _until_logged(peer, "the index is made anew")
+                _until_logged(peer, "index rebuilt")
                 figures = {
                     "seconds until it answers": answers,
                     "seconds until all are known": time.monotonic() - began,

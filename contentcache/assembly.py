@@ -419,7 +419,7 @@ def _scrub(
 
 def _note_eviction(meter: Meter, digest: Digest, size: int, reason: str) -> None:
     meter.evicted(size, reason)
-    _log.info("{digest} ({size} bytes) is gone: {reason}", digest=str(digest), size=size, reason=reason)
+    _log.info("blob evicted", digest=digest, bytes=size, reason=reason)
 
 
 def _watch(

@@ -93,7 +93,7 @@ class Caching:
     def _tend(self) -> None:
         kept = self.ensemble.kept
         if kept.store_fault is not None:
-            self._log.error("{fault}; what is pulled passes through uncached", fault=kept.store_fault)
+            self._log.error("store not writable, pulls pass through uncached", reason=kept.store_fault)
         if kept.index.rebuilt:
             in_background(self._rebuild(kept))
         self.ensemble.evictor.start(self._reactor)
@@ -113,7 +113,7 @@ class Caching:
         try:
             await ensemble.contents.flush()
         except (OSError, StorageError) as error:
-            self._log.error("the last pulls are not written: {error}", error=str(error))
+            self._log.error("last pulls not written", reason=error)
         ensemble.contents.warm.close()
 
     def close(self) -> None:
@@ -136,12 +136,12 @@ class Caching:
             findings[f"upstream {registry.upstream.origin}"] = Finding(state, says)
         return findings
 
-    def introduction(self) -> str:
-        """Where blobs are kept, and who is asked."""
+    def introduction(self) -> Mapping[str, object]:
+        """Where blobs are stored, and the upstreams."""
         storage = self._configuration.storage
         store = storage.rootdirectory if storage.driver == "filesystem" else "memory"
-        origins = ", ".join(upstream.origin for upstream in self._configuration.downstream.upstreams)
-        return f"keeps blobs in {store}, asks {origins}"
+        origins = [upstream.origin for upstream in self._configuration.downstream.upstreams]
+        return {"store": store, "upstreams": origins}
 
     def _flush(self) -> Deferred[None]:
         return in_background(self._flush_or_tell())
@@ -150,7 +150,7 @@ class Caching:
         try:
             await self.flush()
         except OSError as error:
-            self._log.error("last pulls not written error={error}", error=str(error))
+            self._log.error("last pulls not written", reason=error)
 
     async def flush(self) -> None:
         """Write the last pulls into the index, and tell what is still in use."""

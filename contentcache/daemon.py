@@ -138,11 +138,11 @@ class Daemon(Service):
         fitting = fit(free, connections=limits.connections, fetches=limits.fetches, turned_away=TURNED_AWAY)
         if (fitting.connections, fitting.fetches) != (limits.connections, limits.fetches):
             self._log.warn(
-                "limits lowered to fit descriptors free={free} connections={connections} fetches={fetches}: "
-                "raise the limit of open files (nofile) for more",
+                "limits lowered to fit descriptors",
                 free=free,
                 connections=fitting.connections,
                 fetches=fitting.fetches,
+                hint="raise the limit of open files (nofile) for more",
             )
             limits = evolve(limits, connections=fitting.connections, fetches=fitting.fetches)
             self.configuration = evolve(self.configuration, middleware=evolve(middleware, limits=limits))
@@ -280,14 +280,14 @@ class Daemon(Service):
     def say_hello(self, role: Role) -> None:
         """The first lines of the log."""
         for warning in self._warnings:
-            self._log.warn("{warning}", warning=warning)
+            self._log.warn("configuration warning", reason=warning)
         http = self.configuration.http
         self._log.info(
-            "Content Cache {version} listens on {address} ({scheme}), {introduction}",
+            "daemon ready",
             version=__version__,
             address=shown(http.addr),
             scheme="http" if http.tls is None else "https",
-            introduction=role.introduction(),
+            **role.introduction(),
         )
 
     # While it runs.
@@ -300,7 +300,7 @@ class Daemon(Service):
             try:
                 result = call()
             except Exception:  # noqa: BLE001
-                self._log.failure("something that is done again and again has failed")
+                self._log.failure("periodic task failed", task=getattr(call, "__qualname__", None))
                 return None
             return result
 
@@ -348,9 +348,9 @@ class Daemon(Service):
             try:
                 reader.reload()
             except TLSFault as error:
-                self._log.error("certificates are kept as they were: {error}", error=str(error))
+                self._log.error("certificates not reloaded, old ones stay in use", reason=error)
             else:
-                self._log.info("certificates are read anew, for new connections")
+                self._log.info("certificates reloaded, shown to new connections")
 
     # Stop.
 
@@ -385,7 +385,9 @@ class Daemon(Service):
         factory.close_idle()
         until = self.reactor.seconds() + self.configuration.http.draintimeout
         if factory.busy and self.configuration.http.draintimeout > 0:
-            self._log.info("transfers under way that may finish first: {busy}", busy=factory.busy)
+            self._log.info(
+                "drain started", transfers=factory.busy, timeout=self.configuration.http.draintimeout
+            )
         while factory.busy and self.reactor.seconds() < until:
             await sleep(self.reactor, _DRAIN_STEP)
         factory.cut()

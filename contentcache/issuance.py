@@ -125,9 +125,10 @@ class Issuance:
             self._control.start()
         except OSError as error:
             self._log.warn(
-                'control socket unavailable, no certificates --renew folder={folder} reason="{reason}"',
+                "ACME control socket unavailable",
                 folder=self._folder,
                 reason=error.strerror or str(error),
+                effect="no certificates --renew",
             )
 
     async def stop(self) -> None:
@@ -171,11 +172,7 @@ class Issuance:
         try:
             return self._store.load_certificate(host)
         except CertificateStoreError as error:
-            self._log.error(
-                'stored certificate cannot be read host={host} reason="{reason}"',
-                host=host,
-                reason=str(error),
-            )
+            self._log.error("stored certificate not readable", host=host, reason=error)
             return None
 
 

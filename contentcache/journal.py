@@ -1,9 +1,10 @@
 """
-What the daemon says: one line an event, as text or JSON, to standard output or a file.
+The daemon's log: one line an event, as text or JSON, to standard output or a file.
 
+An event of this program is a fixed phrase with fields: ``blob evicted digest=sha256:… bytes=5001755``, in JSON
+``{"msg": "blob evicted", "digest": "sha256:…", "bytes": 5001755}``. The events of Twisted are sentences.
 The access log is part of it: Apache's combined form with the cache status, the seconds and the origin added.
-Nothing here ever sees a credential: requests are logged without their headers, and the values of ``token``
-in a query are taken out, wherever an address is quoted.
+No credential is written: requests are logged without their headers, and secrets are removed from every field.
 """
 
 from __future__ import annotations
@@ -46,6 +47,12 @@ _WORD: Final = re.compile(rf"[A-Za-z0-9_.-]{{{len(_JWT_BEGINS) + 2 * _JWT_PART +
 _USERINFO: Final = re.compile(r"//[^/?#@\s]*@")
 # Control characters, line ends, marks that turn the direction of writing, halves of characters.
 _ODD: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: Text values without these are written without quotes.
+_NEEDS_QUOTES: Final = re.compile(r'[\s"\\=]|^-?$')
+#: The keys that Twisted adds to an event, here or for observers of its older log.
+_TWISTED_KEYS: Final = frozenset(
+    {"failure", "format", "isError", "logLevel", "message", "system", "time", "why"}
+)
 _LONGEST_URI: Final = 1024
 #: Of a longer text only the beginning is searched for secrets, and logged.
 _LONGEST_SEARCHED: Final = 16 << 10
@@ -126,17 +133,21 @@ class Journal:
         if accesses:
             lines = [self._access_line(event, access) for access in accesses]
         else:
-            message = _message(event)
-            if not message:
-                return
-            moment, level = _moment_of(event), _level_of(event)
-            lines = [
-                self._as_json(moment, level, message, {})
-                if self._json
-                else _one_line(f"{moment} {level:<5} {message}{self._as_words()}")
-            ]
+            lines = [line for line in (self._event_line(event),) if line]
         self._stream.write("".join(f"{line}\n" for line in lines))
         self._stream.flush()
+
+    def _event_line(self, event: LogEvent) -> str:
+        phrase, fields, traceback = _parts_of(event)
+        if not phrase and not traceback:
+            return ""
+        moment, level = _moment_of(event), _level_of(event)
+        if self._json:
+            last = {"traceback": traceback} if traceback else {}
+            return self._as_json(moment, level, phrase, {**fields, **last})
+        text = phrase + "".join(f" {name}={_as_text(value)}" for name, value in fields.items())
+        text = f"{text}\n{traceback}".strip() if traceback else text
+        return _one_line(f"{moment} {level:<5} {text}{self._as_words()}")
 
     def _access_line(self, event: LogEvent, access: Access) -> str:
         if not self._json:
@@ -165,12 +176,58 @@ def _clock(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
 
 
-def _message(event: LogEvent) -> str:
+def event_text(event: LogEvent) -> str:
+    """
+    The phrase and the fields of an event, as a line of text has them.
+
+    >>> event_text({"log_namespace": "contentcache", "log_format": "blob deleted", "bytes": 5, "reason": "too old"})
+    'blob deleted bytes=5 reason="too old"'
+    """
+    phrase, fields, _traceback = _parts_of(event)
+    return phrase + "".join(f" {name}={_as_text(value)}" for name, value in fields.items())
+
+
+def _parts_of(event: LogEvent) -> tuple[str, Mapping[str, object], str]:
+    """The phrase, the fields and the traceback of an event, without secrets."""
     failure = event.get("log_failure")
-    text = formatEvent(event)
-    if failure is not None:
-        text = f"{text}\n{failure.getTraceback()}".strip()
-    return _without_secrets(text)
+    traceback = "" if failure is None else _without_secrets(failure.getTraceback())
+    if not str(event.get("log_namespace", "")).startswith("contentcache"):
+        return _without_secrets(f"{formatEvent(event)}\n{traceback}".strip()), {}, ""
+    fields = {
+        name.rstrip("_"): _safe(value)  # ``for_``: the word is Python's
+        for name, value in event.items()
+        if not name.startswith("log_") and name not in _TWISTED_KEYS
+    }
+    return str(event.get("log_format") or ""), fields, traceback
+
+
+def _safe(value: object) -> object:
+    """The value of a field as JSON can have it, without secrets and control characters."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return round(value, 3)
+        case list() | tuple():
+            value = ",".join(map(str, value))
+        case BaseException():
+            value = str(value) or type(value).__name__
+        case _:
+            value = str(value)
+    return "\n".join(_ODD.sub("?", line) for line in _without_secrets(value).split("\n"))
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    text = str(value)
+    if not _NEEDS_QUOTES.search(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def _without_secrets(text: str) -> str:

@@ -46,8 +46,8 @@ class Role(Protocol):
     def findings(self) -> Mapping[str, Finding]:
         """How it goes."""
 
-    def introduction(self) -> str:
-        """What it does, as the end of a sentence that begins with where it listens."""
+    def introduction(self) -> Mapping[str, object]:
+        """What it serves, as fields of the first line of the log."""
 
 
 class CannotBe(Exception):

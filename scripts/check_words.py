@@ -5,6 +5,8 @@ Check that the project uses the field's words: ``python scripts/check_words.py``
 names that may stand twice; how many findings are left in each package. A package that has more than its
 number fails, and one that has fewer fails too until its number is lowered: the numbers only fall.
 
+An event of the log is a plain phrase with fields; two calls with one phrase have one level and the same fields.
+
 A module says nothing new here by being renamed or moved: findings are counted, not listed by place.
 """
 
@@ -20,12 +22,14 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LONGEST_TITLE: Final = 72
 _SHOWN: Final = 25
-_LOG_METHODS: Final = frozenset({"debug", "info", "warn", "error", "critical", "failure"})
+_LOG_METHODS: Final = frozenset({"debug", "info", "warn", "error", "critical", "failure", "emit"})
+#: Fields of an event that the log or Twisted has words of its own for.
+_RESERVED_FIELDS: Final = frozenset({"isError", "logLevel", "message", "msg", "system", "time", "why"})
 
 Finding = tuple[str, int, str]
 
@@ -77,11 +81,67 @@ def _docstring(
 
 
 def _log_message(node: ast.Call, method: ast.Attribute) -> Iterator[tuple[int, str]]:
-    owner = ast.unparse(method.value)
-    if method.attr in _LOG_METHODS and owner.endswith("log") and node.args:
-        for part in ast.walk(node.args[0]):
+    if _is_log_call(method) and node.args:
+        for part in ast.walk(_phrase_of(node, method)):
             if isinstance(part, ast.Constant) and isinstance(part.value, str):
                 yield part.lineno, part.value
+
+
+def _is_log_call(method: ast.Attribute) -> bool:
+    return method.attr in _LOG_METHODS and ast.unparse(method.value).endswith("log")
+
+
+def _phrase_of(node: ast.Call, method: ast.Attribute) -> ast.expr:
+    return node.args[1] if method.attr == "emit" else node.args[0]
+
+
+class LogEvent(NamedTuple):
+    """A call that logs: its event phrase, ``None`` if it is no literal, and the names of its fields."""
+
+    line: int
+    level: str
+    phrase: str | None
+    fields: tuple[str, ...]
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong with the call by itself."""
+        if self.phrase is None:
+            yield "log event: the phrase is not a plain string"
+        elif not self.phrase or set(self.phrase) & set("{}=\n"):
+            yield f"log event {self.phrase!r}: values belong into fields, not into the phrase"
+        for name in sorted(_RESERVED_FIELDS & set(self.fields)):
+            yield f"log event {self.phrase!r}: the field {name} needs another name"
+
+
+def log_events(tree: ast.AST) -> Iterator[LogEvent]:
+    """
+    Every call that logs.
+
+    >>> [*log_events(ast.parse("log.info('blob evicted', digest=digest)"))]
+    [LogEvent(line=1, level='info', phrase='blob evicted', fields=('digest',))]
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_log_call(node.func):
+            phrase = _phrase_of(node, node.func) if node.args else None
+            yield LogEvent(
+                node.lineno,
+                node.func.attr,
+                phrase.value if isinstance(phrase, ast.Constant) and isinstance(phrase.value, str) else None,
+                tuple(sorted(keyword.arg or "**" for keyword in node.keywords if keyword.arg != "failure")),
+            )
+
+
+def ambiguous_events() -> Iterator[str]:
+    """Event phrases that stand in several calls with another level or other fields."""
+    calls: dict[str, dict[tuple[str, tuple[str, ...]], str]] = defaultdict(dict)
+    for path in tracked("contentcache/*.py"):
+        for event in log_events(ast.parse(path.read_text("utf-8"))):
+            place = f"{path.relative_to(ROOT)}:{event.line}"
+            if event.fields not in {("access",), ("accesses",)}:
+                calls[str(event.phrase)].setdefault((event.level, event.fields), place)
+    for phrase, kinds in sorted(calls.items()):
+        if len(kinds) > 1:
+            yield f"log event {phrase!r} differs in level or fields: {', '.join(kinds.values())}"
 
 
 class Rules:
@@ -150,6 +210,8 @@ def findings(rules: Rules) -> Mapping[str, Sequence[Finding]]:
             if (line, name) not in seen:
                 seen.add((line, name))
                 found[package_of(path)].extend((where, line, fault) for fault in rules.in_name(name))
+        for event in log_events(tree):
+            found[package_of(path)].extend((where, event.line, fault) for fault in event.faults())
         for line, text in prose_in(source, tree):
             found[package_of(path)].extend((where, line, fault) for fault in rules.in_prose(text))
     for path in tracked("*.rst"):
@@ -213,6 +275,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     faults = [
         *repeated_classes(rules),
+        *ambiguous_events(),
         *over_and_under(found, table["left"]),
         *long_titles(table["titles"]["since"]),
     ]

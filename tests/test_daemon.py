@@ -86,7 +86,7 @@ class StartTests(DaemonTestCase):
         with urllib.request.urlopen(url, timeout=10) as answer:
             told = json.loads(answer.read())
         self.assertEqual((told["status"], told["checks"]["store"]["state"]), ("ok", "ok"))
-        cache.wait_for_log("listens on")
+        cache.wait_for_log("daemon ready")
         self.assertIn(cache.stop(), {0, -signal.SIGTERM})
         self.assertNotIn("Traceback", cache.log())
 
@@ -250,7 +250,7 @@ class ReloadTests(DaemonTestCase):
         old = self.shown(port)
         Path(certificate).write_text("rubbish", "utf-8")
         process.send(signal.SIGHUP)
-        process.wait_until(lambda: "certificates are kept as they were" in process.log(), "says so")
+        process.wait_until(lambda: "certificates not reloaded" in process.log(), "says so")
         self.assertEqual(self.shown(port), old)
         make("new", hosts=("127.0.0.1",)).write(str(folder), "cache")
         process.send(signal.SIGHUP)

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Level, Log
-from contentcache.journal import Access, Journal, harmless, observer
+from contentcache.journal import Access, Journal, event_text, harmless, observer
 
 SECRET = "eyJhbGciOiJFUzI1NiJ9.c2VjcmV0.c2ln"
 _FORMATTERS = ("text", "json")
@@ -39,6 +39,17 @@ def said(message: str, **more: object) -> LogEvent:
         "log_time": 0.0,
         "log_level": LogLevel.warn,
         **more,
+    }
+
+
+def logged(phrase: str, **fields: object) -> LogEvent:
+    """An event of this program."""
+    return {
+        **fields,
+        "log_namespace": "contentcache.x",
+        "log_format": phrase,
+        "log_time": 0.0,
+        "log_level": LogLevel.warn,
     }
 
 
@@ -136,6 +147,66 @@ class JournalTests(SynchronousTestCase):
         )
         self.assertEqual(json.loads(written(said("so it is"), "json"))["msg"], "so it is")
 
+    def test_event(self) -> None:
+        """An event of this program: its phrase, then its fields in the order given, the operator's own last."""
+        event = logged(
+            "blob evicted", digest="sha256:aa", bytes=5, reason="too old", upstream=None, for_=1.25
+        )
+        self.assertEqual(
+            written(event, site="west"),
+            "1970-01-01T00:00:00.000+00:00 warn  blob evicted digest=sha256:aa bytes=5 "
+            'reason="too old" upstream=- for=1.25 site=west\n',
+        )
+        found = json.loads(written(event, "json", site="west"))
+        self.assertEqual(
+            list(found.values())[2:], ["blob evicted", "sha256:aa", 5, "too old", None, 1.25, "west"]
+        )
+        self.assertEqual(list(found)[2:], ["msg", "digest", "bytes", "reason", "upstream", "for", "site"])
+
+    def test_values(self) -> None:
+        """Values that could be taken for something else are in quotes; others are not."""
+        for value, text in [
+            ("a b", '"a b"'),
+            ('say "x"', r'"say \"x\""'),
+            ("a\\b", r'"a\\b"'),
+            ("one\ntwo", r'"one\ntwo"'),
+            ("n=1", '"n=1"'),
+            ("", '""'),
+            ("-", '"-"'),
+            (True, "true"),
+            (30.0, "30"),
+            (["a", "b"], "a,b"),
+            (OSError("no room"), '"no room"'),
+            (OSError(), "OSError"),
+            ("\x1b[2J", "?[2J"),
+        ]:
+            with self.subTest(value=value):
+                self.assertEqual(event_text(logged("x", value=value)), f"x value={text}")
+
+    def test_field_secrets(self) -> None:
+        """Fields, and the traceback, lose tokens and passwords, in both forms."""
+        secret = f"https://u:pass@cache/v2/?token={SECRET}"
+        for formatter in _FORMATTERS:
+            failure = Failure(ValueError(secret))
+            line = written(logged("it failed", url=secret, log_failure=failure), formatter)  # type: ignore[arg-type]
+            self.assertNotIn("c2VjcmV0", line)
+            self.assertNotIn("u:pass", line)
+            self.assertEqual(line.count("https://***@cache/v2/?token=***"), 2)
+
+    def test_event_failure(self) -> None:
+        """A traceback follows the fields; in JSON it is a member of its own."""
+        event = logged("it failed", digest="sha256:aa", log_failure=Failure(ValueError("what")))
+        self.assertIn(r" it failed digest=sha256:aa\nTraceback ", written(event))
+        found = json.loads(written(event, "json"))
+        self.assertEqual((found["msg"], found["digest"]), ("it failed", "sha256:aa"))
+        self.assertIn("ValueError: what", found["traceback"])
+
+    def test_events_of_twisted(self) -> None:
+        """What is not of this program is a sentence: its keys are no fields."""
+        event = logged("{count} ports", count=2) | {"log_namespace": "twisted.x"}
+        self.assertTrue(written(event).endswith(" 2 ports\n"))
+        self.assertNotIn("count", json.loads(written(event, "json")))
+
     def test_nothing_to_say(self) -> None:
         """An event without words is no line."""
         self.assertEqual(written({"log_time": 0.0, "log_level": LogLevel.info}), "")
@@ -148,6 +219,7 @@ class JournalTests(SynchronousTestCase):
             said("x" + text),
             access(uri=text, agent=text),
             said("x", log_failure=Failure(OSError(text))),
+            logged("x", value=text, error=OSError(text)),
         ):
             line = written(event, formatter, note=text)
             self.assertEqual(line.count("\n"), 1)

@@ -114,16 +114,14 @@ class RenewalBackoff:
             left=None if validity is None else validity.ends - now,
         )
         state.error, state.retry_at = error, self._timer.seconds() + delay
-        is_critical = validity is None or validity.is_critical(now)
-        self._log.emit(
-            LogLevel.error if is_critical else LogLevel.warn,
-            'certificate due for renewal already host={host} retry_in={delay} reason="{reason}"'
-            if isinstance(error, EarlyRenewalError)
-            else 'certificate not issued host={host} retry_in={delay} reason="{reason}"',
-            host=state.host,
-            delay=durations.spell(float(round(delay))),
-            reason=str(error),
-        )
+        level = LogLevel.error if validity is None or validity.is_critical(now) else LogLevel.warn
+        retry_in = durations.spell(float(round(delay)))
+        if isinstance(error, EarlyRenewalError):
+            self._log.emit(
+                level, "certificate due for renewal already", host=state.host, retry_in=retry_in, reason=error
+            )
+        else:
+            self._log.emit(level, "certificate not issued", host=state.host, retry_in=retry_in, reason=error)
 
     def restore(self, state: RenewalState, record: BackoffRecord) -> None:
         """Continue a backoff from before a restart, and log it; one that is too long is ignored."""
@@ -133,9 +131,9 @@ class RenewalBackoff:
         state.retry_at, state.failures = self._timer.seconds() + left, record.failures
         state.error = AcmeError(record.says)
         self._log.warn(
-            'backoff continued after restart host={host} retry_in={delay} reason="{reason}"',
+            "backoff continued after restart",
             host=state.host,
-            delay=durations.spell(float(round(left))),
+            retry_in=durations.spell(float(round(left))),
             reason=record.says,
         )
 
@@ -148,6 +146,4 @@ class RenewalBackoff:
         try:
             await self._run(self._store.save_backoff, state.host, record)
         except CertificateStoreError as store_error:
-            self._log.warn(
-                'backoff not stored host={host} reason="{reason}"', host=state.host, reason=str(store_error)
-            )
+            self._log.warn("backoff not stored", host=state.host, reason=store_error)

@@ -126,9 +126,7 @@ class AcmeIssuer:
             reason = str(error)
         except DeferredTimeoutError:
             reason = f"no answer within {seconds:g} s"
-        self._log.info(
-            'renewal information unavailable host={host} reason="{reason}"', host=host, reason=reason
-        )
+        self._log.info("renewal information unavailable", host=host, reason=reason)
         return evolve(certificate.metadata, ask_again=self._wall() + _RENEWAL_WINDOW_RETRY)
 
     async def drop_pending_order(self, host: str) -> None:
@@ -153,9 +151,7 @@ class AcmeIssuer:
             url = await client.use_account(known)
             if url != known:
                 await self._run(self._store.save_account_url, self.server, url)
-                self._log.info(
-                    "account registered server={server} account={url}", server=self.server, url=url
-                )
+                self._log.info("account registered", server=self.server, account=url)
 
     def _check_clock(self, client: OrderClient, host: str, old: StoredCertificate | None) -> str:
         """
@@ -176,10 +172,11 @@ class AcmeIssuer:
             if host in self._hosts_with_bad_dates and old.validity.includes(self._wall()):
                 raise ClockSkewError(f"{clock}, and its certificates are not valid by ours", "set the clock")
         self._log.warn(
-            'clock differs from the ACME server host={host} server={server} reason="{reason}; set the clock"',
+            "clock differs from the ACME server",
             host=host,
             server=self.server,
             reason=clock,
+            hint="set the clock",
         )
         return clock
 
@@ -197,19 +194,14 @@ class AcmeIssuer:
                     raise
                 responders = responders[1:]
                 self._log.warn(
-                    'challenge failed, next one tried host={host} next={kind} reason="{reason}"',
-                    host=host,
-                    kind=responders[0].kind,
-                    reason=str(error),
+                    "challenge failed, next one tried", host=host, next=responders[0].kind, reason=error
                 )
             except AcmeRefusedError as error:
                 kind = error.problem.kind if error.problem is not None else ""
                 if has_new_account or kind != "accountDoesNotExist":
                     raise
                 self._log.warn(
-                    'account unknown to the ACME server, registered again server={server} reason="{reason}"',
-                    server=self.server,
-                    reason=str(error),
+                    "account unknown to the ACME server, registered again", server=self.server, reason=error
                 )
                 async with self._account_lock:
                     await self._run(self._store.save_account_url, self.server, None)
@@ -267,12 +259,7 @@ class AcmeIssuer:
             await self.drop_pending_order(host)
             if not may_reorder:
                 raise _unusable(error) from error
-            self._log.warn(
-                'pending order failed, new one created host={host} order={order} reason="{reason}"',
-                host=host,
-                order=order.url,
-                reason=str(error),
-            )
+            self._log.warn("pending order failed, new one created", host=host, order=order.url, reason=error)
             return None
         if pem is None or (old is not None and pem.startswith(old.leaf_pem(), len(order.key))):
             await self.drop_pending_order(host)
@@ -286,7 +273,7 @@ class AcmeIssuer:
         status = order.body.get("status")
         if status == "pending" or (age >= _MAX_PENDING_AGE and status != "processing"):
             return None
-        self._log.info("pending order resumed host={host} order={order}", host=host, order=pending.url)
+        self._log.info("pending order resumed", host=host, order=pending.url)
         key = load_pem_private_key(pending.key, None)
         return pending.key + await resume(host, client, AcmeOrder(pending.url, order.body), key)
 

@@ -121,9 +121,7 @@ class RenewalLoop:
         missing = [host for host, state in self.states.items() if state.certificate is None]
         if missing:
             self._log.warn(
-                "no certificate yet, self-signed one shown hosts={hosts} server={server}",
-                hosts=",".join(missing),
-                server=self._issuer.server,
+                "no certificate yet, self-signed one shown", hosts=missing, server=self._issuer.server
             )
         self._is_running = True
         ordered = sorted(self.states.values(), key=lambda each: each.certificate is not None)
@@ -170,7 +168,7 @@ class RenewalLoop:
                     if isinstance(error, CancelledError):
                         raise
                     # A defect; but without this loop the certificate would expire.
-                    self._log.failure("renewal loop failed host={host}", host=host)
+                    self._log.failure("renewal loop failed", host=host)
                     self._waiters.resolve(RenewalOutcome(host, False, "a defect of the daemon, see its log"))
                     await self._sleep(host, _SLEEP_AFTER_DEFECT)
         except CancelledError:
@@ -223,7 +221,7 @@ class RenewalLoop:
         except AcmeError as error:
             await self._fail(state, error)
         except Exception:  # noqa: BLE001  # a defect must not end the certificates of the other hosts
-            self._log.failure("certificate attempt failed host={host}", host=host)
+            self._log.failure("certificate attempt failed", host=host)
             await self._fail(state, AcmeError("this is a defect of the daemon", "please report it"))
         else:
             await self._install(state, issued)
@@ -246,13 +244,7 @@ class RenewalLoop:
         issuer = issuer_of(leaf)
         expiry = format_time(leaf.not_valid_after_utc.timestamp())
         renewal = format_time(state.renewal_time(self._issuer.server))
-        self._log.info(
-            'certificate issued host={host} issuer="{issuer}" expires="{expiry}" renewal="{renewal}"',
-            host=host,
-            issuer=issuer,
-            expiry=expiry,
-            renewal=renewal,
-        )
+        self._log.info("certificate issued", host=host, issuer=issuer, expires=expiry, renewal=renewal)
         await self._save(state)
         unsaved = "" if state.unsaved is None else f", but it is not stored: {state.error}"
         message = f"a certificate from {issuer}, good until {expiry}, to be renewed {renewal}{unsaved}"
@@ -284,16 +276,14 @@ class RenewalLoop:
         state.certificate, state.unchecked = evolve(certificate, metadata=metadata), None
         if metadata.suggested != certificate.metadata.suggested:
             self._log.info(
-                'renewal window changed by the ACME server host={host} renewal="{renewal}"',
+                "renewal window changed by the ACME server",
                 host=state.host,
                 renewal=format_time(state.renewal_time(self._issuer.server)),
             )
         try:
             await self._run(self._store.save_metadata, state.host, metadata)
         except CertificateStoreError as error:
-            self._log.warn(
-                'renewal window not stored host={host} reason="{reason}"', host=state.host, reason=str(error)
-            )
+            self._log.warn("renewal window not stored", host=state.host, reason=error)
         if unchecked is not None:
             early = early_renewal_error(state.certificate, unchecked.clock, self._wall())
             if early is not None:
@@ -310,7 +300,7 @@ class RenewalLoop:
     def _clear_error(self, state: RenewalState) -> None:
         state.failures, state.error = 0, None
         self._log.info(
-            'renewal not due any more host={host} renewal="{renewal}"',
+            "renewal not due any more",
             host=state.host,
             renewal=format_time(state.renewal_time(self._issuer.server)),
         )

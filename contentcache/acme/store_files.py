@@ -92,11 +92,7 @@ def quarantine(path: Path, now: float, damage: str, next_step: str) -> None:
     except OSError as error:
         raise store_error(error, path, "renamed, though it is damaged") from error
     _log.error(
-        'stored file damaged, renamed path={path} renamed_to={renamed} reason="{damage}" next="{next_step}"',
-        path=str(path),
-        renamed=renamed.name,
-        damage=damage,
-        next_step=next_step,
+        "stored file damaged, renamed", path=path, renamed_to=renamed.name, reason=damage, hint=next_step
     )
 
 
@@ -111,10 +107,10 @@ def remove_permissions(path: Path, permissions: int) -> None:
         if not mode & permissions or mode & stat.S_ISVTX:
             return
         _log.warn(
-            "permissions of other accounts removed path={path} before={before:o} after={after:o}",
-            path=str(path),
-            before=mode,
-            after=mode & ~permissions,
+            "permissions of other accounts removed",
+            path=path,
+            before=f"{mode:o}",
+            after=f"{mode & ~permissions:o}",
         )
         path.chmod(mode & ~permissions)
 

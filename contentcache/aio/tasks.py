@@ -17,7 +17,9 @@ _log = Logger()
 def in_background(coroutine: Coroutine[Deferred[Any], Any, Any]) -> Deferred[None]:
     """Start a coroutine that nobody waits for; what it raises is a defect, and logged."""
     return Deferred.fromCoroutine(coroutine).addErrback(
-        lambda failure: _log.failure("a task has failed", failure=failure)
+        lambda failure: _log.failure(
+            "background task failed", failure, task=getattr(coroutine, "__qualname__", None)
+        )
     )
 
 

@@ -59,7 +59,7 @@ class _LenientPool(ThreadPool):
 
 
 def _log_failure() -> None:
-    _log.failure("a thread has failed")
+    _log.failure("thread failed")
 
 
 class Threads:

@@ -209,9 +209,10 @@ class HtpasswdAuthenticator:
         """Log the lines without a usable hash, once."""
         if users.unusable and users.unusable != self._warned:
             _log.warn(
-                "{path}: line {lines} has no bcrypt hash of cost 4 to 17 and lets nobody in; use htpasswd -B",
+                "htpasswd lines without a usable hash, their users are refused",
                 path=self._path,
-                lines=", ".join(map(str, users.unusable[:20])),
+                lines=users.unusable[:20],
+                hint="store bcrypt hashes of cost 4 to 17: htpasswd -B",
             )
         self._warned = users.unusable
 

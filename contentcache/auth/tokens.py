@@ -78,9 +78,7 @@ class TokenAuthenticator:
             claims = self._claims(token, await self._keys.current())
         except InvalidTokenError as error:
             reason = f"the token {error}"
-            _log.info(
-                'registry token refused client={client} reason="{reason}"', client=address, reason=str(error)
-            )
+            _log.info("registry token refused", client=address, reason=error)
             raise Unauthorized(reason, self._challenge(scope, base, "invalid_token"), scope) from None
         if scope is not None and not _allows(claims, scope):
             reason = f"the token does not allow {scope}"

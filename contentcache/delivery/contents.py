@@ -635,9 +635,9 @@ class Contents:
         if fault is not None:
             self._meter.disk_failed()
             if self.disk_fault != fault:
-                self._log.error("{fault}; what cannot be kept passes through uncached", fault=fault)
+                self._log.error("store not writable, pulls pass through uncached", reason=fault)
         elif self.disk_fault is not None:
-            self._log.info("the store can be written again")
+            self._log.info("store writable again")
         if fault != self.disk_fault:
             self._other_workers.on_disk_fault(fault)
         self.disk_fault = fault

@@ -240,7 +240,7 @@ class Fetch:
             if isinstance(error, DiskFailed):
                 self._around.disk(error.message)
         except Exception:  # noqa: BLE001  # a defect of ours must not leave clients waiting
-            self._log.failure("the fetch of {digest} has failed", digest=str(self.key.digest))
+            self._log.failure("download failed", origin=self.key.origin, digest=self.key.digest)
             self.failure = UpstreamUnavailable("the cache has failed; its log says why")
         self._ending = True
         self._segments.close()
@@ -268,7 +268,9 @@ class Fetch:
             try:
                 await self._discard()
             except OSError as error:
-                self._log.warn("partial file not deleted {error}", error=str(error))
+                self._log.warn(
+                    "partial file not deleted", origin=self.key.origin, digest=self.key.digest, reason=error
+                )
         self.failure = _stored_meanwhile()
         self._segments.close()
         self.intake.stop()
@@ -614,9 +616,11 @@ class Fetch:
             await self._throw_away()
         self._around.meter.restarted()
         self._log.warn(
-            "what came for {digest} is not what its digest says; {host} is to blame, it is fetched again",
-            digest=str(self.key.digest),
-            host=blamed or "no single host",
+            "digest mismatch, download restarted",
+            origin=self.key.origin,
+            repository=sorted({asking.content.repository for asking in self.senders}),
+            digest=self.key.digest,
+            upstream=blamed,
         )
         if blamed is not None:
             self._clients.blame(blamed, f"its {self.key.digest} was something else")
@@ -629,9 +633,7 @@ class Fetch:
         self.progress.tell(self.filling.prefix)
 
     async def _throw_away(self) -> NoReturn:
-        self._log.error(
-            "{digest} in the store is not what its name says: it goes", digest=str(self.key.digest)
-        )
+        self._log.error("stored blob corrupt, deleted", digest=self.key.digest, reason="digest mismatch")
         await self._on_disk(self.intake.file.discard)
         raise UndecidedError("what lay in the store was something else")
 
@@ -717,7 +719,9 @@ class Fetch:
             elif held != ((0, self.filling.prefix),):
                 await self._around.run(self.intake.file.park, held)
         except OSError as error:
-            self._log.warn("a partial file cannot be put away: {error}", error=str(error))
+            self._log.warn(
+                "partial file not stored", origin=self.key.origin, digest=self.key.digest, reason=error
+            )
 
     def _disappoint(self, want: Want, host: str, error: CacheError) -> None:
         self._error = error

@@ -13,7 +13,7 @@ from attrs import evolve
 from twisted.logger import Logger
 
 from contentcache.core.lru import LruCache
-from contentcache.core.ports import Given, Run
+from contentcache.core.ports import Run
 from contentcache.core.question_order import LatestQuestions
 from contentcache.storage.interfaces import Affirmation, Link, LinkIndex, Tag, TagRecord
 
@@ -56,7 +56,13 @@ class Links:
         try:
             found = await self._run(self._index.affirmation, link)
         except OSError as error:
-            self._log.error("the index cannot be read, so the origin is asked: {error}", error=str(error))
+            self._log.error(
+                "link not read from the index, origin is asked",
+                origin=link.origin,
+                repository=link.repository,
+                digest=link.digest,
+                reason=error,
+            )
             return None
         if found is not None and denials == self._denials:
             # Nothing was denied while the thread looked: this is still so.
@@ -115,7 +121,13 @@ class Links:
         try:
             return await self._run(self._index.tag, tag)
         except OSError as error:
-            self._log.error("the index cannot be read: {error}", error=str(error))
+            self._log.error(
+                "tag not read from the index",
+                origin=tag.origin,
+                repository=tag.repository,
+                tag=tag.name,
+                reason=error,
+            )
             return None
 
     async def remember_tag(self, tag: Tag, record: TagRecord) -> None:
@@ -136,10 +148,17 @@ class Links:
                 return
             self._unwritten_denials.remove(link)
 
-    async def _write(self, write: Callable[Given, None], *args: Given.args, **kwargs: Given.kwargs) -> bool:
+    async def _write(self, write: Callable[..., None], subject: Link | Tag, *values: object) -> bool:
         try:
-            await self._run(write, *args, **kwargs)
+            await self._run(write, subject, *values)
         except OSError as error:
-            self._log.error("the index cannot be written: {error}", error=str(error))
+            self._log.error(
+                "index not written",
+                origin=subject.origin,
+                repository=subject.repository,
+                digest=subject.digest if isinstance(subject, Link) else None,
+                tag=subject.name if isinstance(subject, Tag) else None,
+                reason=error,
+            )
             return False
         return True

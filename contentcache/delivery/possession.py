@@ -162,7 +162,12 @@ class Possession:
         try:
             return await self._run(self._index.possesses, origin, digest)
         except OSError as error:
-            self._log.error("index cannot be read, origin must prove digest={d}: {e}", d=str(digest), e=error)
+            self._log.error(
+                "possession not read from the index, origin must prove it",
+                origin=origin,
+                digest=digest,
+                reason=error,
+            )
             return False
 
     async def _prove(self, pair: _Pair, asking: Asking) -> None:
@@ -201,19 +206,17 @@ class Possession:
                 raise UpstreamBroken(f"{answer.host} answered with a page for people")
             self._fail(question)
             self._log.warn(
-                "proof of possession failed digest={digest} origin={origin} repository={repository}",
-                digest=str(digest),
+                "proof of possession failed",
                 origin=origin,
                 repository=asking.content.repository,
+                digest=digest,
             )
             raise NotPossessed(asking)
         self.note(origin, digest)
         try:
             await self._run(self._index.record_possession, origin, digest)
         except OSError as error:
-            self._log.error(
-                "index cannot be written digest={digest}: {error}", digest=str(digest), error=error
-            )
+            self._log.error("possession not written to the index", origin=origin, digest=digest, reason=error)
 
     async def _choose(self, asking: Asking) -> Sample:
         """

@@ -80,7 +80,7 @@ class Pulls:
                 await self._run(self._index.touch, self._flushing)
         except OSError as error:
             if not self._is_failing:
-                self._log.error("last pulls not written, tried again later error={error}", error=str(error))
+                self._log.error("last pulls not written", reason=error)
             self._is_failing = True
             self._pulled = {**self._flushing, **self._pulled}
             for digest in [*self._pulled][:-_MOST_UNWRITTEN]:

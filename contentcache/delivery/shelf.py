@@ -25,7 +25,7 @@ class Shelf:
         try:
             record = self._index.blob(digest)
         except OSError as error:
-            self._log.error("the index cannot be read: {error}", error=str(error))
+            self._log.error("blob record not read from the index", digest=digest, reason=error)
             return None
         return record if record is not None and record.verified else None
 
@@ -44,10 +44,12 @@ class Shelf:
                 self._forget(digest)  # its file went, or never came: a kill, or somebody's hand
             return None, None
         except OSError as error:
-            self._log.error("{digest} cannot be read: {error}", digest=str(digest), error=str(error))
+            self._log.error("stored blob not readable", digest=digest, reason=error)
             return None, None
         if record is not None and record.size != file.size:
-            self._log.error("{digest} has changed on disk and is fetched again", digest=str(digest))
+            self._log.error(
+                "stored blob changed on disk, deleted", digest=digest, bytes=file.size, expected=record.size
+            )
             file.close()
             self._throw_away(digest)
             return None, None
@@ -89,11 +91,11 @@ class Shelf:
         try:
             self._index.forget([digest])
         except OSError as error:
-            self._log.error("the index cannot be written: {error}", error=str(error))
+            self._log.error("blob record not deleted from the index", digest=digest, reason=error)
 
     def _throw_away(self, digest: Digest) -> None:
         try:
             self._store.delete(digest)
             self._index.forget([digest])
         except OSError as error:
-            self._log.error("{digest} cannot be deleted: {error}", digest=str(digest), error=str(error))
+            self._log.error("changed blob not deleted", digest=digest, reason=error)

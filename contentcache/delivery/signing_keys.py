@@ -202,7 +202,7 @@ class KeysOfOrigin:
         except (CacheError, InvalidJWKError) as error:
             self._on_failed(error)
         except Exception as error:  # noqa: BLE001  # waiters must be woken in any case
-            self._log.failure("key set refresh failed origin={origin}", origin=self._registry.upstream.origin)
+            self._log.failure("key set refresh failed", origin=self._registry.upstream.origin)
             self._on_failed(UpstreamBroken(type(error).__name__))
         else:
             self._error, self._failed_at, self._usable_for = None, float("-inf"), MAX_STALE
@@ -232,11 +232,7 @@ class KeysOfOrigin:
     def _read(self, answer: Answer, document: bytes) -> _CachedSet:
         keys = parse_key_set(document)
         for reason in keys.skipped:
-            self._log.warn(
-                'key skipped origin={origin} reason="{reason}"',
-                origin=self._registry.upstream.origin,
-                reason=reason,
-            )
+            self._log.warn("key skipped", origin=self._registry.upstream.origin, reason=reason)
         old = age(answer.header("Age"))
         return _CachedSet(keys, self._clock.seconds() - old, max_age(answer.header("Cache-Control")))
 
@@ -247,10 +243,10 @@ class KeysOfOrigin:
             return
         if self._cached is not None:
             self._log.warn(
-                "key set removed by the origin origin={origin} status={status} old_keys_valid_for={seconds}s",
+                "key set removed by the origin",
                 origin=self._registry.upstream.origin,
                 status=refusal.status,
-                seconds=int(_USABLE_AFTER_REMOVAL),
+                old_keys_valid_for=f"{_USABLE_AFTER_REMOVAL:.0f}s",
             )
         self._usable_for = _USABLE_AFTER_REMOVAL
         self._error = NoKeys("the origin signs no URLs: it publishes no JWK set at " + PATH)
@@ -263,11 +259,7 @@ class KeysOfOrigin:
             if isinstance(error, CacheError)
             else UpstreamBroken(f"the origin's JWK set is unusable: {reason}")
         )
-        self._log.warn(
-            'key set unavailable origin={origin} reason="{reason}"',
-            origin=self._registry.upstream.origin,
-            reason=reason,
-        )
+        self._log.warn("key set unavailable", origin=self._registry.upstream.origin, reason=reason)
 
     def _is_secure_enough(self, host: str) -> bool:
         upstream = self._registry.upstream

@@ -169,10 +169,14 @@ class Accounts:
             if not verdict.accepted:
                 return None
             if not await self._proves_something(said):
-                _log.warn("the registry accepts any credentials: it has no accounts that could sign in")
+                _log.warn(
+                    "registry accepts any credentials, sign-in refused",
+                    account=name,
+                    hint="the registry has no accounts that could sign in",
+                )
                 return None
             if verdict.account is None and not await self._proves_name(said):
-                _log.warn("the registry accepts a password under any name: nobody can be known by one")
+                _log.warn("registry accepts a password under any name, sign-in refused", account=name)
                 return None
         except CacheError as error:
             raise RegistryAway(
@@ -264,4 +268,4 @@ class Accounts:
         try:
             await self._run(self._choices.note, name)
         except OSError as error:  # it is somebody all the same
-            _log.warn("an account cannot be noted: {error}", error=str(error))
+            _log.warn("account not stored", account=name, reason=error)

@@ -98,9 +98,7 @@ class Api:
             if not isinstance(body.get(name), str):
                 raise InvalidContentCache(f"{name} is missing, or no text", detail={"field": name})
         cache = await self._roster.add(body["name"], body["host"])
-        _log.info(
-            "{who} has added the cache {name} at {host}", who=asking.name, name=cache.name, host=cache.host
-        )
+        _log.info("cache added", account=asking.name, cache=cache.name, host=cache.host)
         return 201, _shown(cache)
 
     async def _show_cache(
@@ -127,7 +125,7 @@ class Api:
     ) -> tuple[int, object]:
         cache_id = id_of(variables["id"])
         await self._roster.remove(cache_id)
-        _log.info("{who} has removed the cache {id}", who=asking.name, id=str(cache_id))
+        _log.info("cache removed", account=asking.name, id=cache_id)
         return 204, None
 
     async def _show_settings(

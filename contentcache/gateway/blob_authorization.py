@@ -109,13 +109,18 @@ class BlobAuthorization:
             reply = asked.reply
             if reply.code not in REDIRECTS:
                 return reply, await _by_bytes(asked, content.digest)
-        return reply, await self._by_target(reply) if self._leaves(reply) else None
+        return reply, await self._by_target(reply, content) if self._leaves(reply) else None
 
-    async def _by_target(self, reply: Reply) -> Allowed | None:
+    async def _by_target(self, reply: Reply, content: Content) -> Allowed | None:
         try:
             answer = await self._target.first_byte(reply.header("Location") or "")
         except CacheError as error:
-            self._log.info("redirect of the registry not followed reason={reason!r}", reason=error.message)
+            self._log.info(
+                "redirect of the registry not followed",
+                repository=content.repository,
+                digest=content.digest,
+                reason=error.message,
+            )
             return None
         return Allowed(answer.size) if _is_blob(answer) else None
 

@@ -214,17 +214,13 @@ class Connections:
             self._note(says)
         else:
             reply.release()
-            self._log.info(
-                "registry answers, but failed one request base={base} reason={says!r}",
-                base=self._base,
-                says=says,
-            )
+            self._log.info("registry answers, but failed one request", registry=self._base, reason=says)
         finally:
             self._checking = None
 
     def _note(self, says: str) -> None:
         if self.fault is None:
-            self._log.warn("the registry {base} fails: {says}", base=self._base, says=says)
+            self._log.warn("registry unavailable", registry=self._base, reason=says)
         self.fault = says
 
 

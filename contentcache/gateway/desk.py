@@ -138,5 +138,5 @@ class _Front(Resource):
 
     def _failed(self, request: Any, failure: Failure) -> bytes:
         if not failure.check(CancelledError):  # that is a client who has left
-            _log.failure("a request could not be answered", failure=failure)
+            _log.failure("admin request failed", failure, path=request.path.decode("latin-1"))
         return send_error(request, CacheError("this is a defect of the gateway; its log says more"))

@@ -81,7 +81,9 @@ class Filling:
         except OriginRefused as refusal:
             if refusal.status in _REFUSALS:
                 self._log.warn(
-                    "the account that fills caches may not pull {repository}", repository=content.repository
+                    "registry account of the gateway may not pull",
+                    repository=content.repository,
+                    status=refusal.status,
                 )
             raise
         try:

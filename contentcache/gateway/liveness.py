@@ -184,7 +184,7 @@ class Liveness:
             self._listed = await self._run(self._caches.caches)
         except OSError as error:
             # They are still there, whatever has become of the database.
-            _log.warn("the caches cannot be listed: {error}", error=str(error))
+            _log.warn("caches not listed, last ones checked", reason=error)
         self._forget_others(self._listed)
         looking = [Deferred.fromCoroutine(self._look_at_with_permit(cache)) for cache in self._listed]
         await DeferredList(looking, consumeErrors=True)  # an error is one who has been told to stop
@@ -217,7 +217,7 @@ class Liveness:
         except CancelledError:
             raise
         except Exception:  # noqa: BLE001  # a defect of the probe must not stop the others
-            _log.failure("a cache could not be asked")
+            _log.failure("cache probe failed", cache=cache.name, host=cache.host)
             return "it could not be asked"
         return None
 
@@ -225,9 +225,7 @@ class Liveness:
         due = self._timer.seconds() + self._interval
         self._round = Deferred.fromCoroutine(self.look_at_all())
         self._round.addErrback(
-            lambda failure: (
-                _log.failure("a round of checks failed", failure=failure) if self._running else None
-            )
+            lambda failure: _log.failure("cache check round failed", failure) if self._running else None
         )
         self._round.addCallback(lambda _none: self._wait(due))
 
@@ -245,13 +243,10 @@ class Liveness:
         self._known[cache.id] = _Known(cache.host, state, answered)
         # Once for each state, and once more where another thing is wrong.
         if known is None or known.alive != state.alive or why not in {None, known.why}:
-            _log.info(
-                "the cache {name} at {host} is {state}{why}",
-                name=cache.name,
-                host=cache.host,
-                state="alive" if state.alive else "dead",
-                why="" if why is None else f": {why}",
-            )
+            if state.alive:
+                _log.info("cache healthy", cache=cache.name, host=cache.host)
+            else:
+                _log.info("cache unhealthy", cache=cache.name, host=cache.host, reason=why)
         return state
 
     def _forget_others(self, caches: Sequence[Cache]) -> None:

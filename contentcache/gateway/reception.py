@@ -62,11 +62,7 @@ def open_reception(
     """
     directory = SqliteDirectory(options.database)
     if directory.read_only is not None:
-        _log.warn(
-            "gateway database read-only path={path} reason={reason!r}",
-            path=options.database,
-            reason=directory.read_only,
-        )
+        _log.warn("gateway database read-only", path=options.database, reason=directory.read_only)
     believed: Any = trust  # IPolicyForHTTPS, as zope knows and mypy does not
     liveness = Liveness(
         directory,

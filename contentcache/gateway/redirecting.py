@@ -141,7 +141,11 @@ class Redirecting:
         except (CacheError, CancelledError):
             raise
         except Exception:  # noqa: BLE001  # the pull goes on without a cache
-            self._log.failure("nobody knows which cache an account has chosen")
+            self._log.failure(
+                "choice of a cache failed, pull not redirected",
+                account=account,
+                client=exchange.caller.address,
+            )
             return None
 
 

@@ -95,9 +95,9 @@ class Gatekeeping:
             else Finding("warn", f"can only be read: {read_only}"),
         }
 
-    def introduction(self) -> str:
-        """Before whom it stands."""
-        return f"stands before {self._options.registry} as {self._options.issuer}"
+    def introduction(self) -> Mapping[str, object]:
+        """The registry behind this gateway, and the gateway's name in tokens."""
+        return {"registry": self._options.registry, "issuer": self._options.issuer}
 
     def _ask_caches(self) -> None:
         if not self._stopping:
@@ -112,9 +112,7 @@ class Gatekeeping:
             changed = await self._threads(keys.rotate)
         except SigningKeyError as fault:
             if self._key_fault is None:
-                self._log.error(
-                    'signing keys not updated, old ones stay in use reason="{reason}"', reason=str(fault)
-                )
+                self._log.error("signing keys not updated, old ones stay in use", reason=fault)
             self._key_fault = str(fault)
             return
         self._key_fault = None

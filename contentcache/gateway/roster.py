@@ -175,10 +175,10 @@ class Roster:
         except OSError as error:
             if self._faults.get(name) != str(error):  # every pull meets it
                 self._faults[name] = str(error)
-                _log.warn("the database of caches: {error}", error=str(error))
+                _log.warn("gateway database failed", operation=name, reason=error)
             raise DirectoryAway(
                 "the database of caches does not work now; try again soon", headers={"Retry-After": "5"}
             ) from error
         if self._faults.pop(name, None) is not None:
-            _log.info("the database of caches works again")
+            _log.info("gateway database works again", operation=name)
         return result

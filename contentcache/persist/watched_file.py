@@ -89,18 +89,13 @@ class WatchedFiles(Generic[Content]):
             return
         self._seen = found
         self._logged = None
-        _log.info("file changed, read again paths={paths}", paths=",".join(self._paths))
+        _log.info("file changed, read again", paths=self._paths)
 
     def _log_once(self, error: UnusableFileError) -> None:
         if error.message == self._logged:
             return
         self._logged = error.message
-        _log.error(
-            'changed file unusable paths={paths} reason="{reason}" meanwhile="{meanwhile}"',
-            paths=",".join(self._paths),
-            reason=error.message,
-            meanwhile=self._meanwhile,
-        )
+        _log.error("changed file unusable", paths=self._paths, reason=error.message, effect=self._meanwhile)
 
 
 def _fingerprints(paths: Sequence[str]) -> list[_Fingerprint]:

@@ -172,9 +172,12 @@ class RegistryApi:
         if way.caches >= DEEPEST:
             self._meter.went_deep()
             self._log.warn(
-                "a request has come through {caches} caches: more than {most} in a row cost too much",
+                "request passed too many caches",
                 caches=way.caches,
-                most=DEEPEST,
+                limit=DEEPEST,
+                client=exchange.caller.address,
+                path=exchange.path,
+                hint="more caches in a row cost too much",
             )
         return added(values, self._pseudonym)
 

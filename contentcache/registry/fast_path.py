@@ -96,7 +96,7 @@ class BlobFastPath:
             try:
                 answered = self._answer(channel, habit, data[position:line_end], part)
             except Exception:  # noqa: BLE001  # this client's answer ends short, the others get theirs
-                self._log.failure("an answer at once has failed")
+                self._log.failure("fast path failed", client=channel.address)
                 channel.end()
                 return b""
             if not answered:

@@ -73,7 +73,7 @@ class Rest:
             self._end(self._begun)
 
     def _give_up(self, failure: Failure) -> None:
-        self._log.failure("the rest of an answer has failed", failure=failure)
+        self._log.failure("rest of a response failed", failure)
         self._channel.end()
 
     def _sent(self, count: int) -> None:

@@ -48,13 +48,13 @@ class AccessLog:
             seconds=seconds,
             upstream=request.upstream,
         )
-        self._log.info("", access=access)
+        self._log.info("access", access=access)
 
     def several(self, found: Sequence[Access]) -> None:
         """Small blobs, or parts of blobs, have been sent from the store."""
         self._meter.hits([(access.method, access.status, access.sent) for access in found])
         if self._lines:
-            self._log.info("", accesses=found)
+            self._log.info("access", accesses=found)
 
 
 def _header(request: ServerRequest, name: str) -> str:

@@ -102,7 +102,7 @@ class DebugSite(HTTPFactory):
         except CancelledError:
             raise
         except Exception:  # noqa: BLE001  # whoever watches should see that something is wrong
-            self._log.failure("a page of the operator's has failed")
+            self._log.failure("debug page failed", path=request.path.decode("latin-1"))
             page = _Page(500, _TEXT, b"this page has failed; the log says why\n")
         request.setResponseCode(page.status)
         for name, value in page.headers.items():

@@ -65,9 +65,14 @@ class RequestDispatcher(Generic[E]):
         except Exception as error:  # noqa: BLE001  # this client gets an answer, and the others theirs
             if isinstance(error, CancelledError) and exchange.gone:
                 return
-            self._log.failure("{method} {path} has failed", method=exchange.method, path=exchange.path)
+            self._log.failure("request failed", method=exchange.method, path=exchange.path)
             exchange.fail(InternalError(f"the {self._who} has failed; its log says why"))
 
     def _give_up(self, failure: Failure, request: ServerRequest) -> None:
-        self._log.failure("an answer cannot even fail", failure=failure)
+        self._log.failure(
+            "error response failed",
+            failure,
+            method=request.method.decode("latin-1"),
+            path=request.path.decode("latin-1"),
+        )
         request.end_short()

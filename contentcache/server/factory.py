@@ -172,7 +172,7 @@ class ServerFactory(HTTPFactory):
         try:
             self._written(request)
         except Exception:  # noqa: BLE001  # the client has its answer, with a line or without
-            self._log.failure("the access log has failed")
+            self._log.failure("access log failed", path=request.path.decode("latin-1"))
 
     def startFactory(self) -> None:
         """Nothing: there is no log file, and no cached date for one."""

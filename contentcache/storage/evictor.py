@@ -131,12 +131,12 @@ class Evictor:
             if jump:
                 raise
             # A full disk, which only a sweep can make less full: nothing else depends on this.
-            self._log.warn("last pulls not corrected error={error}", error=str(error))
+            self._log.warn("last pulls not corrected", reason=error)
         if jump:
             # The index moves along with the clock, the dates of files cannot: from now on partial
             # files must lie idle for a whole ``blobttl`` before their age counts again.
             self._partials_from = mono + (self._retention.blobttl or 0.0)
-            self._log.warn("the clock jumped by {jump:.0f} s: nothing is deleted by this sweep", jump=jump)
+            self._log.warn("clock jumped, nothing deleted by this sweep", jump=f"{jump:.0f}s")
             return Swept(rebased=True)
         tally = _Tally()
         # Measured before anything goes: some filesystems free the room of deleted files much later,
@@ -163,7 +163,7 @@ class Evictor:
             try:
                 fits = await self._fit(0, _Tally())
             except (OSError, IndexDamaged) as error:
-                self._log.error("no room could be made error={error}", error=str(error))
+                self._log.error("no space freed", bytes=wanted.size, reason=error)
             finally:
                 # It may have been released meanwhile; and what does not fit is not reserved.
                 if wanted.key not in self._reserved:
@@ -199,22 +199,21 @@ class Evictor:
             try:
                 return await self._fit(incoming, _Tally())
             except (OSError, IndexDamaged) as error:
-                self._log.error("no room could be made error={error}", error=str(error))
+                self._log.error("no space freed", bytes=incoming, reason=error)
                 return False
 
     async def _sweep_whatever_happens(self) -> None:
         try:
             swept = await self.sweep()
         except (OSError, IndexDamaged) as error:
-            self._log.error("sweep failed, the next one comes as planned error={error}", error=str(error))
+            self._log.error("sweep failed, next one runs as planned", reason=error)
             return
         except Exception:  # noqa: BLE001 - a LoopingCall never calls again after one
-            self._log.failure("a sweep broke off, the next one comes as planned")
+            self._log.failure("sweep crashed, next one runs as planned")
             return
         if swept.bytes:
             self._log.info(
-                "swept {swept.blobs} blobs and {swept.partials} partial files, {swept.bytes} bytes",
-                swept=swept,
+                "sweep finished", blobs=swept.blobs, partial_files=swept.partials, bytes=swept.bytes
             )
 
     async def _sweep_by_age(self, now: float, stock: Usage, tally: _Tally) -> None:
@@ -303,7 +302,7 @@ class Evictor:
             gone = await self._run(self._take_away, candidate)
         except OSError as error:
             tally.failures += 1
-            self._log.warn("{digest} could not be deleted: {reason}", digest=str(digest), reason=str(error))
+            self._log.warn("stored blob not deleted", digest=digest, reason=error)
             if error.errno == errno.EROFS or tally.failures == _MOST_FAILURES:
                 raise
             return

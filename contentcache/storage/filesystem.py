@@ -176,7 +176,7 @@ class FilesystemStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            self._log.warn("{path} is passed over: {reason}", path=path, reason=error.strerror)
+            self._log.warn("path not readable, skipped", path=path, reason=error.strerror)
             return None
         return status if stat.S_ISREG(status.st_mode) else None
 
@@ -193,7 +193,7 @@ class FilesystemStore:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            self._log.warn("{path} is passed over: {reason}", path=path, reason=error.strerror)
+            self._log.warn("path not readable, skipped", path=path, reason=error.strerror)
 
 
 def _close(descriptor: int) -> None:

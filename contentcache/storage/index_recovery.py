@@ -156,7 +156,7 @@ class RecoveringIndex:
             if self._in_memory and not self._closed and self._monotonic() >= self._try_at:
                 self._try_file()
                 if not self._in_memory:
-                    self._log.info("the index is kept on the disk again")
+                    self._log.info("index stored on disk again")
                     self._request_listing()
             return self._index
 
@@ -164,7 +164,7 @@ class RecoveringIndex:
         with self._lock:
             if self._index is not damaged or self._closed:
                 return
-            self._log.error("{error}", error=str(error))
+            self._log.error("index damaged", reason=error)
             with suppress(OSError, StorageError):
                 damaged.close()
             now = self._monotonic()
@@ -187,7 +187,7 @@ class RecoveringIndex:
     def _use_memory(self, reason: str, seconds: float) -> None:
         self._try_at = self._monotonic() + seconds
         if not self._in_memory:
-            self._log.error("the index is in memory for now: {reason}", reason=reason)
+            self._log.error("index kept in memory for now", reason=reason)
             self._index, self._in_memory = MemoryIndex(), True
 
     def _request_listing(self) -> None:
@@ -201,14 +201,10 @@ async def rebuild_index(store: Store, index: Index, run: Run, now: Clock, monoto
     try:
         listed = await rebuild(store, index, run, now)
     except OSError as error:
-        _log.error("the store cannot be listed, the next start tries again: {error}", error=str(error))
+        _log.error("store not listed, next start tries again", reason=error)
         return
     if listed:
-        _log.info(
-            "the index is made anew from {listed} blobs in the store ({seconds:.1f} s)",
-            listed=listed,
-            seconds=monotonic() - started,
-        )
+        _log.info("index rebuilt", blobs=listed, seconds=round(monotonic() - started, 1))
 
 
 async def rebuild(store: Store, index: Index, run: Run, now: Clock) -> int:

@@ -148,7 +148,7 @@ def open_storage(settings: StorageSettings, index_replaced: Callable[[], None]) 
         index_fault = _unwritable(error)
         if not lock.held:  # so it is not ours to try again
             return Storage(store, MemoryIndex(), lock, fault or index_fault)
-        _log.error("{fault}; the index is in memory for now", fault=index_fault)
+        _log.error("index kept in memory for now", reason=index_fault)
     return Storage(
         store,
         RecoveringIndex(open_index, first, monotonic=time.monotonic, replaced=index_replaced),
@@ -214,8 +214,9 @@ def _make_secret(path: Path) -> None:
 
 def _secret_of_process(path: Path, error: OSError) -> bytes:
     _log.warn(
-        "secret not kept path={path} reason={error}: next pages of lists begin anew after a restart",
-        path=str(path),
-        error=error.strerror or str(error),
+        "secret not stored",
+        path=path,
+        reason=error.strerror or str(error),
+        effect="next pages of lists begin anew after a restart",
     )
     return secrets.token_bytes(_SECRET_SIZE)

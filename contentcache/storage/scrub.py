@@ -124,7 +124,7 @@ class Scrubber:
             try:
                 place = await self._step(place)
             except Exception:  # noqa: BLE001 - a check that is broken must not end all others
-                self._log.failure("the check of stored blobs rests for a while")
+                self._log.failure("scrub failed, paused", retry_in=f"{REST:.0f}s")
                 await self._pause(REST)
         await self._run(self._bookmark.write, place)
 
@@ -141,7 +141,7 @@ class Scrubber:
         if self._stopping:
             return place
         if self._unreadable >= _MOST_UNREADABLE:
-            self._log.error("the disk cannot be read: the check of stored blobs rests for an hour")
+            self._log.error("disk not readable, scrub paused", retry_in=f"{REST:.0f}s")
             self._unreadable = 0
             await self._pause(REST)
         await self._keep_pace(record.size, self._timer.seconds() - started)
@@ -157,7 +157,7 @@ class Scrubber:
         self._unreadable = self._unreadable + 1 if verdict == "unreadable" else 0
         self._checked(verdict == "right")
         if verdict == "wrong" or 0 < self._unreadable < _MOST_UNREADABLE:
-            await self._condemn(record, "wrong" if verdict == "wrong" else "not to be read")
+            await self._condemn(record, "digest mismatch" if verdict == "wrong" else "not readable")
 
     async def _read(self, record: BlobRecord) -> Verdict:
         try:
@@ -200,15 +200,11 @@ class Scrubber:
     def _cannot_read(self, record: BlobRecord, error: OSError) -> Verdict:
         if error.errno in _UNREADABLE:
             return "unreadable"
-        self._log.warn("{digest} is not checked: {error}", digest=str(record.digest), error=str(error))
+        self._log.warn("stored blob not checked", digest=record.digest, reason=error)
         return "unknown"
 
     async def _condemn(self, record: BlobRecord, reason: str) -> None:
-        self._log.error(
-            "{digest} is {reason} on the disk: it is thrown away, and fetched when it is next asked for",
-            digest=str(record.digest),
-            reason=reason,
-        )
+        self._log.error("stored blob corrupt, deleted", digest=record.digest, reason=reason)
         self._bad[record.digest] = record
         await self._take_bad_away()
         if record.digest in self._bad:
@@ -221,7 +217,7 @@ class Scrubber:
             try:
                 await self._run(self._forget, record)
             except OSError as error:
-                self._log.warn("{digest} stays for now: {error}", digest=str(digest), error=str(error))
+                self._log.warn("stored blob not deleted", digest=digest, reason=error)
             else:
                 del self._bad[digest]
 

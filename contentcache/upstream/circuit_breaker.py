@@ -97,7 +97,7 @@ class CircuitBreaker:
         self._waiters[circuit] = waiting
         Deferred.fromCoroutine(self._run(circuit, waiting)).addErrback(
             lambda failure: self._log.failure(
-                "upstream probe failed upstream={host}", failure, host=circuit[0]
+                "upstream probe failed", failure, upstream=circuit[0], kind=circuit[1]
             )
         )
 

@@ -173,10 +173,7 @@ class AccountOfHelper:
         if sentence != logged or now - at >= _QUIET:
             self._logged = (sentence, now)
             self._log.error(
-                "the credential helper {program} for {server} {sentence}",
-                program=self._command[0],
-                server=self._keys[-1],
-                sentence=sentence,
+                "credential helper failed", program=self._command[0], server=self._keys[-1], reason=sentence
             )
 
 

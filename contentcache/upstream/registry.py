@@ -166,11 +166,7 @@ class Registry:
         seconds = self._pool.failed(host, kind, now, began)
         if not known:
             self._log.warn(
-                "upstream unhealthy upstream={host} kind={kind} for={seconds:.0f}s reason={reason}",
-                host=host,
-                kind=kind,
-                seconds=seconds,
-                reason=reason,
+                "upstream unhealthy", upstream=host, kind=kind, for_=f"{seconds:.0f}s", reason=reason
             )
 
     def health(self) -> Sequence[tuple[str, bool]]:
@@ -270,7 +266,7 @@ class Registry:
         said, when = self._complaint
         if sentence != said or now - when >= _QUIET:
             self._complaint = sentence, now
-            self._log.warn("{origin}: {sentence}", origin=self.upstream.origin, sentence=sentence)
+            self._log.warn("upstream request failed", origin=self.upstream.origin, reason=sentence)
 
     async def _refusal(self, answer: Answer, request: Request, key: bytes) -> OriginRefused:
         signed = request.credential.signed

@@ -210,7 +210,7 @@ class FileTransport(Server):
         transfer.is_cancelled = True
 
     def _log_failure(self, failure: Failure) -> None:
-        self._log.failure("a lane has failed", failure=failure)
+        self._log.failure("sendfile failed", failure)
 
     def _transfer_ended(self, _result: None, transfer: PooledTransfer, sent: Deferred[int]) -> None:
         """The thread has stopped using the socket."""

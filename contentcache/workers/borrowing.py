@@ -193,7 +193,9 @@ class Borrowed:
         except CacheError as error:
             self.failure = error
         except Exception:  # noqa: BLE001  # a defect of ours must not leave clients waiting
-            self._log.failure("the fetch of {digest} cannot be followed", digest=str(self.key.digest))
+            self._log.failure(
+                "download of another worker not followed", origin=self.key.origin, digest=self.key.digest
+            )
             self.failure = UpstreamUnavailable("the cache has failed; its log says why")
         conversation, self._conversation = self._conversation, None
         if conversation is not None:

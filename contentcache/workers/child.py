@@ -242,7 +242,7 @@ class Worker(Daemon):
                     contexts.reload()
                     contexts.show(identities, challenges)
         except TLSFault as error:
-            _log.error("certificates are kept as they were: {error}", error=str(error))
+            _log.error("certificates not reloaded, old ones stay in use", reason=error)
 
     # Stop.
 

@@ -241,7 +241,7 @@ class Conversation(LineOnlyReceiver):
         try:
             self._heard(message["tell"], message["with"])
         except Exception:  # noqa: BLE001  # a defect in one thing must not end all
-            self._log.failure("what another process has told made no sense: {name}", name=message["tell"])
+            self._log.failure("notification of another process failed", notification=message["tell"])
 
     async def _answer(self, message: Mapping[str, Any]) -> None:
         try:
@@ -250,7 +250,7 @@ class Conversation(LineOnlyReceiver):
                 value = await value
             self._write({"answer": message["id"], "value": value})
         except Exception as error:  # noqa: BLE001  # whatever it is, who asks has to know
-            self._log.failure("question of another process not answered question={name}", name=message["ask"])
+            self._log.failure("request of another process failed", request=message["ask"])
             self._write({"answer": message["id"], "error": f"{type(error).__name__}: {error}"})
 
     def _write(self, message: Mapping[str, Any]) -> None:

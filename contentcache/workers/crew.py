@@ -160,10 +160,10 @@ class Crew:
             if failure.check(SilentError, LateError) and not member.silent:
                 member.silent = True
                 self._log.error(
-                    "worker {number} (process {process}) does not answer, and its clients wait;"
-                    " if that stays so, kill it: it is started again",
-                    number=member.number,
-                    process=getattr(member.process, "pid", None),
+                    "worker not responding",
+                    worker=member.number,
+                    pid=getattr(member.process, "pid", None),
+                    hint="its clients wait; if this persists, kill the process: it is started again",
                 )
 
         return answer.addCallbacks(answered, not_answered)
@@ -224,7 +224,7 @@ class Crew:
             self._kill()
             if not await self._are_gone(_KILLED_IN):
                 living = [member.number for member in self._members.values() if member.process is not None]
-                self._log.error("worker not ended workers={workers} reason=killed", workers=living)
+                self._log.error("workers not ended though killed", workers=living)
 
     async def _are_gone(self, seconds: float) -> bool:
         """Wait until all of them have ended, at most so long; whether they have."""
@@ -287,12 +287,10 @@ class Crew:
         match name:
             case "ready":
                 member.ready = True
-                self._log.info("worker {number} serves", number=member.number)
+                self._log.info("worker ready", worker=member.number)
                 self._changed.notify_all()
             case "cannot":
-                self._log.error(
-                    "worker {number} cannot serve: {why}", number=member.number, why=values["why"]
-                )
+                self._log.error("worker cannot serve", worker=member.number, reason=values["why"])
             case "using":
                 member.using.add(values["digest"])
             case "free":
@@ -332,10 +330,10 @@ class Crew:
             return
         pause = member.restarts.pause_after(lived)
         self._log.error(
-            "worker {number} has ended ({why}); it is started again in {pause:g} s",
-            number=member.number,
-            why=reason.getErrorMessage(),
-            pause=pause,
+            "worker ended, started again",
+            worker=member.number,
+            retry_in=f"{pause:g}s",
+            reason=reason.getErrorMessage(),
         )
         self._reactor.callLater(pause, self._spawn, member)
 

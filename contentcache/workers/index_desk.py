@@ -238,7 +238,7 @@ class IndexDesk:
                     try:
                         answer = json.dumps([*self._answer(number, method, words), *question])
                     except Exception as error:  # noqa: BLE001  # whatever it is, who asks has to know
-                        self._log.failure("index question not answered method={method}", method=method)
+                        self._log.failure("index request failed", worker=number, method=method)
                         answer = json.dumps([None, [f"the index has failed: {error}"], *question])
                     stream.write(answer.encode("ascii") + b"\n")
                     stream.flush()
@@ -255,7 +255,7 @@ class IndexDesk:
         except OSError as error:
             return None, error.args[:2] if error.errno is not None else [str(error)]
         except Exception as error:  # noqa: BLE001  # a defect in one answer must not end all
-            self._log.failure("the index has failed")
+            self._log.failure("index operation failed", worker=number, method=method)
             return None, [f"the index has failed: {error}"]
         if method == "revoke":
             self._denied(given[0], number)

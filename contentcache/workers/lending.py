@@ -106,7 +106,9 @@ class _Lending:
             self._refuse(number, error)
             return
         except Exception:  # noqa: BLE001  # a defect of ours must not leave a client waiting
-            self._log.failure("a content cannot be shared")
+            self._log.failure(
+                "download not shared", digest=asking.content.digest, repository=asking.content.repository
+            )
             self._refuse(number, UpstreamUnavailable("the cache has failed; its log says why"))
             return
         if self._over or number in self._leaving or (self._fetch not in {None, fetch}):

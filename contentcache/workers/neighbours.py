@@ -68,7 +68,7 @@ class Neighbours:
                 content=base64.b64encode(content).decode("ascii"),
             )
         except (NoAnswerError, UndecidedError) as error:
-            self._log.warn("{digest} is not stored: {error}", digest=str(key.digest), error=str(error))
+            self._log.warn("blob not stored by its owner", origin=key.origin, digest=key.digest, reason=error)
         conversation.hang_up()
 
     async def _reach(self, digest: Digest, conversation: Conversation) -> None:

@@ -53,7 +53,7 @@ def _begin(number: int, hello: Values, parent: Conversation, reactor: Any) -> Wo
         worker.startService()
     except Exception as error:  # noqa: BLE001  # a worker that cannot serve must not live on and be waited for
         if not isinstance(error, NotStarted):
-            _log.failure("worker not started")
+            _log.failure("worker not started", worker=number)
         parent.tell("cannot", why=str(error.args[0] if error.args else error))
         reactor.callLater(0, reactor.stop)
         return worker

@@ -15,7 +15,7 @@ from typing import cast
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 import contentcache
@@ -24,6 +24,7 @@ from contentcache.acme.certificate import RenewalWindow
 from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUseError
 from contentcache.acme.records import BackoffRecord, CertificateMetadata
+from contentcache.journal import event_text
 from tests.tls.certificates import make
 
 HOST = "cache.example.com"
@@ -67,7 +68,7 @@ class CertificateStoreTests(SynchronousTestCase):
         other, told = make("other"), []
 
         def hear(event: LogEvent) -> None:
-            told.append(formatEvent(event))
+            told.append(event_text(event))
 
         observer = cast("ILogObserver", hear)
         globalLogPublisher.addObserver(observer)

@@ -7,12 +7,13 @@ import shutil
 import stat
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import capturedLogs
 
 from contentcache.acme.certificate import Validity
 from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.records import CertificateMetadata
 from contentcache.config.model import ExternalAccount
+from contentcache.journal import event_text
 from contentcache.tls.files import Identity, TLSFault
 from tests.acme.renewal_case import BEGINNING, HOST, RenewalTestCase
 from tests.acme.server import BASE, Acme, Bad
@@ -536,7 +537,7 @@ class ErrorTests(RenewalTestCase):
         self.stop()
         with capturedLogs() as told:
             renewal_loop = self.build()  # a restart is no reason to ask sooner
-        [says] = [formatEvent(event) for event in told if "after restart" in event["log_format"]]
+        [says] = [event_text(event) for event in told if "after restart" in event["log_format"]]
         self.assertIn(f"host={HOST} retry_in=1h10m", says)
         self.assertEqual(renewal_loop.next_attempt(renewal_loop.states[HOST]), again)
         self.assertLess(abs((again or 0.0) - BEGINNING - 7200), 1)

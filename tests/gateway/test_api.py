@@ -372,4 +372,4 @@ class WhereToTests(DeskTestCase):
             self.assertEqual({account: place(account) for account in known}, known)
             self.assertIsNone(place("dave"))
         formats = [str(event.get("log_format")) for event in logged]
-        self.assertEqual(formats.count("the database of caches: {error}"), 1)
+        self.assertEqual(formats.count("gateway database failed"), 1)

@@ -9,9 +9,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, Logger, formatEvent
+from twisted.logger import LogEvent, Logger
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.journal import event_text
 from contentcache.persist import watched_file
 from contentcache.persist.atomic_file import UnusableFileError, read_configured
 from contentcache.persist.watched_file import CHECK_INTERVAL, WatchedFiles
@@ -26,7 +27,7 @@ class WatchedFilesTests(SynchronousTestCase):
         self.clock = Clock()
         self.calls: list[str] = []
         self.logged: list[LogEvent] = []
-        self.patch(watched_file, "_log", Logger(observer=self.logged.append))  # type: ignore[arg-type]
+        self.patch(watched_file, "_log", Logger("contentcache", observer=self.logged.append))  # type: ignore[arg-type]
 
     def run_now(self, function: Any, /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         """A ``Run`` without threads, which notes what it runs."""
@@ -61,7 +62,7 @@ class WatchedFilesTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.ask(watched)), b"one")
         self.assertEqual(self.current(watched), b"another")
         self.assertEqual(self.levels(), ["info"])
-        self.assertEqual(formatEvent(self.logged[0]), f"file changed, read again paths={self.path}")
+        self.assertEqual(event_text(self.logged[0]), f"file changed, read again paths={self.path}")
 
     def test_unchanged(self) -> None:
         """A file that stays as it is is not read again, and not checked more than once in a second."""
@@ -136,9 +137,9 @@ class WatchedFilesTests(SynchronousTestCase):
         self.assertEqual([self.current(watched) for _ in range(3)], [b"one"] * 3)
         self.assertEqual(self.levels(), ["error"])
         self.assertEqual(
-            formatEvent(self.logged[0]),
+            event_text(self.logged[0]),
             f'changed file unusable paths={self.path} reason="{self.path} cannot be read: No such file or'
-            ' directory" meanwhile="old content stays in use"',
+            ' directory" effect="old content stays in use"',
         )
         self.path.write_bytes(b"two")
         self.assertEqual(self.current(watched), b"two")
@@ -151,7 +152,7 @@ class WatchedFilesTests(SynchronousTestCase):
         self.assertEqual(
             self.current(watched), f"{self.path} cannot be read: No such file or directory".encode()
         )
-        self.assertIn('meanwhile="nobody is let in"', str(formatEvent(self.logged[0])))
+        self.assertIn('effect="nobody is let in"', event_text(self.logged[0]))
 
     def test_defect(self) -> None:
         """A defect in the reading reaches the caller, and the next one tries again."""

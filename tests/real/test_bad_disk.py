@@ -41,7 +41,7 @@ class BadDiskTests(SynchronousTestCase):
             file.write(bytes(100))
         until(lambda: not cache.stored(self.digest), "it is gone")
         self.assertGreaterEqual(cache.metric("contentcache_scrub_failures_total"), 1)
-        cache.wait_for_log(f"{self.digest} is wrong on the disk")
+        cache.wait_for_log(f"stored blob corrupt, deleted digest={self.digest} ")
         content, status = self.pull(cache)
         self.assertEqual((content, status), (CONTENT, "contentcache; fwd=miss; stored"))
         cache.stop()
@@ -72,7 +72,7 @@ class BadDiskTests(SynchronousTestCase):
         self.assertEqual(content, CONTENT)
         for number in range(0, 20_000, 1000):  # far apart in the file
             self.assertEqual(status_of(blob_url(cache.url, str(numbered(number)))), 404)
-        until(lambda: "made anew from 1 blobs in the store" in cache.log(), "the store is listed")
+        until(lambda: "index rebuilt blobs=1 " in cache.log(), "the store is listed")
         content, status = self.pull(cache)
         self.assertEqual(content, CONTENT)
         self.assertTrue(status.startswith("contentcache; hit"), status)

@@ -66,12 +66,12 @@ class DiskTestCase(SynchronousTestCase):
         checks = self.checks()
         self.assertEqual((checks["status"], checks["checks"]["store"]["state"]), ("warn", "warn"))
         self.assertGreater(self.cache.metric("contentcache_disk_failures_total"), 0)
-        self.cache.wait_for_log("what cannot be kept passes through uncached")
+        self.cache.wait_for_log("store not writable, pulls pass through uncached")
 
     def assert_store_is_well(self) -> None:
         """The operator sees that the disk works again."""
         self.assertEqual(self.checks()["checks"]["store"]["state"], "ok")
-        self.cache.wait_for_log("the store can be written again")
+        self.cache.wait_for_log("store writable again")
 
     def half_way(self, number: int, then: Any) -> None:
         """Pull a blob by two clients; ``then`` happens when half of it has come."""
@@ -221,7 +221,7 @@ class TamperingTests(DiskTestCase):
             self.assertEqual(self.fetched(0), number)
             # The client has its last byte before the file is in its place again.
             until(lambda: file.exists() and file.read_bytes() == self.blobs[0], "the blob in the store")
-        self.cache.wait_for_log("has changed on disk and is fetched again")
+        self.cache.wait_for_log("stored blob changed on disk, deleted")
         self.assertEqual(file.read_bytes(), self.blobs[0])
 
     def test_deleted(self) -> None:

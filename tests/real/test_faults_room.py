@@ -183,7 +183,7 @@ class SmallDiskTests(RoomTestCase):
         with closing(watch):
             self.slow_clients()
             # Three of them are read, and nobody's leaving makes room: so none has been evicted.
-            self.assertEqual(self.cache.log().count(" is gone: "), 0)
+            self.assertEqual(self.cache.log().count("blob evicted "), 0)
         self.assertGreater(min(watch.seen), minfree - _INDEX)
         self.assertNotIn("Traceback", self.cache.log())
 

@@ -280,7 +280,7 @@ class BodyTests(SynchronousTestCase):
             for number, piece in enumerate(pieces(64 * MIB)):
                 if number == 20:
                     origin.process.kill9()
-                    until(lambda: "fails" in gateway.log(), "the gateway to notice")
+                    until(lambda: "registry unavailable" in gateway.log(), "the gateway to notice")
                     return
                 yield piece
 

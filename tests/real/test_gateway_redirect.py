@@ -175,7 +175,7 @@ class RedirectTests(SynchronousTestCase):
         headers = {"Authorization": basic("ann", "secret")}
         path = f"/v2/org/app/blobs/{image.layers[0].digest}"
         self.assertEqual(self.gateway.request("GET", path, headers=headers).status, 200)
-        dead = re.compile("the cache near at .* is dead: it cannot be connected to")
+        dead = re.compile('cache unhealthy cache=near host=.* reason="it cannot be connected to')
         until(lambda: dead.search(self.gateway.log()), "a line about the dead cache")
 
     @needs("mount", "umount", root=True)
@@ -245,7 +245,7 @@ class RedirectTests(SynchronousTestCase):
         self.assertIn(
             "it refuses URLs that this gateway signs (403: the token of this URL", health()["reason"]
         )
-        self.gateway.wait_for_log("is dead: it refuses URLs that this gateway signs")
+        self.gateway.wait_for_log('reason="it refuses URLs that this gateway signs')
         _skopeo(self, image.reference(self.gateway.host), "ann:secret")
         self.assertNotIn(" 307 ", self.gateway.log())
 

@@ -148,7 +148,7 @@ class ImageTests(SynchronousTestCase):
         fetched = slow.result()
         self.assertEqual((fetched.ended, fetched.status, fetched.size), (0, 200, 40_000_000))
         out, err = cache.log()
-        self.assertIn("transfers under way that may finish first: 1", out)
+        self.assertIn("drain started transfers=1 ", out)
         self.assertIn(f'"GET /v2/org/app/blobs/{image.layers[0].digest} HTTP/1.1" 200', out)
         self.assertEqual(err, "")
 

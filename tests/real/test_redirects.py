@@ -76,4 +76,4 @@ class RedirectTests(SynchronousTestCase):
             headers = {**kind, "Authorization": basic(name, name)}
             chosen = gateway.request("PATCH", f"/api/v0/accounts/{name}/settings", choice, headers)
             self.assertEqual(chosen.status, 200, chosen)
-        until(lambda: "is alive" in gateway.log(), "the gateway's look at the cache")
+        until(lambda: "cache healthy" in gateway.log(), "the gateway's look at the cache")

@@ -57,7 +57,7 @@ class DamageTests(SynchronousTestCase):
 
     def observe(self, event: LogEvent) -> None:
         if event["log_level"] == LogLevel.error:
-            self.errors.append(str(event.get("error", event.get("reason"))))
+            self.errors.append(str(event.get("reason")))
 
     def open_index(self) -> Index:
         self.opened += 1

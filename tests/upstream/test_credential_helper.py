@@ -13,10 +13,11 @@ from typing import Any
 from twisted.internet import reactor as installed
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, eventAsText, globalLogPublisher
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from contentcache.config.model import Account, CredentialHelper
+from contentcache.journal import event_text
 from contentcache.upstream.account import IdentityToken
 from contentcache.upstream.credential_helper import AccountOfHelper, HelperFailed
 
@@ -49,7 +50,7 @@ class HelperTests(TestCase):
 
     def note(self, event: LogEvent) -> None:
         """Keep what is logged."""
-        self.events.append(eventAsText(event))
+        self.events.append(event_text(event))
 
     def made(
         self, script: str, lifetime: float | None = None, environ: Mapping[str, str] | None = None

@@ -113,7 +113,7 @@ class Pages:
                 request, "sign-in", status, next=place, fault=error.message, username=username
             )
         self._shell.sign_in(request, self._shell.sessions.begin(account, self._shell.monotonic()))
-        _log.info("{who} has signed in", who=account.name)
+        _log.info("account signed in", account=account.name)
         return self._shell.go(request, place)
 
     async def _sign_out(self, request: Request, _form: Form) -> bytes:
@@ -162,9 +162,7 @@ class Pages:
         except InvalidContentCache as error:
             lines = await self._lines()
             return self._shell.page(request, "caches", 400, lines=lines, form=form, fault=error.message)
-        _log.info(
-            "{who} has added {name} at {host}", who=session.account.name, name=cache.name, host=cache.host
-        )
+        _log.info("cache added", account=session.account.name, cache=cache.name, host=cache.host)
         _cache, state = await self._roster.test(cache.id)
         session.notice = _told(cache, state, "is added")
         return self._shell.go(request, "/caches")
@@ -179,7 +177,7 @@ class Pages:
         session = self._administrator(request)
         if session is not None:
             await self._roster.remove(id_of(cache_id))
-            _log.info("{who} has removed the cache {id}", who=session.account.name, id=cache_id)
+            _log.info("cache removed", account=session.account.name, id=cache_id)
             session.notice = ("good", "The cache is removed.")
         return self._shell.go(request, "/caches")
 
