@@ -1,8 +1,9 @@
 """
 Run trial, show what it says, and end with one line of counts: ``python -m tests.run [trial's arguments]``.
 
-The counts are those of trial's own last lines. Tests that are expected to fail count as skipped:
-they have proved nothing.
+``--in-memory`` stands for all tests but those of real programs, which are in ``tests/real`` and
+``tests/nightly``. The counts are those of trial's own last lines. Tests that are expected to fail count as
+skipped: they have proved nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
 from attrs import evolve, frozen
 
+IN_MEMORY: Final = "--in-memory"
+_REAL_PROGRAMS: Final = ("real", "nightly")
 _VERDICT = re.compile(
     r"(?:PASSED|FAILED)(?: \((?P<counts>[a-zA-Z]+=\d+(?:, [a-zA-Z]+=\d+)*)\))?\s*", re.ASCII
 )
@@ -56,6 +61,15 @@ def counts_in(line: str) -> Counts | None:
     )
 
 
+def in_memory() -> list[str]:
+    """The packages and modules of tests without real programs."""
+    folder = Path(__file__).parent
+    packages = [
+        path.parent for path in folder.glob("*/__init__.py") if path.parent.name not in _REAL_PROGRAMS
+    ]
+    return sorted(f"tests.{path.stem}" for path in (*packages, *folder.glob("test_*.py")))
+
+
 def run_trial(arguments: Sequence[str]) -> Counts:
     """Run trial, and show what it says. A run that ends badly has at least one failure."""
     argv = [sys.executable, "-u", "-m", "twisted.trial", *arguments]
@@ -81,7 +95,8 @@ def run_trial(arguments: Sequence[str]) -> Counts:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the suite; the exit status."""
-    told = run_trial(arguments)
+    options = [argument for argument in arguments if argument != IN_MEMORY]
+    told = run_trial([*options, *(in_memory() if IN_MEMORY in arguments else ())])
     sys.stdout.write(f"{told}\n")
     return 1 if told.failed else 0
 

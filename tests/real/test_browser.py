@@ -7,7 +7,7 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.gateway.declarations import OPERATIONS
-from tests.gateway.chromium import Chromium, DeskServer
+from tests.real.chromium import Chromium, DeskServer
 from tests.real.programs import ROOT, needs, place
 
 #: Those that the documentation shows.
