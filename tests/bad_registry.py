@@ -90,11 +90,18 @@ class BadRegistry:
     # Manners.
 
     def misbehave(
-        self, name: str, *, path: str = "*", method: str = "*", times: int | None = None, **parameters: Any
+        self,
+        name: str,
+        *,
+        path: str = "*",
+        method: str = "*",
+        times: int | None = None,
+        skip: int = 0,
+        **parameters: Any,
     ) -> None:
-        """From now on, where ``path`` (a glob) and ``method`` say so, and ``times`` often."""
+        """After ``skip`` requests, where ``path`` (a glob) and ``method`` say so, and ``times`` often."""
         MANNERS[name](Reply(200, content=b"x", body=b"x"), **parameters)  # a misspelt one is refused here
-        self.rules.append(Rule(name, path, method, times, parameters))
+        self.rules.append(Rule(name, path, method, times, parameters, skip))
 
     def behave(self) -> None:
         """Forget all manners; what stalls goes on stalling."""
@@ -119,10 +126,8 @@ class BadRegistry:
         self.requests.append(asked)
         reply = self._honest(asked)
         for rule in self.rules:
-            if rule.applies_to(asked):
+            if rule.spend_on(asked):
                 reply = MANNERS[rule.name](reply, **rule.parameters)
-                if rule.times is not None:
-                    rule.times -= 1
         return reply
 
     # The good registry underneath.

@@ -32,7 +32,7 @@ from tests.bad_registry import BadRegistry
 from tests.misbehaviour import MANNERS, Asked, Reply
 
 _RESET: Final = struct.pack("ii", 1, 0)
-_NUMBERS: Final = frozenset({"at", "by", "size", "status", "times"})
+_NUMBERS: Final = frozenset({"at", "by", "size", "skip", "status", "times"})
 
 
 class Manners(Factory):
@@ -179,7 +179,7 @@ def _steer(registry: BadRegistry, path: str, query: str) -> Reply:
 
 
 def misbehave(registry: BadRegistry, words: Mapping[str, str]) -> None:
-    """A manner in words: ``name``, ``path``, ``method``, ``times`` and its parameters."""
+    """A manner in words: ``name``, ``path``, ``method``, ``times``, ``skip`` and its parameters."""
     given: dict[str, Any] = {name: int(v) if name in _NUMBERS else v for name, v in words.items()}
     if "seconds" in given:
         given["seconds"] = float(given["seconds"])

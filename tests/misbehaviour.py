@@ -123,14 +123,26 @@ MANNERS: Final[Mapping[str, Callable[..., Reply]]] = {
 
 @define
 class Rule:
-    """One manner, where it applies, and how many times more."""
+    """One manner, where it applies, how many times more, and how many requests it spares before."""
 
     name: str
     path: str
     method: str
     times: int | None
     parameters: Mapping[str, Any]
+    skip: int = 0
 
-    def applies_to(self, asked: Asked) -> bool:
-        """Whether it is this request's turn."""
-        return self.times != 0 and self.method in {"*", asked.method} and fnmatchcase(asked.path, self.path)
+    def spend_on(self, asked: Asked) -> bool:
+        """Whether it applies to this request, which is counted."""
+        if (
+            self.times == 0
+            or self.method not in {"*", asked.method}
+            or not fnmatchcase(asked.path, self.path)
+        ):
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True

@@ -9,6 +9,7 @@ import signal
 import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -136,6 +137,15 @@ class ContentCache:
         """Whether a blob's file is in the store."""
         return self.blob_file(digest).is_file()
 
+    def wait_stored(self, *digests: str) -> None:
+        """
+        Wait until these blobs are in the store.
+
+        A client has the last byte of a blob before that where the disk is slow.
+        """
+        for digest in digests:
+            self.process.wait_until(partial(self.stored, digest), f"{digest} in the store")
+
     def files(self) -> list[Path]:
         """Every file below its root."""
         return sorted(path for path in self.root.rglob("*") if path.is_file())
@@ -144,7 +154,7 @@ class ContentCache:
         """All that this process and those before it have logged."""
         return self.process.log()
 
-    def wait_for_log(self, words: str, times: int = 1) -> str:
+    def wait_for_log(self, words: str | re.Pattern[str], times: int = 1) -> str:
         """The log once ``words`` are in it so many times."""
         return self.process.wait_for_log(words, times)
 

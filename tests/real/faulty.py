@@ -71,7 +71,7 @@ class FaultsTestCase(SynchronousTestCase):
 
     def until_stored(self, number: int) -> None:
         """Wait for a blob to be in the store."""
-        until(lambda: self.cache.stored(self.upstream.digests[number]), "it in the store", timeout=15)
+        self.cache.wait_stored(self.upstream.digests[number])
 
     def partial_size(self, number: int) -> int:
         """Bytes in a partial file, -1 where there is none."""

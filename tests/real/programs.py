@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -154,6 +155,18 @@ def until(condition: Callable[[], T], what: str, *, timeout: float = PATIENCE, e
         time.sleep(every)
 
 
+def settled(look: Callable[[], T], expected: object, *, timeout: float = 15.0) -> T:
+    """
+    What ``look`` answers as soon as it is ``expected``, else its last answer after ``timeout`` seconds.
+
+    For what is true a moment after a client has read its answer: metrics, files in the store, lines of a log.
+    """
+    deadline = time.monotonic() + timeout
+    while (found := look()) != expected and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
 def status_of(
     url: str, *, ca: Path | None = None, certificate: tuple[Path, Path] | None = None
 ) -> int | None:
@@ -271,15 +284,16 @@ class Process:
         """All it has written so far."""
         return self.log_path.read_text("utf-8", errors="replace")
 
-    def wait_for_log(self, words: str, times: int = 1) -> str:
+    def wait_for_log(self, words: str | re.Pattern[str], times: int = 1) -> str:
         """
         Its log once ``words`` are in it so many times. A line about an answer may be written after a client
         has read that answer: who looks at once passes on a quiet machine only.
         """
+        pattern = re.compile(re.escape(words)) if isinstance(words, str) else words
 
         def written() -> bool:
             ended = not self.alive
-            found = self.log().count(words) >= times
+            found = len(pattern.findall(self.log())) >= times
             if ended and not found:
                 raise AssertionError(f"{self.name} has ended and not logged {words!r}\n{self.tail()}")
             return found

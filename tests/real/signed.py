@@ -51,7 +51,7 @@ class SignedCase(SynchronousTestCase):
 
     def wait_stored(self, digest: str) -> None:
         """Wait until the blob's file is in the store."""
-        self.cache.process.wait_until(lambda: self.cache.stored(digest), f"{digest} in the store")
+        self.cache.wait_stored(digest)
 
     def asked_for_keys(self) -> list[Asked]:
         """The questions for the origin's keys so far."""

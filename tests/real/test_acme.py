@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
 import ssl
 import stat
@@ -23,7 +24,7 @@ from tests.real.clients import Curl, manifest_in, skopeo_copy
 from tests.real.images import digest_of, push_blob, push_image, random_bytes
 from tests.real.origin import Origin
 from tests.real.pebble import Pebble
-from tests.real.programs import ROOT, Case, Process, free_port, needs, place, run
+from tests.real.programs import ROOT, Case, Process, free_port, needs, place, run, until
 
 HOST = "cache.example.com"
 OTHER = "other.example.com"
@@ -139,9 +140,8 @@ class FirstTests(AcmeCase):
         leaf = self.issued(cache)
         self.assertEqual(self.trusted(pebble), 200)
         self.assertEqual(self.shown(version=ssl.TLSVersion.TLSv1_2), leaf)
-        self.assertEqual(
-            cache.log().count("no certificate yet, self-signed one shown hosts=cache.example.com "), 1
-        )
+        shown = "no certificate yet, self-signed one shown hosts=cache.example.com "
+        self.assertEqual(cache.wait_for_log(shown).count(shown), 1)
         self.kept(cache)
         for path in (
             self.folder / f"{HOST}.pem",
@@ -151,8 +151,8 @@ class FirstTests(AcmeCase):
             self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         run(["openssl", "x509", "-in", str(self.folder / f"{HOST}.pem"), "-noout"])
         self.assertNotIn("Traceback", cache.log())
-        metrics = cache.metrics()
-        self.assertGreater(metrics[f'contentcache_certificate_expiry_seconds{{host="{HOST}"}}'], 3600)
+        expiry = f'contentcache_certificate_expiry_seconds{{host="{HOST}"}}'
+        until(lambda: cache.metrics().get(expiry, 0) > 3600, "its end in the metrics")
 
         asked = len(pebble.process.log())
         cache.restart()
@@ -165,7 +165,7 @@ class FirstTests(AcmeCase):
             (self.folder / name).write_text("rubbish", "utf-8")
         cache.start()
         self.assertNotEqual(self.issued(cache), leaf)
-        self.assertEqual(cache.log().count("stored file damaged, renamed path="), 2)
+        cache.wait_for_log("stored file damaged, renamed path=", times=2)
         self.assertEqual(len(list(self.folder.rglob("*.damaged-*"))), 2)
 
     def test_http(self) -> None:
@@ -196,8 +196,8 @@ class FirstTests(AcmeCase):
         cache = self.cache(pebble, http=f"127.0.0.1:{free_port()}", tls={"clientcas": [str(pebble.ca)]})
         cache.process.wait_until(lambda: f"certificate issued host={HOST} " in cache.log(), "has one")
         cache.wait_for_log("next one tried host=cache.example.com next=tls-alpn-01")
-        self.assertRegex(
-            cache.log(), r"could not verify cache\.example\.com: .*connection refused.*firewalls"
+        cache.wait_for_log(
+            re.compile(r"could not verify cache\.example\.com: .*connection refused.*firewalls")
         )
         self.assertEqual(self.trusted(pebble), 0)
 
@@ -224,7 +224,7 @@ class FirstTests(AcmeCase):
             [f"{HOST}.pem", "localhost.pem", f"{OTHER}.pem"],
         )
         refused = r'certificate not issued host=blocked\.example\.com .* reason="the ACME server refuses'
-        self.assertRegex(cache.log(), refused)
+        cache.wait_for_log(re.compile(refused))
         cache.wait_for_log("letsencrypt.hosts")
         trust, folder = place(self), place(self)
         (trust / "ca.crt").write_bytes(pebble.root().read_bytes())

@@ -40,7 +40,7 @@ class BadDiskTests(SynchronousTestCase):
             file.seek(5000)
             file.write(bytes(100))
         until(lambda: not cache.stored(self.digest), "it is gone")
-        self.assertGreaterEqual(cache.metric("contentcache_scrub_failures_total"), 1)
+        until(lambda: cache.metric("contentcache_scrub_failures_total") >= 1, "the failure counted")
         cache.wait_for_log(f"stored blob corrupt, deleted digest={self.digest} ")
         content, status = self.pull(cache)
         self.assertEqual((content, status), (CONTENT, "contentcache; fwd=miss; stored"))

@@ -50,8 +50,8 @@ class ChainTests(SynchronousTestCase):
             skopeo_copy(image.reference(self.angeles.host), folder, tls_verify=True, cert_dir=self.trusted)
             self.assertEqual(digest_of(manifest_in(folder)), image.digest)
         for blob in image.blobs():
-            self.assertTrue(self.francisco.stored(blob.digest), blob)
-            self.assertTrue(self.angeles.stored(blob.digest), blob)
+            self.francisco.wait_stored(blob.digest)
+            self.angeles.wait_stored(blob.digest)
             fetched = [
                 line
                 for line in self.origin.requests(agent="contentcache")

@@ -15,7 +15,7 @@ from tests.real.audit import audit
 from tests.real.cache import ContentCache, daemon
 from tests.real.clients import Curl
 from tests.real.images import random_bytes
-from tests.real.programs import needs, place, run, until
+from tests.real.programs import needs, place, run, settled, until
 from tests.real.unruly import Read, Unruly, ask, blob_url
 
 _SIZE = 1 << 20
@@ -61,16 +61,20 @@ class DiskTestCase(SynchronousTestCase):
             found: dict[str, Any] = json.load(answer)
         return found
 
+    def states(self) -> tuple[str, str]:
+        """The states of the daemon and of its store there."""
+        checks = self.checks()
+        return checks["status"], checks["checks"]["store"]["state"]
+
     def assert_store_warns(self) -> None:
         """Health, metrics and the log tell the operator; clients are served, so health is 200."""
-        checks = self.checks()
-        self.assertEqual((checks["status"], checks["checks"]["store"]["state"]), ("warn", "warn"))
-        self.assertGreater(self.cache.metric("contentcache_disk_failures_total"), 0)
+        self.assertEqual(settled(self.states, ("warn", "warn")), ("warn", "warn"))
+        until(lambda: self.cache.metric("contentcache_disk_failures_total") > 0, "the failure counted")
         self.cache.wait_for_log("store not writable, pulls pass through uncached")
 
     def assert_store_is_well(self) -> None:
         """The operator sees that the disk works again."""
-        self.assertEqual(self.checks()["checks"]["store"]["state"], "ok")
+        self.assertEqual(settled(lambda: self.states()[1], "ok"), "ok")
         self.cache.wait_for_log("store writable again")
 
     def half_way(self, number: int, then: Any) -> None:
@@ -101,7 +105,7 @@ class FileLimitTests(DiskTestCase):
         self.pull(0)
         until(lambda: self.cache.stored(self.digests[0]), "it in the store")
         self.assert_store_is_well()
-        self.assertEqual(audit(self.cache.root, set()), [])
+        self.assertEqual(settled(lambda: audit(self.cache.root, set()), []), [])
         self.assertNotIn("Traceback", self.cache.log())
 
     def limit(self, size: str) -> None:
@@ -174,8 +178,9 @@ class FullDiskTests(DiskTestCase):
             self.pull(number)
             self.until_has(number)
         self.assertEqual([self.has(number) for number in range(4)], [False, True, True, True])
-        self.assertEqual(self.cache.metrics()['contentcache_evictions_total{reason="space"}'], 1)
-        self.assertEqual(self.checks()["status"], "ok")
+        evictions = 'contentcache_evictions_total{reason="space"}'
+        self.assertEqual(settled(lambda: self.cache.metrics().get(evictions), 1), 1)
+        self.assertEqual(settled(lambda: self.states()[0], "ok"), "ok")
 
 
 @needs("unshare", "mount", root=True)
@@ -188,6 +193,7 @@ class ReadOnlyTests(DiskTestCase):
         first = ContentCache(self, self.upstream.url, options={"minfree": 0}, root=folder / "root")
         self.cache = first
         self.pull(0)
+        first.wait_stored(self.digests[0])
         first.stop()
         mount = f'mount --bind "{folder}" "{folder}" && mount -o remount,ro,bind "{folder}" && exec "$0" "$@"'
         self.begin(root=folder / "root", wrapper=("unshare", "--mount", "sh", "-c", mount))
@@ -196,7 +202,7 @@ class ReadOnlyTests(DiskTestCase):
         self.assertIn("uncached", self.pull(1).head)
         self.assertIn("uncached", self.pull(1).head)
         self.cache.wait_for_log("the store cannot be written")
-        self.assertEqual(self.checks()["checks"]["store"]["state"], "warn")
+        self.assertEqual(settled(lambda: self.states()[1], "warn"), "warn")
         self.assertEqual(self.fetched(0), fetched)
         self.assertNotIn("Traceback", self.cache.log())
 

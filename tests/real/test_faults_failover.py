@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 
 from tests.real.faulty import HALF, SIZE, FaultsTestCase, deaf
@@ -81,6 +82,6 @@ class TwoHostsTests(FaultsTestCase):
 
     def assert_only_blames(self, liar: Unruly) -> None:
         """The log has a sentence about the liar, and none about its neighbour."""
-        log = self.cache.log()
-        self.assertRegex(log, f"digest mismatch, download restarted .* upstream={liar.url}\\b")
+        blamed = re.compile(f"digest mismatch, download restarted .* upstream={liar.url}\\b")
+        log = self.cache.wait_for_log(blamed)
         self.assertNotRegex(log, f"(download restarted|unhealthy) .*upstream={self.hosts[1].url}\\b")

@@ -13,7 +13,7 @@ from tests.real.cache import ContentCache
 from tests.real.clients import Curl, RunningCurl
 from tests.real.images import digest_of, random_bytes
 from tests.real.line import CountingProxy
-from tests.real.programs import needs, until
+from tests.real.programs import needs, settled, until
 from tests.real.unruly import Unruly, ask, blob_url
 
 #: More by hand: ``CONTENTCACHE_KILLS=200``, and another history by ``CONTENTCACHE_SEED``.
@@ -102,5 +102,5 @@ class KillTests(SynchronousTestCase):
         read = ask(self.cache.port, f"/v2/org/app/blobs/{digest}")
         self.assertEqual(read.body, self.blobs[digest])
         self.assertLess(self.line.received, _SIZE - kept + (64 << 10) + 1000 * len(done))
-        self.assertEqual(audit(self.cache.root, set()), [])
+        self.assertEqual(settled(lambda: audit(self.cache.root, set()), []), [])
         self.assertNotIn("Traceback", self.cache.log())

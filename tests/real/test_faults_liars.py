@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from contextlib import ExitStack
 
@@ -86,8 +87,8 @@ class LiarTests(FaultsTestCase):
 
     def assert_only_blames(self, liar: Unruly) -> None:
         """The log has a sentence about the liar, and none about its neighbour."""
-        log = self.cache.log()
-        self.assertRegex(log, f"digest mismatch, download restarted .* upstream={liar.url}\\b")
+        blamed = re.compile(f"digest mismatch, download restarted .* upstream={liar.url}\\b")
+        log = self.cache.wait_for_log(blamed)
         self.assertNotRegex(log, f"(download restarted|unhealthy) .*upstream={self.hosts[1].url}\\b")
 
 
@@ -103,7 +104,7 @@ class CrowdTests(FaultsTestCase):
             self.upstream.misbehave("stall", digest, at=_MIB // 2, times=1)
             with ExitStack() as held:
                 clients = [
-                    held.enter_context(socket.create_connection(("127.0.0.1", self.cache.port), timeout=5))
+                    held.enter_context(socket.create_connection(("127.0.0.1", self.cache.port), timeout=15))
                     for _ in range(40)
                 ]
                 for client in clients:

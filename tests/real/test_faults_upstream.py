@@ -223,14 +223,12 @@ class OneHostTests(FaultsTestCase):
         self.assertEqual(got + rest.body, self.blobs[0])
 
     def in_the_middle(self, numbers: Sequence[int], then: Sequence[Callable[..., None]]) -> Sequence[Fetched]:
-        """Pulls whose upstream stalls half-way; ``then(digest=…)`` is done before it is asked for the rest."""
+        """Pulls whose upstream stalls half-way; ``then(digest=…)`` says how it answers for the rest."""
         digests = [self.upstream.digests[number] for number in numbers]
-        for digest in digests:
-            self.upstream.misbehave("stall", digest, at=HALF, times=1)
+        for digest, misbehave in zip(digests, then, strict=True):
+            self.upstream.misbehave("stall", digest, at=HALF, times=1, method="GET")
+            misbehave(digest=digest, method="GET", skip=1)
         running = [self.curl.start(blob_url(self.cache.url, digest)) for digest in digests]
-        until(lambda: all(self.upstream.asked(digest, "GET") for digest in digests), "the first questions")
-        for digest, act in zip(digests, then, strict=True):
-            act(digest=digest)
         return [one.result() for one in running]
 
     def test_nobody_answers(self) -> None:

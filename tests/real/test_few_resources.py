@@ -51,9 +51,8 @@ class FewDescriptorsTests(SynchronousTestCase):
         self.assertLessEqual(found, {("200", True), ("503", True)})
         self.assertIn(("200", True), found)
         self.assertEqual({_ask(cache.port, path) for path in paths[:30]}, {("200", True)})
-        log = cache.process.log()
+        log = cache.wait_for_log("limits lowered to fit descriptors")
         self.assertNotIn("Traceback", log)
-        self.assertIn("limits lowered to fit descriptors", log)
 
 
 class FewDescriptorsOfWorkersTests(FewDescriptorsTests):

@@ -79,7 +79,7 @@ class RedirectTests(SynchronousTestCase):
             before = len(self.fetches(layer))
             for _ in range(2):
                 pull(image.reference(self.gateway.host), "ann:secret")
-                self.assertTrue(self.cache.stored(layer), self.gateway.log()[-3000:])
+                self.cache.wait_stored(layer)
             self.assertEqual(len(self.fetches(layer)) - before, 1, "one transfer for two pulls")
             self.gateway.wait_for_log(" 307 0 ")
             for log in (self.gateway.log(), self.cache.log()):
@@ -160,7 +160,7 @@ class RedirectTests(SynchronousTestCase):
         self.cache.start()
         until(lambda: is_answered_with(307), "the gateway to notice")
         _skopeo(self, image.reference(self.gateway.host), "ann:secret")
-        self.assertTrue(self.cache.stored(image.layers[0].digest))
+        self.cache.wait_stored(image.layers[0].digest)
 
     def test_killed_a_moment_before(self) -> None:
         """
@@ -257,7 +257,7 @@ class RedirectTests(SynchronousTestCase):
         self.build(next(self.origins()), {"upstream": {"allow": ["org/*"]}})
         image = push_image(self.origin, "org/app", layers=(_LAYER,))
         _skopeo(self, image.reference(self.gateway.host), "ann:secret")
-        self.assertTrue(self.cache.stored(image.layers[0].digest))
+        self.cache.wait_stored(image.layers[0].digest)
 
     def asked_by(self, push: Callable[[], object]) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
         """The requests for blobs that a push makes at the gateway, and what comes of them at the registry."""
@@ -323,7 +323,7 @@ class RedirectTests(SynchronousTestCase):
         self.build(next(self.origins()))
         image = push_image(self.origin, "org/app", layers=(_LAYER,))
         _skopeo(self, image.reference(self.cache.host), "ann:secret")
-        self.assertTrue(self.cache.stored(image.layers[0].digest))
+        self.cache.wait_stored(image.layers[0].digest)
         self.assertNotRegex(self.gateway.log(), r'"GET /v2/org/app/blobs/\S+ HTTP/1.1" 307 ')
 
 

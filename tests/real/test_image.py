@@ -140,6 +140,7 @@ class ImageTests(SynchronousTestCase):
         self.assertEqual((accounts, capabilities), ({ACCOUNT}, 0))
         (mount,) = [each for each in cache.inspect()["Mounts"] if each["Type"] == "volume"]
         stored = blob_path(Path(mount["Source"]), image.layers[0].digest)
+        until(stored.is_file, "the layer in the store")
         self.assertEqual((stored.stat().st_uid, stored.stat().st_mode & 0o077), (ACCOUNT, 0))
 
         slow = Curl(self).start(f"http://127.0.0.1:{port}/v2/org/app/blobs/{large}", "--limit-rate", "15M")
@@ -155,7 +156,7 @@ class ImageTests(SynchronousTestCase):
         again = _Container(self, docker, *arguments)
         again.wait_until_healthy()
         skopeo_copy(image.reference(f"127.0.0.1:{port}"), place(self))
-        self.assertIn('cache="hit', again.log()[0])
+        until(lambda: 'cache="hit' in again.log()[0], "a hit in the log that docker keeps")
         self.assertEqual(again.stop(), 0)
 
     def _runs_locked_up(self, docker: Dockerd) -> None:

@@ -57,7 +57,7 @@ class PartTests(SynchronousTestCase):
 
     def test_far_ahead(self) -> None:
         """Small parts far ahead of a slow fetch are answered long before it gets there, from few bytes."""
-        self.line.rate = 4e6
+        self.line.rate = 2e6
         whole = Curl(self).start(f"{self.cache.url}{self.path}")
         until(lambda: whole.received() > 0, "its first bytes")
         for start in range(30 * _MIB, 60 * _MIB, 3 * _MIB):

@@ -53,7 +53,7 @@ class PullCase(SynchronousTestCase):
         blobs = {blob.digest for image in images for blob in image.blobs()}
         pull()
         for digest in blobs:
-            self.assertTrue(self.cache.stored(digest), digest)
+            self.cache.wait_stored(digest)
             fetched = self.line.asked(f"/blobs/{digest}", "GET")
             self.assertEqual(len(fetched), 1, digest)
         self.line.forget()

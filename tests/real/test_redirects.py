@@ -41,7 +41,7 @@ class RedirectTests(SynchronousTestCase):
         self.choose(gateway, cache, "bob", "eve")
         skopeo_copy(theirs.reference(gateway.host), place(self), creds="bob:bob")
         layer = theirs.layers[0].digest
-        self.assertTrue(cache.stored(layer))
+        cache.wait_stored(layer)
 
         with self.assertRaises(AssertionError):
             skopeo_copy(theirs.reference(gateway.host), place(self), creds="eve:eve")
