@@ -47,7 +47,7 @@ from contentcache.upstream.account import AccountSource
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.credential_helper import AccountOfHelper
 from contentcache.upstream.proxies import Proxies
-from contentcache.upstream.registry import Registry
+from contentcache.upstream.registry import Registry, UpstreamLimits
 
 _log = Logger(namespace="contentcache")
 
@@ -158,7 +158,9 @@ def _upstreams(site: _Site) -> _Upstreams:
     proxies = Proxies.from_environment(site.environ)
     trusts = UpstreamTrusts(options.cas)
     transports: list[UpstreamTransport] = []
-    per_host: SemaphorePerKey[str] = SemaphorePerKey(options.fetchesperhost)
+    limits = UpstreamLimits(
+        options.stalltimeout, options.limits.token, SemaphorePerKey(options.fetchesperhost)
+    )
     registries = tuple(
         Registry(
             upstream,
@@ -166,9 +168,7 @@ def _upstreams(site: _Site) -> _Upstreams:
             reactor=site.reactor,
             wall=time.time,
             secret=site.other_workers.secret,
-            stall_timeout=options.stalltimeout,
-            token_limit=options.limits.token,
-            per_host=per_host,
+            limits=limits,
             meter=site.meter,
             source=_source(upstream, site.environ, site.reactor),
         )

@@ -47,7 +47,8 @@ from contentcache.delivery.served import Described, Served
 from contentcache.delivery.wants import Asking
 from contentcache.storage.interfaces import Tag, TagRecord
 from contentcache.upstream.answers import Answer
-from contentcache.upstream.registry import Registry, TargetRefused
+from contentcache.upstream.client import TargetRefused
+from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
 
 _OK: Final = 200

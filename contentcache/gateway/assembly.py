@@ -33,7 +33,7 @@ from contentcache.server.public_name import PublicName
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamTransport, way_to
 from contentcache.upstream.proxies import Proxies
-from contentcache.upstream.registry import Registry
+from contentcache.upstream.registry import Registry, UpstreamLimits
 
 
 @frozen
@@ -189,8 +189,6 @@ def _filler(options: Gateway, transport: UpstreamTransport, reactor: Any, meter:
         reactor=reactor,
         wall=time.time,
         secret=secrets.token_bytes(64),
-        stall_timeout=options.stalltimeout,
-        token_limit=options.limits.token,
-        per_host=SemaphorePerKey(None),
+        limits=UpstreamLimits(options.stalltimeout, options.limits.token, SemaphorePerKey(None)),
         meter=meter,
     )

@@ -24,7 +24,8 @@ from contentcache.core.routes import Catalog, Content, Ping, Root, Route, one
 from contentcache.delivery.signatures import Signatures
 from contentcache.registry.origin_selection import Chosen, OriginSelector
 from contentcache.server.exchange import Exchange
-from contentcache.upstream.registry import MEANT_ORIGIN, Registry
+from contentcache.upstream.client import MEANT_ORIGIN
+from contentcache.upstream.registry import Registry
 
 _CATALOG: Final = Scope("registry", "catalog", "*")
 

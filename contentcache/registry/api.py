@@ -47,7 +47,8 @@ from contentcache.server.framing import ALLOWED
 from contentcache.server.public_name import PublicName
 from contentcache.server.relay import relay
 from contentcache.upstream.answers import Answer
-from contentcache.upstream.registry import MEANT_ORIGIN, NO_CATALOG, Registry
+from contentcache.upstream.client import MEANT_ORIGIN, NO_CATALOG
+from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
 
 _KINDS: Final[Mapping[type, str]] = {

@@ -7,32 +7,21 @@ delivers blobs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
-from contentcache.core.errors import CacheError
 from contentcache.core.upstream_pool import RoundRobin
 from contentcache.upstream.circuit_breaker import CircuitBreaker
 
 
 class UpstreamPool:
-    """
-    ``hosts`` are asked in turn, ``fallback`` last. ``probe`` and ``failed`` are those of
-    :class:`contentcache.upstream.circuit_breaker.CircuitBreaker`; times are monotonic seconds.
-    """
+    """``hosts`` are asked in turn, ``fallback`` last. Times are monotonic seconds."""
 
-    def __init__(
-        self,
-        hosts: Sequence[str],
-        fallback: str | None,
-        *,
-        probe: Callable[[str], Awaitable[None]],
-        failed: Callable[[str, str, CacheError], None],
-    ) -> None:
+    def __init__(self, hosts: Sequence[str], fallback: str | None, circuits: CircuitBreaker) -> None:
         self._hosts = hosts
         self._fallback = fallback
         self._all = hosts if fallback is None or fallback in hosts else (*hosts, fallback)
         self._by_kind: dict[str, RoundRobin[str]] = {}
-        self.circuits = CircuitBreaker(probe, failed)
+        self._circuits = circuits
         #: Number of answers and failures so far: says what came after what.
         self.events = 0
         self._failed_at: dict[str, int] = {}
@@ -44,7 +33,7 @@ class UpstreamPool:
 
         An unhealthy one whose time is up is probed meanwhile if another one is asked first.
         """
-        hosts, circuits = self._for(kind), self.circuits
+        hosts, circuits = self._for(kind), self._circuits
         waiting = [host for host in self._all if circuits.is_open(host, kind)]
         order = hosts.order(now, waiting)
         for host in waiting:
@@ -87,7 +76,7 @@ class UpstreamPool:
         if any(each[0] == host and when > failed_at for each, when in self._answered_at.items()):
             return True
         ejected = any(hosts.is_ejected(host, now) for hosts in self._by_kind.values())
-        return not (ejected or self.circuits.is_suspect(host))
+        return not (ejected or self._circuits.is_suspect(host))
 
     def _for(self, kind: str) -> RoundRobin[str]:
         if kind not in self._by_kind:

@@ -37,7 +37,7 @@ from contentcache.storage.interfaces import Index, Reservation, Store
 from contentcache.storage.memory import MemoryStore
 from contentcache.upstream.agent import NoCookies, UpstreamTransport
 from contentcache.upstream.redirects import RedirectPolicy
-from contentcache.upstream.registry import Registry
+from contentcache.upstream.registry import Registry, UpstreamLimits
 from tests.bad_registry import BadRegistry
 from tests.delivery.wire import Wire
 
@@ -72,9 +72,7 @@ def registry_of(
         reactor=clock,
         wall=wall,
         secret=SECRET,
-        stall_timeout=30.0,
-        token_limit=64 << 10,
-        per_host=per_host or SemaphorePerKey(None),
+        limits=UpstreamLimits(30.0, 64 << 10, per_host or SemaphorePerKey(None)),
         meter=Meter(),
     )
 

@@ -16,7 +16,7 @@ from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import OriginRefused, UpstreamBroken
 from contentcache.meter import Meter
 from contentcache.upstream.content_coding import LARGEST_DECODED, Decoder, content_codings
-from contentcache.upstream.registry import Registry
+from contentcache.upstream.registry import Registry, UpstreamLimits
 from contentcache.upstream.request import Request
 from tests.upstream.loopback import Answer, LoopbackTestCase
 
@@ -96,9 +96,7 @@ class CompressingUpstreamTests(LoopbackTestCase):
             reactor=reactor,
             wall=lambda: 0.0,
             secret=b"",
-            stall_timeout=10.0,
-            token_limit=1000,
-            per_host=SemaphorePerKey(None),
+            limits=UpstreamLimits(10.0, 1000, SemaphorePerKey(None)),
             meter=Meter(),
         )
 

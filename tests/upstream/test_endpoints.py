@@ -10,7 +10,7 @@ from contentcache.meter import Meter
 from contentcache.upstream.account import NoTokenError
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.redirects import RedirectRefused
-from contentcache.upstream.registry import Registry
+from contentcache.upstream.registry import Registry, UpstreamLimits
 from tests.upstream.loopback import Answer, RedirectingTestCase, body_of
 
 
@@ -100,17 +100,15 @@ class GuardTests(RedirectingTestCase):
                     reactor=self.local,
                     wall=lambda: 0.0,
                     secret=b"",
-                    stall_timeout=10.0,
-                    token_limit=1000,
-                    per_host=SemaphorePerKey(None),
+                    limits=UpstreamLimits(10.0, 1000, SemaphorePerKey(None)),
                     meter=Meter(),
                 )
                 realm = f"http://auth.example:{self.storage_port}/token"
                 if expected:
-                    self.assertEqual(await asking.fetch_token(realm, {}), b"stored")
+                    self.assertEqual(await asking.client.fetch_token(realm, {}), b"stored")
                 else:
                     with self.assertRaises(NoTokenError):
-                        await asking.fetch_token(realm, {})
+                        await asking.client.fetch_token(realm, {})
                     self.assertEqual(self.local.connected, [])
 
     async def test_listed(self) -> None:

@@ -22,7 +22,8 @@ from contentcache.core.errors import (
 )
 from contentcache.upstream.account import TokenRefused
 from contentcache.upstream.answers import Answer
-from contentcache.upstream.registry import Registry, TargetRefused
+from contentcache.upstream.client import TargetRefused
+from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
 from tests.bad_registry import ANYBODY, BadRegistry
 from tests.delivery.house import registry_of

@@ -22,7 +22,7 @@ from contentcache.core.errors import UpstreamBroken
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Inflow
 from contentcache.upstream.redirects import RedirectRefused
-from contentcache.upstream.registry import Registry
+from contentcache.upstream.registry import Registry, UpstreamLimits
 from contentcache.upstream.request import Request
 from contentcache.upstream.responses import OwnedResponse, release_with
 from tests.delivery.house import registry_of
@@ -181,9 +181,7 @@ class ConnectionTests(LoopbackTestCase):
             reactor=reactor,
             wall=lambda: 0.0,
             secret=b"",
-            stall_timeout=10.0,
-            token_limit=1000,
-            per_host=SemaphorePerKey(None),
+            limits=UpstreamLimits(10.0, 1000, SemaphorePerKey(None)),
             meter=Meter(),
         )
 
@@ -224,7 +222,7 @@ class ConnectionTests(LoopbackTestCase):
         for status in (b"403 Forbidden", b"200 OK"):
             registry = self.upstream(b"HTTP/1.1 " + status + b"\r\n")
             (url,) = registry.upstream.hosts
-            fetching = Deferred.fromCoroutine(registry.fetch_token(f"{url}/token", {}))
+            fetching = Deferred.fromCoroutine(registry.client.fetch_token(f"{url}/token", {}))
             fetching.addErrback(lambda failure: failure.trap(UpstreamBroken))
             if status.startswith(b"200"):
                 deferLater(reactor, 0.0, fetching.cancel)

@@ -17,7 +17,7 @@ from contentcache.core.routes import Content
 from contentcache.delivery.making import AskFirst, UndecidedError
 from contentcache.delivery.wants import Asking
 from contentcache.tls.files import identity_in
-from contentcache.upstream.registry import TargetRefused
+from contentcache.upstream.client import TargetRefused
 from contentcache.workers.conversation import (
     Conversation,
     GoneError,
