@@ -20,14 +20,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.config.faults import ConfigurationFaulty
 from contentcache.config.loading import load
 from contentcache.core import durations, sizes
-from contentcache.core.accept import accepted, normalised
-from contentcache.core.challenges import parse_challenges
-from contentcache.core.conditions import evaluate, range_holds
 from contentcache.core.credentials import Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, DigestInvalid, RangeUnsatisfiable, UpstreamBroken
-from contentcache.core.opening import parse_length, read_opening, read_unsatisfied
-from contentcache.core.ranges import parse_content_range, parse_range, spans
+from contentcache.core.http_auth import parse_challenges
+from contentcache.core.http_caching import evaluate, range_holds
+from contentcache.core.manifests import normalize_accept, upstream_accept
+from contentcache.core.ranges import (
+    parse_content_range,
+    parse_length,
+    parse_range,
+    read_opening,
+    read_unsatisfied,
+    spans,
+)
 from contentcache.core.retry_after import retry_after_seconds
 from contentcache.core.routes import parse, split_target
 from contentcache.core.via import Path as ViaPath
@@ -136,7 +142,7 @@ _READERS: Final = {
         ("1.1 contentcache-ab (Content Cache), 1.0 fred", "HTTP/1.1 a:80"),
     ),
     "accept": Reader(
-        lambda text: (accepted([text]), normalised([text])),
+        lambda text: (upstream_accept([text]), normalize_accept([text])),
         ("application/json, */*;q=0.1", "application/vnd.oci.image.index.v1+json"),
     ),
     "conditions": Reader(

@@ -12,11 +12,10 @@ from typing import Final
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.tables import _without_userinfo
-from contentcache.core.accept import normalised
-from contentcache.core.challenges import parse_challenges
-from contentcache.core.conditions import evaluate
 from contentcache.core.errors import CacheError
-from contentcache.core.freshness import max_age
+from contentcache.core.http_auth import parse_challenges
+from contentcache.core.http_caching import evaluate, max_age
+from contentcache.core.manifests import normalize_accept
 from contentcache.core.policy import allowed
 from contentcache.core.ranges import parse_range
 from contentcache.core.routes import parse
@@ -48,7 +47,7 @@ _FUNCTIONS: Final[Mapping[str, Callable[[str], object]]] = {
     "range": parse_range,
     "range in a simple head": lambda text: split_range(text.encode("latin-1", "replace")),
     "lifetime": max_age,
-    "accept": lambda text: normalised([text]),
+    "accept": lambda text: normalize_accept([text]),
     "via": lambda text: Path.of([text]),
     "globs": lambda text: allowed(text, ["*-*-*-*-*b", "**a**a**a**b"], ["*-*", "?**?**?b"]),
     "path": _parsed,

@@ -15,10 +15,9 @@ from contentcache.core.header_policy import Headers
 
 class CacheError(Exception):
     """
-    Something that a client is told in the form of an OCI error body.
+    An error that a client gets as an OCI error body.
 
-    ``message`` is one sentence for people; ``detail`` is any JSON value;
-    ``headers`` go out with the answer.
+    ``message`` is one sentence for people, ``detail`` any JSON value; ``headers`` are sent with the answer.
     """
 
     code: ClassVar[str] = "UNKNOWN"
@@ -46,57 +45,57 @@ class DigestInvalid(CacheError):
 
 
 class TagUnknown(CacheError):
-    """No tag can be called so, and so there is none: registries answer 404 (distribution-spec 1.1, end-3)."""
+    """The reference is neither a tag nor a digest: registries answer 404 (distribution-spec 1.1, end-3)."""
 
     code = "MANIFEST_UNKNOWN"
     status = 404
 
 
 class RequestMalformed(CacheError):
-    """A request is framed or phrased in doubt."""
+    """A request has ambiguous framing, or values that make no sense."""
 
     code = "UNSUPPORTED"
     status = 400
 
 
 class OriginUnknown(CacheError):
-    """The request means an origin that is not configured here."""
+    """The request is for an origin that is not configured."""
 
     code = "NAME_UNKNOWN"
     status = 404
 
 
 class RouteUnknown(CacheError):
-    """There is nothing at this path."""
+    """No route of the API has this path."""
 
     code = "UNSUPPORTED"
     status = 404
 
 
 class MethodUnsupported(CacheError):
-    """A method that this cache refuses, most often a push."""
+    """This cache refuses the method, most often of a push."""
 
     code = "UNSUPPORTED"
     status = 405
 
 
 class RepositoryDenied(CacheError):
-    """The operator's ``allow`` and ``deny`` keep this repository out."""
+    """The operator's ``allow`` and ``deny`` exclude this repository."""
 
     code = "DENIED"
     status = 403
 
 
-#: The ``detail`` of the error by which a cache says so: a gateway, which asks by a signed URL, knows by it
-#: that the signature was good. It stays as it is from version to version; the sentence beside it need not.
+#: The ``detail`` of :class:`RepositoryDenied`: a gateway that sends a signed URL knows by it that the signature
+#: was valid. It is the same in all versions; the message need not be.
 KEPT_OUT: Final[Mapping[str, str]] = {"reason": "repository-policy"}
 
 
 class SignatureRefused(CacheError):
     """
-    A signature, or what it signs, is no permission. The message is one sentence without any part of a token.
+    A signed URL does not allow the request. The message has no part of a token.
 
-    403, not 401: a client would answer that by giving the cache its password.
+    403, not 401: a client would answer that by sending the cache its password.
     """
 
     code = "DENIED"
@@ -104,7 +103,7 @@ class SignatureRefused(CacheError):
 
 
 class BlobUnknown(CacheError):
-    """The blob is not here, or not at the origin."""
+    """The blob is not in the store, or not at the origin."""
 
     code = "BLOB_UNKNOWN"
     status = 404
@@ -118,14 +117,14 @@ class RangeUnsatisfiable(CacheError):
 
 
 class TooManyRequests(CacheError):
-    """Upstream asked for patience; ``Retry-After`` says how long."""
+    """Upstream limits the rate of requests; ``Retry-After`` says for how long."""
 
     code = "TOOMANYREQUESTS"
     status = 429
 
 
 class Overloaded(CacheError):
-    """A limit of this daemon is reached; ``Retry-After`` says how long to wait."""
+    """A limit of this daemon is reached; ``Retry-After`` says for how long."""
 
     code = "UNAVAILABLE"
     status = 503
@@ -153,7 +152,7 @@ class UpstreamBroken(CacheError):
 
 
 class ContentWrong(UpstreamBroken):
-    """Every upstream delivered something else than the digest says."""
+    """What every upstream delivered has a digest mismatch."""
 
 
 class ManifestTooLarge(CacheError):
@@ -164,7 +163,7 @@ class ManifestTooLarge(CacheError):
 
 
 class DiskFailed(CacheError):
-    """The store cannot be written: what was to be kept is passed through."""
+    """The store cannot be written: the content is passed through instead."""
 
     code = "UNAVAILABLE"
     status = 503
@@ -172,22 +171,22 @@ class DiskFailed(CacheError):
 
 class OriginRefused(CacheError):
     """
-    The origin's own answer to this client, passed on: its status, its headers and its body. Where there is no
-    body, the one that is made here has this ``code``.
+    The origin's own 4xx to this client, with its headers and its body. Without a body the OCI error body that is
+    sent instead has this ``code``.
     """
 
     def __init__(self, status: int, headers: Headers, body: bytes = b"", *, code: str | None = None) -> None:
         super().__init__(f"the origin answered {status}", headers=headers)
-        self.status = status  # type: ignore[misc]  # the one error whose status is somebody else's
+        self.status = status  # type: ignore[misc]  # the one error whose status is upstream's
         self.body = body
         if code is not None:
-            self.code = code  # type: ignore[misc]  # and whose code is
+            self.code = code  # type: ignore[misc]  # and whose code depends on it
 
     @property
     def is_plain(self) -> bool:
         """
-        Whether status and headers say all that there is to know, so that nobody asks again for the body. A
-        401 without a challenge does not: some registries answer ``HEAD`` so, whatever is true.
+        Whether status and headers are enough, so that no ``GET`` is sent for the body. A 401 without a challenge
+        is not: some registries answer every ``HEAD`` like that.
 
         >>> OriginRefused(404, {}).is_plain, OriginRefused(412, {}).is_plain, OriginRefused(401, {}).is_plain
         (True, False, False)
@@ -198,7 +197,7 @@ class OriginRefused(CacheError):
 
 
 class LoopDetected(CacheError):
-    """A request has met itself again (RFC 5842 §7.2)."""
+    """A request has passed the same cache twice (RFC 5842 §7.2)."""
 
     code = "UNAVAILABLE"
     status = 508

@@ -1,4 +1,4 @@
-"""What goes when room is needed, decided from numbers alone."""
+"""What is evicted when room is needed, decided from numbers alone."""
 
 from __future__ import annotations
 

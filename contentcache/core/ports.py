@@ -1,4 +1,4 @@
-"""What the house asks of its surroundings, as types."""
+"""Ports: clock, timer and thread pool as types, as the application passes them in."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
 What a request path means, in the grammar of the distribution spec (1.1, "Pulling manifests").
 
-The raw path is matched here once, before anything decodes or joins it; whatever leaves for
-upstream is built again from the parts found here.
+The raw path is matched once, before anything decodes or joins it; every path that is sent upstream is built from
+the parsed parts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from contentcache.core.errors import (
     TagUnknown,
 )
 
-#: Registries keep the two apart: a yes to the one is no yes to the other.
+#: Registries keep the two apart: to be allowed the one does not allow the other.
 Kind: TypeAlias = Literal["blobs", "manifests"]
 
 NAME_LENGTH: Final = 255
@@ -44,7 +44,7 @@ _LAST_LENGTH = 2 << 10
 
 @frozen
 class Root:
-    """``/``: is anybody there?"""
+    """``/``: a liveness check."""
 
 
 @frozen
@@ -131,9 +131,9 @@ def unescape(path: str) -> str:
 
 def parse(path: str) -> Route:
     """
-    What a raw path means.
+    Parse a raw path.
 
-    :raises NameInvalid: no repository can be named so (dot segments, empty components, percent
+    :raises NameInvalid: no repository can have this name (dot segments, empty components, percent
         signs, upper case, over 255 characters).
     :raises DigestInvalid: the digest is malformed or of an unregistered algorithm.
     :raises TagUnknown: it is neither a name that a tag can have nor a digest of a registered algorithm.
@@ -203,9 +203,9 @@ def _repository(raw: str) -> str:
 
 def repository(name: str) -> str:
     """
-    ``name``, if a repository can be called so (distribution-spec 1.1, "Pulling manifests").
+    ``name``, if a repository can have it (distribution-spec 1.1, "Pulling manifests").
 
-    :raises NameInvalid: it can not.
+    :raises NameInvalid: it cannot.
     """
     if len(name) > NAME_LENGTH:
         raise NameInvalid(f"a repository's name has at most {NAME_LENGTH} characters")
@@ -225,7 +225,7 @@ def _digest(text: str) -> Digest:
 
 @frozen
 class Paging:
-    """The parts of a query that upstream may see; everything else ends here."""
+    """The parts of a query that are sent upstream; everything else is dropped."""
 
     n: str | None = None
     last: str | None = None
@@ -236,7 +236,7 @@ class Paging:
         """
         Pick from a decoded query.
 
-        :raises RequestMalformed: a value that cannot be meant.
+        :raises RequestMalformed: a value is out of bounds.
         """
         n = one(query, "n")
         if n is not None and _COUNT.fullmatch(n) is None:

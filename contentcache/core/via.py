@@ -1,18 +1,19 @@
-"""Loops and depth of a chain, read off ``Via`` (RFC 9110 §7.6.3)."""
+"""Loops and length of a chain of caches, by ``Via`` (RFC 9110 §7.6.3)."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Final
 
 from attrs import frozen
 
-#: What the pseudonyms of all caches of this kind begin with.
+from contentcache.core.lru import LruCache
+
+#: Begins the pseudonym of every Content Cache.
 FAMILY: Final = "contentcache-"
-#: More caches in a row than this cost more than they give.
+#: A longer chain of caches costs more than it saves.
 DEEPEST: Final = 2
-#: Most earlier names that a request may bring, and most characters of one.
+#: Most names in the ``Via`` of a request, and most characters of one.
 MOST_HOPS: Final = 8
 LONGEST_NAME: Final = 255
 #: Most caches behind one host that are remembered.
@@ -21,7 +22,7 @@ _MOST_BEHIND: Final = 16
 
 @frozen
 class Path:
-    """The way that a request has come: the received-by parts, nearest to the client first."""
+    """The proxies that a request has passed: the received-by parts of ``Via``, nearest to the client first."""
 
     hops: tuple[str, ...]
 
@@ -37,7 +38,7 @@ class Path:
         return cls(tuple(entry[1] for entry in entries if len(entry) > 1))
 
     def has_met(self, pseudonym: str) -> bool:
-        """Whether the request has been here."""
+        """Whether the request has passed the cache with this pseudonym."""
         return pseudonym in self.hops
 
     @property
@@ -47,12 +48,12 @@ class Path:
 
     @property
     def cache_names(self) -> frozenset[str]:
-        """The caches of this kind that the request has passed."""
+        """The names of the Content Caches that the request has passed."""
         return frozenset(hop for hop in self.hops if hop.startswith(FAMILY))
 
     @property
     def caches(self) -> int:
-        """How many caches of this kind the request has passed."""
+        """Number of Content Caches that the request has passed."""
         return sum(hop.startswith(FAMILY) for hop in self.hops)
 
 
@@ -70,27 +71,24 @@ def added(values: Sequence[str], pseudonym: str) -> str:
 
 class CachesBehind:
     """
-    Which caches are behind each upstream host, learned from the ``Via`` of its answers.
+    The caches behind each upstream host, learned from the ``Via`` of its answers.
 
-    A cache answers with its own name and those that it has learned itself. So a request that came through one
-    of them would come back to it if it were sent to that host.
+    A cache answers with its own name and those that it has learned itself. A request that has passed one of them
+    would come back to it if it were sent to that host.
     """
 
     def __init__(self) -> None:
-        self._names: dict[str, OrderedDict[str, None]] = {}
+        self._names: dict[str, LruCache[str, None]] = {}
 
     def learn(self, host: str, values: Sequence[str]) -> None:
-        """``host`` has answered a request that had a ``Via``, with these values of it."""
-        names = self._names.setdefault(host, OrderedDict())
+        """Learn from the values of ``Via`` in an answer of ``host`` to a request that had a ``Via``."""
+        names = self._names.setdefault(host, LruCache(_MOST_BEHIND))
         for name in Path.of(values).hops:
             if name.startswith(FAMILY) and len(name) <= LONGEST_NAME:
-                names[name] = None
-                names.move_to_end(name)
-        while len(names) > _MOST_BEHIND:
-            names.popitem(last=False)
+                names.put(name, None)
 
     def names(self) -> Sequence[str]:
-        """All of them, of the newest the most that a ``Via`` may have."""
+        """The names of all caches behind, the newest ones if there are too many for ``Via``."""
         found = list(dict.fromkeys(name for names in self._names.values() for name in names))
         return found[-_MOST_BEHIND:]
 

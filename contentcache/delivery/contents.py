@@ -25,13 +25,13 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from contentcache.core.manifest_check import (
+from contentcache.core.manifests import (
     CheckedManifest,
     ManifestInvalid,
     check_manifest,
+    manifest_digests,
 )
 from contentcache.core.ports import Clock, Run, Timer
-from contentcache.core.signed_schema1 import digests_of
 from contentcache.delivery.access import Access
 from contentcache.delivery.bodies import (
     Body,
@@ -591,7 +591,7 @@ class Contents:
         body: Body
         if asking.content.kind == "manifests" or answer.length == 0:
             content = await read_manifest(answer, self._manifest_limit)
-            if digest not in digests_of(content, media_type, digest.algorithm):
+            if digest not in manifest_digests(content, media_type, digest.algorithm):
                 raise ContentWrong("what upstream delivers is not what the digest says")
             body = MemoryBody(content)
         else:

@@ -28,10 +28,15 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, StartAgain
-from contentcache.core.manifest_check import SCHEMA_1_TYPES, ManifestInvalid, check_manifest, essence
-from contentcache.core.opening import OK, RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
+from contentcache.core.manifests import (
+    SCHEMA_1_TYPES,
+    ManifestInvalid,
+    check_manifest,
+    essence,
+    manifest_digests,
+)
 from contentcache.core.ports import Given, Result
-from contentcache.core.signed_schema1 import digests_of
+from contentcache.core.ranges import OK, RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
 from contentcache.delivery.intake import Enough, Intake, TooLong
 from contentcache.delivery.making import (
     HELD_BACK,
@@ -673,7 +678,7 @@ class Fetch:
         if not self._whole:
             return False
         content = await self._on_disk(self.intake.file.read, 0, self.filling.total or 0)
-        if self.key.digest in digests_of(content, self._said_type, self.key.digest.algorithm):
+        if self.key.digest in manifest_digests(content, self._said_type, self.key.digest.algorithm):
             raise SignedManifest(f"{self.key.digest} is a signed manifest")
         return False
 

@@ -9,7 +9,7 @@ from attrs import frozen
 from contentcache.core.digest import Digest
 from contentcache.core.errors import ManifestTooLarge
 from contentcache.core.lru import LruCache
-from contentcache.core.manifest_check import CheckedManifest, check_manifest
+from contentcache.core.manifests import CheckedManifest, check_manifest
 from contentcache.core.ports import Run
 from contentcache.storage.interfaces import BlobFile
 from contentcache.upstream.answers import Answer, AnswerTooLarge

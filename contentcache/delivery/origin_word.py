@@ -15,9 +15,8 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.core.header_policy import NO_HEADERS, Headers
 from contentcache.core.lru import LruCache
-from contentcache.core.opening import RANGE_NOT_SATISFIABLE, read_unsatisfied
 from contentcache.core.ports import Timer
-from contentcache.core.ranges import parse_content_range
+from contentcache.core.ranges import RANGE_NOT_SATISFIABLE, parse_content_range, read_unsatisfied
 from contentcache.delivery.manifests import read_manifest
 from contentcache.delivery.wants import Asking
 from contentcache.upstream.answers import Answer

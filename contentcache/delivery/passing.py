@@ -10,7 +10,7 @@ from attrs import frozen
 
 from contentcache.core.digest import Digest, Hasher
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
-from contentcache.core.opening import read_opening
+from contentcache.core.ranges import read_opening
 from contentcache.delivery.bodies import PIECE, Flow, Rest, ShortError
 from contentcache.delivery.making import HELD_BACK
 from contentcache.delivery.wants import Asking

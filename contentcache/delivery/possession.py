@@ -35,9 +35,8 @@ from contentcache.aio.single_flight import SingleFlight
 from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown, CacheError, DiskFailed, OriginRefused, UpstreamBroken
 from contentcache.core.lru import LruCache
-from contentcache.core.opening import PARTIAL
 from contentcache.core.ports import Run, Timer
-from contentcache.core.ranges import parse_content_range
+from contentcache.core.ranges import PARTIAL, parse_content_range
 from contentcache.delivery.access import Access
 from contentcache.delivery.making import UndecidedError
 from contentcache.delivery.wants import Asking

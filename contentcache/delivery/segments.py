@@ -24,7 +24,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.filling import Filling
-from contentcache.core.opening import read_opening
+from contentcache.core.ranges import read_opening
 from contentcache.delivery.intake import Intake
 from contentcache.delivery.wants import Want
 from contentcache.upstream.answers import Answer

@@ -32,7 +32,7 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from contentcache.core.freshness import age, max_age
+from contentcache.core.http_caching import age, max_age
 from contentcache.core.ports import Timer
 from contentcache.core.via import added
 from contentcache.jose.jwk import InvalidJWKError

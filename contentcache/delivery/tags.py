@@ -11,7 +11,6 @@ from typing import Final, Literal
 
 from attrs import evolve, frozen
 
-from contentcache.core.accept import accepted, normalised
 from contentcache.core.credentials import Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import (
@@ -23,18 +22,20 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.header_policy import NO_HEADERS, Headers
-from contentcache.core.manifest_check import (
+from contentcache.core.manifests import (
     SCHEMA_1_TYPES,
     ManifestInvalid,
     check_manifest,
     essence,
     is_manifest_type,
+    manifest_digests,
+    normalize_accept,
+    upstream_accept,
 )
 from contentcache.core.policy import immutable
 from contentcache.core.ports import Clock
 from contentcache.core.question_order import LatestQuestions
 from contentcache.core.routes import Content, TaggedManifest
-from contentcache.core.signed_schema1 import digests_of
 from contentcache.delivery.access import Access
 from contentcache.delivery.bodies import MemoryBody
 from contentcache.delivery.contents import Contents
@@ -61,7 +62,7 @@ _UNCACHED: Final = "fwd=miss; detail=uncached"
 #: Number of tags of which it is known when they were last asked for.
 _MOST_TAGS: Final = 10_000
 #: Begins the ``Accept`` under which the meaning of a tag is noted whose manifest has not come yet. No
-#: normalised ``Accept`` begins so.
+#: normalize_accept ``Accept`` begins so.
 _UNVERIFIED: Final = ",unverified,"
 
 
@@ -83,20 +84,20 @@ class TagAsking:
             f"/v2/{repository}/manifests/{self.route.tag}",
             self.credential,
             repository=repository,
-            accept=accepted(self.accept),
+            accept=upstream_accept(self.accept),
             via=self.via,
         )
 
     def by_digest(self, digest: Digest) -> Asking:
         """The question for what the tag means."""
         content = Content(self.route.repository, "manifests", digest)
-        return Asking(self.registry, content, self.credential, tuple(accepted(self.accept)), self.via)
+        return Asking(self.registry, content, self.credential, tuple(upstream_accept(self.accept)), self.via)
 
     def tag(self) -> Tag:
         """What is remembered of the tag goes by this."""
         route = self.route
         origin = self.registry.upstream.origin
-        return Tag(origin, route.repository, route.tag, normalised(accepted(self.accept)))
+        return Tag(origin, route.repository, route.tag, normalize_accept(upstream_accept(self.accept)))
 
 
 @frozen
@@ -263,7 +264,7 @@ class Tags:
         media_type = checked.media_type(get=said)
         digest = Digest.of(content, named.algorithm if named is not None else "sha256")
         if named is not None and named != digest:
-            is_payload = named in digests_of(content, media_type, named.algorithm)
+            is_payload = named in manifest_digests(content, media_type, named.algorithm)
             if not is_payload and essence(media_type) not in SCHEMA_1_TYPES:
                 raise UpstreamBroken(f"{answer.host} sent a manifest that is not the {named} it names")
             return Served(named, MemoryBody(content), media_type, _UNCACHED, notices=notices)

@@ -11,8 +11,8 @@ from twisted.web.http_headers import Headers
 
 from contentcache.aio.tasks import DeadlineError, with_timeout
 from contentcache.config.model import Account
-from contentcache.core.challenges import parse_challenges
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
+from contentcache.core.http_auth import parse_challenges
 from contentcache.core.ports import Timer
 from contentcache.gateway.accounts import Verdict
 from contentcache.gateway.blob_answers import is_page

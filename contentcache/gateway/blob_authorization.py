@@ -25,7 +25,7 @@ from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
-from contentcache.core.opening import parse_length
+from contentcache.core.ranges import parse_length
 from contentcache.core.routes import Content
 from contentcache.gateway.blob_answers import SNIFFED, is_markup, is_page, proves, total_size
 from contentcache.gateway.connections import Asked

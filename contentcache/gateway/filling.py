@@ -7,10 +7,10 @@ from typing import Final, Literal
 
 from twisted.logger import Logger
 
-from contentcache.core.conditions import etag
 from contentcache.core.credentials import OWN
 from contentcache.core.errors import OriginRefused, SignatureRefused, UpstreamBroken
 from contentcache.core.header_policy import Headers
+from contentcache.core.http_caching import etag
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.gateway.blob_answers import is_page

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal
 
-from contentcache.core.challenges import parse_challenges
 from contentcache.core.errors import CacheError
+from contentcache.core.http_auth import parse_challenges
 from contentcache.core.ports import Timer
 from contentcache.core.routes import Content
 from contentcache.core.via import added

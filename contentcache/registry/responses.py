@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from contentcache.core.conditions import etag, evaluate, range_holds
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, RangeUnsatisfiable
 from contentcache.core.header_policy import Headers, HeaderValue
+from contentcache.core.http_caching import etag, evaluate, range_holds
 from contentcache.core.ranges import Span, parse_range, spans
 from contentcache.core.routes import Kind
 from contentcache.delivery.bodies import ShortError

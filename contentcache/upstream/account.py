@@ -19,9 +19,8 @@ from publicsuffixlist import PublicSuffixList
 
 from contentcache.aio.single_flight import SingleFlight
 from contentcache.config.model import Account
-from contentcache.core.challenges import Challenge
 from contentcache.core.errors import UpstreamBroken
-from contentcache.core.http_auth import encode_basic
+from contentcache.core.http_auth import Challenge, encode_basic
 from contentcache.core.lru import LruCache
 from contentcache.upstream.addresses import Listed, Place, literal_address
 

@@ -16,8 +16,8 @@ from twisted.web.http_headers import Headers
 
 from contentcache.core import header_policy
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
-from contentcache.core.opening import parse_length
 from contentcache.core.ports import DelayedCall, Timer
+from contentcache.core.ranges import parse_length
 from contentcache.upstream.content_coding import Decoder, content_codings
 from contentcache.upstream.responses import release_with
 

@@ -20,7 +20,6 @@ from twisted.web.http_headers import Headers
 
 from contentcache.aio.tasks import DeadlineError, with_timeout
 from contentcache.config.model import Upstream
-from contentcache.core.challenges import parse_challenges
 from contentcache.core.errors import (
     CacheError,
     LoopDetected,
@@ -28,8 +27,9 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from contentcache.core.opening import is_range_refused
+from contentcache.core.http_auth import parse_challenges
 from contentcache.core.ports import Clock, Timer
+from contentcache.core.ranges import is_range_refused
 from contentcache.core.retry_after import retry_after_seconds
 from contentcache.core.via import CachesBehind
 from contentcache.upstream.account import (

@@ -9,7 +9,7 @@ from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.errors import UpstreamBroken
 from contentcache.core.header_policy import Headers
-from contentcache.core.manifest_check import ManifestInvalid
+from contentcache.core.manifests import ManifestInvalid
 from contentcache.delivery.served import Described
 from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, Client, House, HouseTestCase
 

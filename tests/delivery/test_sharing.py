@@ -182,7 +182,7 @@ class ParticularRegistry(BadRegistry):
 class HeadersTests(HouseTestCase):
     """Headers of one client, and what others get."""
 
-    def test_accept(self) -> None:
+    def test_manifests(self) -> None:
         """A client whose Accept the registry does not like decides for nobody else, warm or cold."""
         content = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}'
         for warm in (True, False):

@@ -8,8 +8,8 @@ from typing import Any
 from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.errors import ManifestTooLarge, OriginRefused, UpstreamBroken
-from contentcache.core.manifest_check import SIGNED_SCHEMA_1
-from tests.core.test_signed_schema1 import PAYLOAD, signed
+from contentcache.core.manifests import SIGNED_SCHEMA_1
+from tests.core.test_manifests import PAYLOAD, signed
 from tests.delivery.house import MANIFEST, REPOSITORY, Client, House, HouseTestCase
 from tests.misbehaviour import Reply
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Account
-from contentcache.core.challenges import Challenge
+from contentcache.core.http_auth import Challenge
 from contentcache.upstream.account import (
     AccountSource,
     IdentityToken,

@@ -1,14 +1,15 @@
 """
-Conditional requests (RFC 9110 §13) on content that never changes: its digest is its strong ETag.
+HTTP caching: conditional requests (RFC 9110 §13) and freshness (RFC 9111 §4.2).
 
-A condition is looked at only when the client may have the content: a 304 tells something, too.
+A content never changes: its digest is its strong ETag. A condition is evaluated only when the client may have
+the content: a 304 is an answer, too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Outcome: TypeAlias = Literal["go on", "not modified", "failed"]
 
@@ -64,3 +65,46 @@ def _tags(value: str) -> Iterator[tuple[bool, str]]:
     while (match := _TAG.match(value, position)) is not None and match.end() > position:
         yield match["weak"] is not None, match["opaque"]
         position = match.end()
+
+
+_DIRECTIVE = re.compile(r"\s*+(?P<name>[A-Za-z-]++)\s*+(?:=\s*+\"?(?P<value>[^\",]*+)\"?)?\s*+")
+_SECONDS = re.compile(r"[0-9]{1,10}", re.ASCII)
+#: Where nothing is said of it.
+DEFAULT_AGE: Final = 300.0
+#: However much is said.
+LONGEST_AGE: Final = 86400.0
+
+
+def max_age(cache_control: str | None) -> float:
+    """
+    The lifetime that a server gives its answer, in seconds; none where it must not be kept.
+
+    >>> max_age("public, max-age=60"), max_age("no-store"), max_age(None)
+    (60.0, 0.0, 300.0)
+    """
+    found = DEFAULT_AGE
+    for part in (cache_control or "").split(","):
+        directive = _DIRECTIVE.fullmatch(part)
+        if directive is None:
+            continue
+        name = directive["name"].lower()
+        if name in {"no-store", "no-cache"}:
+            return 0.0
+        if name == "max-age":
+            found = _seconds(directive["value"])
+    return min(found, LONGEST_AGE)
+
+
+def age(value: str | None) -> float:
+    """
+    How old an answer was when it was sent (``Age``, RFC 9111 §5.1), in seconds.
+
+    >>> age("30"), age("soon"), age(None)
+    (30.0, 0.0, 0.0)
+    """
+    return min(_seconds(value), LONGEST_AGE)
+
+
+def _seconds(value: str | None) -> float:
+    stripped = (value or "").strip()
+    return float(stripped) if _SECONDS.fullmatch(stripped) else 0.0

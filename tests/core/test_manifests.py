@@ -1,20 +1,25 @@
-"""Tests for :mod:`contentcache.core.manifest_check`: what is a manifest."""
+"""Tests for :mod:`contentcache.core.manifests`."""
 
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64encode
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.core.manifest_check import (
+from contentcache.core.manifests import (
     DEEPEST,
+    MANIFEST_TYPES,
     OCI_INDEX,
     OCI_MANIFEST,
     SIGNED_SCHEMA_1,
     ManifestInvalid,
     check_manifest,
+    normalize_accept,
+    signed_payload,
+    upstream_accept,
 )
 
 _PAGE = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
@@ -127,3 +132,102 @@ class MediaTypeTests(SynchronousTestCase):
             (b"{}", None, None, None),
         ):
             self.assertEqual(check_manifest(content).media_type(get=get, head=head), expected)
+
+
+_KINDS = st.sampled_from(["a/b", "c/d", "e/f;q=0.5", "*/*", "G/h"])
+
+
+class AcceptedTests(SynchronousTestCase):
+    """What goes upstream."""
+
+    def test_anything(self) -> None:
+        """Who takes anything is given every manifest type by name, and anything at the end."""
+        for values in [(), ("*/*",), ("",), (" */* ; q=0.8", ","), ("*/*", "*/*")]:
+            with self.subTest(values=values):
+                self.assertEqual(upstream_accept(values), (*MANIFEST_TYPES, "*/*"))
+
+    def test_own(self) -> None:
+        """Who names a type is asked for in the client's own words."""
+        for values in [("a/b",), ("a/b, */*",), ("*/*", "a/b;q=0.1"), ("A/B ; x=1",), ("application/*",)]:
+            with self.subTest(values=values):
+                self.assertEqual(upstream_accept(values), values)
+
+
+class NormalisedTests(SynchronousTestCase):
+    """One key for all spellings."""
+
+    @settings(deadline=None)
+    @given(st.lists(_KINDS, min_size=1, max_size=6))
+    def test_spelling(self, kinds: list[str]) -> None:
+        """Order, case, space, repetition and the cut into header lines do not matter."""
+        shuffled = [kind.upper().replace(";", " ; ") for kind in reversed(kinds)]
+        key = normalize_accept([",".join(kinds)])
+        self.assertEqual(key, normalize_accept(shuffled))
+        self.assertEqual(key, normalize_accept([*shuffled, " , ", kinds[0]]))
+
+    @settings(deadline=None)
+    @given(st.sets(_KINDS), st.sets(_KINDS))
+    def test_meaning(self, some: set[str], others: set[str]) -> None:
+        """Different wishes have different keys."""
+        self.assertEqual(normalize_accept(list(some)) == normalize_accept(list(others)), some == others)
+
+    def test_long(self) -> None:
+        """Long ones are shortened, still apart, and nobody can ask for the short form itself."""
+        long = [f"a/{'b' * 300}"]
+        key = normalize_accept(long)
+        self.assertLessEqual(len(key), 256)
+        self.assertNotEqual(key, normalize_accept([f"a/{'b' * 301}"]))
+        for guess in (key, key.strip(","), f" {key}", f"x,{key}"):
+            self.assertNotEqual(normalize_accept([guess]), key)
+        self.assertLessEqual(len(normalize_accept(["\udc80" * 300])), 256)
+
+
+PAYLOAD = b'{\n   "schemaVersion": 1,\n   "name": "org/app"\n}'
+
+
+def encode(data: bytes) -> str:
+    """Base64url as JOSE has it."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def signed(payload: bytes = PAYLOAD, *, length: int | None = None, copies: int = 1) -> bytes:
+    """A manifest with signatures put in before its last bracket, as libtrust does."""
+    kept = payload[:-2]
+    header = {"formatLength": len(kept) if length is None else length, "formatTail": encode(payload[-2:])}
+    signature = {
+        "header": {"alg": "ES256"},
+        "signature": "eA",
+        "protected": encode(json.dumps(header).encode()),
+    }
+    return kept + b',\n   "signatures": ' + json.dumps([signature] * copies).encode() + b"\n}"
+
+
+class SignedPayloadTests(SynchronousTestCase):
+    """What the digest is of."""
+
+    def test_round(self) -> None:
+        """The bytes that were there before they were signed, however often."""
+        self.assertEqual([signed_payload(signed(copies=copies)) for copies in (1, 2)], [PAYLOAD] * 2)
+
+    def test_none(self) -> None:
+        """What has no signatures, or such as lead nowhere, has none; nothing is raised."""
+        for manifest in (
+            PAYLOAD,
+            b"",
+            b"[]",
+            b'{"signatures": []}',
+            b'{"signatures": 1}',
+            b'{"signatures": [{"protected": "!"}]}',
+            b'{"signatures": [{"protected": 5}]}',
+            b'{"signatures": [{"protected": "%s"}]}' % encode(b'{"formatLength": "1"}').encode(),
+            b'{"signatures": [{"protected": "%s"}]}' % encode(b"[]").encode(),
+            signed(length=-1),
+            signed(length=10**9),
+        ):
+            self.assertIsNone(signed_payload(manifest), manifest)
+
+    @given(st.binary(max_size=100))
+    def test_rubbish(self, rubbish: bytes) -> None:
+        """Rubbish raises nothing."""
+        signed_payload(rubbish)
+        signed_payload(b'{"signatures": [{"protected": "%s"}]}' % encode(rubbish).encode())

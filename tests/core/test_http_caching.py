@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.core.conditions import etag, evaluate, range_holds
+from contentcache.core.http_caching import etag, evaluate, range_holds
 
 DIGEST = "sha256:" + "ab" * 32
 TAG = f'"{DIGEST}"'

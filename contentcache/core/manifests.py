@@ -1,20 +1,29 @@
 """
-Whether a body is a manifest: what is checked before it is stored or becomes the meaning of a tag.
+Manifests as values: their checks, their media types, the digests of signed ones.
 
-A login page, the page of a firewall or an error with status 200 is none. Any JSON object may be one, since
-media types of vendors are not known here; but the type that it declares has to agree with ``Content-Type``
-(image-spec 1.1, "mediaType"). It is read as strictly as registries do, with Go's ``encoding/json``.
+A body is checked before it is stored or becomes the manifest of a tag. A login page, the page of a firewall or
+an error with status 200 is none. Any JSON object may be one, since the media types of vendors are not known
+here; but the type that it declares has to agree with ``Content-Type`` (image-spec 1.1, "mediaType"). It is
+parsed as strictly as registries do, with Go's ``encoding/json``.
+
+The digest of a signed manifest of Docker's schema 1 is not that of its bytes but of its payload: what was there
+before the signatures were put into it (libtrust's "pretty" form of JWS; Docker image manifest v2, schema 1,
+"Signed manifests").
 """
 
 from __future__ import annotations
 
+import binascii
+import hashlib
 import json
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from attrs import frozen
 
+from contentcache.core.digest import Digest
 from contentcache.core.errors import UpstreamBroken
 
 #: Levels of arrays and objects within each other. Manifests have about five.
@@ -36,14 +45,14 @@ _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 
 
 class ManifestInvalid(UpstreamBroken):
-    """Upstream sent something as a manifest that is no JSON object."""
+    """Upstream sent a manifest that is no JSON object."""
 
 
 @frozen
 class CheckedManifest:
     """
-    A body that is a JSON object. ``declared`` is the media type that it gives itself, ``None`` where it gives
-    none; ``inferred`` the one that its members suggest; ``has_version`` says that it has a ``schemaVersion``.
+    A body that is a JSON object: ``declared`` is its ``mediaType``, ``inferred`` the media type that its members
+    suggest, ``has_version`` says that it has a ``schemaVersion``.
     """
 
     declared: str | None
@@ -52,7 +61,7 @@ class CheckedManifest:
 
     @property
     def is_recognized(self) -> bool:
-        """Whether it says of itself that it is a manifest, as every one does of a registered type."""
+        """Whether it has a ``mediaType`` or a ``schemaVersion``, as every manifest of a registered type has."""
         return self.declared is not None or self.has_version
 
     def agrees(self, content_type: str | None) -> bool:
@@ -111,7 +120,7 @@ def check_manifest(content: bytes) -> CheckedManifest:
     >>> check_manifest(b"<html></html>")
     Traceback (most recent call last):
     ...
-    contentcache.core.manifest_check.ManifestInvalid: upstream sent something else than JSON as a manifest
+    contentcache.core.manifests.ManifestInvalid: upstream sent something else than JSON as a manifest
     """
     if _is_deep(content):
         raise ManifestInvalid(f"upstream sent a manifest of more than {DEEPEST} levels")
@@ -177,3 +186,99 @@ def _infer(manifest: dict[str, Any]) -> str | None:
     if "layers" in manifest and "config" in manifest:
         return OCI_MANIFEST
     return None
+
+
+#: Every manifest type in use. For a client that accepts anything (curl, a script) these are named upstream, since
+#: registries read ``*/*`` as "only what was known in 2015".
+MANIFEST_TYPES: Final = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.artifact.manifest.v1+json",
+)
+_ANYTHING: Final = "*/*"
+_LONGEST_ACCEPT: Final = 256
+
+
+def upstream_accept(values: Sequence[str]) -> Sequence[str]:
+    """
+    The values of ``Accept`` to send upstream: the client's own, unless it accepts anything (RFC 9110 §12.5.1).
+
+    >>> upstream_accept(["application/json, */*"])
+    ('application/json, */*',)
+    >>> upstream_accept([])[-1]
+    '*/*'
+    """
+    kinds = {kind.partition(";")[0].strip().lower() for value in values for kind in value.split(",")}
+    if kinds <= {_ANYTHING, ""}:
+        return (*MANIFEST_TYPES, _ANYTHING)
+    return tuple(values)
+
+
+def normalize_accept(values: Sequence[str]) -> str:
+    """
+    One spelling for all values of ``Accept`` that mean the same, short enough for a key.
+
+    >>> normalize_accept(["b/c;q=0.5,  A/b"]) == normalize_accept(["a/b", "b/c; q=0.5"])
+    True
+    """
+    kinds = {"".join(kind.split()).lower() for value in values for kind in value.split(",")}
+    text = ",".join(sorted(kinds - {""}))
+    if len(text) > _LONGEST_ACCEPT:
+        # No other key begins with a comma: no client can send the hash instead of the types.
+        return "," + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return text
+
+
+#: Types by which registries send schema 1 though they do not name it: Docker's clients take
+#: ``application/json`` and nothing for it (distribution, "Image Manifest V 2, Schema 1").
+_UNNAMED: Final = frozenset({"application/json", None})
+
+
+def manifest_digests(content: bytes, media_type: str | None, algorithm: str) -> Sequence[Digest]:
+    """
+    The digests of a manifest of a media type: a signed one also has that of its payload. If the type is not one
+    of schema 1, the manifest itself has to say that it is one.
+    """
+    said = essence(media_type)
+    payload = None
+    if said in SCHEMA_1_TYPES or (said in _UNNAMED and _is_signed_schema_1(content)):
+        payload = signed_payload(content)
+    return [Digest.of(each, algorithm) for each in (content, payload) if each is not None]
+
+
+def _is_signed_schema_1(content: bytes) -> bool:
+    try:
+        checked = check_manifest(content)
+    except ManifestInvalid:
+        return False
+    return checked.inferred == SIGNED_SCHEMA_1 and checked.declared in {None, *SCHEMA_1_TYPES}
+
+
+def signed_payload(manifest: bytes) -> bytes | None:
+    """
+    The payload of a signed manifest, which its digest is of; ``None`` without signatures, or if they disagree.
+
+    >>> signed_payload(b"{}") is None
+    True
+    """
+    try:
+        signatures = json.loads(manifest)["signatures"]
+        payloads = {_payload(manifest, signature["protected"]) for signature in signatures}
+    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
+        return None
+    return payloads.pop() if len(payloads) == 1 else None
+
+
+def _payload(manifest: bytes, protected: str) -> bytes:
+    header: dict[str, Any] = json.loads(_decoded(protected))
+    length = header["formatLength"]
+    if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= len(manifest):
+        raise ValueError(length)
+    return manifest[:length] + _decoded(header["formatTail"])
+
+
+def _decoded(text: str) -> bytes:
+    """Base64url without padding (RFC 7515 §2)."""
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
