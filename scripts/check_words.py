@@ -158,6 +158,8 @@ class Rules:
 
     def in_name(self, name: str) -> Iterator[str]:
         """What is wrong with a name."""
+        if name.startswith("__"):
+            return  # Python's own
         bare = name.lstrip("_")
         if bare in self.whole_names:
             yield f"name {name}: {self.whole_names[bare]}"
