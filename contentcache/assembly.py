@@ -21,10 +21,10 @@ from contentcache.core.list_queries import ListQueries
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.core.question_order import QuestionClock
 from contentcache.delivery.access import Access
-from contentcache.delivery.contents import Contents, download_semaphore
+from contentcache.delivery.blob_service import BlobService, download_semaphore
 from contentcache.delivery.links import Links
+from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.other_workers import OtherWorkers
-from contentcache.delivery.questions import Questions
 from contentcache.delivery.signatures import Signatures
 from contentcache.delivery.signing_file import KeysFromFile
 from contentcache.delivery.signing_keys import KeysOfOrigin, SigningKeys
@@ -67,7 +67,7 @@ class Ensemble:
     access: Access
     links: Links
     origins: OriginSelector
-    contents: Contents
+    blob_service: BlobService
     evictor: Evictor
     scrub: Scrubber | None
     factory: ServerFactory
@@ -108,9 +108,9 @@ class _Delivery:
     links: Links
     access: Access
     evictor: Evictor
-    contents: Contents
+    blob_service: BlobService
     tags: Tags
-    questions: Questions
+    origin_queries: OriginQueries
 
 
 def assemble(
@@ -136,8 +136,8 @@ def assemble(
     origins = OriginSelector(upstreams.registries)
     factory = _front(site, upstreams.registries, origins, delivery)
     if other_workers.serves_clients:
-        _watch(meter, upstreams.registries, delivery.contents, delivery.grants, factory)
-    in_use = other_workers.in_use or delivery.contents.in_use
+        _watch(meter, upstreams.registries, delivery.blob_service, delivery.grants, factory)
+    in_use = other_workers.in_use or delivery.blob_service.in_use
     return Ensemble(
         kept,
         upstreams.registries,
@@ -146,7 +146,7 @@ def assemble(
         delivery.access,
         delivery.links,
         origins,
-        delivery.contents,
+        delivery.blob_service,
         delivery.evictor,
         _scrub(configuration, kept, in_use, run=run, timer=reactor, meter=meter),
         factory,
@@ -199,13 +199,13 @@ def _delivery(site: _Site) -> _Delivery:
         kept.store,
         kept.index,
         _retention(site.configuration),
-        in_use=other_workers.in_use or (lambda digest: contents.in_use(digest)),  # noqa: PLW0108  # each needs the other
+        in_use=other_workers.in_use or (lambda digest: blob_service.in_use(digest)),  # noqa: PLW0108  # each needs the other
         run=site.run,
         wall=time.time,
         monotonic=time.monotonic,
         evicted=lambda digest, size, reason: gone(digest, size, reason),  # noqa: PLW0108
     )
-    contents = Contents(
+    blob_service = BlobService(
         access,
         kept.store,
         kept.index,
@@ -223,27 +223,27 @@ def _delivery(site: _Site) -> _Delivery:
     )
 
     def gone(digest: Digest, size: int, reason: str) -> None:
-        contents.warm.drop(digest)
+        blob_service.hot_blobs.drop(digest)
         other_workers.on_evicted(digest)
         _note_eviction(site.meter, digest, size, reason)
 
     tags = Tags(
         access,
-        contents,
+        blob_service,
         links,
         wall=time.time,
         affirm_ttl=options.affirmttl,
         stale_if_error=options.staleiferror,
         limit=limits.manifest,
     )
-    questions = Questions(
+    origin_queries = OriginQueries(
         access,
         clock=site.reactor,
         secret=other_workers.secret,
         auth_ttl=options.authttl,
         stale_if_error=options.staleiferror,
     )
-    return _Delivery(grants, links, access, evictor, contents, tags, questions)
+    return _Delivery(grants, links, access, evictor, blob_service, tags, origin_queries)
 
 
 def _front(
@@ -251,7 +251,7 @@ def _front(
 ) -> ServerFactory:
     configuration, options, reactor = site.configuration, site.options, site.reactor
     http, secret, pseudonym = configuration.http, site.other_workers.secret, site.other_workers.pseudonym
-    contents = delivery.contents
+    blob_service = delivery.blob_service
     signatures = _signatures(options, registries, reactor, pseudonym, run=site.run, secret=secret)
     admission = Admission(
         origins,
@@ -263,7 +263,15 @@ def _front(
     queries = ListQueries(_list_secret(configuration))
     name = PublicName(http.host, "http" if http.tls is None else "https", http.trustedproxies)
     house = House(
-        contents, delivery.tags, delivery.questions, origins, signatures, admission, sending, queries, name
+        blob_service,
+        delivery.tags,
+        delivery.origin_queries,
+        origins,
+        signatures,
+        admission,
+        sending,
+        queries,
+        name,
     )
     api = RegistryApi(
         house,
@@ -275,7 +283,7 @@ def _front(
     )
     access_log = AccessLog(site.meter, reactor, time.time, lines=configuration.log.accesslog)
     fast_path = BlobFastPath(
-        contents.warm,
+        blob_service.hot_blobs,
         Targets(origins, signatures, http.prefix),
         admission,
         written=access_log.several,
@@ -425,11 +433,11 @@ def _note_eviction(meter: Meter, digest: Digest, size: int, reason: str) -> None
 def _watch(
     meter: Meter,
     registries: tuple[Registry, ...],
-    contents: Contents,
+    blob_service: BlobService,
     grants: Grants,
     factory: ServerFactory,
 ) -> None:
-    meter.watch("contentcache_fetches", "Fetches under way", lambda: contents.fetching)
+    meter.watch("contentcache_fetches", "Fetches under way", lambda: blob_service.running_downloads)
     meter.watch("contentcache_grants", "Grants remembered", lambda: len(grants))
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
     for registry in registries:

@@ -111,10 +111,10 @@ class Caching:
         for transport in ensemble.transports:
             await transport.close()
         try:
-            await ensemble.contents.flush()
+            await ensemble.blob_service.flush()
         except (OSError, StorageError) as error:
             self._log.error("last pulls not written", reason=error)
-        ensemble.contents.warm.close()
+        ensemble.blob_service.hot_blobs.close()
 
     def close(self) -> None:
         """Let go of the root directory."""
@@ -126,7 +126,7 @@ class Caching:
     def findings(self) -> Mapping[str, Finding]:
         """The store, and every origin."""
         findings: dict[str, Finding] = {}
-        fault = self.ensemble.contents.disk_fault or self.ensemble.kept.fault
+        fault = self.ensemble.blob_service.disk_fault or self.ensemble.kept.fault
         findings["store"] = Finding("ok", "can be written") if fault is None else Finding("warn", fault)
         for registry in self.ensemble.registries:
             well = [host for host, is_well in registry.health() if is_well]
@@ -154,11 +154,11 @@ class Caching:
 
     async def flush(self) -> None:
         """Write the last pulls into the index, and tell what is still in use."""
-        contents = self.ensemble.contents
+        blob_service = self.ensemble.blob_service
         try:
-            await contents.flush()
+            await blob_service.flush()
         finally:
-            self._other_workers.on_review(contents.in_use)
+            self._other_workers.on_review(blob_service.in_use)
 
     async def _rebuild(self, kept: Storage) -> None:
         await rebuild_index(kept.store, kept.index, self._threads, time.time, time.monotonic)
@@ -169,6 +169,6 @@ class Caching:
 
     def _list_if_running(self) -> None:
         if self._running:
-            self.ensemble.contents.lost_index()
+            self.ensemble.blob_service.lost_index()
             self._other_workers.on_index_lost()
             in_background(self._rebuild(self.ensemble.kept))

@@ -94,14 +94,14 @@ class LoopbackTests(TestCase):
         house = self.house()
         asking = house.asking(self.digest)
         await self.assertFailure(
-            Deferred.fromCoroutine(asking.registry.ask(asking.request("GET"))), UpstreamBroken
+            Deferred.fromCoroutine(asking.registry.ask(asking.upstream_request("GET"))), UpstreamBroken
         )
         closed = reactor.listenTCP(0, Manners(self.registry, reactor), interface="127.0.0.1")
         url = f"http://127.0.0.1:{closed.getHost().port}"
         await closed.stopListening()
         asking = self.house(url).asking(self.digest)
         await self.assertFailure(
-            Deferred.fromCoroutine(asking.registry.ask(asking.request("GET"))), UpstreamUnavailable
+            Deferred.fromCoroutine(asking.registry.ask(asking.upstream_request("GET"))), UpstreamUnavailable
         )
 
     async def test_storage(self) -> None:

@@ -27,7 +27,7 @@ from contentcache.core.question_order import QuestionClock
 from contentcache.core.routes import Content
 from contentcache.delivery.links import Links
 from contentcache.delivery.origin_word import OriginWord, Yes, size_by_first_byte
-from contentcache.delivery.wants import Asking
+from contentcache.delivery.subscribers import ContentRequest
 from contentcache.jose.bearer_tokens import unverified_expiry
 from contentcache.storage.interfaces import Affirmation, Link
 from contentcache.upstream.registry import Registry
@@ -90,7 +90,7 @@ class Access:
         self.question_time = question_time
         self._questions: SingleFlight[bytes, Yes] = SingleFlight()
 
-    def key(self, asking: Asking) -> bytes:
+    def key(self, asking: ContentRequest) -> bytes:
         """
         The key under which a question is shared; it does not reveal the credential.
 
@@ -113,11 +113,11 @@ class Access:
             *asking.sent_accept,
         )
 
-    def identity(self, asking: Asking) -> bytes:
+    def identity(self, asking: ContentRequest) -> bytes:
         """The name of whoever asks, saying nothing of the credential."""
         return asking.credential.key(self._secret, asking.registry.upstream.origin)
 
-    async def remembered(self, asking: Asking) -> Yes | None:
+    async def remembered(self, asking: ContentRequest) -> Yes | None:
         """The yes that a signed URL is, or that grant and link make together, if they do."""
         if asking.credential.signed is not None:
             return Yes()
@@ -152,7 +152,7 @@ class Access:
         """The name of a grant, saying nothing of the credential."""
         return credential.key(self._secret, origin, repository)
 
-    async def stale(self, asking: Asking) -> Yes | None:
+    async def stale(self, asking: ContentRequest) -> Yes | None:
         """The yes that may serve because the origin cannot be asked."""
         if not self.may_serve_stale(asking.registry, asking.content.repository, asking.credential):
             return None
@@ -162,7 +162,7 @@ class Access:
             return None
         return Yes(affirmation.media_type, stale=True)
 
-    async def ask(self, asking: Asking, *, with_body: bool, size: int | None = None) -> Yes:
+    async def ask(self, asking: ContentRequest, *, with_body: bool, size: int | None = None) -> Yes:
         """
         Ask the origin now. The same question of the same credential is asked once for all who wait.
 
@@ -176,7 +176,7 @@ class Access:
         key = self.key(asking) + bytes([with_body]) + repr(size).encode("ascii")
         return await self._questions.run(key, lambda: self._question(asking, with_body=with_body, size=size))
 
-    async def size_of(self, asking: Asking, *, with_body: bool = False) -> Yes:
+    async def size_of(self, asking: ContentRequest, *, with_body: bool = False) -> Yes:
         """Ask for ``HEAD`` and its true length, wherever the content is. Raises as :meth:`ask` does."""
         yes = await self.ask(asking, with_body=with_body)
         if yes.size is not None:
@@ -237,16 +237,16 @@ class Access:
         self.hear_revocation(revocation)
         self._tell_revoked(revocation)
 
-    async def media_type(self, asking: Asking) -> str | None:
+    async def media_type(self, asking: ContentRequest) -> str | None:
         """What ``GET`` once said of a content in its repository."""
         affirmation = await self._links.affirmation(_link(asking))
         return None if affirmation is None else affirmation.media_type
 
-    async def learn_media_type(self, asking: Asking, media_type: str | None) -> None:
+    async def learn_media_type(self, asking: ContentRequest, media_type: str | None) -> None:
         """A body has come by ``GET`` and been checked: this is its media type, whatever ``HEAD`` says."""
         await self._links.learn_media_type(_link(asking), media_type)
 
-    async def affirmed(self, asking: Asking, media_type: str | None, *, asked: float) -> None:
+    async def affirmed(self, asking: ContentRequest, media_type: str | None, *, asked: float) -> None:
         """
         The origin has answered this very question, asked at ``asked``, with *allowed*: that makes a grant and
         a link.
@@ -256,7 +256,7 @@ class Access:
         self.granted(asking.registry, asking.content.repository, asking.credential, asked=asked)
         await self._links.affirm(_link(asking), Affirmation(self.wall(), media_type), asked=asked)
 
-    async def refused(self, asking: Asking, refusal: OriginRefused, *, asked: float) -> None:
+    async def refused(self, asking: ContentRequest, refusal: OriginRefused, *, asked: float) -> None:
         """The origin has answered this very question, asked at ``asked``, with *denied*."""
         if asking.credential.signed is not None:
             return  # it says something of the signed URL, and nothing of the repository
@@ -284,7 +284,7 @@ class Access:
             return False
         return status == _NOT_FOUND and not self._keep_deleted
 
-    async def _question(self, asking: Asking, *, with_body: bool, size: int | None) -> Yes:
+    async def _question(self, asking: ContentRequest, *, with_body: bool, size: int | None) -> Yes:
         asked = self.question_time()
         try:
             yes, is_affirmed = await self.origin_word.ask(asking, with_body=with_body, size=size)
@@ -301,7 +301,7 @@ class Access:
             await self.affirmed(asking, yes.media_type, asked=asked)
         return yes
 
-    async def _kept_though_deleted(self, asking: Asking, refusal: OriginRefused) -> Yes | None:
+    async def _kept_though_deleted(self, asking: ContentRequest, refusal: OriginRefused) -> Yes | None:
         if not self._keep_deleted or refusal.status != _NOT_FOUND:
             return None
         if not self.is_granted(asking.registry, asking.content.repository, asking.credential):
@@ -312,7 +312,7 @@ class Access:
     def _holds(self, credential: Credential, key: bytes) -> bool:
         return credential.locally_authorized or self._grants.is_valid(key, self._clock.seconds())
 
-    def _grant_key(self, asking: Asking) -> bytes:
+    def _grant_key(self, asking: ContentRequest) -> bytes:
         return asking.credential.key(self._secret, asking.registry.upstream.origin, asking.content.repository)
 
     def _age(self, affirmation: Affirmation) -> float:
@@ -321,6 +321,6 @@ class Access:
         return age if age > -_CLOCK_STEP else float("inf")
 
 
-def _link(asking: Asking) -> Link:
+def _link(asking: ContentRequest) -> Link:
     content: Content = asking.content
     return Link(asking.registry.upstream.origin, content.repository, content.kind, content.digest)

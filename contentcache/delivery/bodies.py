@@ -11,7 +11,7 @@ from attrs import frozen
 from contentcache.core.digest import Hasher
 from contentcache.core.errors import CacheError, DiskFailed
 from contentcache.core.ports import Run
-from contentcache.delivery.making import Making, OwnerUnreachableError, StoredMeanwhile
+from contentcache.delivery.shared_download import OwnerUnreachableError, SharedDownload, StoredMeanwhile
 from contentcache.storage.interfaces import BlobFile
 
 #: One piece of a body in memory: what a client costs while it is slow.
@@ -26,7 +26,7 @@ class ShortError(Exception):
     """A response must end before its end."""
 
 
-class Flow(Protocol):
+class ClientSink(Protocol):
     """The way to one client."""
 
     async def ready(self) -> None:
@@ -54,9 +54,9 @@ class Body(Protocol):
     @property
     def size(self) -> int | None: ...
 
-    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
+    async def send(self, sink: ClientSink, start: int, stop: int | None, *, small_part: bool = False) -> None:
         """
-        Send the bytes from ``start`` up to ``stop``, ``None`` for the end. With ``glance`` they are a small
+        Send the bytes from ``start`` up to ``stop``, ``None`` for the end. With ``small_part`` they are a small
         part of the content, whose end need not wait for the whole.
 
         :raises ShortError: they cannot all be had, or are not to be trusted.
@@ -82,12 +82,12 @@ class StoredBody:
         """Its length in bytes."""
         return self._file.size
 
-    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
+    async def send(self, sink: ClientSink, start: int, stop: int | None, *, small_part: bool = False) -> None:
         """Send a part; see :class:`Body`."""
         end = self.size if stop is None else stop
         while start < end:
-            await flow.ready()
-            sent = await send_piece(flow, self._file, start, end, self._run, by_pool=True)
+            await sink.ready()
+            sent = await send_piece(sink, self._file, start, end, self._run, by_pool=True)
             if not sent:
                 raise ShortError("the stored file is shorter than it was")
             start += sent
@@ -108,27 +108,27 @@ class MemoryBody:
         """Its length in bytes."""
         return len(self._content)
 
-    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
+    async def send(self, sink: ClientSink, start: int, stop: int | None, *, small_part: bool = False) -> None:
         """Send a part; see :class:`Body`."""
-        await flow.ready()
-        flow.write(self._content[start:stop])
+        await sink.ready()
+        sink.write(self._content[start:stop])
 
     def close(self) -> None:
         """Nothing is held."""
 
 
 @frozen
-class Rest:
+class Remainder:
     """
     What is still to be sent: bytes from ``start`` up to ``stop``, of a response that began at ``first`` and
-    has the whole content or only a part; for ``glance`` see :class:`Body`.
+    has the whole content or only a part; for ``small_part`` see :class:`Body`.
     """
 
     start: int
     stop: int | None
     of_whole: bool
     first: int
-    glance: bool
+    small_part: bool
 
 
 #: Failures of a download after which its subscribers get the content by other means.
@@ -136,7 +136,7 @@ _NOT_OF_CONTENT: Final = (DiskFailed, StoredMeanwhile, OwnerUnreachableError)
 
 #: Sends the rest by other means. The last argument is called once the download's file is not needed any more:
 #: whoever sends for long must not keep the file on the disk for as long.
-CarryOn = Callable[[Flow, Rest, Callable[[], None]], Awaitable[None]]
+Continuation = Callable[[ClientSink, Remainder, Callable[[], None]], Awaitable[None]]
 
 
 class GrowingBody:
@@ -148,13 +148,15 @@ class GrowingBody:
     turned out wrong can only end short.
     """
 
-    def __init__(self, fetch: Making, run: Run, carry_on: CarryOn, closed: Callable[[], None]) -> None:
-        self._fetch = fetch
+    def __init__(
+        self, download: SharedDownload, run: Run, carry_on: Continuation, closed: Callable[[], None]
+    ) -> None:
+        self._download = download
         self._carry_on = carry_on
         self._run = run
         self._closed: Callable[[], None] | None = closed
-        self._generation = fetch.generation
-        self._size = fetch.size
+        self._generation = download.generation
+        self._size = download.size
         self._begun = False
 
     @property
@@ -162,24 +164,24 @@ class GrowingBody:
         """Its length in bytes, if upstream has said it."""
         return self._size
 
-    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
+    async def send(self, sink: ClientSink, start: int, stop: int | None, *, small_part: bool = False) -> None:
         """Send a part; see :class:`Body`."""
         first, whole = start, start == 0 and stop in {None, self._size}
         while not self._is_done(start, stop):
-            await flow.ready()
+            await sink.ready()
             if self._is_carried_on():
-                await self._carry_on(flow, Rest(start, stop, whole, first, glance), self.close)
+                await self._carry_on(sink, Remainder(start, stop, whole, first, small_part), self.close)
                 return
-            reach = self._reach(start, glance=glance)
+            reach = self._reach(start, small_part=small_part)
             end = reach if stop is None else min(reach, stop)
             if end <= start:
                 await self._more(start, stop)
                 continue
-            if not whole and not glance:
+            if not whole and not small_part:
                 self._ask_ahead(end, stop)
             self._begun = True
-            sent = await send_piece(flow, self._fetch.file, start, end, self._run)
-            if not sent or self._fetch.generation != self._generation:
+            sent = await send_piece(sink, self._download.file, start, end, self._run)
+            if not sent or self._download.generation != self._generation:
                 raise ShortError("what was fetched turned out wrong")
             start += sent
 
@@ -192,9 +194,9 @@ class GrowingBody:
         :raises StoredMeanwhile: it is in the store by now.
         :raises OwnerUnreachableError: the worker that downloads it does not answer.
         """
-        while not self._fetch.verified:
-            if isinstance(self._fetch.failure, _NOT_OF_CONTENT):
-                raise self._fetch.failure
+        while not self._download.verified:
+            if isinstance(self._download.failure, _NOT_OF_CONTENT):
+                raise self._download.failure
             self._reach(0)
             await self._more(-1, None)
 
@@ -207,48 +209,48 @@ class GrowingBody:
     def _is_done(self, position: int, stop: int | None) -> bool:
         if stop is not None:
             return position >= stop
-        return self._fetch.verified and position >= self._fetch.reach()
+        return self._download.verified and position >= self._download.readable_until()
 
     def _is_carried_on(self) -> bool:
-        failure, same = self._fetch.failure, self._generation == self._fetch.generation
+        failure, same = self._download.failure, self._generation == self._download.generation
         if isinstance(failure, StoredMeanwhile):
             return same or not self._begun
         return isinstance(failure, DiskFailed | OwnerUnreachableError) and same
 
-    def _reach(self, position: int, *, glance: bool = False) -> int:
-        fetch = self._fetch
-        if fetch.generation != self._generation:
-            if self._begun or (self._size is not None and fetch.size not in {None, self._size}):
+    def _reach(self, position: int, *, small_part: bool = False) -> int:
+        download = self._download
+        if download.generation != self._generation:
+            if self._begun or (self._size is not None and download.size not in {None, self._size}):
                 raise ShortError("what was fetched turned out wrong")
-            if fetch.size is not None:
-                self._generation = fetch.generation
-            elif fetch.failure is None:
+            if download.size is not None:
+                self._generation = download.generation
+            elif download.failure is None:
                 return 0
-        return fetch.reach(position, glance=glance)
+        return download.readable_until(position, small_part=small_part)
 
     def _ask_ahead(self, end: int, stop: int | None) -> None:
         # So that one who reads on from far away does not wait at each segment's end.
         with suppress(CacheError):
-            self._fetch.need(end, stop)
+            self._download.request_bytes(end, stop)
 
     async def _more(self, position: int, stop: int | None) -> None:
-        if isinstance(self._fetch.failure, _NOT_OF_CONTENT):
+        if isinstance(self._download.failure, _NOT_OF_CONTENT):
             return
-        if self._fetch.failure is not None:
-            raise ShortError(self._fetch.failure.message)
-        if self._fetch.verified and position >= self._fetch.reach():
+        if self._download.failure is not None:
+            raise ShortError(self._download.failure.message)
+        if self._download.verified and position >= self._download.readable_until():
             raise ShortError("the content has fewer bytes")
-        news = self._fetch.progress.wait()  # it may ring at once
+        news = self._download.progress.wait()  # it may ring at once
         if position >= 0:
             try:
-                self._fetch.need(position, stop)
+                self._download.request_bytes(position, stop)
             except CacheError as error:
                 raise ShortError(error.message) from error
         await news
 
 
 async def send_piece(
-    flow: Flow, file: BlobFile, start: int, stop: int, run: Run, *, by_pool: bool = False
+    sink: ClientSink, file: BlobFile, start: int, stop: int, run: Run, *, by_pool: bool = False
 ) -> int:
     """
     Send some of the bytes from ``start`` up to ``stop``, the best way there is; answers how many, 0 where the
@@ -256,10 +258,10 @@ async def send_piece(
 
     :raises ShortError: the disk fails.
     """
-    descriptor = file.descriptor if flow.can_send_files() else None
+    descriptor = file.descriptor if sink.can_send_files() else None
     if descriptor is None:
         data = await read(file, start, min(PIECE, stop - start), run)
-        flow.write(data)
+        sink.write(data)
         return len(data)
     end = min(stop, start + _FILE_PIECE)
     if not file.is_loaded(start, end - start):
@@ -267,10 +269,10 @@ async def send_piece(
         await _load(file, start, end - start, run)
     elif by_pool and stop - start >= _MIN_POOLED:
         # From the disk a thread would be no faster, and there are few.
-        sent = await flow.send_by_pool(descriptor, start, stop)
+        sent = await sink.send_by_pool(descriptor, start, stop)
         if sent:
             return sent
-    return await flow.send_file(descriptor, start, end)
+    return await sink.send_file(descriptor, start, end)
 
 
 async def read(file: BlobFile, offset: int, length: int, run: Run) -> bytes:

@@ -7,22 +7,22 @@ from typing import Final
 
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import Run
-from contentcache.delivery.bodies import Flow, Rest, ShortError
-from contentcache.delivery.making import Making
-from contentcache.delivery.served import Served
+from contentcache.delivery.bodies import ClientSink, Remainder, ShortError
+from contentcache.delivery.responses import ContentResponse
+from contentcache.delivery.shared_download import SharedDownload
 from contentcache.storage.interfaces import BlobFile
 
 _PIECE: Final = 1 << 20
 
 
 async def continue_from_stored(
-    download: Making,
+    download: SharedDownload,
     stored: BlobFile | None,
-    flow: Flow,
-    rest: Rest,
+    sink: ClientSink,
+    rest: Remainder,
     release: Callable[[], None],
     *,
-    authorize: Callable[[], Awaitable[Served]],
+    authorize: Callable[[], Awaitable[ContentResponse]],
     run: Run,
 ) -> None:
     """
@@ -44,7 +44,7 @@ async def continue_from_stored(
                 if not await run(_is_same, download, stored, rest.first, rest.start):
                     raise ShortError("what was downloaded is not what is stored")
                 release()
-                await served.body.send(flow, rest.start, rest.stop, glance=rest.glance)
+                await served.body.send(sink, rest.start, rest.stop, small_part=rest.small_part)
         except CacheError as error:
             raise ShortError(error.message) from error
         except OSError as error:
@@ -53,7 +53,7 @@ async def continue_from_stored(
         stored.close()
 
 
-def _is_same(download: Making, stored: BlobFile, start: int, stop: int) -> bool:
+def _is_same(download: SharedDownload, stored: BlobFile, start: int, stop: int) -> bool:
     """In a thread: whether both files have the same bytes from ``start`` up to ``stop``."""
     while start < stop:
         length = min(_PIECE, stop - start)

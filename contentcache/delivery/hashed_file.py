@@ -85,7 +85,7 @@ class HashedFile:
             self._hasher.update(data)
             self._hashed += len(data)
 
-    def is_right(self, size: int) -> bool:
+    def matches_digest(self, size: int) -> bool:
         """
         Whether the digest is that of the ``size`` bytes of the content.
 

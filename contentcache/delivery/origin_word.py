@@ -18,7 +18,7 @@ from contentcache.core.lru import LruCache
 from contentcache.core.ports import Timer
 from contentcache.core.ranges import RANGE_NOT_SATISFIABLE, parse_content_range, read_unsatisfied
 from contentcache.delivery.manifests import read_manifest
-from contentcache.delivery.wants import Asking
+from contentcache.delivery.subscribers import ContentRequest
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.redirects import TargetFailed
 
@@ -69,7 +69,7 @@ class OriginWord:
         self._heads_proved: set[str] = set()
         self._heads_unreliable: set[str] = set()
 
-    async def ask(self, asking: Asking, *, with_body: bool, size: int | None) -> tuple[Yes, bool]:
+    async def ask(self, asking: ContentRequest, *, with_body: bool, size: int | None) -> tuple[Yes, bool]:
         """
         What the origin allows, and whether that makes a grant and a link.
 
@@ -98,7 +98,7 @@ class OriginWord:
         """A host to which ``origin`` redirects has delivered a whole content, and it was verified."""
         self._targets.put((origin, target), self._clock.seconds())
 
-    async def _in_doubt(self, asking: Asking, answer: Answer, size: int | None) -> tuple[Yes, bool]:
+    async def _in_doubt(self, asking: ContentRequest, answer: Answer, size: int | None) -> tuple[Yes, bool]:
         """
         Whether an answer that is not the registry's own word is *allowed*: a redirect, or a page for people,
         which a sign-in proxy sends to strangers. Also whether it makes a grant and a link.
@@ -125,7 +125,7 @@ class OriginWord:
         # What nobody knows the length of may be anything: it is a matter of this request alone.
         return Yes(size=total, asked=True, notices=answer.notices()), size is not None
 
-    async def _confirm(self, asking: Asking, yes: Yes, size: int) -> Yes:
+    async def _confirm(self, asking: ContentRequest, yes: Yes, size: int) -> Yes:
         """
         The registry itself allows it, but states another length than that of the content, ``size``: ``GET``
         must show that the content is there.
@@ -141,26 +141,26 @@ class OriginWord:
             raise SomethingElse(f"{final.host} has something of another length than {asking.content.digest}")
         return evolve(yes, size=size)
 
-    async def _manifest_itself(self, asking: Asking) -> Yes:
+    async def _manifest_itself(self, asking: ContentRequest) -> Yes:
         """
         Ask for a manifest with ``GET``: it is the proof, wherever it comes from.
 
         :raises UpstreamBroken: something else came.
         """
         digest = asking.content.digest
-        final = await asking.registry.ask(asking.request("GET"))
+        final = await asking.registry.ask(asking.upstream_request("GET"))
         body = await read_manifest(final, self._manifest_limit)
         if Digest.of(body, digest.algorithm) != digest:
             raise SomethingElse(f"{final.host} leads to something else than {digest}")
         return Yes(final.header("Content-Type"), len(body), asked=True, notices=final.notices())
 
-    async def _ask_truthfully(self, asking: Asking, *, with_body: bool) -> Answer:
+    async def _ask_truthfully(self, asking: ContentRequest, *, with_body: bool) -> Answer:
         registry, is_blob = asking.registry, asking.content.kind == "blobs"
         origin = registry.upstream.origin
         if is_blob and origin in self._heads_unreliable:
             return await _probe(asking)
         try:
-            answer = await registry.ask(asking.request("HEAD", follow=False))
+            answer = await registry.ask(asking.upstream_request("HEAD", follow=False))
         except OriginRefused as refusal:
             doubtful = is_blob and refusal.status in _DOUBTFUL and origin not in self._heads_proved
             if refusal.status == _TOO_MANY or not (doubtful or (with_body and not refusal.is_plain)):
@@ -174,19 +174,19 @@ class OriginWord:
         return answer
 
 
-async def size_by_first_byte(asking: Asking) -> int | None:
+async def size_by_first_byte(asking: ContentRequest) -> int | None:
     """
     The length of a content, learned by ``GET`` of its first byte, wherever the content is.
 
     :raises CacheError: as :meth:`OriginWord.ask` does.
     """
-    answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE))
+    answer = await asking.registry.ask(asking.upstream_request("GET", range_=_FIRST_BYTE))
     size = _whole_size(answer)
     answer.abandon()
     return size
 
 
-def _own_word(asking: Asking, answer: Answer) -> Yes:
+def _own_word(asking: ContentRequest, answer: Answer) -> Yes:
     size = _whole_size(answer)
     if size == 0 and asking.content.digest != Digest.of(b"", asking.content.digest.algorithm):
         size = None  # some proxies say so of every HEAD
@@ -194,14 +194,14 @@ def _own_word(asking: Asking, answer: Answer) -> Yes:
     return Yes(None, size, asked=True, head_type=head_type, notices=notices)
 
 
-async def _probe(asking: Asking, *, follow: bool = False) -> Answer:
+async def _probe(asking: ContentRequest, *, follow: bool = False) -> Answer:
     """Ask with ``GET``, for no more of a blob than its first byte."""
     if asking.content.kind == "blobs":
-        answer = await asking.registry.ask(asking.request("GET", range_=_FIRST_BYTE, follow=follow))
+        answer = await asking.registry.ask(asking.upstream_request("GET", range_=_FIRST_BYTE, follow=follow))
         if answer.status != RANGE_NOT_SATISFIABLE:
             return answer
         answer.abandon()  # an empty blob has no first byte
-    return await asking.registry.ask(asking.request("GET", follow=follow))
+    return await asking.registry.ask(asking.upstream_request("GET", follow=follow))
 
 
 def _whole_size(answer: Answer) -> int | None:

@@ -12,16 +12,16 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.core.via import FAMILY
 from contentcache.delivery.access import Revocation
-from contentcache.delivery.making import DownloadKey, Making
-from contentcache.delivery.wants import Want
+from contentcache.delivery.shared_download import DownloadKey, SharedDownload
+from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import Room
 
 
 class DecisionRecorder(Protocol):
     """Records what the origin decided about a client of this worker, whoever sent the request."""
 
-    def record_allowed(self, want: Want, media_type: str | None, asked: float) -> None: ...
-    def record_denied(self, want: Want, refusal: OriginRefused, asked: float) -> None: ...
+    def record_allowed(self, subscriber: Subscriber, media_type: str | None, asked: float) -> None: ...
+    def record_denied(self, subscriber: Subscriber, refusal: OriginRefused, asked: float) -> None: ...
 
 
 class Owners(Protocol):
@@ -32,7 +32,7 @@ class Owners(Protocol):
 
     def join(
         self, key: DownloadKey, recorder: DecisionRecorder, *, in_place: bool, total: int | None
-    ) -> Making:
+    ) -> SharedDownload:
         """The owner's download, as this worker's clients see it."""
 
     async def store(self, key: DownloadKey, content: bytes) -> None:

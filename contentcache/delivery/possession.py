@@ -5,7 +5,7 @@ Blobs of all origins lie in one store under their digests. An origin can let cli
 itself: stored bytes are served in its name if it delivered them (a download that was verified) or has proved
 that it has them. :meth:`Possession.require` is the one place where that is decided; whatever serves stored
 bytes, or tells of them, passes through it. What it let pass may be remembered beside an open blob
-(:class:`contentcache.delivery.warm.Kept`).
+(:class:`contentcache.delivery.hot_blobs.HotBlob`).
 
 Rules of the proof:
 
@@ -38,8 +38,8 @@ from contentcache.core.lru import LruCache
 from contentcache.core.ports import Run, Timer
 from contentcache.core.ranges import PARTIAL, parse_content_range
 from contentcache.delivery.access import Access
-from contentcache.delivery.making import UndecidedError
-from contentcache.delivery.wants import Asking
+from contentcache.delivery.shared_download import UndecidedError
+from contentcache.delivery.subscribers import ContentRequest
 from contentcache.storage.interfaces import BlobFile, BlobIndex, Store
 from contentcache.upstream.answers import Answer, AnswerTooLarge, Inflow, is_html
 
@@ -66,7 +66,7 @@ _OK: Final = 200
 class NotPossessed(BlobUnknown):
     """The origin has not got the bytes that are stored under this digest, whatever it says of them."""
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, asking: ContentRequest) -> None:
         digest = asking.content.digest
         super().__init__(f"the origin of {asking.content.repository} does not deliver {digest}")
         if asking.content.kind == "manifests":
@@ -131,7 +131,7 @@ class Possession:
         self._samples: LruCache[_Pair, tuple[Sample, float]] = LruCache(_MOST_SAMPLES)
         self._proofs: SingleFlight[Hashable, _Proof] = SingleFlight()
 
-    async def require(self, asking: Asking) -> None:
+    async def require(self, asking: ContentRequest) -> None:
         """
         Return if the origin that is asked has the stored bytes; let it prove that first if that is unknown.
 
@@ -169,7 +169,7 @@ class Possession:
             )
             return False
 
-    async def _prove(self, pair: _Pair, asking: Asking) -> None:
+    async def _prove(self, pair: _Pair, asking: ContentRequest) -> None:
         question = self._access.key(asking)
         self._check_failed(question, asking)
         attempt = partial(self._attempt, question, asking)
@@ -181,19 +181,19 @@ class Possession:
         if proof.error is not None:
             raise proof.error
 
-    async def _attempt(self, question: bytes, asking: Asking) -> _Proof:
+    async def _attempt(self, question: bytes, asking: ContentRequest) -> _Proof:
         try:
             await self._ask_for_sample(question, asking)
         except CacheError as error:
             return _Proof(question, error)
         return _Proof(question, None)
 
-    async def _ask_for_sample(self, question: bytes, asking: Asking) -> None:
+    async def _ask_for_sample(self, question: bytes, asking: ContentRequest) -> None:
         origin, digest = asking.registry.upstream.origin, asking.content.digest
         sample = await self._choose(asking)
         asked = self._access.question_time()
         try:
-            answer = await asking.registry.ask(asking.request("GET", range_=sample.range))
+            answer = await asking.registry.ask(asking.upstream_request("GET", range_=sample.range))
         except OriginRefused as refusal:
             if refusal.status == _NOT_FOUND:
                 self._fail(question)
@@ -217,7 +217,7 @@ class Possession:
         except OSError as error:
             self._log.error("possession not written to the index", origin=origin, digest=digest, reason=error)
 
-    async def _choose(self, asking: Asking) -> Sample:
+    async def _choose(self, asking: ContentRequest) -> Sample:
         """
         The sample that is asked for: for a while the same one, whoever asks and however the proof ends. One
         client's failure then is none of another's, and many tries are worth no more than one.
@@ -235,7 +235,7 @@ class Possession:
         self._samples.put(pair, (sample, now + _FAILED_FOR))
         return sample
 
-    def _read_sample(self, asking: Asking) -> Sample:
+    def _read_sample(self, asking: ContentRequest) -> Sample:
         """Something of the stored bytes that cannot be guessed. Blocks."""
         file = self._store.open(asking.content.digest)
         try:
@@ -248,7 +248,7 @@ class Possession:
     def _fail(self, question: bytes) -> None:
         self._failed.put(question, self._clock.seconds() + _FAILED_FOR)
 
-    def _check_failed(self, question: bytes, asking: Asking) -> None:
+    def _check_failed(self, question: bytes, asking: ContentRequest) -> None:
         until = self._failed.peek(question)
         if until is None:
             return

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from attrs import evolve, frozen
 
 from contentcache.aio.tasks import in_background
+from contentcache.core.download_planner import DownloadPlanner
 from contentcache.core.errors import (
     CacheError,
     LoopDetected,
@@ -23,10 +24,9 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from contentcache.core.filling import Filling
 from contentcache.core.ranges import read_opening
-from contentcache.delivery.intake import Intake
-from contentcache.delivery.wants import Want
+from contentcache.delivery.download_file import DownloadFile
+from contentcache.delivery.subscribers import Subscriber
 from contentcache.upstream.answers import Answer
 
 #: No segment has more bytes.
@@ -51,10 +51,10 @@ class Owner(Protocol):
     """The fetch that segments belong to."""
 
     @property
-    def filling(self) -> Filling: ...
+    def planner(self) -> DownloadPlanner: ...
     @property
-    def intake(self) -> Intake: ...
-    def sources(self) -> Mapping[str, Want]: ...
+    def download_file(self) -> DownloadFile: ...
+    def sources(self) -> Mapping[str, Subscriber]: ...
     async def reserve(self, answer: Answer | None = None) -> None: ...
     def arrived(self, host: str, start: int, stop: int) -> None: ...
     def failed_for(self, error: CacheError) -> None: ...
@@ -85,7 +85,7 @@ class Segments:
         starts = [one.start for one in (*self._under_way, *self._waiting) if one.start > offset]
         return min(starts, default=None)
 
-    def want(self, offset: int, stop: int) -> None:
+    def request(self, offset: int, stop: int) -> None:
         """
         A reader waits for the bytes from ``offset`` on, up to ``stop`` at the most.
 
@@ -97,7 +97,7 @@ class Segments:
                 raise failed[1]
         if self._closed or self.covers(offset):
             return
-        begin, end = self._owner.filling.held.gap(offset)
+        begin, end = self._owner.planner.held.gap(offset)
         start = max(begin, offset - offset % _ALIGNED)
         stop = min(
             bound for bound in (stop, start + LONGEST, end, self.next_start(offset)) if bound is not None
@@ -114,9 +114,9 @@ class Segments:
         while self._waiting and len(self._under_way) < MOST_AT_ONCE:
             segment = self._waiting.pop(0)
             self._under_way.add(segment)
-            in_background(self._fetch(segment))
+            in_background(self._download(segment))
 
-    async def _fetch(self, segment: _Segment) -> None:
+    async def _download(self, segment: _Segment) -> None:
         try:
             await self._fill(segment)
         except CacheError as error:
@@ -128,16 +128,18 @@ class Segments:
             self._owner.changed()
 
     async def _fill(self, segment: _Segment) -> None:
-        held = self._owner.filling.held
+        held = self._owner.planner.held
         tried: set[str] = set()
         error: CacheError = UpstreamUnavailable("nobody is left in whose name upstream can be asked")
         while (offset := held.reach(segment.start)) < segment.stop:
-            untried = [(host, want) for host, want in self._owner.sources().items() if host not in tried]
+            untried = [
+                (host, subscriber) for host, subscriber in self._owner.sources().items() if host not in tried
+            ]
             if not untried:
                 raise error
-            host, want = untried[0]
+            host, subscriber = untried[0]
             try:
-                await self._take(host, want, offset, segment.stop)
+                await self._take(host, subscriber, offset, segment.stop)
             except OriginRefused as refusal:
                 error = refusal
                 tried.add(host)
@@ -148,10 +150,10 @@ class Segments:
                 if held.reach(segment.start) == offset:
                     tried.add(host)
 
-    async def _take(self, host: str, want: Want, offset: int, stop: int) -> None:
-        registry = want.asking.registry
-        request = want.asking.request("GET", range_=f"bytes={offset}-{stop - 1}")
-        answer = await registry.ask_host(host, evolve(request, parallel=True))
+    async def _take(self, host: str, subscriber: Subscriber, offset: int, stop: int) -> None:
+        registry = subscriber.request.registry
+        upstream_request = subscriber.request.upstream_request("GET", range_=f"bytes={offset}-{stop - 1}")
+        answer = await registry.ask_host(host, evolve(upstream_request, parallel=True))
         try:
             self._look_at(answer, host, offset)
         except UpstreamBroken:
@@ -159,14 +161,16 @@ class Segments:
             raise
         await self._owner.reserve(answer)
         try:
-            await self._owner.intake.take(answer, offset, offset, stop, partial(self._owner.arrived, host))
+            await self._owner.download_file.receive(
+                answer, offset, offset, stop, partial(self._owner.arrived, host)
+            )
         except (UpstreamBroken, UpstreamTimeout) as error:
-            registry.failed(host, error.message, want.asking.content.kind)
+            registry.failed(host, error.message, subscriber.request.content.kind)
             raise
 
     def _look_at(self, answer: Answer, host: str, offset: int) -> None:
         opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), offset)
         if opening.start != offset:
             raise RangesIgnored(f"{host} does not answer ranges")
-        if not self._owner.filling.opened(host, opening.total):
+        if not self._owner.planner.opened(host, opening.total):
             raise UpstreamBroken(f"{host} says another size than others did")

@@ -37,15 +37,15 @@ from contentcache.core.ports import Clock
 from contentcache.core.question_order import LatestQuestions
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.access import Access
+from contentcache.delivery.blob_service import BlobService
 from contentcache.delivery.bodies import MemoryBody
-from contentcache.delivery.contents import Contents
 from contentcache.delivery.links import Links
-from contentcache.delivery.making import DownloadKey
 from contentcache.delivery.manifests import read_manifest, too_large
 from contentcache.delivery.origin_word import Yes
 from contentcache.delivery.possession import NotPossessed
-from contentcache.delivery.served import Described, Served
-from contentcache.delivery.wants import Asking
+from contentcache.delivery.responses import ContentHead, ContentResponse
+from contentcache.delivery.shared_download import DownloadKey
+from contentcache.delivery.subscribers import ContentRequest
 from contentcache.storage.interfaces import Tag, TagRecord
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.client import TargetRefused
@@ -76,7 +76,7 @@ class TagAsking:
     accept: tuple[str, ...]
     via: str = ""
 
-    def request(self, method: Literal["GET", "HEAD"]) -> Request:
+    def upstream_request(self, method: Literal["GET", "HEAD"]) -> Request:
         """The request that says all this upstream."""
         repository = self.route.repository
         return Request(
@@ -88,10 +88,12 @@ class TagAsking:
             via=self.via,
         )
 
-    def by_digest(self, digest: Digest) -> Asking:
+    def by_digest(self, digest: Digest) -> ContentRequest:
         """The question for what the tag means."""
         content = Content(self.route.repository, "manifests", digest)
-        return Asking(self.registry, content, self.credential, tuple(upstream_accept(self.accept)), self.via)
+        return ContentRequest(
+            self.registry, content, self.credential, tuple(upstream_accept(self.accept)), self.via
+        )
 
     def tag(self) -> Tag:
         """What is remembered of the tag goes by this."""
@@ -117,7 +119,7 @@ class Tags:
     def __init__(
         self,
         access: Access,
-        contents: Contents,
+        blob_service: BlobService,
         links: Links,
         *,
         wall: Clock,
@@ -126,7 +128,7 @@ class Tags:
         limit: int,
     ) -> None:
         self._access = access
-        self._contents = contents
+        self._blob_service = blob_service
         self._links = links
         self._wall = wall
         self._affirm_ttl = affirm_ttl
@@ -135,12 +137,12 @@ class Tags:
         #: When the question was asked whose answer is the last that is known of a tag.
         self._answered = LatestQuestions(_MOST_TAGS)
 
-    async def describe(self, asking: TagAsking) -> Described:
+    async def describe(self, asking: TagAsking) -> ContentHead:
         """Answer a ``HEAD``. Raises as :meth:`get` does."""
         meaning = await self._meaning(asking, with_body=False)
-        if isinstance(meaning, Served):
+        if isinstance(meaning, ContentResponse):
             with meaning:
-                return Described(
+                return ContentHead(
                     meaning.digest,
                     meaning.body.size,
                     meaning.media_type,
@@ -149,15 +151,15 @@ class Tags:
                 )
         yes = Yes(head_type=meaning.head_type, size=meaning.size, stale=meaning.stale)
         try:
-            described = await self._contents.describe_manifest(asking.by_digest(meaning.digest), yes)
+            described = await self._blob_service.describe_manifest(asking.by_digest(meaning.digest), yes)
         except NotPossessed:
             # What is stored is not this origin's: the tag itself tells.
             with await self._get_by_tag(asking) as served:
-                described = Described(served.digest, served.body.size, served.media_type, served.status)
+                described = ContentHead(served.digest, served.body.size, served.media_type, served.status)
         status = "hit" if meaning.stale else "fwd=request"
         return evolve(described, status=status, stale=meaning.stale, notices=meaning.notices)
 
-    async def get(self, asking: TagAsking) -> Served:
+    async def get(self, asking: TagAsking) -> ContentResponse:
         """
         The manifest that a tag means now.
 
@@ -165,14 +167,14 @@ class Tags:
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
         """
         meaning = await self._meaning(asking, with_body=True)
-        if isinstance(meaning, Served):
+        if isinstance(meaning, ContentResponse):
             return meaning
         if essence(meaning.head_type) in SCHEMA_1_TYPES and not meaning.stale:
             return await self._get_by_tag(asking)
         by_digest = asking.by_digest(meaning.digest)
         yes = Yes(head_type=meaning.head_type, stale=meaning.stale, notices=meaning.notices)
         try:
-            return await self._contents.get(by_digest, yes)
+            return await self._blob_service.get(by_digest, yes)
         except NotPossessed:
             pass
         except OriginRefused as refusal:
@@ -181,7 +183,7 @@ class Tags:
         # Some registries make up what they name, converted to what the client takes.
         return await self._get_by_tag(asking)
 
-    async def _meaning(self, asking: TagAsking, *, with_body: bool) -> _Meaning | Served:
+    async def _meaning(self, asking: TagAsking, *, with_body: bool) -> _Meaning | ContentResponse:
         kept = await self._immutable(asking)
         if kept is not None:
             return kept
@@ -194,10 +196,10 @@ class Tags:
                 return await self._stale(asking, refusal)
             raise
 
-    async def _ask(self, asking: TagAsking, *, with_body: bool) -> _Meaning | Served:
+    async def _ask(self, asking: TagAsking, *, with_body: bool) -> _Meaning | ContentResponse:
         asked = self._access.question_time()
         try:
-            answer = await asking.registry.ask(asking.request("HEAD"))
+            answer = await asking.registry.ask(asking.upstream_request("HEAD"))
         except TargetRefused:
             return await self._get_by_tag(asking)
         except OriginRefused as refusal:
@@ -230,13 +232,15 @@ class Tags:
         known = self._access.origin_word.is_known_target(origin, answer.target)
         return (answer.moved and not known) or answer.is_page
 
-    async def _get_by_tag(self, asking: TagAsking) -> Served:
+    async def _get_by_tag(self, asking: TagAsking) -> ContentResponse:
         """Ask with ``GET``, the hosts in turn until one sends a manifest."""
         tried: set[str] = set()
         while True:
             asked = self._access.question_time()
             try:
-                answer = await asking.registry.ask(asking.request("GET"), only=lambda host: host not in tried)
+                answer = await asking.registry.ask(
+                    asking.upstream_request("GET"), only=lambda host: host not in tried
+                )
             except OriginRefused as refusal:
                 await self._take_note(asking, refusal, asked=asked)
                 raise
@@ -248,7 +252,7 @@ class Tags:
                 if all(host in tried for host, _ in asking.registry.health()):
                     raise
 
-    async def _take_manifest(self, asking: TagAsking, answer: Answer, *, asked: float) -> Served:
+    async def _take_manifest(self, asking: TagAsking, answer: Answer, *, asked: float) -> ContentResponse:
         """Check what came for a tag, and only then store it and remember that the tag means it."""
         if answer.status != _OK:
             answer.abandon()
@@ -267,11 +271,11 @@ class Tags:
             is_payload = named in manifest_digests(content, media_type, named.algorithm)
             if not is_payload and essence(media_type) not in SCHEMA_1_TYPES:
                 raise UpstreamBroken(f"{answer.host} sent a manifest that is not the {named} it names")
-            return Served(named, MemoryBody(content), media_type, _UNCACHED, notices=notices)
+            return ContentResponse(named, MemoryBody(content), media_type, _UNCACHED, notices=notices)
         if not checked.agrees(said) or not (is_typed or (is_own_word and checked.is_recognized)):
             # It is what upstream sent, and proves nothing.
-            return Served(digest, MemoryBody(content), said, _UNCACHED, notices=notices)
-        await self._contents.keep(DownloadKey(asking.registry.upstream.origin, digest), content)
+            return ContentResponse(digest, MemoryBody(content), said, _UNCACHED, notices=notices)
+        await self._blob_service.store(DownloadKey(asking.registry.upstream.origin, digest), content)
         if answer.target is not None and named is not None:
             self._access.origin_word.learn_target(asking.registry.upstream.origin, answer.target)
         await self._access.affirmed(asking.by_digest(digest), media_type, asked=asked)
@@ -279,7 +283,7 @@ class Tags:
             await self._links.remember_tag(
                 asking.tag(), TagRecord(digest, media_type or "", len(content), self._wall())
             )
-        return Served(digest, MemoryBody(content), media_type, "fwd=miss; stored", notices=notices)
+        return ContentResponse(digest, MemoryBody(content), media_type, "fwd=miss; stored", notices=notices)
 
     def _remembers(self, asking: TagAsking) -> bool:
         return self._stale_if_error > 0 or asking.registry.upstream.immutabletags is not None
@@ -297,12 +301,12 @@ class Tags:
             return
         record = TagRecord(meaning.digest, meaning.head_type or "", meaning.size, self._wall())
         tag, unverified = asking.tag(), _unverified(asking.tag())
-        if await self._contents.stored_manifest(meaning.digest) is not None:
+        if await self._blob_service.stored_manifest(meaning.digest) is not None:
             await self._links.remember_tag(tag, record)
             return
         before = await self._links.tag(unverified)
         if before is not None and before.digest != record.digest:
-            stored = await self._contents.stored_manifest(before.digest)
+            stored = await self._blob_service.stored_manifest(before.digest)
             if stored is not None:  # it has come since
                 await self._links.remember_tag(tag, before)
         await self._links.remember_tag(unverified, record)
@@ -335,7 +339,7 @@ class Tags:
         record = await self._links.tag(asking.tag())
         later = await self._links.tag(_unverified(asking.tag()))
         if later is not None and (record is None or later.when >= record.when):
-            stored = await self._contents.stored_manifest(later.digest)
+            stored = await self._blob_service.stored_manifest(later.digest)
             record = later if stored is not None else record
         # One from the future (the clock was set back) has an age that nobody knows.
         if record is None or not -_CLOCK_STEP < self._wall() - record.when < bound:

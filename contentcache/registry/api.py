@@ -30,12 +30,12 @@ from contentcache.core.routes import (
     parse,
 )
 from contentcache.core.via import DEEPEST, MOST_HOPS, Path, added
-from contentcache.delivery.contents import Contents
-from contentcache.delivery.questions import Questions
+from contentcache.delivery.blob_service import BlobService
+from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.signatures import Signatures
 from contentcache.delivery.signing_keys import PATH as KEYS_PATH
+from contentcache.delivery.subscribers import ContentRequest
 from contentcache.delivery.tags import TagAsking, Tags
-from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.registry.admission import Admission, Admitted
 from contentcache.registry.origin_selection import Chosen, OriginSelector
@@ -65,9 +65,9 @@ _KINDS: Final[Mapping[type, str]] = {
 class House:
     """Those who answer."""
 
-    contents: Contents
+    blob_service: BlobService
     tags: Tags
-    questions: Questions
+    origin_queries: OriginQueries
     origins: OriginSelector
     signatures: Signatures
     admission: Admission
@@ -140,7 +140,7 @@ class RegistryApi:
         match chosen.route:
             case Content() as content:
                 accept = exchange.values("Accept")
-                asking = Asking(chosen.registry, content, credential, accept, via)
+                asking = ContentRequest(chosen.registry, content, credential, accept, via)
                 await self._answer_content(exchange, asking)
             case TaggedManifest() as tagged:
                 asked = TagAsking(chosen.registry, tagged, credential, exchange.values("Accept"), via)
@@ -195,13 +195,13 @@ class RegistryApi:
 
     # The answers.
 
-    async def _answer_content(self, exchange: Exchange, asking: Asking) -> None:
+    async def _answer_content(self, exchange: Exchange, asking: ContentRequest) -> None:
         house, content = self._house, asking.content
         if exchange.method == "HEAD" or house.sending.is_settled(exchange, content.digest):
-            house.sending.describe(exchange, await house.contents.describe(asking), content.kind)
+            house.sending.describe(exchange, await house.blob_service.describe(asking), content.kind)
             return
         parts = content.kind == "blobs" and wants_parts(exchange, content.digest)
-        with await house.contents.get(asking, whole=not parts) as served:
+        with await house.blob_service.get(asking, whole=not parts) as served:
             self._meter.outcome(served.outcome)
             await house.sending.send(exchange, served, content.kind)
 
@@ -233,7 +233,7 @@ class RegistryApi:
     async def _answer_ping(
         self, exchange: Exchange, chosen: Chosen, credential: Credential, via: str
     ) -> None:
-        pinged = await self._house.questions.ping(chosen.registry, credential, via)
+        pinged = await self._house.origin_queries.ping(chosen.registry, credential, via)
         marks = {"Cache-Status": "contentcache; hit; stale", "Warning": STALE} if pinged.stale else {}
         if pinged.status >= 400:  # noqa: PLR2004
             raise OriginRefused(pinged.status, {**pinged.headers, **marks}, pinged.body)
@@ -274,7 +274,7 @@ class RegistryApi:
             accept=exchange.values("Accept"),
             via=via,
         )
-        answer: Answer = await self._house.questions.ask(registry, question)
+        answer: Answer = await self._house.origin_queries.ask(registry, question)
         headers = dict(answer.passed_headers())
         headers["Cache-Status"] = "contentcache; fwd=request"
         if "Link" in headers:

@@ -19,8 +19,8 @@ from twisted.web.http import datetimeToString
 from contentcache.core.header_policy import first
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.ranges import Span, Wish
-from contentcache.delivery.served import Described
-from contentcache.delivery.warm import LARGEST, Kept, Warm, Way
+from contentcache.delivery.hot_blobs import LARGEST, HotBlob, HotBlobs, IsAuthorized
+from contentcache.delivery.responses import ContentHead
 from contentcache.journal import Access
 from contentcache.registry.admission import Admission
 from contentcache.registry.fast_path_headers import Habit, read_habit, split_range
@@ -51,7 +51,7 @@ class BlobFastPath:
 
     def __init__(
         self,
-        warm: Warm,
+        hot_blobs: HotBlobs,
         targets: Targets,
         admission: Admission,
         *,
@@ -61,7 +61,7 @@ class BlobFastPath:
         wall: Clock,
         patience: float,
     ) -> None:
-        self._warm = warm
+        self._hot_blobs = hot_blobs
         self._targets = targets
         self._admission = admission
         self._is_local = admission.is_local
@@ -76,8 +76,8 @@ class BlobFastPath:
         self._second = -1
         self._beginnings = b"", b""
         #: What was seen in this turn of the reactor: a file that has its name, a piece that is in memory.
-        self._there: set[Kept] = set()
-        self._in_memory: set[tuple[Kept, int, int]] = set()
+        self._there: set[HotBlob] = set()
+        self._in_memory: set[tuple[HotBlob, int, int]] = set()
 
     def answer(self, channel: ServerChannel, data: bytes) -> bytes:
         """Answer the requests that ``data`` begins with, as far as they are simple; what is left of it."""
@@ -123,85 +123,85 @@ class BlobFastPath:
         target = find(habit.host, line)
         if target is None:
             return False
-        way = self._warm.signed_way if signed else self._way(habit, target)
-        kept = self._warm.find(target.link, way) if way is not None else None
-        if kept is None or not self._is_there(kept):
+        is_authorized = self._hot_blobs.signed_authorizer if signed else self._authorizer(habit, target)
+        hot_blob = self._hot_blobs.find(target.link, is_authorized) if is_authorized is not None else None
+        if hot_blob is None or not self._is_there(hot_blob):
             return False
         if target.method == "HEAD":
             now = self._wall()
-            channel.send_now(self._begin(now)[0] + (target.head or self._head(target, kept)))
+            channel.send_now(self._begin(now)[0] + (target.head or self._head(target, hot_blob)))
             self._note(habit, target, now, 200, 0)
             return True
-        return self._send(channel, habit, target, kept, part)
+        return self._send(channel, habit, target, hot_blob, part)
 
-    def _way(self, habit: Habit, target: Target) -> Way | None:
+    def _authorizer(self, habit: Habit, target: Target) -> IsAuthorized | None:
         """What tells whether a client may have something, if it is not by a signed URL."""
         if self._is_local and not self._admission.allows_cached(target.scope, habit.authorization):
             return None
-        way = habit.ways.get(target.where)
-        if way is None:
+        is_authorized = habit.ways.get(target.where)
+        if is_authorized is None:
             credential = self._admission.credential(target.registry, habit.authorization)
             if len(habit.ways) >= _MOST_WAYS:
                 habit.ways.clear()
-            way = habit.ways[target.where] = self._warm.way(target.link, credential)
-        return way
+            is_authorized = habit.ways[target.where] = self._hot_blobs.authorizer(target.link, credential)
+        return is_authorized
 
     def _send(
-        self, channel: ServerChannel, habit: Habit, target: Target, kept: Kept, part: Wish | None
+        self, channel: ServerChannel, habit: Habit, target: Target, hot_blob: HotBlob, part: Wish | None
     ) -> bool:
         now = self._wall()
         if part is None:
-            status, start, stop = 200, 0, kept.size
-            head = self._begin(now)[0] + (target.head or self._head(target, kept))
+            status, start, stop = 200, 0, hot_blob.size
+            head = self._begin(now)[0] + (target.head or self._head(target, hot_blob))
         else:
-            span = part.within(kept.size)
+            span = part.within(hot_blob.size)
             if span is None:
                 return False
             status, start, stop = 206, span.start, span.stop
-            head = self._begin(now)[1] + self._part_head(target, kept, span)
+            head = self._begin(now)[1] + self._part_head(target, hot_blob, span)
         length = stop - start
         if length > LARGEST:
             return False
         if length <= _ONE_PIECE:
-            body = kept.read_now(start, stop)
+            body = hot_blob.read_now(start, stop)
             if body is None:
                 return False
             channel.send_now(head + body)
         else:
-            sent = self._send_file(channel, head, kept, start, stop)
+            sent = self._send_file(channel, head, hot_blob, start, stop)
             if sent is None:
                 return False
             if sent < length:
                 watch = Watch(channel.transport, self._timer, self._patience, channel.forceAbortClient)
                 note = partial(self._note, habit, target, now, status)
-                wanted = Span(start, stop, kept.size)
-                Rest(channel, self._warm, kept, wanted, watch=watch, note=note).send(sent)
+                wanted = Span(start, stop, hot_blob.size)
+                Rest(channel, self._hot_blobs, hot_blob, wanted, watch=watch, note=note).send(sent)
                 return True
         self._note(habit, target, now, status, length)
-        self._warm.pulled(kept, now)
+        self._hot_blobs.record_pull(hot_blob, now)
         return True
 
-    def _is_there(self, kept: Kept) -> bool:
-        if kept not in self._there:
-            if not kept.is_there():
-                self._warm.drop(kept.digest)
+    def _is_there(self, hot_blob: HotBlob) -> bool:
+        if hot_blob not in self._there:
+            if not hot_blob.is_there():
+                self._hot_blobs.drop(hot_blob.digest)
                 return False
             self._expect_end()
-            self._there.add(kept)
+            self._there.add(hot_blob)
         return True
 
     def _send_file(
-        self, channel: ServerChannel, head: bytes, kept: Kept, start: int, stop: int
+        self, channel: ServerChannel, head: bytes, hot_blob: HotBlob, start: int, stop: int
     ) -> int | None:
-        transport, piece = channel.transport, (kept, start, stop)
+        transport, piece = channel.transport, (hot_blob, start, stop)
         if not isinstance(transport, FileTransport):
             return None
         if piece not in self._in_memory:
-            if not kept.is_in_memory(start, stop):
+            if not hot_blob.is_in_memory(start, stop):
                 return None
             self._expect_end()
             self._in_memory.add(piece)
-        return transport.send_now(head, kept.descriptor, start, stop)
+        return transport.send_now(head, hot_blob.descriptor, start, stop)
 
     def _note(self, habit: Habit, target: Target, now: float, status: int, size: int) -> None:
         self._expect_end()
@@ -238,20 +238,20 @@ class BlobFastPath:
             self._beginnings = b"HTTP/1.1 200 OK" + date, b"HTTP/1.1 206 Partial Content" + date
         return self._beginnings
 
-    def _head(self, target: Target, kept: Kept) -> bytes:
-        target.head = self._fields(target, kept) + b"Content-Length: %d\r\n\r\n" % kept.size
+    def _head(self, target: Target, hot_blob: HotBlob) -> bytes:
+        target.head = self._fields(target, hot_blob) + b"Content-Length: %d\r\n\r\n" % hot_blob.size
         return target.head
 
-    def _part_head(self, target: Target, kept: Kept, span: Span) -> bytes:
+    def _part_head(self, target: Target, hot_blob: HotBlob, span: Span) -> bytes:
         named = span.content_range().encode("ascii")
-        return self._fields(target, kept) + b"Content-Length: %d\r\nContent-Range: %b\r\n\r\n" % (
+        return self._fields(target, hot_blob) + b"Content-Length: %d\r\nContent-Range: %b\r\n\r\n" % (
             span.length,
             named,
         )
 
-    def _fields(self, target: Target, kept: Kept) -> bytes:
+    def _fields(self, target: Target, hot_blob: HotBlob) -> bytes:
         if not target.fields:
-            blob = headers_of(Described(kept.digest, kept.size, None, "hit"), "blobs")
+            blob = headers_of(ContentHead(hot_blob.digest, hot_blob.size, None, "hit"), "blobs")
             fields = [
                 *self._extra,
                 *EVERYWHERE.items(),

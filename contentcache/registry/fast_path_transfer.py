@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from contentcache.core.ranges import Span
-from contentcache.delivery.warm import Kept, Warm
+from contentcache.delivery.hot_blobs import HotBlob, HotBlobs
 from contentcache.server.channel import ServerChannel
 from contentcache.server.stall_timer import Watch
 
@@ -28,16 +28,16 @@ class Rest:
     def __init__(
         self,
         channel: ServerChannel,
-        warm: Warm,
-        kept: Kept,
+        hot_blobs: HotBlobs,
+        hot_blob: HotBlob,
         part: Span,
         *,
         watch: Watch,
         note: Callable[[int], None],
     ) -> None:
         self._channel = channel
-        self._warm = warm
-        self._kept = kept
+        self._hot_blobs = hot_blobs
+        self._hot_blob = hot_blob
         self._part = part
         self._watch = watch
         self._note = note
@@ -51,12 +51,12 @@ class Rest:
         try:
             self._held.callback(self._tell)
             self._channel.occupy(self)
-            self._warm.hold(self._kept)
-            self._held.callback(self._warm.release, self._kept)
+            self._hot_blobs.acquire(self._hot_blob)
+            self._held.callback(self._hot_blobs.release, self._hot_blob)
             self._held.callback(self._watch.stop)
             self._watch.start()
             start, stop = self._part.start + begun, self._part.stop
-            self._sending = self._channel.transport.send_file(self._kept.descriptor, start, stop)
+            self._sending = self._channel.transport.send_file(self._hot_blob.descriptor, start, stop)
         except BaseException:
             self._end(begun)
             raise

@@ -12,14 +12,14 @@ from contentcache.core.http_caching import etag, evaluate, range_holds
 from contentcache.core.ranges import Span, parse_range, spans
 from contentcache.core.routes import Kind
 from contentcache.delivery.bodies import ShortError
-from contentcache.delivery.served import Described, Served
+from contentcache.delivery.responses import ContentHead, ContentResponse
 from contentcache.server.exchange import Exchange
 
 _FOR_EVER: Final = "private, max-age=31536000, immutable"
 _ASK_AGAIN: Final = "private, no-cache"
 _OCTETS: Final = "application/octet-stream"
 #: A part of more bytes than this may be somebody's last, and waits for the digest as a whole does.
-_GLANCE: Final = 8 << 20
+_SMALL_PART: Final = 8 << 20
 #: What RFC 7234 §5.5.1 had for answers that are served though the origin could not be asked.
 STALE: Final = '110 contentcache "Response is Stale"'
 
@@ -41,7 +41,9 @@ class Sending:
         """Whether the conditions of a request for this digest make its bytes unnecessary."""
         return _outcome(exchange, digest) != "go on"
 
-    def describe(self, exchange: Exchange, described: Described, kind: Kind, *, by_tag: bool = False) -> None:
+    def describe(
+        self, exchange: Exchange, described: ContentHead, kind: Kind, *, by_tag: bool = False
+    ) -> None:
         """Answer a ``HEAD``, or a ``GET`` whose conditions settle it."""
         headers = headers_of(described, kind, by_tag=by_tag)
         if self._settle(exchange, described.digest, headers):
@@ -51,7 +53,9 @@ class Sending:
         exchange.start(200, headers)
         exchange.finish()
 
-    async def send(self, exchange: Exchange, served: Served, kind: Kind, *, by_tag: bool = False) -> None:
+    async def send(
+        self, exchange: Exchange, served: ContentResponse, kind: Kind, *, by_tag: bool = False
+    ) -> None:
         """Answer a ``GET``. Whoever entered ``served`` closes its body."""
         try:
             headers = headers_of(served, kind, by_tag=by_tag)
@@ -65,7 +69,11 @@ class Sending:
             exchange.end_short()
 
     async def _send_parts(
-        self, exchange: Exchange, served: Served, headers: dict[str, HeaderValue], parts: Sequence[Span]
+        self,
+        exchange: Exchange,
+        served: ContentResponse,
+        headers: dict[str, HeaderValue],
+        parts: Sequence[Span],
     ) -> None:
         body, size = served.body, served.body.size
         if not parts:
@@ -78,12 +86,16 @@ class Sending:
             headers["Content-Length"] = str(part.length)
             headers["Content-Range"] = part.content_range()
             exchange.start(206, headers)
-            await body.send(exchange, part.start, part.stop, glance=_is_glance(exchange, part))
+            await body.send(exchange, part.start, part.stop, small_part=_is_small_part(exchange, part))
         else:
             await self._send_many(exchange, served, headers, parts)
 
     async def _send_many(
-        self, exchange: Exchange, served: Served, headers: dict[str, HeaderValue], parts: Sequence[Span]
+        self,
+        exchange: Exchange,
+        served: ContentResponse,
+        headers: dict[str, HeaderValue],
+        parts: Sequence[Span],
     ) -> None:
         boundary = self._boundary()
         heads = [_part_head(boundary, str(headers["Content-Type"]), part) for part in parts]
@@ -94,12 +106,12 @@ class Sending:
         exchange.start(206, headers)
         for head, part in zip(heads, parts, strict=True):
             exchange.write(head)
-            glance = _is_glance(exchange, part)
-            await served.body.send(exchange, part.start, part.stop, glance=glance)
+            small_part = _is_small_part(exchange, part)
+            await served.body.send(exchange, part.start, part.stop, small_part=small_part)
         exchange.write(end)
 
     @staticmethod
-    def _parts(exchange: Exchange, served: Served, kind: Kind) -> Sequence[Span]:
+    def _parts(exchange: Exchange, served: ContentResponse, kind: Kind) -> Sequence[Span]:
         # Without a size nothing can be said of ranges; manifests are small and sent whole.
         wishes = parse_range(exchange.header("Range"))
         if not wishes or kind != "blobs" or served.body.size is None:
@@ -132,18 +144,20 @@ def wants_parts(exchange: Exchange, digest: Digest) -> bool:
     return any(wish.first != 0 or wish.last is not None for wish in wishes)
 
 
-def _is_glance(exchange: Exchange, part: Span) -> bool:
+def _is_small_part(exchange: Exchange, part: Span) -> bool:
     """Whether a part is small, has an end of its own, and is not the rest of a download."""
     wishes = parse_range(exchange.header("Range"))
     to_the_end = any(wish.first is not None and wish.last is None for wish in wishes)
-    return not to_the_end and part.start > 0 and part.length <= _GLANCE
+    return not to_the_end and part.start > 0 and part.length <= _SMALL_PART
 
 
 def _outcome(exchange: Exchange, digest: Digest) -> str:
     return evaluate(str(digest), exchange.header("If-Match"), exchange.header("If-None-Match"))
 
 
-def headers_of(told: Described | Served, kind: Kind, *, by_tag: bool = False) -> dict[str, HeaderValue]:
+def headers_of(
+    told: ContentHead | ContentResponse, kind: Kind, *, by_tag: bool = False
+) -> dict[str, HeaderValue]:
     """What the head of an answer says of a content, and what the origin told with it."""
     digest = str(told.digest)
     headers: dict[str, HeaderValue] = {

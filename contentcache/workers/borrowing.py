@@ -19,18 +19,18 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.ports import Timer
 from contentcache.core.spans import Spans
-from contentcache.delivery.making import (
+from contentcache.delivery.other_workers import DecisionRecorder
+from contentcache.delivery.progress import Progress
+from contentcache.delivery.segments import LONGEST
+from contentcache.delivery.shared_download import (
     HELD_BACK,
-    AskFirst,
+    AuthorizationNeeded,
     DownloadKey,
     OwnerUnreachableError,
     UndecidedError,
     readable,
 )
-from contentcache.delivery.news import News
-from contentcache.delivery.other_workers import DecisionRecorder
-from contentcache.delivery.segments import LONGEST
-from contentcache.delivery.wants import Want
+from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import BlobFile
 from contentcache.workers.conversation import Conversation, NoAnswerError, Values
 from contentcache.workers.words import asking_in_words, error_of
@@ -46,8 +46,9 @@ Reach = Callable[[Digest, Conversation], Awaitable[None]]
 
 class Borrowed:
     """
-    A :class:`contentcache.delivery.making.Making` of another worker. ``opened(descriptor)`` makes a file of
-    what it hands over; the other arguments are as in :class:`contentcache.delivery.other_workers.Owners`.
+    A :class:`~contentcache.delivery.shared_download.SharedDownload` of another worker. ``opened(descriptor)``
+    makes a file of what it hands over; the other arguments are as in
+    :class:`contentcache.delivery.other_workers.Owners`.
     """
 
     _log = Logger()
@@ -68,7 +69,7 @@ class Borrowed:
         self.target: str | None = None
         self.generation = 0
         self.verified = False
-        self.progress = News(clock)
+        self.progress = Progress(clock)
         self.failure: CacheError | None = None
         self._recorder = recorder
         self.in_place = in_place
@@ -81,7 +82,7 @@ class Borrowed:
         self._file: BlobFile | None = None
         self._takes_candidates = not in_place and total is None
         self._is_closed = in_place
-        self._wants: dict[int, Want] = {}
+        self._subscribers: dict[int, Subscriber] = {}
         self._whole_wants = 0
         self._affirmed: set[bytes] = set()
         self._numbers = count(1)
@@ -115,7 +116,7 @@ class Borrowed:
         return self._file
 
     @property
-    def takes_candidates(self) -> bool:
+    def awaits_decision(self) -> bool:
         """Whether the owner, as far as we know, still waits for its first answer."""
         return self._takes_candidates and not self._is_over
 
@@ -127,19 +128,19 @@ class Borrowed:
         """
         return self._is_over or self._is_idle
 
-    def has_want(self, key: bytes) -> bool:
+    def has_subscriber(self, key: bytes) -> bool:
         """Whether a client with this question is attached."""
-        return any(want.key == key for want in self._wants.values())
+        return any(subscriber.key == key for subscriber in self._subscribers.values())
 
-    def reach(self, position: int = 0, *, glance: bool = False) -> int:
+    def readable_until(self, position: int = 0, *, small_part: bool = False) -> int:
         """Up to which byte a reader may go now that stands at ``position``."""
         if self.verified:
             return self.prefix
         if self._is_closed or self.generation:
             return 0
-        return readable(self._held, self.progress.told, self._total, position, glance=glance)
+        return readable(self._held, self.progress.announced, self._total, position, small_part=small_part)
 
-    def need(self, position: int, stop: int | None) -> None:
+    def request_bytes(self, position: int, stop: int | None) -> None:
         """
         A reader wants the bytes from ``position`` on.
 
@@ -164,21 +165,21 @@ class Borrowed:
             return position < total - HELD_BACK  # what is there at the end waits for the digest of all
         return self._whole_wants > 0 and position - self.prefix <= LONGEST
 
-    def attach(self, want: Want) -> None:
+    def subscribe(self, subscriber: Subscriber) -> None:
         """A client wants this content."""
         number = next(self._numbers)
         self._holders += 1
-        self._wants[number] = want
-        self._whole_wants += want.whole
-        self._announce(number, want)
+        self._subscribers[number] = subscriber
+        self._whole_wants += subscriber.whole
+        self._announce(number, subscriber)
 
-    def detach(self, want: Want) -> None:
+    def unsubscribe(self, subscriber: Subscriber) -> None:
         """A client has what it wanted, or has left."""
-        number = next((number for number, each in self._wants.items() if each is want), None)
+        number = next((number for number, each in self._subscribers.items() if each is subscriber), None)
         if number is None:
             return
-        del self._wants[number]
-        self._whole_wants -= want.whole
+        del self._subscribers[number]
+        self._whole_wants -= subscriber.whole
         if self._conversation is not None:
             self._conversation.tell("detach", want=number)
         self._release()
@@ -202,17 +203,17 @@ class Borrowed:
             conversation.hang_up()
         self._end()
 
-    async def give_up(self, error: CacheError) -> None:
+    async def abort(self, error: CacheError) -> None:
         """Never mind."""
         self.failure = error
         self._end()
 
     def _end(self) -> None:
         self._is_over = True
-        error = self.failure or AskFirst("the origin has not been asked")
-        for want in tuple(self._wants.values()):
-            want.fail(want.refusal or error)
-        self.progress.tell(self.prefix)
+        error = self.failure or AuthorizationNeeded("the origin has not been asked")
+        for subscriber in tuple(self._subscribers.values()):
+            subscriber.fail(subscriber.refusal or error)
+        self.progress.notify_all(self.prefix)
         self._release()
 
     def _release(self) -> None:
@@ -230,23 +231,23 @@ class Borrowed:
             self._conversation = conversation
             self._has_news = self._is_idle = False
             self._needs.clear()
-            for number, want in tuple(self._wants.items()):
-                self._announce(number, want)
-            while self._wants and not (self._is_over or conversation.is_over):
+            for number, subscriber in tuple(self._subscribers.items()):
+                self._announce(number, subscriber)
+            while self._subscribers and not (self._is_over or conversation.is_over):
                 await self._changed.wait()
-            if self._is_over or not self._wants:
+            if self._is_over or not self._subscribers:
                 return
             self._conversation = None
         raise OwnerUnreachableError("the workers that download this content end one after the other")
 
-    def _announce(self, number: int, want: Want) -> None:
+    def _announce(self, number: int, subscriber: Subscriber) -> None:
         if self._conversation is not None:
             self._conversation.tell(
                 "attach",
                 want=number,
-                asking=asking_in_words(want.asking),
-                judged=want.judged,
-                whole=want.whole,
+                asking=asking_in_words(subscriber.request),
+                judged=subscriber.authorized,
+                whole=subscriber.whole,
                 in_place=self.in_place,
                 total=self._asked_total,
             )
@@ -254,20 +255,20 @@ class Borrowed:
     # What the owner tells.
 
     def _heard(self, name: str, values: Values) -> Any:
-        want = self._wants.get(values.get("want", 0))
+        subscriber = self._subscribers.get(values.get("want", 0))
         match name:
             case "file":
                 self._take_file()
             case "news":
                 self._take_news(values)
-            case "opened" if want is not None:
-                self._open(want, values)
-            case "refused" if want is not None:
-                self._refuse(want, error_of(values["error"]))
-            case "yes" if want is not None:
-                self._judged(want, values["media_type"], values["asked"])
-            case "no" if want is not None:
-                self._say_no(want, error_of(values["error"]), values["asked"])
+            case "opened" if subscriber is not None:
+                self._open(subscriber, values)
+            case "refused" if subscriber is not None:
+                self._refuse(subscriber, error_of(values["error"]))
+            case "yes" if subscriber is not None:
+                self._judged(subscriber, values["media_type"], values["asked"])
+            case "no" if subscriber is not None:
+                self._say_no(subscriber, error_of(values["error"]), values["asked"])
             case "missing":
                 self._take_missing(values["position"], error_of(values["error"]))
             case "end":
@@ -289,7 +290,7 @@ class Borrowed:
         self._owners_generation = 0
         self._doubted = tuple(self._held) if _is_same(before, file) else ((0, _EVERYTHING),)
         self._held.clear()
-        self.progress.told = 0
+        self.progress.announced = 0
         before.close()
 
     def _take_news(self, values: Values) -> None:
@@ -309,38 +310,38 @@ class Borrowed:
         self.verified = values["verified"]
         self._has_news, self._is_idle = True, False
         self._needs.clear()
-        self.progress.tell(values["told"])
+        self.progress.notify_all(values["told"])
 
     def _start_again(self) -> None:
         self.generation += 1
         self._held.clear()
-        self.progress.told = 0
+        self.progress.announced = 0
 
-    def _open(self, want: Want, values: Values) -> None:
-        want.joined = values["joined"]
+    def _open(self, subscriber: Subscriber, values: Values) -> None:
+        subscriber.coalesced = values["joined"]
         self.media_type = values["media_type"] or self.media_type
         if values["asked"] is not None:
-            self._judged(want, values["media_type"], values["asked"])
+            self._judged(subscriber, values["media_type"], values["asked"])
         # Else the owner has had a yes for it lately, which is the owner's own.
-        want.judged = True
-        want.open()
+        subscriber.authorized = True
+        subscriber.notify_ready()
 
-    def _judged(self, want: Want, media_type: str | None, asked: float) -> None:
-        want.judged = True
-        if want.key not in self._affirmed:
-            self._affirmed.add(want.key)
-            self._recorder.record_allowed(want, media_type, asked)
+    def _judged(self, subscriber: Subscriber, media_type: str | None, asked: float) -> None:
+        subscriber.authorized = True
+        if subscriber.key not in self._affirmed:
+            self._affirmed.add(subscriber.key)
+            self._recorder.record_allowed(subscriber, media_type, asked)
 
-    def _say_no(self, want: Want, refusal: CacheError, asked: float) -> None:
+    def _say_no(self, subscriber: Subscriber, refusal: CacheError, asked: float) -> None:
         if isinstance(refusal, OriginRefused):
-            want.refusal = refusal
-            self._recorder.record_denied(want, refusal, asked)
+            subscriber.refusal = refusal
+            self._recorder.record_denied(subscriber, refusal, asked)
 
-    def _refuse(self, want: Want, error: CacheError) -> None:
+    def _refuse(self, subscriber: Subscriber, error: CacheError) -> None:
         if isinstance(error, UndecidedError) and not self._has_news:
             self._is_idle = True
-        if not want.opened.called:
-            want.fail(error)
+        if not subscriber.ready.called:
+            subscriber.fail(error)
         elif not self.verified:
             # A successor does not take it aboard any more: what it has got is all that there is.
             self.failure = error if not isinstance(error, UndecidedError) else None
@@ -352,7 +353,7 @@ class Borrowed:
         self._missing = [*self._missing[-63:], (position, error)]
         # A second reader that waits for them asks again: the error is for one.
         self._needs = {need for need in self._needs if need[0] != position}
-        self.progress.tell(self.progress.told)
+        self.progress.notify_all(self.progress.announced)
 
     def _take_end(self, values: Values) -> None:
         self.failure = None if values["error"] is None else error_of(values["error"])

@@ -147,7 +147,9 @@ class Worker(Daemon):
         )
         ensemble = self._caching.ensemble
         registries = {registry.upstream.origin: registry for registry in ensemble.registries}
-        self._lender = Lender(ensemble.contents, ensemble.access.key, registries.__getitem__, self.threads)
+        self._lender = Lender(
+            ensemble.blob_service, ensemble.access.key, registries.__getitem__, self.threads
+        )
         return self._caching
 
     def say_hello(self, role: Role) -> None:
@@ -201,7 +203,7 @@ class Worker(Daemon):
         match name:
             case "gone":
                 digest = Digest.parse(values["digest"])
-                ensemble.contents.warm.drop(digest)
+                ensemble.blob_service.hot_blobs.drop(digest)
                 if self._index is not None:
                     self._index.drop(digest)
             case "denied":
@@ -211,9 +213,9 @@ class Worker(Daemon):
             case "revoked":
                 ensemble.access.hear_revocation(revocation_of(values))
             case "disk":
-                ensemble.contents.disk_fault = values["fault"]
+                ensemble.blob_service.disk_fault = values["fault"]
             case "lost":
-                ensemble.contents.lost_index()
+                ensemble.blob_service.lost_index()
 
     def _take_call(self) -> bool:
         descriptor = self._parent.take_descriptor()

@@ -20,10 +20,10 @@ from contentcache.aio.tasks import in_background
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.ports import Run
-from contentcache.delivery.contents import Contents
-from contentcache.delivery.fetch import Fetch
-from contentcache.delivery.making import DownloadKey, UndecidedError
-from contentcache.delivery.wants import Asking, Want
+from contentcache.delivery.blob_service import BlobService
+from contentcache.delivery.download import Download
+from contentcache.delivery.shared_download import DownloadKey, UndecidedError
+from contentcache.delivery.subscribers import ContentRequest, Subscriber
 from contentcache.workers.conversation import Conversation, Values
 from contentcache.workers.words import asking_of, error_in_words
 
@@ -35,8 +35,8 @@ class Lender:
     an origin.
     """
 
-    contents: Contents
-    key: Callable[[Asking], bytes]
+    blob_service: BlobService
+    key: Callable[[ContentRequest], bytes]
     registry_of: Callable[[str], Any]
     run: Run
 
@@ -52,10 +52,10 @@ class _Told:
     conversation: Conversation
     number: int
 
-    def yes(self, media_type: str | None, asked: float) -> None:
+    def report_allowed(self, media_type: str | None, asked: float) -> None:
         self.conversation.tell("yes", want=self.number, media_type=media_type, asked=asked)
 
-    def no(self, refusal: OriginRefused, asked: float) -> None:
+    def report_denied(self, refusal: OriginRefused, asked: float) -> None:
         self.conversation.tell("no", want=self.number, error=error_in_words(refusal), asked=asked)
 
 
@@ -67,8 +67,8 @@ class _Lending:
     def __init__(self, lender: Lender) -> None:
         self._lender = lender
         self.conversation = Conversation(self._heard, self._left)
-        self._fetch: Fetch | None = None
-        self._wants: dict[int, Want] = {}
+        self._download: Download | None = None
+        self._subscribers: dict[int, Subscriber] = {}
         #: What the other side waits for since it was last told of anything.
         self._needs: set[tuple[int, int | None]] = set()
         self._leaving: set[int] = set()
@@ -92,15 +92,17 @@ class _Lending:
 
     async def _keep(self, origin: str, digest: str, content: str) -> None:
         key = DownloadKey(origin, Digest.parse(digest))
-        await self._lender.contents.keep(key, base64.b64decode(content))
+        await self._lender.blob_service.store(key, base64.b64decode(content))
 
     async def _attach(self, number: int, values: Values) -> None:
         asking = asking_of(values["asking"], self._lender.registry_of)
         told = _Told(self.conversation, number)
-        want = Want(asking, self._lender.key(asking), values["judged"], whole=values["whole"], told=told)
+        subscriber = Subscriber(
+            asking, self._lender.key(asking), values["judged"], whole=values["whole"], reporter=told
+        )
         try:
-            fetch, joined = await self._lender.contents.share(
-                want, in_place=values["in_place"], total=values["total"]
+            download, coalesced = await self._lender.blob_service.subscribe(
+                subscriber, in_place=values["in_place"], total=values["total"]
             )
         except CacheError as error:
             self._refuse(number, error)
@@ -111,91 +113,95 @@ class _Lending:
             )
             self._refuse(number, UpstreamUnavailable("the cache has failed; its log says why"))
             return
-        if self._over or number in self._leaving or (self._fetch not in {None, fetch}):
+        if self._over or number in self._leaving or (self._download not in {None, download}):
             # It has left meanwhile; or what the conversation was about has ended, and it comes again.
             self._leaving.discard(number)
-            want.opened.addErrback(lambda _failure: None)
-            fetch.detach(want)
+            subscriber.ready.addErrback(lambda _failure: None)
+            download.unsubscribe(subscriber)
             self._refuse(number, UndecidedError("the fetch has ended meanwhile"))
             return
-        self._wants[number] = want
-        is_verdict = not want.judged
-        want.opened.addCallbacks(
-            lambda _none: self._opened(number, fetch, want, joined=joined, is_verdict=is_verdict),
+        self._subscribers[number] = subscriber
+        is_verdict = not subscriber.authorized
+        subscriber.ready.addCallbacks(
+            lambda _none: self._opened(
+                number, download, subscriber, coalesced=coalesced, is_verdict=is_verdict
+            ),
             lambda failure: self._refuse(number, failure.value),
         )
-        if self._fetch is None:
-            self._fetch = fetch
-            in_background(self._follow(fetch))
+        if self._download is None:
+            self._download = download
+            in_background(self._follow(download))
 
-    def _opened(self, number: int, fetch: Fetch, want: Want, *, joined: bool, is_verdict: bool) -> None:
-        self._tell_news(fetch)  # its size at the least comes first
+    def _opened(
+        self, number: int, download: Download, subscriber: Subscriber, *, coalesced: bool, is_verdict: bool
+    ) -> None:
+        self._tell_news(download)  # its size at the least comes first
         self.conversation.tell(
             "opened",
             want=number,
-            media_type=fetch.media_type,
-            joined=joined,
-            asked=want.asked if is_verdict else None,
+            media_type=download.media_type,
+            joined=coalesced,
+            asked=subscriber.asked if is_verdict else None,
         )
 
     def _refuse(self, number: int, error: CacheError) -> None:
         self.conversation.tell("refused", want=number, error=error_in_words(error))
 
     def _detach(self, number: int) -> None:
-        want = self._wants.pop(number, None)
-        if want is None:
+        subscriber = self._subscribers.pop(number, None)
+        if subscriber is None:
             self._leaving.add(number)
-        elif self._fetch is not None:
-            want.opened.addErrback(lambda _failure: None)
-            self._fetch.detach(want)
+        elif self._download is not None:
+            subscriber.ready.addErrback(lambda _failure: None)
+            self._download.unsubscribe(subscriber)
 
     def _need(self, position: int, stop: int | None) -> None:
-        if self._fetch is None or self._fetch.over:
+        if self._download is None or self._download.is_over:
             return
         try:
-            self._fetch.need(position, stop)
+            self._download.request_bytes(position, stop)
             self._needs.add((position, stop))
         except CacheError as error:
             self._needs.discard((position, stop))
             self.conversation.tell("missing", position=position, error=error_in_words(error))
 
-    async def _follow(self, fetch: Fetch) -> None:
+    async def _follow(self, download: Download) -> None:
         """Tell of everything that changes, to the end."""
-        while not (fetch.over or self._over):
-            if not self._tell_news(fetch):
+        while not (download.is_over or self._over):
+            if not self._tell_news(download):
                 # Its readers are not woken, and do not ask again: what they wait for may have failed.
                 for position, stop in tuple(self._needs):
                     self._need(position, stop)
-            await fetch.progress.wait()
+            await download.progress.wait()
         if self._over:
             return
-        self._tell_news(fetch)
-        failure = fetch.failure
+        self._tell_news(download)
+        failure = download.failure
         self.conversation.tell(
-            "end", error=None if failure is None else error_in_words(failure), target=fetch.target
+            "end", error=None if failure is None else error_in_words(failure), target=download.target
         )
 
-    def _tell_news(self, fetch: Fetch) -> bool:
+    def _tell_news(self, download: Download) -> bool:
         """
         Tell what has changed; ``False`` if there is nothing to tell. What the other side still needs after
         that, it asks for again.
         """
         if self._over:
             return False
-        if self._descriptor is None and fetch.intake.has_file:
-            self._hand_over(fetch)
-        if fetch.generation != self._generation:
-            self._generation = fetch.generation
+        if self._descriptor is None and download.download_file.has_file:
+            self._hand_over(download)
+        if download.generation != self._generation:
+            self._generation = download.generation
             self._runs.clear()
-        held = set(fetch.filling.held)
+        held = set(download.planner.held)
         words = {
-            "generation": fetch.generation,
-            "total": fetch.size,
-            "media_type": fetch.media_type,
-            "told": fetch.progress.told,
-            "verified": fetch.verified,
-            "takes_candidates": fetch.takes_candidates,
-            "is_closed": fetch.is_closed,
+            "generation": download.generation,
+            "total": download.size,
+            "media_type": download.media_type,
+            "told": download.progress.announced,
+            "verified": download.verified,
+            "takes_candidates": download.awaits_decision,
+            "is_closed": download.withholds_all,
             "held": sorted(held - self._runs),
         }
         self._runs = held
@@ -206,8 +212,8 @@ class _Lending:
             self.conversation.tell("news", **words)
         return is_news
 
-    def _hand_over(self, fetch: Fetch) -> None:
-        descriptor = fetch.file.descriptor
+    def _hand_over(self, download: Download) -> None:
+        descriptor = download.file.descriptor
         if descriptor is None:
             return
         # One of our own: it is sent later, when the number may be another file's.
@@ -217,7 +223,7 @@ class _Lending:
 
     def _left(self) -> None:
         self._over = True
-        for number in tuple(self._wants):
+        for number in tuple(self._subscribers):
             self._detach(number)
         if self._descriptor is not None:
             # The last one to close a deleted file waits for its blocks to be freed.

@@ -9,8 +9,8 @@ from typing import Any, Final
 from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
-from contentcache.delivery.making import DownloadKey, Making, UndecidedError
 from contentcache.delivery.other_workers import DecisionRecorder
+from contentcache.delivery.shared_download import DownloadKey, SharedDownload, UndecidedError
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.workers.borrowing import Borrowed
 from contentcache.workers.conversation import Conversation, GoneError, NoAnswerError, SilentError, converse
@@ -44,7 +44,7 @@ class Neighbours:
 
     def join(
         self, key: DownloadKey, recorder: DecisionRecorder, *, in_place: bool, total: int | None
-    ) -> Making:
+    ) -> SharedDownload:
         """Have it made by the one whose it is."""
         return Borrowed(
             key,

@@ -13,21 +13,21 @@ from contentcache.core.credentials import Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.routes import Content
-from contentcache.delivery import making
+from contentcache.delivery import shared_download
 from contentcache.delivery.access import Revocation
-from contentcache.delivery.wants import Asking
+from contentcache.delivery.subscribers import ContentRequest
 from contentcache.tls.files import Identity, identity_in
 from contentcache.upstream.registry import Registry
 
 #: Errors by their names. One of a kind that is not here goes as the nearest kind that is.
 _ERRORS: Final[Mapping[str, type[CacheError]]] = {
     kind.__name__: kind
-    for kind in (*vars(errors).values(), *vars(making).values())
+    for kind in (*vars(errors).values(), *vars(shared_download).values())
     if isinstance(kind, type) and issubclass(kind, CacheError) and kind is not CacheError
 }
 
 
-def asking_in_words(asking: Asking) -> dict[str, Any]:
+def asking_in_words(asking: ContentRequest) -> dict[str, Any]:
     """A client's question, its credential too."""
     credential, content = asking.credential, asking.content
     return {
@@ -44,9 +44,9 @@ def asking_in_words(asking: Asking) -> dict[str, Any]:
     }
 
 
-def asking_of(words: Mapping[str, Any], registry_of: Callable[[str], Registry]) -> Asking:
+def asking_of(words: Mapping[str, Any], registry_of: Callable[[str], Registry]) -> ContentRequest:
     """The question again. ``registry_of`` has the registry of an origin."""
-    return Asking(
+    return ContentRequest(
         registry_of(words["origin"]),
         Content(words["repository"], words["kind"], Digest.parse(words["digest"])),
         Credential(words["authorization"], words["own"], words["signed"], words["vouched"]),

@@ -1,6 +1,6 @@
 """
-A world for :class:`contentcache.core.filling.Filling` to live in: hosts that are honest, broken or lying,
-a file, and a truth. It carries out the steps as a driver does, and checks every one of them.
+A world for :class:`contentcache.core.download_planner.DownloadPlanner` to live in: hosts that are honest,
+broken or lying, a file, and a truth. It carries out the steps as a driver does, and checks every one of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,16 @@ from random import Random
 
 from attrs import field, frozen, mutable
 
-from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, StartAgain, Step
+from contentcache.core.download_planner import (
+    Backoff,
+    Commit,
+    DownloadPlanner,
+    Fail,
+    RequestRange,
+    Restart,
+    Step,
+    Verify,
+)
 
 
 class Manner(Enum):
@@ -79,36 +88,40 @@ class World:
 
     def run(self, most_steps: int) -> Step:
         """Drive the fetch to its end."""
-        filling = Filling([(0, len(self.file))], self.total)
+        planner = DownloadPlanner([(0, len(self.file))], self.total)
         while len(self.steps) < most_steps:
             order = self._order()
-            step = filling.next(order)
+            step = planner.next(order)
             self.steps.append(step)
             match step:
-                case Ask(host, offset):
+                case RequestRange(host, offset):
                     assert host in order
-                    assert offset == filling.prefix == len(self.file), (step, filling.prefix, len(self.file))
-                    self._ask(filling, host, offset)
-                case Pause(seconds):
+                    assert offset == planner.prefix == len(self.file), (step, planner.prefix, len(self.file))
+                    self._ask(planner, host, offset)
+                case Backoff(seconds):
                     assert 0 < seconds <= 30
-                case Check():
-                    assert filling.complete
-                    filling.checked(right=self.file == self.truth)
-                case StartAgain(blamed):
-                    assert filling.prefix == 0
+                case Verify():
+                    assert planner.complete
+                    planner.checked(right=self.file == self.truth)
+                case Restart(blamed):
+                    assert planner.prefix == 0
                     self.file.clear()
                     self.blamed += [blamed] if blamed is not None else []
-                case Keep():
+                case Commit():
                     assert self.file == self.truth
                     return step
-                case GiveUp():
+                case Fail():
                     return step
         raise AssertionError(f"no end after {most_steps} steps: {self.steps[-20:]}")
 
     def wholes(self) -> Sequence[str]:
         """The hosts in the order in which each was asked for the whole after the first new start."""
-        since = next((place for place, step in enumerate(self.steps) if isinstance(step, StartAgain)), None)
-        asked = [step for step in self.steps[since:] if isinstance(step, Ask)] if since is not None else []
+        since = next((place for place, step in enumerate(self.steps) if isinstance(step, Restart)), None)
+        asked = (
+            [step for step in self.steps[since:] if isinstance(step, RequestRange)]
+            if since is not None
+            else []
+        )
         turns = [
             step.host for place, step in enumerate(asked) if place == 0 or asked[place - 1].host != step.host
         ]
@@ -122,19 +135,19 @@ class World:
             hosts = [host for host in hosts if self.random.random() < 0.7] or hosts[:1]
         return hosts
 
-    def _ask(self, filling: Filling, host: str, offset: int) -> None:
+    def _ask(self, planner: DownloadPlanner, host: str, offset: int) -> None:
         reply = self._reply(self.manners[host], offset)
         if reply is None:
-            filling.broke(host, repeatable=self.manners[host] is not Manner.SLOW)
+            planner.broke(host, repeatable=self.manners[host] is not Manner.SLOW)
         elif isinstance(reply, NoMore):
-            filling.has_no_more(host, reply.total)
-        elif filling.opened(host, reply.total):
-            self._take(filling, host, reply, offset)
+            planner.has_no_more(host, reply.total)
+        elif planner.opened(host, reply.total):
+            self._take(planner, host, reply, offset)
         else:
-            filling.broke(host)
+            planner.broke(host)
 
-    def _take(self, filling: Filling, host: str, reply: Reply, offset: int) -> None:
-        most = filling.total
+    def _take(self, planner: DownloadPlanner, host: str, reply: Reply, offset: int) -> None:
+        most = planner.total
         position = reply.start
         body = reply.body
         while body:
@@ -142,18 +155,18 @@ class World:
             piece, body = body[:size], body[size:]
             position += len(piece)
             if most is not None and position > most:
-                filling.too_long(host)
+                planner.too_long(host)
                 return
             fresh = piece[-(position - offset) :] if position > offset else b""
             if fresh:
                 start = len(self.file)
                 self.file += fresh
-                filling.arrived(host, start, len(self.file))
+                planner.arrived(host, start, len(self.file))
                 offset = position
         if reply.whole:
-            filling.ended(host)
+            planner.ended(host)
         else:
-            filling.broke(host)
+            planner.broke(host)
 
     def _reply(self, manner: Manner, offset: int) -> Reply | NoMore | None:
         match manner:

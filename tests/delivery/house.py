@@ -23,14 +23,14 @@ from contentcache.core.ports import Run
 from contentcache.core.question_order import QuestionClock
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.access import Access, Revocation
+from contentcache.delivery.blob_service import BlobService, download_semaphore
 from contentcache.delivery.bodies import ShortError
-from contentcache.delivery.contents import Contents, download_semaphore
 from contentcache.delivery.links import Links
+from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.other_workers import OtherWorkers
-from contentcache.delivery.questions import Questions
-from contentcache.delivery.served import Served
+from contentcache.delivery.responses import ContentResponse
+from contentcache.delivery.subscribers import ContentRequest
 from contentcache.delivery.tags import TagAsking, Tags
-from contentcache.delivery.wants import Asking
 from contentcache.meter import Meter
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Index, Reservation, Store
@@ -78,7 +78,7 @@ def registry_of(
 
 
 class House:
-    """Everything from ``Contents`` down to the wire. One origin with one host, unless ``upstreams`` says else."""
+    """Everything from ``BlobService`` down to the wire, for ``upstreams`` or one origin with one host."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class House:
             question_time=self.question_time,
             revoked=company_revoked,
         )
-        self.contents = Contents(
+        self.blob_service = BlobService(
             self.access,
             self.store,
             self.index,
@@ -157,21 +157,21 @@ class House:
         )
         self.tags = Tags(
             self.access,
-            self.contents,
+            self.blob_service,
             links,
             wall=self.wall,
             affirm_ttl=affirmttl,
             stale_if_error=staleiferror,
             limit=limit,
         )
-        self.questions = Questions(
+        self.origin_queries = OriginQueries(
             self.access, clock=self.clock, secret=SECRET, auth_ttl=authttl, stale_if_error=staleiferror
         )
 
     @property
-    def fetching(self) -> int:
+    def running_downloads(self) -> int:
         """How many fetches are running."""
-        return self.contents.fetching
+        return self.blob_service.running_downloads
 
     def wall(self) -> float:
         """Seconds since the epoch."""
@@ -208,10 +208,10 @@ class House:
         origin: int = 0,
         credential: Credential | None = None,
         accept: tuple[str, ...] = (),
-    ) -> Asking:
+    ) -> ContentRequest:
         """A client's question for a content."""
         who = credential or (ANONYMOUS if authorization is None else Credential(authorization))
-        return Asking(self.registries[origin], Content(repository, kind, digest), who, accept)
+        return ContentRequest(self.registries[origin], Content(repository, kind, digest), who, accept)
 
     def tag_asking(
         self, tag: str, authorization: str | None = None, *accept: str, origin: int = 0
@@ -228,7 +228,7 @@ class House:
         part: tuple[int, int | None] = (0, None),
         takes: bool = True,
         whole: bool = True,
-        glance: bool = False,
+        small_part: bool = False,
         **more: Any,
     ) -> Client:
         """
@@ -236,7 +236,7 @@ class House:
         asks with a range, for a ``glance`` with a small one.
         """
         asking = self.asking(digest, authorization, **more)
-        return Client(self.contents.get(asking, whole=whole), part, takes=takes, glance=glance)
+        return Client(self.blob_service.get(asking, whole=whole), part, takes=takes, small_part=small_part)
 
     def pull_tag(self, tag: str, authorization: str | None = None, *accept: str) -> Client:
         """A client that asks for what a tag means."""
@@ -244,25 +244,25 @@ class House:
 
 
 class BytesOnly:
-    """As much of a ``Flow`` as is the same for all clients here: bytes are taken, files are not."""
+    """As much of a ``ClientSink`` as is the same for all clients here: bytes are taken, files are not."""
 
     def __init__(self) -> None:
         self.got = bytearray()
 
     def can_send_files(self) -> bool:
-        """Bytes only (``Flow``)."""
+        """Bytes only (``ClientSink``)."""
         return False
 
     async def send_file(self, descriptor: int, start: int, stop: int) -> int:
-        """Nobody may ask for it (``Flow``)."""
+        """Nobody may ask for it (``ClientSink``)."""
         raise AssertionError("this client takes no files")
 
     async def send_by_pool(self, descriptor: int, start: int, stop: int) -> int:
-        """There is none for such a client (``Flow``)."""
+        """There is none for such a client (``ClientSink``)."""
         return 0
 
     def write(self, data: bytes) -> None:
-        """Bytes for the client (``Flow``)."""
+        """Bytes for the client (``ClientSink``)."""
         self.got += data
 
 
@@ -274,17 +274,17 @@ class Client(BytesOnly):
 
     def __init__(
         self,
-        serving: Awaitable[Served],
+        serving: Awaitable[ContentResponse],
         part: tuple[int, int | None],
         *,
         takes: bool,
-        glance: bool = False,
+        small_part: bool = False,
     ) -> None:
         super().__init__()
-        self.served: Served | None = None
+        self.served: ContentResponse | None = None
         self.outcome: str | Exception | None = None
         self._takes = takes
-        self._glance = glance
+        self._glance = small_part
         self._condition = Condition()
         self.done = Deferred.fromCoroutine(self._pull(serving, part)).addErrback(self._failed)
 
@@ -304,16 +304,16 @@ class Client(BytesOnly):
         self.done.cancel()
 
     async def ready(self) -> None:
-        """Wait until the client takes more (``Flow``)."""
+        """Wait until the client takes more (``ClientSink``)."""
         while not self._takes:
             await self._condition.wait()
 
-    async def _pull(self, serving: Awaitable[Served], part: tuple[int, int | None]) -> None:
+    async def _pull(self, serving: Awaitable[ContentResponse], part: tuple[int, int | None]) -> None:
         self.served = served = await serving
         start, stop = part
         try:
             end = served.body.size if stop is None else stop
-            await served.body.send(self, start, end, glance=self._glance)
+            await served.body.send(self, start, end, small_part=self._glance)
             self.outcome = "whole"
         except ShortError:
             self.outcome = "short"
@@ -336,7 +336,7 @@ class HouseTestCase(SynchronousTestCase):
 
     def _look_around(self, house: House) -> None:
         self.assertEqual(house.wire.open, set(), "bodies of upstream are neither read nor abandoned")
-        self.assertEqual(house.fetching, 0, "fetches go on")
+        self.assertEqual(house.running_downloads, 0, "fetches go on")
         self.assertEqual(house.reserved, {}, "room is still reserved")
 
     def result(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> T:

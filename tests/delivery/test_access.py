@@ -24,7 +24,7 @@ def bearer_until(moment: float) -> str:
 class WarmTestCase(HouseTestCase):
     """Begins with a blob in the store, pulled by Ann."""
 
-    def warm(self, *upstreams: Upstream, content: bytes = SMALL, **options: Any) -> House:
+    def hot_blobs(self, *upstreams: Upstream, content: bytes = SMALL, **options: Any) -> House:
         """A house in which Ann has just pulled, and nothing was asked since. Bob may read elsewhere only."""
         house = self.house(*upstreams, auth="basic", **options)
         for origin in house.origins.values():
@@ -47,17 +47,17 @@ class GrantAndLinkTests(WarmTestCase):
 
     def test_both(self) -> None:
         """Within authttl and affirmttl the origin is not asked again."""
-        house = self.warm()
+        house = self.hot_blobs()
         self.assertWhole(house.pull(self.digest, self.ann), SMALL)
         self.assertAsked(house)
 
     def test_another_credential(self) -> None:
         """Others are asked for with their own credential, and get the origin's answer, warm or cold."""
-        house = self.warm()
+        house = self.hot_blobs()
         for authorization in (self.bob, None, "Basic eHh4", "Bearer rubbish"):
             self.assertRefused(house.pull(self.digest, authorization), 401)
             described = self.error(
-                house.contents.describe(house.asking(self.digest, authorization)), OriginRefused
+                house.blob_service.describe(house.asking(self.digest, authorization)), OriginRefused
             )
             self.assertEqual(described.status, 401)
             sent = {asked.headers.get("authorization") for asked in house.origin.requests}
@@ -67,14 +67,14 @@ class GrantAndLinkTests(WarmTestCase):
 
     def test_challenge_passes(self) -> None:
         """A refusal carries the origin's challenge."""
-        house = self.warm()
+        house = self.hot_blobs()
         outcome = house.pull(self.digest).outcome
         assert isinstance(outcome, OriginRefused)
         self.assertEqual(outcome.headers["WWW-Authenticate"], 'Basic realm="tests"')
 
     def test_another_repository(self) -> None:
         """A digest that is known from one repository opens nothing in another, though both are granted."""
-        house = self.warm()
+        house = self.hot_blobs()
         self.assertRefused(house.pull(self.digest, self.ann, repository="org/other"), 404)
         house.origin.requests.clear()
         house.origin.put_blob("org/other", SMALL)
@@ -83,7 +83,7 @@ class GrantAndLinkTests(WarmTestCase):
 
     def test_another_origin(self) -> None:
         """A grant and a link at one origin are none at another one."""
-        house = self.warm(
+        house = self.hot_blobs(
             Upstream("https://one.example", ("https://one.example",)),
             Upstream("https://two.example", ("https://two.example",)),
         )
@@ -92,12 +92,12 @@ class GrantAndLinkTests(WarmTestCase):
 
     def test_another_kind(self) -> None:
         """A yes to a blob is no yes to a manifest of the same digest."""
-        house = self.warm()
+        house = self.hot_blobs()
         self.assertRefused(house.pull(self.digest, self.ann, kind="manifests"), 404)
 
     def test_grant_without_link(self) -> None:
         """A yes to one content grants the repository, and a second content is still asked for."""
-        house = self.warm()
+        house = self.hot_blobs()
         other = house.origin.put_blob("org/other", b"hidden")
         house.pull(other, self.bob, repository="org/other")
         house.origin.requests.clear()
@@ -105,7 +105,7 @@ class GrantAndLinkTests(WarmTestCase):
 
     def test_link_without_grant(self) -> None:
         """After authttl one HEAD makes a new grant for all contents of the repository."""
-        house = self.warm()
+        house = self.hot_blobs()
         second = house.origin.put_blob(REPOSITORY, LARGE)
         house.pull(second, self.ann)
         house.later(60)
@@ -116,7 +116,7 @@ class GrantAndLinkTests(WarmTestCase):
 
     def test_old_link(self) -> None:
         """A link older than affirmttl is asked for again, whatever the grant."""
-        house = self.warm(affirmttl=30.0)
+        house = self.hot_blobs(affirmttl=30.0)
         house.later(31)
         self.assertWhole(house.pull(self.digest, self.ann), SMALL)
         self.assertAsked(house, "HEAD")
@@ -125,14 +125,14 @@ class GrantAndLinkTests(WarmTestCase):
 
     def test_link_from_the_future(self) -> None:
         """A clock that was set back makes no link last for ever."""
-        house = self.warm()
+        house = self.hot_blobs()
         house.adjusted = -7200.0
         self.assertWhole(house.pull(self.digest, self.ann), SMALL)
         self.assertAsked(house, "HEAD")
 
     def test_no_authttl(self) -> None:
         """With authttl 0 the origin is asked each time, and a no is a no at once."""
-        house = self.warm(authttl=0.0)
+        house = self.hot_blobs(authttl=0.0)
         for _ in range(3):
             self.assertWhole(house.pull(self.digest, self.ann), SMALL)
         self.assertAsked(house, "HEAD", "HEAD", "HEAD")
@@ -154,7 +154,7 @@ class GrantAndLinkTests(WarmTestCase):
 
     def test_running_fetch(self) -> None:
         """Bytes in flight are sent to nobody whom the origin refuses."""
-        house = self.warm()
+        house = self.hot_blobs()
         cold = house.origin.put_blob(REPOSITORY, LARGE)
         house.origin.misbehave("stall", method="GET", at=len(LARGE) // 2)
         first = house.pull(cold, self.ann)
@@ -169,7 +169,7 @@ class RevokingTests(WarmTestCase):
 
     def test_401_takes_the_grant(self) -> None:
         """A no to one content ends the grant in its repository."""
-        house = self.warm()
+        house = self.hot_blobs()
         other = house.origin.put_blob(REPOSITORY, b"other")
         house.origin.let("ann", "1")
         self.assertRefused(house.pull(other, self.ann), 401)
@@ -177,7 +177,7 @@ class RevokingTests(WarmTestCase):
 
     def test_404_takes_the_link_for_a_granted_client(self) -> None:
         """What the origin has no more is gone for all: the link goes, and each is asked for anew."""
-        house = self.warm(affirmttl=30.0)
+        house = self.hot_blobs(affirmttl=30.0)
         house.later(31)
         house.origin.take_away(REPOSITORY)
         self.assertRefused(house.pull(self.digest, self.ann), 404)
@@ -185,7 +185,7 @@ class RevokingTests(WarmTestCase):
 
     def test_404_of_a_stranger(self) -> None:
         """A 404 ends the link, for what is gone must not be served: it costs the others one question."""
-        house = self.warm()
+        house = self.hot_blobs()
         house.origin.misbehave("status", status=404, times=2)
         self.assertRefused(house.pull(self.digest, self.bob), 404)
         house.origin.requests.clear()
@@ -195,7 +195,7 @@ class RevokingTests(WarmTestCase):
 
     def test_keepdeleted(self) -> None:
         """With keepdeleted a granted client gets what the origin has no more, and nobody else does."""
-        house = self.warm(keepdeleted=True, affirmttl=30.0)
+        house = self.hot_blobs(keepdeleted=True, affirmttl=30.0)
         house.later(31)
         house.origin.misbehave("status", status=404, path="*/blobs/*")
         self.assertWhole(house.pull(self.digest, self.ann), SMALL)
@@ -205,7 +205,7 @@ class RevokingTests(WarmTestCase):
 
     def test_429_is_passed_on_and_remembered(self) -> None:
         """A 429 to a warm blob reaches the client with its Retry-After, the second one without upstream."""
-        house = self.warm(authttl=0.0)
+        house = self.hot_blobs(authttl=0.0)
         house.origin.misbehave("status", status=429, retry_after="17")
         for _ in range(5):
             client = house.pull(self.digest, self.ann)
@@ -228,7 +228,7 @@ class StaleTests(WarmTestCase):
     def test_served(self) -> None:
         """An identity that lasts is served within the bound, marked, when the origin is down, 5xx or 429."""
         for manner in ("down", "500", "503", "429"):
-            house = self.warm(staleiferror=600.0, affirmttl=100.0)
+            house = self.hot_blobs(staleiferror=600.0, affirmttl=100.0)
             house.later(599)
             self.away(house, manner)
             client = house.pull(self.digest, self.ann)
@@ -245,18 +245,18 @@ class StaleTests(WarmTestCase):
             self.assertEqual(bytes(client.got), b"")
             return client.status
 
-        house = self.warm(staleiferror=600.0)
+        house = self.hot_blobs(staleiferror=600.0)
         house.later(601)
         self.assertEqual(status(house, self.ann, "down"), 503)
-        house = self.warm(staleiferror=600.0)
+        house = self.hot_blobs(staleiferror=600.0)
         house.later(61)
         self.assertEqual(status(house, self.bob, "down"), 503)
         self.assertEqual(status(house, None, "down"), 503)
         for no in (401, 403, 404):
-            house = self.warm(staleiferror=600.0)
+            house = self.hot_blobs(staleiferror=600.0)
             house.later(61)
             self.assertEqual(status(house, self.ann, str(no)), no)
-        house = self.warm()
+        house = self.hot_blobs()
         house.later(61)
         self.assertEqual(status(house, self.ann, "down"), 503)
 
@@ -279,9 +279,11 @@ class SignedTests(WarmTestCase):
 
     def test_warm(self) -> None:
         """A blob that is stored costs the origin nothing, for a whole pull and for a look at it."""
-        house = self.warm()
+        house = self.hot_blobs()
         self.assertWhole(house.pull(self.digest, credential=self.signed), SMALL)
-        described = self.result(house.contents.describe(house.asking(self.digest, credential=self.signed)))
+        described = self.result(
+            house.blob_service.describe(house.asking(self.digest, credential=self.signed))
+        )
         self.assertEqual(described.size, len(SMALL))
         self.assertAsked(house)
 
@@ -298,7 +300,7 @@ class SignedTests(WarmTestCase):
         """What is not here is asked for with the token too."""
         house = self.house()
         digest = house.origin.put_blob(REPOSITORY, LARGE)
-        described = self.result(house.contents.describe(house.asking(digest, credential=self.signed)))
+        described = self.result(house.blob_service.describe(house.asking(digest, credential=self.signed)))
         self.assertEqual(described.size, len(LARGE))
         self.assertEqual([asked.query for asked in house.origin.requests], ["token=head.claims.signature"])
 
@@ -326,7 +328,7 @@ class SignedTests(WarmTestCase):
 
     def test_refusal_takes_nothing_from_others(self) -> None:
         """A refusal of a signed URL says nothing of the repository to those who may have it."""
-        house = self.warm()
+        house = self.hot_blobs()
         other = house.origin.put_blob(REPOSITORY, LARGE)
         self.assertRefused(house.pull(other, credential=self.signed), 403)
         self.assertWhole(house.pull(self.digest, self.ann), SMALL)
@@ -354,10 +356,10 @@ class SignedTests(WarmTestCase):
         house.origin.misbehave("stall", path="*/blobs/*", at=100_000, times=1)
         first = house.pull(digest, credential=self.signed)
         house.origin.auth = "basic"
-        refused, joined = house.pull(digest, bob), house.pull(digest, ann)
+        refused, coalesced = house.pull(digest, bob), house.pull(digest, ann)
         self.assertRefused(refused, 401)
         house.origin.release()
-        self.assertWhole(joined, LARGE)
+        self.assertWhole(coalesced, LARGE)
         self.assertWhole(first, LARGE)
 
 

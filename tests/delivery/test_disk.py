@@ -6,7 +6,7 @@ import errno
 from typing import Any
 
 from contentcache.core.digest import Digest
-from contentcache.delivery.making import HELD_BACK
+from contentcache.delivery.shared_download import HELD_BACK
 from contentcache.storage.interfaces import BlobRecord, Store
 from contentcache.storage.memory import MemoryStore
 from tests.delivery.house import LARGE, ORIGIN, REPOSITORY, House, HouseTestCase
@@ -182,20 +182,20 @@ class EvictionTests(HouseTestCase):
         """A fetch, a reader, and a pull that the index does not know yet keep a blob."""
         house = self.house()
         digest = house.origin.put_blob(REPOSITORY, LARGE)
-        self.assertFalse(house.contents.in_use(digest))
+        self.assertFalse(house.blob_service.in_use(digest))
         house.origin.misbehave("stall", at=HALF, times=1)
         house.pull(digest)
-        self.assertTrue(house.contents.in_use(digest))
+        self.assertTrue(house.blob_service.in_use(digest))
         house.origin.release()
-        self.result(house.contents.flush())
-        self.assertFalse(house.contents.in_use(digest))
+        self.result(house.blob_service.flush())
+        self.assertFalse(house.blob_service.in_use(digest))
         reader = house.pull(digest, takes=False)
-        self.result(house.contents.flush())
-        self.assertTrue(house.contents.in_use(digest))
+        self.result(house.blob_service.flush())
+        self.assertTrue(house.blob_service.in_use(digest))
         reader.take()
-        self.assertTrue(house.contents.in_use(digest))
-        self.result(house.contents.flush())
-        self.assertFalse(house.contents.in_use(digest))
+        self.assertTrue(house.blob_service.in_use(digest))
+        self.result(house.blob_service.flush())
+        self.assertFalse(house.blob_service.in_use(digest))
 
     def test_reader_outlives_the_download(self) -> None:
         """A client that still reads what it has downloaded keeps the blob: deleted, it would free nothing."""
@@ -206,12 +206,12 @@ class EvictionTests(HouseTestCase):
         house.later(2)
         self.assertIsNotNone(house.index.blob(digest))
         for reader in readers:
-            self.result(house.contents.flush())
-            self.assertTrue(house.contents.in_use(digest))
+            self.result(house.blob_service.flush())
+            self.assertTrue(house.blob_service.in_use(digest))
             reader.take()
             self.assertWhole(reader, LARGE)
-        self.result(house.contents.flush())
-        self.assertFalse(house.contents.in_use(digest))
+        self.result(house.blob_service.flush())
+        self.assertFalse(house.blob_service.in_use(digest))
 
     def test_last_pull(self) -> None:
         """A pull counts when it begins and when it ends."""
@@ -222,7 +222,7 @@ class EvictionTests(HouseTestCase):
         reader = house.pull(digest, takes=False)
         house.later(30)
         reader.take()
-        self.result(house.contents.flush())
+        self.result(house.blob_service.flush())
         record = house.index.blob(digest)
         assert record is not None
         self.assertEqual(record.pulled, house.wall())

@@ -94,7 +94,7 @@ class StoredTests(DoubtfulTestCase):
                 for whole in (True, False):
                     client = house.pull(self.digest, whole=whole)
                     self.assertRefused(client, 502)
-                error = self.error(house.contents.describe(house.asking(self.digest)), UpstreamBroken)
+                error = self.error(house.blob_service.describe(house.asking(self.digest)), UpstreamBroken)
                 self.assertEqual(error.status, 502)
                 self.assert_no_grant(house)
 
@@ -121,7 +121,7 @@ class StoredTests(DoubtfulTestCase):
                 house = self.stored()
                 house.wire.hosts["one.example"] = SignInPage(media_type, b'{"errors": []}')
                 if looks:
-                    self.error(house.contents.describe(house.asking(self.digest)), UpstreamBroken)
+                    self.error(house.blob_service.describe(house.asking(self.digest)), UpstreamBroken)
                 else:
                     self.assertRefused(house.pull(self.digest), 502)
                 self.assert_no_grant(house)
@@ -199,7 +199,7 @@ class ColdTests(DoubtfulTestCase):
                 house.later(60)
                 self.assertNotEqual(house.pull(cold).outcome, "whole")
                 self.assert_no_grant(house)
-                Client(house.contents.get(house.asking(cold), whole=False), (0, 5), takes=True)
+                Client(house.blob_service.get(house.asking(cold), whole=False), (0, 5), takes=True)
                 self.assert_no_grant(house)
                 self.assertRefused(house.pull(self.digest), 502)
             house.later(120)
@@ -328,7 +328,7 @@ class NoRangesTests(DoubtfulTestCase):
         for way in WAYS:
             house = self.refusing(way)
             self.redirect(house, STORAGE + str(self.cold))
-            described = self.result(house.contents.describe(house.asking(self.cold)))
+            described = self.result(house.blob_service.describe(house.asking(self.cold)))
             self.assertEqual(described.size, len(NOISE) - 1, way)
             part = house.pull(self.cold, part=(250_000, 250_010), whole=False)
             self.assertEqual(part.outcome, "whole", way)
@@ -360,7 +360,7 @@ class NoRangesTests(DoubtfulTestCase):
             self.redirect(house, STORAGE + str(self.digest))
             self.assertEqual(house.pull(self.digest).outcome, "whole", way)
             house.index.forget([self.digest])
-            house.contents.lost_index()
+            house.blob_service.lost_index()
             self.assertEqual(house.pull(self.digest).outcome, "whole", way)
 
     def test_passed_through(self) -> None:
@@ -415,7 +415,9 @@ class ManifestTests(DoubtfulTestCase):
             house.later(60)
             house.wire.hosts["one.example"] = SignInPage("application/json", b'{"errors": []}')
             if looks:
-                self.error(house.contents.describe(house.asking(digest, kind="manifests")), UpstreamBroken)
+                self.error(
+                    house.blob_service.describe(house.asking(digest, kind="manifests")), UpstreamBroken
+                )
             else:
                 self.assertRefused(house.pull(digest, kind="manifests"), 502)
             self.assert_no_grant(house)
@@ -465,8 +467,8 @@ class PingTests(DoubtfulTestCase):
         house.wire.hosts["login.example"] = SignInPage("application/json", b"{}")
         house.origin.misbehave("portal", times=1)
         registry = house.registries[0]
-        self.error(house.questions.ping(registry, ANONYMOUS, ""), UpstreamBroken)
+        self.error(house.origin_queries.ping(registry, ANONYMOUS, ""), UpstreamBroken)
         house.origin.misbehave("redirect", to="https://login.example/", times=1)
-        self.error(house.questions.ping(registry, ANONYMOUS, ""), UpstreamBroken)
+        self.error(house.origin_queries.ping(registry, ANONYMOUS, ""), UpstreamBroken)
         house.later(30)
-        self.assertEqual(self.result(house.questions.ping(registry, ANONYMOUS, "")).status, 200)
+        self.assertEqual(self.result(house.origin_queries.ping(registry, ANONYMOUS, "")).status, 200)

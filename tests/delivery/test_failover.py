@@ -7,8 +7,8 @@ from typing import Any
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
-from contentcache.delivery.making import HELD_BACK
 from contentcache.delivery.origin_word import Yes
+from contentcache.delivery.shared_download import HELD_BACK
 from tests.delivery.house import LARGE, ORIGIN, REPOSITORY, Client, House, HouseTestCase
 
 HALF = len(LARGE) // 2
@@ -107,7 +107,7 @@ class FailoverTests(HouseTestCase):
         partial.write(0, LARGE)
         partial.close()
         house.origin.misbehave("slow", method="GET", seconds=1.0)
-        told = Client(house.contents.get(house.asking(digest), Yes()), (0, None), takes=True)
+        told = Client(house.blob_service.get(house.asking(digest), Yes()), (0, None), takes=True)
         untold = house.pull(digest)
         house.later(1)
         self.assertWhole(told, LARGE)

@@ -63,18 +63,18 @@ class FullIndexTests(HouseTestCase):
         """Last pulls that could not be written are written once the disk takes them, and fail nothing."""
         house = self.begin()
         self.assertWhole(house.pull(self.digest), LARGE)
-        self.result(house.contents.flush())
+        self.result(house.blob_service.flush())
         house.later(100)
         self.assertWhole(house.pull(self.digest), LARGE)
         pulled = house.wall()
         self.index.is_full = True
         for _ in range(3):
-            self.result(house.contents.flush())
+            self.result(house.blob_service.flush())
         # What is not read can be evicted, or nothing would ever make room on this disk.
-        self.assertFalse(house.contents.in_use(self.digest))
+        self.assertFalse(house.blob_service.in_use(self.digest))
         house.later(10)
         self.index.is_full = False
-        self.result(house.contents.flush())
+        self.result(house.blob_service.flush())
         record = house.index.blob(self.digest)
         assert record is not None
         self.assertEqual(record.pulled, pulled)
@@ -176,7 +176,7 @@ class ReservationTests(HouseTestCase):
         house = self.house()
         digest = house.origin.put_blob(REPOSITORY, LARGE)
         house.room = False
-        client = house.pull(digest, part=(1000, 2000), whole=False, glance=True)
+        client = house.pull(digest, part=(1000, 2000), whole=False, small_part=True)
         self.assertWhole(client, LARGE[1000:2000])
         self.assertEqual([*house.store.partials()], [])
 
@@ -204,12 +204,12 @@ class SlowReaderTests(HouseTestCase):
         client = house.pull(digest, takes=False)
         house.later(60)
         self.assertIsNotNone(house.index.blob(digest))
-        self.result(house.contents.flush())
-        self.assertTrue(house.contents.in_use(digest))
+        self.result(house.blob_service.flush())
+        self.assertTrue(house.blob_service.in_use(digest))
         client.take()
         self.assertWhole(client, LARGE)
-        self.result(house.contents.flush())
-        self.assertFalse(house.contents.in_use(digest))
+        self.result(house.blob_service.flush())
+        self.assertFalse(house.blob_service.in_use(digest))
 
     def test_partial_file_counts_until_its_last_reader_closes_it(self) -> None:
         """
@@ -225,12 +225,12 @@ class SlowReaderTests(HouseTestCase):
         house.room = False
         house.origin.release()
         house.later(1)
-        self.result(house.contents.flush())
+        self.result(house.blob_service.flush())
         (partial,) = house.store.partials()
         self.assertLess(partial.size, len(content))
         self.assertEqual([*house.reserved.values()], [partial.size])
-        self.assertEqual(house.fetching, 0)
-        self.assertTrue(house.contents.in_use(digest))
+        self.assertEqual(house.running_downloads, 0)
+        self.assertTrue(house.blob_service.in_use(digest))
         house.origin.misbehave("stall", at=3_000_000, times=1)
         client.take()
         self.assertIsNone(client.outcome)

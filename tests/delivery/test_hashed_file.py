@@ -32,7 +32,7 @@ class HashedFileTests(SynchronousTestCase):
         hashed.write(1000, content[1000:2000])
         self.assertEqual((hashed.prefix, hashed.hashed), (3000, 2000))
         hashed.hash_more()
-        self.assertTrue(hashed.is_right(3000))
+        self.assertTrue(hashed.matches_digest(3000))
 
     def test_each_byte_is_written_once(self) -> None:
         """A byte that is there stays, hashed or not: somebody may have read it."""
@@ -58,24 +58,24 @@ class HashedFileTests(SynchronousTestCase):
         self.assertEqual(hashed.hashed, PIECE + 10)
         hashed.write(PIECE + 10, content[PIECE + 10 :][:10])
         hashed.hash_more()
-        self.assertTrue(hashed.is_right(len(content)))
+        self.assertTrue(hashed.matches_digest(len(content)))
 
     def test_a_defect_blames_nobody(self) -> None:
         """A digest is not compared while bytes are missing: an upstream would be blamed for our defect."""
         content = os.urandom(1000)
         hashed, _file = self.begin(content)
         hashed.write(0, content[:500])
-        self.assertRaises(RuntimeError, hashed.is_right, 1000)
+        self.assertRaises(RuntimeError, hashed.matches_digest, 1000)
         hashed.write(600, content[600:])
-        self.assertRaises(RuntimeError, hashed.is_right, 500)
+        self.assertRaises(RuntimeError, hashed.matches_digest, 500)
 
     def test_restart(self) -> None:
         """Nothing is left of what was written and hashed before."""
         content = os.urandom(1000)
         hashed, file = self.begin(content)
         hashed.write(0, bytes(1000))
-        self.assertFalse(hashed.is_right(1000))
+        self.assertFalse(hashed.matches_digest(1000))
         hashed.restart()
         self.assertEqual((hashed.prefix, hashed.hashed, file.read(0, 1000)), (0, 0, b""))
         hashed.write(0, content)
-        self.assertTrue(hashed.is_right(1000))
+        self.assertTrue(hashed.matches_digest(1000))

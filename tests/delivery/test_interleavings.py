@@ -22,10 +22,10 @@ from twisted.web.client import ResponseDone
 
 from contentcache.core.digest import Digest
 from contentcache.core.spans import Spans
-from contentcache.delivery.intake import Enough, Intake
+from contentcache.delivery.download_file import DownloadFile, Enough
 from contentcache.storage.filesystem import FilesystemStore
 from tests.delivery.house import ORIGIN
-from tests.delivery.test_intake import Body
+from tests.delivery.test_download_file import Body
 
 INTERLEAVINGS: Final = int(os.environ.get("CONTENTCACHE_INTERLEAVINGS", "1000"))
 _MOST_RANGES: Final = 4
@@ -77,9 +77,9 @@ class SeededThreads:
 class _Download:
     """One content on its way, with a stream and some ranges, as a fetch would take them."""
 
-    def __init__(self, content: bytes, intake: Intake, random_: random.Random) -> None:
+    def __init__(self, content: bytes, download_file: DownloadFile, random_: random.Random) -> None:
         self.content = content
-        self.intake = intake
+        self.download_file = download_file
         self.held = Spans()
         self.bodies: list[tuple[Any, int, int]] = []
         self.failures: list[Failure] = []
@@ -90,7 +90,7 @@ class _Download:
         """Ask upstream for some of the bytes."""
         body: Any = Body()
         self._taking += 1
-        taking = Deferred.fromCoroutine(self.intake.take(body, start, start, stop, self._arrived))
+        taking = Deferred.fromCoroutine(self.download_file.receive(body, start, start, stop, self._arrived))
         taking.addErrback(lambda failure: failure.trap(Enough) and None)
         taking.addErrback(self.failures.append)
         taking.addBoth(lambda _none: self._ended())
@@ -123,7 +123,7 @@ class _Download:
 
     def _arrived(self, start: int, stop: int) -> None:
         self.held.add(start, stop)
-        self.intake.follow()
+        self.download_file.hash_in_background()
         if self.held.reach(stop) - stop > 20_000:
             raise Enough  # as a fetch does that has been overtaken by a segment
 
@@ -150,10 +150,10 @@ class InterleavingTests(SynchronousTestCase):
         content = random_.randbytes(random_.choice((9000, 20_000, 40_000)))
         digest, size = Digest.of(content), len(content)
         run = SeededThreads(random_, self.executor)
-        intake = Intake(digest, run)
+        download_file = DownloadFile(digest, run)
         file = self.store.resume(digest, ORIGIN)
-        intake.begin(file, ())
-        download = _Download(content, intake, random_)
+        download_file.open(file, ())
+        download = _Download(content, download_file, random_)
         download.take(0, size)
         for _ in range(random_.randrange(1, _MOST_RANGES)):
             start = random_.randrange(size)
@@ -164,11 +164,11 @@ class InterleavingTests(SynchronousTestCase):
                 download.feed()
             else:
                 run.step(wait=not download.bodies or random_.random() < 0.7)
-        judging = Deferred.fromCoroutine(intake.is_right(size))
+        judging = Deferred.fromCoroutine(download_file.matches_digest(size))
         while not judging.called or not run.is_idle:
             run.step(wait=True)
         self.assertEqual(download.failures, [], f"seed {seed}")
         self.assertTrue(self.successResultOf(judging), f"seed {seed}: the digest is wrong")
         self.assertEqual(file.read(0, size + 1), content, f"seed {seed}")
         file.discard()
-        intake.close()
+        download_file.close()

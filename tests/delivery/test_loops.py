@@ -26,7 +26,7 @@ class LoopTests(HouseTestCase):
         """A client whose request came this way."""
         house = house or self.cache
         asking = evolve(house.asking(self.digest), via=via)
-        return Client(house.contents.get(asking), (0, None), takes=takes)
+        return Client(house.blob_service.get(asking), (0, None), takes=takes)
 
     def test_waits_for_nobody(self) -> None:
         """

@@ -10,7 +10,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import UpstreamBroken
 from contentcache.core.header_policy import Headers
 from contentcache.core.manifests import ManifestInvalid
-from contentcache.delivery.served import Described
+from contentcache.delivery.responses import ContentHead
 from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, Client, House, HouseTestCase
 
 OLD = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "old": 1}).encode()
@@ -37,7 +37,7 @@ class ManifestTestCase(HouseTestCase):
         upstream = Upstream("https://one.example", ("https://one.example",), immutabletags="v*")
         return self.tagged(upstream, **options)
 
-    def head(self, house: House, tag: str = "v1") -> Described:
+    def head(self, house: House, tag: str = "v1") -> ContentHead:
         """What a HEAD of a tag is answered."""
         return self.result(house.tags.describe(house.tag_asking(tag)))
 
@@ -186,7 +186,9 @@ class PrecedenceTests(ManifestTestCase):
                 self.assertManifest(house.pull_tag("v1"), content)
                 self.assertManifest(house.pull(self.digest, kind="manifests"), content)
                 self.assertEqual(self.head(house).media_type, MANIFEST)
-                by_digest = self.result(house.contents.describe(house.asking(self.digest, kind="manifests")))
+                by_digest = self.result(
+                    house.blob_service.describe(house.asking(self.digest, kind="manifests"))
+                )
                 self.assertEqual((by_digest.media_type, by_digest.size), (MANIFEST, len(content)))
 
     def test_undeclared_type(self) -> None:
@@ -215,7 +217,7 @@ class PrecedenceTests(ManifestTestCase):
             for described in (
                 self.head(house),
                 self.head(house),
-                self.result(house.contents.describe(house.asking(self.digest, kind="manifests"))),
+                self.result(house.blob_service.describe(house.asking(self.digest, kind="manifests"))),
             ):
                 self.assertEqual(described.size, len(OLD))
             self.assertManifest(house.pull_tag("v1"), OLD)
@@ -227,7 +229,7 @@ class PrecedenceTests(ManifestTestCase):
             house = self.house()
             digest = house.origin.put_blob(REPOSITORY, LARGE)
             self.misbehave_heads(house, "Content-Length", value)
-            described = self.result(house.contents.describe(house.asking(digest)))
+            described = self.result(house.blob_service.describe(house.asking(digest)))
             self.assertEqual(described.size, len(LARGE))
             part = house.pull(digest, part=(10, 20), whole=False)
             self.assertWhole(part, LARGE[10:20])
@@ -238,14 +240,14 @@ class PrecedenceTests(ManifestTestCase):
         digest = house.origin.put_blob(REPOSITORY, LARGE)
         house.origin.misbehave("whole")
         house.origin.misbehave("chunked")
-        self.assertIsNone(self.result(house.contents.describe(house.asking(digest))).size)
+        self.assertIsNone(self.result(house.blob_service.describe(house.asking(digest))).size)
         self.assertWhole(house.pull(digest, whole=False), LARGE)
 
     def test_empty_blob(self) -> None:
         """A length of 0 is true of the empty blob."""
         house = self.house()
         digest = house.origin.put_blob(REPOSITORY, b"")
-        self.assertEqual(self.result(house.contents.describe(house.asking(digest))).size, 0)
+        self.assertEqual(self.result(house.blob_service.describe(house.asking(digest))).size, 0)
 
 
 class NoticeTests(ManifestTestCase):
@@ -272,7 +274,9 @@ class NoticeTests(ManifestTestCase):
         house = self.tagged()
         house.origin.misbehave("with", header="RateLimit-Remaining", value="7")
         asking = house.asking(self.digest, kind="manifests")
-        self.assertEqual(self.result(house.contents.describe(asking)).notices, {"RateLimit-Remaining": "7"})
+        self.assertEqual(
+            self.result(house.blob_service.describe(asking)).notices, {"RateLimit-Remaining": "7"}
+        )
         house.later(61)
         for expected in ({"RateLimit-Remaining": "7"}, {}):
             client = house.pull(self.digest, kind="manifests")

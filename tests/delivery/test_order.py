@@ -36,16 +36,16 @@ class LateAllowedTests(WarmTestCase):
 
     def test_question(self) -> None:
         """The question for a stored blob."""
-        house = self.warm()
+        house = self.hot_blobs()
         self.assert_not_revived(house, lambda: house.pull(self.digest, self.ann), SMALL)
 
     def test_download(self) -> None:
         """The first request of a download, which is a question too."""
-        house = self.warm()
-        contents = iter([LARGE, LARGE[1:]])
+        house = self.hot_blobs()
+        blob_service = iter([LARGE, LARGE[1:]])
 
         def begin() -> Client:
-            self.content = next(contents)
+            self.content = next(blob_service)
             return house.pull(house.origin.put_blob(REPOSITORY, self.content), self.ann)
 
         for status in (401, 403):
@@ -60,14 +60,14 @@ class LateAllowedTests(WarmTestCase):
 
     def test_tag(self) -> None:
         """The question for a tag."""
-        house = self.warm()
+        house = self.hot_blobs()
         house.origin.put_manifest(REPOSITORY, OLD, MANIFEST, "latest")
         self.assertWhole(house.pull_tag("latest", self.ann), OLD)
         self.assert_not_revived(house, lambda: house.pull_tag("latest", self.ann), OLD)
 
     def test_question_is_not_joined(self) -> None:
         """Who comes after the denial does not share a question that was asked before it."""
-        house = self.warm()
+        house = self.hot_blobs()
         house.later(60)
         house.origin.misbehave("stall", at=-1, times=1)
         first = house.pull(self.digest, self.ann)
@@ -78,7 +78,7 @@ class LateAllowedTests(WarmTestCase):
 
     def test_download_is_not_joined(self) -> None:
         """Nor does it wait for the first answer to a download that began before it."""
-        house = self.warm()
+        house = self.hot_blobs()
         cold = house.origin.put_blob(REPOSITORY, LARGE)
         house.origin.misbehave("stall", at=-1, times=1)
         first = house.pull(cold, self.ann)
@@ -90,7 +90,7 @@ class LateAllowedTests(WarmTestCase):
 
     def test_early_denied(self) -> None:
         """The *denied* answer to an earlier question does not end the grant of a later one."""
-        house = self.warm()
+        house = self.hot_blobs()
         house.later(60)
         house.origin.misbehave("status", status=403, times=1)
         house.origin.misbehave("stall", at=-1, times=1)
@@ -105,7 +105,7 @@ class LateAllowedTests(WarmTestCase):
 
     def test_link(self) -> None:
         """A link that a later question has ended is not revived either."""
-        house = self.warm()
+        house = self.hot_blobs()
         cat = house.origin.let("cat", "3", REPOSITORY)
         other = house.origin.put_blob(REPOSITORY, b"another layer")
         self.assertWhole(house.pull(other, cat), b"another layer")
@@ -124,9 +124,9 @@ class LateAllowedTests(WarmTestCase):
 
     def test_other_worker(self) -> None:
         """What another worker has heard ends the grant here, and outdates what was asked before."""
-        house = self.warm()
+        house = self.hot_blobs()
         told: list[Revocation] = []
-        other = self.warm(company_revoked=told.append)
+        other = self.hot_blobs(company_revoked=told.append)
         other.origin.misbehave("status", status=403, times=1)
         self.assertRefused(other.pull(other.origin.put_blob(REPOSITORY, b"x"), self.ann), 403)
         self.assertEqual(len(told), 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
-from contentcache.core.disproved import FIRST
+from contentcache.core.negative_cache import FIRST
 from contentcache.storage.filesystem import FilesystemStore
 from tests.bad_registry import BadRegistry
 from tests.delivery.house import LARGE, REPOSITORY, House, HouseTestCase
@@ -131,9 +131,9 @@ class OneProcessTests(Both, HouseTestCase):
         """What one origin says of a size says nothing of another one's blob."""
         house, digest, slow, quick = self.begin()
         slow.misbehave("resized", by=-1000)
-        house.pull(digest, origin=0, part=(HALF, HALF + 100), whole=False, glance=True)
+        house.pull(digest, origin=0, part=(HALF, HALF + 100), whole=False, small_part=True)
         house.later(60)
-        client = house.pull(digest, origin=1, part=(HALF, HALF + 100), whole=False, glance=True)
+        client = house.pull(digest, origin=1, part=(HALF, HALF + 100), whole=False, small_part=True)
         house.later(1)
         self.assertWhole(client, LARGE[HALF : HALF + 100])
         self.assertEqual(quick.count("HEAD"), 1)

@@ -105,7 +105,7 @@ class ProofTests(TwoOriginsTestCase):
         for _ in range(2):
             self.assertRefused(self.pull(house), 404)
             asking = house.asking(self.digest, origin=1)
-            error = self.error(house.contents.describe(asking), CacheError)
+            error = self.error(house.blob_service.describe(asking), CacheError)
             self.assertEqual(error.status, 404)
         self.assertEqual(self.two(house).count("GET"), 1, "not tried again for a minute")
 
@@ -191,7 +191,7 @@ class ProofTests(TwoOriginsTestCase):
             house = self.stored(affirmttl=10.0, **options)
             self.assertWhole(self.pull(house), NOISE)
             house.index.forget([self.digest])
-            house.contents.lost_index()
+            house.blob_service.lost_index()
             house.later(11)
             if "staleiferror" in options:
                 house.wire.down.add("two.example")
@@ -221,7 +221,7 @@ class SharedTests(TwoOriginsTestCase):
         asking = evolve(
             house.asking(self.digest, origin=1), via="1.1 contentcache-other, 1.1 contentcache-me"
         )
-        self.assertWhole(Client(house.contents.get(asking), (0, None), takes=True), NOISE)
+        self.assertWhole(Client(house.blob_service.get(asking), (0, None), takes=True), NOISE)
         self.assertIsNone(first.outcome)
         self.two(house).release()
         self.assertWhole(first, NOISE)
@@ -243,13 +243,13 @@ class SharedTests(TwoOriginsTestCase):
         """What comes instead of the bytes for one credential decides for no other one, then or later."""
         offset = Random(1).randrange(len(NOISE) - SAMPLE + 1)
         for manner in ({"name": "wrong", "at": offset}, {"name": "status", "status": 416}, {"name": "whole"}):
-            for joined in (True, False):
+            for coalesced in (True, False):
                 house = self.stored()
                 two = self.two(house)
                 if manner["name"] == "whole":
                     two.misbehave("resized", method="GET", by=-100_000, times=1)
                 two.misbehave(method="GET", times=2 if manner.get("status") == 416 else 1, **manner)
-                if joined:
+                if coalesced:
                     two.misbehave("stall", method="GET", at=-1, times=1)
                 first = self.pull(house, authorization="Basic Zmlyc3Q6MQ==")
                 second = self.pull(house, authorization="Basic c2Vjb25kOjI=")
@@ -367,7 +367,7 @@ class UnknownOriginTests(HouseTestCase):
             digest = house.origin.put_blob(REPOSITORY, NOISE)
             self.assertWhole(house.pull(digest), NOISE)
             house.index.forget([digest])
-            house.contents.lost_index()
+            house.blob_service.lost_index()
             house.origin.requests.clear()
             if not honest:
                 house.origin.misbehave("status", method="GET", status=404)
@@ -384,7 +384,7 @@ class UnknownOriginTests(HouseTestCase):
         digest = house.origin.put_blob(REPOSITORY, NOISE)
         self.assertWhole(house.pull(digest), NOISE)
         house.index.forget([digest])
-        house.contents.lost_index()
+        house.blob_service.lost_index()
         house.origin.misbehave("status", method="GET", status=404)
         self.assertRefused(house.pull(digest, credential=SIGNED), 404)
 

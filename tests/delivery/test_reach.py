@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contentcache.core.spans import Spans
-from contentcache.delivery.fetch import Fetch
+from contentcache.delivery.download import Download
 from tests.delivery.house import LARGE, REPOSITORY, HouseTestCase
 
 
@@ -19,12 +19,12 @@ class ReachTests(HouseTestCase):
         digest = house.origin.put_blob(REPOSITORY, LARGE)
         house.origin.misbehave("stall", at=len(LARGE) // 2, times=1)
         client = house.pull(digest)
-        (fetch,) = house.contents._running
-        assert isinstance(fetch, Fetch)
-        told = fetch.progress.told
-        held: Spans = fetch.filling.held
+        (download,) = house.blob_service._running
+        assert isinstance(download, Download)
+        told = download.progress.announced
+        held: Spans = download.planner.held
         held.add(told, told + 1000)
-        self.assertLessEqual(fetch.reach(told), told)
-        self.assertLessEqual(fetch.reach(told - 10), told)
+        self.assertLessEqual(download.readable_until(told), told)
+        self.assertLessEqual(download.readable_until(told - 10), told)
         client.leave()
         house.later(60)

@@ -23,16 +23,16 @@ class SegmentTests(HouseTestCase):
     def test_glance(self) -> None:
         """A few bytes far away cost a HEAD and those bytes, rounded to a block; the end of the blob, too."""
         size = len(CONTENT)
-        middle = self.here.pull(self.digest, part=(9_000_000, 9_000_100), whole=False, glance=True)
+        middle = self.here.pull(self.digest, part=(9_000_000, 9_000_100), whole=False, small_part=True)
         self.assertEqual((middle.outcome, bytes(middle.got)), ("whole", CONTENT[9_000_000:9_000_100]))
-        tail = self.here.pull(self.digest, part=(size - 50, size), whole=False, glance=True)
+        tail = self.here.pull(self.digest, part=(size - 50, size), whole=False, small_part=True)
         self.assertEqual((tail.outcome, bytes(tail.got)), ("whole", CONTENT[-50:]))
         self.assertEqual(self.ranges(), ["bytes=8998912-9000099", f"bytes={size - 4096}-{size - 1}"])
 
     def test_each_byte_once(self) -> None:
         """The same part again is not fetched again, though the fetch was put away between the two."""
         for _ in range(3):
-            client = self.here.pull(self.digest, part=(20 * MIB, 21 * MIB), whole=False, glance=True)
+            client = self.here.pull(self.digest, part=(20 * MIB, 21 * MIB), whole=False, small_part=True)
             self.assertEqual(bytes(client.got), CONTENT[20 * MIB : 21 * MIB])
         self.assertEqual(len(self.ranges()), 1)
 
@@ -75,7 +75,7 @@ class SegmentTests(HouseTestCase):
         self.here.origin.misbehave("stall", method="GET", times=1, at=MIB)
         whole = self.here.pull(self.digest)
         self.assertIsNone(whole.outcome)
-        far = self.here.pull(self.digest, part=(30 * MIB, 30 * MIB + 10), whole=False, glance=True)
+        far = self.here.pull(self.digest, part=(30 * MIB, 30 * MIB + 10), whole=False, small_part=True)
         self.assertEqual((far.outcome, bytes(far.got)), ("whole", CONTENT[:10]))
         self.here.later(60)
         self.assertWhole(whole, CONTENT)
@@ -83,7 +83,7 @@ class SegmentTests(HouseTestCase):
     def test_wrong_bytes_far_away(self) -> None:
         """A blob of which a segment is wrong is never completed from what is wrong, and fetched anew."""
         self.here.origin.misbehave("wrong", method="GET", times=1, at=100)
-        self.here.pull(self.digest, part=(20 * MIB, 21 * MIB), whole=False, glance=True)
+        self.here.pull(self.digest, part=(20 * MIB, 21 * MIB), whole=False, small_part=True)
         client = self.here.pull(self.digest)
         self.here.later(5)
         self.assertIn(client.outcome, {"whole", "short"})
@@ -94,7 +94,7 @@ class SegmentTests(HouseTestCase):
     def test_ranges_ignored(self) -> None:
         """An upstream that answers every range with everything is streamed, and the part is served from that."""
         self.here.origin.misbehave("whole", method="GET")
-        client = self.here.pull(self.digest, part=(20 * MIB, 20 * MIB + 5), whole=False, glance=True)
+        client = self.here.pull(self.digest, part=(20 * MIB, 20 * MIB + 5), whole=False, small_part=True)
         self.here.later(2)
         self.assertEqual((client.outcome, bytes(client.got)), ("whole", CONTENT[:5]))
 
@@ -103,18 +103,20 @@ class SegmentTests(HouseTestCase):
         here = self.house(auth="basic")
         digest = here.origin.put_blob(REPOSITORY, CONTENT[:MIB])
         ann = here.origin.let("ann", "secret", REPOSITORY)
-        self.assertEqual(here.pull(digest, ann, part=(5000, 5010), whole=False, glance=True).outcome, "whole")
-        refused = here.pull(digest, part=(5000, 5010), whole=False, glance=True)
+        self.assertEqual(
+            here.pull(digest, ann, part=(5000, 5010), whole=False, small_part=True).outcome, "whole"
+        )
+        refused = here.pull(digest, part=(5000, 5010), whole=False, small_part=True)
         self.assertRefused(refused, 401)
         self.assertIn("WWW-Authenticate", getattr(refused.outcome, "headers", {}), "with its challenge")
 
     def test_segment_that_fails(self) -> None:
         """Every reader whose bytes cannot be had hears so, though nothing of the download has changed meanwhile."""
-        self.here.pull(self.digest, part=(9_000_000, 9_000_100), whole=False, glance=True)
+        self.here.pull(self.digest, part=(9_000_000, 9_000_100), whole=False, small_part=True)
         self.here.origin.misbehave("status", method="GET", status=404)
         self.here.origin.misbehave("slow", method="GET", seconds=1.0)
         clients = [
-            self.here.pull(self.digest, part=(start, start + 10), whole=False, glance=True)
+            self.here.pull(self.digest, part=(start, start + 10), whole=False, small_part=True)
             for start in (20 * MIB, 20 * MIB, 30 * MIB)
         ]
         self.here.later(5)

@@ -7,7 +7,7 @@ from typing import Any
 from contentcache.core.credentials import OWN
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused, Overloaded
-from contentcache.delivery.wants import Asking
+from contentcache.delivery.subscribers import ContentRequest
 from tests.bad_registry import BadRegistry
 from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, Client, House, HouseTestCase
 from tests.misbehaviour import Asked, Reply, refusal
@@ -111,7 +111,7 @@ class LyingHeadTests(HouseTestCase):
         house = self.house()
         digest = house.origin.put_blob(REPOSITORY, LARGE)
         house.origin.misbehave("status", method="GET", status=404)
-        self.result(house.contents.describe(house.asking(digest)))
+        self.result(house.blob_service.describe(house.asking(digest)))
         self.assertRefused(house.pull(digest), 404)
 
     def test_describe_behind_a_redirect(self) -> None:
@@ -120,11 +120,11 @@ class LyingHeadTests(HouseTestCase):
         digest = house.origin.put_blob(REPOSITORY, LARGE)
         to = f"https://one.example/storage/{digest}"
         house.origin.misbehave("redirect", path="/v2/*", to=to)
-        described = self.result(house.contents.describe(house.asking(digest)))
+        described = self.result(house.blob_service.describe(house.asking(digest)))
         self.assertEqual(described.size, len(LARGE))
         house.origin.behave()
         house.origin.misbehave("status", status=404)
-        error = self.error(house.contents.describe(house.asking(digest)), OriginRefused)
+        error = self.error(house.blob_service.describe(house.asking(digest)), OriginRefused)
         self.assertEqual(error.status, 404)
 
     def test_describe_empty_behind_a_redirect(self) -> None:
@@ -134,7 +134,7 @@ class LyingHeadTests(HouseTestCase):
         digest = house.origin.put_blob(REPOSITORY, b"")
         to = f"https://storage.example/storage/{digest}"
         house.origin.misbehave("redirect", path="/v2/*", to=to)
-        described = self.result(house.contents.describe(house.asking(digest)))
+        described = self.result(house.blob_service.describe(house.asking(digest)))
         self.assertEqual(described.size, 0)
 
 
@@ -185,23 +185,25 @@ class HeadersTests(HouseTestCase):
     def test_manifests(self) -> None:
         """A client whose Accept the registry does not like decides for nobody else, warm or cold."""
         content = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}'
-        for warm in (True, False):
+        for hot_blobs in (True, False):
             house = self.house()
             origin = house.wire.hosts["one.example"] = ParticularRegistry()
             digest = origin.put_manifest(REPOSITORY, content, MANIFEST)
-            if warm:
+            if hot_blobs:
                 pulled = Client(
-                    house.contents.get(self.asking(house, digest, MANIFEST)), (0, None), takes=True
+                    house.blob_service.get(self.asking(house, digest, MANIFEST)), (0, None), takes=True
                 )
                 self.assertWhole(pulled, content)
                 house.later(60)
             origin.misbehave("stall", at=-1, times=1)
-            odd = Client(house.contents.get(self.asking(house, digest, "text/plain")), (0, None), takes=True)
-            good = Client(house.contents.get(self.asking(house, digest, MANIFEST)), (0, None), takes=True)
+            odd = Client(
+                house.blob_service.get(self.asking(house, digest, "text/plain")), (0, None), takes=True
+            )
+            good = Client(house.blob_service.get(self.asking(house, digest, MANIFEST)), (0, None), takes=True)
             origin.release()
             self.assertRefused(odd, 404)
             self.assertWhole(good, content)
 
-    def asking(self, house: House, digest: Digest, accept: str) -> Asking:
+    def asking(self, house: House, digest: Digest, accept: str) -> ContentRequest:
         """A question with an ``Accept``."""
         return house.asking(digest, kind="manifests", accept=(accept,))

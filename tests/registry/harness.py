@@ -23,9 +23,9 @@ from contentcache.config.model import Limits, Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.list_queries import ListQueries
 from contentcache.core.via import CachesBehind
-from contentcache.delivery.bodies import Flow, MemoryBody, ShortError
-from contentcache.delivery.questions import Pinged
-from contentcache.delivery.served import Described, Served
+from contentcache.delivery.bodies import ClientSink, MemoryBody, ShortError
+from contentcache.delivery.origin_queries import Pinged
+from contentcache.delivery.responses import ContentHead, ContentResponse
 from contentcache.delivery.signatures import Signatures
 from contentcache.delivery.signing_keys import SigningKeys
 from contentcache.journal import Access
@@ -115,7 +115,7 @@ class BodyInPieces:
         self._content = content
         self._given: Deferred[int] = Deferred()
 
-    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
+    async def send(self, flow: ClientSink, start: int, stop: int | None, *, small_part: bool = False) -> None:
         position = start
         while stop is None or position < stop:
             count = await self._given
@@ -145,7 +145,7 @@ class BodyInPieces:
 @define
 class Backstage:
     """
-    Contents, tags and questions in one: what it answers, and what it has been asked.
+    Contents, tags and origin_queries in one: what it answers, and what it has been asked.
 
     ``content`` is answered to every digest and tag, once ``waiting`` has fired; an exception is raised.
     """
@@ -160,15 +160,15 @@ class Backstage:
     waiting: Any = field(factory=lambda: succeed(None))
     asked: list[Any] = field(factory=list)
 
-    async def describe(self, asking: Any) -> Described:
+    async def describe(self, asking: Any) -> ContentHead:
         self.asked.append(asking)
         size = self._content().size
-        return Described(self.digest, size, self.media_type, self.status, self.stale)
+        return ContentHead(self.digest, size, self.media_type, self.status, self.stale)
 
-    async def get(self, asking: Any, *, whole: bool = True) -> Served:
+    async def get(self, asking: Any, *, whole: bool = True) -> ContentResponse:
         self.asked.append(asking)
         await self.waiting
-        return Served(self.digest, self._content(), self.media_type, self.status, self.stale)
+        return ContentResponse(self.digest, self._content(), self.media_type, self.status, self.stale)
 
     async def ping(self, registry: Any, credential: Any, via: str) -> Any:
         self.asked.append((registry, credential, via))
@@ -314,9 +314,9 @@ def admit(
 
 
 def front(
-    contents: Any,
+    blob_service: Any,
     tags: Any,
-    questions: Any,
+    origin_queries: Any,
     doors: Doors,
     *,
     clock: Any,
@@ -329,7 +329,15 @@ def front(
     sending = Sending(lambda: "BOUNDARY")
     queries = ListQueries(b"secret")
     house = House(
-        contents, tags, questions, doors.origins, doors.signatures, doors.admission, sending, queries, NAME
+        blob_service,
+        tags,
+        origin_queries,
+        doors.origins,
+        doors.signatures,
+        doors.admission,
+        sending,
+        queries,
+        NAME,
     )
     api = RegistryApi(
         house,
@@ -406,7 +414,7 @@ class HouseTestCase(TestCase):
         pieces: Sequence[bytes] = (b"{}",),
         **more: Any,
     ) -> Broadcast:
-        """What the next questions are answered."""
+        """What the next origin_queries are answered."""
         fields = Headers({name: [value] for name, value in (headers or {}).items()})
         broadcast = Broadcast(status, fields, pieces, **more)
         self.backstage.answer = Answer("https://a.example", status, False, broadcast, self.clock, 30.0)

@@ -17,7 +17,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.header_policy import Headers
-from contentcache.delivery.questions import Pinged
+from contentcache.delivery.origin_queries import Pinged
 from tests.registry.harness import BLOB, CONTENT, DIGEST, BodyInPieces, Broken, HouseTestCase, request
 
 _EVERYWHERE = (

@@ -18,7 +18,7 @@ from contentcache.config.model import Limits, Upstream
 from contentcache.core.client_address import counted_address
 from contentcache.core.errors import OriginRefused
 from contentcache.core.list_queries import ListQueries
-from contentcache.delivery.warm import LARGEST, Kept
+from contentcache.delivery.hot_blobs import LARGEST, HotBlob
 from contentcache.journal import Access
 from contentcache.registry.api import House as RequestDispatcher
 from contentcache.registry.api import RegistryApi
@@ -47,7 +47,7 @@ class CacheTestCase(DeliveryTestCase):
 
     def setUp(self) -> None:
         # Wherever the tests run: some filesystems cannot tell what is in memory.
-        self.patch(Kept, "_peek", _peek)
+        self.patch(HotBlob, "_peek", _peek)
         self.lines: list[Access] = []
         self.patch(AccessLog, "_log", _Pen(self.lines))
         self.begun = 0
@@ -66,7 +66,7 @@ class CacheTestCase(DeliveryTestCase):
         store.prepare()
         given: Any = {"auth": "basic", "store": store, "fast": self.fast, **options}
         house = self.there = self.house(*self.upstreams, **given)
-        self.addCleanup(house.contents.warm.close)
+        self.addCleanup(house.blob_service.hot_blobs.close)
         for origin in house.origins.values():
             self.ann = origin.let("ann", "1", REPOSITORY, "org/other", "secret/app")
             self.bob = origin.let("bob", "2", "org/other")
@@ -82,12 +82,12 @@ class CacheTestCase(DeliveryTestCase):
     def _web(self, house: House, limits: Limits, prefix: str, extra: Any) -> ServerFactory:
         doors = self.doors(house)
         origins = doors.origins
-        contents: Any = house.contents
+        blob_service: Any = house.blob_service
         api = RegistryApi(
             RequestDispatcher(
-                contents,
+                blob_service,
                 house.tags,
-                house.questions,
+                house.origin_queries,
                 origins,
                 doors.signatures,
                 doors.admission,
@@ -103,7 +103,7 @@ class CacheTestCase(DeliveryTestCase):
         )
         log = AccessLog(house.meter, house.clock, house.wall, lines=True)
         fast_path = BlobFastPath(
-            house.contents.warm,
+            house.blob_service.hot_blobs,
             Targets(origins, doors.signatures, prefix),
             doors.admission,
             written=log.several,
@@ -166,7 +166,7 @@ class CacheTestCase(DeliveryTestCase):
         return path
 
 
-def _peek(kept: Kept, buffer: bytearray, offset: int) -> bool:
+def _peek(kept: HotBlob, buffer: bytearray, offset: int) -> bool:
     return os.preadv(kept.descriptor, [buffer], offset) == len(buffer)
 
 
@@ -341,11 +341,11 @@ class LongTests(CacheTestCase):
 
     def test_last_pull(self) -> None:
         """A pull counts for the blob's age."""
-        self.result(self.there.contents.flush())
+        self.result(self.there.blob_service.flush())
         self.there.later(1000)
         self.assertEqual(self.ask(self.ann).status, 200)
-        self.assertTrue(self.there.contents.in_use(self.digest))
-        self.result(self.there.contents.flush())
+        self.assertTrue(self.there.blob_service.in_use(self.digest))
+        self.result(self.there.blob_service.flush())
         record = self.there.index.blob(self.digest)
         assert record is not None
         self.assertEqual(record.pulled, self.there.wall())
@@ -416,7 +416,7 @@ class LongTests(CacheTestCase):
         """What only the index knew is not believed when it is made anew."""
         asking = self.there.asking(self.digest, self.ann)
         self.there.index.revoke(Link(asking.registry.upstream.origin, REPOSITORY, "blobs", self.digest))
-        self.there.contents.lost_index()
+        self.there.blob_service.lost_index()
         self.forget()
         self.assertEqual(self.ask(self.ann).status, 200)
         self.assert_asked("HEAD")
@@ -437,16 +437,16 @@ class LongTests(CacheTestCase):
 
     def test_nothing_stays_open(self) -> None:
         """A deleted file is let go of with the next batch of last pulls; so is what is evicted, at once."""
-        warm = self.there.contents.warm
-        self.assertEqual(len(warm), int(self.fast))
+        hot_blobs = self.there.blob_service.hot_blobs
+        self.assertEqual(len(hot_blobs), int(self.fast))
         self.blob_file().unlink()
-        self.result(self.there.contents.flush())
-        self.assertEqual(len(warm), 0)
+        self.result(self.there.blob_service.flush())
+        self.assertEqual(len(hot_blobs), 0)
         self.ask(self.ann)
         self.ask(self.ann)
-        self.assertEqual(len(warm), int(self.fast))
-        warm.drop(self.digest)
-        self.assertEqual(len(warm), 0)
+        self.assertEqual(len(hot_blobs), int(self.fast))
+        hot_blobs.drop(self.digest)
+        self.assertEqual(len(hot_blobs), 0)
 
     def test_bounded(self) -> None:
         """Of many blobs those served last stay open."""
@@ -454,7 +454,7 @@ class LongTests(CacheTestCase):
             digest = self.there.origin.put_blob(REPOSITORY, b"%d" % number)
             for _ in range(2):
                 self.ask(self.ann, path=f"/v2/{REPOSITORY}/blobs/{digest}")
-        self.assertEqual(len(self.there.contents.warm), 20 if self.fast else 0)
+        self.assertEqual(len(self.there.blob_service.hot_blobs), 20 if self.fast else 0)
 
     def test_sizes(self) -> None:
         """Of whatever size a blob is, it comes whole."""

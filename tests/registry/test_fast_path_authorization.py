@@ -156,7 +156,7 @@ class SignedTests(CacheTestCase):
         other = f"{self.path}?token={self.signer.saying(iss=_TWO, digest=str(self.digest))}"
         self.assert_refused(other)
         self.there.index.forget([self.digest])
-        self.there.contents.lost_index()
+        self.there.blob_service.lost_index()
         self.forget()
         self.ask(path=path)
         self.assertTrue(self.there.origin.requests)

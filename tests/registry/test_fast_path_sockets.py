@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from contentcache.config.model import ServerTLS
-from contentcache.delivery.warm import LARGEST
+from contentcache.delivery.hot_blobs import LARGEST
 from contentcache.tls.server import ServerContext
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.tls_socket import tls_transport
@@ -128,8 +128,8 @@ class NarrowTests(CacheTestCase, TestCase):
 
         leaving = self.client(work)
         yield until(lambda: self.factory.busy)
-        self.result(self.there.contents.flush())
-        self.assertTrue(self.there.contents.in_use(self.digest_of_large))
+        self.result(self.there.blob_service.flush())
+        self.assertTrue(self.there.blob_service.in_use(self.digest_of_large))
         gone.set()
         yield leaving
         yield until(lambda: not self.factory.connections)
@@ -137,7 +137,7 @@ class NarrowTests(CacheTestCase, TestCase):
         (line,) = self.lines
         self.assertLess(line.sent, LARGEST)
         yield until(lambda: not self.factory.connections)
-        yield until(lambda: len(_open_blobs(self.root)) == len(self.there.contents.warm))
+        yield until(lambda: len(_open_blobs(self.root)) == len(self.there.blob_service.hot_blobs))
         self.assertEqual(self.flushLoggedErrors(), [])
 
 

@@ -38,7 +38,7 @@ _RELEASING: Final = frozenset(
         "close",
         "closed",
         "connectionLost",
-        "detach",
+        "unsubscribe",
         "end",
         "end_short",
         "flush",
@@ -53,7 +53,7 @@ _RELEASING: Final = frozenset(
     }
 )
 #: A download, which goes on without this client, and answers for its own faults.
-_DOWNLOADS: Final = ("delivery/fetch.py", "delivery/intake.py", "delivery/segments.py")
+_DOWNLOADS: Final = ("delivery/download.py", "delivery/download_file.py", "delivery/segments.py")
 _MANIFEST: Final = b'{"schemaVersion":2,"mediaType":"%b","config":{},"layers":[]}' % MANIFEST.encode()
 
 
@@ -85,7 +85,7 @@ class _Faults:
         while above is not None:
             if above.f_code.co_name in _RELEASING and any(part in above.f_code.co_filename for part in _OURS):
                 return
-            if above.f_code.co_name == "_run_fetch" or above.f_code.co_filename.endswith(_DOWNLOADS):
+            if above.f_code.co_name == "_run_download" or above.f_code.co_filename.endswith(_DOWNLOADS):
                 return
             above = above.f_back
         self.calls += 1
@@ -207,12 +207,12 @@ class ReleaseTests(CacheTestCase):
 
     def held(self) -> dict[str, Any]:
         """All that answers may hold."""
-        contents: Any = self.there.contents
+        blob_service: Any = self.there.blob_service
         return {
-            "descriptors": len(self.open_files()) - len(contents.warm),
-            "holds": [kept.readers for kept in contents.warm._blobs.values() if kept.readers],
-            "readers": dict(contents._pulls._readers),
-            "downloads": len(list(contents._running)),
+            "descriptors": len(self.open_files()) - len(blob_service.hot_blobs),
+            "holds": [kept.readers for kept in blob_service.hot_blobs._blobs.values() if kept.readers],
+            "readers": dict(blob_service._pulls._readers),
+            "downloads": len(list(blob_service._running)),
             "bodies of upstream": len(self.there.wire.open),
             "connections": (self.factory.connections, dict(self.factory._addresses)),
             "waiting heads": dict(self.factory._heads_of),
@@ -308,15 +308,15 @@ class FastReleaseTests(ReleaseTests):
 
     def test_rest(self) -> None:
         """Whichever step of sending the rest of a hot blob fails, its hold is given back once and noted once."""
-        warm: Any = self.there.contents.warm
-        (kept,) = warm._blobs.values()
+        hot_blobs: Any = self.there.blob_service.hot_blobs
+        (kept,) = hot_blobs._blobs.values()
         before = self.held()
         for broken in ("occupy", "start", "send_file", "stop", "requestDone", "hold"):
             channel: Any = _BrokenChannel(broken)
             noted: list[int] = []
-            rest = Rest(channel, warm, kept, Span(0, 100, 1000), watch=channel, note=noted.append)
+            rest = Rest(channel, hot_blobs, kept, Span(0, 100, 1000), watch=channel, note=noted.append)
             if broken == "hold":
-                self.patch(self.there.contents._pulls, "_noticed", _raise)
+                self.patch(self.there.blob_service._pulls, "_noticed", _raise)
             try:
                 rest.send(10)
                 channel.sending.callback(90)

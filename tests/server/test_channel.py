@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 
 from contentcache.config.model import Limits
-from contentcache.delivery.questions import Pinged
+from contentcache.delivery.origin_queries import Pinged
 from contentcache.server.access_log import AccessLog
 from tests.registry.harness import (
     BLOB,

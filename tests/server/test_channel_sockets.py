@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 
 from contentcache.config.model import Limits, ServerTLS
-from contentcache.delivery.bodies import Flow, ShortError
+from contentcache.delivery.bodies import ClientSink, ShortError
 from contentcache.server import channel as channel_module
 from contentcache.tls.server import ServerContext
 from contentcache.wire.sendfile import FileTransport
@@ -287,7 +287,7 @@ class FileBody:
         self._file = path.open("rb")
         self._stop = stop
 
-    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
+    async def send(self, flow: ClientSink, start: int, stop: int | None, *, small_part: bool = False) -> None:
         assert flow.can_send_files()
         end = self.size if stop is None else stop
         while start < min(end, self._stop):

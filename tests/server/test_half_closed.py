@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 
-from contentcache.delivery.bodies import Flow
+from contentcache.delivery.bodies import ClientSink
 from contentcache.wire import sendfile_pool as pool_module
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.sendfile_pool import SendfilePool
@@ -35,7 +35,7 @@ class _FileBody:
         self._file = path.open("rb")
         self._by_pool = by_pool
 
-    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
+    async def send(self, flow: ClientSink, start: int, stop: int | None, *, small_part: bool = False) -> None:
         end = self.size if stop is None else stop
         while start < end:
             await flow.ready()

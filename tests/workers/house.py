@@ -15,8 +15,8 @@ from twisted.internet.task import Clock
 
 from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
-from contentcache.delivery.making import DownloadKey, Making
 from contentcache.delivery.other_workers import DecisionRecorder, OtherWorkers
+from contentcache.delivery.shared_download import DownloadKey, SharedDownload
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.workers.borrowing import Borrowed
 from contentcache.workers.conversation import Conversation, GoneError
@@ -133,7 +133,7 @@ class Neighbour:
 
     def join(
         self, key: DownloadKey, recorder: DecisionRecorder, *, in_place: bool, total: int | None
-    ) -> Making:
+    ) -> SharedDownload:
         """Have it made."""
         return Borrowed(
             key,
@@ -147,7 +147,7 @@ class Neighbour:
 
     async def store(self, key: DownloadKey, content: bytes) -> None:
         """Have it stored."""
-        await self._house.owner.keep(key, content)
+        await self._house.owner.store(key, content)
 
     async def _reach(self, _digest: Digest, conversation: Conversation) -> None:
         if self.away:
@@ -164,15 +164,15 @@ class TwoWorkers(House):
         if isinstance(store, FaultyStore):
             store.stands_for(self.files)
         super().__init__(*upstreams, **{"store": self.files, **options})
-        self.owner = self.contents
+        self.owner = self.blob_service
         self.lender = Lender(self.owner, self.access.key, self._registry_of, self._run)
         self.neighbour = Neighbour(self)
         self.furnish(OtherWorkers(owners=self.neighbour), **self._options)
 
     @property
-    def fetching(self) -> int:
+    def running_downloads(self) -> int:
         """How many fetches are running."""
-        return self.owner.fetching
+        return self.owner.running_downloads
 
     def _registry_of(self, origin: str) -> Any:
         return next(registry for registry in self.registries if registry.upstream.origin == origin)

@@ -20,9 +20,9 @@ from contentcache.core.credentials import Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.core.routes import Content
-from contentcache.delivery.bodies import Flow, GrowingBody, Rest, ShortError
-from contentcache.delivery.making import DownloadKey, OwnerUnreachableError, UndecidedError
-from contentcache.delivery.wants import Asking, Want
+from contentcache.delivery.bodies import ClientSink, GrowingBody, Remainder, ShortError
+from contentcache.delivery.shared_download import DownloadKey, OwnerUnreachableError, UndecidedError
+from contentcache.delivery.subscribers import ContentRequest, Subscriber
 from contentcache.storage.blob_file import DiskFile
 from contentcache.workers.borrowing import Borrowed
 from contentcache.workers.conversation import Conversation, GoneError, Values
@@ -31,8 +31,8 @@ from tests.delivery import (
     test_access,
     test_disk,
     test_doubtful,
+    test_download,
     test_failover,
-    test_fetch,
     test_order,
     test_possession,
     test_segments,
@@ -64,7 +64,7 @@ _SUITES = (
     test_disk,
     test_doubtful,
     test_failover,
-    test_fetch,
+    test_download,
     test_order,
     test_possession,
     test_segments,
@@ -109,13 +109,15 @@ class UnreachableOwnerTests(TwoWorkersTestCase):
         self.assertWhole(client, CONTENT)
         assert client.served is not None
         self.assertEqual(client.served.status, "fwd=miss; detail=uncached")
-        self.assertWhole(house.pull(digest, part=(1000, 2000), whole=False, glance=True), CONTENT[1000:2000])
+        self.assertWhole(
+            house.pull(digest, part=(1000, 2000), whole=False, small_part=True), CONTENT[1000:2000]
+        )
         self.assertWhole(house.pull(manifest, kind="manifests"), content)
         self.assertIsNone(house.index.blob(digest))
         house.neighbour.away = False
         self.assertWhole(house.pull(digest), CONTENT)
         self.assertIsNotNone(house.index.blob(digest))
-        self.assertEqual((house.contents.disk_fault, self.flushLoggedErrors()), (None, []))
+        self.assertEqual((house.blob_service.disk_fault, self.flushLoggedErrors()), (None, []))
 
     def test_not_allowed(self) -> None:
         """What passes through is what the origin lets this client have, and nothing else."""
@@ -165,13 +167,13 @@ class OwnerTests(SynchronousTestCase):
             opened=lambda descriptor: DiskFile(descriptor, os.close),
             clock=self.clock,
         )
-        asking = Asking(
+        asking = ContentRequest(
             cast("Any", FakeRegistry()), Content("org/app", "blobs", DIGEST), Credential("Basic x")
         )
-        self.want = Want(asking, b"key", judged=False)
-        self.borrowed.attach(self.want)
+        self.subscriber = Subscriber(asking, b"key", authorized=False)
+        self.borrowed.subscribe(self.subscriber)
         self.body = GrowingBody(
-            self.borrowed, at_once, self.carry_on, lambda: self.borrowed.detach(self.want)
+            self.borrowed, at_once, self.carry_on, lambda: self.borrowed.unsubscribe(self.subscriber)
         )
 
     async def reach(self, _digest: Digest, conversation: Conversation) -> None:
@@ -182,15 +184,15 @@ class OwnerTests(SynchronousTestCase):
         self.line = join(self.post, conversation, owner)
         self.owners.append(owner)
 
-    def record_allowed(self, want: Want, media_type: str | None, asked: float) -> None:
+    def record_allowed(self, subscriber: Subscriber, media_type: str | None, asked: float) -> None:
         """The origin has said yes (``DecisionRecorder``)."""
         self.verdicts.append(("yes", media_type, asked))
 
-    def record_denied(self, want: Want, refusal: OriginRefused, asked: float) -> None:
+    def record_denied(self, subscriber: Subscriber, refusal: OriginRefused, asked: float) -> None:
         """The origin has said no (``DecisionRecorder``)."""
         self.verdicts.append(("no", refusal.status, asked))
 
-    async def carry_on(self, flow: Flow, rest: Rest, _release: object) -> None:
+    async def carry_on(self, flow: ClientSink, rest: Remainder, _release: object) -> None:
         """The download is of no use to this client any more."""
         self.carried_on.append(rest.start)
 
@@ -241,7 +243,7 @@ class OwnerTests(SynchronousTestCase):
         self.successResultOf(self.reading)
         self.assertEqual(bytes(self.client.got), CONTENT)
         self.assertEqual(self.verdicts, [("yes", "a/b", 7.0)])
-        self.assertTrue(self.want.joined)
+        self.assertTrue(self.subscriber.coalesced)
         self.successResultOf(self.running)
         self.body.close()
 
@@ -284,9 +286,9 @@ class OwnerTests(SynchronousTestCase):
     def test_who_has_sent_nothing_outlives_it(self) -> None:
         """A reader that has sent nothing yet gets the new file, from its first byte."""
         self.begin()
-        late = Want(self.want.asking, b"key", judged=True)
-        self.borrowed.attach(late)
-        body = GrowingBody(self.borrowed, at_once, self.carry_on, lambda: self.borrowed.detach(late))
+        late = Subscriber(self.subscriber.request, b"key", authorized=True)
+        self.borrowed.subscribe(late)
+        body = GrowingBody(self.borrowed, at_once, self.carry_on, lambda: self.borrowed.unsubscribe(late))
         self.line.cut()
         self.hand("two", CONTENT)
         self.news(held=[[0, len(CONTENT)]])
@@ -305,10 +307,10 @@ class OwnerTests(SynchronousTestCase):
         self.begin()
         self.line.cut()
         (self.folder / "one").write_bytes(CONTENT)
-        self.borrowed.progress.tell(HALF)
+        self.borrowed.progress.notify_all(HALF)
         self.assertEqual(bytes(self.client.got), CONTENT[:HALF])
         self.hand("one", CONTENT)
-        self.assertEqual(self.borrowed.reach(HALF), HALF)
+        self.assertEqual(self.borrowed.readable_until(HALF), HALF)
         self.body.close()
         self.reading.addErrback(lambda _failure: None)
         self.reading.cancel()
@@ -359,7 +361,7 @@ class OwnerTests(SynchronousTestCase):
         refusal = error_in_words(OriginRefused(403, {"A": "b"}, b"no"))
         self.owners[0].tell("no", want=1, error=refusal, asked=8.0)
         self.owners[0].tell("refused", want=1, error=refusal)
-        failure = self.failureResultOf(self.want.opened, OriginRefused)
+        failure = self.failureResultOf(self.subscriber.ready, OriginRefused)
         self.assertEqual((failure.value.status, failure.value.body), (403, b"no"))
         self.assertEqual(self.verdicts, [("no", 403, 8.0)])
         self.body.close()
@@ -368,33 +370,33 @@ class OwnerTests(SynchronousTestCase):
     def test_late_comer(self) -> None:
         """Who is not answered when it ends is told to look again, and does not come aboard what is over."""
         self.begin()
-        late = Want(self.want.asking, b"key", judged=True)
-        self.borrowed.attach(late)
+        late = Subscriber(self.subscriber.request, b"key", authorized=True)
+        self.borrowed.subscribe(late)
         seen: list[bool] = []
 
         def told(failure: Failure) -> None:
             failure.trap(UndecidedError)
             seen.append(self.borrowed.is_ending)
 
-        late.opened.addErrback(told)
+        late.ready.addErrback(told)
         self.finish()
         self.assertEqual(seen, [True])
-        self.borrowed.detach(late)
+        self.borrowed.unsubscribe(late)
         self.body.close()
 
     def test_nothing_to_share(self) -> None:
         """An owner who has it in the store by now: whoever comes next waits until this is gone."""
         self.running = Deferred.fromCoroutine(self.borrowed.run())
-        other = Want(self.want.asking, b"key", judged=False)
-        self.borrowed.attach(other)
+        other = Subscriber(self.subscriber.request, b"key", authorized=False)
+        self.borrowed.subscribe(other)
         error = error_in_words(UndecidedError("it is in the store by now"))
         self.owners[0].tell("refused", want=1, error=error)
-        self.failureResultOf(self.want.opened, UndecidedError)
+        self.failureResultOf(self.subscriber.ready, UndecidedError)
         self.assertTrue(self.borrowed.is_ending)
         self.body.close()
         self.news(held=[])
         self.assertFalse(self.borrowed.is_ending)
-        self.borrowed.detach(other)
+        self.borrowed.unsubscribe(other)
         self.successResultOf(self.running)
 
     def test_last_one_leaves(self) -> None:
@@ -410,7 +412,7 @@ class OwnerTests(SynchronousTestCase):
 
 
 class TakingClient(BytesOnly):
-    """A client that takes all at once (``Flow``)."""
+    """A client that takes all at once (``ClientSink``)."""
 
     async def ready(self) -> None:
         """At once."""

@@ -14,8 +14,8 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, ContentWrong, OriginRefused, UpstreamBroken
 from contentcache.core.header_policy import Headers
 from contentcache.core.routes import Content
-from contentcache.delivery.making import AskFirst, UndecidedError
-from contentcache.delivery.wants import Asking
+from contentcache.delivery.shared_download import AuthorizationNeeded, UndecidedError
+from contentcache.delivery.subscribers import ContentRequest
 from contentcache.tls.files import identity_in
 from contentcache.upstream.client import TargetRefused
 from contentcache.workers.conversation import (
@@ -200,7 +200,7 @@ class WordsTests(SynchronousTestCase):
         headers: Headers = {"Retry-After": "5", "Warning": ("299 - a", "299 - b")}
         made = [
             kind("a message", detail={"a": 1}, headers=headers)
-            for kind in (*kinds, UndecidedError, AskFirst)
+            for kind in (*kinds, UndecidedError, AuthorizationNeeded)
             if issubclass(kind, CacheError) and kind not in {CacheError, OriginRefused}
         ]
         for error in made:
@@ -222,7 +222,7 @@ class WordsTests(SynchronousTestCase):
             Credential("Basic \udcff"),
             Credential(signed="a.b.c"),
         ):
-            asking = Asking(registry, content, credential, ("a/b", "c/d"), "1.1 contentcache-1")
+            asking = ContentRequest(registry, content, credential, ("a/b", "c/d"), "1.1 contentcache-1")
             again = asking_of(asking_in_words(asking), {registry.upstream.origin: registry}.__getitem__)
             self.assertEqual(again, asking)
             self.assertEqual(again.credential.locally_authorized, credential.locally_authorized)

@@ -1,7 +1,7 @@
 """
 What a fetch does next: the state of one content that comes in from several hosts over a bad line.
 
-No reactor, no files, no clock. The driver asks :meth:`Filling.next` for a step, carries it out, and tells
+No reactor, no files, no clock. The driver asks :meth:`DownloadPlanner.next` for a step, carries it out, and tells
 what happened; the rules are all here:
 
 * Bytes are asked for from where the contiguous prefix ends, at the first host in turn that has not
@@ -34,7 +34,7 @@ _LONGEST_PAUSE: Final = 8.0
 
 
 @frozen
-class Ask:
+class RequestRange:
     """Ask ``host`` for everything from byte ``offset`` on."""
 
     host: str
@@ -42,31 +42,31 @@ class Ask:
 
 
 @frozen
-class Pause:
+class Backoff:
     """Wait before the next round."""
 
     seconds: float
 
 
 @frozen
-class Check:
+class Verify:
     """All bytes are there: hash what is not hashed yet, and compare."""
 
 
 @frozen
-class StartAgain:
+class Restart:
     """Throw away what is there; ``blamed`` delivered every byte of it, if anybody did."""
 
     blamed: str | None
 
 
 @frozen
-class Keep:
+class Commit:
     """The content is verified: store it."""
 
 
 @frozen
-class GiveUp:
+class Fail:
     """
     No host is left; ``wrong`` if what was delivered was not what the digest says. If not ``wrong``, the bytes
     that are there may be right, and are worth keeping for the next fetch.
@@ -75,10 +75,10 @@ class GiveUp:
     wrong: bool
 
 
-Step: TypeAlias = Ask | Pause | Check | StartAgain | Keep | GiveUp
+Step: TypeAlias = RequestRange | Backoff | Verify | Restart | Commit | Fail
 
 
-class Filling:
+class DownloadPlanner:
     """
     One content in the making. ``kept`` runs of bytes are there from an earlier run, of ``total`` if somebody
     has said so; offsets are bytes.
@@ -101,7 +101,7 @@ class Filling:
         self._tried: set[str] = set()
         self._one_at_a_time = False
         self._wrong = False
-        self._again: StartAgain | None = None
+        self._again: Restart | None = None
         self._verified = False
 
     @property
@@ -119,37 +119,37 @@ class Filling:
     def next(self, order: Sequence[str]) -> Step:
         """The next step, given the hosts that may be asked now in the order of their turn."""
         if self._verified:
-            return Keep()
+            return Commit()
         if self._again is not None:
             return self._start_again(self._again)
         if self.complete:
-            return Check()
+            return Verify()
         if self._one_at_a_time:
             return self._next_alone(order)
         for host in order:
             if host not in self._failed:
-                return Ask(host, self.prefix)
+                return RequestRange(host, self.prefix)
         if self._disagreed:
-            return self._start_again(StartAgain(None))
+            return self._start_again(Restart(None))
         return self._another_round()
 
     def _next_alone(self, order: Sequence[str]) -> Step:
         untried = [host for host in order if host not in self._tried]
         if self._alone is None:
             if not untried:
-                return GiveUp(self._wrong)
+                return Fail(self._wrong)
             self._alone = untried.pop(0)
             self._tried.add(self._alone)
         if self._alone in order:
             if self._alone not in self._failed:
-                return Ask(self._alone, self.prefix)
+                return RequestRange(self._alone, self.prefix)
             step = self._another_round()
-            if isinstance(step, Pause):
+            if isinstance(step, Backoff):
                 return step
         if not untried:
-            return GiveUp(self._wrong and not self._contributors)
+            return Fail(self._wrong and not self._contributors)
         if self._contributors:
-            return self._start_again(StartAgain(None))
+            return self._start_again(Restart(None))
         self._forget_progress()
         return self._next_alone(order)
 
@@ -157,11 +157,11 @@ class Filling:
         self._rounds += 1
         most = MOST_ROUNDS if self._promised else FIRST_ROUNDS if self._repeatable else 1
         if self._rounds >= most:
-            return GiveUp(wrong=False)
+            return Fail(wrong=False)
         self._failed.clear()
-        return Pause(min(_FIRST_PAUSE * 2.0 ** (self._rounds - 1), _LONGEST_PAUSE))
+        return Backoff(min(_FIRST_PAUSE * 2.0 ** (self._rounds - 1), _LONGEST_PAUSE))
 
-    def _start_again(self, step: StartAgain) -> StartAgain:
+    def _start_again(self, step: Restart) -> Restart:
         self._again = None
         self._one_at_a_time = True
         if step.blamed is not None:
@@ -184,7 +184,7 @@ class Filling:
 
     def restarted(self) -> None:
         """
-        The file is empty, as :class:`StartAgain` said, and no body is on its way into it: what arrived after
+        The file is empty, as :class:`Restart` said, and no body is on its way into it: what arrived after
         that step is gone too.
         """
         self._forget_progress()
@@ -268,4 +268,4 @@ class Filling:
 
     def _begin_anew(self, culprit: str | None) -> None:
         self._wrong = self._wrong or not self._foreign
-        self._again = StartAgain(None if self._foreign else culprit)
+        self._again = Restart(None if self._foreign else culprit)

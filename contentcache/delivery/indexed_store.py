@@ -10,7 +10,7 @@ from contentcache.core.ports import Clock
 from contentcache.storage.interfaces import BlobFile, BlobIndex, BlobRecord, PartialFile, Store
 
 
-class Shelf:
+class IndexedStore:
     """Takes blobs off and puts them on. ``wall`` is in seconds since the epoch."""
 
     _log = Logger()
@@ -29,7 +29,7 @@ class Shelf:
             return None
         return record if record is not None and record.verified else None
 
-    def look(self, digest: Digest) -> tuple[BlobRecord | None, BlobFile | None]:
+    def look_up(self, digest: Digest) -> tuple[BlobRecord | None, BlobFile | None]:
         """
         A record and a file for a verified blob, a record alone for one that nobody has verified yet.
 
@@ -59,7 +59,7 @@ class Shelf:
         file.close()
         return record or BlobRecord(digest, size, self._wall(), verified=False), None
 
-    def keep(self, digest: Digest, file: PartialFile, size: int, origin: str | None = None) -> None:
+    def commit(self, digest: Digest, file: PartialFile, size: int, origin: str | None = None) -> None:
         """
         Make a verified file a blob, which ``origin`` has delivered (``None``: nobody knows who has). The
         index hears of it before and after: whatever is killed between the two is found again, and hashed
@@ -73,7 +73,7 @@ class Shelf:
             self._index.record_possession(origin, digest)
         self._index.record([BlobRecord(digest, size, self._wall(), verified=True)])
 
-    def put(self, digest: Digest, origin: str, content: bytes) -> None:
+    def store(self, digest: Digest, origin: str, content: bytes) -> None:
         """
         Keep a small content that has come whole and verified, from ``origin``.
 
@@ -83,7 +83,7 @@ class Shelf:
         try:
             file.truncate(0)
             file.write(0, content)
-            self.keep(digest, file, len(content), origin)
+            self.commit(digest, file, len(content), origin)
         finally:
             file.close()
 

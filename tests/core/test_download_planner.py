@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.core.filling import (
+from contentcache.core.download_planner import (
     FIRST_ROUNDS,
     MOST_ROUNDS,
-    Ask,
-    Check,
-    Filling,
-    GiveUp,
-    Keep,
-    Pause,
-    StartAgain,
+    Backoff,
+    Commit,
+    DownloadPlanner,
+    Fail,
+    RequestRange,
+    Restart,
+    Verify,
 )
 from tests.core.worlds import BLAMELESS, TRUTHFUL, Manner, World, wrong
 
@@ -56,10 +56,10 @@ class HistoryTests(SynchronousTestCase):
     def test_ends(self, world: World) -> None:
         """Every fetch ends, kept or given up, and no host that told the truth is ever blamed."""
         end = world.run(most_steps(world))
-        self.assertIsInstance(end, Keep | GiveUp)
+        self.assertIsInstance(end, Commit | Fail)
         for host in world.blamed:
             self.assertNotIn(world.manners[host], BLAMELESS)
-        if end == GiveUp(wrong=True):
+        if end == Fail(wrong=True):
             self.assertFalse(set(world.manners.values()) <= set(BLAMELESS))
 
     @settings(max_examples=1000, deadline=None)
@@ -67,7 +67,7 @@ class HistoryTests(SynchronousTestCase):
     def test_one_honest_host_is_enough(self, world: World, manner: Manner) -> None:
         """With one host that tells the truth and always answers, every fetch ends with the content."""
         world.manners["e"] = manner
-        self.assertEqual(world.run(most_steps(world)), Keep())
+        self.assertEqual(world.run(most_steps(world)), Commit())
 
     @settings(max_examples=500, deadline=None)
     @given(worlds())
@@ -76,7 +76,7 @@ class HistoryTests(SynchronousTestCase):
         world.run(most_steps(world))
         turns = world.wholes()
         self.assertEqual(len(turns), len(set(turns)))
-        first = next((step for step in world.steps if isinstance(step, StartAgain)), StartAgain(None))
+        first = next((step for step in world.steps if isinstance(step, Restart)), Restart(None))
         self.assertNotIn(first.blamed, turns)
         self.assertEqual(len(world.blamed), len(set(world.blamed)))
 
@@ -93,9 +93,9 @@ class HistoryTests(SynchronousTestCase):
         if world.total is not None:
             return  # in its place: thrown away if it is wrong
         kept = bytes(world.file)
-        self.assertEqual(world.run(50), GiveUp(wrong=False))
+        self.assertEqual(world.run(50), Fail(wrong=False))
         self.assertEqual(bytes(world.file), kept)
-        asked = [step.host for step in world.steps if isinstance(step, Ask)]
+        asked = [step.host for step in world.steps if isinstance(step, RequestRange)]
         for host in world.manners:
             self.assertLessEqual(asked.count(host), FIRST_ROUNDS)
 
@@ -105,138 +105,138 @@ class StepTests(SynchronousTestCase):
 
     def test_next_host_goes_on(self) -> None:
         """When a host breaks off, the next one is asked from where it stopped, without a pause."""
-        filling = Filling()
-        self.assertEqual(filling.next(["a", "b"]), Ask("a", 0))
-        self.assertTrue(filling.opened("a", 10))
-        filling.arrived("a", 0, 4)
-        filling.broke("a")
-        self.assertEqual(filling.next(["a", "b"]), Ask("b", 4))
-        self.assertTrue(filling.opened("b", 10))
-        filling.arrived("b", 4, 10)
-        filling.ended("b")
-        self.assertEqual(filling.next(["a", "b"]), Check())
-        filling.checked(right=True)
-        self.assertEqual(filling.next(["a", "b"]), Keep())
+        planner = DownloadPlanner()
+        self.assertEqual(planner.next(["a", "b"]), RequestRange("a", 0))
+        self.assertTrue(planner.opened("a", 10))
+        planner.arrived("a", 0, 4)
+        planner.broke("a")
+        self.assertEqual(planner.next(["a", "b"]), RequestRange("b", 4))
+        self.assertTrue(planner.opened("b", 10))
+        planner.arrived("b", 4, 10)
+        planner.ended("b")
+        self.assertEqual(planner.next(["a", "b"]), Verify())
+        planner.checked(right=True)
+        self.assertEqual(planner.next(["a", "b"]), Commit())
 
     def test_rounds(self) -> None:
         """Once clients have been promised something, rounds without a byte end after a few growing pauses."""
-        filling = Filling()
-        filling.opened("a", 10)
+        planner = DownloadPlanner()
+        planner.opened("a", 10)
         pauses = []
         asks = 0
-        while not isinstance(step := filling.next(["a", "b"]), GiveUp):
-            if isinstance(step, Pause):
+        while not isinstance(step := planner.next(["a", "b"]), Fail):
+            if isinstance(step, Backoff):
                 pauses.append(step.seconds)
-            elif isinstance(step, Ask):
+            elif isinstance(step, RequestRange):
                 asks += 1
-                filling.broke(step.host)
-        self.assertEqual(step, GiveUp(wrong=False))
+                planner.broke(step.host)
+        self.assertEqual(step, Fail(wrong=False))
         self.assertEqual((asks, len(pauses)), (2 * MOST_ROUNDS, MOST_ROUNDS - 1))
         self.assertEqual(pauses, sorted(set(pauses)))
 
     def test_timeouts_are_not_repeated(self) -> None:
         """Before anything has been promised a timeout is not worth another round."""
-        filling = Filling()
-        filling.broke("a", repeatable=False)
-        self.assertEqual(filling.next(["a"]), GiveUp(wrong=False))
+        planner = DownloadPlanner()
+        planner.broke("a", repeatable=False)
+        self.assertEqual(planner.next(["a"]), Fail(wrong=False))
 
     def test_a_word_on_the_size_is_a_part(self) -> None:
         """Who delivered every byte is not to blame if another said that there are no more of them."""
-        filling = Filling()
-        filling.opened("honest", None)
-        filling.arrived("honest", 0, 5)
-        filling.broke("honest")
-        filling.has_no_more("liar", 5)
-        self.assertEqual(filling.next(["honest", "liar"]), Check())
-        filling.checked(right=False)
-        self.assertEqual(filling.next(["honest", "liar"]), StartAgain(None))
+        planner = DownloadPlanner()
+        planner.opened("honest", None)
+        planner.arrived("honest", 0, 5)
+        planner.broke("honest")
+        planner.has_no_more("liar", 5)
+        self.assertEqual(planner.next(["honest", "liar"]), Verify())
+        planner.checked(right=False)
+        self.assertEqual(planner.next(["honest", "liar"]), Restart(None))
 
     def test_too_much_by_the_word_of_another(self) -> None:
         """Who sends more than another host said there is may be right, and is not to blame."""
-        filling = Filling()
-        filling.opened("liar", 5)
-        filling.broke("liar")
-        self.assertTrue(filling.opened("honest", None))
-        filling.too_long("honest")
-        filling.broke("liar")
-        self.assertEqual(filling.next(["liar", "honest"]), StartAgain(None))
-        self.assertEqual(filling.next(["honest", "liar"]), Ask("honest", 0))
+        planner = DownloadPlanner()
+        planner.opened("liar", 5)
+        planner.broke("liar")
+        self.assertTrue(planner.opened("honest", None))
+        planner.too_long("honest")
+        planner.broke("liar")
+        self.assertEqual(planner.next(["liar", "honest"]), Restart(None))
+        self.assertEqual(planner.next(["honest", "liar"]), RequestRange("honest", 0))
 
     def test_too_much_by_its_own_word(self) -> None:
         """Who sends more than it said itself is to blame, and not asked again."""
-        filling = Filling()
-        filling.opened("liar", 5)
-        filling.arrived("liar", 0, 4)
-        filling.too_long("liar")
-        self.assertEqual(filling.next(["liar"]), StartAgain("liar"))
-        self.assertEqual(filling.next(["liar"]), GiveUp(wrong=True))
+        planner = DownloadPlanner()
+        planner.opened("liar", 5)
+        planner.arrived("liar", 0, 4)
+        planner.too_long("liar")
+        self.assertEqual(planner.next(["liar"]), Restart("liar"))
+        self.assertEqual(planner.next(["liar"]), Fail(wrong=True))
 
     def test_empty_lie(self) -> None:
         """An empty body for a content that is not empty is its host's fault: a captive portal's, say."""
-        filling = Filling()
-        filling.opened("portal", 0)
-        filling.ended("portal")
-        self.assertEqual(filling.next(["portal", "b"]), Check())
-        filling.checked(right=False)
-        self.assertEqual(filling.next(["portal", "b"]), StartAgain("portal"))
-        self.assertEqual(filling.next(["portal", "b"]), Ask("b", 0))
+        planner = DownloadPlanner()
+        planner.opened("portal", 0)
+        planner.ended("portal")
+        self.assertEqual(planner.next(["portal", "b"]), Verify())
+        planner.checked(right=False)
+        self.assertEqual(planner.next(["portal", "b"]), Restart("portal"))
+        self.assertEqual(planner.next(["portal", "b"]), RequestRange("b", 0))
 
     def test_kept_part_survives_another_size(self) -> None:
         """One host that says a size below what is kept does not cost the kept part; all hosts do."""
-        filling = Filling([(0, 900)])
-        self.assertFalse(filling.opened("portal", 12))
-        self.assertEqual(filling.next(["portal", "b"]), Ask("b", 900))
-        self.assertFalse(filling.opened("b", 800))
-        self.assertEqual(filling.next(["portal", "b"]), StartAgain(None))
+        planner = DownloadPlanner([(0, 900)])
+        self.assertFalse(planner.opened("portal", 12))
+        self.assertEqual(planner.next(["portal", "b"]), RequestRange("b", 900))
+        self.assertFalse(planner.opened("b", 800))
+        self.assertEqual(planner.next(["portal", "b"]), Restart(None))
 
     def test_kept_whole(self) -> None:
         """A kept part that is the whole is checked after a 416, whether that tells the size or not."""
         for total in (10, None):
-            filling = Filling([(0, 10)])
-            filling.has_no_more("a", total)
-            self.assertEqual(filling.next(["a"]), Check())
-            filling.checked(right=True)
-            self.assertEqual(filling.next(["a"]), Keep())
+            planner = DownloadPlanner([(0, 10)])
+            planner.has_no_more("a", total)
+            self.assertEqual(planner.next(["a"]), Verify())
+            planner.checked(right=True)
+            self.assertEqual(planner.next(["a"]), Commit())
 
     def test_kept_part_before_a_gap_is_not_the_whole(self) -> None:
         """A 416 behind a kept part does not make it the whole where more is kept behind a gap."""
-        filling = Filling([(0, 10), (20, 30)])
-        filling.has_no_more("a", None)
-        self.assertEqual(filling.next(["a"]), StartAgain(None))
+        planner = DownloadPlanner([(0, 10), (20, 30)])
+        planner.has_no_more("a", None)
+        self.assertEqual(planner.next(["a"]), Restart(None))
 
     def test_what_arrives_after_a_restart_was_decided(self) -> None:
         """Bytes of a range that was under way when all was to be thrown away are thrown away too."""
-        filling = Filling()
-        filling.opened("a", 30)
-        filling.arrived("a", 0, 10)
-        filling.opened("b", 40)
-        filling.broke("a")
-        self.assertEqual(filling.next(["a", "b"]), StartAgain(None))
-        filling.arrived("a", 20, 30)
-        filling.restarted()
-        self.assertEqual((filling.prefix, list(filling.held)), (0, []))
-        self.assertEqual(filling.next(["a", "b"]), Ask("a", 0))
+        planner = DownloadPlanner()
+        planner.opened("a", 30)
+        planner.arrived("a", 0, 10)
+        planner.opened("b", 40)
+        planner.broke("a")
+        self.assertEqual(planner.next(["a", "b"]), Restart(None))
+        planner.arrived("a", 20, 30)
+        planner.restarted()
+        self.assertEqual((planner.prefix, list(planner.held)), (0, []))
+        self.assertEqual(planner.next(["a", "b"]), RequestRange("a", 0))
 
     def test_kept_part_is_nobodys(self) -> None:
         """A wrong content with a part from an earlier run is nobody's fault, and proves nothing."""
-        filling = Filling([(0, 4)])
-        filling.opened("a", 10)
-        filling.arrived("a", 4, 10)
-        filling.checked(right=False)
-        self.assertEqual(filling.next(["a"]), StartAgain(None))
-        self.assertEqual(filling.next(["a"]), Ask("a", 0))
-        while isinstance(step := filling.next(["a"]), Ask | Pause):
-            filling.broke("a")
-        self.assertEqual(step, GiveUp(wrong=False))
+        planner = DownloadPlanner([(0, 4)])
+        planner.opened("a", 10)
+        planner.arrived("a", 4, 10)
+        planner.checked(right=False)
+        self.assertEqual(planner.next(["a"]), Restart(None))
+        self.assertEqual(planner.next(["a"]), RequestRange("a", 0))
+        while isinstance(step := planner.next(["a"]), RequestRange | Backoff):
+            planner.broke("a")
+        self.assertEqual(step, Fail(wrong=False))
 
     def test_last_one_alone_breaks_off(self) -> None:
         """What has come from the last host that was asked alone stays for the next fetch."""
-        filling = Filling([(0, 4)], total=4)
-        filling.checked(right=False)
-        self.assertEqual(filling.next(["a"]), StartAgain(None))
-        self.assertEqual(filling.next(["a"]), Ask("a", 0))
-        filling.opened("a", 10)
-        filling.arrived("a", 0, 8)
-        while isinstance(step := filling.next(["a"]), Ask | Pause):
-            filling.broke("a")
-        self.assertEqual((step, filling.prefix), (GiveUp(wrong=False), 8))
+        planner = DownloadPlanner([(0, 4)], total=4)
+        planner.checked(right=False)
+        self.assertEqual(planner.next(["a"]), Restart(None))
+        self.assertEqual(planner.next(["a"]), RequestRange("a", 0))
+        planner.opened("a", 10)
+        planner.arrived("a", 0, 8)
+        while isinstance(step := planner.next(["a"]), RequestRange | Backoff):
+            planner.broke("a")
+        self.assertEqual((step, planner.prefix), (Fail(wrong=False), 8))

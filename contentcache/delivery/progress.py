@@ -14,7 +14,7 @@ _MUCH: Final = 1 << 20
 _SOON: Final = 0.01
 
 
-class News:
+class Progress:
     """
     Wakes the readers of a growing content, but not for every few bytes: each of them costs a turn.
 
@@ -22,7 +22,7 @@ class News:
     """
 
     def __init__(self, clock: Timer) -> None:
-        self.told = 0
+        self.announced = 0
         self._clock = clock
         self._condition = Condition()
         self._prefix = 0
@@ -32,22 +32,22 @@ class News:
         """Fires with the next news."""
         return self._condition.wait()
 
-    def tell_soon(self, prefix: int) -> None:
+    def notify_soon(self, prefix: int) -> None:
         """``prefix`` bytes are there."""
         self._prefix = prefix
-        if self.told == 0 or prefix - self.told >= _MUCH:
-            self.tell(prefix)
+        if self.announced == 0 or prefix - self.announced >= _MUCH:
+            self.notify_all(prefix)
         elif self._later is None:
-            self._later = self._clock.callLater(_SOON, self._tell)
+            self._later = self._clock.callLater(_SOON, self._notify_all)
 
-    def tell(self, prefix: int) -> None:
+    def notify_all(self, prefix: int) -> None:
         """``prefix`` bytes are there, or something else has changed: wake them now."""
         self._prefix = prefix
         if self._later is not None and self._later.active():
             self._later.cancel()
-        self._tell()
+        self._notify_all()
 
-    def _tell(self) -> None:
+    def _notify_all(self) -> None:
         self._later = None
-        self.told = self._prefix
+        self.announced = self._prefix
         self._condition.notify_all()

@@ -17,7 +17,7 @@ from contentcache.upstream.request import Request
 
 
 @frozen
-class Asking:
+class ContentRequest:
     """One client's question for one content at one origin. ``accept`` and ``via`` are sent on."""
 
     registry: Registry
@@ -31,7 +31,7 @@ class Asking:
         """The values of ``Accept`` that are sent upstream: of a manifest there may be several forms."""
         return self.accept if self.content.kind == "manifests" else ()
 
-    def request(
+    def upstream_request(
         self, method: Literal["GET", "HEAD"], *, range_: str | None = None, follow: bool = True
     ) -> Request:
         """The request for the content that says all this upstream."""
@@ -47,18 +47,18 @@ class Asking:
         )
 
 
-class Told(Protocol):
+class DecisionReporter(Protocol):
     """
     Hears what the origin says to a client's question, where its grants are another worker's. ``asked`` is the
     time of the question, by the monotonic clock of the machine.
     """
 
-    def yes(self, media_type: str | None, asked: float) -> None: ...
-    def no(self, refusal: OriginRefused, asked: float) -> None: ...
+    def report_allowed(self, media_type: str | None, asked: float) -> None: ...
+    def report_denied(self, refusal: OriginRefused, asked: float) -> None: ...
 
 
 @define(eq=False)
-class Want:
+class Subscriber:
     """
     A client that is attached to a fetch.
 
@@ -70,118 +70,118 @@ class Want:
     ``joined`` says that the fetch turned out to be somebody else's.
     """
 
-    asking: Asking
+    request: ContentRequest
     key: bytes
-    judged: bool
+    authorized: bool
     whole: bool = True
-    told: Told | None = None
-    opened: Deferred[None] = field(factory=Deferred)
+    reporter: DecisionReporter | None = None
+    ready: Deferred[None] = field(factory=Deferred)
     refusal: OriginRefused | None = None
-    joined: bool = False
+    coalesced: bool = False
     #: The origin's warnings and rate limits, where it was asked in this client's name.
     notices: Headers = field(factory=dict)
     asked: float | None = None
 
-    def open(self) -> None:
+    def notify_ready(self) -> None:
         """The client may be answered."""
-        if not self.opened.called:
-            self.opened.callback(None)
+        if not self.ready.called:
+            self.ready.callback(None)
 
     def fail(self, error: CacheError) -> None:
         """The client gets this error, if it has got nothing yet."""
-        if not self.opened.called:
-            self.opened.errback(error)
+        if not self.ready.called:
+            self.ready.errback(error)
 
 
-class Attendance:
+class Subscribers:
     """The clients of one fetch: in whose name upstream is asked, and what each of them hears."""
 
     def __init__(self) -> None:
-        self._wants: list[Want] = []
+        self._subscribers: list[Subscriber] = []
         self._refused: set[bytes] = set()
         self._orders: dict[int, Sequence[str]] = {}
-        self._last: dict[str, Want] = {}
+        self._last: dict[str, Subscriber] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._wants)
+        return bool(self._subscribers)
 
-    def add(self, want: Want) -> None:
+    def add(self, subscriber: Subscriber) -> None:
         """A client has come. Its credential may know better than the last time."""
-        self._wants.append(want)
-        self._refused.discard(want.key)
+        self._subscribers.append(subscriber)
+        self._refused.discard(subscriber.key)
 
-    def remove(self, want: Want) -> bool:
+    def remove(self, subscriber: Subscriber) -> bool:
         """A client has left; ``False`` if it was not here."""
-        if want not in self._wants:
+        if subscriber not in self._subscribers:
             return False
-        self._wants.remove(want)
+        self._subscribers.remove(subscriber)
         return True
 
-    def asks(self, key: bytes) -> bool:
+    def has_key(self, key: bytes) -> bool:
         """Whether a client with this question is here."""
-        return any(want.key == key for want in self._wants)
+        return any(subscriber.key == key for subscriber in self._subscribers)
 
     @property
-    def want_all(self) -> bool:
+    def any_wants_whole(self) -> bool:
         """Whether anybody wants all bytes."""
-        return any(want.whole for want in self._wants)
+        return any(subscriber.whole for subscriber in self._subscribers)
 
-    def sources(self, *, or_last: bool = False) -> Mapping[str, Want]:
+    def sources(self, *, or_last: bool = False) -> Mapping[str, Subscriber]:
         """
         The hosts that can be asked, in the order of their turn, each with a client in whose name; where
         nobody is left, and ``or_last``, with the last one who was.
         """
-        sources: dict[str, Want] = {}
+        sources: dict[str, Subscriber] = {}
         seen: set[int] = set()
-        for want in self._wants:
-            registry = want.asking.registry
-            if want.key in self._refused or id(registry) in seen:
+        for subscriber in self._subscribers:
+            registry = subscriber.request.registry
+            if subscriber.key in self._refused or id(registry) in seen:
                 continue
             seen.add(id(registry))
             if id(registry) not in self._orders:
                 # Once a fetch: each look at the order is somebody's turn.
-                self._orders[id(registry)] = registry.order(want.asking.content.kind)
+                self._orders[id(registry)] = registry.order(subscriber.request.content.kind)
             for host in self._orders[id(registry)]:
-                sources.setdefault(host, want)
+                sources.setdefault(host, subscriber)
         if sources:
             self._last = sources
         return self._last if or_last else sources
 
-    def blame(self, host: str, reason: str) -> None:
+    def eject_host(self, host: str, reason: str) -> None:
         """Tell every registry that has it: ``host`` is not to be trusted for a while."""
-        for want in self._wants or self._last.values():
-            want.asking.registry.failed(host, reason, want.asking.content.kind)
+        for subscriber in self._subscribers or self._last.values():
+            subscriber.request.registry.failed(host, reason, subscriber.request.content.kind)
 
-    def say_yes(self, key: bytes, asked: float | None) -> None:
+    def allow(self, key: bytes, asked: float | None) -> None:
         """
         The origin has said yes to this question, which was asked at ``asked``; ``None`` if that is good for
         the bytes of this fetch alone.
         """
-        for want in self._wants:
-            if want.key == key:
-                want.judged, want.asked = True, asked
+        for subscriber in self._subscribers:
+            if subscriber.key == key:
+                subscriber.authorized, subscriber.asked = True, asked
 
-    def say_no(self, key: bytes, refusal: OriginRefused) -> None:
+    def deny(self, key: bytes, refusal: OriginRefused) -> None:
         """The origin has said no to this question: who has no yes of its own hears it now."""
         self._refused.add(key)
-        self._last = {host: want for host, want in self._last.items() if want.key != key}
-        for want in tuple(self._wants):  # who hears of it may leave at once
-            if want.key == key:
-                want.refusal = refusal
-                if not want.judged:
-                    want.fail(refusal)
+        self._last = {host: subscriber for host, subscriber in self._last.items() if subscriber.key != key}
+        for subscriber in tuple(self._subscribers):  # who hears of it may leave at once
+            if subscriber.key == key:
+                subscriber.refusal = refusal
+                if not subscriber.authorized:
+                    subscriber.fail(refusal)
 
-    def open(self) -> None:
+    def notify_ready(self) -> None:
         """Those who have a yes may be answered."""
-        for want in tuple(self._wants):
-            if want.judged:
-                want.open()
+        for subscriber in tuple(self._subscribers):
+            if subscriber.authorized:
+                subscriber.notify_ready()
 
-    def dismiss(self, error: CacheError, *, but: Collection[str] = ()) -> None:
+    def fail_all(self, error: CacheError, *, but: Collection[str] = ()) -> None:
         """
         Nothing more comes: those who wait hear why, each its own reason first; but for those with such a
         ``Via``.
         """
-        for want in tuple(self._wants):
-            if want.asking.via not in but:
-                want.fail(want.refusal or error)
+        for subscriber in tuple(self._subscribers):
+            if subscriber.request.via not in but:
+                subscriber.fail(subscriber.refusal or error)

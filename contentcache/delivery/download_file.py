@@ -44,7 +44,7 @@ class Enough(Exception):  # nothing is wrong
     """Whoever hears what arrives wants no more of this body."""
 
 
-class Intake:
+class DownloadFile:
     """
     One partial file, its hash, and what is on its way into it.
 
@@ -77,15 +77,15 @@ class Intake:
         if self._file is not None:
             self._file.close()
 
-    def begin(self, file: PartialFile, spans: Sequence[tuple[int, int]]) -> None:
+    def open(self, file: PartialFile, spans: Sequence[tuple[int, int]]) -> None:
         """Begin with ``file``, of which ``spans`` are written."""
         self._file = file
         self._hashed_file = HashedFile(file, self._digest, spans)
-        self.follow()
+        self.hash_in_background()
 
     async def restart(self) -> None:
         """
-        Begin again with an empty file, after :meth:`settle`.
+        Begin again with an empty file, after :meth:`wait_idle`.
 
         :raises DiskFailed: it cannot be cut.
         """
@@ -94,13 +94,13 @@ class Intake:
         await self._in_thread(self._hashing.restart)
         self._settling = False
 
-    def follow(self) -> None:
+    def hash_in_background(self) -> None:
         """Hash in the background what is written and not hashed yet of the prefix."""
         if self._is_behind and self._following is None and not self._settling:
             following = in_background(self._follow())
             self._following = None if following.called else following
 
-    async def is_right(self, size: int) -> bool:
+    async def matches_digest(self, size: int) -> bool:
         """
         Whether the digest is that of all ``size`` bytes in the file.
 
@@ -109,14 +109,14 @@ class Intake:
         await self._until_followed()
         while self._is_behind:
             await self._in_thread(self._hashing.hash_more)
-        return await self._run(self._hashing.is_right, size)
+        return await self._run(self._hashing.matches_digest, size)
 
-    async def settle(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until no thread works on the file any more."""
         self._settling = True
         await self._until_followed()
 
-    async def take(  # noqa: PLR0917  # what a body is, and what is told of it
+    async def receive(  # noqa: PLR0917  # what a body is, and what is told of it
         self,
         answer: Answer,
         start: int,
@@ -150,7 +150,7 @@ class Intake:
         finally:
             self._transfers.discard(transfer)
 
-    def stop(self) -> None:
+    def abandon_bodies(self) -> None:
         """Want no more of what is coming in."""
         for transfer in tuple(self._transfers):
             transfer.abandon()

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 
 from contentcache.core.errors import DiskFailed
-from contentcache.delivery.making import DownloadKey
+from contentcache.delivery.shared_download import DownloadKey
 from contentcache.storage.interfaces import Reservation, Room
 from contentcache.storage.partial_files import origin_tag
 
 
-class Reserving:
+class Reservations:
     """
     Reserves for the downloads of this process. ``flush`` writes the last pulls into the index: what was
     pulled in the last seconds counts as in use until the index knows when, and cannot be evicted before.
@@ -22,9 +22,9 @@ class Reserving:
         self._flush = flush
         self._numbers = count(1)
 
-    def begin(self, key: DownloadKey) -> Reserved:
+    def begin(self, key: DownloadKey) -> DownloadReservation:
         """The reservation of a download, of nothing so far."""
-        return Reserved(self, key, str(next(self._numbers)))
+        return DownloadReservation(self, key, str(next(self._numbers)))
 
     async def has_room(self, key: DownloadKey) -> bool:
         """Whether a download may begin at all."""
@@ -51,13 +51,13 @@ class Reserving:
         self._room.release(name)
 
 
-class Reserved:
+class DownloadReservation:
     """What one download has reserved."""
 
-    def __init__(self, reserving: Reserving, key: DownloadKey, name: str) -> None:
+    def __init__(self, reservations: Reservations, key: DownloadKey, name: str) -> None:
         self.name = name
         self.size = 0
-        self._reserving = reserving
+        self._reservations = reservations
         self._key = key
         self._begun = False
         self._released = False
@@ -72,9 +72,9 @@ class Reserved:
         if self._begun and size <= self.size:
             return
         self._begun = True
-        fits = await self._reserving.reserve(self.name, self._key, size)
+        fits = await self._reservations.reserve(self.name, self._key, size)
         if self._released:
-            self._reserving.release(self.name)  # again: the one before came too early
+            self._reservations.release(self.name)  # again: the one before came too early
         elif self._left is not None:
             self.shrink(*self._left)
         if not fits:
@@ -84,9 +84,9 @@ class Reserved:
     def shrink(self, size: int, unlinked: bool) -> None:
         """The download has ended and left ``size`` bytes in a file that is still open, perhaps unlinked."""
         self._left = (size, unlinked)
-        self._reserving.shrink(self.name, size, unlinked=unlinked)
+        self._reservations.shrink(self.name, size, unlinked=unlinked)
 
     def release(self) -> None:
         """Give it up, for good: the file is closed."""
         self._released = True
-        self._reserving.release(self.name)
+        self._reservations.release(self.name)

@@ -9,8 +9,8 @@ from attrs import frozen
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError
 from contentcache.core.spans import Spans
-from contentcache.delivery.news import News
-from contentcache.delivery.wants import Want
+from contentcache.delivery.progress import Progress
+from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import BlobFile
 
 #: So much of the end waits for the digest: no client ever completes what is not verified.
@@ -21,7 +21,7 @@ class UndecidedError(CacheError):
     """The content is here, but nobody has asked the origin whether this client may have it."""
 
 
-class AskFirst(UndecidedError):
+class AuthorizationNeeded(UndecidedError):
     """The content is there, or on its way for others: the origin has to be asked for this client."""
 
 
@@ -62,7 +62,7 @@ class DownloadKey:
     digest: Digest
 
 
-class Making(Protocol):
+class SharedDownload(Protocol):
     """
     One fetch of one content, this worker's own or another's.
 
@@ -76,7 +76,7 @@ class Making(Protocol):
     media_type: str | None
     generation: int
     verified: bool
-    progress: News
+    progress: Progress
     failure: CacheError | None
 
     @property
@@ -96,56 +96,56 @@ class Making(Protocol):
         """Where the bytes are. There is one as soon as a client may be answered."""
 
     @property
-    def takes_candidates(self) -> bool:
+    def awaits_decision(self) -> bool:
         """Whether the fetch's first answer is still to come, and can be the verdict for who attaches now."""
 
     @property
     def is_ending(self) -> bool:
         """Whether the fetch is over without the content, and puts its file away."""
 
-    def has_want(self, key: bytes) -> bool:
+    def has_subscriber(self, key: bytes) -> bool:
         """Whether a client with this question is attached."""
 
-    def reach(self, position: int = 0, *, glance: bool = False) -> int:
+    def readable_until(self, position: int = 0, *, small_part: bool = False) -> int:
         """
-        Up to which byte a reader may go now that stands at ``position``; with ``glance`` the last bytes are
+        Up to which byte a reader may go now that stands at ``position``; with ``small_part`` the last bytes are
         not held back.
         """
 
-    def need(self, position: int, stop: int | None) -> None:
+    def request_bytes(self, position: int, stop: int | None) -> None:
         """
         A reader wants the bytes from ``position`` on.
 
         :raises CacheError: they cannot be had.
         """
 
-    def attach(self, want: Want) -> None:
-        """A client wants this content. The file stays open for it until :meth:`detach`."""
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """A client wants this content. The file stays open for it until :meth:`unsubscribe`."""
 
-    def detach(self, want: Want) -> None:
+    def unsubscribe(self, subscriber: Subscriber) -> None:
         """A client has what it wanted, or has left."""
 
     async def run(self) -> None:
         """Make it, or fail: never raises what can be expected."""
 
-    async def give_up(self, error: CacheError) -> None:
+    async def abort(self, error: CacheError) -> None:
         """Never mind."""
 
 
-def readable(held: Spans, told: int, total: int | None, position: int, *, glance: bool) -> int:
+def readable(held: Spans, announced: int, total: int | None, position: int, *, small_part: bool) -> int:
     """
     Up to which byte a reader at ``position`` may go, of a content of which nobody knows anything bad.
 
-    With ``glance``, for a small part of the content, the last bytes are not held back: the promise is for
+    With ``small_part``, for a small part of the content, the last bytes are not held back: the promise is for
     whole contents, and who looks at the end of one would wait for all of it.
 
     >>> held = Spans()
     >>> held.add(0, 10_000)
-    >>> readable(held, 8_000, 20_000, 0, glance=False), readable(held, 8_000, 10_000, 0, glance=False)
+    >>> readable(held, 8_000, 20_000, 0, small_part=False), readable(held, 8_000, 10_000, 0, small_part=False)
     (8000, 5904)
     """
     # What they have been told of, not what has come since: in large steps all get on faster.
     near = position <= held.reach(0)
-    so_far = told if near else held.reach(position)
+    so_far = announced if near else held.reach(position)
     end = so_far if total is None else total
-    return so_far if glance else max(0, min(so_far, end - HELD_BACK))
+    return so_far if small_part else max(0, min(so_far, end - HELD_BACK))

@@ -3,7 +3,7 @@ One fetch of one content, owned by nobody.
 
 Clients attach to it and leave it; it asks upstream in the name of those who are attached, puts what comes
 into the partial file, and tells the readers how far they may go. What to do next is decided by
-:class:`contentcache.core.filling.Filling`; this module only does it.
+:class:`contentcache.core.download_planner.DownloadPlanner`; this module only does it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,15 @@ from twisted.logger import Logger
 
 from contentcache.aio.condition import Condition, sleep
 from contentcache.aio.tasks import in_background
+from contentcache.core.download_planner import (
+    Backoff,
+    Commit,
+    DownloadPlanner,
+    Fail,
+    RequestRange,
+    Restart,
+    Verify,
+)
 from contentcache.core.errors import (
     BlobUnknown,
     CacheError,
@@ -27,7 +36,6 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from contentcache.core.filling import Ask, Check, Filling, GiveUp, Keep, Pause, StartAgain
 from contentcache.core.manifests import (
     SCHEMA_1_TYPES,
     ManifestInvalid,
@@ -37,21 +45,21 @@ from contentcache.core.manifests import (
 )
 from contentcache.core.ports import Given, Result
 from contentcache.core.ranges import OK, RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
-from contentcache.delivery.intake import Enough, Intake, TooLong
-from contentcache.delivery.making import (
+from contentcache.delivery.download_context import DownloadContext
+from contentcache.delivery.download_file import DownloadFile, Enough, TooLong
+from contentcache.delivery.manifests import too_large
+from contentcache.delivery.progress import Progress
+from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
+from contentcache.delivery.shared_download import (
     HELD_BACK,
-    AskFirst,
+    AuthorizationNeeded,
     DownloadKey,
     SignedManifest,
     StoredMeanwhile,
     UndecidedError,
     readable,
 )
-from contentcache.delivery.manifests import too_large
-from contentcache.delivery.news import News
-from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
-from contentcache.delivery.surroundings import Surroundings
-from contentcache.delivery.wants import Asking, Attendance, Want
+from contentcache.delivery.subscribers import ContentRequest, Subscriber, Subscribers
 from contentcache.storage.interfaces import PartialFile
 from contentcache.upstream.answers import Answer
 
@@ -65,7 +73,7 @@ _LONGEST_COMMIT: Final = 0.1
 _AHEAD: Final = 1 << 20
 
 
-class Fetch:
+class Download:
     """
     The making of one content. ``in_place`` says that it is a blob of the store which nobody has ever
     verified: it is hashed before a byte of it leaves, and thrown away if it is wrong; upstream is not asked.
@@ -80,7 +88,7 @@ class Fetch:
     def __init__(
         self,
         key: DownloadKey,
-        around: Surroundings,
+        context: DownloadContext,
         *,
         in_place: bool = False,
         largest: int | None = None,
@@ -94,26 +102,26 @@ class Fetch:
         self.generation = 0
         self.verified = False
         self.stored = False
-        self.progress = News(around.clock)
-        self._around = around
+        self.progress = Progress(context.clock)
+        self._context = context
         self.in_place = in_place
         self._largest = largest
         self._whole = whole
-        self.filling = Filling()
-        self.intake = Intake(key.digest, around.run)
+        self.planner = DownloadPlanner()
+        self.download_file = DownloadFile(key.digest, context.run)
         self._total = total
         self._fill_after = fill_after
-        self._filling_up = False
+        self._completing = False
         self._segments = Segments(self)
         self._changed = Condition()
-        self._clients = Attendance()
+        self._clients = Subscribers()
         self._is_judged = False
         self._is_doubted = False
         #: The questions that bodies came in answer to.
-        self.senders: set[Asking] = set()
+        self.senders: set[ContentRequest] = set()
         self._has_page = False
         #: Answers that count once the content is verified.
-        self._in_doubt: list[tuple[Want, str | None, float]] = []
+        self._in_doubt: list[tuple[Subscriber, str | None, float]] = []
         #: The hosts that the origin redirected to, ``None`` where it sent the bytes itself.
         self._targets: set[str | None] = set()
         self._head_in = False
@@ -124,12 +132,12 @@ class Fetch:
         self.upstream_host: str | None = None
         self._looped: set[str] = set()
         self._storing = False
-        self._reserved = around.reserving.begin(key)
+        self._reserved = context.reservations.begin(key)
         self._growing = False
         self._unlinked = False
         self._superseded = False
         #: Whether nothing changes any more.
-        self.over = False
+        self.is_over = False
         self._holders = 1
         self._error: CacheError = UpstreamUnavailable("no upstream was asked")
         self.failure: CacheError | None = None
@@ -139,12 +147,12 @@ class Fetch:
     @property
     def size(self) -> int | None:
         """How many bytes the content has, as far as is known."""
-        return self.filling.total
+        return self.planner.total
 
     @property
     def prefix(self) -> int:
         """How many bytes are there from the start without a gap."""
-        return self.filling.prefix
+        return self.planner.prefix
 
     @property
     def delivered_by(self) -> str | None:
@@ -157,7 +165,7 @@ class Fetch:
         return next(iter(self._targets)) if len(self._targets) == 1 else None
 
     @property
-    def is_closed(self) -> bool:
+    def withholds_all(self) -> bool:
         """Whether no byte leaves before all are known to be right."""
         # Once something was wrong, nobody gets a byte before that.
         return self._whole or self.in_place or self._is_doubted or self.generation > 0
@@ -165,65 +173,65 @@ class Fetch:
     @property
     def file(self) -> PartialFile:
         """Where the bytes are."""
-        return self.intake.file
+        return self.download_file.file
 
     @property
-    def takes_candidates(self) -> bool:
+    def awaits_decision(self) -> bool:
         """Whether the fetch's first answer is still to come, and can be the verdict for who attaches now."""
         return not (self._is_judged or self._head_in or self.in_place)
 
-    def has_want(self, key: bytes) -> bool:
+    def has_subscriber(self, key: bytes) -> bool:
         """Whether a client with this question is attached."""
-        return self._clients.asks(key)
+        return self._clients.has_key(key)
 
-    def reach(self, position: int = 0, *, glance: bool = False) -> int:
+    def readable_until(self, position: int = 0, *, small_part: bool = False) -> int:
         """
         Up to which byte a reader may go now that stands at ``position``; see
-        :func:`contentcache.delivery.making.readable`.
+        :func:`contentcache.delivery.shared_download.readable`.
         """
         if self.verified:
-            return self.filling.prefix
-        if self.is_closed:
+            return self.planner.prefix
+        if self.withholds_all:
             return 0
-        filling = self.filling
-        return readable(filling.held, self.progress.told, filling.total, position, glance=glance)
+        planner = self.planner
+        return readable(planner.held, self.progress.announced, planner.total, position, small_part=small_part)
 
-    def need(self, position: int, stop: int | None) -> None:
+    def request_bytes(self, position: int, stop: int | None) -> None:
         """
         A reader wants the bytes from ``position`` on: if the fetch is not about to bring them, they are asked
         for on their own.
 
         :raises CacheError: they cannot be had.
         """
-        total = self.filling.total
+        total = self.planner.total
         if total is None or position >= total:
             return
-        if self.filling.held.reach(position) > position:
+        if self.planner.held.reach(position) > position:
             if position >= total - HELD_BACK:
                 # They are there, and wait for the digest: so the rest of the content is wanted after all.
-                self._filling_up = True
+                self._completing = True
                 self._changed.notify_all()
             return
-        if self._wants_all() and position - self.filling.prefix <= LONGEST:
+        if self._wants_all() and position - self.planner.prefix <= LONGEST:
             return
         if not self._ranges_ignored:
-            self._segments.want(position, total if stop is None else stop)
+            self._segments.request(position, total if stop is None else stop)
 
-    def attach(self, want: Want) -> None:
-        """A client wants this content. The file stays open for it until :meth:`detach`."""
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """A client wants this content. The file stays open for it until :meth:`unsubscribe`."""
         self._holders += 1
-        self._clients.add(want)
+        self._clients.add(subscriber)
         self._changed.notify_all()
         self._answer()
 
-    def detach(self, want: Want) -> None:
+    def unsubscribe(self, subscriber: Subscriber) -> None:
         """A client has what it wanted, or has left."""
-        if not self._clients.remove(want):
+        if not self._clients.remove(subscriber):
             return
         self._release()
         self._changed.notify_all()
-        if not (self._is_wanted() or self.filling.prefix >= FIRST_PART or self._segments.busy):
-            self.intake.stop()
+        if not (self._is_wanted() or self.planner.prefix >= FIRST_PART or self._segments.busy):
+            self.download_file.abandon_bodies()
 
     @property
     def is_ending(self) -> bool:
@@ -243,7 +251,7 @@ class Fetch:
         except CacheError as error:
             self.failure = error
             if isinstance(error, DiskFailed):
-                self._around.disk(error.message)
+                self._context.report_disk(error.message)
         except Exception:  # noqa: BLE001  # a defect of ours must not leave clients waiting
             self._log.failure("download failed", origin=self.key.origin, digest=self.key.digest)
             self.failure = UpstreamUnavailable("the cache has failed; its log says why")
@@ -252,10 +260,10 @@ class Fetch:
         await self._come_to_rest()
         await self._leave_file()
         if not (self.stored or self.in_place):
-            self._reserved.shrink(self.filling.held.total(), self._unlinked)
+            self._reserved.shrink(self.planner.held.total(), self._unlinked)
         self._end()
 
-    async def give_up(self, error: CacheError) -> None:
+    async def abort(self, error: CacheError) -> None:
         """Never mind."""
         self.failure = error
         self._end()
@@ -266,10 +274,10 @@ class Fetch:
         without waiting for an upstream that may be slow. The name of the partial file goes first: a later
         download must not work on the file of one that is still coming to rest. ``False`` if it is too late.
         """
-        if self.over or self.verified or self._storing or self.in_place or self._superseded:
+        if self.is_over or self.verified or self._storing or self.in_place or self._superseded:
             return False
         self._superseded = True
-        if self.intake.has_file:
+        if self.download_file.has_file:
             try:
                 await self._discard()
             except OSError as error:
@@ -278,13 +286,13 @@ class Fetch:
                 )
         self.failure = _stored_meanwhile()
         self._segments.close()
-        self.intake.stop()
+        self.download_file.abandon_bodies()
         self._dismiss()
         self._changed.notify_all()
         return True
 
     async def _discard(self) -> None:
-        await self._around.run(self.intake.file.discard)
+        await self._context.run(self.download_file.file.discard)
         self._unlinked = True
 
     def _end(self) -> None:
@@ -292,25 +300,25 @@ class Fetch:
         self._release()
 
     def _dismiss(self) -> None:
-        self.over = True
+        self.is_over = True
         # All bytes may have been there, and cannot be stored: then nothing but a question decides.
-        error = self.failure or AskFirst("the origin has not been asked")
+        error = self.failure or AuthorizationNeeded("the origin has not been asked")
         if isinstance(error, LoopDetected):
             # The way of one client's request does not decide for those who came another way: they ask again.
             others = UndecidedError("another client's request has come in a circle")
-            self._clients.dismiss(others, but=self._looped)
-        self._clients.dismiss(error)
-        self.progress.tell(self.filling.prefix)
+            self._clients.fail_all(others, but=self._looped)
+        self._clients.fail_all(error)
+        self.progress.notify_all(self.planner.prefix)
 
     def _release(self) -> None:
         self._holders -= 1
         if self._holders == 0:
             # Not before: what subscribers still read is on the disk, unlinked or not.
-            self.intake.close()
+            self.download_file.close()
             self._reserved.release()
 
     async def _open_file(self) -> None:
-        store = self._around.store
+        store = self._context.store
         try:
             if self.in_place:
                 file = await self._on_disk(store.adopt, self.key.digest)
@@ -321,30 +329,30 @@ class Fetch:
         total = file.size if self.in_place else self._total
         fits = total is None or not file.held or file.held[-1][1] <= total
         held = file.held if fits else ()
-        self.filling = Filling(held, total)
-        self.intake.begin(file, held)
+        self.planner = DownloadPlanner(held, total)
+        self.download_file.open(file, held)
         if not fits:
-            await self.intake.restart()
+            await self.download_file.restart()
         if total is not None:
             await self.reserve()
         self._head_in = self._total is not None
-        self.progress.told = self.filling.prefix
+        self.progress.announced = self.planner.prefix
         self._answer()
 
     async def _on_disk(
         self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
     ) -> Result:
         try:
-            return await self._around.run(function, *args, **kwargs)
+            return await self._context.run(function, *args, **kwargs)
         except OSError as error:
             raise DiskFailed(f"the store cannot be written: {error}") from error
 
     async def _come_to_rest(self) -> None:
         """Wait until nothing comes in and no thread works on the file any more."""
-        self.intake.stop()
+        self.download_file.abandon_bodies()
         while self._segments.busy:
             await self._changed.wait()
-        await self.intake.settle()
+        await self.download_file.wait_idle()
 
     async def _fill(self) -> None:
         while not await self._took_last_step():
@@ -359,37 +367,39 @@ class Fetch:
         if self._rests(sources):
             await self._changed.wait()
             return False
-        match self.filling.next(tuple(sources)):
-            case Ask(host, offset):
+        match self.planner.next(tuple(sources)):
+            case RequestRange(host, offset):
                 self.upstream_host = host
                 try:
-                    await self._ask(sources[host], host, offset)
+                    await self._request_range(sources[host], host, offset)
                 finally:
                     self.upstream_host = None
-            case Pause(seconds):
-                await sleep(self._around.clock, seconds)
-            case Check():
-                self.filling.checked(right=await self._is_right())
-            case StartAgain(blamed):
+            case Backoff(seconds):
+                await sleep(self._context.clock, seconds)
+            case Verify():
+                self.planner.checked(right=await self._matches_digest())
+            case Restart(blamed):
                 await self._start_again(blamed)
-            case GiveUp(wrong=True):
+            case Fail(wrong=True):
                 raise ContentWrong("what upstream delivers is not what the digest says")
-            case GiveUp():
+            case Fail():
                 raise self._error
-            case Keep():
+            case Commit():
                 await self._keep()
                 return True
         return False
 
     def _is_wanted(self) -> bool:
-        return bool(self._clients) or self._filling_up or self.generation > 0
+        return bool(self._clients) or self._completing or self.generation > 0
 
     def _wants_all(self) -> bool:
-        unsized = self.filling.total is None
+        unsized = self.planner.total is None
         in_doubt = self.generation > 0
-        return self._clients.want_all or self._filling_up or self._ranges_ignored or unsized or in_doubt
+        return (
+            self._clients.any_wants_whole or self._completing or self._ranges_ignored or unsized or in_doubt
+        )
 
-    def _rests(self, sources: Mapping[str, Want]) -> bool:
+    def _rests(self, sources: Mapping[str, Subscriber]) -> bool:
         """
         Whether there is nothing to stream now: nobody wants the whole, or the next bytes come as a segment.
 
@@ -398,36 +408,36 @@ class Fetch:
         """
         if self._disk_error is not None:
             raise self._disk_error
-        if self.filling.complete:
+        if self.planner.complete:
             return False
         if not sources and not self._segments.busy:
             # Whoever was refused knows why, and whoever comes now may know better.
             raise UndecidedError("nobody is left in whose name upstream can be asked")
-        return not sources or not self._wants_all() or self._segments.covers(self.filling.prefix)
+        return not sources or not self._wants_all() or self._segments.covers(self.planner.prefix)
 
     def _gap_end(self, offset: int) -> int | None:
         """Where the bytes that are missing from ``offset`` on end before the end of the content."""
-        ends = (self.filling.held.gap(offset)[1], self._segments.next_start(offset))
+        ends = (self.planner.held.gap(offset)[1], self._segments.next_start(offset))
         return min((end for end in ends if end is not None), default=None)
 
     # What segments report.
 
-    def sources(self) -> Mapping[str, Want]:
+    def sources(self) -> Mapping[str, Subscriber]:
         """The hosts that can be asked, each with a client in whose name."""
         return {} if self._superseded else self._clients.sources()
 
     def arrived(self, host: str, start: int, stop: int) -> None:
         """Bytes of ``host`` are in the file."""
-        self.filling.arrived(host, start, stop)
-        self.intake.follow()
-        self._around.meter.fetched(stop - start)
-        total = self.filling.total
-        if not self._filling_up and total is not None:
-            self._filling_up = self.filling.held.total() >= self._fill_after * total
+        self.planner.arrived(host, start, stop)
+        self.download_file.hash_in_background()
+        self._context.meter.fetched(stop - start)
+        total = self.planner.total
+        if not self._completing and total is not None:
+            self._completing = self.planner.held.total() >= self._fill_after * total
         elif total is None and not self._growing and stop + _AHEAD // 2 > self._reserved.size:
             self._growing = True
             in_background(self._reserve_more())
-        self.progress.tell_soon(self.filling.prefix)
+        self.progress.notify_soon(self.planner.prefix)
 
     async def reserve(self, answer: Answer | None = None) -> None:
         """
@@ -435,7 +445,7 @@ class Fetch:
 
         :raises DiskFailed: there is none; the ``answer`` whose body was to come is abandoned.
         """
-        total, end = self.filling.total, self.filling.held.end()
+        total, end = self.planner.total, self.planner.held.end()
         if self.in_place:
             return
         try:
@@ -457,8 +467,8 @@ class Fetch:
         self._growing = False
 
     async def _reserve_for(self, stop: int) -> int | None:
-        """See :meth:`contentcache.delivery.intake.Intake.take`."""
-        if self.filling.total is not None:
+        """See :meth:`contentcache.delivery.download_file.Intake.take`."""
+        if self.planner.total is not None:
             return None  # all of it is reserved
         if stop > self._reserved.size:
             await self._reserved.grow(_with_more(stop))
@@ -473,19 +483,21 @@ class Fetch:
 
     def changed(self) -> None:
         """A segment has ended."""
-        self.progress.tell(self.filling.prefix)
+        self.progress.notify_all(self.planner.prefix)
         self._changed.notify_all()
 
-    async def _ask(self, want: Want, host: str, offset: int) -> None:
+    async def _request_range(self, subscriber: Subscriber, host: str, offset: int) -> None:
         stop = self._gap_end(offset)
-        asked = self._around.question_time()
+        asked = self._context.question_time()
         try:
-            origin = want.asking.registry.upstream.origin
+            origin = subscriber.request.registry.upstream.origin
             range_ = f"bytes={offset}-{'' if stop is None else stop - 1}" if offset or stop else None
-            answer = await want.asking.registry.ask_host(host, want.asking.request("GET", range_=range_))
+            answer = await subscriber.request.registry.ask_host(
+                host, subscriber.request.upstream_request("GET", range_=range_)
+            )
         except CacheError as error:
             if not await self._was_complete(host, offset):
-                self._was_refused(want, host, error, asked)
+                self._was_refused(subscriber, host, error, asked)
             return
         if self._superseded or not self._is_wanted():
             answer.abandon()
@@ -493,7 +505,7 @@ class Fetch:
         if answer.status == RANGE_NOT_SATISFIABLE:
             answer.abandon()
             if not await self._was_complete(host, offset):
-                self.filling.has_no_more(host, read_unsatisfied(answer.header("Content-Range")))
+                self.planner.has_no_more(host, read_unsatisfied(answer.header("Content-Range")))
             return
         media_type = answer.header("Content-Type")
         try:
@@ -505,34 +517,34 @@ class Fetch:
         except UpstreamBroken as error:
             # Of two who disagree about the size nobody knows yet which one is wrong: neither is set back.
             self._error = error
-            self.filling.broke(host)
+            self.planner.broke(host)
             answer.abandon()
             return
         # The type of a manifest is learned with its body, once that is checked.
         learned = None if self._whole else media_type
         if is_own_word:
-            self._around.yes(want, learned, asked)
+            self._context.record_allowed(subscriber, learned, asked)
         else:
-            self._in_doubt.append((want, learned, asked))
-        want.notices = answer.notices()
-        self.senders.add(want.asking)
+            self._in_doubt.append((subscriber, learned, asked))
+        subscriber.notices = answer.notices()
+        self.senders.add(subscriber.request)
         self._is_judged = True
-        self._clients.say_yes(want.key, asked if is_own_word else None)
+        self._clients.allow(subscriber.key, asked if is_own_word else None)
         self._said_type = media_type
         if not self._whole:
             self.media_type = media_type
-        await self._receive(want, host, answer, start, (offset, stop))
+        await self._receive(subscriber, host, answer, start, (offset, stop))
 
-    def _was_refused(self, want: Want, host: str, error: CacheError, asked: float) -> None:
+    def _was_refused(self, subscriber: Subscriber, host: str, error: CacheError, asked: float) -> None:
         if isinstance(error, OriginRefused):
-            self._around.no(want, error, asked)
-            self._clients.say_no(want.key, error)
+            self._context.record_denied(subscriber, error, asked)
+            self._clients.deny(subscriber.key, error)
             return
         self._error = error
         if isinstance(error, LoopDetected):
             # That is about the way of this client's request, and no fault of the host.
-            self._looped.add(want.asking.via)
-        self.filling.broke(host, repeatable=isinstance(error, UpstreamBroken))
+            self._looped.add(subscriber.request.via)
+        self.planner.broke(host, repeatable=isinstance(error, UpstreamBroken))
 
     async def _was_complete(self, host: str, offset: int) -> bool:
         """
@@ -542,12 +554,12 @@ class Fetch:
 
         :raises DiskFailed: they cannot be read.
         """
-        filling = self.filling
-        if not offset or filling.total is not None or filling.held.end() != offset or self._segments.busy:
+        planner = self.planner
+        if not offset or planner.total is not None or planner.held.end() != offset or self._segments.busy:
             return False
-        if not await self.intake.is_right(offset):
+        if not await self.download_file.matches_digest(offset):
             return False
-        filling.has_no_more(host, offset)
+        planner.has_no_more(host, offset)
         return True
 
     def _check_doubtful(self, answer: Answer, origin: str) -> bool:
@@ -566,118 +578,120 @@ class Fetch:
             raise SignedManifest(f"{self.key.digest} is a signed manifest")
         self._targets.add(answer.target)
         self._has_page = self._has_page or answer.is_page
-        if not (answer.moved or answer.is_page) or self._around.is_known_target(origin, answer.target):
+        if not (answer.moved or answer.is_page) or self._context.is_known_target(origin, answer.target):
             return True
-        if self.filling.held.total() and answer.status == OK and self.filling.total is None:
+        if self.planner.held.total() and answer.status == OK and self.planner.total is None:
             self._is_doubted = True
         return False
 
     def _open(self, host: str, answer: Answer, offset: int) -> int:
         """The byte that the body of ``answer`` starts with."""
         opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), offset)
-        if not self.filling.opened(host, opening.total):
+        if not self.planner.opened(host, opening.total):
             raise UpstreamBroken(f"{host} says another size than others did")
         if self._largest is not None and (opening.total or 0) > self._largest:
             raise too_large(opening.total, self._largest)
         return opening.start
 
     async def _receive(
-        self, want: Want, host: str, answer: Answer, start: int, gap: tuple[int, int | None]
+        self, subscriber: Subscriber, host: str, answer: Answer, start: int, gap: tuple[int, int | None]
     ) -> None:
         offset, stop = gap
-        total = self.filling.total
+        total = self.planner.total
         await self.reserve(answer)
         self._head_in = True
         self._answer()
-        self.progress.tell(self.filling.prefix)
+        self.progress.notify_all(self.planner.prefix)
 
         def arrived(begin: int, end: int) -> None:
             self.arrived(host, begin, end)
             if self._disk_error is not None:
                 raise self._disk_error
-            ahead = self.filling.held.reach(end) - end
+            ahead = self.planner.held.reach(end) - end
             if self._superseded or ahead > _WORTH_ANOTHER_REQUEST or self._segments.covers(end):
                 raise Enough  # a segment has the next bytes, or is about to: they are not fetched twice
 
         try:
             # What a 200 sends beyond the gap is there already.
             most = total if total is not None else self._largest
-            await self.intake.take(answer, start, offset, most, arrived, self._reserve_for)
+            await self.download_file.receive(answer, start, offset, most, arrived, self._reserve_for)
         except Enough:
             pass
         except TooLong as error:
             if total is None and self._largest is not None:
                 raise too_large(None, self._largest) from error
-            self.filling.too_long(host)
+            self.planner.too_long(host)
             self._error = error
         except (UpstreamBroken, UpstreamTimeout) as error:
-            if self._is_wanted() or self.filling.prefix >= FIRST_PART:
-                self._disappoint(want, host, error)
+            if self._is_wanted() or self.planner.prefix >= FIRST_PART:
+                self._disappoint(subscriber, host, error)
         else:
-            self.filling.ended(host, stop)
+            self.planner.ended(host, stop)
 
     async def _start_again(self, blamed: str | None) -> None:
         if self.in_place:
             await self._throw_away()
-        self._around.meter.restarted()
+        self._context.meter.restarted()
         self._log.warn(
             "digest mismatch, download restarted",
             origin=self.key.origin,
-            repository=sorted({asking.content.repository for asking in self.senders}),
+            repository=sorted({request.content.repository for request in self.senders}),
             digest=self.key.digest,
             upstream=blamed,
         )
         if blamed is not None:
-            self._clients.blame(blamed, f"its {self.key.digest} was something else")
+            self._clients.eject_host(blamed, f"its {self.key.digest} was something else")
             self._error = UpstreamBroken(f"{blamed} delivers something else than {self.key.digest}")
         await self._come_to_rest()
         self.generation += 1
-        self.filling.restarted()
-        self.progress.told = 0
-        await self.intake.restart()
-        self.progress.tell(self.filling.prefix)
+        self.planner.restarted()
+        self.progress.announced = 0
+        await self.download_file.restart()
+        self.progress.notify_all(self.planner.prefix)
 
     async def _throw_away(self) -> NoReturn:
         self._log.error("stored blob corrupt, deleted", digest=self.key.digest, reason="digest mismatch")
-        await self._on_disk(self.intake.file.discard)
+        await self._on_disk(self.download_file.file.discard)
         raise UndecidedError("what lay in the store was something else")
 
     async def _keep(self) -> None:
         self._storing = True
         if self._whole and not await self._is_storable():
             if not self.in_place:
-                await self._on_disk(self.intake.file.discard)
+                await self._on_disk(self.download_file.file.discard)
                 self._unlinked = True
             self._release_readers()
             return
         # Who sees the end of a pull finds the blob in the store; but nobody waits long for a slow disk, for
         # what readers get is verified all the same.
-        impatience = self._around.clock.callLater(_LONGEST_COMMIT, self._release_readers)
+        impatience = self._context.clock.callLater(_LONGEST_COMMIT, self._release_readers)
         try:
-            size, origin = self.filling.total or 0, self.delivered_by
-            await self._around.run(self._around.keep, self.key.digest, self.intake.file, size, origin)
+            size, origin = self.planner.total or 0, self.delivered_by
+            await self._context.run(
+                self._context.commit, self.key.digest, self.download_file.file, size, origin
+            )
         except OSError as error:
-            self._around.disk(f"{self.key.digest} is fetched but cannot be stored: {error}")
+            self._context.report_disk(f"{self.key.digest} is fetched but cannot be stored: {error}")
         else:
             self.stored = True
-            self._around.disk(None)
+            self._context.report_disk(None)
         finally:
             if impatience.active():
                 impatience.cancel()
             self._release_readers()
 
-    async def _is_right(self) -> bool:
+    async def _matches_digest(self) -> bool:
         """
         Whether the digest is that of all bytes. Of a manifest it may be another one because it is signed:
         some registries do not say so by its type.
 
         :raises SignedManifest: it is.
         """
-        if await self.intake.is_right(self.filling.total or 0):
+        if await self.download_file.matches_digest(self.planner.total or 0):
             return True
         if not self._whole:
             return False
-        content = await self._on_disk(self.intake.file.read, 0, self.filling.total or 0)
+        content = await self._on_disk(self.download_file.file.read, 0, self.planner.total or 0)
         if self.key.digest in manifest_digests(content, self._said_type, self.key.digest.algorithm):
             raise SignedManifest(f"{self.key.digest} is a signed manifest")
         return False
@@ -689,7 +703,7 @@ class Fetch:
 
         :raises ManifestInvalid: it is no manifest.
         """
-        content = await self._on_disk(self.intake.file.read, 0, self.filling.total or 0)
+        content = await self._on_disk(self.download_file.file.read, 0, self.planner.total or 0)
         checked = check_manifest(content)
         if not checked.agrees(self._said_type):
             self.media_type = self._said_type
@@ -703,17 +717,17 @@ class Fetch:
             self.verified = self._head_in = True
             in_doubt, self._in_doubt = self._in_doubt, []
             for doubted in in_doubt:
-                self._around.yes(*doubted)
+                self._context.record_allowed(*doubted)
             self._answer()
-            self.progress.tell(self.filling.prefix)
+            self.progress.notify_all(self.planner.prefix)
 
     async def _leave_file(self) -> None:
-        if self.verified or self.in_place or not self.intake.has_file:
+        if self.verified or self.in_place or not self.download_file.has_file:
             return
-        held = tuple(self.filling.held)
+        held = tuple(self.planner.held)
         # What a page has left there would be the first bytes of somebody else's blob.
         # A page may have any type, and what is small is not worth a resumption.
-        is_small = (self.filling.total or self.filling.held.total()) < FIRST_PART
+        is_small = (self.planner.total or self.planner.held.total()) < FIRST_PART
         useless = not held or is_small or self._has_page
         useless = useless or isinstance(
             self.failure, ContentWrong | ManifestInvalid | SignedManifest | StoredMeanwhile
@@ -721,21 +735,21 @@ class Fetch:
         try:
             if useless:
                 await self._discard()
-            elif held != ((0, self.filling.prefix),):
-                await self._around.run(self.intake.file.park, held)
+            elif held != ((0, self.planner.prefix),):
+                await self._context.run(self.download_file.file.park, held)
         except OSError as error:
             self._log.warn(
                 "partial file not stored", origin=self.key.origin, digest=self.key.digest, reason=error
             )
 
-    def _disappoint(self, want: Want, host: str, error: CacheError) -> None:
+    def _disappoint(self, subscriber: Subscriber, host: str, error: CacheError) -> None:
         self._error = error
-        want.asking.registry.failed(host, error.message, want.asking.content.kind)
-        self.filling.broke(host)
+        subscriber.request.registry.failed(host, error.message, subscriber.request.content.kind)
+        self.planner.broke(host)
 
     def _answer(self) -> None:
         if self._head_in:
-            self._clients.open()
+            self._clients.notify_ready()
 
 
 def _with_more(size: int) -> int:

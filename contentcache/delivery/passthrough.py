@@ -11,30 +11,30 @@ from attrs import frozen
 from contentcache.core.digest import Digest, Hasher
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.core.ranges import read_opening
-from contentcache.delivery.bodies import PIECE, Flow, Rest, ShortError
-from contentcache.delivery.making import HELD_BACK
-from contentcache.delivery.wants import Asking
+from contentcache.delivery.bodies import PIECE, ClientSink, Remainder, ShortError
+from contentcache.delivery.shared_download import HELD_BACK
+from contentcache.delivery.subscribers import ContentRequest
 from contentcache.meter import Meter
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.inflow_queue import InflowQueue
 
 
 @frozen
-class Check:
+class RunningDigest:
     """The digest of a whole content, and the hash of what has been sent of it."""
 
     digest: Digest
     hasher: Hasher
 
 
-class PassedBody:
+class PassthroughBody:
     """
     A content that comes from upstream for this client alone. ``answer`` is the answer to a request for the
     whole of it; parts are asked for on their own.
     """
 
-    def __init__(self, asking: Asking, answer: Answer, meter: Meter) -> None:
-        self._asking = asking
+    def __init__(self, request: ContentRequest, answer: Answer, meter: Meter) -> None:
+        self._asking = request
         self._answer: Answer | None = answer
         self._meter = meter
         opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), 0)
@@ -45,19 +45,19 @@ class PassedBody:
         """Its length in bytes, if upstream has said it."""
         return self._size
 
-    async def send(self, flow: Flow, start: int, stop: int | None, *, glance: bool = False) -> None:
+    async def send(self, sink: ClientSink, start: int, stop: int | None, *, small_part: bool = False) -> None:
         """Send a part; see :class:`contentcache.delivery.bodies.Body`."""
         whole = start == 0 and stop in {None, self._size}
         answer, self._answer = self._answer, None
         if not whole:
             if answer is not None:
                 answer.abandon()
-            await _pipe_part(self._asking, flow, (start, stop), None, self._meter)
+            await _pipe_part(self._asking, sink, (start, stop), None, self._meter)
             return
         if answer is None:
             raise ShortError("the answer has been sent already")
         digest = self._asking.content.digest
-        await _pipe(answer, flow, Check(digest, digest.hasher()), stop, self._meter)
+        await _pipe(answer, sink, RunningDigest(digest, digest.hasher()), stop, self._meter)
 
     def close(self) -> None:
         """Let go of what was not sent."""
@@ -66,7 +66,9 @@ class PassedBody:
             answer.abandon()
 
 
-async def carry_on(asking: Asking, flow: Flow, rest: Rest, check: Check | None, meter: Meter) -> None:
+async def carry_on(
+    request: ContentRequest, sink: ClientSink, rest: Remainder, check: RunningDigest | None, meter: Meter
+) -> None:
     """
     Send the rest of a content whose file takes no more.
 
@@ -74,17 +76,23 @@ async def carry_on(asking: Asking, flow: Flow, rest: Rest, check: Check | None, 
 
     :raises ShortError: it cannot be had, or is not to be trusted.
     """
-    await _pipe_part(asking, flow, (rest.start, rest.stop), check, meter)
+    await _pipe_part(request, sink, (rest.start, rest.stop), check, meter)
 
 
 async def _pipe_part(
-    asking: Asking, flow: Flow, part: tuple[int, int | None], check: Check | None, meter: Meter
+    request: ContentRequest,
+    sink: ClientSink,
+    part: tuple[int, int | None],
+    check: RunningDigest | None,
+    meter: Meter,
 ) -> None:
     """Ask for a part and move it to a client; where upstream sends the whole content, its part of that."""
     start, stop = part
     wanted = f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
     try:
-        answer = await asking.registry.ask(asking.request("GET", range_=wanted if start or stop else None))
+        answer = await request.registry.ask(
+            request.upstream_request("GET", range_=wanted if start or stop else None)
+        )
     except CacheError as error:
         raise ShortError(error.message) from error
     try:
@@ -93,11 +101,17 @@ async def _pipe_part(
         answer.abandon()
         raise ShortError(error.message) from error
     length = None if stop is None else stop - start
-    await _pipe(answer, flow, check, length, meter, passed_over=start - opening.start)
+    await _pipe(answer, sink, check, length, meter, passed_over=start - opening.start)
 
 
 async def _pipe(
-    answer: Answer, flow: Flow, check: Check | None, length: int | None, meter: Meter, *, passed_over: int = 0
+    answer: Answer,
+    sink: ClientSink,
+    check: RunningDigest | None,
+    length: int | None,
+    meter: Meter,
+    *,
+    passed_over: int = 0,
 ) -> None:
     """
     Move one body to a client, from its byte ``passed_over`` on: at most ``length`` bytes, the last of them
@@ -119,7 +133,7 @@ async def _pipe(
                     check.hasher.update(data)
                     data = held + data
                     data, held = data[:-HELD_BACK], data[-HELD_BACK:]
-                await _write(flow, data)
+                await _write(sink, data)
                 if check is None and moved == length:
                     break
     except (UpstreamBroken, UpstreamTimeout) as error:
@@ -128,10 +142,10 @@ async def _pipe(
         raise ShortError("upstream sent less than it said")
     if check is not None and not check.digest.is_of(check.hasher):
         raise ShortError("what upstream sent is not what the digest says")
-    await _write(flow, held)
+    await _write(sink, held)
 
 
-async def _write(flow: Flow, data: bytes) -> None:
+async def _write(sink: ClientSink, data: bytes) -> None:
     for start in range(0, len(data), PIECE):
-        await flow.ready()
-        flow.write(data[start : start + PIECE])
+        await sink.ready()
+        sink.write(data[start : start + PIECE])

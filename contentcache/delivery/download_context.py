@@ -9,14 +9,14 @@ from attrs import frozen
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.core.ports import Run, Timer
-from contentcache.delivery.reserving import Reserving
-from contentcache.delivery.wants import Want
+from contentcache.delivery.reservations import Reservations
+from contentcache.delivery.subscribers import Subscriber
 from contentcache.meter import Meter
 from contentcache.storage.interfaces import PartialFile, Store
 
 
 @frozen
-class Surroundings:
+class DownloadContext:
     """
     Ports to the rest of the house.
 
@@ -34,8 +34,8 @@ class Surroundings:
     meter: Meter
     question_time: Callable[[], float]
     is_known_target: Callable[[str, str | None], bool]
-    yes: Callable[[Want, str | None, float], None]
-    no: Callable[[Want, OriginRefused, float], None]
-    reserving: Reserving
-    keep: Callable[[Digest, PartialFile, int, str | None], None]
-    disk: Callable[[str | None], None]
+    record_allowed: Callable[[Subscriber, str | None, float], None]
+    record_denied: Callable[[Subscriber, OriginRefused, float], None]
+    reservations: Reservations
+    commit: Callable[[Digest, PartialFile, int, str | None], None]
+    report_disk: Callable[[str | None], None]

@@ -11,8 +11,8 @@ from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.errors import ContentWrong, UpstreamUnavailable
 from contentcache.core.ports import Given, Result
-from contentcache.delivery.fetch import FIRST_PART
-from contentcache.delivery.making import HELD_BACK
+from contentcache.delivery.download import FIRST_PART
+from contentcache.delivery.shared_download import HELD_BACK
 from tests.delivery.house import LARGE, REPOSITORY, HouseTestCase
 
 HALF = len(LARGE) // 2
@@ -130,7 +130,7 @@ class LeavingTests(HouseTestCase):
         digest = house.origin.put_blob(REPOSITORY, LARGE)
         house.origin.misbehave("stall", at=FIRST_PART - 1, times=1)
         house.pull(digest).leave()
-        self.assertEqual(house.fetching, 0)
+        self.assertEqual(house.running_downloads, 0)
         self.assertWhole(house.pull(digest), LARGE)
         self.assertEqual(house.origin.asked("GET")[-1].headers["range"], f"bytes={FIRST_PART - 1}-")
 
@@ -140,9 +140,9 @@ class LeavingTests(HouseTestCase):
         digest = house.origin.put_blob(REPOSITORY, LARGE)
         house.origin.misbehave("stall", at=FIRST_PART)
         house.pull(digest).leave()
-        self.assertEqual(house.fetching, 1)
+        self.assertEqual(house.running_downloads, 1)
         house.origin.release()
-        self.assertEqual(house.fetching, 0)
+        self.assertEqual(house.running_downloads, 0)
         self.assertWhole(house.pull(digest), LARGE)
         self.assertEqual(house.origin.count(), 1)
 
@@ -153,8 +153,8 @@ class LeavingTests(HouseTestCase):
         house.origin.misbehave("stall", at=-1)
         house.pull(digest).leave()
         house.origin.release()
-        self.assertEqual(house.fetching, 0)
-        self.assertFalse(house.contents.in_use(digest))
+        self.assertEqual(house.running_downloads, 0)
+        self.assertFalse(house.blob_service.in_use(digest))
         self.assertEqual(list(house.store.partials()), [])
 
     def test_one_leaves_who_shares_a_question(self) -> None:

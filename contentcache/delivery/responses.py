@@ -12,7 +12,7 @@ from contentcache.delivery.bodies import Body
 
 
 @frozen
-class Served:
+class ContentResponse:
     """
     A content that may be sent. ``status`` is for ``Cache-Status``; ``stale`` that the origin could not be
     asked. ``notices`` are the origin's warnings and rate limits.
@@ -28,7 +28,7 @@ class Served:
     stale: bool = False
     notices: Headers = NO_HEADERS
 
-    def __enter__(self) -> Served:
+    def __enter__(self) -> ContentResponse:
         return self
 
     def __exit__(
@@ -45,7 +45,7 @@ class Served:
 
 
 @frozen
-class Described:
+class ContentHead:
     """The answer to a ``HEAD``: ``size`` in bytes, ``None`` where the origin does not say."""
 
     digest: Digest

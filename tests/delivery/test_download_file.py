@@ -16,7 +16,7 @@ from twisted.web.client import ResponseDone
 from contentcache.aio.threads import at_once
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed
-from contentcache.delivery.intake import Enough, Intake
+from contentcache.delivery.download_file import DownloadFile, Enough
 from contentcache.storage.memory import MemoryStore
 from contentcache.upstream.answers import Inflow
 from tests.delivery.house import ORIGIN
@@ -69,22 +69,22 @@ class Later:
 class IntakeTests(SynchronousTestCase):
     """One file, two bodies."""
 
-    def begin(self, content: bytes, run: Any = at_once) -> Intake:
+    def begin(self, content: bytes, run: Any = at_once) -> DownloadFile:
         """An intake for a content."""
-        intake = Intake(Digest.of(content), run)
-        intake.begin(MemoryStore().resume(Digest.of(content), ORIGIN), ())
-        return intake
+        download_file = DownloadFile(Digest.of(content), run)
+        download_file.open(MemoryStore().resume(Digest.of(content), ORIGIN), ())
+        return download_file
 
-    def take(self, intake: Intake, body: Any, start: int, arrived: Any) -> Deferred[None]:
+    def take(self, download_file: DownloadFile, body: Any, start: int, arrived: Any) -> Deferred[None]:
         """Take a body from one of its bytes on."""
-        return Deferred.fromCoroutine(intake.take(body, start, start, None, arrived))
+        return Deferred.fromCoroutine(download_file.receive(body, start, start, None, arrived))
 
     def test_one_hop_for_many_pieces(self) -> None:
         """A thread that writes takes along what comes meanwhile, and how far it is is told with the next bytes."""
         content = os.urandom(1000)
         run, body, told = Later(), Body(), []
-        intake = self.begin(content, run)
-        taking = self.take(intake, body, 0, lambda start, stop: told.append((start, stop)))
+        download_file = self.begin(content, run)
+        taking = self.take(download_file, body, 0, lambda start, stop: told.append((start, stop)))
         for start in range(0, 500, 100):
             body.inflow.dataReceived(content[start : start + 100])
         self.assertEqual((len(run.waiting), told), (1, []))
@@ -98,7 +98,7 @@ class IntakeTests(SynchronousTestCase):
         run.work().callback(None)
         self.successResultOf(taking)
         self.assertEqual(told, [(0, 500), (500, 1000)])
-        judging = Deferred.fromCoroutine(intake.is_right(len(content)))
+        judging = Deferred.fromCoroutine(download_file.matches_digest(len(content)))
         run.work().callback(run.result)
         self.assertTrue(self.successResultOf(judging))
         self.assertEqual(run.waiting, [])
@@ -106,8 +106,8 @@ class IntakeTests(SynchronousTestCase):
     def test_paused(self) -> None:
         """Upstream is paused while more than 4 MiB wait, and goes on before the last of them is written."""
         run, body = Later(), Body()
-        intake = self.begin(b"", run)
-        taking = self.take(intake, body, 0, lambda _start, _stop: None)
+        download_file = self.begin(b"", run)
+        taking = self.take(download_file, body, 0, lambda _start, _stop: None)
         piece = bytes(1 << 20)
         for _ in range(4):
             body.inflow.dataReceived(piece)
@@ -116,7 +116,7 @@ class IntakeTests(SynchronousTestCase):
         self.assertTrue(body.paused)
         run.work().callback(None)
         self.assertFalse(body.paused)
-        self.assertEqual(intake.file.read(0, 10 << 20), bytes(5 << 20))
+        self.assertEqual(download_file.file.read(0, 10 << 20), bytes(5 << 20))
         body.inflow.dataReceived(piece)
         run.work().callback(None)
         body.inflow.connectionLost(Failure(ResponseDone()))
@@ -131,8 +131,8 @@ class IntakeTests(SynchronousTestCase):
             told.append((start, stop))
             raise Enough
 
-        intake = self.begin(content, run)
-        taking = self.take(intake, body, 0, arrived)
+        download_file = self.begin(content, run)
+        taking = self.take(download_file, body, 0, arrived)
         body.inflow.dataReceived(content[:100])
         done = run.work()
         body.inflow.dataReceived(content[100:200])
@@ -141,15 +141,15 @@ class IntakeTests(SynchronousTestCase):
         self.assertNoResult(taking)
         done.callback(None)
         self.failureResultOf(taking, Enough)
-        self.assertEqual((told, intake.file.read(0, 1000)), ([(0, 100)], content[:100]))
+        self.assertEqual((told, download_file.file.read(0, 1000)), ([(0, 100)], content[:100]))
 
     def test_what_is_hashed_stays(self) -> None:
         """What has been hashed is not written again by another body, which may say something else."""
         content = os.urandom(1000)
-        intake = self.begin(content)
+        download_file = self.begin(content)
         good, liar = Body(), Body()
-        takings = [self.take(intake, good, 0, lambda _start, _stop: None)]
-        takings.append(self.take(intake, liar, 500, lambda _start, _stop: None))
+        takings = [self.take(download_file, good, 0, lambda _start, _stop: None)]
+        takings.append(self.take(download_file, liar, 500, lambda _start, _stop: None))
         good.inflow.dataReceived(content[:800])
         liar.inflow.dataReceived(bytes(300))
         liar.inflow.dataReceived(content[800:])
@@ -157,14 +157,16 @@ class IntakeTests(SynchronousTestCase):
             body.inflow.connectionLost(Failure(ResponseDone()))
         for taking in takings:
             self.successResultOf(taking)
-        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(intake.is_right(len(content)))))
-        self.assertEqual(intake.file.read(0, 1000), content)
+        self.assertTrue(
+            self.successResultOf(Deferred.fromCoroutine(download_file.matches_digest(len(content))))
+        )
+        self.assertEqual(download_file.file.read(0, 1000), content)
 
     def test_enough_ends_one_body_alone(self) -> None:
         """A body that is overtaken ends, and the other one, which overtakes it, goes on to its end."""
         content = bytes(2000)
-        intake = Intake(Digest.of(content), at_once)
-        intake.begin(MemoryStore().resume(Digest.of(content), ORIGIN), ())
+        download_file = DownloadFile(Digest.of(content), at_once)
+        download_file.open(MemoryStore().resume(Digest.of(content), ORIGIN), ())
         first, second = Body(), Body()
 
         def enough(_start: int, _stop: int) -> None:
@@ -173,8 +175,8 @@ class IntakeTests(SynchronousTestCase):
         def quiet(_start: int, _stop: int) -> None: ...
 
         answers: list[Any] = [first, second]
-        overtaken = Deferred.fromCoroutine(intake.take(answers[0], 0, 0, 2000, enough))
-        other = Deferred.fromCoroutine(intake.take(answers[1], 1000, 1000, 2000, quiet))
+        overtaken = Deferred.fromCoroutine(download_file.receive(answers[0], 0, 0, 2000, enough))
+        other = Deferred.fromCoroutine(download_file.receive(answers[1], 1000, 1000, 2000, quiet))
         first.inflow.dataReceived(content[:1000])
         self.failureResultOf(overtaken, Enough)
         self.assertTrue(first.stopped)
@@ -182,7 +184,9 @@ class IntakeTests(SynchronousTestCase):
         second.inflow.dataReceived(content[1000:])
         second.inflow.connectionLost(Failure(ResponseDone()))
         self.successResultOf(other)
-        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(intake.is_right(len(content)))))
+        self.assertTrue(
+            self.successResultOf(Deferred.fromCoroutine(download_file.matches_digest(len(content))))
+        )
 
     def test_nothing_is_written_without_room(self) -> None:
         """
@@ -197,19 +201,21 @@ class IntakeTests(SynchronousTestCase):
             asked.append(stop)
             return await rooms[len(asked) - 1]
 
-        intake = self.begin(content, run)
-        taking = Deferred.fromCoroutine(intake.take(body, 0, 0, None, lambda _start, _stop: None, reserve))  # type: ignore[arg-type]  # as much of an answer as is needed
+        download_file = self.begin(content, run)
+        taking = Deferred.fromCoroutine(
+            download_file.receive(body, 0, 0, None, lambda _start, _stop: None, reserve)  # type: ignore[arg-type]
+        )
         for start in range(0, 1000, 100):
             body.inflow.dataReceived(content[start : start + 100])
         self.assertEqual((asked, run.waiting), ([100], []))
         rooms[0].callback(250)
         run.work().callback(None)
-        self.assertEqual(intake.file.read(0, 1000), content[:200])
+        self.assertEqual(download_file.file.read(0, 1000), content[:200])
         self.assertEqual(asked, [100, 300])
         rooms[1].callback(700)
         run.work().callback(None)
-        self.assertEqual(intake.file.read(0, 1000), content[:700])
+        self.assertEqual(download_file.file.read(0, 1000), content[:700])
         rooms[2].errback(DiskFailed("there is no room in the store"))
         self.failureResultOf(taking, DiskFailed)
-        self.assertEqual((intake.file.read(0, 1000), run.waiting), (content[:700], []))
+        self.assertEqual((download_file.file.read(0, 1000), run.waiting), (content[:700], []))
         self.assertTrue(body.stopped)

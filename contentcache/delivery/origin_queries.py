@@ -51,7 +51,7 @@ class _Remembered:
     when: float
 
 
-class Questions:
+class OriginQueries:
     """Passes questions on. ``auth_ttl`` and ``stale_if_error`` are seconds."""
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contentcache.core.credentials import ANONYMOUS, Credential
 from contentcache.core.errors import OriginRefused, UpstreamUnavailable
-from contentcache.delivery.questions import Pinged, _bounded
+from contentcache.delivery.origin_queries import Pinged, _bounded
 from contentcache.upstream.request import Request
 from tests.delivery.house import REPOSITORY, House, HouseTestCase
 from tests.delivery.test_access import bearer_until
@@ -15,7 +15,7 @@ class PingTests(HouseTestCase):
 
     def ping(self, house: House, credential: Credential = ANONYMOUS) -> Pinged:
         """What a client is told."""
-        return self.result(house.questions.ping(house.registries[0], credential, ""))
+        return self.result(house.origin_queries.ping(house.registries[0], credential, ""))
 
     def test_remembered(self) -> None:
         """The answer to a credential, a challenge too, is remembered for authttl."""
@@ -55,9 +55,9 @@ class PingTests(HouseTestCase):
         pinged = self.ping(house)
         self.assertEqual((pinged.status, pinged.stale), (401, True))
         ann = Credential(house.origin.let("ann", "1"))
-        self.error(house.questions.ping(house.registries[0], ann, ""), UpstreamUnavailable)
+        self.error(house.origin_queries.ping(house.registries[0], ann, ""), UpstreamUnavailable)
         house.later(1)
-        self.error(house.questions.ping(house.registries[0], ANONYMOUS, ""), UpstreamUnavailable)
+        self.error(house.origin_queries.ping(house.registries[0], ANONYMOUS, ""), UpstreamUnavailable)
 
     def test_400_is_not_remembered(self) -> None:
         """What is wrong with one client's request is not the answer to others with the same credential."""
@@ -91,10 +91,10 @@ class KeptPingsTests(HouseTestCase):
     def test_number(self) -> None:
         """Answers to made-up credentials take the place of the least recent ones."""
         house = self.house(auth="basic")
-        house.questions._pings.capacity = 10
+        house.origin_queries._pings.capacity = 10
         for number in range(30):
-            self.result(house.questions.ping(house.registries[0], Credential(f"Bearer {number}"), ""))
-        self.assertEqual(len(house.questions._pings), 10)
+            self.result(house.origin_queries.ping(house.registries[0], Credential(f"Bearer {number}"), ""))
+        self.assertEqual(len(house.origin_queries._pings), 10)
 
 
 class PassedOnTests(HouseTestCase):
@@ -116,12 +116,12 @@ class PassedOnTests(HouseTestCase):
         credential = Credential(lister)
         for kind in ("tags/list", f"referrers/{digest}"):
             answer = self.result(
-                house.questions.ask(house.registries[0], self.listed(house, kind, credential))
+                house.origin_queries.ask(house.registries[0], self.listed(house, kind, credential))
             )
             answer.abandon()
             self.assertEqual(answer.status, 200)
             self.assertRefused(house.pull(digest, lister), 403)
-        self.result(house.questions.ping(house.registries[0], credential, ""))
+        self.result(house.origin_queries.ping(house.registries[0], credential, ""))
         self.assertRefused(house.pull(digest, lister), 403)
 
     def test_403_ends_nothing(self) -> None:
@@ -132,7 +132,7 @@ class PassedOnTests(HouseTestCase):
         self.assertWhole(house.pull(digest, ann), b"x")
         house.origin.misbehave("status", path="*/tags/list", status=403)
         request = self.listed(house, "tags/list", Credential(ann))
-        self.error(house.questions.ask(house.registries[0], request), OriginRefused)
+        self.error(house.origin_queries.ask(house.registries[0], request), OriginRefused)
         house.origin.requests.clear()
         self.assertWhole(house.pull(digest, ann), b"x")
         self.assertEqual(house.origin.count(), 0)
@@ -147,9 +147,9 @@ class PassedOnTests(HouseTestCase):
             house.origin.let("ann", "another password", REPOSITORY, "org/other")
             registry, credential = house.registries[0], Credential(ann)
             if path == "/v2/":
-                self.assertEqual(self.result(house.questions.ping(registry, credential, "")).status, 401)
+                self.assertEqual(self.result(house.origin_queries.ping(registry, credential, "")).status, 401)
             else:
                 request = Request("GET", path, credential, repository=REPOSITORY)
-                self.error(house.questions.ask(registry, request), OriginRefused)
+                self.error(house.origin_queries.ask(registry, request), OriginRefused)
             self.assertFalse(house.access.is_granted(registry, "org/other", credential))
             self.assertRefused(house.pull(digest, ann, repository="org/other"), 401)

@@ -30,11 +30,11 @@ LARGEST: Final = 256 << 10
 _TINY: Final = 4 << 10
 
 #: What tells from memory whether somebody may have a content: ``False`` where it cannot be told, too.
-Way: TypeAlias = Callable[[Link], bool]
+IsAuthorized: TypeAlias = Callable[[Link], bool]
 
 
 @define(eq=False)
-class Kept:
+class HotBlob:
     """
     A verified blob in an open file of its own. ``size`` is in bytes; ``written`` is the file's time;
     ``origins`` are those in whose name it may be served: each has delivered it, or proved that it has it.
@@ -87,7 +87,7 @@ class Kept:
             return False
 
 
-class Warm:
+class HotBlobs:
     """At most ``most`` blobs, those that were served last."""
 
     def __init__(self, access: Access, pulls: Pulls, run: Run, most: int) -> None:
@@ -95,23 +95,23 @@ class Warm:
         self._pulls = pulls
         self._run = run
         self._most = most
-        self._blobs: OrderedDict[Digest, Kept] = OrderedDict()
+        self._blobs: OrderedDict[Digest, HotBlob] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._blobs)
 
-    def way(self, link: Link, credential: Credential) -> Way:
+    def authorizer(self, link: Link, credential: Credential) -> IsAuthorized:
         """What tells whether a credential may have contents of the repository that ``link`` is in."""
         if credential.locally_authorized:
             return self._access.knows_locally_authorized
         return partial(self._access.knows, self._access.grant_key(link.origin, link.repository, credential))
 
     @property
-    def signed_way(self) -> Way:
+    def signed_authorizer(self) -> IsAuthorized:
         """The same for a signed URL that has been verified for just this content."""
         return self._access.knows_signed
 
-    def keep(self, digest: Digest, file: BlobFile, origin: str) -> None:
+    def add(self, digest: Digest, file: BlobFile, origin: str) -> None:
         """A blob of the store is served the long way, in the name of ``origin``, which has it."""
         known = self._blobs.get(digest)
         if known is not None:
@@ -127,60 +127,60 @@ class Warm:
         with ExitStack() as held:
             held.callback(os.close, own)
             found = os.fstat(own)
-            self._blobs[digest] = Kept(digest, own, file.size, found.st_mtime_ns, {origin})
+            self._blobs[digest] = HotBlob(digest, own, file.size, found.st_mtime_ns, {origin})
             held.pop_all()
         while len(self._blobs) > self._most:
             self.drop(next(iter(self._blobs)))
 
-    def find(self, link: Link, way: Way) -> Kept | None:
+    def find(self, link: Link, is_authorized: IsAuthorized) -> HotBlob | None:
         """
         The blob, if whoever has this ``way`` may have it, by what is in memory.
 
-        To be used at once, and only if it :meth:`Kept.is_there`: it may be closed later.
+        To be used at once, and only if it :meth:`HotBlob.is_there`: it may be closed later.
         """
-        kept = self._blobs.get(link.digest)
-        if kept is None or link.origin not in kept.origins or not way(link):
+        hot_blob = self._blobs.get(link.digest)
+        if hot_blob is None or link.origin not in hot_blob.origins or not is_authorized(link):
             return None
-        self._blobs.move_to_end(kept.digest)
-        return kept
+        self._blobs.move_to_end(hot_blob.digest)
+        return hot_blob
 
-    def pulled(self, kept: Kept, now: float) -> None:
+    def record_pull(self, hot_blob: HotBlob, now: float) -> None:
         """It has been sent, ``now`` in seconds since the epoch."""
-        self._pulls.noted(kept.digest, now)
+        self._pulls.noted(hot_blob.digest, now)
 
-    def hold(self, kept: Kept) -> None:
+    def acquire(self, hot_blob: HotBlob) -> None:
         """Keep it open for somebody who takes it slowly; :meth:`release` is owed."""
-        self._pulls.begin(kept.digest)  # first: if it raises, nothing is owed
-        kept.readers += 1
+        self._pulls.begin(hot_blob.digest)  # first: if it raises, nothing is owed
+        hot_blob.readers += 1
 
-    def release(self, kept: Kept) -> None:
+    def release(self, hot_blob: HotBlob) -> None:
         """The reader has done."""
-        kept.readers -= 1
+        hot_blob.readers -= 1
         try:
-            self._pulls.end(kept.digest)
+            self._pulls.end(hot_blob.digest)
         finally:
-            if kept.dropped and not kept.readers:
-                in_background(self._close(kept))
+            if hot_blob.dropped and not hot_blob.readers:
+                in_background(self._close(hot_blob))
 
     def drop(self, digest: Digest) -> None:
         """It goes, or has gone."""
-        kept = self._blobs.pop(digest, None)
-        if kept is None:
+        hot_blob = self._blobs.pop(digest, None)
+        if hot_blob is None:
             return
-        kept.dropped = True
-        if not kept.readers:
+        hot_blob.dropped = True
+        if not hot_blob.readers:
             # The last one to close a deleted file waits for its blocks to be freed.
-            in_background(self._close(kept))
+            in_background(self._close(hot_blob))
 
-    def tidy(self) -> None:
+    def drop_deleted(self) -> None:
         """Let go of what is no longer in the store, so that its room is free."""
-        for kept in [kept for kept in self._blobs.values() if not kept.is_there()]:
-            self.drop(kept.digest)
+        for hot_blob in [hot_blob for hot_blob in self._blobs.values() if not hot_blob.is_there()]:
+            self.drop(hot_blob.digest)
 
     def close(self) -> None:
         """The end."""
         for digest in tuple(self._blobs):
             self.drop(digest)
 
-    async def _close(self, kept: Kept) -> None:
-        await self._run(os.close, kept.descriptor)
+    async def _close(self, hot_blob: HotBlob) -> None:
+        await self._run(os.close, hot_blob.descriptor)

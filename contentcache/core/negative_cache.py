@@ -23,7 +23,7 @@ class _Entry:
     seconds: float
 
 
-class Disproved:
+class NegativeCache:
     """
     A bounded table, by origin, digest and client: what one origin has wrong, another may have right, and what
     it shows to one client, a sign-in page, says nothing of what others get. Times are monotonic seconds.
@@ -37,7 +37,7 @@ class Disproved:
         What came for ``digest`` from all hosts of ``origin`` in the name of ``client`` was something else.
         Answers for how many seconds it is not asked for again in that name: twice as many as the last time.
 
-        >>> table = Disproved()
+        >>> table = NegativeCache()
         >>> [table.add("https://a", Digest.of(b""), b"key", float(now)) for now in (0, 10, 30, 60, 130)]
         [5.0, 10.0, 20.0, 40.0, 60.0]
         """
