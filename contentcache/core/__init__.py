@@ -1,5 +1,5 @@
 """
 Decisions without I/O: no reactor, no clock, no files, no randomness.
 
-Everything here is told the time, the keys and the bytes.
+Times, keys and bytes are arguments.
 """

@@ -1,4 +1,4 @@
-"""Client addresses, as they are shown and as they are counted."""
+"""Client addresses: as they are logged, and as limits count them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def shown_address(address: str) -> str:
 
 def counted_address(address: str) -> str:
     """
-    What an address is counted by: an IPv4 address, or the /64 of an IPv6 address, since whoever has one of
-    those has 2**64 addresses. Anything else (a Unix socket has none) is itself.
+    What limits count: an IPv4 address, or the /64 of an IPv6 address, since a client has that many of those.
+    Anything else (a Unix socket has no address) counts as it is.
 
     >>> counted_address("2001:db8:1:2:3::4%eth0"), counted_address("::ffff:192.0.2.1"), counted_address("")
     ('2001:db8:1:2::/64', '192.0.2.1', '')

@@ -1,10 +1,8 @@
 """
-How many clients and downloads fit into the file descriptors that a process may have.
+How many connections and downloads the limit of file descriptors (``RLIMIT_NOFILE``) allows.
 
-Descriptors are shared out before anybody needs one, so that none is missing in the middle of an answer:
-some for
-what the daemon itself opens, the others for downloads and connections. Each takes as many as it can ever
-hold.
+The descriptors are divided before they are needed, so that none is missing in the middle of a response: some for
+the daemon itself, the others for downloads and connections, each with as many as it can ever have open.
 """
 
 from __future__ import annotations
@@ -15,17 +13,17 @@ from attrs import frozen
 
 #: For the index, its journal, log files, name lookups, the debug address and commands.
 _OWN: Final = 16
-#: Of a download: the partial file, its stream, a range beside it.
+#: For a download: the partial file, its connection, that of a parallel range.
 _OF_DOWNLOAD: Final = 3
-#: Of a client: its connection, the blob's file, a question upstream.
+#: For a client: its connection, the blob's file, a request upstream.
 _OF_CONNECTION: Final = 3
-#: What downloads may take at most.
+#: Downloads may have one part in so many.
 _PART_OF_DOWNLOADS: Final = 2
 
 
 @frozen
 class Fitting:
-    """How many connections and downloads there may be, and how many connections beyond that, to be told so."""
+    """The number of connections, of downloads, and of further connections that are answered with 503."""
 
     connections: int
     fetches: int
@@ -34,7 +32,7 @@ class Fitting:
 
 def fit(free: int, *, connections: int, fetches: int, turned_away: int) -> Fitting:
     """
-    As many as were asked for, or as fit into ``free`` descriptors. At least one of each.
+    As many as are wanted, or as ``free`` descriptors allow; at least one of each.
 
     >>> fit(20000, connections=4096, fetches=256, turned_away=64)
     Fitting(connections=4096, fetches=256, turned_away=64)

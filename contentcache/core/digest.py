@@ -17,7 +17,7 @@ _DIGEST = re.compile(r"(?P<algorithm>sha256|sha512):(?P<hex>[0-9a-f]+)", re.ASCI
 
 
 class Hasher(Protocol):
-    """A running hash: what ``hashlib`` gives."""
+    """A running hash, as ``hashlib`` returns it."""
 
     def update(self, data: bytes | memoryview, /) -> None: ...
     def hexdigest(self) -> str: ...
@@ -26,7 +26,7 @@ class Hasher(Protocol):
 @frozen(order=True, cache_hash=True)
 class Digest:
     """
-    The name of a content.
+    The digest by which a content is named.
 
     >>> str(Digest.of(b""))[:23]
     'sha256:e3b0c44298fc1c14'
@@ -62,7 +62,7 @@ class Digest:
         return hashlib.new(self.algorithm)
 
     def is_of(self, hasher: Hasher) -> bool:
-        """Whether ``hasher`` has seen exactly this content."""
+        """Whether ``hasher`` has hashed exactly this content."""
         return hasher.hexdigest() == self.hex
 
     def __str__(self) -> str:

@@ -9,21 +9,21 @@ from attrs import frozen
 
 from contentcache.core.digest import Digest
 
-#: Wall and monotonic time may drift apart by this much between two sweeps: time servers slew, people do not.
+#: Seconds by which wall and monotonic time may drift apart between two sweeps: time servers slew the clock.
 CLOCK_TOLERANCE: Final = 300.0
 
-#: Readers of a daemon that has just started need a moment to come back and say what they still pull.
+#: Seconds, at most, from the start to the first sweep: clients have to pull again what is in use.
 LONGEST_FIRST_WAIT: Final = 600.0
 
 
 @frozen
 class Retention:
     """
-    What the operator wants kept, and what not. Times are seconds, sizes bytes.
+    What the operator wants retained. Times are seconds, sizes bytes.
 
-    ``blobttl`` counts from the last pull, ``maxsize`` bounds blobs and partial files together,
-    ``minfree`` is what stays free on the disk; ``purge_after`` is the age at which what origins
-    said is of no more use; ``sweepinterval`` lies between two sweeps.
+    ``blobttl`` counts from the last pull, ``maxsize`` bounds blobs and partial files together, ``minfree`` stays
+    free on the disk; ``purge_after`` is the age at which links and tags are deleted; ``sweepinterval`` is the
+    time between two sweeps.
     """
 
     blobttl: float | None
@@ -44,22 +44,22 @@ class Retention:
 
 @frozen
 class Shortfall:
-    """Bytes that must go: so that ``maxsize`` holds, and so that ``minfree`` does."""
+    """Bytes to evict: for ``maxsize``, and for ``minfree``."""
 
     size: int
     space: int
 
     @property
     def worst(self) -> int:
-        """What serves both."""
+        """Bytes that are enough for both."""
         return max(self.size, self.space)
 
 
 @frozen
 class Candidate:
     """
-    A file that may go. ``since`` is its last pull, for a partial file its last write; ``tag`` is then that of
-    its origin.
+    A file that may be evicted. ``since`` is its last pull, for a partial file its last write; ``tag`` is then
+    that of its origin.
     """
 
     digest: Digest
@@ -71,7 +71,7 @@ class Candidate:
 
 def clock_jump(previous_wall: float, previous_mono: float, wall: float, mono: float) -> float:
     """
-    Seconds by which somebody set the clock since the previous look, 0 if nobody did.
+    Seconds by which the wall clock was set since the previous sweep, 0 if it was not.
 
     >>> clock_jump(1000.0, 50.0, 1060.0, 110.0)
     0.0
@@ -84,7 +84,7 @@ def clock_jump(previous_wall: float, previous_mono: float, wall: float, mono: fl
 
 def shortfall(retention: Retention, stored: int, free: int | None, incoming: int) -> Shortfall:
     """
-    What must go before ``incoming`` bytes may come, with ``stored`` bytes here and ``free`` on the disk.
+    The bytes to evict before ``incoming`` bytes are written, with ``stored`` bytes and ``free`` on the disk.
 
     >>> shortfall(Retention(None, 100, 10, 0.0, 1.0), stored=90, free=15, incoming=20)
     Shortfall(size=10, space=15)
@@ -96,9 +96,9 @@ def shortfall(retention: Retention, stored: int, free: int | None, incoming: int
 
 def oldest_first(candidates: Iterable[Candidate], need: int) -> list[Candidate] | None:
     """
-    As many of the oldest as make up ``need`` bytes; ``None`` where all of them do not.
+    The oldest files that have ``need`` bytes together; ``None`` if all of them have fewer.
 
-    Files without bytes are left alone: nothing is gained by them.
+    Empty files are never chosen.
 
     >>> old = Candidate(Digest.of(b"old"), 3, since=1.0, partial=False)
     >>> new = Candidate(Digest.of(b"new"), 3, since=2.0, partial=True)

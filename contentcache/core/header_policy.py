@@ -1,5 +1,5 @@
 """
-Which headers of an origin's answer reach a client.
+Which headers of an origin's response are sent to a client.
 
 :data:`RULES` is the one declaration: the allow-list works from it, and the table in ``docs/clients.rst`` is
 compared with it. A header that no rule names is dropped.
@@ -32,8 +32,8 @@ class HeaderRule:
     """
     What becomes of one header of the origin, or of a family of them (``RateLimit-*``).
 
-    A ``notice`` tells something about the request itself (a deprecation, a rate limit): it also passes where
-    the origin was only asked and the content comes from the store.
+    A ``notice`` is about the request itself (a deprecation, a rate limit): it also passes if only the request for
+    authorization went upstream and the content is in the store.
     """
 
     name: str
@@ -107,7 +107,7 @@ def rule_for(name: str) -> HeaderRule | None:
     return next((rule for rule in RULES if rule.covers(name)), None)
 
 
-#: Those that are taken from the origin's answer, rewritten or as they are; the others are made here.
+#: Those that come from the origin's response, rewritten or not; the others are made here.
 _TAKEN: Final = frozenset({"Link", "Retry-After"}) | {rule.name for rule in RULES if rule.fate == "passed"}
 
 
@@ -134,8 +134,7 @@ def passed(raw: Iterable[tuple[bytes, Iterable[bytes]]], *, notices_only: bool =
 
 def notices_of(headers: Headers) -> Headers:
     """
-    Of headers that may reach a client those that tell something besides the answer: they pass with an answer
-    that is made here, too.
+    The notices among headers that may reach a client: they pass with a response from the store, too.
 
     >>> notices_of({"RateLimit": "9", "Content-Type": "text/html"})
     {'RateLimit': '9'}

@@ -1,10 +1,9 @@
 """
-The queries of lists (tags, repositories, referrers): what of them passes upstream.
+Queries of lists (tags, repositories, referrers): what of them is sent upstream.
 
-The specification has ``n``, ``last`` and ``artifactType``; only they pass. Registries add parameters of their
-own to the ``Link`` of a next page (RFC 8288), which only they understand. Such a query gets a MAC in the
-``Link`` that the client sees, and comes back unchanged to the origin that it is from: nothing must be
-remembered, and what a client makes up passes nowhere.
+The specification has ``n``, ``last`` and ``artifactType``; only they are. Registries add parameters of their own
+to the ``Link`` of a next page (RFC 8288). Such a query gets a MAC in the ``Link`` that the client sees, and is then
+sent back to the same origin unchanged: no state is needed, and a query that a client invents is not sent.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from urllib.parse import parse_qs, parse_qsl, urljoin
 from contentcache.core.errors import RequestMalformed
 from contentcache.core.routes import Paging, one
 
-#: Characters of a query that is passed on.
+#: Characters of a query that is sent upstream.
 LONGEST_QUERY: Final = 2 << 10
 _MOST_PARAMETERS: Final = 32
-#: The parameter that has the MAC; it goes no further.
+#: The parameter with the MAC; it is not sent upstream.
 MAC_PARAMETER: Final = "contentcache-link"
 #: Number of caches in a row whose parameters do not count, and characters of each with its ``&``.
 _MOST_CACHES: Final = 8
@@ -44,7 +43,7 @@ class ListQueries:
         """
         The query to send to ``origin`` for a client's raw query, with its question mark, or nothing.
 
-        :raises RequestMalformed: it is too long, or says something that cannot be meant.
+        :raises RequestMalformed: it is too long, or has a value out of bounds.
         """
         pairs = raw.split("&")
         ours = _last(pairs, MAC_PARAMETER)
@@ -57,7 +56,7 @@ class ListQueries:
         named = _last(pairs, _NAMESPACE)
         if named is not None and named >= ours:
             del pairs[named]
-        # Where a client has put the namespace elsewhere, none can be the registry's.
+        # If a client has put the namespace elsewhere, none can be the registry's.
         bare = [pair for pair in pairs if _name(pair) != _NAMESPACE]
         for rest in ("&".join(pairs), "&".join(bare)):
             _check_length(rest)
@@ -69,10 +68,10 @@ class ListQueries:
         self, value: str, origin: str, asked: str, path_here: Callable[[str], str], *, namespace: str | None
     ) -> str:
         """
-        A ``Link`` of ``origin`` as the client gets it: without a host, with what brings it back unchanged.
+        A ``Link`` of ``origin`` as the client gets it: without a host, with the MAC of its query.
 
-        :param asked: the path that the list was asked for, to which the URLs may be relative.
-        :param path_here: what makes a path of the origin one of this cache.
+        :param asked: the path of the request, to which the URLs may be relative.
+        :param path_here: maps a path of the origin to one of this cache.
         """
 
         def here(match: re.Match[str]) -> str:
@@ -93,7 +92,7 @@ class ListQueries:
     @staticmethod
     def _needs_mac(query: str) -> bool:
         if _is_too_long(query) or _PLAIN.fullmatch(query) is None:
-            return False  # it will not pass
+            return False  # it will not be sent upstream
         try:
             return _known(query) != "?" + query
         except RequestMalformed:
@@ -108,17 +107,17 @@ class ListQueries:
 
 
 def _is_too_long(query: str) -> bool:
-    """Whether a query is longer than what passes, not counting what caches behind this one have added."""
+    """Whether a query is too long to be sent, not counting the MACs of caches behind this one."""
     added = sum(_name(pair) == MAC_PARAMETER for pair in query.split("&")[-_MOST_CACHES:])
     return len(query) - added * _LONGEST_MAC > LONGEST_QUERY
 
 
 def namespace_of(raw: str) -> str | None:
     """
-    The namespace (``ns``) that a raw query asks this cache for, decoded.
+    The namespace (``ns``) of a raw query, decoded.
 
-    Of a query that was in a ``Link`` only what stands behind the MAC is ours: what is before may be a
-    parameter of the registry that has the same name.
+    In a query from a ``Link`` only what follows the MAC is ours: before it there may be a parameter of the registry
+    with the same name.
 
     :raises RequestMalformed: it is given twice with two meanings.
 
@@ -151,7 +150,7 @@ def _name(pair: str) -> str:
 
 
 def _known(raw: str) -> str:
-    """As much of a query as the specification knows, encoded anew."""
+    """The parameters of a query that the specification has, encoded again."""
     try:
         query = parse_qs(raw, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS, errors="strict")
     except ValueError as error:

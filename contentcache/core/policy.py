@@ -1,9 +1,8 @@
 """
-The operator's own rules: which repositories pass, and which tags never move.
+The operator's rules: which repositories are allowed, and which tags are immutable.
 
-In a glob ``*`` stands for anything within a path component, ``**`` for anything at all, ``?`` for one
-character. A ``*`` at the end of a *denied* glob reaches below as well: who writes ``secret/*`` means
-``secret/a/b`` too, and a rule that forbids had better forbid too much.
+In a glob ``*`` matches anything within a path component, ``**`` anything at all, ``?`` one character. A ``*`` at
+the end of a glob in ``deny`` matches below as well: ``secret/*`` denies ``secret/a/b`` too.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from functools import lru_cache
 
 class Glob:
     """
-    A glob that is matched in time linear in the name, whatever stands in both: all positions of the glob that
-    the name may have reached are followed at once, each a bit.
+    A glob that is matched in time linear in the name: all positions of the glob that the name may have reached
+    are followed at once, each a bit (Thompson's NFA simulation).
     """
 
     def __init__(self, glob: str, *, deep: bool = False) -> None:
@@ -40,7 +39,7 @@ class Glob:
 
     def matches(self, name: str) -> bool:
         """
-        Whether the glob means ``name``.
+        Whether the glob matches ``name``.
 
         >>> Glob("org/*").matches("org/app"), Glob("org/*").matches("org/a/b")
         (True, False)
@@ -56,7 +55,7 @@ class Glob:
         return bool(reached & self._end)
 
     def _past_stars(self, reached: int) -> int:
-        # A star may stand for nothing.
+        # A star may match nothing.
         while (further := reached | (reached & self._stars) << 1) != reached:
             reached = further
         return reached
@@ -69,7 +68,7 @@ def _compiled(globs: tuple[str, ...], *, deep: bool) -> tuple[Glob, ...]:
 
 def allowed(repository: str, allow: Sequence[str], deny: Sequence[str]) -> bool:
     """
-    Whether a repository passes: nothing in ``deny`` matches, and something in ``allow``, if there is any.
+    Whether a repository is allowed: nothing in ``deny`` matches, and something in ``allow``, unless it is empty.
 
     >>> allowed("org/app", ["org/*"], []), allowed("org/app", [], ["**/app"])
     (True, False)
@@ -81,7 +80,7 @@ def allowed(repository: str, allow: Sequence[str], deny: Sequence[str]) -> bool:
 
 def immutable(tag: str, pattern: str | None) -> bool:
     """
-    Whether a tag is declared never to move: by a glob, or by a regular expression that starts with ``^``.
+    Whether a tag is declared immutable: by a glob, or by a regular expression that starts with ``^``.
 
     >>> immutable("v1.2.3", "v*.*.*"), immutable("latest", r"^v\\d+$"), immutable("v12", r"^v\\d+$")
     (True, False, True)

@@ -1,4 +1,4 @@
-"""Which bytes of a file are there."""
+"""Which bytes of a partial file are present."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Spans:
         return iter(zip(self._starts, self._stops, strict=True))
 
     def add(self, start: int, stop: int) -> None:
-        """The bytes from ``start`` up to ``stop`` are there."""
+        """Add the bytes from ``start`` up to ``stop``."""
         if start >= stop:
             return
         first = bisect_left(self._stops, start)
@@ -36,14 +36,13 @@ class Spans:
         self._stops[first:last] = [stop]
 
     def reach(self, offset: int) -> int:
-        """Up to where bytes are there without a gap from ``offset`` on; ``offset`` itself if it is missing."""
+        """The end of the run that contains ``offset``; ``offset`` itself if it is missing."""
         run = bisect_right(self._starts, offset) - 1
         return max(offset, self._stops[run]) if run >= 0 else offset
 
     def gap(self, offset: int) -> tuple[int, int | None]:
         """
-        The bytes that are missing around a missing ``offset``: where they begin, and where they end, ``None``
-        for never.
+        The run of missing bytes around a missing ``offset``: its start and its end, ``None`` if it is endless.
 
         >>> held = Spans()
         >>> held.add(0, 4); held.add(8, 12)
@@ -76,10 +75,10 @@ class Spans:
         return self._stops[-1] if self._stops else 0
 
     def total(self) -> int:
-        """How many bytes are there."""
+        """The number of bytes."""
         return sum(self._stops) - sum(self._starts)
 
     def clear(self) -> None:
-        """Nothing is there any more."""
+        """Remove all bytes."""
         self._starts.clear()
         self._stops.clear()

@@ -159,21 +159,21 @@ def replace_durably(source: str | Path, target: str | Path) -> None:
 
 def make_folders(path: str | Path, mode: int = 0o750) -> None:
     """
-    Make a folder and its missing parents; the parent of each new one is fsynced. Others keep their mode.
+    Make a folder and the missing ones above it, each fsynced in the one that it is in. Others keep their mode.
 
-    :raises OSError: the disk fails, or a parent is no folder.
+    :raises OSError: the disk fails, or what is above it is no folder.
     """
     path = os.path.abspath(path)
-    parent = os.path.dirname(path)
+    folder = os.path.dirname(path)
     try:
         os.mkdir(path, mode)
     except FileExistsError:
         return
     except FileNotFoundError:
-        make_folders(parent, mode)
+        make_folders(folder, mode)
         with suppress(FileExistsError):
             os.mkdir(path, mode)
-    fsync_folder(parent)
+    fsync_folder(folder)
 
 
 def fsync_folder(path: str | Path) -> None:
