@@ -157,9 +157,9 @@ class Daemon(Service):
         configuration, middleware = self.configuration, self.configuration.middleware
         if isinstance(middleware, Gateway):
             # Here, so that a cache does not load what a gateway needs.
-            from contentcache.gateway.role import Gatekeeping  # noqa: PLC0415
+            from contentcache.gateway.role import GatewayRole  # noqa: PLC0415
 
-            return Gatekeeping(
+            return GatewayRole(
                 configuration,
                 middleware,
                 self.environ,

@@ -1,8 +1,7 @@
 """
-What the answer to a question about a blob proves, as pure decisions.
+What a response to a request for a blob proves, as pure decisions.
 
-Registries often stand behind a proxy that signs people in. Such a proxy answers 200 with a page, or a
-message, where it means no.
+Registries are often behind a proxy that signs people in. Such a proxy denies with 200 and a page or a message.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ def is_page(media_types: Sequence[str]) -> bool:
     return any(_plain(each) in _PAGES for each in media_types)
 
 
-def is_markup(begun: bytes) -> bool:
+def is_markup(beginning: bytes) -> bool:
     """
     Whether a body begins as a page does.
 
     >>> is_markup(b"  <!DOCTYPE html>"), is_markup(b"{}"), is_markup(bytes([0x1F, 0x8B]))
     (True, False, False)
     """
-    return _MARKUP.match(begun) is not None
+    return _MARKUP.match(beginning) is not None
 
 
 def proves(digest: Digest, media_types: Sequence[str], stated: Sequence[str]) -> bool | None:

@@ -1,9 +1,8 @@
 """
-The server's side of a connection where bodies are taken: a request begins with its head, and its body
-follows.
+A client's connection to a gateway: a request is answered as soon as its head is complete, and its body follows.
 
-twisted.web would hold the body back in a temporary file first. Here it goes through a
-:class:`contentcache.gateway.bodies.RequestBody` to whoever answers.
+twisted.web would buffer the body in a temporary file first. Here a
+:class:`contentcache.gateway.proxy_request.RequestBody` delivers it while it arrives.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from twisted.web.http import (
 from twisted.web.server import Request as ResourceRequest
 
 from contentcache.core.errors import MethodUnsupported
-from contentcache.gateway.bodies import RequestBody
-from contentcache.gateway.faults import BodyMalformed, ClientGone
-from contentcache.gateway.fields import check_fields
+from contentcache.gateway.errors import BodyMalformed, ClientGone
+from contentcache.gateway.header_rewriting import check_fields
+from contentcache.gateway.proxy_request import RequestBody
 from contentcache.server.channel import ServerChannel, ServerRequest
 from contentcache.server.factory import ServerFactory
 from contentcache.server.framing import look_at_expectations, look_at_framing
@@ -37,20 +36,20 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 class GatewayRequest(ServerRequest, ResourceRequest):
     """
-    A request whose head has passed. ``body`` is what follows it, ``None`` for nothing.
+    A request whose head was accepted. ``body`` is what follows it, ``None`` for nothing.
 
-    It can be given to a resource of ``twisted.web`` too, once ``content`` is filled.
+    A resource of ``twisted.web`` can answer it too, once ``content`` is filled.
     """
 
     body: RequestBody | None = None
-    #: Passed answers get no content type that the registry did not give.
+    #: Forwarded responses get no content type that the registry did not send.
     defaultContentType = None
 
     def __init__(self, channel: Any, *args: Any) -> None:
         ResourceRequest.__init__(self, channel, *args, parsePOSTFormSubmission=False)
 
     def getClientAddress(self) -> IAddress:
-        """The client's, as trusted proxies tell it: what sign-ins are counted by."""
+        """The client's address as trusted proxies state it: sign-ins are counted by it."""
         if not self.client_address:
             address: IAddress = super().getClientAddress()  # type: ignore[no-untyped-call]
             return address
@@ -61,15 +60,15 @@ class GatewayRequest(ServerRequest, ResourceRequest):
         self.content = BytesIO()
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the response; the first one takes the head with it."""
+        """Send a piece of the response; the head is sent with the first one."""
         if not self.startedWriting and self.body is not None and not self.body.complete:
-            # The answer has overtaken the body. Who has been refused need not send the rest.
+            # The response precedes the end of the body: a client that is refused need not send the rest.
             self.responseHeaders.setRawHeaders("Connection", ["close"])
             self.channel.persistent = 0
         super().write(data)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The client has left, or is not waited for any longer. May be called twice."""
+        """The client has disconnected, or has timed out. May be called twice."""
         super().connectionLost(reason)
         if self.body is not None:
             self.body.failed(ClientGone("the client has left"))
@@ -77,9 +76,9 @@ class GatewayRequest(ServerRequest, ResourceRequest):
 
 class GatewayChannel(ServerChannel):
     """
-    HTTP/1.1, read as strictly as a cache reads it, with every method and with bodies.
+    HTTP/1.1, parsed as strictly as at a cache, with every method and with bodies.
 
-    An answer that ends before its request's body has ended ends the connection too, gently.
+    A response that ends before its request's body closes the connection, gently.
     """
 
     requestFactory: type[ServerRequest] = GatewayRequest
@@ -114,13 +113,13 @@ class GatewayChannel(ServerChannel):
         else:
             self._decoder = _IdentityTransferDecoder(length, body.received, self._body_ended)
         if request.requestHeaders.hasHeader(b"Expect") and self._version == b"HTTP/1.1":
-            body.wanted = lambda: self._say_continue(request)
+            body.on_delivery = lambda: self._send_continue(request)
         self._body = request.body = body
 
     def _send100Continue(self) -> None:
-        """Not yet: when somebody takes the body."""
+        """Not yet: only when the body has a receiver."""
 
-    def _say_continue(self, request: GatewayRequest) -> None:
+    def _send_continue(self, request: GatewayRequest) -> None:
         if not (self._over or request.startedWriting):
             self.transport.write(_CONTINUE)
 
@@ -136,7 +135,7 @@ class GatewayChannel(ServerChannel):
     def _body_ended(self, rest: bytes) -> None:
         body, self._body, self._decoder = self._body, None, None
         if body is not None:
-            # So that we hear of a client that leaves, whoever has paused it.
+            # Only a connection that is read reports that the client disconnects.
             producer: Any = self._networkProducer
             producer.resumeProducing()
             if rest and not self._over:

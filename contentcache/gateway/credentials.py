@@ -1,4 +1,4 @@
-"""The credentials in a client's ``Authorization``, and what they claim. Nothing is verified here."""
+"""Parses the credentials in a client's ``Authorization``, and what they claim. Nothing is verified here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from attrs import field, frozen
 
 from contentcache.core.http_auth import MAX_CREDENTIALS, credentials_for, decode_basic, encode_basic
-from contentcache.gateway.directory import LONGEST_ACCOUNT
+from contentcache.gateway.directory_store import LONGEST_ACCOUNT
 from contentcache.jose.bearer_tokens import unverified_claims
 
 
@@ -45,7 +45,7 @@ class BearerCredentials:
 
 def parse_credentials(authorization: str | None) -> BasicCredentials | BearerCredentials | None:
     """
-    The credentials of a header; ``None`` where there are none, or malformed ones.
+    Return the credentials of a header; ``None`` where there are none, or malformed ones.
 
     >>> parse_credentials("basic YWxpY2U6d29uZGVy").username
     'alice'
@@ -58,7 +58,7 @@ def parse_credentials(authorization: str | None) -> BasicCredentials | BearerCre
 
 
 def make_basic(username: str, password: str) -> BasicCredentials | None:
-    """A user name and a password, if they can be sent: no control characters, no colon in the name."""
+    """Return a user name and a password, if they can be sent: no control characters, no colon in the name."""
     text = username + password
     if ":" in username or not is_account(username) or any(c < " " or c == "\x7f" for c in text):
         return None
@@ -71,26 +71,26 @@ def make_basic(username: str, password: str) -> BasicCredentials | None:
 
 def claimed_account(authorization: str | None) -> str | None:
     """
-    The account that a header names: the user name, or the ``sub`` of a token.
+    Return the account that a header names: the user name, or the ``sub`` of a token.
 
-    It is only claimed. That is enough to choose a cache for a client that the registry has just authorized;
-    for anything else ask :class:`~contentcache.gateway.accounts.Accounts`.
+    It is only claimed. That is enough to choose a cache for a client whom the registry authorizes; for anything
+    else use :class:`~contentcache.gateway.authentication.Authenticator`.
     """
-    said = parse_credentials(authorization)
-    if isinstance(said, BasicCredentials):
-        return said.username
-    return None if said is None else account_in(said.claims)
+    credentials = parse_credentials(authorization)
+    if isinstance(credentials, BasicCredentials):
+        return credentials.username
+    return None if credentials is None else account_in(credentials.claims)
 
 
 def account_in(claims: Mapping[str, Any]) -> str | None:
-    """The account of a token; ``None`` if it is anonymous, with an empty ``sub``."""
+    """Return the account of a token; ``None`` if it is anonymous, with an empty ``sub``."""
     name = claims.get("sub")
     return name if isinstance(name, str) and is_account(name) else None
 
 
 def groups_in(claims: Mapping[str, Any]) -> frozenset[str]:
     """
-    The groups of a token's account.
+    Return the groups of a token's account.
 
     >>> sorted(groups_in({"groups": ["ops", 7, "dev"]}))
     ['dev', 'ops']
@@ -119,12 +119,12 @@ def _token68(scheme: str, authorization: str | None) -> str | None:
 
 
 def _basic(token68: str) -> BasicCredentials | None:
-    given = decode_basic(token68 + "=" * (-len(token68) % 4))
-    if given is None:
+    pair = decode_basic(token68 + "=" * (-len(token68) % 4))
+    if pair is None:
         return None
     try:
-        username, password = (each.decode() for each in given)
+        username, password = (each.decode() for each in pair)
     except UnicodeDecodeError:
-        # As clients send it that know of no charset (RFC 7617 §2).
-        username, password = (each.decode("latin-1") for each in given)
+        # From clients that do not know the charset (RFC 7617 §2).
+        username, password = (each.decode("latin-1") for each in pair)
     return make_basic(username, password)

@@ -1,4 +1,4 @@
-"""What can go wrong with a request to the API, in the words of the original's API."""
+"""What can go wrong at a gateway: at the admin site, in the words of the original's API, and at the proxy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from contentcache.core.errors import CacheError
 
 
 class NotAuthenticated(CacheError):
-    """The registry does not know who asks."""
+    """The registry does not accept the credentials."""
 
     code = "NOT_AUTHENTICATED"
     status = 401
 
 
 class NotAuthorized(CacheError):
-    """The registry knows who asks, and it is none of their business."""
+    """The registry knows the account, and it may not do this."""
 
     code = "NOT_AUTHORIZED"
     status = 403
@@ -55,35 +55,35 @@ class InvalidUserSettings(CacheError):
 
 
 class InvalidRequest(CacheError):
-    """The request makes no sense, whatever it asks for."""
+    """The request is malformed, whatever it asks for."""
 
     code = "INVALID_REQUEST"
     status = 400
 
 
 class NotAllowed(CacheError):
-    """The path exists, but not with this method; ``Allow`` says which it has."""
+    """The path has other methods, which ``Allow`` names."""
 
     code = "NOT_ALLOWED"
     status = 405
 
 
 class NotAcceptable(CacheError):
-    """The client takes no JSON."""
+    """The client accepts no JSON."""
 
     code = "NOT_ACCEPTABLE"
     status = 406
 
 
 class TooLarge(CacheError):
-    """The body of a request is larger than any that makes sense."""
+    """The body of a request is too large."""
 
     code = "SIZE_INVALID"
     status = 413
 
 
 class UnsupportedMediaType(CacheError):
-    """The body of a request is no JSON."""
+    """The body of a request is not of the expected media type."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
     status = 415
@@ -97,7 +97,7 @@ class TooManyAttempts(CacheError):
 
 
 class RegistryAway(CacheError):
-    """The registry cannot be asked who somebody is."""
+    """The registry cannot be asked for a decision about credentials."""
 
     code = "UNAVAILABLE"
     status = 503
@@ -108,3 +108,59 @@ class DirectoryAway(CacheError):
 
     code = "UNAVAILABLE"
     status = 503
+
+
+# Between a client and the registry behind.
+
+
+class RegistryUnreachable(CacheError):
+    """No connection to the registry behind can be made."""
+
+    code = "UNAVAILABLE"
+    status = 503
+
+
+class RegistryBroken(CacheError):
+    """
+    The connection to the registry behind broke, or its response is no HTTP. ``reason`` is for the log, and is
+    not sent to clients.
+    """
+
+    code = "UNAVAILABLE"
+    status = 502
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason or message
+
+
+class RegistrySilent(CacheError):
+    """The registry behind reads or sends nothing for too long."""
+
+    code = "UNAVAILABLE"
+    status = 504
+
+
+class BodyMalformed(CacheError):
+    """A request's body is framed wrongly (RFC 9112 §7.1)."""
+
+    code = "UNSUPPORTED"
+    status = 400
+
+
+class BodyTooSlow(CacheError):
+    """A client has sent nothing of its request's body for ``limits.clientstall``."""
+
+    code = "UNSUPPORTED"
+    status = 408
+
+
+class BodyTooLarge(CacheError):
+    """A body that is read into memory is too large."""
+
+    code = "SIZE_INVALID"
+    status = 413
+
+
+class ClientGone(CacheError):
+    """The client has disconnected within its request's body: there is nobody to answer."""

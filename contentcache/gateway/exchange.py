@@ -10,30 +10,28 @@ from contentcache.core.errors import LoopDetected
 from contentcache.core.header_policy import Headers
 from contentcache.core.ports import Timer
 from contentcache.core.via import Path, added
-from contentcache.gateway.bodies import RequestBody
 from contentcache.gateway.channel import GatewayRequest
-from contentcache.gateway.fields import Asker
 from contentcache.gateway.isolation import SANDBOX
-from contentcache.gateway.question import Field
+from contentcache.gateway.proxy_request import Field, RequestBody
 from contentcache.server.errors import phrase
 from contentcache.server.exchange import Exchange
 
 
 class GatewayExchange(Exchange):
-    """Reads a request with its body, and writes the registry's answers as they are."""
+    """Reads a request with its body, and sends the registry's responses as they are."""
 
-    def __init__(self, request: GatewayRequest, timer: Timer, patience: float) -> None:
-        super().__init__(request, timer, patience)
+    def __init__(self, request: GatewayRequest, timer: Timer, client_timeout: float) -> None:
+        super().__init__(request, timer, client_timeout)
         self._request: GatewayRequest = request
 
     @property
     def request(self) -> GatewayRequest:
-        """Twisted's own."""
+        """The request of twisted.web."""
         return self._request
 
     @property
     def body(self) -> RequestBody | None:
-        """What follows the head."""
+        """The body that follows the head, ``None`` where there is none."""
         return self._request.body
 
     @property
@@ -51,31 +49,27 @@ class GatewayExchange(Exchange):
 
     def via(self, pseudonym: str) -> str:
         """
-        The ``Via`` to send on to the registry behind; ``pseudonym`` is ours.
+        Return the ``Via`` to send to the registry behind; ``pseudonym`` names this gateway.
 
-        :raises LoopDetected: the request has been here.
+        :raises LoopDetected: the request has passed this gateway before.
         """
         values = self.values("Via")
         if Path.of(values).has_met(pseudonym):
             raise LoopDetected("this request has been here: the registry behind leads back to its gateway")
         return added(values, pseudonym)
 
-    def asker(self, via: str) -> Asker:
-        """Who asks."""
-        return Asker(self.caller, via)
-
     def start(self, status: int, headers: Headers) -> None:
         """
-        Send the head of an answer of our own, in which nothing may run: browsers see the pages of the gateway
-        under the same name.
+        Send the head of a response of the gateway's own, in which nothing may run: browsers see its pages under
+        the same name.
         """
         super().start(status, {**headers, **SANDBOX})
 
-    def start_as_is(self, status: int, fields: Iterable[Field], words: str) -> None:
-        """Send a head with these fields, several of one name included; ``words`` are for the access log."""
+    def start_as_is(self, status: int, fields: Iterable[Field], cache_status: str) -> None:
+        """Send a head with these fields, several of one name included; ``cache_status`` is for the access log."""
         request = self._request
         request.setResponseCode(status, phrase(status).encode("ascii"))
-        request.cache_status = words
+        request.cache_status = cache_status
         named: dict[str, list[bytes]] = {}
         spelt: dict[str, bytes] = {}
         for name, value in fields:

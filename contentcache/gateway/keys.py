@@ -1,10 +1,10 @@
 """
-The keys that sign blob tokens: generated, published, used and deleted by the clock.
+The keys that sign blob tokens, and their rotation: generated, published, used and deleted by the clock.
 
 The file ``signingkey`` holds the current key; its time of modification says since when it signs. Beside it:
 
-* ``….next``: the next key, published for at least :data:`NOTICE` seconds before it signs, so that caches know
-  it by then;
+* ``….next``: the next key, published for at least :data:`NOTICE` seconds before it signs, so that caches have
+  loaded it by then;
 * ``….old``: the public half of the previous key, published until the last token that it has signed expires;
 * ``….lock``: for gateways that share the folder.
 
@@ -45,9 +45,9 @@ MAX_AGE: Final = 300
 #: gateways.
 NOTICE: Final = 2.0 * MAX_AGE
 #: Seconds between two calls of :meth:`KeyFiles.rotate`.
-ROTATION_INTERVAL: Final = 30.0
+ROTATE_INTERVAL: Final = 30.0
 
-_LARGEST: Final = 64 << 10
+_MAX_FILE: Final = 64 << 10
 _PRIVATE: Final = 0o600
 
 
@@ -73,30 +73,30 @@ class Keys:
 
 class KeyFiles:
     """
-    The key files at ``path``. :meth:`rotate` waits for the disk: call it in a thread, then see ``keys``.
+    The key files at ``path``. :meth:`rotate` blocks: call it in a thread, then read ``keys``.
 
-    :param life: seconds for which a key signs.
-    :param url_life: seconds for which a token that it has signed is valid.
+    :param lifetime: seconds for which a key signs.
+    :param url_lifetime: seconds for which a token that it has signed is valid.
     :param wall: seconds since the epoch.
     """
 
-    def __init__(self, path: str, *, life: float, url_life: float, wall: Clock) -> None:
+    def __init__(self, path: str, *, lifetime: float, url_lifetime: float, wall: Clock) -> None:
         self._path = Path(path)
         self._next = Path(path + ".next")
         self._old = Path(path + ".old")
-        self._life = life
-        self._publish_old_for = url_life + 2 * LEEWAY + ROTATION_INTERVAL
+        self._lifetime = lifetime
+        self._publish_old_for = url_lifetime + 2 * LEEWAY + ROTATE_INTERVAL
         self._wall = wall
         self.keys: Keys | None = None
 
     def rotate(self) -> bool:
         """
-        Read the keys, generate those that are missing, and replace the current key when its time is over.
+        Read the keys, generate those that are missing, and replace the current key at the end of its lifetime.
 
         Returns whether another key signs now.
 
-        :raises SigningKeyError: a file cannot be read or written; ``keys`` are those that can be read,
-            or stay as they were.
+        :raises SigningKeyError: a file cannot be read or written; ``keys`` are those that can be read, or stay
+            as they were.
         """
         before = self.keys
         try:
@@ -114,11 +114,11 @@ class KeyFiles:
         return before is not None and before.signing.kid != keys.signing.kid
 
     def signer(self) -> SigningKey | None:
-        """The key that signs now."""
+        """Return the key that signs now."""
         return None if self.keys is None else self.keys.signing
 
     def key_set(self) -> KeySet:
-        """All published keys, whose signatures are valid."""
+        """Return all published keys, whose signatures are valid."""
         return KeySet() if self.keys is None else self.keys.key_set()
 
     def _advance(self) -> None:
@@ -129,9 +129,9 @@ class KeyFiles:
             else:
                 write_atomically(self._path, _generate(), mode=_PRIVATE, modified=now)
         age = now - _since(self._path, now)
-        if age >= self._life - 2 * NOTICE and not self._next.exists():
+        if age >= self._lifetime - 2 * NOTICE and not self._next.exists():
             write_atomically(self._next, _generate(), mode=_PRIVATE, modified=now)
-        if age >= self._life and now - _since(self._next, now) >= NOTICE:
+        if age >= self._lifetime and now - _since(self._next, now) >= NOTICE:
             public = _load(self._path).private.public_key()
             pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
             write_atomically(self._old, pem, mode=_PRIVATE, modified=now)
@@ -186,7 +186,7 @@ def _load_public(path: Path) -> VerificationKey:
 
 
 def _content(path: Path) -> bytes:
-    return read_bounded(path, _LARGEST, follow_links=True)
+    return read_bounded(path, _MAX_FILE, follow_links=True)
 
 
 def _since(path: Path, now: float) -> float:

@@ -11,9 +11,9 @@ from twisted.logger import Logger
 from contentcache.aio.tasks import in_background
 from contentcache.config.model import Configuration, Gateway
 from contentcache.core.ports import Run
-from contentcache.gateway.assembly import Parts, assemble
-from contentcache.gateway.database import DatabaseUnusable
-from contentcache.gateway.keys import ROTATION_INTERVAL, SigningKeyError
+from contentcache.gateway.assembly import assemble
+from contentcache.gateway.keys import ROTATE_INTERVAL, SigningKeyError
+from contentcache.gateway.sqlite_directory import DatabaseUnusable
 from contentcache.meter import Meter
 from contentcache.role import CannotBe, Reloading, Repeat
 from contentcache.server.debug_site import Finding
@@ -22,12 +22,11 @@ from contentcache.tls.files import TLSFault
 from contentcache.upstream.proxies import ProxyFault
 
 
-class Gatekeeping:
+class GatewayRole:
     """
-    A :class:`contentcache.role.Role`: the keys, and everything that passes. The registry behind is not
-    contacted in order to start.
+    A :class:`contentcache.role.Role`. The registry behind is not contacted in order to start.
 
-    :raises CannotBe: as it says.
+    :raises CannotBe: something cannot be built from the configuration.
     """
 
     _log = Logger(namespace="contentcache")
@@ -47,7 +46,7 @@ class Gatekeeping:
         self._key_fault: str | None = None
         self._stopping = False
         try:
-            self._parts: Parts = assemble(configuration, options, environ, reactor, run=threads, meter=meter)
+            self._services = assemble(configuration, options, environ, reactor, run=threads, meter=meter)
         except (ProxyFault, TLSFault, DatabaseUnusable) as error:
             raise CannotBe(str(error)) from error
         except OSError as error:
@@ -56,35 +55,35 @@ class Gatekeeping:
     @property
     def factory(self) -> ServerFactory:
         """Makes the protocol of each connection."""
-        return self._parts.factory
+        return self._services.factory
 
     @property
     def reloading(self) -> Sequence[Reloading]:
-        """Whoever has certificates."""
-        return self._parts.reloading
+        """What has certificates."""
+        return self._services.reloading
 
     def start(self, repeat: Repeat) -> None:
-        """Read or make the keys, in a thread; until they are there, blobs are served directly."""
-        # Caches are asked with a signature, so not before there is a key.
-        self._rotate().addCallback(lambda _none: self._ask_caches())
-        repeat(ROTATION_INTERVAL, self._rotate)
+        """Load or generate the keys in a thread; until then, blobs are not redirected."""
+        # Probes are signed, so they start when there is a key.
+        self._rotate().addCallback(lambda _none: self._start_probing())
+        repeat(ROTATE_INTERVAL, self._rotate)
 
     async def stop(self) -> None:
-        """Ask no cache any more, and end what is idle."""
+        """Stop probing caches, and close idle connections."""
         self._stopping = True
-        self._parts.reception.liveness.stop()
-        self._parts.connections.close()
-        await self._parts.transport.close()
+        self._services.liveness.stop()
+        self._services.connections.close()
+        await self._services.transport.close()
 
     def close(self) -> None:
-        """Give the database back."""
-        self._parts.reception.close()
+        """Close the database."""
+        self._services.store.close()
 
     def findings(self) -> Mapping[str, Finding]:
         """The registry behind, the keys, and the database."""
-        fault = self._parts.connections.fault
+        fault = self._services.connections.fault
         keys = self._key_fault
-        read_only = self._parts.reception.read_only()
+        read_only = self._services.store.read_only
         return {
             f"registry {self._options.registry}": Finding("ok", "answers")
             if fault is None
@@ -99,15 +98,15 @@ class Gatekeeping:
         """The registry behind this gateway, and the gateway's name in tokens."""
         return {"registry": self._options.registry, "issuer": self._options.issuer}
 
-    def _ask_caches(self) -> None:
+    def _start_probing(self) -> None:
         if not self._stopping:
-            self._parts.reception.liveness.start()
+            self._services.liveness.start()
 
     def _rotate(self) -> Deferred[None]:
         return in_background(self._rotate_keys())
 
     async def _rotate_keys(self) -> None:
-        keys = self._parts.keys
+        keys = self._services.keys
         try:
             changed = await self._threads(keys.rotate)
         except SigningKeyError as fault:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contentcache.core.digest import Digest
 from contentcache.core.routes import Content
 from contentcache.jose.blob_tokens import sign_blob_token
-from tests.gateway.house import NOW, PUBLIC, Client, GatewayTestCase
+from tests.gateway.in_memory import NOW, PUBLIC, Client, GatewayTestCase
 from tests.registry.harness import Reply
 
 DIGEST = Digest.of(b"content")

@@ -30,7 +30,7 @@ class KeyTests(SynchronousTestCase):
 
     def another(self) -> KeyFiles:
         """Another gateway over the same files."""
-        return KeyFiles(str(self.path), life=LIFE, url_life=URLS, wall=lambda: self.now)
+        return KeyFiles(str(self.path), lifetime=LIFE, url_lifetime=URLS, wall=lambda: self.now)
 
     def rotate(self, key_files: KeyFiles | None = None) -> tuple[str, list[str]]:
         """Which key signs, and which are published."""
@@ -121,7 +121,9 @@ class KeyTests(SynchronousTestCase):
         with self.assertRaisesRegex(SigningKeyError, "signing.pem does not hold a private key"):
             self.key_files.rotate()
         self.assertEqual(self.key_files.keys.signing.kid if self.key_files.keys else None, kid)
-        nowhere = KeyFiles(self.mktemp() + "/none/x.pem", life=LIFE, url_life=URLS, wall=lambda: self.now)
+        nowhere = KeyFiles(
+            self.mktemp() + "/none/x.pem", lifetime=LIFE, url_lifetime=URLS, wall=lambda: self.now
+        )
         with self.assertRaisesRegex(SigningKeyError, "No such file"):
             nowhere.rotate()
 
@@ -142,7 +144,7 @@ class KeyTests(SynchronousTestCase):
             ("write_atomically", keys, full),
             ("open", os, full_for_writers),
         ):
-            fresh = KeyFiles(str(self.path), life=LIFE, url_life=URLS, wall=lambda: self.now)
+            fresh = KeyFiles(str(self.path), lifetime=LIFE, url_lifetime=URLS, wall=lambda: self.now)
             patched = self.patch(module, name, replacement)
             for key_files in (self.key_files, fresh):
                 with self.assertRaisesRegex(SigningKeyError, "No space left"):

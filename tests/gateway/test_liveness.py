@@ -10,9 +10,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.aio.threads import at_once
-from contentcache.gateway.liveness import FRESH, Liveness, NotAlive
-from contentcache.gateway.memory import MemoryDirectory
-from tests.gateway.suites import cache
+from contentcache.gateway.liveness import FRESH, Liveness
+from contentcache.gateway.probe import ProbeError
+from tests.gateway.directory_suite import cache
+from tests.gateway.memory_directory import MemoryDirectory
 
 ONE = UUID(int=1)
 
@@ -82,7 +83,7 @@ class LivenessTests(LivenessTestCase):
             (True, True),
             (False, False),
         ):
-            self.probe.answer(1, None if good else NotAlive("no answer"))
+            self.probe.answer(1, None if good else ProbeError("no answer"))
             self.assertEqual(self.liveness.is_alive(ONE), alive)
             self.clock.advance(10)
 
@@ -90,13 +91,14 @@ class LivenessTests(LivenessTestCase):
         """A state tells since when, and why."""
         self.liveness.start()
         self.clock.advance(3)
-        self.probe.answer(1, NotAlive("no answer"))
+        self.probe.answer(1, ProbeError("no answer"))
         self.clock.advance(7)
         self.clock.advance(1)
-        self.probe.answer(1, NotAlive("it hangs up"))
+        self.probe.answer(1, ProbeError("it closes the connection"))
         state = self.liveness.states[ONE]
         self.assertEqual(
-            (state.alive, state.since, state.asked, state.why), (False, 1003, 1011, "it hangs up")
+            (state.alive, state.since, state.probed, state.why),
+            (False, 1003, 1011, "it closes the connection"),
         )
 
     def test_a_round_waits(self) -> None:
@@ -116,7 +118,7 @@ class LivenessTests(LivenessTestCase):
         """No more are asked at once than is allowed."""
         for number in range(2, 6):
             self.directory.add(cache(number))
-        liveness = self.make(at_once=2)
+        liveness = self.make(concurrency=2)
         liveness.start()
         self.assertEqual(len(self.probe.waiting), 2)
         self.probe.answer(1)
@@ -161,7 +163,7 @@ class LivenessTests(LivenessTestCase):
 
     def test_look_at(self) -> None:
         """An administrator's question is asked at once, and counts like any other."""
-        looking = Deferred.fromCoroutine(self.liveness.look_at(cache(1)))
+        looking = Deferred.fromCoroutine(self.liveness.check(cache(1)))
         self.probe.answer()
         self.assertTrue(self.successResultOf(looking).alive)
         self.assertTrue(self.liveness.is_alive(ONE))
@@ -212,7 +214,7 @@ class SentTests(LivenessTestCase):
         """Of a cache that has been killed meanwhile nobody is sent there, and nobody waits for it again."""
         self.clock.advance(3)
         asking = [self.ask() for _ in range(3)]
-        self.probe.answer(1, NotAlive("it cannot be connected to"))
+        self.probe.answer(1, ProbeError("it cannot be connected to"))
         self.assertEqual([self.successResultOf(each) for each in asking], [False] * 3)
         self.assertFalse(self.successResultOf(self.ask()))
         self.assertEqual((self.probe.asked, self.probe.waiting), (2, {}))
@@ -230,7 +232,7 @@ class SentTests(LivenessTestCase):
         self.clock.advance(0.01)
         late = self.ask()
         self.assertNoResult(late)
-        self.probe.answer(1, NotAlive("it cannot be connected to"))
+        self.probe.answer(1, ProbeError("it cannot be connected to"))
         self.assertFalse(self.successResultOf(late))
         for _ in range(5):
             self.clock.advance(FRESH / 2)
@@ -282,5 +284,5 @@ class SentTests(LivenessTestCase):
 
         self.patch(self.directory, "caches", fail)
         self.clock.advance(10)
-        self.probe.answer(1, NotAlive("no answer"))
+        self.probe.answer(1, ProbeError("no answer"))
         self.assertFalse(self.liveness.is_alive(ONE))

@@ -16,9 +16,7 @@ from zope.interface import implementer
 
 from contentcache.config.model import Upstream
 from contentcache.core.errors import KEPT_OUT, RepositoryDenied
-from contentcache.gateway.liveness import NotAlive
-from contentcache.gateway.probe import HttpProbe
-from contentcache.gateway.probe_blob import PROBE_BLOB, PROBE_BYTES
+from contentcache.gateway.probe import PROBE_BLOB, PROBE_BYTES, HttpProbe, ProbeError
 from contentcache.registry.admission import check_policy
 from contentcache.server.errors import as_answer
 from contentcache.tls.trust import UpstreamTrust
@@ -94,7 +92,7 @@ class ProbeTests(TestCase):
         """What is wrong with a cache that says ``answer``."""
         try:
             await self.probe(answer, hangs_up=hangs_up)
-        except NotAlive as error:
+        except ProbeError as error:
             self.assertNotIn("<twisted", str(error))
             self.assertNotIn("x.y.z", str(error))
             return str(error)
@@ -165,8 +163,10 @@ class ProbeTests(TestCase):
             (b"HTTP/1.1 302 Found\r\nLocation: http://x.invalid/\r\nContent-Length: 0\r\n\r\n", "status 302"),
         ):
             self.assertIn(words, await self.failed(answer))
-        self.assertIn("it hangs up", await self.failed(b"", hangs_up=True))
-        self.assertIn("it hangs up", await self.failed(whole(200, PROBE_BYTES)[:-3], hangs_up=True))
+        self.assertIn("it closes the connection", await self.failed(b"", hangs_up=True))
+        self.assertIn(
+            "it closes the connection", await self.failed(whole(200, PROBE_BYTES)[:-3], hangs_up=True)
+        )
         self.assertTrue(await self.failed(b"220 mail.example ESMTP\r\n", hangs_up=True))
 
     async def test_no_key(self) -> None:
@@ -174,7 +174,7 @@ class ProbeTests(TestCase):
         running: Any = reactor
         try:
             await HttpProbe(running, NOBODY, lambda: None)("http://127.0.0.1:1")
-        except NotAlive as error:
+        except ProbeError as error:
             self.assertIn("no key", str(error))
         else:
             self.fail("nothing was asked, and that was a yes")
@@ -183,7 +183,7 @@ class ProbeTests(TestCase):
         """What does not speak TLS where it should is told in words, too."""
         try:
             await self.probe(b"HTTP/1.1 400 Bad Request\r\n\r\n", scheme="https", trust=UpstreamTrust(()))
-        except NotAlive as error:
+        except ProbeError as error:
             self.assertIn("does not speak TLS as it should: ", str(error))
             self.assertNotIn("SSL routines", str(error))
         else:
@@ -194,7 +194,7 @@ class ProbeTests(TestCase):
         running: Any = reactor
         try:
             await HttpProbe(running, NOBODY, lambda: TARGET)(f"http://127.0.0.1:{free_port()}")
-        except NotAlive as error:
+        except ProbeError as error:
             self.assertIn("cannot be connected to", str(error))
         else:
             self.fail("nobody was taken for a cache")
@@ -210,5 +210,5 @@ class PatienceTests(SynchronousTestCase):
         memory.advance(4.9)
         self.assertNoResult(asking)
         memory.advance(0.2)
-        self.assertIn("within 5 s", str(self.failureResultOf(asking, NotAlive).value))
+        self.assertIn("within 5 s", str(self.failureResultOf(asking, ProbeError).value))
         self.assertIsInstance(memory, Clock)

@@ -9,12 +9,11 @@ from twisted.web.resource import Resource
 
 from contentcache.aio.threads import at_once
 from contentcache.core.digest import Digest
-from contentcache.gateway.choosing import Networks
-from contentcache.gateway.desk import make_desk
+from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
 from contentcache.gateway.liveness import Liveness
-from contentcache.gateway.memory import MemoryDirectory
-from tests.gateway.house import CACHE, GatewayTestCase
-from tests.gateway.lobby import FakeProbe, FakeRegistry, Noise, Numbers
+from tests.gateway.admin.admin_case import FakeProbe, FakeRegistry, Numbers, make_admin_site
+from tests.gateway.in_memory import CACHE, GatewayTestCase
+from tests.gateway.memory_directory import MemoryDirectory
 
 _PROXY = "10.0.0.7"
 _STRANGER = "198.51.100.1"
@@ -135,7 +134,7 @@ class TrustedProxyTests(GatewayTestCase):
         Wrong passwords count for the client that sends them, not for the proxy; one that is not trusted
         cannot make itself into several clients.
         """
-        self.pages = self.desk()
+        self.pages = self.admin_site()
         self.factory = self.build(trusted=("10.0.0.0/8",))
         wrong = "Authorization: Basic " + base64.b64encode(b"alice:wrong").decode()
 
@@ -151,21 +150,11 @@ class TrustedProxyTests(GatewayTestCase):
         self.assertEqual(statuses(_PROXY, ["203.0.113.10"]), {401})
         self.assertEqual(statuses(_STRANGER, [f"203.0.113.{each}" for each in range(20, 60)]), {401, 429})
 
-    def desk(self) -> Any:
+    def admin_site(self) -> Any:
         """The real API and pages."""
-        directory = MemoryDirectory()
-        liveness = Liveness(directory, FakeProbe(), run=at_once, timer=self.clock, wall=self.clock.seconds)
-        return make_desk(
-            directory,
-            liveness,
-            FakeRegistry(),
-            run=at_once,
-            monotonic=self.clock.seconds,
-            wall=self.clock.seconds,
-            randomness=Noise(),
-            secret=b"s" * 64,
-            secure=True,
-            new_id=Numbers(),
-            networks=Networks.of({}),
-            admins=["alice"],
-        ).resource
+        store = MemoryDirectory()
+        liveness = Liveness(store, FakeProbe(), run=at_once, timer=self.clock, wall=self.clock.seconds)
+        directory = CacheDirectory(
+            store, liveness, run=at_once, new_id=Numbers(), networks=NetworkDefaults.of({})
+        )
+        return make_admin_site(FakeRegistry(), store, directory, self.clock.seconds, secure=True)

@@ -30,12 +30,12 @@ _KEYS: Final = {
 }
 
 
-class DeskServer:
-    """``tests.gateway.serving`` as a program; :attr:`url` is where it is."""
+class AdminServer:
+    """``tests.gateway.admin.admin_server`` as a program; :attr:`url` is where it is."""
 
     def __init__(self, case: Case) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.gateway.serving"],
+            [sys.executable, "-m", "tests.gateway.admin.admin_server"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

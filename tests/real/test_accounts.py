@@ -10,11 +10,11 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from contentcache.aio.threads import at_once
-from contentcache.gateway.accounts import Account, Accounts
-from contentcache.gateway.asking import AgentGet, AskedRegistry
+from contentcache.gateway.authentication import Authenticator, User
 from contentcache.gateway.credentials import BasicCredentials
 from contentcache.gateway.errors import NotAuthenticated
-from contentcache.gateway.memory import MemoryDirectory
+from contentcache.gateway.registry_login import BoundedGet, RegistryLogin
+from tests.gateway.memory_directory import MemoryDirectory
 from tests.real.origin import Origin
 from tests.real.programs import needs
 from tests.real.tokens import TokenServer
@@ -26,13 +26,13 @@ USERS = {"ann": "secret", "bob": "other"}
 class AccountsTests(TestCase):
     """docker-registry in its three moods."""
 
-    def accounts(self, origin: Origin) -> Accounts:
+    def accounts(self, origin: Origin) -> Authenticator:
         """Who asks, before this origin."""
         running: Any = reactor
         agent = Agent(running, pool=HTTPConnectionPool(running, persistent=False))
-        get = AgentGet(agent, running, timeout=30.0, limit=64 << 10)
-        return Accounts(
-            AskedRegistry(origin.url, get, running),
+        get = BoundedGet(agent, running, timeout=30.0, limit=64 << 10)
+        return Authenticator(
+            RegistryLogin(origin.url, get, running),
             MemoryDirectory(),
             run=at_once,
             monotonic=running.seconds,
@@ -42,10 +42,10 @@ class AccountsTests(TestCase):
             randomness=os.urandom,
         )
 
-    async def refused(self, accounts: Accounts, authorization: str) -> None:
+    async def refused(self, accounts: Authenticator, authorization: str) -> None:
         """Nobody has these credentials."""
         try:
-            await accounts.who(authorization, "127.0.0.1")
+            await accounts.authenticate(authorization, "127.0.0.1")
         except NotAuthenticated:
             return
         self.fail(f"{authorization} was accepted")
@@ -53,20 +53,22 @@ class AccountsTests(TestCase):
     async def test_htpasswd(self) -> None:
         """Passwords in the registry's own file."""
         accounts = self.accounts(Origin(self, users=USERS))
-        ann = await accounts.who(BasicCredentials("ann", "secret").authorization, "127.0.0.1")
-        self.assertEqual(ann, Account("ann", True))
-        self.assertEqual((await accounts.who(BasicCredentials("bob", "other").authorization, "")).name, "bob")
+        ann = await accounts.authenticate(BasicCredentials("ann", "secret").authorization, "127.0.0.1")
+        self.assertEqual(ann, User("ann", True))
+        self.assertEqual(
+            (await accounts.authenticate(BasicCredentials("bob", "other").authorization, "")).name, "bob"
+        )
         await self.refused(accounts, BasicCredentials("ann", "other").authorization)
 
     async def test_tokens(self) -> None:
         """Passwords at a token server, and its tokens."""
         server = TokenServer(self, users=USERS)
         accounts = self.accounts(Origin(self, tokens=server))
-        bob = await accounts.who(BasicCredentials("bob", "other").authorization, "127.0.0.1")
-        self.assertEqual(bob, Account("bob"))
+        bob = await accounts.authenticate(BasicCredentials("bob", "other").authorization, "127.0.0.1")
+        self.assertEqual(bob, User("bob"))
         await self.refused(accounts, BasicCredentials("bob", "secret").authorization)
         mine = server.token("ann", [])
-        self.assertEqual(await accounts.who(f"Bearer {mine}", "127.0.0.1"), Account("ann", True))
+        self.assertEqual(await accounts.authenticate(f"Bearer {mine}", "127.0.0.1"), User("ann", True))
         forged = mine.rpartition(".")[0] + "." + server.token("bob", []).rpartition(".")[2]
         await self.refused(accounts, f"Bearer {forged}")
 

@@ -6,8 +6,8 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.gateway.declarations import OPERATIONS
-from tests.real.chromium import Chromium, DeskServer
+from contentcache.gateway.admin.openapi import OPERATIONS
+from tests.real.chromium import AdminServer, Chromium
 from tests.real.programs import ROOT, needs, place
 
 #: Those that the documentation shows.
@@ -20,7 +20,7 @@ class BrowserTests(SynchronousTestCase):
     """People with a keyboard."""
 
     def setUp(self) -> None:
-        self.server = DeskServer(self)
+        self.server = AdminServer(self)
         self.browser = Chromium(self)
         self.browser.look()
 

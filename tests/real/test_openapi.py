@@ -8,8 +8,8 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.gateway.lobby import basic
-from tests.real.chromium import DeskServer
+from tests.gateway.admin.admin_case import basic
+from tests.real.chromium import AdminServer
 from tests.real.programs import ROOT
 
 _EXAMPLES = "25"
@@ -34,7 +34,7 @@ class SchemathesisTests(SynchronousTestCase):
         With the same seed each time: no answer that is not described, no crash, no valid request refused and
         no invalid one taken.
         """
-        server = DeskServer(self)
+        server = AdminServer(self)
         place = self.mktemp()
         os.makedirs(place)
         with open(os.path.join(place, "schemathesis.toml"), "w", encoding="utf-8") as file:

@@ -100,7 +100,7 @@ class WalkthroughTests(SynchronousTestCase):
         before = self.metric("san-francisco", "contentcache_served_bytes_total")
         mine, strange = (
             self.signer("/etc/contentcache/signing.pem"),
-            KeyFiles(self.mktemp(), life=1e9, url_life=0.0, wall=time.time),
+            KeyFiles(self.mktemp(), lifetime=1e9, url_lifetime=0.0, wall=time.time),
         )
         strange.rotate()
         stranger = strange.signer()
@@ -239,7 +239,7 @@ class WalkthroughTests(SynchronousTestCase):
     def signer(self, path: str) -> SigningKey:
         """The gateway's key."""
         key_files = KeyFiles(
-            str(self.machine("registry").path(path)), life=1e9, url_life=1200.0, wall=time.time
+            str(self.machine("registry").path(path)), lifetime=1e9, url_lifetime=1200.0, wall=time.time
         )
         key_files.rotate()
         key = key_files.signer()

@@ -1,0 +1,100 @@
+"""Responses of the admin API: JSON, and errors in the form of the original product."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from twisted.web.http import Request
+
+from contentcache.core.errors import CacheError
+from contentcache.core.header_policy import lines_of
+from contentcache.gateway.errors import NotAcceptable
+
+JSON: Final = "application/json"
+_MAX_RANGES: Final = 100
+
+#: Headers of every response of the admin site.
+GUARDS: Final[Mapping[str, str]] = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # With "no-referrer" browsers send forms of the site's own pages with "Origin: null".
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
+}
+
+
+def send(
+    request: Request, status: int, body: bytes = b"", media_type: str | None = None, **headers: str
+) -> bytes:
+    """Set status and headers, and return the body for Klein."""
+    request.setResponseCode(status)
+    for name, value in GUARDS.items():
+        request.setHeader(name, value)
+    for name, value in headers.items():
+        request.setHeader(name.replace("_", "-"), value)
+    if media_type is not None:
+        request.setHeader("Content-Type", media_type)
+    if status not in {204, 304}:  # these have no body to tell the length of (RFC 9110 §8.6)
+        request.setHeader("Content-Length", str(len(body)))
+    return body
+
+
+def send_json(request: Request, status: int, value: object) -> bytes:
+    """Send a value as JSON."""
+    return send(request, status, json.dumps(value).encode() + b"\n", JSON)
+
+
+def send_error(request: Request, error: CacheError) -> bytes:
+    """Send an error, in the original's form: ``{"errors": [{code, message, detail}]}``."""
+    entry = {"code": error.code, "message": error.message, "detail": error.detail}
+    body = send_json(request, error.status, {"errors": [entry]})
+    set_headers_of(request, error)
+    if error.status == 401:  # noqa: PLR2004
+        request.setHeader("WWW-Authenticate", _challenge(request))
+        request.setHeader("Vary", "Sec-Fetch-Dest")
+    return body
+
+
+def set_headers_of(request: Request, error: CacheError) -> None:
+    """Set the headers that belong to an error, such as ``Retry-After``."""
+    for name, value in error.headers.items():
+        request.responseHeaders.setRawHeaders(name, lines_of(value))
+
+
+def check_acceptable(request: Request) -> None:
+    """:raises NotAcceptable: the client takes no JSON (RFC 9110 §12.5.1)."""
+    fields: Any = request.requestHeaders.getRawHeaders("Accept") or ()
+    if fields and not _accepts_json(",".join(fields)):
+        raise NotAcceptable(f"answers are {JSON} here")
+
+
+def _accepts_json(accept: str) -> bool:
+    """
+    Whether the most specific range that matches ``application/json`` allows it.
+
+    >>> _accepts_json("text/html, */*;q=0.1"), _accepts_json("application/json;q=0, */*"), _accepts_json("text/*")
+    (True, False, False)
+    """
+    ranks = {JSON: 2, "application/*": 1, "*/*": 0}
+    best = (-1, False)
+    for kind in accept.split(",")[:_MAX_RANGES]:
+        name, *parameters = (part.strip().lower() for part in kind.split(";"))
+        if name in ranks:
+            weights = [p.partition("=")[2].strip() for p in parameters if p.partition("=")[0].strip() == "q"]
+            best = max(best, (ranks[name], not weights or weights[0].strip("0.") != ""))
+    return best[1]
+
+
+def _challenge(request: Request) -> str:
+    """
+    The challenge to a client. To a script in a page it is not ``Basic``: the browser would ask its user for a
+    password in a window of its own, over the page that has a form for that.
+    """
+    if request.getHeader("Sec-Fetch-Dest") == "empty":
+        return 'Bearer realm="Content Cache"'
+    return 'Basic realm="Content Cache", charset="UTF-8"'

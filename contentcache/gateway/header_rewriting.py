@@ -1,0 +1,197 @@
+"""
+Which header fields are forwarded, and how those that name a host are rewritten.
+
+Fields about one connection are removed (RFC 9110 §7.6.1), and those that :mod:`contentcache.gateway.isolation`
+names; all others are forwarded unchanged, in both directions. A ``Location`` or ``Link`` that names the
+registry behind becomes relative: that leads back to the gateway, by whatever name the client knows it. A realm
+must be a whole URL, so it gets the gateway's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+from attrs import frozen
+from twisted.web.http_headers import Headers
+
+from contentcache.core.errors import RequestMalformed
+from contentcache.gateway.isolation import without_own_cookies
+from contentcache.gateway.proxy_request import Field
+from contentcache.server.public_name import Caller
+
+#: About one connection only, or set by the gateway.
+_HOP_BY_HOP: Final = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authentication-info", "proxy-authorization"}
+    | {"proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+#: Of a client: who asks whom is stated by the gateway, which also answers ``Expect``.
+_OF_CLIENTS: Final = frozenset(
+    {"host", "expect", "content-length", "forwarded", "via"}
+    | {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip"}
+    # Some servers use the path in these instead of the request's, or a proxy for their own requests.
+    | {"x-original-url", "x-rewrite-url", "proxy"}
+)
+#: What ``Connection`` may not name: an intermediary that removes these changes who asks, or for what
+#: (RFC 9110 §7.6.1: never a field that is meant for all recipients).
+_NEVER_HOP_BY_HOP: Final = re.compile(
+    r"authorization|host|cookie|via|forwarded|x-forwarded-.*|x-real-ip|origin|referer|expect|date"
+    r"|user-agent|range|if-.*|accept.*|content-.*|cache-control|pragma|docker-.*|sec-.*|contentcache-.*",
+    re.ASCII,
+)
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+_ABSOLUTE = re.compile(r"(?:https?:)?//(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_LINK = re.compile(r"<(?P<url>[^<>]*)>")
+_REALM = re.compile(r'(?P<before>\brealm[ \t]*=[ \t]*)(?P<quote>"?)(?P<url>https?://[^",\s]*)', re.IGNORECASE)
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+def check_fields(headers: Headers) -> None:
+    """
+    Refuse a head that cannot be forwarded, or would mean another request then.
+
+    :raises RequestMalformed: a field's name is no token, its value has control characters (RFC 9110 §5.1,
+        §5.5), or ``Connection`` names a field that is meant for the registry.
+    """
+    for name, values in headers.getAllRawHeaders():
+        if _NAME.fullmatch(name) is None or any(_CONTROLS.search(value) for value in values):
+            raise RequestMalformed("a header has a name or a value that HTTP does not allow")
+    for value in headers.getRawHeaders(b"Connection") or ():
+        for option in value.decode("latin-1").split(","):
+            if _NEVER_HOP_BY_HOP.fullmatch(option.strip().lower()) is not None:
+                raise RequestMalformed("Connection names a header that is not about the connection")
+
+
+def end_to_end(fields: Iterable[Field]) -> list[Field]:
+    """
+    The fields that are not about one connection.
+
+    >>> end_to_end([("Connection", "close, X-Mine"), ("X-Mine", "1"), ("Accept", "*/*")])
+    [('Accept', '*/*')]
+    """
+    given = list(fields)
+    named = {
+        option.strip().lower()
+        for name, value in given
+        if name.lower() == "connection"
+        for option in value.split(",")
+    }
+    ended = _HOP_BY_HOP | named
+    return [(name, value) for name, value in given if not {name.lower(), _as_variable(name)} & ended]
+
+
+def _as_variable(name: str) -> str:
+    """
+    A field's name in servers that know fields as variables (RFC 3875 §4.1.18): both spellings are one.
+
+    >>> _as_variable("X_Forwarded-For")
+    'x-forwarded-for'
+    """
+    return name.lower().replace("_", "-")
+
+
+@frozen
+class HeaderRewriter:
+    """
+    Rewrites header fields between two base URLs: ``registry`` behind, and ``public``, the gateway's own.
+
+    ``prefix`` is where the API is mounted at the gateway, without a slash at the end.
+    """
+
+    registry: str
+    public: str
+    prefix: str = ""
+
+    def to_registry(self, fields: Iterable[Field], caller: Caller, via: str) -> list[Field]:
+        """
+        Return a client's fields as the registry gets them, without those that frame the body.
+
+        The registry is told by which name clients know it: docker-registry makes URLs of that. What the
+        client itself, or a proxy that is not trusted, says of such things is removed.
+        """
+        hops = [address or "unknown" for address in (caller.address, *caller.proxies)]
+        return [
+            ("Host", _authority_of(self.registry)),
+            *without_own_cookies(
+                (name, value) for name, value in end_to_end(fields) if _as_variable(name) not in _OF_CLIENTS
+            ),
+            ("X-Forwarded-For", ", ".join(hops)),
+            ("X-Forwarded-Host", caller.host or _authority_of(self.public)),
+            ("X-Forwarded-Proto", caller.scheme),
+            ("Via", via),
+        ]
+
+    def to_client(self, fields: Iterable[Field], host: str) -> list[Field]:
+        """Return the registry's fields as a client gets them that has asked for ``host``."""
+        given = list(fields)
+        # A body in chunks has no other length, whatever is said beside them (RFC 9112 §6.1).
+        in_chunks = any(name.lower() == "transfer-encoding" for name, _value in given)
+        return [
+            (name, self._rewritten(name.lower(), value, host))
+            for name, value in end_to_end(given)
+            if not (in_chunks and name.lower() == "content-length")
+        ]
+
+    @property
+    def registry_authority(self) -> str:
+        """The host of the registry, and its port where the URL has one."""
+        return _authority_of(self.registry)
+
+    def registry_path(self, url: str) -> str | None:
+        """
+        Return the path of a URL that names the registry behind, or its gateway; ``None`` for all others.
+
+        >>> HeaderRewriter("http://r:5000", "https://g.example").registry_path("http://r:5000/token?x=1")
+        '/token'
+        """
+        rest = self._after_host(url, "")
+        return None if rest is None else urlsplit(rest).path or "/"
+
+    def _rewritten(self, name: str, value: str, host: str) -> str:
+        if name in {"location", "content-location"}:
+            return self._relative(value, host)
+        if name == "link":
+            return _LINK.sub(lambda match: f"<{self._relative(match['url'], host)}>", value)
+        if name == "www-authenticate":
+            return _REALM.sub(self._realm, value)
+        return value
+
+    def _relative(self, url: str, host: str) -> str:
+        rest = self._after_host(url, host)
+        if rest is None:
+            return url if not self.prefix or not url.startswith("/v2/") else self.prefix + url
+        if rest[1:2] in {"/", "\\"}:
+            return self.public + rest  # "//elsewhere" alone would lead there
+        return (self.prefix if rest.startswith("/v2/") else "") + rest
+
+    def _realm(self, match: re.Match[str]) -> str:
+        rest = self._after_host(match["url"], "")
+        url = match["url"] if rest is None else self.public + rest
+        return match["before"] + match["quote"] + url
+
+    def _after_host(self, url: str, host: str) -> str | None:
+        """What follows the host in a URL of the registry."""
+        match = _ABSOLUTE.fullmatch(url)
+        if match is None:
+            return None
+        ours = {_plain(_authority_of(base)) for base in (self.registry, self.public)} | {_plain(host)}
+        if _plain(match["authority"]) not in ours - {""}:
+            return None
+        rest = match["rest"]
+        return rest if rest.startswith("/") else "/" + rest
+
+
+def _authority_of(base: str) -> str:
+    return base.partition("://")[2]
+
+
+def _plain(authority: str) -> str:
+    """A host without a port that some scheme has anyway."""
+    authority = authority.lower()
+    for port in _DEFAULT_PORTS.values():
+        authority = authority.removesuffix(port)
+    return authority

@@ -1,0 +1,270 @@
+"""Tests for :mod:`contentcache.gateway.pages` and :mod:`contentcache.gateway.admin.sessions`, without a browser."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from contentcache.gateway.admin.sessions import Sessions
+from contentcache.gateway.authentication import User
+from tests.gateway.admin.admin_case import ORIGIN, AdminSiteTestCase, Browser, Noise
+from tests.gateway.directory_suite import cache
+
+ONE = UUID(int=1)
+
+
+class SignInTests(AdminSiteTestCase):
+    """Sessions of browsers."""
+
+    def test_cookie(self) -> None:
+        """
+        The cookie of a session is for this host and TLS alone, out of reach of scripts and other sites; each
+        sign-in has a new id, and the old one is worth nothing.
+        """
+        browser = Browser(self)
+        reply = browser.sign_in("bob")
+        self.assertEqual((reply.status, reply.header("Location")), (303, "/settings"))
+        (line,) = reply.headers.getRawHeaders("Set-Cookie") or ()
+        name, _, rest = line.partition("=")
+        self.assertEqual(name, "__Host-session")
+        self.assertEqual(rest.partition("; ")[2], "Path=/; HttpOnly; SameSite=Strict; Secure")
+        first = browser.cookies["__Host-session"]
+        browser.get("/settings")
+        browser.post("/settings/sign-in", username="bob", password="builder")
+        self.assertNotEqual(browser.cookies["__Host-session"], first)
+        browser.cookies["__Host-session"] = first
+        self.assertIn(b"<h1>Sign in</h1>", browser.get("/settings").body)
+
+    def test_refused(self) -> None:
+        """
+        A wrong password is told on the page, with no challenge that would open a window, and is nowhere in
+        it.
+        """
+        browser = Browser(self)
+        reply = browser.sign_in("bob", "pass<word")
+        self.assertEqual(reply.status, 403)
+        self.assertIsNone(reply.header("WWW-Authenticate"))
+        self.assertIn(b'role="alert"', reply.body)
+        self.assertNotIn(b"pass", reply.body.replace(b"password", b"").replace(b"Password", b""))
+        self.assertEqual(len(browser.cookies), 1)
+
+    def test_too_many(self) -> None:
+        """Guessing is stopped, and the page says for how long."""
+        browser = Browser(self)
+        for count in range(10):
+            browser.sign_in("bob", f"wrong {count}")
+        reply = browser.sign_in("bob")
+        self.assertEqual((reply.status, reply.header("Retry-After")), (429, "15"))
+
+    def test_sign_out(self) -> None:
+        """After signing out the id is worth nothing."""
+        browser = Browser(self)
+        browser.sign_in("bob")
+        kept = dict(browser.cookies)
+        browser.get("/settings")
+        self.assertEqual(browser.post("/settings/sign-out").status, 303)
+        self.assertNotIn("__Host-session", browser.cookies)
+        browser.cookies = kept
+        self.assertIn(b"<h1>Sign in</h1>", browser.get("/settings").body)
+
+    def test_ends(self) -> None:
+        """
+        A session ends a quarter of an hour after the last click, which the script's looking is not, and after
+        an hour in any case.
+        """
+        browser = Browser(self)
+        browser.sign_in("bob")
+        for _ in range(8):
+            self.clock.advance(100)
+            self.assertIn(b"<h1>Settings</h1>", browser.get("/settings", Sec_Fetch_Dest="empty").body)
+        self.clock.advance(100)
+        self.assertIn(b"<h1>Sign in</h1>", browser.get("/settings").body)
+        browser.sign_in("bob")
+        for _ in range(5):
+            self.clock.advance(600)
+            self.assertIn(b"<h1>Settings</h1>", browser.get("/settings").body)
+        self.clock.advance(600)
+        self.assertIn(b"<h1>Sign in</h1>", browser.get("/settings").body)
+
+    def test_where_to(self) -> None:
+        """After signing in one is at the page that was wanted, and never anywhere else."""
+        for wanted, place in (
+            ("/caches", "/caches"),
+            ("https://evil.example", "/settings"),
+            ("//evil", "/settings"),
+        ):
+            browser = Browser(self)
+            browser.get("/caches")
+            reply = browser.post("/settings/sign-in", username="alice", password="wonder", next=wanted)
+            self.assertEqual(reply.header("Location"), place)
+
+
+class ForgeryTests(AdminSiteTestCase):
+    """Forms that our pages did not send."""
+
+    def test_foreign(self) -> None:
+        """A form of another site, or of nobody knows whom, does nothing, with the right token too."""
+        self.directory.add(cache(1))
+        browser = Browser(self)
+        browser.sign_in("bob")
+        browser.get("/settings")
+        for headers in (
+            {},
+            {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+            {"Origin": "null", "Sec-Fetch-Site": "same-origin"},
+            {"Origin": "null"},
+            {"Origin": ORIGIN, "Sec-Fetch-Site": "same-site"},
+            {"Origin": ORIGIN.replace("https", "http")},
+            {"Origin": f"{ORIGIN}:8443"},
+            {"Sec-Fetch-Site": "none"},
+        ):
+            self.assertEqual(browser.post("/settings", headers=headers, cache=str(ONE)).status, 403)
+        self.assertIsNone(self.directory.choice("bob"))
+        browser.get("/settings")
+        self.assertEqual(browser.post("/settings", headers={"Origin": ORIGIN}, cache=str(ONE)).status, 303)
+        self.assertEqual(self.directory.choice("bob"), ONE)
+
+    def test_token(self) -> None:
+        """A form without its page's token does nothing: not another session's, nor one from before signing in."""
+        self.directory.add(cache(1))
+        browser, other = Browser(self), Browser(self)
+        browser.get("/settings")
+        before = browser.csrf
+        browser.sign_in("bob")
+        other.sign_in("alice")
+        other.get("/settings")
+        for csrf in ("", before, other.csrf, "é"):
+            self.assertEqual(browser.post("/settings", csrf=csrf, cache=str(ONE)).status, 403)
+        stranger = Browser(self)
+        self.assertEqual(
+            stranger.post("/settings/sign-in", csrf=before, username="bob", password="builder").status, 403
+        )
+        self.assertIsNone(self.directory.choice("bob"))
+
+    def test_odd_forms(self) -> None:
+        """What is no form, or too large a one, is refused."""
+        browser = Browser(self)
+        browser.sign_in("bob")
+        browser.get("/settings")
+        headers = {"Origin": ORIGIN, "Content-Type": "text/plain"}
+        many: Any = {f"f{number}": "" for number in range(30)}
+        self.assertEqual(browser.post("/settings", headers=headers).status, 415)
+        self.assertEqual(browser.post("/settings", x="y" * (64 << 10)).status, 413)
+        self.assertEqual(browser.post("/settings", **many).status, 400)
+
+
+class PagesTests(AdminSiteTestCase):
+    """What is on them."""
+
+    def test_settings(self) -> None:
+        """Caches with their states, the choice marked, and the default of the network."""
+        self.directory.add(cache(1, "near"))
+        self.directory.add(cache(2, "far"))
+        self.probe.dead.add(cache(2).host)
+        browser = Browser(self, "192.0.2.5")
+        browser.sign_in("bob")
+        browser.get("/settings")
+        self.assertIn("not asked yet", browser.page)
+        self.assertIn("near, the default of your network", browser.page)
+        self.liveness.start()
+        browser.post("/settings", cache=str(UUID(int=2)))
+        page = browser.get("/settings").body.decode()
+        self.assertIn("You pull through far now.", page)
+        self.assertIn(f'value="{UUID(int=2)}" checked', page)
+        self.assertIn("alive since", page)
+        self.assertIn("dead since", page)
+        self.assertIn("no answer within 5 s", page)
+        self.assertNotIn("You pull", browser.get("/settings").body.decode())
+        browser.post("/settings", cache="")
+        self.assertIsNone(self.directory.choice("bob"))
+        self.assertEqual(browser.post("/settings", cache="x").status, 404)
+
+    def test_caches(self) -> None:
+        """An administrator adds a cache, is told whether it answers, tests and removes it."""
+        browser = Browser(self)
+        browser.sign_in("alice")
+        browser.get("/caches")
+        self.assertEqual(browser.post("/caches", name="near", host="https://near.example").status, 303)
+        self.assertIn("near is added, and it answers.", browser.get("/caches").body.decode())
+        self.probe.dead.add("https://near.example")
+        browser.post(f"/caches/{ONE}/test")
+        self.assertIn("near was asked, but it does not answer", browser.get("/caches").body.decode())
+        wrong = browser.post("/caches", name="near", host='"><script>alert(1)</script>')
+        self.assertEqual(wrong.status, 400)
+        self.assertNotIn(b"<script>alert", wrong.body)
+        self.assertIn(b"&lt;script&gt;", wrong.body)
+        browser.post(f"/caches/{ONE}/remove")
+        self.assertEqual(self.directory.caches(), [])
+        self.assertEqual(browser.post(f"/caches/{ONE}/test").status, 404)
+
+    def test_not_for_all(self) -> None:
+        """Nobody but an administrator sees the caches' page or does what it does."""
+        self.directory.add(cache(1))
+        browser = Browser(self)
+        browser.sign_in("bob")
+        browser.get("/settings")
+        asked = list(self.probe.asked)
+        for target in ("/caches", f"/caches/{ONE}/test", f"/caches/{ONE}/remove"):
+            browser.post(target, name="x", host="https://x.example")
+        self.assertEqual((list(self.directory.caches()), self.probe.asked), ([cache(1)], asked))
+        self.assertEqual(browser.get("/caches").status, 403)
+
+    def test_escaped(self) -> None:
+        """Whatever a cache's host says of itself is text."""
+        self.directory.add(cache(1, "<b>"))
+        browser = Browser(self)
+        browser.sign_in("alice")
+        for target in ("/settings", "/caches"):
+            self.assertNotIn(b"<b>", browser.get(target).body)
+
+    def test_policy(self) -> None:
+        """Every page has the strict policy, and nothing in it would need another: no inline script or style."""
+        browser = Browser(self)
+        browser.sign_in("alice")
+        for target in ("/settings", "/caches", "/api", "/api/assets/none"):
+            reply = browser.get(target)
+            policy = reply.header("Content-Security-Policy") or ""
+            self.assertTrue(policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';"))
+            self.assertNotIn("unsafe", policy)
+            page = reply.body.decode()
+            for word in (" style=", "<style", " onclick=", "<script>", "http://", "//cdn"):
+                self.assertNotIn(word, page)
+
+    def test_assets(self) -> None:
+        """Files have their type, and are not sent twice; nothing else can be had by their path."""
+        reply = self.send("GET", "/api/assets/pages.css")
+        self.assertEqual((reply.status, reply.header("Content-Type")), (200, "text/css; charset=utf-8"))
+        again = self.send("GET", "/api/assets/pages.css", {"If-None-Match": reply.header("ETag") or ""})
+        self.assertEqual((again.status, again.body), (304, b""))
+        for name in ("none", "..%2fsite.py", "%2e%2e/site.py", "files.py"):
+            self.assertEqual(self.send("GET", f"/api/assets/{name}").status, 404)
+
+
+class PlainTests(AdminSiteTestCase):
+    """Without TLS, as on the loopback."""
+
+    secure = False
+
+    def test_cookie(self) -> None:
+        """Browsers take no secure cookie there, so it is none."""
+        browser = Browser(self)
+        reply = browser.sign_in("bob")
+        (line,) = reply.headers.getRawHeaders("Set-Cookie") or ()
+        self.assertTrue(line.startswith("contentcache-session="))
+        self.assertNotIn("Secure", line)
+
+
+class SessionsTests(SynchronousTestCase):
+    """The table."""
+
+    def test_bounds(self) -> None:
+        """The table is bounded, and so is what one account has of it; nothing in it is an id."""
+        sessions = Sessions(secret=b"s" * 64, randomness=Noise(), capacity=5, per_account=2)
+        ids = [sessions.start(User("bob"), 0.0) for _ in range(4)]
+        self.assertEqual([sessions.find(each, 0.0) is None for each in ids], [True, True, False, False])
+        others = [sessions.start(User(f"user-{n}"), 0.0) for n in range(6)]
+        self.assertEqual(len(sessions), 5)
+        self.assertIsNone(sessions.find(ids[3], 0.0))
+        self.assertNotIn(others[5], repr(vars(sessions)))

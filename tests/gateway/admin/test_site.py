@@ -1,0 +1,17 @@
+"""Tests for :mod:`contentcache.gateway.admin.site`."""
+
+from __future__ import annotations
+
+from tests.gateway.admin.admin_case import AdminSiteTestCase
+
+
+class SiteTests(AdminSiteTestCase):
+    """What Klein would answer in its own form."""
+
+    def test_nothing(self) -> None:
+        """A page that does not exist is one that says so; another method has the form of the API."""
+        for target in ("/settings/none", "/caches/1/2/3", "/other"):
+            reply = self.send("GET", target)
+            self.assertEqual((reply.status, reply.header("Content-Type")), (404, "text/html; charset=utf-8"))
+        self.assert_error(self.send("DELETE", "/settings"), 405, "NOT_ALLOWED")
+        self.assert_error(self.send("GET", "/settings/sign-in"), 405, "NOT_ALLOWED")

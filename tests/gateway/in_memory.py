@@ -1,0 +1,315 @@
+"""A gateway in memory: real channels and a real router, and a registry behind that a test plays line by line."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from twisted.web.http_headers import Headers
+from twisted.web.resource import NoResource
+
+from contentcache.config.model import Limits
+from contentcache.core.client_address import counted_address
+from contentcache.core.errors import CacheError
+from contentcache.gateway.blob_authorization import BlobAuthorization, TargetAnswer
+from contentcache.gateway.blob_redirector import BlobRedirector
+from contentcache.gateway.channel import GatewayFactory
+from contentcache.gateway.connection_pool import ConnectionPool
+from contentcache.gateway.directory_store import Cache
+from contentcache.gateway.header_rewriting import HeaderRewriter
+from contentcache.gateway.keys import KeyFiles
+from contentcache.gateway.reverse_proxy import ReverseProxy
+from contentcache.gateway.router import CACertificate, Router, Routes
+from contentcache.gateway.signed_blobs import SignedBlobs
+from contentcache.jose.blob_tokens import SigningKey
+from contentcache.journal import Access
+from contentcache.meter import Meter
+from contentcache.server.access_log import AccessLog
+from contentcache.server.public_name import PublicName
+from contentcache.upstream.answers import Answer
+from tests.registry.harness import Broadcast, Client, Reply, request
+
+REGISTRY = "http://registry.internal:5000"
+PUBLIC = "https://registry.example.com"
+CACHE = "https://cache.example.com"
+NOW = 1e9
+STALL = 30.0
+WRITE = 900.0
+
+__all__ = ["CACHE", "NOW", "PUBLIC", "REGISTRY", "STALL", "WRITE", "Client", "GatewayTestCase", "request"]
+
+
+class Line:
+    """One connection that the gateway has made, from the registry's side."""
+
+    def __init__(self, conversation: Any) -> None:
+        self.transport: Any = StringTransport(lenient=True)
+        self.conversation = conversation
+        conversation.makeConnection(self.transport)
+
+    @property
+    def heard(self) -> bytes:
+        """All that the gateway has sent since this was last asked."""
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def head(self) -> tuple[str, dict[str, str], bytes]:
+        """The request's line, its fields by names in lower case, and what follows."""
+        head, blank, rest = self.heard.partition(b"\r\n\r\n")
+        assert blank, head
+        first, *fields = head.decode("latin-1").split("\r\n")
+        pairs = (each.partition(": ") for each in fields)
+        return first, {name.lower(): value for name, _, value in pairs}, rest
+
+    def say(self, data: bytes | str) -> None:
+        """Send."""
+        self.conversation.dataReceived(data.encode("latin-1") if isinstance(data, str) else data)
+
+    def answer(self, status: str = "200 OK", body: bytes = b"", *fields: str) -> None:
+        """Send a whole answer."""
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields, "", ""]
+        self.say("\r\n".join(lines).encode("latin-1") + body)
+
+    def end(self, *, rudely: bool = False) -> None:
+        """End the connection."""
+        error = ConnectionLost() if rudely else ConnectionDone()
+        producer = self.transport.producer
+        if producer is not None:
+            producer.stopProducing()
+        self.conversation.connectionLost(Failure(error))
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the gateway has cut it."""
+        return bool(self.transport.disconnecting or getattr(self.transport, "disconnected", False))
+
+    @property
+    def paused(self) -> bool:
+        """Whether the gateway reads no more for now."""
+        return bool(self.transport.producerState == "paused")
+
+
+class Wires:
+    """The way to the registry (``IStreamClientEndpoint``): each connection is a :class:`Line`."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        #: What connecting fails with, ``None`` to connect; with ``waiting`` it does neither.
+        self.error: Exception | None = None
+        self.waiting = False
+
+    def connect(self, factory: Any) -> Deferred[Protocol]:
+        if self.waiting:
+            return Deferred()
+        if self.error is not None:
+            return fail(self.error)
+        conversation = factory.buildProtocol(None)
+        self.lines.append(Line(conversation))
+        return succeed(conversation)
+
+    def refuse(self) -> None:
+        """Let nobody connect."""
+        self.error = ConnectError()
+
+
+@define
+class Choices:
+    """Which cache everybody has chosen, and whether it answers; an exception is raised."""
+
+    cache: Any = None
+    answers: bool = True
+    asked: list[tuple[str | None, str]] = field(factory=list)
+    probed: list[Cache] = field(factory=list)
+
+    async def cache_for(self, account: str | None, address: str) -> Cache | None:
+        self.asked.append((account, address))
+        if isinstance(self.cache, Exception):
+            raise self.cache
+        return None if self.cache is None else Cache(UUID(int=1), "near", self.cache)
+
+    async def is_answering(self, cache: Cache) -> bool:
+        self.probed.append(cache)
+        return self.answers
+
+
+@define
+class Filler:
+    """The registry as the gateway's own account sees it."""
+
+    answer: Any = None
+    asked: list[Any] = field(factory=list)
+
+    async def ask(self, question: Any) -> Answer:
+        self.asked.append(question)
+        if isinstance(self.answer, CacheError):
+            raise self.answer
+        found: Answer = self.answer
+        return found
+
+
+class FakeCA(CACertificate):
+    """A certificate without a file."""
+
+    def __init__(self, pem: bytes | None) -> None:
+        self.pem = pem
+
+
+@define
+class Target:
+    """What the registry redirects to; an exception is raised."""
+
+    answer: TargetAnswer | CacheError = field(factory=lambda: TargetAnswer(404))
+    asked: list[str] = field(factory=list)
+
+    async def first_byte(self, location: str, /) -> TargetAnswer:
+        self.asked.append(location)
+        if isinstance(self.answer, CacheError):
+            raise self.answer
+        return self.answer
+
+
+class GatewayTestCase(TestCase):
+    """Has a gateway, its clients, and the registry behind it."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.meter = Meter()
+        self.wires = Wires()
+        self.choices = Choices()
+        self.filler = Filler()
+        self.target = Target()
+        self.pages: Any = NoResource()
+        self.written: list[Access] = []
+        self.clients: list[Client] = []
+        self.patch(AccessLog, "_log", _Pen(self.written))
+        self.key_files = KeyFiles(
+            self.mktemp(), lifetime=86400.0, url_lifetime=1200.0, wall=lambda: NOW + self.clock.seconds()
+        )
+        self.key_files.rotate()
+        self.factory = self.build()
+
+    def tearDown(self) -> None:
+        """Everybody leaves; failures that nobody has heard of are this test's own."""
+        for client in self.clients:
+            client.leave()
+        gc.collect()
+
+    @property
+    def signer(self) -> SigningKey:
+        """The key that signs now."""
+        key = self.key_files.signer()
+        assert key is not None
+        return key
+
+    def build(
+        self,
+        *,
+        prefix: str = "/",
+        paths: tuple[str, ...] = (),
+        limits: Limits | None = None,
+        extra: Mapping[str, tuple[str, ...]] | None = None,
+        ca: bytes | None = None,
+        trusted: tuple[str, ...] = (),
+    ) -> GatewayFactory:
+        """A gateway with these settings."""
+        limits = limits or Limits()
+        endpoint: Any = self.wires
+        self.connections = ConnectionPool(
+            REGISTRY, endpoint, timer=self.clock, stall_timeout=STALL, write_timeout=WRITE, meter=self.meter
+        )
+        rewriter = HeaderRewriter(REGISTRY, PUBLIC, prefix.rstrip("/"))
+        proxy = ReverseProxy(self.connections, rewriter, pseudonym="contentcache-me", timer=self.clock)
+        target: Any = self.target
+        choices: Any = self.choices
+        redirector = BlobRedirector(
+            proxy,
+            BlobAuthorization(proxy, target, rewriter),
+            choices,
+            self.key_files.signer,
+            issuer=PUBLIC,
+            url_ttl=1200.0,
+            minimum_size=1000,
+            wall=lambda: NOW + self.clock.seconds(),
+        )
+        filler: Any = self.filler
+        signed_blobs = SignedBlobs(
+            filler,
+            self.key_files.key_set,
+            issuer=PUBLIC,
+            pseudonym="contentcache-me",
+            wall=lambda: NOW + self.clock.seconds(),
+        )
+        router = Router(
+            Routes(proxy, redirector, signed_blobs, self.key_files, self.pages, FakeCA(ca)),
+            prefix=prefix,
+            paths=paths,
+            timer=self.clock,
+            client_timeout=limits.clientstall,
+            registry=REGISTRY,
+            name=PublicName(None, "https", trusted),
+        )
+        log = AccessLog(self.meter, self.clock, lambda: NOW, lines=True)
+        reactor: Any = self.clock
+        return GatewayFactory(
+            router.begin,
+            log,
+            limits=limits,
+            counted=counted_address,
+            reactor=reactor,
+            meter=self.meter,
+            extra=extra or {},
+        )
+
+    def client(self, address: str = "192.0.2.1") -> Client:
+        """A new connection."""
+        client = Client(self.factory, address)
+        self.clients.append(client)
+        return client
+
+    def ask(self, target: str, *fields: str, method: str = "GET") -> tuple[Client, Line]:
+        """A request that has reached the registry."""
+        before = len(self.wires.lines)
+        client = self.client().send(request(target, *fields, method=method))
+        self.assertEqual(len(self.wires.lines), before + 1)
+        return client, self.line
+
+    @property
+    def line(self) -> Line:
+        """The last connection to the registry."""
+        return self.wires.lines[-1]
+
+    def reply(self, client: Client, method: str = "GET") -> Reply:
+        """The one answer that a client has."""
+        (reply,) = client.replies(method)
+        return reply
+
+    def fill_with(
+        self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes], **more: Any
+    ) -> Broadcast:
+        """What the registry answers to the gateway's own account."""
+        fields = Headers({name: [value] for name, value in headers.items()})
+        broadcast = Broadcast(status, fields, pieces, **more)
+        self.filler.answer = Answer(REGISTRY, status, False, broadcast, self.clock, STALL)
+        return broadcast
+
+
+class _Pen:
+    """Keeps what is written into the access log."""
+
+    def __init__(self, lines: list[Access]) -> None:
+        self._lines = lines
+
+    def info(self, _format: str, access: Access) -> None:
+        """A line."""
+        self._lines.append(access)

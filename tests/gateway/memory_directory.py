@@ -1,0 +1,59 @@
+"""The directory of caches and choices in memory: for tests, and for gateways that need not remember."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from contentcache.gateway.directory_store import Cache, NameTaken
+
+
+class MemoryDirectory:
+    """A :class:`~contentcache.gateway.directory_store.DirectoryStore` that ends with the process."""
+
+    def __init__(self) -> None:
+        self._caches: dict[UUID, Cache] = {}
+        self._choices: dict[str, UUID | None] = {}
+
+    def caches(self) -> Sequence[Cache]:
+        """All of them, by name."""
+        return sorted(self._caches.values(), key=lambda cache: cache.name.lower())
+
+    def cache(self, cache_id: UUID) -> Cache | None:
+        """One of them."""
+        return self._caches.get(cache_id)
+
+    def add(self, cache: Cache) -> None:
+        """One more."""
+        if any(other.name.lower() == cache.name.lower() for other in self._caches.values()):
+            raise NameTaken(cache.name)
+        self._caches[cache.id] = cache
+
+    def remove(self, cache_id: UUID) -> None:
+        """One less, and no choice of it is left."""
+        self._caches.pop(cache_id, None)
+        for account, choice in self._choices.items():
+            if choice == cache_id:
+                self._choices[account] = None
+
+    def choice(self, account: str) -> UUID | None:
+        """What an account chose."""
+        return self._choices.get(account)
+
+    def choose(self, account: str, cache_id: UUID | None) -> bool:
+        """Set or unset a choice."""
+        if cache_id is not None and cache_id not in self._caches:
+            return False
+        self._choices[account] = cache_id
+        return True
+
+    def add_account(self, account: str) -> None:
+        """An account exists."""
+        self._choices.setdefault(account, None)
+
+    def has_account(self, account: str) -> bool:
+        """Whether it has been noted or has chosen."""
+        return account in self._choices
+
+    def close(self) -> None:
+        """Nothing."""
