@@ -260,7 +260,10 @@ class Soak:
             time.sleep(0.1)
         if cache.metrics()["contentcache_fetches"]:
             self.faults.append("fetches that never end")
-        descriptors, memory = descriptors_of(self._cache.pid), cache.rss() >> 20
+        deadline = time.monotonic() + 15
+        while (descriptors := descriptors_of(self._cache.pid)) > 60 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        memory = cache.rss() >> 20
         if descriptors > 60:
             self.faults.append(f"{descriptors} descriptors at the end")
         if memory > 160 * len(self._cache.pids):

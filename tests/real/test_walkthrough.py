@@ -17,7 +17,7 @@ from contentcache.gateway.keys import KeyFiles
 from contentcache.jose.blob_tokens import SigningKey, sign_blob_token
 from tests.real.documents import Typed, Values, Written, chapters
 from tests.real.machines import Machine, Network, no_machines
-from tests.real.programs import ROOT, needs, until
+from tests.real.programs import ROOT, needs, settled, until
 
 DOMAIN: Final = "example.com"
 #: In the order of their addresses.
@@ -86,11 +86,11 @@ class WalkthroughTests(SynchronousTestCase):
 
     def only_what_was_pulled(self) -> None:
         """The layer, and nothing else, crossed the line once, asked for by the gateway with its own account."""
-        (layer,) = self.stored("san-francisco").items()
+        (layer,) = until(lambda: self.stored("san-francisco"), "the layer in the store").items()
         self.layer, self.size = layer
-        self.assertEqual(self.metric("san-francisco", "contentcache_fetched_bytes_total"), self.size)
-        self.assertEqual(self.metric("san-francisco", "contentcache_served_bytes_total"), 2 * self.size)
-        self.assertEqual(self.origin_gave(self.layer, self.size), ["contentcache"])
+        self.check_metric("san-francisco", "contentcache_fetched_bytes_total", self.size)
+        self.check_metric("san-francisco", "contentcache_served_bytes_total", 2 * self.size)
+        self.check(lambda: self.origin_gave(self.layer, self.size), ["contentcache"])
 
     def others_get_nothing(self) -> None:
         """
@@ -131,26 +131,23 @@ class WalkthroughTests(SynchronousTestCase):
         self.assertIn("unknown authority", said)
         self.typed("desk", f"mv san-francisco.crt {folder}/")
         self.typed("desk", copy)
-        self.assertEqual(len([line for line in self.log("san-francisco")[lines:] if "GET" in line]), 1)
+        self.check(lambda: len([line for line in self.log("san-francisco")[lines:] if "GET" in line]), 1)
 
     def both_have_it(self) -> None:
         """
         The second layer is in both caches, byte for byte, and each fetched it once; Los Angeles has never
         spoken to the origin, and bob's pulls after he had left were none of San Francisco's.
         """
-        office, region = self.stored("los-angeles"), self.stored("san-francisco")
+        office = until(lambda: self.stored("los-angeles"), "the layer in the store")
         (second,) = office
-        self.assertEqual(region, {**office, self.layer: self.size})
-        self.assertEqual(self.metric("los-angeles", "contentcache_fetched_bytes_total"), office[second])
-        self.assertEqual(self.metric("san-francisco", "contentcache_fetched_bytes_total"), office[second])
+        self.check(lambda: self.stored("san-francisco"), {**office, self.layer: self.size})
+        self.check_metric("los-angeles", "contentcache_fetched_bytes_total", office[second])
+        self.check_metric("san-francisco", "contentcache_fetched_bytes_total", office[second])
         self.assertEqual([line for line in self.log("registry") if line.startswith("192.0.2.3 ")], [])
-        pulls = {
-            name: [line.split()[0] for line in self.log(name) if f"GET /v2/org/app/blobs/{second}" in line]
-            for name in ("los-angeles", "san-francisco")
-        }
-        self.assertEqual(pulls, {"los-angeles": ["192.0.2.4", "192.0.2.5"], "san-francisco": ["192.0.2.3"]})
+        self.check(lambda: self.pulls("los-angeles", second), ["192.0.2.4", "192.0.2.5"])
+        self.check(lambda: self.pulls("san-francisco", second), ["192.0.2.3"])
         # The last one is bob, who then had no cache.
-        self.assertEqual(self.origin_gave(second, office[second]), ["contentcache", "skopeo"])
+        self.check(lambda: self.origin_gave(second, office[second]), ["contentcache", "skopeo"])
         self.the_page_chooses()
 
     def the_page_chooses(self) -> None:
@@ -216,6 +213,19 @@ class WalkthroughTests(SynchronousTestCase):
         status, said = self.machine(name).shell.type(command)
         self.assertEqual(status, 0, f"{name}$ {command}\n{said}")
         return said
+
+    def check(self, look: Callable[[], object], expected: object) -> None:
+        """What is looked at becomes so: a log, a metric or a store may be a moment behind its client."""
+        self.assertEqual(settled(look, expected), expected)
+
+    def check_metric(self, name: str, sample: str, expected: float) -> None:
+        """A number of a cache becomes this one."""
+        self.check(lambda: self.metric(name, sample), expected)
+
+    def pulls(self, name: str, digest: str) -> list[str]:
+        """The addresses of the clients that have asked a cache for a blob, in the order of its log."""
+        wanted = f"GET /v2/org/app/blobs/{digest}"
+        return [line.split()[0] for line in self.log(name) if wanted in line]
 
     def stored(self, name: str) -> dict[str, int]:
         """The blobs that a cache has, and their sizes in bytes."""

@@ -153,13 +153,18 @@ class SocketTests(TestCase):
         """A file that is given up in the middle ends the connection short and in order."""
         path = self.mktemp()
         Path(path).write_bytes(_BIG)
+        given_up = threading.Event()
         with open(path, "rb") as file:
 
             def send(transport: Any) -> None:
                 sending = transport.send_file(file.fileno(), 0, len(_BIG))
                 sending.addErrback(lambda _: None)
-                reactor.callLater(0.05, sending.cancel)
-                reactor.callLater(0.05, transport.loseConnection)
+                reactor.callLater(0.05, give_up, sending, transport)
+
+            def give_up(sending: Deferred[Any], transport: Any) -> None:
+                sending.cancel()
+                transport.loseConnection()
+                given_up.set()
 
             def work(connection: ssl.SSLSocket) -> bytes:
                 connection.sendall(b"hello")
@@ -167,7 +172,6 @@ class SocketTests(TestCase):
                 return _read(connection, len(_BIG))
 
             self.work = send
-            given_up = _event_after(0.2)
             got = yield self.client(work)
             self.assertLess(len(got), len(_BIG))
             self.assertEqual(got, _BIG[: len(got)])
@@ -259,9 +263,3 @@ def _read(connection: ssl.SSLSocket, most: int) -> bytes:
 def _ask_and_read(connection: ssl.SSLSocket) -> bytes:
     connection.sendall(b"hello")
     return _read(connection, 1 << 30)
-
-
-def _event_after(seconds: float) -> threading.Event:
-    event = threading.Event()
-    reactor.callLater(seconds, event.set)
-    return event
