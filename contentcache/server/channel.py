@@ -173,7 +173,9 @@ class ServerChannel(HTTPChannel):
             self.resetTimeout()
             data = fast_path.answer(self, data)
             if not data:
-                self.factory.head_ends(self)
+                if self._head_timer is not None:  # for an empty line that came before the request
+                    self._stop_head_timer()
+                    self.factory.head_ends(self)
                 return
         if not self._over:
             super().dataReceived(data)

@@ -245,6 +245,19 @@ class LongTests(CacheTestCase):
             self.assertEqual([reply.body for reply in client.replies()], [CONTENT, CONTENT], cut)
             client.leave()
 
+    def test_empty_line_before(self) -> None:
+        """An empty line that comes before a request in two pieces starts no deadline that outlives the request."""
+        self.build(limits=Limits(headertime=5.0, headsperaddress=1))
+        client = Client(self.factory)
+        client.send("\r")
+        client.send("\n")
+        reply = client.ask(self.path, f"Authorization: {self.ann}")
+        self.assertEqual((reply.status, reply.body), (200, CONTENT))
+        self.there.clock.advance(6)
+        self.assertFalse(client.ended)
+        other = Client(self.factory).send("GET / HT")
+        self.assertFalse(other.ended)
+
     def test_not_simple(self) -> None:
         """Ranges, conditions, framings, doubtful heads: the answers are those that they always have."""
         mine = f"Authorization: {self.ann}"
