@@ -31,12 +31,14 @@ from contentcache.delivery.signing_keys import KeysOfOrigin, SigningKeys
 from contentcache.delivery.tags import Tags
 from contentcache.meter import Meter
 from contentcache.registry.admission import Admission
-from contentcache.registry.api import House, RegistryApi
+from contentcache.registry.api import RegistryApi, RegistryDependencies
 from contentcache.registry.fast_path import BlobFastPath
-from contentcache.registry.fast_path_targets import Targets
+from contentcache.registry.fast_path_requests import TargetCache
 from contentcache.registry.origin_selection import OriginSelector
-from contentcache.registry.responses import Sending
+from contentcache.registry.responses import ContentResponder
 from contentcache.server.access_log import AccessLog
+from contentcache.server.dispatcher import RequestDispatcher
+from contentcache.server.exchange import Exchange
 from contentcache.server.factory import ServerFactory
 from contentcache.server.public_name import PublicName
 from contentcache.storage.evictor import Evictor
@@ -259,44 +261,41 @@ def _front(
         local_authenticator(configuration.auth, run=site.run, wall=time.time, timer=reactor, secret=secret),
         authorizes=isinstance(configuration.auth, TokenAuth),
     )
-    sending = Sending(lambda: secrets.token_hex(16))
+    responder = ContentResponder(lambda: secrets.token_hex(16))
     queries = ListQueries(_list_secret(configuration))
     name = PublicName(http.host, "http" if http.tls is None else "https", http.trustedproxies)
-    house = House(
+    dependencies = RegistryDependencies(
         blob_service,
         delivery.tags,
         delivery.origin_queries,
         origins,
         signatures,
         admission,
-        sending,
+        responder,
         queries,
         name,
     )
-    api = RegistryApi(
-        house,
-        pseudonym=pseudonym,
-        prefix=http.prefix,
-        timer=reactor,
-        patience=options.limits.clientstall,
-        meter=site.meter,
+    api = RegistryApi(dependencies, pseudonym=pseudonym, prefix=http.prefix, meter=site.meter)
+    stall_timeout = options.limits.clientstall
+    dispatcher = RequestDispatcher(
+        api.answer, lambda request: Exchange(request, reactor, stall_timeout), program="cache"
     )
     access_log = AccessLog(site.meter, reactor, time.time, lines=configuration.log.accesslog)
     fast_path = BlobFastPath(
         blob_service.hot_blobs,
-        Targets(origins, signatures, http.prefix),
+        TargetCache(origins, signatures, http.prefix),
         admission,
-        written=access_log.several,
+        log_hits=access_log.log_hits,
         extra=http.headers,
         timer=reactor,
         wall=time.time,
-        patience=options.limits.clientstall,
+        stall_timeout=stall_timeout,
     )
     return ServerFactory(
-        api.begin,
+        dispatcher.begin,
         access_log,
         limits=options.limits,
-        counted=name.counted,
+        address_key=name.address_key,
         reactor=reactor,
         meter=site.meter,
         fast_path=fast_path if options.fastpath else None,

@@ -110,7 +110,7 @@ class Issuance:
             doorway.begin,
             lambda _request: None,
             limits=_PLAIN_LIMITS,
-            counted=counted_address,
+            address_key=counted_address,
             reactor=reactor,
             meter=meter,
         )

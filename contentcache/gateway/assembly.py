@@ -232,7 +232,7 @@ def assemble(
         router.begin,
         AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog),
         limits=options.limits,
-        counted=name.counted,
+        address_key=name.address_key,
         reactor=reactor,
         meter=meter,
         extra=http.headers,

@@ -26,9 +26,10 @@ from contentcache.core.errors import MethodUnsupported
 from contentcache.gateway.errors import BodyMalformed, ClientGone
 from contentcache.gateway.header_rewriting import check_fields
 from contentcache.gateway.proxy_request import RequestBody
-from contentcache.server.channel import ServerChannel, ServerRequest
+from contentcache.server.channel import ServerChannel
 from contentcache.server.factory import ServerFactory
-from contentcache.server.framing import look_at_expectations, look_at_framing
+from contentcache.server.framing import check_expectations, check_framing
+from contentcache.server.request import ServerRequest
 
 _ALLOWED: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -85,16 +86,16 @@ class GatewayChannel(ServerChannel):
     _body: RequestBody | None = None
     _decoder: Any = None
 
-    def _look_at_head(self, request: ServerRequest) -> None:
-        look_at_framing(self._version, request.requestHeaders)
+    def check_head(self, request: ServerRequest) -> None:
+        check_framing(self._version, request.requestHeaders)
         check_fields(request.requestHeaders)
-        look_at_expectations(request.requestHeaders)
+        check_expectations(request.requestHeaders)
         if self._command in {b"TRACE", b"CONNECT"}:
             raise MethodUnsupported("this is a registry", headers={"Allow": _ALLOWED})
 
     def allHeadersReceived(self) -> None:
         super().allHeadersReceived()
-        if self._over:
+        if self._ended:
             return
         request = cast("GatewayRequest", self.requests[-1])
         fields = request.requestHeaders
@@ -120,11 +121,11 @@ class GatewayChannel(ServerChannel):
         """Not yet: only when the body has a receiver."""
 
     def _send_continue(self, request: GatewayRequest) -> None:
-        if not (self._over or request.startedWriting):
+        if not (self._ended or request.startedWriting):
             self.transport.write(_CONTINUE)
 
     def rawDataReceived(self, data: bytes) -> None:
-        if self._body is None or self._over:
+        if self._body is None or self._ended:
             super().rawDataReceived(data)
             return
         try:
@@ -138,7 +139,7 @@ class GatewayChannel(ServerChannel):
             # Only a connection that is read reports that the client disconnects.
             producer: Any = self._networkProducer
             producer.resumeProducing()
-            if rest and not self._over:
+            if rest and not self._ended:
                 super().rawDataReceived(rest)
             body.ended()
 
@@ -155,4 +156,4 @@ class GatewayChannel(ServerChannel):
 class GatewayFactory(ServerFactory):
     """Makes the channels of a gateway."""
 
-    channels = GatewayChannel
+    channel_class = GatewayChannel

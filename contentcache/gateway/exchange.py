@@ -13,7 +13,7 @@ from contentcache.core.via import Path, added
 from contentcache.gateway.channel import GatewayRequest
 from contentcache.gateway.isolation import SANDBOX
 from contentcache.gateway.proxy_request import Field, RequestBody
-from contentcache.server.errors import phrase
+from contentcache.server.errors import reason_phrase
 from contentcache.server.exchange import Exchange
 
 
@@ -68,7 +68,7 @@ class GatewayExchange(Exchange):
     def start_as_is(self, status: int, fields: Iterable[Field], cache_status: str) -> None:
         """Send a head with these fields, several of one name included; ``cache_status`` is for the access log."""
         request = self._request
-        request.setResponseCode(status, phrase(status).encode("ascii"))
+        request.setResponseCode(status, reason_phrase(status).encode("ascii"))
         request.cache_status = cache_status
         named: dict[str, list[bytes]] = {}
         spelt: dict[str, bytes] = {}

@@ -16,7 +16,7 @@ from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.isolation import isolated
 from contentcache.gateway.proxy_request import Field, ProxyRequest
-from contentcache.server.errors import as_answer
+from contentcache.server.errors import error_response
 from contentcache.server.relay import stream
 
 #: Seconds between two requests for the registry's realms; and how many realms are remembered.
@@ -91,7 +91,7 @@ class ReverseProxy:
         self, exchange: GatewayExchange, response: ProxyResponse, error: CacheError, cache_status: str
     ) -> None:
         """Answer with the status and the fields of a response, and with an error as the body."""
-        body = as_answer(error).body
+        body = error_response(error).body
         fields = self._head(exchange, response, is_page=False)
         head = [field for field in fields if field[0].lower() not in _OF_BODY]
         head += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]

@@ -34,9 +34,9 @@ from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.keys import MAX_AGE, KeyFiles
 from contentcache.gateway.reverse_proxy import ReverseProxy
 from contentcache.gateway.signed_blobs import SignedBlobs
-from contentcache.server.channel import ServerRequest
 from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.public_name import PublicName
+from contentcache.server.request import ServerRequest
 from contentcache.tls.files import read_certificates
 
 JWKS_PATH: Final = "/.well-known/contentcache/jwks.json"
@@ -118,7 +118,7 @@ class Router:
         self._client_timeout = client_timeout
         self._registry = registry
         self._name = name
-        self._answering = RequestDispatcher(self._answer, self._exchange_of, who="gateway")
+        self._answering = RequestDispatcher(self._answer, self._exchange_of, program="gateway")
 
     def begin(self, request: ServerRequest) -> None:
         """Start the answer."""

@@ -1,5 +1,5 @@
 """
-Before anything is answered: which origin is meant, and who asks.
+Selects the origin of a request, and decides whether and with which credential it may be answered.
 
 There are three ways in:
 
@@ -22,7 +22,7 @@ from contentcache.core.list_queries import namespace_of
 from contentcache.core.policy import allowed
 from contentcache.core.routes import Catalog, Content, Ping, Root, Route, one
 from contentcache.delivery.signatures import Signatures
-from contentcache.registry.origin_selection import Chosen, OriginSelector
+from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
 from contentcache.server.exchange import Exchange
 from contentcache.upstream.client import MEANT_ORIGIN
 from contentcache.upstream.registry import Registry
@@ -31,13 +31,13 @@ _CATALOG: Final = Scope("registry", "catalog", "*")
 
 
 @frozen
-class Admitted:
+class AdmittedRequest:
     """
-    An admitted request: what it means at which origin, with which credential. ``is_local`` says that the
+    An admitted request: its origin and route, and the credential for the origin. ``is_local`` says that the
     client was authenticated locally.
     """
 
-    chosen: Chosen
+    selected: SelectedOrigin
     credential: Credential
     is_local: bool = False
 
@@ -61,32 +61,32 @@ class Admission:
         self._authenticator = authenticator
         self._authorizes = authorizes
 
-    async def admit(self, exchange: Exchange, route: Route) -> Admitted:
+    async def admit(self, exchange: Exchange, route: Route) -> AdmittedRequest:
         """
-        Let a request in.
+        Admit a request.
 
         :raises SignatureRefused: its URL is signed, and does not allow it.
-        :raises Unauthorized: the section ``auth`` does not let it in.
-        :raises OriginUnknown, RepositoryDenied, RequestMalformed: it means nothing that is here.
+        :raises Unauthorized: the section ``auth`` denies it.
+        :raises OriginUnknown, RepositoryDenied, RequestMalformed: it is not for a configured origin.
         """
         tokens = exchange.tokens() if isinstance(route, Content) and route.kind == "blobs" else ()
         if tokens and isinstance(route, Content):
             return await self._by_signature(exchange, route, tokens)
-        chosen = self._origins.choose(
+        selected = self._origins.select(
             route, namespace_of(exchange.raw_query), exchange.host, exchange.header(MEANT_ORIGIN)
         )
-        exchange.request.upstream = chosen.registry.upstream.origin
+        exchange.request.upstream = selected.registry.upstream.origin
         is_local = self._authenticator is not None
         if self._authenticator is not None and not isinstance(route, Root):
             if self._authorizes:
-                self._origins.check_name(chosen)
+                self._origins.check_name(selected)
             caller = exchange.caller
             await self._authenticator.authenticate(
-                exchange.header("Authorization"), scope_of(chosen), caller.base, caller.address
+                exchange.header("Authorization"), scope_of(selected), caller.base, caller.address
             )
-        check_policy(getattr(chosen.route, "repository", None), chosen.registry.upstream)
-        credential = self.credential(chosen.registry, exchange.header("Authorization"))
-        return Admitted(chosen, credential, is_local)
+        check_policy(getattr(selected.route, "repository", None), selected.registry.upstream)
+        credential = self.credential(selected.registry, exchange.header("Authorization"))
+        return AdmittedRequest(selected, credential, is_local)
 
     @property
     def is_local(self) -> bool:
@@ -98,32 +98,34 @@ class Admission:
         return self._authenticator is None or self._authenticator.allows_cached(authorization, scope)
 
     def credential(self, registry: Registry, authorization: str | None) -> Credential:
-        """In whose name a client who is let in asks an origin, if its URL is not signed."""
+        """The credential for an origin of an admitted client without a signed URL."""
         if self._authenticator is not None and self._authorizes and registry.upstream.own:
             return LOCALLY_AUTHORIZED
-        # With an account of the cache's own, what a client says of itself ends here.
+        # With an account of the cache's own, the client's credential is not sent on.
         return OWN if registry.upstream.own else Credential(authorization)
 
-    async def _by_signature(self, exchange: Exchange, content: Content, tokens: tuple[str, ...]) -> Admitted:
+    async def _by_signature(
+        self, exchange: Exchange, content: Content, tokens: tuple[str, ...]
+    ) -> AdmittedRequest:
         if len(set(tokens)) > 1:
             raise SignatureRefused("this URL has two tokens; ask the origin for the blob again")
         presented = self._signatures.parse(tokens[0])
         namespace = one(exchange.query(lenient=True), "ns")
-        chosen = self._origins.choose_signed(content, namespace, exchange.host, presented.issuer)
-        exchange.request.upstream = chosen.registry.upstream.origin
-        await self._signatures.check(presented, chosen.registry, content)
-        check_policy(getattr(chosen.route, "repository", None), chosen.registry.upstream)
-        return Admitted(chosen, Credential(signed=presented.text))
+        selected = self._origins.select_signed(content, namespace, exchange.host, presented.issuer)
+        exchange.request.upstream = selected.registry.upstream.origin
+        await self._signatures.check(presented, selected.registry, content)
+        check_policy(getattr(selected.route, "repository", None), selected.registry.upstream)
+        return AdmittedRequest(selected, Credential(signed=presented.text))
 
 
-def scope_of(chosen: Chosen) -> Scope | None:
+def scope_of(selected: SelectedOrigin) -> Scope | None:
     """
     The scope that a request needs of the section ``auth``; ``None`` where authentication is enough.
 
     A token names a repository and no origin. So a repository of an origin that has a prefix is named with it,
     in whichever way the origin was selected: by the prefix itself, by ``?ns=`` or by a host.
     """
-    route, prefix = chosen.route, chosen.registry.upstream.prefix
+    route, prefix = selected.route, selected.registry.upstream.prefix
     if isinstance(route, Ping | Root):
         return None
     if isinstance(route, Catalog):
@@ -134,9 +136,9 @@ def scope_of(chosen: Chosen) -> Scope | None:
 
 def check_policy(repository: str | None, upstream: Upstream) -> None:
     """
-    Look at ``allow`` and ``deny`` of an upstream.
+    Apply ``allow`` and ``deny`` of an upstream.
 
-    :raises RepositoryDenied: they keep the repository out.
+    :raises RepositoryDenied: they exclude the repository.
     """
     if repository is not None and not allowed(repository, upstream.allow, upstream.deny):
         raise RepositoryDenied(

@@ -1,4 +1,4 @@
-"""The registry API: from a request to what answers it."""
+"""The registry API: the routes of the distribution spec."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from contentcache.core.errors import (
 )
 from contentcache.core.header_policy import Headers, lines_of, notices_of
 from contentcache.core.list_queries import ListQueries, namespace_of
-from contentcache.core.ports import Timer
 from contentcache.core.routes import (
     Catalog,
     Content,
@@ -37,11 +36,9 @@ from contentcache.delivery.signing_keys import PATH as KEYS_PATH
 from contentcache.delivery.subscribers import ContentRequest
 from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.meter import Meter
-from contentcache.registry.admission import Admission, Admitted
-from contentcache.registry.origin_selection import Chosen, OriginSelector
-from contentcache.registry.responses import STALE, Sending, wants_parts
-from contentcache.server.channel import ServerRequest
-from contentcache.server.dispatcher import RequestDispatcher
+from contentcache.registry.admission import Admission, AdmittedRequest
+from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
+from contentcache.registry.responses import STALE, ContentResponder, is_partial
 from contentcache.server.exchange import Exchange
 from contentcache.server.framing import ALLOWED
 from contentcache.server.public_name import PublicName
@@ -62,8 +59,8 @@ _KINDS: Final[Mapping[type, str]] = {
 
 
 @frozen
-class House:
-    """Those who answer."""
+class RegistryDependencies:
+    """What the routes call."""
 
     blob_service: BlobService
     tags: Tags
@@ -71,48 +68,38 @@ class House:
     origins: OriginSelector
     signatures: Signatures
     admission: Admission
-    sending: Sending
+    responder: ContentResponder
     queries: ListQueries
     name: PublicName
 
 
 class RegistryApi:
-    """
-    Answers every request that the channel lets pass.
-
-    ``pseudonym`` names this cache in ``Via``; ``prefix`` is where the API is mounted; ``patience`` is for how
-    many seconds a client may take nothing.
-    """
+    """Answers requests: :meth:`answer`. ``pseudonym`` names this cache in ``Via``; the API is below ``prefix``."""
 
     _log = Logger()
 
     def __init__(
         self,
-        house: House,
+        dependencies: RegistryDependencies,
         *,
         pseudonym: str,
         prefix: str,
-        timer: Timer,
-        patience: float,
         meter: Meter,
     ) -> None:
-        self._house = house
+        self._dependencies = dependencies
         self._pseudonym = pseudonym
         self._prefix = prefix.rstrip("/")
         self._meter = meter
-        self._answering = RequestDispatcher(
-            self._dispatch, lambda request: Exchange(request, timer, patience), who="cache"
-        )
 
-    def begin(self, request: ServerRequest) -> None:
-        """Start the answer."""
-        self._answering.begin(request)
+    async def answer(self, exchange: Exchange) -> None:
+        """
+        Answer a request.
 
-    async def _dispatch(self, exchange: Exchange) -> None:
-        exchange.identify_caller(self._house.name)
+        :raises CacheError: the response is an error.
+        """
+        exchange.identify_caller(self._dependencies.name)
         if exchange.method == "OPTIONS":
-            # A browser asks so before a page of another site may ask (CORS). The answer says nothing of any
-            # path; what it allows is in ``http.headers``.
+            # A browser's preflight request (CORS): what the response allows is in ``http.headers``.
             exchange.reply(200, {"Allow": ALLOWED})
             return
         path = exchange.path
@@ -130,51 +117,51 @@ class RegistryApi:
             raise RouteUnknown("this is a registry: its API is below " + self._prefix + "/v2/")
         route = parse(path[len(self._prefix) :])
         exchange.request.kind = route.kind if isinstance(route, Content) else _KINDS[type(route)]
-        via = self._look_at_way(exchange)
-        admitted = await self._house.admission.admit(exchange, route)
+        via = self._check_via(exchange)
+        admitted = await self._dependencies.admission.admit(exchange, route)
         await self._answer_route(exchange, admitted, via)
 
-    async def _answer_route(self, exchange: Exchange, admitted: Admitted, via: str) -> None:
-        chosen, credential = admitted.chosen, admitted.credential
-        self._name_caches(exchange, chosen.registry)
-        match chosen.route:
+    async def _answer_route(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:
+        selected, credential = admitted.selected, admitted.credential
+        self._name_caches(exchange, selected.registry)
+        match selected.route:
             case Content() as content:
                 accept = exchange.values("Accept")
-                asking = ContentRequest(chosen.registry, content, credential, accept, via)
+                asking = ContentRequest(selected.registry, content, credential, accept, via)
                 await self._answer_content(exchange, asking)
             case TaggedManifest() as tagged:
-                asked = TagAsking(chosen.registry, tagged, credential, exchange.values("Accept"), via)
+                asked = TagAsking(selected.registry, tagged, credential, exchange.values("Accept"), via)
                 await self._answer_tag(exchange, asked)
             case Ping() | Root() if admitted.is_local:
                 # The origin may be away, and would only be told of our own account.
                 exchange.reply(200, {"Content-Type": "application/json"}, b"{}")
             case Ping() | Root():
-                await self._answer_ping(exchange, chosen, credential, via)
+                await self._answer_ping(exchange, selected, credential, via)
             case Catalog():
-                await self._answer_catalog(exchange, chosen, credential, via)
+                await self._answer_catalog(exchange, selected, credential, via)
             case TagsList(repository):
                 path = f"/v2/{repository}/tags/list"
-                await self._pass_on(exchange, chosen, path, repository, credential, via)
+                await self._pass_on(exchange, selected, path, repository, credential, via)
             case Referrers(repository, digest):
                 path = f"/v2/{repository}/referrers/{digest}"
-                await self._pass_on(exchange, chosen, path, repository, credential, via)
+                await self._pass_on(exchange, selected, path, repository, credential, via)
 
-    # What is looked at before anybody answers.
+    # ``Via``.
 
-    def _look_at_way(self, exchange: Exchange) -> str:
+    def _check_via(self, exchange: Exchange) -> str:
         values = exchange.values("Via")
-        way = Path.of(values)
+        path = Path.of(values)
         if values:
-            exchange.answer_via = lambda: added((), self._pseudonym)
-        if not way.is_bounded:
+            exchange.response_via = lambda: added((), self._pseudonym)
+        if not path.is_bounded:
             raise RequestMalformed(f"Via has more than {MOST_HOPS} names, or one that is too long")
-        if way.has_met(self._pseudonym):
+        if path.has_met(self._pseudonym):
             raise LoopDetected("this request has been here: the caches' upstreams lead in a circle")
-        if way.caches >= DEEPEST:
+        if path.caches >= DEEPEST:
             self._meter.went_deep()
             self._log.warn(
                 "request passed too many caches",
-                caches=way.caches,
+                caches=path.caches,
                 limit=DEEPEST,
                 client=exchange.caller.address,
                 path=exchange.path,
@@ -184,36 +171,38 @@ class RegistryApi:
 
     def _name_caches(self, exchange: Exchange, registry: Registry) -> None:
         """
-        Answer a request that came through a cache or a proxy with our own name and those behind us, so that
-        the cache before us knows whose requests would come back to them.
+        Name this cache and those upstream of it in the response to another cache, so that it can refuse requests
+        that would return to them.
         """
-        if exchange.answer_via is not None:
+        if exchange.response_via is not None:
             behind = registry.behind
-            exchange.answer_via = lambda: ", ".join(
+            exchange.response_via = lambda: ", ".join(
                 f"1.1 {name}" for name in (self._pseudonym, *behind.names())
             )
 
-    # The answers.
+    # The routes.
 
     async def _answer_content(self, exchange: Exchange, asking: ContentRequest) -> None:
-        house, content = self._house, asking.content
-        if exchange.method == "HEAD" or house.sending.is_settled(exchange, content.digest):
-            house.sending.describe(exchange, await house.blob_service.describe(asking), content.kind)
+        dependencies, content = self._dependencies, asking.content
+        if exchange.method == "HEAD" or dependencies.responder.is_settled(exchange, content.digest):
+            dependencies.responder.describe(
+                exchange, await dependencies.blob_service.describe(asking), content.kind
+            )
             return
-        parts = content.kind == "blobs" and wants_parts(exchange, content.digest)
-        with await house.blob_service.get(asking, whole=not parts) as served:
+        parts = content.kind == "blobs" and is_partial(exchange, content.digest)
+        with await dependencies.blob_service.get(asking, whole=not parts) as served:
             self._meter.outcome(served.outcome)
-            await house.sending.send(exchange, served, content.kind)
+            await dependencies.responder.send(exchange, served, content.kind)
 
     async def _answer_keys(self, exchange: Exchange) -> None:
-        origins, query = self._house.origins, exchange.query()
-        via = self._look_at_way(exchange)
+        origins, query = self._dependencies.origins, exchange.query()
+        via = self._check_via(exchange)
         meant = exchange.header(MEANT_ORIGIN)
-        registry = origins.choose(Root(), one(query, "ns"), exchange.host, meant).registry
+        registry = origins.select(Root(), one(query, "ns"), exchange.host, meant).registry
         exchange.request.upstream = registry.upstream.origin
         self._name_caches(exchange, registry)
         anew = "no-cache" in (exchange.header("Cache-Control") or "").lower()
-        published = await self._house.signatures.published(registry, via, anew=anew)
+        published = await self._dependencies.signatures.published(registry, via, anew=anew)
         headers = {
             "Content-Type": "application/jwk-set+json",
             "Cache-Control": f"public, max-age={published.max_age}",
@@ -222,18 +211,20 @@ class RegistryApi:
         exchange.reply(200, headers, published.document)
 
     async def _answer_tag(self, exchange: Exchange, asking: TagAsking) -> None:
-        house = self._house
+        dependencies = self._dependencies
         if exchange.method == "HEAD":
-            house.sending.describe(exchange, await house.tags.describe(asking), "manifests", by_tag=True)
+            dependencies.responder.describe(
+                exchange, await dependencies.tags.describe(asking), "manifests", by_tag=True
+            )
             return
-        with await house.tags.get(asking) as served:
+        with await dependencies.tags.get(asking) as served:
             self._meter.outcome(served.outcome)
-            await house.sending.send(exchange, served, "manifests", by_tag=True)
+            await dependencies.responder.send(exchange, served, "manifests", by_tag=True)
 
     async def _answer_ping(
-        self, exchange: Exchange, chosen: Chosen, credential: Credential, via: str
+        self, exchange: Exchange, selected: SelectedOrigin, credential: Credential, via: str
     ) -> None:
-        pinged = await self._house.origin_queries.ping(chosen.registry, credential, via)
+        pinged = await self._dependencies.origin_queries.ping(selected.registry, credential, via)
         marks = {"Cache-Status": "contentcache; hit; stale", "Warning": STALE} if pinged.stale else {}
         if pinged.status >= 400:  # noqa: PLR2004
             raise OriginRefused(pinged.status, {**pinged.headers, **marks}, pinged.body)
@@ -241,10 +232,10 @@ class RegistryApi:
         exchange.reply(200, headers, pinged.body or b"{}")
 
     async def _answer_catalog(
-        self, exchange: Exchange, chosen: Chosen, credential: Credential, via: str
+        self, exchange: Exchange, selected: SelectedOrigin, credential: Credential, via: str
     ) -> None:
         try:
-            await self._pass_on(exchange, chosen, "/v2/_catalog", None, credential, via)
+            await self._pass_on(exchange, selected, "/v2/_catalog", None, credential, via)
         except OriginRefused as refusal:
             if refusal.status not in NO_CATALOG:
                 raise
@@ -258,14 +249,14 @@ class RegistryApi:
     async def _pass_on(  # noqa: PLR0917  # what a question is made of
         self,
         exchange: Exchange,
-        chosen: Chosen,
+        selected: SelectedOrigin,
         path: str,
         repository: str | None,
         credential: Credential,
         via: str,
     ) -> None:
-        registry = chosen.registry
-        query = self._house.queries.upstream_query(exchange.raw_query, registry.upstream.origin)
+        registry = selected.registry
+        query = self._dependencies.queries.upstream_query(exchange.raw_query, registry.upstream.origin)
         question = Request(
             "HEAD" if exchange.method == "HEAD" else "GET",
             path + query,
@@ -274,15 +265,15 @@ class RegistryApi:
             accept=exchange.values("Accept"),
             via=via,
         )
-        answer: Answer = await self._house.origin_queries.ask(registry, question)
+        answer: Answer = await self._dependencies.origin_queries.ask(registry, question)
         headers = dict(answer.passed_headers())
         headers["Cache-Status"] = "contentcache; fwd=request"
         if "Link" in headers:
             links = lines_of(headers["Link"])
-            headers["Link"] = tuple(self._link(link, exchange, chosen, path) for link in links)
+            headers["Link"] = tuple(self._link(link, exchange, selected, path) for link in links)
         await relay(answer, exchange, headers)
 
-    def _link(self, link: str, exchange: Exchange, chosen: Chosen, asked: str) -> str:
+    def _link(self, link: str, exchange: Exchange, selected: SelectedOrigin, asked: str) -> str:
         """
         The links of a list, so that they lead here again.
 
@@ -290,11 +281,11 @@ class RegistryApi:
         """
 
         def path_here(path: str) -> str:
-            if chosen.prefix is not None and path.startswith("/v2/"):
-                path = f"/v2/{chosen.prefix}/{path[len('/v2/') :]}"
+            if selected.prefix is not None and path.startswith("/v2/"):
+                path = f"/v2/{selected.prefix}/{path[len('/v2/') :]}"
             return self._prefix + path
 
         namespace = namespace_of(exchange.raw_query)
-        return self._house.queries.link(
-            link, chosen.registry.upstream.origin, asked, path_here, namespace=namespace
+        return self._dependencies.queries.link(
+            link, selected.registry.upstream.origin, asked, path_here, namespace=namespace
         )

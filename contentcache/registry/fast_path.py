@@ -1,19 +1,22 @@
 """
-The short way: a complete, simple ``GET`` or ``HEAD`` of a blob that was served lately is answered from inside
-``dataReceived``, if it is small or only a small part of it is wanted.
+The fast path: answers a complete, simple ``GET`` or ``HEAD`` of a hot blob inside ``dataReceived``, if the blob, or
+the part of it that is asked for, is small.
 
-Simple means: what good clients send, field for field. One request line, at most one part, fields that say
-nothing about conditions or framing. Everything else, and whatever is not known in memory, takes the long way,
-which decides again from the start. The two answer alike.
+Simple is what common clients send: one request line, at most one range, no header about conditions or framing.
+Everything else, and whatever cannot be decided from memory, becomes a request of :mod:`contentcache.registry.api`,
+which decides anew. Both give the same response.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 
 from contentcache.core.header_policy import first
@@ -23,28 +26,32 @@ from contentcache.delivery.hot_blobs import LARGEST, HotBlob, HotBlobs, IsAuthor
 from contentcache.delivery.responses import ContentHead
 from contentcache.journal import Access
 from contentcache.registry.admission import Admission
-from contentcache.registry.fast_path_headers import Habit, read_habit, split_range
-from contentcache.registry.fast_path_targets import Target, Targets
-from contentcache.registry.fast_path_transfer import Rest
+from contentcache.registry.fast_path_requests import (
+    ParsedHeaders,
+    ParsedTarget,
+    TargetCache,
+    parse_headers,
+    split_range,
+)
 from contentcache.registry.responses import headers_of
 from contentcache.server.channel import ServerChannel
-from contentcache.server.errors import EVERYWHERE
-from contentcache.server.stall_timer import Watch
+from contentcache.server.errors import REGISTRY_HEADERS
+from contentcache.server.stall_timer import StallTimer
 from contentcache.wire.sendfile import FileTransport
 
-#: Bytes of a head that can be simple.
-_LONGEST: Final = 4096
-#: So many repositories that one client has asked for are remembered until they are all forgotten.
-_MOST_WAYS: Final = 64
-#: Bodies of fewer bytes go out with their head in one piece.
+#: Most bytes of a simple head.
+_MOST_HEAD_BYTES: Final = 4096
+#: Number of repositories whose authorizers are cached for one connection; a full cache is cleared.
+_MOST_AUTHORIZERS: Final = 64
+#: A body of at most this many bytes is sent with its head in one piece, a larger one with ``sendfile``.
 _ONE_PIECE: Final = 16 << 10
 
 
 class BlobFastPath:
     """
-    Answers what it can, of what a channel gets.
+    Answers simple requests for hot blobs.
 
-    ``written`` hears of answers, those of one turn of the reactor at once; ``extra`` goes out with each.
+    ``log_hits`` gets the access log records of one turn of the reactor; ``extra`` are headers of each response.
     """
 
     _log = Logger()
@@ -52,50 +59,50 @@ class BlobFastPath:
     def __init__(
         self,
         hot_blobs: HotBlobs,
-        targets: Targets,
+        targets: TargetCache,
         admission: Admission,
         *,
-        written: Callable[[list[Access]], None],
+        log_hits: Callable[[list[Access]], None],
         extra: Mapping[str, tuple[str, ...]],
         timer: Timer,
         wall: Clock,
-        patience: float,
+        stall_timeout: float,
     ) -> None:
         self._hot_blobs = hot_blobs
         self._targets = targets
         self._admission = admission
         self._is_local = admission.is_local
-        self._written = written
-        ours = {name.lower() for name in EVERYWHERE}
+        self._log_hits = log_hits
+        ours = {name.lower() for name in REGISTRY_HEADERS}
         self._extra = [(n, value) for n, values in extra.items() if n.lower() not in ours for value in values]
         self._timer = timer
         self._wall = wall
-        self._patience = patience
-        self._answered: list[Access] = []
-        self._in_turn = False
+        self._stall_timeout = stall_timeout
+        self._hits: list[Access] = []
+        self._flush_scheduled = False
         self._second = -1
-        self._beginnings = b"", b""
-        #: What was seen in this turn of the reactor: a file that has its name, a piece that is in memory.
-        self._there: set[HotBlob] = set()
+        self._status_lines = b"", b""
+        #: What was found in this turn of the reactor: unchanged files, and pieces in the page cache.
+        self._unchanged: set[HotBlob] = set()
         self._in_memory: set[tuple[HotBlob, int, int]] = set()
 
     def answer(self, channel: ServerChannel, data: bytes) -> bytes:
-        """Answer the requests that ``data`` begins with, as far as they are simple; what is left of it."""
+        """Answer the simple requests at the start of ``data``; returns what is left of it."""
         position = 0
-        longest = min(_LONGEST, channel.totalHeadersSize)
-        while (end := data.find(b"\r\n\r\n", position, position + longest)) >= 0:
+        limit = min(_MOST_HEAD_BYTES, channel.totalHeadersSize)
+        while (end := data.find(b"\r\n\r\n", position, position + limit)) >= 0:
             line_end = data.find(b"\r\n", position)
-            rest = data[line_end + 2 : end]
-            habit, part = channel.fast_path_headers, None
-            if habit is None or habit.rest != rest:
-                rest, part = split_range(rest)
-                if habit is None or habit.rest != rest:
-                    habit = channel.fast_path_headers = read_habit(rest, channel.address)
-            if not habit.simple:
+            raw = data[line_end + 2 : end]
+            headers, part = channel.fast_path_headers, None
+            if headers is None or headers.raw != raw:
+                raw, part = split_range(raw)
+                if headers is None or headers.raw != raw:
+                    headers = channel.fast_path_headers = parse_headers(raw, channel.address)
+            if not headers.simple:
                 break
             try:
-                answered = self._answer(channel, habit, data[position:line_end], part)
-            except Exception:  # noqa: BLE001  # this client's answer ends short, the others get theirs
+                answered = self._answer(channel, headers, data[position:line_end], part)
+            except Exception:  # noqa: BLE001  # this client's response ends short, the others get theirs
                 self._log.failure("fast path failed", client=channel.address)
                 channel.end()
                 return b""
@@ -104,160 +111,240 @@ class BlobFastPath:
             position = end + 4
             if position == len(data):
                 return b""
-            if not channel.is_free:
+            if not channel.is_idle:
                 break
         return data[position:] if position else data
 
     def flush(self) -> None:
-        """The turn of the reactor is over: write what has been answered in it."""
-        self._in_turn = False
-        answered, self._answered = self._answered, []
-        self._there.clear()
+        """Write the access log records of this turn of the reactor, and forget what was found in it."""
+        self._flush_scheduled = False
+        hits, self._hits = self._hits, []
+        self._unchanged.clear()
         self._in_memory.clear()
-        if answered:
-            self._written(answered)
+        if hits:
+            self._log_hits(hits)
 
-    def _answer(self, channel: ServerChannel, habit: Habit, line: bytes, part: Wish | None) -> bool:
+    def _answer(self, channel: ServerChannel, headers: ParsedHeaders, line: bytes, part: Wish | None) -> bool:
         signed = b"token=" in line
         find = self._targets.find_signed if signed else self._targets.find
-        target = find(habit.host, line)
+        target = find(headers.host, line)
         if target is None:
             return False
-        is_authorized = self._hot_blobs.signed_authorizer if signed else self._authorizer(habit, target)
-        hot_blob = self._hot_blobs.find(target.link, is_authorized) if is_authorized is not None else None
-        if hot_blob is None or not self._is_there(hot_blob):
+        is_authorized = self._hot_blobs.signed_authorizer if signed else self._authorizer(headers, target)
+        blob = self._hot_blobs.find(target.link, is_authorized) if is_authorized is not None else None
+        if blob is None or not self._is_unchanged(blob):
             return False
         if target.method == "HEAD":
             now = self._wall()
-            channel.send_now(self._begin(now)[0] + (target.head or self._head(target, hot_blob)))
-            self._note(habit, target, now, 200, 0)
+            channel.send_now(self._starts(now)[0] + (target.head or self._head(target, blob)))
+            self._record(headers, target, now, 200, 0)
             return True
-        return self._send(channel, habit, target, hot_blob, part)
+        return self._send(channel, headers, target, blob, part)
 
-    def _authorizer(self, habit: Habit, target: Target) -> IsAuthorized | None:
-        """What tells whether a client may have something, if it is not by a signed URL."""
-        if self._is_local and not self._admission.allows_cached(target.scope, habit.authorization):
+    def _authorizer(self, headers: ParsedHeaders, target: ParsedTarget) -> IsAuthorized | None:
+        """What tells whether a client without a signed URL may read a blob of the target's repository."""
+        if self._is_local and not self._admission.allows_cached(target.scope, headers.authorization):
             return None
-        is_authorized = habit.ways.get(target.where)
+        is_authorized = headers.authorizers.get(target.repository_key)
         if is_authorized is None:
-            credential = self._admission.credential(target.registry, habit.authorization)
-            if len(habit.ways) >= _MOST_WAYS:
-                habit.ways.clear()
-            is_authorized = habit.ways[target.where] = self._hot_blobs.authorizer(target.link, credential)
+            credential = self._admission.credential(target.registry, headers.authorization)
+            if len(headers.authorizers) >= _MOST_AUTHORIZERS:
+                headers.authorizers.clear()
+            is_authorized = self._hot_blobs.authorizer(target.link, credential)
+            headers.authorizers[target.repository_key] = is_authorized
         return is_authorized
 
     def _send(
-        self, channel: ServerChannel, habit: Habit, target: Target, hot_blob: HotBlob, part: Wish | None
+        self,
+        channel: ServerChannel,
+        headers: ParsedHeaders,
+        target: ParsedTarget,
+        blob: HotBlob,
+        part: Wish | None,
     ) -> bool:
         now = self._wall()
         if part is None:
-            status, start, stop = 200, 0, hot_blob.size
-            head = self._begin(now)[0] + (target.head or self._head(target, hot_blob))
+            status, start, stop = 200, 0, blob.size
+            head = self._starts(now)[0] + (target.head or self._head(target, blob))
         else:
-            span = part.within(hot_blob.size)
+            span = part.within(blob.size)
             if span is None:
                 return False
             status, start, stop = 206, span.start, span.stop
-            head = self._begin(now)[1] + self._part_head(target, hot_blob, span)
+            head = self._starts(now)[1] + self._part_head(target, blob, span)
         length = stop - start
         if length > LARGEST:
             return False
         if length <= _ONE_PIECE:
-            body = hot_blob.read_now(start, stop)
+            body = blob.read_now(start, stop)
             if body is None:
                 return False
             channel.send_now(head + body)
         else:
-            sent = self._send_file(channel, head, hot_blob, start, stop)
+            sent = self._send_file(channel, head, blob, start, stop)
             if sent is None:
                 return False
             if sent < length:
-                watch = Watch(channel.transport, self._timer, self._patience, channel.forceAbortClient)
-                note = partial(self._note, habit, target, now, status)
-                wanted = Span(start, stop, hot_blob.size)
-                Rest(channel, self._hot_blobs, hot_blob, wanted, watch=watch, note=note).send(sent)
+                stall_timer = StallTimer(
+                    channel.transport, self._timer, self._stall_timeout, channel.forceAbortClient
+                )
+                record = partial(self._record, headers, target, now, status)
+                span = Span(start, stop, blob.size)
+                RemainingBody(
+                    channel, self._hot_blobs, blob, span, stall_timer=stall_timer, record=record
+                ).send(sent)
                 return True
-        self._note(habit, target, now, status, length)
-        self._hot_blobs.record_pull(hot_blob, now)
+        self._record(headers, target, now, status, length)
+        self._hot_blobs.record_pull(blob, now)
         return True
 
-    def _is_there(self, hot_blob: HotBlob) -> bool:
-        if hot_blob not in self._there:
-            if not hot_blob.is_there():
-                self._hot_blobs.drop(hot_blob.digest)
+    def _is_unchanged(self, blob: HotBlob) -> bool:
+        if blob not in self._unchanged:
+            if not blob.is_there():
+                self._hot_blobs.drop(blob.digest)
                 return False
-            self._expect_end()
-            self._there.add(hot_blob)
+            self._schedule_flush()
+            self._unchanged.add(blob)
         return True
 
     def _send_file(
-        self, channel: ServerChannel, head: bytes, hot_blob: HotBlob, start: int, stop: int
+        self, channel: ServerChannel, head: bytes, blob: HotBlob, start: int, stop: int
     ) -> int | None:
-        transport, piece = channel.transport, (hot_blob, start, stop)
+        transport, piece = channel.transport, (blob, start, stop)
         if not isinstance(transport, FileTransport):
             return None
         if piece not in self._in_memory:
-            if not hot_blob.is_in_memory(start, stop):
+            if not blob.is_in_memory(start, stop):
                 return None
-            self._expect_end()
+            self._schedule_flush()
             self._in_memory.add(piece)
-        return transport.send_now(head, hot_blob.descriptor, start, stop)
+        return transport.send_now(head, blob.descriptor, start, stop)
 
-    def _note(self, habit: Habit, target: Target, now: float, status: int, size: int) -> None:
-        self._expect_end()
-        self._answered.append(
+    def _record(
+        self, headers: ParsedHeaders, target: ParsedTarget, now: float, status: int, size: int
+    ) -> None:
+        self._schedule_flush()
+        self._hits.append(
             Access(
-                address=habit.address,
+                address=headers.address,
                 moment=now,
                 method=target.method,
                 uri=target.uri,
                 protocol="HTTP/1.1",
                 status=status,
                 sent=size,
-                referer=habit.referer,
-                agent=habit.agent,
+                referer=headers.referer,
+                agent=headers.agent,
                 cache="hit",
                 seconds=0.0,
                 upstream=target.link.origin,
             )
         )
 
-    def _expect_end(self) -> None:
-        if not self._in_turn:
-            self._in_turn = True
+    def _schedule_flush(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
             self._timer.callLater(0, self.flush)
 
-    # Heads.
+    # Heads of responses.
 
-    def _begin(self, now: float) -> tuple[bytes, bytes]:
-        """The first two lines, of a whole and of a part."""
+    def _starts(self, now: float) -> tuple[bytes, bytes]:
+        """The status line and ``Date``, of a 200 and of a 206."""
         second = int(now)
         if second != self._second:
             self._second = second
             date = b"\r\nDate: " + datetimeToString(now) + b"\r\n"
-            self._beginnings = b"HTTP/1.1 200 OK" + date, b"HTTP/1.1 206 Partial Content" + date
-        return self._beginnings
+            self._status_lines = b"HTTP/1.1 200 OK" + date, b"HTTP/1.1 206 Partial Content" + date
+        return self._status_lines
 
-    def _head(self, target: Target, hot_blob: HotBlob) -> bytes:
-        target.head = self._fields(target, hot_blob) + b"Content-Length: %d\r\n\r\n" % hot_blob.size
+    def _head(self, target: ParsedTarget, blob: HotBlob) -> bytes:
+        target.head = self._fields(target, blob) + b"Content-Length: %d\r\n\r\n" % blob.size
         return target.head
 
-    def _part_head(self, target: Target, hot_blob: HotBlob, span: Span) -> bytes:
-        named = span.content_range().encode("ascii")
-        return self._fields(target, hot_blob) + b"Content-Length: %d\r\nContent-Range: %b\r\n\r\n" % (
-            span.length,
-            named,
-        )
+    def _part_head(self, target: ParsedTarget, blob: HotBlob, span: Span) -> bytes:
+        fields = f"Content-Length: {span.length}\r\nContent-Range: {span.content_range()}\r\n\r\n"
+        return self._fields(target, blob) + fields.encode("ascii")
 
-    def _fields(self, target: Target, hot_blob: HotBlob) -> bytes:
+    def _fields(self, target: ParsedTarget, blob: HotBlob) -> bytes:
         if not target.fields:
-            blob = headers_of(ContentHead(hot_blob.digest, hot_blob.size, None, "hit"), "blobs")
-            fields = [
-                *self._extra,
-                *EVERYWHERE.items(),
-                *((name, first(blob, name) or "") for name in blob),
-            ]
+            headers = headers_of(ContentHead(blob.digest, blob.size, None, "hit"), "blobs")
+            of_blob = ((name, first(headers, name) or "") for name in headers)
+            fields = [*self._extra, *REGISTRY_HEADERS.items(), *of_blob]
             target.fields = b"".join(
                 b"%b: %b\r\n" % (n.encode("ascii"), v.encode("utf-8")) for n, v in fields
             )
         return target.fields
+
+
+class RemainingBody:
+    """
+    Sends the rest of ``span`` of a blob, of which the socket took only the beginning; ``record`` gets the number
+    of bytes sent. Stands in for a request of the channel. However it ends, ``_end`` releases what it holds.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        channel: ServerChannel,
+        hot_blobs: HotBlobs,
+        blob: HotBlob,
+        span: Span,
+        *,
+        stall_timer: StallTimer,
+        record: Callable[[int], None],
+    ) -> None:
+        self._channel = channel
+        self._hot_blobs = hot_blobs
+        self._blob = blob
+        self._span = span
+        self._stall_timer = stall_timer
+        self._record = record
+        self._count = 0
+        self._held = ExitStack()
+        self._sending: Deferred[int] | None = None
+
+    def send(self, already_sent: int) -> None:
+        """Send what follows the first ``already_sent`` bytes."""
+        self._count = already_sent
+        try:
+            self._held.callback(lambda: self._record(self._count))
+            self._channel.occupy(self)
+            self._hot_blobs.acquire(self._blob)
+            self._held.callback(self._hot_blobs.release, self._blob)
+            self._held.callback(self._stall_timer.stop)
+            self._stall_timer.start()
+            start, stop = self._span.start + already_sent, self._span.stop
+            self._sending = self._channel.transport.send_file(self._blob.descriptor, start, stop)
+        except BaseException:
+            self._end(already_sent)
+            raise
+        # It fails only with the connection, which connectionLost() tells.
+        self._sending.addCallbacks(self._sent, lambda _failure: None)
+        self._sending.addErrback(self._fail)
+
+    def connectionLost(self, _reason: Failure) -> None:
+        """The client has disconnected, or was disconnected. May be called twice."""
+        try:
+            if self._sending is not None:
+                self._sending.cancel()
+        finally:
+            self._end(self._count)
+
+    def _sent(self, count: int) -> None:
+        sent = self._count + count
+        self._end(sent)
+        if sent < self._span.length:
+            self._channel.end()  # the file is shorter than it was
+        else:
+            self._channel.requestDone(self)  # type: ignore[no-untyped-call]  # Twisted's
+
+    def _fail(self, failure: Failure) -> None:
+        self._log.failure("rest of a response failed", failure)
+        self._channel.end()
+
+    def _end(self, sent: int) -> None:
+        """Release everything, unless released."""
+        self._sending = None
+        self._count = sent
+        self._held.close()

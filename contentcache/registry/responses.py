@@ -31,7 +31,7 @@ class PreconditionFailed(CacheError):
     status = 412
 
 
-class Sending:
+class ContentResponder:
     """Sends contents. ``boundary`` makes a fresh word for ``multipart/byteranges``."""
 
     def __init__(self, boundary: Callable[[], str]) -> None:
@@ -61,7 +61,7 @@ class Sending:
             headers = headers_of(served, kind, by_tag=by_tag)
             if self._settle(exchange, served.digest, headers):
                 return
-            exchange.stream()
+            exchange.start_streaming()
             parts = self._parts(exchange, served, kind)
             await self._send_parts(exchange, served, headers, parts)
             exchange.finish()
@@ -135,7 +135,7 @@ class Sending:
         return False
 
 
-def wants_parts(exchange: Exchange, digest: Digest) -> bool:
+def is_partial(exchange: Exchange, digest: Digest) -> bool:
     """Whether a ``GET`` is for less than all of a blob."""
     wishes = parse_range(exchange.header("Range"))
     if not wishes or not range_holds(str(digest), exchange.header("If-Range")):

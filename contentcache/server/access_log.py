@@ -1,4 +1,4 @@
-"""A line for each answered request, and its place in the metrics."""
+"""Access log and metrics of requests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contentcache.core.client_address import shown_address
 from contentcache.core.ports import Clock, Timer
 from contentcache.journal import Access, harmless
 from contentcache.meter import Meter
-from contentcache.server.channel import ServerRequest
+from contentcache.server.request import ServerRequest
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class AccessLog:
-    """Takes note of requests. With ``lines`` off only the metrics hear of them."""
+    """Records requests: in the metrics and, with ``lines``, in the log."""
 
     _log = Logger(namespace="contentcache.access")
 
@@ -27,8 +27,8 @@ class AccessLog:
         self._lines = lines
 
     def __call__(self, request: ServerRequest) -> None:
-        """A request has been answered, or its answer has ended short."""
-        seconds = max(0.0, self._timer.seconds() - request.began)
+        """Record a request whose response has ended, complete or short."""
+        seconds = max(0.0, self._timer.seconds() - request.received_at)
         method = request.method.decode("latin-1")
         counted = method if method in _METHODS else "other"
         self._meter.answered(counted, request.kind, request.code, seconds, request.sentLength)
@@ -50,11 +50,11 @@ class AccessLog:
         )
         self._log.info("access", access=access)
 
-    def several(self, found: Sequence[Access]) -> None:
-        """Small blobs, or parts of blobs, have been sent from the store."""
-        self._meter.hits([(access.method, access.status, access.sent) for access in found])
+    def log_hits(self, hits: Sequence[Access]) -> None:
+        """Record requests that the fast path has answered."""
+        self._meter.hits([(access.method, access.status, access.sent) for access in hits])
         if self._lines:
-            self._log.info("access", accesses=found)
+            self._log.info("access", accesses=hits)
 
 
 def _header(request: ServerRequest, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The server's side of a connection: what twisted.web does, with decisions made earlier and ends made softer."""
+"""The server's side of a connection: twisted.web's, with earlier decisions and orderly ends."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from contentcache.config.model import Limits
 from contentcache.core.errors import CacheError, Overloaded, RequestMalformed
 from contentcache.core.header_policy import first
 from contentcache.core.ports import DelayedCall, Timer
-from contentcache.server.errors import NO_SNIFFING, as_answer, as_response
-from contentcache.server.framing import HeadTooLarge, HeadTooSlow, TargetTooLong, look_at, look_at_line
-from contentcache.server.stall_timer import Watch
+from contentcache.server.errors import error_response, serialize
+from contentcache.server.framing import HeadTooLarge, HeadTooSlow, TargetTooLong, check_head, check_line
+from contentcache.server.request import ServerRequest
+from contentcache.server.stall_timer import StallTimer
 from contentcache.wire.sendfile import FileTransport, has_unsent
 
-#: How long a connection that we have ended is read and thrown away, so that the client sees our last words
-#: and not a reset.
+#: Seconds for which an ended connection is read and its input discarded: closed at once, with unread input, it
+#: would be reset, and the client could lose the end of the response.
 _LINGER: Final = 5.0
 #: What a request line, or the empty line that some clients send before one, can begin with.
 _HEAD_BEGINS: Final = re.compile(rb"[A-Za-z\r\n]")
-_SOON: Final = {"Retry-After": "5"}
-#: In the log, where a client has left before it got an answer; nginx's number for it.
-_CLIENT_LEFT: Final = 499
+_RETRY_SOON: Final = {"Retry-After": "5"}
 
 
 class FastPath(Protocol):
@@ -52,83 +51,30 @@ class ChannelFactory(Protocol):
     extra: Mapping[str, tuple[str, ...]]
     #: Whether connections end after the request in progress.
     closing: bool
-
+    #: Starts the response to a request.
     begin: Callable[[ServerRequest], None]
 
     def log(self, request: Request) -> None:
         """A response has ended."""
 
-    def head_begins(self, channel: ServerChannel) -> bool:
+    def acquire_head(self, channel: ServerChannel) -> bool:
         """Count an incomplete request head; ``False`` if the client's address has too many of them."""
 
-    def head_ends(self, channel: ServerChannel) -> None:
+    def release_head(self, channel: ServerChannel) -> None:
         """Stop counting the head."""
 
     def closed(self, channel: ServerChannel) -> None:
         """The connection is closed."""
 
 
-class ServerRequest(Request):
-    """A request whose head has passed. ``began`` is when it did, monotonic seconds."""
-
-    channel: Any = None
-    method = uri = clientproto = b"-"
-    began: float = 0.0
-    #: Words for the access log, filled in while it is answered.
-    cache_status: str = "-"
-    upstream: str = "-"
-    kind: str = "other"
-    #: The client's address where a proxy has told it, else that of the connection counts.
-    client_address: str = ""
-    #: Whether the access log has its line.
-    noted = False
-
-    def write(self, data: bytes) -> None:
-        """Send a piece of the response; the first one takes the head with it."""
-        if not self.startedWriting:
-            # Here, so that no way of answering can forget it.
-            self.responseHeaders.setRawHeaders(NO_SNIFFING[0], NO_SNIFFING[1:])
-        super().write(data)
-
-    def process(self) -> None:
-        """Answer, with what goes out with every answer."""
-        for name, values in self.channel.factory.extra.items():
-            self.responseHeaders.setRawHeaders(name, list(values))
-        self.channel.factory.begin(self)
-
-    def end_short(self) -> None:
-        """
-        End the response before its end, so that the client notices and can go on where it stands: everything
-        written goes out, then FIN; never RST, never a proper end.
-        """
-        channel = self.channel
-        if channel is not None:
-            try:
-                channel.factory.log(self)
-            finally:
-                channel.end()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The client has left, or is not waited for any longer. May be called twice."""
-        if self.channel is None:
-            return
-        if not self.startedWriting:
-            self.code = _CLIENT_LEFT
-        try:
-            if self.content is not None:  # else its head has never been whole
-                self.channel.factory.log(self)
-        finally:
-            super().connectionLost(reason)
-
-
 @implementer(IHalfCloseableProtocol)
 class ServerChannel(HTTPChannel):
     """
-    HTTP/1.1, read strictly: obsolete folding, two framings at once and whatever else is in doubt end the
-    connection (RFC 9112 §5.2, §6.1), and nothing that follows is acted on.
+    HTTP/1.1, read strictly: obsolete folding, two framings at once and every other ambiguity end the
+    connection (RFC 9112 §5.2, §6.1), and nothing after them is acted on.
 
-    No body is ever taken, so none is ever waited for. ``address`` is the client's IP address; ``turned_away``
-    says that it is a connection too many, whose first request is its last.
+    Request bodies are not read. ``address`` is the client's IP address; a ``turned_away`` connection is one
+    over the limit: its first request gets 503 and is its last.
     """
 
     factory: ChannelFactory
@@ -137,10 +83,10 @@ class ServerChannel(HTTPChannel):
     requestFactory: type[ServerRequest] = ServerRequest
     #: What the fast path has parsed of this connection's headers.
     fast_path_headers: Any = None
-    _over = False
+    _ended = False
     _head_timer: DelayedCall | None = None
-    _linger: DelayedCall | None = None
-    _watch: Watch | None = None
+    _linger_timer: DelayedCall | None = None
+    _stall_timer: StallTimer | None = None
 
     def __init__(self, factory: ChannelFactory, address: str, idle: float, *, turned_away: bool) -> None:
         super().__init__()
@@ -151,51 +97,51 @@ class ServerChannel(HTTPChannel):
         self._turned_away = turned_away
 
     def callLater(self, period: float, func: Any) -> Any:
-        """What Twisted's timeouts are made with."""
+        """Schedules Twisted's timeouts."""
         return self.factory.timer.callLater(period, func)
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being answered, or of an answer something is still here."""
-        return (self._handlingRequest and not self._over) or has_unsent(self.transport)
+        """Whether a request is being answered, or part of a response has not been sent."""
+        return (self._handlingRequest and not self._ended) or has_unsent(self.transport)
 
     @property
-    def is_free(self) -> bool:
-        """Whether nothing is under way, neither of a request nor of an answer."""
-        begun = self._over or self._handlingRequest or self.requests or self._buffer
-        return not (begun or self._waitingForTransport or self._turned_away or self.factory.closing)
+    def is_idle(self) -> bool:
+        """Whether no request and no response is in progress, and the next request may be answered."""
+        active = self._ended or self._handlingRequest or self.requests or self._buffer
+        return not (active or self._waitingForTransport or self._turned_away or self.factory.closing)
 
-    # A head comes in.
+    # Receiving a head.
 
     def dataReceived(self, data: bytes) -> None:
         fast_path = self.factory.fast_path
-        if fast_path is not None and self.is_free:
+        if fast_path is not None and self.is_idle:
             self.resetTimeout()
             data = fast_path.answer(self, data)
             if not data:
                 if self._head_timer is not None:  # for an empty line that came before the request
                     self._stop_head_timer()
-                    self.factory.head_ends(self)
+                    self.factory.release_head(self)
                 return
-        if not self._over:
+        if not self._ended:
             super().dataReceived(data)
-            self._look_at_beginning()
+            self._check_incomplete_head()
 
-    def occupy(self, rest: Any) -> None:
+    def occupy(self, body: Any) -> None:
         """
-        Be busy with the rest of an answer until :meth:`requestDone` is called with it. It stands in the place
-        of a request, of which it needs ``connectionLost``.
+        Be busy with the rest of a response until :meth:`requestDone` is called with ``body``, which stands in
+        for a request and needs its ``connectionLost``.
         """
         self._savedTimeOut = self.setTimeout(None)
         self._handlingRequest = True
         self.setRawMode()
-        self.requests.append(rest)
+        self.requests.append(body)
 
     def lineReceived(self, line: bytes) -> None:
-        if self._over:
+        if self._ended:
             return
         try:
-            look_at_line(line, is_first=not self.requests)
+            check_line(line, is_first=not self.requests)
             if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
                 raise HeadTooLarge(f"a head has at most {self.totalHeadersSize} bytes here")
         except CacheError as error:
@@ -210,36 +156,36 @@ class ServerChannel(HTTPChannel):
     def headerReceived(self, line: bytes) -> bool:
         if self._receivedHeaderCount >= self.maxHeaders:
             self._refuse(HeadTooLarge(f"a head has at most {self.maxHeaders} fields here"))
-        return not self._over and bool(super().headerReceived(line))
+        return not self._ended and bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
         self._stop_head_timer()
-        self.factory.head_ends(self)
+        self.factory.release_head(self)
         request = self.requests[-1]
-        request.began = self.factory.timer.seconds()
+        request.received_at = self.factory.timer.seconds()
         try:
             if self._turned_away:
-                raise Overloaded("too many connections; try again soon", headers=_SOON)
-            self._look_at_head(request)
+                raise Overloaded("too many connections; try again soon", headers=_RETRY_SOON)
+            self.check_head(request)
         except CacheError as error:
             self._refuse(error)
         else:
             super().allHeadersReceived()
 
-    def _look_at_head(self, request: ServerRequest) -> None:
-        """Refuse a head that is not to be acted on."""
-        look_at(self._command, self._version, request.requestHeaders)
+    def check_head(self, request: ServerRequest) -> None:
+        """Raise a :class:`CacheError` for a head that must not be acted on."""
+        check_head(self._command, self._version, request.requestHeaders)
 
     def allContentReceived(self) -> None:
-        if not self._over:
+        if not self._ended:
             super().allContentReceived()
 
     def rawDataReceived(self, data: bytes) -> None:
-        if not self._over:
+        if not self._ended:
             super().rawDataReceived(data)
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        """Whether the connection outlives this request; all of ``Connection`` is read (RFC 9112 §9.3)."""
+        """Whether the connection persists after this request; all of ``Connection`` is read (RFC 9112 §9.3)."""
         fields = request.requestHeaders.getRawHeaders(b"Connection") or ()
         options = {option.strip().lower() for option in b",".join(fields).split(b",")}
         if version == b"HTTP/1.1" and b"close" not in options and not self.factory.closing:
@@ -248,36 +194,36 @@ class ServerChannel(HTTPChannel):
         return False
 
     def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:  # noqa: ARG002
-        # What the head says of a body is looked at when all of it is there.
+        # The framing is checked when the head is complete.
         return True
 
-    def _look_at_beginning(self) -> None:
-        """What has come of a next head must begin like one, and be whole before long."""
-        if self._over or self._handlingRequest or not (self.requests or self._buffer):
+    def _check_incomplete_head(self) -> None:
+        """What has arrived of the next head must begin like one, and be complete before a deadline."""
+        if self._ended or self._handlingRequest or not (self.requests or self._buffer):
             return
         if not self.requests and _HEAD_BEGINS.match(self._buffer) is None:
-            # A TLS client at a plain port, most often, that tries plain HTTP as soon as it is refused.
+            # Most often a TLS client at a plain port, which tries plain HTTP as soon as it is refused.
             self._refuse(RequestMalformed("this is not the beginning of an HTTP request"))
-        elif not self._turned_away and not self.factory.head_begins(self):
-            self._refuse(Overloaded("too many requests of this address have begun", headers=_SOON))
+        elif not self._turned_away and not self.factory.acquire_head(self):
+            self._refuse(Overloaded("too many requests of this address have begun", headers=_RETRY_SOON))
         elif self._head_timer is None:
             self._head_timer = self.factory.timer.callLater(
                 self.factory.limits.headertime, self._refuse, HeadTooSlow("the request's head is too slow")
             )
 
     def _refuse(self, error: CacheError) -> None:
-        """Answer the head that comes in, whatever has come of it, with ``error``, and end the connection."""
-        if self._over:
+        """Respond to the head, complete or not, with ``error``, and end the connection."""
+        if self._ended:
             return
         request = self.requests[-1] if self.requests else self.requestFactory(self)
         if hasattr(self, "_command"):
             request.method, request.uri = self._command, cast("Any", self._path)
             request.clientproto = self._version
-        request.began = request.began or self.factory.timer.seconds()
-        answer = as_answer(error)
-        request.code, request.sentLength = answer.status, len(answer.body)
-        request.cache_status = first(answer.headers, "Cache-Status") or "-"
-        self.transport.write(as_response(answer, is_head=request.method == b"HEAD", extra=self.factory.extra))
+        request.received_at = request.received_at or self.factory.timer.seconds()
+        response = error_response(error)
+        request.code, request.sentLength = response.status, len(response.body)
+        request.cache_status = first(response.headers, "Cache-Status") or "-"
+        self.transport.write(serialize(response, is_head=request.method == b"HEAD", extra=self.factory.extra))
         self.factory.log(request)
         self.end()
 
@@ -289,24 +235,24 @@ class ServerChannel(HTTPChannel):
             self._head_timer.cancel()
         self._head_timer = None
 
-    # An answer goes out.
+    # Sending a response.
 
     def send_now(self, data: bytes) -> None:
-        """Send a whole answer."""
+        """Send a whole response."""
         transport = self.transport
         (transport.write_now if isinstance(transport, FileTransport) else transport.write)(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         super().registerProducer(producer, streaming)
         if self._waitingForTransport:
-            # The client has yet to take the answer before, and the transport says so only once.
+            # The response before is still in the transport's buffer, and the transport signals that only once.
             producer.pauseProducing()
 
-    # The end.
+    # Ending the connection.
 
     def end(self) -> None:
-        """Say no more: what is written goes out, then FIN; what comes in is thrown away for a moment."""
-        if self._over:
+        """Send no more: what is written is sent, then FIN; input is discarded for a moment."""
+        if self._ended:
             return
         self._stop()
         producer: Any = self._networkProducer
@@ -315,17 +261,16 @@ class ServerChannel(HTTPChannel):
         if IHalfCloseableDescriptor.providedBy(transport) and not self.isSecure():
             transport.loseWriteConnection()
         else:
-            # TLS has no half-closed state: its own farewell says that there is no more, and it goes on
-            # to read until the client says the same.
+            # TLS cannot be half-closed: after its close_notify it reads until the client sends its own.
             transport.loseConnection()
 
     def cut(self) -> None:
-        """End now; what is under way ends short."""
+        """End now; responses in progress end short."""
         self.end()
-        self._leave(Failure(ConnectionAborted()))
+        self._disconnect_requests(Failure(ConnectionAborted()))
 
     def close_when_idle(self) -> None:
-        """End now where no request has begun, else after its answer."""
+        """End now if no request has begun, else after its response."""
         if self._handlingRequest:
             self.persistent = 0
         elif not (self.requests or self._buffer):
@@ -338,38 +283,38 @@ class ServerChannel(HTTPChannel):
         self.end()
 
     def writeConnectionLost(self) -> None:
-        """Everything is written, and FIN."""
-        self._linger = self.factory.timer.callLater(_LINGER, self.transport.loseConnection)
+        """Everything written has been sent, and FIN."""
+        self._linger_timer = self.factory.timer.callLater(_LINGER, self.transport.loseConnection)
 
     def readConnectionLost(self) -> None:
-        """The client has closed its side: it has left, whatever it may still take of what is written."""
-        if not self._over:
+        """The client has closed its side: it has disconnected, whatever it may still read."""
+        if not self._ended:
             self._stop()
-        self._leave(Failure(ConnectionDone()))
+        self._disconnect_requests(Failure(ConnectionDone()))
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._over = True
+        self._ended = True
         self._stop_head_timer()
-        if self._watch is not None:
-            self._watch.stop()
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
+        if self._stall_timer is not None:
+            self._stall_timer.stop()
+        if self._linger_timer is not None and self._linger_timer.active():
+            self._linger_timer.cancel()
         self.factory.closed(self)
         super().connectionLost(reason)
 
     def _stop(self) -> None:
-        """Act on nothing more; what has been written has time as long as the client takes of it."""
-        self._over = True
+        """Act on nothing more; what is written may be sent as long as the client reads."""
+        self._ended = True
         self._stop_head_timer()
-        self.factory.head_ends(self)
+        self.factory.release_head(self)
         self.setTimeout(None)
         self._networkProducer.unregisterProducer()
-        self._watch = Watch(
+        self._stall_timer = StallTimer(
             self.transport, self.factory.timer, self.factory.limits.clientstall, self.forceAbortClient
         )
-        self._watch.start()
+        self._stall_timer.start()
 
-    def _leave(self, reason: Failure) -> None:
+    def _disconnect_requests(self, reason: Failure) -> None:
         for request in self.requests:
             request.connectionLost(reason)

@@ -1,8 +1,8 @@
 """
-The operator's pages, on an address of their own: health and metrics.
+The debug HTTP server: health and metrics, on an address of their own.
 
-Two paths are compared as they come, and need no more of twisted.web than its requests: its resources, and a
-framework of routes over them, would be a twentieth of the memory of an idle daemon.
+Two raw paths are compared, on twisted.web's requests alone: its resources, and a framework of routes over them,
+would take a twentieth of the memory of an idle daemon.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, HTTPFactory, Request, datetimeToString
 
-from contentcache.server.errors import NO_SNIFFING
+from contentcache.server.errors import NOSNIFF
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _TEXT: Final = "text/plain; charset=utf-8"
 _HEALTH: Final = "/debug/health"
 _METHODS: Final = (b"GET", b"HEAD")
-_NO_SNIFFING: Final = tuple(word.encode("ascii") for word in NO_SNIFFING)
+_NO_SNIFFING: Final = tuple(word.encode("ascii") for word in NOSNIFF)
 
 
 @frozen
 class Finding:
-    """One thing that was looked at. ``warn`` is worth a look, ``fail`` means that clients suffer."""
+    """The result of one health check. ``fail`` means that clients are not served."""
 
     state: Literal["ok", "warn", "fail"]
     says: str
 
 
-#: What is looked at, by name.
+#: Runs the health checks; their results by name.
 Findings = Callable[[], Awaitable[Mapping[str, Finding]]]
-#: What was counted, in Prometheus' text format.
+#: The metrics in Prometheus' text format.
 Metrics = Callable[[], Awaitable[bytes]]
 
 
 @frozen
 class _Page:
-    """An answer."""
+    """A response."""
 
     status: int
     media_type: str
@@ -51,20 +51,20 @@ class _Page:
 
 
 class _PageRequest(Request):
-    """A request that is whole."""
+    """A complete request."""
 
     channel: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        name, value = NO_SNIFFING
+        name, value = NOSNIFF
         self.responseHeaders.setRawHeaders(name, [value])
 
     def process(self) -> None:
-        """Answer; who leaves is not answered."""
-        answering = Deferred.fromCoroutine(self.channel.factory.answer(self))
-        self.notifyFinish().addErrback(lambda _left: answering.cancel())
-        answering.addErrback(Failure.trap, CancelledError)
+        """Start the response, which a client that disconnects cancels."""
+        response = Deferred.fromCoroutine(self.channel.factory.answer(self))
+        self.notifyFinish().addErrback(lambda _left: response.cancel())
+        response.addErrback(Failure.trap, CancelledError)
 
 
 class _PageChannel(HTTPChannel):
@@ -73,7 +73,7 @@ class _PageChannel(HTTPChannel):
     requestFactory = _PageRequest
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        """Twisted's answer to what is no HTTP, with the header that all answers have."""
+        """Twisted's response to what is not HTTP, with the header that all responses have."""
         transport: Any = self.transport
         transport.write(b"HTTP/1.1 400 Bad Request\r\n%b: %b\r\n\r\n" % _NO_SNIFFING)
         transport.loseConnection()
@@ -81,8 +81,8 @@ class _PageChannel(HTTPChannel):
 
 class DebugSite(HTTPFactory):
     """
-    ``/debug/health`` and, at ``metrics_path`` unless that is ``None``, Prometheus' metrics. No log is kept of
-    who asks.
+    Serves ``/debug/health`` and, at ``metrics_path`` unless that is ``None``, Prometheus' metrics, without an
+    access log.
     """
 
     noisy = False
@@ -96,12 +96,12 @@ class DebugSite(HTTPFactory):
         self._metrics_path = metrics_path
 
     async def answer(self, request: Request) -> None:
-        """Send the page that is asked for, or why there is none."""
+        """Send the page of the request's path, or an error."""
         try:
             page = await self._page(request.method, request.path.decode("latin-1"))
         except CancelledError:
             raise
-        except Exception:  # noqa: BLE001  # whoever watches should see that something is wrong
+        except Exception:  # noqa: BLE001  # monitoring should see that something is wrong
             self._log.failure("debug page failed", path=request.path.decode("latin-1"))
             page = _Page(500, _TEXT, b"this page has failed; the log says why\n")
         request.setResponseCode(page.status)
@@ -125,18 +125,18 @@ class DebugSite(HTTPFactory):
 
     @staticmethod
     def _health(findings: Mapping[str, Finding]) -> _Page:
-        """200 while clients are served, 503 when they are not; the body says what was looked at."""
+        """200 while clients are served, else 503; the body has the health checks."""
         states = {finding.state for finding in findings.values()}
         worst = "fail" if "fail" in states else "warn" if "warn" in states else "ok"
         checks = {name: {"state": each.state, "says": each.says} for name, each in findings.items()}
-        told = json.dumps({"status": worst, "checks": checks}, indent=2).encode() + b"\n"
-        return _Page(503 if worst == "fail" else 200, "application/json", told)
+        body = json.dumps({"status": worst, "checks": checks}, indent=2).encode() + b"\n"
+        return _Page(503 if worst == "fail" else 200, "application/json", body)
 
     def log(self, request: Request) -> None:
         """Nothing."""
 
     def startFactory(self) -> None:
-        """Nothing: there is no log file, and no cached date for one."""
+        """Nothing: there is no log file of Twisted's, and no cached date for it."""
 
     def stopFactory(self) -> None:
         """Nothing."""

@@ -1,4 +1,4 @@
-"""From a request to its answer, whatever goes wrong between the two."""
+"""From a request to its response, whatever fails between the two."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from contentcache.core.errors import CacheError
-from contentcache.server.channel import ServerRequest
 from contentcache.server.exchange import Exchange
+from contentcache.server.request import ServerRequest
 
 E = TypeVar("E", bound=Exchange)
 
 
 class InternalError(CacheError):
-    """A defect of ours."""
+    """A defect of this program."""
 
     code = "UNKNOWN"
     status = 500
@@ -25,10 +25,10 @@ class InternalError(CacheError):
 
 class RequestDispatcher(Generic[E]):
     """
-    Lets ``answer`` answer every request that the channel lets pass, each as what ``exchange_of`` makes of it.
+    Runs ``answer`` for each request, as the exchange that ``exchange_of`` makes of it.
 
-    An error becomes an answer in the registry's form; a defect also a traceback in the log, and ``who`` (the
-    cache, the gateway) is said to have failed.
+    A :class:`CacheError` becomes the response. Any other exception is logged with its traceback, and the
+    response says that ``program`` (cache or gateway) has failed.
     """
 
     _log = Logger()
@@ -38,37 +38,37 @@ class RequestDispatcher(Generic[E]):
         answer: Callable[[E], Awaitable[None]],
         exchange_of: Callable[[ServerRequest], E],
         *,
-        who: str,
+        program: str,
     ) -> None:
-        self._dispatch = answer
+        self._answer = answer
         self._exchange_of = exchange_of
-        self._who = who
+        self._program = program
 
     def begin(self, request: ServerRequest) -> None:
-        """Start the answer. A client that leaves cancels it, and nothing that others share."""
-        answering = Deferred.fromCoroutine(self._answer_request(request))
-        answering.addErrback(self._give_up, request)
-        request.notifyFinish().addErrback(lambda _failure: answering.cancel())
+        """Start the response. A client that disconnects cancels it, but nothing that others share."""
+        response = Deferred.fromCoroutine(self._respond(request))
+        response.addErrback(self._abort, request)
+        request.notifyFinish().addErrback(lambda _failure: response.cancel())
 
-    async def _answer_request(self, request: ServerRequest) -> None:
+    async def _respond(self, request: ServerRequest) -> None:
         exchange = self._exchange_of(request)
         try:
-            await self._answer(exchange)
+            await self._answer_or_fail(exchange)
         finally:
             exchange.release()
 
-    async def _answer(self, exchange: E) -> None:
+    async def _answer_or_fail(self, exchange: E) -> None:
         try:
-            await self._dispatch(exchange)
+            await self._answer(exchange)
         except CacheError as error:
             exchange.fail(error)
-        except Exception as error:  # noqa: BLE001  # this client gets an answer, and the others theirs
-            if isinstance(error, CancelledError) and exchange.gone:
+        except Exception as error:  # noqa: BLE001  # this client gets a response, and the others theirs
+            if isinstance(error, CancelledError) and exchange.disconnected:
                 return
             self._log.failure("request failed", method=exchange.method, path=exchange.path)
-            exchange.fail(InternalError(f"the {self._who} has failed; its log says why"))
+            exchange.fail(InternalError(f"the {self._program} has failed; its log says why"))
 
-    def _give_up(self, failure: Failure, request: ServerRequest) -> None:
+    def _abort(self, failure: Failure, request: ServerRequest) -> None:
         self._log.failure(
             "error response failed",
             failure,

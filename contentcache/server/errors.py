@@ -1,5 +1,5 @@
 """
-Errors as clients see them: the one place that makes answers of them.
+Turns errors into responses; nothing else does.
 
 The body is that of the distribution spec (1.1, "Error Codes"): ``{"errors": [{code, message, detail}]}``.
 """
@@ -24,11 +24,11 @@ from contentcache.core.errors import (
 )
 from contentcache.core.header_policy import Headers, first, lines_of
 
-#: Header that keeps a browser from reading an answer as anything else than its ``Content-Type`` says.
-NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
-#: Headers of every answer of a registry.
-EVERYWHERE: Final[Mapping[str, str]] = dict(
-    [("Docker-Distribution-Api-Version", "registry/2.0"), NO_SNIFFING]
+#: Keeps a browser from reading a response as anything but its ``Content-Type``.
+NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
+#: Headers of every response of a registry.
+REGISTRY_HEADERS: Final[Mapping[str, str]] = dict(
+    [("Docker-Distribution-Api-Version", "registry/2.0"), NOSNIFF]
 )
 _CODES: Final[Mapping[int, tuple[str, str]]] = {
     401: ("UNAUTHORIZED", "authentication required"),
@@ -36,33 +36,31 @@ _CODES: Final[Mapping[int, tuple[str, str]]] = {
     404: ("NOT_FOUND", "the origin does not have it"),
     429: ("TOOMANYREQUESTS", "the origin asks for patience"),
 }
-#: What is said where a refusal of the origin came without its body, and the route says more than the status.
+#: Messages for a refusal of the origin without a body, where the route says more than the status.
 _MESSAGES: Final[Mapping[str, str]] = {
     "BLOB_UNKNOWN": "blob unknown to the origin",
     "MANIFEST_UNKNOWN": "manifest unknown to the origin",
 }
-
-
-#: No header of the configuration.
+#: No headers from the configuration.
 NO_HEADERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
 
 @frozen
-class ErrorAnswer:
-    """Status, headers and body of an error."""
+class ErrorResponse:
+    """The response to a request that failed."""
 
     status: int
     headers: Headers
     body: bytes
 
 
-def as_answer(error: CacheError) -> ErrorAnswer:
-    """The answer that an error is. The origin's own refusals keep their status, their headers and their body."""
-    status = {"Cache-Status": _cache_status(error)}
+def error_response(error: CacheError) -> ErrorResponse:
+    """The response for an error. A refusal by the origin keeps its status, headers and body."""
+    cache_status = {"Cache-Status": _cache_status(error)}
     if isinstance(error, OriginRefused) and error.body:
-        headers = {"Content-Type": "application/json", **error.headers, **status}
-        return ErrorAnswer(error.status, headers, error.body)
-    code, message = error.code, _for_strangers(error)
+        headers = {"Content-Type": "application/json", **error.headers, **cache_status}
+        return ErrorResponse(error.status, headers, error.body)
+    code, message = error.code, _public_message(error)
     if isinstance(error, OriginRefused):
         code, message = _CODES.get(error.status, ("UNKNOWN", error.message))
         if error.code in _MESSAGES:
@@ -70,21 +68,28 @@ def as_answer(error: CacheError) -> ErrorAnswer:
     entry: dict[str, object] = {"code": code, "message": message}
     if error.detail is not None:
         entry["detail"] = error.detail
-    body = json.dumps({"errors": [entry]}).encode() + b"\n"
-    return ErrorAnswer(error.status, {**error.headers, "Content-Type": "application/json", **status}, body)
+    body = error_body(entry)
+    return ErrorResponse(
+        error.status, {**error.headers, "Content-Type": "application/json", **cache_status}, body
+    )
 
 
-def as_response(
-    answer: ErrorAnswer, *, is_head: bool, extra: Mapping[str, tuple[str, ...]] = NO_HEADERS
+def error_body(entry: Mapping[str, object]) -> bytes:
+    """The body of a response with one error: its ``code``, ``message`` and ``detail``."""
+    return json.dumps({"errors": [entry]}).encode() + b"\n"
+
+
+def serialize(
+    response: ErrorResponse, *, is_head: bool, extra: Mapping[str, tuple[str, ...]] = NO_HEADERS
 ) -> bytes:
     """
-    A whole response that ends its connection, for errors before there is a request to answer. ``extra`` are
-    the headers that every answer has by the configuration; those of the answer itself win.
+    The bytes of a response that ends its connection, for errors before a request is complete. ``extra`` are the
+    headers of the configuration; those of the response override them.
     """
     ours: Headers = {
-        **answer.headers,
-        "Content-Length": str(len(answer.body)),
-        **EVERYWHERE,
+        **response.headers,
+        "Content-Length": str(len(response.body)),
+        **REGISTRY_HEADERS,
         "Connection": "close",
     }
     taken = {name.lower() for name in ours}
@@ -93,17 +98,17 @@ def as_response(
         **ours,
     }
     head = [
-        f"HTTP/1.1 {answer.status} {phrase(answer.status)}",
+        f"HTTP/1.1 {response.status} {reason_phrase(response.status)}",
         *(f"{name}: {value}" for name, values in fields.items() for value in lines_of(values)),
     ]
-    return "\r\n".join([*head, "", ""]).encode("latin-1", "replace") + (b"" if is_head else answer.body)
+    return "\r\n".join([*head, "", ""]).encode("latin-1", "replace") + (b"" if is_head else response.body)
 
 
-def phrase(status: int) -> str:
+def reason_phrase(status: int) -> str:
     """
-    The words beside a status, which an origin may have made up.
+    The reason phrase of a status, which an origin may have made up.
 
-    >>> phrase(508), phrase(499)
+    >>> reason_phrase(508), reason_phrase(499)
     ('Loop Detected', 'Unknown Status')
     """
     try:
@@ -112,8 +117,8 @@ def phrase(status: int) -> str:
         return "Unknown Status"
 
 
-def _for_strangers(error: CacheError) -> str:
-    """The sentence without the names of the hosts behind us: those are for the log."""
+def _public_message(error: CacheError) -> str:
+    """The message without the names of upstream hosts: those are only logged."""
     if isinstance(error, ContentWrong):
         return error.message
     if isinstance(error, UpstreamUnavailable):
@@ -126,11 +131,11 @@ def _for_strangers(error: CacheError) -> str:
 
 
 def _cache_status(error: CacheError) -> str:
-    """Whose error it is (RFC 9211 §2.2, §2.3)."""
+    """Whether the cache or an upstream caused the error (RFC 9211 §2.2, §2.3)."""
     if isinstance(error, OriginRefused):
-        old = first(error.headers, "Cache-Status")  # since the origin cannot be asked
-        if old is not None:
-            return old
+        stale = first(error.headers, "Cache-Status")  # a remembered refusal, while the origin is unreachable
+        if stale is not None:
+            return stale
         return f"contentcache; fwd=request; fwd-status={error.status}"
     if isinstance(error, UpstreamBroken | UpstreamTimeout | UpstreamUnavailable):
         return "contentcache; fwd=request; detail=failed"

@@ -1,8 +1,8 @@
 """
-What is decided at the end of a request's headers, before a byte of its body is taken.
+Checks of a request's head, before a byte of its body is read.
 
-Plain functions over the head, so that they can be tested without a socket. twisted.web would spool a body
-to a temporary file first, and tell only then.
+Plain functions over the head, testable without a socket. twisted.web would decide only after it had spooled the
+body to a temporary file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contentcache.core.errors import CacheError, MethodUnsupported, RequestMalfo
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.%]+\])(?::[0-9]{0,5})?")
 _REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ (HTTP/[0-9]\.[0-9])")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
-#: At most once each: two of them could mean two things.
+#: At most once each: two of them would be ambiguous.
 _SINGLE: Final = (b"Host", b"Authorization", b"Content-Length", b"Range", b"If-Range")
 _METHODS: Final = (b"GET", b"HEAD", b"OPTIONS")
 ALLOWED: Final = "GET, HEAD, OPTIONS"
@@ -27,14 +27,14 @@ _PUSH: Final = "this is a cache: push to the origin registry instead, it takes w
 
 
 class ExpectationFailed(CacheError):
-    """The client expects what nobody does here (RFC 9110 §10.1.1)."""
+    """An expectation that is not supported (RFC 9110 §10.1.1)."""
 
     code = "UNSUPPORTED"
     status = 417
 
 
 class VersionUnsupported(CacheError):
-    """Not HTTP/1.1, and not 1.0."""
+    """Neither HTTP/1.1 nor HTTP/1.0."""
 
     code = "UNSUPPORTED"
     status = 505
@@ -62,17 +62,17 @@ class HeadTooSlow(CacheError):
 
 
 def is_host(name: str) -> bool:
-    """Whether a name can be that of a host, with a port or without."""
+    """Whether a name can be a host's, with or without a port."""
     return _HOST.fullmatch(name.encode("latin-1", "replace")) is not None
 
 
-def look_at_line(line: bytes, *, is_first: bool) -> None:
+def check_line(line: bytes, *, is_first: bool) -> None:
     """
-    Refuse a line of a head that others on the way may have read otherwise, or that is no request line where
-    one is expected. An empty line may come before it (RFC 9112 §2.2).
+    Check one line of a head. An empty line may come before the request line (RFC 9112 §2.2).
 
-    :raises RequestMalformed: a folded line, a bare CR or LF, no request line.
-    :raises VersionUnsupported: it is one, of another HTTP.
+    :raises RequestMalformed: a folded line, a bare CR or LF (a proxy may have read them differently), or not a
+        request line where one is expected.
+    :raises VersionUnsupported: a request line of another HTTP version.
     """
     if line[:1] in {b" ", b"\t"} or b"\n" in line or b"\r" in line:
         raise RequestMalformed("folded lines and bare line ends are not taken")
@@ -84,38 +84,30 @@ def look_at_line(line: bytes, *, is_first: bool) -> None:
             raise VersionUnsupported("HTTP/1.1 is spoken here")
 
 
-def look_at(method: bytes, version: bytes, headers: Headers) -> None:
+def check_head(method: bytes, version: bytes, headers: Headers) -> None:
     """
-    Refuse what is not to be acted on.
+    Check the head of a request for reading, without a body.
 
-    :raises RequestMalformed: framed or phrased in doubt (RFC 9112 §6.1), or with a body where none belongs.
-    :raises MethodUnsupported: anything that writes.
-    :raises ExpectationFailed: as it says.
+    :raises RequestMalformed: ambiguous framing or fields (RFC 9112 §6.1), or a body.
+    :raises MethodUnsupported: a method that writes.
+    :raises ExpectationFailed: anything but ``100-continue`` is expected.
     """
-    look_at_framing(version, headers)
+    check_framing(version, headers)
     if method not in _METHODS:
         raise MethodUnsupported(_PUSH, headers={"Allow": ALLOWED})
     if headers.hasHeader(b"Transfer-Encoding") or _values(headers, b"Content-Length") not in ([], [b"0"]):
         raise RequestMalformed("a request without a body is expected")
-    look_at_expectations(headers)
+    check_expectations(headers)
 
 
-def look_at_expectations(headers: Headers) -> None:
-    """
-    Refuse to promise what nobody does here.
-
-    :raises ExpectationFailed: anything but ``100-continue`` is expected.
-    """
+def check_expectations(headers: Headers) -> None:
+    """:raises ExpectationFailed: anything but ``100-continue`` is expected."""
     if any(value.strip().lower() != b"100-continue" for value in _values(headers, b"Expect")):
         raise ExpectationFailed("nothing but 100-continue can be expected")
 
 
-def look_at_framing(version: bytes, headers: Headers) -> None:
-    """
-    Refuse a head that others on the way may have read otherwise.
-
-    :raises RequestMalformed: framed or phrased in doubt (RFC 9112 §6.1).
-    """
+def check_framing(version: bytes, headers: Headers) -> None:
+    """:raises RequestMalformed: framing or fields that a proxy may have read differently (RFC 9112 §6.1)."""
     if headers.hasHeader(b"Transfer-Encoding"):
         if headers.hasHeader(b"Content-Length"):
             raise RequestMalformed("both Content-Length and Transfer-Encoding are given")

@@ -1,4 +1,4 @@
-"""The plain port beside the TLS one: it answers ``http-01``, and sends everybody else to ``https``."""
+"""The plain HTTP port beside the TLS port: answers ``http-01`` challenges, redirects everything else to HTTPS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from contentcache.core.routes import split_target
-from contentcache.server.channel import ServerRequest
+from contentcache.server.request import ServerRequest
 
 _CHALLENGE: Final = re.compile(r"/\.well-known/acme-challenge/([A-Za-z0-9_-]{1,200})")
 _PORT: Final = re.compile(r":[0-9]{0,5}\Z")
@@ -16,16 +16,18 @@ _HTTPS: Final = 443
 
 class HttpsRedirect:
     """
-    Answers for ``hosts`` only, so that it is no way to send people elsewhere.
+    Redirects for ``hosts`` only, so that it is not an open redirect.
 
-    ``answer`` is asked for the text that proves a host by a token (RFC 8555 §8.3); ``port`` is that of
-    ``https``.
+    ``key_authorization(host, token)`` is the response to a challenge (RFC 8555 §8.3), ``None`` if there is none;
+    ``port`` is that of HTTPS.
     """
 
-    def __init__(self, hosts: Collection[str], port: int, answer: Callable[[str, str], str | None]) -> None:
+    def __init__(
+        self, hosts: Collection[str], port: int, key_authorization: Callable[[str, str], str | None]
+    ) -> None:
         self._hosts = frozenset(hosts)
         self._suffix = "" if port == _HTTPS else f":{port}"
-        self._answer = answer
+        self._key_authorization = key_authorization
 
     def begin(self, request: ServerRequest) -> None:
         """Answer a request."""
@@ -36,7 +38,7 @@ class HttpsRedirect:
         if host not in self._hosts:
             _reply(request, 404, b"no such host here\n")
         elif challenge is not None:
-            text = self._answer(host, challenge[1])
+            text = self._key_authorization(host, challenge[1])
             if text is None:
                 _reply(request, 404, b"no such challenge now\n")
             else:
@@ -44,8 +46,8 @@ class HttpsRedirect:
         elif not path.startswith("/"):
             _reply(request, 400, b"no such path\n")
         else:
-            where = f"https://{host}{self._suffix}{path}{'?' + query if query else ''}"
-            request.responseHeaders.setRawHeaders(b"Location", [where.encode("latin-1")])
+            location = f"https://{host}{self._suffix}{path}{'?' + query if query else ''}"
+            request.responseHeaders.setRawHeaders(b"Location", [location.encode("latin-1")])
             _reply(request, 301, b"this registry speaks https\n")
 
 

@@ -1,8 +1,8 @@
 """
-The name and scheme by which clients call this cache, and who they are, where a proxy stands before it.
+The public scheme and host of this server, and the addresses of its clients, behind trusted proxies.
 
-A proxy that has the TLS (nginx, a load balancer, an ingress) tells in ``X-Forwarded-*`` what the client has
-asked for. That is believed from trusted addresses only: anybody can write such fields.
+A proxy that terminates TLS (nginx, a load balancer, an ingress) says in ``X-Forwarded-*`` what the client asked
+for. Only trusted addresses are believed: any client can send such headers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ _SCHEMES: Final = frozenset({"http", "https"})
 @frozen
 class Caller:
     """
-    What a request says of its client: ``address`` is the client's, ``host`` the name that it has asked,
-    ``base`` the URL of this cache for it, without a path. ``proxies`` are the addresses of the trusted
-    proxies between the two, that of the nearest one last.
+    The client of a request: its ``address``, the ``host`` it asked for, and ``base``, the URL of this server for
+    it, without a path. ``proxies`` are the trusted proxies in between, the nearest one last.
     """
 
     address: str
@@ -35,14 +34,16 @@ class Caller:
 
     @property
     def scheme(self) -> str:
-        """``http`` or ``https``, as the client has asked."""
+        """``http`` or ``https``, as the client asked."""
         return self.base.partition("://")[0]
 
 
 class PublicName:
     """
-    ``configured`` is ``http.host``: a URL, a host, or nothing; ``scheme`` that of the listener; ``trusted``
-    the networks of ``http.trustedproxies``.
+    How clients name this server.
+
+    ``configured`` is ``http.host``: a URL, a host, or nothing; ``scheme`` is the listener's; ``trusted`` are the
+    networks of ``http.trustedproxies``.
     """
 
     def __init__(self, configured: str | None, scheme: str, trusted: Iterable[str]) -> None:
@@ -62,13 +63,13 @@ class PublicName:
         forwarded_host: str | None = None,
     ) -> Caller:
         """
-        Who calls, and by which name. ``peer`` is the address at the other end of the connection, ``host``
-        what the request itself says; the others are the values of ``X-Forwarded-*``.
+        The client of a request: ``peer`` is the address at the other end of the connection, ``host`` that of the
+        request; the others are the values of ``X-Forwarded-*``.
         """
         scheme, hops = self._scheme, [shown_address(peer)]
         if self._is_trusted(peer):
-            hops = self._believed_hops(hops[0], forwarded_for)
-            # Of several proxies each adds its own word: the first one is about the client.
+            hops = self._trusted_hops(hops[0], forwarded_for)
+            # Each of several proxies appends its value: the first one is about the client.
             proto = (forwarded_proto or "").partition(",")[0].strip().lower()
             scheme = proto if proto in _SCHEMES else scheme
             name = (forwarded_host or "").partition(",")[0].strip().lower()
@@ -76,10 +77,10 @@ class PublicName:
         base = f"{self._given_scheme or scheme}://{self._given_host or host}"
         return Caller(hops[0], host, base, tuple(hops[1:]))
 
-    def _believed_hops(self, peer: str, forwarded: Sequence[str]) -> list[str]:
+    def _trusted_hops(self, peer: str, forwarded: Sequence[str]) -> list[str]:
         """
-        The addresses from the client to ``peer``. The client's is the last one that no trusted proxy has:
-        what stands before it may be its own invention.
+        The addresses from the client to ``peer``. The client's is the last one that is not a trusted proxy's:
+        everything before it may be made up by the client.
         """
         hops = [peer]
         given = [hop.strip() for value in forwarded for hop in value.split(",")][-_MOST_HOPS:]
@@ -93,20 +94,20 @@ class PublicName:
                 break
         return hops
 
-    def counted(self, peer: str) -> str:
+    def address_key(self, peer: str) -> str:
         """
-        What connections of ``peer`` are counted by in the limits of an address: its address, or its /64 of
-        IPv6. Nothing for a trusted proxy, whose connections are those of many clients.
+        What connections of ``peer`` are counted by for limits per address: its IPv4 address, or its IPv6 /64.
+        Empty for a trusted proxy, whose connections are those of many clients.
 
         >>> name = PublicName(None, "http", ["192.0.2.0/24"])
-        >>> name.counted("192.0.2.1"), name.counted("198.51.100.1"), name.counted("2001:db8::1")
+        >>> name.address_key("192.0.2.1"), name.address_key("198.51.100.1"), name.address_key("2001:db8::1")
         ('', '198.51.100.1', '2001:db8::/64')
         """
         return "" if self._is_trusted(peer) else counted_address(peer)
 
     def _is_trusted(self, peer: str) -> bool:
         if not peer:
-            return True  # a Unix socket: only who may open it is there
+            return True  # a Unix socket: its file's permissions say who may connect
         try:
             address = ip_address(shown_address(peer).partition("%")[0])
         except ValueError:
@@ -116,7 +117,7 @@ class PublicName:
 
 def _without_port(hop: str) -> str:
     """
-    An address of ``X-Forwarded-For``, to which some proxies add the client's port.
+    An address of ``X-Forwarded-For`` without the client's port, which some proxies append.
 
     >>> [_without_port(hop) for hop in ("192.0.2.1:99", "[2001:db8::1]:99", "2001:db8::1", "[2001:db8::1]")]
     ['192.0.2.1', '2001:db8::1', '2001:db8::1', '2001:db8::1']

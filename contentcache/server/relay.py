@@ -1,4 +1,4 @@
-"""An answer of upstream that is not kept, passed on with back-pressure."""
+"""Streams an upstream response that is not stored to the client, with back-pressure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contentcache.upstream.inflow_queue import InflowQueue
 
 
 async def relay(answer: Answer, exchange: Exchange, headers: Headers) -> None:
-    """Send ``answer`` to the client, its body as it comes. Where upstream breaks off, the response ends short."""
+    """Send the status and body of ``answer``, with ``headers``; ``HEAD`` gets no body."""
     length = answer.length
     if exchange.method == "HEAD":
         length = length or None  # no list is empty, but some proxies say so of every HEAD
@@ -27,12 +27,12 @@ async def relay(answer: Answer, exchange: Exchange, headers: Headers) -> None:
 
 async def stream(answer: Answer, exchange: Exchange, start: Callable[[], None]) -> None:
     """
-    Send the body of ``answer`` as it comes, after the head that ``start`` sends. Where upstream breaks off,
-    the response ends short.
+    Send the body of ``answer`` as it arrives, after the head that ``start`` sends. If upstream breaks off, the
+    response ends short.
     """
     try:
         with InflowQueue(answer, lambda _size: None) as queue:
-            exchange.stream()
+            exchange.start_streaming()
             start()
             while (data := await queue.next()) is not None:
                 await exchange.ready()

@@ -1,4 +1,4 @@
-"""How fast a client takes what is sent to it."""
+"""Detects clients that stop reading a response."""
 
 from __future__ import annotations
 
@@ -12,61 +12,61 @@ from contentcache.core.ports import DelayedCall, Timer
 #: ``struct tcp_info`` of Linux: ``tcpi_bytes_acked`` (since 4.1), 8 bytes at this offset.
 _BYTES_ACKED: Final = struct.Struct("=Q")
 _BYTES_ACKED_AT: Final = 120
-#: So often it is looked while patience lasts: it may last longer by one of them.
-_LOOKS: Final = 4
+#: Checks within one timeout, which can thus be exceeded by one interval.
+_CHECKS: Final = 4
 
 
-class Watch:
+class StallTimer:
     """
-    Calls ``stalled`` once a client has taken nothing for ``patience`` seconds.
+    Calls ``stalled`` once the client has acknowledged nothing for ``timeout`` seconds.
 
-    It looks from :meth:`start` to :meth:`stop`: to be used while there is something to take.
+    Runs from :meth:`start` to :meth:`stop`: to be used while there is something to send.
     """
 
-    def __init__(self, transport: Any, timer: Timer, patience: float, stalled: Callable[[], object]) -> None:
+    def __init__(self, transport: Any, timer: Timer, timeout: float, stalled: Callable[[], object]) -> None:
         self._transport = transport
         self._timer = timer
-        self._patience = patience
+        self._timeout = timeout
         self._stalled = stalled
-        self._taken = 0
-        self._quiet = 0
+        self._acked = 0
+        self._unchanged = 0
         self._next: DelayedCall | None = None
 
     def start(self) -> None:
-        """Begin to look; nothing if that has begun."""
+        """Start checking, unless started."""
         if self._next is None:
-            self._taken, self._quiet = _bytes_acked(self._transport), 0
-            self._look_later()
+            self._acked, self._unchanged = _bytes_acked(self._transport), 0
+            self._schedule()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._next is not None and self._next.active():
             self._next.cancel()
         self._next = None
 
-    def _look_later(self) -> None:
-        self._next = self._timer.callLater(self._patience / _LOOKS, self._look)
+    def _schedule(self) -> None:
+        self._next = self._timer.callLater(self._timeout / _CHECKS, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._next = None
-        taken = _bytes_acked(self._transport)
-        self._taken, self._quiet = taken, self._quiet + 1 if taken == self._taken else 0
-        if self._quiet < _LOOKS:
-            self._look_later()
+        acked = _bytes_acked(self._transport)
+        self._acked, self._unchanged = acked, self._unchanged + 1 if acked == self._acked else 0
+        if self._unchanged < _CHECKS:
+            self._schedule()
         else:
             self._stalled()
 
 
 def _bytes_acked(transport: Any) -> int:
     """
-    How many bytes the client's machine has taken on this connection, as far as the kernel tells.
+    How many bytes the client's kernel has acknowledged on this connection, as far as ours tells.
 
-    Where it does not (a Unix socket, another system) nothing counts but a buffer that empties.
+    Where it does not (a Unix socket, another system) only an emptied buffer counts.
     """
     try:
         # Below TLS, whose own handle is OpenSSL's.
         handle = getattr(transport, "transport", transport).getHandle()
-        told = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        return int(_BYTES_ACKED.unpack_from(told, _BYTES_ACKED_AT)[0])
+        fields = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        return int(_BYTES_ACKED.unpack_from(fields, _BYTES_ACKED_AT)[0])
     except (AttributeError, OSError, struct.error):
         return 0

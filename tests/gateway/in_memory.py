@@ -265,7 +265,7 @@ class GatewayTestCase(TestCase):
             router.begin,
             log,
             limits=limits,
-            counted=counted_address,
+            address_key=counted_address,
             reactor=reactor,
             meter=self.meter,
             extra=extra or {},

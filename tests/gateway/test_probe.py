@@ -18,7 +18,7 @@ from contentcache.config.model import Upstream
 from contentcache.core.errors import KEPT_OUT, RepositoryDenied
 from contentcache.gateway.probe import PROBE_BLOB, PROBE_BYTES, HttpProbe, ProbeError
 from contentcache.registry.admission import check_policy
-from contentcache.server.errors import as_answer
+from contentcache.server.errors import error_response
 from contentcache.tls.trust import UpstreamTrust
 from tests.real.programs import free_port
 
@@ -128,7 +128,7 @@ class ProbeTests(TestCase):
         with self.assertRaises(RepositoryDenied) as caught:
             check_policy("contentcache/probe", upstream)
         caught.exception.message = "said in other words some day"
-        answer = as_answer(caught.exception)
+        answer = error_response(caught.exception)
         await self.probe(whole(answer.status, answer.body))
         # As caches say it that give no detail.
         await self.probe(

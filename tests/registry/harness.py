@@ -1,4 +1,4 @@
-"""The web room with somebody else behind it: a real channel and API over contents that a test makes up."""
+"""A real channel and registry API over contents that a test makes up."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ from contentcache.delivery.signing_keys import SigningKeys
 from contentcache.journal import Access
 from contentcache.meter import Meter
 from contentcache.registry.admission import Admission
-from contentcache.registry.api import House, RegistryApi
+from contentcache.registry.api import RegistryApi, RegistryDependencies
 from contentcache.registry.origin_selection import OriginSelector
-from contentcache.registry.responses import Sending
+from contentcache.registry.responses import ContentResponder
 from contentcache.server.access_log import AccessLog
+from contentcache.server.dispatcher import RequestDispatcher
+from contentcache.server.exchange import Exchange
 from contentcache.server.factory import ServerFactory
 from contentcache.server.public_name import PublicName
 from contentcache.upstream.answers import Answer
@@ -325,34 +327,30 @@ def front(
     prefix: str = "/",
     extra: Mapping[str, tuple[str, ...]] | None = None,
 ) -> ServerFactory:
-    """The web room before those who answer."""
-    sending = Sending(lambda: "BOUNDARY")
+    """A factory with the registry API over what the test gives it."""
+    responder = ContentResponder(lambda: "BOUNDARY")
     queries = ListQueries(b"secret")
-    house = House(
+    dependencies = RegistryDependencies(
         blob_service,
         tags,
         origin_queries,
         doors.origins,
         doors.signatures,
         doors.admission,
-        sending,
+        responder,
         queries,
         NAME,
     )
-    api = RegistryApi(
-        house,
-        pseudonym="contentcache-me",
-        prefix=prefix,
-        timer=clock,
-        patience=limits.clientstall,
-        meter=meter,
+    api = RegistryApi(dependencies, pseudonym="contentcache-me", prefix=prefix, meter=meter)
+    dispatcher = RequestDispatcher(
+        api.answer, lambda request: Exchange(request, clock, limits.clientstall), program="cache"
     )
     log = AccessLog(meter, clock, lambda: 1e9, lines=True)
     return ServerFactory(
-        api.begin,
+        dispatcher.begin,
         log,
         limits=limits,
-        counted=NAME.counted,
+        address_key=NAME.address_key,
         reactor=clock,
         meter=meter,
         extra=extra or {},

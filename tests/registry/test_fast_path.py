@@ -20,12 +20,13 @@ from contentcache.core.errors import OriginRefused
 from contentcache.core.list_queries import ListQueries
 from contentcache.delivery.hot_blobs import LARGEST, HotBlob
 from contentcache.journal import Access
-from contentcache.registry.api import House as RequestDispatcher
-from contentcache.registry.api import RegistryApi
+from contentcache.registry.api import RegistryApi, RegistryDependencies
 from contentcache.registry.fast_path import BlobFastPath
-from contentcache.registry.fast_path_targets import Targets
-from contentcache.registry.responses import Sending
+from contentcache.registry.fast_path_requests import TargetCache
+from contentcache.registry.responses import ContentResponder
 from contentcache.server.access_log import AccessLog
+from contentcache.server.dispatcher import RequestDispatcher
+from contentcache.server.exchange import Exchange
 from contentcache.server.factory import ServerFactory
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Link
@@ -84,45 +85,46 @@ class CacheTestCase(DeliveryTestCase):
         origins = doors.origins
         blob_service: Any = house.blob_service
         api = RegistryApi(
-            RequestDispatcher(
+            RegistryDependencies(
                 blob_service,
                 house.tags,
                 house.origin_queries,
                 origins,
                 doors.signatures,
                 doors.admission,
-                Sending(lambda: "BOUNDARY"),
+                ContentResponder(lambda: "BOUNDARY"),
                 ListQueries(b"secret"),
                 NAME,
             ),
             pseudonym="contentcache-me",
             prefix=prefix,
-            timer=house.clock,
-            patience=60.0,
             meter=house.meter,
+        )
+        dispatcher = RequestDispatcher(
+            api.answer, lambda request: Exchange(request, house.clock, 60.0), program="cache"
         )
         log = AccessLog(house.meter, house.clock, house.wall, lines=True)
         fast_path = BlobFastPath(
             house.blob_service.hot_blobs,
-            Targets(origins, doors.signatures, prefix),
+            TargetCache(origins, doors.signatures, prefix),
             doors.admission,
-            written=log.several,
+            log_hits=log.log_hits,
             extra=extra,
             timer=house.clock,
             wall=house.wall,
-            patience=60.0,
+            stall_timeout=60.0,
         )
 
         def begin(given: Any) -> None:
             self.begun += 1
-            api.begin(given)
+            dispatcher.begin(given)
 
         reactor: Any = house.clock
         return ServerFactory(
             begin,
             log,
             limits=limits,
-            counted=counted_address,
+            address_key=counted_address,
             reactor=reactor,
             meter=house.meter,
             fast_path=fast_path if self.fast else None,
@@ -516,9 +518,9 @@ class LongTests(CacheTestCase):
         """While the client has yet to take what was sent, nothing more is acted on at once."""
         client = Client(self.factory)
         client.channel.pauseProducing()
-        self.assertFalse(client.channel.is_free)
+        self.assertFalse(client.channel.is_idle)
         client.channel.resumeProducing()
-        self.assertTrue(client.channel.is_free)
+        self.assertTrue(client.channel.is_idle)
 
 
 class ShortTests(LongTests):

@@ -21,7 +21,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from contentcache.core.ranges import Span
-from contentcache.registry.fast_path_transfer import Rest
+from contentcache.registry.fast_path import RemainingBody
 from tests.delivery.house import MANIFEST, REPOSITORY
 from tests.registry.harness import Broken, Client, request
 from tests.registry.test_fast_path import CONTENT, CacheTestCase
@@ -47,7 +47,7 @@ _RELEASING: Final = frozenset(
         "stop",
         "_end",
         "_left",
-        "_note",
+        "_record",
         "__enter__",
         "__exit__",
     }
@@ -184,7 +184,7 @@ class ReleaseTests(CacheTestCase):
         return f"/v2/{REPOSITORY}/blobs/{digest}"
 
     def ways(self) -> Mapping[str, Callable[[], tuple[str, ...]]]:
-        """Target and fields of each kind of answer."""
+        """ParsedTarget and fields of each kind of answer."""
         return {
             "stored": lambda: (self.path,),
             "range": lambda: (self.path, "Range: bytes=3-9"),
@@ -215,7 +215,7 @@ class ReleaseTests(CacheTestCase):
             "downloads": len(list(blob_service._running)),
             "bodies of upstream": len(self.there.wire.open),
             "connections": (self.factory.connections, dict(self.factory._addresses)),
-            "waiting heads": dict(self.factory._heads_of),
+            "waiting heads": dict(self.factory._heads_by_address),
         }
 
     def settle(self) -> None:
@@ -311,11 +311,13 @@ class FastReleaseTests(ReleaseTests):
         hot_blobs: Any = self.there.blob_service.hot_blobs
         (kept,) = hot_blobs._blobs.values()
         before = self.held()
-        for broken in ("occupy", "start", "send_file", "stop", "requestDone", "hold"):
+        for broken in ("occupy", "start", "send_file", "stop", "requestDone", "acquire"):
             channel: Any = _BrokenChannel(broken)
             noted: list[int] = []
-            rest = Rest(channel, hot_blobs, kept, Span(0, 100, 1000), watch=channel, note=noted.append)
-            if broken == "hold":
+            rest = RemainingBody(
+                channel, hot_blobs, kept, Span(0, 100, 1000), stall_timer=channel, record=noted.append
+            )
+            if broken == "acquire":
                 self.patch(self.there.blob_service._pulls, "_noticed", _raise)
             try:
                 rest.send(10)

@@ -6,13 +6,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from contentcache.core.errors import CacheError, MethodUnsupported, RequestMalformed
-from contentcache.server.framing import ExpectationFailed, VersionUnsupported, look_at, look_at_line
+from contentcache.server.framing import ExpectationFailed, VersionUnsupported, check_head, check_line
 
 _HOST = ("Host", "cache.example")
 
 
 class LookAtTests(SynchronousTestCase):
-    """``look_at``."""
+    """``check_head``."""
 
     def refuses(
         self, error: type[CacheError], *fields: tuple[str, str], method: bytes = b"GET", version: str = "1.1"
@@ -21,7 +21,7 @@ class LookAtTests(SynchronousTestCase):
         headers = Headers()
         for name, value in fields:
             headers.addRawHeader(name, value)
-        caught = self.assertRaises(error, look_at, method, b"HTTP/" + version.encode(), headers)
+        caught = self.assertRaises(error, check_head, method, b"HTTP/" + version.encode(), headers)
         assert isinstance(caught, CacheError)
         return caught
 
@@ -30,7 +30,7 @@ class LookAtTests(SynchronousTestCase):
         headers = Headers()
         for name, value in fields:
             headers.addRawHeader(name, value)
-        look_at(method, b"HTTP/" + version.encode(), headers)
+        check_head(method, b"HTTP/" + version.encode(), headers)
 
     def test_good(self) -> None:
         """What clients send passes."""
@@ -100,20 +100,20 @@ class LookAtTests(SynchronousTestCase):
 
 
 class LookAtLineTests(SynchronousTestCase):
-    """``look_at_line``."""
+    """``check_line``."""
 
     def test_good(self) -> None:
         """A request line, an empty line before it, a field."""
-        look_at_line(b"GET /v2/?a=b HTTP/1.1", is_first=True)
-        look_at_line(b"M-SEARCH * HTTP/1.0", is_first=True)
-        look_at_line(b"", is_first=True)
-        look_at_line(b"Host: a b", is_first=False)
+        check_line(b"GET /v2/?a=b HTTP/1.1", is_first=True)
+        check_line(b"M-SEARCH * HTTP/1.0", is_first=True)
+        check_line(b"", is_first=True)
+        check_line(b"Host: a b", is_first=False)
 
     def test_malformed(self) -> None:
         """Folding, bare line ends, and what is no request line."""
         for line in (b" Host: a", b"\tfolded", b"A: b\nC: d", b"A: b\rC: d"):
             for is_first in (True, False):
-                self.assertRaises(RequestMalformed, look_at_line, line, is_first=is_first)
+                self.assertRaises(RequestMalformed, check_line, line, is_first=is_first)
         lines = (
             b"GET /",
             b"GET  / HTTP/1.1",
@@ -128,10 +128,10 @@ class LookAtLineTests(SynchronousTestCase):
             b"/ HTTP/1.1",
         )
         for line in lines:
-            self.assertRaises(RequestMalformed, look_at_line, line, is_first=True)
+            self.assertRaises(RequestMalformed, check_line, line, is_first=True)
 
     def test_version(self) -> None:
         """Another HTTP is named as such."""
         for line in (b"PRI * HTTP/2.0", b"GET / HTTP/3.0", b"GET / HTTP/0.9", b"GET / HTTP/1.2"):
-            error = self.assertRaises(VersionUnsupported, look_at_line, line, is_first=True)
+            error = self.assertRaises(VersionUnsupported, check_line, line, is_first=True)
             self.assertEqual(getattr(error, "status", None), 505)

@@ -30,7 +30,7 @@ class HttpsRedirectTests(SynchronousTestCase):
             doorway.begin,
             lambda _request: None,
             limits=Limits(),
-            counted=counted_address,
+            address_key=counted_address,
             reactor=clock,
             meter=Meter(),
         )

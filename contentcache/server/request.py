@@ -1,0 +1,66 @@
+"""A request whose head is complete."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.python.failure import Failure
+from twisted.web.http import Request
+
+from contentcache.server.errors import NOSNIFF
+
+#: Status in the access log where the client disconnected before a response; nginx's number for it.
+_CLIENT_CLOSED_REQUEST: Final = 499
+
+
+class ServerRequest(Request):
+    """A request whose head is complete since ``received_at`` (monotonic seconds)."""
+
+    channel: Any = None
+    method = uri = clientproto = b"-"
+    received_at: float = 0.0
+    #: Fields of the access log record, set while the request is answered.
+    cache_status: str = "-"
+    upstream: str = "-"
+    kind: str = "other"
+    #: The client's address from a trusted proxy; empty where that of the connection counts.
+    client_address: str = ""
+    #: Whether the access log has its record.
+    logged = False
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the response; the first one sends the head too."""
+        if not self.startedWriting:
+            # Here, so that no kind of response can forget it.
+            self.responseHeaders.setRawHeaders(NOSNIFF[0], NOSNIFF[1:])
+        super().write(data)
+
+    def process(self) -> None:
+        """Start the response, with the headers that every response has by the configuration."""
+        for name, values in self.channel.factory.extra.items():
+            self.responseHeaders.setRawHeaders(name, list(values))
+        self.channel.factory.begin(self)
+
+    def end_short(self) -> None:
+        """
+        End an incomplete response so that the client notices and can resume: everything written is sent, then
+        FIN; never RST, and never a proper end.
+        """
+        channel = self.channel
+        if channel is not None:
+            try:
+                channel.factory.log(self)
+            finally:
+                channel.end()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client has disconnected, or was disconnected. May be called twice."""
+        if self.channel is None:
+            return
+        if not self.startedWriting:
+            self.code = _CLIENT_CLOSED_REQUEST
+        try:
+            if self.content is not None:  # else its head was never complete
+                self.channel.factory.log(self)
+        finally:
+            super().connectionLost(reason)
