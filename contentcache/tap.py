@@ -104,15 +104,18 @@ def makeService(options: Options) -> IService:
         Daemon(configuration, warnings, os.environ, reactor).setServiceParent(whole)
     else:
         # Here, so that one process alone does not load what several need.
-        from contentcache.workers.parent import Parent  # noqa: PLC0415
+        from contentcache.workers.supervisor import Supervisor  # noqa: PLC0415
 
-        Parent(configuration, warnings, os.environ, reactor, output=whole.output).setServiceParent(whole)
+        Supervisor(configuration, warnings, os.environ, reactor, output=whole.output).setServiceParent(whole)
     return cast("IService", whole)
 
 
-def be_worker(number: int) -> None:
-    """Be one of several workers, in a process that its parent has started (:mod:`contentcache.workers.crew`)."""
-    from contentcache.workers.process import prepare  # noqa: PLC0415  # only those who need it load it
+def run_worker(number: int) -> None:
+    """
+    Run worker ``number``, in a process that the supervisor has started
+    (:mod:`contentcache.workers.worker_process`).
+    """
+    from contentcache.workers.worker import prepare  # noqa: PLC0415  # only those who need it load it
 
     reactor = _begin()
     prepare(number, reactor)

@@ -73,11 +73,20 @@ class SharedDownload(Protocol):
 
     key: DownloadKey
     in_place: bool
-    media_type: str | None
-    generation: int
-    verified: bool
     progress: Progress
     failure: CacheError | None
+
+    @property
+    def media_type(self) -> str | None:
+        """What the origin says that the content is."""
+
+    @property
+    def generation(self) -> int:
+        """How often bytes that were read may have changed since."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether the whole content has its digest."""
 
     @property
     def target(self) -> str | None:

@@ -11,7 +11,7 @@ from contentcache.core.negative_cache import FIRST
 from contentcache.storage.filesystem import FilesystemStore
 from tests.bad_registry import BadRegistry
 from tests.delivery.house import LARGE, REPOSITORY, House, HouseTestCase
-from tests.workers.house import TwoWorkers
+from tests.workers.harness import TwoWorkers
 
 SLOW = Upstream("https://slow.example", ("https://slow.example",))
 QUICK = Upstream("https://quick.example", ("https://quick.example",))

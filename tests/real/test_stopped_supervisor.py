@@ -8,12 +8,12 @@ import socket
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.cache import ContentCache
-from tests.real.crew import all_serve, connect
 from tests.real.images import digest_of, push_blob, push_image
 from tests.real.origin import Origin
 from tests.real.programs import needs, until
 from tests.real.test_workers import blob_of
 from tests.real.unruly import Read, read_to_end
+from tests.real.worker_processes import all_serve, connect
 
 _REPOSITORY = "org/app"
 _ACCEPT = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.real.crew import connect
 from tests.real.images import digest_of
 from tests.real.programs import until
 from tests.real.test_workers import Puller, WorkersTestCase, blob_of
+from tests.real.worker_processes import connect
 
 _HALF = 3 << 20
 

@@ -11,11 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.cache import ContentCache
 from tests.real.certificates import Authority, Certificate
-from tests.real.crew import all_serve
 from tests.real.line import CountingProxy
 from tests.real.pebble import Pebble
 from tests.real.programs import needs, place, until
 from tests.real.test_acme import HOST, AcmeCase
+from tests.real.worker_processes import all_serve
 from tests.tls.resuming import VERSIONS, Met, ResumingClient
 
 #: Tries with one session: with two workers every other connection comes to the one where it began.

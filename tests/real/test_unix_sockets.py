@@ -11,8 +11,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.real.cache import ContentCache, daemon
-from tests.real.crew import all_serve, lives, workers_of
 from tests.real.programs import Case, Process, short_place, until
+from tests.real.worker_processes import all_serve, lives, workers_of
 
 
 class UnixCache(ContentCache):

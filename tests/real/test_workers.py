@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
-from contentcache.workers.rendezvous import owner
+from contentcache.workers.owners import owner_of
 from tests.real import test_faults_disk, test_rights
 from tests.real.audit import audit
 from tests.real.cache import ContentCache
 from tests.real.certificates import Authority
-from tests.real.crew import all_serve, connect, lives, workers_of
 from tests.real.images import digest_of, random_bytes
 from tests.real.line import CountingProxy
 from tests.real.programs import place, settled, until
 from tests.real.unruly import Read, Unruly, ask, read_to_end
+from tests.real.worker_processes import all_serve, connect, lives, workers_of
 
 _MIB = 1 << 20
 _SIZE = 6 * _MIB
@@ -34,7 +34,7 @@ def blob_of(worker: int, name: str, size: int = _SIZE) -> tuple[str, bytes]:
     for number in range(64):
         content = random_bytes(size, f"{name} {number}")
         digest = digest_of(content)
-        if owner(Digest.parse(digest), 2) == worker:
+        if owner_of(Digest.parse(digest), 2) == worker:
             return digest, content
     raise AssertionError("one of two is never drawn in 64 lots")
 
@@ -143,7 +143,7 @@ class StampedeTests(WorkersTestCase):
     def test_stop(self) -> None:
         """
         SIGTERM in the middle: clients at the owner and at the other one get everything, new ones are refused,
-        and all processes end, the parent as it should. The lines of a log in JSON have the number, too.
+        and all processes end, the supervisor as it should. The lines of a log in JSON have the number, too.
         """
         digest, content = blob_of(1, "stop")
         cache = self.begin(content, http={"draintimeout": "60s"}, log={"formatter": "json", "level": "info"})
@@ -204,12 +204,12 @@ class DeathTests(WorkersTestCase):
         for puller in pullers:
             self.assertEqual(digest_of(puller.result().body), digest)
 
-    def test_parent(self) -> None:
+    def test_supervisor(self) -> None:
         """
-        The parent is killed in the middle: no child outlives it, and a new daemon starts at once, over the
+        The supervisor is killed in the middle: no worker outlives it, and a new daemon starts at once, over the
         same store, and goes on where that one stood.
         """
-        digest, content = blob_of(2, "parent")
+        digest, content = blob_of(2, "supervisor")
         cache = self.begin(content)
         one, other = self.half_way(digest, 1)
         cache.kill9()

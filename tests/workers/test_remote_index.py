@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.workers.index_desk`."""
+"""Tests for :mod:`contentcache.workers.remote_index`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.core.digest import Digest
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Affirmation, BlobRecord, Index, Link, Tag, TagRecord
-from contentcache.workers.index_desk import DistantIndex, IndexDesk
+from contentcache.workers.remote_index import IndexServer, RemoteIndex
 from tests.storage import suites
 
 _LINK = Link("https://one.example", "org/app", "blobs", Digest.of(b"x"))
@@ -28,14 +28,14 @@ class _Failing(MemoryIndex):
         raise RuntimeError("a defect")
 
 
-class DistantIndexTests(suites.IndexSuite):
+class RemoteIndexTests(suites.IndexSuite):
     """Across a pair of sockets an index does what it does."""
 
     def make_index(self) -> Index:
-        return self.at_a_desk(MemoryIndex())
+        return self.remote(MemoryIndex())
 
-    def at_a_desk(self, index: Index) -> DistantIndex:
-        """An index, asked by worker 7."""
+    def remote(self, index: Index) -> RemoteIndex:
+        """An index, called by worker 7."""
         self.denied: list[tuple[Link, int]] = []
         self.heard = Event()
 
@@ -44,14 +44,14 @@ class DistantIndexTests(suites.IndexSuite):
             self.heard.set()
 
         mine, theirs = socket.socketpair()
-        IndexDesk(index, denied).serve(7, theirs)
-        distant = DistantIndex(mine)
-        self.addCleanup(distant.close)
-        return distant
+        IndexServer(index, denied).serve(7, theirs)
+        remote = RemoteIndex(mine)
+        self.addCleanup(remote.close)
+        return remote
 
     def test_denials(self) -> None:
         """The parent hears of each link that a worker revokes, and who it was."""
-        index = self.at_a_desk(MemoryIndex())
+        index = self.remote(MemoryIndex())
         index.affirm(_LINK, Affirmation(1.5, None))
         self.assertEqual(self.denied, [])
         index.revoke(_LINK)
@@ -60,7 +60,7 @@ class DistantIndexTests(suites.IndexSuite):
 
     def test_errors(self) -> None:
         """Who asks hears of a disk that fails, and of a defect alike; the next question is answered."""
-        index = self.at_a_desk(_Failing())
+        index = self.remote(_Failing())
         error = self.assertRaises(OSError, index.touch, {Digest.of(b"x"): 1.0})
         self.assertEqual(error.errno, errno.ENOSPC)
         self.assertRaises(OSError, index.total)
@@ -70,7 +70,7 @@ class DistantIndexTests(suites.IndexSuite):
     def test_gone(self) -> None:
         """Without a parent there is no index."""
         mine, theirs = socket.socketpair()
-        index = DistantIndex(mine)
+        index = RemoteIndex(mine)
         theirs.close()
         self.assertRaises(OSError, index.blob, Digest.of(b"x"))
         index.close()
@@ -79,12 +79,12 @@ class DistantIndexTests(suites.IndexSuite):
     def test_only_questions(self) -> None:
         """Nobody can close the parent's index, or call anything else of it."""
         mine, theirs = socket.socketpair()
-        IndexDesk(MemoryIndex(), lambda _link, _number: None).serve(1, theirs)
+        IndexServer(MemoryIndex(), lambda _link, _number: None).serve(1, theirs)
         with mine, mine.makefile("rwb") as stream:
-            for method in ("close", "__init__", "_ask"):
-                stream.write(b'["%s", []]\n' % method.encode())
+            for method in ("close", "__init__", "_call"):
+                stream.write(b'[1, "%s", [], {}]\n' % method.encode())
                 stream.flush()
-                self.assertIn(b"nobody may ask", stream.readline())
+                self.assertIn(b"may not be called", stream.readline())
 
 
 class StoppedTests(SynchronousTestCase):
@@ -95,30 +95,29 @@ class StoppedTests(SynchronousTestCase):
         mine, theirs = socket.socketpair()
         self.index = _Stopping()
         self.denied: list[Link] = []
-        IndexDesk(self.index, lambda link, _number: self.denied.append(link)).serve(1, theirs)
-        self.distant = DistantIndex(mine, 0.2)
-        self.addCleanup(self.distant.close)
+        IndexServer(self.index, lambda link, _number: self.denied.append(link)).serve(1, theirs)
+        self.remote = RemoteIndex(mine, 0.2)
+        self.addCleanup(self.remote.close)
         self.addCleanup(self.index.running.set)
 
     def test_fails_in_time(self) -> None:
         """Questions fail, and do not wait for ever; all that follow the first one fail at once."""
         self.index.running.clear()
-        self.assertRaises(OSError, self.distant.total)
-        questions = self.distant._questions
-        questions._seconds = 3600.0  # would be noticed
+        self.assertRaises(OSError, self.remote.total)
+        self.remote._calls.timeout = 3600.0  # would be noticed
         for _ in range(100):
-            self.assertRaises(OSError, self.distant.total)
+            self.assertRaises(OSError, self.remote.total)
 
     def test_answers_again(self) -> None:
         """As soon as it runs again it is asked again, and late answers are nobody's."""
         self.index.record([BlobRecord(Digest.of(b"x"), 7, 1.0, verified=True)])
         self.index.running.clear()
-        self.assertRaises(OSError, self.distant.tag, Tag("https://one.example", "org/app", "1", ""))
+        self.assertRaises(OSError, self.remote.tag, Tag("https://one.example", "org/app", "1", ""))
         self.index.running.set()
-        self.distant._questions._seconds = 60.0
+        self.remote._calls.timeout = 60.0
         while True:
             try:
-                total = self.distant.total()
+                total = self.remote.total()
             except OSError:
                 continue
             break
@@ -129,45 +128,45 @@ class StoppedTests(SynchronousTestCase):
         known, doubted = Digest.of(b"known"), Digest.of(b"doubted")
         self.index.record([BlobRecord(known, 1, 1.0, verified=True)])
         self.index.record([BlobRecord(doubted, 1, 1.0, verified=False)])
-        record = self.distant.blob(known)
-        self.assertIsNotNone(self.distant.blob(doubted))
+        record = self.remote.blob(known)
+        self.assertIsNotNone(self.remote.blob(doubted))
         self.index.running.clear()
-        self.assertEqual(self.distant.blob(known), record)
-        self.assertRaises(OSError, self.distant.blob, doubted)
-        self.distant.drop(known)
-        self.assertRaises(OSError, self.distant.blob, known)
+        self.assertEqual(self.remote.blob(known), record)
+        self.assertRaises(OSError, self.remote.blob, doubted)
+        self.remote.uncache(known)
+        self.assertRaises(OSError, self.remote.blob, known)
 
     def test_revoked_late(self) -> None:
         """A link that was revoked meanwhile is revoked before anything else is said of links."""
-        self.distant.affirm(_LINK, Affirmation(1.5, None))
+        self.remote.affirm(_LINK, Affirmation(1.5, None))
         self.index.running.clear()
         other = Link("https://one.example", "org/app", "blobs", Digest.of(b"other"))
-        self.assertRaises(OSError, self.distant.total)
-        self.assertRaises(OSError, self.distant.revoke, _LINK)
-        self.assertRaises(OSError, self.distant.affirmation, other)
+        self.assertRaises(OSError, self.remote.total)
+        self.assertRaises(OSError, self.remote.revoke, _LINK)
+        self.assertRaises(OSError, self.remote.affirmation, other)
         self.index.running.set()
-        self.distant._questions._seconds = 60.0
+        self.remote._calls.timeout = 60.0
         while True:
             try:
-                self.distant.affirm(other, Affirmation(2.5, None))
+                self.remote.affirm(other, Affirmation(2.5, None))
             except OSError:
                 continue
             break
-        self.assertIsNone(self.distant.affirmation(_LINK))
+        self.assertIsNone(self.remote.affirmation(_LINK))
         self.assertEqual(self.denied, [_LINK])
 
     def test_much_to_say(self) -> None:
         """A question that is larger than what the kernel buffers arrives whole, or not at all."""
         mine, theirs = socket.socketpair()
-        distant = DistantIndex(mine, 0.2)
-        self.addCleanup(distant.close)
+        remote = RemoteIndex(mine, 0.2)
+        self.addCleanup(remote.close)
         pulls = {Digest.of(b"%d" % number): 1.0 for number in range(20_000)}
-        self.assertRaises(OSError, distant.touch, pulls)
-        IndexDesk(self.index, lambda _link, _number: None).serve(2, theirs)
-        distant._questions._seconds = 60.0
+        self.assertRaises(OSError, remote.touch, pulls)
+        IndexServer(self.index, lambda _link, _number: None).serve(2, theirs)
+        remote._calls.timeout = 60.0
         while True:
             try:
-                total = distant.total()
+                total = remote.total()
             except OSError:
                 continue
             break

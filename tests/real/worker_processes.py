@@ -19,7 +19,7 @@ def workers_of(cache: ContentCache) -> Mapping[int, int]:
     found: dict[int, int] = {}
     for pid in Path(f"/proc/{cache.pid}/task/{cache.pid}/children").read_text("ascii").split():
         words = _read(Path(f"/proc/{pid}/cmdline")).split(b"\0")
-        if any(b"be_worker" in word for word in words):
+        if any(b"run_worker" in word for word in words):
             found[int(words[-2])] = int(pid)
     return found
 

@@ -1,4 +1,4 @@
-"""The metrics of all processes as if one had counted them."""
+"""Metrics and health checks of all processes, as if they were one process."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-#: Gauges of which the least counts, and not the sum: a host that one worker finds down is down.
-_LEAST: Final = frozenset({"contentcache_upstream_up"})
-#: What goes on adding up when a process ends.
-_LASTING: Final = frozenset({"counter", "histogram"})
+#: Gauges of which the lowest counts, and not the sum: a host that one worker finds unhealthy is unhealthy.
+_LOWEST: Final = frozenset({"contentcache_upstream_up"})
+#: Kinds of metrics that are added up over processes that have ended, too.
+_CUMULATIVE: Final = frozenset({"counter", "histogram"})
 
 #: Name, documentation, type, and samples: name, labels, value.
 Family: TypeAlias = Sequence[Any]
 
 
-def counted(registry: CollectorRegistry) -> list[Family]:
-    """What one process has counted, as JSON values."""
+def collect(registry: CollectorRegistry) -> list[Family]:
+    """The metrics of this process, as JSON values."""
     return [
         [
             metric.name,
@@ -31,12 +31,12 @@ def counted(registry: CollectorRegistry) -> list[Family]:
     ]
 
 
-def added(processes: Iterable[Sequence[Family]]) -> list[Family]:
+def merge(processes: Iterable[Sequence[Family]]) -> list[Family]:
     """
-    All of them together.
+    The metrics of all processes together.
 
     >>> one = ["a", "", "counter", [["a_total", {"x": "1"}, 2.0]]]
-    >>> added([[one], [one]])
+    >>> merge([[one], [one]])
     [['a', '', 'counter', [['a_total', {'x': '1'}, 4.0]]]]
     """
     families: dict[str, tuple[Any, Any, dict[Any, float]]] = {}
@@ -49,7 +49,7 @@ def added(processes: Iterable[Sequence[Family]]) -> list[Family]:
                 if known is None:
                     sums[key] = value
                 else:
-                    sums[key] = min(known, value) if name in _LEAST else known + value
+                    sums[key] = min(known, value) if name in _LOWEST else known + value
     return [
         [
             name,
@@ -61,19 +61,19 @@ def added(processes: Iterable[Sequence[Family]]) -> list[Family]:
     ]
 
 
-def lasting(process: Sequence[Family]) -> list[Family]:
-    """What of a process that has ended is still to be counted: so no counter ever goes back."""
-    return [family for family in process if family[2] in _LASTING]
+def cumulative(process: Sequence[Family]) -> list[Family]:
+    """The metrics of a process that has ended that still count, so that no counter decreases."""
+    return [family for family in process if family[2] in _CUMULATIVE]
 
 
-def text(families: Sequence[Family]) -> bytes:
+def render(families: Sequence[Family]) -> bytes:
     """Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Counted(families))
+    registry.register(_Families(families))
     return generate_latest(registry)
 
 
-class _Counted(Collector):
+class _Families(Collector):
     def __init__(self, families: Sequence[Family]) -> None:
         self._families = families
 
@@ -85,11 +85,11 @@ class _Counted(Collector):
             yield metric
 
 
-def findings_of_all(processes: Iterable[Mapping[str, Sequence[str]]]) -> dict[str, tuple[str, str]]:
+def worst_findings(processes: Iterable[Mapping[str, Sequence[str]]]) -> dict[str, tuple[str, str]]:
     """
-    What all of them have found, of each thing the worst: state and sentence by name.
+    State and sentence of each health check, from the process in which it is worst.
 
-    >>> findings_of_all([{"store": ("ok", "fine")}, {"store": ("warn", "full")}])
+    >>> worst_findings([{"store": ("ok", "fine")}, {"store": ("warn", "full")}])
     {'store': ('warn', 'full')}
     """
     order = ("ok", "warn", "fail")

@@ -1,7 +1,4 @@
-"""
-Two workers over one store, with lines between them that are in memory: one has all fetches, clients are at
-the other.
-"""
+"""Two workers over one store, connected in memory: one runs all downloads, the clients are at the other."""
 
 from __future__ import annotations
 
@@ -18,21 +15,21 @@ from contentcache.core.digest import Digest
 from contentcache.delivery.other_workers import DecisionRecorder, OtherWorkers
 from contentcache.delivery.shared_download import DownloadKey, SharedDownload
 from contentcache.storage.filesystem import FilesystemStore
-from contentcache.workers.borrowing import Borrowed
-from contentcache.workers.conversation import Conversation, GoneError
-from contentcache.workers.lending import Lender
+from contentcache.workers.owner_connection import SubscriberService
+from contentcache.workers.remote_download import RemoteDownload
+from contentcache.workers.rpc import ConnectionClosedError, RPCConnection
 from tests.delivery.house import House
 from tests.storage.faults import FaultyStore
 
 
-class Post:
-    """Delivers what is said, in order, and nothing in the middle of something else."""
+class Delivery:
+    """Delivers what is sent, in order, and nothing while something else is received."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
         self._busy = False
 
-    def bring(self, delivery: Callable[[], None]) -> None:
+    def add(self, delivery: Callable[[], None]) -> None:
         """Deliver this after what came before it."""
         self._waiting.append(delivery)
         if not self._busy:
@@ -52,18 +49,18 @@ class Post:
             self._busy = False
 
 
-class End:
-    """One end of a line: a transport, as much of it as a conversation uses."""
+class ConnectionEnd:
+    """One end of a connection in memory: as much of a transport as an RPC connection uses."""
 
     disconnecting = False
 
-    def __init__(self, post: Post, conversation: Conversation) -> None:
-        self._post = post
-        self._conversation = conversation
+    def __init__(self, delivery: Delivery, rpc: RPCConnection) -> None:
+        self._delivery = delivery
+        self._rpc = rpc
         self._is_open = True
         self.reactor = Clock()
-        self.other: End
-        self.said: list[bytes] = []
+        self.other: ConnectionEnd
+        self.sent: list[bytes] = []
 
     def registerProducer(self, _producer: object, _streaming: bool) -> None:
         """Nothing is ever too much (``ITransport``)."""
@@ -72,91 +69,92 @@ class End:
         """The same."""
 
     def write(self, data: bytes) -> None:
-        """Say something (``ITransport``)."""
-        self.said.append(data)
-        self._post.bring(lambda: self.other.deliver(data))
+        """Send bytes (``ITransport``)."""
+        self.sent.append(data)
+        self._delivery.add(lambda: self.other.deliver(data))
 
     def sendFileDescriptor(self, descriptor: int) -> None:
-        """Hand over a file (``IUNIXTransport``)."""
+        """Send a file (``IUNIXTransport``)."""
         copy = os.dup(descriptor)
-        self._post.bring(lambda: self.other.take(copy))
+        self._delivery.add(lambda: self.other.receive_file(copy))
 
     def loseConnection(self) -> None:
-        """Hang up (``ITransport``)."""
-        self._post.bring(self.cut)
+        """Close (``ITransport``)."""
+        self._delivery.add(self.cut)
 
     def abortConnection(self) -> None:
-        """Hang up at once (``ITCPTransport``)."""
+        """Close at once (``ITCPTransport``)."""
         self.cut()
 
     def deliver(self, data: bytes) -> None:
-        """What the other end has said."""
+        """Receive what the other end has sent."""
         if self._is_open:
-            self._conversation.dataReceived(data)
+            self._rpc.dataReceived(data)
 
-    def take(self, descriptor: int) -> None:
-        """What the other end has handed over."""
+    def receive_file(self, descriptor: int) -> None:
+        """Receive a file that the other end has sent."""
         if self._is_open:
-            self._conversation.fileDescriptorReceived(descriptor)
+            self._rpc.fileDescriptorReceived(descriptor)
         else:
             os.close(descriptor)
 
     def cut(self) -> None:
-        """The line ends, at both ends."""
+        """Close both ends."""
         for end in (self, self.other):
             if end._is_open:
                 end._is_open = False
-                end._conversation.connectionLost()
+                end._rpc.connectionLost()
 
 
-def join(post: Post, one: Conversation, other: Conversation) -> End:
-    """Put two conversations at the ends of a line; the first one's end."""
-    ends = End(post, one), End(post, other)
+def connect_in_memory(delivery: Delivery, one: RPCConnection, other: RPCConnection) -> ConnectionEnd:
+    """Connect two RPC connections; returns the end of the first one."""
+    ends = ConnectionEnd(delivery, one), ConnectionEnd(delivery, other)
     ends[0].other, ends[1].other = ends[1], ends[0]
     one.makeConnection(ends[0])
     other.makeConnection(ends[1])
     return ends[0]
 
 
-class Neighbour:
-    """The other worker, which has everything (``Owners``). While it is ``away``, nobody can reach it."""
+class OwnerOfAll:
+    """The other worker, which owns all digests (``Owners``). No connection is made while ``unreachable``."""
 
     def __init__(self, house: TwoWorkers) -> None:
         self._house = house
-        self.post = Post()
-        self.lines: list[End] = []
-        self.away = False
+        self.delivery = Delivery()
+        self.connections: list[ConnectionEnd] = []
+        self.unreachable = False
 
     def is_own(self, _digest: Digest) -> bool:
-        """Nothing belongs to the one who asks."""
+        """The worker of the clients owns nothing."""
         return False
 
     def join(
         self, key: DownloadKey, recorder: DecisionRecorder, *, in_place: bool, total: int | None
     ) -> SharedDownload:
-        """Have it made."""
-        return Borrowed(
+        """The owner's download."""
+        return RemoteDownload(
             key,
             recorder,
             in_place=in_place,
             total=total,
-            reach=self._reach,
-            opened=self._house.files.take,
+            connect_owner=self._connect,
+            open_file=self._house.files.take,
             clock=self._house.clock,
         )
 
     async def store(self, key: DownloadKey, content: bytes) -> None:
-        """Have it stored."""
+        """Let the owner store it."""
         await self._house.owner.store(key, content)
 
-    async def _reach(self, _digest: Digest, conversation: Conversation) -> None:
-        if self.away:
-            raise GoneError("it is away")
-        self.lines.append(join(self.post, conversation, self._house.lender.lend()))
+    async def _connect(self, _digest: Digest, rpc: RPCConnection) -> None:
+        if self.unreachable:
+            raise ConnectionClosedError("it is unreachable")
+        service = self._house.subscriber_service
+        self.connections.append(connect_in_memory(self.delivery, rpc, service.connection()))
 
 
 class TwoWorkers(House):
-    """A house whose ``contents`` are the asking worker's; ``owner`` are those of the one that fetches."""
+    """A house whose ``blob_service`` is that of the worker with the clients; ``owner`` is that of the other one."""
 
     def __init__(self, *upstreams: Upstream, folder: Path, **options: Any) -> None:
         self.files = FilesystemStore(str(folder), shared=True)
@@ -165,14 +163,20 @@ class TwoWorkers(House):
             store.stands_for(self.files)
         super().__init__(*upstreams, **{"store": self.files, **options})
         self.owner = self.blob_service
-        self.lender = Lender(self.owner, self.access.key, self._registry_of, self._run)
-        self.neighbour = Neighbour(self)
-        self.furnish(OtherWorkers(owners=self.neighbour), **self._options)
+        self.subscriber_service = SubscriberService(self.owner, self.access.key, self._registry_of, self._run)
+        self.owners = OwnerOfAll(self)
+        self.furnish(OtherWorkers(owners=self.owners), **self._options)
 
     @property
     def running_downloads(self) -> int:
-        """How many fetches are running."""
+        """How many downloads are running."""
         return self.owner.running_downloads
 
     def _registry_of(self, origin: str) -> Any:
         return next(registry for registry in self.registries if registry.upstream.origin == origin)
+
+
+class FakeRegistry:
+    """As much of a registry as a request has."""
+
+    upstream = Upstream("https://one.example", ("https://one.example",))

@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.workers.counted`."""
+"""Tests for :mod:`contentcache.workers.metrics`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.meter import Meter
-from contentcache.workers.counted import added, counted, findings_of_all, lasting, text
+from contentcache.workers.metrics import collect, cumulative, merge, render, worst_findings
 
 
-class CountedTests(SynchronousTestCase):
+class MetricsTests(SynchronousTestCase):
     """Several processes as if they were one."""
 
     def meters(self) -> tuple[Meter, Meter]:
-        """Two processes that have counted."""
+        """The metrics of two processes."""
         one, other = Meter(), Meter()
         for meter, up, connections in ((one, True, 3), (other, False, 4)):
             meter.answered("GET", "blobs", 200, 0.01, 100)
@@ -26,8 +26,8 @@ class CountedTests(SynchronousTestCase):
     def test_sums(self) -> None:
         """Counters, histograms and gauges add up; of upstreams' health the worst counts."""
         # As JSON, the way it goes from one process to another.
-        processes = [json.loads(json.dumps(counted(meter.registry))) for meter in self.meters()]
-        lines = text(added(processes)).decode().splitlines()
+        processes = [json.loads(json.dumps(collect(meter.registry))) for meter in self.meters()]
+        lines = render(merge(processes)).decode().splitlines()
         for expected in (
             'contentcache_requests_total{kind="blobs",method="GET",status="200"} 2.0',
             'contentcache_requests_total{kind="blobs",method="GET",status="404"} 1.0',
@@ -43,20 +43,20 @@ class CountedTests(SynchronousTestCase):
             self.assertIn(expected, lines)
 
     def test_one_alone(self) -> None:
-        """What one process has counted reads as it does without workers."""
+        """The metrics of one process are rendered as they are without workers."""
         one, _ = self.meters()
-        self.assertEqual(text(added([counted(one.registry)])), one.text())
+        self.assertEqual(render(merge([collect(one.registry)])), one.text())
 
-    def test_the_dead(self) -> None:
-        """What a dead process has counted still counts; what it had open is gone with it."""
+    def test_ended(self) -> None:
+        """Counters of a process that has ended still count; gauges do not."""
         one, _ = self.meters()
-        kept = text(lasting(counted(one.registry))).decode()
+        kept = render(cumulative(collect(one.registry))).decode()
         self.assertIn("contentcache_served_bytes_total 100.0", kept)
         self.assertNotIn("contentcache_connections", kept)
 
     def test_findings(self) -> None:
-        """Of each thing the worst that anybody has found is told."""
-        found = findings_of_all(
+        """Of each health check the worst result counts."""
+        found = worst_findings(
             [{"a": ("ok", "1"), "b": ("fail", "2")}, {"a": ("warn", "3"), "b": ("ok", "4")}]
         )
         self.assertEqual(found, {"a": ("warn", "3"), "b": ("fail", "2")})

@@ -1,0 +1,298 @@
+"""
+One index for all workers: the supervisor has it, and workers call it over a pair of sockets.
+
+So one process opens and repairs the file, and what one worker writes the next one reads. Both ends block, in
+threads.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from threading import Lock, Thread
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from twisted.logger import Logger
+
+from contentcache.core.digest import Digest
+from contentcache.core.lru import LruCache
+from contentcache.core.ports import Clock
+from contentcache.storage.interfaces import BlobRecord, Index, Link
+from contentcache.workers.encoding import decode, encode, pairs
+
+#: Seconds in which a call to the index has a result, whatever the disk does.
+CALL_TIMEOUT: Final = 3.0
+_READ_SIZE: Final = 1 << 16
+#: Number of verified blobs whose records are cached for the time that the supervisor does not respond.
+_MAX_BLOBS: Final = 10_000
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _BlockingCalls:
+    """
+    Calls to :class:`IndexServer` from threads, one at a time; each has a result or an ``OSError`` in time.
+
+    A process that is stopped reads nothing. Only the first call waits for it: until its result has come, the
+    next ones fail at once. Results have the number of their call, so that a late one is ignored.
+    """
+
+    def __init__(self, end: socket.socket, timeout: float, monotonic: Clock = time.monotonic) -> None:
+        self._end = end
+        self.timeout = timeout
+        self._monotonic = monotonic
+        self._lock = Lock()
+        self._number = 0
+        self._unsent = b""
+        self._received = b""
+        self._is_unresponsive = False
+
+    def close(self) -> None:
+        """Close the socket."""
+        with self._lock, suppress(OSError):
+            self._end.close()
+
+    def call(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """
+        The result of a method of the index.
+
+        :raises OSError: the index has failed, or there is no result in time.
+        """
+        with self._lock:
+            if self._is_unresponsive:
+                self._check_responsive()
+            self._number += 1
+            self._unsent += encode([self._number, method, args, kwargs]) + b"\n"
+            deadline = self._monotonic() + self.timeout
+            try:
+                self._send(deadline)
+                value, fault = self._result(deadline)
+            except TimeoutError as error:
+                self._is_unresponsive = True
+                message = f"the supervisor, which has the index, has not answered for {self.timeout:g} s"
+                raise OSError(message) from error
+        if fault is not None:
+            raise OSError(*fault)
+        return value
+
+    def _check_responsive(self) -> None:
+        """Receive what has come meanwhile. Raises ``OSError`` if nothing has."""
+        try:
+            self._send(0.0)
+            self._receive(0.0)
+        except TimeoutError as error:
+            raise OSError("the supervisor, which has the index, does not answer") from error
+        self._is_unresponsive = False
+
+    def _send(self, deadline: float) -> None:
+        while self._unsent:
+            self._set_timeout(deadline)
+            try:
+                self._unsent = self._unsent[self._end.send(self._unsent) :]
+            except BlockingIOError as error:
+                raise TimeoutError from error
+
+    def _result(self, deadline: float) -> tuple[Any, Any]:
+        while True:
+            line, newline, rest = self._received.partition(b"\n")
+            if not newline:
+                self._receive(deadline)
+                continue
+            self._received = rest
+            number, value, fault = decode(line)
+            if number == self._number:
+                return value, fault
+
+    def _receive(self, deadline: float) -> None:
+        self._set_timeout(deadline)
+        try:
+            piece = self._end.recv(_READ_SIZE)
+        except BlockingIOError as error:
+            raise TimeoutError from error
+        if not piece:
+            raise OSError("the supervisor, which has the index, has ended")
+        self._received += piece
+
+    def _set_timeout(self, deadline: float) -> None:
+        # With 0 the socket does not block.
+        self._end.settimeout(max(0.0, deadline - self._monotonic()))
+
+
+def _forwarded(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[RemoteIndex, P], T]:
+    """A method of :class:`RemoteIndex` that calls the supervisor's index."""
+    name = method.__name__
+
+    def call(self: RemoteIndex, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        result: T = self._call(name, *args, **kwargs)
+        return result
+
+    return call
+
+
+def _forwarded_link(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[RemoteIndex, P], T]:
+    """The same, after all links were revoked that could not be revoked before."""
+    forwarded = _forwarded(method)
+
+    def call(self: RemoteIndex, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self._revoke_pending()
+        return forwarded(self, *args, **kwargs)
+
+    return call
+
+
+class RemoteIndex:
+    """
+    An :class:`contentcache.storage.interfaces.Index` in the supervisor. ``end`` is this process's socket.
+
+    One call at a time, as with the file itself. Where the supervisor has ended or does not respond, everything
+    is an ``OSError``, with two exceptions: records of verified blobs that were read before are cached, so that
+    these blobs are served while the supervisor is stopped; and a link that was revoked is revoked before any
+    other call about links.
+    """
+
+    def __init__(self, end: socket.socket, timeout: float = CALL_TIMEOUT) -> None:
+        self._calls = _BlockingCalls(end, timeout)
+        self._blobs: LruCache[Digest, BlobRecord] = LruCache(_MAX_BLOBS)
+        self._unrevoked: set[Link] = set()
+        self._lock = Lock()
+
+    rebuild_done = _forwarded(Index.rebuild_done)
+    least_recent = _forwarded(Index.least_recent)
+    following = _forwarded(Index.following)
+    possesses = _forwarded(Index.possesses)
+    record_possession = _forwarded(Index.record_possession)
+    total = _forwarded(Index.total)
+    shift = _forwarded(Index.shift)
+    tag = _forwarded(Index.tag)
+    remember_tag = _forwarded(Index.remember_tag)
+    purge = _forwarded(Index.purge)
+    affirmation = _forwarded_link(Index.affirmation)
+    affirm = _forwarded_link(Index.affirm)
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether the store must be listed."""
+        return bool(self._call("rebuilt"))
+
+    def close(self) -> None:
+        """Close the socket; the supervisor's index stays open."""
+        self._calls.close()
+
+    def uncache(self, digest: Digest) -> None:
+        """Remove a record from the cache: the blob was evicted."""
+        self._cache(digest, None)
+
+    def blob(self, digest: Digest) -> BlobRecord | None:
+        """The record of one blob."""
+        try:
+            record: BlobRecord | None = self._call("blob", digest)
+        except OSError:
+            with self._lock:
+                cached = self._blobs.get(digest)
+            if cached is None:
+                raise
+            return cached
+        self._cache(digest, record)
+        return record
+
+    def record(self, blobs: Iterable[BlobRecord]) -> None:
+        """Add blobs, or replace their records."""
+        recorded = list(blobs)
+        self._call("record", recorded)
+        for blob in recorded:
+            self._cache(blob.digest, blob)
+
+    def touch(self, pulls: Mapping[Digest, float]) -> None:
+        """Set last pulls."""
+        self._call("touch", pairs(pulls))
+
+    def forget(self, digests: Iterable[Digest]) -> None:
+        """These blobs are deleted."""
+        deleted = list(digests)
+        for digest in deleted:
+            self._cache(digest, None)
+        self._call("forget", deleted)
+
+    def revoke(self, link: Link) -> None:
+        """The origin denies it."""
+        with self._lock:
+            self._unrevoked.add(link)
+        self._revoke_pending()
+
+    def _cache(self, digest: Digest, record: BlobRecord | None) -> None:
+        with self._lock:
+            if record is not None and record.verified:
+                self._blobs.put(digest, record)
+            else:
+                self._blobs.remove(digest)
+
+    def _revoke_pending(self) -> None:
+        """Revoke what could not be revoked before. Raises ``OSError``."""
+        with self._lock:
+            links = tuple(self._unrevoked)
+        for link in links:
+            self._call("revoke", link)
+            with self._lock:
+                self._unrevoked.discard(link)
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._calls.call(method, args, kwargs)
+
+
+#: What a worker may call. The supervisor's index is not closed by workers.
+_METHODS: Final = frozenset(name for name in vars(RemoteIndex) if not name.startswith("_")) - {
+    "close",
+    "uncache",
+}
+
+
+class IndexServer:
+    """
+    The supervisor's side: one thread for each worker, which ends with the worker.
+
+    ``denied(link, number)`` is called, in that thread, after worker ``number`` has revoked a link.
+    """
+
+    _log = Logger()
+
+    def __init__(self, index: Index, denied: Callable[[Link, int], None]) -> None:
+        self._index = index
+        self._denied = denied
+
+    def serve(self, number: int, end: socket.socket) -> None:
+        """Answer worker ``number``, which has the other end, until it is closed."""
+        end.setblocking(True)
+        Thread(target=self._serve, args=(number, end), name=f"index {number}", daemon=True).start()
+
+    def _serve(self, number: int, end: socket.socket) -> None:
+        try:
+            with end, end.makefile("rwb") as stream:
+                while (line := stream.readline()).endswith(b"\n"):
+                    call, method, args, kwargs = decode(line)
+                    try:
+                        answer = encode([call, *self._result(number, method, args, kwargs)])
+                    except Exception as error:  # noqa: BLE001  # the worker must not wait in vain
+                        self._log.failure("index request failed", worker=number, method=method)
+                        answer = encode([call, None, [f"the index has failed: {error}"]])
+                    stream.write(answer + b"\n")
+                    stream.flush()
+        except OSError:
+            pass  # the worker has ended in the middle of a line
+
+    def _result(self, number: int, method: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        if method not in _METHODS:
+            return None, [f"{method} of the index may not be called"]
+        try:
+            attribute = getattr(self._index, method)
+            value = attribute(*args, **kwargs) if callable(attribute) else attribute
+        except OSError as error:
+            return None, error.args[:2] if error.errno is not None else [str(error)]
+        except Exception as error:  # noqa: BLE001  # one defect must not end the thread
+            self._log.failure("index operation failed", worker=number, method=method)
+            return None, [f"the index has failed: {error}"]
+        if method == "revoke":
+            self._denied(args[0], number)
+        return value, None

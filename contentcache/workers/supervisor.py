@@ -1,0 +1,213 @@
+"""
+The process that starts the workers: it has the lock, the index and the addresses, maintains the store, and answers
+the operator's requests. It serves no clients.
+"""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import evolve
+
+from contentcache.aio.tasks import in_background
+from contentcache.caching import Caching
+from contentcache.config.model import Address, Configuration
+from contentcache.config.workers import share_of
+from contentcache.core.via import FAMILY
+from contentcache.daemon import Daemon
+from contentcache.delivery.other_workers import OtherWorkers
+from contentcache.listening import bind_several
+from contentcache.role import Role
+from contentcache.server.debug_site import Finding
+from contentcache.storage.interfaces import Link, Reservation
+from contentcache.tls.hosts import HostContexts
+from contentcache.tls.server import ServerContext
+from contentcache.workers import messages
+from contentcache.workers.metrics import collect, merge, render, worst_findings
+from contentcache.workers.remote_index import IndexServer
+from contentcache.workers.worker_pool import WorkerPool
+
+if TYPE_CHECKING:
+    from contentcache.issuance import Issuance
+
+
+#: Seconds after ``http.draintimeout`` when workers that still drain are ended.
+_DRAIN_MARGIN: Final = 5.0
+
+
+class Supervisor(Daemon):
+    """
+    A daemon of several processes. ``output()`` gets what workers write to the log, ``None`` where they have this
+    process's standard output.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        warnings: tuple[str, ...],
+        environ: Mapping[str, str],
+        reactor: Any,
+        *,
+        output: Callable[[], Callable[[str], None] | None],
+    ) -> None:
+        super().__init__(configuration, warnings, environ, reactor)
+        self._output = output
+        self._secret = secrets.token_bytes(64)
+        self._pseudonym = FAMILY + secrets.token_hex(4)
+        self._caching: Caching | None = None
+        self._workers: WorkerPool | None = None
+
+    # Start.
+
+    def bind_front(self, address: Address) -> list[socket.socket]:
+        """Bind a socket for each worker, which is passed on to its successors."""
+        sockets = bind_several(address, self.configuration.workers)
+        self.own(address)
+        return sockets
+
+    def build(self) -> Role:
+        """
+        Build a whole cache: it maintains the store, and shows that the configuration works before a worker
+        starts.
+        """
+        other_workers = OtherWorkers(
+            secret=self._secret,
+            pseudonym=self._pseudonym,
+            serves_clients=False,
+            in_use=lambda digest: self._workers is not None and self._workers.uses(digest),
+            on_evicted=lambda digest: self._send(messages.BlobEvicted(digest)),
+            on_index_lost=lambda: self._send(messages.IndexLost()),
+        )
+        self._caching = Caching(
+            self.configuration,
+            self.environ,
+            self.reactor,
+            self.threads,
+            self.meter,
+            other_workers=other_workers,
+        )
+        return self._caching
+
+    def serve_front(self, sockets: Sequence[socket.socket], role: Role) -> None:  # noqa: ARG002  # workers serve
+        """Start the workers."""
+        caching = self._caching
+        assert caching is not None  # noqa: S101  # build() was called
+        kept = caching.ensemble.kept
+        index_server = IndexServer(kept.index, self._link_denied)
+        self._workers = WorkerPool(
+            self.reactor,
+            hello=self._hello,
+            receive=self._receive,
+            ended=self._worker_ended,
+            serve_index=index_server.serve,
+            output=self._output(),
+            lock=lambda: None if kept.lock is None else kept.lock.descriptor,
+            environ=self.environ,
+        )
+        if isinstance(self.context, HostContexts):
+            self.context.changed = self._send_certificates
+        self._workers.start(sockets)
+
+    def start_issuance(self, issuance: Issuance) -> None:
+        """Request certificates once there are workers that answer challenges."""
+        in_background(self._start_issuance(issuance))
+
+    async def _start_issuance(self, issuance: Issuance) -> None:
+        if self._workers is not None:
+            await self._workers.wait_until_started()
+        if self.running:
+            issuance.start()
+
+    def _hello(self) -> messages.Hello:
+        # Only this process has the other end of the socket pair: so the worker may unpickle it.
+        configuration = pickle.dumps(share_of(self.configuration))
+        return messages.Hello(configuration, self._secret, self._pseudonym, self._certificates())
+
+    # Calls of workers.
+
+    async def _receive(self, number: int, message: Any) -> Any:
+        if self._caching is None:
+            return None
+        evictor = self._caching.ensemble.evictor
+        match message:
+            case messages.Reserve(reservation=reservation):
+                return await self._reserve(evolve(reservation, key=f"{number}:{reservation.key}"))
+            case messages.ShrinkReservation(key=key, size=size, unlinked=unlinked):
+                evictor.shrink(f"{number}:{key}", size, unlinked=unlinked)
+            case messages.ReleaseReservation(key=key):
+                evictor.release(f"{number}:{key}")
+        return None
+
+    async def _reserve(self, reservation: Reservation) -> bool:
+        if self._caching is None or self._workers is None:
+            return False
+        evictor = self._caching.ensemble.evictor
+        if await evictor.reserve(reservation):
+            return True
+        # A blob that was pulled in the last seconds counts as in use until its pull is in the index.
+        await self._workers.call(messages.FlushPulls())
+        return await evictor.reserve(reservation)
+
+    def _worker_ended(self, number: int) -> None:
+        if self._caching is not None:
+            self._caching.ensemble.evictor.release_all(f"{number}:")
+
+    def _link_denied(self, link: Link, number: int) -> None:
+        """In a thread: notify the other workers."""
+        self.reactor.callFromThread(self._send, messages.LinkDenied(link), except_to=number)
+
+    def _send(self, message: object, *, except_to: int | None = None) -> None:
+        if self._workers is not None:
+            self._workers.send(message, except_to=except_to)
+
+    # Requests of the operator.
+
+    async def metrics(self) -> bytes:
+        """The metrics of all processes together, also of those that have ended."""
+        workers = await self._workers.metrics() if self._workers is not None else []
+        return render(merge([collect(self.meter.registry), *workers]))
+
+    async def findings(self) -> Mapping[str, Finding]:
+        """The health checks of all processes."""
+        if self._workers is None:
+            return self.own_findings()
+        own: dict[str, tuple[str, str]] = {
+            name: (finding.state, finding.says) for name, finding in self.own_findings().items()
+        }
+        workers = await self._workers.call(messages.GetFindings())
+        serving, all_workers = self._workers.health
+        state = "ok" if serving == all_workers else "warn" if serving else "fail"
+        own["workers"] = state, f"{serving} of {all_workers} serve"
+        worst = worst_findings([own, *workers.values()])
+        return {name: Finding(state, says) for name, (state, says) in worst.items()}  # type: ignore[arg-type]
+
+    # Certificates.
+
+    def reload(self) -> None:
+        """On ``SIGHUP``: reload here first, so that a broken file reaches no worker; then in all workers."""
+        super().reload()
+        self._send(messages.Reload(self._certificates()))
+
+    def _send_certificates(self) -> None:
+        self._send(self._certificates())
+
+    def _certificates(self) -> messages.Certificates:
+        match self.context:
+            case ServerContext() as context:
+                return messages.Certificates(context.identity)
+            case HostContexts() as contexts:
+                return messages.Certificates(None, dict(contexts.identities), dict(contexts.challenges))
+            case _:
+                return messages.Certificates()
+
+    # Stop.
+
+    async def drain(self, role: Role) -> None:  # noqa: ARG002  # no client is served here
+        """Let all workers drain before one ends: it may run downloads for another one's clients."""
+        if self._workers is not None:
+            await self._workers.drain(self.configuration.http.draintimeout + _DRAIN_MARGIN)
+            await self._workers.stop()

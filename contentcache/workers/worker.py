@@ -1,0 +1,327 @@
+"""
+One worker: a process that serves clients from the store that the supervisor maintains.
+
+The supervisor sends it all that it needs, through a pair of sockets. When the other end of that is closed,
+however the supervisor ended, the worker ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TextIO, cast
+
+from twisted.logger import Logger, globalLogBeginner
+from twisted.python.failure import Failure
+
+from contentcache.aio.tasks import in_background
+from contentcache.caching import Caching
+from contentcache.config.model import Address, Configuration
+from contentcache.core.digest import Digest
+from contentcache.core.errors import DiskFailed
+from contentcache.daemon import Daemon, NotStarted
+from contentcache.delivery.access import Revocation
+from contentcache.delivery.other_workers import OtherWorkers
+from contentcache.journal import observer
+from contentcache.listening import stop
+from contentcache.role import Role
+from contentcache.storage.filesystem import FilesystemStore
+from contentcache.storage.interfaces import Reservation
+from contentcache.storage.opening import Storage
+from contentcache.tls.files import TLSFault
+from contentcache.tls.hosts import HostContexts
+from contentcache.tls.server import ServerContext
+from contentcache.workers import messages
+from contentcache.workers.metrics import collect
+from contentcache.workers.owner_connection import SubscriberService
+from contentcache.workers.owners import RemoteOwners
+from contentcache.workers.remote_index import RemoteIndex
+from contentcache.workers.rpc import RPCConnection, RPCError, connect
+from contentcache.workers.worker_process import CONTROL, FRONT, INDEX, LOCK
+
+_log = Logger(namespace="contentcache")
+
+#: So many bytes are written to a pipe in one piece, whoever else writes to it.
+_PIPE_BUF: Final = 4096
+
+
+class RemoteRoom:
+    """A :class:`contentcache.storage.interfaces.Room` in the supervisor, for the downloads of all workers."""
+
+    def __init__(self, supervisor: RPCConnection) -> None:
+        self._supervisor = supervisor
+        self._unreleased: set[str] = set()
+
+    async def reserve(self, wanted: Reservation) -> bool:
+        """Reserve room, or enlarge the reservation with the same key."""
+        for key in tuple(self._unreleased):
+            self.release(key)
+        try:
+            return bool(await self._supervisor.call(messages.Reserve(wanted)))
+        except RPCError as error:
+            raise DiskFailed(f"the supervisor does not say whether there is room: {error}") from error
+
+    def shrink(self, key: str, size: int, *, unlinked: bool) -> None:
+        """Reserve no more than this. If the call fails, more than needed stays reserved."""
+        shrinking = self._supervisor.call(messages.ShrinkReservation(key, size, unlinked))
+        shrinking.addErrback(lambda failure: failure.trap(RPCError) and None)
+
+    def release(self, key: str) -> None:
+        """End a reservation. If the call fails, it is repeated with the next reservation."""
+        self._unreleased.discard(key)
+
+        def failed(failure: Failure) -> None:
+            failure.trap(RPCError)
+            self._unreleased.add(key)
+
+        self._supervisor.call(messages.ReleaseReservation(key)).addErrback(failed)
+
+
+class Worker(Daemon):
+    """Worker ``number``; ``hello`` says the rest."""
+
+    def __init__(self, number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: Any) -> None:
+        configuration: Configuration = pickle.loads(hello.configuration)  # noqa: S301  # only the supervisor sends it
+        super().__init__(configuration, (), os.environ, reactor)
+        self._number = number
+        self._hello = hello
+        self._supervisor = supervisor
+        self._in_use: set[Digest] = set()
+        self._caching: Caching | None = None
+        self._subscriber_service: SubscriberService | None = None
+        self._index: RemoteIndex | None = None
+
+    # Start.
+
+    def bind_front(self, address: Address) -> list[socket.socket]:  # noqa: ARG002  # the supervisor has bound it
+        """The socket that the supervisor has bound for this worker."""
+        return [socket.socket(fileno=FRONT)]
+
+    def read_key(self) -> None:
+        """The certificates that the supervisor has read while it was allowed to."""
+        tls, certificates = self.configuration.http.tls, self._hello.certificates
+        if tls is None or self.context is not None:
+            return
+        try:
+            if certificates.identity is not None:
+                self.context = ServerContext(tls, certificates.identity)
+            else:
+                self.context = HostContexts(tls, dict(certificates.hosts or {}))
+                self.context.show({}, certificates.challenges or {})
+        except TLSFault as error:
+            raise NotStarted(str(error)) from error
+
+    def begin_issuance(self) -> None:
+        """Nothing: the supervisor issues certificates."""
+
+    def build(self) -> Role:
+        """The part of a cache that serves clients."""
+        hello, configuration = self._hello, self.configuration
+        store = FilesystemStore(configuration.storage.rootdirectory, shared=True)
+        other_workers = OtherWorkers(
+            secret=hello.secret,
+            pseudonym=hello.pseudonym,
+            owners=RemoteOwners(self._number, configuration.workers, self._supervisor, store, self.reactor),
+            maintains_store=False,
+            room=RemoteRoom(self._supervisor),
+            on_use=self._notify_use,
+            on_review=self._review_use,
+            on_revoked=self._supervisor.send,
+            on_disk_fault=lambda fault: self._supervisor.send(messages.DiskFault(fault)),
+        )
+        self._index = RemoteIndex(socket.socket(fileno=INDEX))
+        self._caching = Caching(
+            configuration,
+            self.environ,
+            self.reactor,
+            self.threads,
+            self.meter,
+            other_workers=other_workers,
+            kept=Storage(store, self._index),
+        )
+        ensemble = self._caching.ensemble
+        registries = {registry.upstream.origin: registry for registry in ensemble.registries}
+        self._subscriber_service = SubscriberService(
+            ensemble.blob_service, ensemble.access.key, registries.__getitem__, self.threads
+        )
+        return self._caching
+
+    def say_hello(self, role: Role) -> None:
+        """Nothing: the supervisor has logged it."""
+
+    def _notify_use(self, digest: Digest) -> None:
+        if digest not in self._in_use:
+            self._in_use.add(digest)
+            self._supervisor.send(messages.InUse(digest))
+
+    def _review_use(self, in_use: Callable[[Digest], bool]) -> None:
+        """Notify the supervisor of all blobs that are not in use any more, at once."""
+        unused = [digest for digest in self._in_use if not in_use(digest)]
+        self._in_use.difference_update(unused)
+        if unused:
+            self._supervisor.send(messages.NotInUse(unused))
+        if not self._supervisor.is_backed_up:  # the next message has all that this one would have
+            self._supervisor.send(messages.Metrics(collect(self.meter.registry)))
+
+    # Messages and calls of the supervisor.
+
+    def receive(self, message: Any) -> Any:
+        """Do what the supervisor requests."""
+        match message:
+            case messages.AcceptSubscriber():
+                return self._accept_subscriber()
+            case messages.FlushPulls():
+                return self._flush()
+            case messages.GetMetrics():
+                return collect(self.meter.registry)
+            case messages.GetFindings():
+                return {name: (each.state, each.says) for name, each in self.own_findings().items()}
+            case messages.Drain():
+                return self._drain()
+            case messages.Stop():
+                in_background(self._end())
+            case messages.Reload(certificates=certificates):
+                self._reload(certificates)
+            case messages.Certificates():
+                self._show(message)
+            case _ if self._caching is not None:
+                self._receive_change(message, self._caching)
+        return None
+
+    def _receive_change(self, message: Any, caching: Caching) -> None:
+        """Something in the store or in what the origins allow has changed."""
+        ensemble = caching.ensemble
+        match message:
+            case messages.BlobEvicted(digest=digest):
+                ensemble.blob_service.hot_blobs.drop(digest)
+                if self._index is not None:
+                    self._index.uncache(digest)
+            case messages.LinkDenied(link=link):
+                # The question was earlier, at an unknown time: a question from now on is not affected.
+                ensemble.links.hear_denial(link, asked=ensemble.access.question_time())
+            case Revocation():
+                ensemble.access.hear_revocation(message)
+            case messages.DiskFault(fault=fault):
+                ensemble.blob_service.disk_fault = fault
+            case messages.IndexLost():
+                ensemble.blob_service.lost_index()
+
+    def _accept_subscriber(self) -> bool:
+        descriptor = self._supervisor.receive_descriptor()
+        if descriptor is None or self._subscriber_service is None:
+            return False
+        connect(self.reactor, descriptor, self._subscriber_service.connection())
+        return True
+
+    async def _flush(self) -> None:
+        if self._caching is not None:
+            await self._caching.flush()
+
+    def _reload(self, certificates: messages.Certificates) -> None:
+        context, self.context = self.context, None  # its certificates come from the supervisor
+        super().reload()
+        self.context = context
+        self._show(certificates)
+
+    def _show(self, certificates: messages.Certificates) -> None:
+        try:
+            match self.context:
+                case ServerContext() as context if certificates.identity is not None:
+                    context.show(certificates.identity)
+                case HostContexts() as contexts:
+                    contexts.reload()
+                    contexts.show(certificates.hosts or {}, certificates.challenges or {})
+        except TLSFault as error:
+            _log.error("certificates not reloaded, old ones stay in use", reason=error)
+
+    # Stop.
+
+    async def _drain(self) -> bool:
+        """Refuse new connections; downloads for other workers go on."""
+        for port in self.ports:
+            await stop(port)
+        if self.role is not None:
+            await self.drain(self.role)
+        return True
+
+    async def _end(self) -> None:
+        try:
+            await self.stopService()
+        finally:
+            self.reactor.stop()
+
+
+def prepare(number: int, reactor: Any) -> None:
+    """Make this process worker ``number`` as soon as the reactor runs."""
+    _ignore_signals()
+    for descriptor in (CONTROL, INDEX, FRONT, LOCK):
+        with suppress(OSError):
+            os.set_inheritable(descriptor, False)
+    worker: Worker | None = None
+
+    def receive(message: Any) -> Any:
+        nonlocal worker
+        if worker is not None:
+            return worker.receive(message)
+        if isinstance(message, messages.Hello):
+            worker = _start(number, message, supervisor, reactor)
+        return None
+
+    supervisor = RPCConnection(receive, lambda: os._exit(1))
+    reactor.callWhenRunning(_ignore_signals)
+    reactor.callWhenRunning(connect, reactor, CONTROL, supervisor)
+
+
+def _start(number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: Any) -> Worker:
+    worker = Worker(number, hello, supervisor, reactor)
+    stream = cast("TextIO", _LineStream(sys.stdout.fileno()))
+    journal = observer(stream, worker.configuration.log, number)
+    globalLogBeginner.beginLoggingTo([journal], redirectStandardIO=False)
+    try:
+        worker.privilegedStartService()
+        worker.startService()
+    except Exception as error:  # noqa: BLE001  # a worker that cannot serve must end, so that nobody waits for it
+        if not isinstance(error, NotStarted):
+            _log.failure("worker not started", worker=number)
+        supervisor.send(messages.StartFailed(str(error.args[0] if error.args else error)))
+        reactor.callLater(0, reactor.stop)
+        return worker
+    _ignore_signals()
+    supervisor.send(messages.Ready())
+    return worker
+
+
+def _ignore_signals() -> None:
+    """Ignore signals that are sent to all processes of the daemon: the supervisor sends messages instead."""
+    # Not SIG_IGN, which programs that this process starts would inherit.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+
+
+class _LineStream:
+    """A stream to a pipe that several processes write to, which never splits a line."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, text: str) -> None:
+        """Write whole lines, as many at once as are written in one piece."""
+        batch = b""
+        for line in text.encode("utf-8", "backslashreplace").splitlines(keepends=True):
+            if batch and len(batch) + len(line) > _PIPE_BUF:
+                self._write(batch)
+                batch = b""
+            batch += line
+        self._write(batch)
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._descriptor, data) :]
