@@ -420,7 +420,7 @@ def _scrub(
         in_use=in_use,
         run=run,
         timer=timer,
-        checked=meter.scrubbed,
+        checked=meter.store_verified,
     )
 
 
@@ -436,10 +436,11 @@ def _watch(
     grants: Grants,
     factory: ServerFactory,
 ) -> None:
-    meter.watch("contentcache_fetches", "Fetches under way", lambda: blob_service.running_downloads)
+    meter.watch("contentcache_downloads", "Downloads under way", lambda: blob_service.running_downloads)
     meter.watch("contentcache_grants", "Grants remembered", lambda: len(grants))
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
     for registry in registries:
+        meter.watch_registry(registry.upstream.origin)
         for host, _well in registry.health():
             meter.watch_upstream(host, partial(_is_well, registry, host))
 

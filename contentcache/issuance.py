@@ -115,7 +115,7 @@ class Issuance:
             meter=meter,
         )
         for host in settings.hosts:
-            meter.watch_certificate(host, partial(self.renewal_loop.seconds_left, host))
+            meter.watch_certificate(host, partial(self.renewal_loop.expiry, host))
 
     def start(self) -> None:
         """Start the renewal loop and the control socket. The ports have to be open."""

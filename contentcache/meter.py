@@ -1,9 +1,8 @@
-"""What is counted, for people who would rather look than read."""
+"""The metrics of one process, in Prometheus' text format."""
 
 from __future__ import annotations
 
-from collections import Counter as Counted
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -14,11 +13,38 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # twice as many lines, and nobody looks at them
 
 _LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _SECONDS_BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300)
+_CACHE_STATUSES: Final = ("hit", "affirmed", "stale", "miss", "coalesced", "uncached")
+_EVICTION_REASONS: Final = ("age", "size", "space")
+
+
+def _registry(origin: str) -> str:
+    """
+    The label of an origin.
+
+    >>> _registry("https://registry.example.com")
+    'registry.example.com'
+    """
+    return origin.rpartition("://")[2]
+
+
+class _CacheHealth(Collector):
+    def __init__(self, read: Callable[[], Mapping[str, bool]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "contentcache_gateway_cache_healthy", "1 where clients can be sent to a cache", labels=["cache"]
+        )
+        for name, is_healthy in self._read().items():
+            family.add_metric([name], float(is_healthy))
+        yield family
 
 
 class Meter:
@@ -27,39 +53,55 @@ class Meter:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "contentcache_requests", "Requests answered", ["method", "kind", "status"], registry=self.registry
+            "contentcache_http_requests",
+            "Requests answered",
+            ["method", "kind", "code"],
+            registry=self.registry,
         )
-        self._outcomes = Counter(
-            "contentcache_content", "Blobs and manifests by cache status", ["outcome"], registry=self.registry
+        self._pulls = Counter(
+            "contentcache_pulls",
+            "GET of blobs and manifests by cache status",
+            ["registry", "kind", "cache"],
+            registry=self.registry,
         )
-        self._served = Counter("contentcache_served_bytes", "Body bytes to clients", registry=self.registry)
-        self._fetched = Counter(
-            "contentcache_fetched_bytes", "Body bytes of content from upstream", registry=self.registry
+        self._sent = Counter(
+            "contentcache_sent_bytes", "Body bytes to clients", ["registry", "kind"], registry=self.registry
+        )
+        self._received = Counter(
+            "contentcache_received_bytes",
+            "Body bytes of blobs and manifests from upstreams",
+            ["registry", "kind"],
+            registry=self.registry,
         )
         self._upstream_requests = Counter(
             "contentcache_upstream_requests",
-            "Requests to upstreams by what came of them",
-            ["host", "outcome"],
+            "Requests to upstreams by status code, or failed",
+            ["host", "code"],
             registry=self.registry,
         )
         self._evictions = Counter(
-            "contentcache_evictions", "Blobs deleted", ["reason"], registry=self.registry
+            "contentcache_evictions", "Blobs evicted", ["reason"], registry=self.registry
         )
-        self._evicted = Counter("contentcache_evicted_bytes", "Bytes deleted", registry=self.registry)
-        self._restarts = Counter(
-            "contentcache_wrong_content",
-            "Fetches whose bytes did not match the digest",
+        self._evicted = Counter(
+            "contentcache_evicted_bytes", "Bytes evicted", ["reason"], registry=self.registry
+        )
+        for reason in _EVICTION_REASONS:
+            self._evictions.labels(reason)
+            self._evicted.labels(reason)
+        self._digest_mismatches = Counter(
+            "contentcache_digest_mismatches",
+            "Downloads whose bytes did not match the digest",
             registry=self.registry,
         )
-        self._disk = Counter(
-            "contentcache_disk_failures", "Writes that the store refused", registry=self.registry
+        self._store_write_errors = Counter(
+            "contentcache_store_write_errors", "Writes that the store refused", registry=self.registry
         )
-        self._scrubbed = Counter(
-            "contentcache_scrubbed", "Stored blobs that were hashed again", registry=self.registry
+        self._store_verified = Counter(
+            "contentcache_store_verified", "Stored blobs that were hashed again", registry=self.registry
         )
-        self._scrub_failures = Counter(
-            "contentcache_scrub_failures",
-            "Stored blobs that turned out wrong or unreadable",
+        self._store_corrupt = Counter(
+            "contentcache_store_corrupt",
+            "Stored blobs that were corrupt or unreadable",
             registry=self.registry,
         )
         self._deep = Counter(
@@ -67,11 +109,11 @@ class Meter:
             "Requests through more than two caches",
             registry=self.registry,
         )
-        self._refusals = Counter(
-            "contentcache_limits_reached", "Requests refused by a limit", ["limit"], registry=self.registry
+        self._limited = Counter(
+            "contentcache_requests_limited", "Requests refused by a limit", ["limit"], registry=self.registry
         )
         self._seconds = Histogram(
-            "contentcache_request_seconds",
+            "contentcache_http_request_duration_seconds",
             "From the request to the last byte",
             ["kind"],
             buckets=_SECONDS_BUCKETS,
@@ -88,23 +130,35 @@ class Meter:
         """A gauge whose value is read when somebody looks."""
         Gauge(name, documentation, registry=self.registry).set_function(read)
 
-    def watch_upstream(self, host: str, is_well: Callable[[], bool]) -> None:
-        """Whether an upstream host is in good standing."""
+    def watch_registry(self, origin: str) -> None:
+        """Let the series of an upstream registry exist before its first request."""
+        for kind in ("blobs", "manifests"):
+            self._sent.labels(_registry(origin), kind)
+            self._received.labels(_registry(origin), kind)
+            for status in _CACHE_STATUSES:
+                self._pulls.labels(_registry(origin), kind, status)
+
+    def watch_caches(self, read: Callable[[], Mapping[str, bool]]) -> None:
+        """Whether each cache of a gateway is healthy, by its name."""
+        self.registry.register(_CacheHealth(read))
+
+    def watch_upstream(self, host: str, is_healthy: Callable[[], bool]) -> None:
+        """Whether an upstream host is healthy."""
         if not hasattr(self, "_upstreams"):
             self._upstreams = Gauge(
-                "contentcache_upstream_up",
-                "1 where a host is in good standing, 0 while it is set back",
+                "contentcache_upstream_healthy",
+                "1 where an upstream host is healthy, 0 where it is not",
                 ["host"],
                 registry=self.registry,
             )
-        self._upstreams.labels(host).set_function(lambda: float(is_well()))
+        self._upstreams.labels(host).set_function(lambda: float(is_healthy()))
 
-    def watch_certificate(self, host: str, seconds_left: Callable[[], float]) -> None:
-        """How long the certificate of a host is still good."""
+    def watch_certificate(self, host: str, expiry: Callable[[], float]) -> None:
+        """When the certificate of a host expires, in seconds since 1970."""
         if not hasattr(self, "_certificates"):
             self._certificates = Gauge(
-                "contentcache_certificate_expiry_seconds",
-                "Seconds until a certificate ends, 0 where there is none",
+                "contentcache_certificate_expiry_timestamp_seconds",
+                "When a certificate expires, in seconds since 1970; 0 where there is none",
                 ["host"],
                 registry=self.registry,
             )
@@ -114,7 +168,7 @@ class Meter:
                 ["host", "outcome"],
                 registry=self.registry,
             )
-        self._certificates.labels(host).set_function(seconds_left)
+        self._certificates.labels(host).set_function(expiry)
 
     def certificate_asked(self, host: str, succeeded: bool) -> None:
         """A certificate has been got, or not."""
@@ -124,55 +178,58 @@ class Meter:
         """Everything in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def answered(self, method: str, kind: str, status: int, seconds: float, sent: int) -> None:
-        """A request has been answered, with ``sent`` bytes of body."""
+    def answered(
+        self, method: str, kind: str, status: int, seconds: float, sent: int, *, upstream: str = "-"
+    ) -> None:
+        """A request for content of ``upstream`` has been answered, with ``sent`` bytes of body."""
         self._requests.labels(method, kind, str(status)).inc()
         self._seconds.labels(kind).observe(seconds)
-        self._served.inc(sent)
+        self._sent.labels(_registry(upstream), kind).inc(sent)
 
-    def hits(self, answers: Sequence[tuple[str, int, int]]) -> None:
-        """Blobs were sent from the store, at once: the method, the status, and bytes of body, of each."""
-        kinds = Counted((method, status) for method, status, _ in answers)
-        for (method, status), count in kinds.items():
-            self._requests.labels(method, "blobs", str(status)).inc(count)
+    def hits(self, answers: Sequence[tuple[str, int, int, str]]) -> None:
+        """Blobs were sent from the store, at once: the method, the status, bytes of body and origin of each."""
+        groups: dict[tuple[str, int, str], tuple[int, int]] = {}
         seconds = self._seconds.labels("blobs")
-        for _ in answers:
+        for method, status, sent, upstream in answers:
             seconds.observe(0.0)
-        self._served.inc(sum(sent for _, _, sent in answers))
-        got = sum(count for (method, _), count in kinds.items() if method == "GET")
-        if got:
-            self._outcomes.labels("hit").inc(got)
+            count, size = groups.get((method, status, upstream), (0, 0))
+            groups[method, status, upstream] = count + 1, size + sent
+        for (method, status, upstream), (count, size) in groups.items():
+            self._requests.labels(method, "blobs", str(status)).inc(count)
+            self._sent.labels(_registry(upstream), "blobs").inc(size)
+            if method == "GET":
+                self._pulls.labels(_registry(upstream), "blobs", "hit").inc(count)
 
-    def outcome(self, outcome: str) -> None:
-        """A content was served from the cache, or otherwise."""
-        self._outcomes.labels(outcome).inc()
+    def pulled(self, origin: str, kind: str, status: str) -> None:
+        """A blob or manifest is about to be sent; ``status`` is one of the cache statuses."""
+        self._pulls.labels(_registry(origin), kind, status).inc()
 
-    def fetched(self, size: int) -> None:
-        """Bytes of a content came in."""
-        self._fetched.inc(size)
+    def received(self, origin: str, kind: str, size: int) -> None:
+        """Bytes of a blob or manifest came in."""
+        self._received.labels(_registry(origin), kind).inc(size)
 
-    def asked(self, host: str, outcome: str) -> None:
+    def asked(self, host: str, code: str) -> None:
         """A host has answered, or failed."""
-        self._upstream_requests.labels(host, outcome).inc()
+        self._upstream_requests.labels(host, code).inc()
 
     def evicted(self, size: int, reason: str) -> None:
-        """A blob has been deleted."""
+        """A blob has been evicted."""
         self._evictions.labels(reason).inc()
-        self._evicted.inc(size)
+        self._evicted.labels(reason).inc(size)
 
-    def restarted(self) -> None:
-        """A content came in wrong."""
-        self._restarts.inc()
+    def digest_mismatch(self) -> None:
+        """The bytes of a download did not match its digest."""
+        self._digest_mismatches.inc()
 
-    def disk_failed(self) -> None:
+    def store_write_error(self) -> None:
         """The store has refused a write."""
-        self._disk.inc()
+        self._store_write_errors.inc()
 
-    def scrubbed(self, right: bool) -> None:
+    def store_verified(self, right: bool) -> None:
         """A stored blob was hashed again."""
-        self._scrubbed.inc()
+        self._store_verified.inc()
         if not right:
-            self._scrub_failures.inc()
+            self._store_corrupt.inc()
 
     def went_deep(self) -> None:
         """A request came through more caches than are good for it."""
@@ -180,7 +237,7 @@ class Meter:
 
     def limited(self, limit: str) -> None:
         """A limit has been reached."""
-        self._refusals.labels(limit).inc()
+        self._limited.labels(limit).inc()
 
     def lagged(self, seconds: float) -> None:
         """The reactor came late."""

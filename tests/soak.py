@@ -256,9 +256,9 @@ class Soak:
     def _look_at_the_end(self) -> None:
         cache = self._cache
         deadline = time.monotonic() + 15
-        while time.monotonic() < deadline and cache.metrics()["contentcache_fetches"]:
+        while time.monotonic() < deadline and cache.metrics()["contentcache_downloads"]:
             time.sleep(0.1)
-        if cache.metrics()["contentcache_fetches"]:
+        if cache.metrics()["contentcache_downloads"]:
             self.faults.append("fetches that never end")
         deadline = time.monotonic() + 15
         while (descriptors := descriptors_of(self._cache.pid)) > 60 and time.monotonic() < deadline:

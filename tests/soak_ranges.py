@@ -77,7 +77,7 @@ class RangesSoak:
             client.join(120)
             if client.is_alive():
                 self.faults.append("a client got no end of its answer")
-        mismatches = int(cache.metric("contentcache_wrong_content_total"))
+        mismatches = int(cache.metric("contentcache_digest_mismatches_total"))
         self.counts["digest mismatches"] += mismatches
         if mismatches:
             self.faults.append(f"round {number}: {mismatches} digest mismatches of an honest upstream")

@@ -144,10 +144,10 @@ class RenewalLoop:
         """The time of the next attempt, in seconds since 1970; ``None`` where the last one has not failed."""
         return self._backoff.next_attempt(state)
 
-    def seconds_left(self, host: str) -> float:
-        """Seconds until a host's certificate expires; negative after that, 0 without a certificate."""
+    def expiry(self, host: str) -> float:
+        """When a host's certificate expires, in seconds since 1970; 0 without a certificate."""
         validity = self.states[host].validity
-        return 0.0 if validity is None else validity.ends - self._wall()
+        return 0.0 if validity is None else validity.ends
 
     def renew(self, hosts: Sequence[str]) -> list[Deferred[RenewalOutcome]]:
         """Request new certificates now, due or not; each waiter fires with the outcome, and never fails."""

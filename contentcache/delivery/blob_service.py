@@ -667,7 +667,7 @@ class BlobService:
 
     def _report_disk(self, fault: str | None) -> None:
         if fault is not None:
-            self._meter.disk_failed()
+            self._meter.store_write_error()
             if self.disk_fault != fault:
                 self._log.error("store not writable, pulls pass through uncached", reason=fault)
         elif self.disk_fault is not None:

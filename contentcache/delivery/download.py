@@ -430,7 +430,8 @@ class Download:
         """Bytes of ``host`` are in the file."""
         self.planner.arrived(host, start, stop)
         self.download_file.hash_in_background()
-        self._context.meter.fetched(stop - start)
+        kind = next((request.content.kind for request in self.senders), "blobs")
+        self._context.meter.received(self.key.origin, kind, stop - start)
         total = self.planner.total
         if not self._completing and total is not None:
             self._completing = self.planner.held.total() >= self._fill_after * total
@@ -631,7 +632,7 @@ class Download:
     async def _start_again(self, blamed: str | None) -> None:
         if self.in_place:
             await self._throw_away()
-        self._context.meter.restarted()
+        self._context.meter.digest_mismatch()
         self._log.warn(
             "digest mismatch, download restarted",
             origin=self.key.origin,

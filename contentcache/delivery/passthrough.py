@@ -6,6 +6,9 @@ A whole content is hashed on its way and its last bytes wait for the digest, as 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from attrs import frozen
 
 from contentcache.core.digest import Digest, Hasher
@@ -57,7 +60,9 @@ class PassthroughBody:
         if answer is None:
             raise ShortError("the answer has been sent already")
         digest = self._asking.content.digest
-        await _pipe(answer, sink, RunningDigest(digest, digest.hasher()), stop, self._meter)
+        await _pipe(
+            answer, sink, RunningDigest(digest, digest.hasher()), stop, _received(self._asking, self._meter)
+        )
 
     def close(self) -> None:
         """Let go of what was not sent."""
@@ -101,7 +106,11 @@ async def _pipe_part(
         answer.abandon()
         raise ShortError(error.message) from error
     length = None if stop is None else stop - start
-    await _pipe(answer, sink, check, length, meter, passed_over=start - opening.start)
+    await _pipe(answer, sink, check, length, _received(request, meter), passed_over=start - opening.start)
+
+
+def _received(request: ContentRequest, meter: Meter) -> Callable[[int], None]:
+    return partial(meter.received, request.registry.upstream.origin, request.content.kind)
 
 
 async def _pipe(
@@ -109,7 +118,7 @@ async def _pipe(
     sink: ClientSink,
     check: RunningDigest | None,
     length: int | None,
-    meter: Meter,
+    received: Callable[[int], None],
     *,
     passed_over: int = 0,
 ) -> None:
@@ -120,7 +129,7 @@ async def _pipe(
     held = b""
     moved = 0
     try:
-        with InflowQueue(answer, meter.fetched) as queue:
+        with InflowQueue(answer, received) as queue:
             while (data := await queue.next()) is not None:
                 if passed_over:
                     skipped = min(passed_over, len(data))

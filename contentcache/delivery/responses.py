@@ -40,8 +40,10 @@ class ContentResponse:
     def outcome(self) -> str:
         """One word for the metrics."""
         if self.status.startswith("hit"):
-            return "stale" if self.stale else "hit"
-        return next((word for word in ("collapsed", "uncached") if word in self.status), "miss")
+            return "stale" if self.stale else "affirmed" if "affirmed" in self.status else "hit"
+        if "collapsed" in self.status:
+            return "coalesced"
+        return "uncached" if "uncached" in self.status else "miss"
 
 
 @frozen

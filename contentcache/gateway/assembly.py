@@ -253,9 +253,4 @@ def public_url(configuration: Configuration, options: Gateway) -> str:
 
 def _register_metrics(meter: Meter, factory: GatewayFactory, liveness: Liveness) -> None:
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
-    meter.watch("contentcache_gateway_caches", "Caches that were asked", lambda: len(liveness.states))
-    meter.watch(
-        "contentcache_gateway_caches_alive",
-        "Those of them that clients can be sent to",
-        lambda: sum(state.alive for state in liveness.states.values()),
-    )
+    meter.watch_caches(liveness.health)

@@ -120,6 +120,12 @@ class Liveness:
         """What is known of each cache that was probed."""
         return {cache_id: known.state for cache_id, known in self._known.items()}
 
+    def health(self) -> Mapping[str, bool]:
+        """Whether clients may be sent there, by the name of each cache that was probed."""
+        return {
+            cache.name: self._known[cache.id].state.alive for cache in self._listed if cache.id in self._known
+        }
+
     def is_alive(self, cache_id: UUID) -> bool:
         """Whether clients may be sent to a cache, if it answers now."""
         known = self._known.get(cache_id)

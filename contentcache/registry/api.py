@@ -191,7 +191,7 @@ class RegistryApi:
             return
         parts = content.kind == "blobs" and is_partial(exchange, content.digest)
         with await dependencies.blob_service.get(asking, whole=not parts) as served:
-            self._meter.outcome(served.outcome)
+            self._meter.pulled(asking.registry.upstream.origin, content.kind, served.outcome)
             await dependencies.responder.send(exchange, served, content.kind)
 
     async def _answer_keys(self, exchange: Exchange) -> None:
@@ -218,7 +218,7 @@ class RegistryApi:
             )
             return
         with await dependencies.tags.get(asking) as served:
-            self._meter.outcome(served.outcome)
+            self._meter.pulled(asking.registry.upstream.origin, "manifests", served.outcome)
             await dependencies.responder.send(exchange, served, "manifests", by_tag=True)
 
     async def _answer_ping(

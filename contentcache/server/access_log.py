@@ -31,7 +31,9 @@ class AccessLog:
         seconds = max(0.0, self._timer.seconds() - request.received_at)
         method = request.method.decode("latin-1")
         counted = method if method in _METHODS else "other"
-        self._meter.answered(counted, request.kind, request.code, seconds, request.sentLength)
+        self._meter.answered(
+            counted, request.kind, request.code, seconds, request.sentLength, upstream=request.upstream
+        )
         if not self._lines:
             return
         access = Access(
@@ -52,7 +54,7 @@ class AccessLog:
 
     def log_hits(self, hits: Sequence[Access]) -> None:
         """Record requests that the fast path has answered."""
-        self._meter.hits([(access.method, access.status, access.sent) for access in hits])
+        self._meter.hits([(access.method, access.status, access.sent, access.upstream) for access in hits])
         if self._lines:
             self._log.info("access", accesses=hits)
 

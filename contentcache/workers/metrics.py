@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 #: Gauges of which the lowest counts, and not the sum: a host that one worker finds unhealthy is unhealthy.
-_LOWEST: Final = frozenset({"contentcache_upstream_up"})
+_LOWEST: Final = frozenset({"contentcache_upstream_healthy"})
 #: Kinds of metrics that are added up over processes that have ended, too.
 _CUMULATIVE: Final = frozenset({"counter", "histogram"})
 

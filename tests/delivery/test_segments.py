@@ -45,7 +45,10 @@ class SegmentTests(HouseTestCase):
             self.assertEqual(bytes(client.got), CONTENT[start : start + chunk], start)
         self.here.later(1)
         self.assertEqual(
-            self.here.meter.registry.get_sample_value("contentcache_fetched_bytes_total"), len(CONTENT)
+            self.here.meter.registry.get_sample_value(
+                "contentcache_received_bytes_total", {"registry": "one.example", "kind": "blobs"}
+            ),
+            len(CONTENT),
         )
         asked = len(self.ranges())
         self.assertWhole(self.here.pull(self.digest), CONTENT)

@@ -9,6 +9,7 @@ import socket
 import ssl
 import stat
 import sys
+import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -151,8 +152,8 @@ class FirstTests(AcmeCase):
             self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         run(["openssl", "x509", "-in", str(self.folder / f"{HOST}.pem"), "-noout"])
         self.assertNotIn("Traceback", cache.log())
-        expiry = f'contentcache_certificate_expiry_seconds{{host="{HOST}"}}'
-        until(lambda: cache.metrics().get(expiry, 0) > 3600, "its end in the metrics")
+        expiry = f'contentcache_certificate_expiry_timestamp_seconds{{host="{HOST}"}}'
+        until(lambda: cache.metrics().get(expiry, 0) > time.time() + 3600, "its end in the metrics")
 
         asked = len(pebble.process.log())
         cache.restart()

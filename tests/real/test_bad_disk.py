@@ -34,13 +34,13 @@ class BadDiskTests(SynchronousTestCase):
         """With ``scrub`` a blob that was changed on the disk goes, is told of, and is fetched again."""
         cache = ContentCache(self, self.origin.url, options={"scrub": "1s"})
         self.assertEqual(self.pull(cache)[0], CONTENT)
-        until(lambda: cache.metric("contentcache_scrubbed_total") > 0, "it is looked at")
-        self.assertEqual(cache.metric("contentcache_scrub_failures_total"), 0)
+        until(lambda: cache.metric("contentcache_store_verified_total") > 0, "it is looked at")
+        self.assertEqual(cache.metric("contentcache_store_corrupt_total"), 0)
         with open(cache.blob_file(self.digest), "r+b") as file:
             file.seek(5000)
             file.write(bytes(100))
         until(lambda: not cache.stored(self.digest), "it is gone")
-        until(lambda: cache.metric("contentcache_scrub_failures_total") >= 1, "the failure counted")
+        until(lambda: cache.metric("contentcache_store_corrupt_total") >= 1, "the failure counted")
         cache.wait_for_log(f"stored blob corrupt, deleted digest={self.digest} ")
         content, status = self.pull(cache)
         self.assertEqual((content, status), (CONTENT, "contentcache; fwd=miss; stored"))

@@ -69,7 +69,7 @@ class DiskTestCase(SynchronousTestCase):
     def assert_store_warns(self) -> None:
         """Health, metrics and the log tell the operator; clients are served, so health is 200."""
         self.assertEqual(settled(self.states, ("warn", "warn")), ("warn", "warn"))
-        until(lambda: self.cache.metric("contentcache_disk_failures_total") > 0, "the failure counted")
+        until(lambda: self.cache.metric("contentcache_store_write_errors_total") > 0, "the failure counted")
         self.cache.wait_for_log("store not writable, pulls pass through uncached")
 
     def assert_store_is_well(self) -> None:

@@ -26,9 +26,9 @@ class TwoHostsTests(FaultsTestCase):
             digest = self.upstream.digests[number]
             for host in self.hosts:
                 host.misbehave(kind, digest, at=at, times=1)
-            before = self.cache.metric("contentcache_fetched_bytes_total")
+            before = self.cache.metric("contentcache_received_bytes_total")
             self.assert_whole(self.pull(number), number)
-            self.assertEqual(self.cache.metric("contentcache_fetched_bytes_total") - before, SIZE)
+            self.assertEqual(self.cache.metric("contentcache_received_bytes_total") - before, SIZE)
 
     def test_stalls_and_errors(self) -> None:
         """A stall, a 5xx, a 416 and a page of a portal are passed over in the same response."""
@@ -58,9 +58,7 @@ class TwoHostsTests(FaultsTestCase):
                 for number in range(4):
                     self.assert_whole(self.pull(number), number)
                 # It is asked first once, and not again while it is set back.
-                name = (
-                    f'contentcache_upstream_requests_total{{host="http://127.0.0.1:{dead}",outcome="failed"}}'
-                )
+                name = f'contentcache_upstream_requests_total{{code="failed",host="http://127.0.0.1:{dead}"}}'
                 self.assertIn(self.cache.metrics().get(name), {1.0, 2.0})
                 self.assertEqual(self.cache.health(), 200)
 

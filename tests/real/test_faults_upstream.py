@@ -27,13 +27,13 @@ class OneHostTests(FaultsTestCase):
         for number, (kind, at) in enumerate(cases):
             digest = self.upstream.digests[number]
             self.upstream.misbehave(kind, digest, at=at, times=1)
-            before = self.cache.metric("contentcache_fetched_bytes_total")
+            before = self.cache.metric("contentcache_received_bytes_total")
             self.assert_whole(self.pull(number), number)
             first, second = self.upstream.ranges(digest)
             self.assertEqual(first, 0)
             # What is on its way when a connection is reset may get lost.
             self.assertIn(second, {max(at, 0)} if kind == "short" else range(max(at, 0) + 1), (kind, at))
-            self.assertEqual(self.cache.metric("contentcache_fetched_bytes_total") - before, SIZE)
+            self.assertEqual(self.cache.metric("contentcache_received_bytes_total") - before, SIZE)
             self.until_stored(number)
 
     def test_breaks_off_again_and_again(self) -> None:

@@ -45,7 +45,7 @@ class RedirectTests(SynchronousTestCase):
 
         with self.assertRaises(AssertionError):
             skopeo_copy(theirs.reference(gateway.host), place(self), creds="eve:eve")
-        served = cache.metric("contentcache_served_bytes_total")
+        served = cache.metric("contentcache_sent_bytes_total")
         path = f"/v2/org/app/blobs/{layer}"
         token = tokens.token("eve", tokens.grant("eve", ["repository:other/app:pull"]))
         for authorization in (f"Bearer {token}", basic("eve", "eve"), basic("eve", "wrong")):
@@ -60,7 +60,7 @@ class RedirectTests(SynchronousTestCase):
         for wrong in (path, f"/v2/other/app/blobs/{layer}"):
             for url in (cache.url, gateway.url):
                 self.assertEqual(Curl(self).fetch(f"{url}{wrong}?{query}").status, 403, url + wrong)
-        self.assertLess(cache.metric("contentcache_served_bytes_total") - served, 4096)
+        self.assertLess(cache.metric("contentcache_sent_bytes_total") - served, 4096)
         self.assertEqual(Curl(self).fetch(f"{cache.url}{mine}?{query}").status, 200)
 
     def choose(self, gateway: GatewayDaemon, cache: ContentCache, *accounts: str) -> None:

@@ -88,8 +88,8 @@ class WalkthroughTests(SynchronousTestCase):
         """The layer, and nothing else, crossed the line once, asked for by the gateway with its own account."""
         (layer,) = until(lambda: self.stored("san-francisco"), "the layer in the store").items()
         self.layer, self.size = layer
-        self.check_metric("san-francisco", "contentcache_fetched_bytes_total", self.size)
-        self.check_metric("san-francisco", "contentcache_served_bytes_total", 2 * self.size)
+        self.check_metric("san-francisco", "contentcache_received_bytes_total", self.size)
+        self.check_metric("san-francisco", "contentcache_sent_bytes_total", 2 * self.size)
         self.check(lambda: self.origin_gave(self.layer, self.size), ["contentcache"])
 
     def others_get_nothing(self) -> None:
@@ -97,7 +97,7 @@ class WalkthroughTests(SynchronousTestCase):
         A URL that has expired, that was signed for another origin, or by somebody else, opens nothing; and
         neither does the store to those of whom the origin knows nothing.
         """
-        before = self.metric("san-francisco", "contentcache_served_bytes_total")
+        before = self.metric("san-francisco", "contentcache_sent_bytes_total")
         mine, strange = (
             self.signer("/etc/contentcache/signing.pem"),
             KeyFiles(self.mktemp(), lifetime=1e9, url_lifetime=0.0, wall=time.time),
@@ -117,7 +117,7 @@ class WalkthroughTests(SynchronousTestCase):
             for method, asked in (("GET", ""), ("HEAD", "-I")):
                 command = f"curl -s {asked} -o answer -w '%{{http_code}}' '{url}{query}'"
                 self.assertEqual(self.typed("desk", command), status, f"{method}, {case}")
-        served = self.metric("san-francisco", "contentcache_served_bytes_total") - before
+        served = self.metric("san-francisco", "contentcache_sent_bytes_total") - before
         self.assertLess(served, self.size + 4096)  # the good one's, and sentences
 
     def only_those_who_trust(self) -> None:
@@ -141,8 +141,8 @@ class WalkthroughTests(SynchronousTestCase):
         office = until(lambda: self.stored("los-angeles"), "the layer in the store")
         (second,) = office
         self.check(lambda: self.stored("san-francisco"), {**office, self.layer: self.size})
-        self.check_metric("los-angeles", "contentcache_fetched_bytes_total", office[second])
-        self.check_metric("san-francisco", "contentcache_fetched_bytes_total", office[second])
+        self.check_metric("los-angeles", "contentcache_received_bytes_total", office[second])
+        self.check_metric("san-francisco", "contentcache_received_bytes_total", office[second])
         self.assertEqual([line for line in self.log("registry") if line.startswith("192.0.2.3 ")], [])
         self.check(lambda: self.pulls("los-angeles", second), ["192.0.2.4", "192.0.2.5"])
         self.check(lambda: self.pulls("san-francisco", second), ["192.0.2.3"])

@@ -26,7 +26,7 @@ from tests.real.worker_processes import all_serve, connect, lives, workers_of
 _MIB = 1 << 20
 _SIZE = 6 * _MIB
 _HALF = _SIZE // 2
-_BLOBS = 'contentcache_requests_total{kind="blobs",method="GET",status="200"}'
+_BLOBS = 'contentcache_http_requests_total{code="200",kind="blobs",method="GET"}'
 
 
 def blob_of(worker: int, name: str, size: int = _SIZE) -> tuple[str, bytes]:
@@ -124,9 +124,9 @@ class StampedeTests(WorkersTestCase):
         until(lambda: cache.metrics().get(_BLOBS, 0) >= 64, "all of them counted")
         counted = cache.metrics()
         self.assertEqual(counted[_BLOBS], 64)
-        self.assertEqual(counted["contentcache_fetched_bytes_total"], 2 * _SIZE)
-        self.assertEqual(counted["contentcache_served_bytes_total"], 64 * _SIZE)
-        self.assertEqual(settled(lambda: cache.metric("contentcache_fetches"), 0), 0)
+        self.assertEqual(cache.metric("contentcache_received_bytes_total"), 2 * _SIZE)
+        self.assertEqual(cache.metric("contentcache_sent_bytes_total"), 64 * _SIZE)
+        self.assertEqual(settled(lambda: cache.metric("contentcache_downloads"), 0), 0)
         lines = until(lambda: self.lines(64), "a line for each")
         numbers = [line.rpartition(" ")[2] for line in lines]
         self.assertEqual((numbers.count("worker=1"), numbers.count("worker=2")), (32, 32))

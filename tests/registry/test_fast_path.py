@@ -346,11 +346,11 @@ class LongTests(CacheTestCase):
         self.assertEqual((head.method, head.sent, head.protocol), ("HEAD", 0, "HTTP/1.1"))
         after = self.there.meter.text().decode()
         for line in (
-            'contentcache_requests_total{kind="blobs",method="GET",status="200"} 3.0',
-            'contentcache_requests_total{kind="blobs",method="HEAD",status="200"} 1.0',
-            'contentcache_content_total{outcome="hit"} 2.0',
-            "contentcache_served_bytes_total 3000.0",
-            'contentcache_request_seconds_count{kind="blobs"} 4.0',
+            'contentcache_http_requests_total{code="200",kind="blobs",method="GET"} 3.0',
+            'contentcache_http_requests_total{code="200",kind="blobs",method="HEAD"} 1.0',
+            'contentcache_pulls_total{cache="hit",kind="blobs",registry="one.example"} 2.0',
+            'contentcache_sent_bytes_total{kind="blobs",registry="one.example"} 3000.0',
+            'contentcache_http_request_duration_seconds_count{kind="blobs"} 4.0',
         ):
             self.assertIn(line, after)
 

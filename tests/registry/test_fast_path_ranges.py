@@ -130,9 +130,9 @@ class LongTests(CacheTestCase):
         self.assertEqual((line.method, line.status, line.sent, line.cache), ("GET", 206, 10, "hit"))
         after = self.there.meter.text().decode()
         for told in (
-            'contentcache_requests_total{kind="blobs",method="GET",status="206"} 1.0',
-            'contentcache_content_total{outcome="hit"} 2.0',
-            "contentcache_served_bytes_total 2010.0",
+            'contentcache_http_requests_total{code="206",kind="blobs",method="GET"} 1.0',
+            'contentcache_pulls_total{cache="hit",kind="blobs",registry="one.example"} 2.0',
+            'contentcache_sent_bytes_total{kind="blobs",registry="one.example"} 2010.0',
         ):
             self.assertIn(told, after)
 

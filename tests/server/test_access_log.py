@@ -93,5 +93,5 @@ class LineTests(HouseTestCase):
         self.ask(BLOB)
         self.ask(BLOB, method="BREW")
         text = self.meter.text().decode()
-        self.assertIn('contentcache_requests_total{kind="blobs",method="GET",status="200"} 1.0', text)
-        self.assertIn('contentcache_requests_total{kind="other",method="other",status="405"} 1.0', text)
+        self.assertIn('contentcache_http_requests_total{code="200",kind="blobs",method="GET"} 1.0', text)
+        self.assertIn('contentcache_http_requests_total{code="405",kind="other",method="other"} 1.0', text)

@@ -54,7 +54,7 @@ class DebugSiteTests(SynchronousTestCase):
         reply = self.ask("/metrics")
         self.assertEqual(reply.status, 200)
         self.assertTrue((reply.header("Content-Type") or "").startswith("text/plain; version=0.0.4"))
-        self.assertIn(b"contentcache_served_bytes_total 0.0", reply.body)
+        self.assertIn(b'contentcache_evictions_total{reason="age"} 0.0', reply.body)
         self.assertEqual(self.ask("/metrics?x=y").status, 200)
         self.assertEqual(self.ask("/own/path", metrics="/own/path").status, 200)
         self.assertEqual(self.ask("/metrics", metrics="/own/path").status, 404)

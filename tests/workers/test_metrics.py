@@ -29,16 +29,16 @@ class MetricsTests(SynchronousTestCase):
         processes = [json.loads(json.dumps(collect(meter.registry))) for meter in self.meters()]
         lines = render(merge(processes)).decode().splitlines()
         for expected in (
-            'contentcache_requests_total{kind="blobs",method="GET",status="200"} 2.0',
-            'contentcache_requests_total{kind="blobs",method="GET",status="404"} 1.0',
-            "contentcache_served_bytes_total 220.0",
-            'contentcache_request_seconds_bucket{kind="blobs",le="0.025"} 2.0',
-            'contentcache_request_seconds_bucket{kind="blobs",le="+Inf"} 3.0',
-            'contentcache_request_seconds_count{kind="blobs"} 3.0',
+            'contentcache_http_requests_total{code="200",kind="blobs",method="GET"} 2.0',
+            'contentcache_http_requests_total{code="404",kind="blobs",method="GET"} 1.0',
+            'contentcache_sent_bytes_total{kind="blobs",registry="-"} 220.0',
+            'contentcache_http_request_duration_seconds_bucket{kind="blobs",le="0.025"} 2.0',
+            'contentcache_http_request_duration_seconds_bucket{kind="blobs",le="+Inf"} 3.0',
+            'contentcache_http_request_duration_seconds_count{kind="blobs"} 3.0',
             "contentcache_connections 7.0",
-            'contentcache_upstream_up{host="https://one.example"} 0.0',
-            "# TYPE contentcache_served_bytes_total counter",
-            "# TYPE contentcache_request_seconds histogram",
+            'contentcache_upstream_healthy{host="https://one.example"} 0.0',
+            "# TYPE contentcache_sent_bytes_total counter",
+            "# TYPE contentcache_http_request_duration_seconds histogram",
         ):
             self.assertIn(expected, lines)
 
@@ -51,7 +51,7 @@ class MetricsTests(SynchronousTestCase):
         """Counters of a process that has ended still count; gauges do not."""
         one, _ = self.meters()
         kept = render(cumulative(collect(one.registry))).decode()
-        self.assertIn("contentcache_served_bytes_total 100.0", kept)
+        self.assertIn('contentcache_sent_bytes_total{kind="blobs",registry="-"} 100.0', kept)
         self.assertNotIn("contentcache_connections", kept)
 
     def test_findings(self) -> None:
