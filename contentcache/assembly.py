@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -36,6 +34,7 @@ from contentcache.registry.fast_path import BlobFastPath
 from contentcache.registry.fast_path_requests import TargetCache
 from contentcache.registry.origin_selection import OriginSelector
 from contentcache.registry.responses import ContentResponder
+from contentcache.role import Platform
 from contentcache.server.access_log import AccessLog
 from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.exchange import Exchange
@@ -76,14 +75,12 @@ class Ensemble:
 
 
 @frozen
-class _Site:
-    """What everything is built on."""
+class CacheContext:
+    """What every part of a cache is built from."""
 
     configuration: Configuration
-    environ: Mapping[str, str]
-    reactor: Any
+    platform: Platform
     kept: Storage
-    run: Run
     meter: Meter
     other_workers: OtherWorkers
 
@@ -117,11 +114,9 @@ class _Delivery:
 
 def assemble(
     configuration: Configuration,
-    environ: Mapping[str, str],
-    reactor: Any,
+    platform: Platform,
     *,
     kept: Storage,
-    run: Run,
     meter: Meter,
     other_workers: OtherWorkers,
 ) -> Ensemble:
@@ -132,11 +127,25 @@ def assemble(
     :raises AuthFault: a file of the section ``auth``, or that of ``signing.jwks``, cannot be used.
     :raises TLSFault: a certificate has become unreadable since the configuration was checked.
     """
-    site = _Site(configuration, environ, reactor, kept, run, meter, other_workers)
-    upstreams = _upstreams(site)
-    delivery = _delivery(site)
+    context = CacheContext(configuration, platform, kept, meter, other_workers)
+    upstreams = _upstreams(context)
+    delivery = _delivery(context)
     origins = OriginSelector(upstreams.registries)
-    factory = _front(site, upstreams.registries, origins, delivery)
+    factory = make_server(
+        context,
+        delivery.blob_service,
+        delivery.tags,
+        delivery.origin_queries,
+        origins=origins,
+        signatures=_signatures(context, upstreams.registries),
+        authenticator=local_authenticator(
+            configuration.auth,
+            run=platform.run,
+            wall=platform.wall,
+            timer=platform.reactor,
+            secret=other_workers.secret,
+        ),
+    )
     if other_workers.serves_clients:
         _watch(meter, upstreams.registries, delivery.blob_service, delivery.grants, factory)
     in_use = other_workers.in_use or delivery.blob_service.in_use
@@ -150,14 +159,14 @@ def assemble(
         origins,
         delivery.blob_service,
         delivery.evictor,
-        _scrub(configuration, kept, in_use, run=run, timer=reactor, meter=meter),
+        _scrub(configuration, kept, in_use, run=platform.run, timer=platform.reactor, meter=meter),
         factory,
     )
 
 
-def _upstreams(site: _Site) -> _Upstreams:
-    options = site.options
-    proxies = Proxies.from_environment(site.environ)
+def _upstreams(context: CacheContext) -> _Upstreams:
+    options, platform = context.options, context.platform
+    proxies = Proxies.from_environment(platform.environ)
     trusts = UpstreamTrusts(options.cas)
     transports: list[UpstreamTransport] = []
     limits = UpstreamLimits(
@@ -166,58 +175,63 @@ def _upstreams(site: _Site) -> _Upstreams:
     registries = tuple(
         Registry(
             upstream,
-            _ways(upstream, options, proxies, site.reactor, trusts, transports),
-            reactor=site.reactor,
-            wall=time.time,
-            secret=site.other_workers.secret,
+            _ways(upstream, options, proxies, platform, trusts, transports),
+            reactor=platform.reactor,
+            wall=platform.wall,
+            secret=context.other_workers.secret,
             limits=limits,
-            meter=site.meter,
-            source=_source(upstream, site.environ, site.reactor),
+            meter=context.meter,
+            source=_source(upstream, platform),
         )
         for upstream in options.upstreams
     )
     return _Upstreams(registries, tuple(transports), trusts)
 
 
-def _delivery(site: _Site) -> _Delivery:
-    options, other_workers, kept = site.options, site.other_workers, site.kept
+def _delivery(context: CacheContext) -> _Delivery:
+    options, platform, other_workers, kept = (
+        context.options,
+        context.platform,
+        context.other_workers,
+        context.kept,
+    )
     limits = options.limits
     grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
-    links = Links(kept.index, site.run, most=_LINKS if options.fastpath else 0)
+    links = Links(kept.index, platform.run, most=_LINKS if options.fastpath else 0)
     access = Access(
         grants,
         links,
-        clock=site.reactor,
-        wall=time.time,
+        clock=platform.reactor,
+        wall=platform.wall,
         secret=other_workers.secret,
         affirm_ttl=options.affirmttl,
         keep_deleted=options.keepdeleted,
         stale_if_error=options.staleiferror,
         manifest_limit=limits.manifest,
-        question_time=QuestionClock(site.reactor.seconds),
+        question_time=QuestionClock(platform.reactor.seconds),
         revoked=other_workers.on_revoked,
     )
     evictor = Evictor(
         kept.store,
         kept.index,
-        _retention(site.configuration),
+        _retention(context.configuration),
         in_use=other_workers.in_use or (lambda digest: blob_service.in_use(digest)),  # noqa: PLW0108  # each needs the other
-        run=site.run,
-        wall=time.time,
-        monotonic=time.monotonic,
+        run=platform.run,
+        wall=platform.wall,
+        monotonic=platform.reactor.seconds,
         evicted=lambda digest, size, reason: gone(digest, size, reason),  # noqa: PLW0108
     )
     blob_service = BlobService(
         access,
         kept.store,
         kept.index,
-        run=site.run,
-        clock=site.reactor,
-        wall=time.time,
-        downloads=download_semaphore(limits.fetches, limits.fetchwait, site.reactor),
-        meter=site.meter,
+        run=platform.run,
+        clock=platform.reactor,
+        wall=platform.wall,
+        downloads=download_semaphore(limits.fetches, limits.fetchwait, platform.reactor),
+        meter=context.meter,
         room=other_workers.room or evictor,
-        random=secrets.randbelow,
+        random=platform.random_below,
         manifest_limit=limits.manifest,
         fill_after=options.fillafter,
         small=_SMALL_BLOBS if options.fastpath else 0,
@@ -227,20 +241,20 @@ def _delivery(site: _Site) -> _Delivery:
     def gone(digest: Digest, size: int, reason: str) -> None:
         blob_service.hot_blobs.drop(digest)
         other_workers.on_evicted(digest)
-        _note_eviction(site.meter, digest, size, reason)
+        _note_eviction(context.meter, digest, size, reason)
 
     tags = Tags(
         access,
         blob_service,
         links,
-        wall=time.time,
+        wall=platform.wall,
         affirm_ttl=options.affirmttl,
         stale_if_error=options.staleiferror,
         limit=limits.manifest,
     )
     origin_queries = OriginQueries(
         access,
-        clock=site.reactor,
+        clock=platform.reactor,
         secret=other_workers.secret,
         auth_ttl=options.authttl,
         stale_if_error=options.staleiferror,
@@ -248,95 +262,96 @@ def _delivery(site: _Site) -> _Delivery:
     return _Delivery(grants, links, access, evictor, blob_service, tags, origin_queries)
 
 
-def _front(
-    site: _Site, registries: tuple[Registry, ...], origins: OriginSelector, delivery: _Delivery
+def make_server(
+    context: CacheContext,
+    blob_service: BlobService,
+    tags: Tags,
+    origin_queries: OriginQueries,
+    *,
+    origins: OriginSelector,
+    signatures: Signatures,
+    authenticator: LocalAuthenticator | None,
 ) -> ServerFactory:
-    configuration, options, reactor = site.configuration, site.options, site.reactor
-    http, secret, pseudonym = configuration.http, site.other_workers.secret, site.other_workers.pseudonym
-    blob_service = delivery.blob_service
-    signatures = _signatures(options, registries, reactor, pseudonym, run=site.run, secret=secret)
+    """The registry API and its HTTP server over what delivers content."""
+    configuration, options, platform = context.configuration, context.options, context.platform
+    reactor, http = platform.reactor, configuration.http
     admission = Admission(
-        origins,
-        signatures,
-        local_authenticator(configuration.auth, run=site.run, wall=time.time, timer=reactor, secret=secret),
-        authorizes=isinstance(configuration.auth, TokenAuth),
+        origins, signatures, authenticator, authorizes=isinstance(configuration.auth, TokenAuth)
     )
-    responder = ContentResponder(lambda: secrets.token_hex(16))
-    queries = ListQueries(_list_secret(configuration))
     name = PublicName(http.host, "http" if http.tls is None else "https", http.trustedproxies)
     dependencies = RegistryDependencies(
         blob_service,
-        delivery.tags,
-        delivery.origin_queries,
+        tags,
+        origin_queries,
         origins,
         signatures,
         admission,
-        responder,
-        queries,
+        ContentResponder(lambda: platform.random_bytes(16).hex()),
+        ListQueries(_list_secret(configuration, platform)),
         name,
     )
-    api = RegistryApi(dependencies, pseudonym=pseudonym, prefix=http.prefix, meter=site.meter)
+    api = RegistryApi(
+        dependencies,
+        pseudonym=context.other_workers.pseudonym,
+        prefix=http.prefix,
+        meter=context.meter,
+    )
     stall_timeout = options.limits.clientstall
     dispatcher = RequestDispatcher(
         api.answer, lambda request: Exchange(request, reactor, stall_timeout), program="cache"
     )
-    access_log = AccessLog(site.meter, reactor, time.time, lines=configuration.log.accesslog)
-    fast_path = BlobFastPath(
-        blob_service.hot_blobs,
-        TargetCache(origins, signatures, http.prefix),
-        admission,
-        log_hits=access_log.log_hits,
-        extra=http.headers,
-        timer=reactor,
-        wall=time.time,
-        stall_timeout=stall_timeout,
-    )
+    access_log = AccessLog(context.meter, reactor, platform.wall, lines=configuration.log.accesslog)
+    fast_path = None
+    if options.fastpath:
+        fast_path = BlobFastPath(
+            blob_service.hot_blobs,
+            TargetCache(origins, signatures, http.prefix),
+            admission,
+            log_hits=access_log.log_hits,
+            extra=http.headers,
+            timer=reactor,
+            wall=platform.wall,
+            stall_timeout=stall_timeout,
+        )
     return ServerFactory(
         dispatcher.begin,
         access_log,
         limits=options.limits,
         address_key=name.address_key,
         reactor=reactor,
-        meter=site.meter,
-        fast_path=fast_path if options.fastpath else None,
+        meter=context.meter,
+        fast_path=fast_path,
         extra=http.headers,
     )
 
 
-def _list_secret(configuration: Configuration) -> bytes:
+def _list_secret(configuration: Configuration, platform: Platform) -> bytes:
     """What authenticates queries of next pages, after a restart and in all workers too."""
     if configuration.storage.driver != "filesystem":
-        return secrets.token_bytes(32)
+        return platform.random_bytes(32)
     return read_or_make_secret(own_file(configuration.storage, "lists.key"))
 
 
-def _source(upstream: Upstream, environ: Mapping[str, str], reactor: Any) -> AccountSource | None:
+def _source(upstream: Upstream, platform: Platform) -> AccountSource | None:
     if upstream.helper is None:
         return None
-    return AccountOfHelper(upstream.helper, upstream.origin, environ, reactor)
+    return AccountOfHelper(upstream.helper, upstream.origin, platform.environ, platform.reactor)
 
 
-def _signatures(
-    options: Downstream,
-    registries: tuple[Registry, ...],
-    reactor: Any,
-    pseudonym: str,
-    *,
-    run: Run,
-    secret: bytes,
-) -> Signatures:
-    path = options.signing.jwks
+def _signatures(context: CacheContext, registries: tuple[Registry, ...]) -> Signatures:
+    platform, path = context.platform, context.options.signing.jwks
     keys: dict[str, SigningKeys]
     if path is not None:
-        from_file = KeysFromFile(path, run=run, timer=reactor)
+        from_file = KeysFromFile(path, run=platform.run, timer=platform.reactor)
         keys = {registry.upstream.origin: from_file for registry in registries}
     else:
+        pseudonym = context.other_workers.pseudonym
         keys = {
-            registry.upstream.origin: KeysOfOrigin(registry, clock=reactor, pseudonym=pseudonym)
+            registry.upstream.origin: KeysOfOrigin(registry, clock=platform.reactor, pseudonym=pseudonym)
             for registry in registries
             if registry.upstream.issuer is not None
         }
-    return Signatures(keys, wall=time.time, secret=secret)
+    return Signatures(keys, wall=platform.wall, secret=context.other_workers.secret)
 
 
 def local_authenticator(
@@ -363,7 +378,7 @@ def _ways(  # noqa: PLR0917  # what is built on the way is collected on the way
     upstream: Upstream,
     options: Downstream,
     proxies: Proxies,
-    reactor: Any,
+    platform: Platform,
     trusts: UpstreamTrusts,
     transports: list[UpstreamTransport],
 ) -> Mapping[str, UpstreamTransport]:
@@ -371,9 +386,9 @@ def _ways(  # noqa: PLR0917  # what is built on the way is collected on the way
     strangers = trusts.trust()
     hosts = [*upstream.hosts, *([upstream.fallback] if upstream.fallback is not None else [])]
     ways = {
-        host: UpstreamTransport.to(
+        host: platform.transport_to(
             host,
-            reactor=reactor,
+            reactor=platform.reactor,
             trust=trust,
             strangers=strangers,
             proxies=proxies,

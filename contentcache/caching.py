@@ -16,7 +16,7 @@ from contentcache.auth.interfaces import AuthFault
 from contentcache.config.model import Configuration
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.meter import Meter
-from contentcache.role import CannotBe, Reloading, Repeat
+from contentcache.role import CannotBe, Platform, Reloading, Repeat
 from contentcache.server.debug_site import Finding
 from contentcache.server.factory import ServerFactory
 from contentcache.storage.index_recovery import rebuild_index
@@ -59,10 +59,8 @@ class Caching:
             #: What it is made of.
             self.ensemble: Ensemble = assemble(
                 configuration,
-                environ,
-                reactor,
+                Platform.of_process(environ, reactor, threads),
                 kept=kept,
-                run=threads,
                 meter=meter,
                 other_workers=self._other_workers,
             )

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol, Self
 
+from attrs import frozen
+
+from contentcache.core.ports import Run
 from contentcache.server.debug_site import Finding
 from contentcache.server.factory import ServerFactory
+from contentcache.upstream.agent import UpstreamTransport
 
 #: ``repeat(seconds, call)`` calls again and again, whatever becomes of each call, until the daemon stops.
 Repeat = Callable[[float, Callable[[], object]], None]
+
+
+@frozen
+class Platform:
+    """
+    What a daemon is built on: time, randomness, threads and the network.
+
+    ``wall`` is in seconds since the epoch. ``random_below(n)`` is one of 0 to n-1, ``random_bytes(n)`` has n
+    bytes. ``transport_to(url, reactor=…, …)`` makes the transport to a host, as :meth:`UpstreamTransport.to`.
+    """
+
+    environ: Mapping[str, str]
+    reactor: Any
+    run: Run
+    wall: Callable[[], float]
+    random_below: Callable[[int], int]
+    random_bytes: Callable[[int], bytes]
+    transport_to: Callable[..., UpstreamTransport]
+
+    @classmethod
+    def of_process(cls, environ: Mapping[str, str], reactor: Any, run: Run) -> Self:
+        """The real ones."""
+        return cls(
+            environ, reactor, run, time.time, secrets.randbelow, secrets.token_bytes, UpstreamTransport.to
+        )
 
 
 class Reloading(Protocol):
