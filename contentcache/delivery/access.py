@@ -27,7 +27,7 @@ from contentcache.core.question_order import QuestionClock
 from contentcache.core.routes import Content
 from contentcache.delivery.links import Links
 from contentcache.delivery.origin_word import OriginWord, Yes, size_by_first_byte
-from contentcache.delivery.subscribers import ContentRequest
+from contentcache.delivery.requests import ContentRequest
 from contentcache.jose.bearer_tokens import unverified_expiry
 from contentcache.storage.interfaces import Affirmation, Link
 from contentcache.upstream.registry import Registry

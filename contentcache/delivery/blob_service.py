@@ -43,7 +43,6 @@ from contentcache.delivery.bodies import (
     StoredBody,
     hash_prefix,
 )
-from contentcache.delivery.continuing import continue_from_stored
 from contentcache.delivery.download import Download
 from contentcache.delivery.download_context import DownloadContext
 from contentcache.delivery.hot_blobs import HotBlobs
@@ -51,11 +50,17 @@ from contentcache.delivery.indexed_store import IndexedStore
 from contentcache.delivery.manifests import StoredManifest, StoredManifests, read_manifest, too_large
 from contentcache.delivery.origin_word import Yes
 from contentcache.delivery.other_workers import OtherWorkers, Owners
-from contentcache.delivery.passthrough import PassthroughBody, RunningDigest, carry_on
+from contentcache.delivery.passthrough import (
+    PassthroughBody,
+    RunningDigest,
+    continue_from_stored,
+    continue_from_upstream,
+)
 from contentcache.delivery.possession import Possession
 from contentcache.delivery.pulls import Pulls
+from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.reservations import Reservations
-from contentcache.delivery.responses import ContentHead, ContentResponse
+from contentcache.delivery.responses import ContentHead, ContentResponse, Outcome
 from contentcache.delivery.running_downloads import RunningDownloads
 from contentcache.delivery.shared_download import (
     AuthorizationNeeded,
@@ -66,7 +71,7 @@ from contentcache.delivery.shared_download import (
     StoredMeanwhile,
     UndecidedError,
 )
-from contentcache.delivery.subscribers import ContentRequest, Subscriber
+from contentcache.delivery.subscribers import Subscriber
 from contentcache.meter import Meter
 from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, Room, Store
 
@@ -182,34 +187,32 @@ class BlobService:
         if record is not None:
             yes = yes or await self._ask(request, with_body=False, size=record.size)
             await self._possession.require(request)
-            status = "hit; detail=affirmed" if yes.asked else "hit"
-            return ContentHead(digest, record.size, None, status, yes.stale, yes.notices)
+            outcome = _hit(yes)
+            return ContentHead(digest, record.size, None, outcome, yes.stale, yes.notices)
         download = self._running.get(_key(request))
         if yes is not None and download is not None and download.size is not None and not download.in_place:
-            return ContentHead(digest, download.size, None, "fwd=miss; collapsed")
+            return ContentHead(digest, download.size, None, Outcome.COALESCED)
         yes = await self._access.size_of(request)
         # A cache before this one asks so before it asks for a part.
         self._note_size(_key(request), yes.size)
-        return ContentHead(digest, yes.size, None, "fwd=miss", notices=yes.notices)
+        return ContentHead(digest, yes.size, None, Outcome.DESCRIBED, notices=yes.notices)
 
     async def describe_manifest(self, request: ContentRequest, yes: Yes) -> ContentHead:
         """Answer a ``HEAD`` of a manifest that this client may have: what is stored beats what ``HEAD`` says."""
         digest = request.content.digest
         stored = await self._possessed_manifest(request)
         if stored is not None:
-            status = "hit; detail=affirmed" if yes.asked else "hit"
+            outcome = _hit(yes)
             media_type = await self._media_type(request, stored.checked, yes)
-            return ContentHead(digest, stored.size, media_type, status, yes.stale, yes.notices)
+            return ContentHead(digest, stored.size, media_type, outcome, yes.stale, yes.notices)
         if (yes.size or 0) > self._manifest_limit:
             raise too_large(yes.size, self._manifest_limit)
         if yes.size is not None:
             media_type = yes.media_type or yes.head_type
-            return ContentHead(digest, yes.size, media_type, "fwd=miss", yes.stale, yes.notices)
+            return ContentHead(digest, yes.size, media_type, Outcome.DESCRIBED, yes.stale, yes.notices)
         # Only the manifest itself tells its length, and whoever asks for that comes for the manifest next.
-        with await self.get(request, yes) as served:
-            return ContentHead(
-                digest, served.body.size, served.media_type, served.status, served.stale, served.notices
-            )
+        with await self.get(request, yes) as response:
+            return response.head
 
     async def _possessed_manifest(self, request: ContentRequest) -> StoredManifest | None:
         """
@@ -429,8 +432,8 @@ class BlobService:
         self._pulls.note(digest)
         if request.content.kind == "blobs":
             self.hot_blobs.add(digest, file, request.registry.upstream.origin)
-        status = "hit; detail=affirmed" if yes.asked else "hit"
-        served = ContentResponse(digest, body, media_type, status, yes.stale, yes.notices)
+        outcome = _hit(yes)
+        served = ContentResponse(digest, body, media_type, outcome, yes.stale, yes.notices)
         held.pop_all()
         return served
 
@@ -438,7 +441,7 @@ class BlobService:
         key = _key(request)
         digest = key.digest
         download = self._running.get(key)
-        status = "fwd=miss; collapsed"
+        outcome = Outcome.COALESCED
         if download is None and self._remote_owners(digest) is None:
             if not await self._reservations.has_room(key):
                 raise DiskFailed("there is no room in the store")
@@ -452,7 +455,7 @@ class BlobService:
                 self._check_negative_cache(request)  # by a fetch that has ended since we looked
                 download = self._start(subscriber, in_place=False, total=total)
                 held.callback(download.unsubscribe, subscriber)
-                status = "fwd=miss; stored" if whole else "fwd=miss; detail=part"
+                outcome = Outcome.STORED if whole else Outcome.PARTIAL
             elif (
                 download.is_ending
                 or download.in_place
@@ -461,12 +464,12 @@ class BlobService:
                 raise UndecidedError("another fetch has begun or ended meanwhile")
             else:
                 self._check_loop(download, request, asked=yes is not None)
-                status = "hit" if download.verified else status
+                outcome = Outcome.HIT if download.verified else outcome
                 held.callback(download.unsubscribe, subscriber)
                 download.subscribe(subscriber)
             await subscriber.ready
             if subscriber.coalesced:
-                status = "fwd=miss; collapsed"
+                outcome = Outcome.COALESCED
             # It reads from the file as long as its client takes, perhaps long after the download has ended.
             self._pulls.begin(digest)
             held.callback(self._pulls.end, digest)
@@ -484,7 +487,7 @@ class BlobService:
                 in_background(self._access.learn_media_type(request, download.media_type))
             stale, notices = (False, {}) if yes is None else (yes.stale, yes.notices)
             served = ContentResponse(
-                digest, body, download.media_type, status, stale, {**notices, **subscriber.notices}
+                digest, body, download.media_type, outcome, stale, {**notices, **subscriber.notices}
             )
             held.pop_all()
             return served
@@ -623,9 +626,7 @@ class BlobService:
             body = PassthroughBody(request, answer, self._meter)
         if request.content.kind == "manifests":
             media_type = media_type or check_manifest(content).media_type(get=None)
-        return ContentResponse(
-            digest, body, media_type, "fwd=miss; detail=uncached", notices=answer.notices()
-        )
+        return ContentResponse(digest, body, media_type, Outcome.UNCACHED, notices=answer.notices())
 
     async def _carry_on(
         self,
@@ -648,7 +649,7 @@ class BlobService:
             check = RunningDigest(download.key.digest, download.key.digest.hasher())
             await hash_prefix(download.file, rest.start, check.hasher, self._run)
         release()
-        await carry_on(request, sink, rest, check, self._meter)
+        await continue_from_upstream(request, sink, rest, check, self._meter)
 
     async def _ask(self, request: ContentRequest, *, with_body: bool, size: int | None = None) -> Yes:
         try:
@@ -716,6 +717,10 @@ def download_semaphore(limit: int, timeout: float, timer: Timer) -> FairSemaphor
             "too many downloads at once; try again soon", headers={"Retry-After": "5"}
         ),
     )
+
+
+def _hit(yes: Yes) -> Outcome:
+    return Outcome.AFFIRMED if yes.asked else Outcome.HIT
 
 
 def _key(request: ContentRequest) -> DownloadKey:

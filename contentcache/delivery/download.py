@@ -45,21 +45,23 @@ from contentcache.core.manifests import (
 )
 from contentcache.core.ports import Given, Result
 from contentcache.core.ranges import OK, RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
+from contentcache.delivery.body_writer import BodyTooLong
 from contentcache.delivery.download_context import DownloadContext
-from contentcache.delivery.download_file import DownloadFile, Enough, TooLong
+from contentcache.delivery.download_file import DownloadFile
 from contentcache.delivery.manifests import too_large
-from contentcache.delivery.progress import Progress
+from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.segments import LONGEST, RangesIgnored, Segments
 from contentcache.delivery.shared_download import (
     HELD_BACK,
     AuthorizationNeeded,
     DownloadKey,
+    Progress,
     SignedManifest,
     StoredMeanwhile,
     UndecidedError,
     readable,
 )
-from contentcache.delivery.subscribers import ContentRequest, Subscriber, Subscribers
+from contentcache.delivery.subscribers import Subscriber, Subscribers
 from contentcache.storage.interfaces import PartialFile
 from contentcache.upstream.answers import Answer
 
@@ -468,7 +470,7 @@ class Download:
         self._growing = False
 
     async def _reserve_for(self, stop: int) -> int | None:
-        """See :meth:`contentcache.delivery.download_file.Intake.take`."""
+        """See :data:`contentcache.delivery.body_writer.Reserve`."""
         if self.planner.total is not None:
             return None  # all of it is reserved
         if stop > self._reserved.size:
@@ -604,21 +606,20 @@ class Download:
         self._answer()
         self.progress.notify_all(self.planner.prefix)
 
-        def arrived(begin: int, end: int) -> None:
+        def arrived(begin: int, end: int) -> bool:
             self.arrived(host, begin, end)
             if self._disk_error is not None:
                 raise self._disk_error
+            # What a segment has got, or is about to get, is not fetched twice.
             ahead = self.planner.held.reach(end) - end
-            if self._superseded or ahead > _WORTH_ANOTHER_REQUEST or self._segments.covers(end):
-                raise Enough  # a segment has the next bytes, or is about to: they are not fetched twice
+            return self._superseded or ahead > _WORTH_ANOTHER_REQUEST or self._segments.covers(end)
 
         try:
             # What a 200 sends beyond the gap is there already.
-            most = total if total is not None else self._largest
-            await self.download_file.receive(answer, start, offset, most, arrived, self._reserve_for)
-        except Enough:
-            pass
-        except TooLong as error:
+            limit = total if total is not None else self._largest
+            if await self.download_file.receive(answer, start, offset, limit, arrived, self._reserve_for):
+                self.planner.ended(host, stop)
+        except BodyTooLong as error:
             if total is None and self._largest is not None:
                 raise too_large(None, self._largest) from error
             self.planner.too_long(host)
@@ -626,8 +627,6 @@ class Download:
         except (UpstreamBroken, UpstreamTimeout) as error:
             if self._is_wanted() or self.planner.prefix >= FIRST_PART:
                 self._disappoint(subscriber, host, error)
-        else:
-            self.planner.ended(host, stop)
 
     async def _start_again(self, blamed: str | None) -> None:
         if self.in_place:

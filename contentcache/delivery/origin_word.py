@@ -18,7 +18,7 @@ from contentcache.core.lru import LruCache
 from contentcache.core.ports import Timer
 from contentcache.core.ranges import RANGE_NOT_SATISFIABLE, parse_content_range, read_unsatisfied
 from contentcache.delivery.manifests import read_manifest
-from contentcache.delivery.subscribers import ContentRequest
+from contentcache.delivery.requests import ContentRequest
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.redirects import TargetFailed
 

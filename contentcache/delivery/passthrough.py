@@ -1,25 +1,32 @@
 """
-What cannot be kept is passed through: one client, one answer of upstream, back-pressure between the two.
+What is sent to one client without a download of this origin: an answer of upstream that is passed through, and
+the rest of a body whose download cannot go on.
 
-A whole content is hashed on its way and its last bytes wait for the digest, as they do everywhere else.
+A whole content is hashed on its way, and its held-back tail waits for the digest, as it does everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
 from attrs import frozen
 
 from contentcache.core.digest import Digest, Hasher
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
+from contentcache.core.ports import Run
 from contentcache.core.ranges import read_opening
 from contentcache.delivery.bodies import PIECE, ClientSink, Remainder, ShortError
-from contentcache.delivery.shared_download import HELD_BACK
-from contentcache.delivery.subscribers import ContentRequest
+from contentcache.delivery.requests import ContentRequest
+from contentcache.delivery.responses import ContentResponse
+from contentcache.delivery.shared_download import HELD_BACK, SharedDownload
 from contentcache.meter import Meter
+from contentcache.storage.interfaces import BlobFile
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.inflow_queue import InflowQueue
+
+_COMPARED_AT_ONCE: Final = 1 << 20
 
 
 @frozen
@@ -33,11 +40,11 @@ class RunningDigest:
 class PassthroughBody:
     """
     A content that comes from upstream for this client alone. ``answer`` is the answer to a request for the
-    whole of it; parts are asked for on their own.
+    whole of it; parts are requested on their own.
     """
 
     def __init__(self, request: ContentRequest, answer: Answer, meter: Meter) -> None:
-        self._asking = request
+        self._request = request
         self._answer: Answer | None = answer
         self._meter = meter
         opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), 0)
@@ -55,43 +62,91 @@ class PassthroughBody:
         if not whole:
             if answer is not None:
                 answer.abandon()
-            await _pipe_part(self._asking, sink, (start, stop), None, self._meter)
+            await _send_part(self._request, sink, (start, stop), None, self._meter)
             return
         if answer is None:
             raise ShortError("the answer has been sent already")
-        digest = self._asking.content.digest
+        digest = self._request.content.digest
         await _pipe(
-            answer, sink, RunningDigest(digest, digest.hasher()), stop, _received(self._asking, self._meter)
+            answer, sink, RunningDigest(digest, digest.hasher()), stop, _received(self._request, self._meter)
         )
 
     def close(self) -> None:
-        """Let go of what was not sent."""
+        """Abandon what was not sent."""
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.abandon()
 
 
-async def carry_on(
+async def continue_from_upstream(
     request: ContentRequest, sink: ClientSink, rest: Remainder, check: RunningDigest | None, meter: Meter
 ) -> None:
     """
-    Send the rest of a content whose file takes no more.
+    Send the rest of a content whose download cannot go on: its file takes no more, or its worker does not
+    answer. ``check`` has hashed what this client got before.
 
-    ``check`` has seen what this client got before.
-
-    :raises ShortError: it cannot be had, or is not to be trusted.
+    :raises ShortError: it cannot be had, or has a digest mismatch.
     """
-    await _pipe_part(request, sink, (rest.start, rest.stop), check, meter)
+    await _send_part(request, sink, (rest.start, rest.stop), check, meter)
 
 
-async def _pipe_part(
+async def continue_from_stored(
+    download: SharedDownload,
+    stored: BlobFile | None,
+    sink: ClientSink,
+    rest: Remainder,
+    release: Callable[[], None],
+    *,
+    authorize: Callable[[], Awaitable[ContentResponse]],
+    run: Run,
+) -> None:
+    """
+    Send the rest of a blob that another origin's download has stored, once ``authorize`` has answered with the
+    body that this client may have; ``release`` closes the download's file before.
+
+    What the client got came from the download's own partial file, and was not verified: it must be the same
+    as in the ``stored`` blob, else the two together would complete a blob with a digest mismatch.
+
+    :raises ShortError: the client is refused now, or has got something else.
+    """
+    if stored is None:
+        raise ShortError("the stored blob was deleted again")
+    try:
+        if download.size not in {None, stored.size}:
+            raise ShortError("the stored blob has another size")
+        try:
+            with await authorize() as response:
+                if not await run(_is_same, download, stored, rest.first, rest.start):
+                    raise ShortError("what was downloaded is not what is stored")
+                release()
+                await response.body.send(sink, rest.start, rest.stop, small_part=rest.small_part)
+        except CacheError as error:
+            raise ShortError(error.message) from error
+        except OSError as error:
+            raise ShortError(f"the store cannot be read: {error}") from error
+    finally:
+        stored.close()
+
+
+def _is_same(download: SharedDownload, stored: BlobFile, start: int, stop: int) -> bool:
+    """In a thread: whether both files have the same bytes from ``start`` up to ``stop``."""
+    while start < stop:
+        length = min(_COMPARED_AT_ONCE, stop - start)
+        data = stored.read(start, length)
+        if len(data) != length or data != download.file.read(start, length):
+            return False
+        start += length
+    return True
+
+
+async def _send_part(
     request: ContentRequest,
     sink: ClientSink,
     part: tuple[int, int | None],
     check: RunningDigest | None,
     meter: Meter,
 ) -> None:
-    """Ask for a part and move it to a client; where upstream sends the whole content, its part of that."""
+    """Request a part and send it to a client; where upstream sends the whole content, its part of that."""
     start, stop = part
     wanted = f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
     try:
@@ -106,7 +161,7 @@ async def _pipe_part(
         answer.abandon()
         raise ShortError(error.message) from error
     length = None if stop is None else stop - start
-    await _pipe(answer, sink, check, length, _received(request, meter), passed_over=start - opening.start)
+    await _pipe(answer, sink, check, length, _received(request, meter), skipped=start - opening.start)
 
 
 def _received(request: ContentRequest, meter: Meter) -> Callable[[int], None]:
@@ -120,38 +175,38 @@ async def _pipe(
     length: int | None,
     received: Callable[[int], None],
     *,
-    passed_over: int = 0,
+    skipped: int = 0,
 ) -> None:
     """
-    Move one body to a client, from its byte ``passed_over`` on: at most ``length`` bytes, the last of them
-    when ``check`` is content.
+    Send one body to a client, from its byte ``skipped`` on: at most ``length`` bytes, the held-back tail once
+    ``check`` matches.
     """
-    held = b""
-    moved = 0
+    tail = b""
+    sent = 0
     try:
         with InflowQueue(answer, received) as queue:
             while (data := await queue.next()) is not None:
-                if passed_over:
-                    skipped = min(passed_over, len(data))
-                    passed_over -= skipped
-                    data = data[skipped:]
+                if skipped:
+                    passed_over = min(skipped, len(data))
+                    skipped -= passed_over
+                    data = data[passed_over:]
                 if length is not None:
-                    data = data[: length - moved]
-                moved += len(data)
+                    data = data[: length - sent]
+                sent += len(data)
                 if check is not None:
                     check.hasher.update(data)
-                    data = held + data
-                    data, held = data[:-HELD_BACK], data[-HELD_BACK:]
+                    data = tail + data
+                    data, tail = data[:-HELD_BACK], data[-HELD_BACK:]
                 await _write(sink, data)
-                if check is None and moved == length:
+                if check is None and sent == length:
                     break
     except (UpstreamBroken, UpstreamTimeout) as error:
         raise ShortError(error.message) from error
-    if length is not None and moved < length:
+    if length is not None and sent < length:
         raise ShortError("upstream sent less than it said")
     if check is not None and not check.digest.is_of(check.hasher):
-        raise ShortError("what upstream sent is not what the digest says")
-    await _write(sink, held)
+        raise ShortError("what upstream sent has a digest mismatch")
+    await _write(sink, tail)
 
 
 async def _write(sink: ClientSink, data: bytes) -> None:

@@ -38,8 +38,8 @@ from contentcache.core.lru import LruCache
 from contentcache.core.ports import Run, Timer
 from contentcache.core.ranges import PARTIAL, parse_content_range
 from contentcache.delivery.access import Access
+from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.shared_download import UndecidedError
-from contentcache.delivery.subscribers import ContentRequest
 from contentcache.storage.interfaces import BlobFile, BlobIndex, Store
 from contentcache.upstream.answers import Answer, AnswerTooLarge, Inflow, is_html
 

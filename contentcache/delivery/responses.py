@@ -1,7 +1,8 @@
-"""What a client may have, ready to be sent or told of."""
+"""What a client gets: a content that can be sent or described, and where it comes from."""
 
 from __future__ import annotations
 
+from enum import Enum
 from types import TracebackType
 
 from attrs import frozen
@@ -11,20 +12,63 @@ from contentcache.core.header_policy import NO_HEADERS, Headers
 from contentcache.delivery.bodies import Body
 
 
+class Outcome(Enum):
+    """Where a content comes from: its parameters of ``Cache-Status`` (RFC 9211), and its label in the metrics."""
+
+    HIT = "hit", "hit"
+    #: Stored; the origin was asked whether this client may have it.
+    AFFIRMED = "hit; detail=affirmed", "affirmed"
+    #: Described from what the origin said now.
+    DESCRIBED = "fwd=miss", "miss"
+    STORED = "fwd=miss; stored", "miss"
+    #: Only a part of it is downloaded.
+    PARTIAL = "fwd=miss; detail=part", "miss"
+    COALESCED = "fwd=miss; collapsed", "coalesced"
+    #: Passed through to this client alone.
+    UNCACHED = "fwd=miss; detail=uncached", "uncached"
+    #: The origin said now which digest a tag has.
+    RESOLVED = "fwd=request", "miss"
+
+    def __init__(self, cache_status: str, label: str) -> None:
+        self.cache_status = cache_status
+        self._label = label
+
+    def label(self, *, stale: bool) -> str:
+        """
+        One word for the metrics.
+
+        >>> Outcome.COALESCED.label(stale=False), Outcome.AFFIRMED.label(stale=True)
+        ('coalesced', 'stale')
+        """
+        return "stale" if stale and self in {Outcome.HIT, Outcome.AFFIRMED} else self._label
+
+
+@frozen
+class ContentHead:
+    """The answer to a ``HEAD``: ``size`` in bytes, ``None`` where the origin does not say."""
+
+    digest: Digest
+    size: int | None
+    media_type: str | None
+    outcome: Outcome
+    stale: bool = False
+    notices: Headers = NO_HEADERS
+
+
 @frozen
 class ContentResponse:
     """
-    A content that may be sent. ``status`` is for ``Cache-Status``; ``stale`` that the origin could not be
-    asked. ``notices`` are the origin's warnings and rate limits.
+    A content that may be sent. ``stale`` says that the origin could not be asked; ``notices`` are the origin's
+    warnings and rate limits.
 
     It is a context, and its end is the one place where the body is released: whoever gets one enters it in
-    the same statement (``with await contents.get(...) as served``), before anything else can raise.
+    the same statement (``with await blob_service.get(...) as response``), before anything else can raise.
     """
 
     digest: Digest
     body: Body
     media_type: str | None
-    status: str
+    outcome: Outcome
     stale: bool = False
     notices: Headers = NO_HEADERS
 
@@ -37,22 +81,8 @@ class ContentResponse:
         self.body.close()
 
     @property
-    def outcome(self) -> str:
-        """One word for the metrics."""
-        if self.status.startswith("hit"):
-            return "stale" if self.stale else "affirmed" if "affirmed" in self.status else "hit"
-        if "collapsed" in self.status:
-            return "coalesced"
-        return "uncached" if "uncached" in self.status else "miss"
-
-
-@frozen
-class ContentHead:
-    """The answer to a ``HEAD``: ``size`` in bytes, ``None`` where the origin does not say."""
-
-    digest: Digest
-    size: int | None
-    media_type: str | None
-    status: str
-    stale: bool = False
-    notices: Headers = NO_HEADERS
+    def head(self) -> ContentHead:
+        """The same without its body."""
+        return ContentHead(
+            self.digest, self.body.size, self.media_type, self.outcome, self.stale, self.notices
+        )

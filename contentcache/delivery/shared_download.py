@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 
+from contentcache.aio.condition import Condition
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError
+from contentcache.core.ports import DelayedCall, Timer
 from contentcache.core.spans import Spans
-from contentcache.delivery.progress import Progress
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import BlobFile
 
 #: So much of the end waits for the digest: no client ever completes what is not verified.
 HELD_BACK: Final = 4 << 10
+#: Subscribers are notified of so many new bytes at once, of fewer after so many seconds.
+_NOTIFIED_BYTES: Final = 1 << 20
+_NOTIFIED_AFTER: Final = 0.01
 
 
 class UndecidedError(CacheError):
@@ -60,6 +65,45 @@ class DownloadKey:
 
     origin: str
     digest: Digest
+
+
+class Progress:
+    """
+    Notifies the subscribers of a download, but not of every few bytes, since each of them then has a turn.
+
+    ``announced`` is how many bytes from the start they know of.
+    """
+
+    def __init__(self, clock: Timer) -> None:
+        self.announced = 0
+        self._clock = clock
+        self._condition = Condition()
+        self._prefix = 0
+        self._later: DelayedCall | None = None
+
+    def wait(self) -> Deferred[None]:
+        """Fires at the next notification."""
+        return self._condition.wait()
+
+    def notify_soon(self, prefix: int) -> None:
+        """``prefix`` bytes are there from the start."""
+        self._prefix = prefix
+        if self.announced == 0 or prefix - self.announced >= _NOTIFIED_BYTES:
+            self.notify_all(prefix)
+        elif self._later is None:
+            self._later = self._clock.callLater(_NOTIFIED_AFTER, self._notify_all)
+
+    def notify_all(self, prefix: int) -> None:
+        """Notify them now: ``prefix`` bytes are there, or something else has changed."""
+        self._prefix = prefix
+        if self._later is not None and self._later.active():
+            self._later.cancel()
+        self._notify_all()
+
+    def _notify_all(self) -> None:
+        self._later = None
+        self.announced = self._prefix
+        self._condition.notify_all()
 
 
 class SharedDownload(Protocol):

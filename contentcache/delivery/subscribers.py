@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from contentcache.core.credentials import Credential
 from contentcache.core.errors import CacheError, OriginRefused
 from contentcache.core.header_policy import Headers
-from contentcache.core.routes import Content
-from contentcache.upstream.registry import Registry
-from contentcache.upstream.request import Request
-
-
-@frozen
-class ContentRequest:
-    """One client's question for one content at one origin. ``accept`` and ``via`` are sent on."""
-
-    registry: Registry
-    content: Content
-    credential: Credential
-    accept: tuple[str, ...] = ()
-    via: str = ""
-
-    @property
-    def sent_accept(self) -> tuple[str, ...]:
-        """The values of ``Accept`` that are sent upstream: of a manifest there may be several forms."""
-        return self.accept if self.content.kind == "manifests" else ()
-
-    def upstream_request(
-        self, method: Literal["GET", "HEAD"], *, range_: str | None = None, follow: bool = True
-    ) -> Request:
-        """The request for the content that says all this upstream."""
-        return Request(
-            method,
-            self.content.path(),
-            self.credential,
-            repository=self.content.repository,
-            accept=self.sent_accept,
-            via=self.via,
-            range=range_,
-            follow=follow,
-        )
+from contentcache.delivery.requests import ContentRequest
 
 
 class DecisionReporter(Protocol):

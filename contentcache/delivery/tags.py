@@ -43,9 +43,9 @@ from contentcache.delivery.links import Links
 from contentcache.delivery.manifests import read_manifest, too_large
 from contentcache.delivery.origin_word import Yes
 from contentcache.delivery.possession import NotPossessed
-from contentcache.delivery.responses import ContentHead, ContentResponse
+from contentcache.delivery.requests import ContentRequest
+from contentcache.delivery.responses import ContentHead, ContentResponse, Outcome
 from contentcache.delivery.shared_download import DownloadKey
-from contentcache.delivery.subscribers import ContentRequest
 from contentcache.storage.interfaces import Tag, TagRecord
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.client import TargetRefused
@@ -58,7 +58,6 @@ _METHOD_NOT_ALLOWED: Final = 405
 _TOO_MANY: Final = 429
 #: So far may a clock be corrected without a fuss, in seconds.
 _CLOCK_STEP: Final = 60.0
-_UNCACHED: Final = "fwd=miss; detail=uncached"
 #: Number of tags of which it is known when they were last asked for.
 _MOST_TAGS: Final = 10_000
 #: Begins the ``Accept`` under which the meaning of a tag is noted whose manifest has not come yet. No
@@ -142,22 +141,16 @@ class Tags:
         meaning = await self._meaning(asking, with_body=False)
         if isinstance(meaning, ContentResponse):
             with meaning:
-                return ContentHead(
-                    meaning.digest,
-                    meaning.body.size,
-                    meaning.media_type,
-                    meaning.status,
-                    notices=meaning.notices,
-                )
+                return meaning.head
         yes = Yes(head_type=meaning.head_type, size=meaning.size, stale=meaning.stale)
         try:
             described = await self._blob_service.describe_manifest(asking.by_digest(meaning.digest), yes)
         except NotPossessed:
             # What is stored is not this origin's: the tag itself tells.
             with await self._get_by_tag(asking) as served:
-                described = ContentHead(served.digest, served.body.size, served.media_type, served.status)
-        status = "hit" if meaning.stale else "fwd=request"
-        return evolve(described, status=status, stale=meaning.stale, notices=meaning.notices)
+                described = served.head
+        outcome = Outcome.HIT if meaning.stale else Outcome.RESOLVED
+        return evolve(described, outcome=outcome, stale=meaning.stale, notices=meaning.notices)
 
     async def get(self, asking: TagAsking) -> ContentResponse:
         """
@@ -271,10 +264,10 @@ class Tags:
             is_payload = named in manifest_digests(content, media_type, named.algorithm)
             if not is_payload and essence(media_type) not in SCHEMA_1_TYPES:
                 raise UpstreamBroken(f"{answer.host} sent a manifest that is not the {named} it names")
-            return ContentResponse(named, MemoryBody(content), media_type, _UNCACHED, notices=notices)
+            return ContentResponse(named, MemoryBody(content), media_type, Outcome.UNCACHED, notices=notices)
         if not checked.agrees(said) or not (is_typed or (is_own_word and checked.is_recognized)):
             # It is what upstream sent, and proves nothing.
-            return ContentResponse(digest, MemoryBody(content), said, _UNCACHED, notices=notices)
+            return ContentResponse(digest, MemoryBody(content), said, Outcome.UNCACHED, notices=notices)
         await self._blob_service.store(DownloadKey(asking.registry.upstream.origin, digest), content)
         if answer.target is not None and named is not None:
             self._access.origin_word.learn_target(asking.registry.upstream.origin, answer.target)
@@ -283,7 +276,7 @@ class Tags:
             await self._links.remember_tag(
                 asking.tag(), TagRecord(digest, media_type or "", len(content), self._wall())
             )
-        return ContentResponse(digest, MemoryBody(content), media_type, "fwd=miss; stored", notices=notices)
+        return ContentResponse(digest, MemoryBody(content), media_type, Outcome.STORED, notices=notices)
 
     def _remembers(self, asking: TagAsking) -> bool:
         return self._stale_if_error > 0 or asking.registry.upstream.immutabletags is not None

@@ -31,9 +31,9 @@ from contentcache.core.routes import (
 from contentcache.core.via import DEEPEST, MOST_HOPS, Path, added
 from contentcache.delivery.blob_service import BlobService
 from contentcache.delivery.origin_queries import OriginQueries
+from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.signatures import Signatures
 from contentcache.delivery.signing_keys import PATH as KEYS_PATH
-from contentcache.delivery.subscribers import ContentRequest
 from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.meter import Meter
 from contentcache.registry.admission import Admission, AdmittedRequest
@@ -191,7 +191,9 @@ class RegistryApi:
             return
         parts = content.kind == "blobs" and is_partial(exchange, content.digest)
         with await dependencies.blob_service.get(asking, whole=not parts) as served:
-            self._meter.pulled(asking.registry.upstream.origin, content.kind, served.outcome)
+            self._meter.pulled(
+                asking.registry.upstream.origin, content.kind, served.outcome.label(stale=served.stale)
+            )
             await dependencies.responder.send(exchange, served, content.kind)
 
     async def _answer_keys(self, exchange: Exchange) -> None:
@@ -218,7 +220,9 @@ class RegistryApi:
             )
             return
         with await dependencies.tags.get(asking) as served:
-            self._meter.pulled(asking.registry.upstream.origin, "manifests", served.outcome)
+            self._meter.pulled(
+                asking.registry.upstream.origin, "manifests", served.outcome.label(stale=served.stale)
+            )
             await dependencies.responder.send(exchange, served, "manifests", by_tag=True)
 
     async def _answer_ping(

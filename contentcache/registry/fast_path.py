@@ -23,7 +23,7 @@ from contentcache.core.header_policy import first
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.ranges import Span, Wish
 from contentcache.delivery.hot_blobs import LARGEST, HotBlob, HotBlobs, IsAuthorized
-from contentcache.delivery.responses import ContentHead
+from contentcache.delivery.responses import ContentHead, Outcome
 from contentcache.journal import Access
 from contentcache.registry.admission import Admission
 from contentcache.registry.fast_path_requests import (
@@ -267,7 +267,7 @@ class BlobFastPath:
 
     def _fields(self, target: ParsedTarget, blob: HotBlob) -> bytes:
         if not target.fields:
-            headers = headers_of(ContentHead(blob.digest, blob.size, None, "hit"), "blobs")
+            headers = headers_of(ContentHead(blob.digest, blob.size, None, Outcome.HIT), "blobs")
             of_blob = ((name, first(headers, name) or "") for name in headers)
             fields = [*self._extra, *REGISTRY_HEADERS.items(), *of_blob]
             target.fields = b"".join(

@@ -165,7 +165,7 @@ def headers_of(
         "Docker-Content-Digest": digest,
         "ETag": etag(digest),
         "Cache-Control": _ASK_AGAIN if by_tag else _FOR_EVER,
-        "Cache-Status": f"contentcache; {told.status}" + ("; stale" if told.stale else ""),
+        "Cache-Status": f"contentcache; {told.outcome.cache_status}" + ("; stale" if told.stale else ""),
     }
     if kind == "blobs":
         headers["Accept-Ranges"] = "bytes"

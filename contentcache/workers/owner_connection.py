@@ -20,8 +20,9 @@ from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavaila
 from contentcache.core.ports import Run
 from contentcache.delivery.blob_service import BlobService
 from contentcache.delivery.download import Download
+from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.shared_download import UndecidedError
-from contentcache.delivery.subscribers import ContentRequest, Subscriber
+from contentcache.delivery.subscribers import Subscriber
 from contentcache.upstream.registry import Registry
 from contentcache.workers import messages
 from contentcache.workers.rpc import RPCConnection

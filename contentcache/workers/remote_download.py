@@ -18,13 +18,13 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.ports import Timer
 from contentcache.delivery.other_workers import DecisionRecorder
-from contentcache.delivery.progress import Progress
 from contentcache.delivery.segments import LONGEST
 from contentcache.delivery.shared_download import (
     HELD_BACK,
     AuthorizationNeeded,
     DownloadKey,
     OwnerUnreachableError,
+    Progress,
     UndecidedError,
 )
 from contentcache.delivery.subscribers import Subscriber

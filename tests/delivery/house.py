@@ -28,8 +28,8 @@ from contentcache.delivery.bodies import ShortError
 from contentcache.delivery.links import Links
 from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.other_workers import OtherWorkers
+from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.responses import ContentResponse
-from contentcache.delivery.subscribers import ContentRequest
 from contentcache.delivery.tags import TagAsking, Tags
 from contentcache.meter import Meter
 from contentcache.storage.index_memory import MemoryIndex

@@ -54,7 +54,7 @@ class ManyReadersTests(HouseTestCase):
         clients = [house.pull(digest), house.pull(digest)]
         house.origin.release()
         clients.append(house.pull(digest))
-        statuses = [client.served.status for client in clients if client.served is not None]
+        statuses = [client.served.outcome.cache_status for client in clients if client.served is not None]
         self.assertEqual(statuses, ["fwd=miss; stored", "fwd=miss; collapsed", "hit"])
 
     def test_late_comer(self) -> None:

@@ -16,7 +16,7 @@ from twisted.web.client import ResponseDone
 from contentcache.aio.threads import at_once
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed
-from contentcache.delivery.download_file import DownloadFile, Enough
+from contentcache.delivery.download_file import DownloadFile
 from contentcache.storage.memory import MemoryStore
 from contentcache.upstream.answers import Inflow
 from tests.delivery.house import ORIGIN
@@ -75,7 +75,7 @@ class IntakeTests(SynchronousTestCase):
         download_file.open(MemoryStore().resume(Digest.of(content), ORIGIN), ())
         return download_file
 
-    def take(self, download_file: DownloadFile, body: Any, start: int, arrived: Any) -> Deferred[None]:
+    def take(self, download_file: DownloadFile, body: Any, start: int, arrived: Any) -> Deferred[bool]:
         """Take a body from one of its bytes on."""
         return Deferred.fromCoroutine(download_file.receive(body, start, start, None, arrived))
 
@@ -127,9 +127,9 @@ class IntakeTests(SynchronousTestCase):
         content = bytes(range(200)) * 5
         run, body, told = Later(), Body(), []
 
-        def arrived(start: int, stop: int) -> None:
+        def arrived(start: int, stop: int) -> bool:
             told.append((start, stop))
-            raise Enough
+            return True
 
         download_file = self.begin(content, run)
         taking = self.take(download_file, body, 0, arrived)
@@ -140,7 +140,7 @@ class IntakeTests(SynchronousTestCase):
         body.inflow.dataReceived(content[200:300])
         self.assertNoResult(taking)
         done.callback(None)
-        self.failureResultOf(taking, Enough)
+        self.assertFalse(self.successResultOf(taking))
         self.assertEqual((told, download_file.file.read(0, 1000)), ([(0, 100)], content[:100]))
 
     def test_what_is_hashed_stays(self) -> None:
@@ -169,8 +169,8 @@ class IntakeTests(SynchronousTestCase):
         download_file.open(MemoryStore().resume(Digest.of(content), ORIGIN), ())
         first, second = Body(), Body()
 
-        def enough(_start: int, _stop: int) -> None:
-            raise Enough
+        def enough(_start: int, _stop: int) -> bool:
+            return True
 
         def quiet(_start: int, _stop: int) -> None: ...
 
@@ -178,12 +178,12 @@ class IntakeTests(SynchronousTestCase):
         overtaken = Deferred.fromCoroutine(download_file.receive(answers[0], 0, 0, 2000, enough))
         other = Deferred.fromCoroutine(download_file.receive(answers[1], 1000, 1000, 2000, quiet))
         first.inflow.dataReceived(content[:1000])
-        self.failureResultOf(overtaken, Enough)
+        self.assertFalse(self.successResultOf(overtaken))
         self.assertTrue(first.stopped)
         self.assertFalse(second.stopped)
         second.inflow.dataReceived(content[1000:])
         second.inflow.connectionLost(Failure(ResponseDone()))
-        self.successResultOf(other)
+        self.assertTrue(self.successResultOf(other))
         self.assertTrue(
             self.successResultOf(Deferred.fromCoroutine(download_file.matches_digest(len(content))))
         )

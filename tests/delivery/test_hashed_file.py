@@ -7,7 +7,7 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
-from contentcache.delivery.hashed_file import PIECE, HashedFile
+from contentcache.delivery.download_file import PIECE, HashedFile
 from contentcache.storage.memory import MemoryPartial, MemoryStore
 from tests.delivery.house import ORIGIN
 

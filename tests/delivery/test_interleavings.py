@@ -22,7 +22,7 @@ from twisted.web.client import ResponseDone
 
 from contentcache.core.digest import Digest
 from contentcache.core.spans import Spans
-from contentcache.delivery.download_file import DownloadFile, Enough
+from contentcache.delivery.download_file import DownloadFile
 from contentcache.storage.filesystem import FilesystemStore
 from tests.delivery.house import ORIGIN
 from tests.delivery.test_download_file import Body
@@ -91,7 +91,6 @@ class _Download:
         body: Any = Body()
         self._taking += 1
         taking = Deferred.fromCoroutine(self.download_file.receive(body, start, start, stop, self._arrived))
-        taking.addErrback(lambda failure: failure.trap(Enough) and None)
         taking.addErrback(self.failures.append)
         taking.addBoth(lambda _none: self._ended())
         self.bodies.append((body, start, stop))
@@ -121,11 +120,10 @@ class _Download:
             return False
         return True
 
-    def _arrived(self, start: int, stop: int) -> None:
+    def _arrived(self, start: int, stop: int) -> bool:
         self.held.add(start, stop)
         self.download_file.hash_in_background()
-        if self.held.reach(stop) - stop > 20_000:
-            raise Enough  # as a fetch does that has been overtaken by a segment
+        return self.held.reach(stop) - stop > 20_000  # as a download does that a segment has overtaken
 
     def _ended(self) -> None:
         self._taking -= 1

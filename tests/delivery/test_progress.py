@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.delivery.progress import Progress
+from contentcache.delivery.shared_download import Progress
 
 MIB = 1 << 20
 

@@ -7,7 +7,7 @@ from typing import Any
 from contentcache.core.credentials import OWN
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused, Overloaded
-from contentcache.delivery.subscribers import ContentRequest
+from contentcache.delivery.requests import ContentRequest
 from tests.bad_registry import BadRegistry
 from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, Client, House, HouseTestCase
 from tests.misbehaviour import Asked, Reply, refusal

@@ -25,7 +25,7 @@ from contentcache.core.list_queries import ListQueries
 from contentcache.core.via import CachesBehind
 from contentcache.delivery.bodies import ClientSink, MemoryBody, ShortError
 from contentcache.delivery.origin_queries import Pinged
-from contentcache.delivery.responses import ContentHead, ContentResponse
+from contentcache.delivery.responses import ContentHead, ContentResponse, Outcome
 from contentcache.delivery.signatures import Signatures
 from contentcache.delivery.signing_keys import SigningKeys
 from contentcache.journal import Access
@@ -155,7 +155,7 @@ class Backstage:
     content: Any = CONTENT
     digest: Digest = DIGEST
     media_type: str | None = "application/vnd.oci.image.manifest.v1+json"
-    status: str = "hit"
+    outcome: Outcome = Outcome.HIT
     stale: bool = False
     pinged: Any = field(factory=lambda: Pinged(200, {}, b"{}"))
     answer: Any = None
@@ -165,12 +165,12 @@ class Backstage:
     async def describe(self, asking: Any) -> ContentHead:
         self.asked.append(asking)
         size = self._content().size
-        return ContentHead(self.digest, size, self.media_type, self.status, self.stale)
+        return ContentHead(self.digest, size, self.media_type, self.outcome, self.stale)
 
     async def get(self, asking: Any, *, whole: bool = True) -> ContentResponse:
         self.asked.append(asking)
         await self.waiting
-        return ContentResponse(self.digest, self._content(), self.media_type, self.status, self.stale)
+        return ContentResponse(self.digest, self._content(), self.media_type, self.outcome, self.stale)
 
     async def ping(self, registry: Any, credential: Any, via: str) -> Any:
         self.asked.append((registry, credential, via))

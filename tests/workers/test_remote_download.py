@@ -22,8 +22,9 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.core.routes import Content
 from contentcache.delivery.bodies import ClientSink, GrowingBody, Remainder, ShortError
+from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.shared_download import DownloadKey, OwnerUnreachableError, UndecidedError
-from contentcache.delivery.subscribers import ContentRequest, Subscriber
+from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.blob_file import DiskFile
 from contentcache.workers import messages
 from contentcache.workers.remote_download import RemoteDownload
@@ -232,7 +233,7 @@ class UnreachableOwnerTests(TwoWorkersTestCase):
         client = house.pull(digest)
         self.assertWhole(client, CONTENT)
         assert client.served is not None
-        self.assertEqual(client.served.status, "fwd=miss; detail=uncached")
+        self.assertEqual(client.served.outcome.cache_status, "fwd=miss; detail=uncached")
         self.assertWhole(
             house.pull(digest, part=(1000, 2000), whole=False, small_part=True), CONTENT[1000:2000]
         )
