@@ -49,7 +49,7 @@ def read_options(item: Item, *, delete: bool, auth: Auth | None) -> Downstream:
             sweepinterval=read_key(options, Downstream, "sweepinterval", _sweepinterval(blobttl)),
             signing=signing,
             fastpath=read_key(options, Downstream, "fastpath", "auto") == "auto",
-            limits=read_limits(options),
+            limits=_read_limits(options),
         )
 
 
@@ -103,7 +103,7 @@ def _notice_plain_http(options: Table, upstreams: tuple[Upstream, ...]) -> None:
             )
 
 
-def read_limits(options: Table) -> Limits:
+def _read_limits(options: Table) -> Limits:
     """Read the mapping ``limits``."""
     with options.section("limits") as table:
         return read_values(table, Limits)

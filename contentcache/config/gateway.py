@@ -5,11 +5,11 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from contentcache.config.accounts import read_account
-from contentcache.config.downstream import read_limits
 from contentcache.config.files import pair
-from contentcache.config.model import Account, Gateway, Http
+from contentcache.config.model import Account, Gateway, Http, Limits
 from contentcache.config.readers import text
 from contentcache.config.reading import read_values
+from contentcache.config.schema.gateway import CACHE_ONLY_LIMITS
 from contentcache.config.tables import Item, Table
 from contentcache.config.urls import base_url
 
@@ -27,7 +27,7 @@ def read_options(item: Item, http: Http) -> Gateway:
             networks=_networks(options),
             certificate=files[0] if files else None,
             key=files[1] if files else None,
-            limits=read_limits(options),
+            limits=_limits(options),
         )
         registry = gateway.registry
         if registry and registry == gateway.issuer:
@@ -63,6 +63,13 @@ def _account(options: Table) -> Account | None:
         if table.present and not table.has("username"):
             table.fault("username", "is required in an account")
         return read_account(table)
+
+
+def _limits(options: Table) -> Limits:
+    """The bounds; those of a cache have their defaults, and are warned of."""
+    with options.section("limits") as table:
+        table.idle(CACHE_ONLY_LIMITS, "has no effect on a gateway")
+        return read_values(table, Limits, **{key: getattr(Limits(), key) for key in CACHE_ONLY_LIMITS})
 
 
 def _networks(options: Table) -> dict[str, str]:

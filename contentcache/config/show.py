@@ -21,6 +21,7 @@ from contentcache.config.model import (
     Upstream,
 )
 from contentcache.config.origins import asked
+from contentcache.config.schema.gateway import CACHE_ONLY_LIMITS
 from contentcache.config.schema.kinds import HIDDEN
 from contentcache.config.schema.options import described, option_of
 
@@ -129,7 +130,8 @@ def _letsencrypt(settings: LetsEncrypt) -> dict[str, object]:
 def _gateway(gateway: Gateway) -> dict[str, object]:
     account = gateway.account
     shown = None if account is None else _account(account)
-    return _given({**_values(gateway, account=shown), "limits": _values(gateway.limits)})
+    limits = _values(gateway.limits, **dict.fromkeys(CACHE_ONLY_LIMITS))
+    return _given({**_values(gateway, account=shown), "limits": limits})
 
 
 def _options(downstream: Downstream) -> dict[str, object]:

@@ -144,6 +144,23 @@ class GatewayTests(ConfigurationTestCase):
             (told,) = self.told(with_options(_WHOLE.replace("/nowhere/signing.pem", wrong)))
             self.assertIn(says, told)
 
+    def test_limits_of_a_cache(self) -> None:
+        """Limits that only a cache has are accepted with a warning each, and the default stays."""
+        limits = (
+            "limits: {manifest: 1MiB, fetches: 2, fetchwait: 1s, grants: 5, token: 1KiB, connections: 7}\n"
+        )
+        text = with_options(_WHOLE + limits)
+        self.assertEqual(
+            [warning.partition(":")[2].lstrip("0123456789: ") for warning in self.warnings(text)],
+            [
+                f"{_AT}.limits.{key}: has no effect on a gateway"
+                for key in ("manifest", "fetches", "fetchwait", "grants")
+            ],
+        )
+        middleware = self.load(text).configuration.middleware
+        assert isinstance(middleware, Gateway)
+        self.assertEqual(middleware.limits, Limits(token=1 << 10, connections=7))
+
     def test_both(self) -> None:
         """A cache is no gateway: only one of the two middlewares may be there."""
         text = with_options(_WHOLE) + MINIMAL.partition("  registry:\n")[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from attrs import NOTHING, Factory, frozen
 
@@ -30,6 +31,9 @@ from contentcache.config.schema.kinds import (
 )
 from contentcache.config.schema.options import Option, by_hand, option, required
 from contentcache.config.schema.upstream import Account
+
+#: Keys of ``limits`` that are about what a cache does: a gateway accepts them with a warning.
+CACHE_ONLY_LIMITS: Final = ("manifest", "fetches", "fetchwait", "grants")
 
 
 @frozen
