@@ -125,7 +125,7 @@ def assemble(
 
     :raises ProxyFault: a proxy variable of the environment makes no sense.
     :raises AuthFault: a file of the section ``auth``, or that of ``signing.jwks``, cannot be used.
-    :raises TLSFault: a certificate has become unreadable since the configuration was checked.
+    :raises TLSConfigurationError: a certificate has become unreadable since the configuration was checked.
     """
     context = CacheContext(configuration, platform, kept, meter, other_workers)
     upstreams = _upstreams(context)

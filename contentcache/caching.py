@@ -22,7 +22,7 @@ from contentcache.server.factory import ServerFactory
 from contentcache.storage.index_recovery import rebuild_index
 from contentcache.storage.interfaces import StorageError
 from contentcache.storage.opening import Storage, open_storage
-from contentcache.tls.files import TLSFault
+from contentcache.tls.files import TLSConfigurationError
 from contentcache.upstream.proxies import ProxyFault
 
 _FLUSH_EVERY: Final = 5.0
@@ -64,7 +64,7 @@ class Caching:
                 meter=meter,
                 other_workers=self._other_workers,
             )
-        except (StorageError, ProxyFault, TLSFault, AuthFault) as error:
+        except (StorageError, ProxyFault, TLSConfigurationError, AuthFault) as error:
             raise CannotBe(str(error)) from error
         except OSError as error:
             where = configuration.storage.rootdirectory

@@ -20,7 +20,7 @@ from contentcache.acme.renewal_state import RenewalOutcome
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.listening import CannotListen
 from contentcache.tap import renew_alone
-from contentcache.tls.files import TLSFault, read_certificates
+from contentcache.tls.files import TLSConfigurationError, read_certificates
 from contentcache.upstream.proxies import ProxyFault
 
 
@@ -44,7 +44,7 @@ def rows(tls: ServerTLS, now: float) -> Iterator[Row]:
         return
     try:
         leaf = read_certificates(tls.certificate)[0]
-    except TLSFault as fault:
+    except TLSConfigurationError as fault:
         yield Row(tls.certificate, "", "", "", fault.message)
         return
     for name in names_of(leaf) or [tls.certificate]:
@@ -84,7 +84,7 @@ def renew_certificates(
         )
     try:
         return renew_alone(configuration, hosts)
-    except (CannotListen, CertificateStoreInUseError, TLSFault, ProxyFault, OSError) as error:
+    except (CannotListen, CertificateStoreInUseError, TLSConfigurationError, ProxyFault, OSError) as error:
         raise RenewalError(f"no daemon answers, and it cannot be done without one: {error}") from error
 
 

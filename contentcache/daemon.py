@@ -27,7 +27,7 @@ from contentcache.meter import Meter
 from contentcache.role import CannotBe, Role
 from contentcache.server.debug_site import DebugSite, Finding
 from contentcache.server.factory import TURNED_AWAY
-from contentcache.tls.files import TLSFault
+from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.upstream.proxies import ProxyFault
@@ -188,7 +188,7 @@ class Daemon(Service):
                 reactor=self.reactor,
                 meter=self.meter,
             )
-        except (CertificateStoreInUseError, TLSFault, ProxyFault) as error:
+        except (CertificateStoreInUseError, TLSConfigurationError, ProxyFault) as error:
             refuse(str(error))
         self.context = self.issuance.contexts
 
@@ -235,7 +235,7 @@ class Daemon(Service):
             return
         try:
             self.context = ServerContext(tls)
-        except TLSFault as error:
+        except TLSConfigurationError as error:
             refuse(str(error))
 
     def _load(self) -> None:
@@ -347,7 +347,7 @@ class Daemon(Service):
         for reader in readers:
             try:
                 reader.reload()
-            except TLSFault as error:
+            except TLSConfigurationError as error:
                 self._log.error("certificates not reloaded, old ones stay in use", reason=error)
             else:
                 self._log.info("certificates reloaded, shown to new connections")

@@ -34,7 +34,7 @@ from contentcache.server.debug_site import Finding
 from contentcache.server.factory import ServerFactory
 from contentcache.server.https_redirect import HttpsRedirect
 from contentcache.tls.hosts import HostContexts
-from contentcache.tls.selfsigned import stand_in
+from contentcache.tls.selfsigned import placeholder_certificate
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamAgent
 from contentcache.upstream.proxies import Proxies
@@ -49,7 +49,7 @@ class Issuance:
     Obtains and renews certificates: ``contexts`` are for the TLS port, and ``plain`` for that of
     ``letsencrypt.http``.
 
-    :raises TLSFault: a file of the section ``tls`` cannot be used.
+    :raises TLSConfigurationError: a file of the section ``tls`` cannot be used.
     :raises ProxyFault: a proxy variable of the environment is malformed.
     :raises CertificateStoreInUseError: another process uses the certificate store.
     """
@@ -73,7 +73,7 @@ class Issuance:
         first = {host: self._load(host) for host in settings.hosts}
         now = datetime.fromtimestamp(time.time(), UTC)
         shown = {
-            host: stand_in(host, now) if certificate is None else certificate.identity
+            host: placeholder_certificate(host, now) if certificate is None else certificate.identity
             for host, certificate in first.items()
         }
         self.contexts = HostContexts(tls, shown)
@@ -140,7 +140,7 @@ class Issuance:
         self._store.release()
 
     def reload(self) -> None:
-        """Read ``clientcas`` and ``directoryca`` again. Raises ``TLSFault``, and keeps what was there."""
+        """Read ``clientcas`` and ``directoryca`` again. Raises ``TLSConfigurationError``, and keeps old ones."""
         self._trust.reload()
         self.contexts.reload()
 

@@ -50,7 +50,7 @@ class Reloading(Protocol):
         """
         Read them.
 
-        :raises contentcache.tls.files.TLSFault: they are broken, and nothing has changed.
+        :raises contentcache.tls.files.TLSConfigurationError: they are broken, and nothing has changed.
         """
 
 

@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 
 from contentcache.acme.errors import UnusableOrderError
 from contentcache.jose.jws import base64url_encode
-from contentcache.tls.files import Identity, KeyDiffers, TLSFault, identity_in
+from contentcache.tls.files import Identity, KeyMismatchError, TLSConfigurationError, identity_from_pem
 
 #: Renewal is due when this part of the lifetime is left, or up to ``_JITTER`` of the lifetime earlier:
 #: certificates that were issued at the same time are renewed at different times.
@@ -215,12 +215,12 @@ def check_certificate(
     :raises UnusableOrderError: it is not what was ordered.
     """
     try:
-        identity = identity_in(f"the new certificate for {host}", pem)
-    except KeyDiffers as differs:
+        identity = identity_from_pem(f"the new certificate for {host}", pem)
+    except KeyMismatchError as differs:
         raise UnusableOrderError(
             "the ACME server has certified another key than the one that was asked for", _ASK_AUTHORITY
         ) from differs
-    except TLSFault as fault:
+    except TLSConfigurationError as fault:
         raise UnusableOrderError(fault.message, _ASK_AUTHORITY) from fault
     leaf = identity.chain[0]
     names = names_of(leaf)

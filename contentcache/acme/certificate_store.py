@@ -29,7 +29,7 @@ from contentcache.acme.store_files import (
 )
 from contentcache.core.ports import Clock
 from contentcache.persist.file_lock import FileLock, FileLockedError, process_name
-from contentcache.tls.files import Identity, TLSFault, identity_in
+from contentcache.tls.files import Identity, TLSConfigurationError, identity_from_pem
 
 
 class CertificateStore:
@@ -123,7 +123,7 @@ class CertificateStore:
         """
         try:
             return self._load_certificate(host)
-        except TLSFault as damage:
+        except TLSConfigurationError as damage:
             path = self._folder / f"{host}.pem"
             it = damage.message.replace(f"{path} ", "it ")
             self._quarantine(path, it, "a new certificate is ordered")
@@ -137,7 +137,7 @@ class CertificateStore:
         """
         try:
             return self._load_certificate(host)
-        except TLSFault as damage:
+        except TLSConfigurationError as damage:
             raise CertificateStoreError(damage.message) from damage
 
     def _load_certificate(self, host: str) -> StoredCertificate | None:
@@ -230,9 +230,9 @@ class CertificateStore:
 
 
 def _parse_identity(path: Path, content: bytes, host: str) -> Identity:
-    """:raises TLSFault: it is damaged, or that of another host."""
-    identity = identity_in(str(path), content)
+    """:raises TLSConfigurationError: it is damaged, or that of another host."""
+    identity = identity_from_pem(str(path), content)
     if not matches_host(identity.chain[0], host):
         names = format_names(names_of(identity.chain[0]))
-        raise TLSFault(str(path), f"{path} holds a certificate for {names}, and not for {host}")
+        raise TLSConfigurationError(str(path), f"{path} holds a certificate for {names}, and not for {host}")
     return identity

@@ -18,7 +18,7 @@ from contentcache.acme.errors import (
 )
 from contentcache.core.ports import Clock
 from contentcache.tls.files import Identity
-from contentcache.tls.selfsigned import challenge_answer
+from contentcache.tls.selfsigned import challenge_certificate
 
 
 @frozen
@@ -100,7 +100,7 @@ class ChallengePort(Protocol):
     """Presents challenge certificates: a part of :class:`contentcache.tls.hosts.HostContexts`."""
 
     def answer_challenge(self, host: str, identity: Identity) -> None: ...
-    def forget_challenge(self, host: str) -> None: ...
+    def remove_challenge(self, host: str) -> None: ...
 
 
 class Http01Responder:
@@ -138,8 +138,8 @@ class TlsAlpn01Responder:
         """Answer for ``host`` until :meth:`stop`."""
         digest = sha256(key_authorization.encode("ascii")).digest()
         now = datetime.fromtimestamp(self._wall(), UTC)
-        self._port.answer_challenge(host, challenge_answer(host, digest, now))
+        self._port.answer_challenge(host, challenge_certificate(host, digest, now))
 
     def stop(self, host: str) -> None:
         """Stop answering for ``host``."""
-        self._port.forget_challenge(host)
+        self._port.remove_challenge(host)

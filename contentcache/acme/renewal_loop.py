@@ -33,7 +33,7 @@ from contentcache.aio.condition import Condition, wait_at_most
 from contentcache.aio.fair_semaphore import FairSemaphore
 from contentcache.aio.tasks import in_background
 from contentcache.core.ports import Clock, Run, Timer
-from contentcache.tls.files import Identity, TLSFault
+from contentcache.tls.files import Identity, TLSConfigurationError
 
 #: The longest sleep in seconds: the wall clock may have been set meanwhile.
 _MAX_SLEEP: Final = 3600.0
@@ -231,7 +231,7 @@ class RenewalLoop:
         host = state.host
         try:
             self._port.install(host, issued.certificate.identity)
-        except TLSFault as fault:
+        except TLSConfigurationError as fault:
             await self._issuer.drop_pending_order(host)
             message = f"the new certificate cannot be shown: {fault.message}"
             await self._fail(state, UnusableOrderError(message))

@@ -167,7 +167,7 @@ def assemble(
     :raises ProxyFault: a proxy variable of the environment is invalid.
     :raises DatabaseUnusable: the file of the database is something else.
     :raises OSError: it cannot be opened.
-    :raises TLSFault: a certificate has become unreadable since the configuration was checked.
+    :raises TLSConfigurationError: a certificate has become unreadable since the configuration was checked.
     """
     http = configuration.http
     context = _Context(options, reactor, run, meter)

@@ -29,7 +29,7 @@ from contentcache.core.errors import KEPT_OUT
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.jose.blob_tokens import SigningKey, sign_blob_token
-from contentcache.tls.server import in_words
+from contentcache.tls.server import describe_error
 
 #: The whole blob. Another one needs another text: it is named by its digest.
 PROBE_BYTES: Final = b"contentcache gateway probe 1\n"
@@ -220,5 +220,5 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, ConnectionLost | ConnectionDone):
         return "it closes the connection"
     if isinstance(error, SSL.Error):
-        return f"it does not speak TLS as it should: {in_words(error)}"
+        return f"it does not speak TLS as it should: {describe_error(error)}"
     return str(error) or error.__class__.__name__

@@ -18,7 +18,7 @@ from contentcache.meter import Meter
 from contentcache.role import CannotBe, Reloading, Repeat
 from contentcache.server.debug_site import Finding
 from contentcache.server.factory import ServerFactory
-from contentcache.tls.files import TLSFault
+from contentcache.tls.files import TLSConfigurationError
 from contentcache.upstream.proxies import ProxyFault
 
 
@@ -47,7 +47,7 @@ class GatewayRole:
         self._stopping = False
         try:
             self._services = assemble(configuration, options, environ, reactor, run=threads, meter=meter)
-        except (ProxyFault, TLSFault, DatabaseUnusable) as error:
+        except (ProxyFault, TLSConfigurationError, DatabaseUnusable) as error:
             raise CannotBe(str(error)) from error
         except OSError as error:
             raise CannotBe(f"the database {options.database} cannot be opened: {error}") from error

@@ -62,7 +62,7 @@ class CACertificate:
     The certificate that a client has to trust to trust this gateway, for ``GET /ca``: the file ``http.tls.ca``,
     else the last certificate of the chain that is served.
 
-    :raises TLSFault: a file cannot be used.
+    :raises TLSConfigurationError: a file cannot be used.
     """
 
     def __init__(self, tls: ServerTLS | None) -> None:
@@ -74,7 +74,7 @@ class CACertificate:
         """
         Read the file again.
 
-        :raises TLSFault: it cannot be used; ``pem`` stays as it was.
+        :raises TLSConfigurationError: it cannot be used; ``pem`` stays as it was.
         """
         self.pem = _read_ca(self._tls)
 

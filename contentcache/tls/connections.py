@@ -1,10 +1,9 @@
 """
-Connections of our own port: no client is served that has not met what ``http.tls`` demands, whatever session
-it resumes.
+Connections of the daemon's own port: every client that is served meets the demands of ``http.tls``, also one that
+resumes a session.
 
-In a resumed handshake (RFC 5077, RFC 8446 §2.2) OpenSSL asks for no certificate: the session stands for the
-handshake in which it was made. So each connection is checked once more when its handshake is over, and a
-session is resumed only under the demands under which it was made.
+In a resumed handshake (RFC 5077, RFC 8446 §2.2) OpenSSL requests no certificate. So each connection is
+checked once more after its handshake, and a session is resumed only under the demands under which it was made.
 """
 
 from __future__ import annotations
@@ -69,24 +68,24 @@ class ServerConnection(SSL.Connection):
     def __init__(self, context: SSL.Context, demands: Demands, socket: Any = None) -> None:
         super().__init__(context, socket)
         self._demands = demands
-        self._is_admitted = False
+        self._is_checked = False
 
     def do_handshake(self) -> None:
-        """Go on with the handshake. Raises ``SSL.Error`` also where the client shows less than is demanded."""
+        """Continue the handshake. Raises ``SSL.Error`` also where the client does not meet the demands."""
         super().do_handshake()
-        if not self._is_admitted:
+        if not self._is_checked:
             self._check()
-            self._is_admitted = True
+            self._is_checked = True
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
-        """What the client has sent."""
-        if not self._is_admitted:
+        """Receive from the client."""
+        if not self._is_checked:
             self.do_handshake()
         return bytes(super().recv(bufsiz, flags))
 
     def send(self, buf: Any, flags: int = 0) -> int:
-        """Send to the client; answers how many bytes."""
-        if not self._is_admitted:
+        """Send to the client; returns how many bytes were sent."""
+        if not self._is_checked:
             self.do_handshake()
         return int(super().send(buf, flags))
 
@@ -96,7 +95,7 @@ class ServerConnection(SSL.Connection):
         certificate = self.get_peer_certificate()
         if certificate is None:
             if self._demands.required:
-                raise SSL.Error([("contentcache", "sessions", "the client has shown no certificate")])
+                raise SSL.Error([("contentcache", "sessions", "the client has sent no certificate")])
         elif self._demands.verified and certificate.has_expired():
-            # Within its session; OpenSSL has looked when that began.
+            # During its session; OpenSSL has checked it when that began.
             raise SSL.Error([("contentcache", "sessions", "the client's certificate has expired")])

@@ -18,11 +18,11 @@ PrivateKey = (
     rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 )
 
-#: The kinds of keys that TLS knows signatures for.
+#: The kinds of keys that TLS has signatures for.
 _KEYS = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)
 
-#: No PEM file of an honest operator is larger; a mistaken path may lead to anything.
-_LARGEST = 8 << 20
+#: No PEM file is larger; a wrong path may name anything.
+_MAX_SIZE = 8 << 20
 
 _CERTIFICATE = re.compile(
     rb"-----BEGIN (?:X509 )?CERTIFICATE-----(?:[^-]++|-(?!----))*+-----END (?:X509 )?CERTIFICATE-----"
@@ -32,11 +32,11 @@ _KEY = re.compile(
 )
 
 
-class TLSFault(UnusableFileError):
+class TLSConfigurationError(UnusableFileError):
     """A certificate, key or setting cannot be used. ``message`` is a sentence that names the file."""
 
 
-class KeyDiffers(TLSFault):
+class KeyMismatchError(TLSConfigurationError):
     """A key and a certificate do not belong together."""
 
 
@@ -47,8 +47,8 @@ class Identity:
     chain: tuple[Certificate, ...]
     key: PrivateKey
 
-    def put_into(self, context: SSL.Context) -> None:
-        """Make connections of ``context`` show this certificate."""
+    def apply_to(self, context: SSL.Context) -> None:
+        """Use this certificate for connections of ``context``."""
         leaf, *issuers = self.chain
         context.use_certificate(leaf)
         for issuer in issuers:
@@ -58,9 +58,9 @@ class Identity:
 
 def read_certificates(path: str) -> tuple[Certificate, ...]:
     """
-    Every certificate in a PEM file, in order; text and keys around them are passed over.
+    Every certificate in a PEM file, in order; text and keys around them are skipped.
 
-    Raises ``TLSFault`` where the file cannot be read, or holds no certificate or a broken one.
+    Raises ``TLSConfigurationError`` where the file cannot be read, or holds no certificate or a broken one.
     """
     return _certificates(path, _read(path))
 
@@ -68,11 +68,11 @@ def read_certificates(path: str) -> tuple[Certificate, ...]:
 def _certificates(path: str, content: bytes) -> tuple[Certificate, ...]:
     blocks = _CERTIFICATE.findall(content)
     if not blocks:
-        raise TLSFault(path, f"{path} holds no certificate in PEM form")
+        raise TLSConfigurationError(path, f"{path} holds no certificate in PEM form")
     try:
         return tuple(load_pem_x509_certificate(block) for block in blocks)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise TLSFault(path, f"{path} holds a certificate that is damaged: {error}") from error
+        raise TLSConfigurationError(path, f"{path} holds a certificate that is damaged: {error}") from error
 
 
 def read_authorities(paths: Sequence[str]) -> tuple[Certificate, ...]:
@@ -84,28 +84,34 @@ def read_identity(certificate: str, key: str) -> Identity:
     """
     A chain, the leaf first, and its key; both may be in one file.
 
-    Raises ``TLSFault`` also where the two do not belong together.
+    Raises ``TLSConfigurationError`` also where the two do not belong together.
     """
-    return _joined(_certificates(certificate, _read(certificate)), _key(key, _read(key)), certificate, key)
+    return _checked_identity(
+        _certificates(certificate, _read(certificate)), _key(key, _read(key)), certificate, key
+    )
 
 
-def identity_in(path: str, content: bytes) -> Identity:
-    """The same out of the content of one file that holds both; ``path`` is its name."""
-    return _joined(_certificates(path, content), _key(path, content), path, path)
+def identity_from_pem(path: str, content: bytes) -> Identity:
+    """A chain and its key from the content of one PEM file; errors call it ``path``."""
+    return _checked_identity(_certificates(path, content), _key(path, content), path, path)
 
 
-def _joined(chain: tuple[Certificate, ...], private: PrivateKey, certificate: str, key: str) -> Identity:
+def _checked_identity(
+    chain: tuple[Certificate, ...], private: PrivateKey, certificate: str, key: str
+) -> Identity:
     try:
         belongs = _public(chain[0].public_key()) == _public(private.public_key())
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise TLSFault(certificate, f"{certificate} has a public key of an unknown kind: {error}") from error
+        raise TLSConfigurationError(
+            certificate, f"{certificate} has a public key of an unknown kind: {error}"
+        ) from error
     if not belongs:
         message = (
             f"{key} holds a key that is not that of its first certificate; the leaf comes first"
             if key == certificate
             else f"{key} is not the key of the first certificate in {certificate}; the leaf comes first"
         )
-        raise KeyDiffers(key, message)
+        raise KeyMismatchError(key, message)
     return Identity(chain, private)
 
 
@@ -113,29 +119,31 @@ def _key(path: str, content: bytes) -> PrivateKey:
     """The first private key in a PEM file."""
     block = _KEY.search(content)
     if block is None:
-        raise TLSFault(path, f"{path} holds no private key in PEM form")
+        raise TLSConfigurationError(path, f"{path} holds no private key in PEM form")
     try:
         key = load_pem_private_key(block[0], password=None)
     except TypeError as error:
-        raise TLSFault(
+        raise TLSConfigurationError(
             path, f"{path} is encrypted; a daemon cannot type a passphrase, so the key has to be plain"
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise TLSFault(path, f"{path} holds a private key that is damaged: {error}") from error
+        raise TLSConfigurationError(path, f"{path} holds a private key that is damaged: {error}") from error
     if not isinstance(key, _KEYS):
-        raise TLSFault(path, f"{path} holds a key that TLS cannot sign with; use RSA, ECDSA or Ed25519")
+        raise TLSConfigurationError(
+            path, f"{path} holds a key that TLS cannot sign with; use RSA, ECDSA or Ed25519"
+        )
     return key
 
 
 def _public(key: object) -> bytes:
-    """A public key in a form that compares."""
+    """A public key as bytes that can be compared."""
     encoded = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
     return bytes(encoded)
 
 
 def _read(path: str) -> bytes:
-    """A whole file, within reason."""
+    """A whole file, up to the size limit."""
     try:
-        return read_configured(path, _LARGEST)
+        return read_configured(path, _MAX_SIZE)
     except UnusableFileError as error:
-        raise TLSFault(path, error.message) from error
+        raise TLSConfigurationError(path, error.message) from error

@@ -1,4 +1,4 @@
-"""What our own port shows and demands: ``http.tls``."""
+"""TLS of the daemon's own port: ``http.tls``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zope.interface import implementer
 from contentcache.config.model import ClientAuth, ServerTLS
 from contentcache.core.ciphersuites import OPENSSL_NAMES, TLS13
 from contentcache.tls.connections import SESSION_SECONDS, Demands, ServerConnection
-from contentcache.tls.files import Identity, TLSFault, read_authorities, read_identity
+from contentcache.tls.files import Identity, TLSConfigurationError, read_authorities, read_identity
 
 HTTP_1_1: Final = b"http/1.1"
 
@@ -54,15 +54,14 @@ _VerifyCallback = Callable[[SSL.Connection, crypto.X509, int, int, int], bool]
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerContext:
     """
-    The server's side of TLS on one port; give it to ``listenSSL`` or ``TLSMemoryBIOFactory``.
+    The server side of TLS on one port, for ``listenSSL`` or ``TLSMemoryBIOFactory``.
 
-    Raises ``TLSFault`` where a file or the list of cipher suites cannot be used. An ``identity`` that is
-    given is shown instead of the files': their key may be readable no longer.
+    Raises ``TLSConfigurationError`` where a file or the list of cipher suites cannot be used. ``identity`` is used
+    instead of the files, whose key this process may not be allowed to read.
     """
 
     def __init__(self, settings: ServerTLS, identity: Identity | None = None) -> None:
         self._settings = settings
-        #: What it shows.
         self.identity: Identity
         self._context: SSL.Context
         self._demands: Demands
@@ -70,31 +69,31 @@ class ServerContext:
         if identity is None:
             self.reload()
         else:
-            self.show(identity)
+            self.use_identity(identity)
 
     def reload(self) -> None:
         """
-        Read the files anew, for connections from now on; those that are open go on undisturbed.
+        Read the files again, for new connections; open ones are not affected.
 
-        Raises ``TLSFault`` where a new file cannot be used, and keeps what was there before. It
-        reads from the disk, and may be called in a thread.
+        Raises ``TLSConfigurationError`` where a new file cannot be used, and keeps the old context. It reads
+        from the disk, and may be called in a thread.
         """
-        self.show(read_identity(self._settings.certificate, self._settings.key))
+        self.use_identity(read_identity(self._settings.certificate, self._settings.key))
 
-    def show(self, identity: Identity) -> None:
+    def use_identity(self, identity: Identity) -> None:
         """
-        Show this certificate to connections from now on, and read ``clientcas`` anew. Raises ``TLSFault``,
-        and keeps what was there.
+        Use this certificate for new connections, and read ``clientcas`` again. Raises
+        ``TLSConfigurationError``, and keeps the old context.
         """
         self._build(identity, read_authorities(self._settings.clientcas))
 
     def rotate_ticket_keys(self) -> None:
-        """Encrypt session tickets with new keys; sessions that began before are resumed no more. Reads no file."""
+        """Encrypt session tickets with new keys; older sessions are not resumed any more. Reads no file."""
         self._build(self.identity, self._authorities)
 
     @property
     def context(self) -> SSL.Context:
-        """What the next connection uses."""
+        """The context of the next connection."""
         return self._context
 
     def connection(self, socket: Any = None) -> ServerConnection:
@@ -102,7 +101,7 @@ class ServerContext:
         return ServerConnection(self._context, self._demands, socket)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """The same, in memory (``IOpenSSLServerConnectionCreator``)."""
+        """A connection in memory (``IOpenSSLServerConnectionCreator``)."""
         connection = self.connection()
         connection.set_app_data(tlsProtocol)
         return connection
@@ -118,9 +117,9 @@ def context_for(
     settings: ServerTLS, identity: Identity, authorities: Sequence[Certificate], name: str
 ) -> SSL.Context:
     """
-    A context that shows ``identity``, which a fault calls ``name``.
+    A context with the certificate ``identity``.
 
-    Raises ``TLSFault``.
+    Raises ``TLSConfigurationError``, which calls the certificate ``name``.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_ECDH_USE)
@@ -128,34 +127,36 @@ def context_for(
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     # Else each call would write one record, of 16 KiB at the most.
     context.clear_mode(_PARTIAL_WRITE)
-    # Sessions are resumed by tickets alone, whose keys each context has for itself: what a challenge or
-    # another configuration has begun is nowhere kept. Where demands differ, the session's context does too.
+    # Sessions are resumed by tickets only, and each context has its own ticket keys: no session of a challenge
+    # or of another configuration is stored anywhere. Where demands differ, the session context differs too.
     context.set_session_id(Demands.of(settings.clientauth, authorities).session_context)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_timeout(SESSION_SECONDS)
-    _choose_versions_and_ciphers(context, settings)
-    context.set_alpn_select_callback(_choose_protocol)
-    _demand_certificates(context, settings.clientauth, authorities)
+    _set_versions_and_ciphers(context, settings)
+    context.set_alpn_select_callback(_select_protocol)
+    _request_certificates(context, settings.clientauth, authorities)
     try:
-        identity.put_into(context)
+        identity.apply_to(context)
     except SSL.Error as error:
-        raise TLSFault(name, f"{name} cannot be used for TLS: {in_words(error)}") from error
+        raise TLSConfigurationError(
+            name, f"{name} cannot be used for TLS: {describe_error(error)}"
+        ) from error
     return context
 
 
-def _choose_versions_and_ciphers(context: SSL.Context, settings: ServerTLS) -> None:
+def _set_versions_and_ciphers(context: SSL.Context, settings: ServerTLS) -> None:
     """
     Apply ``minimumtls`` and ``ciphersuites``.
 
-    The order of the list means nothing, as in Go, whose order is ours: AES with the shorter key costs a fifth
-    less. ChaCha20 is for clients that put it first, since they know whether their processor has AES.
+    The order of the list has no meaning, as in Go, whose order is used here: AES with the shorter key costs a fifth
+    less. ChaCha20 is for clients that prefer it, since they know whether their processor has AES.
 
     TLS 1.3 suites in the list narrow TLS 1.3 (Go cannot do that); a list without one leaves TLS 1.3 as it is,
-    and one of nothing else rules out TLS 1.2. OpenSSL knows no key exchange over suites of its own: they stay
-    what the library prefers.
+    and one of nothing else disables TLS 1.2. Key exchange is not a part of OpenSSL's suites: its groups stay those
+    that the library prefers.
     """
     minimum = _VERSIONS[settings.minimumtls]
-    wanted = sorted((OPENSSL_NAMES.get(name, name) for name in settings.ciphersuites), key=_turn)
+    wanted = sorted((OPENSSL_NAMES.get(name, name) for name in settings.ciphersuites), key=_preference)
     newer = [name for name in wanted if name.startswith("TLS_")]
     older: Sequence[str] = [name for name in wanted if not name.startswith("TLS_")]
     if newer and not older:
@@ -170,36 +171,36 @@ def _choose_versions_and_ciphers(context: SSL.Context, settings: ServerTLS) -> N
         context.set_tls13_ciphersuites(":".join(newer or TLS13).encode("ascii"))
     except (SSL.Error, UnicodeEncodeError) as error:
         names = ", ".join(settings.ciphersuites)
-        raise TLSFault(
+        raise TLSConfigurationError(
             "ciphersuites", f"the OpenSSL of this machine has none of the cipher suites {names}"
         ) from error
 
 
-def _turn(suite: str) -> int:
+def _preference(suite: str) -> int:
     order = (*TLS13, *_DEFAULT_CIPHERS, *_OLD_CIPHERS)
     return order.index(suite) if suite in order else len(order)
 
 
-def _choose_protocol(_connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
+def _select_protocol(_connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
     """
-    ``http/1.1``, or an end with the alert ``no_application_protocol`` (RFC 7301 §3.2).
+    Select ``http/1.1``, or fail with the alert ``no_application_protocol`` (RFC 7301 §3.2).
 
-    To go on with a client that offers h2 only would have it speak h2 to a server that cannot.
+    A client that offers only h2 would otherwise send h2 to a server that does not support it.
     """
     if HTTP_1_1 in offered:
         return HTTP_1_1
-    # pyOpenSSL turns whatever is raised here into the alert, and raises it again from the
-    # handshake, where Twisted expects an SSL.Error.
+    # pyOpenSSL turns any exception into the alert, and raises it again from the handshake, where Twisted expects
+    # an SSL.Error.
     raise SSL.Error([("contentcache", "ALPN", "the client does not offer http/1.1")])
 
 
-def _demand_certificates(
+def _request_certificates(
     context: SSL.Context, demand: ClientAuth, authorities: Sequence[Certificate]
 ) -> None:
     """
-    Apply ``clientcas`` and ``clientauth`` with Go's meanings; without ``clientcas`` nothing is asked for.
+    Apply ``clientcas`` and ``clientauth`` with Go's meanings; without ``clientcas`` no certificate is requested.
 
-    The system's roots are never loaded here, so only ``clientcas`` can vouch for a client.
+    The system's roots are never loaded here: only ``clientcas`` authenticates a client.
     """
     if not authorities:
         context.set_verify(SSL.VERIFY_NONE)
@@ -208,33 +209,33 @@ def _demand_certificates(
     for authority in authorities:
         store.add_cert(crypto.X509.from_cryptography(authority))
         context.add_client_ca(authority)
-    # Go takes any certificate of its pool for an anchor, an intermediate or a leaf too.
+    # Like Go: any certificate of the pool is a trust anchor, an intermediate or a leaf too.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     required = demand in ("require-any-client-cert", "require-and-verify-client-cert")
     verified = demand in ("verify-client-cert-if-given", "require-and-verify-client-cert")
     mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0)
-    context.set_verify(mode, _believe if verified else _accept)
+    context.set_verify(mode, _accept_verified if verified else _accept_any)
 
 
-def _believe(
+def _accept_verified(
     _connection: SSL.Connection, _certificate: crypto.X509, _error: int, _depth: int, ok: int
 ) -> bool:
-    """What OpenSSL thinks of the chain."""
+    """Accept the chain if OpenSSL has verified it."""
     return bool(ok)
 
 
-def _accept(
+def _accept_any(
     _connection: SSL.Connection, _certificate: crypto.X509, _error: int, _depth: int, _ok: int
 ) -> bool:
-    """Any chain: the client has proved that it holds the key, nothing else is asked."""
+    """Accept any chain: the client has proved that it has the key, and nothing else is demanded."""
     return True
 
 
-def in_words(error: SSL.Error) -> str:
+def describe_error(error: SSL.Error) -> str:
     """
-    What OpenSSL says in an error.
+    The reasons in an error of OpenSSL.
 
-    >>> in_words(SSL.Error([("SSL routines", "", "ee key too small")]))
+    >>> describe_error(SSL.Error([("SSL routines", "", "ee key too small")]))
     'ee key too small'
     """
     reasons = error.args[0] if error.args else ()

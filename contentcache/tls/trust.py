@@ -1,4 +1,4 @@
-"""Whom we believe on the other side of the line: the system's roots and ``cas``."""
+"""TLS to upstreams: which certificates are trusted, by the system's roots and ``cas``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from contentcache.core.ciphersuites import TLS13
-from contentcache.tls.files import TLSFault, read_authorities, read_identity
-from contentcache.tls.gathering import GatheringConnection
-from contentcache.tls.server import HTTP_1_1, in_words
+from contentcache.tls.files import TLSConfigurationError, read_authorities, read_identity
+from contentcache.tls.server import HTTP_1_1, describe_error
 
-#: The errors of OpenSSL's verification that operators meet (``x509_vfy.h``), in words.
+#: Bytes that one read from TLS returns at most, but for the last record: as many as one read from a socket.
+_MAX_READ: Final = 256 << 10
+
+#: Common errors of OpenSSL's verification (``x509_vfy.h``), as ends of sentences.
 _REASONS: Final = {
     9: "is not valid yet",
     10: "has expired",
@@ -39,18 +41,18 @@ _REASONS: Final = {
 }
 
 
-class CertificateRefused(Exception):
-    """The other side's certificate is not believed; the sentence says why."""
+class CertificateRefusedError(Exception):
+    """The certificate of an upstream is not trusted; the sentence says why."""
 
 
 @implementer(IPolicyForHTTPS)
 class UpstreamTrust:
     """
-    How TLS is spoken to one upstream, for ``Agent`` and friends.
+    The client side of TLS for one upstream, for Twisted's ``Agent``.
 
-    ``cas`` are files whose every certificate is an anchor besides the system's roots, a leaf
-    too; ``certificate`` and ``key`` are what we show where an upstream demands it. The anchors are
-    those of ``anchors`` instead where that is given. Raises ``TLSFault`` where a file cannot be used.
+    Every certificate in the files ``cas`` is a trust anchor besides the system's roots, a leaf too;
+    ``certificate`` and ``key`` are the client certificate. Where ``anchors`` is given, its trust anchors are
+    used instead. Raises ``TLSConfigurationError`` where a file cannot be used.
     """
 
     def __init__(
@@ -68,54 +70,54 @@ class UpstreamTrust:
 
     def reload(self) -> None:
         """
-        Read the files and the system's roots anew, for connections from now on.
+        Read the files and the system's roots again, for new connections.
 
-        Raises ``TLSFault`` where a new file cannot be used, and keeps what was there before. It
-        reads from the disk, and may be called in a thread.
+        Raises ``TLSConfigurationError`` where a new file cannot be used, and keeps the old context. It reads
+        from the disk, and may be called in a thread.
         """
-        self.use(self.build(read_anchors(self._cas)))
+        self.use_context(self.build(read_anchors(self._cas)))
 
-    def use(self, context: SSL.Context) -> None:
-        """Make connections with this context from now on."""
+    def use_context(self, context: SSL.Context) -> None:
+        """Use this context for new connections."""
         self._context = context
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> _ExpectedHost:  # noqa: ARG002
-        """What makes connections to one host (``IPolicyForHTTPS``)."""
+        """Makes connections to one host (``IPolicyForHTTPS``)."""
         return _ExpectedHost(self._context, hostname.decode("ascii"))
 
     def build(self, anchors: SSL.Context) -> SSL.Context:
-        """A context with these anchors, and the certificate as it is in its files now."""
+        """A context with these trust anchors, and the client certificate as it is in its files now."""
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_alpn_protos([HTTP_1_1])
-        # OpenSSL would put the longer key first, and most servers follow.
+        # OpenSSL would prefer the longer key, and most servers accept that.
         context.set_tls13_ciphersuites(":".join(TLS13).encode("ascii"))
         _share_store(anchors, context)
-        self._show_identity(context)
+        self._add_client_certificate(context)
         return context
 
-    def _show_identity(self, context: SSL.Context) -> None:
-        """Put the client certificate in, if there is one."""
+    def _add_client_certificate(self, context: SSL.Context) -> None:
+        """Use the client certificate, if there is one."""
         if self._certificate is None:
             return
         try:
-            # A file that holds both needs no second name.
-            read_identity(self._certificate, self._key or self._certificate).put_into(context)
+            # One file may have both.
+            read_identity(self._certificate, self._key or self._certificate).apply_to(context)
         except SSL.Error as error:
-            raise TLSFault(
-                self._certificate, f"{self._certificate} cannot be used for TLS: {in_words(error)}"
+            raise TLSConfigurationError(
+                self._certificate, f"{self._certificate} cannot be used for TLS: {describe_error(error)}"
             ) from error
 
 
 class UpstreamTrusts:
     """
-    How TLS is spoken to all upstreams: those with equal options share one context, and all of them the store
-    of ``cas`` and the system's roots, which takes the best part of a megabyte.
+    The client side of TLS for all upstreams: those with equal options share one context, and all of them share the
+    store of ``cas`` and the system's roots, which takes almost a megabyte.
 
-    Raises ``TLSFault`` where a file cannot be used.
+    Raises ``TLSConfigurationError`` where a file cannot be used.
     """
 
     def __init__(self, cas: Sequence[str]) -> None:
@@ -128,7 +130,10 @@ class UpstreamTrusts:
         return len(self._trusts)
 
     def trust(self, certificate: str | None = None, key: str | None = None) -> UpstreamTrust:
-        """That of upstreams to which this certificate is shown. Raises ``TLSFault`` where it cannot be used."""
+        """
+        The trust of upstreams with this client certificate. Raises ``TLSConfigurationError`` where it cannot be
+        used.
+        """
         found = self._trusts.get((certificate, key))
         if found is None:
             found = UpstreamTrust(self._cas, certificate, key, anchors=self._anchors)
@@ -137,20 +142,52 @@ class UpstreamTrusts:
 
     def reload(self) -> None:
         """
-        Read all files and the system's roots anew, for connections from now on.
+        Read all files and the system's roots again, for new connections.
 
-        Raises ``TLSFault`` where one of them cannot be used, and keeps all that was there before.
+        Raises ``TLSConfigurationError`` where one of them cannot be used, and keeps all old contexts.
         """
         anchors = read_anchors(self._cas)
         contexts = [(trust, trust.build(anchors)) for trust in self._trusts.values()]
         self._anchors = anchors
         for trust, context in contexts:
-            trust.use(context)
+            trust.use_context(context)
+
+
+class LargeReadConnection(SSL.Connection):
+    """
+    A connection in memory whose :meth:`recv` returns all records that have arrived.
+
+    A record has at most 16 KiB, and Twisted delivers each of them separately: for a large body that is sixteen
+    times the work of one read from the socket.
+    """
+
+    _error: SSL.Error | None = None
+
+    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
+        """
+        Receive at least one record of at most ``bufsiz`` bytes, and those that have arrived with it. An error after
+        the first one is raised by the next call.
+        """
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        pieces = [super().recv(bufsiz, flags)]
+        size = len(pieces[0])
+        while size < _MAX_READ:
+            try:
+                pieces.append(super().recv(bufsiz, flags))
+            except SSL.WantReadError:
+                break
+            except SSL.Error as late:
+                self._error = late
+                break
+            size += len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _ExpectedHost:
-    """Connections on which the certificate has to name ``host`` (RFC 9110 §4.3.4, RFC 9525)."""
+    """Connections whose certificate has to name ``host`` (RFC 9110 §4.3.4, RFC 9525)."""
 
     def __init__(self, context: SSL.Context, host: str) -> None:
         self._context = context
@@ -158,29 +195,29 @@ class _ExpectedHost:
         self._name, self._identity = _identity(host)
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """A connection that believes the right host only (``IOpenSSLClientConnectionCreator``)."""
-        connection = GatheringConnection(self._context, None)
+        """A connection that only trusts certificates of the host (``IOpenSSLClientConnectionCreator``)."""
+        connection = LargeReadConnection(self._context, None)
         connection.set_app_data(tlsProtocol)
         if self._name is not None:
             connection.set_tlsext_host_name(self._name)
-        # The connection holds the callback and the protocol holds the connection: no circle please.
-        told = weakref.ref(tlsProtocol)
+        # The connection has the callback and the protocol has the connection: avoid a reference cycle.
+        protocol_ref = weakref.ref(tlsProtocol)
 
-        def believe(_c: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+        def verify(_c: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
             refusal = self._refusal(certificate, error, depth, bool(ok))
-            protocol = told()
+            protocol = protocol_ref()
             if refusal is not None and protocol is not None:
-                protocol.failVerification(Failure(CertificateRefused(refusal)))
+                protocol.failVerification(Failure(CertificateRefusedError(refusal)))
             return refusal is None
 
-        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, believe)
+        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
         return connection
 
     def _refusal(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> str | None:
-        """Why a certificate of the chain is not believed; ``None`` where it is."""
-        whose = f"the certificate of {self._host}" if depth == 0 else f"the authority above {self._host}"
+        """Why a certificate of the chain is not trusted; ``None`` where it is."""
+        subject = f"the certificate of {self._host}" if depth == 0 else f"the authority above {self._host}"
         if not ok:
-            return f"{whose} {_REASONS.get(error, f'is not trusted (OpenSSL verification error {error})')}"
+            return f"{subject} {_REASONS.get(error, f'is not trusted (OpenSSL verification error {error})')}"
         if depth > 0:
             return None
         try:
@@ -188,12 +225,12 @@ class _ExpectedHost:
         except (VerificationError, CertificateError):
             return f"the certificate of {self._host} is for other names"
         except Exception as damage:  # noqa: BLE001 - it would be lost inside OpenSSL
-            return f"{whose} cannot be read: {damage}"
+            return f"{subject} cannot be read: {damage}"
         return None
 
 
 def _identity(host: str) -> tuple[bytes | None, ServiceID]:
-    """The name for SNI, none for addresses (RFC 6066 §3), and what the certificate has to contain."""
+    """The name for SNI, ``None`` for addresses (RFC 6066 §3), and what the certificate has to name."""
     bare = host.strip("[]")
     try:
         return None, IPAddress_ID(str(ip_address(bare)))
@@ -209,8 +246,8 @@ def read_anchors(cas: Sequence[str]) -> SSL.Context:
     """
     A context whose store has the system's roots, where there are any, and the certificates of ``cas``.
 
-    A machine without roots, or with a damaged bundle, still reaches what ``cas`` vouches for; everybody
-    else's certificate is then simply not believed. Raises ``TLSFault`` where a file cannot be used.
+    Without roots, or with a damaged bundle, certificates of ``cas`` are still trusted; all others are not.
+    Raises ``TLSConfigurationError`` where a file cannot be used.
     """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     with suppress(SSL.Error):
@@ -218,17 +255,16 @@ def read_anchors(cas: Sequence[str]) -> SSL.Context:
     store: Any = context.get_cert_store()
     for authority in read_authorities(cas):
         store.add_cert(crypto.X509.from_cryptography(authority))
-    # A leaf or an intermediate in cas is enough: no chain up to a root is asked for.
+    # A leaf or an intermediate in cas is enough: no chain up to a root is required.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     return context
 
 
 def _share_store(one: Any, other: Any) -> None:
     """
-    Have ``other`` look for anchors in the store of context ``one``.
+    Let context ``other`` use the store of context ``one``.
 
-    ``SSL_CTX_set_cert_store``, for which pyOpenSSL has no name, takes over a reference, so it gets its own:
-    the store lives as long as any context that has it.
+    ``SSL_CTX_set_cert_store``, for which pyOpenSSL has no name, takes over a reference, so it gets its own.
     """
     module: Any = SSL
     lib = module._lib  # noqa: SLF001

@@ -24,7 +24,7 @@ from contentcache.delivery import shared_download
 from contentcache.delivery.access import Revocation
 from contentcache.delivery.shared_download import DownloadKey
 from contentcache.storage.interfaces import Affirmation, BlobRecord, Link, Reservation, Tag, TagRecord
-from contentcache.tls.files import Identity, identity_in
+from contentcache.tls.files import Identity, identity_from_pem
 from contentcache.workers import messages
 
 _TYPE: Final = "$type"
@@ -137,5 +137,9 @@ _SPECIAL: Final[Mapping[str, tuple[type, Callable[[Any], Any], Callable[[Any], A
     "digest": (Digest, str, Digest.parse),
     "bytes": (bytes, lambda data: base64.b64encode(data).decode("ascii"), base64.b64decode),
     "error": (CacheError, _encode_error, _decode_error),
-    "identity": (Identity, _encode_identity, lambda pem: identity_in("the certificate", pem.encode("ascii"))),
+    "identity": (
+        Identity,
+        _encode_identity,
+        lambda pem: identity_from_pem("the certificate", pem.encode("ascii")),
+    ),
 }

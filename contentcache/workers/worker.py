@@ -33,7 +33,7 @@ from contentcache.role import Role
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Reservation
 from contentcache.storage.opening import Storage
-from contentcache.tls.files import TLSFault
+from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.workers import messages
@@ -112,8 +112,8 @@ class Worker(Daemon):
                 self.context = ServerContext(tls, certificates.identity)
             else:
                 self.context = HostContexts(tls, dict(certificates.hosts or {}))
-                self.context.show({}, certificates.challenges or {})
-        except TLSFault as error:
+                self.context.update({}, certificates.challenges or {})
+        except TLSConfigurationError as error:
             raise NotStarted(str(error)) from error
 
     def begin_issuance(self) -> None:
@@ -232,11 +232,11 @@ class Worker(Daemon):
         try:
             match self.context:
                 case ServerContext() as context if certificates.identity is not None:
-                    context.show(certificates.identity)
+                    context.use_identity(certificates.identity)
                 case HostContexts() as contexts:
                     contexts.reload()
-                    contexts.show(certificates.hosts or {}, certificates.challenges or {})
-        except TLSFault as error:
+                    contexts.update(certificates.hosts or {}, certificates.challenges or {})
+        except TLSConfigurationError as error:
             _log.error("certificates not reloaded, old ones stay in use", reason=error)
 
     # Stop.

@@ -14,7 +14,7 @@ from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.records import CertificateMetadata
 from contentcache.config.model import ExternalAccount
 from contentcache.journal import event_text
-from contentcache.tls.files import Identity, TLSFault
+from contentcache.tls.files import Identity, TLSConfigurationError
 from tests.acme.renewal_case import BEGINNING, HOST, RenewalTestCase
 from tests.acme.server import BASE, Acme, Bad
 
@@ -711,7 +711,8 @@ class ErrorTests(RenewalTestCase):
         def install(_host: str, _identity: Identity) -> None:
             raise failing.pop()
 
-        failing = [ZeroDivisionError(), TLSFault("", "letsencrypt cannot be used for TLS: key too small")]
+        fault = TLSConfigurationError("", "letsencrypt cannot be used for TLS: key too small")
+        failing = [ZeroDivisionError(), fault]
         self.patch(self, "install", install)
         for said in ("cannot be shown: letsencrypt cannot be used for TLS: key too small", "a defect"):
             [waiting] = renewal_loop.renew([HOST])

@@ -19,7 +19,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError
 from contentcache.gateway.router import CACertificate, blob_at, read_path
 from contentcache.jose.keyset import parse_key_set
-from contentcache.tls.files import TLSFault
+from contentcache.tls.files import TLSConfigurationError
 from tests.gateway.in_memory import GatewayTestCase, request
 from tests.tls.certificates import make
 
@@ -359,6 +359,6 @@ class CACertificateTests(SynchronousTestCase):
         self.assertEqual(load_pem_x509_certificates(ca.pem or b""), load_pem_x509_certificates(self.leaf.pem))
         kept = ca.pem
         self.ca.write_bytes(b"nonsense")
-        with self.assertRaises(TLSFault):
+        with self.assertRaises(TLSConfigurationError):
             ca.reload()
         self.assertEqual(ca.pem, kept)

@@ -11,9 +11,9 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import ServerTLS
-from contentcache.tls.files import Identity, TLSFault
+from contentcache.tls.files import Identity, TLSConfigurationError
 from contentcache.tls.hosts import HostContexts
-from contentcache.tls.selfsigned import ACME_IDENTIFIER, challenge_answer, stand_in
+from contentcache.tls.selfsigned import ACME_IDENTIFIER, challenge_certificate, placeholder_certificate
 from tests.tls.certificates import make
 from tests.tls.handshakes import Handshake, PlainClient
 
@@ -40,7 +40,7 @@ class HostContextsTests(SynchronousTestCase):
     """Certificates by names, and challenges."""
 
     def setUp(self) -> None:
-        self.first, self.second = (stand_in(host, NOW) for host in ("a.example", "b.example"))
+        self.first, self.second = (placeholder_certificate(host, NOW) for host in ("a.example", "b.example"))
 
     def contexts(self, **more: Any) -> HostContexts:
         """A port of two hosts."""
@@ -71,7 +71,7 @@ class HostContextsTests(SynchronousTestCase):
         """A new certificate is for new connections, and for those without a name too; open ones go on."""
         contexts = self.contexts()
         before = Handshake(Named(SSL.TLS1_3_VERSION, b"a.example"), contexts)
-        new = stand_in("a.example", NOW)
+        new = placeholder_certificate("a.example", NOW)
         contexts.install("a.example", new)
         for version in VERSIONS:
             for name in (b"a.example", None):
@@ -83,7 +83,7 @@ class HostContextsTests(SynchronousTestCase):
     def test_challenge(self) -> None:
         """``acme-tls/1`` alone gets the proof, in both versions of TLS; everybody else what they always get."""
         contexts = self.contexts()
-        proof = challenge_answer("b.example", DIGEST, NOW)
+        proof = challenge_certificate("b.example", DIGEST, NOW)
         contexts.answer_challenge("b.example", proof)
         for version in VERSIONS:
             met = Handshake(Named(version, b"b.example", [b"acme-tls/1"]), contexts)
@@ -105,22 +105,25 @@ class HostContextsTests(SynchronousTestCase):
                 self.assertNotEqual(self.shown(met), proof.chain[0])
             met = Handshake(Named(version, b"a.example", [b"acme-tls/1"]), contexts)
             self.assertFalse(met.succeeded)
-        contexts.forget_challenge("b.example")
+        contexts.remove_challenge("b.example")
         over = Named(SSL.TLS1_3_VERSION, b"b.example", [b"acme-tls/1"])
         self.assertFalse(Handshake(over, contexts).succeeded)
 
     def test_shown_elsewhere(self) -> None:
         """Another port can show the same, certificates and challenges: each change is told."""
         contexts, other = self.contexts(), self.contexts()
-        contexts.changed = lambda: other.show(contexts.identities, contexts.challenges)
-        new, proof = stand_in("a.example", NOW), challenge_answer("b.example", DIGEST, NOW)
+        contexts.changed = lambda: other.update(contexts.identities, contexts.challenges)
+        new, proof = (
+            placeholder_certificate("a.example", NOW),
+            challenge_certificate("b.example", DIGEST, NOW),
+        )
         contexts.install("a.example", new)
         contexts.answer_challenge("b.example", proof)
         named, challenge = Named(SSL.TLS1_3_VERSION, b"a.example"), [b"acme-tls/1"]
         self.assertEqual(self.shown(Handshake(named, other)), new.chain[0])
         met = Handshake(Named(SSL.TLS1_3_VERSION, b"b.example", challenge), other)
         self.assertEqual(self.shown(met), proof.chain[0])
-        contexts.forget_challenge("b.example")
+        contexts.remove_challenge("b.example")
         self.assertFalse(Handshake(Named(SSL.TLS1_3_VERSION, b"b.example", challenge), other).succeeded)
 
     def test_challenge_is_no_way_in(self) -> None:
@@ -128,7 +131,7 @@ class HostContextsTests(SynchronousTestCase):
         authority = make("authority", authority=True)
         path, _ = authority.write(self.mktemp(), "ca")
         contexts = self.contexts(clientcas=(path,))
-        contexts.answer_challenge("a.example", challenge_answer("a.example", DIGEST, NOW))
+        contexts.answer_challenge("a.example", challenge_certificate("a.example", DIGEST, NOW))
         for version in VERSIONS:
             met = Handshake(Named(version, b"a.example", [b"acme-tls/1"]), contexts)
             self.assertEqual(met.client_connection.get_alpn_proto_negotiated(), b"acme-tls/1")
@@ -145,7 +148,7 @@ class HostContextsTests(SynchronousTestCase):
         for version in VERSIONS:
             for name in (b"a.example", b"b.example"):
                 named = Named(version, name)
-                Identity((client.certificate,), client.key).put_into(named.context)
+                Identity((client.certificate,), client.key).apply_to(named.context)
                 self.assertTrue(Handshake(named, contexts).succeeded, (version, name))
 
     def test_reload(self) -> None:
@@ -156,7 +159,7 @@ class HostContextsTests(SynchronousTestCase):
         with open(path, "w", encoding="ascii") as file:
             file.write("rubbish")
         before = contexts.context
-        self.assertRaises(TLSFault, contexts.reload)
+        self.assertRaises(TLSConfigurationError, contexts.reload)
         self.assertIs(contexts.context, before)
         authority.write(path[: -len("/ca.pem")], "ca")
         contexts.reload()

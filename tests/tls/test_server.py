@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import ClientAuth, ServerTLS
 from contentcache.core.ciphersuites import OPENSSL_NAMES, TLS13
-from contentcache.tls.files import TLSFault
+from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.server import ServerContext
 from tests.tls.certificates import Made, make
 from tests.tls.handshakes import Handshake, PlainClient
@@ -109,7 +109,7 @@ class ServerContextTests(SynchronousTestCase):
     def test_no_suite_left(self) -> None:
         """A list of which OpenSSL has nothing is a fault with the names in it."""
         error = self.assertRaises(
-            TLSFault, ServerContext, self.settings(ciphersuites=("TLS_RSA_WITH_RC4_128_SHA",))
+            TLSConfigurationError, ServerContext, self.settings(ciphersuites=("TLS_RSA_WITH_RC4_128_SHA",))
         )
         self.assertIn("TLS_RSA_WITH_RC4_128_SHA", error.message)
 
@@ -239,7 +239,7 @@ class ServerContextTests(SynchronousTestCase):
         other = ServerContext(self.settings(), server.identity)
         got = Handshake(PlainClient(), other).client_connection.get_peer_certificate(as_cryptography=True)
         self.assertEqual(got, server.identity.chain[0])
-        self.assertRaises(TLSFault, other.reload)
+        self.assertRaises(TLSConfigurationError, other.reload)
         self.assertTrue(Handshake(PlainClient(), other).succeeded)
 
     def test_broken_files(self) -> None:
@@ -267,7 +267,7 @@ class ServerContextTests(SynchronousTestCase):
                 else:
                     Path(path).write_bytes(content)
                 for attempt in (server.reload, lambda: ServerContext(self.settings())):
-                    error = self.assertRaises(TLSFault, attempt)
+                    error = self.assertRaises(TLSConfigurationError, attempt)
                     self.assertEqual(path, error.path)
                     self.assertTrue(error.message.startswith(path), error.message)
                     self.assertIn(sentence, error.message)
@@ -276,5 +276,5 @@ class ServerContextTests(SynchronousTestCase):
     def test_broken_clientcas(self) -> None:
         """A file of authorities that cannot be used is a fault too: nobody is let in by mistake."""
         missing = str(Path(self.folder) / "missing.pem")
-        error = self.assertRaises(TLSFault, ServerContext, self.settings(clientcas=(missing,)))
+        error = self.assertRaises(TLSConfigurationError, ServerContext, self.settings(clientcas=(missing,)))
         self.assertIn(missing, error.message)

@@ -16,7 +16,7 @@ from contentcache.config.model import ClientAuth, ServerTLS
 from contentcache.tls.connections import Demands, ServerConnection
 from contentcache.tls.files import read_authorities
 from contentcache.tls.hosts import HostContexts
-from contentcache.tls.selfsigned import challenge_answer, stand_in
+from contentcache.tls.selfsigned import challenge_certificate, placeholder_certificate
 from contentcache.tls.server import ServerContext
 from tests.tls.certificates import make
 from tests.tls.resuming import VERSIONS, ResumingClient, meet
@@ -35,7 +35,7 @@ class SessionCase(SynchronousTestCase):
         self.authority = make("authority", authority=True)
         self.clientcas, _ = self.authority.write(self.folder, "clientcas")
         self.certificate = make("client", signed_by=self.authority, client=True).write(self.folder, "client")
-        self.identity = stand_in(HOST, NOW)
+        self.identity = placeholder_certificate(HOST, NOW)
         self.files = make("server", hosts=(HOST,)).write(self.folder, "server")
 
     def of_files(self, clientauth: ClientAuth = "require-and-verify-client-cert") -> ServerContext:
@@ -46,7 +46,7 @@ class SessionCase(SynchronousTestCase):
     def of_hosts(self, clientauth: ClientAuth = "require-and-verify-client-cert") -> HostContexts:
         """A port of two hosts, chosen by name."""
         settings = ServerTLS(clientcas=(self.clientcas,), clientauth=clientauth)
-        return HostContexts(settings, {HOST: self.identity, OTHER: stand_in(OTHER, NOW)})
+        return HostContexts(settings, {HOST: self.identity, OTHER: placeholder_certificate(OTHER, NOW)})
 
     def ports(self) -> tuple[Any, ...]:
         """One of each kind."""
@@ -194,7 +194,7 @@ class ChallengeTests(SessionCase):
         """Answer one."""
         super().setUp()
         self.port = self.of_hosts()
-        self.port.answer_challenge(HOST, challenge_answer(HOST, DIGEST, NOW))
+        self.port.answer_challenge(HOST, challenge_certificate(HOST, DIGEST, NOW))
 
     def test_no_session(self) -> None:
         """A challenge gives neither a ticket nor the id of a session."""
@@ -212,10 +212,10 @@ class ChallengeTests(SessionCase):
             for host in (HOST, OTHER):
                 client.host = host
                 self.assertFalse(meet(client, self.port).served)
-            self.port.install(HOST, stand_in(HOST, NOW))
-            self.port.forget_challenge(HOST)
+            self.port.install(HOST, placeholder_certificate(HOST, NOW))
+            self.port.remove_challenge(HOST)
             self.assertFalse(meet(client, self.port).served)
-            self.port.answer_challenge(HOST, challenge_answer(HOST, DIGEST, NOW))
+            self.port.answer_challenge(HOST, challenge_certificate(HOST, DIGEST, NOW))
 
     def test_session_brought_along(self) -> None:
         """With a session that began with a certificate a challenge is no way in either."""
@@ -230,6 +230,6 @@ class ChallengeTests(SessionCase):
     def test_second_hello(self) -> None:
         """A second ClientHello of a connection changes nothing of what the first one has decided."""
         connection = self.port.connection()
-        connection.hear(b"hello")
-        self.assertEqual(connection.take_hello(), b"hello")
-        self.assertIsNone(connection.take_hello())
+        connection.bio_write(b"hello")
+        self.assertEqual(connection.pop_hello(), b"hello")
+        self.assertIsNone(connection.pop_hello())

@@ -12,9 +12,9 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import ServerTLS
-from contentcache.tls.files import TLSFault
+from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.server import ServerContext
-from contentcache.tls.trust import CertificateRefused, UpstreamTrust, UpstreamTrusts
+from contentcache.tls.trust import CertificateRefusedError, UpstreamTrust, UpstreamTrusts
 from tests.tls.certificates import Made, make
 from tests.tls.handshakes import Handshake
 
@@ -44,7 +44,7 @@ class UpstreamTrustCase(SynchronousTestCase):
         self.assertFalse(met.succeeded)
         self.assertEqual(b"", met.server.received)
         assert met.client.reason is not None
-        self.assertIsInstance(met.client.reason.value, CertificateRefused)
+        self.assertIsInstance(met.client.reason.value, CertificateRefusedError)
         return str(met.client.reason.value)
 
 
@@ -181,11 +181,11 @@ class UpstreamTrustTests(UpstreamTrustCase):
         self.assertTrue(self.meet(trust, self.server(identity)).succeeded)
         for content in (b"", b"garbage", None):
             Path(self.cas).unlink() if content is None else Path(self.cas).write_bytes(content)
-            error = self.assertRaises(TLSFault, trust.reload)
+            error = self.assertRaises(TLSConfigurationError, trust.reload)
             self.assertEqual(self.cas, error.path)
             self.assertIn(self.cas, error.message)
         self.assertTrue(self.meet(trust, self.server(identity)).succeeded)
-        self.assertRaises(TLSFault, UpstreamTrust, [self.cas])
+        self.assertRaises(TLSConfigurationError, UpstreamTrust, [self.cas])
 
 
 def _choose_and_note(notes: list[bytes], _connection: SSL.Connection, offered: list[bytes]) -> bytes:
@@ -231,7 +231,7 @@ class UpstreamTrustsTests(UpstreamTrustCase):
         both = trusts.trust(), trusts.trust(*self.client)
         Path(self.client[0]).write_text("rubbish", "utf-8")
         make("another", authority=True).write(self.folder, "cas")
-        self.assertRaises(TLSFault, trusts.reload)
+        self.assertRaises(TLSConfigurationError, trusts.reload)
         gc.collect()
         for trust in both:
             self.assertTrue(self.meet(trust, self.good).succeeded)

@@ -11,7 +11,7 @@ from contentcache.core.errors import CacheError, ContentWrong, OriginRefused, Up
 from contentcache.core.header_policy import Headers
 from contentcache.core.routes import Content
 from contentcache.delivery.shared_download import AuthorizationNeeded, UndecidedError
-from contentcache.tls.files import identity_in
+from contentcache.tls.files import identity_from_pem
 from contentcache.upstream.client import TargetRefused
 from contentcache.workers import messages
 from contentcache.workers.encoding import decode, encode, pairs
@@ -78,7 +78,7 @@ class EncodingTests(SynchronousTestCase):
     def test_certificates(self) -> None:
         """A certificate is sent with its chain and its key."""
         made = make("one", hosts=("one.example",))
-        identity = identity_in("one", made.pem + made.key_pem())
+        identity = identity_from_pem("one", made.pem + made.key_pem())
         self.assertEqual(encode(decode(encode(identity))), encode(identity))
         message = messages.Certificates(hosts={"one.example": identity})
         again = decode(encode(message))

@@ -1,4 +1,4 @@
-"""Tests for ``contentcache.tls.gathering``."""
+"""Tests for :class:`contentcache.tls.trust.LargeReadConnection`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RECORD = 16 << 10
 _CONTENT = bytes(range(256)) * 4000
 
 
-class GatheringTests(SynchronousTestCase):
+class LargeReadTests(SynchronousTestCase):
     """What upstream sends over TLS."""
 
     def setUp(self) -> None:
