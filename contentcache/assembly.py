@@ -46,7 +46,7 @@ from contentcache.storage.scrub import Bookmark, Scrubber
 from contentcache.tls.trust import UpstreamTrusts
 from contentcache.upstream.account import AccountSource
 from contentcache.upstream.agent import UpstreamTransport
-from contentcache.upstream.credential_helper import AccountOfHelper
+from contentcache.upstream.credential_helper import CredentialHelperAccount
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry, UpstreamLimits
 
@@ -333,9 +333,11 @@ def _list_secret(configuration: Configuration, platform: Platform) -> bytes:
 
 
 def _source(upstream: Upstream, platform: Platform) -> AccountSource | None:
-    if upstream.helper is None:
+    if upstream.credential_helper is None:
         return None
-    return AccountOfHelper(upstream.helper, upstream.origin, platform.environ, platform.reactor)
+    return CredentialHelperAccount(
+        upstream.credential_helper, upstream.origin, platform.environ, platform.reactor
+    )
 
 
 def _signatures(context: CacheContext, registries: tuple[Registry, ...]) -> Signatures:
@@ -390,7 +392,7 @@ def _ways(  # noqa: PLR0917  # what is built on the way is collected on the way
             host,
             reactor=platform.reactor,
             trust=trust,
-            strangers=strangers,
+            redirect_trust=strangers,
             proxies=proxies,
             connect_timeout=options.connecttimeout,
             redirects=upstream.redirects,

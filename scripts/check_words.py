@@ -150,6 +150,7 @@ class Rules:
     def __init__(self, table: Mapping[str, Mapping[str, str]]) -> None:
         self.names = {tuple(words.split()): term for words, term in table["names"].items()}
         self.whole_names = dict(table["whole_names"])
+        self.standard_terms = [tuple(words.split()) for words in table["standard_terms"]]
         self.prose = [
             (re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), term)
             for pattern, term in table["prose"].items()
@@ -164,8 +165,10 @@ class Rules:
         if bare in self.whole_names:
             yield f"name {name}: {self.whole_names[bare]}"
         parts = words_of(name)
+        if any(_contains(parts, term) for term in self.standard_terms):
+            return
         for banned, term in self.names.items():
-            if any(tuple(parts[at : at + len(banned)]) == banned for at in range(len(parts))):
+            if _contains(parts, banned):
                 yield f"name {name}: write {term}"
 
     def in_prose(self, line: str) -> Iterator[str]:
@@ -173,6 +176,10 @@ class Rules:
         for pattern, term in self.prose:
             if found := pattern.search(line):
                 yield f"{found[0]!r}: write {term}"
+
+
+def _contains(parts: Sequence[str], words: Sequence[str]) -> bool:
+    return any(tuple(parts[at : at + len(words)]) == tuple(words) for at in range(len(parts)))
 
 
 def tracked(*patterns: str) -> Sequence[Path]:

@@ -51,7 +51,7 @@ class LoopbackTests(TestCase):
         """The real client."""
         trust: Any = NoTrust()
         made = UpstreamTransport.to(
-            url, reactor=reactor, trust=trust, strangers=trust, proxies=Proxies(), connect_timeout=10.0
+            url, reactor=reactor, trust=trust, redirect_trust=trust, proxies=Proxies(), connect_timeout=10.0
         )
         self.addCleanup(lambda: Deferred.fromCoroutine(made.close()))
         return made

@@ -27,9 +27,9 @@ def read_account(table: Table) -> Account | None:
     return Account(username, found) if username and found else None
 
 
-def read_helper(table: Table) -> CredentialHelper | None:
+def read_credential_helper(table: Table) -> CredentialHelper | None:
     """Read ``exec``, a credential helper that takes the place of name and password."""
-    item = table.take("exec")
+    item = table.get("exec")
     if item is None:
         return None
     for key in ("username", "password", "passwordfile"):

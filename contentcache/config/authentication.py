@@ -33,9 +33,9 @@ def read_auth(root: Table) -> Auth | None:
     found: list[Auth] = []
     with root.section_or_name("auth") as auth:
         kinds = [kind for kind in auth if kind != "silly"]
-        auth.take("none")
+        auth.get("none")
         if "silly" in auth:
-            auth.take("silly")
+            auth.get("silly")
             auth.fault("silly", _SILLY)
         for kind in kinds:
             if kind == "token":
@@ -43,7 +43,7 @@ def read_auth(root: Table) -> Auth | None:
             elif kind == "htpasswd":
                 found.append(_htpasswd(auth))
             elif kind != "none":
-                auth.take(kind)
+                auth.get(kind)
                 near = suggestion(kind, ("none", *KINDS))
                 auth.fault(kind, f"unknown kind of auth{near or '; use htpasswd or token'}")
         if len(kinds) > 1:

@@ -80,7 +80,7 @@ class _Loader(yaml.SafeLoader):
     depth = 0
     count = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+    def compose_node(self, outer: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
         self.count += 1
         if self.depth > DEEPEST:
@@ -88,7 +88,7 @@ class _Loader(yaml.SafeLoader):
         # Keys are counted here, and not later: so a file may have twice as many nodes as values.
         if self.count > 2 * MOST_VALUES:
             raise Unparsable(f"more than {MOST_VALUES} values", self.line + 1)
-        node = super().compose_node(parent, index)
+        node = super().compose_node(outer, index)
         self.depth -= 1
         return node
 

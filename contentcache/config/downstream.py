@@ -6,7 +6,7 @@ from typing import Final
 
 from contentcache.config.authentication import Auth
 from contentcache.config.model import Downstream, Limits, Signing, TokenAuth, Upstream
-from contentcache.config.origins import Surroundings, read_upstreams
+from contentcache.config.origins import OriginDefaults, read_upstreams
 from contentcache.config.readers import (
     boolean,
     scalar,
@@ -32,15 +32,15 @@ def read_options(item: Item, *, delete: bool, auth: Auth | None) -> Downstream:
         blobttl = read_key(options, Downstream, "blobttl")
         _judge_blobttl(options, blobttl, delete=delete)
         signing = _read_signing(options)
-        around = Surroundings(
+        defaults = OriginDefaults(
             options.read("fallbacktoorigin", boolean, default=False),
             signing.issuer,
-            judging=auth is not None,
+            local_auth=auth is not None,
             tokens=isinstance(auth, TokenAuth),
         )
-        upstreams = read_upstreams(options, around)
-        _notice_surroundings(options, around, upstreams)
-        _notice_plain_http(options, upstreams)
+        upstreams = read_upstreams(options, defaults)
+        _warn_of_unused(options, defaults, upstreams)
+        _warn_of_plain_http(options, upstreams)
         return read_values(
             options,
             Downstream,
@@ -54,7 +54,7 @@ def read_options(item: Item, *, delete: bool, auth: Auth | None) -> Downstream:
 
 
 def _judge_blobttl(options: Table, blobttl: float | None, *, delete: bool) -> None:
-    item = options.take("blobttl")
+    item = options.get("blobttl")
     if item is None:
         return
     if not delete:
@@ -72,16 +72,16 @@ def _read_signing(options: Table) -> Signing:
         return read_values(signing, Signing)
 
 
-def _notice_surroundings(options: Table, around: Surroundings, upstreams: tuple[Upstream, ...]) -> None:
-    if around.fallback and upstreams and not any(upstream.fallback for upstream in upstreams):
+def _warn_of_unused(options: Table, defaults: OriginDefaults, upstreams: tuple[Upstream, ...]) -> None:
+    if defaults.fallback and upstreams and not any(upstream.fallback for upstream in upstreams):
         options.warn(
             "fallbacktoorigin", "has no effect without upstreamhosts; a plain list needs signing.issuer"
         )
-    if around.issuer and upstreams and around.issuer not in {upstream.issuer for upstream in upstreams}:
+    if defaults.issuer and upstreams and defaults.issuer not in {upstream.issuer for upstream in upstreams}:
         options.section("signing").warn("issuer", "has no effect: originhost says who signs")
 
 
-def _notice_plain_http(options: Table, upstreams: tuple[Upstream, ...]) -> None:
+def _warn_of_plain_http(options: Table, upstreams: tuple[Upstream, ...]) -> None:
     urls = [url for each in upstreams for url in (*each.origin.split(), *each.hosts, each.fallback or "")]
     plain = list(dict.fromkeys(url for url in urls if url.startswith("http://")))
     if plain:

@@ -50,7 +50,7 @@ def read_letsencrypt(tls: Table, listening: Address) -> LetsEncrypt | None:
 def _check(section: Table, read: LetsEncrypt, listening: Address) -> None:
     if not section.has("cachefile"):
         section.fault("cachefile", "is required; write e.g. /var/lib/contentcache/acme")
-    if _is_empty(section.take("hosts")):
+    if _is_empty(section.get("hosts")):
         section.fault("hosts", "is required: without it anybody could have certificates made for any name")
     if read.challenge == "http-01" and read.http is None:
         section.fault("http", "is required for the challenge http-01; write e.g. :80")
@@ -107,7 +107,7 @@ def _is_empty(item: Item | None) -> bool:
 
 
 def _written(section: Table) -> str:
-    item = section.take("cachefile")
+    item = section.get("cachefile")
     return "" if item is None else text(item).rstrip("/")
 
 

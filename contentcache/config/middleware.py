@@ -69,7 +69,7 @@ def _sort(
     """Check an entry's name; entries that are disabled are collected in ``off``, and not read further."""
     with item.table() as entry:
         disabled = entry.read("disabled", boolean, default=False)
-        entry.take("options")
+        entry.get("options")
         name = entry.demand("name", lambda given: scalar(given).text, None, "downstream")
         if name is None:
             return

@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import frozen
 
-from contentcache.config.accounts import read_account, read_helper
+from contentcache.config.accounts import read_account, read_credential_helper
 from contentcache.config.document import Dictionary, Scalar
 from contentcache.config.files import pair
 from contentcache.config.model import Upstream
@@ -30,21 +30,21 @@ _LIST_HINT = "; put each upstream behind a dash: - originhost: https://registry.
 
 
 @frozen
-class Surroundings:
+class OriginDefaults:
     """
-    What is said elsewhere about all upstreams; ``judging``: clients are judged here, by section ``auth``;
-    ``tokens``: by tokens, ``auth.token``.
+    What other options say of all upstreams. ``local_auth``: clients are authenticated by section ``auth``;
+    ``tokens``: by ``auth.token``.
     """
 
     fallback: bool = False
     issuer: str | None = None
-    judging: bool = False
+    local_auth: bool = False
     tokens: bool = False
 
 
-def read_upstreams(options: Table, around: Surroundings) -> tuple[Upstream, ...]:
+def read_upstreams(options: Table, defaults: OriginDefaults) -> tuple[Upstream, ...]:
     """Read both forms: a mapping for each origin, or a plain list of URLs that lead to a single one."""
-    item = options.take("upstreams")
+    item = options.get("upstreams")
     if item is None:
         options.fault(
             "upstreams", "is required; write e.g. upstreams: [{originhost: https://registry.example.com}]"
@@ -57,7 +57,7 @@ def read_upstreams(options: Table, around: Surroundings) -> tuple[Upstream, ...]
     if not items:
         item.fault("is empty; at least one upstream is needed")
     if not any(isinstance(each.node, Dictionary) for each in items):
-        return _plain(item, around)
+        return _plain(item, defaults)
     upstreams: dict[int, Upstream] = {}
     for index, each in enumerate(items):
         if not isinstance(each.node, Dictionary):
@@ -66,9 +66,9 @@ def read_upstreams(options: Table, around: Surroundings) -> tuple[Upstream, ...]
             )
             continue
         with each.table() as table:
-            upstream = _mapped(table, around)
+            upstream = _mapped(table, defaults)
         if upstream is not None:
-            if upstreams and around.tokens and upstream.prefix is None:
+            if upstreams and defaults.tokens and upstream.prefix is None:
                 table.fault(
                     "prefix",
                     "is required for all upstreams but the first beside auth.token: a token names a "
@@ -89,35 +89,35 @@ def asked(url: str) -> str:
     return DOCKER_HUB_ASKED if authority_of(url) in DOCKER_HUB and url.startswith("https:") else url
 
 
-def _plain(item: Item, around: Surroundings) -> tuple[Upstream, ...]:
+def _plain(item: Item, defaults: OriginDefaults) -> tuple[Upstream, ...]:
     urls = listing(base_url)(item)
     if not urls:
         return ()
-    origins = (around.issuer,) if around.issuer else urls
+    origins = (defaults.issuer,) if defaults.issuer else urls
     return (
         Upstream(
             origin=" ".join(origins),
             hosts=tuple(asked(url) for url in urls),
-            fallback=asked(around.issuer) if around.fallback and around.issuer else None,
+            fallback=asked(defaults.issuer) if defaults.fallback and defaults.issuer else None,
             names=_names(authority_of(origin) for origin in origins),
-            own=around.judging,
-            issuer=around.issuer,
+            own=defaults.local_auth,
+            issuer=defaults.issuer,
         ),
     )
 
 
-def _mapped(table: Table, around: Surroundings) -> Upstream | None:
+def _mapped(table: Table, defaults: OriginDefaults) -> Upstream | None:
     origin = table.demand("originhost", base_url, None, "https://registry.example.com")
     hint = "; put it in brackets: [https://cache.example.com]"
     on_the_way = table.read("upstreamhosts", listing(base_url, hint), ())
-    fallback = table.read("fallbacktoorigin", boolean, around.fallback)
+    fallback = table.read("fallbacktoorigin", boolean, defaults.fallback)
     if table.has("fallbacktoorigin") and fallback and not table.has("upstreamhosts"):
         table.warn("fallbacktoorigin", "has no effect without upstreamhosts")
     scheme = (origin or "https:").partition(":")[0]
     given = table.read("names", listing(_stripped(scheme)), ())
-    own = () if origin is None else (authority_of(origin),)
+    authorities = () if origin is None else (authority_of(origin),)
     public = read_key(table, Upstream, "public", False)
-    judged = public or around.judging
+    own = public or defaults.local_auth
     files = pair(table)
     upstream = read_values(
         table,
@@ -125,17 +125,18 @@ def _mapped(table: Table, around: Surroundings) -> Upstream | None:
         origin=origin or "",
         hosts=tuple(asked(url) for url in on_the_way or (origin or "",)),
         fallback=asked(origin) if origin and on_the_way and fallback else None,
-        names=_names(given or own) | (DOCKER_HUB if DOCKER_HUB.intersection(own) else frozenset()),
+        names=_names(given or authorities)
+        | (DOCKER_HUB if DOCKER_HUB.intersection(authorities) else frozenset()),
         served=frozenset(read_key(table, Upstream, "hosts", ())),
         account=read_account(table),
-        helper=read_helper(table),
+        credential_helper=read_credential_helper(table),
         public=public,
-        own=judged,
+        own=own,
         issuer=origin,
         certificate=files[0] if files else None,
         key=files[1] if files else None,
     )
-    _judge_access(table, public=public, judging=around.judging)
+    _check_access(table, public=public, local_auth=defaults.local_auth)
     return upstream if origin is not None else None
 
 
@@ -148,11 +149,11 @@ def _stripped(scheme: str) -> Callable[[Item], str]:
     return lambda item: without_default_port(authority(item), scheme)
 
 
-def _judge_access(table: Table, *, public: bool, judging: bool) -> None:
-    """Whoever comes may have what an account may only where that is said, or where somebody judges them."""
-    if public and judging:
+def _check_access(table: Table, *, public: bool, local_auth: bool) -> None:
+    """Clients may pull by an account of the cache only where they are authenticated here, or where it is public."""
+    if public and local_auth:
         table.warn("public", "has no effect where there is a section auth: clients are judged by it")
-    if public or judging:
+    if public or local_auth:
         return
     given = [key for key in ("username", "password", "passwordfile", "exec") if table.has(key)]
     if given:

@@ -83,7 +83,7 @@ def read_storage(root: Table) -> StorageSettings:
 
 def _judge_drivers(storage: Table, drivers: list[str]) -> None:
     for driver in drivers:
-        storage.take(driver)
+        storage.get(driver)
         if driver in UNSUPPORTED_DRIVERS:
             storage.fault(
                 driver,
@@ -103,7 +103,7 @@ def _judge_drivers(storage: Table, drivers: list[str]) -> None:
 def _fields(table: Table) -> dict[str, object]:
     fields: dict[str, object] = {}
     for key in table:
-        item = table.take(key)
+        item = table.get(key)
         fields[key] = None if item is None else item.read(_field, None)
     return fields
 

@@ -156,7 +156,7 @@ def _upstreams(upstreams: tuple[Upstream, ...]) -> list[Any]:
 
 
 def _upstream(upstream: Upstream) -> dict[str, object]:
-    account, helper = upstream.account, upstream.helper
+    account, program = upstream.account, upstream.credential_helper
     command, lifetime = (option_of(Upstream, f"exec.{key}").kind for key in ("command", "lifetime"))
     return _values(
         upstream,
@@ -168,8 +168,10 @@ def _upstream(upstream: Upstream) -> dict[str, object]:
         username=None if account is None else account.username,
         password=None if account is None else HIDDEN,
         passwordfile=None,
-        exec_command=None if helper is None else command.spell(helper.command),
-        exec_lifetime=None if helper is None or helper.lifetime is None else lifetime.spell(helper.lifetime),
+        exec_command=None if program is None else command.spell(program.command),
+        exec_lifetime=None
+        if program is None or program.lifetime is None
+        else lifetime.spell(program.lifetime),
     )
 
 

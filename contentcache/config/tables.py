@@ -131,9 +131,9 @@ class Table:
 
     def has(self, key: str) -> bool:
         """Whether ``key`` is there and not empty."""
-        return self.take(key) is not None
+        return self.get(key) is not None
 
-    def take(self, key: str) -> Item | None:
+    def get(self, key: str) -> Item | None:
         """The value of ``key``; ``None`` where it is not there or empty."""
         self._known.add(key)
         node = self._node.entries.get(key)
@@ -144,18 +144,18 @@ class Table:
 
     def read(self, key: str, reader: Callable[[Item], T], default: D) -> T | D:
         """What ``reader`` makes of ``key``; ``default`` where it is not there, or wrong."""
-        item = self.take(key)
+        item = self.get(key)
         return default if item is None else item.read(reader, default)
 
     def demand(self, key: str, reader: Callable[[Item], T], default: D, example: str) -> T | D:
         """The same for a key that must be there."""
-        if self.take(key) is None:
+        if self.get(key) is None:
             self._report.fault(self.place_of(key), f"is required; write e.g. {example}")
         return self.read(key, reader, default)
 
     def section(self, key: str, hint: str = "") -> Table:
         """The mapping at ``key``, an empty one where there is none."""
-        item = self.take(key)
+        item = self.get(key)
         if item is not None:
             return item.table(hint)
         origin = self._node.keys.get(key, self._node.origin)
@@ -163,7 +163,7 @@ class Table:
 
     def section_or_name(self, key: str) -> Table:
         """The mapping at ``key``, where the name of its only entry may stand alone."""
-        item = self.take(key)
+        item = self.get(key)
         if item is None or not isinstance(item.node, Scalar):
             return self.section(key)
         node = Dictionary(item.node.origin)
@@ -172,7 +172,7 @@ class Table:
 
     def items(self, key: str, hint: str = "") -> tuple[Item, ...]:
         """The values of the list at ``key``."""
-        item = self.take(key)
+        item = self.get(key)
         return () if item is None else item.items(hint)
 
     def fault(self, key: str, message: str) -> None:

@@ -39,7 +39,7 @@ from contentcache.role import Reloading
 from contentcache.server.access_log import AccessLog
 from contentcache.server.public_name import PublicName
 from contentcache.tls.trust import UpstreamTrust
-from contentcache.upstream.agent import UpstreamTransport, way_to
+from contentcache.upstream.agent import UpstreamTransport, endpoint_of
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.registry import Registry, UpstreamLimits
 
@@ -72,7 +72,7 @@ class _Context:
     def connections(self, proxies: Proxies, trust: UpstreamTrust) -> ConnectionPool:
         """The connections of the reverse proxy."""
         options = self.options
-        endpoint = way_to(
+        endpoint = endpoint_of(
             options.registry,
             reactor=self.reactor,
             trust=trust,
@@ -182,7 +182,7 @@ def assemble(
         options.registry,
         reactor=reactor,
         trust=trust,
-        strangers=public_trust,
+        redirect_trust=public_trust,
         proxies=proxies,
         connect_timeout=options.connecttimeout,
         redirects=options.redirects,

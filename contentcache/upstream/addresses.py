@@ -1,9 +1,9 @@
 """
 Where a URL leads, and what kind of address that is.
 
-The spellings that resolvers accept are many (``0x7f.1`` is loopback), so what looks like an
-address is read as ``inet_aton`` would; and IPv6 has several ways to carry an IPv4 address, so
-the one inside counts. Written for URLs from strangers: what is in doubt is refused.
+Resolvers accept many spellings (``0x7f.1`` is loopback), so what looks like an address is read as ``inet_aton``
+would; and IPv6 has several ways to carry an IPv4 address, so the one inside counts. The URLs come from others:
+what is in doubt is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 
 
 class Kind(Enum):
-    """The neighbourhood of an address, as far as it matters who may send us there."""
+    """The kind of an address: it decides whether a redirect may lead there."""
 
     PUBLIC = "public"
     LOOPBACK = "loopback"
@@ -234,7 +234,7 @@ _COMPATIBLE: Final = IPv6Network("::/96")
 _TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")
 #: The first half of an interface identifier of RFC 5214, but for its bits u and g.
 _ISATAP: Final = 0x00005EFE
-#: What Python's table (which depends on its version) has as global, or may have.
+#: Blocks that Python's table, which depends on its version, may have as global.
 _PRIVATE: Final = (
     IPv4Network("100.64.0.0/10"),  # carrier-grade NAT (RFC 6598)
     IPv4Network("192.0.0.0/24"),  # IETF protocol assignments (RFC 6890)
@@ -245,7 +245,7 @@ _PRIVATE: Final = (
     IPv6Network("2001:db8::/32"),  # documentation (RFC 3849)
     IPv6Network("3fff::/20"),  # documentation (RFC 9637)
 )
-#: All that is handed out to anybody (RFC 4291 §2.4); local NAT64 (``64:ff9b:1::/48``, RFC 8215), segment
+#: All that is assigned to anybody (RFC 4291 §2.4); local NAT64 (``64:ff9b:1::/48``, RFC 8215), segment
 #: routing (``5f00::/16``), site-local addresses (``fec0::/10``) and what is not assigned are outside.
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 _LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
@@ -253,7 +253,7 @@ _LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
 
 def kind_of(address: Address) -> Kind:
     """
-    The neighbourhood of ``address``. What is not known to be public is private.
+    The kind of ``address``. What is not known to be public is private.
 
     >>> kind_of(ip_address("169.254.169.254")), kind_of(ip_address("::ffff:10.0.0.1"))
     (<Kind.LINK_LOCAL: 'link-local'>, <Kind.PRIVATE: 'private'>)
@@ -274,7 +274,7 @@ def kind_of(address: Address) -> Kind:
 
 
 def shown(url: str) -> str:
-    """A URL from a stranger, fit for a message: no query, which may hold a signature, and not long."""
+    """A URL from outside, fit for a message: not long, and without the query, which may hold a signature."""
     return repr(re.split(r"[?#]", url, maxsplit=1)[0][:200])
 
 

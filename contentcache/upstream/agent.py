@@ -1,4 +1,4 @@
-"""How requests get to one upstream: connections kept open, TLS, proxies, and the guard on redirects."""
+"""Agents for one upstream: persistent connections, TLS, proxies, and the guard on redirects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from contentcache.wire.client import EarlyResponseReactor, use_large_reads
 
 USER_AGENT: Final = f"contentcache/{__version__}".encode("ascii")
 
-#: Idle connections kept for each host, and for how many seconds: below what servers keep them for.
+#: Idle connections for each host, and for how many seconds: fewer than servers keep them.
 IDLE_CONNECTIONS: Final = 64
 IDLE_SECONDS: Final = 55
 
@@ -40,74 +40,67 @@ class NoCookies(IndexableCookieJar):
     """
     A cookie jar that stays empty.
 
-    Many clients' requests leave through one HTTP client: a cookie that was set for one of them
-    would be sent for the others.
+    The requests of many clients are sent by one HTTP client: a cookie that was set for one would be sent for
+    the others.
     """
 
     def set_cookie(self, cookie: Cookie) -> None:
-        """Keep nothing."""
+        """Store nothing."""
 
     def extract_cookies(self, response: Any, request: Any) -> None:
-        """Look at nothing."""
+        """Read nothing."""
 
     def add_cookie_header(self, request: Any) -> None:
         """Send nothing."""
 
 
 @implementer(IAgentEndpointFactory)
+@frozen
 class _Endpoints:
-    """Ways to places: directly or through the proxy that stands before them, within a time."""
+    """
+    Endpoints of places, directly or through a proxy, with a timeout.
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        trust: Trust,
-        proxies: Proxies,
-        connect_timeout: float,
-        guard: RedirectPolicy | None,
-        *,
-        registry: RedirectPolicy | None = None,
-    ) -> None:
-        self._registry = registry
-        self._reactor = reactor
-        self._trust = trust
-        self._proxies = proxies
-        self._timeout = connect_timeout
-        self._guard = guard
+    With a ``guard`` those of hosts that an upstream redirects to. ``registry`` notes the kinds of address that
+    the upstream itself has.
+    """
+
+    reactor: Reactor
+    trust: Trust
+    proxies: Proxies
+    timeout: float
+    guard: RedirectPolicy | None = None
+    registry: RedirectPolicy | None = None
 
     def endpointForURI(self, uri: URI) -> Endpoint:
-        """The way to the host of a URL (``IAgentEndpointFactory``)."""
+        """The endpoint of a URL's host (``IAgentEndpointFactory``)."""
         place = Place.of(uri.toBytes().decode("ascii"))
-        proxy = self._proxies.before(place)
+        proxy = self.proxies.before(place)
         if proxy is None:
-            registry = self._registry
+            registry = self.registry
             if registry is not None and not registry.is_registry(place):
                 registry = None
-            endpoint: Endpoint = PlaceEndpoint(self._reactor, place, self._timeout, self._guard, registry)
+            endpoint: Endpoint = PlaceEndpoint(self.reactor, place, self.timeout, self.guard, registry)
         else:
-            tunnel = TunnelEndpoint(self.to_proxy(proxy), proxy, place)
-            endpoint = tunnel
-        endpoint = self._in_time(endpoint, place)
-        return self._in_tls(endpoint, place) if place.scheme == "https" else endpoint
+            endpoint = TunnelEndpoint(self.to_proxy(proxy), proxy, place)
+        return self._bounded(endpoint, place)
 
     def to_proxy(self, proxy: Proxy) -> Endpoint:
-        """The way to a proxy; its address is the operator's own choice and needs no guard."""
-        direct = PlaceEndpoint(self._reactor, proxy.place, self._timeout, None)
-        endpoint = self._in_time(direct, proxy.place)
-        return self._in_tls(endpoint, proxy.place) if proxy.place.scheme == "https" else endpoint
+        """The endpoint of a proxy; its address is the operator's own choice and needs no guard."""
+        direct = PlaceEndpoint(self.reactor, proxy.place, self.timeout, None)
+        return self._bounded(direct, proxy.place)
 
-    def _in_tls(self, endpoint: Endpoint, place: Place) -> Endpoint:
-        creator = self._trust.creatorForNetloc(place.host.encode("ascii"), place.port)
-        return wrapClientTLS(creator, cast("Any", endpoint), clock=cast("Any", self._reactor))
-
-    def _in_time(self, endpoint: Endpoint, place: Place) -> Endpoint:
-        return _InTime(endpoint, place, self._timeout, self._reactor)
+    def _bounded(self, endpoint: Endpoint, place: Place) -> Endpoint:
+        endpoint = _TimeoutEndpoint(endpoint, place, self.timeout, self.reactor)
+        if place.scheme != "https":
+            return endpoint
+        creator = self.trust.creatorForNetloc(place.host.encode("ascii"), place.port)
+        return wrapClientTLS(creator, cast("Any", endpoint), clock=cast("Any", self.reactor))
 
 
 @implementer(IStreamClientEndpoint)
 @frozen
-class _InTime:
-    """An endpoint that gives up after a time that includes names, proxies and every address."""
+class _TimeoutEndpoint:
+    """An endpoint with a timeout over name lookups, proxies and every address."""
 
     inner: Endpoint
     place: Place
@@ -125,10 +118,12 @@ class _InTime:
         return connecting.addTimeout(self.seconds, cast("Any", self.reactor), onTimeoutCancel=late)
 
 
-def way_to(url: str, *, reactor: Reactor, trust: Trust, proxies: Proxies, connect_timeout: float) -> Endpoint:
+def endpoint_of(
+    url: str, *, reactor: Reactor, trust: Trust, proxies: Proxies, connect_timeout: float
+) -> Endpoint:
     """
-    The way to the host of ``url``, for who speaks HTTP by other means than an agent, and may be answered
-    before all is said.
+    The endpoint of the host of ``url``, for HTTP without an agent; the host may answer before it has received
+    the whole request.
     """
     endpoints = _Endpoints(EarlyResponseReactor(reactor), trust, proxies, connect_timeout, None)
     return endpoints.endpointForURI(URI.fromBytes(url.encode("ascii")))
@@ -137,12 +132,12 @@ def way_to(url: str, *, reactor: Reactor, trust: Trust, proxies: Proxies, connec
 @implementer(IAgent)
 class UpstreamAgent:
     """
-    An agent for one upstream, or with a ``guard`` for those whom it redirects to. ``registry`` notes the
-    kinds of address that the upstream itself has.
+    An agent for one upstream, or with a ``guard`` for hosts that it redirects to. ``registry`` notes the kinds
+    of address that the upstream itself has.
 
-    Every request goes out with ``Accept-Encoding: identity`` and our ``User-Agent``, whatever
-    was put there before. Connections stay open. An idle one that the server has closed in the
-    meantime is replaced once, which is safe for ``GET`` and ``HEAD``.
+    Every request is sent with ``Accept-Encoding: identity`` and our ``User-Agent``, whatever the caller set.
+    Connections are persistent. An idle one that the server has closed meanwhile is replaced once, which is safe
+    for ``GET`` and ``HEAD``.
     """
 
     def __init__(
@@ -162,7 +157,7 @@ class UpstreamAgent:
         self._pool.maxPersistentPerHost = IDLE_CONNECTIONS
         self._pool.cachedConnectionTimeout = IDLE_SECONDS
         bound_heads(self._pool)
-        endpoints = _Endpoints(reactor, trust, proxies, connect_timeout, guard, registry=registry)
+        endpoints = _Endpoints(reactor, trust, proxies, connect_timeout, guard, registry)
         self._agent: HttpAgent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
         self._plain_by_proxy: HttpAgent | None = None
         if proxies.http is not None:
@@ -191,7 +186,7 @@ class UpstreamAgent:
         sent.removeHeader(b"Proxy-Authorization")
         proxy = self._proxies.before(place)
         if proxy is not None and self._guard is not None:
-            # The proxy resolves the name, so all that can be looked at here is the name.
+            # The proxy resolves the name, so only the name can be checked here.
             await check_name(self._reactor, self._guard, place)
         agent = self._agent
         if proxy is not None and place.scheme == "http" and self._plain_by_proxy is not None:
@@ -199,8 +194,8 @@ class UpstreamAgent:
             if proxy.authorization is not None:
                 sent.setRawHeaders(b"Proxy-Authorization", [proxy.authorization])
         response = await agent.request(method, uri, sent, body)
-        # treq would decode a body that says gzip though identity was asked for, and without a bound: the
-        # answer does it, and knows it by another name.
+        # treq would decode a body that says gzip though identity was asked for, and without a bound: Answer does
+        # that, by another header.
         codings = response.headers.getRawHeaders(b"Content-Encoding")
         response.headers.removeHeader(b"Content-Encoding")
         response.headers.removeHeader(CODINGS)
@@ -209,7 +204,7 @@ class UpstreamAgent:
         return OwnedResponse(response, self._reactor)
 
     def close(self) -> Deferred[None]:
-        """Close idle connections; fires once they are gone."""
+        """Close idle connections; fires once they are closed."""
         closed: Deferred[None] = self._pool.closeCachedConnections()
         return closed
 
@@ -217,12 +212,11 @@ class UpstreamAgent:
 @frozen
 class UpstreamTransport:
     """
-    All ways out to the registry or cache at one base URL.
+    The agents for the registry or cache at one base URL.
 
-    ``client`` is treq's, for the registry itself; use it with ``unbuffered=True`` and
-    ``allow_redirects=False``. The guarded agent has a pool of its own, as what one registry may
-    redirect to need not be permitted to another; and so has the ``strict`` one, for those to whom others
-    than the registry redirect.
+    ``client`` is treq's, for the registry itself; use it with ``unbuffered=True`` and ``allow_redirects=False``.
+    The ``guarded`` agent has a connection pool of its own, since what one registry may redirect to need not be
+    permitted to another; and so has the ``strict`` one, for targets of other hosts' redirects.
     """
 
     policy: RedirectPolicy
@@ -240,19 +234,18 @@ class UpstreamTransport:
         *,
         reactor: Reactor,
         trust: Trust,
-        strangers: Trust,
+        redirect_trust: Trust,
         proxies: Proxies,
         connect_timeout: float,
         redirects: tuple[str, ...] = (),
         nat64: tuple[str, ...] = (),
     ) -> Self:
         """
-        The ways to the upstream at ``url``.
+        The agents for the upstream at ``url``.
 
-        ``trust`` is for the upstream itself, ``strangers`` for whom it redirects to: the same
-        but without our client certificate. ``redirects`` are the targets that the operator
-        permits, ``nat64`` the prefixes by which the network reaches IPv4. Raises ``ValueError`` where
-        ``url`` is no URL.
+        ``trust`` is for the upstream itself, ``redirect_trust`` for hosts that it redirects to: the same without
+        our client certificate. ``redirects`` are the targets that the operator permits, ``nat64`` the prefixes
+        by which the network reaches IPv4. Raises ``ValueError`` where ``url`` is no URL.
         """
         policy = RedirectPolicy.of(url, redirects, nat64)
         own = UpstreamAgent(
@@ -260,7 +253,7 @@ class UpstreamTransport:
         )
         guarded, strict = (
             UpstreamAgent(
-                reactor, trust=strangers, proxies=proxies, connect_timeout=connect_timeout, guard=guard
+                reactor, trust=redirect_trust, proxies=proxies, connect_timeout=connect_timeout, guard=guard
             )
             for guard in (policy, evolve(policy, excuses=False))
         )
@@ -299,7 +292,7 @@ def why(error: BaseException | Failure) -> str:
     """
     What went wrong with a request, as a clause for people.
 
-    Twisted wraps what happened to a connection in lists of reasons; the first one tells.
+    Twisted wraps the errors of a connection in lists of reasons; the first one is shown.
 
     >>> why(ConnectTimeout(string="r.example does not answer within 10 s"))
     'r.example does not answer within 10 s'

@@ -1,4 +1,4 @@
-"""What comes back from upstream: a head that is safe to pass on, and a body that is never held in memory."""
+"""Answers of an upstream: a head that is safe to pass on, and a body that is never held in memory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from contentcache.upstream.responses import release_with
 
 T = TypeVar("T")
 
-#: Where an agent of ours puts ``Content-Encoding``, which nobody below an answer is to act on.
+#: Header in which our agent puts ``Content-Encoding``, so that only an answer decodes a body.
 CODINGS: Final = b"Contentcache-Content-Encoding"
 
 
 class Response(Protocol):
-    """What treq gives for an unbuffered request."""
+    """The response of treq to an unbuffered request."""
 
     @property
     def code(self) -> int: ...
@@ -48,27 +48,27 @@ class Transport(Protocol):
     def stopProducing(self) -> None: ...
 
 
-#: What takes a body as it comes; it may come before :meth:`Answer.stream` has returned.
+#: Receives the pieces of a body; may be called before :meth:`Answer.stream` has returned.
 Received: TypeAlias = Callable[["Inflow", bytes], None]
 
 
 class Inflow(TwistedProtocol):
     """
-    A body that is coming in: ``received(inflow, data)`` gets its bytes, ``ended`` tells how it went.
+    A body that is being received: ``received(inflow, data)`` gets its bytes.
 
     ``ended`` fires with ``None`` when the body ended as HTTP says it must; it fails with
-    :class:`UpstreamBroken` when it was cut short, and with :class:`UpstreamTimeout` when nothing came for
-    ``patience`` seconds. Time in which we ourselves have paused it does not count.
+    :class:`UpstreamBroken` when it was cut short, and with :class:`UpstreamTimeout` when nothing was received
+    for ``stall_timeout`` seconds, those in which it was paused not counted.
     """
 
     def __init__(
-        self, received: Received, clock: Timer, patience: float, decoder: Decoder | None = None
+        self, received: Received, clock: Timer, stall_timeout: float, decoder: Decoder | None = None
     ) -> None:
         self._decoder = decoder
         self.ended: Deferred[None] = Deferred()
         self._received = received
         self._clock = clock
-        self._patience = patience
+        self._stall_timeout = stall_timeout
         self._timer: DelayedCall | None = None
         self._paused = False
         self._over = False
@@ -80,7 +80,7 @@ class Inflow(TwistedProtocol):
         if self._over:
             return
         if self._timer is not None:
-            self._timer.reset(self._patience)
+            self._timer.reset(self._stall_timeout)
         try:
             if self._decoder is None:
                 self._received(self, data)
@@ -88,7 +88,7 @@ class Inflow(TwistedProtocol):
             for piece in self._decoder.decode(data):
                 if not self._over:
                     self._received(self, piece)
-        except Exception as error:  # noqa: BLE001  # whoever waits for the end of the body gets it
+        except Exception as error:  # noqa: BLE001  # ``ended`` fails with it
             self._drop(error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -106,21 +106,21 @@ class Inflow(TwistedProtocol):
         return None
 
     def pause(self) -> None:
-        """Take no more for now."""
+        """Stop receiving for now."""
         if not (self._paused or self._over):
             self._paused = True
             self._stop_waiting()
             self._transport.pauseProducing()
 
     def resume(self) -> None:
-        """Go on."""
+        """Receive again."""
         if self._paused and not self._over:
             self._paused = False
             self._wait()
             self._transport.resumeProducing()
 
     def abandon(self) -> None:
-        """Want no more of it; ``ended`` fails with :class:`UpstreamBroken`."""
+        """Stop receiving for good; ``ended`` fails with :class:`UpstreamBroken`."""
         self._drop(UpstreamBroken("the body is not wanted any more"))
 
     @property
@@ -128,7 +128,7 @@ class Inflow(TwistedProtocol):
         return cast("Transport", self.transport)
 
     def _wait(self) -> None:
-        self._timer = self._clock.callLater(self._patience, self._stalled)
+        self._timer = self._clock.callLater(self._stall_timeout, self._stalled)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -137,7 +137,7 @@ class Inflow(TwistedProtocol):
 
     def _stalled(self) -> None:
         self._timer = None
-        self._drop(UpstreamTimeout(f"upstream sent nothing for {self._patience:g} s"))
+        self._drop(UpstreamTimeout(f"upstream sent nothing for {self._stall_timeout:g} s"))
 
     def _drop(self, error: Exception) -> None:
         if self._over:
@@ -173,19 +173,19 @@ class AnswerTooLarge(UpstreamBroken):
 
 
 class _Incoming:
-    """The body of an answer, which is taken once, or released."""
+    """The body of an answer, which is streamed once, or released."""
 
-    def __init__(self, response: Response, clock: Timer, patience: float) -> None:
+    def __init__(self, response: Response, clock: Timer, stall_timeout: float) -> None:
         self.decoder: Decoder | None = None
         self.then: list[Callable[[], None]] = []
         self._response = response
         self._clock = clock
-        self._patience = patience
-        self._taken = False
+        self._stall_timeout = stall_timeout
+        self._streamed = False
 
     def stream(self, received: Received) -> Inflow:
-        self._taken = True
-        inflow = Inflow(received, self._clock, self._patience, self.decoder)
+        self._streamed = True
+        inflow = Inflow(received, self._clock, self._stall_timeout, self.decoder)
         for call in self.then:
             inflow.ended.addBoth(_pass_on, call)
         self._response.deliverBody(inflow)
@@ -198,7 +198,7 @@ class _Incoming:
         inflow.abandon()
 
     def release(self) -> None:
-        if not self._taken:
+        if not self._streamed:
             self.abandon()
 
 
@@ -216,39 +216,39 @@ class Answer:
     redirected: bool
     _response: Response = field(repr=False)
     _clock: Timer = field(repr=False)
-    _patience: float = field(repr=False)
+    _stall_timeout: float = field(repr=False)
     is_head: bool = False
     moved: bool = False
     target: str | None = None
     _incoming: _Incoming = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        incoming = _Incoming(self._response, self._clock, self._patience)
+        incoming = _Incoming(self._response, self._clock, self._stall_timeout)
         object.__setattr__(self, "_incoming", incoming)  # attrs' way for frozen classes
         release_with(self, incoming.release, self._clock)
 
     def then(self, call: Callable[[], None]) -> Answer:
         """
-        Call ``call`` once the body has ended, was cut off, was abandoned, or nobody refers to the answer any
-        more without having taken it.
+        Call ``call`` once the body has ended, was cut short or abandoned, or once nothing refers to an answer
+        whose body was not streamed.
         """
         self._incoming.then.append(call)
         return self
 
     @property
     def codings(self) -> Sequence[str]:
-        """How upstream has compressed the body although it was asked not to, the last coding last."""
+        """The codings in which upstream sent the body although it was asked for none, the last one last."""
         values = self._response.headers.getRawHeaders(CODINGS) or ()
         return content_codings([value.decode("latin-1") for value in values])
 
     @property
     def is_readable(self) -> bool:
-        """Whether the body has no coding, or comes in without it."""
+        """Whether the body has no coding, or is decoded."""
         return not self.codings or self._incoming.decoder is not None
 
     def decode(self) -> None:
         """
-        Let the body come in without its coding, if it has one.
+        Decode the body while it is received, if it has a coding.
 
         :raises UpstreamBroken: the coding is not known.
         """
@@ -267,18 +267,18 @@ class Answer:
         unknown.
         """
         if self.codings and (self.is_head or self._incoming.decoder is not None):
-            return None  # it is that of the compressed body
+            return None  # it is the length of the compressed body
         named = parse_length(self.header("Content-Length"))
         if named is not None or self.is_head:
-            # Of a HEAD Twisted's client says 0: the length of its own body, and not of the one of a GET.
+            # For a HEAD Twisted's client says 0: the length of its own body, and not of a GET's.
             return named
-        # Twisted's client takes the header away from a response that has a body.
+        # Twisted's client removes the header from a response that has a body.
         length = self._response.length
         return length if isinstance(length, int) else None
 
     @property
     def is_page(self) -> bool:
-        """Whether it is a page for people: a login, a portal, the error of a proxy."""
+        """Whether it is a page for people: a login, a portal, a proxy's error."""
         return is_html(self.header("Content-Type"))
 
     def values(self, name: str) -> Sequence[str]:
@@ -292,15 +292,15 @@ class Answer:
         return header_policy.passed(self._response.headers.getAllRawHeaders())
 
     def notices(self) -> header_policy.Headers:
-        """What the origin tells a client besides its answer: warnings and rate limits."""
+        """Headers about the request itself: warnings and rate limits."""
         return header_policy.passed(self._response.headers.getAllRawHeaders(), notices_only=True)
 
     def stream(self, received: Received) -> Inflow:
-        """Let the body come in. To be called once."""
+        """Receive the body. To be called once."""
         return self._incoming.stream(received)
 
     def abandon(self) -> None:
-        """The body is not wanted."""
+        """Stop the body without reading it."""
         self._incoming.abandon()
 
     async def read(self, limit: int) -> bytes:
@@ -328,7 +328,6 @@ class Answer:
         try:
             await inflow.ended
         except CancelledError:
-            # Nobody waits for the rest.
             inflow.abandon()
             raise
         except UpstreamBroken:

@@ -1,9 +1,9 @@
 """
 The account that a program knows: Docker's credential helpers.
 
-``command get`` reads a server's URL, and writes ``{"ServerURL", "Username", "Secret"}`` in JSON. It says what
-goes wrong on either output, with a status that is not 0. The protocol knows no expiry of an answer, so how
-long one is good for is the operator's to say.
+``command get`` reads a server's URL, and writes ``{"ServerURL", "Username", "Secret"}`` in JSON. It writes an
+error to either output, and exits with a status that is not 0. The protocol knows no expiry of an answer, so
+the operator says how long one is valid.
 """
 
 from __future__ import annotations
@@ -18,126 +18,116 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from contentcache.aio.reactor import ProcessReactor
+from contentcache.aio.single_flight import SingleFlight
 from contentcache.config.model import Account, CredentialHelper
 from contentcache.upstream.account import IdentityToken, NoTokenError
-from contentcache.upstream.program import Ended, ProgramFailed, run_program
+from contentcache.upstream.program import ProgramFailed, ProgramResult, run_program
 
 #: Seconds that a program may take, and bytes that it may write.
 TIME_LIMIT: Final = 20.0
 OUTPUT_LIMIT: Final = 64 << 10
 
-#: An answer is renewed so much of its life before it ends, and at most so many seconds.
+#: An answer is renewed before it expires: this part of its life, and at most so many seconds.
 _EARLY: Final = 0.1
 _EARLIEST: Final = 60.0
-#: Seconds between two runs that an upstream's refusals cause.
+#: Seconds between two runs because of an upstream's refusals.
 _REFUSED_AGAIN: Final = 10.0
-#: Seconds until a program that failed is run again: the first time, and at most.
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 30.0
-#: Seconds for which a failure that is in the log already is not written again.
+#: Seconds until a program that failed is run again: the first backoff, and the longest.
+_FIRST_BACKOFF: Final = 1.0
+_LONGEST_BACKOFF: Final = 30.0
+#: Seconds in which the same failure is not logged again.
 _QUIET: Final = 60.0
 
-#: What Docker's own helpers say on standard output, where nothing else is fit to be shown.
+#: Sentences of Docker's own helpers on standard output; nothing else may be logged.
 _NOT_FOUND: Final = "credentials not found in native keychain"
 _KNOWN: Final = frozenset({_NOT_FOUND, "no credentials server URL", "no credentials username"})
 #: The name that says that the secret is an identity token.
 _TOKEN: Final = "<token>"  # noqa: S105  # no password
 
-#: Docker Hub goes by one name among helpers, and it is none of its registry's.
+#: Docker Hub has one name among helpers, which is none of its registry's.
 _HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _HUB_KEY: Final = "https://index.docker.io/v1/"
 
 
-class HelperFailed(NoTokenError):
-    """A credential helper gave no account."""
+class CredentialHelperError(NoTokenError):
+    """A credential helper returned no account."""
 
 
 @frozen
-class _Kept:
-    """An answer: used alone until ``fresh``, and until ``good`` where no new one is to be had."""
+class _CachedAccount:
+    """An answer, used until ``fresh``, or until ``valid`` where the program fails."""
 
     account: Account | IdentityToken
     fresh: float
-    good: float
+    valid: float
 
 
-class AccountOfHelper:
+class CredentialHelperAccount:
     """
     A :class:`contentcache.upstream.account.AccountSource` that asks a program.
 
-    One run at a time serves all who wait, whoever of them leaves. The program has ``environ`` without
-    ``REGISTRY_…``, which is where this daemon's own secrets are. What it wrote is in no log. ``server`` is
-    the origin's URL.
+    Callers share one running program. It gets ``environ`` without ``REGISTRY_…``, where this daemon's own
+    secrets are; what it writes is never logged. ``server`` is the origin's URL.
     """
 
     _log = Logger()
 
     def __init__(
-        self, helper: CredentialHelper, server: str, environ: Mapping[str, str], reactor: ProcessReactor
+        self, program: CredentialHelper, server: str, environ: Mapping[str, str], reactor: ProcessReactor
     ) -> None:
-        self._command = (*helper.command, "get")
-        self._lifetime = helper.lifetime
+        self._command = (*program.command, "get")
+        self._lifetime = program.lifetime
         self._keys = keys(server)
         self._environ = {name: value for name, value in environ.items() if not name.startswith("REGISTRY_")}
         self._reactor = reactor
-        self._kept: _Kept | None = None
-        self._waiting: list[Deferred[Account | IdentityToken]] = []
+        self._cached: _CachedAccount | None = None
+        self._runs: SingleFlight[None, Account | IdentityToken] = SingleFlight()
         self._ran_at = float("-inf")
-        self._error: HelperFailed | None = None
-        self._pause = 0.0
+        self._error: CredentialHelperError | None = None
+        self._backoff = 0.0
         self._not_before = float("-inf")
         self._logged = ("", float("-inf"))
 
     async def account(self) -> Account | IdentityToken:
         """
-        What the program says, or has said.
+        The account that the program knows, cached.
 
-        :raises HelperFailed: it says nothing of use; it is not run again for a second, doubling to 30 s.
+        :raises CredentialHelperError: it failed; it is not run again for a second, doubling to 30 s.
         """
         now = self._reactor.seconds()
-        if self._kept is not None and now < self._kept.fresh:
-            return self._kept.account
-        if not self._waiting and self._error is not None and now < self._not_before:
-            return self._without_a_new_one(self._error)
-        mine: Deferred[Account | IdentityToken] = Deferred()
-        self._waiting.append(mine)
-        if len(self._waiting) == 1:
-            # Nobody's own: a client that hangs up must not end what others wait for.
-            Deferred.fromCoroutine(self._settle())
-        return await mine
+        if self._cached is not None and now < self._cached.fresh:
+            return self._cached.account
+        if self._error is not None and now < self._not_before and None not in self._runs:
+            return self._cached_or_raise(self._error)
+        return await self._runs.run(None, self._renew)
 
     def refused(self, account: Account | IdentityToken) -> None:
-        """Upstream does not take ``account``: the program is asked again when one is needed, once in 10 s."""
-        if self._kept is None or self._kept.account != account:
+        """Upstream refused ``account``: the program runs again when one is needed, at most once in 10 s."""
+        if self._cached is None or self._cached.account != account:
             return
         if self._reactor.seconds() - self._ran_at >= _REFUSED_AGAIN:
-            self._kept = None
+            self._cached = None
 
-    async def _settle(self) -> None:
+    async def _renew(self) -> Account | IdentityToken:
         self._ran_at = self._reactor.seconds()
         try:
             account = await self._run()
-        except Exception as error:  # noqa: BLE001  # whoever waits gets it
-            self._failed(str(error) if isinstance(error, ProgramFailed) else "cannot be understood")
-        else:
-            self._error, self._pause = None, 0.0
-            self._kept = self._keep(account)
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            try:
-                each.callback(account if self._error is None else self._without_a_new_one(self._error))
-            except HelperFailed as error:
-                each.errback(error)
+        except Exception as error:  # noqa: BLE001  # callers get another one, without what the program wrote
+            reason = str(error) if isinstance(error, ProgramFailed) else "cannot be understood"
+            return self._cached_or_raise(self._failed(reason))
+        self._error, self._backoff = None, 0.0
+        self._cached = self._with_expiry(account)
+        return account
 
     async def _run(self) -> Account | IdentityToken:
-        """Ask by one name after another until the program knows the server."""
+        """Ask for one name after another until the program knows the server."""
         for key in self._keys[:-1]:
-            ended = await self._run_with(key)
-            if ended.status == 0 or _said(ended) != _NOT_FOUND:
-                return _account_of(ended)
+            result = await self._run_with(key)
+            if result.status == 0 or _said(result) != _NOT_FOUND:
+                return _account_of(result)
         return _account_of(await self._run_with(self._keys[-1]))
 
-    def _run_with(self, key: str) -> Deferred[Ended]:
+    def _run_with(self, key: str) -> Deferred[ProgramResult]:
         return run_program(
             self._reactor,
             self._command,
@@ -147,39 +137,40 @@ class AccountOfHelper:
             most=OUTPUT_LIMIT,
         )
 
-    def _keep(self, account: Account | IdentityToken) -> _Kept | None:
+    def _with_expiry(self, account: Account | IdentityToken) -> _CachedAccount | None:
         if self._lifetime is None:
-            return _Kept(account, float("inf"), float("inf"))
+            return _CachedAccount(account, float("inf"), float("inf"))
         if self._lifetime <= 0:
             return None
         # Its life may have begun as soon as the program had.
-        good = self._ran_at + self._lifetime
-        return _Kept(account, good - min(self._lifetime * _EARLY, _EARLIEST), good)
+        valid = self._ran_at + self._lifetime
+        return _CachedAccount(account, valid - min(self._lifetime * _EARLY, _EARLIEST), valid)
 
-    def _without_a_new_one(self, error: HelperFailed) -> Account | IdentityToken:
-        if self._kept is not None and self._reactor.seconds() < self._kept.good:
-            return self._kept.account
+    def _cached_or_raise(self, error: CredentialHelperError) -> Account | IdentityToken:
+        if self._cached is not None and self._reactor.seconds() < self._cached.valid:
+            return self._cached.account
         raise error
 
-    def _failed(self, sentence: str) -> None:
+    def _failed(self, reason: str) -> CredentialHelperError:
         now = self._reactor.seconds()
-        self._pause = min(max(_FIRST_PAUSE, self._pause * 2), _LONGEST_PAUSE)
-        self._not_before = now + self._pause
-        self._error = HelperFailed(
+        self._backoff = min(max(_FIRST_BACKOFF, self._backoff * 2), _LONGEST_BACKOFF)
+        self._not_before = now + self._backoff
+        self._error = CredentialHelperError(
             "the cache's own account is not to be had: the program that knows it has failed;"
             " the cache's log says how"
         )
         logged, at = self._logged
-        if sentence != logged or now - at >= _QUIET:
-            self._logged = (sentence, now)
+        if reason != logged or now - at >= _QUIET:
+            self._logged = (reason, now)
             self._log.error(
-                "credential helper failed", program=self._command[0], server=self._keys[-1], reason=sentence
+                "credential helper failed", program=self._command[0], server=self._keys[-1], reason=reason
             )
+        return self._error
 
 
 def keys(server: str) -> Sequence[str]:
     """
-    The names by which helpers may know a server: the protocol's URL, and what ``docker login`` makes of it.
+    The names by which helpers may know a server: its URL, and what ``docker login`` makes of it.
 
     >>> keys("https://registry.example.com:5000")
     ('https://registry.example.com:5000', 'registry.example.com:5000')
@@ -190,11 +181,11 @@ def keys(server: str) -> Sequence[str]:
     return (_HUB_KEY,) if host in _HUB else (server, host)
 
 
-def _account_of(ended: Ended) -> Account | IdentityToken:
-    if ended.status != 0:
-        raise ProgramFailed(_why(ended))
+def _account_of(result: ProgramResult) -> Account | IdentityToken:
+    if result.status != 0:
+        raise ProgramFailed(_why(result))
     try:
-        reply = json.loads(ended.output)
+        reply = json.loads(result.output)
         name, secret = reply["Username"], reply["Secret"]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ProgramFailed("did not write JSON with Username and Secret") from None
@@ -212,16 +203,18 @@ def _is_one_line(value: object) -> bool:
     return isinstance(value, str) and value != "" and value.isprintable()
 
 
-def _why(ended: Ended) -> str:
-    how = f"ended with status {ended.status}" if ended.status > 0 else f"was ended by signal {-ended.status}"
-    said = _said(ended)
+def _why(result: ProgramResult) -> str:
+    how = (
+        f"ended with status {result.status}" if result.status > 0 else f"was ended by signal {-result.status}"
+    )
+    said = _said(result)
     if said == _NOT_FOUND:
         return f"{how}: it knows no account for this server"
-    # What it complains of is not repeated: a script that is traced writes its secrets there.
+    # Its errors are not repeated: a script that is traced writes its secrets there.
     return f"{how}: {said or 'run it by hand, with get, to see why'}"
 
 
-def _said(ended: Ended) -> str:
-    """What it says on standard output, if that is one of the sentences that Docker's helpers share."""
-    said = ended.output[:OUTPUT_LIMIT].decode("utf-8", "replace").strip()
+def _said(result: ProgramResult) -> str:
+    """Its standard output, if that is one of the sentences of Docker's helpers."""
+    said = result.output[:OUTPUT_LIMIT].decode("utf-8", "replace").strip()
     return said if said in _KNOWN else ""

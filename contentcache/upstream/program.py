@@ -1,4 +1,4 @@
-"""A program run to its end, with bounds: how long it may take, and how much it may say."""
+"""A program that is run to its end, in bounded time and with bounded output."""
 
 from __future__ import annotations
 
@@ -16,45 +16,43 @@ from twisted.python.failure import Failure
 
 from contentcache.aio.reactor import ProcessReactor
 
-#: A child of the program may hold its output open for ever: so long it is read after the program's end.
+#: Seconds that output is read after the end of the program, whose own children may keep it open for ever.
 _AFTER_END: Final = 1.0
-_STDIN: Final = 0
-#: What is kept of its complaints.
-_COMPLAINTS: Final = 4096
+_STDIN_NUMBER: Final = 0
+#: Bytes of standard error that are kept.
+_MOST_ERRORS: Final = 4096
 
 
 class ProgramFailed(Exception):
-    """A program did not end by itself, or could not be started; the sentence says which."""
+    """A program was killed, or could not be started; the sentence says why."""
 
 
 @frozen
-class Ended:
+class ProgramResult:
     """How a program ended: ``status`` is negative where a signal ended it."""
 
     status: int
     output: bytes = field(repr=False)
-    complaints: bytes = field(repr=False)
+    errors: bytes = field(repr=False)
 
 
 def run_program(
     reactor: ProcessReactor,
     command: Sequence[str],
     environ: Mapping[str, str],
-    given: bytes,
+    stdin: bytes,
     *,
     seconds: float,
     most: int,
-) -> Deferred[Ended]:
+) -> Deferred[ProgramResult]:
     """
-    Run ``command``, found in the ``PATH`` of ``environ``, with ``given`` as its whole standard input.
+    Run ``command``, found in the ``PATH`` of ``environ``, with ``stdin`` as its standard input.
 
-    It is killed when it takes more than ``seconds``, or writes more than ``most`` bytes to its standard
-    output. Of its standard error the beginning is kept. Cancelling kills it too.
-
-    Fails with ``ProgramFailed`` where it was not there, or was killed.
+    It is killed when it takes more than ``seconds`` or writes more than ``most`` bytes to its standard output,
+    and by cancelling. The Deferred fails with ``ProgramFailed`` where it was killed or cannot be started.
     """
     found = shutil.which(command[0], path=environ.get("PATH", os.defpath))
-    running = _Running(reactor, given, seconds, most)
+    running = _Running(reactor, stdin, seconds, most)
     if found is None:
         running.ended.errback(ProgramFailed("is no program that can be found and run"))
         return running.ended
@@ -67,31 +65,29 @@ def run_program(
 
 
 class _Running(ProcessProtocol):
-    """A program under way."""
+    """A running program."""
 
     transport: Any  # IProcessTransport, which zope's plugin for mypy does not know
 
-    def __init__(self, reactor: ProcessReactor, given: bytes, seconds: float, most: int) -> None:
-        self.ended: Deferred[Ended] = Deferred(lambda _ended: self._kill("was no longer needed"))
+    def __init__(self, reactor: ProcessReactor, stdin: bytes, seconds: float, most: int) -> None:
+        self.ended: Deferred[ProgramResult] = Deferred(lambda _ended: self._kill("was no longer needed"))
         self._reactor = reactor
-        self._given = given
+        self._stdin = stdin
         self._seconds = seconds
         self._most = most
         self._output = bytearray()
-        self._complaints = bytearray()
+        self._errors = bytearray()
         self._killed: str | None = None
         self._timer: Any = None
 
     def connectionMade(self) -> None:
-        """It runs."""
         self._timer = self._reactor.callLater(
             self._seconds, self._kill, f"did not end within {self._seconds:g} s"
         )
-        self.transport.writeToChild(_STDIN, self._given)
+        self.transport.writeToChild(_STDIN_NUMBER, self._stdin)
         self.transport.closeStdin()
 
     def outReceived(self, data: bytes) -> None:
-        """What it says."""
         if self._killed is not None:
             return
         self._output += data
@@ -99,17 +95,16 @@ class _Running(ProcessProtocol):
             self._kill(f"wrote more than {self._most} bytes")
 
     def errReceived(self, data: bytes) -> None:
-        """What it complains of; the beginning says most."""
-        self._complaints += data[: _COMPLAINTS - len(self._complaints)]
+        self._errors += data[: _MOST_ERRORS - len(self._errors)]
 
     def processExited(self, reason: Failure) -> None:  # noqa: ARG002  # processEnded has it too
-        """It is gone; what it has written may not be read yet."""
+        """The program has ended; its output may not be read yet."""
         if self._timer.active():
             self._timer.cancel()
         self._timer = self._reactor.callLater(_AFTER_END, self.transport.loseConnection)
 
     def processEnded(self, reason: Failure) -> None:
-        """It is gone, and its output closed."""
+        """The program has ended, and its output is read."""
         if self._timer.active():
             self._timer.cancel()
         if self.ended.called:
@@ -117,7 +112,7 @@ class _Running(ProcessProtocol):
         if self._killed is not None:
             self.ended.errback(ProgramFailed(self._killed))
             return
-        self.ended.callback(Ended(_status(reason), bytes(self._output), bytes(self._complaints)))
+        self.ended.callback(ProgramResult(_status(reason), bytes(self._output), bytes(self._errors)))
 
     def _kill(self, why: str) -> None:
         self._killed = why

@@ -51,14 +51,14 @@ class Proxy:
 
 @frozen
 class Proxies:
-    """Which proxy stands before which upstream."""
+    """Which proxy is used for which upstream."""
 
     http: Proxy | None = None
     https: Proxy | None = None
     direct: Exemptions = field(factory=Exemptions)
 
     def before(self, place: Place) -> Proxy | None:
-        """The proxy for a place, or ``None`` where it is asked directly."""
+        """The proxy for a place, ``None`` where it is asked directly."""
         proxy = self.https if place.scheme == "https" else self.http
         if proxy is None or self.direct.covers(place.host, place.port):
             return None
@@ -106,8 +106,8 @@ class TunnelEndpoint:
     """
     Connects to a place through a proxy's ``CONNECT`` (RFC 9110 §9.3.6).
 
-    ``proxy_endpoint`` leads to the proxy itself. The Deferred of ``connect`` fails with
-    ``TunnelRefused`` where the proxy says no; cancelling it gives the attempt up.
+    ``proxy_endpoint`` connects to the proxy itself. The Deferred of ``connect`` fails with ``TunnelRefused``
+    where the proxy refuses.
     """
 
     def __init__(self, proxy_endpoint: Endpoint, proxy: Proxy, place: Place) -> None:
@@ -135,7 +135,7 @@ class TunnelEndpoint:
 
 
 class _Tunnel(Protocol):
-    """Speaks to the proxy until the tunnel is open, and then passes everything on."""
+    """Talks to the proxy until the tunnel is open, and then passes everything on."""
 
     def __init__(self, request: bytes, proxy: str) -> None:
         self._request = request
@@ -169,7 +169,7 @@ class _Tunnel(Protocol):
             self._answered(head)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The proxy hung up, before or after the tunnel was open."""
+        """The proxy has disconnected, before or after the tunnel was open."""
         if self._inside is not None:
             self._inside.connectionLost(reason)
         else:
@@ -186,13 +186,13 @@ class _Tunnel(Protocol):
             return
         if not _OK <= status < _REDIRECT:
             said = f"{status} {(match['reason'] or b'').decode('ascii')}".strip()
-            wants = "wants a login" if status == _LOGIN else "does not open a tunnel"
-            self._refuse(f"the proxy {self._proxy} {wants}: {said}")
+            fault = "wants a login" if status == _LOGIN else "does not open a tunnel"
+            self._refuse(f"the proxy {self._proxy} {fault}: {said}")
             return
         self._succeed()
 
     def _succeed(self) -> None:
-        """Put the protocol that was asked for in our place."""
+        """Connect the protocol that was asked for to the tunnel."""
         opened, self._opened = self._opened, None
         transport: Any = self.transport
         if opened is None or transport is None:
@@ -209,7 +209,6 @@ class _Tunnel(Protocol):
             inside.dataReceived(rest)
 
     def _refuse(self, sentence: str) -> None:
-        """Give up."""
         opened, self._opened = self._opened, None
         self._head = b""
         if opened is not None:
@@ -217,7 +216,7 @@ class _Tunnel(Protocol):
             opened.errback(TunnelRefused(sentence))
 
     def _forget(self) -> None:
-        """Nobody waits for the tunnel any more."""
+        """The attempt was cancelled."""
         self._opened = None
         self._abort()
 

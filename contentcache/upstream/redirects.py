@@ -52,22 +52,22 @@ _BODY_SECONDS: Final = 5.0
 
 
 class TargetFailed(UpstreamBroken):
-    """The place that the registry redirects to does not serve; of the registry it says nothing."""
+    """The host that the registry redirects to fails; that says nothing of the registry."""
 
 
 class RedirectRefused(UpstreamBroken):
-    """A registry redirects to where we must not go."""
+    """A registry redirects to where we must not connect."""
 
 
 @frozen
 class RedirectPolicy:
-    """Where one registry may send us. ``registry`` is where it is itself."""
+    """Where the registry at the place ``registry`` may redirect us."""
 
     registry: Place
     listed: Listed = field(factory=Listed)
     #: Whether the kind of the registry's own addresses excuses a target of the same kind.
     excuses: bool = True
-    #: What the operator's network translates to IPv4: nobody can tell where that leads.
+    #: What the operator's network translates to IPv4: where that leads cannot be told.
     nat64: tuple[IPv6Network, ...] = ()
     #: The kinds of address that the registry itself had when it was connected to.
     reached: set[Kind] = field(factory=set, eq=False, repr=False)
@@ -79,7 +79,7 @@ class RedirectPolicy:
         return cls(Place.of(url), Listed(tuple(listed)), nat64=prefixes)
 
     def kind_of(self, address: Address) -> Kind:
-        """The neighbourhood of ``address``, as far as we and the operator know."""
+        """The kind of ``address``, as far as we and the operator know."""
         if any(address in prefix for prefix in self.nat64):
             return Kind.PRIVATE
         return kind_of(address)
@@ -139,12 +139,11 @@ class RedirectPolicy:
 @frozen
 class Followed:
     """
-    An answer, and how it was come by.
+    An answer, and the redirects that led to it.
 
-    ``response`` is an ``IResponse``, and ``url`` where it comes from. ``hops`` says how many
-    redirects led there: with any, the registry itself has said yes. ``crossed`` tells that
-    another scheme, host or port than the registry's was on the way: then a refusal is a failed
-    fetch, never the registry's verdict.
+    ``response`` is an ``IResponse`` from ``url``. ``hops`` is the number of redirects: with any, the registry
+    itself has allowed the request. ``crossed`` says that another scheme, host or port than the registry's was
+    among them: then a refusal is a failed request, never the registry's answer.
     """
 
     response: Any
@@ -160,7 +159,7 @@ class Followed:
 
 async def fetch_following(
     own: HttpAgent,
-    strange: HttpAgent,
+    guarded: HttpAgent,
     policy: RedirectPolicy,
     clock: Timer,
     *,
@@ -172,22 +171,21 @@ async def fetch_following(
     strict: HttpAgent | None = None,
 ) -> Followed:
     """
-    Ask the registry for ``url``, and those whom it redirects to.
+    Ask the registry for ``url``, and the hosts that it redirects to.
 
-    ``own`` speaks to the registry itself, ``strange`` to everybody else and looks at addresses; ``strict``
-    does so for those to whom others than the registry redirect, which excuses no address.
-    ``method`` is ``GET`` or ``HEAD``. ``heard`` is called with every head that comes, the registry's
-    first. ``secret`` is a word in ``url`` that nobody but the registry may see: some servers redirect with
-    the query that they were asked with. The body of the answer is unread. Raises
-    ``RedirectRefused``, ``UpstreamBroken``, and what the agents raise.
+    ``own`` asks the registry itself, ``guarded`` any other host, whose addresses it checks; ``strict`` does so
+    for targets of other hosts' redirects, and excuses no address. ``method`` is ``GET`` or ``HEAD``. ``heard``
+    is called with every response header, the registry's first. ``secret`` is a part of ``url`` that only the
+    registry may see: some servers redirect with the query that they were asked with. The body of the answer is
+    unread. Raises ``RedirectRefused``, ``UpstreamBroken``, and what the agents raise.
     """
     crossed = False
     by_registry = True
     for hops in range(MOST_HOPS + 1):
         place = Place.of(url)
         crossed = crossed or place != policy.registry
-        guarded = strange if by_registry or strict is None else strict
-        agent = own if policy.is_registry(place) else guarded
+        checking = guarded if by_registry or strict is None else strict
+        agent = own if policy.is_registry(place) else checking
         by_registry = policy.is_registry(place)
         sent = harmless(headers) if crossed else headers
         response = await _ask(agent, method, url, sent, place if crossed else None)
@@ -205,7 +203,7 @@ async def fetch_following(
 
 
 async def _ask(agent: HttpAgent, method: str, url: str, headers: Headers, target: Place | None) -> Any:
-    """Ask for ``url``, at the place ``target`` where that is not the registry's own."""
+    """Ask for ``url``, which is at ``target`` where that is not the registry's own place."""
     try:
         return await agent.request(method.encode("ascii"), url.encode("ascii"), headers, None)
     except (CacheError, CancelledError):
@@ -217,7 +215,7 @@ async def _ask(agent: HttpAgent, method: str, url: str, headers: Headers, target
 
 
 def _is_cancelled(error: Exception) -> bool:
-    """Whether it is we who have given the request up, at whichever stage of it."""
+    """Whether we have cancelled the request, at whichever stage of it."""
     reasons = getattr(error, "reasons", None)
     if isinstance(reasons, list) and reasons:
         return any(reason.check(CancelledError) is not None for reason in reasons)
@@ -246,7 +244,7 @@ def without(secret: str, url: str) -> str:
 def harmless(headers: Headers) -> Headers:
     """What another host may see of a request's headers."""
     kept = Headers()
-    # ``Via`` is among them since a redirect may lead to a cache, which has to notice a loop by it.
+    # ``Via`` is among them: a redirect may lead to a cache, which has to find a loop by it.
     for name in CROSSING:
         for value in headers.getRawHeaders(name) or ():
             kept.addRawHeader(name, value)
@@ -268,13 +266,11 @@ class _Discard(Protocol):
         self._late = clock.callLater(_BODY_SECONDS, self._abort)
 
     def dataReceived(self, data: bytes) -> None:
-        """Count, and forget."""
         self._left -= len(data)
         if self._left < 0:
             self._abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
-        """The end of the body."""
         if self._late.active():
             self._late.cancel()
 
@@ -285,5 +281,5 @@ class _Discard(Protocol):
 
 
 def discard(response: Any, clock: Timer) -> None:
-    """Be done with a response whose body nobody needs."""
+    """Drop a response whose body is not needed, and reuse its connection."""
     response.deliverBody(_Discard(clock))

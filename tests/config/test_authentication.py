@@ -184,9 +184,9 @@ class TokenTests(ConfigurationTestCase):
         assert isinstance(loaded.configuration.auth, TokenAuth)
         self.assertEqual(loaded.configuration.auth.realm, "https://b.example")
         self.assertEqual(loaded.configuration.auth.signingalgorithms, ("ES256",))
-        helper = loaded.configuration.downstream.upstreams[0].helper
-        assert helper is not None
-        self.assertEqual((helper.command, helper.lifetime), (("sh",), 3600.0))
+        program = loaded.configuration.downstream.upstreams[0].credential_helper
+        assert program is not None
+        self.assertEqual((program.command, program.lifetime), (("sh",), 3600.0))
 
 
 class PlainHttpTests(ConfigurationTestCase):

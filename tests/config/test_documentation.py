@@ -32,7 +32,7 @@ RENAMED = {
     "fallback": "fallbacktoorigin",
     "served": "hosts",
     "account": "username",
-    "helper": "exec.command",
+    "credential_helper": "exec.command",
     "signing": "signing.jwks",
     "issuer": "signing.issuer",
     "directory": "cachefile",

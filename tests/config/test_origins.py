@@ -67,12 +67,12 @@ MAPPED: dict[str, dict[str, object]] = {
     "public: true\nexec: {command: sh -c 'echo x'}": {
         "public": True,
         "own": True,
-        "helper": CredentialHelper(("sh", "-c", "echo x")),
+        "credential_helper": CredentialHelper(("sh", "-c", "echo x")),
     },
     "public: true\nexec: {command: [/bin/sh, a b], lifetime: 0}": {
         "public": True,
         "own": True,
-        "helper": CredentialHelper(("/bin/sh", "a b"), 0.0),
+        "credential_helper": CredentialHelper(("/bin/sh", "a b"), 0.0),
     },
     "redirects: [s3.internal, 10.0.0.0/8]": {"redirects": ("s3.internal", "10.0.0.0/8")},
     "redirects: [HTTP://S3.Internal:9000/, 'https://*.cdn.internal', 'http://[FD00::1]:80']": {

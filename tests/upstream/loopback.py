@@ -136,7 +136,7 @@ class LoopbackTestCase(TestCase):
         given: dict[str, Any] = {
             "reactor": reactor,
             "trust": NoTrust(),
-            "strangers": more.get("trust", NoTrust()),
+            "redirect_trust": more.get("trust", NoTrust()),
             "proxies": Proxies(),
             "connect_timeout": 10.0,
             **more,

@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 from contentcache.config.model import Account, CredentialHelper
 from contentcache.journal import event_text
 from contentcache.upstream.account import IdentityToken
-from contentcache.upstream.credential_helper import AccountOfHelper, HelperFailed
+from contentcache.upstream.credential_helper import CredentialHelperAccount, CredentialHelperError
 
 SERVER = "https://registry.example.com"
 ANSWER = json.dumps({"ServerURL": SERVER, "Username": "cache", "Secret": "sesame"})
@@ -54,13 +54,13 @@ class HelperTests(TestCase):
 
     def made(
         self, script: str, lifetime: float | None = None, environ: Mapping[str, str] | None = None
-    ) -> AccountOfHelper:
+    ) -> CredentialHelperAccount:
         """What asks a shell script; each of its runs leaves what it read, in a line."""
         path = self.folder / "docker-credential-test"
         path.write_text(f'#!/bin/sh\nread -r server\necho "$1 $server" >> {self.runs}\n{script}\n')
         path.chmod(0o700)
         helper = CredentialHelper((str(path),), lifetime)
-        return AccountOfHelper(helper, SERVER, os.environ if environ is None else environ, self.clock)
+        return CredentialHelperAccount(helper, SERVER, os.environ if environ is None else environ, self.clock)
 
     def read(self, path: Path) -> str | None:
         """A file without white space at its end, if it is there."""
@@ -70,14 +70,14 @@ class HelperTests(TestCase):
         """How often it ran."""
         return len(self.runs.read_text().splitlines())
 
-    def ask(self, source: AccountOfHelper) -> Deferred[Any]:
+    def ask(self, source: CredentialHelperAccount) -> Deferred[Any]:
         """Ask for the account."""
         return Deferred.fromCoroutine(source.account())
 
-    async def fails(self, source: AccountOfHelper, sentence: str) -> None:
+    async def fails(self, source: CredentialHelperAccount, sentence: str) -> None:
         """It fails, and the log says so once, without any secret."""
         self.events.clear()
-        with self.assertRaises(HelperFailed) as caught:
+        with self.assertRaises(CredentialHelperError) as caught:
             await source.account()
         lines = [line for line in self.events if "credential helper" in line]
         self.assertEqual(len(lines), 1, self.events)
@@ -135,7 +135,7 @@ class HelperTests(TestCase):
         self.assertEqual((await source.account()).username, "cache")  # type: ignore[union-attr]
         self.assertEqual(self.count(), 2)
         self.clock.advance(5)
-        with self.assertRaises(HelperFailed):
+        with self.assertRaises(CredentialHelperError):
             await source.account()
 
     async def test_refused(self) -> None:
@@ -201,7 +201,7 @@ class HelperTests(TestCase):
     async def test_missing_program(self) -> None:
         """A program that is not there is a failure like any other."""
         helper = CredentialHelper(("docker-credential-test-that-is-nowhere",))
-        await self.fails(AccountOfHelper(helper, SERVER, os.environ, self.clock), "can be found")
+        await self.fails(CredentialHelperAccount(helper, SERVER, os.environ, self.clock), "can be found")
 
     async def test_huge_output(self) -> None:
         """A program that writes without end is killed."""
@@ -224,7 +224,7 @@ class HelperTests(TestCase):
         await self.turn()
         self.assertNoResult(asked)
         self.clock.advance(0.1)
-        with self.assertRaises(HelperFailed):
+        with self.assertRaises(CredentialHelperError):
             await asked
         self.assertIsNone(self.read(Path(f"/proc/{number}/status")), "it is not even a zombie")
 
@@ -248,11 +248,11 @@ class HelperTests(TestCase):
         source = self.made("exit 1")
         for runs, pause in enumerate((1, 2, 4, 8, 16, 30, 30), 1):
             for _ in range(3):
-                with self.assertRaises(HelperFailed):
+                with self.assertRaises(CredentialHelperError):
                     await source.account()
             self.assertEqual(self.count(), runs)
             self.clock.advance(pause - 0.5)
-            with self.assertRaises(HelperFailed):
+            with self.assertRaises(CredentialHelperError):
                 await source.account()
             self.assertEqual(self.count(), runs)
             self.clock.advance(0.5)
@@ -269,7 +269,7 @@ class HelperTests(TestCase):
                 for _ in range(3):
                     try:
                         await source.account()
-                    except HelperFailed:
+                    except CredentialHelperError:
                         self.clock.advance(60)
                 self.assertEqual(self.descriptors(), before, script)
 
@@ -286,7 +286,7 @@ class HelperTests(TestCase):
         """Arguments reach the program as they are, and no shell reads them."""
         script = "import json, sys; print(json.dumps({'Username': sys.argv[1], 'Secret': sys.argv[2]}))"
         helper = CredentialHelper((sys.executable, "-c", script, "$(id) `id`"))
-        account = await AccountOfHelper(helper, SERVER, os.environ, self.clock).account()
+        account = await CredentialHelperAccount(helper, SERVER, os.environ, self.clock).account()
         self.assertEqual(account, Account("$(id) `id`", "get"))
 
     def descriptors(self) -> list[str]:

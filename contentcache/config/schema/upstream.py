@@ -131,7 +131,7 @@ class Upstream:
         Option("password", SECRET, "its password; numbers and words such as ``yes`` need quotes"),
         Option("passwordfile", PASSWORD_FILE, "or a file that holds it in one line"),
     )
-    helper: CredentialHelper | None = by_hand(
+    credential_helper: CredentialHelper | None = by_hand(
         None,
         Option(
             "exec.command",
