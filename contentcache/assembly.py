@@ -298,7 +298,7 @@ def make_server(
     )
     stall_timeout = options.limits.clientstall
     dispatcher = RequestDispatcher(
-        api.answer, lambda request: Exchange(request, reactor, stall_timeout), program="cache"
+        api.answer, Exchange, timer=reactor, stall_timeout=stall_timeout, program="cache"
     )
     access_log = AccessLog(context.meter, reactor, platform.wall, lines=configuration.log.accesslog)
     fast_path = None

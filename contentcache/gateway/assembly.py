@@ -25,6 +25,7 @@ from contentcache.gateway.blob_redirector import BlobRedirector
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
 from contentcache.gateway.channel import GatewayFactory
 from contentcache.gateway.connection_pool import ConnectionPool
+from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.keys import KeyFiles
 from contentcache.gateway.liveness import Liveness
@@ -37,6 +38,7 @@ from contentcache.gateway.sqlite_directory import SqliteDirectory
 from contentcache.meter import Meter
 from contentcache.role import Reloading
 from contentcache.server.access_log import AccessLog
+from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.public_name import PublicName
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamTransport, endpoint_of
@@ -223,13 +225,15 @@ def assemble(
         Routes(proxy, redirector, signed_blobs, keys, admin_site, ca),
         prefix=http.prefix,
         paths=options.paths,
-        timer=reactor,
-        client_timeout=options.limits.clientstall,
         registry=options.registry,
         name=name,
     )
+    stall_timeout = options.limits.clientstall
+    dispatcher = RequestDispatcher(
+        router.answer, GatewayExchange, timer=reactor, stall_timeout=stall_timeout, program="gateway"
+    )
     factory = GatewayFactory(
-        router.begin,
+        dispatcher.begin,
         AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog),
         limits=options.limits,
         address_key=name.address_key,

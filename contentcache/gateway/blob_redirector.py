@@ -147,7 +147,7 @@ def _is_missing(exchange: GatewayExchange, response: ProxyResponse) -> bool:
     Whether the registry's 404 answers the client's ``GET`` too. Not where it is a page, or where the client
     sent more than the gateway's request did: some registries know clients by other headers.
     """
-    says_more = bool(exchange.query_string) or any(
+    says_more = bool(exchange.raw_query) or any(
         name.lower() not in _NEUTRAL for name, _value in exchange.fields()
     )
     return response.code == _NOT_FOUND and not says_more and not is_page(response.values("Content-Type"))

@@ -15,13 +15,15 @@ from contentcache.gateway.isolation import SANDBOX
 from contentcache.gateway.proxy_request import Field, RequestBody
 from contentcache.server.errors import reason_phrase
 from contentcache.server.exchange import Exchange
+from contentcache.server.request import ServerRequest
 
 
 class GatewayExchange(Exchange):
     """Reads a request with its body, and sends the registry's responses as they are."""
 
-    def __init__(self, request: GatewayRequest, timer: Timer, client_timeout: float) -> None:
-        super().__init__(request, timer, client_timeout)
+    def __init__(self, request: ServerRequest, timer: Timer, stall_timeout: float) -> None:
+        super().__init__(request, timer, stall_timeout)
+        assert isinstance(request, GatewayRequest)  # noqa: S101  # the factory makes no others
         self._request: GatewayRequest = request
 
     @property
@@ -33,11 +35,6 @@ class GatewayExchange(Exchange):
     def body(self) -> RequestBody | None:
         """The body that follows the head, ``None`` where there is none."""
         return self._request.body
-
-    @property
-    def query_string(self) -> str:
-        """The raw query, without its question mark."""
-        return self._query
 
     def fields(self) -> list[Field]:
         """All fields of the head, in their order as far as it is known."""

@@ -55,7 +55,7 @@ class ReverseProxy:
         """
         via = exchange.via(self._pseudonym)
         fields = self._rewriter.to_registry(exchange.fields(), exchange.caller, via)
-        target = path + ("?" + exchange.query_string if exchange.query_string else "")
+        target = path + ("?" + exchange.raw_query if exchange.raw_query else "")
         expects = exchange.header("Expect") is not None
         request = ProxyRequest(exchange.method, target, fields, expects_continue=expects)
         async with self._connections.request(request, exchange.body) as opened:

@@ -25,18 +25,14 @@ from contentcache.core.errors import (
     RequestMalformed,
     RouteUnknown,
 )
-from contentcache.core.ports import Timer
 from contentcache.core.routes import Content, parse, unescape
 from contentcache.gateway.blob_redirector import BlobRedirector
-from contentcache.gateway.channel import GatewayRequest
 from contentcache.gateway.errors import ClientGone
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.keys import MAX_AGE, KeyFiles
 from contentcache.gateway.reverse_proxy import ReverseProxy
 from contentcache.gateway.signed_blobs import SignedBlobs
-from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.public_name import PublicName
-from contentcache.server.request import ServerRequest
 from contentcache.tls.files import read_certificates
 
 JWKS_PATH: Final = "/.well-known/contentcache/jwks.json"
@@ -93,11 +89,10 @@ class Routes:
 
 class Router:
     """
-    Answers every request that the channel accepts.
+    Answers requests: :meth:`answer`.
 
-    ``prefix`` is where everything is mounted, ``paths`` are forwarded to the registry besides its API,
-    ``client_timeout`` is for how many seconds a client may read nothing, ``name`` the host by which clients
-    know the gateway.
+    ``prefix`` is where everything is mounted, ``paths`` are forwarded to the registry besides its API, ``name``
+    is the host by which clients know the gateway.
     """
 
     def __init__(
@@ -106,29 +101,21 @@ class Router:
         *,
         prefix: str,
         paths: tuple[str, ...],
-        timer: Timer,
-        client_timeout: float,
         registry: str,
         name: PublicName,
     ) -> None:
         self._routes = routes
         self._prefix = prefix.rstrip("/")
         self._paths = paths
-        self._timer = timer
-        self._client_timeout = client_timeout
         self._registry = registry
         self._name = name
-        self._answering = RequestDispatcher(self._answer, self._exchange_of, program="gateway")
 
-    def begin(self, request: ServerRequest) -> None:
-        """Start the answer."""
-        self._answering.begin(request)
+    async def answer(self, exchange: GatewayExchange) -> None:
+        """
+        Answer a request.
 
-    def _exchange_of(self, request: ServerRequest) -> GatewayExchange:
-        assert isinstance(request, GatewayRequest)  # noqa: S101  # the factory makes no others
-        return GatewayExchange(request, self._timer, self._client_timeout)
-
-    async def _answer(self, exchange: GatewayExchange) -> None:
+        :raises CacheError: the response is an error.
+        """
         try:
             await self._dispatch(exchange)
         except ClientGone:

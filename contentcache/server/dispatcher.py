@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from contentcache.core.errors import CacheError
+from contentcache.core.ports import Timer
 from contentcache.server.exchange import Exchange
 from contentcache.server.request import ServerRequest
 
@@ -25,7 +26,7 @@ class InternalError(CacheError):
 
 class RequestDispatcher(Generic[E]):
     """
-    Runs ``answer`` for each request, as the exchange that ``exchange_of`` makes of it.
+    Runs ``answer`` for each request, as an exchange of ``exchange_class``.
 
     A :class:`CacheError` becomes the response. Any other exception is logged with its traceback, and the
     response says that ``program`` (cache or gateway) has failed.
@@ -36,12 +37,16 @@ class RequestDispatcher(Generic[E]):
     def __init__(
         self,
         answer: Callable[[E], Awaitable[None]],
-        exchange_of: Callable[[ServerRequest], E],
+        exchange_class: Callable[[ServerRequest, Timer, float], E],
         *,
+        timer: Timer,
+        stall_timeout: float,
         program: str,
     ) -> None:
         self._answer = answer
-        self._exchange_of = exchange_of
+        self._exchange_class = exchange_class
+        self._timer = timer
+        self._stall_timeout = stall_timeout
         self._program = program
 
     def begin(self, request: ServerRequest) -> None:
@@ -51,7 +56,7 @@ class RequestDispatcher(Generic[E]):
         request.notifyFinish().addErrback(lambda _failure: response.cancel())
 
     async def _respond(self, request: ServerRequest) -> None:
-        exchange = self._exchange_of(request)
+        exchange = self._exchange_class(request, self._timer, self._stall_timeout)
         try:
             await self._answer_or_fail(exchange)
         finally:

@@ -26,6 +26,7 @@ from contentcache.gateway.blob_redirector import BlobRedirector
 from contentcache.gateway.channel import GatewayFactory
 from contentcache.gateway.connection_pool import ConnectionPool
 from contentcache.gateway.directory_store import Cache
+from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.keys import KeyFiles
 from contentcache.gateway.reverse_proxy import ReverseProxy
@@ -35,6 +36,7 @@ from contentcache.jose.blob_tokens import SigningKey
 from contentcache.journal import Access
 from contentcache.meter import Meter
 from contentcache.server.access_log import AccessLog
+from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.public_name import PublicName
 from contentcache.upstream.answers import Answer
 from tests.registry.harness import Broadcast, Client, Reply, request
@@ -254,15 +256,16 @@ class GatewayTestCase(TestCase):
             Routes(proxy, redirector, signed_blobs, self.key_files, self.pages, FakeCA(ca)),
             prefix=prefix,
             paths=paths,
-            timer=self.clock,
-            client_timeout=limits.clientstall,
             registry=REGISTRY,
             name=PublicName(None, "https", trusted),
         )
         log = AccessLog(self.meter, self.clock, lambda: NOW, lines=True)
         reactor: Any = self.clock
+        dispatcher = RequestDispatcher(
+            router.answer, GatewayExchange, timer=reactor, stall_timeout=limits.clientstall, program="gateway"
+        )
         return GatewayFactory(
-            router.begin,
+            dispatcher.begin,
             log,
             limits=limits,
             address_key=counted_address,

@@ -343,7 +343,7 @@ def front(
     )
     api = RegistryApi(dependencies, pseudonym="contentcache-me", prefix=prefix, meter=meter)
     dispatcher = RequestDispatcher(
-        api.answer, lambda request: Exchange(request, clock, limits.clientstall), program="cache"
+        api.answer, Exchange, timer=clock, stall_timeout=limits.clientstall, program="cache"
     )
     log = AccessLog(meter, clock, lambda: 1e9, lines=True)
     return ServerFactory(

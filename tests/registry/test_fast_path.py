@@ -101,7 +101,7 @@ class CacheTestCase(DeliveryTestCase):
             meter=house.meter,
         )
         dispatcher = RequestDispatcher(
-            api.answer, lambda request: Exchange(request, house.clock, 60.0), program="cache"
+            api.answer, Exchange, timer=house.clock, stall_timeout=60.0, program="cache"
         )
         log = AccessLog(house.meter, house.clock, house.wall, lines=True)
         fast_path = BlobFastPath(

@@ -11,6 +11,7 @@ from twisted.web.http import Request
 from contentcache.core.errors import CacheError
 from contentcache.core.header_policy import lines_of
 from contentcache.gateway.errors import NotAcceptable
+from contentcache.server.errors import error_body
 
 JSON: Final = "application/json"
 _MAX_RANGES: Final = 100
@@ -52,7 +53,7 @@ def send_json(request: Request, status: int, value: object) -> bytes:
 def send_error(request: Request, error: CacheError) -> bytes:
     """Send an error, in the original's form: ``{"errors": [{code, message, detail}]}``."""
     entry = {"code": error.code, "message": error.message, "detail": error.detail}
-    body = send_json(request, error.status, {"errors": [entry]})
+    body = send(request, error.status, error_body(entry), JSON)
     set_headers_of(request, error)
     if error.status == 401:  # noqa: PLR2004
         request.setHeader("WWW-Authenticate", _challenge(request))
