@@ -8,7 +8,6 @@ from typing import Final
 from attrs import frozen
 from twisted.logger import Logger
 
-from contentcache.core.credentials import Credential
 from contentcache.core.errors import (
     LoopDetected,
     OriginRefused,
@@ -122,29 +121,29 @@ class RegistryApi:
         await self._answer_route(exchange, admitted, via)
 
     async def _answer_route(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:
-        selected, credential = admitted.selected, admitted.credential
+        selected = admitted.selected
         self._name_caches(exchange, selected.registry)
         match selected.route:
             case Content() as content:
                 accept = exchange.values("Accept")
-                asking = ContentRequest(selected.registry, content, credential, accept, via)
-                await self._answer_content(exchange, asking)
+                request = ContentRequest(selected.registry, content, admitted.credential, accept, via)
+                await self._answer_content(exchange, request)
             case TaggedManifest() as tagged:
-                asked = TagAsking(selected.registry, tagged, credential, exchange.values("Accept"), via)
-                await self._answer_tag(exchange, asked)
+                accept = exchange.values("Accept")
+                tag_request = TagAsking(selected.registry, tagged, admitted.credential, accept, via)
+                await self._answer_tag(exchange, tag_request)
             case Ping() | Root() if admitted.is_local:
-                # The origin may be away, and would only be told of our own account.
+                # The origin may be unreachable, and would only authorize the cache's own account.
                 exchange.reply(200, {"Content-Type": "application/json"}, b"{}")
             case Ping() | Root():
-                await self._answer_ping(exchange, selected, credential, via)
+                await self._answer_ping(exchange, admitted, via)
             case Catalog():
-                await self._answer_catalog(exchange, selected, credential, via)
+                await self._answer_catalog(exchange, admitted, via)
             case TagsList(repository):
-                path = f"/v2/{repository}/tags/list"
-                await self._pass_on(exchange, selected, path, repository, credential, via)
+                await self._pass_through(exchange, admitted, f"/v2/{repository}/tags/list", repository, via)
             case Referrers(repository, digest):
                 path = f"/v2/{repository}/referrers/{digest}"
-                await self._pass_on(exchange, selected, path, repository, credential, via)
+                await self._pass_through(exchange, admitted, path, repository, via)
 
     # ``Via``.
 
@@ -182,25 +181,24 @@ class RegistryApi:
 
     # The routes.
 
-    async def _answer_content(self, exchange: Exchange, asking: ContentRequest) -> None:
-        dependencies, content = self._dependencies, asking.content
-        if exchange.method == "HEAD" or dependencies.responder.is_settled(exchange, content.digest):
-            dependencies.responder.describe(
-                exchange, await dependencies.blob_service.describe(asking), content.kind
+    async def _answer_content(self, exchange: Exchange, request: ContentRequest) -> None:
+        dependencies, content = self._dependencies, request.content
+        if exchange.method == "HEAD" or dependencies.responder.needs_no_body(exchange, content.digest):
+            dependencies.responder.respond_head(
+                exchange, await dependencies.blob_service.describe(request), content.kind
             )
             return
         parts = content.kind == "blobs" and is_partial(exchange, content.digest)
-        with await dependencies.blob_service.get(asking, whole=not parts) as served:
-            self._meter.pulled(
-                asking.registry.upstream.origin, content.kind, served.outcome.label(stale=served.stale)
-            )
-            await dependencies.responder.send(exchange, served, content.kind)
+        with await dependencies.blob_service.get(request, whole=not parts) as served:
+            outcome = served.outcome.label(stale=served.stale)
+            self._meter.pulled(request.registry.upstream.origin, content.kind, outcome)
+            await dependencies.responder.respond(exchange, served, content.kind)
 
     async def _answer_keys(self, exchange: Exchange) -> None:
         origins, query = self._dependencies.origins, exchange.query()
         via = self._check_via(exchange)
-        meant = exchange.header(MEANT_ORIGIN)
-        registry = origins.select(Root(), one(query, "ns"), exchange.host, meant).registry
+        origin_url = exchange.header(MEANT_ORIGIN)
+        registry = origins.select(Root(), one(query, "ns"), exchange.host, origin_url).registry
         exchange.request.upstream = registry.upstream.origin
         self._name_caches(exchange, registry)
         anew = "no-cache" in (exchange.header("Cache-Control") or "").lower()
@@ -212,34 +210,30 @@ class RegistryApi:
         }
         exchange.reply(200, headers, published.document)
 
-    async def _answer_tag(self, exchange: Exchange, asking: TagAsking) -> None:
+    async def _answer_tag(self, exchange: Exchange, request: TagAsking) -> None:
         dependencies = self._dependencies
         if exchange.method == "HEAD":
-            dependencies.responder.describe(
-                exchange, await dependencies.tags.describe(asking), "manifests", by_tag=True
+            dependencies.responder.respond_head(
+                exchange, await dependencies.tags.describe(request), "manifests", by_tag=True
             )
             return
-        with await dependencies.tags.get(asking) as served:
-            self._meter.pulled(
-                asking.registry.upstream.origin, "manifests", served.outcome.label(stale=served.stale)
-            )
-            await dependencies.responder.send(exchange, served, "manifests", by_tag=True)
+        with await dependencies.tags.get(request) as served:
+            outcome = served.outcome.label(stale=served.stale)
+            self._meter.pulled(request.registry.upstream.origin, "manifests", outcome)
+            await dependencies.responder.respond(exchange, served, "manifests", by_tag=True)
 
-    async def _answer_ping(
-        self, exchange: Exchange, selected: SelectedOrigin, credential: Credential, via: str
-    ) -> None:
-        pinged = await self._dependencies.origin_queries.ping(selected.registry, credential, via)
-        marks = {"Cache-Status": "contentcache; hit; stale", "Warning": STALE} if pinged.stale else {}
+    async def _answer_ping(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:
+        registry = admitted.selected.registry
+        pinged = await self._dependencies.origin_queries.ping(registry, admitted.credential, via)
+        stale_headers = {"Cache-Status": "contentcache; hit; stale", "Warning": STALE} if pinged.stale else {}
         if pinged.status >= 400:  # noqa: PLR2004
-            raise OriginRefused(pinged.status, {**pinged.headers, **marks}, pinged.body)
-        headers = {"Content-Type": "application/json", **pinged.headers, **marks}
+            raise OriginRefused(pinged.status, {**pinged.headers, **stale_headers}, pinged.body)
+        headers = {"Content-Type": "application/json", **pinged.headers, **stale_headers}
         exchange.reply(200, headers, pinged.body or b"{}")
 
-    async def _answer_catalog(
-        self, exchange: Exchange, selected: SelectedOrigin, credential: Credential, via: str
-    ) -> None:
+    async def _answer_catalog(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:
         try:
-            await self._pass_on(exchange, selected, "/v2/_catalog", None, credential, via)
+            await self._pass_through(exchange, admitted, "/v2/_catalog", None, via)
         except OriginRefused as refusal:
             if refusal.status not in NO_CATALOG:
                 raise
@@ -250,26 +244,26 @@ class RegistryApi:
             }
             exchange.reply(200, headers, b'{"repositories":[]}')
 
-    async def _pass_on(  # noqa: PLR0917  # what a question is made of
+    async def _pass_through(
         self,
         exchange: Exchange,
-        selected: SelectedOrigin,
+        admitted: AdmittedRequest,
         path: str,
         repository: str | None,
-        credential: Credential,
         via: str,
     ) -> None:
-        registry = selected.registry
+        """Pass a list of the origin through to the client, with links that lead to this cache."""
+        selected, registry = admitted.selected, admitted.selected.registry
         query = self._dependencies.queries.upstream_query(exchange.raw_query, registry.upstream.origin)
-        question = Request(
+        request = Request(
             "HEAD" if exchange.method == "HEAD" else "GET",
             path + query,
-            credential,
+            admitted.credential,
             repository=repository,
             accept=exchange.values("Accept"),
             via=via,
         )
-        answer: Answer = await self._dependencies.origin_queries.ask(registry, question)
+        answer: Answer = await self._dependencies.origin_queries.ask(registry, request)
         headers = dict(answer.passed_headers())
         headers["Cache-Status"] = "contentcache; fwd=request"
         if "Link" in headers:
@@ -277,19 +271,19 @@ class RegistryApi:
             headers["Link"] = tuple(self._link(link, exchange, selected, path) for link in links)
         await relay(answer, exchange, headers)
 
-    def _link(self, link: str, exchange: Exchange, selected: SelectedOrigin, asked: str) -> str:
+    def _link(self, link: str, exchange: Exchange, selected: SelectedOrigin, path: str) -> str:
         """
-        The links of a list, so that they lead here again.
+        A link of a list from ``path``, changed to lead to this cache.
 
-        The host goes; what was asked for by a prefix or by ``?ns=`` is still meant on the next page.
+        Its host is removed; a prefix or ``?ns=`` of the request selects the origin of the next page too.
         """
 
-        def path_here(path: str) -> str:
-            if selected.prefix is not None and path.startswith("/v2/"):
-                path = f"/v2/{selected.prefix}/{path[len('/v2/') :]}"
-            return self._prefix + path
+        def path_here(upstream_path: str) -> str:
+            if selected.prefix is not None and upstream_path.startswith("/v2/"):
+                upstream_path = f"/v2/{selected.prefix}/{upstream_path[len('/v2/') :]}"
+            return self._prefix + upstream_path
 
         namespace = namespace_of(exchange.raw_query)
         return self._dependencies.queries.link(
-            link, selected.registry.upstream.origin, asked, path_here, namespace=namespace
+            link, selected.registry.upstream.origin, path, path_here, namespace=namespace
         )

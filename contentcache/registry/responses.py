@@ -1,4 +1,4 @@
-"""A content on its way out: heads, conditions, ranges."""
+"""Responses with blobs and manifests: headers, conditions, ranges."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from contentcache.delivery.bodies import ShortError
 from contentcache.delivery.responses import ContentHead, ContentResponse
 from contentcache.server.exchange import Exchange
 
-_FOR_EVER: Final = "private, max-age=31536000, immutable"
-_ASK_AGAIN: Final = "private, no-cache"
-_OCTETS: Final = "application/octet-stream"
-#: A part of more bytes than this may be somebody's last, and waits for the digest as a whole does.
+_IMMUTABLE: Final = "private, max-age=31536000, immutable"
+_REVALIDATE: Final = "private, no-cache"
+_OCTET_STREAM: Final = "application/octet-stream"
+#: A larger part may complete a client's download, and its end is held back like that of a whole blob.
 _SMALL_PART: Final = 8 << 20
-#: What RFC 7234 §5.5.1 had for answers that are served though the origin could not be asked.
+#: ``Warning`` of a response that is served while the origin cannot be asked (RFC 7234 §5.5.1).
 STALE: Final = '110 contentcache "Response is Stale"'
 
 
@@ -32,38 +32,38 @@ class PreconditionFailed(CacheError):
 
 
 class ContentResponder:
-    """Sends contents. ``boundary`` makes a fresh word for ``multipart/byteranges``."""
+    """Responds with contents. ``boundary`` makes a new delimiter for ``multipart/byteranges``."""
 
     def __init__(self, boundary: Callable[[], str]) -> None:
         self._boundary = boundary
 
-    def is_settled(self, exchange: Exchange, digest: Digest) -> bool:
-        """Whether the conditions of a request for this digest make its bytes unnecessary."""
+    def needs_no_body(self, exchange: Exchange, digest: Digest) -> bool:
+        """Whether the response to a request for this digest has no body because of its conditions."""
         return _outcome(exchange, digest) != "go on"
 
-    def describe(
-        self, exchange: Exchange, described: ContentHead, kind: Kind, *, by_tag: bool = False
+    def respond_head(
+        self, exchange: Exchange, content: ContentHead, kind: Kind, *, by_tag: bool = False
     ) -> None:
-        """Answer a ``HEAD``, or a ``GET`` whose conditions settle it."""
-        headers = headers_of(described, kind, by_tag=by_tag)
-        if self._settle(exchange, described.digest, headers):
+        """Respond to a ``HEAD``, or to a ``GET`` that :meth:`needs_no_body`."""
+        headers = headers_of(content, kind, by_tag=by_tag)
+        if self._respond_to_condition(exchange, content.digest, headers):
             return
-        if described.size is not None:
-            headers["Content-Length"] = str(described.size)
+        if content.size is not None:
+            headers["Content-Length"] = str(content.size)
         exchange.start(200, headers)
         exchange.finish()
 
-    async def send(
-        self, exchange: Exchange, served: ContentResponse, kind: Kind, *, by_tag: bool = False
+    async def respond(
+        self, exchange: Exchange, content: ContentResponse, kind: Kind, *, by_tag: bool = False
     ) -> None:
-        """Answer a ``GET``. Whoever entered ``served`` closes its body."""
+        """Respond to a ``GET``. The caller closes the body of ``content``."""
         try:
-            headers = headers_of(served, kind, by_tag=by_tag)
-            if self._settle(exchange, served.digest, headers):
+            headers = headers_of(content, kind, by_tag=by_tag)
+            if self._respond_to_condition(exchange, content.digest, headers):
                 return
             exchange.start_streaming()
-            parts = self._parts(exchange, served, kind)
-            await self._send_parts(exchange, served, headers, parts)
+            parts = self._parts(exchange, content, kind)
+            await self._send_parts(exchange, content, headers, parts)
             exchange.finish()
         except ShortError:
             exchange.end_short()
@@ -71,11 +71,11 @@ class ContentResponder:
     async def _send_parts(
         self,
         exchange: Exchange,
-        served: ContentResponse,
+        content: ContentResponse,
         headers: dict[str, HeaderValue],
         parts: Sequence[Span],
     ) -> None:
-        body, size = served.body, served.body.size
+        body, size = content.body, content.body.size
         if not parts:
             if size is not None:
                 headers["Content-Length"] = str(size)
@@ -88,12 +88,12 @@ class ContentResponder:
             exchange.start(206, headers)
             await body.send(exchange, part.start, part.stop, small_part=_is_small_part(exchange, part))
         else:
-            await self._send_many(exchange, served, headers, parts)
+            await self._send_multipart(exchange, content, headers, parts)
 
-    async def _send_many(
+    async def _send_multipart(
         self,
         exchange: Exchange,
-        served: ContentResponse,
+        content: ContentResponse,
         headers: dict[str, HeaderValue],
         parts: Sequence[Span],
     ) -> None:
@@ -107,30 +107,35 @@ class ContentResponder:
         for head, part in zip(heads, parts, strict=True):
             exchange.write(head)
             small_part = _is_small_part(exchange, part)
-            await served.body.send(exchange, part.start, part.stop, small_part=small_part)
+            await content.body.send(exchange, part.start, part.stop, small_part=small_part)
         exchange.write(end)
 
     @staticmethod
-    def _parts(exchange: Exchange, served: ContentResponse, kind: Kind) -> Sequence[Span]:
-        # Without a size nothing can be said of ranges; manifests are small and sent whole.
+    def _parts(exchange: Exchange, content: ContentResponse, kind: Kind) -> Sequence[Span]:
+        # Ranges need a size; manifests are small and always sent whole.
         wishes = parse_range(exchange.header("Range"))
-        if not wishes or kind != "blobs" or served.body.size is None:
+        if not wishes or kind != "blobs" or content.body.size is None:
             return ()
-        if not range_holds(str(served.digest), exchange.header("If-Range")):
+        if not range_holds(str(content.digest), exchange.header("If-Range")):
             return ()
         try:
-            return spans(wishes, served.body.size)
+            return spans(wishes, content.body.size)
         except RangeUnsatisfiable as error:
-            error.headers = {**error.headers, "Accept-Ranges": "bytes", "ETag": etag(str(served.digest))}
+            error.headers = {**error.headers, "Accept-Ranges": "bytes", "ETag": etag(str(content.digest))}
             raise
 
-    def _settle(self, exchange: Exchange, digest: Digest, headers: Headers) -> bool:
+    def _respond_to_condition(self, exchange: Exchange, digest: Digest, headers: Headers) -> bool:
+        """
+        Respond without a body if a condition asks for that; returns whether it did.
+
+        :raises PreconditionFailed: ``If-Match`` does not match.
+        """
         outcome = _outcome(exchange, digest)
         if outcome == "failed":
             raise PreconditionFailed("If-Match names another content")
         if outcome == "not modified":
-            body = ("Content-Type", "Accept-Ranges")
-            exchange.reply(304, {name: value for name, value in headers.items() if name not in body})
+            of_body = ("Content-Type", "Accept-Ranges")
+            exchange.reply(304, {name: value for name, value in headers.items() if name not in of_body})
             return True
         return False
 
@@ -140,12 +145,12 @@ def is_partial(exchange: Exchange, digest: Digest) -> bool:
     wishes = parse_range(exchange.header("Range"))
     if not wishes or not range_holds(str(digest), exchange.header("If-Range")):
         return False
-    # "bytes=0-" is all: one transfer tells the size too, and no question goes before it.
+    # "bytes=0-" is all of it: the download tells the size too, without a request before it.
     return any(wish.first != 0 or wish.last is not None for wish in wishes)
 
 
 def _is_small_part(exchange: Exchange, part: Span) -> bool:
-    """Whether a part is small, has an end of its own, and is not the rest of a download."""
+    """Whether a part is small, with an explicit end, and not the rest of an interrupted download."""
     wishes = parse_range(exchange.header("Range"))
     to_the_end = any(wish.first is not None and wish.last is None for wish in wishes)
     return not to_the_end and part.start > 0 and part.length <= _SMALL_PART
@@ -156,24 +161,25 @@ def _outcome(exchange: Exchange, digest: Digest) -> str:
 
 
 def headers_of(
-    told: ContentHead | ContentResponse, kind: Kind, *, by_tag: bool = False
+    content: ContentHead | ContentResponse, kind: Kind, *, by_tag: bool = False
 ) -> dict[str, HeaderValue]:
-    """What the head of an answer says of a content, and what the origin told with it."""
-    digest = str(told.digest)
+    """The headers of a response with a content, those that are passed on from the origin included."""
+    digest = str(content.digest)
     headers: dict[str, HeaderValue] = {
-        "Content-Type": _OCTETS if kind == "blobs" else told.media_type or _OCTETS,
+        "Content-Type": _OCTET_STREAM if kind == "blobs" else content.media_type or _OCTET_STREAM,
         "Docker-Content-Digest": digest,
         "ETag": etag(digest),
-        "Cache-Control": _ASK_AGAIN if by_tag else _FOR_EVER,
-        "Cache-Status": f"contentcache; {told.outcome.cache_status}" + ("; stale" if told.stale else ""),
+        "Cache-Control": _REVALIDATE if by_tag else _IMMUTABLE,
+        "Cache-Status": f"contentcache; {content.outcome.cache_status}"
+        + ("; stale" if content.stale else ""),
     }
     if kind == "blobs":
         headers["Accept-Ranges"] = "bytes"
     if by_tag:
         headers["Vary"] = "Accept"
-    if told.stale:
+    if content.stale:
         headers["Warning"] = STALE
-    return {**headers, **told.notices}
+    return {**headers, **content.notices}
 
 
 def _part_head(boundary: str, media_type: str, part: Span) -> bytes:
