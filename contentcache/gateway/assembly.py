@@ -23,9 +23,8 @@ from contentcache.gateway.authentication import Authenticator
 from contentcache.gateway.blob_authorization import BlobAuthorization, RedirectTarget
 from contentcache.gateway.blob_redirector import BlobRedirector
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
-from contentcache.gateway.channel import GatewayFactory
+from contentcache.gateway.channel import GatewayExchange, GatewayFactory
 from contentcache.gateway.connection_pool import ConnectionPool
-from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.keys import KeyFiles
 from contentcache.gateway.liveness import Liveness

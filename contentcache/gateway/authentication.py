@@ -43,7 +43,7 @@ from contentcache.gateway.credentials import (
     parse_credentials,
 )
 from contentcache.gateway.directory_store import DirectoryStore
-from contentcache.gateway.errors import NotAuthenticated, RegistryAway, TooManyAttempts
+from contentcache.gateway.errors import AuthenticationUnavailable, NotAuthenticated, TooManyAttempts
 from contentcache.gateway.registry_login import RegistryLogin
 from contentcache.jose.bearer_tokens import unverified_expiry
 
@@ -112,7 +112,7 @@ class Authenticator:
 
         :raises NotAuthenticated: nobody's.
         :raises TooManyAttempts: there were too many wrong ones.
-        :raises RegistryAway: the registry cannot be asked.
+        :raises AuthenticationUnavailable: the registry cannot be asked.
         """
         credentials = parse_credentials(authorization)
         if credentials is None:
@@ -131,7 +131,7 @@ class Authenticator:
         self._throttle(address, name, now)
         try:
             user = await self._ask(credentials, name)
-        except RegistryAway:
+        except AuthenticationUnavailable:
             self._forgive(address, name)
             raise
         if user is None:
@@ -158,7 +158,7 @@ class Authenticator:
                 _log.warn("registry accepts a password under any name, sign-in refused", account=name)
                 return None
         except CacheError as error:
-            raise RegistryAway(
+            raise AuthenticationUnavailable(
                 "the registry cannot be asked who you are; try again soon", headers={"Retry-After": "5"}
             ) from error
         groups = decision.groups

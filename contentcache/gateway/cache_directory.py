@@ -25,7 +25,7 @@ from contentcache.aio.tasks import in_background
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Given, Result, Run
 from contentcache.gateway.directory_store import Cache, DirectoryStore, NameTaken, parse_host, parse_name
-from contentcache.gateway.errors import DirectoryAway, InvalidContentCache, NoSuchContentCache
+from contentcache.gateway.errors import DirectoryUnavailable, InvalidContentCache, NoSuchContentCache
 from contentcache.gateway.liveness import CacheState, Liveness
 
 _log = Logger()
@@ -76,7 +76,7 @@ class CacheDirectory:
     """
     The caches with their states, and the accounts' choices.
 
-    Every method that is asynchronous raises ``DirectoryAway`` where the database fails. ``run`` calls the
+    Every method that is asynchronous raises ``DirectoryUnavailable`` where the database fails. ``run`` calls the
     store in a thread, ``new_id`` makes ids for new caches.
     """
 
@@ -175,7 +175,7 @@ class CacheDirectory:
         """
         try:
             choice = await self._choice_or_last(account)
-        except DirectoryAway:
+        except DirectoryUnavailable:
             return None
         caches = await self._caches_or_last()
         default = self._default(address, caches) if choice is None else None
@@ -193,12 +193,12 @@ class CacheDirectory:
         return next((cache for cache in caches if cache.name.lower() == name.lower()), None)
 
     async def _choice_or_last(self, account: str | None) -> UUID | None:
-        """:raises DirectoryAway: it cannot be read, and was never read before."""
+        """:raises DirectoryUnavailable: it cannot be read, and was never read before."""
         if account is None:
             return None
         try:
             choice = await self.choice(account)
-        except DirectoryAway:
+        except DirectoryUnavailable:
             last = self._last_choices.get(account)
             if last is None:
                 raise
@@ -207,7 +207,7 @@ class CacheDirectory:
         return choice
 
     async def _caches_or_last(self) -> Sequence[Cache]:
-        with suppress(DirectoryAway):
+        with suppress(DirectoryUnavailable):
             self._last_caches = await self.caches()
         return self._last_caches
 
@@ -221,7 +221,7 @@ class CacheDirectory:
             if self._faults.get(name) != str(error):  # every pull meets it
                 self._faults[name] = str(error)
                 _log.warn("gateway database failed", operation=name, reason=error)
-            raise DirectoryAway(
+            raise DirectoryUnavailable(
                 "the database of caches does not work now; try again soon", headers={"Retry-After": "5"}
             ) from error
         if self._faults.pop(name, None) is not None:

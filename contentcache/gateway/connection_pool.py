@@ -22,7 +22,7 @@ from contentcache.aio.tasks import cancellable, in_background
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import DelayedCall, Timer
 from contentcache.gateway.connection import ProxyConnection, ProxyResponse
-from contentcache.gateway.errors import RegistryBroken, RegistrySilent, RegistryUnreachable
+from contentcache.gateway.errors import RegistryBroken, RegistryTimeout, RegistryUnreachable
 from contentcache.gateway.proxy_request import ProxyRequest, RequestBody
 from contentcache.meter import Meter
 from contentcache.upstream.agent import why
@@ -87,13 +87,13 @@ class ConnectionPool:
 
         :raises RegistryUnreachable: no connection can be made.
         :raises RegistryBroken: the connection ends before a response.
-        :raises RegistrySilent: the response takes too long.
+        :raises RegistryTimeout: the response takes too long.
         :raises RequestMalformed, BodyTooSlow: the client's request is at fault.
         """
         try:
             response = await self._request(request, body)
         except CacheError as error:
-            if isinstance(error, RegistryBroken | RegistrySilent):
+            if isinstance(error, RegistryBroken | RegistryTimeout):
                 self._meter.asked(self._base, "failed")
                 self._suspect(error.reason if isinstance(error, RegistryBroken) else error.message)
             raise
@@ -158,7 +158,7 @@ class ConnectionPool:
             return await waiter
         except CancelledError:
             if timeouts.expired:
-                raise RegistrySilent(
+                raise RegistryTimeout(
                     "the registry behind this gateway did not answer in time; try again soon"
                 ) from None
             raise

@@ -75,13 +75,6 @@ class NotAcceptable(CacheError):
     status = 406
 
 
-class TooLarge(CacheError):
-    """The body of a request is too large."""
-
-    code = "SIZE_INVALID"
-    status = 413
-
-
 class UnsupportedMediaType(CacheError):
     """The body of a request is not of the expected media type."""
 
@@ -96,14 +89,14 @@ class TooManyAttempts(CacheError):
     status = 429
 
 
-class RegistryAway(CacheError):
+class AuthenticationUnavailable(CacheError):
     """The registry cannot be asked for a decision about credentials."""
 
     code = "UNAVAILABLE"
     status = 503
 
 
-class DirectoryAway(CacheError):
+class DirectoryUnavailable(CacheError):
     """The database of caches cannot be read or written."""
 
     code = "UNAVAILABLE"
@@ -134,7 +127,7 @@ class RegistryBroken(CacheError):
         self.reason = reason or message
 
 
-class RegistrySilent(CacheError):
+class RegistryTimeout(CacheError):
     """The registry behind reads or sends nothing for too long."""
 
     code = "UNAVAILABLE"
@@ -156,11 +149,11 @@ class BodyTooSlow(CacheError):
 
 
 class BodyTooLarge(CacheError):
-    """A body that is read into memory is too large."""
+    """A request's body that is read into memory is too large."""
 
     code = "SIZE_INVALID"
     status = 413
 
 
-class ClientGone(CacheError):
+class ClientDisconnected(CacheError):
     """The client has disconnected within its request's body: there is nobody to answer."""

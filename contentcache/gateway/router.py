@@ -27,8 +27,8 @@ from contentcache.core.errors import (
 )
 from contentcache.core.routes import Content, parse, unescape
 from contentcache.gateway.blob_redirector import BlobRedirector
-from contentcache.gateway.errors import ClientGone
-from contentcache.gateway.exchange import GatewayExchange
+from contentcache.gateway.channel import GatewayExchange
+from contentcache.gateway.errors import ClientDisconnected
 from contentcache.gateway.keys import MAX_AGE, KeyFiles
 from contentcache.gateway.reverse_proxy import ReverseProxy
 from contentcache.gateway.signed_blobs import SignedBlobs
@@ -118,7 +118,7 @@ class Router:
         """
         try:
             await self._dispatch(exchange)
-        except ClientGone:
+        except ClientDisconnected:
             exchange.end_short()
 
     async def _dispatch(self, exchange: GatewayExchange) -> None:

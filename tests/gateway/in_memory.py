@@ -23,10 +23,9 @@ from contentcache.core.client_address import counted_address
 from contentcache.core.errors import CacheError
 from contentcache.gateway.blob_authorization import BlobAuthorization, TargetAnswer
 from contentcache.gateway.blob_redirector import BlobRedirector
-from contentcache.gateway.channel import GatewayFactory
+from contentcache.gateway.channel import GatewayExchange, GatewayFactory
 from contentcache.gateway.connection_pool import ConnectionPool
 from contentcache.gateway.directory_store import Cache
-from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.keys import KeyFiles
 from contentcache.gateway.reverse_proxy import ReverseProxy

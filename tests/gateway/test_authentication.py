@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.aio.threads import at_once
 from contentcache.gateway.authentication import Authenticator, Throttle, User
 from contentcache.gateway.credentials import BasicCredentials, claimed_account, parse_credentials
-from contentcache.gateway.errors import NotAuthenticated, RegistryAway, TooManyAttempts
+from contentcache.gateway.errors import AuthenticationUnavailable, NotAuthenticated, TooManyAttempts
 from contentcache.gateway.registry_login import CredentialDecision
 from tests.gateway.admin.admin_case import FakeRegistry, Noise, basic, token
 from tests.gateway.memory_directory import MemoryDirectory
@@ -95,7 +95,7 @@ class AuthenticatorTests(SynchronousTestCase):
     def test_a_no_is_not_remembered(self) -> None:
         """Whoever was refused is asked for again."""
         self.registry.away = True
-        self.refused(basic("bob"), RegistryAway)
+        self.refused(basic("bob"), AuthenticationUnavailable)
         self.registry.away = False
         self.who(basic("bob"))
 
@@ -179,7 +179,7 @@ class AuthenticatorTests(SynchronousTestCase):
         """While the registry is away nobody's tries are held against them."""
         self.registry.away = True
         for _ in range(30):
-            self.refused(basic("bob"), RegistryAway)
+            self.refused(basic("bob"), AuthenticationUnavailable)
         self.registry.away = False
         self.who(basic("bob"))
 

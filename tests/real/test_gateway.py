@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.gateway.isolation import SANDBOX
+from contentcache.gateway.header_rewriting import SANDBOX
 from contentcache.jose.keyset import parse_key_set
 from tests.real.certificates import Authority
 from tests.real.clients import Curl, Dockerd, Podman, skopeo_copy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from twisted.web.http import Request
@@ -72,6 +73,21 @@ def check_acceptable(request: Request) -> None:
     fields: Any = request.requestHeaders.getRawHeaders("Accept") or ()
     if fields and not _accepts_json(",".join(fields)):
         raise NotAcceptable(f"answers are {JSON} here")
+
+
+def client_address(request: Request) -> str:
+    """Return the client's address; empty for one of a Unix socket."""
+    return str(getattr(request.getClientAddress(), "host", ""))
+
+
+def timestamp(seconds: float) -> str:
+    """
+    Format seconds since the epoch (RFC 3339).
+
+    >>> timestamp(0.5)
+    '1970-01-01T00:00:00Z'
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _accepts_json(accept: str) -> bool:

@@ -8,9 +8,7 @@ visitors.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from klein import Klein
@@ -19,7 +17,15 @@ from twisted.web.http import Request
 
 from contentcache.config.faults import suggestion
 from contentcache.core.errors import CacheError
-from contentcache.gateway.admin.answers import JSON, check_acceptable, send, send_error, send_json
+from contentcache.gateway.admin.answers import (
+    JSON,
+    check_acceptable,
+    client_address,
+    send,
+    send_error,
+    send_json,
+    timestamp,
+)
 from contentcache.gateway.admin.openapi import (
     LARGEST_BODY,
     OPERATIONS,
@@ -33,16 +39,15 @@ from contentcache.gateway.authentication import Authenticator, User
 from contentcache.gateway.cache_directory import CacheDirectory
 from contentcache.gateway.directory_store import Cache, parse_id
 from contentcache.gateway.errors import (
+    BodyTooLarge,
     InvalidContentCache,
     InvalidUserSettings,
     NoSuchUser,
     NotAuthorized,
-    TooLarge,
     UnsupportedMediaType,
 )
 from contentcache.jose.strict_json import InvalidJSONError, parse_json
 
-_VARIABLE: Final = re.compile(r"\{(\w+)\}")
 #: Names of accounts may have a slash; it is sent encoded, and decoded before routes are matched.
 _CONVERTERS: Final = {"id": "<id>", "username": "<path:username>"}
 _INVALID: Final = {"NewContentCache": InvalidContentCache, "NewUserSettings": InvalidUserSettings}
@@ -63,7 +68,7 @@ class Api:
     def add_routes(self, app: Klein) -> None:
         """Add a route for each operation."""
         for operation in OPERATIONS:
-            path = PREFIX + _VARIABLE.sub(lambda variable: _CONVERTERS[variable[1]], operation.path)
+            path = PREFIX + operation.path.format_map(_CONVERTERS)
             app.route(path, methods=[operation.method], endpoint=operation.name)(self._route(operation))
 
     def _route(self, operation: Operation) -> Callable[..., Awaitable[bytes]]:
@@ -87,8 +92,8 @@ class Api:
         return send(request, status) if value is None else send_json(request, status, value)
 
     async def _authorize(self, operation: Operation, request: Request, variables: Mapping[str, str]) -> User:
-        address = getattr(request.getClientAddress(), "host", "")
-        user = await self._authenticator.authenticate(request.getHeader("Authorization"), address)
+        authorization = request.getHeader("Authorization")
+        user = await self._authenticator.authenticate(authorization, client_address(request))
         is_own = operation.permission is Permission.OWNER and variables["username"] == user.name
         if not (user.is_admin or is_own or operation.permission is Permission.USER):
             raise NotAuthorized(f"only {operation.permission.value[:-1].lower()} may do this")
@@ -121,8 +126,8 @@ class Api:
             return 200, {"state": "unknown", "since": None, "checked": None, "reason": None}
         return 200, {
             "state": "healthy" if state.alive else "unhealthy",
-            "since": _timestamp(state.since),
-            "checked": _timestamp(state.probed),
+            "since": timestamp(state.since),
+            "checked": timestamp(state.probed),
             "reason": state.why,
         }
 
@@ -168,16 +173,6 @@ def _cache_as_json(cache: Cache) -> Mapping[str, str]:
     return {"id": str(cache.id), "name": cache.name, "host": cache.host}
 
 
-def _timestamp(seconds: float) -> str:
-    """
-    Format seconds since the epoch (RFC 3339).
-
-    >>> _timestamp(0.5)
-    '1970-01-01T00:00:00Z'
-    """
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _body(schema: str, request: Request) -> Mapping[str, Any]:
     """Read the body of a request: one JSON object with keys of ``schema``."""
     kind, _, parameter = (request.getHeader("Content-Type") or "").partition(";")
@@ -187,7 +182,7 @@ def _body(schema: str, request: Request) -> Mapping[str, Any]:
     content: Any = request.content
     raw = content.read(LARGEST_BODY + 1)
     if len(raw) > LARGEST_BODY:
-        raise TooLarge(f"a body has at most {LARGEST_BODY} bytes here")
+        raise BodyTooLarge(f"a body has at most {LARGEST_BODY} bytes here")
     invalid = _INVALID[schema]
     try:
         value = parse_json(raw)

@@ -18,7 +18,7 @@ from contentcache.core.ports import Clock
 from contentcache.gateway.admin.answers import send
 from contentcache.gateway.admin.openapi import LARGEST_BODY
 from contentcache.gateway.admin.sessions import Session, Sessions, equal_in_constant_time
-from contentcache.gateway.errors import InvalidRequest, TooLarge, UnsupportedMediaType
+from contentcache.gateway.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
@@ -171,7 +171,7 @@ def form_fields(request: Request) -> dict[str, str]:
     content: Any = request.content
     raw = content.read(LARGEST_BODY + 1)
     if len(raw) > LARGEST_BODY:
-        raise TooLarge(f"a form has at most {LARGEST_BODY} bytes here")
+        raise BodyTooLarge(f"a form has at most {LARGEST_BODY} bytes here")
     try:
         pairs = parse_qsl(
             raw.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS

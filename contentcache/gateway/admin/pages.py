@@ -6,7 +6,6 @@ redirect to the page that shows the outcome.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from attrs import frozen
@@ -15,7 +14,7 @@ from twisted.logger import Logger
 from twisted.web.http import Request
 
 from contentcache.core.errors import CacheError
-from contentcache.gateway.admin.answers import set_headers_of
+from contentcache.gateway.admin.answers import client_address, set_headers_of, timestamp
 from contentcache.gateway.admin.page_frame import PageFrame
 from contentcache.gateway.admin.sessions import Session
 from contentcache.gateway.authentication import Authenticator
@@ -97,7 +96,7 @@ class Pages:
         try:
             if credentials is None:
                 raise NotAuthenticated("the registry does not accept this account, or not with this password")
-            address = getattr(request.getClientAddress(), "host", "")
+            address = client_address(request)
             user = await self._authenticator.authenticate(credentials.authorization, address)
         except CacheError as error:
             set_headers_of(request, error)
@@ -118,13 +117,12 @@ class Pages:
         session = self._frame.session(request)
         if session is None:
             return self._sign_in_page(request)
-        address = getattr(request.getClientAddress(), "host", "")
         return self._frame.page(
             request,
             "settings",
             lines=await self._rows(),
             choice=await self._directory.choice(session.user.name),
-            default=await self._directory.default(address),
+            default=await self._directory.default(client_address(request)),
         )
 
     async def _choose(self, request: Request, form: Form) -> bytes:
@@ -191,7 +189,7 @@ class Pages:
 def _row(cache: Cache, state: CacheState | None) -> CacheRow:
     if state is None:
         return CacheRow(cache, "unknown", "not asked yet")
-    since = datetime.fromtimestamp(state.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    since = timestamp(state.since)
     if state.alive:
         return CacheRow(cache, "alive", "alive", since)
     return CacheRow(cache, "dead", "dead", since, state.why or "it has to answer twice to be alive again")
