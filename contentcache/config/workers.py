@@ -29,8 +29,8 @@ def read_workers(root: Table, storage: StorageSettings, middleware: Downstream |
 
 def share_of(configuration: Configuration) -> Configuration:
     """
-    What each of the workers is told: limits of the whole machine are divided among them, and nobody's share
-    is less than one. What has an address of its own is the parent's.
+    The configuration of each worker: limits of the whole machine are divided among the workers, and no share is
+    less than one. Addresses besides the clients' are the supervisor's.
     """
     workers, options, storage = configuration.workers, configuration.downstream, configuration.storage
     limits, per_host = options.limits, options.fetchesperhost

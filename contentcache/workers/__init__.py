@@ -1,1 +1,1 @@
-"""Several processes over one store: a parent that tends it, and children that serve from it."""
+"""Several processes over one store: a supervisor that maintains it, and workers that serve clients from it."""

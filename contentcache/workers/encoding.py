@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -40,6 +40,7 @@ _CLASSES: Final[Mapping[str, type]] = {
             BlobRecord,
             Content,
             Credential,
+            Digest,
             DownloadKey,
             Link,
             Reservation,
@@ -48,6 +49,9 @@ _CLASSES: Final[Mapping[str, type]] = {
             TagRecord,
         ),
     )
+}
+_FIELDS: Final[Mapping[type, Sequence[str]]] = {
+    kind: [field.name for field in attrs.fields(kind)] for kind in _CLASSES.values()
 }
 
 #: Errors by their names. Any other is sent as the nearest superclass that is here.
@@ -69,12 +73,12 @@ def encode(value: Any) -> bytes:
 
     :raises TypeError: it contains something that cannot be sent.
     """
-    return json.dumps(value, separators=(",", ":"), default=_encode_object).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 def decode(line: bytes) -> Any:
     """The value that was encoded."""
-    return json.loads(line, object_hook=_decode_object)
+    return _DECODER.decode(line.decode("ascii"))
 
 
 def pairs(mapping: Mapping[Any, Any]) -> Any:
@@ -83,24 +87,23 @@ def pairs(mapping: Mapping[Any, Any]) -> Any:
 
 
 def _encode_object(value: object) -> dict[str, Any]:
+    fields = _FIELDS.get(type(value))
+    if fields is not None:
+        return {_TYPE: type(value).__name__, **{field: getattr(value, field) for field in fields}}
     for name, (kind, encode_one, _) in _SPECIAL.items():
         if isinstance(value, kind):
             return {_TYPE: name, "value": encode_one(value)}
-    name = type(value).__name__
-    if _CLASSES.get(name) is not type(value):
-        raise TypeError(f"a {name} cannot be sent to another process")
-    return {_TYPE: name, **attrs.asdict(cast("Any", value), recurse=False)}
+    raise TypeError(f"a {type(value).__name__} cannot be sent to another process")
 
 
 def _decode_object(fields: dict[str, Any]) -> Any:
     name = fields.pop(_TYPE, None)
     if name is None:
         return fields
-    if name == _MAPPING:
-        return dict(fields["value"])
-    if name in _SPECIAL:
-        return _SPECIAL[name][2](fields["value"])
-    return _CLASSES[name](**fields)
+    kind = _CLASSES.get(name)
+    if kind is not None:
+        return kind(**fields)
+    return dict(fields["value"]) if name == _MAPPING else _SPECIAL[name][2](fields["value"])
 
 
 def _encode_error(error: CacheError) -> dict[str, Any]:
@@ -134,7 +137,6 @@ def _encode_identity(identity: Identity) -> str:
 
 #: What is not sent by its fields: name, class, and both ways.
 _SPECIAL: Final[Mapping[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]]] = {
-    "digest": (Digest, str, Digest.parse),
     "bytes": (bytes, lambda data: base64.b64encode(data).decode("ascii"), base64.b64decode),
     "error": (CacheError, _encode_error, _decode_error),
     "identity": (
@@ -143,3 +145,6 @@ _SPECIAL: Final[Mapping[str, tuple[type, Callable[[Any], Any], Callable[[Any], A
         lambda pem: identity_from_pem("the certificate", pem.encode("ascii")),
     ),
 }
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=_encode_object)
+_DECODER: Final = json.JSONDecoder(object_hook=_decode_object)

@@ -105,6 +105,6 @@ class ShareTests(ConfigurationTestCase):
         )
 
     def test_only_the_front(self) -> None:
-        """The operator's address is the parent's."""
+        """The operator's address is the supervisor's."""
         text = MINIMAL.replace('{addr: ":5000"}', '{addr: ":5000", debug: {addr: "127.0.0.1:5001"}}')
         self.assertIsNone(share_of(self.load(f"{text}workers: 2\n").configuration).http.debug)

@@ -18,7 +18,7 @@ from contentcache.delivery.access import Revocation
 from contentcache.workers import messages
 from contentcache.workers.rpc import RPCConnection
 from contentcache.workers.worker_pool import WorkerPool
-from contentcache.workers.worker_process import CONTROL, FRONT, INDEX, LOCK, RestartBackoff
+from contentcache.workers.worker_process import CONTROL, FRONT, INDEX, LOCK
 from tests.workers.harness import ConnectionEnd, Delivery, connect_in_memory
 
 _HELLO = messages.Hello(b"", b"x", "contentcache-1", messages.Certificates())
@@ -322,16 +322,3 @@ class WorkerPoolTests(SynchronousTestCase):
         self.assertEqual(self.pool.health, (1, 2))
         self.reactor.advance(11)
         self.assertEqual(worker.signals, ["KILL"])
-
-
-class RestartBackoffTests(SynchronousTestCase):
-    """How long the supervisor waits before it starts a worker again."""
-
-    def test_backoff(self) -> None:
-        """None the first time; then longer and longer, up to a bound, until a start has succeeded."""
-        backoff = RestartBackoff()
-        pauses = [backoff.after(0.5) for _ in range(14)]
-        self.assertEqual(pauses[:4], [0.0, 0.25, 0.5, 1.0])
-        self.assertEqual(pauses[-1], 30.0)
-        self.assertEqual(pauses, sorted(pauses))
-        self.assertEqual([backoff.after(seconds) for seconds in (60, 0.5, 0.5)], [0.0, 0.25, 0.5])
