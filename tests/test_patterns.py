@@ -20,8 +20,8 @@ from contentcache.core.policy import allowed
 from contentcache.core.ranges import parse_range
 from contentcache.core.routes import parse
 from contentcache.core.via import Path
-from contentcache.journal import harmless
 from contentcache.registry.fast_path_requests import split_range
+from contentcache.telemetry.logging import harmless
 from tests.growth import SIZES, superlinear
 from tests.patterns import CannotFeed, Found, find_in, plain_strings, runs, strings
 from tests.test_doctests import modules

@@ -17,10 +17,10 @@ _UPSTREAMS = 400
 _PROGRAM = """
 import gc, sys
 from twisted.internet import reactor
-from contentcache.caching import Caching
+from contentcache.app.cache_role import Caching
 from contentcache.config.loading import load
 from contentcache.aio.threads import Threads
-from contentcache.meter import Meter
+from contentcache.telemetry.metrics import Meter
 
 def resident():
     gc.collect()

@@ -72,8 +72,8 @@ from contentcache.delivery.shared_download import (
     UndecidedError,
 )
 from contentcache.delivery.subscribers import Subscriber
-from contentcache.meter import Meter
 from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, Room, Store
+from contentcache.telemetry.metrics import Meter
 
 _ATTEMPTS: Final = 50
 #: Of so many contents that parts are asked of the size is remembered.

@@ -11,8 +11,8 @@ from contentcache.core.errors import OriginRefused
 from contentcache.core.ports import Run, Timer
 from contentcache.delivery.reservations import Reservations
 from contentcache.delivery.subscribers import Subscriber
-from contentcache.meter import Meter
 from contentcache.storage.interfaces import PartialFile, Store
+from contentcache.telemetry.metrics import Meter
 
 
 @frozen

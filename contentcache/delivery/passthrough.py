@@ -21,8 +21,8 @@ from contentcache.delivery.bodies import PIECE, ClientSink, Remainder, ShortErro
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.responses import ContentResponse
 from contentcache.delivery.shared_download import HELD_BACK, SharedDownload
-from contentcache.meter import Meter
 from contentcache.storage.interfaces import BlobFile
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.inflow_queue import InflowQueue
 

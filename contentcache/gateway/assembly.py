@@ -34,11 +34,11 @@ from contentcache.gateway.reverse_proxy import ReverseProxy
 from contentcache.gateway.router import CACertificate, Router, Routes
 from contentcache.gateway.signed_blobs import SignedBlobs
 from contentcache.gateway.sqlite_directory import SqliteDirectory
-from contentcache.meter import Meter
-from contentcache.role import Reloading
 from contentcache.server.access_log import AccessLog
 from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.public_name import PublicName
+from contentcache.telemetry.metrics import Meter
+from contentcache.tls.files import Reloadable
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamTransport, endpoint_of
 from contentcache.upstream.proxies import Proxies
@@ -57,7 +57,7 @@ class GatewayServices:
     transport: UpstreamTransport
     store: SqliteDirectory
     liveness: Liveness
-    reloading: tuple[Reloading, ...]
+    reloading: tuple[Reloadable, ...]
     factory: GatewayFactory
 
 
@@ -242,7 +242,7 @@ def assemble(
     )
     _register_metrics(meter, factory, liveness)
     meter.watch_upstream(options.registry, lambda: connections.fault is None)
-    reloading: tuple[Reloading, ...] = (*{trust, public_trust}, ca)
+    reloading: tuple[Reloadable, ...] = (*{trust, public_trust}, ca)
     return GatewayServices(keys, connections, transport, store, liveness, reloading, factory)
 
 

@@ -24,7 +24,7 @@ from contentcache.core.ports import DelayedCall, Timer
 from contentcache.gateway.connection import ProxyConnection, ProxyResponse
 from contentcache.gateway.errors import RegistryBroken, RegistryTimeout, RegistryUnreachable
 from contentcache.gateway.proxy_request import ProxyRequest, RequestBody
-from contentcache.meter import Meter
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.agent import why
 from contentcache.upstream.answers import Answer
 

@@ -34,7 +34,6 @@ from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.signatures import Signatures
 from contentcache.delivery.signing_keys import PATH as KEYS_PATH
 from contentcache.delivery.tags import TagAsking, Tags
-from contentcache.meter import Meter
 from contentcache.registry.admission import Admission, AdmittedRequest
 from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
 from contentcache.registry.responses import STALE, ContentResponder, is_partial
@@ -42,6 +41,7 @@ from contentcache.server.exchange import Exchange
 from contentcache.server.framing import ALLOWED
 from contentcache.server.public_name import PublicName
 from contentcache.server.relay import relay
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.client import MEANT_ORIGIN, NO_CATALOG
 from contentcache.upstream.registry import Registry

@@ -24,7 +24,6 @@ from contentcache.core.ports import Clock, Timer
 from contentcache.core.ranges import Span, Wish
 from contentcache.delivery.hot_blobs import LARGEST, HotBlob, HotBlobs, IsAuthorized
 from contentcache.delivery.responses import ContentHead, Outcome
-from contentcache.journal import Access
 from contentcache.registry.admission import Admission
 from contentcache.registry.fast_path_requests import (
     ParsedHeaders,
@@ -37,6 +36,7 @@ from contentcache.registry.responses import headers_of
 from contentcache.server.channel import ServerChannel
 from contentcache.server.errors import REGISTRY_HEADERS
 from contentcache.server.stall_timer import StallTimer
+from contentcache.telemetry.logging import Access
 from contentcache.wire.sendfile import FileTransport
 
 #: Most bytes of a simple head.

@@ -20,11 +20,11 @@ from contentcache.core.policy import allowed
 from contentcache.core.ranges import Wish
 from contentcache.core.routes import Content, parse
 from contentcache.delivery.signatures import Signatures
-from contentcache.journal import harmless
 from contentcache.registry.admission import scope_of
 from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
 from contentcache.server.framing import check_head, check_line
 from contentcache.storage.interfaces import Link
+from contentcache.telemetry.logging import harmless
 from contentcache.upstream.registry import Registry
 
 _MOST_FIELDS: Final = 24

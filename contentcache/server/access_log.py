@@ -8,9 +8,9 @@ from twisted.logger import Logger
 
 from contentcache.core.client_address import shown_address
 from contentcache.core.ports import Clock, Timer
-from contentcache.journal import Access, harmless
-from contentcache.meter import Meter
 from contentcache.server.request import ServerRequest
+from contentcache.telemetry.logging import Access, harmless
+from contentcache.telemetry.metrics import Meter
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

@@ -12,10 +12,10 @@ from twisted.web.http import HTTPFactory, Request
 
 from contentcache.config.model import Limits
 from contentcache.core.ports import Timer
-from contentcache.meter import Meter
 from contentcache.server.channel import FastPath, ServerChannel
 from contentcache.server.errors import NO_HEADERS
 from contentcache.server.request import ServerRequest
+from contentcache.telemetry.metrics import Meter
 from contentcache.wire.sendfile import FileTransport
 
 #: Number of connections over the limit that get a 503 at the same time; further ones wait in the kernel's queue.

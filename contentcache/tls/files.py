@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 from attrs import frozen
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -34,6 +35,17 @@ _KEY = re.compile(
 
 class TLSConfigurationError(UnusableFileError):
     """A certificate, key or setting cannot be used. ``message`` is a sentence that names the file."""
+
+
+class Reloadable(Protocol):
+    """Reads its files again on ``SIGHUP``."""
+
+    def reload(self) -> None:
+        """
+        Read the files again.
+
+        :raises TLSConfigurationError: they cannot be used, and nothing has changed.
+        """
 
 
 class KeyMismatchError(TLSConfigurationError):

@@ -29,7 +29,7 @@ from contentcache.core.header_policy import first, lines_of
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import RateLimits, retry_after_seconds
 from contentcache.core.what_passes import LONGEST_REFUSAL
-from contentcache.meter import Meter
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.account import AccountSource, NoTokenError
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.answers import Answer

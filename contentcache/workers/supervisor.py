@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import evolve
 
 from contentcache.aio.tasks import in_background
-from contentcache.caching import Caching
+from contentcache.app.cache_role import Caching
+from contentcache.app.daemon import Daemon
+from contentcache.app.listening import bind_several
+from contentcache.app.role import Role
 from contentcache.config.model import Address, Configuration
 from contentcache.config.workers import share_of
 from contentcache.core.via import FAMILY
-from contentcache.daemon import Daemon
 from contentcache.delivery.other_workers import OtherWorkers
-from contentcache.listening import bind_several
-from contentcache.role import Role
 from contentcache.server.debug_site import Finding
 from contentcache.storage.interfaces import Link, Reservation
 from contentcache.tls.hosts import HostContexts
@@ -32,7 +32,7 @@ from contentcache.workers.remote_index import IndexServer
 from contentcache.workers.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
-    from contentcache.issuance import Issuance
+    from contentcache.app.issuance import Issuance
 
 
 #: Seconds after ``http.draintimeout`` when workers that still drain are ended.

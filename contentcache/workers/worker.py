@@ -20,19 +20,19 @@ from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
 from contentcache.aio.tasks import in_background
-from contentcache.caching import Caching
+from contentcache.app.cache_role import Caching
+from contentcache.app.daemon import Daemon, NotStarted
+from contentcache.app.listening import stop
+from contentcache.app.role import Role
 from contentcache.config.model import Address, Configuration
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed
-from contentcache.daemon import Daemon, NotStarted
 from contentcache.delivery.access import Revocation
 from contentcache.delivery.other_workers import OtherWorkers
-from contentcache.journal import observer
-from contentcache.listening import stop
-from contentcache.role import Role
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Reservation
 from contentcache.storage.opening import Storage
+from contentcache.telemetry.logging import observer
 from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext

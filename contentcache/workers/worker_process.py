@@ -36,7 +36,7 @@ _PROGRAM: Final = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
     "os.getppid() == int(sys.argv.pop(1)) or os._exit(1); "
     "sys.path.insert(0, sys.argv.pop(1)); "
-    "from contentcache.tap import run_worker; run_worker(int(sys.argv.pop(1)))"
+    "from contentcache.app.tap import run_worker; run_worker(int(sys.argv.pop(1)))"
 )
 #: The directory of the package, whatever the working directory is.
 _PACKAGE_ROOT: Final = str(Path(__file__).resolve().parents[2])

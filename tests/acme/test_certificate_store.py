@@ -24,7 +24,7 @@ from contentcache.acme.certificate import RenewalWindow
 from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUseError
 from contentcache.acme.records import BackoffRecord, CertificateMetadata
-from contentcache.journal import event_text
+from contentcache.telemetry.logging import event_text
 from tests.tls.certificates import make
 
 HOST = "cache.example.com"

@@ -13,7 +13,7 @@ from contentcache.acme.certificate import Validity
 from contentcache.acme.errors import CertificateStoreError
 from contentcache.acme.records import CertificateMetadata
 from contentcache.config.model import ExternalAccount
-from contentcache.journal import event_text
+from contentcache.telemetry.logging import event_text
 from contentcache.tls.files import Identity, TLSConfigurationError
 from tests.acme.renewal_case import BEGINNING, HOST, RenewalTestCase
 from tests.acme.server import BASE, Acme, Bad

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from contentcache.assembly import local_authenticator
+from contentcache.app.assembly import local_authenticator
 from contentcache.auth import interfaces
 from contentcache.auth.htpasswd import HtpasswdAuthenticator
 from contentcache.auth.interfaces import AuthFault, read_file

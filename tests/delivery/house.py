@@ -31,10 +31,10 @@ from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.responses import ContentResponse
 from contentcache.delivery.tags import TagAsking, Tags
-from contentcache.meter import Meter
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Index, Reservation, Store
 from contentcache.storage.memory import MemoryStore
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.agent import NoCookies, UpstreamTransport
 from contentcache.upstream.redirects import RedirectPolicy
 from contentcache.upstream.registry import Registry, UpstreamLimits

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from contentcache.core.digest import Digest
-from contentcache.meter import Meter
 from contentcache.server.factory import ServerFactory
+from contentcache.telemetry.metrics import Meter
 from tests.delivery.house import MANIFEST, REPOSITORY, House, HouseTestCase
 from tests.registry import harness as web
 

@@ -32,11 +32,11 @@ from contentcache.gateway.reverse_proxy import ReverseProxy
 from contentcache.gateway.router import CACertificate, Router, Routes
 from contentcache.gateway.signed_blobs import SignedBlobs
 from contentcache.jose.blob_tokens import SigningKey
-from contentcache.journal import Access
-from contentcache.meter import Meter
 from contentcache.server.access_log import AccessLog
 from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.public_name import PublicName
+from contentcache.telemetry.logging import Access
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.answers import Answer
 from tests.registry.harness import Broadcast, Client, Reply, request
 

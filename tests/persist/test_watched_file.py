@@ -12,10 +12,10 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, Logger
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.journal import event_text
 from contentcache.persist import watched_file
 from contentcache.persist.atomic_file import UnusableFileError, read_configured
 from contentcache.persist.watched_file import CHECK_INTERVAL, WatchedFiles
+from contentcache.telemetry.logging import event_text
 
 
 class WatchedFilesTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.daemon` and :mod:`contentcache.tap`: the real thing, started as operators do."""
+"""The daemon as a process: started, reloaded and stopped as operators do it."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class NoCoreTests(SynchronousTestCase):
     def test_programs_it_starts(self) -> None:
         """A program that the daemon starts, a credential helper say, leaves no core either."""
         script = (
-            "import subprocess; from contentcache.hardening import harden; harden();"
+            "import subprocess; from contentcache.app.process import harden; harden();"
             " subprocess.run(['sh', '-c', 'ulimit -Hc; umask; cat /proc/self/coredump_filter'], check=True)"
         )
         done = run([TWISTD[0], "-c", script], env={"PYTHONPATH": str(ROOT)})

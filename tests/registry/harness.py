@@ -28,8 +28,6 @@ from contentcache.delivery.origin_queries import Pinged
 from contentcache.delivery.responses import ContentHead, ContentResponse, Outcome
 from contentcache.delivery.signatures import Signatures
 from contentcache.delivery.signing_keys import SigningKeys
-from contentcache.journal import Access
-from contentcache.meter import Meter
 from contentcache.registry.admission import Admission
 from contentcache.registry.api import RegistryApi, RegistryDependencies
 from contentcache.registry.origin_selection import OriginSelector
@@ -39,6 +37,8 @@ from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.exchange import Exchange
 from contentcache.server.factory import ServerFactory
 from contentcache.server.public_name import PublicName
+from contentcache.telemetry.logging import Access
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.answers import Answer
 
 CONTENT = bytes(range(256)) * 40

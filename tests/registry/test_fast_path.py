@@ -19,7 +19,6 @@ from contentcache.core.client_address import counted_address
 from contentcache.core.errors import OriginRefused
 from contentcache.core.list_queries import ListQueries
 from contentcache.delivery.hot_blobs import LARGEST, HotBlob
-from contentcache.journal import Access
 from contentcache.registry.api import RegistryApi, RegistryDependencies
 from contentcache.registry.fast_path import BlobFastPath
 from contentcache.registry.fast_path_requests import TargetCache
@@ -30,6 +29,7 @@ from contentcache.server.exchange import Exchange
 from contentcache.server.factory import ServerFactory
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Link
+from contentcache.telemetry.logging import Access
 from tests.delivery.house import REPOSITORY, House
 from tests.delivery.house import HouseTestCase as DeliveryTestCase
 from tests.delivery.test_access import bearer_until

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.logger import LogLevel
 
 from contentcache.config.model import Log
-from contentcache.journal import observer
+from contentcache.telemetry.logging import observer
 from tests.registry.harness import BLOB, CONTENT, HouseTestCase, request
 
 

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.meter import Meter
 from contentcache.server.debug_site import DebugSite, Finding
+from contentcache.telemetry.metrics import Meter
 from tests.registry.harness import Client, Reply, request
 
 

@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Limits
 from contentcache.core.client_address import counted_address
-from contentcache.meter import Meter
 from contentcache.server.factory import ServerFactory
 from contentcache.server.https_redirect import HttpsRedirect
+from contentcache.telemetry.metrics import Meter
 
 _PATH = "/.well-known/acme-challenge/"
 

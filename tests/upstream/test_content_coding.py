@@ -14,7 +14,7 @@ from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import OriginRefused, UpstreamBroken
-from contentcache.meter import Meter
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.content_coding import LARGEST_DECODED, Decoder, content_codings
 from contentcache.upstream.registry import Registry, UpstreamLimits
 from contentcache.upstream.request import Request

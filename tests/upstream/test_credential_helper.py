@@ -17,7 +17,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from contentcache.config.model import Account, CredentialHelper
-from contentcache.journal import event_text
+from contentcache.telemetry.logging import event_text
 from contentcache.upstream.account import IdentityToken
 from contentcache.upstream.credential_helper import CredentialHelperAccount, CredentialHelperError
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Upstream
-from contentcache.meter import Meter
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.account import NoTokenError
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.redirects import RedirectRefused

@@ -19,7 +19,7 @@ from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import UpstreamBroken
-from contentcache.meter import Meter
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.answers import Inflow
 from contentcache.upstream.redirects import RedirectRefused
 from contentcache.upstream.registry import Registry, UpstreamLimits

@@ -6,7 +6,7 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.meter import Meter
+from contentcache.telemetry.metrics import Meter
 from contentcache.workers.metrics import collect, cumulative, merge, render, worst_findings
 
 

@@ -2,7 +2,7 @@ from twisted.application.service import ServiceMaker
 
 contentcache = ServiceMaker(
     "Content Cache",
-    "contentcache.tap",
+    "contentcache.app.tap",
     "A pull-through cache for container images.",
     "contentcache",
 )

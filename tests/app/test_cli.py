@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.cli`."""
+"""Tests for :mod:`contentcache.app.cli`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 from click.testing import CliRunner, Result
 
-from contentcache import certificates, cli
 from contentcache.acme.renewal_state import RenewalOutcome
+from contentcache.app import certificates, cli
 from contentcache.config.model import Http
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_upstream
 from tests.tls.certificates import make

@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.alive`."""
+"""Tests for :mod:`contentcache.app.alive`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache import alive
+from contentcache.app import alive
 from contentcache.config.model import Address, Http, ServerTLS
 from tests.real.certificates import Authority
 

@@ -1,4 +1,4 @@
-"""Tests for ``contentcache.heap``."""
+"""Tests for ``contentcache.app.process``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.real.programs import ROOT, run
 
 _PROGRAM = """
 import resource
-from contentcache.heap import keep_buffers
+from contentcache.app.process import keep_buffers
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -11,18 +11,18 @@ from twisted.logger import Logger
 
 from contentcache.aio.tasks import in_background
 from contentcache.aio.threads import Threads
-from contentcache.assembly import Ensemble, assemble
+from contentcache.app.assembly import Ensemble, assemble
+from contentcache.app.role import CannotBe, Platform, Repeat
 from contentcache.auth.interfaces import AuthFault
 from contentcache.config.model import Configuration
 from contentcache.delivery.other_workers import OtherWorkers
-from contentcache.meter import Meter
-from contentcache.role import CannotBe, Platform, Reloading, Repeat
 from contentcache.server.debug_site import Finding
 from contentcache.server.factory import ServerFactory
 from contentcache.storage.index_recovery import rebuild_index
 from contentcache.storage.interfaces import StorageError
 from contentcache.storage.opening import Storage, open_storage
-from contentcache.tls.files import TLSConfigurationError
+from contentcache.telemetry.metrics import Meter
+from contentcache.tls.files import Reloadable, TLSConfigurationError
 from contentcache.upstream.proxies import ProxyFault
 
 _FLUSH_EVERY: Final = 5.0
@@ -30,7 +30,7 @@ _FLUSH_EVERY: Final = 5.0
 
 class Caching:
     """
-    A :class:`contentcache.role.Role`: the store, and everything that serves from it. No upstream is
+    A :class:`contentcache.app.role.Role`: the store, and everything that serves from it. No upstream is
     contacted in order to start. Beside ``other_workers`` it is one part of that, over what is ``kept`` for all.
 
     :raises CannotBe: as it says.
@@ -76,7 +76,7 @@ class Caching:
         return self.ensemble.factory
 
     @property
-    def reloading(self) -> Sequence[Reloading]:
+    def reloading(self) -> Sequence[Reloadable]:
         """Whoever has certificates."""
         return (self.ensemble.trusts,)
 

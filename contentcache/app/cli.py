@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from contentcache import __version__
-from contentcache.alive import NotAlive, ask, file_of_first_process
+from contentcache.app.alive import NotAlive, ask, file_of_first_process
 from contentcache.config.faults import ConfigurationFaulty, Wrong
 from contentcache.config.loading import Loaded, load
 from contentcache.config.model import Configuration, ServerTLS
@@ -61,7 +61,7 @@ def certificates(file: str | None, renew: bool, hosts: tuple[str, ...]) -> None:
     # Here, so that the other commands need not load what this one does.
     from rich.console import Console  # noqa: PLC0415
 
-    from contentcache.certificates import rows, show  # noqa: PLC0415
+    from contentcache.app.certificates import rows, show  # noqa: PLC0415
 
     _, loaded = _load(file)
     tls = loaded.configuration.http.tls
@@ -94,7 +94,7 @@ def _as_configured(host: str) -> str:
 
 
 def _renew(configuration: Configuration, tls: ServerTLS, hosts: tuple[str, ...]) -> bool:
-    from contentcache.certificates import RenewalError, renew_certificates  # noqa: PLC0415
+    from contentcache.app.certificates import RenewalError, renew_certificates  # noqa: PLC0415
 
     settings = tls.letsencrypt
     if settings is None:

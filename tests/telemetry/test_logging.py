@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Level, Log
-from contentcache.journal import Access, Journal, event_text, harmless, observer
+from contentcache.telemetry.logging import Access, Journal, event_text, harmless, observer
 
 SECRET = "eyJhbGciOiJFUzI1NiJ9.c2VjcmV0.c2ln"
 _FORMATTERS = ("text", "json")
@@ -247,7 +247,7 @@ class JournalTests(SynchronousTestCase):
         except ValueError:
             line = written(said("it broke", log_failure=Failure()))
         self.assertIn("it broke\\n", line)
-        self.assertIn("test_journal.py", line)
+        self.assertIn("test_logging.py", line)
         self.assertIn("ValueError", line)
 
     def test_odd_fields(self) -> None:

@@ -15,13 +15,12 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
+from contentcache.app.daemon import Daemon
+from contentcache.app.process import harden, keep_buffers
 from contentcache.config.faults import ConfigurationFaulty
 from contentcache.config.loading import load
 from contentcache.config.model import Configuration, Log
-from contentcache.daemon import Daemon
-from contentcache.hardening import harden
-from contentcache.heap import keep_buffers
-from contentcache.journal import observer
+from contentcache.telemetry.logging import observer
 
 if TYPE_CHECKING:
     from contentcache.acme.renewal_state import RenewalOutcome
@@ -128,7 +127,7 @@ def renew_alone(configuration: Configuration, hosts: Sequence[str]) -> list[Rene
 
     :raises CannotListen: somebody else is on the ports.
     """
-    from contentcache.issuance import renew_alone as renew  # noqa: PLC0415  # only those who need it load it
+    from contentcache.app.issuance import renew_alone as renew  # noqa: PLC0415  # only those who need it load it
 
     reactor = _begin()
     results: list[list[RenewalOutcome] | Failure] = []

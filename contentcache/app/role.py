@@ -12,6 +12,7 @@ from attrs import frozen
 from contentcache.core.ports import Run
 from contentcache.server.debug_site import Finding
 from contentcache.server.factory import ServerFactory
+from contentcache.tls.files import Reloadable
 from contentcache.upstream.agent import UpstreamTransport
 
 #: ``repeat(seconds, call)`` calls again and again, whatever becomes of each call, until the daemon stops.
@@ -43,17 +44,6 @@ class Platform:
         )
 
 
-class Reloading(Protocol):
-    """What reads its files anew on ``SIGHUP``."""
-
-    def reload(self) -> None:
-        """
-        Read them.
-
-        :raises contentcache.tls.files.TLSConfigurationError: they are broken, and nothing has changed.
-        """
-
-
 class Role(Protocol):
     """A daemon without its sockets. It is built before it starts, and starts once."""
 
@@ -62,7 +52,7 @@ class Role(Protocol):
         """Makes the protocol of each connection."""
 
     @property
-    def reloading(self) -> Sequence[Reloading]:
+    def reloading(self) -> Sequence[Reloadable]:
         """Whoever is concerned by ``SIGHUP``."""
 
     def start(self, repeat: Repeat) -> None:

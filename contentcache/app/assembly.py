@@ -10,6 +10,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import SemaphorePerKey
+from contentcache.app.role import Platform
 from contentcache.auth.interfaces import LocalAuthenticator
 from contentcache.config.model import Configuration, Downstream, HtpasswdAuth, TokenAuth, Upstream
 from contentcache.core.digest import Digest
@@ -27,14 +28,12 @@ from contentcache.delivery.signatures import Signatures
 from contentcache.delivery.signing_file import KeysFromFile
 from contentcache.delivery.signing_keys import KeysOfOrigin, SigningKeys
 from contentcache.delivery.tags import Tags
-from contentcache.meter import Meter
 from contentcache.registry.admission import Admission
 from contentcache.registry.api import RegistryApi, RegistryDependencies
 from contentcache.registry.fast_path import BlobFastPath
 from contentcache.registry.fast_path_requests import TargetCache
 from contentcache.registry.origin_selection import OriginSelector
 from contentcache.registry.responses import ContentResponder
-from contentcache.role import Platform
 from contentcache.server.access_log import AccessLog
 from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.exchange import Exchange
@@ -43,6 +42,7 @@ from contentcache.server.public_name import PublicName
 from contentcache.storage.evictor import Evictor
 from contentcache.storage.opening import Storage, own_file, read_or_make_secret
 from contentcache.storage.scrub import Bookmark, Scrubber
+from contentcache.telemetry.metrics import Meter
 from contentcache.tls.trust import UpstreamTrusts
 from contentcache.upstream.account import AccountSource
 from contentcache.upstream.agent import UpstreamTransport

@@ -9,22 +9,22 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from contentcache.aio.tasks import in_background
+from contentcache.app.role import CannotBe, Repeat
 from contentcache.config.model import Configuration, Gateway
 from contentcache.core.ports import Run
 from contentcache.gateway.assembly import assemble
 from contentcache.gateway.keys import ROTATE_INTERVAL, SigningKeyError
 from contentcache.gateway.sqlite_directory import DatabaseUnusable
-from contentcache.meter import Meter
-from contentcache.role import CannotBe, Reloading, Repeat
 from contentcache.server.debug_site import Finding
 from contentcache.server.factory import ServerFactory
-from contentcache.tls.files import TLSConfigurationError
+from contentcache.telemetry.metrics import Meter
+from contentcache.tls.files import Reloadable, TLSConfigurationError
 from contentcache.upstream.proxies import ProxyFault
 
 
 class GatewayRole:
     """
-    A :class:`contentcache.role.Role`. The registry behind is not contacted in order to start.
+    A :class:`contentcache.app.role.Role`. The registry behind is not contacted in order to start.
 
     :raises CannotBe: something cannot be built from the configuration.
     """
@@ -58,7 +58,7 @@ class GatewayRole:
         return self._services.factory
 
     @property
-    def reloading(self) -> Sequence[Reloading]:
+    def reloading(self) -> Sequence[Reloadable]:
         """What has certificates."""
         return self._services.reloading
 

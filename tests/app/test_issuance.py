@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.issuance`."""
+"""Tests for :mod:`contentcache.app.issuance`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from twisted.trial.unittest import SynchronousTestCase
 import contentcache
 from contentcache.acme.errors import CertificateStoreInUseError
 from contentcache.aio.threads import at_once
+from contentcache.app.issuance import Issuance
 from contentcache.config.model import Address, LetsEncrypt, ServerTLS
-from contentcache.issuance import Issuance
-from contentcache.meter import Meter
+from contentcache.telemetry.metrics import Meter
 from tests.config.writing import MINIMAL
 
 #: Tells whether some modules are loaded when a daemon is about to become another account.
 _LOADED: Final = """
 import sys
 from contentcache.config.loading import load
-from contentcache.daemon import Daemon
-names = "contentcache.issuance", "txacme.service", "cryptography.hazmat.backends.openssl.backend"
+from contentcache.app.daemon import Daemon
+names = "contentcache.app.issuance", "txacme.service", "cryptography.hazmat.backends.openssl.backend"
 for path in sys.argv[1:]:
     Daemon(load(path, {}).configuration, (), {}, None).privilegedStartService()
     print([name in sys.modules for name in names])

@@ -18,10 +18,10 @@ from twisted.internet.tcp import Server
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from contentcache import listening
 from contentcache.aio.threads import at_once
+from contentcache.app import listening
+from contentcache.app.listening import CannotListen, OwnPath, bind, bind_several, serve, shown, stop
 from contentcache.config.model import Address
-from contentcache.listening import CannotListen, OwnPath, bind, bind_several, serve, shown, stop
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.sendfile_pool import SendfilePool
 from contentcache.wire.tls_socket import TLSTransport

@@ -25,14 +25,14 @@ from contentcache.acme.records import BackoffRecord, StoredCertificate
 from contentcache.acme.renewal_loop import RenewalLoop
 from contentcache.acme.renewal_state import RenewalOutcome
 from contentcache.aio.threads import Threads
+from contentcache.app.listening import bind, serve, stop
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.client_address import counted_address
 from contentcache.core.ports import Run
-from contentcache.listening import bind, serve, stop
-from contentcache.meter import Meter
 from contentcache.server.debug_site import Finding
 from contentcache.server.factory import ServerFactory
 from contentcache.server.https_redirect import HttpsRedirect
+from contentcache.telemetry.metrics import Meter
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.selfsigned import placeholder_certificate
 from contentcache.tls.trust import UpstreamTrust

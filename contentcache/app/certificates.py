@@ -17,9 +17,9 @@ from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.control import NoDaemonError, send_command
 from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUseError
 from contentcache.acme.renewal_state import RenewalOutcome
+from contentcache.app.listening import CannotListen
+from contentcache.app.tap import renew_alone
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
-from contentcache.listening import CannotListen
-from contentcache.tap import renew_alone
 from contentcache.tls.files import TLSConfigurationError, read_certificates
 from contentcache.upstream.proxies import ProxyFault
 

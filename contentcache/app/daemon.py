@@ -18,15 +18,15 @@ from twisted.logger import Logger
 from contentcache import __version__
 from contentcache.aio.condition import sleep
 from contentcache.aio.threads import Threads, ThreadsUnavailableError, use_threads_for_names
-from contentcache.caching import Caching
+from contentcache.app.cache_role import Caching
+from contentcache.app.listening import CannotListen, OwnPath, bind, serve, shown, stop
+from contentcache.app.process import free_descriptors
+from contentcache.app.role import CannotBe, Role
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
 from contentcache.core.descriptors import Fitting, fit
-from contentcache.hardening import free_descriptors
-from contentcache.listening import CannotListen, OwnPath, bind, serve, shown, stop
-from contentcache.meter import Meter
-from contentcache.role import CannotBe, Role
 from contentcache.server.debug_site import DebugSite, Finding
 from contentcache.server.factory import TURNED_AWAY
+from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
@@ -34,7 +34,7 @@ from contentcache.upstream.proxies import ProxyFault
 from contentcache.wire.sendfile_pool import SendfilePool
 
 if TYPE_CHECKING:
-    from contentcache.issuance import Issuance
+    from contentcache.app.issuance import Issuance
 
 _LOOK_EVERY: Final = 0.5
 _DRAIN_STEP: Final = 0.1
@@ -157,7 +157,7 @@ class Daemon(Service):
         configuration, middleware = self.configuration, self.configuration.middleware
         if isinstance(middleware, Gateway):
             # Here, so that a cache does not load what a gateway needs.
-            from contentcache.gateway.role import GatewayRole  # noqa: PLC0415
+            from contentcache.app.gateway_role import GatewayRole  # noqa: PLC0415
 
             return GatewayRole(
                 configuration,
@@ -176,7 +176,7 @@ class Daemon(Service):
             return
         # Here, so that a daemon with certificate files loads nothing of ACME.
         from contentcache.acme.errors import CertificateStoreInUseError  # noqa: PLC0415
-        from contentcache.issuance import Issuance  # noqa: PLC0415
+        from contentcache.app.issuance import Issuance  # noqa: PLC0415
 
         try:
             self.issuance = Issuance(
@@ -241,13 +241,13 @@ class Daemon(Service):
     def _load(self) -> None:
         """Load what the configuration needs: who we become may be unable to read it, or an update may change it."""
         if isinstance(self.configuration.middleware, Gateway):
-            import contentcache.gateway.role  # noqa: PLC0415
+            import contentcache.app.gateway_role  # noqa: PLC0415
         if self.configuration.auth is not None:
             import contentcache.auth.htpasswd  # noqa: PLC0415
             import contentcache.auth.tokens  # noqa: PLC0415
         tls = self.configuration.http.tls
         if tls is not None and tls.letsencrypt is not None:
-            import contentcache.issuance  # noqa: F401, PLC0415
+            import contentcache.app.issuance  # noqa: F401, PLC0415
 
     def _serve(self, role: Role) -> None:
         front, self._front = self._front, []

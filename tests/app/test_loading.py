@@ -22,8 +22,8 @@ _BUILD: Final = """
 import json, sys
 from twisted.internet import reactor
 from contentcache.config.loading import load
-from contentcache.daemon import Daemon
-import contentcache.tap
+from contentcache.app.daemon import Daemon
+import contentcache.app.tap
 for path in sys.argv[2:]:
     daemon = Daemon(load(path, {}).configuration, (), {}, reactor)
     daemon.privilegedStartService()
@@ -38,9 +38,9 @@ _FOR_OTHERS: Final = (
     "contentcache.acme",
     "contentcache.auth.htpasswd",
     "contentcache.auth.tokens",
-    "contentcache.cli",
+    "contentcache.app.cli",
     "contentcache.gateway",
-    "contentcache.issuance",
+    "contentcache.app.issuance",
     "contentcache.workers",
     "acme",
     "click",

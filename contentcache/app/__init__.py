@@ -1,0 +1,1 @@
+"""The program: command line, twistd plugin, and the one place where everything is built from a configuration."""

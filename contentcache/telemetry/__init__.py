@@ -1,0 +1,1 @@
+"""What operators read of a running daemon: log and metrics."""
