@@ -23,19 +23,18 @@ class DiskFile:
     """
     A :class:`~contentcache.storage.interfaces.BlobFile` over a descriptor.
 
-    A read may run in one thread while another thread closes the file. The number of a closed
-    descriptor is given away at once, so the last one out closes it: anything else would read
-    from whatever file was opened next.
+    A read may run in one thread while another thread closes the file. The number of a closed descriptor is
+    reused at once, so the last user closes it: otherwise a read could be of the file that was opened next.
     """
 
-    def __init__(self, descriptor: int, let_go: Callable[[int], None]) -> None:
+    def __init__(self, descriptor: int, close_file: Callable[[int], None]) -> None:
         self._descriptor = descriptor
-        self._let_go = let_go
+        self._close_file = close_file
         self._size = os.fstat(descriptor).st_size
-        self._gate = Lock()
-        self._inside = 0
+        self._lock = Lock()
+        self._users = 0
         self._closed = False
-        self._tells_now = hasattr(os, "RWF_NOWAIT")
+        self._supports_nowait = hasattr(os, "RWF_NOWAIT")
 
     @property
     def size(self) -> int:
@@ -66,10 +65,10 @@ class DiskFile:
 
     def read_now(self, offset: int, length: int) -> bytes | None:
         """
-        The same without ever blocking; ``None`` where the pages are not in memory, or where the
-        filesystem cannot tell (tmpfs, old kernels): then it is not asked again for this file.
+        The same without ever blocking; ``None`` where the pages are not in memory, or where the filesystem cannot
+        tell (tmpfs, old kernels): then it is not asked again for this file.
         """
-        if not self._tells_now:
+        if not self._supports_nowait:
             return None
         descriptor = self._enter()
         try:
@@ -82,15 +81,15 @@ class DiskFile:
         except BlockingIOError:
             return None
         except OSError as error:
-            # Whatever else is wrong, a read that may block finds out and can say so.
-            self._tells_now = error.errno == errno.EIO
+            # A read that may block finds out what else is wrong, and raises it.
+            self._supports_nowait = error.errno == errno.EIO
             return None
         finally:
             self._leave()
 
     def is_loaded(self, offset: int, length: int) -> bool:
         """Whether ``length`` bytes from ``offset`` are in memory: their last one is, and one every 256 KiB."""
-        if not self._tells_now:
+        if not self._supports_nowait:
             return False
         descriptor, byte = self._enter(), bytearray(1)
         try:
@@ -101,13 +100,13 @@ class DiskFile:
         except BlockingIOError:
             return False
         except OSError as error:
-            self._tells_now = error.errno == errno.EIO
+            self._supports_nowait = error.errno == errno.EIO
             return False
         finally:
             self._leave()
 
     def load(self, offset: int, length: int) -> None:
-        """Wait until up to ``length`` bytes from ``offset`` are in memory, without a copy of them."""
+        """Block until up to ``length`` bytes from ``offset`` are in memory, without copying them."""
         descriptor = self._enter()
         try:
             _load(descriptor, offset, length)
@@ -115,40 +114,46 @@ class DiskFile:
             self._leave()
 
     def close(self) -> None:
-        """Give the descriptor back. Does not block, never raises, may be called twice."""
-        with self._gate:
-            last = not self._closed and self._inside == 0
+        """Close the descriptor. Does not block, never raises, may be called twice."""
+        with self._lock:
+            last = not self._closed and self._users == 0
             self._closed = True
         if last:
-            self._let_go(self._descriptor)
+            self._close_file(self._descriptor)
 
     def _enter(self) -> int:
-        with self._gate:
+        with self._lock:
             if self._closed:
                 raise OSError(errno.EBADF, "this file was closed")
-            self._inside += 1
+            self._users += 1
         return self._descriptor
 
     def _leave(self) -> None:
-        with self._gate:
-            self._inside -= 1
-            last = self._closed and self._inside == 0
+        with self._lock:
+            self._users -= 1
+            last = self._closed and self._users == 0
         if last:
-            self._let_go(self._descriptor)
+            self._close_file(self._descriptor)
 
 
 class DiskPartial(DiskFile):
     """
     A :class:`~contentcache.storage.interfaces.PartialFile` at ``name`` that becomes the blob at ``home``.
 
-    Where the two are the same, the file was adopted: it stands already and is not written. Where it is
-    ``shared``, other processes may be reading it: bytes of it that are not believed stay as they are.
+    Where the two are the same, the file was adopted: it is in place already and is not written. Where it is
+    ``shared``, other workers may be reading it: bytes of it that cannot be trusted are not overwritten.
     """
 
     def __init__(
-        self, descriptor: int, let_go: Callable[[int], None], name: str, home: str, *, shared: bool = False
+        self,
+        descriptor: int,
+        close_file: Callable[[int], None],
+        name: str,
+        home: str,
+        *,
+        shared: bool = False,
     ) -> None:
-        super().__init__(descriptor, let_go)
+        super().__init__(descriptor, close_file)
         self._name = name
         self._home = home
         self._shared = shared
@@ -163,8 +168,8 @@ class DiskPartial(DiskFile):
 
     def park(self, held: Sequence[tuple[int, int]]) -> None:
         """
-        Note which runs of bytes are there, beside the file. The note is good once: whoever resumes takes it
-        away, so that what is killed later never finds one that has become false.
+        Note beside the file which runs of bytes are there. Whoever resumes deletes the note, so that none is left
+        that has become false when the process is killed later.
         """
         write_note(f"{self._name}{NOTE}", write_runs(held))
 
@@ -175,7 +180,7 @@ class DiskPartial(DiskFile):
         except FileNotFoundError:
             return self._first_run()
         if content is None:
-            with suppress(OSError):  # what is no note is not believed the next time either
+            with suppress(OSError):  # it would be no note the next time either
                 os.unlink(note)
             return self._first_run()
         os.unlink(note)
@@ -184,8 +189,8 @@ class DiskPartial(DiskFile):
 
     def _first_run(self) -> Sequence[tuple[int, int]]:
         """
-        What was written in one go from the start. The filesystem knows holes by its blocks only, so of a file
-        that has one the last block before it is not believed; nor is what comes after it.
+        What was written without a gap from the start. The filesystem knows holes by its blocks only, so where
+        there is one, neither the last block before it nor anything behind it is trusted.
         """
         descriptor, size = self._descriptor, self.size
         try:
@@ -195,15 +200,15 @@ class DiskPartial(DiskFile):
         if hole < size:
             size = max(0, hole // _BLOCK - 1) * _BLOCK
             if self._shared:
-                self._move_out(size)
+                self._copy_to_new_file(size)
             else:
                 os.ftruncate(descriptor, size)
         return ((0, size),) if size else ()
 
-    def _move_out(self, size: int) -> None:
+    def _copy_to_new_file(self, size: int) -> None:
         """
-        Go on in a new file with the first ``size`` bytes, and leave the old one to those who read it: cut off
-        and written anew beyond a hole it would show them zeros.
+        Continue in a new file with the first ``size`` bytes, and leave the old one to its readers: if it were
+        truncated and written again beyond a hole, they would read zeros.
         """
         fresh = f"{self._name}.new"
         descriptor = open_regular(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
@@ -253,7 +258,7 @@ class DiskPartial(DiskFile):
         """
         Make it a blob of the store; see ``docs/decisions/what-is-fsynced.rst`` for the order.
 
-        :raises FileNotFoundError: its name was taken away meanwhile.
+        :raises FileNotFoundError: its name was deleted meanwhile.
         """
         descriptor = self._enter()
         try:
@@ -264,7 +269,7 @@ class DiskPartial(DiskFile):
             self._leave()
 
     def discard(self) -> None:
-        """Take the name away, unless another file has it by now."""
+        """Delete the name, unless another file has it by now."""
         descriptor = self._enter()
         try:
             if self._has_its_name(descriptor):
@@ -282,8 +287,8 @@ class DiskPartial(DiskFile):
 
     def _flush(self, descriptor: int) -> None:
         if self._flush_failed:
-            # Linux reports a failed write-back once and then calls the pages clean: a second
-            # fsync would say yes to bytes that never reached the disk.
+            # Linux reports a failed write-back once and then marks the pages clean: a second fsync would succeed
+            # for bytes that never reached the disk.
             raise OSError(errno.EIO, "an earlier fsync failed, its bytes may be lost", self._name)
         try:
             os.fsync(descriptor)
@@ -300,7 +305,7 @@ class DiskPartial(DiskFile):
             try:
                 os.rename(self._name, self._home)
             except FileNotFoundError:
-                continue  # a delete() of the same digest took the empty folder away: make it again
+                continue  # a delete() of the same digest has removed the empty folder: make it again
             self._name = self._home
             fsync_folder(folder)
             return
@@ -315,17 +320,17 @@ class DiskPartial(DiskFile):
 
 
 def _load(descriptor: int, offset: int, length: int) -> None:
-    # Sent to nowhere: the kernel reads the pages, and copies nothing.
-    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    # Sent to /dev/null: the kernel reads the pages, and copies nothing.
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        while length > 0 and (count := os.sendfile(nowhere, descriptor, offset, length)):
+        while length > 0 and (count := os.sendfile(null, descriptor, offset, length)):
             offset += count
             length -= count
     finally:
-        os.close(nowhere)
+        os.close(null)
 
 
 def remove_if_empty(folder: str) -> None:
-    """Take away a folder that nothing is in."""
+    """Remove a folder that is empty."""
     with suppress(OSError):
         os.rmdir(folder)

@@ -23,7 +23,7 @@ from contentcache.storage.blob_file import (
 from contentcache.storage.interfaces import StoredFile, StoredPartial
 from contentcache.storage.partial_files import NOTE, origin_tag, partial_name, read_name
 
-#: What ``open`` says where no blob is: nothing, a file on the way, a symbolic link, no regular file.
+#: Errors of ``open`` where there is no blob: nothing, a file on the way, a symbolic link, no regular file.
 _NO_BLOB: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL})
 
 #: Bytes in a unit of ``st_blocks`` (POSIX leaves it open; Linux and the BSDs agree).
@@ -36,7 +36,7 @@ class FilesystemStore:
 
     Blobs are ``docker/registry/v2/blobs/<algorithm>/<first two digits>/<digits>/data``, partial files
     ``contentcache/partial/<algorithm>/<digits>.<tag of the origin>``. Nothing made here can be read by
-    others. Where it is ``shared``, other processes of ours read files in the making.
+    others. Where it is ``shared``, other workers read files that are being downloaded.
     """
 
     _log = Logger()
@@ -46,7 +46,7 @@ class FilesystemStore:
         self._shared = shared
         self._blobs = os.path.join(self._root, "docker", "registry", "v2", "blobs")
         self._partial = os.path.join(self._root, "contentcache", "partial")
-        # Makes no thread before it is needed.
+        # Starts no thread before it is needed.
         self._closer = ThreadPoolExecutor(1, "close-unlinked")
 
     def prepare(self) -> None:
@@ -56,8 +56,8 @@ class FilesystemStore:
 
     def tidy(self) -> None:
         """
-        Take away what no download can resume: partial files of earlier versions, which do not say from which
-        origin they are, and what a kill left of a note. To be called once the root directory is locked.
+        Delete files that no download can resume: partial files of earlier versions, which do not name their
+        origin, and notes that were cut short by a kill. To be called once the root directory is locked.
         """
         for algorithm in HEX_LENGTHS:
             for entry in self._entries(os.path.join(self._partial, algorithm)):
@@ -71,11 +71,11 @@ class FilesystemStore:
 
         :raises BlobUnknown: there is none.
         """
-        return DiskFile(self._open_blob(digest), self._let_go)
+        return DiskFile(self._open_blob(digest), self._close_file)
 
-    def take(self, descriptor: int) -> DiskFile:
-        """An open file of this store that another process has handed over; it is closed as ours are."""
-        return DiskFile(descriptor, self._let_go)
+    def from_descriptor(self, descriptor: int) -> DiskFile:
+        """An open file of this store that another worker has passed on; it is closed as our own."""
+        return DiskFile(descriptor, self._close_file)
 
     def adopt(self, digest: Digest) -> DiskPartial:
         """
@@ -86,7 +86,7 @@ class FilesystemStore:
         :raises BlobUnknown: there is none.
         """
         home = self._home(digest)
-        return DiskPartial(self._open_blob(digest), self._let_go, home, home)
+        return DiskPartial(self._open_blob(digest), self._close_file, home, home)
 
     def resume(self, digest: Digest, origin: str) -> DiskPartial:
         """The partial file of ``digest`` from ``origin``, made if there is none."""
@@ -96,17 +96,17 @@ class FilesystemStore:
         except FileNotFoundError:
             make_folders(os.path.dirname(name))
             descriptor = open_regular(name, os.O_RDWR | os.O_CREAT)
-        return DiskPartial(descriptor, self._let_go, name, self._home(digest), shared=self._shared)
+        return DiskPartial(descriptor, self._close_file, name, self._home(digest), shared=self._shared)
 
     def delete(self, digest: Digest) -> None:
-        """Take away a blob and the folder that was its own; nothing happens if there is none."""
+        """Delete a blob and its folder; nothing happens if there is none."""
         home = self._home(digest)
         with suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(home)
         remove_if_empty(os.path.dirname(home))
 
     def delete_partial(self, digest: Digest, tag: str) -> None:
-        """Take away a partial file and its note; nothing happens if there is none."""
+        """Delete a partial file and its note; nothing happens if there is none."""
         name = self._partial_path(digest, tag)
         for path in (name, name + NOTE):
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -124,7 +124,7 @@ class FilesystemStore:
                         yield found
 
     def partials(self) -> Iterator[StoredPartial]:
-        """Every partial file that is here, with the bytes that it takes: it has holes."""
+        """Every partial file that is here, with the bytes that it takes on the disk: it has holes."""
         for algorithm in HEX_LENGTHS:
             for entry in self._entries(os.path.join(self._partial, algorithm)):
                 named = read_name(algorithm, entry.name)
@@ -152,9 +152,9 @@ class FilesystemStore:
                 raise BlobUnknown(f"{digest} is not stored here") from error
             raise
 
-    def _let_go(self, descriptor: int) -> None:
-        # Whoever closes a deleted file last waits until the disk has freed its blocks, for
-        # gigabytes long enough to be felt in the reactor's thread. (RuntimeError: at exit.)
+    def _close_file(self, descriptor: int) -> None:
+        # The last close of a deleted file blocks until the disk has freed its blocks: for gigabytes too long for
+        # the reactor's thread. (RuntimeError: at exit.)
         with suppress(OSError, RuntimeError):
             if os.fstat(descriptor).st_nlink == 0:
                 self._closer.submit(_close, descriptor)

@@ -1,4 +1,4 @@
-"""What is in a store, by age, looked at a little at a time."""
+"""How much is in a store, and its oldest files, a batch at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BATCH: Final = 200
 
 
 @frozen
-class Usage:
+class StoreUsage:
     """
     Bytes of blobs, partial files and reservations together, bytes on the disk that are free and not reserved,
     and the partial files without a reservation, oldest first.
@@ -29,7 +29,7 @@ class Usage:
 
 
 class Inventory:
-    """Counts what is here, and finds what is oldest, without looking at the rest."""
+    """Counts what is in a store, and finds the oldest files without reading the rest."""
 
     def __init__(self, store: Store, index: Index, run: Run, in_use: Callable[[Digest], bool]) -> None:
         self._store = store
@@ -37,18 +37,18 @@ class Inventory:
         self._run = run
         self._in_use = in_use
 
-    async def stock(self, reserved: Iterable[Reservation] = ()) -> Usage:
+    async def usage(self, reserved: Iterable[Reservation] = ()) -> StoreUsage:
         """
         How much there is now. Partial files are listed, there are few; blobs are not.
 
-        A partial file of a running download counts with what is ``reserved`` for it, as if it had all come.
+        A partial file of a running download counts with what is ``reserved`` for it, as if it were whole.
         """
         return await self._run(self._count, tuple(reserved))
 
     async def oldest(
         self, partials: tuple[Candidate, ...], before: float | None = None
     ) -> AsyncIterator[Candidate]:
-        """What nobody uses, oldest first: these partial files, and the blobs last pulled before ``before``."""
+        """Files not in use, oldest first: these partial files, and the blobs last pulled before ``before``."""
         waiting = deque(partials)
         last: BlobRecord | None = None
         while batch := await self._run(self._index.least_recent, _BATCH, before, last):
@@ -64,10 +64,10 @@ class Inventory:
             if not self._in_use(partial.digest):
                 yield partial
 
-    def _count(self, reserved: Sequence[Reservation]) -> Usage:
+    def _count(self, reserved: Sequence[Reservation]) -> StoreUsage:
         free, written = self._store.free(), dict[tuple[Digest, str], int]()
         partials: list[Candidate] = []
-        # A file has two where a download resumes it while subscribers of the one before still read it.
+        # A file has two where a download resumes it while subscribers of the previous one still read it.
         running: dict[tuple[Digest, str], int] = {}
         for each in reserved:
             if not each.unlinked:
@@ -85,4 +85,4 @@ class Inventory:
         taken += sum(each.size for each in reserved if each.unlinked)
         owed = sum(max(0, size - written.get(name, 0)) for name, size in coming.items())
         stored = self._index.total() + taken + sum(partial.size for partial in partials)
-        return Usage(stored, None if free is None else free - owed, tuple(partials))
+        return StoreUsage(stored, None if free is None else free - owed, tuple(partials))

@@ -22,12 +22,12 @@ class MemoryStore:
     """
     A :class:`~contentcache.storage.interfaces.Store` of at most ``capacity`` bytes.
 
-    As on a disk, a file whose name is gone takes room until its last reader closes it. ``now`` gives
-    the seconds since the epoch that files are stamped with, as a filesystem does by itself.
+    As on a disk, a file whose name was deleted takes space until its last reader closes it. ``now`` is the time of
+    files in seconds since the epoch.
     """
 
     def __init__(self, capacity: int | None = None, now: Clock = time.time) -> None:
-        self._room = _Room(capacity, now)
+        self._files = _Filesystem(capacity, now)
 
     def open(self, digest: Digest) -> MemoryFile:
         """
@@ -35,8 +35,8 @@ class MemoryStore:
 
         :raises BlobUnknown: there is none.
         """
-        with self._room.lock:
-            return MemoryFile(self._room, self._room.blob(digest))
+        with self._files.lock:
+            return MemoryFile(self._files, self._files.blob(digest))
 
     def adopt(self, digest: Digest) -> MemoryPartial:
         """
@@ -44,40 +44,40 @@ class MemoryStore:
 
         :raises BlobUnknown: there is none.
         """
-        with self._room.lock:
-            return MemoryPartial(self._room, self._room.blob(digest), digest, tag=None)
+        with self._files.lock:
+            return MemoryPartial(self._files, self._files.blob(digest), digest, tag=None)
 
     def resume(self, digest: Digest, origin: str) -> MemoryPartial:
         """The partial file of ``digest`` from ``origin``, made if there is none."""
         tag = origin_tag(origin)
-        with self._room.lock:
-            return MemoryPartial(self._room, self._room.partial(digest, tag), digest, tag=tag)
+        with self._files.lock:
+            return MemoryPartial(self._files, self._files.partial(digest, tag), digest, tag=tag)
 
     def delete(self, digest: Digest) -> None:
-        """Take away a blob; nothing happens if there is none."""
-        self._room.take_name(self._room.blobs, digest)
+        """Delete a blob; nothing happens if there is none."""
+        self._files.unlink(self._files.blobs, digest)
 
     def delete_partial(self, digest: Digest, tag: str) -> None:
-        """Take away a partial file; nothing happens if there is none."""
-        self._room.take_name(self._room.partials, (digest, tag))
+        """Delete a partial file; nothing happens if there is none."""
+        self._files.unlink(self._files.partials, (digest, tag))
 
     def blobs(self) -> Iterator[StoredFile]:
         """Every blob that is here."""
-        for digest, content in self._room.listing(self._room.blobs):
+        for digest, content in self._files.listing(self._files.blobs):
             yield StoredFile(digest, len(content.bytes), content.modified)
 
     def partials(self) -> Iterator[StoredPartial]:
         """Every partial file that is here."""
-        for (digest, tag), content in self._room.listing(self._room.partials):
+        for (digest, tag), content in self._files.listing(self._files.partials):
             yield StoredPartial(digest, tag, len(content.bytes), content.modified)
 
     def free(self) -> int | None:
         """Bytes that can still be written, ``None`` without a capacity."""
-        return self._room.free()
+        return self._files.free()
 
 
 class _Content:
-    """What an inode is on a disk: bytes, when they changed, and who holds on to them."""
+    """What an inode is on a disk: bytes, when they changed, and by how many files they are open."""
 
     def __init__(self, modified: float) -> None:
         self.bytes = bytearray()
@@ -87,8 +87,8 @@ class _Content:
         self.opened = 0
 
 
-class _Room:
-    """What a filesystem is to its files: names, and a count of what they take."""
+class _Filesystem:
+    """The names of files, and how many bytes they take."""
 
     def __init__(self, capacity: int | None, now: Clock) -> None:
         self.lock: Final = RLock()
@@ -124,7 +124,7 @@ class _Room:
             del content.bytes[size:]
         self._used += growth
 
-    def take_name(self, names: dict[Name, _Content], name: Name, only: _Content | None = None) -> None:
+    def unlink(self, names: dict[Name, _Content], name: Name, only: _Content | None = None) -> None:
         with self.lock:
             content = names.get(name)
             if content is not None and only in (None, content):
@@ -138,7 +138,7 @@ class _Room:
                 return
             if tag is None or self.partials.get((digest, tag)) is not content:
                 raise FileNotFoundError(errno.ENOENT, "the partial file was taken away")
-            self.take_name(self.blobs, digest)
+            self.unlink(self.blobs, digest)
             self.blobs[digest] = self.partials.pop((digest, tag))
 
     def release(self, content: _Content) -> None:
@@ -150,8 +150,8 @@ class _Room:
 class MemoryFile:
     """A :class:`~contentcache.storage.interfaces.BlobFile` in memory."""
 
-    def __init__(self, room: _Room, content: _Content) -> None:
-        self._room: Final = room
+    def __init__(self, files: _Filesystem, content: _Content) -> None:
+        self._files: Final = files
         self._content: Final = content
         self._closed = False
         self._size = len(content.bytes)
@@ -164,12 +164,12 @@ class MemoryFile:
 
     @property
     def descriptor(self) -> int | None:
-        """There is no file."""
+        """There is none."""
         return None
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
-        with self._room.lock:
+        with self._files.lock:
             self._must_be_open()
             with memoryview(self._content.bytes) as view:
                 return bytes(view[offset : offset + length])
@@ -179,19 +179,19 @@ class MemoryFile:
         return self.read(offset, length)
 
     def is_loaded(self, offset: int, length: int) -> bool:
-        """They are, if they are there at all."""
+        """Whether they are there at all."""
         return offset + length <= self.size
 
     def load(self, offset: int, length: int) -> None:
-        """They are."""
+        """They are in memory."""
 
     def close(self) -> None:
-        """Give the room back if the name is gone. May be called twice."""
-        with self._room.lock:
+        """Free the bytes if the name was deleted. May be called twice."""
+        with self._files.lock:
             if not self._closed:
                 self._closed = True
                 self._content.opened -= 1
-                self._room.release(self._content)
+                self._files.release(self._content)
 
     def _must_be_open(self) -> None:
         if self._closed:
@@ -201,8 +201,8 @@ class MemoryFile:
 class MemoryPartial(MemoryFile):
     """A :class:`~contentcache.storage.interfaces.PartialFile` in memory."""
 
-    def __init__(self, room: _Room, content: _Content, digest: Digest, *, tag: str | None) -> None:
-        super().__init__(room, content)
+    def __init__(self, files: _Filesystem, content: _Content, digest: Digest, *, tag: str | None) -> None:
+        super().__init__(files, content)
         self._digest = digest
         self._tag = tag
         self._adopted = tag is None
@@ -225,32 +225,32 @@ class MemoryPartial(MemoryFile):
 
         :raises OSError: ``ENOSPC`` beyond the store's capacity.
         """
-        with self._room.lock, memoryview(data).cast("B") as source:
+        with self._files.lock, memoryview(data).cast("B") as source:
             self._must_be_writable()
             stop = offset + len(source)
             if len(source) and stop > len(self._content.bytes):
-                self._room.resize(self._content, stop)
+                self._files.resize(self._content, stop)
             self._content.bytes[offset:stop] = source
-            self._content.modified = self._room.now()
+            self._content.modified = self._files.now()
 
     def truncate(self, size: int) -> None:
         """Cut the file to ``size`` bytes, to start again."""
-        with self._room.lock:
+        with self._files.lock:
             self._must_be_writable()
-            self._room.resize(self._content, size)
-            self._content.modified = self._room.now()
+            self._files.resize(self._content, size)
+            self._content.modified = self._files.now()
 
     def commit(self) -> None:
         """Make it a blob of the store."""
         self._must_be_open()
-        self._room.commit(self._content, self._digest, self._tag)
+        self._files.commit(self._content, self._digest, self._tag)
 
     def discard(self) -> None:
-        """Take the name away, unless another file has it by now."""
+        """Delete the name, unless another file has it by now."""
         self._must_be_open()
         if self._tag is not None:
-            self._room.take_name(self._room.partials, (self._digest, self._tag), only=self._content)
-        self._room.take_name(self._room.blobs, self._digest, only=self._content)
+            self._files.unlink(self._files.partials, (self._digest, self._tag), only=self._content)
+        self._files.unlink(self._files.blobs, self._digest, only=self._content)
 
     def _must_be_writable(self) -> None:
         self._must_be_open()

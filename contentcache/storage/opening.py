@@ -28,13 +28,13 @@ from contentcache.storage.memory import MemoryStore
 #: Bytes of the secret.
 _SECRET_SIZE: Final = 32
 _log = Logger()
-#: What a disk says that cannot be written now, and may be again.
+#: Errors of a disk that cannot be written now, and may be later.
 _UNWRITABLE: Final = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 class RootLock:
     """
-    The exclusive right to write under ``root``: a lock on ``<root>/contentcache/lock``.
+    The lock on ``<root>/contentcache/lock``: who holds it may write under ``root``.
 
     A disk that became read-only can still be locked. The constructor does not touch the disk.
     """
@@ -46,23 +46,23 @@ class RootLock:
 
     @property
     def held(self) -> bool:
-        """Whether this process has it."""
+        """Whether this process holds it."""
         return self._lock.held
 
     @property
     def descriptor(self) -> int | None:
         """
-        The open file that is locked, ``None`` where it is not. Who inherits it holds the lock too: it is free
-        when all of them have ended.
+        The open file that is locked, ``None`` where it is not. Processes that inherit it hold the lock too, until
+        the last one has ended.
         """
         return self._lock.descriptor
 
     def acquire(self, timeout: float = 5.0) -> None:
         """
-        Take the lock. Where the process that took it has ended, and others hold on to it that it has started,
-        these are about to end too: for them it waits up to ``timeout`` seconds.
+        Acquire the lock. Where the process that locked it has ended, those that it has started, and that still
+        hold the lock, are about to end too: this waits for them up to ``timeout`` seconds.
 
-        :raises StoreLocked: another process has it.
+        :raises StoreLocked: another process holds it.
         :raises OSError: the disk does not allow to try.
         """
         if self.held:
@@ -78,7 +78,7 @@ class RootLock:
             raise StoreLocked(_refusal(self._root, error.holder)) from error
 
     def close(self) -> None:
-        """Give the lock back. May be called twice."""
+        """Release the lock. May be called twice."""
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -105,7 +105,7 @@ def _refusal(root: str, holder: int | None) -> str:
 
 @frozen
 class Storage:
-    """What holds the bytes. ``store_fault`` says why nothing could be written at the start, where that is so."""
+    """Store and index. ``store_fault`` says why nothing could be written at the start, where that is so."""
 
     store: Store
     index: Index
@@ -114,20 +114,20 @@ class Storage:
 
     @property
     def fault(self) -> str | None:
-        """What an operator should know of the disk now."""
+        """What is wrong with the disk now, for the operator."""
         index_fault = self.index.fault if isinstance(self.index, RecoveringIndex) else None
         return self.store_fault or index_fault
 
 
 def open_storage(settings: StorageSettings, index_replaced: Callable[[], None]) -> Storage:
     """
-    Open store and index, and hold the root directory. Blocks.
+    Open store and index, and lock the root directory. Blocks.
 
-    A disk that cannot be written is no reason not to start: clients are served, what they pull passes
-    through. ``index_replaced`` is called, in any thread, when the index was replaced and the store must be listed.
+    A disk that cannot be written does not prevent a start: what clients pull is passed through.
+    ``index_replaced`` is called, in any thread, when the index was replaced and the store must be listed.
 
-    :raises StorageError: another daemon has the root directory, or a newer version wrote the index.
-    :raises OSError: the root directory is not to be had at all.
+    :raises StorageError: another daemon has locked the root directory, or a newer version wrote the index.
+    :raises OSError: the root directory cannot be used at all.
     """
     if settings.driver == "inmemory":
         return Storage(MemoryStore(), MemoryIndex())
@@ -146,7 +146,7 @@ def open_storage(settings: StorageSettings, index_replaced: Callable[[], None]) 
         first = open_index()
     except OSError as error:
         index_fault = _unwritable(error)
-        if not lock.held:  # so it is not ours to try again
+        if not lock.held:  # then the index must not be opened later either
             return Storage(store, MemoryIndex(), lock, fault or index_fault)
         _log.error("index kept in memory for now", reason=index_fault)
     return Storage(
@@ -158,7 +158,7 @@ def open_storage(settings: StorageSettings, index_replaced: Callable[[], None]) 
 
 
 def own_file(settings: StorageSettings, name: str) -> Path:
-    """Where a file of the daemon's own is kept."""
+    """The path of a file of the daemon's own."""
     return Path(settings.rootdirectory, "contentcache", name)
 
 

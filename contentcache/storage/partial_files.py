@@ -18,9 +18,9 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import DigestInvalid
 from contentcache.persist.atomic_file import read_bounded, write_atomically
 
-#: Added to a partial file's name: the note of which of its bytes are there.
+#: Suffix of the note that says which bytes of a partial file are there.
 NOTE: Final = ".held"
-#: A note has no more runs than this; those nearest to the start are kept.
+#: Most runs of a note, which are those nearest to the start.
 MOST_RUNS: Final = 20_000
 #: Most bytes of a note.
 LARGEST_NOTE: Final = 1 << 20

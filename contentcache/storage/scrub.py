@@ -1,8 +1,7 @@
 """
-Who looks whether stored blobs are still what they were.
+Scrubbing: stored blobs are hashed again, one at a time, since a disk may return other bytes than were written.
 
-A disk may give back other bytes than it took, years later and without a word. This goes round the store, one
-blob at a time in the order of their digests, so slowly that a round takes as long as the operator said.
+A round over the store goes in the order of digests, and takes as long as the operator said.
 """
 
 from __future__ import annotations
@@ -26,32 +25,32 @@ from contentcache.storage.partial_files import read_note, write_note
 
 #: Bytes that are read at a time.
 PIECE: Final = 256 << 10
-#: The longest pause, in seconds, after which the pace is reckoned anew.
+#: The longest pause, in seconds, before the pace is computed again.
 LONGEST_PAUSE: Final = 60.0
-#: How long it rests where the disk does not even let the index be read, or nothing be read at all.
+#: Seconds of the pause where the index, or nothing at all, can be read.
 REST: Final = 3600.0
 
-_LONGEST_BREATH: Final = 1.0
-#: So many unreadable blobs in a row are a broken disk and not broken blobs.
+_LONGEST_WAIT: Final = 1.0
+#: This many unreadable blobs in a row are a broken disk and not broken blobs.
 _MOST_UNREADABLE: Final = 3
-#: What a disk says of a place that cannot be read. Anything else (no descriptor, no memory) says nothing.
+#: Errors of bytes that cannot be read. Any other (no descriptor, no memory) says nothing of the blob.
 _UNREADABLE: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA})
 
-Verdict = Literal["right", "wrong", "unreadable", "unknown"]
+BlobState = Literal["intact", "corrupt", "unreadable", "unknown"]
 
 
 class Bookmark:
     """
-    Where the round stands, in a small file that outlives the daemon; without a ``path``, in nothing.
+    The position of the round, in a small file that outlives the daemon; without a ``path``, nowhere.
 
-    It is worth a look at some blobs once more and no error: what cannot be read is the beginning.
+    What cannot be read means the beginning: then some blobs are hashed once more.
     """
 
     def __init__(self, path: str | None) -> None:
         self._path = path
 
     def read(self) -> Digest | None:
-        """The last digest that was looked at. Blocks."""
+        """The last digest that was checked. Blocks."""
         if self._path is None:
             return None
         try:
@@ -60,7 +59,7 @@ class Bookmark:
             return None
 
     def write(self, digest: Digest | None) -> None:
-        """Remember it. Blocks."""
+        """Store it. Blocks."""
         if self._path is None:
             return
         with suppress(OSError):
@@ -71,11 +70,11 @@ class Scrubber:
     """
     Hashes each verified blob again, about once in ``period`` seconds.
 
-    A blob that is wrong or cannot be read goes, file and record, so that it is fetched again. Where
-    ``in_use`` says that somebody has it, it only counts as not verified any more, which lets nobody new have
-    it, and goes later. The index is read for each blob and written for bad ones; last pulls stay as they are.
+    A blob that is corrupt or cannot be read is deleted, file and record, so that it is downloaded again. Where it
+    is ``in_use``, it only counts as not verified any more, so that no new reader gets it, and is deleted later.
+    The index is read for each blob and written for bad ones; last pulls stay as they are.
 
-    ``checked`` hears of each blob whether it was right. The disk is touched by ``run`` only.
+    ``checked`` is called for each blob with whether it was intact. Only ``run`` touches the disk.
     """
 
     _log = Logger()
@@ -108,36 +107,36 @@ class Scrubber:
         self._ended: Deferred[None] = succeed(None)
 
     def start(self) -> None:
-        """Go round until :meth:`stop`."""
+        """Scrub until :meth:`stop`."""
         self._stopping = False
-        self._ended = Deferred.fromCoroutine(self._go_round())
+        self._ended = Deferred.fromCoroutine(self._scrub_forever())
 
     def stop(self) -> Deferred[None]:
-        """Go no further. Fires when no thread works for it any more."""
+        """Stop. Fires when no thread works for it any more."""
         self._stopping = True
         self._pausing.cancel()
         return self._ended
 
-    async def _go_round(self) -> None:
+    async def _scrub_forever(self) -> None:
         place = await self._run(self._bookmark.read)
         while not self._stopping:
             try:
                 place = await self._step(place)
-            except Exception:  # noqa: BLE001 - a check that is broken must not end all others
+            except Exception:  # noqa: BLE001 - one failure must not end the round
                 self._log.failure("scrub failed, paused", retry_in=f"{REST:.0f}s")
                 await self._pause(REST)
         await self._run(self._bookmark.write, place)
 
     async def _step(self, place: Digest | None) -> Digest | None:
-        await self._take_bad_away()
+        await self._delete_bad()
         found = await self._run(self._index.following, place, 1)
         if not found:
             await self._pause(min(LONGEST_PAUSE, self._period))
             return None
         record = found[0]
         started = self._timer.seconds()
-        if record.verified:  # what is not is hashed before its first use anyway
-            await self._judge(record)
+        if record.verified:  # other blobs are hashed before their first use anyway
+            await self._check(record)
         if self._stopping:
             return place
         if self._unreadable >= _MOST_UNREADABLE:
@@ -150,16 +149,16 @@ class Scrubber:
             await self._run(self._bookmark.write, record.digest)
         return record.digest
 
-    async def _judge(self, record: BlobRecord) -> None:
-        verdict = await self._read(record)
-        if verdict == "unknown":
+    async def _check(self, record: BlobRecord) -> None:
+        state = await self._read(record)
+        if state == "unknown":
             return
-        self._unreadable = self._unreadable + 1 if verdict == "unreadable" else 0
-        self._checked(verdict == "right")
-        if verdict == "wrong" or 0 < self._unreadable < _MOST_UNREADABLE:
-            await self._condemn(record, "digest mismatch" if verdict == "wrong" else "not readable")
+        self._unreadable = self._unreadable + 1 if state == "unreadable" else 0
+        self._checked(state == "intact")
+        if state == "corrupt" or 0 < self._unreadable < _MOST_UNREADABLE:
+            await self._report_bad(record, "digest mismatch" if state == "corrupt" else "not readable")
 
-    async def _read(self, record: BlobRecord) -> Verdict:
+    async def _read(self, record: BlobRecord) -> BlobState:
         try:
             file = await self._run(self._store.open, record.digest)
         except BlobUnknown:
@@ -168,49 +167,49 @@ class Scrubber:
             return self._cannot_read(record, error)
         try:
             if file.size != record.size:
-                return "wrong"
+                return "corrupt"
             return await self._hash(record, file)
         except OSError as error:
             return self._cannot_read(record, error)
         finally:
             file.close()
 
-    async def _hash(self, record: BlobRecord, file: BlobFile) -> Verdict:
+    async def _hash(self, record: BlobRecord, file: BlobFile) -> BlobState:
         hasher = record.digest.hasher()
         offset = 0
         while offset < record.size and not self._stopping:
             before = self._timer.seconds()
             read = await self._run(_hash_piece, file, offset, hasher)
             if not read:
-                return "wrong"  # it became shorter while it was read
+                return "corrupt"  # it became shorter while it was read
             offset += read
-            # It never takes more than half of the disk's time, whatever was asked for.
+            # It never takes more than half of the disk's time, whatever the period is.
             took = self._timer.seconds() - before
             share = await self._seconds_for(read)
-            await self._pause(max(took, min(share, _LONGEST_BREATH)))
+            await self._pause(max(took, min(share, _LONGEST_WAIT)))
         if offset < record.size:
             return "unknown"
-        return "right" if record.digest.is_of(hasher) else "wrong"
+        return "intact" if record.digest.is_of(hasher) else "corrupt"
 
-    async def _missing(self, record: BlobRecord) -> Verdict:
+    async def _missing(self, record: BlobRecord) -> BlobState:
         if not self._in_use(record.digest):
             await self._run(self._forget, record, with_file=False)
         return "unknown"
 
-    def _cannot_read(self, record: BlobRecord, error: OSError) -> Verdict:
+    def _cannot_read(self, record: BlobRecord, error: OSError) -> BlobState:
         if error.errno in _UNREADABLE:
             return "unreadable"
         self._log.warn("stored blob not checked", digest=record.digest, reason=error)
         return "unknown"
 
-    async def _condemn(self, record: BlobRecord, reason: str) -> None:
+    async def _report_bad(self, record: BlobRecord, reason: str) -> None:
         self._log.error("stored blob corrupt, deleted", digest=record.digest, reason=reason)
         self._bad[record.digest] = record
-        await self._take_bad_away()
+        await self._delete_bad()
         if record.digest in self._bad:
-            await self._run(self._doubt, record)
+            await self._run(self._mark_unverified, record)
 
-    async def _take_bad_away(self) -> None:
+    async def _delete_bad(self) -> None:
         for digest, record in tuple(self._bad.items()):
             if self._in_use(digest):
                 continue
@@ -221,14 +220,14 @@ class Scrubber:
             else:
                 del self._bad[digest]
 
-    def _doubt(self, record: BlobRecord) -> None:
-        """In a thread: whoever comes now has it hashed first."""
+    def _mark_unverified(self, record: BlobRecord) -> None:
+        """In a thread: the next reader hashes it first."""
         now = self._index.blob(record.digest)
         if now is not None and now.verified:
             self._index.record([evolve(now, verified=False)])
 
     def _forget(self, record: BlobRecord, *, with_file: bool = True) -> None:
-        """In a thread: take it away, unless it has been fetched again since it was looked at."""
+        """In a thread: delete it, unless it has been downloaded again since it was checked."""
         now = self._index.blob(record.digest)
         if now is None or (now.verified and now.pulled != record.pulled):
             return
@@ -237,16 +236,16 @@ class Scrubber:
         self._index.forget((record.digest,))
 
     async def _keep_pace(self, size: int, spent: float) -> None:
-        """Wait until the time is over that so many bytes of the store have; a little has been spent."""
+        """Wait for the share of the period that ``size`` bytes of the store have, less what was ``spent``."""
         left = float(size)
         seconds = await self._seconds_for(size) - spent
         while seconds > 0 and not self._stopping:
             pause = min(seconds, LONGEST_PAUSE)
             await self._pause(pause)
-            # Meanwhile the store may have become larger or smaller, and the share with it.
+            # Meanwhile the store, and so the share, may have changed.
             left *= 1 - pause / seconds
             seconds = await self._seconds_for(left)
-            await self._take_bad_away()
+            await self._delete_bad()
 
     async def _seconds_for(self, size: float) -> float:
         total = await self._run(self._index.total)

@@ -76,7 +76,7 @@ class RemoteOwners:
             in_place=in_place,
             total=total,
             connect_owner=self._connect,
-            open_file=self._store.take,
+            open_file=self._store.from_descriptor,
             clock=self._reactor,
         )
 

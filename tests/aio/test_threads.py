@@ -158,7 +158,7 @@ class ThreadsTests(TestCase):
         await rest.done
         self.assertServed(rest, LARGE)
         await self._until_idle()
-        self.assertEqual([content.opened for content in self.store._room.blobs.values()], [0])
+        self.assertEqual([content.opened for content in self.store._files.blobs.values()], [0])
 
     async def _until_idle(self) -> None:
         idle: Deferred[None] = Deferred()

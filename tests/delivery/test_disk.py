@@ -91,7 +91,7 @@ class FoundTests(HouseTestCase):
         house = self.found(LARGE, known=True)
         client = house.pull(self.digest, takes=False)
         assert isinstance(house.store, MemoryStore)
-        del house.store._room.blobs[self.digest].bytes[HALF:]
+        del house.store._files.blobs[self.digest].bytes[HALF:]
         client.take()
         self.assertEqual((client.outcome, len(client.got)), ("short", HALF))
 

@@ -15,7 +15,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
 from contentcache.core.eviction import Retention
 from contentcache.core.ports import Given, Result
-from contentcache.storage.evictor import Evictor, Swept
+from contentcache.storage.evictor import Evictor, SweepResult
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Affirmation, BlobRecord, IndexDamaged, Link
 from contentcache.storage.memory import MemoryStore
@@ -79,7 +79,7 @@ class ReaperCase(SynchronousTestCase):
         self.store.resume(digest, ORIGIN).write(0, content)
         return digest
 
-    def sweep(self, evictor: Evictor) -> Swept:
+    def sweep(self, evictor: Evictor) -> SweepResult:
         return self.successResultOf(Deferred.fromCoroutine(evictor.sweep()))
 
     def make_room(self, evictor: Evictor, incoming: int) -> bool:
@@ -103,7 +103,7 @@ class AgeTests(ReaperCase):
         self.clock.advance(60)
         self.index.touch({young: self.wall()})
         self.clock.advance(60)
-        self.assertEqual(self.sweep(evictor), Swept(blobs=1, bytes=3))
+        self.assertEqual(self.sweep(evictor), SweepResult(blobs=1, bytes=3))
         self.assertEqual(self.kept(), {young})
         self.assertEqual(self.gone, [(old, 3, "age")])
 
@@ -113,7 +113,7 @@ class AgeTests(ReaperCase):
         self.put(b"old", pulled=1.0)
         self.partial(b"part")
         self.clock.advance(1e6)
-        self.assertEqual(self.sweep(evictor), Swept())
+        self.assertEqual(self.sweep(evictor), SweepResult())
 
     def test_in_use(self) -> None:
         """What is read or fetched stays, and does not keep others from going."""
@@ -130,7 +130,7 @@ class AgeTests(ReaperCase):
         evictor = self.evictor(blobttl=100.0)
         digest = self.put(b"old", pulled=START - 200)
         other = self.put(b"other", pulled=START - 150)
-        self.between["_take_away"] = lambda: self.used.add(other)
+        self.between["_delete"] = lambda: self.used.add(other)
         self.sweep(evictor)
         self.assertEqual(self.gone, [(digest, 3, "age")])
 
@@ -138,8 +138,8 @@ class AgeTests(ReaperCase):
         """A pull that reaches the index after the list was made saves the blob."""
         evictor = self.evictor(blobttl=100.0)
         digest = self.put(b"old", pulled=START - 200)
-        self.between["_take_away"] = lambda: self.index.touch({digest: self.wall()})
-        self.assertEqual(self.sweep(evictor), Swept())
+        self.between["_delete"] = lambda: self.index.touch({digest: self.wall()})
+        self.assertEqual(self.sweep(evictor), SweepResult())
         self.assertEqual(self.kept(), {digest})
 
     def test_file_is_gone_already(self) -> None:
@@ -181,7 +181,7 @@ class AgeTests(ReaperCase):
         self.clock.advance(90)
         young = self.partial(b"young")
         self.clock.advance(20)
-        self.assertEqual(self.sweep(evictor), Swept(partials=1, bytes=9))
+        self.assertEqual(self.sweep(evictor), SweepResult(partials=1, bytes=9))
         self.assertEqual({file.digest for file in self.store.partials()}, {used, young})
         self.assertEqual(self.gone, [])
 
@@ -192,7 +192,7 @@ class AgeTests(ReaperCase):
             self.index.affirm(Link("o", "r", "blobs", numbered(number)), Affirmation(START - 2 * DAY, None))
         fresh = Link("o", "r", "blobs", numbered(1000))
         self.index.affirm(fresh, Affirmation(START, None))
-        self.assertEqual(self.sweep(evictor), Swept(links=450))
+        self.assertEqual(self.sweep(evictor), SweepResult(links=450))
         self.assertIsNotNone(self.index.affirmation(fresh))
 
 
@@ -209,8 +209,8 @@ class ClockJumpTests(ReaperCase):
             self.index.touch({young: self.wall()})
             self.sweep(evictor)
             self.ahead += jump
-            self.assertEqual(self.sweep(evictor), Swept(rebased=True))
-            self.assertEqual(self.sweep(evictor), Swept())
+            self.assertEqual(self.sweep(evictor), SweepResult(rebased=True))
+            self.assertEqual(self.sweep(evictor), SweepResult())
             self.clock.advance(0.5 * DAY)
             self.sweep(evictor)
             self.assertEqual(self.gone, [(old, 3, "age")])
@@ -222,7 +222,7 @@ class ClockJumpTests(ReaperCase):
         self.ahead += 10 * DAY
         self.sweep(evictor)
         self.clock.advance(0.9 * DAY)
-        self.assertEqual(self.sweep(evictor), Swept())
+        self.assertEqual(self.sweep(evictor), SweepResult())
         self.clock.advance(0.2 * DAY)
         self.assertEqual(self.sweep(evictor).partials, 1)
 
@@ -239,15 +239,15 @@ class ClockJumpTests(ReaperCase):
         self.patch(self.index, "shift", fail)
         self.failureResultOf(Deferred.fromCoroutine(evictor.sweep()), OSError)
         del self.index.shift
-        self.assertEqual(self.sweep(evictor), Swept(rebased=True))
-        self.assertEqual(self.sweep(evictor), Swept())
+        self.assertEqual(self.sweep(evictor), SweepResult(rebased=True))
+        self.assertEqual(self.sweep(evictor), SweepResult())
         self.assertEqual(self.kept(), {digest})
 
     def test_pulls_in_the_future(self) -> None:
         """A pull that lies in the future counts as now, and ages from now on."""
         evictor = self.evictor(blobttl=100.0)
         digest = self.put(b"blob", pulled=START + 1e6)
-        self.assertEqual(self.sweep(evictor), Swept())
+        self.assertEqual(self.sweep(evictor), SweepResult())
         self.clock.advance(101)
         self.sweep(evictor)
         self.assertEqual(self.gone, [(digest, 4, "age")])
@@ -263,10 +263,10 @@ class RoomTests(ReaperCase):
         partial = self.partial(b"1" * 10)
         self.clock.advance(10)
         newer, newest = self.put(b"2" * 10), self.put(b"3" * 10)
-        self.assertEqual(self.sweep(evictor), Swept(blobs=1, bytes=10))
+        self.assertEqual(self.sweep(evictor), SweepResult(blobs=1, bytes=10))
         self.assertEqual(self.gone, [(oldest, 10, "size")])
         fourth = self.put(b"4" * 10)
-        self.assertEqual(self.sweep(evictor), Swept(partials=1, bytes=10))
+        self.assertEqual(self.sweep(evictor), SweepResult(partials=1, bytes=10))
         self.assertEqual(list(self.store.partials()), [])
         self.assertEqual(self.kept(), {newer, newest, fourth})
         self.assertNotEqual(partial, oldest)
@@ -294,7 +294,7 @@ class RoomTests(ReaperCase):
         evictor = self.evictor(minfree=900)
         blob = self.put(b"0" * 50)
         put(self.store, b"unknown" * 100)
-        self.assertEqual(self.sweep(evictor), Swept())
+        self.assertEqual(self.sweep(evictor), SweepResult())
         self.assertFalse(self.make_room(evictor, 1))
         self.assertIsNotNone(self.index.blob(blob))
 
@@ -344,7 +344,7 @@ class RoomTests(ReaperCase):
         """When what was chosen is pulled before its turn comes, the next one goes instead."""
         evictor = self.evictor(maxsize=30)
         first, second, third = (self.put(b"%d" % n * 10, pulled=START + n) for n in range(3))
-        self.between["_take_away"] = lambda: self.index.touch({first: START + 9})
+        self.between["_delete"] = lambda: self.index.touch({first: START + 9})
         self.assertTrue(self.make_room(evictor, 5))
         self.assertEqual(self.gone, [(second, 10, "size")])
         self.assertEqual(self.kept(), {first, third})
@@ -443,7 +443,7 @@ class ServiceTests(ReaperCase):
         for number in range(9):
             self.put(b"%d" % number, pulled=START - 100 + number)
         hold = Deferred[None]()
-        self.between["_take_away"] = lambda: setattr(self, "waiting", hold)
+        self.between["_delete"] = lambda: setattr(self, "waiting", hold)
         evictor.start(self.clock)
         self.clock.advance(3.0)
         stopped = evictor.stop()
@@ -460,12 +460,12 @@ class ServiceTests(ReaperCase):
         for number in range(3):
             self.put(b"%d" % number, pulled=START - 100 + number)
         self.store.break_down(errno.EPERM, "delete")
-        self.between["_take_away"] = lambda: None
-        self.assertEqual(self.sweep(evictor), Swept())
-        self.assertEqual(self.calls.count("_take_away"), 3)
+        self.between["_delete"] = lambda: None
+        self.assertEqual(self.sweep(evictor), SweepResult())
+        self.assertEqual(self.calls.count("_delete"), 3)
         self.store.break_down(errno.EROFS, "delete")
         self.failureResultOf(Deferred.fromCoroutine(evictor.sweep()), OSError)
-        self.assertEqual(self.calls.count("_take_away"), 4)
+        self.assertEqual(self.calls.count("_delete"), 4)
         self.store.mend()
         self.assertEqual(self.sweep(evictor).blobs, 3)
 

@@ -390,7 +390,7 @@ class HoleTests(SynchronousTestCase):
         partial.write(0, b"a" * 3_000_000)
         partial.write(5_000_000, b"b" * 5_000)
         assert partial.descriptor is not None
-        reader = store.take(os.dup(partial.descriptor))
+        reader = store.from_descriptor(os.dup(partial.descriptor))
         self.addCleanup(reader.close)
         partial.close()
         again = store.resume(digest, ORIGIN)

@@ -145,7 +145,7 @@ class ReservationTests(ReaperCase):
         """A blob that was opened just before it was deleted has freed nothing, until its reader closes it."""
         evictor = self.evictor(maxsize=100)
         digest = self.put(b"o" * 60)
-        self.between["_take_away"] = lambda: self.used.add(digest)
+        self.between["_delete"] = lambda: self.used.add(digest)
         self.assertFalse(self.reserve(evictor, wanted("a", 50)))
         self.assertEqual(self.kept(), set())
         self.assertFalse(self.reserve(evictor, wanted("a", 50)))

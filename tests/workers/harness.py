@@ -138,7 +138,7 @@ class OwnerOfAll:
             in_place=in_place,
             total=total,
             connect_owner=self._connect,
-            open_file=self._house.files.take,
+            open_file=self._house.files.from_descriptor,
             clock=self._house.clock,
         )
 
