@@ -16,14 +16,10 @@ import attrs
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from contentcache.core import errors
-from contentcache.core.credentials import Credential
-from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
-from contentcache.core.routes import Content
 from contentcache.delivery import shared_download
 from contentcache.delivery.access import Revocation
-from contentcache.delivery.shared_download import DownloadKey
-from contentcache.storage.interfaces import Affirmation, BlobRecord, Link, Reservation, Tag, TagRecord
+from contentcache.storage import interfaces
 from contentcache.tls.files import Identity, identity_from_pem
 from contentcache.workers import messages
 
@@ -33,22 +29,8 @@ _MAPPING: Final = "mapping"
 #: Frozen classes whose fields are sent as they are: the messages, and what they and calls of the index contain.
 _CLASSES: Final[Mapping[str, type]] = {
     kind.__name__: kind
-    for kind in (
-        *(kind for kind in vars(messages).values() if getattr(kind, "__module__", None) == messages.__name__),
-        *(
-            Affirmation,
-            BlobRecord,
-            Content,
-            Credential,
-            Digest,
-            DownloadKey,
-            Link,
-            Reservation,
-            Revocation,
-            Tag,
-            TagRecord,
-        ),
-    )
+    for kind in (*vars(messages).values(), *vars(interfaces).values(), Revocation)
+    if isinstance(kind, type) and attrs.has(kind) and kind is not Identity
 }
 _FIELDS: Final[Mapping[type, Sequence[str]]] = {
     kind: [field.name for field in attrs.fields(kind)] for kind in _CLASSES.values()

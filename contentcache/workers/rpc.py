@@ -14,9 +14,9 @@ import os
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from attrs import define
+from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IFileDescriptorReceiver, IPushProducer
 from twisted.internet.protocol import Factory, connectionDone
@@ -60,18 +60,10 @@ class RemoteError(RPCError):
     """The other process has failed to compute the result; its log says why."""
 
 
-@define(eq=False)
+@frozen(eq=False)
 class _Call:
     result: Deferred[Any]
     acknowledgement_timeout: DelayedCall
-    timeout: DelayedCall
-
-    def end(self) -> bool:
-        """Cancel the timeouts; whether the caller still waits."""
-        for timer in (self.acknowledgement_timeout, self.timeout):
-            if timer.active():
-                timer.cancel()
-        return not self.result.called
 
 
 @implementer(IFileDescriptorReceiver, IPushProducer)
@@ -124,13 +116,19 @@ class RPCConnection(LineOnlyReceiver):
             return fail(UnresponsiveError("the other process does not respond"))
         self._last_call += 1
         number, timer = self._last_call, self.transport.reactor
-        call = self._calls[number] = _Call(
-            Deferred(),
-            timer.callLater(min(ACKNOWLEDGEMENT_TIMEOUT, timeout), self._not_acknowledged, number),
-            timer.callLater(timeout, self._timed_out, number, type(message).__name__, timeout),
+        result: Deferred[Any] = Deferred()
+        unacknowledged = timer.callLater(
+            min(ACKNOWLEDGEMENT_TIMEOUT, timeout), self._not_acknowledged, number
         )
+        self._calls[number] = _Call(result, unacknowledged)
+
+        def late(_cancelled: object, seconds: float) -> NoReturn:
+            name = type(message).__name__
+            raise CallTimeoutError(f"the other process has not answered {name} within {seconds:g} s")
+
+        result.addTimeout(timeout, timer, late).addBoth(self._call_ended, number)
         self._write({"call": number, "message": message})
-        return call.result
+        return result
 
     def close_when_unresponsive(self) -> None:
         """Send heartbeats to the other process, and close the connection as soon as it does not respond."""
@@ -197,34 +195,26 @@ class RPCConnection(LineOnlyReceiver):
             self._next_heartbeat.cancel()
         while self._descriptors:
             os.close(self._descriptors.popleft())
-        calls, self._calls = self._calls, {}
         self._closed()  # first, so that callers do not use this connection again
-        for call in calls.values():
-            if call.end():
-                call.result.errback(ConnectionClosedError("the other process has ended"))
+        while self._calls:  # a caller may cancel another call of its own
+            next(iter(self._calls.values())).result.errback(
+                ConnectionClosedError("the other process has ended")
+            )
 
     def _receive_result(self, number: int, value: Any, error: str | None) -> None:
-        call = self._calls.pop(number, None)
-        if call is None or not call.end():
-            return
-        if error is None:
-            call.result.callback(value)
-        else:
-            call.result.errback(RemoteError(error))
+        call = self._calls.get(number)
+        if call is not None:  # else its timeout has passed
+            call.result.callback(value if error is None else Failure(RemoteError(error)))
 
     def _not_acknowledged(self, number: int) -> None:
         self.is_unresponsive = True
-        self._fail(number, UnresponsiveError("the other process does not respond"))
+        self._calls[number].result.errback(UnresponsiveError("the other process does not respond"))
 
-    def _timed_out(self, number: int, name: str, timeout: float) -> None:
-        self._fail(
-            number, CallTimeoutError(f"the other process has not answered {name} within {timeout:g} s")
-        )
-
-    def _fail(self, number: int, error: RPCError) -> None:
-        call = self._calls.pop(number)
-        if call.end():
-            call.result.errback(error)
+    def _call_ended(self, result: Any, number: int) -> Any:
+        timer = self._calls.pop(number).acknowledgement_timeout
+        if timer.active():
+            timer.cancel()
+        return result
 
     def _send_heartbeat(self) -> None:
         # The acknowledgement is enough.
