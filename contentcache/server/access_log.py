@@ -25,6 +25,8 @@ class AccessLog:
         self._timer = timer
         self._wall = wall
         self._lines = lines
+        #: Bound once: each look at a Logger through an instance makes a new one.
+        self._write = self._log.info
 
     def __call__(self, request: ServerRequest) -> None:
         """Record a request whose response has ended, complete or short."""
@@ -50,13 +52,13 @@ class AccessLog:
             seconds=seconds,
             upstream=request.upstream,
         )
-        self._log.info("access", access=access)
+        self._write("access", access=access)
 
     def log_hits(self, hits: Sequence[Access]) -> None:
         """Record requests that the fast path has answered."""
         self._meter.hits([(access.method, access.status, access.sent, access.upstream) for access in hits])
         if self._lines:
-            self._log.info("access", accesses=hits)
+            self._write("access", accesses=hits)
 
 
 def _header(request: ServerRequest, name: str) -> str:

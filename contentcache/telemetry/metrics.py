@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
+from attrs import frozen
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -47,11 +48,22 @@ class _CacheHealth(Collector):
         yield family
 
 
+@frozen
+class _HitCounters:
+    """Counters of the fast path with one set of labels: to look labels up costs more than to count."""
+
+    requests: Counter
+    sent: Counter
+    pulls: Counter | None
+    seconds: Histogram
+
+
 class Meter:
     """The daemon's counters, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._hit_counters: dict[tuple[str, int, str], _HitCounters] = {}
         self._requests = Counter(
             "contentcache_http_requests",
             "Requests answered",
@@ -189,16 +201,26 @@ class Meter:
     def hits(self, answers: Sequence[tuple[str, int, int, str]]) -> None:
         """Blobs were sent from the store, at once: the method, the status, bytes of body and origin of each."""
         groups: dict[tuple[str, int, str], tuple[int, int]] = {}
-        seconds = self._seconds.labels("blobs")
         for method, status, sent, upstream in answers:
-            seconds.observe(0.0)
             count, size = groups.get((method, status, upstream), (0, 0))
             groups[method, status, upstream] = count + 1, size + sent
-        for (method, status, upstream), (count, size) in groups.items():
-            self._requests.labels(method, "blobs", str(status)).inc(count)
-            self._sent.labels(_registry(upstream), "blobs").inc(size)
-            if method == "GET":
-                self._pulls.labels(_registry(upstream), "blobs", "hit").inc(count)
+        for group, (count, size) in groups.items():
+            counters = self._hit_counters.get(group) or self._make_hit_counters(*group)
+            counters.requests.inc(count)
+            counters.sent.inc(size)
+            if counters.pulls is not None:
+                counters.pulls.inc(count)
+            for _ in range(count):
+                counters.seconds.observe(0.0)
+
+    def _make_hit_counters(self, method: str, status: int, upstream: str) -> _HitCounters:
+        counters = self._hit_counters[method, status, upstream] = _HitCounters(
+            self._requests.labels(method, "blobs", str(status)),
+            self._sent.labels(_registry(upstream), "blobs"),
+            self._pulls.labels(_registry(upstream), "blobs", "hit") if method == "GET" else None,
+            self._seconds.labels("blobs"),
+        )
+        return counters
 
     def pulled(self, origin: str, kind: str, status: str) -> None:
         """A blob or manifest is about to be sent; ``status`` is one of the cache statuses."""
