@@ -62,7 +62,7 @@ class CountTests(CostTestCase):
         for method in ("GET", "HEAD"):
             self.assertEqual(self.ask(self.ann, method=method).status, 200)
         self.assertEqual(self.hops, {})
-        self.assert_short(2)
+        self.assert_fast(2)
 
     def test_part_of_a_warm_one(self) -> None:
         """So does a part of one, small or large."""
@@ -73,7 +73,7 @@ class CountTests(CostTestCase):
         for target, wanted in ((self.path, "0-9"), (path, "5000000-5000999")):
             self.assertEqual(self.ask(self.ann, f"Range: bytes={wanted}", path=target).status, 206)
         self.assertEqual(self.hops, {})
-        self.assert_short(2)
+        self.assert_fast(2)
 
     def test_many_in_one_turn(self) -> None:
         """
@@ -95,7 +95,7 @@ class CountTests(CostTestCase):
             self.assertEqual(len(looks), turn)
             self.there.clock.advance(0)
         self.assertEqual(self.hops, {})
-        self.assert_short(20)
+        self.assert_fast(20)
 
     def test_several_parts(self) -> None:
         """Several parts of one cost one hop, to open it; its grant and its link are in memory."""

@@ -40,7 +40,7 @@ from contentcache.core.via import Path as ViaPath
 from contentcache.core.via import added
 from contentcache.jose.bearer_tokens import unverified_expiry
 from tests.config import samples
-from tests.registry.harness import BLOB, CONTENT, DIGEST, HOST, HouseTestCase, replies
+from tests.registry.harness import BLOB, CONTENT, DIGEST, HOST, RegistryTestCase, replies
 
 _TIMES: Final = int(os.environ.get("CONTENTCACHE_FUZZ", "1"))
 _SEED: Final = os.environ.get("CONTENTCACHE_SEED", "fuzz")
@@ -198,7 +198,7 @@ class ParserTests(SynchronousTestCase):
                 raise AssertionError(f"case {number}: {text[:2000]!r}: {error!r}") from error
 
 
-class ChannelTests(HouseTestCase):
+class ChannelTests(RegistryTestCase):
     """The channel with the API behind it, in memory."""
 
     def setUp(self) -> None:

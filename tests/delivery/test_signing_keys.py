@@ -19,7 +19,7 @@ from contentcache.delivery.signing_keys import MAX_STALE, PATH, RETRY_PAUSE, Key
 from contentcache.jose.keyset import UnknownKeyError, VerificationKey, encode_key_set
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.request import Request
-from tests.registry.harness import Broadcast
+from tests.registry.harness import FakeResponse
 
 T = TypeVar("T")
 ORIGIN = "https://origin.example"
@@ -68,7 +68,7 @@ class Hop:
             raise self.fault
         body = encode_key_set(self.keys) if self.body is None else self.body
         fields = Headers({name: [value] for name, value in self.headers.items()})
-        broadcast = Broadcast(self.status, fields, (body,), length=len(body))
+        broadcast = FakeResponse(self.status, fields, (body,), length=len(body))
         return Answer(hosts[0], self.status, False, broadcast, self.clock, 30.0)
 
 

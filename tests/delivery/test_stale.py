@@ -50,9 +50,9 @@ class StaleCase(HouseTestCase):
 
     def api(self, house: House) -> ServerFactory:
         """The web room before a house."""
-        doors = web.admit(house.registries, wall=house.wall)
-        return web.front(
-            house.blob_service, house.tags, house.origin_queries, doors, clock=house.clock, meter=Meter()
+        parts = web.make_admission(house.registries, wall=house.wall)
+        return web.make_factory(
+            house.blob_service, house.tags, house.origin_queries, parts, clock=house.clock, meter=Meter()
         )
 
     def ask(self, target: str, *fields: str, method: str = "GET", who: str | None = None) -> web.Reply:

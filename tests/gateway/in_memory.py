@@ -38,7 +38,7 @@ from contentcache.server.public_name import PublicName
 from contentcache.telemetry.logging import Access
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.answers import Answer
-from tests.registry.harness import Broadcast, Client, Reply, request
+from tests.registry.harness import Client, FakeResponse, Reply, request
 
 REGISTRY = "http://registry.internal:5000"
 PUBLIC = "https://registry.example.com"
@@ -298,10 +298,10 @@ class GatewayTestCase(TestCase):
 
     def fill_with(
         self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes], **more: Any
-    ) -> Broadcast:
+    ) -> FakeResponse:
         """What the registry answers to the gateway's own account."""
         fields = Headers({name: [value] for name, value in headers.items()})
-        broadcast = Broadcast(status, fields, pieces, **more)
+        broadcast = FakeResponse(status, fields, pieces, **more)
         self.filler.answer = Answer(REGISTRY, status, False, broadcast, self.clock, STALL)
         return broadcast
 

@@ -16,7 +16,7 @@ from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.gateway.blob_authorization import RedirectTarget, TargetAnswer
 from contentcache.upstream.answers import CODINGS
 from contentcache.upstream.redirects import Followed, RedirectPolicy
-from tests.registry.harness import Broadcast
+from tests.registry.harness import FakeResponse
 
 REGISTRY = "https://registry.internal"
 
@@ -54,7 +54,7 @@ class FollowedTargetTests(SynchronousTestCase):
 
     def test_question(self) -> None:
         """One byte is asked for, without any credentials, at the very URL."""
-        self.transport.response = Broadcast(206, Headers({"Content-Range": ["bytes 0-0/1234"]}), [b"x"])
+        self.transport.response = FakeResponse(206, Headers({"Content-Range": ["bytes 0-0/1234"]}), [b"x"])
         self.assertEqual(self.successResultOf(self.ask()), TargetAnswer(206, [], 1234))
         ((method, url, headers),) = self.transport.asked
         self.assertEqual((method, url), ("GET", "https://storage.example/x?sig=a%2Fb"))
@@ -64,11 +64,11 @@ class FollowedTargetTests(SynchronousTestCase):
     def test_whole(self) -> None:
         """A 200 is closed after its head; where that has no type, after as many bytes as tell a page."""
         typed = Headers({b"Content-Type": [b"a/\xff"], b"Content-Length": [b"900"]})
-        self.transport.response = Broadcast(200, typed, [], None)
+        self.transport.response = FakeResponse(200, typed, [], None)
         self.assertEqual(self.successResultOf(self.ask()), TargetAnswer(200, ["a/\xff"], 900))
         self.assertTrue(self.transport.response.stopped)
         for piece, end, stopped in ((b"<html>", ResponseDone(), False), (b"x" * 600, None, True)):
-            self.transport.response = Broadcast(200, Headers(), [piece], end)
+            self.transport.response = FakeResponse(200, Headers(), [piece], end)
             self.assertEqual(self.successResultOf(self.ask()), TargetAnswer(200, (), None, piece[:512]))
             self.assertEqual(self.transport.response.stopped, stopped)
 
@@ -79,7 +79,7 @@ class FollowedTargetTests(SynchronousTestCase):
         """
         page = b"<html>" + b" " * 1000
         headers = Headers({CODINGS: [b"gzip"]})
-        self.transport.response = Broadcast(200, headers, [gzip.compress(page)])
+        self.transport.response = FakeResponse(200, headers, [gzip.compress(page)])
         self.assertEqual(self.successResultOf(self.ask()).beginning, page[:512])
         for coding, pieces, end in (
             ("br", [b"x"], ResponseDone()),
@@ -87,7 +87,7 @@ class FollowedTargetTests(SynchronousTestCase):
             (None, [], ConnectionError("reset")),
         ):
             headers = Headers({CODINGS: [] if coding is None else [coding.encode()]})
-            self.transport.response = Broadcast(200, headers, pieces, end)
+            self.transport.response = FakeResponse(200, headers, pieces, end)
             self.failureResultOf(self.ask(), UpstreamBroken)
 
     def test_refusals(self) -> None:

@@ -19,7 +19,7 @@ from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.gateway.registry_login import BoundedGet, CredentialDecision, LoginResponse, RegistryLogin
 from contentcache.upstream.answers import CODINGS
 from tests.gateway.admin.admin_case import PASSWORDS, basic, token
-from tests.registry.harness import Broadcast
+from tests.registry.harness import FakeResponse
 
 REGISTRY = "https://registry.example"
 
@@ -123,12 +123,12 @@ class AgentGetTests(SynchronousTestCase):
             (200, {"Content-Type": [b"\xff"]}, LoginResponse(200, [], b"{}")),
         ):
             raw = {name.encode(): values for name, values in fields.items()}
-            broadcast = Broadcast(
+            broadcast = FakeResponse(
                 status, Headers(raw), [b"{}"][: len(said.body)], ResponseDone() if said.body else None
             )
 
             class Answers:
-                def request(self, *_: object, answer: Broadcast = broadcast) -> Deferred[Any]:
+                def request(self, *_: object, answer: FakeResponse = broadcast) -> Deferred[Any]:
                     return succeed(answer)
 
             asking = Deferred.fromCoroutine(
@@ -139,7 +139,7 @@ class AgentGetTests(SynchronousTestCase):
 
     def read(self, body: bytes, *codings: str) -> Deferred[LoginResponse]:
         """What comes of a body of at most 100 bytes that has these codings."""
-        broadcast = Broadcast(200, Headers({CODINGS: [each.encode() for each in codings]}), [body])
+        broadcast = FakeResponse(200, Headers({CODINGS: [each.encode() for each in codings]}), [body])
 
         class Answers:
             def request(self, *_: object) -> Deferred[Any]:

@@ -57,7 +57,7 @@ class Broken(Exception):
 
 
 @define
-class Broadcast:
+class FakeResponse:
     """
     A response of upstream: ``pieces`` come as soon as somebody takes the body, and it ends with ``end``;
     where that is ``None`` it stays open.
@@ -99,7 +99,7 @@ class Origin:
 
 
 @frozen
-class Doors:
+class AdmissionParts:
     """The ways in."""
 
     origins: OriginSelector
@@ -107,7 +107,7 @@ class Doors:
     admission: Admission
 
 
-class BodyInPieces:
+class SteppedBody:
     """A body that waits: :meth:`give` lets so many bytes go, :meth:`fail` ends it short or with a defect."""
 
     def __init__(self, content: bytes = CONTENT, *, size: int | None = len(CONTENT)) -> None:
@@ -145,7 +145,7 @@ class BodyInPieces:
 
 
 @define
-class Backstage:
+class FakeServices:
     """
     Contents, tags and origin_queries in one: what it answers, and what it has been asked.
 
@@ -301,25 +301,27 @@ def request(target: str, *fields: str, method: str = "GET") -> str:
     return f"{method} {target} HTTP/1.1\r\n{HOST}" + "".join(f"{each}\r\n" for each in fields) + "\r\n"
 
 
-def admit(
+def make_admission(
     registries: Sequence[Any],
     *,
     authenticator: LocalAuthenticator | None = None,
     authorizes: bool = False,
     keys: Mapping[str, SigningKeys] | None = None,
     wall: Callable[[], float] = lambda: 1e9,
-) -> Doors:
+) -> AdmissionParts:
     """The ways in to these origins."""
     origins = OriginSelector(registries)
     signatures = Signatures(keys or {}, wall=wall, secret=b"secret of the tests")
-    return Doors(origins, signatures, Admission(origins, signatures, authenticator, authorizes=authorizes))
+    return AdmissionParts(
+        origins, signatures, Admission(origins, signatures, authenticator, authorizes=authorizes)
+    )
 
 
-def front(
+def make_factory(
     blob_service: Any,
     tags: Any,
     origin_queries: Any,
-    doors: Doors,
+    doors: AdmissionParts,
     *,
     clock: Any,
     meter: Meter,
@@ -357,13 +359,13 @@ def front(
     )
 
 
-class HouseTestCase(TestCase):
-    """Has a factory, an API, and :attr:`backstage` behind it."""
+class RegistryTestCase(TestCase):
+    """Has a factory, an API, and :attr:`services` behind it."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.meter = Meter()
-        self.backstage = Backstage()
+        self.services = FakeServices()
         self.lines: list[Access] = []
         self.patch(AccessLog, "_log", _Pen(self.lines))
         self.factory = self.build()
@@ -383,9 +385,9 @@ class HouseTestCase(TestCase):
         given = upstreams or (Upstream("https://a.example", ("https://a.example",)),)
         registries: Any = [Origin(upstream) for upstream in given]
         self.registries = registries
-        parts: Any = self.backstage
-        admission = admit(registries, authenticator=authenticator, authorizes=authorizes, keys=keys)
-        return front(
+        parts: Any = self.services
+        admission = make_admission(registries, authenticator=authenticator, authorizes=authorizes, keys=keys)
+        return make_factory(
             parts,
             parts,
             parts,
@@ -411,11 +413,11 @@ class HouseTestCase(TestCase):
         headers: Mapping[str, str] | None = None,
         pieces: Sequence[bytes] = (b"{}",),
         **more: Any,
-    ) -> Broadcast:
+    ) -> FakeResponse:
         """What the next origin_queries are answered."""
         fields = Headers({name: [value] for name, value in (headers or {}).items()})
-        broadcast = Broadcast(status, fields, pieces, **more)
-        self.backstage.answer = Answer("https://a.example", status, False, broadcast, self.clock, 30.0)
+        broadcast = FakeResponse(status, fields, pieces, **more)
+        self.services.answer = Answer("https://a.example", status, False, broadcast, self.clock, 30.0)
         return broadcast
 
     def assert_refused(self, reply: Reply, status: int, code: str = "UNSUPPORTED") -> None:

@@ -10,7 +10,7 @@ from contentcache.config.model import Upstream
 from contentcache.core.credentials import LOCALLY_AUTHORIZED, OWN, Credential
 from contentcache.delivery.signing_keys import Published
 from contentcache.jose.keyset import KeySet, VerificationKey, parse_key_set
-from tests.registry.harness import BLOB, CONTENT, DIGEST, HouseTestCase
+from tests.registry.harness import BLOB, CONTENT, DIGEST, RegistryTestCase
 from tests.signer import Signer
 from tests.wrong_tokens import WRONG
 
@@ -67,7 +67,7 @@ def upstream(url: str, **more: Any) -> Upstream:
     return Upstream(url, (url,), names=frozenset({url.removeprefix("https://")}), issuer=url, **more)
 
 
-class SignedTests(HouseTestCase):
+class SignedTests(RegistryTestCase):
     """URLs that an origin has signed."""
 
     def setUp(self) -> None:
@@ -88,7 +88,7 @@ class SignedTests(HouseTestCase):
         for method in ("GET", "HEAD"):
             reply = self.ask(f"{BLOB}?token={token}", "Authorization: Bearer mine", method=method)
             self.assertEqual((reply.status, reply.body), (200, CONTENT if method == "GET" else b""))
-        for asking in self.backstage.asked:
+        for asking in self.services.asked:
             self.assertEqual(asking.credential, Credential(signed=token))
             self.assertEqual(asking.registry.upstream.origin, A)
 
@@ -105,7 +105,7 @@ class SignedTests(HouseTestCase):
             head = self.ask(target, method="HEAD")
             self.assertEqual((head.status, head.body), (403, b""), name)
             self.assertEqual(head.header("Content-Length"), reply.header("Content-Length"), name)
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
 
     def test_not_unicode(self) -> None:
         """Bytes that are no UTF-8, an empty token and two tokens are wrong ones like others."""
@@ -125,7 +125,7 @@ class SignedTests(HouseTestCase):
         keys = self.keys[B] = Keys(mine)
         self.factory = self.build(*(upstream(url) for url in (A, B)), keys={B: keys, A: self.keys[A]})
         self.assertEqual(self.ask(f"{BLOB}?token={mine.saying()}").status, 200)
-        self.assertEqual(self.backstage.asked[-1].registry.upstream.origin, B)
+        self.assertEqual(self.services.asked[-1].registry.upstream.origin, B)
 
     def test_keys_of_another_origin(self) -> None:
         """A token of one origin under the name of another is nobody's."""
@@ -164,7 +164,7 @@ class SignedTests(HouseTestCase):
         self.open(upstream(A))
         manifest = BLOB.replace("/blobs/", "/manifests/")
         self.assertEqual(self.ask(f"{manifest}?token=x", "Authorization: Basic mine").status, 200)
-        self.assertEqual(self.backstage.asked[0].credential, Credential("Basic mine"))
+        self.assertEqual(self.services.asked[0].credential, Credential("Basic mine"))
 
     def test_keys_are_handed_on(self) -> None:
         """The set of the origin that is meant is served where the next cache looks for it."""
@@ -190,7 +190,7 @@ class SignedTests(HouseTestCase):
         self.assert_refused(self.ask(path), 404)
 
 
-class MeantOriginTests(HouseTestCase):
+class MeantOriginTests(RegistryTestCase):
     """Requests of a cache that says which origin it means."""
 
     def test_chosen(self) -> None:
@@ -198,7 +198,7 @@ class MeantOriginTests(HouseTestCase):
         self.factory = self.build(upstream(A), upstream(B))
         for query, meant, origin in (("", A, A), ("", B, B), ("?ns=a.example", B, A)):
             self.assertEqual(self.ask(BLOB + query, f"Contentcache-Origin: {meant}").status, 200)
-            self.assertEqual(self.backstage.asked[-1].registry.upstream.origin, origin)
+            self.assertEqual(self.services.asked[-1].registry.upstream.origin, origin)
         self.assert_refused(self.ask(BLOB, "Contentcache-Origin: https://c.example"), 404, "NAME_UNKNOWN")
 
     def test_only_one(self) -> None:
@@ -207,7 +207,7 @@ class MeantOriginTests(HouseTestCase):
         self.assertEqual(self.ask(BLOB, "Contentcache-Origin: https://registry.internal").status, 200)
 
 
-class JudgedHereTests(HouseTestCase):
+class JudgedHereTests(RegistryTestCase):
     """The section ``auth``."""
 
     def setUp(self) -> None:
@@ -230,14 +230,14 @@ class JudgedHereTests(HouseTestCase):
                 reply = self.ask(target, *fields)
                 self.assert_refused(reply, 401, "UNAUTHORIZED")
                 self.assertEqual(reply.header("WWW-Authenticate"), 'Basic realm="here"')
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
 
     def test_let_in(self) -> None:
         """Who is let in acts as the cache's own account; a token that allows it is a grant."""
         for authorizes, credential in ((False, OWN), (True, LOCALLY_AUTHORIZED)):
             self.open(authorizes=authorizes)
             self.assertEqual(self.ask(BLOB, "Authorization: Basic good").body, CONTENT)
-            asked = self.backstage.asked[-1].credential
+            asked = self.services.asked[-1].credential
             self.assertEqual((asked, asked.locally_authorized), (credential, authorizes))
 
     def test_needs(self) -> None:
@@ -284,7 +284,7 @@ class JudgedHereTests(HouseTestCase):
         """``/v2/`` is answered here: the origin would only be told of our own account."""
         reply = self.ask("/v2/", "Authorization: Basic good")
         self.assertEqual((reply.status, reply.body), (200, b"{}"))
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
 
     def test_root_and_keys(self) -> None:
         """Whether anybody is there, and what everybody may know, is nothing to log in for."""

@@ -18,7 +18,7 @@ from contentcache.core.errors import (
 )
 from contentcache.core.header_policy import Headers
 from contentcache.delivery.origin_queries import Pinged
-from tests.registry.harness import BLOB, CONTENT, DIGEST, BodyInPieces, Broken, HouseTestCase, request
+from tests.registry.harness import BLOB, CONTENT, DIGEST, Broken, RegistryTestCase, SteppedBody, request
 
 _EVERYWHERE = (
     "/v2/",
@@ -38,14 +38,14 @@ def _upstream(name: str, **more: object) -> Upstream:
     return Upstream(host, (host,), **settings)  # type: ignore[arg-type]
 
 
-class RouteTests(HouseTestCase):
+class RouteTests(RegistryTestCase):
     """What is asked of those behind."""
 
     def test_blob(self) -> None:
         """A blob is asked for with the client's own credential, and no more of what the client says."""
         reply = self.ask(BLOB + "?x=y", "Authorization: Bearer t", "Cookie: a=b")
         self.assertEqual((reply.status, reply.body), (200, CONTENT))
-        (asked,) = self.backstage.asked
+        (asked,) = self.services.asked
         self.assertEqual(asked.content.path(), BLOB)
         self.assertEqual(asked.credential, Credential("Bearer t"))
         self.assertEqual(asked.via, "1.1 contentcache-me")
@@ -54,7 +54,7 @@ class RouteTests(HouseTestCase):
         """A tag is asked for with each of the client's ``Accept``."""
         reply = self.ask("/v2/org/app/manifests/1", "Accept: a/b", "Accept: c/d")
         self.assertEqual(reply.status, 200)
-        self.assertEqual(self.backstage.asked[0].accept, ("a/b", "c/d"))
+        self.assertEqual(self.services.asked[0].accept, ("a/b", "c/d"))
 
     def test_own_account(self) -> None:
         """At a public upstream the client's credential ends here."""
@@ -62,7 +62,7 @@ class RouteTests(HouseTestCase):
         self.upstream_says()
         for target in _EVERYWHERE:
             self.ask(target, "Authorization: Basic secret")
-        for asked in self.backstage.asked:
+        for asked in self.services.asked:
             credential = asked[1] if isinstance(asked, tuple) else asked.credential
             self.assertEqual(getattr(credential, "credential", credential), OWN)
 
@@ -70,7 +70,7 @@ class RouteTests(HouseTestCase):
         """``/`` is there for whoever looks whether anybody is."""
         for method in ("GET", "HEAD"):
             self.assertEqual(self.ask("/", method=method).status, 200)
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
 
     def test_bad_paths(self) -> None:
         """What is not in the grammar never gets anywhere."""
@@ -87,19 +87,19 @@ class RouteTests(HouseTestCase):
             ("/v2/a/blobs/uploads/", 405, "UNSUPPORTED"),
         ):
             self.assert_refused(self.ask(target), status, code)
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
 
     def test_query(self) -> None:
         """Only ``n``, ``last`` and ``artifactType`` pass on; what has two meanings is refused."""
         self.upstream_says()
         self.ask("/v2/org/app/tags/list?n=5&token=t&last=a%26b&x=1&artifactType=t/x")
         self.assertEqual(
-            self.backstage.asked[0][1].path, "/v2/org/app/tags/list?n=5&last=a%26b&artifactType=t%2Fx"
+            self.services.asked[0][1].path, "/v2/org/app/tags/list?n=5&last=a%26b&artifactType=t%2Fx"
         )
-        self.backstage.asked.clear()
+        self.services.asked.clear()
         for query in ("n=1&n=2", "n=x", "last=%FF", "last=%00", "ns=a&ns=b", "&".join(["a=1"] * 40)):
             self.assert_refused(self.ask(f"/v2/org/app/tags/list?{query}"), 400)
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
 
     def test_prefix_of_the_api(self) -> None:
         """``http.prefix`` moves the API, and only that; ``/`` stays what it is."""
@@ -117,7 +117,7 @@ class RouteTests(HouseTestCase):
             self.assertEqual(self.ask(target).headers.getRawHeaders("X-Own"), ["a", "b"])
 
 
-class PolicyTests(HouseTestCase):
+class PolicyTests(RegistryTestCase):
     """What the operator keeps out."""
 
     def test_denied(self) -> None:
@@ -127,7 +127,7 @@ class PolicyTests(HouseTestCase):
             for target in _OF_A_REPOSITORY:
                 self.assert_refused(self.ask(target), 403, "DENIED")
                 self.assertEqual(self.ask(target, method="HEAD").status, 403)
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
 
     def test_denied_behind_a_prefix(self) -> None:
         """The rule is about the name that the origin knows."""
@@ -136,13 +136,13 @@ class PolicyTests(HouseTestCase):
         )
         reply = self.ask("/v2/b.example/org/app/tags/list")
         self.assert_refused(reply, 403, "DENIED")
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
 
     def test_loop(self) -> None:
         """A request that has been here is refused with 508, whatever stands around in ``Via``."""
         reply = self.ask(BLOB, "Via: 1.1 fred, 1.1 contentcache-me (x)", "Via: 1.0 other")
         self.assert_refused(reply, LoopDetected.status, LoopDetected.code)
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
 
     def test_caches_before_us(self) -> None:
         """
@@ -164,10 +164,10 @@ class PolicyTests(HouseTestCase):
         """More than eight names, or one that is too long, are refused before anything is asked."""
         for via in (", ".join(f"1.1 a{number}" for number in range(9)), "1.1 " + "x" * 256):
             self.assert_refused(self.ask(BLOB, f"Via: {via}"), 400, "UNSUPPORTED")
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
         eight = ", ".join(f"1.1 a{number}" for number in range(8))
         self.assertEqual(self.ask(BLOB, f"Via: {eight} (comment)").status, 200)
-        self.assertEqual(self.backstage.asked[-1].via, f"{eight}, 1.1 contentcache-me")
+        self.assertEqual(self.services.asked[-1].via, f"{eight}, 1.1 contentcache-me")
 
     def test_depth(self) -> None:
         """More than two caches in a row are counted, and served; ``Via`` grows by us."""
@@ -177,18 +177,18 @@ class PolicyTests(HouseTestCase):
         self.assertEqual(reply.status, 200)
         self.assertIn(b"contentcache_deep_chains_total 1.0", self.meter.text())
         self.assertEqual(
-            self.backstage.asked[-1].via, "1.1 contentcache-a, 1.1 contentcache-b, 1.1 contentcache-me"
+            self.services.asked[-1].via, "1.1 contentcache-a, 1.1 contentcache-b, 1.1 contentcache-me"
         )
 
 
-class PassingTests(HouseTestCase):
+class PassingTests(RegistryTestCase):
     """What only the origin answers."""
 
     def test_ping(self) -> None:
         """The origin's answer to ``/v2/``, a challenge with its header and its body."""
         self.assertEqual(self.ask("/v2/").body, b"{}")
         challenge = 'Bearer realm="https://auth.example/token",service="s"'
-        self.backstage.pinged = Pinged(401, {"WWW-Authenticate": challenge}, b'{"errors":[]}')
+        self.services.pinged = Pinged(401, {"WWW-Authenticate": challenge}, b'{"errors":[]}')
         reply = self.ask("/v2/")
         self.assertEqual((reply.status, reply.body), (401, b'{"errors":[]}'))
         self.assertEqual(reply.header("WWW-Authenticate"), challenge)
@@ -197,8 +197,8 @@ class PassingTests(HouseTestCase):
         """Several challenges come in as many lines as the origin sent, in its order: clients read one of a line."""
         lines = ['Basic realm="Registry"', 'Bearer realm="https://auth.example/token",service="s"']
         refusal = OriginRefused(401, {"WWW-Authenticate": tuple(lines)}, b'{"errors":[]}')
-        self.backstage.pinged = Pinged(401, refusal.headers, refusal.body)
-        self.backstage.content = self.backstage.answer = refusal
+        self.services.pinged = Pinged(401, refusal.headers, refusal.body)
+        self.services.content = self.services.answer = refusal
         for method in ("GET", "HEAD"):
             for target in _EVERYWHERE:
                 reply = self.ask(target, method=method)
@@ -207,13 +207,13 @@ class PassingTests(HouseTestCase):
 
     def test_missing_tag(self) -> None:
         """A missing tag says so in the registry's words, though the origin's body was not asked for."""
-        self.backstage.content = OriginRefused(404, {"Content-Type": "text/html"}, code="MANIFEST_UNKNOWN")
+        self.services.content = OriginRefused(404, {"Content-Type": "text/html"}, code="MANIFEST_UNKNOWN")
         self.assert_refused(self.ask("/v2/org/app/manifests/9"), 404, "MANIFEST_UNKNOWN")
 
     def test_not_ascii(self) -> None:
         """A header's bytes that are no ASCII leave as they came."""
         self.upstream_says(headers={"Warning": "x"})
-        self.backstage.answer._response.headers.setRawHeaders(b"Warning", [b"299 - caf\xe9 \xff"])
+        self.services.answer._response.headers.setRawHeaders(b"Warning", [b"299 - caf\xe9 \xff"])
         reply = self.ask("/v2/org/app/tags/list")
         self.assertEqual(reply.headers.getRawHeaders(b"Warning"), [b"299 - caf\xe9 \xff"])
 
@@ -255,7 +255,7 @@ class PassingTests(HouseTestCase):
         self.upstream_says(headers={"Content-Length": "2"}, pieces=())
         reply = self.ask("/v2/org/app/tags/list", method="HEAD")
         self.assertEqual((reply.header("Content-Length"), reply.body), ("2", b""))
-        self.assertEqual(self.backstage.asked[-1][1].method, "HEAD")
+        self.assertEqual(self.services.asked[-1][1].method, "HEAD")
         self.upstream_says(headers={"Content-Length": "0"}, pieces=())
         for target in ("/v2/org/app/tags/list", "/v2/_catalog", f"/v2/org/app/referrers/{DIGEST}"):
             reply = self.ask(target, method="HEAD")
@@ -288,7 +288,7 @@ class PassingTests(HouseTestCase):
         self.factory = self.build(_upstream("a.example"))
         self.upstream_says()
         self.ask(link.partition(">")[0][1:])
-        paths = [asked.path for _, asked in self.backstage.asked]
+        paths = [asked.path for _, asked in self.services.asked]
         self.assertEqual(paths, ["/v2/org/app/tags/list", "/v2/org/app/tags/list?next_page=tok%3D&n=1"])
 
     def test_link_behind_prefixes(self) -> None:
@@ -298,7 +298,7 @@ class PassingTests(HouseTestCase):
         )
         self.upstream_says(headers={"Link": '</v2/org/app/tags/list?last=x>; rel="next"'})
         reply = self.ask("/cache/v2/b.example/org/app/tags/list?n=1")
-        self.assertEqual(self.backstage.asked[0][1].path, "/v2/org/app/tags/list?n=1")
+        self.assertEqual(self.services.asked[0][1].path, "/v2/org/app/tags/list?n=1")
         self.assertEqual(reply.header("Link"), '</cache/v2/b.example/org/app/tags/list?last=x>; rel="next"')
 
     def test_no_catalog(self) -> None:
@@ -310,7 +310,7 @@ class PassingTests(HouseTestCase):
         for status in (404, 405, 501):
             for method in ("GET", "HEAD"):
                 meant = {"Content-Type": "text/html", "Link": "</a>", "WWW-Authenticate": "Basic"}
-                self.backstage.answer = OriginRefused(status, {**told, **meant}, b"<html>")
+                self.services.answer = OriginRefused(status, {**told, **meant}, b"<html>")
                 reply = self.ask("/v2/_catalog", method=method)
                 body = b'{"repositories":[]}' if method == "GET" else b""
                 self.assertEqual((reply.status, reply.body), (200, body))
@@ -322,7 +322,7 @@ class PassingTests(HouseTestCase):
                 )
                 self.assertIn(f"fwd-status={status}", reply.header("Cache-Status") or "")
         for status in (401, 403, 429):
-            self.backstage.answer = OriginRefused(status, {"WWW-Authenticate": "Basic"}, b"{}")
+            self.services.answer = OriginRefused(status, {"WWW-Authenticate": "Basic"}, b"{}")
             reply = self.ask("/v2/_catalog")
             self.assertEqual((reply.status, reply.header("WWW-Authenticate")), (status, "Basic"))
 
@@ -349,7 +349,7 @@ class PassingTests(HouseTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class ErrorTests(HouseTestCase):
+class ErrorTests(RegistryTestCase):
     """What goes wrong."""
 
     def test_errors(self) -> None:
@@ -363,7 +363,7 @@ class ErrorTests(HouseTestCase):
             Overloaded("no", headers=after),
             TooManyRequests("no", headers=after),
         ):
-            self.backstage.content = self.backstage.answer = self.backstage.pinged = error
+            self.services.content = self.services.answer = self.services.pinged = error
             for target in _EVERYWHERE:
                 reply = self.ask(target)
                 self.assert_refused(reply, error.status, error.code)
@@ -382,18 +382,18 @@ class ErrorTests(HouseTestCase):
             (429, "TOOMANYREQUESTS"),
         ):
             headers = {"WWW-Authenticate": "Basic", "Retry-After": "3", "Content-Type": "text/plain"}
-            self.backstage.content = OriginRefused(status, headers, b"its own words")
+            self.services.content = OriginRefused(status, headers, b"its own words")
             reply = self.ask(BLOB)
             self.assertEqual((reply.status, reply.body), (status, b"its own words"))
             self.assertEqual(reply.header("Content-Type"), "text/plain")
-            self.backstage.content = OriginRefused(status, headers)
+            self.services.content = OriginRefused(status, headers)
             reply = self.ask(BLOB)
             self.assert_refused(reply, status, code)
             self.assertEqual((reply.header("WWW-Authenticate"), reply.header("Retry-After")), ("Basic", "3"))
 
     def test_defect(self) -> None:
         """A defect of ours is a 500 with an entry in the log, and the connection goes on."""
-        self.backstage.content = self.backstage.answer = self.backstage.pinged = Broken("a defect")
+        self.services.content = self.services.answer = self.services.pinged = Broken("a defect")
         client = self.client()
         for target in _EVERYWHERE:
             self.assert_refused(client.ask(target), 500, "UNKNOWN")
@@ -401,7 +401,7 @@ class ErrorTests(HouseTestCase):
 
     def test_defect_in_the_middle(self) -> None:
         """One in the middle of a body ends it short."""
-        self.backstage.content = body = BodyInPieces()
+        self.services.content = body = SteppedBody()
         client = self.client().send(request(BLOB))
         body.give(10)
         body.fail(Broken("a defect"))
@@ -411,20 +411,20 @@ class ErrorTests(HouseTestCase):
 
     def test_cancelled_by_others(self) -> None:
         """Something cancelled that was not ours to cancel leaves no client waiting."""
-        self.backstage.content = CancelledError()
+        self.services.content = CancelledError()
         self.assert_refused(self.ask(BLOB), 500, "UNKNOWN")
         self.assertEqual(len(self.flushLoggedErrors(CancelledError)), 1)
 
     def test_defect_in_the_error(self) -> None:
         """Where even the error cannot be sent the connection ends."""
-        self.backstage.content = OriginRefused(404, {"not a name": "x"}, b"x")
+        self.services.content = OriginRefused(404, {"not a name": "x"}, b"x")
         client = self.client().send(request(BLOB))
         self.assertTrue(client.ended)
         self.assertTrue(self.flushLoggedErrors())
 
     def test_client_leaves_while_it_fails(self) -> None:
         """An error for a client that has left is nobody's business."""
-        self.backstage.content = body = BodyInPieces()
+        self.services.content = body = SteppedBody()
         client = self.client().send(request(BLOB))
         client.leave()
         self.assertTrue(body.closed)
@@ -432,23 +432,21 @@ class ErrorTests(HouseTestCase):
 
     def test_client_leaves_and_that_is_mistaken(self) -> None:
         """A room behind that makes an error of a client's leaving finds nobody to tell."""
-        self.backstage.waiting = Deferred(
-            lambda waiting: waiting.errback(UpstreamTimeout("it took too long"))
-        )
+        self.services.waiting = Deferred(lambda waiting: waiting.errback(UpstreamTimeout("it took too long")))
         client = self.client().send(request(BLOB))
         client.leave()
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(client.transport.value(), b"")
 
 
-class LineTests(HouseTestCase):
+class LineTests(RegistryTestCase):
     """The access log of the API's answers."""
 
     def test_lines(self) -> None:
         """A line for each: status, bytes, cache status, origin."""
         self.ask(BLOB)
         self.ask("/nowhere")
-        self.backstage.content = OriginRefused(404, {}, b"xyz")
+        self.services.content = OriginRefused(404, {}, b"xyz")
         self.ask(BLOB)
         self.assertEqual(
             [(line.status, line.sent, line.cache, line.upstream) for line in self.lines],

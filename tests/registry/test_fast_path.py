@@ -33,7 +33,7 @@ from contentcache.telemetry.logging import Access
 from tests.delivery.house import REPOSITORY, House
 from tests.delivery.house import HouseTestCase as DeliveryTestCase
 from tests.delivery.test_access import bearer_until
-from tests.registry.harness import NAME, Client, Doors, Reply, admit, request
+from tests.registry.harness import NAME, AdmissionParts, Client, Reply, make_admission, request
 
 CONTENT = b"0123456789" * 100
 _ONE = Upstream("https://one.example", ("https://one.example",), deny=("secret/*",))
@@ -41,7 +41,7 @@ _TWO = Upstream("https://two.example", ("https://two.example",), names=frozenset
 
 
 class CacheTestCase(DeliveryTestCase):
-    """Has a whole cache, and a blob in it that Ann has pulled. ``fast`` says whether there is the short way."""
+    """Has a whole cache, and a blob in it that Ann has pulled. ``fast`` says whether it has the fast path."""
 
     fast = False
     upstreams: tuple[Upstream, ...] = (_ONE, _TWO)
@@ -54,9 +54,9 @@ class CacheTestCase(DeliveryTestCase):
         self.begun = 0
         self.build()
 
-    def doors(self, house: House) -> Doors:
+    def admission_parts(self, house: House) -> AdmissionParts:
         """The ways in."""
-        return admit(house.registries, wall=house.wall)
+        return make_admission(house.registries, wall=house.wall)
 
     def build(
         self, *, limits: Limits | None = None, prefix: str = "/", extra: Any = None, **options: Any
@@ -81,8 +81,8 @@ class CacheTestCase(DeliveryTestCase):
         self.forget()
 
     def _web(self, house: House, limits: Limits, prefix: str, extra: Any) -> ServerFactory:
-        doors = self.doors(house)
-        origins = doors.origins
+        parts = self.admission_parts(house)
+        origins = parts.origins
         blob_service: Any = house.blob_service
         api = RegistryApi(
             RegistryDependencies(
@@ -90,8 +90,8 @@ class CacheTestCase(DeliveryTestCase):
                 house.tags,
                 house.origin_queries,
                 origins,
-                doors.signatures,
-                doors.admission,
+                parts.signatures,
+                parts.admission,
                 ContentResponder(lambda: "BOUNDARY"),
                 ListQueries(b"secret"),
                 NAME,
@@ -106,8 +106,8 @@ class CacheTestCase(DeliveryTestCase):
         log = AccessLog(house.meter, house.clock, house.wall, lines=True)
         fast_path = BlobFastPath(
             house.blob_service.hot_blobs,
-            TargetCache(origins, doors.signatures, prefix),
-            doors.admission,
+            TargetCache(origins, parts.signatures, prefix),
+            parts.admission,
             log_hits=log.log_hits,
             extra=extra,
             timer=house.clock,
@@ -150,8 +150,8 @@ class CacheTestCase(DeliveryTestCase):
         self.there.clock.advance(0)
         return reply
 
-    def assert_short(self, count: int = 1) -> None:
-        """So many requests went the short way, where there is one, and none upstream."""
+    def assert_fast(self, count: int = 1) -> None:
+        """That many requests were answered by the fast path, where there is one, and none upstream."""
         self.assertEqual(self.begun, 0 if self.fast else count)
         self.assertEqual(len(self.lines), count)
         self.assert_asked()
@@ -181,11 +181,11 @@ class _Pen:
         self._lines += [access] if access is not None else accesses
 
 
-class LongTests(CacheTestCase):
-    """Without the short way."""
+class WithoutFastPathTests(CacheTestCase):
+    """Without the fast path."""
 
     def test_get(self) -> None:
-        """A blob comes with the head that the long way gives it."""
+        """A blob comes with the head that the API gives it."""
         reply = self.ask(self.ann)
         self.assertEqual((reply.status, reply.body), (200, CONTENT))
         told = {name.decode(): value[0].decode() for name, value in reply.headers.getAllRawHeaders()}
@@ -204,7 +204,7 @@ class LongTests(CacheTestCase):
                 "Content-Length": str(len(CONTENT)),
             },
         )
-        self.assert_short()
+        self.assert_fast()
 
     def test_head(self) -> None:
         """``HEAD`` gets the head alone."""
@@ -212,7 +212,7 @@ class LongTests(CacheTestCase):
         head = self.ask(self.ann, method="HEAD")
         self.assertEqual((head.status, head.body), (200, b""))
         self.assertEqual(dict(head.headers.getAllRawHeaders()), dict(whole.headers.getAllRawHeaders()))
-        self.assert_short(2)
+        self.assert_fast(2)
 
     def test_kept_alive(self) -> None:
         """One after the other on one connection, with one credential and another, and none."""
@@ -220,7 +220,7 @@ class LongTests(CacheTestCase):
         for _ in range(3):
             self.assertEqual(client.ask(self.path, f"Authorization: {self.ann}").body, CONTENT)
         self.there.clock.advance(0)
-        self.assert_short(3)
+        self.assert_fast(3)
         for who in (f"Authorization: {self.bob}", "Accept: */*"):
             reply = client.ask(self.path, who)
             self.assertIn(reply.status, {401, 403, 404})
@@ -308,7 +308,7 @@ class LongTests(CacheTestCase):
         self.assert_asked("HEAD", "GET")  # that is its proof that it has the blob
         self.forget()
         self.assertEqual(self.ask(self.ann, path=path).body, CONTENT)
-        self.assert_short()
+        self.assert_fast()
 
     def test_proved_by_each_origin(self) -> None:
         """
@@ -322,14 +322,14 @@ class LongTests(CacheTestCase):
             self.assertEqual(self.ask(self.ann, path=path, method=method).status, 404)
         self.forget()
         self.assertEqual(self.ask(self.ann).body, CONTENT)
-        self.assert_short()
+        self.assert_fast()
 
     def test_prefix_and_extra_headers(self) -> None:
         """The API below a prefix; headers of the operator's go out with every answer."""
         self.build(prefix="/below/", extra={"X-Content-Type-Options": ("nosniff",)})
         reply = self.ask(self.ann)
         self.assertEqual((reply.body, reply.header("X-Content-Type-Options")), (CONTENT, "nosniff"))
-        self.assert_short()
+        self.assert_fast()
         self.assertEqual(self.ask(self.ann, path=self.path.removeprefix("/below")).status, 404)
 
     def test_noted(self) -> None:
@@ -408,7 +408,7 @@ class LongTests(CacheTestCase):
         self.build(affirmttl=100.0, authttl=1000.0)
         self.there.later(90)
         self.ask(self.ann)
-        self.assert_short()
+        self.assert_fast()
         self.there.later(11)
         self.assertEqual(self.ask(self.ann).status, 200)
         self.assert_asked("HEAD")
@@ -523,8 +523,8 @@ class LongTests(CacheTestCase):
         self.assertTrue(client.channel.is_idle)
 
 
-class ShortTests(LongTests):
-    """With the short way."""
+class FastPathTests(WithoutFastPathTests):
+    """With the fast path."""
 
     fast = True
 
@@ -542,6 +542,6 @@ class TokenTests(CacheTestCase):
         now = self.there.access.question_time()
         self.there.access.granted(asking.registry, REPOSITORY, asking.credential, asked=now)
         self.assertEqual(self.ask(token).status, 200)
-        self.assert_short()
+        self.assert_fast()
         self.there.later(30)
         self.assertNotEqual(self.ask(token).status, 200)

@@ -19,7 +19,7 @@ from contentcache.delivery.signing_keys import SigningKeys
 from contentcache.jose.keyset import KeySet
 from tests.auth.house import basic, claims, token
 from tests.delivery.house import REPOSITORY, House
-from tests.registry.harness import Doors, admit
+from tests.registry.harness import AdmissionParts, make_admission
 from tests.registry.test_admission import Keys
 from tests.registry.test_fast_path import CONTENT, CacheTestCase
 from tests.signer import Signer, elliptic
@@ -28,18 +28,18 @@ _ONE, _TWO = "https://one.example", "https://two.example"
 
 
 class SignedTests(CacheTestCase):
-    """Signed URLs without the short way."""
+    """Signed URLs without the fast path."""
 
     upstreams = (
         Upstream(_ONE, (_ONE,), names=frozenset({"one.example"}), deny=("secret/*",), issuer=_ONE),
         Upstream(_TWO, (_TWO,), names=frozenset({"two.example"}), served=frozenset({"two"}), issuer=_TWO),
     )
 
-    def doors(self, house: House) -> Doors:
+    def admission_parts(self, house: House) -> AdmissionParts:
         """Both origins show the same keys, and sign with them."""
         self.signer = Signer(_ONE, REPOSITORY, "", house.wall())
         self.keys = Keys(self.signer)
-        return admit(house.registries, wall=house.wall, keys=self.shown(house))
+        return make_admission(house.registries, wall=house.wall, keys=self.shown(house))
 
     def shown(self, _house: House) -> dict[str, SigningKeys]:
         """The keys of each origin."""
@@ -76,7 +76,7 @@ class SignedTests(CacheTestCase):
             reply = self.ask(None, *fields, path=path, method=method)
             self.assertEqual((reply.status in {200, 206}, reply.body), (True, body))
             self.assertEqual(reply.header("Cache-Status"), "contentcache; hit")
-            self.assert_short()
+            self.assert_fast()
 
     def test_first(self) -> None:
         """Each new token is verified once, for one blob."""
@@ -119,7 +119,7 @@ class SignedTests(CacheTestCase):
         path = self.known(exp=int(self.there.wall()) + 100)
         self.there.later(159)
         self.assertEqual(self.ask(path=path).status, 200)
-        self.assert_short()
+        self.assert_fast()
         self.there.later(1)
         self.assert_refused(path)
 
@@ -152,7 +152,7 @@ class SignedTests(CacheTestCase):
         self.build()
         path = self.known()
         self.assertEqual(self.ask(path=path).status, 200)
-        self.assert_short()
+        self.assert_fast()
         other = f"{self.path}?token={self.signer.saying(iss=_TWO, digest=str(self.digest))}"
         self.assert_refused(other)
         self.there.index.forget([self.digest])
@@ -169,8 +169,8 @@ class SignedTests(CacheTestCase):
         self.assert_asked("GET")
 
 
-class ShortSignedTests(SignedTests):
-    """With the short way."""
+class FastSignedTests(SignedTests):
+    """With the fast path."""
 
     fast = True
 
@@ -207,8 +207,8 @@ class KeyFileTests(SignedTests):
         self.assert_refused(path)
 
 
-class JudgedTests(CacheTestCase):
-    """Clients that are judged by their passwords, without the short way."""
+class LocalAuthenticationTests(CacheTestCase):
+    """Clients that are authenticated by passwords, without the fast path."""
 
     upstreams = (
         Upstream(_ONE, (_ONE,), own=True, deny=("secret/*",)),
@@ -220,10 +220,10 @@ class JudgedTests(CacheTestCase):
         """A cache that judges before origins that do not."""
         super().build(**{"auth": None, "authttl": 1e6, **options})
 
-    def doors(self, house: House) -> Doors:
+    def admission_parts(self, house: House) -> AdmissionParts:
         """The authenticator is before them."""
         self.ann_here = self.credential(house)
-        return admit(
+        return make_admission(
             house.registries,
             wall=house.wall,
             authenticator=self.authenticator(house),
@@ -253,7 +253,7 @@ class JudgedTests(CacheTestCase):
         """Who was let in is let in again, at once."""
         for fields, method in (((), "GET"), (("Range: bytes=0-9",), "GET"), ((), "HEAD")):
             self.assertIn(self.ask(self.ann, *fields, method=method).status, {200, 206})
-            self.assert_short()
+            self.assert_fast()
 
     def test_strangers(self) -> None:
         """Nobody else is."""
@@ -290,14 +290,14 @@ class JudgedTests(CacheTestCase):
             self.assertEqual(reply.status, 403)
 
 
-class ShortJudgedTests(JudgedTests):
-    """With the short way."""
+class FastLocalAuthenticationTests(LocalAuthenticationTests):
+    """With the fast path."""
 
     fast = True
 
 
-class TokenTests(JudgedTests):
-    """Clients that are judged by tokens, without the short way: those are grants by themselves."""
+class TokenTests(LocalAuthenticationTests):
+    """Clients that are authenticated by tokens, without the fast path: those are grants by themselves."""
 
     authorizes = True
     key = ec.generate_private_key(ec.SECP256R1())
@@ -368,7 +368,7 @@ class TokenTests(JudgedTests):
         self.assert_asked("HEAD")
 
 
-class ShortTokenTests(TokenTests):
-    """With the short way."""
+class FastTokenTests(TokenTests):
+    """With the fast path."""
 
     fast = True

@@ -12,8 +12,8 @@ from tests.registry.test_fast_path import CONTENT, CacheTestCase
 _LONG = LARGEST + 20_000
 
 
-class LongTests(CacheTestCase):
-    """Without the short way."""
+class WithoutFastPathTests(CacheTestCase):
+    """Without the fast path."""
 
     def lines_of(self, reply: Reply) -> dict[str, str]:
         """The head of an answer but for its date."""
@@ -40,7 +40,7 @@ class LongTests(CacheTestCase):
                 "Content-Range": "bytes 10-19/1000",
             },
         )
-        self.assert_short()
+        self.assert_fast()
 
     def test_spelt(self) -> None:
         """From somewhere on, the last bytes, beyond the end, the whole as a part, in lower case."""
@@ -58,7 +58,7 @@ class LongTests(CacheTestCase):
                 reply = self.ask(self.ann, f"{name}bytes={wanted}")
                 self.assertEqual((reply.status, reply.body), (206, CONTENT[start:stop]), wanted)
                 self.assertEqual(reply.header("Content-Range"), f"bytes {start}-{stop - 1}/1000")
-                self.assert_short()
+                self.assert_fast()
 
     def test_other_answers(self) -> None:
         """None there is, more than one, nothing that can be read, a condition: what it always was."""
@@ -89,7 +89,7 @@ class LongTests(CacheTestCase):
         whole = self.ask(self.ann, method="HEAD")
         part = self.ask(self.ann, "Range: bytes=0-9", method="HEAD")
         self.assertEqual((part.status, self.lines_of(part)), (200, self.lines_of(whole)))
-        self.assert_short(2)
+        self.assert_fast(2)
 
     def test_one_after_the_other(self) -> None:
         """The whole and parts in turn, on one connection, in one piece."""
@@ -102,7 +102,7 @@ class LongTests(CacheTestCase):
         found = client.send("".join(request(self.path, *fields) for fields in wanted)).replies()
         self.assertEqual([len(reply.body) for reply in found], [5, 1000, 5, 1000])
         self.there.clock.advance(0)
-        self.assert_short(8)
+        self.assert_fast(8)
 
     def test_of_a_large_one(self) -> None:
         """A small part of a large blob; the whole of one comes as it always does."""
@@ -114,10 +114,10 @@ class LongTests(CacheTestCase):
         for start, length in ((0, 1), (0, 16_384), (_LONG - 16_384, 16_384), (4096, 1000)):
             reply = self.ask(self.ann, f"Range: bytes={start}-{start + length - 1}", path=path)
             self.assertEqual((reply.status, reply.body), (206, content[start : start + length]))
-            self.assert_short()
+            self.assert_fast()
         head = self.ask(self.ann, path=path, method="HEAD")
         self.assertEqual(head.header("Content-Length"), str(_LONG))
-        self.assert_short()
+        self.assert_fast()
         for fields in ((), ("Range: bytes=0-",), (f"Range: bytes=10-{LARGEST + 10}",)):
             reply = self.ask(self.ann, *fields, path=path)
             self.assertEqual(content.find(reply.body), 10 if "10-" in "".join(fields) else 0)
@@ -142,7 +142,7 @@ class LongTests(CacheTestCase):
             self.assertIn(self.ask(who, "Range: bytes=0-0").status, {401, 403, 404}, who)
 
 
-class ShortTests(LongTests):
-    """With the short way."""
+class FastPathTests(WithoutFastPathTests):
+    """With the fast path."""
 
     fast = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contentcache.config.model import Upstream
-from tests.registry.harness import DIGEST, HOST, HouseTestCase, replies
+from tests.registry.harness import DIGEST, HOST, RegistryTestCase, replies
 
 
 def _upstream(name: str, **more: object) -> Upstream:
@@ -12,7 +12,7 @@ def _upstream(name: str, **more: object) -> Upstream:
     return Upstream(host, (host,), **settings)  # type: ignore[arg-type]
 
 
-class ChooseTests(HouseTestCase):
+class ChooseTests(RegistryTestCase):
     """Which origin is asked, and for which repository."""
 
     def setUp(self) -> None:
@@ -26,11 +26,11 @@ class ChooseTests(HouseTestCase):
 
     def asked(self, target: str, host: str = "cache:5000") -> tuple[str, str]:
         """The origin and the repository of a question."""
-        self.backstage.asked.clear()
+        self.services.asked.clear()
         head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"
         (reply,) = replies(self.client().send(head).transport.value())
         self.assertEqual(reply.status, 200, reply.body)
-        (asking,) = self.backstage.asked
+        (asking,) = self.services.asked
         return asking.registry.upstream.origin.removeprefix("https://"), asking.content.repository
 
     def blob(self, repository: str, query: str = "") -> str:
@@ -81,7 +81,7 @@ class ChooseTests(HouseTestCase):
                 reply = self.ask(f"{path}?ns={namespace}")
                 self.assert_refused(reply, 404, "NAME_UNKNOWN")
         self.assertIn(b"evil.example", self.ask("/v2/?ns=evil.example").body)
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
 
     def test_host(self) -> None:
         """The host that was asked, with its port or without; an absolute target has the last word."""

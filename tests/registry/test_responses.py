@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contentcache.delivery.bodies import MemoryBody
-from tests.registry.harness import BLOB, CONTENT, DIGEST, OCTETS, BodyInPieces, HouseTestCase, Reply, request
+from tests.registry.harness import (
+    BLOB,
+    CONTENT,
+    DIGEST,
+    OCTETS,
+    RegistryTestCase,
+    Reply,
+    SteppedBody,
+    request,
+)
 
 _SIZE = len(CONTENT)
 _ETAG = f'"{DIGEST}"'
@@ -31,7 +40,7 @@ def _parts(reply: Reply) -> list[tuple[str, str, bytes]]:
     ]
 
 
-class HeadTests(HouseTestCase):
+class HeadTests(RegistryTestCase):
     """What an answer says of itself."""
 
     def test_blob(self) -> None:
@@ -57,7 +66,7 @@ class HeadTests(HouseTestCase):
         for method in ("GET", "HEAD"):
             by_digest, by_tag = self.ask(_MANIFEST, method=method), self.ask(_TAG, method=method)
             for reply in (by_digest, by_tag):
-                self.assertEqual(reply.header("Content-Type"), self.backstage.media_type)
+                self.assertEqual(reply.header("Content-Type"), self.services.media_type)
                 self.assertEqual(reply.header("Docker-Content-Digest"), str(DIGEST))
                 self.assertEqual(reply.header("Content-Length"), str(_SIZE))
             self.assertEqual((by_digest.header("Vary"), by_tag.header("Vary")), (None, "Accept"))
@@ -65,16 +74,16 @@ class HeadTests(HouseTestCase):
 
     def test_stale(self) -> None:
         """What the origin could not be asked about is marked."""
-        self.backstage.stale = True
+        self.services.stale = True
         reply = self.ask(_TAG)
         self.assertEqual(reply.header("Cache-Status"), "contentcache; hit; stale")
         self.assertEqual(reply.header("Warning"), '110 contentcache "Response is Stale"')
 
     def test_size_unknown(self) -> None:
         """Without a size there is no length; a GET goes in chunks, to its proper end."""
-        self.backstage.content = BodyInPieces(size=None)
+        self.services.content = SteppedBody(size=None)
         self.assertIsNone(self.ask(BLOB, method="HEAD").header("Content-Length"))
-        self.backstage.content = body = BodyInPieces(size=None)
+        self.services.content = body = SteppedBody(size=None)
         client = self.client().send(request(BLOB, "Range: bytes=0-1"))
         body.give(100)
         body.give(0)
@@ -83,7 +92,7 @@ class HeadTests(HouseTestCase):
 
     def test_empty(self) -> None:
         """An empty content has a length of 0, and no byte to range over."""
-        self.backstage.content = b""
+        self.services.content = b""
         reply = self.ask(BLOB)
         self.assertEqual((reply.status, reply.header("Content-Length")), (200, "0"))
         self.assertEqual(self.ask(BLOB, "Range: bytes=0-").header("Content-Range"), "bytes */0")
@@ -94,15 +103,15 @@ class HeadTests(HouseTestCase):
             (["Range: bytes=999999-"], 416),
             (["Range: bytes=0-0"], 206),
         ):
-            body = BodyInPieces()
-            self.backstage.content = body
+            body = SteppedBody()
+            self.services.content = body
             client = self.client().send(request(BLOB, *fields))
             if status == 206:
                 body.give(1)
             self.assertEqual(([reply.status for reply in client.replies()], body.closed), ([status], True))
 
 
-class ConditionTests(HouseTestCase):
+class ConditionTests(RegistryTestCase):
     """Conditional requests."""
 
     def test_not_modified(self) -> None:
@@ -138,10 +147,10 @@ class ConditionTests(HouseTestCase):
     def test_asked_all_the_same(self) -> None:
         """A 304 is for those who may have it: whoever decides that is asked each time."""
         self.ask(BLOB, f"If-None-Match: {_ETAG}")
-        self.assertEqual(len(self.backstage.asked), 1)
+        self.assertEqual(len(self.services.asked), 1)
 
 
-class RangeTests(HouseTestCase):
+class RangeTests(RegistryTestCase):
     """``Range``."""
 
     def test_one(self) -> None:
@@ -217,7 +226,7 @@ class RangeTests(HouseTestCase):
     @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=8), st.binary())
     def test_any(self, pairs: list[tuple[int, int]], content: bytes) -> None:
         """Whatever is asked for, what comes are those bytes and no others."""
-        self.backstage.content = MemoryBody(content)
+        self.services.content = MemoryBody(content)
         asked = ",".join(f"{first}-{last}" for first, last in pairs)
         reply = self.ask(BLOB, f"Range: bytes={asked}")
         wanted = {place for first, last in pairs for place in range(first, last + 1) if place < len(content)}

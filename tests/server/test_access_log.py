@@ -10,10 +10,10 @@ from twisted.logger import LogLevel
 
 from contentcache.config.model import Log
 from contentcache.telemetry.logging import observer
-from tests.registry.harness import BLOB, CONTENT, HouseTestCase, request
+from tests.registry.harness import BLOB, CONTENT, RegistryTestCase, request
 
 
-class LineTests(HouseTestCase):
+class LineTests(RegistryTestCase):
     """Lines."""
 
     def written(self, formatter: str = "text") -> list[str]:

@@ -14,11 +14,11 @@ from tests.registry.harness import (
     BLOB,
     CONTENT,
     HOST,
-    BodyInPieces,
     Broken,
     Client,
-    HouseTestCase,
+    RegistryTestCase,
     Reply,
+    SteppedBody,
     replies,
     request,
 )
@@ -88,7 +88,7 @@ def _pieces(data: bytes, size: int) -> Iterator[bytes]:
         yield data[start : start + size]
 
 
-class HostileTests(HouseTestCase):
+class HostileTests(RegistryTestCase):
     """Heads that good clients do not send."""
 
     def check(self, client: Client, name: str, status: int) -> Reply:
@@ -101,7 +101,7 @@ class HostileTests(HouseTestCase):
         self.assertTrue(client.ended, name)
         client.send(_SMUGGLED)
         self.assertEqual(len(client.replies()), 1, name)
-        self.assertEqual(self.backstage.asked, [], name)
+        self.assertEqual(self.services.asked, [], name)
         self.assertEqual([line.status for line in self.lines], [status], name)
         client.leave()
         self.assertEqual(self.clock.getDelayedCalls(), [], name)
@@ -152,7 +152,7 @@ class HostileTests(HouseTestCase):
             first, second = client.replies()
             self.assertEqual((first.status, second.status), (200, status), name)
             self.assertTrue(client.ended, name)
-            self.assertEqual(self.backstage.asked, [], name)
+            self.assertEqual(self.services.asked, [], name)
             client.leave()
         self.assertEqual(self.flushLoggedErrors(), [])
 
@@ -209,7 +209,7 @@ class HostileTests(HouseTestCase):
         self.assertEqual(self.ask("/", *[f"A: {'x' * 30000}"] * 3).status, 431)
 
 
-class GoodTests(HouseTestCase):
+class GoodTests(RegistryTestCase):
     """What good clients do."""
 
     def test_keep_alive(self) -> None:
@@ -223,11 +223,11 @@ class GoodTests(HouseTestCase):
     def test_pipelining(self) -> None:
         """Requests in one segment are answered in order, those that take time too."""
         client = self.client()
-        first, second = BodyInPieces(), BodyInPieces(CONTENT[::-1])
-        self.backstage.content = first
+        first, second = SteppedBody(), SteppedBody(CONTENT[::-1])
+        self.services.content = first
         client.send(request(BLOB) + request("/") + request(BLOB))
-        self.assertEqual(len(self.backstage.asked), 1)
-        self.backstage.content = second
+        self.assertEqual(len(self.services.asked), 1)
+        self.services.content = second
         first.give(len(CONTENT))
         second.give(len(CONTENT))
         found = client.replies()
@@ -277,7 +277,7 @@ class GoodTests(HouseTestCase):
         self.assertEqual(self.ask("/", "Content-Length: 0").status, 200)
 
 
-class TimeTests(HouseTestCase):
+class TimeTests(RegistryTestCase):
     """Clients that take their time."""
 
     def test_slow_head(self) -> None:
@@ -301,7 +301,7 @@ class TimeTests(HouseTestCase):
 
     def test_slow_answer(self) -> None:
         """Nobody minds how long an answer takes, and time spent on it is not the next request's."""
-        self.backstage.content = body = BodyInPieces()
+        self.services.content = body = SteppedBody()
         client = self.client().send(request(BLOB) + "GET / HT")
         self.clock.advance(1000)
         body.give(len(CONTENT))
@@ -325,7 +325,7 @@ class TimeTests(HouseTestCase):
 
     def test_takes_nothing(self) -> None:
         """A client that takes nothing for ``limits.clientstall`` is cut off, and what answered it ends."""
-        self.backstage.content = body = BodyInPieces()
+        self.services.content = body = SteppedBody()
         client = self.client().send(request(BLOB))
         client.producer.pauseProducing()
         body.give(100)
@@ -338,7 +338,7 @@ class TimeTests(HouseTestCase):
 
     def test_takes_slowly(self) -> None:
         """One that empties its buffer now and then is not."""
-        self.backstage.content = body = BodyInPieces()
+        self.services.content = body = SteppedBody()
         client = self.client().send(request(BLOB))
         for _ in range(5):
             client.producer.pauseProducing()
@@ -349,7 +349,7 @@ class TimeTests(HouseTestCase):
 
     def test_pipelines_without_reading(self) -> None:
         """A client that has yet to take one answer does not get the next into memory."""
-        self.backstage.content = body = BodyInPieces()
+        self.services.content = body = SteppedBody()
         client = self.client()
         client.channel.pauseProducing()
         client.send(request(BLOB))
@@ -364,12 +364,12 @@ class TimeTests(HouseTestCase):
         self.assertTrue(client.transport.disconnected)
 
 
-class EndTests(HouseTestCase):
+class EndTests(RegistryTestCase):
     """Responses that do not come to their end."""
 
     def test_short(self) -> None:
         """What is written goes out, the connection ends, and what was pipelined behind is not acted on."""
-        self.backstage.content = body = BodyInPieces()
+        self.services.content = body = SteppedBody()
         client = self.client().send(request(BLOB) + _SMUGGLED)
         body.give(100)
         body.end_short()
@@ -379,7 +379,7 @@ class EndTests(HouseTestCase):
         self.assertFalse(client.transport.disconnected)
         self.assertTrue(body.closed)
         client.send(_SMUGGLED)
-        self.assertEqual(len(self.backstage.asked), 1)
+        self.assertEqual(len(self.services.asked), 1)
         self.assertEqual([(line.status, line.sent) for line in self.lines], [(200, 100)])
         client.leave()
         self.assertEqual(len(self.lines), 1)
@@ -387,7 +387,7 @@ class EndTests(HouseTestCase):
 
     def test_short_chunks(self) -> None:
         """Without a length there are chunks, and no last one."""
-        self.backstage.content = body = BodyInPieces(size=None)
+        self.services.content = body = SteppedBody(size=None)
         client = self.client().send(request(BLOB))
         body.give(100)
         body.end_short()
@@ -397,7 +397,7 @@ class EndTests(HouseTestCase):
 
     def test_client_leaves(self) -> None:
         """A client that leaves in the middle ends what answered it, and has its line with the bytes sent."""
-        self.backstage.content = body = BodyInPieces()
+        self.services.content = body = SteppedBody()
         client = self.client().send(request(BLOB))
         body.give(100)
         client.leave()
@@ -407,11 +407,11 @@ class EndTests(HouseTestCase):
 
     def test_client_leaves_early(self) -> None:
         """One that leaves before there is an answer has a line, too, with a status that says so."""
-        self.backstage.content = BodyInPieces()
+        self.services.content = SteppedBody()
         client = self.client().send(request(BLOB, "Range: bytes=0-"))
         waiting = self.client()
 
-        self.backstage.waiting = Deferred()
+        self.services.waiting = Deferred()
         waiting.send(request(BLOB))
         waiting.leave()
         self.assertEqual([(line.status, line.sent) for line in self.lines], [(499, 0)])
@@ -426,7 +426,7 @@ class EndTests(HouseTestCase):
 
     def test_client_closes_its_side(self) -> None:
         """Whoever closes his side has left; what is written already may still go out."""
-        self.backstage.content = body = BodyInPieces()
+        self.services.content = body = SteppedBody()
         client = self.client().send(request("/") + request(BLOB))
         body.give(10)
         client.channel.readConnectionLost()
@@ -444,7 +444,7 @@ class EndTests(HouseTestCase):
             raise Broken("the log is full")
 
         self.patch(AccessLog, "__call__", fail)
-        self.backstage.pinged = Pinged(200, {}, b"{}")
+        self.services.pinged = Pinged(200, {}, b"{}")
         client = self.client().send(request("/v2/"))
         self.assertTrue(self.flushLoggedErrors(Broken))
         self.assertEqual([reply.status for reply in client.replies()], [200])

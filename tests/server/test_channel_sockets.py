@@ -20,7 +20,7 @@ from contentcache.server import channel as channel_module
 from contentcache.tls.server import ServerContext
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.tls_socket import TLSFactory, tls_transport
-from tests.registry.harness import BLOB, CONTENT, BodyInPieces, HouseTestCase, Reply, replies, request
+from tests.registry.harness import BLOB, CONTENT, RegistryTestCase, Reply, SteppedBody, replies, request
 from tests.tls.certificates import make
 from tests.waiting import until
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 _PATIENCE = 20
 
 
-class SocketTestCase(HouseTestCase):
+class SocketTestCase(RegistryTestCase):
     """Has a port on loopback, with TLS or without; clients are blocking sockets in threads."""
 
     tls = False
@@ -115,23 +115,23 @@ class PlainTests(SocketTestCase):
         """
         more = request("/v2/smuggled/tags/list").encode() * 3000
         for behind in (b"", more):
-            self.backstage.content = body = BodyInPieces()
+            self.services.content = body = SteppedBody()
             reading = self.client(self.sends(request(BLOB).encode() + behind))
-            yield until(lambda: self.backstage.asked)
+            yield until(lambda: self.services.asked)
             body.give(5000)
             body.end_short()
             (reply,) = yield reading
             self.assertEqual((reply.status, reply.body, reply.whole), (200, CONTENT[:5000], False))
-            self.assertEqual(len(self.backstage.asked), 1)
-            self.backstage.asked.clear()
+            self.assertEqual(len(self.services.asked), 1)
+            self.services.asked.clear()
 
     @inlineCallbacks
     def test_big_and_short(self) -> Generator[Deferred[Any], Any, None]:
         """The same where the last bytes are still in this process."""
         content = CONTENT * 500
-        self.backstage.content = body = BodyInPieces(content, size=len(content) + 1)
+        self.services.content = body = SteppedBody(content, size=len(content) + 1)
         reading = self.client(self.sends(request(BLOB).encode()))
-        yield until(lambda: self.backstage.asked)
+        yield until(lambda: self.services.asked)
         body.give(len(content))
         body.end_short()
         (reply,) = yield reading
@@ -140,9 +140,9 @@ class PlainTests(SocketTestCase):
     @inlineCallbacks
     def test_short_chunks(self) -> Generator[Deferred[Any], Any, None]:
         """Nor is there a last chunk."""
-        self.backstage.content = body = BodyInPieces(size=None)
+        self.services.content = body = SteppedBody(size=None)
         reading = self.client(self.sends(request(BLOB).encode()))
-        yield until(lambda: self.backstage.asked)
+        yield until(lambda: self.services.asked)
         body.give(5000)
         body.end_short()
         (reply,) = yield reading
@@ -180,7 +180,7 @@ class PlainTests(SocketTestCase):
         for pieces in ((doubtful + smuggled,), (doubtful, smuggled)):
             found = yield self.client(self.sends(*pieces))
             self.assertEqual([reply.status for reply in found], [400])
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])
 
     @inlineCallbacks
     def test_pipelining(self) -> Generator[Deferred[Any], Any, None]:
@@ -200,7 +200,7 @@ class PlainTests(SocketTestCase):
     def test_takes_nothing(self) -> Generator[Deferred[Any], Any, None]:
         """A client that takes nothing is cut off, and nothing more is put into memory for it meanwhile."""
         self.serve(Limits(clientstall=0.3))
-        self.backstage.content = CONTENT * 4000
+        self.services.content = CONTENT * 4000
 
         def wait(connection: socket.socket) -> bool:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -223,7 +223,7 @@ class PlainTests(SocketTestCase):
         ``limits.clientstall``.
         """
         self.serve(Limits(clientstall=1.0))
-        self.backstage.content = CONTENT * 100
+        self.services.content = CONTENT * 100
 
         def sip(connection: socket.socket) -> int:
             connection.sendall(request(BLOB, "Connection: close").encode())
@@ -241,7 +241,7 @@ class PlainTests(SocketTestCase):
     def test_last_bytes(self) -> Generator[Deferred[Any], Any, None]:
         """When all connections are to end, one whose answer is written but not yet gone is busy until it is."""
         content = CONTENT * 500
-        self.backstage.content = body = BodyInPieces(content, size=len(content))
+        self.services.content = body = SteppedBody(content, size=len(content))
 
         def hesitate(connection: socket.socket) -> list[Reply]:
             connection.sendall(request(BLOB).encode())
@@ -250,7 +250,7 @@ class PlainTests(SocketTestCase):
 
         looked = threading.Event()
         reading = self.client(hesitate)
-        yield until(lambda: self.backstage.asked)
+        yield until(lambda: self.services.asked)
         body.give(len(content))
         yield until(lambda: self.lines)
         self.factory.close_idle()
@@ -263,7 +263,7 @@ class PlainTests(SocketTestCase):
     def test_client_leaves(self) -> Generator[Deferred[Any], Any, None]:
         """A client that hangs up is noticed at once, and has its line."""
         for reset in (False, True):
-            self.backstage.content = body = BodyInPieces()
+            self.services.content = body = SteppedBody()
 
             def leave(connection: socket.socket) -> None:
                 connection.sendall(request(BLOB).encode())
@@ -316,7 +316,7 @@ class FastTests(PlainTests):
     @inlineCallbacks
     def test_file(self) -> Generator[Deferred[Any], Any, None]:
         """A file arrives as it is, its head before it, and the next answer after it."""
-        self.backstage.content = body = self.body(3_000_000)
+        self.services.content = body = self.body(3_000_000)
         data = request(BLOB) + request("/") + request("/", "Connection: close")
         found = yield self.client(self.sends(data.encode()))
         self.assertEqual([reply.status for reply in found], [200, 200, 200])
@@ -328,7 +328,7 @@ class FastTests(PlainTests):
     @inlineCallbacks
     def test_parts(self) -> Generator[Deferred[Any], Any, None]:
         """Heads and bytes of several ranges stay in order."""
-        self.backstage.content = self.body(400_000)
+        self.services.content = self.body(400_000)
         data = request(BLOB, "Range: bytes=0-99999, 200000-399999", "Connection: close")
         (reply,) = yield self.client(self.sends(data.encode()))
         self.assertEqual((reply.status, reply.whole), (206, True))
@@ -338,7 +338,7 @@ class FastTests(PlainTests):
     @inlineCallbacks
     def test_file_ends_short(self) -> Generator[Deferred[Any], Any, None]:
         """A file that ends short is read to its last byte, and there is no reset."""
-        self.backstage.content = self.body(3_000_000, stop=2_500_000)
+        self.services.content = self.body(3_000_000, stop=2_500_000)
         more = request("/v2/smuggled/tags/list") * 3000
         (reply,) = yield self.client(self.sends((request(BLOB) + more).encode()))
         self.assertEqual((len(reply.body), reply.whole), (2_500_000, False))
@@ -348,7 +348,7 @@ class FastTests(PlainTests):
         """A client that takes nothing of a file is cut off; one that leaves in the middle ends it."""
         self.serve(Limits(clientstall=0.3))
         for patient in (True, False):
-            self.backstage.content = body = self.body(40_000_000)
+            self.services.content = body = self.body(40_000_000)
             gone = threading.Event()
 
             def wait(connection: socket.socket) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contentcache.config.model import Limits
-from tests.registry.harness import BLOB, CONTENT, BodyInPieces, HouseTestCase, request
+from tests.registry.harness import BLOB, CONTENT, RegistryTestCase, SteppedBody, request
 
 
 class _Port:
@@ -22,7 +22,7 @@ class _Port:
         self.reading = False
 
 
-class LimitTests(HouseTestCase):
+class LimitTests(RegistryTestCase):
     """How many connections there may be."""
 
     def test_too_many(self) -> None:
@@ -153,12 +153,12 @@ class LimitTests(HouseTestCase):
         self.assertEqual(self.client().ask("/").status, 503)
 
 
-class DrainTests(HouseTestCase):
+class DrainTests(RegistryTestCase):
     """The end of all connections."""
 
     def test_idle_first(self) -> None:
         """Connections on which nothing is under way end at once, the others after their answer, which says so."""
-        self.backstage.content = body = BodyInPieces()
+        self.services.content = body = SteppedBody()
         idle, busy, later = self.client(), self.client(), self.client()
         idle.ask("/")
         busy.send(request(BLOB))
@@ -177,7 +177,7 @@ class DrainTests(HouseTestCase):
 
     def test_cut(self) -> None:
         """What does not come to its end is ended short, its work is cancelled, and it has its line."""
-        self.backstage.content = body = BodyInPieces()
+        self.services.content = body = SteppedBody()
         client = self.client().send(request(BLOB))
         body.give(10)
         client.transport.dataBuffer = b"what it does not take"  # type: ignore[attr-defined]  # a socket's has one

@@ -18,7 +18,7 @@ from contentcache.delivery.bodies import ClientSink
 from contentcache.wire import sendfile_pool as pool_module
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.sendfile_pool import SendfilePool
-from tests.registry.harness import BLOB, BodyInPieces, request
+from tests.registry.harness import BLOB, SteppedBody, request
 from tests.server.test_channel_sockets import SocketTestCase
 from tests.waiting import until
 from tests.wire.openssl_client import OpenSSLClient
@@ -97,7 +97,7 @@ class HalfClosedTests(SocketTestCase):
     def check(self, body_of: Callable[[], Any]) -> Generator[Deferred[Any], Any, None]:
         """The answer with this body ends short, is logged with what was sent, and everything is released."""
         for end in self.ends:
-            self.backstage.content = body = body_of()
+            self.services.content = body = body_of()
             got = yield deferToThread(self.half_close(end))
             yield until(lambda: self.lines)
             yield until(lambda: not self.factory.connections)
@@ -121,7 +121,7 @@ class HalfClosedTests(SocketTestCase):
 
     def test_while_waiting(self) -> Deferred[None]:
         """While the answer waits for upstream: nobody is waited for who has left."""
-        return self.check(BodyInPieces)
+        return self.check(SteppedBody)
 
 
 class FastHalfClosedTests(HalfClosedTests):

@@ -8,7 +8,7 @@ from contentcache.auth.interfaces import Scope, Unauthorized
 from contentcache.config.model import Upstream
 from contentcache.core.client_address import shown_address
 from contentcache.server.public_name import Caller, PublicName
-from tests.registry.harness import HouseTestCase
+from tests.registry.harness import RegistryTestCase
 
 _TRUSTED = ("127.0.0.0/8", "::1/128", "10.0.0.0/8")
 
@@ -102,7 +102,7 @@ class _Door:
         raise Unauthorized("no", f'Bearer realm="{base}/token"', need)
 
 
-class ProxyTests(HouseTestCase):
+class ProxyTests(RegistryTestCase):
     """Requests that come through a proxy."""
 
     def test_realm_log_and_limits(self) -> None:
@@ -128,7 +128,7 @@ class ProxyTests(HouseTestCase):
         self.upstream_says()
         self.client("127.0.0.1").ask("/v2/x/tags/list", "X-Forwarded-Host: b.cache.example")
         self.client("192.0.2.1").ask("/v2/x/tags/list", "X-Forwarded-Host: b.cache.example")
-        asked = [registry.upstream.origin for registry, _ in self.backstage.asked]
+        asked = [registry.upstream.origin for registry, _ in self.services.asked]
         self.assertEqual(asked, ["https://b.example", "https://a.example"])
 
     def test_options(self) -> None:
@@ -139,4 +139,4 @@ class ProxyTests(HouseTestCase):
             self.assertEqual((reply.status, reply.body), (200, b""))
             self.assertEqual(reply.header("Access-Control-Allow-Origin"), "*")
             self.assertEqual(reply.header("Allow"), "GET, HEAD, OPTIONS")
-        self.assertEqual(self.backstage.asked, [])
+        self.assertEqual(self.services.asked, [])

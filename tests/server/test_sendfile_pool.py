@@ -87,7 +87,7 @@ class ByPooledTransferTests(sockets.SocketTestCase):
 
     def send(self, file: Any) -> None:
         """Have this file be what is sent."""
-        self.backstage.content = StoredBody(file, at_once, lambda: None)
+        self.services.content = StoredBody(file, at_once, lambda: None)
 
     def asks(self, *fields: str) -> Deferred[Reply]:
         """One request, answered to its end."""
