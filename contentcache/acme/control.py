@@ -22,6 +22,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from zope.interface import implementer
 
 from contentcache.acme.renewal_state import RenewalOutcome
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.config.urls import LONGEST_SOCKET
 from contentcache.core.ports import DelayedCall, Timer
 
@@ -90,7 +91,7 @@ class ControlSocket:
     Not Twisted's own port: that one lets every account connect, and does not stop where the file was deleted.
     """
 
-    def __init__(self, reactor: Any, folder: str, renewal_loop: RenewalLoop) -> None:
+    def __init__(self, reactor: DaemonReactor, folder: str, renewal_loop: RenewalLoop) -> None:
         self._reactor = reactor
         self._folder = folder
         self._factory = ControlFactory(renewal_loop, reactor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -22,6 +23,30 @@ class ProcessReactor(Timer, Protocol):
     """A timer that starts programs: ``IReactorProcess``."""
 
     def spawnProcess(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class ThreadReactor(Protocol):
+    """Called from threads: ``IReactorFromThreads``."""
+
+    def callFromThread(self, callable: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None: ...  # noqa: A002
+
+
+class SocketReactor(Protocol):
+    """Takes over sockets: ``IReactorSocket``."""
+
+    def adoptStreamPort(self, *args: Any) -> Any: ...
+    def adoptStreamConnection(self, *args: Any) -> Any: ...
+
+
+class DaemonReactor(Reactor, ProcessReactor, ThreadReactor, SocketReactor, Protocol):
+    """All that the daemon uses of Twisted's global reactor."""
+
+    def run(self) -> None: ...
+    def stop(self) -> None: ...
+    def callWhenRunning(self, callable: Callable[..., Any], /, *args: Any) -> Any: ...  # noqa: A002
+    def installNameResolver(self, resolver: Any, /) -> Any: ...
+    def addReader(self, reader: Any, /) -> None: ...
+    def removeReader(self, reader: Any, /) -> None: ...
 
 
 class Endpoint(Protocol):

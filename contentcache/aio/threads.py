@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from queue import Queue
 from threading import Lock, Thread, local
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from twisted._threads import LockWorker, Team, ThreadWorker  # the reactor's pool is made of them, too
 from twisted.internet._resolver import GAIResolver  # it has no public name
 from twisted.internet.defer import succeed
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from contentcache.aio.reactor import DaemonReactor, ThreadReactor
 from contentcache.core.ports import Given, Result
 
 T = TypeVar("T")
@@ -69,8 +69,8 @@ class Threads:
     One thread runs from the start, so that work waits, at worst, but never for ever.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, size: int, name: str) -> None:
-        self._reactor = reactor
+    def __init__(self, reactor: ThreadReactor, size: int, name: str) -> None:
+        self._reactor: Any = reactor
         self._pool = _LenientPool(minthreads=1, maxthreads=size, name=name)
 
     def __call__(
@@ -102,12 +102,12 @@ class Threads:
         self._pool.stop()
 
 
-def use_threads_for_names(reactor: Any, threads: Threads) -> None:
+def use_threads_for_names(reactor: DaemonReactor, threads: Threads) -> None:
     """
     Look up names of hosts in ``threads``: the reactor's own pool fails where no further thread can be
     started.
     """
-    reactor.installNameResolver(GAIResolver(reactor, lambda: threads.pool))
+    reactor.installNameResolver(GAIResolver(cast("Any", reactor), lambda: threads.pool))
 
 
 def at_once(

@@ -9,6 +9,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.aio.threads import Threads
 from contentcache.app.assembly import Ensemble, assemble
@@ -42,7 +43,7 @@ class Caching:
         self,
         configuration: Configuration,
         environ: Mapping[str, str],
-        reactor: Any,
+        reactor: DaemonReactor,
         threads: Threads,
         meter: Meter,
         *,

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from attrs import evolve
 from twisted.application.service import Service
@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from contentcache import __version__
 from contentcache.aio.condition import sleep
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.threads import Threads, ThreadsUnavailableError, use_threads_for_names
 from contentcache.app.cache_role import Caching
 from contentcache.app.listening import CannotListen, OwnPath, bind, serve, shown, stop
@@ -67,7 +68,7 @@ class Daemon(Service):
         configuration: Configuration,
         warnings: tuple[str, ...],
         environ: Mapping[str, str],
-        reactor: Any,
+        reactor: DaemonReactor,
     ) -> None:
         self.configuration = configuration
         self._warnings = warnings
@@ -305,7 +306,7 @@ class Daemon(Service):
             return result
 
         loop = LoopingCall(whatever_happens)
-        loop.clock = self.reactor
+        loop.clock = cast("Any", self.reactor)
         self._loops.append(loop)
         loop.start(seconds, now=False)
 

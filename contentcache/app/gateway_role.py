@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.app.role import CannotBe, Repeat
 from contentcache.config.model import Configuration, Gateway
@@ -36,7 +36,7 @@ class GatewayRole:
         configuration: Configuration,
         options: Gateway,
         environ: Mapping[str, str],
-        reactor: Any,
+        reactor: DaemonReactor,
         *,
         threads: Run,
         meter: Meter,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from random import SystemRandom
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet.defer import gatherResults
 from twisted.internet.protocol import Factory, Protocol
@@ -24,6 +24,7 @@ from contentcache.acme.issuer import AcmeIssuer
 from contentcache.acme.records import BackoffRecord, StoredCertificate
 from contentcache.acme.renewal_loop import RenewalLoop
 from contentcache.acme.renewal_state import RenewalOutcome
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.threads import Threads
 from contentcache.app.listening import bind, serve, stop
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
@@ -64,7 +65,7 @@ class Issuance:
         environ: Mapping[str, str],
         *,
         run: Run,
-        reactor: Any,
+        reactor: DaemonReactor,
         meter: Meter,
     ) -> None:
         self._folder = settings.directory
@@ -177,7 +178,7 @@ class Issuance:
 
 
 async def renew_alone(
-    configuration: Configuration, environ: Mapping[str, str], hosts: Sequence[str], reactor: Any
+    configuration: Configuration, environ: Mapping[str, str], hosts: Sequence[str], reactor: DaemonReactor
 ) -> list[RenewalOutcome]:
     """
     Renew certificates without a daemon, on its ports.
@@ -196,7 +197,7 @@ async def renew_alone(
     try:
         contexts: Any = part.contexts
         silent: Any = Factory.forProtocol(Protocol)
-        tls = TLSMemoryBIOFactory(contexts, False, silent, reactor)
+        tls = TLSMemoryBIOFactory(contexts, False, silent, cast("Any", reactor))
         ports.append(serve(reactor, bind(http.addr), tls))
         if settings.http is not None:
             ports.append(serve(reactor, bind(settings.http), part.plain))

@@ -9,11 +9,12 @@ import stat
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Protocol, Self, runtime_checkable
+from typing import Any, Final, Protocol, Self, cast, runtime_checkable
 
 from attrs import evolve, frozen
 from twisted.internet import tcp
 
+from contentcache.aio.reactor import SocketReactor
 from contentcache.config.model import Address
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.sendfile_pool import SendfilePool
@@ -92,7 +93,7 @@ def shown(address: Address) -> str:
 
 
 def serve(
-    reactor: Any,
+    reactor: SocketReactor,
     bound: socket.socket,
     factory: Any,
     *,
@@ -109,7 +110,7 @@ def serve(
     fast = fast and bound.family in {socket.AF_INET, socket.AF_INET6}
     clients = factory
     if tls is not None and not fast:
-        factory = TLSFactory(tls, False, factory, reactor)
+        factory = TLSFactory(tls, False, factory, cast("Any", reactor))
         factory.noisy = False
     port = reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
     if bound.family == socket.AF_UNIX:

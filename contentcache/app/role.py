@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from attrs import frozen
 
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.core.ports import Run
 from contentcache.server.debug_site import Finding
 from contentcache.server.factory import ServerFactory
@@ -29,7 +30,7 @@ class Platform:
     """
 
     environ: Mapping[str, str]
-    reactor: Any
+    reactor: DaemonReactor
     run: Run
     wall: Callable[[], float]
     random_below: Callable[[int], int]
@@ -37,7 +38,7 @@ class Platform:
     transport_to: Callable[..., UpstreamTransport]
 
     @classmethod
-    def of_process(cls, environ: Mapping[str, str], reactor: Any, run: Run) -> Self:
+    def of_process(cls, environ: Mapping[str, str], reactor: DaemonReactor, run: Run) -> Self:
         """The real ones."""
         return cls(
             environ, reactor, run, time.time, secrets.randbelow, secrets.token_bytes, UpstreamTransport.to

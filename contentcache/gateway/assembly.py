@@ -13,6 +13,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import SemaphorePerKey
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.config.model import Configuration, Gateway, Upstream
 from contentcache.core.ports import Run
 from contentcache.core.via import FAMILY
@@ -66,7 +67,7 @@ class _Context:
     """What most parts are built from."""
 
     options: Gateway
-    reactor: Any
+    reactor: DaemonReactor
     run: Run
     meter: Meter
 
@@ -157,7 +158,7 @@ def assemble(
     configuration: Configuration,
     options: Gateway,
     environ: Mapping[str, str],
-    reactor: Any,
+    reactor: DaemonReactor,
     *,
     run: Run,
     meter: Meter,

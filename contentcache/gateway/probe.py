@@ -22,7 +22,7 @@ from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone, Response
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
-from contentcache.aio.reactor import Trust
+from contentcache.aio.reactor import DaemonReactor, Trust
 from contentcache.aio.tasks import DeadlineError, with_timeout
 from contentcache.core.digest import Digest
 from contentcache.core.errors import KEPT_OUT
@@ -91,7 +91,7 @@ class HttpProbe:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: DaemonReactor,
         trust: Trust,
         target: Callable[[], str | None],
         *,

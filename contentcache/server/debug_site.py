@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, HTTPFactory, Request, datetimeToString
 
+from contentcache.core.ports import Timer
 from contentcache.server.errors import NOSNIFF
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -89,8 +90,10 @@ class DebugSite(HTTPFactory):
     protocol: Any = _PageChannel
     _log = Logger()
 
-    def __init__(self, findings: Findings, metrics: Metrics, metrics_path: str | None, reactor: Any) -> None:
-        super().__init__(reactor=reactor)
+    def __init__(
+        self, findings: Findings, metrics: Metrics, metrics_path: str | None, reactor: Timer
+    ) -> None:
+        super().__init__(reactor=cast("Any", reactor))
         self._findings = findings
         self._metrics = metrics
         self._metrics_path = metrics_path

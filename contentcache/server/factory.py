@@ -44,12 +44,12 @@ class ServerFactory(HTTPFactory):
         *,
         limits: Limits,
         address_key: Callable[[str], str],
-        reactor: Any,
+        reactor: Timer,
         meter: Meter,
         fast_path: FastPath | None = None,
         extra: Mapping[str, tuple[str, ...]] = NO_HEADERS,
     ) -> None:
-        super().__init__(timeout=limits.idle, reactor=reactor)
+        super().__init__(timeout=limits.idle, reactor=cast("Any", reactor))
         self.begin = begin
         self.limits = limits
         self._address_key = address_key

@@ -15,6 +15,8 @@ from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.python.failure import Failure
 
+from contentcache.aio.reactor import Reactor
+
 #: Bytes of one read. Each costs an iteration of the reactor; a MiB is slower again, as it does not fit the caches.
 _READ_SIZE: Final = 256 << 10
 
@@ -94,7 +96,7 @@ class _Connector(tcp.Connector):
 class EarlyResponseReactor:
     """The part of a reactor that connects, with :class:`EarlyResponseClient` for connections."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self.callLater = reactor.callLater
         self.seconds = reactor.seconds

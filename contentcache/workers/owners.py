@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from typing import Any, Final
+from typing import Final
 
 from twisted.logger import Logger
 
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.core.digest import Digest
 from contentcache.delivery.other_workers import DecisionRecorder
 from contentcache.delivery.shared_download import DownloadKey, SharedDownload, UndecidedError
@@ -53,7 +54,12 @@ class RemoteOwners:
     _log = Logger()
 
     def __init__(
-        self, number: int, workers: int, supervisor: RPCConnection, store: FilesystemStore, reactor: Any
+        self,
+        number: int,
+        workers: int,
+        supervisor: RPCConnection,
+        store: FilesystemStore,
+        reactor: DaemonReactor,
     ) -> None:
         self._number = number
         self._workers = workers

@@ -25,6 +25,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from contentcache.aio.reactor import SocketReactor
 from contentcache.aio.tasks import in_background
 from contentcache.core.ports import DelayedCall
 from contentcache.workers import messages
@@ -252,7 +253,7 @@ class RPCConnection(LineOnlyReceiver):
             self.transport.write(line)
 
 
-def connect(reactor: Any, descriptor: int, connection: RPCConnection) -> RPCConnection:
+def connect(reactor: SocketReactor, descriptor: int, connection: RPCConnection) -> RPCConnection:
     """Start a connection over this end of a pair of sockets, which the reactor owns from now on."""
     factory: Any = _OneProtocolFactory(connection)
     end = socket.socket(fileno=descriptor)

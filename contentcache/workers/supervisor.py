@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
 
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.app.cache_role import Caching
 from contentcache.app.daemon import Daemon
@@ -50,7 +51,7 @@ class Supervisor(Daemon):
         configuration: Configuration,
         warnings: tuple[str, ...],
         environ: Mapping[str, str],
-        reactor: Any,
+        reactor: DaemonReactor,
         *,
         output: Callable[[], Callable[[str], None] | None],
     ) -> None:

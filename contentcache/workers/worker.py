@@ -19,6 +19,7 @@ from typing import Any, Final, TextIO, cast
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.app.cache_role import Caching
 from contentcache.app.daemon import Daemon, NotStarted
@@ -85,7 +86,9 @@ class RemoteRoom:
 class Worker(Daemon):
     """Worker ``number``; ``hello`` says the rest."""
 
-    def __init__(self, number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: Any) -> None:
+    def __init__(
+        self, number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: DaemonReactor
+    ) -> None:
         configuration: Configuration = pickle.loads(hello.configuration)  # noqa: S301  # only the supervisor sends it
         super().__init__(configuration, (), os.environ, reactor)
         self._number = number
@@ -256,7 +259,7 @@ class Worker(Daemon):
             self.reactor.stop()
 
 
-def prepare(number: int, reactor: Any) -> None:
+def prepare(number: int, reactor: DaemonReactor) -> None:
     """Make this process worker ``number`` as soon as the reactor runs."""
     _ignore_signals()
     for descriptor in (CONTROL, INDEX, FRONT, LOCK):
@@ -277,7 +280,7 @@ def prepare(number: int, reactor: Any) -> None:
     reactor.callWhenRunning(connect, reactor, CONTROL, supervisor)
 
 
-def _start(number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: Any) -> Worker:
+def _start(number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: DaemonReactor) -> Worker:
     worker = Worker(number, hello, supervisor, reactor)
     stream = cast("TextIO", _LineStream(sys.stdout.fileno()))
     journal = observer(stream, worker.configuration.log, number)

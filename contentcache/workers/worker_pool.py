@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from contentcache.aio.condition import Condition, wait_at_most
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.core.digest import Digest
 from contentcache.delivery.access import Revocation
 from contentcache.workers import messages
@@ -51,7 +52,7 @@ class WorkerPool:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: DaemonReactor,
         *,
         hello: Callable[[], messages.Hello],
         receive: Callable[[int, Any], Awaitable[Any]],

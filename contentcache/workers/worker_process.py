@@ -15,6 +15,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from contentcache.aio.reactor import DaemonReactor
 from contentcache.core.digest import Digest
 from contentcache.workers.metrics import Family
 from contentcache.workers.rpc import RPCConnection
@@ -99,7 +100,7 @@ class WorkerProcess:
 
 def spawn(
     worker: WorkerProcess,
-    reactor: Any,
+    reactor: DaemonReactor,
     environ: Mapping[str, str],
     *,
     lock: int | None,

@@ -9,7 +9,7 @@ import socket
 from contextlib import closing
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, cast
 from unittest import skipIf
 
 from twisted.internet import reactor as global_reactor
@@ -241,7 +241,7 @@ class ServeTests(SynchronousTestCase):
     def served(self, bound: socket.socket, **options: Any) -> Any:
         """The port."""
         self.addCleanup(bound.close)
-        return serve(_Port(), bound, Factory(), **options)
+        return serve(cast("Any", _Port()), bound, Factory(), **options)
 
     def test_short_ways(self) -> None:
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
@@ -80,7 +80,7 @@ class WorkerPoolTests(SynchronousTestCase):
         self.other_calls: list[tuple[int, Any]] = []
         self.ends: list[socket.socket] = []
         self.pool = WorkerPool(
-            self.reactor,
+            cast("Any", self.reactor),
             hello=lambda: _HELLO,
             receive=self.receive,
             serve_index=lambda _number, end: self.ends.append(end),
