@@ -2,8 +2,10 @@
 The messages that the processes of one daemon send each other, in the order in which the parts of the daemon use
 them.
 
-All processes run the same version. A *call* has a result, the other messages have none. How they are sent is in
-:mod:`contentcache.workers.rpc` and :mod:`contentcache.workers.encoding`.
+All processes run the same version. A *call* has a result, the other messages have none. A new one is a class
+here and a ``case`` in the receiver: :class:`~contentcache.workers.worker.Worker`,
+:mod:`~contentcache.workers.worker_pool`,
+:mod:`~contentcache.workers.owner_connection` or :mod:`~contentcache.workers.remote_download`.
 """
 
 from __future__ import annotations
