@@ -314,7 +314,7 @@ def make_server(
             stall_timeout=stall_timeout,
         )
     return ServerFactory(
-        dispatcher.begin,
+        dispatcher.dispatch,
         access_log,
         limits=options.limits,
         address_key=name.address_key,

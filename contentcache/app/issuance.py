@@ -106,9 +106,9 @@ class Issuance:
             backoffs=self._backoffs(settings.hosts),
         )
         self._control = ControlSocket(reactor, settings.directory, self.renewal_loop)
-        doorway = HttpsRedirect(settings.hosts, listening.port, http_responder.answer)
+        redirect = HttpsRedirect(settings.hosts, listening.port, http_responder.answer)
         self.plain = ServerFactory(
-            doorway.begin,
+            redirect.respond,
             lambda _request: None,
             limits=_PLAIN_LIMITS,
             address_key=counted_address,

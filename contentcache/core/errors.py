@@ -2,7 +2,7 @@
 Everything that can go wrong for a client, as values.
 
 Each error knows its code in the registry's vocabulary (distribution-spec 1.1,
-"Error Codes") and hints at a status; only the web layer turns it into an answer.
+"Error Codes") and hints at a status; only ``contentcache.server.errors`` turns it into a response.
 """
 
 from __future__ import annotations

@@ -233,7 +233,7 @@ def assemble(
         router.answer, GatewayExchange, timer=reactor, stall_timeout=stall_timeout, program="gateway"
     )
     factory = GatewayFactory(
-        dispatcher.begin,
+        dispatcher.dispatch,
         AccessLog(meter, reactor, time.time, lines=configuration.log.accesslog),
         limits=options.limits,
         address_key=name.address_key,

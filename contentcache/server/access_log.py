@@ -32,9 +32,9 @@ class AccessLog:
         """Record a request whose response has ended, complete or short."""
         seconds = max(0.0, self._timer.seconds() - request.received_at)
         method = request.method.decode("latin-1")
-        counted = method if method in _METHODS else "other"
+        method_label = method if method in _METHODS else "other"
         self._meter.answered(
-            counted, request.kind, request.code, seconds, request.sentLength, upstream=request.upstream
+            method_label, request.kind, request.code, seconds, request.sentLength, upstream=request.upstream
         )
         if not self._lines:
             return

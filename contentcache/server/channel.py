@@ -1,4 +1,4 @@
-"""The server's side of a connection: twisted.web's, with earlier decisions and orderly ends."""
+"""The server's side of a connection: twisted.web's, with heads checked early and orderly ends."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ChannelFactory(Protocol):
     #: Whether connections end after the request in progress.
     closing: bool
     #: Starts the response to a request.
-    begin: Callable[[ServerRequest], None]
+    dispatch: Callable[[ServerRequest], None]
 
     def log(self, request: Request) -> None:
         """A response has ended."""

@@ -24,7 +24,7 @@ _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _TEXT: Final = "text/plain; charset=utf-8"
 _HEALTH: Final = "/debug/health"
 _METHODS: Final = (b"GET", b"HEAD")
-_NO_SNIFFING: Final = tuple(word.encode("ascii") for word in NOSNIFF)
+_NOSNIFF: Final = tuple(word.encode("ascii") for word in NOSNIFF)
 
 
 @frozen
@@ -76,7 +76,7 @@ class _PageChannel(HTTPChannel):
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Twisted's response to what is not HTTP, with the header that all responses have."""
         transport: Any = self.transport
-        transport.write(b"HTTP/1.1 400 Bad Request\r\n%b: %b\r\n\r\n" % _NO_SNIFFING)
+        transport.write(b"HTTP/1.1 400 Bad Request\r\n%b: %b\r\n\r\n" % _NOSNIFF)
         transport.loseConnection()
 
 
@@ -123,8 +123,8 @@ class DebugSite(HTTPFactory):
             return self._health(await self._findings())
         if path == self._metrics_path:
             return _Page(200, _METRICS_TYPE, await self._metrics())
-        where = b"/debug/health is here, and the metrics if http.debug.prometheus.enabled is set\n"
-        return _Page(404, _TEXT, where)
+        hint = b"/debug/health is here, and the metrics if http.debug.prometheus.enabled is set\n"
+        return _Page(404, _TEXT, hint)
 
     @staticmethod
     def _health(findings: Mapping[str, Finding]) -> _Page:

@@ -49,7 +49,7 @@ class RequestDispatcher(Generic[E]):
         self._stall_timeout = stall_timeout
         self._program = program
 
-    def begin(self, request: ServerRequest) -> None:
+    def dispatch(self, request: ServerRequest) -> None:
         """Start the response. A client that disconnects cancels it, but nothing that others share."""
         response = Deferred.fromCoroutine(self._respond(request))
         response.addErrback(self._abort, request)

@@ -86,16 +86,16 @@ def serialize(
     The bytes of a response that ends its connection, for errors before a request is complete. ``extra`` are the
     headers of the configuration; those of the response override them.
     """
-    ours: Headers = {
+    own: Headers = {
         **response.headers,
         "Content-Length": str(len(response.body)),
         **REGISTRY_HEADERS,
         "Connection": "close",
     }
-    taken = {name.lower() for name in ours}
+    own_names = {name.lower() for name in own}
     fields: Headers = {
-        **{name: values for name, values in extra.items() if name.lower() not in taken},
-        **ours,
+        **{name: values for name, values in extra.items() if name.lower() not in own_names},
+        **own,
     }
     head = [
         f"HTTP/1.1 {response.status} {reason_phrase(response.status)}",

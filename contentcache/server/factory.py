@@ -28,7 +28,7 @@ class ServerFactory(HTTPFactory):
     """
     Makes channels, and limits how many are open.
 
-    ``begin`` starts the response to a request; ``log_request`` gets the request when its response has ended.
+    ``dispatch`` starts the response to a request; ``log_request`` gets the request when its response has ended.
     What the ``fast_path`` answers does not become a request. ``address_key`` names the counter of a client's
     address, empty for one that is not limited. ``extra`` (``http.headers``) are headers of every response.
     """
@@ -39,7 +39,7 @@ class ServerFactory(HTTPFactory):
 
     def __init__(
         self,
-        begin: Callable[[ServerRequest], None],
+        dispatch: Callable[[ServerRequest], None],
         log_request: Callable[[ServerRequest], None],
         *,
         limits: Limits,
@@ -50,7 +50,7 @@ class ServerFactory(HTTPFactory):
         extra: Mapping[str, tuple[str, ...]] = NO_HEADERS,
     ) -> None:
         super().__init__(timeout=limits.idle, reactor=cast("Any", reactor))
-        self.begin = begin
+        self.dispatch = dispatch
         self.limits = limits
         self._address_key = address_key
         self.fast_path = fast_path

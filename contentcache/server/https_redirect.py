@@ -29,8 +29,8 @@ class HttpsRedirect:
         self._suffix = "" if port == _HTTPS else f":{port}"
         self._key_authorization = key_authorization
 
-    def begin(self, request: ServerRequest) -> None:
-        """Answer a request."""
+    def respond(self, request: ServerRequest) -> None:
+        """Respond to a request."""
         path, query, authority = split_target(request.uri.decode("latin-1"))
         named = request.requestHeaders.getRawHeaders(b"Host") or [b""]
         host = _PORT.sub("", (authority or named[0].decode("latin-1")).lower()).removesuffix(".")

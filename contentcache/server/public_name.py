@@ -48,9 +48,9 @@ class PublicName:
 
     def __init__(self, configured: str | None, scheme: str, trusted: Iterable[str]) -> None:
         self._scheme = scheme
-        given, slashes, rest = (configured or "").partition("://")
-        self._given_scheme = given if slashes else None
-        self._given_host = (rest if slashes else given).partition("/")[0]
+        first, slashes, rest = (configured or "").partition("://")
+        self._configured_scheme = first if slashes else None
+        self._configured_host = (rest if slashes else first).partition("/")[0]
         self._trusted: list[IPv4Network | IPv6Network] = [ip_network(each) for each in trusted]
 
     def caller(
@@ -74,7 +74,7 @@ class PublicName:
             scheme = proto if proto in _SCHEMES else scheme
             name = (forwarded_host or "").partition(",")[0].strip().lower()
             host = name if name and is_host(name) else host
-        base = f"{self._given_scheme or scheme}://{self._given_host or host}"
+        base = f"{self._configured_scheme or scheme}://{self._configured_host or host}"
         return Caller(hops[0], host, base, tuple(hops[1:]))
 
     def _trusted_hops(self, peer: str, forwarded: Sequence[str]) -> list[str]:
@@ -83,8 +83,8 @@ class PublicName:
         everything before it may be made up by the client.
         """
         hops = [peer]
-        given = [hop.strip() for value in forwarded for hop in value.split(",")][-_MOST_HOPS:]
-        for hop in reversed(given):
+        forwarded_hops = [hop.strip() for value in forwarded for hop in value.split(",")][-_MOST_HOPS:]
+        for hop in reversed(forwarded_hops):
             try:
                 address = str(ip_address(_without_port(hop)))
             except ValueError:

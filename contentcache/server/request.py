@@ -39,7 +39,7 @@ class ServerRequest(Request):
         """Start the response, with the headers that every response has by the configuration."""
         for name, values in self.channel.factory.extra.items():
             self.responseHeaders.setRawHeaders(name, list(values))
-        self.channel.factory.begin(self)
+        self.channel.factory.dispatch(self)
 
     def end_short(self) -> None:
         """

@@ -49,7 +49,7 @@ class StaleCase(HouseTestCase):
             self.assertEqual(self.ask(target).body, content)
 
     def api(self, house: House) -> ServerFactory:
-        """The web room before a house."""
+        """A factory with the registry API over the services of a house."""
         parts = web.make_admission(house.registries, wall=house.wall)
         return web.make_factory(
             house.blob_service, house.tags, house.origin_queries, parts, clock=house.clock, meter=Meter()

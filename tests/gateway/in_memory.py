@@ -264,7 +264,7 @@ class GatewayTestCase(TestCase):
             router.answer, GatewayExchange, timer=reactor, stall_timeout=limits.clientstall, program="gateway"
         )
         return GatewayFactory(
-            dispatcher.begin,
+            dispatcher.dispatch,
             log,
             limits=limits,
             address_key=counted_address,

@@ -349,7 +349,7 @@ def make_factory(
     )
     log = AccessLog(meter, clock, lambda: 1e9, lines=True)
     return ServerFactory(
-        dispatcher.begin,
+        dispatcher.dispatch,
         log,
         limits=limits,
         address_key=NAME.address_key,

@@ -117,7 +117,7 @@ class CacheTestCase(DeliveryTestCase):
 
         def begin(given: Any) -> None:
             self.begun += 1
-            dispatcher.begin(given)
+            dispatcher.dispatch(given)
 
         reactor: Any = house.clock
         return ServerFactory(

@@ -22,12 +22,12 @@ class HttpsRedirectTests(SynchronousTestCase):
 
     def ask(self, target: str, host: str = "cache.example.com", method: str = "GET", port: int = 443) -> str:
         """The whole answer."""
-        doorway = HttpsRedirect(
+        redirect = HttpsRedirect(
             ["cache.example.com"], port, lambda name, token: "proof" if token == "token-1" else None
         )
         clock: Any = Clock()
         factory = ServerFactory(
-            doorway.begin,
+            redirect.respond,
             lambda _request: None,
             limits=Limits(),
             address_key=counted_address,
