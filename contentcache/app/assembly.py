@@ -19,9 +19,10 @@ from contentcache.core.grants import Grants
 from contentcache.core.list_queries import ListQueries
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.core.question_order import QuestionClock
-from contentcache.delivery.access import Access
+from contentcache.delivery.authorization import Authorization, AuthorizationPolicy
 from contentcache.delivery.blob_service import BlobService, download_semaphore
 from contentcache.delivery.links import Links
+from contentcache.delivery.origin_authorization import OriginAuthorization
 from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.delivery.signatures import Signatures
@@ -65,7 +66,7 @@ class Ensemble:
     registries: tuple[Registry, ...]
     transports: tuple[UpstreamTransport, ...]
     trusts: UpstreamTrusts
-    access: Access
+    authorization: Authorization
     links: Links
     origins: OriginSelector
     blob_service: BlobService
@@ -105,7 +106,7 @@ class _Delivery:
 
     grants: Grants
     links: Links
-    access: Access
+    authorization: Authorization
     evictor: Evictor
     blob_service: BlobService
     tags: Tags
@@ -154,7 +155,7 @@ def assemble(
         upstreams.registries,
         upstreams.transports,
         upstreams.trusts,
-        delivery.access,
+        delivery.authorization,
         delivery.links,
         origins,
         delivery.blob_service,
@@ -198,18 +199,17 @@ def _delivery(context: CacheContext) -> _Delivery:
     limits = options.limits
     grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
     links = Links(kept.index, platform.run, most=_LINKS if options.fastpath else 0)
-    access = Access(
+    authorization = Authorization(
         grants,
         links,
+        OriginAuthorization(
+            platform.reactor, manifest_limit=limits.manifest, trust_targets=options.affirmttl
+        ),
+        AuthorizationPolicy(options.affirmttl, options.keepdeleted, options.staleiferror),
         clock=platform.reactor,
         wall=platform.wall,
-        secret=other_workers.secret,
-        affirm_ttl=options.affirmttl,
-        keep_deleted=options.keepdeleted,
-        stale_if_error=options.staleiferror,
-        manifest_limit=limits.manifest,
         question_time=QuestionClock(platform.reactor.seconds),
-        revoked=other_workers.on_revoked,
+        publish=other_workers.on_revoked,
     )
     evictor = Evictor(
         kept.store,
@@ -222,7 +222,7 @@ def _delivery(context: CacheContext) -> _Delivery:
         evicted=lambda digest, size, reason: gone(digest, size, reason),  # noqa: PLW0108
     )
     blob_service = BlobService(
-        access,
+        authorization,
         kept.store,
         kept.index,
         run=platform.run,
@@ -244,7 +244,7 @@ def _delivery(context: CacheContext) -> _Delivery:
         _note_eviction(context.meter, digest, size, reason)
 
     tags = Tags(
-        access,
+        authorization,
         blob_service,
         links,
         wall=platform.wall,
@@ -253,13 +253,12 @@ def _delivery(context: CacheContext) -> _Delivery:
         limit=limits.manifest,
     )
     origin_queries = OriginQueries(
-        access,
+        authorization,
         clock=platform.reactor,
-        secret=other_workers.secret,
         auth_ttl=options.authttl,
         stale_if_error=options.staleiferror,
     )
-    return _Delivery(grants, links, access, evictor, blob_service, tags, origin_queries)
+    return _Delivery(grants, links, authorization, evictor, blob_service, tags, origin_queries)
 
 
 def make_server(

@@ -1,5 +1,5 @@
 """
-Credentials: a client's ``Authorization`` as it came, a signed URL, or the cache's own account.
+Credentials (a client's ``Authorization`` as it came, a signed URL, the cache's own account) and their subjects.
 
 A credential is in memory while its client is attached to a download; whatever is cached for longer is under
 :meth:`Credential.key`, a keyed hash.
@@ -8,6 +8,7 @@ A credential is in memory while its client is attached to a download; whatever i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 from attrs import field, frozen
@@ -45,18 +46,49 @@ class Credential:
 
         :param secret: at most 64 bytes that nobody else knows.
         """
-        digest = hashlib.blake2b(key=secret, digest_size=32)
         who = "" if self.authorization is None else "=" + self.authorization
         token = () if self.signed is None else (self.signed,)
-        for part in (*where, str(self.own), who, *token):
-            encoded = part.encode("utf-8", "surrogatepass")
-            digest.update(len(encoded).to_bytes(8, "big"))
-            digest.update(encoded)
-        return digest.digest()
+        return _keyed_hash(secret, (*where, str(self.own), who, *token))
 
     def _scheme(self) -> str:
         # A tab is no space (RFC 9110 §11.4), but some registries accept it.
         return "".join((self.authorization or "").split(maxsplit=1)[:1]).lower()
+
+
+@frozen
+class Subject:
+    """
+    Whom a decision is about: a credential at an origin, in one of its repositories (``None``: in none of them).
+
+    ``key`` is a keyed hash of all three, ``identity`` of origin and credential alone: whatever outlives the
+    request (grants, negative cache entries, rate limits, shared requests) is under one of them.
+    """
+
+    origin: str
+    repository: str | None
+    credential: Credential
+    identity: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, secret: bytes, origin: str, repository: str | None, credential: Credential) -> Subject:
+        """A subject with its keys; ``secret`` is at most 64 bytes that nobody else knows."""
+        identity = credential.key(secret, origin)
+        key = identity if repository is None else credential.key(secret, origin, repository)
+        return cls(origin, repository, credential, identity, key)
+
+    def derive(self, *parts: str) -> bytes:
+        """A keyed hash of this subject and further parts."""
+        return _keyed_hash(self.key, parts)
+
+
+def _keyed_hash(key: bytes, parts: Iterable[str]) -> bytes:
+    digest = hashlib.blake2b(key=key, digest_size=32)
+    for part in parts:
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
+    return digest.digest()
 
 
 ANONYMOUS: Final = Credential()

@@ -21,7 +21,6 @@ from contentcache.core.errors import (
     OriginRefused,
     Overloaded,
     UpstreamBroken,
-    UpstreamTimeout,
     UpstreamUnavailable,
 )
 from contentcache.core.manifests import (
@@ -32,7 +31,7 @@ from contentcache.core.manifests import (
 )
 from contentcache.core.negative_cache import NegativeCache
 from contentcache.core.ports import Clock, Run, Timer
-from contentcache.delivery.access import Access
+from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.bodies import (
     Body,
     ClientSink,
@@ -48,7 +47,7 @@ from contentcache.delivery.download_context import DownloadContext
 from contentcache.delivery.hot_blobs import HotBlobs
 from contentcache.delivery.indexed_store import IndexedStore
 from contentcache.delivery.manifests import StoredManifest, StoredManifests, read_manifest, too_large
-from contentcache.delivery.origin_word import Yes
+from contentcache.delivery.origin_authorization import Decision
 from contentcache.delivery.other_workers import OtherWorkers, Owners
 from contentcache.delivery.passthrough import (
     PassthroughBody,
@@ -95,7 +94,7 @@ class BlobService:
 
     def __init__(
         self,
-        access: Access,
+        authorization: Authorization,
         store: Store,
         index: Index,
         *,
@@ -111,7 +110,7 @@ class BlobService:
         small: int = 0,
         other_workers: OtherWorkers | None = None,
     ) -> None:
-        self._access = access
+        self._authorization = authorization
         #: What the disk refused last, until it takes something again.
         self.disk_fault: str | None = None
         self._indexed_store = IndexedStore(store, index, wall)
@@ -127,16 +126,16 @@ class BlobService:
         self._sizes: dict[DownloadKey, int] = {}
         self._manifests = StoredManifests(run, manifest_limit)
         self._pulls = Pulls(index, run, wall, self._other_workers.on_use)
-        self._possession = Possession(access, store, index, run=run, clock=clock, random=random)
-        self.hot_blobs = HotBlobs(access, self._pulls, run, small)
+        self._possession = Possession(authorization, store, index, run=run, clock=clock, random=random)
+        self.hot_blobs = HotBlobs(authorization, self._pulls, run, small)
         self._negative_cache = NegativeCache()
         self._context = DownloadContext(
             store=store,
             run=run,
             clock=clock,
             meter=meter,
-            question_time=access.question_time,
-            is_known_target=access.origin_word.is_known_target,
+            question_time=authorization.question_time,
+            is_known_target=authorization.origin.is_known_target,
             record_allowed=self.record_allowed,
             record_denied=self.record_denied,
             reservations=self._reservations,
@@ -159,7 +158,7 @@ class BlobService:
         """The index is made anew: what it knew is not believed any more."""
         self.hot_blobs.close()
         self._possession.forget()
-        self._access.lost_index()
+        self._authorization.lost_index()
 
     async def flush(self) -> None:
         """Write the last pulls into the index."""
@@ -176,42 +175,51 @@ class BlobService:
         """
         digest = request.content.digest
         self._check_negative_cache(request)
-        yes = await self._access.remembered(request)
+        decision = await self._authorization.cached_decision(request)
         record = await self._run(self._indexed_store.verified, digest)
         if request.content.kind == "manifests":
             if record is None:
-                yes = await self._access.ask(request, with_body=False)
+                decision = await self._authorization.ask_origin(request, with_body=False)
             size = None if record is None else record.size
-            yes = yes or await self._ask(request, with_body=False, size=size)
-            return await self.describe_manifest(request, yes)
+            decision = decision or await self._authorization.authorize(request, with_body=False, size=size)
+            return await self.describe_manifest(request, decision)
         if record is not None:
-            yes = yes or await self._ask(request, with_body=False, size=record.size)
+            decision = decision or await self._authorization.authorize(
+                request, with_body=False, size=record.size
+            )
             await self._possession.require(request)
-            outcome = _hit(yes)
-            return ContentHead(digest, record.size, None, outcome, yes.stale, yes.notices)
+            outcome = _hit(decision)
+            return ContentHead(digest, record.size, None, outcome, decision.stale, decision.notices)
         download = self._running.get(_key(request))
-        if yes is not None and download is not None and download.size is not None and not download.in_place:
+        if (
+            decision is not None
+            and download is not None
+            and download.size is not None
+            and not download.in_place
+        ):
             return ContentHead(digest, download.size, None, Outcome.COALESCED)
-        yes = await self._access.size_of(request)
+        decision = await self._authorization.ask_origin_for_size(request)
         # A cache before this one asks so before it asks for a part.
-        self._note_size(_key(request), yes.size)
-        return ContentHead(digest, yes.size, None, Outcome.DESCRIBED, notices=yes.notices)
+        self._note_size(_key(request), decision.size)
+        return ContentHead(digest, decision.size, None, Outcome.DESCRIBED, notices=decision.notices)
 
-    async def describe_manifest(self, request: ContentRequest, yes: Yes) -> ContentHead:
+    async def describe_manifest(self, request: ContentRequest, decision: Decision) -> ContentHead:
         """Answer a ``HEAD`` of a manifest that this client may have: what is stored beats what ``HEAD`` says."""
         digest = request.content.digest
         stored = await self._possessed_manifest(request)
         if stored is not None:
-            outcome = _hit(yes)
-            media_type = await self._media_type(request, stored.checked, yes)
-            return ContentHead(digest, stored.size, media_type, outcome, yes.stale, yes.notices)
-        if (yes.size or 0) > self._manifest_limit:
-            raise too_large(yes.size, self._manifest_limit)
-        if yes.size is not None:
-            media_type = yes.media_type or yes.head_type
-            return ContentHead(digest, yes.size, media_type, Outcome.DESCRIBED, yes.stale, yes.notices)
+            outcome = _hit(decision)
+            media_type = await self._media_type(request, stored.checked, decision)
+            return ContentHead(digest, stored.size, media_type, outcome, decision.stale, decision.notices)
+        if (decision.size or 0) > self._manifest_limit:
+            raise too_large(decision.size, self._manifest_limit)
+        if decision.size is not None:
+            media_type = decision.media_type or decision.head_type
+            return ContentHead(
+                digest, decision.size, media_type, Outcome.DESCRIBED, decision.stale, decision.notices
+            )
         # Only the manifest itself tells its length, and whoever asks for that comes for the manifest next.
-        with await self.get(request, yes) as response:
+        with await self.get(request, decision) as response:
             return response.head
 
     async def _possessed_manifest(self, request: ContentRequest) -> StoredManifest | None:
@@ -244,18 +252,20 @@ class BlobService:
         finally:
             file.close()
 
-    async def _media_type(self, request: ContentRequest, checked: CheckedManifest, yes: Yes) -> str | None:
+    async def _media_type(
+        self, request: ContentRequest, checked: CheckedManifest, decision: Decision
+    ) -> str | None:
         """What to serve a manifest as: what is stored and what ``GET`` said beat what ``HEAD`` says."""
         said = None
         if checked.declared is None:
-            said = yes.media_type or await self._access.media_type(request)
-        return checked.media_type(get=said, head=yes.head_type)
+            said = decision.media_type or await self._authorization.media_type(request)
+        return checked.media_type(get=said, head=decision.head_type)
 
     async def get(
-        self, request: ContentRequest, yes: Yes | None = None, *, whole: bool = True
+        self, request: ContentRequest, decision: Decision | None = None, *, whole: bool = True
     ) -> ContentResponse:
         """
-        A body that this client may have; ``yes`` if the origin has just said so. Of a content that only parts
+        A body that this client may have; ``decision`` if there is one already. Of a content that only parts
         are wanted of (not ``whole``), only those are fetched.
 
         :raises OriginRefused: the origin does not let it.
@@ -266,9 +276,11 @@ class BlobService:
         for _ in range(_ATTEMPTS):
             self._check_negative_cache(request)
             try:
-                return await self._get(request, yes or await self._access.remembered(request), whole=whole)
+                return await self._get(
+                    request, decision or await self._authorization.cached_decision(request), whole=whole
+                )
             except AuthorizationNeeded:
-                yes = await self._ask(request, with_body=True)
+                decision = await self._authorization.authorize(request, with_body=True)
             except NotShareable:
                 return await self._pass_through(request)
             except UndecidedError:
@@ -325,7 +337,7 @@ class BlobService:
                 raise DiskFailed("there is no room in the store")
         # What the origin has told this worker of the client counts here, and nowhere else.
         subscriber.authorized = (
-            subscriber.authorized or await self._access.remembered(subscriber.request) is not None
+            subscriber.authorized or await self._authorization.cached_decision(subscriber.request) is not None
         )
         download = self._running.get(key)
         if download is None:
@@ -343,7 +355,9 @@ class BlobService:
 
     # How it is done.
 
-    async def _get(self, request: ContentRequest, yes: Yes | None, *, whole: bool) -> ContentResponse:
+    async def _get(
+        self, request: ContentRequest, decision: Decision | None, *, whole: bool
+    ) -> ContentResponse:
         key = _key(request)
         digest = key.digest
         await self._until_closed(key)
@@ -352,34 +366,38 @@ class BlobService:
             if file is not None:
                 with ExitStack() as held:
                     held.callback(file.close)
-                    return await self._serve_stored(request, file, yes, held)
+                    return await self._serve_stored(request, file, decision, held)
             if record is not None and self._running.get(key) is None:
                 # It lies in the store, but nobody has ever verified it.
-                yes = yes or await self._ask(request, with_body=True, size=record.size)
+                decision = decision or await self._authorization.authorize(
+                    request, with_body=True, size=record.size
+                )
                 await self._verify_stored(request)
-                return await self._get(request, yes, whole=whole)
+                return await self._get(request, decision, whole=whole)
         download = self._running.get(key)
-        if yes is None and download is not None and not self._is_in_question(download, request):
-            # The fetch may have had its answer, a yes for this client too, since we looked.
-            yes = await self._access.remembered(request)
-            yes = yes or await self._ask(request, with_body=True, size=download.size)
+        if decision is None and download is not None and not self._is_in_question(download, request):
+            # The fetch may have had its answer, a decision for this client too, since we looked.
+            decision = await self._authorization.cached_decision(request)
+            decision = decision or await self._authorization.authorize(
+                request, with_body=True, size=download.size
+            )
             if self._running.get(key) is not download:
                 # It has ended meanwhile: what it has stored is not fetched again.
-                return await self._get(request, yes, whole=whole)
+                return await self._get(request, decision, whole=whole)
         if download is None and not whole:
             # To answer for a part one must know the size of the whole.
-            yes = await self._sized(request, yes)
-        return await self._join(request, yes, whole=whole)
+            decision = await self._sized(request, decision)
+        return await self._join(request, decision, whole=whole)
 
-    async def _sized(self, request: ContentRequest, yes: Yes | None) -> Yes:
-        """A yes that knows the size of the whole."""
+    async def _sized(self, request: ContentRequest, decision: Decision | None) -> Decision:
+        """A decision that knows the size of the whole."""
         key = _key(request)
         known = self._sizes.get(key)
-        if yes is not None and known is not None:
-            return evolve(yes, size=known)
-        yes = await self._access.size_of(request, with_body=True)
-        self._note_size(key, yes.size)
-        return yes
+        if decision is not None and known is not None:
+            return evolve(decision, size=known)
+        decision = await self._authorization.ask_origin_for_size(request, with_body=True)
+        self._note_size(key, decision.size)
+        return decision
 
     def _note_size(self, key: DownloadKey, size: int | None) -> None:
         if size is not None:
@@ -402,7 +420,7 @@ class BlobService:
         :raises UndecidedError: it was something else, and is gone.
         """
         await self._until_closed(_key(request), in_place=True)
-        subscriber = Subscriber(request, self._access.key(request), authorized=True)
+        subscriber = Subscriber(request, self._authorization.request_key(request), authorized=True)
         download = self._running.get(_key(request))
         if download is None:
             download = self._start(subscriber, in_place=True, total=None)
@@ -414,7 +432,7 @@ class BlobService:
             download.unsubscribe(subscriber)
 
     async def _serve_stored(
-        self, request: ContentRequest, file: BlobFile, yes: Yes | None, held: ExitStack
+        self, request: ContentRequest, file: BlobFile, decision: Decision | None, held: ExitStack
     ) -> ContentResponse:
         """Serve ``file``, which ``held`` closes unless it is handed over, with the body, by the last statements."""
         digest = request.content.digest
@@ -424,20 +442,22 @@ class BlobService:
         held.pop_all()
         held.callback(body.close)
         media_type = None
-        yes = yes or await self._ask(request, with_body=True, size=body.size)
+        decision = decision or await self._authorization.authorize(request, with_body=True, size=body.size)
         await self._possession.require(request)
         if request.content.kind == "manifests":
             stored = await self._manifests.check(digest, file)
-            media_type = await self._media_type(request, stored.checked, yes)
+            media_type = await self._media_type(request, stored.checked, decision)
         self._pulls.note(digest)
         if request.content.kind == "blobs":
             self.hot_blobs.add(digest, file, request.registry.upstream.origin)
-        outcome = _hit(yes)
-        served = ContentResponse(digest, body, media_type, outcome, yes.stale, yes.notices)
+        outcome = _hit(decision)
+        served = ContentResponse(digest, body, media_type, outcome, decision.stale, decision.notices)
         held.pop_all()
         return served
 
-    async def _join(self, request: ContentRequest, yes: Yes | None, *, whole: bool) -> ContentResponse:
+    async def _join(
+        self, request: ContentRequest, decision: Decision | None, *, whole: bool
+    ) -> ContentResponse:
         key = _key(request)
         digest = key.digest
         download = self._running.get(key)
@@ -446,9 +466,11 @@ class BlobService:
             if not await self._reservations.has_room(key):
                 raise DiskFailed("there is no room in the store")
             download = self._running.get(key)
-        total = None if whole or yes is None else yes.size
+        total = None if whole or decision is None else decision.size
         whole = whole or (download is None and total is None)
-        subscriber = Subscriber(request, self._access.key(request), authorized=yes is not None, whole=whole)
+        subscriber = Subscriber(
+            request, self._authorization.request_key(request), authorized=decision is not None, whole=whole
+        )
         # Detached unless it is handed over, with the body, by the last two statements.
         with ExitStack() as held:
             if download is None:
@@ -459,11 +481,11 @@ class BlobService:
             elif (
                 download.is_ending
                 or download.in_place
-                or not (yes or self._is_in_question(download, request))
+                or not (decision or self._is_in_question(download, request))
             ):
                 raise UndecidedError("another fetch has begun or ended meanwhile")
             else:
-                self._check_loop(download, request, asked=yes is not None)
+                self._check_loop(download, request, asked=decision is not None)
                 outcome = Outcome.HIT if download.verified else outcome
                 held.callback(download.unsubscribe, subscriber)
                 download.subscribe(subscriber)
@@ -484,8 +506,8 @@ class BlobService:
             if body.size == 0 or request.content.kind == "manifests":
                 await self._until_verified(body, download)
             if request.content.kind == "manifests":
-                in_background(self._access.learn_media_type(request, download.media_type))
-            stale, notices = (False, {}) if yes is None else (yes.stale, yes.notices)
+                in_background(self._authorization.record_media_type(request, download.media_type))
+            stale, notices = (False, {}) if decision is None else (decision.stale, decision.notices)
             served = ContentResponse(
                 digest, body, download.media_type, outcome, stale, {**notices, **subscriber.notices}
             )
@@ -515,7 +537,7 @@ class BlobService:
 
     def _is_in_question(self, download: SharedDownload, request: ContentRequest) -> bool:
         """Whether the fetch's own first request goes out in this client's name, and its answer is the verdict."""
-        return download.awaits_decision and download.has_subscriber(self._access.key(request))
+        return download.awaits_decision and download.has_subscriber(self._authorization.request_key(request))
 
     def _check_loop(self, download: SharedDownload, request: ContentRequest, *, asked: bool) -> None:
         """
@@ -529,7 +551,7 @@ class BlobService:
         if (
             not isinstance(download, Download)
             or download.verified
-            or download.has_subscriber(self._access.key(request))
+            or download.has_subscriber(self._authorization.request_key(request))
         ):
             return
         if request.registry.may_lead_back(request.via, download.upstream_host):
@@ -561,7 +583,7 @@ class BlobService:
         return download
 
     def _begin(self, download: SharedDownload, subscriber: Subscriber, *, needs_turn: bool) -> None:
-        identity = self._access.identity(subscriber.request)
+        identity = subscriber.request.subject.identity
         with ExitStack() as held:
             held.callback(self._running.remove, download)
             self._running.add(download)
@@ -601,7 +623,7 @@ class BlobService:
         elif download.verified and not download.in_place:
             self._negative_cache.remove(origin, download.key.digest)
             if download.target is not None:
-                self._access.origin_word.learn_target(origin, download.target)
+                self._authorization.origin.learn_target(origin, download.target)
 
     async def _supersede(self, download: Download) -> None:
         """Another origin's download has stored the blob: who is attached goes on from the store."""
@@ -610,12 +632,12 @@ class BlobService:
             download.progress.notify_all(download.prefix)
 
     async def _pass_through(self, request: ContentRequest) -> ContentResponse:
-        asked = self._access.question_time()
+        asked = self._authorization.question_time()
         answer = await request.registry.ask(request.upstream_request("GET"))
         media_type = answer.header("Content-Type")
         digest = request.content.digest
         if not (answer.moved or answer.is_page):
-            in_background(self._access.affirmed(request, media_type, asked=asked))
+            in_background(self._authorization.record_allowed(request, media_type, asked=asked))
         body: Body
         if request.content.kind == "manifests" or answer.length == 0:
             content = await read_manifest(answer, self._manifest_limit)
@@ -651,19 +673,6 @@ class BlobService:
         release()
         await continue_from_upstream(request, sink, rest, check, self._meter)
 
-    async def _ask(self, request: ContentRequest, *, with_body: bool, size: int | None = None) -> Yes:
-        try:
-            return await self._access.ask(request, with_body=with_body, size=size)
-        except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken):
-            yes = await self._access.stale(request)
-            if yes is None:
-                raise
-        except OriginRefused as refusal:
-            yes = await self._access.stale(request) if refusal.status == 429 else None  # noqa: PLR2004
-            if yes is None:
-                raise
-        return yes
-
     # What fetches report.
 
     def _report_disk(self, fault: str | None) -> None:
@@ -678,18 +687,18 @@ class BlobService:
         self.disk_fault = fault
 
     def record_allowed(self, subscriber: Subscriber, media_type: str | None, asked: float) -> None:
-        """The origin has said yes to a client's question, asked at ``asked``."""
+        """The origin has said decision to a client's question, asked at ``asked``."""
         if subscriber.reporter is not None:
             subscriber.reporter.report_allowed(media_type, asked)
         else:
-            in_background(self._access.affirmed(subscriber.request, media_type, asked=asked))
+            in_background(self._authorization.record_allowed(subscriber.request, media_type, asked=asked))
 
     def record_denied(self, subscriber: Subscriber, refusal: OriginRefused, asked: float) -> None:
         """The origin has said no to a client's question, asked at ``asked``."""
         if subscriber.reporter is not None:
             subscriber.reporter.report_denied(refusal, asked)
         else:
-            in_background(self._access.refused(subscriber.request, refusal, asked=asked))
+            in_background(self._authorization.record_denied(subscriber.request, refusal, asked=asked))
 
     def _add_negative_entry(self, download: SharedDownload) -> None:
         # Where another worker has made it, that one knows in whose names.
@@ -699,7 +708,7 @@ class BlobService:
 
     def _client(self, request: ContentRequest) -> bytes:
         # The origin itself speaks by signed URLs, of which each is good for one request.
-        return b"signed" if request.credential.signed is not None else self._access.identity(request)
+        return b"signed" if request.credential.signed is not None else request.subject.identity
 
     def _check_negative_cache(self, request: ContentRequest) -> None:
         digest, client = request.content.digest, self._client(request)
@@ -719,8 +728,8 @@ def download_semaphore(limit: int, timeout: float, timer: Timer) -> FairSemaphor
     )
 
 
-def _hit(yes: Yes) -> Outcome:
-    return Outcome.AFFIRMED if yes.asked else Outcome.HIT
+def _hit(decision: Decision) -> Outcome:
+    return Outcome.AFFIRMED if decision.revalidated else Outcome.HIT
 
 
 def _key(request: ContentRequest) -> DownloadKey:

@@ -17,10 +17,10 @@ from typing import Final, TypeAlias
 from attrs import define
 
 from contentcache.aio.tasks import in_background
-from contentcache.core.credentials import Credential
+from contentcache.core.credentials import Subject
 from contentcache.core.digest import Digest
 from contentcache.core.ports import Run
-from contentcache.delivery.access import Access
+from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.pulls import Pulls
 from contentcache.storage.interfaces import BlobFile, Link
 
@@ -90,8 +90,8 @@ class HotBlob:
 class HotBlobs:
     """At most ``most`` blobs, those that were served last."""
 
-    def __init__(self, access: Access, pulls: Pulls, run: Run, most: int) -> None:
-        self._access = access
+    def __init__(self, authorization: Authorization, pulls: Pulls, run: Run, most: int) -> None:
+        self._authorization = authorization
         self._pulls = pulls
         self._run = run
         self._most = most
@@ -100,16 +100,16 @@ class HotBlobs:
     def __len__(self) -> int:
         return len(self._blobs)
 
-    def authorizer(self, link: Link, credential: Credential) -> IsAuthorized:
-        """What tells whether a credential may have contents of the repository that ``link`` is in."""
-        if credential.locally_authorized:
-            return self._access.knows_locally_authorized
-        return partial(self._access.knows, self._access.grant_key(link.origin, link.repository, credential))
+    def authorizer(self, subject: Subject) -> IsAuthorized:
+        """What tells whether a subject may have contents of its repository."""
+        if subject.credential.locally_authorized:
+            return self._authorization.allows_locally_authorized
+        return partial(self._authorization.allows_in_memory, subject.key)
 
     @property
     def signed_authorizer(self) -> IsAuthorized:
         """The same for a signed URL that has been verified for just this content."""
-        return self._access.knows_signed
+        return self._authorization.allows_signed
 
     def add(self, digest: Digest, file: BlobFile, origin: str) -> None:
         """A blob of the store is served the long way, in the name of ``origin``, which has it."""

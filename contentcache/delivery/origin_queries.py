@@ -6,7 +6,7 @@ from typing import Final
 
 from attrs import frozen
 
-from contentcache.core.credentials import Credential
+from contentcache.core.credentials import Credential, Subject
 from contentcache.core.errors import (
     OriginRefused,
     UpstreamBroken,
@@ -16,7 +16,7 @@ from contentcache.core.errors import (
 from contentcache.core.header_policy import Headers
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Timer
-from contentcache.delivery.access import Access
+from contentcache.delivery.authorization import Authorization
 from contentcache.jose.bearer_tokens import unverified_expiry
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
@@ -55,29 +55,28 @@ class OriginQueries:
     """Passes questions on. ``auth_ttl`` and ``stale_if_error`` are seconds."""
 
     def __init__(
-        self, access: Access, *, clock: Timer, secret: bytes, auth_ttl: float, stale_if_error: float
+        self, authorization: Authorization, *, clock: Timer, auth_ttl: float, stale_if_error: float
     ) -> None:
-        self._access = access
+        self._authorization = authorization
         self._clock = clock
-        self._secret = secret
         self._auth_ttl = auth_ttl
         self._stale_if_error = stale_if_error
         self._pings: LruCache[bytes, _Remembered] = LruCache(_MOST_KEPT)
 
-    async def ping(self, registry: Registry, credential: Credential, via: str) -> Pinged:
+    async def ping(self, registry: Registry, subject: Subject, via: str) -> Pinged:
         """
-        What the origin answers to ``/v2/`` and this credential, asked at most once in ``auth_ttl``.
+        What the origin answers to ``/v2/`` with this credential, asked at most once in ``auth_ttl``.
 
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
         """
-        key = credential.key(self._secret, registry.upstream.origin)
+        key, credential = subject.identity, subject.credential
         kept = self._pings.get(key)
         ends = unverified_expiry(credential.authorization)
         age = None if kept is None else self._clock.seconds() - kept.when
         if kept is not None and age is not None and age < self._auth_ttl and not self._is_over(ends):
             return kept.pinged
         try:
-            pinged = await self._ask(registry, credential, via)
+            pinged = await self._ask(registry, subject, via)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken):
             stale = self._stale(kept, age, credential)
             if stale is None:
@@ -104,21 +103,21 @@ class OriginQueries:
         :raises OriginRefused: the origin says no.
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
         """
-        asked = self._access.question_time()
+        asked = self._authorization.question_time()
         try:
             return await registry.ask(request)
         except OriginRefused as refusal:
             if refusal.status == _UNAUTHORIZED:
-                self._access.rejected(registry, request.credential, asked=asked)
+                self._authorization.record_rejected(request.subject, asked=asked)
             raise
 
-    async def _ask(self, registry: Registry, credential: Credential, via: str) -> Pinged:
-        asked = self._access.question_time()
+    async def _ask(self, registry: Registry, subject: Subject, via: str) -> Pinged:
+        asked = self._authorization.question_time()
         try:
-            answer = await registry.ask(Request("GET", "/v2/", credential, via=via))
+            answer = await registry.ask(Request("GET", "/v2/", subject, via=via))
         except OriginRefused as refusal:
             if refusal.status == _UNAUTHORIZED:
-                self._access.rejected(registry, credential, asked=asked)
+                self._authorization.record_rejected(subject, asked=asked)
             return Pinged(refusal.status, refusal.headers, refusal.body)
         if answer.redirected or answer.is_page:
             answer.abandon()
@@ -133,7 +132,7 @@ class OriginQueries:
         return Pinged(kept.pinged.status, kept.pinged.headers, kept.pinged.body, stale=True)
 
     def _is_over(self, ends: float | None) -> bool:
-        return ends is not None and ends <= self._access.wall()
+        return ends is not None and ends <= self._authorization.wall()
 
 
 def _bounded(pinged: Pinged) -> Pinged | None:

@@ -11,7 +11,7 @@ from attrs import field, frozen
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.core.via import FAMILY
-from contentcache.delivery.access import Revocation
+from contentcache.delivery.authorization import Revocation
 from contentcache.delivery.shared_download import DownloadKey, SharedDownload
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import Room

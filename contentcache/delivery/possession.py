@@ -37,7 +37,7 @@ from contentcache.core.errors import BlobUnknown, CacheError, DiskFailed, Origin
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Run, Timer
 from contentcache.core.ranges import PARTIAL, parse_content_range
-from contentcache.delivery.access import Access
+from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.shared_download import UndecidedError
 from contentcache.storage.interfaces import BlobFile, BlobIndex, Store
@@ -66,10 +66,10 @@ _OK: Final = 200
 class NotPossessed(BlobUnknown):
     """The origin has not got the bytes that are stored under this digest, whatever it says of them."""
 
-    def __init__(self, asking: ContentRequest) -> None:
-        digest = asking.content.digest
-        super().__init__(f"the origin of {asking.content.repository} does not deliver {digest}")
-        if asking.content.kind == "manifests":
+    def __init__(self, request: ContentRequest) -> None:
+        digest = request.content.digest
+        super().__init__(f"the origin of {request.content.repository} does not deliver {digest}")
+        if request.content.kind == "manifests":
             self.code = "MANIFEST_UNKNOWN"  # type: ignore[misc]  # one condition, two codes
 
 
@@ -110,7 +110,7 @@ class Possession:
 
     def __init__(
         self,
-        access: Access,
+        authorization: Authorization,
         store: Store,
         index: BlobIndex,
         *,
@@ -118,7 +118,7 @@ class Possession:
         clock: Timer,
         random: Callable[[int], int],
     ) -> None:
-        self._access = access
+        self._authorization = authorization
         self._store = store
         self._index = index
         self._run = run
@@ -131,7 +131,7 @@ class Possession:
         self._samples: LruCache[_Pair, tuple[Sample, float]] = LruCache(_MOST_SAMPLES)
         self._proofs: SingleFlight[Hashable, _Proof] = SingleFlight()
 
-    async def require(self, asking: ContentRequest) -> None:
+    async def require(self, request: ContentRequest) -> None:
         """
         Return if the origin that is asked has the stored bytes; let it prove that first if that is unknown.
 
@@ -141,13 +141,13 @@ class Possession:
         :raises DiskFailed: the stored bytes cannot be read.
         :raises UndecidedError: they are not there any more.
         """
-        pair = asking.registry.upstream.origin, asking.content.digest
+        pair = request.registry.upstream.origin, request.content.digest
         if self._known.get(pair):
             return
         if await self._is_recorded(*pair):
             self.note(*pair)
         else:
-            await self._prove(pair, asking)
+            await self._prove(pair, request)
 
     def note(self, origin: str, digest: Digest) -> None:
         """It is known, and recorded, that ``origin`` has these bytes."""
@@ -169,35 +169,35 @@ class Possession:
             )
             return False
 
-    async def _prove(self, pair: _Pair, asking: ContentRequest) -> None:
-        question = self._access.key(asking)
-        self._check_failed(question, asking)
-        attempt = partial(self._attempt, question, asking)
+    async def _prove(self, pair: _Pair, request: ContentRequest) -> None:
+        question = self._authorization.request_key(request)
+        self._check_failed(question, request)
+        attempt = partial(self._attempt, question, request)
         # A request that came another way shares no proof: in a loop of caches the proof may wait for it.
-        proof = await self._proofs.run((pair, asking.via), attempt)
+        proof = await self._proofs.run((pair, request.via), attempt)
         if proof.error is not None and proof.question != question:
             # The refusal, or what came instead of the bytes, was another client's.
             proof = await self._proofs.run(question, attempt)
         if proof.error is not None:
             raise proof.error
 
-    async def _attempt(self, question: bytes, asking: ContentRequest) -> _Proof:
+    async def _attempt(self, question: bytes, request: ContentRequest) -> _Proof:
         try:
-            await self._ask_for_sample(question, asking)
+            await self._ask_for_sample(question, request)
         except CacheError as error:
             return _Proof(question, error)
         return _Proof(question, None)
 
-    async def _ask_for_sample(self, question: bytes, asking: ContentRequest) -> None:
-        origin, digest = asking.registry.upstream.origin, asking.content.digest
-        sample = await self._choose(asking)
-        asked = self._access.question_time()
+    async def _ask_for_sample(self, question: bytes, request: ContentRequest) -> None:
+        origin, digest = request.registry.upstream.origin, request.content.digest
+        sample = await self._choose(request)
+        asked = self._authorization.question_time()
         try:
-            answer = await asking.registry.ask(asking.upstream_request("GET", range_=sample.range))
+            answer = await request.registry.ask(request.upstream_request("GET", range_=sample.range))
         except OriginRefused as refusal:
             if refusal.status == _NOT_FOUND:
                 self._fail(question)
-            await self._access.refused(asking, refusal, asked=asked)
+            await self._authorization.record_denied(request, refusal, asked=asked)
             raise
         is_page = is_html(answer.header("Content-Type"))
         if not await _is_proved(answer, digest, sample):
@@ -207,39 +207,39 @@ class Possession:
             self._log.warn(
                 "proof of possession failed",
                 origin=origin,
-                repository=asking.content.repository,
+                repository=request.content.repository,
                 digest=digest,
             )
-            raise NotPossessed(asking)
+            raise NotPossessed(request)
         self.note(origin, digest)
         try:
             await self._run(self._index.record_possession, origin, digest)
         except OSError as error:
             self._log.error("possession not written to the index", origin=origin, digest=digest, reason=error)
 
-    async def _choose(self, asking: ContentRequest) -> Sample:
+    async def _choose(self, request: ContentRequest) -> Sample:
         """
         The sample that is asked for: for a while the same one, whoever asks and however the proof ends. One
         client's failure then is none of another's, and many tries are worth no more than one.
         """
-        pair, now = (asking.registry.upstream.origin, asking.content.digest), self._clock.seconds()
+        pair, now = (request.registry.upstream.origin, request.content.digest), self._clock.seconds()
         remembered = self._samples.get(pair)
         if remembered is not None and now < remembered[1]:
             return remembered[0]
         try:
-            sample = await self._run(self._read_sample, asking)
+            sample = await self._run(self._read_sample, request)
         except BlobUnknown as error:
             raise UndecidedError("the stored content is gone") from error
         except OSError as error:
-            raise DiskFailed(f"{asking.content.digest} cannot be read: {error}") from error
+            raise DiskFailed(f"{request.content.digest} cannot be read: {error}") from error
         self._samples.put(pair, (sample, now + _FAILED_FOR))
         return sample
 
-    def _read_sample(self, asking: ContentRequest) -> Sample:
+    def _read_sample(self, request: ContentRequest) -> Sample:
         """Something of the stored bytes that cannot be guessed. Blocks."""
-        file = self._store.open(asking.content.digest)
+        file = self._store.open(request.content.digest)
         try:
-            if asking.content.kind == "manifests" or file.size <= SMALL:
+            if request.content.kind == "manifests" or file.size <= SMALL:
                 return Sample(file.size)
             return choose_sample(file, self._random)
         finally:
@@ -248,12 +248,12 @@ class Possession:
     def _fail(self, question: bytes) -> None:
         self._failed.put(question, self._clock.seconds() + _FAILED_FOR)
 
-    def _check_failed(self, question: bytes, asking: ContentRequest) -> None:
+    def _check_failed(self, question: bytes, request: ContentRequest) -> None:
         until = self._failed.peek(question)
         if until is None:
             return
         if self._clock.seconds() < until:
-            raise NotPossessed(asking)
+            raise NotPossessed(request)
         self._failed.remove(question)
 
 

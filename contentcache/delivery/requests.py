@@ -6,7 +6,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from contentcache.core.credentials import Credential
+from contentcache.core.credentials import Credential, Subject
 from contentcache.core.routes import Content
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
@@ -17,10 +17,15 @@ class ContentRequest:
     """One client's question for one content at one origin. ``accept`` and ``via`` are sent on."""
 
     registry: Registry
+    subject: Subject
     content: Content
-    credential: Credential
     accept: tuple[str, ...] = ()
     via: str = ""
+
+    @property
+    def credential(self) -> Credential:
+        """The client's credential."""
+        return self.subject.credential
 
     @property
     def sent_accept(self) -> tuple[str, ...]:
@@ -34,8 +39,7 @@ class ContentRequest:
         return Request(
             method,
             self.content.path(),
-            self.credential,
-            repository=self.content.repository,
+            self.subject,
             accept=self.sent_accept,
             via=self.via,
             range=range_,

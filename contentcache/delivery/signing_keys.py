@@ -219,7 +219,7 @@ class KeysOfOrigin:
 
     async def _fetch(self, via: str, *, anew: bool) -> _CachedSet:
         answer = await self._registry.ask(
-            Request("GET", PATH, ANONYMOUS, via=via, follow=False, anew=anew),
+            Request("GET", PATH, self._registry.subject(None, ANONYMOUS), via=via, follow=False, anew=anew),
             only=self._is_secure_enough,
         )
         if answer.status != _OK:

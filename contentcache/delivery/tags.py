@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from attrs import evolve, frozen
 
-from contentcache.core.credentials import Credential
+from contentcache.core.credentials import Subject
 from contentcache.core.digest import Digest
 from contentcache.core.errors import (
     CacheError,
@@ -36,12 +36,12 @@ from contentcache.core.policy import immutable
 from contentcache.core.ports import Clock
 from contentcache.core.question_order import LatestQuestions
 from contentcache.core.routes import Content, TaggedManifest
-from contentcache.delivery.access import Access
+from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.blob_service import BlobService
 from contentcache.delivery.bodies import MemoryBody
 from contentcache.delivery.links import Links
 from contentcache.delivery.manifests import read_manifest, too_large
-from contentcache.delivery.origin_word import Yes
+from contentcache.delivery.origin_authorization import Decision
 from contentcache.delivery.possession import NotPossessed
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.responses import ContentHead, ContentResponse, Outcome
@@ -60,18 +60,18 @@ _TOO_MANY: Final = 429
 _CLOCK_STEP: Final = 60.0
 #: Number of tags of which it is known when they were last asked for.
 _MOST_TAGS: Final = 10_000
-#: Begins the ``Accept`` under which the meaning of a tag is noted whose manifest has not come yet. No
-#: normalize_accept ``Accept`` begins so.
+#: Begins the ``Accept`` under which the resolved of a tag is noted whose manifest has not come yet. No
+#: normalized ``Accept`` begins so.
 _UNVERIFIED: Final = ",unverified,"
 
 
 @frozen
-class TagAsking:
+class TagRequest:
     """One client's question for a tag. ``accept`` has the values of its header as they came."""
 
     registry: Registry
+    subject: Subject
     route: TaggedManifest
-    credential: Credential
     accept: tuple[str, ...]
     via: str = ""
 
@@ -81,8 +81,7 @@ class TagAsking:
         return Request(
             method,
             f"/v2/{repository}/manifests/{self.route.tag}",
-            self.credential,
-            repository=repository,
+            self.subject,
             accept=upstream_accept(self.accept),
             via=self.via,
         )
@@ -91,7 +90,7 @@ class TagAsking:
         """The question for what the tag means."""
         content = Content(self.route.repository, "manifests", digest)
         return ContentRequest(
-            self.registry, content, self.credential, tuple(upstream_accept(self.accept)), self.via
+            self.registry, self.subject, content, tuple(upstream_accept(self.accept)), self.via
         )
 
     def tag(self) -> Tag:
@@ -102,7 +101,7 @@ class TagAsking:
 
 
 @frozen
-class _Meaning:
+class _ResolvedTag:
     """What a tag means: ``head_type`` and ``size`` as ``HEAD`` says, or as they were when it was remembered."""
 
     digest: Digest
@@ -117,7 +116,7 @@ class Tags:
 
     def __init__(
         self,
-        access: Access,
+        authorization: Authorization,
         blob_service: BlobService,
         links: Links,
         *,
@@ -126,7 +125,7 @@ class Tags:
         stale_if_error: float,
         limit: int,
     ) -> None:
-        self._access = access
+        self._authorization = authorization
         self._blob_service = blob_service
         self._links = links
         self._wall = wall
@@ -136,116 +135,118 @@ class Tags:
         #: When the question was asked whose answer is the last that is known of a tag.
         self._answered = LatestQuestions(_MOST_TAGS)
 
-    async def describe(self, asking: TagAsking) -> ContentHead:
+    async def describe(self, request: TagRequest) -> ContentHead:
         """Answer a ``HEAD``. Raises as :meth:`get` does."""
-        meaning = await self._meaning(asking, with_body=False)
-        if isinstance(meaning, ContentResponse):
-            with meaning:
-                return meaning.head
-        yes = Yes(head_type=meaning.head_type, size=meaning.size, stale=meaning.stale)
+        resolved = await self._resolve(request, with_body=False)
+        if isinstance(resolved, ContentResponse):
+            with resolved:
+                return resolved.head
+        decision = Decision(head_type=resolved.head_type, size=resolved.size, stale=resolved.stale)
         try:
-            described = await self._blob_service.describe_manifest(asking.by_digest(meaning.digest), yes)
+            described = await self._blob_service.describe_manifest(
+                request.by_digest(resolved.digest), decision
+            )
         except NotPossessed:
             # What is stored is not this origin's: the tag itself tells.
-            with await self._get_by_tag(asking) as served:
+            with await self._get_by_tag(request) as served:
                 described = served.head
-        outcome = Outcome.HIT if meaning.stale else Outcome.RESOLVED
-        return evolve(described, outcome=outcome, stale=meaning.stale, notices=meaning.notices)
+        outcome = Outcome.HIT if resolved.stale else Outcome.RESOLVED
+        return evolve(described, outcome=outcome, stale=resolved.stale, notices=resolved.notices)
 
-    async def get(self, asking: TagAsking) -> ContentResponse:
+    async def get(self, request: TagRequest) -> ContentResponse:
         """
         The manifest that a tag means now.
 
         :raises OriginRefused: the origin says no.
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
         """
-        meaning = await self._meaning(asking, with_body=True)
-        if isinstance(meaning, ContentResponse):
-            return meaning
-        if essence(meaning.head_type) in SCHEMA_1_TYPES and not meaning.stale:
-            return await self._get_by_tag(asking)
-        by_digest = asking.by_digest(meaning.digest)
-        yes = Yes(head_type=meaning.head_type, stale=meaning.stale, notices=meaning.notices)
+        resolved = await self._resolve(request, with_body=True)
+        if isinstance(resolved, ContentResponse):
+            return resolved
+        if essence(resolved.head_type) in SCHEMA_1_TYPES and not resolved.stale:
+            return await self._get_by_tag(request)
+        by_digest = request.by_digest(resolved.digest)
+        decision = Decision(head_type=resolved.head_type, stale=resolved.stale, notices=resolved.notices)
         try:
-            return await self._blob_service.get(by_digest, yes)
+            return await self._blob_service.get(by_digest, decision)
         except NotPossessed:
             pass
         except OriginRefused as refusal:
             if refusal.status != _NOT_FOUND:
                 raise
         # Some registries make up what they name, converted to what the client takes.
-        return await self._get_by_tag(asking)
+        return await self._get_by_tag(request)
 
-    async def _meaning(self, asking: TagAsking, *, with_body: bool) -> _Meaning | ContentResponse:
-        kept = await self._immutable(asking)
+    async def _resolve(self, request: TagRequest, *, with_body: bool) -> _ResolvedTag | ContentResponse:
+        kept = await self._immutable(request)
         if kept is not None:
             return kept
         try:
-            return await self._ask(asking, with_body=with_body)
+            return await self._ask(request, with_body=with_body)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
-            return await self._stale(asking, error)
+            return await self._stale(request, error)
         except OriginRefused as refusal:
             if refusal.status == _TOO_MANY:
-                return await self._stale(asking, refusal)
+                return await self._stale(request, refusal)
             raise
 
-    async def _ask(self, asking: TagAsking, *, with_body: bool) -> _Meaning | ContentResponse:
-        asked = self._access.question_time()
+    async def _ask(self, request: TagRequest, *, with_body: bool) -> _ResolvedTag | ContentResponse:
+        asked = self._authorization.question_time()
         try:
-            answer = await asking.registry.ask(asking.upstream_request("HEAD"))
+            answer = await request.registry.ask(request.upstream_request("HEAD"))
         except TargetRefused:
-            return await self._get_by_tag(asking)
+            return await self._get_by_tag(request)
         except OriginRefused as refusal:
             # Else the reason may be in the body, for a client that waits for one.
             if refusal.status == _METHOD_NOT_ALLOWED or (with_body and not refusal.is_plain):
-                return await self._get_by_tag(asking)
-            await self._take_note(asking, refusal, asked=asked)
+                return await self._get_by_tag(request)
+            await self._take_note(request, refusal, asked=asked)
             if refusal.status == _NOT_FOUND:
                 raise OriginRefused(_NOT_FOUND, refusal.headers, code="MANIFEST_UNKNOWN") from refusal
             raise
         answer.abandon()
         digest = _digest_of(answer)
-        if digest is None or self._is_doubtful(asking, answer):
-            return await self._get_by_tag(asking)
+        if digest is None or self._is_doubtful(request, answer):
+            return await self._get_by_tag(request)
         size = answer.length or None  # no manifest is empty, but some proxies say so of every HEAD
         if (size or 0) > self._limit:
             raise too_large(size, self._limit)
-        meaning = _Meaning(digest, answer.header("Content-Type"), size, notices=answer.notices())
-        await self._access.affirmed(asking.by_digest(digest), None, asked=asked)
-        if self._is_latest(asking, asked):
-            await self._note(asking, meaning)
-        return meaning
+        resolved = _ResolvedTag(digest, answer.header("Content-Type"), size, notices=answer.notices())
+        await self._authorization.record_allowed(request.by_digest(digest), None, asked=asked)
+        if self._is_latest(request, asked):
+            await self._note(request, resolved)
+        return resolved
 
-    def _is_doubtful(self, asking: TagAsking, answer: Answer) -> bool:
+    def _is_doubtful(self, request: TagRequest, answer: Answer) -> bool:
         """
         Whether only the manifest itself can tell that the registry lets this client have it: the answer is
         that of another place, or a page for people.
         """
-        origin = asking.registry.upstream.origin
-        known = self._access.origin_word.is_known_target(origin, answer.target)
+        origin = request.registry.upstream.origin
+        known = self._authorization.origin.is_known_target(origin, answer.target)
         return (answer.moved and not known) or answer.is_page
 
-    async def _get_by_tag(self, asking: TagAsking) -> ContentResponse:
+    async def _get_by_tag(self, request: TagRequest) -> ContentResponse:
         """Ask with ``GET``, the hosts in turn until one sends a manifest."""
         tried: set[str] = set()
         while True:
-            asked = self._access.question_time()
+            asked = self._authorization.question_time()
             try:
-                answer = await asking.registry.ask(
-                    asking.upstream_request("GET"), only=lambda host: host not in tried
+                answer = await request.registry.ask(
+                    request.upstream_request("GET"), only=lambda host: host not in tried
                 )
             except OriginRefused as refusal:
-                await self._take_note(asking, refusal, asked=asked)
+                await self._take_note(request, refusal, asked=asked)
                 raise
             tried.add(answer.host)
             try:
-                return await self._take_manifest(asking, answer, asked=asked)
+                return await self._take_manifest(request, answer, asked=asked)
             except ManifestInvalid as error:
-                asking.registry.failed(answer.host, error.message, "manifests")
-                if all(host in tried for host, _ in asking.registry.health()):
+                request.registry.failed(answer.host, error.message, "manifests")
+                if all(host in tried for host, _ in request.registry.health()):
                     raise
 
-    async def _take_manifest(self, asking: TagAsking, answer: Answer, *, asked: float) -> ContentResponse:
+    async def _take_manifest(self, request: TagRequest, answer: Answer, *, asked: float) -> ContentResponse:
         """Check what came for a tag, and only then store it and remember that the tag means it."""
         if answer.status != _OK:
             answer.abandon()
@@ -268,33 +269,33 @@ class Tags:
         if not checked.agrees(said) or not (is_typed or (is_own_word and checked.is_recognized)):
             # It is what upstream sent, and proves nothing.
             return ContentResponse(digest, MemoryBody(content), said, Outcome.UNCACHED, notices=notices)
-        await self._blob_service.store(DownloadKey(asking.registry.upstream.origin, digest), content)
+        await self._blob_service.store(DownloadKey(request.registry.upstream.origin, digest), content)
         if answer.target is not None and named is not None:
-            self._access.origin_word.learn_target(asking.registry.upstream.origin, answer.target)
-        await self._access.affirmed(asking.by_digest(digest), media_type, asked=asked)
-        if self._is_latest(asking, asked) and self._remembers(asking):
+            self._authorization.origin.learn_target(request.registry.upstream.origin, answer.target)
+        await self._authorization.record_allowed(request.by_digest(digest), media_type, asked=asked)
+        if self._is_latest(request, asked) and self._remembers(request):
             await self._links.remember_tag(
-                asking.tag(), TagRecord(digest, media_type or "", len(content), self._wall())
+                request.tag(), TagRecord(digest, media_type or "", len(content), self._wall())
             )
         return ContentResponse(digest, MemoryBody(content), media_type, Outcome.STORED, notices=notices)
 
-    def _remembers(self, asking: TagAsking) -> bool:
-        return self._stale_if_error > 0 or asking.registry.upstream.immutabletags is not None
+    def _remembers(self, request: TagRequest) -> bool:
+        return self._stale_if_error > 0 or request.registry.upstream.immutabletags is not None
 
-    def _is_latest(self, asking: TagAsking, asked: float) -> bool:
+    def _is_latest(self, request: TagRequest, asked: float) -> bool:
         """Whether no question that was asked later has been answered already."""
-        if self._answered.outdates(asked, asking.tag()):
+        if self._answered.outdates(asked, request.tag()):
             return False
-        self._answered.note(asking.tag(), asked)
+        self._answered.note(request.tag(), asked)
         return True
 
-    async def _note(self, asking: TagAsking, meaning: _Meaning) -> None:
+    async def _note(self, request: TagRequest, resolved: _ResolvedTag) -> None:
         """``HEAD`` has named a digest: the tag means it once that is a manifest of the store, and not before."""
-        if not self._remembers(asking):
+        if not self._remembers(request):
             return
-        record = TagRecord(meaning.digest, meaning.head_type or "", meaning.size, self._wall())
-        tag, unverified = asking.tag(), _unverified(asking.tag())
-        if await self._blob_service.stored_manifest(meaning.digest) is not None:
+        record = TagRecord(resolved.digest, resolved.head_type or "", resolved.size, self._wall())
+        tag, unverified = request.tag(), _unverified(request.tag())
+        if await self._blob_service.stored_manifest(resolved.digest) is not None:
             await self._links.remember_tag(tag, record)
             return
         before = await self._links.tag(unverified)
@@ -304,40 +305,38 @@ class Tags:
                 await self._links.remember_tag(tag, before)
         await self._links.remember_tag(unverified, record)
 
-    async def _take_note(self, asking: TagAsking, refusal: OriginRefused, *, asked: float) -> None:
-        whose = asking.registry, asking.route.repository, asking.credential
-        if self._access.hears_no(*whose, refusal.status, asked=asked):
-            self._answered.note(asking.tag(), asked)
-            await self._links.forget_tag(asking.tag())
-            if self._remembers(asking):
-                await self._links.forget_tag(_unverified(asking.tag()))
+    async def _take_note(self, request: TagRequest, refusal: OriginRefused, *, asked: float) -> None:
+        if self._authorization.record_refusal(request.subject, refusal.status, asked=asked):
+            self._answered.note(request.tag(), asked)
+            await self._links.forget_tag(request.tag())
+            if self._remembers(request):
+                await self._links.forget_tag(_unverified(request.tag()))
 
-    async def _immutable(self, asking: TagAsking) -> _Meaning | None:
-        route = asking.route
-        if not immutable(route.tag, asking.registry.upstream.immutabletags):
+    async def _immutable(self, request: TagRequest) -> _ResolvedTag | None:
+        route = request.route
+        if not immutable(route.tag, request.registry.upstream.immutabletags):
             return None
-        if not self._access.is_granted(asking.registry, route.repository, asking.credential):
+        if not self._authorization.is_granted(request.subject):
             return None
-        return await self._known(asking, self._affirm_ttl, stale=False)
+        return await self._known(request, self._affirm_ttl, stale=False)
 
-    async def _stale(self, asking: TagAsking, error: CacheError) -> _Meaning:
-        route = asking.route
-        if self._access.may_serve_stale(asking.registry, route.repository, asking.credential):
-            known = await self._known(asking, self._stale_if_error, stale=True)
+    async def _stale(self, request: TagRequest, error: CacheError) -> _ResolvedTag:
+        if self._authorization.allows_stale(request.subject):
+            known = await self._known(request, self._stale_if_error, stale=True)
             if known is not None:
                 return known
         raise error
 
-    async def _known(self, asking: TagAsking, bound: float, *, stale: bool) -> _Meaning | None:
-        record = await self._links.tag(asking.tag())
-        later = await self._links.tag(_unverified(asking.tag()))
+    async def _known(self, request: TagRequest, bound: float, *, stale: bool) -> _ResolvedTag | None:
+        record = await self._links.tag(request.tag())
+        later = await self._links.tag(_unverified(request.tag()))
         if later is not None and (record is None or later.when >= record.when):
             stored = await self._blob_service.stored_manifest(later.digest)
             record = later if stored is not None else record
         # One from the future (the clock was set back) has an age that nobody knows.
         if record is None or not -_CLOCK_STEP < self._wall() - record.when < bound:
             return None
-        return _Meaning(record.digest, record.media_type or None, record.size, stale)
+        return _ResolvedTag(record.digest, record.media_type or None, record.size, stale)
 
 
 def _unverified(tag: Tag) -> Tag:

@@ -71,8 +71,7 @@ class SignedBlobs:
         request = Request(
             method,
             content.path(),
-            OWN,
-            repository=content.repository,
+            self._registry.subject(content.repository, OWN),
             via=exchange.via(self._pseudonym),
             range=exchange.header("Range") if method == "GET" else None,
         )

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from contentcache.auth.interfaces import LocalAuthenticator, Scope
 from contentcache.config.model import Upstream
-from contentcache.core.credentials import LOCALLY_AUTHORIZED, OWN, Credential
+from contentcache.core.credentials import LOCALLY_AUTHORIZED, OWN, Credential, Subject
 from contentcache.core.errors import KEPT_OUT, RepositoryDenied, SignatureRefused
 from contentcache.core.list_queries import namespace_of
 from contentcache.core.policy import allowed
@@ -38,7 +38,7 @@ class AdmittedRequest:
     """
 
     selected: SelectedOrigin
-    credential: Credential
+    subject: Subject
     is_local: bool = False
 
 
@@ -86,7 +86,7 @@ class Admission:
             )
         check_policy(getattr(selected.route, "repository", None), selected.registry.upstream)
         credential = self.credential(selected.registry, exchange.header("Authorization"))
-        return AdmittedRequest(selected, credential, is_local)
+        return AdmittedRequest(selected, _subject(selected, credential), is_local)
 
     @property
     def is_local(self) -> bool:
@@ -115,7 +115,11 @@ class Admission:
         exchange.request.upstream = selected.registry.upstream.origin
         await self._signatures.check(presented, selected.registry, content)
         check_policy(getattr(selected.route, "repository", None), selected.registry.upstream)
-        return AdmittedRequest(selected, Credential(signed=presented.text))
+        return AdmittedRequest(selected, _subject(selected, Credential(signed=presented.text)))
+
+
+def _subject(selected: SelectedOrigin, credential: Credential) -> Subject:
+    return selected.registry.subject(getattr(selected.route, "repository", None), credential)
 
 
 def scope_of(selected: SelectedOrigin) -> Scope | None:

@@ -33,7 +33,7 @@ from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.signatures import Signatures
 from contentcache.delivery.signing_keys import PATH as KEYS_PATH
-from contentcache.delivery.tags import TagAsking, Tags
+from contentcache.delivery.tags import TagRequest, Tags
 from contentcache.registry.admission import Admission, AdmittedRequest
 from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
 from contentcache.registry.responses import STALE, ContentResponder, is_partial
@@ -126,11 +126,11 @@ class RegistryApi:
         match selected.route:
             case Content() as content:
                 accept = exchange.values("Accept")
-                request = ContentRequest(selected.registry, content, admitted.credential, accept, via)
+                request = ContentRequest(selected.registry, admitted.subject, content, accept, via)
                 await self._answer_content(exchange, request)
             case TaggedManifest() as tagged:
                 accept = exchange.values("Accept")
-                tag_request = TagAsking(selected.registry, tagged, admitted.credential, accept, via)
+                tag_request = TagRequest(selected.registry, admitted.subject, tagged, accept, via)
                 await self._answer_tag(exchange, tag_request)
             case Ping() | Root() if admitted.is_local:
                 # The origin may be unreachable, and would only authorize the cache's own account.
@@ -140,10 +140,10 @@ class RegistryApi:
             case Catalog():
                 await self._answer_catalog(exchange, admitted, via)
             case TagsList(repository):
-                await self._pass_through(exchange, admitted, f"/v2/{repository}/tags/list", repository, via)
+                await self._pass_through(exchange, admitted, f"/v2/{repository}/tags/list", via)
             case Referrers(repository, digest):
                 path = f"/v2/{repository}/referrers/{digest}"
-                await self._pass_through(exchange, admitted, path, repository, via)
+                await self._pass_through(exchange, admitted, path, via)
 
     # ``Via``.
 
@@ -210,7 +210,7 @@ class RegistryApi:
         }
         exchange.reply(200, headers, published.document)
 
-    async def _answer_tag(self, exchange: Exchange, request: TagAsking) -> None:
+    async def _answer_tag(self, exchange: Exchange, request: TagRequest) -> None:
         dependencies = self._dependencies
         if exchange.method == "HEAD":
             dependencies.responder.respond_head(
@@ -224,7 +224,7 @@ class RegistryApi:
 
     async def _answer_ping(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:
         registry = admitted.selected.registry
-        pinged = await self._dependencies.origin_queries.ping(registry, admitted.credential, via)
+        pinged = await self._dependencies.origin_queries.ping(registry, admitted.subject, via)
         stale_headers = {"Cache-Status": "contentcache; hit; stale", "Warning": STALE} if pinged.stale else {}
         if pinged.status >= 400:  # noqa: PLR2004
             raise OriginRefused(pinged.status, {**pinged.headers, **stale_headers}, pinged.body)
@@ -233,7 +233,7 @@ class RegistryApi:
 
     async def _answer_catalog(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:
         try:
-            await self._pass_through(exchange, admitted, "/v2/_catalog", None, via)
+            await self._pass_through(exchange, admitted, "/v2/_catalog", via)
         except OriginRefused as refusal:
             if refusal.status not in NO_CATALOG:
                 raise
@@ -249,7 +249,6 @@ class RegistryApi:
         exchange: Exchange,
         admitted: AdmittedRequest,
         path: str,
-        repository: str | None,
         via: str,
     ) -> None:
         """Pass a list of the origin through to the client, with links that lead to this cache."""
@@ -258,8 +257,7 @@ class RegistryApi:
         request = Request(
             "HEAD" if exchange.method == "HEAD" else "GET",
             path + query,
-            admitted.credential,
-            repository=repository,
+            admitted.subject,
             accept=exchange.values("Accept"),
             via=via,
         )

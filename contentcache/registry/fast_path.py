@@ -150,7 +150,8 @@ class BlobFastPath:
             credential = self._admission.credential(target.registry, headers.authorization)
             if len(headers.authorizers) >= _MOST_AUTHORIZERS:
                 headers.authorizers.clear()
-            is_authorized = self._hot_blobs.authorizer(target.link, credential)
+            subject = target.registry.subject(target.content.repository, credential)
+            is_authorized = self._hot_blobs.authorizer(subject)
             headers.authorizers[target.repository_key] = is_authorized
         return is_authorized
 

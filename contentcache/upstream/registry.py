@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Upstream
+from contentcache.core.credentials import Credential, Subject
 from contentcache.core.errors import (
     CacheError,
     LoopDetected,
@@ -105,6 +106,10 @@ class Registry:
         )
         self.behind = self.client.behind
 
+    def subject(self, repository: str | None, credential: Credential) -> Subject:
+        """Whom a decision of this origin is about."""
+        return Subject.of(self._secret, self.upstream.origin, repository, credential)
+
     # Which host.
 
     def order(self, kind: str = "blobs") -> Sequence[str]:
@@ -188,7 +193,7 @@ class Registry:
         return answer.then(release)
 
     async def _ask_host(self, host: str, request: Request) -> Answer:
-        key = request.credential.key(self._secret, self.upstream.origin)
+        key = request.subject.identity
         limits = [key, _parallel_key(host)] if request.parallel else [key]
         for limited in limits:
             remaining = self._rate_limits.remaining(limited, self._reactor.seconds())

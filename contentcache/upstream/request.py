@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from contentcache.core.credentials import Credential
+from contentcache.core.credentials import Credential, Subject
 
 Method = Literal["GET", "HEAD"]
 
@@ -20,14 +20,13 @@ _FIRST_BYTE: Final = "bytes=0-0"
 @frozen
 class Request:
     """
-    What is asked of a registry: ``path`` is made of parsed parts only, with its query; ``repository`` is what
-    a token would have to be for; ``range`` the header's value.
+    A request to a registry: ``path`` is made of parsed parts only, with its query; ``range`` is the header's
+    value.
     """
 
     method: Method
     path: str
-    credential: Credential
-    repository: str | None = None
+    subject: Subject
     accept: Sequence[str] = ()
     via: str = ""
     range: str | None = None
@@ -39,11 +38,22 @@ class Request:
     parallel: bool = False
 
     @property
+    def credential(self) -> Credential:
+        """The credential to send."""
+        return self.subject.credential
+
+    @property
+    def repository(self) -> str | None:
+        """The repository that a token has to be for."""
+        return self.subject.repository
+
+    @property
     def target(self) -> str:
         """
         The path with its query, the token of a signed URL among it: not for the log.
 
-        >>> Request("GET", "/v2/a/blobs/b", Credential(signed="x.y.z")).target
+        >>> subject = Subject.of(b"", "https://a", "a", Credential(signed="x.y.z"))
+        >>> Request("GET", "/v2/a/blobs/b", subject).target
         '/v2/a/blobs/b?token=x.y.z'
         """
         signed = self.credential.signed
@@ -56,9 +66,10 @@ class Request:
         """
         What is asked for: manifests, blobs, tags, referrers, catalog or other.
 
-        >>> Request("GET", "/v2/org/tags/manifests/1", Credential(None)).kind
+        >>> subject = Subject.of(b"", "https://a", "org", Credential())
+        >>> Request("GET", "/v2/org/tags/manifests/1", subject).kind
         'manifests'
-        >>> Request("GET", "/v2/", Credential(None)).kind
+        >>> Request("GET", "/v2/", subject).kind
         'other'
         """
         components = self.path.partition("?")[0].split("/")
@@ -72,9 +83,10 @@ class Request:
         """
         Whether it is the bytes of a blob that are wanted, and not only word of it.
 
-        >>> Request("GET", "/v2/org/app/blobs/sha256:00", Credential(None)).is_fetch
+        >>> subject = Subject.of(b"", "https://a", "org", Credential())
+        >>> Request("GET", "/v2/org/app/blobs/sha256:00", subject).is_fetch
         True
-        >>> Request("GET", "/v2/org/blobs/manifests/1", Credential(None)).is_fetch
+        >>> Request("GET", "/v2/org/blobs/manifests/1", subject).is_fetch
         False
         """
         is_blob = self.path.split("/")[-2:-1] == ["blobs"]

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from contentcache.core import errors
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.delivery import shared_download
-from contentcache.delivery.access import Revocation
+from contentcache.delivery.authorization import Revocation
 from contentcache.storage import interfaces
 from contentcache.tls.files import Identity, identity_from_pem
 from contentcache.workers import messages

@@ -90,10 +90,11 @@ class _OwnerConnection:
 
     async def _subscribe(self, message: messages.Subscribe) -> None:
         service, number = self._service, message.number
+        registry = service.registry_of(message.origin)
         request = ContentRequest(
-            service.registry_of(message.origin),
+            registry,
+            registry.subject(message.content.repository, message.credential),
             message.content,
-            message.credential,
             tuple(message.accept),
             message.via,
         )

@@ -28,7 +28,7 @@ from contentcache.app.role import Role
 from contentcache.config.model import Address, Configuration
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed
-from contentcache.delivery.access import Revocation
+from contentcache.delivery.authorization import Revocation
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Reservation
@@ -150,7 +150,7 @@ class Worker(Daemon):
         ensemble = self._caching.ensemble
         registries = {registry.upstream.origin: registry for registry in ensemble.registries}
         self._subscriber_service = SubscriberService(
-            ensemble.blob_service, ensemble.access.key, registries.__getitem__, self.threads
+            ensemble.blob_service, ensemble.authorization.request_key, registries.__getitem__, self.threads
         )
         return self._caching
 
@@ -206,9 +206,9 @@ class Worker(Daemon):
                     self._index.uncache(digest)
             case messages.LinkDenied(link=link):
                 # The question was earlier, at an unknown time: a question from now on is not affected.
-                ensemble.links.hear_denial(link, asked=ensemble.access.question_time())
+                ensemble.links.hear_denial(link, asked=ensemble.authorization.question_time())
             case Revocation():
-                ensemble.access.hear_revocation(message)
+                ensemble.authorization.apply_revocation(message)
             case messages.DiskFault(fault=fault):
                 ensemble.blob_service.disk_fault = fault
             case messages.IndexLost():

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from contentcache.aio.condition import Condition, wait_at_most
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.core.digest import Digest
-from contentcache.delivery.access import Revocation
+from contentcache.delivery.authorization import Revocation
 from contentcache.workers import messages
 from contentcache.workers.metrics import Family, cumulative, merge
 from contentcache.workers.rpc import (

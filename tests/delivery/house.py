@@ -22,15 +22,16 @@ from contentcache.core.grants import Grants
 from contentcache.core.ports import Run
 from contentcache.core.question_order import QuestionClock
 from contentcache.core.routes import Content, TaggedManifest
-from contentcache.delivery.access import Access, Revocation
+from contentcache.delivery.authorization import Authorization, AuthorizationPolicy, Revocation
 from contentcache.delivery.blob_service import BlobService, download_semaphore
 from contentcache.delivery.bodies import ShortError
 from contentcache.delivery.links import Links
+from contentcache.delivery.origin_authorization import OriginAuthorization
 from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.responses import ContentResponse
-from contentcache.delivery.tags import TagAsking, Tags
+from contentcache.delivery.tags import TagRequest, Tags
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Index, Reservation, Store
 from contentcache.storage.memory import MemoryStore
@@ -121,26 +122,23 @@ class House:
         staleiferror: float = 0.0,
         limit: int = 4 << 20,
         fast: bool = True,
-        company_revoked: Callable[[Revocation], None] = lambda _revocation: None,
+        publish: Callable[[Revocation], None] = lambda _revocation: None,
     ) -> None:
         """Put in what decides and what fetches, over the wire, the store and the index that are there."""
         run = self._run
         links = Links(self.index, run, most=100 if fast else 0)
-        self.access = Access(
+        self.authorization = Authorization(
             Grants(ttl=authttl, stale=staleiferror),
             links,
+            OriginAuthorization(self.clock, manifest_limit=limit, trust_targets=affirmttl),
+            AuthorizationPolicy(affirmttl, keepdeleted, staleiferror),
             clock=self.clock,
             wall=self.wall,
-            secret=SECRET,
-            affirm_ttl=affirmttl,
-            keep_deleted=keepdeleted,
-            stale_if_error=staleiferror,
-            manifest_limit=limit,
             question_time=self.question_time,
-            revoked=company_revoked,
+            publish=publish,
         )
         self.blob_service = BlobService(
-            self.access,
+            self.authorization,
             self.store,
             self.index,
             run=run,
@@ -156,7 +154,7 @@ class House:
             other_workers=other_workers,
         )
         self.tags = Tags(
-            self.access,
+            self.authorization,
             self.blob_service,
             links,
             wall=self.wall,
@@ -165,7 +163,7 @@ class House:
             limit=limit,
         )
         self.origin_queries = OriginQueries(
-            self.access, clock=self.clock, secret=SECRET, auth_ttl=authttl, stale_if_error=staleiferror
+            self.authorization, clock=self.clock, auth_ttl=authttl, stale_if_error=staleiferror
         )
 
     @property
@@ -211,14 +209,18 @@ class House:
     ) -> ContentRequest:
         """A client's question for a content."""
         who = credential or (ANONYMOUS if authorization is None else Credential(authorization))
-        return ContentRequest(self.registries[origin], Content(repository, kind, digest), who, accept)
+        registry = self.registries[origin]
+        subject = registry.subject(repository, who)
+        return ContentRequest(registry, subject, Content(repository, kind, digest), accept)
 
     def tag_asking(
         self, tag: str, authorization: str | None = None, *accept: str, origin: int = 0
-    ) -> TagAsking:
+    ) -> TagRequest:
         """A client's question for a tag."""
         who = ANONYMOUS if authorization is None else Credential(authorization)
-        return TagAsking(self.registries[origin], TaggedManifest(REPOSITORY, tag), who, accept or (MANIFEST,))
+        registry = self.registries[origin]
+        subject = registry.subject(REPOSITORY, who)
+        return TagRequest(registry, subject, TaggedManifest(REPOSITORY, tag), accept or (MANIFEST,))
 
     def pull(
         self,

@@ -72,7 +72,7 @@ class DoubtfulTestCase(HouseTestCase):
 
     def assert_no_grant(self, house: House) -> None:
         """Nothing has let the anonymous client in."""
-        self.assertFalse(house.access.is_granted(house.registries[0], REPOSITORY, ANONYMOUS))
+        self.assertFalse(house.authorization.is_granted(house.registries[0].subject(REPOSITORY, ANONYMOUS)))
 
 
 class StoredTests(DoubtfulTestCase):
@@ -467,8 +467,11 @@ class PingTests(DoubtfulTestCase):
         house.wire.hosts["login.example"] = SignInPage("application/json", b"{}")
         house.origin.misbehave("portal", times=1)
         registry = house.registries[0]
-        self.error(house.origin_queries.ping(registry, ANONYMOUS, ""), UpstreamBroken)
+        self.error(house.origin_queries.ping(registry, registry.subject(None, ANONYMOUS), ""), UpstreamBroken)
         house.origin.misbehave("redirect", to="https://login.example/", times=1)
-        self.error(house.origin_queries.ping(registry, ANONYMOUS, ""), UpstreamBroken)
+        self.error(house.origin_queries.ping(registry, registry.subject(None, ANONYMOUS), ""), UpstreamBroken)
         house.later(30)
-        self.assertEqual(self.result(house.origin_queries.ping(registry, ANONYMOUS, "")).status, 200)
+        self.assertEqual(
+            self.result(house.origin_queries.ping(registry, registry.subject(None, ANONYMOUS), "")).status,
+            200,
+        )

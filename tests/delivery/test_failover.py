@@ -7,7 +7,7 @@ from typing import Any
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
-from contentcache.delivery.origin_word import Yes
+from contentcache.delivery.origin_authorization import Decision
 from contentcache.delivery.shared_download import HELD_BACK
 from tests.delivery.house import LARGE, ORIGIN, REPOSITORY, Client, House, HouseTestCase
 
@@ -107,7 +107,7 @@ class FailoverTests(HouseTestCase):
         partial.write(0, LARGE)
         partial.close()
         house.origin.misbehave("slow", method="GET", seconds=1.0)
-        told = Client(house.blob_service.get(house.asking(digest), Yes()), (0, None), takes=True)
+        told = Client(house.blob_service.get(house.asking(digest), Decision()), (0, None), takes=True)
         untold = house.pull(digest)
         house.later(1)
         self.assertWhole(told, LARGE)
@@ -231,7 +231,9 @@ class FailoverTests(HouseTestCase):
             client = house.pull(digest)
             house.later(60)
             self.assertIsInstance(client.outcome, kind)
-            self.assertFalse(house.access.is_granted(house.registries[0], REPOSITORY, ANONYMOUS))
+            self.assertFalse(
+                house.authorization.is_granted(house.registries[0].subject(REPOSITORY, ANONYMOUS))
+            )
             self.assertIsNone(house.index.blob(digest))
 
     def test_patience_of_upstream_is_passed_on(self) -> None:

@@ -97,7 +97,7 @@ class FullIndexTests(HouseTestCase):
         self.assertWhole(house.pull(self.digest, ann), LARGE)
         link = Link("https://one.example", REPOSITORY, "blobs", self.digest)
         self.assertIsNotNone(house.index.affirmation(link))
-        links = house.access._links
+        links = house.authorization._links
         self.index.is_full = True
         self.result(links.revoke(link, asked=house.clock.seconds()))
         self.assertIsNone(self.result(links.affirmation(link)))

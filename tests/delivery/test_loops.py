@@ -78,7 +78,9 @@ class LoopTests(HouseTestCase):
         self.cache.origin.misbehave("slow", method="HEAD", seconds=1.0)
         asking = self.cache.asking(self.digest)
         for via in (OURS, OURS, OTHERS, THIRD, OTHERS):
-            Deferred.fromCoroutine(self.cache.access.ask(evolve(asking, via=via), with_body=False))
+            Deferred.fromCoroutine(
+                self.cache.authorization.ask_origin(evolve(asking, via=via), with_body=False)
+            )
         self.assertEqual(self.cache.origin.count("HEAD"), 3)
         self.cache.later(2)
 

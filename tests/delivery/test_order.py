@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from contentcache.core.errors import OriginRefused
-from contentcache.delivery.access import Revocation
+from contentcache.delivery.authorization import Revocation
 from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, Client, House
-from tests.delivery.test_access import SMALL, WarmTestCase
+from tests.delivery.test_authorization import SMALL, WarmTestCase
 
 OLD, NEW = b'{"old": 1}', b'{"new": 2}'
 
@@ -115,7 +115,7 @@ class LateAllowedTests(WarmTestCase):
         first = house.pull(self.digest, self.ann)
         house.origin.misbehave("status", status=404, times=1)
         asking = house.asking(self.digest, cat)
-        self.error(house.access.ask(asking, with_body=True), OriginRefused)
+        self.error(house.authorization.ask_origin(asking, with_body=True), OriginRefused)
         house.origin.release()
         self.assertWhole(first, SMALL)
         house.origin.requests.clear()
@@ -126,15 +126,15 @@ class LateAllowedTests(WarmTestCase):
         """What another worker has heard ends the grant here, and outdates what was asked before."""
         house = self.hot_blobs()
         told: list[Revocation] = []
-        other = self.hot_blobs(company_revoked=told.append)
+        other = self.hot_blobs(publish=told.append)
         other.origin.misbehave("status", status=403, times=1)
         self.assertRefused(other.pull(other.origin.put_blob(REPOSITORY, b"x"), self.ann), 403)
         self.assertEqual(len(told), 1)
         house.later(60)
         house.origin.misbehave("stall", at=-1, times=1)
         first = house.pull(self.digest, self.ann)
-        later = Revocation(told[0].key, house.access.question_time())
-        house.access.hear_revocation(later)
+        later = Revocation(told[0].key, house.authorization.question_time())
+        house.authorization.apply_revocation(later)
         house.origin.release()
         self.assertWhole(first, SMALL)
         house.origin.requests.clear()

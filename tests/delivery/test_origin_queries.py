@@ -7,7 +7,7 @@ from contentcache.core.errors import OriginRefused, UpstreamUnavailable
 from contentcache.delivery.origin_queries import Pinged, _bounded
 from contentcache.upstream.request import Request
 from tests.delivery.house import REPOSITORY, House, HouseTestCase
-from tests.delivery.test_access import bearer_until
+from tests.delivery.test_authorization import bearer_until
 
 
 class PingTests(HouseTestCase):
@@ -15,7 +15,9 @@ class PingTests(HouseTestCase):
 
     def ping(self, house: House, credential: Credential = ANONYMOUS) -> Pinged:
         """What a client is told."""
-        return self.result(house.origin_queries.ping(house.registries[0], credential, ""))
+        return self.result(
+            house.origin_queries.ping(house.registries[0], house.registries[0].subject(None, credential), "")
+        )
 
     def test_remembered(self) -> None:
         """The answer to a credential, a challenge too, is remembered for authttl."""
@@ -55,9 +57,15 @@ class PingTests(HouseTestCase):
         pinged = self.ping(house)
         self.assertEqual((pinged.status, pinged.stale), (401, True))
         ann = Credential(house.origin.let("ann", "1"))
-        self.error(house.origin_queries.ping(house.registries[0], ann, ""), UpstreamUnavailable)
+        self.error(
+            house.origin_queries.ping(house.registries[0], house.registries[0].subject(None, ann), ""),
+            UpstreamUnavailable,
+        )
         house.later(1)
-        self.error(house.origin_queries.ping(house.registries[0], ANONYMOUS, ""), UpstreamUnavailable)
+        self.error(
+            house.origin_queries.ping(house.registries[0], house.registries[0].subject(None, ANONYMOUS), ""),
+            UpstreamUnavailable,
+        )
 
     def test_400_is_not_remembered(self) -> None:
         """What is wrong with one client's request is not the answer to others with the same credential."""
@@ -93,7 +101,11 @@ class KeptPingsTests(HouseTestCase):
         house = self.house(auth="basic")
         house.origin_queries._pings.capacity = 10
         for number in range(30):
-            self.result(house.origin_queries.ping(house.registries[0], Credential(f"Bearer {number}"), ""))
+            self.result(
+                house.origin_queries.ping(
+                    house.registries[0], house.registries[0].subject(None, Credential(f"Bearer {number}")), ""
+                )
+            )
         self.assertEqual(len(house.origin_queries._pings), 10)
 
 
@@ -102,7 +114,7 @@ class PassedOnTests(HouseTestCase):
 
     def listed(self, house: House, kind: str, credential: Credential) -> Request:
         """A question for a list."""
-        return Request("GET", f"/v2/{REPOSITORY}/{kind}", credential, repository=REPOSITORY)
+        return Request("GET", f"/v2/{REPOSITORY}/{kind}", house.registries[0].subject(REPOSITORY, credential))
 
     def test_no_grant(self) -> None:
         """Neither tags nor referrers nor ``/v2/`` open what is stored to somebody who may only list."""
@@ -121,7 +133,9 @@ class PassedOnTests(HouseTestCase):
             answer.abandon()
             self.assertEqual(answer.status, 200)
             self.assertRefused(house.pull(digest, lister), 403)
-        self.result(house.origin_queries.ping(house.registries[0], credential, ""))
+        self.result(
+            house.origin_queries.ping(house.registries[0], house.registries[0].subject(None, credential), "")
+        )
         self.assertRefused(house.pull(digest, lister), 403)
 
     def test_403_ends_nothing(self) -> None:
@@ -147,9 +161,14 @@ class PassedOnTests(HouseTestCase):
             house.origin.let("ann", "another password", REPOSITORY, "org/other")
             registry, credential = house.registries[0], Credential(ann)
             if path == "/v2/":
-                self.assertEqual(self.result(house.origin_queries.ping(registry, credential, "")).status, 401)
+                self.assertEqual(
+                    self.result(
+                        house.origin_queries.ping(registry, registry.subject(None, credential), "")
+                    ).status,
+                    401,
+                )
             else:
-                request = Request("GET", path, credential, repository=REPOSITORY)
+                request = Request("GET", path, registry.subject(REPOSITORY, credential))
                 self.error(house.origin_queries.ask(registry, request), OriginRefused)
-            self.assertFalse(house.access.is_granted(registry, "org/other", credential))
+            self.assertFalse(house.authorization.is_granted(registry.subject("org/other", credential)))
             self.assertRefused(house.pull(digest, ann, repository="org/other"), 401)

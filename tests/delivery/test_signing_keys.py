@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from contentcache.config.model import Upstream
+from contentcache.core.credentials import Credential, Subject
 from contentcache.core.errors import OriginRefused, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.core.via import CachesBehind
 from contentcache.delivery.signing_keys import MAX_STALE, PATH, RETRY_PAUSE, KeysOfOrigin, NoKeys
@@ -44,6 +45,10 @@ class Hop:
         self.asked: list[Request] = []
         self.held: list[Deferred[None]] | None = None
         self.behind = CachesBehind()
+
+    def subject(self, repository: str | None, credential: Credential) -> Subject:
+        """As the real one."""
+        return Subject.of(b"", self.upstream.origin, repository, credential)
 
     def may_lead_back(self, via: str) -> bool:
         """As the real one."""

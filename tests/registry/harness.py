@@ -20,6 +20,7 @@ from twisted.web.http_headers import Headers
 
 from contentcache.auth.interfaces import LocalAuthenticator
 from contentcache.config.model import Limits, Upstream
+from contentcache.core.credentials import Credential, Subject
 from contentcache.core.digest import Digest
 from contentcache.core.list_queries import ListQueries
 from contentcache.core.via import CachesBehind
@@ -97,6 +98,10 @@ class Origin:
     upstream: Upstream
     behind: CachesBehind = field(factory=CachesBehind)
 
+    def subject(self, repository: str | None, credential: Credential) -> Subject:
+        """As the real one."""
+        return Subject.of(b"", self.upstream.origin, repository, credential)
+
 
 @frozen
 class AdmissionParts:
@@ -172,8 +177,8 @@ class FakeServices:
         await self.waiting
         return ContentResponse(self.digest, self._content(), self.media_type, self.outcome, self.stale)
 
-    async def ping(self, registry: Any, credential: Any, via: str) -> Any:
-        self.asked.append((registry, credential, via))
+    async def ping(self, registry: Any, subject: Any, via: str) -> Any:
+        self.asked.append((registry, subject, via))
         if isinstance(self.pinged, Exception):
             raise self.pinged
         return self.pinged

@@ -63,8 +63,8 @@ class RouteTests(RegistryTestCase):
         for target in _EVERYWHERE:
             self.ask(target, "Authorization: Basic secret")
         for asked in self.services.asked:
-            credential = asked[1] if isinstance(asked, tuple) else asked.credential
-            self.assertEqual(getattr(credential, "credential", credential), OWN)
+            subject = asked[1] if isinstance(asked, tuple) else asked.subject
+            self.assertEqual(subject.credential, OWN)
 
     def test_root(self) -> None:
         """``/`` is there for whoever looks whether anybody is."""

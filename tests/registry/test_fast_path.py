@@ -32,7 +32,7 @@ from contentcache.storage.interfaces import Link
 from contentcache.telemetry.logging import Access
 from tests.delivery.house import REPOSITORY, House
 from tests.delivery.house import HouseTestCase as DeliveryTestCase
-from tests.delivery.test_access import bearer_until
+from tests.delivery.test_authorization import bearer_until
 from tests.registry.harness import NAME, AdmissionParts, Client, Reply, make_admission, request
 
 CONTENT = b"0123456789" * 100
@@ -388,8 +388,8 @@ class WithoutFastPathTests(CacheTestCase):
     def test_revoked(self) -> None:
         """A no to something else in the repository ends the grant at once."""
         asking = self.there.asking(self.digest, self.ann)
-        now = self.there.access.question_time()
-        self.there.access.revoked(asking.registry, REPOSITORY, asking.credential, asked=now)
+        now = self.there.authorization.question_time()
+        self.there.authorization.record_refusal(asking.subject, 403, asked=now)
         self.forget()
         self.assertEqual(self.ask(self.ann).status, 200)
         self.assert_asked("HEAD")
@@ -397,8 +397,8 @@ class WithoutFastPathTests(CacheTestCase):
     def test_link_is_denied(self) -> None:
         """Once the origin has said that the blob is not there any more, nobody gets it."""
         asking = self.there.asking(self.digest, self.ann)
-        now = self.there.access.question_time()
-        self.result(self.there.access.refused(asking, OriginRefused(404, {}, b""), asked=now))
+        now = self.there.authorization.question_time()
+        self.result(self.there.authorization.record_denied(asking, OriginRefused(404, {}, b""), asked=now))
         self.forget()
         self.ask(self.ann)
         self.assert_asked("HEAD")
@@ -539,8 +539,8 @@ class TokenTests(CacheTestCase):
         self.there.origin.let("ann", "1")
         token = bearer_until(self.there.wall() + 30)
         asking = self.there.asking(self.digest, token)
-        now = self.there.access.question_time()
-        self.there.access.granted(asking.registry, REPOSITORY, asking.credential, asked=now)
+        now = self.there.authorization.question_time()
+        self.result(self.there.authorization.record_allowed(asking, None, asked=now))
         self.assertEqual(self.ask(token).status, 200)
         self.assert_fast()
         self.there.later(30)

@@ -177,7 +177,7 @@ class RegistryCircuitTests(RegistryTestCase):
 
     def of_kind(self, kind: str) -> Deferred[Answer]:
         """A request of this kind."""
-        request = Request("GET", KINDS[kind], ANONYMOUS, repository="org/app")
+        request = Request("GET", KINDS[kind], self.registry.subject("org/app", ANONYMOUS))
         return Deferred.fromCoroutine(self.registry.ask(request))
 
     def test_costs_the_timeout_once(self) -> None:
@@ -235,7 +235,9 @@ class RegistryCircuitTests(RegistryTestCase):
         self.one.misbehave("stall", path="/v2/slow/*", at=-1)
         for _ in range(5):
             slow = Deferred.fromCoroutine(
-                self.registry.ask(Request("GET", f"/v2/slow/blobs/{self.digest}", ANONYMOUS))
+                self.registry.ask(
+                    Request("GET", f"/v2/slow/blobs/{self.digest}", self.registry.subject("slow", ANONYMOUS))
+                )
             )
             self.clock.advance(29)
             self.answered("HEAD")

@@ -102,7 +102,7 @@ class CompressingUpstreamTests(LoopbackTestCase):
 
     async def body(self, registry: Registry, path: str, **more: Any) -> bytes:
         """What comes."""
-        answer = await registry.ask(Request("GET", path, ANONYMOUS, **more))
+        answer = await registry.ask(Request("GET", path, registry.subject("a", ANONYMOUS), **more))
         self.assertNotEqual(answer.length, len(CODED["gzip"]))
         return await answer.read(1 << 20)
 
@@ -150,6 +150,6 @@ class CompressingUpstreamTests(LoopbackTestCase):
         self.assertEqual(await self.body(registry, "/v2/a/blobs/b"), TEXT)
         _, port = self.serve(lambda _path: Answer(200, {"Content-Encoding": "gzip"}, CODED["gzip"]))
         registry = self.registry(Answer(307, {"Location": f"http://127.0.0.1:{port}/x"}))
-        answer = await registry.ask(Request("GET", "/v2/a/blobs/b", ANONYMOUS))
+        answer = await registry.ask(Request("GET", "/v2/a/blobs/b", registry.subject("a", ANONYMOUS)))
         self.assertEqual(answer.length, len(CODED["gzip"]))
         self.assertEqual(await answer.read(1 << 20), CODED["gzip"])

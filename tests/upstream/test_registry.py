@@ -55,7 +55,7 @@ class RegistryTestCase(SynchronousTestCase):
 
     def request(self, method: Any = "GET", credential: Credential = ANONYMOUS, **more: Any) -> Request:
         """A request for the blob."""
-        return Request(method, self.path, credential, repository="org/app", **more)
+        return Request(method, self.path, self.registry.subject("org/app", credential), **more)
 
     def ask(self, *given: Any, **more: Any) -> Deferred[Answer]:
         """Ask whoever's turn it is."""
@@ -280,7 +280,7 @@ class OtherRegistryTests(RegistryTestCase):
     def of(self, path: str, method: Any = "GET") -> Deferred[Answer]:
         """A request for this."""
         return Deferred.fromCoroutine(
-            self.registry.ask(Request(method, path, ANONYMOUS, repository="org/app"))
+            self.registry.ask(Request(method, path, self.registry.subject("org/app", ANONYMOUS)))
         )
 
     def test_missing(self) -> None:

@@ -195,7 +195,7 @@ class ConnectionTests(LoopbackTestCase):
     async def test_lost_answer(self) -> None:
         """The connection of an answer that is lost is closed."""
         registry = self.upstream(b"HTTP/1.1 200 OK\r\n")
-        answer = await registry.ask(Request("GET", "/v2/a/blobs/b", ANONYMOUS))
+        answer = await registry.ask(Request("GET", "/v2/a/blobs/b", registry.subject("a", ANONYMOUS)))
         self.assertEqual((answer.status, self.server.open), (200, 1))
         del answer
         await self.until_closed()
@@ -205,13 +205,17 @@ class ConnectionTests(LoopbackTestCase):
         for location in (b"ftp://a", b"http://10.0.0.1/"):
             registry = self.upstream(b"HTTP/1.1 307 Moved\r\nLocation: " + location + b"\r\n")
             with contextlib.suppress(RedirectRefused):
-                await registry.ask(Request("GET", "/v2/a/blobs/b", ANONYMOUS, follow=False))
+                await registry.ask(
+                    Request("GET", "/v2/a/blobs/b", registry.subject("a", ANONYMOUS), follow=False)
+                )
             await self.until_closed()
 
     async def test_not_utf8(self) -> None:
         """A header that is not UTF-8 is read as latin-1, and nothing is left open."""
         registry = self.upstream(b"HTTP/1.1 200 OK\r\nContent-Type: \xff\xfe\r\nVia: 1.1 \xff\r\n")
-        answer = await registry.ask(Request("GET", "/v2/a/blobs/b", ANONYMOUS, via="1.1 me"))
+        answer = await registry.ask(
+            Request("GET", "/v2/a/blobs/b", registry.subject("a", ANONYMOUS), via="1.1 me")
+        )
         self.assertEqual(answer.header("Content-Type"), "\xff\xfe")
         self.assertEqual(answer.values("Via"), ("1.1 \xff",))
         del answer

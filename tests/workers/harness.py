@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from contentcache.config.model import Upstream
+from contentcache.core.credentials import Credential, Subject
 from contentcache.core.digest import Digest
 from contentcache.delivery.other_workers import DecisionRecorder, OtherWorkers
 from contentcache.delivery.shared_download import DownloadKey, SharedDownload
@@ -163,7 +164,9 @@ class TwoWorkers(House):
             store.stands_for(self.files)
         super().__init__(*upstreams, **{"store": self.files, **options})
         self.owner = self.blob_service
-        self.subscriber_service = SubscriberService(self.owner, self.access.key, self._registry_of, self._run)
+        self.subscriber_service = SubscriberService(
+            self.owner, self.authorization.request_key, self._registry_of, self._run
+        )
         self.owners = OwnerOfAll(self)
         self.furnish(OtherWorkers(owners=self.owners), **self._options)
 
@@ -180,3 +183,7 @@ class FakeRegistry:
     """As much of a registry as a request has."""
 
     upstream = Upstream("https://one.example", ("https://one.example",))
+
+    def subject(self, repository: str | None, credential: Credential) -> Subject:
+        """As the real one."""
+        return Subject.of(b"", self.upstream.origin, repository, credential)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -30,7 +30,7 @@ from contentcache.workers import messages
 from contentcache.workers.remote_download import RemoteDownload
 from contentcache.workers.rpc import ConnectionClosedError, RPCConnection
 from tests.delivery import (
-    test_access,
+    test_authorization,
     test_disk,
     test_doubtful,
     test_download,
@@ -61,23 +61,23 @@ class TwoWorkersTestCase(HouseTestCase):
         return house
 
 
-class RemoteGrantAndLinkTests(TwoWorkersTestCase, test_access.GrantAndLinkTests):
+class RemoteGrantAndLinkTests(TwoWorkersTestCase, test_authorization.GrantAndLinkTests):
     """The same for subscribers in another worker."""
 
 
-class RemoteRevokingTests(TwoWorkersTestCase, test_access.RevokingTests):
+class RemoteRevokingTests(TwoWorkersTestCase, test_authorization.RevokingTests):
     """The same for subscribers in another worker."""
 
 
-class RemoteStaleTests(TwoWorkersTestCase, test_access.StaleTests):
+class RemoteStaleTests(TwoWorkersTestCase, test_authorization.StaleTests):
     """The same for subscribers in another worker."""
 
 
-class RemoteSignedTests(TwoWorkersTestCase, test_access.SignedTests):
+class RemoteSignedTests(TwoWorkersTestCase, test_authorization.SignedTests):
     """The same for subscribers in another worker."""
 
 
-class RemoteVouchedTests(TwoWorkersTestCase, test_access.VouchedTests):
+class RemoteVouchedTests(TwoWorkersTestCase, test_authorization.VouchedTests):
     """The same for subscribers in another worker."""
 
 
@@ -292,9 +292,9 @@ class OwnerTests(SynchronousTestCase):
             open_file=lambda descriptor: DiskFile(descriptor, os.close),
             clock=self.clock,
         )
-        asking = ContentRequest(
-            cast("Any", FakeRegistry()), Content("org/app", "blobs", DIGEST), Credential("Basic x")
-        )
+        registry: Any = FakeRegistry()
+        subject = registry.subject("org/app", Credential("Basic x"))
+        asking = ContentRequest(registry, subject, Content("org/app", "blobs", DIGEST))
         self.subscriber = Subscriber(asking, b"key", authorized=False)
         self.download.subscribe(self.subscriber)
         self.body = GrowingBody(

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
-from contentcache.delivery.access import Revocation
+from contentcache.delivery.authorization import Revocation
 from contentcache.workers import messages
 from contentcache.workers.rpc import RPCConnection
 from contentcache.workers.worker_pool import WorkerPool
