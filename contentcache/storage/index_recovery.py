@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import wraps
 from itertools import islice
 from threading import RLock
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
 from twisted.logger import Logger
 
-from contentcache.core.digest import Digest
 from contentcache.core.ports import Clock, Run
+from contentcache.storage.index_forwarding import ForwardingIndex
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import (
     BlobIndex,
@@ -24,9 +23,6 @@ from contentcache.storage.interfaces import (
     Store,
     StoredFile,
 )
-
-T = TypeVar("T")
-Method = TypeVar("Method", bound=Callable[..., Any])
 
 #: A file that is damaged so often within so many seconds is on a broken disk: it is not opened for a while.
 MOST_DAMAGES: Final = 3
@@ -39,17 +35,7 @@ _BATCH: Final = 1000
 _log = Logger()
 
 
-def _forwarded(method: Method) -> Method:
-    """The same method of the index that is in use now."""
-    name = method.__name__
-
-    def forward(self: RecoveringIndex, /, *args: Any, **kwargs: Any) -> Any:
-        return self._ask(lambda index: getattr(index, name)(*args, **kwargs))
-
-    return cast("Method", wraps(method)(forward))
-
-
-class RecoveringIndex:
+class RecoveringIndex(ForwardingIndex):
     """
     An :class:`~contentcache.storage.interfaces.Index` over one that ``open_index`` opens, and its successors.
 
@@ -87,11 +73,6 @@ class RecoveringIndex:
         """What keeps the index from its file now, if anything does."""
         return "the index cannot be kept on the disk, and is in memory for now" if self._in_memory else None
 
-    @property
-    def rebuilt(self) -> bool:
-        """Whether the store must be listed."""
-        return self._ask(lambda index: index.rebuilt)
-
     def rebuild_done(self) -> None:
         """
         The store was listed to its end. That counts once every listing that was asked for is done: one that
@@ -113,36 +94,12 @@ class RecoveringIndex:
             self._closed = True
             self._index.close()
 
-    def record(self, blobs: Iterable[BlobRecord]) -> None:
-        """Add blobs, or replace what is known of them."""
-        records = list(blobs)  # the call may be repeated
-        self._ask(lambda index: index.record(records))
-
-    def forget(self, digests: Iterable[Digest]) -> None:
-        """Delete the records of blobs."""
-        deleted = list(digests)
-        self._ask(lambda index: index.forget(deleted))
-
-    blob = _forwarded(Index.blob)
-    touch = _forwarded(Index.touch)
-    least_recent = _forwarded(Index.least_recent)
-    following = _forwarded(Index.following)
-    possesses = _forwarded(Index.possesses)
-    record_possession = _forwarded(Index.record_possession)
-    total = _forwarded(Index.total)
-    shift = _forwarded(Index.shift)
-    affirmation = _forwarded(Index.affirmation)
-    affirm = _forwarded(Index.affirm)
-    revoke = _forwarded(Index.revoke)
-    tag = _forwarded(Index.tag)
-    remember_tag = _forwarded(Index.remember_tag)
-    purge = _forwarded(Index.purge)
-
-    def _ask(self, call: Callable[[Index], T]) -> T:
+    def _forward(self, name: str, *args: Any, **kwargs: Any) -> Any:
         while True:  # ends: after a few damages memory answers
             index = self._now()
             try:
-                return call(index)
+                attribute = getattr(index, name)
+                return attribute(*args, **kwargs) if callable(attribute) else attribute
             except IndexDamaged as error:
                 self._replace(index, error)
             except OSError:

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from threading import Lock, Thread
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Final
 
 from twisted.logger import Logger
 
 from contentcache.core.digest import Digest
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Clock
+from contentcache.storage.index_forwarding import ForwardingIndex
 from contentcache.storage.interfaces import BlobRecord, Index, Link
 from contentcache.workers.encoding import decode, encode, pairs
 
@@ -27,9 +28,8 @@ CALL_TIMEOUT: Final = 3.0
 _READ_SIZE: Final = 1 << 16
 #: Number of verified blobs whose records are cached for the time that the supervisor does not respond.
 _MAX_BLOBS: Final = 10_000
-
-P = ParamSpec("P")
-T = TypeVar("T")
+#: Calls about links, which are sent after all revocations that could not be sent before.
+_AFTER_REVOCATIONS: Final = frozenset({"affirmation", "affirm"})
 
 
 class _BlockingCalls:
@@ -121,29 +121,7 @@ class _BlockingCalls:
         self._end.settimeout(max(0.0, deadline - self._monotonic()))
 
 
-def _forwarded(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[RemoteIndex, P], T]:
-    """A method of :class:`RemoteIndex` that calls the supervisor's index."""
-    name = method.__name__
-
-    def call(self: RemoteIndex, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        result: T = self._call(name, *args, **kwargs)
-        return result
-
-    return call
-
-
-def _forwarded_link(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[RemoteIndex, P], T]:
-    """The same, after all links were revoked that could not be revoked before."""
-    forwarded = _forwarded(method)
-
-    def call(self: RemoteIndex, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        self._revoke_pending()
-        return forwarded(self, *args, **kwargs)
-
-    return call
-
-
-class RemoteIndex:
+class RemoteIndex(ForwardingIndex):
     """
     An :class:`contentcache.storage.interfaces.Index` in the supervisor. ``end`` is this process's socket.
 
@@ -159,23 +137,9 @@ class RemoteIndex:
         self._unrevoked: set[Link] = set()
         self._lock = Lock()
 
-    rebuild_done = _forwarded(Index.rebuild_done)
-    least_recent = _forwarded(Index.least_recent)
-    following = _forwarded(Index.following)
-    possesses = _forwarded(Index.possesses)
-    record_possession = _forwarded(Index.record_possession)
-    total = _forwarded(Index.total)
-    shift = _forwarded(Index.shift)
-    tag = _forwarded(Index.tag)
-    remember_tag = _forwarded(Index.remember_tag)
-    purge = _forwarded(Index.purge)
-    affirmation = _forwarded_link(Index.affirmation)
-    affirm = _forwarded_link(Index.affirm)
-
-    @property
-    def rebuilt(self) -> bool:
-        """Whether the store must be listed."""
-        return bool(self._call("rebuilt"))
+    def rebuild_done(self) -> None:
+        """The store was listed to its end."""
+        self._forward("rebuild_done")
 
     def close(self) -> None:
         """Close the socket; the supervisor's index stays open."""
@@ -188,7 +152,7 @@ class RemoteIndex:
     def blob(self, digest: Digest) -> BlobRecord | None:
         """The record of one blob."""
         try:
-            record: BlobRecord | None = self._call("blob", digest)
+            record = super().blob(digest)
         except OSError:
             with self._lock:
                 cached = self._blobs.get(digest)
@@ -201,20 +165,20 @@ class RemoteIndex:
     def record(self, blobs: Iterable[BlobRecord]) -> None:
         """Add blobs, or replace their records."""
         recorded = list(blobs)
-        self._call("record", recorded)
+        super().record(recorded)
         for blob in recorded:
             self._cache(blob.digest, blob)
 
     def touch(self, pulls: Mapping[Digest, float]) -> None:
         """Set last pulls."""
-        self._call("touch", pairs(pulls))
+        self._forward("touch", pairs(pulls))
 
     def forget(self, digests: Iterable[Digest]) -> None:
-        """These blobs are deleted."""
+        """Delete the records of blobs."""
         deleted = list(digests)
         for digest in deleted:
             self._cache(digest, None)
-        self._call("forget", deleted)
+        super().forget(deleted)
 
     def revoke(self, link: Link) -> None:
         """The origin denies it."""
@@ -234,19 +198,18 @@ class RemoteIndex:
         with self._lock:
             links = tuple(self._unrevoked)
         for link in links:
-            self._call("revoke", link)
+            self._calls.call("revoke", [link], {})
             with self._lock:
                 self._unrevoked.discard(link)
 
-    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._calls.call(method, args, kwargs)
+    def _forward(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if name in _AFTER_REVOCATIONS:
+            self._revoke_pending()
+        return self._calls.call(name, args, kwargs)
 
 
 #: What a worker may call. The supervisor's index is not closed by workers.
-_METHODS: Final = frozenset(name for name in vars(RemoteIndex) if not name.startswith("_")) - {
-    "close",
-    "uncache",
-}
+_METHODS: Final = frozenset(name for name in dir(RemoteIndex) if name[0] != "_") - {"close", "uncache"}
 
 
 class IndexServer:
