@@ -9,10 +9,10 @@ from twisted.logger import Logger
 
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
-from contentcache.app.role import CannotBe, Repeat
+from contentcache.app.gateway_assembly import assemble
+from contentcache.app.role import CannotBe, Platform, Repeat
 from contentcache.config.model import Configuration, Gateway
 from contentcache.core.ports import Run
-from contentcache.gateway.assembly import assemble
 from contentcache.gateway.keys import ROTATE_INTERVAL, SigningKeyError
 from contentcache.gateway.sqlite_directory import DatabaseUnusable
 from contentcache.server.debug_site import Finding
@@ -46,7 +46,8 @@ class GatewayRole:
         self._key_fault: str | None = None
         self._stopping = False
         try:
-            self._services = assemble(configuration, options, environ, reactor, run=threads, meter=meter)
+            platform = Platform.of_process(environ, reactor, threads)
+            self._services = assemble(configuration, options, platform, meter=meter)
         except (ProxyFault, TLSConfigurationError, DatabaseUnusable) as error:
             raise CannotBe(str(error)) from error
         except OSError as error:

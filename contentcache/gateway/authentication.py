@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import base64
 import math
-import secrets
 from collections.abc import Callable, Collection, Hashable
 from typing import Final
 
@@ -86,7 +85,7 @@ class Authenticator:
         admins: Collection[str] = (),
         admin_group: str | None = None,
         ttl: float = 60.0,
-        randomness: Randomness = secrets.token_bytes,
+        randomness: Randomness,
     ) -> None:
         self._login = login
         self._store = store

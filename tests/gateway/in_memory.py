@@ -16,27 +16,24 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.http_headers import Headers
-from twisted.web.resource import NoResource
+from twisted.web.resource import NoResource, Resource
 
-from contentcache.config.model import Limits
-from contentcache.core.client_address import counted_address
+from contentcache.aio.threads import at_once
+from contentcache.app.gateway_assembly import Backends, GatewayContext, make_server
+from contentcache.app.role import Platform
+from contentcache.config.model import Address, Configuration, Gateway, Http, Limits
 from contentcache.core.errors import CacheError
-from contentcache.gateway.blob_authorization import BlobAuthorization, TargetAnswer
-from contentcache.gateway.blob_redirector import BlobRedirector
-from contentcache.gateway.channel import GatewayExchange, GatewayFactory
+from contentcache.gateway.blob_authorization import TargetAnswer
+from contentcache.gateway.channel import GatewayFactory
 from contentcache.gateway.connection_pool import ConnectionPool
 from contentcache.gateway.directory_store import Cache
-from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.keys import KeyFiles
-from contentcache.gateway.reverse_proxy import ReverseProxy
-from contentcache.gateway.router import CACertificate, Router, Routes
-from contentcache.gateway.signed_blobs import SignedBlobs
+from contentcache.gateway.router import CACertificate
 from contentcache.jose.blob_tokens import SigningKey
 from contentcache.server.access_log import AccessLog
-from contentcache.server.dispatcher import RequestDispatcher
-from contentcache.server.public_name import PublicName
 from contentcache.telemetry.logging import Access
 from contentcache.telemetry.metrics import Meter
+from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.answers import Answer
 from tests.registry.harness import Client, FakeResponse, Reply, request
 
@@ -190,7 +187,7 @@ class GatewayTestCase(TestCase):
         self.choices = Choices()
         self.filler = Filler()
         self.target = Target()
-        self.pages: Any = NoResource()
+        self.pages: Resource = NoResource()
         self.written: list[Access] = []
         self.clients: list[Client] = []
         self.patch(AccessLog, "_log", _Pen(self.written))
@@ -224,53 +221,37 @@ class GatewayTestCase(TestCase):
         trusted: tuple[str, ...] = (),
     ) -> GatewayFactory:
         """A gateway with these settings."""
-        limits = limits or Limits()
+        options = Gateway(
+            REGISTRY,
+            PUBLIC,
+            signingkey="unused",
+            database="unused",
+            urlttl=1200.0,
+            minimumsize=1000,
+            paths=paths,
+            limits=limits or Limits(),
+        )
+        http = Http(Address("127.0.0.1", 0), prefix=prefix, trustedproxies=trusted, headers=extra or {})
         endpoint: Any = self.wires
         self.connections = ConnectionPool(
             REGISTRY, endpoint, timer=self.clock, stall_timeout=STALL, write_timeout=WRITE, meter=self.meter
         )
-        rewriter = HeaderRewriter(REGISTRY, PUBLIC, prefix.rstrip("/"))
-        proxy = ReverseProxy(self.connections, rewriter, pseudonym="contentcache-me", timer=self.clock)
+        registry: Any = self.filler
         target: Any = self.target
-        choices: Any = self.choices
-        redirector = BlobRedirector(
-            proxy,
-            BlobAuthorization(proxy, target, rewriter),
-            choices,
-            self.key_files.signer,
-            issuer=PUBLIC,
-            url_ttl=1200.0,
-            minimum_size=1000,
-            wall=lambda: NOW + self.clock.seconds(),
-        )
-        filler: Any = self.filler
-        signed_blobs = SignedBlobs(
-            filler,
-            self.key_files.key_set,
-            issuer=PUBLIC,
-            pseudonym="contentcache-me",
-            wall=lambda: NOW + self.clock.seconds(),
-        )
-        router = Router(
-            Routes(proxy, redirector, signed_blobs, self.key_files, self.pages, FakeCA(ca)),
-            prefix=prefix,
-            paths=paths,
-            registry=REGISTRY,
-            name=PublicName(None, "https", trusted),
-        )
-        log = AccessLog(self.meter, self.clock, lambda: NOW, lines=True)
+        directory: Any = self.choices
         reactor: Any = self.clock
-        dispatcher = RequestDispatcher(
-            router.answer, GatewayExchange, timer=reactor, stall_timeout=limits.clientstall, program="gateway"
+        platform = Platform(
+            {},
+            reactor,
+            at_once,
+            wall=lambda: NOW + self.clock.seconds(),
+            random_below=lambda _bound: 0,
+            random_bytes=bytes,
+            transport_to=UpstreamTransport.to,
         )
-        return GatewayFactory(
-            dispatcher.dispatch,
-            log,
-            limits=limits,
-            address_key=counted_address,
-            reactor=reactor,
-            meter=self.meter,
-            extra=extra or {},
+        return make_server(
+            GatewayContext(Configuration(http, options), options, platform, self.meter),
+            Backends(self.connections, registry, target, directory, self.key_files, self.pages, FakeCA(ca)),
         )
 
     def client(self, address: str = "192.0.2.1") -> Client:

@@ -100,7 +100,7 @@ class RedirectTests(GatewayTestCase):
                 "host": "registry.internal:5000",
                 "authorization": ANN.partition(": ")[2],
                 "accept": "*/*",
-                "via": "1.1 contentcache-me",
+                "via": "1.1 contentcache-00000000",
             },
         )
 

@@ -51,7 +51,7 @@ class AnswerTests(GatewayTestCase):
                 "x-forwarded-for": "192.0.2.1",
                 "x-forwarded-host": "cache.example",
                 "x-forwarded-proto": "https",
-                "via": "1.1 fred, 1.1 contentcache-me",
+                "via": "1.1 fred, 1.1 contentcache-00000000",
             },
         )
         self.assertEqual(client.transport.value(), b"")
@@ -344,7 +344,7 @@ class AnswerTests(GatewayTestCase):
 
     def test_loop(self) -> None:
         """A request that comes back to its own gateway goes no further."""
-        client = self.client().send(request("/v2/", "Via: 1.1 contentcache-me"))
+        client = self.client().send(request("/v2/", "Via: 1.1 contentcache-00000000"))
         self.assert_failed(client, 508)
         self.assertEqual(self.wires.lines, [])
 

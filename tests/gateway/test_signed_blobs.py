@@ -52,13 +52,13 @@ class FillTests(GatewayTestCase):
         self.assertEqual(reply.header("Docker-Content-Digest"), str(DIGEST))
         (question,) = self.filler.asked
         self.assertEqual((question.method, question.path, question.credential), ("GET", BLOB, OWN))
-        self.assertEqual(question.via, "1.1 contentcache-1, 1.1 contentcache-me")
+        self.assertEqual(question.via, "1.1 contentcache-1, 1.1 contentcache-00000000")
         self.assertTrue(question.follow)
         self.assertEqual((self.choices.asked, self.wires.lines), ([], []))
 
     def test_loop(self) -> None:
         """A registry that redirects back to a URL that we have signed ourselves is not asked again and again."""
-        reply = self.fetch(self.token(), "Via: 1.1 contentcache-1, 1.1 contentcache-me")
+        reply = self.fetch(self.token(), "Via: 1.1 contentcache-1, 1.1 contentcache-00000000")
         self.assertEqual(reply.status, 508)
         self.assertEqual(self.filler.asked, [])
 

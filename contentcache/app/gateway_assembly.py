@@ -1,0 +1,278 @@
+"""Builds everything that makes a gateway from a configuration, once."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+from attrs import frozen
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+
+from contentcache.aio.fair_semaphore import SemaphorePerKey
+from contentcache.app.role import Platform
+from contentcache.config.model import Configuration, Gateway, Upstream
+from contentcache.core.via import FAMILY
+from contentcache.gateway.admin.page_frame import PageFrame
+from contentcache.gateway.admin.sessions import Sessions
+from contentcache.gateway.admin.site import AdminSite
+from contentcache.gateway.authentication import Authenticator
+from contentcache.gateway.blob_authorization import BlobAuthorization, RedirectTarget
+from contentcache.gateway.blob_redirector import BlobRedirector
+from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
+from contentcache.gateway.channel import GatewayExchange, GatewayFactory
+from contentcache.gateway.connection_pool import ConnectionPool
+from contentcache.gateway.header_rewriting import HeaderRewriter
+from contentcache.gateway.keys import KeyFiles
+from contentcache.gateway.liveness import Liveness
+from contentcache.gateway.probe import HttpProbe, ProbeSigner
+from contentcache.gateway.registry_login import BoundedGet, RegistryLogin
+from contentcache.gateway.reverse_proxy import ReverseProxy
+from contentcache.gateway.router import CACertificate, Router, Routes
+from contentcache.gateway.signed_blobs import SignedBlobs
+from contentcache.gateway.sqlite_directory import SqliteDirectory
+from contentcache.server.access_log import AccessLog
+from contentcache.server.dispatcher import RequestDispatcher
+from contentcache.server.public_name import PublicName
+from contentcache.telemetry.metrics import Meter
+from contentcache.tls.files import Reloadable
+from contentcache.tls.trust import UpstreamTrust
+from contentcache.upstream.agent import UpstreamTransport, endpoint_of
+from contentcache.upstream.proxies import Proxies
+from contentcache.upstream.registry import Registry, UpstreamLimits
+
+_SECRET_BYTES: Final = 64
+_log = Logger()
+
+
+@frozen
+class GatewayServices:
+    """What the daemon starts, stops and watches."""
+
+    keys: KeyFiles
+    connections: ConnectionPool
+    transport: UpstreamTransport
+    store: SqliteDirectory
+    liveness: Liveness
+    reloading: tuple[Reloadable, ...]
+    factory: GatewayFactory
+
+
+@frozen
+class GatewayContext:
+    """What every part of a gateway is built from."""
+
+    configuration: Configuration
+    options: Gateway
+    platform: Platform
+    meter: Meter
+
+    @property
+    def public_url(self) -> str:
+        """The URL by which clients know the gateway: ``http.host``, else the issuer."""
+        http = self.configuration.http
+        host = http.host or self.options.issuer
+        return host if "://" in host else f"{'http' if http.tls is None else 'https'}://{host}"
+
+
+@frozen
+class Backends:
+    """What the server answers requests from."""
+
+    connections: ConnectionPool
+    own_registry: Registry
+    target: RedirectTarget
+    directory: CacheDirectory
+    keys: KeyFiles
+    admin_site: Resource
+    ca: CACertificate
+
+
+def assemble(
+    configuration: Configuration, options: Gateway, platform: Platform, *, meter: Meter
+) -> GatewayServices:
+    """
+    Build everything that serves clients. Blocks: it opens the database and reads the pages' files.
+
+    :raises ProxyFault: a proxy variable of the environment is invalid.
+    :raises DatabaseUnusable: the file of the database is something else.
+    :raises OSError: it cannot be opened.
+    :raises TLSConfigurationError: a certificate has become unreadable since the configuration was checked.
+    """
+    context = GatewayContext(configuration, options, platform, meter)
+    proxies = Proxies.from_environment(platform.environ)
+    trust = UpstreamTrust(options.cas, options.certificate, options.key)
+    # For caches and storages: the client certificate is for the registry only.
+    public_trust = trust if options.certificate is None else UpstreamTrust(options.cas)
+    connections = _connections(context, proxies, trust)
+    transport = platform.transport_to(
+        options.registry,
+        reactor=platform.reactor,
+        trust=trust,
+        redirect_trust=public_trust,
+        proxies=proxies,
+        connect_timeout=options.connecttimeout,
+        redirects=options.redirects,
+        nat64=options.nat64prefixes,
+    )
+    keys = KeyFiles(
+        options.signingkey, lifetime=options.keylifetime, url_lifetime=options.urlttl, wall=platform.wall
+    )
+    store = _store(options)
+    liveness = _liveness(context, store, keys, public_trust)
+    directory = CacheDirectory(
+        store,
+        liveness,
+        run=platform.run,
+        new_id=lambda: UUID(bytes=platform.random_bytes(16), version=4),
+        networks=NetworkDefaults.of(options.networks),
+    )
+    ca = CACertificate(configuration.http.tls)
+    backends = Backends(
+        connections,
+        _own_registry(context, transport),
+        RedirectTarget(transport, options.registry, platform.reactor, timeout=options.stalltimeout),
+        directory,
+        keys,
+        _admin_site(context, store, directory, transport),
+        ca,
+    )
+    factory = make_server(context, backends)
+    meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
+    meter.watch_caches(liveness.health)
+    meter.watch_upstream(options.registry, lambda: connections.fault is None)
+    reloading: tuple[Reloadable, ...] = (*{trust, public_trust}, ca)
+    return GatewayServices(keys, connections, transport, store, liveness, reloading, factory)
+
+
+def make_server(context: GatewayContext, backends: Backends) -> GatewayFactory:
+    """Build what answers clients."""
+    configuration, options, platform = context.configuration, context.options, context.platform
+    http, keys = configuration.http, backends.keys
+    pseudonym = FAMILY + platform.random_bytes(4).hex()
+    rewriter = HeaderRewriter(options.registry, context.public_url, http.prefix.rstrip("/"))
+    proxy = ReverseProxy(backends.connections, rewriter, pseudonym=pseudonym, timer=platform.reactor)
+    redirector = BlobRedirector(
+        proxy,
+        BlobAuthorization(proxy, backends.target, rewriter),
+        backends.directory,
+        keys.signer,
+        issuer=options.issuer,
+        url_ttl=options.urlttl,
+        minimum_size=options.minimumsize,
+        wall=platform.wall,
+    )
+    signed_blobs = SignedBlobs(
+        backends.own_registry, keys.key_set, issuer=options.issuer, pseudonym=pseudonym, wall=platform.wall
+    )
+    name = PublicName(http.host, context.public_url.partition("://")[0], http.trustedproxies)
+    router = Router(
+        Routes(proxy, redirector, signed_blobs, keys, backends.admin_site, backends.ca),
+        prefix=http.prefix,
+        paths=options.paths,
+        registry=options.registry,
+        name=name,
+    )
+    dispatcher = RequestDispatcher(
+        router.answer,
+        GatewayExchange,
+        timer=platform.reactor,
+        stall_timeout=options.limits.clientstall,
+        program="gateway",
+    )
+    return GatewayFactory(
+        dispatcher.dispatch,
+        AccessLog(context.meter, platform.reactor, platform.wall, lines=configuration.log.accesslog),
+        limits=options.limits,
+        address_key=name.address_key,
+        reactor=platform.reactor,
+        meter=context.meter,
+        extra=http.headers,
+    )
+
+
+def _connections(context: GatewayContext, proxies: Proxies, trust: UpstreamTrust) -> ConnectionPool:
+    options, reactor = context.options, context.platform.reactor
+    endpoint = endpoint_of(
+        options.registry,
+        reactor=reactor,
+        trust=trust,
+        proxies=proxies,
+        connect_timeout=options.connecttimeout,
+    )
+    return ConnectionPool(
+        options.registry,
+        endpoint,
+        timer=reactor,
+        stall_timeout=options.stalltimeout,
+        write_timeout=options.writetimeout,
+        meter=context.meter,
+    )
+
+
+def _store(options: Gateway) -> SqliteDirectory:
+    store = SqliteDirectory(options.database)
+    if store.read_only is not None:
+        _log.warn("gateway database read-only", path=options.database, reason=store.read_only)
+    return store
+
+
+def _liveness(
+    context: GatewayContext, store: SqliteDirectory, keys: KeyFiles, trust: UpstreamTrust
+) -> Liveness:
+    options, platform = context.options, context.platform
+    signer = ProbeSigner(keys.signer, issuer=options.issuer, wall=platform.wall)
+    policy: Any = trust  # IPolicyForHTTPS, as zope knows and mypy does not
+    return Liveness(
+        store,
+        HttpProbe(platform.reactor, policy, signer.target),
+        run=platform.run,
+        timer=platform.reactor,
+        wall=platform.wall,
+        interval=options.checkinterval,
+    )
+
+
+def _own_registry(context: GatewayContext, transport: UpstreamTransport) -> Registry:
+    """The registry by the gateway's own account."""
+    options, platform = context.options, context.platform
+    upstream = Upstream(
+        options.registry,
+        (options.registry,),
+        account=options.account,
+        public=True,
+        realms=options.realms,
+        redirects=options.redirects,
+    )
+    return Registry(
+        upstream,
+        {options.registry: transport},
+        reactor=platform.reactor,
+        wall=platform.wall,
+        secret=platform.random_bytes(_SECRET_BYTES),
+        limits=UpstreamLimits(options.stalltimeout, options.limits.token, SemaphorePerKey(None)),
+        meter=context.meter,
+    )
+
+
+def _admin_site(
+    context: GatewayContext, store: SqliteDirectory, directory: CacheDirectory, transport: UpstreamTransport
+) -> AdminSite:
+    options, platform = context.options, context.platform
+    reactor, secret = platform.reactor, platform.random_bytes(_SECRET_BYTES)
+    get = BoundedGet(transport.agent, reactor, timeout=options.stalltimeout, limit=options.limits.token)
+    authenticator = Authenticator(
+        RegistryLogin(options.registry, get, reactor, realms=options.realms),
+        store,
+        run=platform.run,
+        monotonic=reactor.seconds,
+        wall=platform.wall,
+        secret=secret,
+        admins=options.admins,
+        admin_group=options.admingroup,
+        ttl=options.authttl,
+        randomness=platform.random_bytes,
+    )
+    sessions = Sessions(secret=secret, randomness=platform.random_bytes)
+    is_secure = context.public_url.startswith("https:")
+    return AdminSite(authenticator, directory, PageFrame.load(sessions, reactor.seconds, secure=is_secure))
