@@ -43,7 +43,7 @@ from contentcache.delivery.bodies import (
     hash_prefix,
 )
 from contentcache.delivery.download import Download
-from contentcache.delivery.download_context import DownloadContext
+from contentcache.delivery.download_context import DownloadContext, DownloadOptions, Reservations
 from contentcache.delivery.hot_blobs import HotBlobs
 from contentcache.delivery.indexed_store import IndexedStore
 from contentcache.delivery.manifests import StoredManifest, StoredManifests, read_manifest, too_large
@@ -58,7 +58,6 @@ from contentcache.delivery.passthrough import (
 from contentcache.delivery.possession import Possession
 from contentcache.delivery.pulls import Pulls
 from contentcache.delivery.requests import ContentRequest
-from contentcache.delivery.reservations import Reservations
 from contentcache.delivery.responses import ContentHead, ContentResponse, Outcome
 from contentcache.delivery.running_downloads import RunningDownloads
 from contentcache.delivery.shared_download import (
@@ -554,7 +553,7 @@ class BlobService:
             or download.has_subscriber(self._authorization.request_key(request))
         ):
             return
-        if request.registry.may_lead_back(request.via, download.upstream_host):
+        if request.registry.may_lead_back(request.via, download.stream.host):
             raise (LoopPossible if asked else AuthorizationNeeded)(
                 "this download may be waiting for this very request"
             )
@@ -570,15 +569,10 @@ class BlobService:
 
     def _start_own(self, subscriber: Subscriber, *, in_place: bool, total: int | None) -> Download:
         is_manifest = subscriber.request.content.kind == "manifests"
-        download = Download(
-            _key(subscriber.request),
-            self._context,
-            in_place=in_place,
-            largest=self._manifest_limit if is_manifest else None,
-            whole=is_manifest,
-            total=total,
-            fill_after=self._fill_after,
+        options = DownloadOptions(
+            in_place, self._manifest_limit if is_manifest else None, total, self._fill_after
         )
+        download = Download(_key(subscriber.request), self._context, options)
         self._begin(download, subscriber, needs_turn=not in_place)
         return download
 
@@ -611,7 +605,7 @@ class BlobService:
             finally:
                 self._running.remove(download)
                 download.progress.notify_all(download.prefix)
-            if isinstance(download, Download) and download.stored:
+            if isinstance(download, Download) and download.storage.is_stored:
                 for other in self._running.others(download.key):
                     if isinstance(other, Download):
                         in_background(self._supersede(other))
@@ -703,7 +697,7 @@ class BlobService:
     def _add_negative_entry(self, download: SharedDownload) -> None:
         # Where another worker has made it, that one knows in whose names.
         origin, digest, now = download.key.origin, download.key.digest, self._clock.seconds()
-        for request in download.senders if isinstance(download, Download) else ():
+        for request in download.stream.requests if isinstance(download, Download) else ():
             self._negative_cache.add(origin, digest, self._client(request), now)
 
     def _client(self, request: ContentRequest) -> bytes:

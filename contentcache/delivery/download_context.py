@@ -1,31 +1,53 @@
-"""What a fetch needs around it."""
+"""What downloads get when they begin: options, the dependencies that all share, and room in the store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from itertools import count
 
 from attrs import frozen
 
 from contentcache.core.digest import Digest
-from contentcache.core.errors import OriginRefused
+from contentcache.core.errors import DiskFailed, OriginRefused
 from contentcache.core.ports import Run, Timer
-from contentcache.delivery.reservations import Reservations
+from contentcache.delivery.shared_download import DownloadKey
 from contentcache.delivery.subscribers import Subscriber
-from contentcache.storage.interfaces import PartialFile, Store
+from contentcache.storage.interfaces import PartialFile, Reservation, Room, Store
+from contentcache.storage.partial_files import origin_tag
 from contentcache.telemetry.metrics import Meter
+
+
+@frozen
+class DownloadOptions:
+    """
+    With ``in_place`` it is a blob of the store that was never verified: upstream is not asked, and it is
+    deleted on a digest mismatch. ``largest`` bounds the bytes of a manifest, ``None`` for a blob. ``total`` is
+    what the origin says of the size, where it was asked before. While no subscriber wants the whole content,
+    only segments are downloaded, until ``fill_after`` (a share) of it is there.
+    """
+
+    in_place: bool = False
+    largest: int | None = None
+    total: int | None = None
+    fill_after: float = 1.0
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether it is a manifest: no byte is sent before all are verified."""
+        return self.largest is not None
 
 
 @frozen
 class DownloadContext:
     """
-    Ports to the rest of the house.
+    The dependencies of downloads.
 
     ``question_time()`` is the time of a question that is about to be asked; ``is_known_target(origin, host)``
-    says whether a host that an origin redirects to has delivered verified bytes. ``yes(want, answer's media
-    type, asked)`` and ``no(want, refusal, asked)`` take note of what the origin said to a question of that
-    time; ``reserving`` has the room in the store; ``keep(digest, file, size, origin)`` makes a verified file
-    a blob that ``origin`` has delivered, and blocks; ``disk(fault)`` hears what the disk refuses, and
-    ``None`` when it has taken something.
+    says whether a host that an origin redirects to has delivered verified bytes. ``record_allowed(subscriber,
+    media_type, asked)`` and ``record_denied(subscriber, refusal, asked)`` record what the origin answered to a
+    question of that time. ``commit(digest, file, size, origin)`` makes a verified file a blob that ``origin``
+    has delivered, and blocks; ``report_disk(fault)`` is called with what the disk refuses, and with ``None``
+    when it has accepted a write.
     """
 
     store: Store
@@ -39,3 +61,85 @@ class DownloadContext:
     reservations: Reservations
     commit: Callable[[Digest, PartialFile, int, str | None], None]
     report_disk: Callable[[str | None], None]
+
+
+class Reservations:
+    """
+    Room in the store for the downloads of this process, reserved when they begin: ``maxsize`` and ``minfree``
+    hold for all together. ``flush`` writes the last pulls into the index: what was pulled in the last seconds
+    counts as in use until the index knows when, and cannot be evicted before.
+    """
+
+    def __init__(self, room: Room, flush: Callable[[], Awaitable[None]]) -> None:
+        self._room = room
+        self._flush = flush
+        self._numbers = count(1)
+
+    def begin(self, key: DownloadKey) -> DownloadReservation:
+        """The reservation of a download, of nothing so far."""
+        return DownloadReservation(self, key, str(next(self._numbers)))
+
+    async def has_room(self, key: DownloadKey) -> bool:
+        """Whether a download may begin at all."""
+        reservation = self.begin(key)
+        try:
+            return await self.reserve(reservation.name, key, 0)
+        finally:
+            reservation.release()
+
+    async def reserve(self, name: str, key: DownloadKey, size: int) -> bool:
+        """Reserve ``size`` bytes in all; see :class:`~contentcache.storage.interfaces.Room`."""
+        wanted = Reservation(name, key.digest, origin_tag(key.origin), size)
+        if await self._room.reserve(wanted):
+            return True
+        await self._flush()
+        return await self._room.reserve(wanted)
+
+    def shrink(self, name: str, size: int, *, unlinked: bool) -> None:
+        """Reserve no more than what a download that has ended left; see :class:`Room`."""
+        self._room.shrink(name, size, unlinked=unlinked)
+
+    def release(self, name: str) -> None:
+        """Give up a reservation."""
+        self._room.release(name)
+
+
+class DownloadReservation:
+    """What one download has reserved."""
+
+    def __init__(self, reservations: Reservations, key: DownloadKey, name: str) -> None:
+        self.name = name
+        self.size = 0
+        self._reservations = reservations
+        self._key = key
+        self._is_reserved = False
+        self._is_released = False
+        self._left: tuple[int, bool] | None = None
+
+    async def grow(self, size: int) -> None:
+        """
+        Have ``size`` bytes reserved in all.
+
+        :raises DiskFailed: there is no room for them.
+        """
+        if self._is_reserved and size <= self.size:
+            return
+        self._is_reserved = True
+        fits = await self._reservations.reserve(self.name, self._key, size)
+        if self._is_released:
+            self._reservations.release(self.name)  # again: the one before came too early
+        elif self._left is not None:
+            self.shrink(*self._left)
+        if not fits:
+            raise DiskFailed("there is no room in the store")
+        self.size = max(self.size, size)
+
+    def shrink(self, size: int, unlinked: bool) -> None:
+        """The download has ended and left ``size`` bytes in a file that is still open, perhaps unlinked."""
+        self._left = (size, unlinked)
+        self._reservations.shrink(self.name, size, unlinked=unlinked)
+
+    def release(self) -> None:
+        """Give it up, for good: the file is closed."""
+        self._is_released = True
+        self._reservations.release(self.name)

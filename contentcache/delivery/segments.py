@@ -1,23 +1,24 @@
 """
-Bytes far from where a fetch stands, asked for on their own.
+Bytes far from where the stream of a download is, requested on their own.
 
-Lazy-pulling snapshotters ask for kilobytes at the far end, containerd for the rest of the blob from many
-places at once, hanging up after a chunk. Each such wish becomes bounded segments of the same sparse file:
-every byte is fetched once, wishes for the same bytes share a segment, and one that has begun is finished.
+Lazy-pulling snapshotters read kilobytes at the far end, containerd the rest of the blob from many places at
+once, and disconnects after a chunk. What such a reader waits for becomes bounded segments of the same sparse
+file: every byte is downloaded once, readers of the same bytes share a segment, and one that has begun is
+finished.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from attrs import evolve, frozen
+from twisted.logger import Logger
 
 from contentcache.aio.tasks import in_background
-from contentcache.core.download_planner import DownloadPlanner
 from contentcache.core.errors import (
     CacheError,
+    DiskFailed,
     LoopDetected,
     OriginRefused,
     UpstreamBroken,
@@ -25,9 +26,11 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.ranges import read_opening
-from contentcache.delivery.download_file import DownloadFile
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.upstream.answers import Answer
+
+if TYPE_CHECKING:
+    from contentcache.delivery.download import Download
 
 #: No segment has more bytes.
 LONGEST: Final = 8 << 20
@@ -47,42 +50,32 @@ class _Segment:
     stop: int
 
 
-class Owner(Protocol):
-    """The fetch that segments belong to."""
-
-    @property
-    def planner(self) -> DownloadPlanner: ...
-    @property
-    def download_file(self) -> DownloadFile: ...
-    def sources(self) -> Mapping[str, Subscriber]: ...
-    async def reserve(self, answer: Answer | None = None) -> None: ...
-    def arrived(self, host: str, start: int, stop: int) -> None: ...
-    def failed_for(self, error: CacheError) -> None: ...
-    def changed(self) -> None: ...
-
-
 class Segments:
-    """The segments of one fetch: those under way, those that wait, and those that could not be had."""
+    """The segments of one download: those that run, those that wait, and those that have failed."""
 
-    def __init__(self, owner: Owner) -> None:
-        self._owner = owner
-        self._under_way: set[_Segment] = set()
+    _log = Logger()
+
+    def __init__(self, download: Download) -> None:
+        self._download = download
+        #: Whether an upstream has answered a request for a range with everything: no more are requested.
+        self.ranges_ignored = False
+        self._running: set[_Segment] = set()
         self._waiting: list[_Segment] = []
         self._failed: list[tuple[_Segment, CacheError]] = []
         self._closed = False
 
     @property
     def busy(self) -> bool:
-        """Whether any is under way or waits."""
-        return bool(self._under_way or self._waiting)
+        """Whether any runs or waits."""
+        return bool(self._running or self._waiting)
 
     def covers(self, offset: int) -> bool:
         """Whether this byte is on its way."""
-        return any(one.start <= offset < one.stop for one in (*self._under_way, *self._waiting))
+        return any(one.start <= offset < one.stop for one in (*self._running, *self._waiting))
 
     def next_start(self, offset: int) -> int | None:
         """Where the next segment begins behind ``offset``."""
-        starts = [one.start for one in (*self._under_way, *self._waiting) if one.start > offset]
+        starts = [one.start for one in (*self._running, *self._waiting) if one.start > offset]
         return min(starts, default=None)
 
     def request(self, offset: int, stop: int) -> None:
@@ -91,55 +84,71 @@ class Segments:
 
         :raises CacheError: they could not be had when they were asked for.
         """
+        if self.ranges_ignored:
+            return
         for failed in self._failed:
             if failed[0].start <= offset < failed[0].stop:
                 self._failed.remove(failed)
                 raise failed[1]
         if self._closed or self.covers(offset):
             return
-        begin, end = self._owner.planner.held.gap(offset)
+        begin, end = self._download.planner.held.gap(offset)
         start = max(begin, offset - offset % _ALIGNED)
         stop = min(
             bound for bound in (stop, start + LONGEST, end, self.next_start(offset)) if bound is not None
         )
         self._waiting.append(_Segment(start, stop))
-        self._begin_more()
+        self._start_more()
 
     def close(self) -> None:
-        """Begin no more."""
+        """Start no more."""
         self._closed = True
         self._waiting.clear()
 
-    def _begin_more(self) -> None:
-        while self._waiting and len(self._under_way) < MOST_AT_ONCE:
+    def _start_more(self) -> None:
+        while self._waiting and len(self._running) < MOST_AT_ONCE:
             segment = self._waiting.pop(0)
-            self._under_way.add(segment)
-            in_background(self._download(segment))
+            self._running.add(segment)
+            in_background(self._run(segment))
 
-    async def _download(self, segment: _Segment) -> None:
+    async def _run(self, segment: _Segment) -> None:
         try:
             await self._fill(segment)
         except CacheError as error:
-            self._failed = [*self._failed[-15:], (segment, error)]
-            self._owner.failed_for(error)
+            self._fail(segment, error)
+        except Exception:  # noqa: BLE001  # a reader must not request the same again and again
+            key = self._download.key
+            self._log.failure("segment failed", origin=key.origin, digest=key.digest, offset=segment.start)
+            self._fail(segment, UpstreamUnavailable("the cache has failed; its log says why"))
         finally:
-            self._under_way.discard(segment)
-            self._begin_more()
-            self._owner.changed()
+            self._running.discard(segment)
+            try:
+                self._start_more()
+            finally:
+                self._download.segment_ended()
+
+    def _fail(self, segment: _Segment, error: CacheError) -> None:
+        self._failed = [*self._failed[-15:], (segment, error)]
+        if isinstance(error, RangesIgnored):
+            self.ranges_ignored = True
+        elif isinstance(error, DiskFailed):
+            self._download.disk_error = error
 
     async def _fill(self, segment: _Segment) -> None:
-        held = self._owner.planner.held
+        held = self._download.planner.held
         tried: set[str] = set()
         error: CacheError = UpstreamUnavailable("nobody is left in whose name upstream can be asked")
         while (offset := held.reach(segment.start)) < segment.stop:
             untried = [
-                (host, subscriber) for host, subscriber in self._owner.sources().items() if host not in tried
+                (host, subscriber)
+                for host, subscriber in self._download.sources().items()
+                if host not in tried
             ]
             if not untried:
                 raise error
             host, subscriber = untried[0]
             try:
-                await self._take(host, subscriber, offset, segment.stop)
+                await self._receive(host, subscriber, offset, segment.stop)
             except OriginRefused as refusal:
                 error = refusal
                 tried.add(host)
@@ -150,27 +159,27 @@ class Segments:
                 if held.reach(segment.start) == offset:
                     tried.add(host)
 
-    async def _take(self, host: str, subscriber: Subscriber, offset: int, stop: int) -> None:
+    async def _receive(self, host: str, subscriber: Subscriber, offset: int, stop: int) -> None:
         registry = subscriber.request.registry
         upstream_request = subscriber.request.upstream_request("GET", range_=f"bytes={offset}-{stop - 1}")
         answer = await registry.ask_host(host, evolve(upstream_request, parallel=True))
         try:
-            self._look_at(answer, host, offset)
+            self._check(answer, host, offset)
         except UpstreamBroken:
             answer.abandon()
             raise
-        await self._owner.reserve(answer)
+        await self._download.reserve(answer)
         try:
-            await self._owner.download_file.receive(
-                answer, offset, offset, stop, partial(self._owner.arrived, host)
+            await self._download.download_file.receive(
+                answer, offset, offset, stop, partial(self._download.arrived, host)
             )
         except (UpstreamBroken, UpstreamTimeout) as error:
             registry.failed(host, error.message, subscriber.request.content.kind)
             raise
 
-    def _look_at(self, answer: Answer, host: str, offset: int) -> None:
+    def _check(self, answer: Answer, host: str, offset: int) -> None:
         opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), offset)
         if opening.start != offset:
             raise RangesIgnored(f"{host} does not answer ranges")
-        if not self._owner.planner.opened(host, opening.total):
+        if not self._download.planner.opened(host, opening.total):
             raise UpstreamBroken(f"{host} says another size than others did")

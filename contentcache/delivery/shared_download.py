@@ -59,6 +59,11 @@ class StoredMeanwhile(UndecidedError):
     """
 
 
+def superseded() -> StoredMeanwhile:
+    """The failure of a download that another origin's download of the same digest has overtaken."""
+    return StoredMeanwhile("the blob has been stored from another origin")
+
+
 @frozen(cache_hash=True)
 class DownloadKey:
     """What a download is of: a digest, from an origin."""
@@ -116,7 +121,6 @@ class SharedDownload(Protocol):
     """
 
     key: DownloadKey
-    in_place: bool
     progress: Progress
     failure: CacheError | None
 
@@ -131,6 +135,10 @@ class SharedDownload(Protocol):
     @property
     def verified(self) -> bool:
         """Whether the whole content has its digest."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it is a stored blob that is being verified."""
 
     @property
     def target(self) -> str | None:

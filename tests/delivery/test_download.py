@@ -11,7 +11,7 @@ from contentcache.config.model import Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.errors import ContentWrong, UpstreamUnavailable
 from contentcache.core.ports import Given, Result
-from contentcache.delivery.download import FIRST_PART
+from contentcache.delivery.download_stream import FIRST_PART
 from contentcache.delivery.shared_download import HELD_BACK
 from tests.delivery.house import LARGE, REPOSITORY, HouseTestCase
 

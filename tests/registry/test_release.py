@@ -53,7 +53,15 @@ _RELEASING: Final = frozenset(
     }
 )
 #: A download, which goes on without this client, and answers for its own faults.
-_DOWNLOADS: Final = ("delivery/download.py", "delivery/download_file.py", "delivery/segments.py")
+_DOWNLOADS: Final = (
+    "delivery/download.py",
+    "delivery/download_file.py",
+    "delivery/download_steps.py",
+    "delivery/download_storage.py",
+    "delivery/download_stream.py",
+    "delivery/body_writer.py",
+    "delivery/segments.py",
+)
 _MANIFEST: Final = b'{"schemaVersion":2,"mediaType":"%b","config":{},"layers":[]}' % MANIFEST.encode()
 
 
