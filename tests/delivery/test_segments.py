@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
+from contentcache.delivery.download import Download
+from contentcache.delivery.download_file import DownloadFile
+from contentcache.delivery.segments import Segments
 from tests.delivery.house import REPOSITORY, HouseTestCase
 
 MIB = 1 << 20
@@ -124,3 +129,51 @@ class SegmentTests(HouseTestCase):
         ]
         self.here.later(5)
         self.assertEqual([client.outcome for client in clients], ["short"] * 3)
+
+
+class DefectTests(HouseTestCase):
+    """A defect in the code of a segment is the end of what waits for it, and of nothing else."""
+
+    def test_at_each_step(self) -> None:
+        """Whatever raises, the reader's response ends short, the download ends, and the next pull is whole."""
+        steps = [
+            (Segments, "_fill"),
+            (Segments, "_receive"),
+            (Segments, "_check"),
+            (DownloadFile, "receive"),
+            (Download, "arrived"),
+        ]
+        for owner, name in steps:
+            house = self.house()
+            digest = house.origin.put_blob(REPOSITORY, CONTENT)
+            with patch.object(owner, name, side_effect=RuntimeError(name)):
+                client = house.pull(digest, part=(20 * MIB, 21 * MIB), whole=False)
+                house.later(1)
+                if client.outcome is None:
+                    client.leave()  # nothing tells it of what has come
+            house.later(1)
+            self.assertNotEqual(client.outcome, "whole", name)
+            self.assertEqual(house.running_downloads, 0, name)
+            self.assertEqual({str(failure.value) for failure in self.flushLoggedErrors()}, {name})
+            self.assertWhole(house.pull(digest), CONTENT)
+            house.later(1)
+
+    def test_next_segment_cannot_start(self) -> None:
+        """Where the next segment cannot be started, the reader of the last one is served, and the download ends."""
+        house = self.house()
+        digest = house.origin.put_blob(REPOSITORY, CONTENT)
+        start_more = Segments._start_more
+        calls: list[Segments] = []
+
+        def fail_at_the_second(segments: Segments) -> None:
+            calls.append(segments)
+            if len(calls) == 2:
+                raise RuntimeError("no more")
+            start_more(segments)
+
+        with patch.object(Segments, "_start_more", fail_at_the_second):
+            client = house.pull(digest, part=(30 * MIB, 30 * MIB + 10), whole=False, small_part=True)
+        self.assertEqual(client.outcome, "whole")
+        house.later(1)
+        self.assertEqual(house.running_downloads, 0)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
