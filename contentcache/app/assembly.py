@@ -25,9 +25,8 @@ from contentcache.delivery.links import Links
 from contentcache.delivery.origin_authorization import OriginAuthorization
 from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.other_workers import OtherWorkers
-from contentcache.delivery.signatures import Signatures
-from contentcache.delivery.signing_file import KeysFromFile
-from contentcache.delivery.signing_keys import KeysOfOrigin, SigningKeys
+from contentcache.delivery.signed_urls import SignedUrls
+from contentcache.delivery.signing_keys import OriginSigningKeys, SigningKeys, SigningKeysFile
 from contentcache.delivery.tags import Tags
 from contentcache.registry.admission import Admission
 from contentcache.registry.api import RegistryApi, RegistryDependencies
@@ -138,7 +137,7 @@ def assemble(
         delivery.tags,
         delivery.origin_queries,
         origins=origins,
-        signatures=_signatures(context, upstreams.registries),
+        signed_urls=_signed_urls(context, upstreams.registries),
         authenticator=local_authenticator(
             configuration.auth,
             run=platform.run,
@@ -268,14 +267,14 @@ def make_server(
     origin_queries: OriginQueries,
     *,
     origins: OriginSelector,
-    signatures: Signatures,
+    signed_urls: SignedUrls,
     authenticator: LocalAuthenticator | None,
 ) -> ServerFactory:
     """The registry API and its HTTP server over what delivers content."""
     configuration, options, platform = context.configuration, context.options, context.platform
     reactor, http = platform.reactor, configuration.http
     admission = Admission(
-        origins, signatures, authenticator, authorizes=isinstance(configuration.auth, TokenAuth)
+        origins, signed_urls, authenticator, authorizes=isinstance(configuration.auth, TokenAuth)
     )
     name = PublicName(http.host, "http" if http.tls is None else "https", http.trustedproxies)
     dependencies = RegistryDependencies(
@@ -283,7 +282,7 @@ def make_server(
         tags,
         origin_queries,
         origins,
-        signatures,
+        signed_urls,
         admission,
         ContentResponder(lambda: platform.random_bytes(16).hex()),
         ListQueries(_list_secret(configuration, platform)),
@@ -304,7 +303,7 @@ def make_server(
     if options.fastpath:
         fast_path = BlobFastPath(
             blob_service.hot_blobs,
-            TargetCache(origins, signatures, http.prefix),
+            TargetCache(origins, signed_urls, http.prefix),
             admission,
             log_hits=access_log.log_hits,
             extra=http.headers,
@@ -339,20 +338,20 @@ def _source(upstream: Upstream, platform: Platform) -> AccountSource | None:
     )
 
 
-def _signatures(context: CacheContext, registries: tuple[Registry, ...]) -> Signatures:
+def _signed_urls(context: CacheContext, registries: tuple[Registry, ...]) -> SignedUrls:
     platform, path = context.platform, context.options.signing.jwks
     keys: dict[str, SigningKeys]
     if path is not None:
-        from_file = KeysFromFile(path, run=platform.run, timer=platform.reactor)
+        from_file = SigningKeysFile(path, run=platform.run, timer=platform.reactor)
         keys = {registry.upstream.origin: from_file for registry in registries}
     else:
         pseudonym = context.other_workers.pseudonym
         keys = {
-            registry.upstream.origin: KeysOfOrigin(registry, clock=platform.reactor, pseudonym=pseudonym)
+            registry.upstream.origin: OriginSigningKeys(registry, clock=platform.reactor, pseudonym=pseudonym)
             for registry in registries
             if registry.upstream.issuer is not None
         }
-    return Signatures(keys, wall=platform.wall, secret=context.other_workers.secret)
+    return SignedUrls(keys, wall=platform.wall, secret=context.other_workers.secret)
 
 
 def local_authenticator(

@@ -1,16 +1,17 @@
 """
-The keys that verify an origin's blob tokens: its JWK set, fetched from the next hop, cached, and published.
+The keys that verify an origin's signed URLs: its JWK set, fetched from upstream, cached, and published.
 
 Rules:
 
 * the set comes from ``/.well-known/contentcache/jwks.json`` of the upstreams that blobs come from, so that
   keys pass through a chain of caches as blobs do; those of an ``https`` origin never over plain HTTP;
 * it is fresh for as long as its ``Cache-Control`` says, and usable for up to a day while upstream is down;
-* an unknown ``kid`` may be in a newer set, which is fetched past the caches on the way. That happens at most
+* an unknown ``kid`` may be in a newer set, which is requested past the caches on the way. That happens at most
   every ten seconds, however many unknown names clients send;
 * an origin may say that it has no set. That counts at once where no keys are known, else after ten minutes:
   to withdraw keys, an origin publishes a set without them;
-* what is published are the usable public keys of a set, and nothing else of the document.
+* published are the usable public keys of a set, and nothing else of the document;
+* with ``signing.jwks`` the set is a file of the operator instead.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from contentcache.aio.single_flight import SingleFlight
+from contentcache.auth.interfaces import AuthFault, read_file
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import (
     CacheError,
@@ -33,10 +35,11 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.http_caching import age, max_age
-from contentcache.core.ports import Timer
+from contentcache.core.ports import Run, Timer
 from contentcache.core.via import added
 from contentcache.jose.jwk import InvalidJWKError
 from contentcache.jose.keyset import KeySet, VerificationKey, encode_key_set, parse_key_set
+from contentcache.persist.watched_file import WatchedFiles
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
@@ -86,16 +89,16 @@ class SigningKeys(Protocol):
         """
         ...
 
-    def at_hand(self, kid: str) -> VerificationKey | None:
+    def find_cached(self, kid: str) -> VerificationKey | None:
         """The key that :meth:`find` would return at once; ``None`` where it would wait or raise."""
         ...
 
-    async def published(self, *, via: str = "", anew: bool = False) -> Published:
+    async def published(self, *, via: str = "", no_cache: bool = False) -> Published:
         """
         The whole set. Raises as :meth:`find` does.
 
         :param via: the client's ``Via``: the caches that its request came through.
-        :param anew: fetch it past the caches on the way, for a client that misses a key in it.
+        :param no_cache: request it past the caches on the way, for a client that misses a key in it.
         """
         ...
 
@@ -107,7 +110,7 @@ class _CachedSet:
     max_age: float
 
 
-class KeysOfOrigin:
+class OriginSigningKeys:
     """The keys from upstream, fetched when first needed. ``pseudonym`` names this cache in ``Via``."""
 
     _log = Logger()
@@ -133,21 +136,21 @@ class KeysOfOrigin:
         await self._look_up()
         return (self._usable() or cached).keys.find(kid)
 
-    def at_hand(self, kid: str) -> VerificationKey | None:
+    def find_cached(self, kid: str) -> VerificationKey | None:
         """The key, if it is in a fresh set (:class:`SigningKeys`)."""
         cached = self._usable()
         if cached is None or self._clock.seconds() >= self._fresh_until:
             return None
         return None if kid in cached.keys.duplicates else cached.keys.keys.get(kid)
 
-    async def published(self, *, via: str = "", anew: bool = False) -> Published:
+    async def published(self, *, via: str = "", no_cache: bool = False) -> Published:
         """The whole set (:class:`SigningKeys`)."""
         fresh = self._usable() if self._clock.seconds() < self._fresh_until else None
-        if self._registry.may_lead_back(via) and (anew or fresh is None):
-            cached = await self._fetch_alone(via, anew=anew)
+        if self._registry.may_lead_back(via) and (no_cache or fresh is None):
+            cached = await self._fetch_alone(via, no_cache=no_cache)
         else:
             cached = await self._current()
-            if anew:
+            if no_cache:
                 await self._look_up()
                 cached = self._usable() or cached
         old = max(0.0, self._clock.seconds() - cached.fetched)
@@ -156,7 +159,7 @@ class KeysOfOrigin:
 
     async def _look_up(self) -> None:
         is_due = self._clock.seconds() - self._looked_up_at >= RETRY_PAUSE
-        await self._wait_for_refresh(_LOOKUP_TIMEOUT, is_due=is_due, anew=True)
+        await self._wait_for_refresh(_LOOKUP_TIMEOUT, is_due=is_due, no_cache=True)
 
     async def _current(self) -> _CachedSet:
         """A set that is usable now."""
@@ -179,24 +182,24 @@ class KeysOfOrigin:
             return None
         return cached
 
-    async def _wait_for_refresh(self, seconds: float, *, is_due: bool, anew: bool = False) -> None:
+    async def _wait_for_refresh(self, seconds: float, *, is_due: bool, no_cache: bool = False) -> None:
         """Wait for the running request, else for one that is started if it is due, until it is ``seconds`` old."""
         origin, now = self._registry.upstream.origin, self._clock.seconds()
         if origin not in self._refreshes:
             if not is_due:
                 return
             self._requested_at = now
-            if anew:
+            if no_cache:
                 self._looked_up_at = now
         left = self._requested_at + seconds - now
         if left > 0:
-            refresh = self._refreshes.run(origin, partial(self._refresh, anew=anew))
+            refresh = self._refreshes.run(origin, partial(self._refresh, no_cache=no_cache))
             waiting = Deferred.fromCoroutine(refresh)
             await waiting.addTimeout(left, cast("Any", self._clock), onTimeoutCancel=lambda *_: None)
 
-    async def _refresh(self, *, anew: bool) -> None:
+    async def _refresh(self, *, no_cache: bool) -> None:
         try:
-            self._cached = cached = await self._fetch(self._via, anew=anew)
+            self._cached = cached = await self._fetch(self._via, no_cache=no_cache)
         except OriginRefused as refusal:
             self._on_refused(refusal)
         except (CacheError, InvalidJWKError) as error:
@@ -208,18 +211,20 @@ class KeysOfOrigin:
             self._error, self._failed_at, self._usable_for = None, float("-inf"), MAX_STALE
             self._fresh_until = max(cached.fetched + cached.max_age, self._clock.seconds() + _MIN_FRESHNESS)
 
-    async def _fetch_alone(self, via: str, *, anew: bool) -> _CachedSet:
+    async def _fetch_alone(self, via: str, *, no_cache: bool) -> _CachedSet:
         """Fetch a set for one client only: in a loop of caches the shared request may wait for this one."""
         try:
-            return await self._fetch(via, anew=anew)
+            return await self._fetch(via, no_cache=no_cache)
         except OriginRefused as refusal:
             raise NoKeys("the origin publishes no JWK set at " + PATH) from refusal
         except InvalidJWKError as error:
             raise UpstreamBroken(f"the origin's JWK set is unusable: {error}") from error
 
-    async def _fetch(self, via: str, *, anew: bool) -> _CachedSet:
+    async def _fetch(self, via: str, *, no_cache: bool) -> _CachedSet:
         answer = await self._registry.ask(
-            Request("GET", PATH, self._registry.subject(None, ANONYMOUS), via=via, follow=False, anew=anew),
+            Request(
+                "GET", PATH, self._registry.subject(None, ANONYMOUS), via=via, follow=False, no_cache=no_cache
+            ),
             only=self._is_secure_enough,
         )
         if answer.status != _OK:
@@ -264,3 +269,44 @@ class KeysOfOrigin:
     def _is_secure_enough(self, host: str) -> bool:
         upstream = self._registry.upstream
         return not (upstream.origin.startswith("https:") and host.startswith("http:"))
+
+
+#: Seconds for which the next cache may cache the set.
+_FILE_MAX_AGE: Final = 60
+
+
+class SigningKeysFile:
+    """
+    The JWK set in the file at ``path``, read again when it changes; an invalid one then changes nothing.
+
+    :raises AuthFault: the file cannot be used now.
+    """
+
+    def __init__(self, path: str, *, run: Run, timer: Timer) -> None:
+        self._path = path
+        self._file: WatchedFiles[tuple[KeySet, bytes]] = WatchedFiles(
+            (path,), self._read, run=run, timer=timer
+        )
+
+    async def find(self, kid: str) -> VerificationKey:
+        """The key with this ``kid`` (:class:`SigningKeys`)."""
+        return (await self._file.current())[0].find(kid)
+
+    def find_cached(self, kid: str) -> VerificationKey | None:
+        """The same, if the file has been checked within a second."""
+        current = self._file.at_hand()
+        if current is None or kid in current[0].duplicates:
+            return None
+        return current[0].keys.get(kid)
+
+    async def published(self, *, via: str = "", no_cache: bool = False) -> Published:  # noqa: ARG002  # nobody is asked
+        """The whole set (:class:`SigningKeys`)."""
+        return Published((await self._file.current())[1], _FILE_MAX_AGE, 0)
+
+    def _read(self) -> tuple[KeySet, bytes]:
+        try:
+            keys = parse_key_set(read_file(self._path))
+        except InvalidJWKError as error:
+            raise AuthFault(self._path, f"{self._path} is not a JWK set: {error}") from None
+        # Not the file itself: somebody may have left a private key in it.
+        return keys, encode_key_set(list(keys.keys.values()))

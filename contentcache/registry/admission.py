@@ -21,7 +21,7 @@ from contentcache.core.errors import KEPT_OUT, RepositoryDenied, SignatureRefuse
 from contentcache.core.list_queries import namespace_of
 from contentcache.core.policy import allowed
 from contentcache.core.routes import Catalog, Content, Ping, Root, Route, one
-from contentcache.delivery.signatures import Signatures
+from contentcache.delivery.signed_urls import SignedUrls
 from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
 from contentcache.server.exchange import Exchange
 from contentcache.upstream.client import MEANT_ORIGIN
@@ -51,13 +51,13 @@ class Admission:
     def __init__(
         self,
         origins: OriginSelector,
-        signatures: Signatures,
+        signed_urls: SignedUrls,
         authenticator: LocalAuthenticator | None,
         *,
         authorizes: bool,
     ) -> None:
         self._origins = origins
-        self._signatures = signatures
+        self._signed_urls = signed_urls
         self._authenticator = authenticator
         self._authorizes = authorizes
 
@@ -109,11 +109,11 @@ class Admission:
     ) -> AdmittedRequest:
         if len(set(tokens)) > 1:
             raise SignatureRefused("this URL has two tokens; ask the origin for the blob again")
-        presented = self._signatures.parse(tokens[0])
+        presented = self._signed_urls.parse(tokens[0])
         namespace = one(exchange.query(lenient=True), "ns")
         selected = self._origins.select_signed(content, namespace, exchange.host, presented.issuer)
         exchange.request.upstream = selected.registry.upstream.origin
-        await self._signatures.check(presented, selected.registry, content)
+        await self._signed_urls.verify(presented, selected.registry, content)
         check_policy(getattr(selected.route, "repository", None), selected.registry.upstream)
         return AdmittedRequest(selected, _subject(selected, Credential(signed=presented.text)))
 

@@ -31,7 +31,7 @@ from contentcache.core.via import DEEPEST, MOST_HOPS, Path, added
 from contentcache.delivery.blob_service import BlobService
 from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.requests import ContentRequest
-from contentcache.delivery.signatures import Signatures
+from contentcache.delivery.signed_urls import SignedUrls
 from contentcache.delivery.signing_keys import PATH as KEYS_PATH
 from contentcache.delivery.tags import TagRequest, Tags
 from contentcache.registry.admission import Admission, AdmittedRequest
@@ -65,7 +65,7 @@ class RegistryDependencies:
     tags: Tags
     origin_queries: OriginQueries
     origins: OriginSelector
-    signatures: Signatures
+    signed_urls: SignedUrls
     admission: Admission
     responder: ContentResponder
     queries: ListQueries
@@ -201,8 +201,8 @@ class RegistryApi:
         registry = origins.select(Root(), one(query, "ns"), exchange.host, origin_url).registry
         exchange.request.upstream = registry.upstream.origin
         self._name_caches(exchange, registry)
-        anew = "no-cache" in (exchange.header("Cache-Control") or "").lower()
-        published = await self._dependencies.signatures.published(registry, via, anew=anew)
+        no_cache = "no-cache" in (exchange.header("Cache-Control") or "").lower()
+        published = await self._dependencies.signed_urls.published(registry, via, no_cache=no_cache)
         headers = {
             "Content-Type": "application/jwk-set+json",
             "Cache-Control": f"public, max-age={published.max_age}",

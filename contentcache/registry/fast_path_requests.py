@@ -19,7 +19,7 @@ from contentcache.core.errors import CacheError
 from contentcache.core.policy import allowed
 from contentcache.core.ranges import Wish
 from contentcache.core.routes import Content, parse
-from contentcache.delivery.signatures import Signatures
+from contentcache.delivery.signed_urls import SignedUrls
 from contentcache.registry.admission import scope_of
 from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
 from contentcache.server.framing import check_head, check_line
@@ -139,9 +139,9 @@ class ParsedTarget:
 class TargetCache:
     """Parses request lines, and caches them without the tokens of signed URLs."""
 
-    def __init__(self, origins: OriginSelector, signatures: Signatures, prefix: str) -> None:
+    def __init__(self, origins: OriginSelector, signed_urls: SignedUrls, prefix: str) -> None:
         self._origins = origins
-        self._signatures = signatures
+        self._signed_urls = signed_urls
         self._prefix = prefix.rstrip("/")
         self._targets: dict[tuple[str, bytes, str], ParsedTarget] = {}
 
@@ -152,7 +152,7 @@ class TargetCache:
     def find_signed(self, host: str, line: bytes) -> ParsedTarget | None:
         """The target of a signed URL, if its token allows it, was verified before, and is still valid."""
         match = _SIGNED.fullmatch(line)
-        token = self._signatures.remembered(match[3].decode("ascii")) if match is not None else None
+        token = self._signed_urls.cached(match[3].decode("ascii")) if match is not None else None
         if match is None or token is None:
             return None
         bare = line[: match.start(3)] + line[match.end(3) :]
@@ -163,7 +163,7 @@ class TargetCache:
                 return None
             query = b"?" + (first or last) if first or last else b""
             target = self._parse(host, path + query + b" HTTP/1.1", bare, token.issuer)
-        if target is None or not self._signatures.allows(token, target.registry, target.content):
+        if target is None or not self._signed_urls.allows(token, target.registry, target.content):
             return None
         return target
 

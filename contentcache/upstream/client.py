@@ -175,7 +175,7 @@ class UpstreamClient:
             headers.addRawHeader("Via", request.via)
         if request.range is not None:
             headers.addRawHeader("Range", request.range)
-        if request.anew:
+        if request.no_cache:
             headers.addRawHeader("Cache-Control", "no-cache")
         if self._upstream.issuer is not None and not self._upstream.is_origin(host):
             # A cache may have several origins, and cannot know which of them is ours.

@@ -33,7 +33,7 @@ class Request:
     #: Whether a redirect to storage is followed, or is an answer.
     follow: bool = True
     #: Whether what caches on the way have kept is not enough (RFC 9111 §5.2.1.4).
-    anew: bool = False
+    no_cache: bool = False
     #: Whether it is a range beside others of one download, and not a client's own question.
     parallel: bool = False
 

@@ -16,7 +16,7 @@ from contentcache.config.model import Upstream
 from contentcache.core.credentials import Credential, Subject
 from contentcache.core.errors import OriginRefused, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.core.via import CachesBehind
-from contentcache.delivery.signing_keys import MAX_STALE, PATH, RETRY_PAUSE, KeysOfOrigin, NoKeys
+from contentcache.delivery.signing_keys import MAX_STALE, PATH, RETRY_PAUSE, NoKeys, OriginSigningKeys
 from contentcache.jose.keyset import UnknownKeyError, VerificationKey, encode_key_set
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.request import Request
@@ -88,7 +88,7 @@ class KeysTestCase(SynchronousTestCase):
         """Keys of that upstream."""
         self.hop = Hop(self.clock, upstream)
         hop: Any = self.hop
-        self.keys = KeysOfOrigin(hop, clock=self.clock, pseudonym="contentcache-me")
+        self.keys = OriginSigningKeys(hop, clock=self.clock, pseudonym="contentcache-me")
 
     def run_to_end(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
         """What a coroutine answers that has nothing to wait for."""
@@ -171,7 +171,7 @@ class UnknownTests(KeysTestCase):
         self.hop.keys.append(key("two"))
         self.clock.advance(1)
         self.assertEqual(self.find("two"), self.hop.keys[1])
-        self.assertEqual([request.anew for request in self.hop.asked], [False, True])
+        self.assertEqual([request.no_cache for request in self.hop.asked], [False, True])
         self.assertEqual(self.find("one"), self.hop.keys[0])
 
     def test_made_up(self) -> None:
@@ -328,12 +328,12 @@ class PublishedTests(KeysTestCase):
 
     def test_for_who_misses_a_key(self) -> None:
         """A cache that misses a key has the set asked for anew, at most once in ten seconds."""
-        self.run_to_end(self.keys.published(anew=True))
+        self.run_to_end(self.keys.published(no_cache=True))
         self.hop.keys.append(key("two"))
-        self.run_to_end(self.keys.published(anew=True))
+        self.run_to_end(self.keys.published(no_cache=True))
         self.assertEqual(len(self.hop.asked), 2)
         self.clock.advance(RETRY_PAUSE)
-        document = self.run_to_end(self.keys.published(anew=True)).document
+        document = self.run_to_end(self.keys.published(no_cache=True)).document
         self.assertEqual(document, encode_key_set(self.hop.keys))
 
     def test_loop_of_caches(self) -> None:

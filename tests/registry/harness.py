@@ -27,7 +27,7 @@ from contentcache.core.via import CachesBehind
 from contentcache.delivery.bodies import ClientSink, MemoryBody, ShortError
 from contentcache.delivery.origin_queries import Pinged
 from contentcache.delivery.responses import ContentHead, ContentResponse, Outcome
-from contentcache.delivery.signatures import Signatures
+from contentcache.delivery.signed_urls import SignedUrls
 from contentcache.delivery.signing_keys import SigningKeys
 from contentcache.registry.admission import Admission
 from contentcache.registry.api import RegistryApi, RegistryDependencies
@@ -108,7 +108,7 @@ class AdmissionParts:
     """The ways in."""
 
     origins: OriginSelector
-    signatures: Signatures
+    signed_urls: SignedUrls
     admission: Admission
 
 
@@ -316,9 +316,9 @@ def make_admission(
 ) -> AdmissionParts:
     """The ways in to these origins."""
     origins = OriginSelector(registries)
-    signatures = Signatures(keys or {}, wall=wall, secret=b"secret of the tests")
+    signed_urls = SignedUrls(keys or {}, wall=wall, secret=b"secret of the tests")
     return AdmissionParts(
-        origins, signatures, Admission(origins, signatures, authenticator, authorizes=authorizes)
+        origins, signed_urls, Admission(origins, signed_urls, authenticator, authorizes=authorizes)
     )
 
 
@@ -342,7 +342,7 @@ def make_factory(
         tags,
         origin_queries,
         doors.origins,
-        doors.signatures,
+        doors.signed_urls,
         doors.admission,
         responder,
         queries,

@@ -24,19 +24,19 @@ class Keys:
     def __init__(self, signer: Signer) -> None:
         self.document = signer.jwks()
         self.set: KeySet = parse_key_set(self.document)
-        self.anew = False
+        self.no_cache = False
 
     async def find(self, kid: str) -> VerificationKey:
         """Look a key up."""
         return self.set.find(kid)
 
-    def at_hand(self, kid: str) -> VerificationKey | None:
+    def find_cached(self, kid: str) -> VerificationKey | None:
         """Look it up at once."""
         return self.set.keys.get(kid)
 
-    async def published(self, *, via: str = "", anew: bool = False) -> Published:
+    async def published(self, *, via: str = "", no_cache: bool = False) -> Published:
         """Hand the set on."""
-        self.anew = anew
+        self.no_cache = no_cache
         return Published(self.document, 300, 7)
 
 
@@ -181,9 +181,9 @@ class SignedTests(RegistryTestCase):
                 (reply.header("Cache-Control"), reply.header("Age")), ("public, max-age=300", "7")
             )
         self.assertEqual(self.ask(path, method="HEAD").status, 200)
-        self.assertFalse(self.keys[A].anew)
+        self.assertFalse(self.keys[A].no_cache)
         self.ask(path, "Cache-Control: no-cache")
-        self.assertTrue(self.keys[A].anew)
+        self.assertTrue(self.keys[A].no_cache)
         stranger = "Contentcache-Origin: https://c.example"
         self.assert_refused(self.ask(path, stranger), 404, "NAME_UNKNOWN")
         self.factory = self.build(Upstream(A, (A,)))

@@ -90,7 +90,7 @@ class CacheTestCase(DeliveryTestCase):
                 house.tags,
                 house.origin_queries,
                 origins,
-                parts.signatures,
+                parts.signed_urls,
                 parts.admission,
                 ContentResponder(lambda: "BOUNDARY"),
                 ListQueries(b"secret"),
@@ -106,7 +106,7 @@ class CacheTestCase(DeliveryTestCase):
         log = AccessLog(house.meter, house.clock, house.wall, lines=True)
         fast_path = BlobFastPath(
             house.blob_service.hot_blobs,
-            TargetCache(origins, parts.signatures, prefix),
+            TargetCache(origins, parts.signed_urls, prefix),
             parts.admission,
             log_hits=log.log_hits,
             extra=extra,

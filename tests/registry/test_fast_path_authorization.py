@@ -14,8 +14,7 @@ from contentcache.auth.htpasswd import HtpasswdAuthenticator
 from contentcache.auth.interfaces import LocalAuthenticator
 from contentcache.auth.tokens import TokenAuthenticator
 from contentcache.config.model import HtpasswdAuth, TokenAuth, Upstream
-from contentcache.delivery.signing_file import KeysFromFile
-from contentcache.delivery.signing_keys import SigningKeys
+from contentcache.delivery.signing_keys import SigningKeys, SigningKeysFile
 from contentcache.jose.keyset import KeySet
 from tests.auth.house import basic, claims, token
 from tests.delivery.house import REPOSITORY, House
@@ -184,7 +183,7 @@ class KeyFileTests(SignedTests):
         """The keys of each origin."""
         self.file = Path(self.mktemp())
         self.file.write_bytes(self.signer.jwks())
-        keys = KeysFromFile(str(self.file), run=at_once, timer=house.clock)
+        keys = SigningKeysFile(str(self.file), run=at_once, timer=house.clock)
         return {_ONE: keys, _TWO: keys}
 
     def test_expires(self) -> None:

@@ -28,15 +28,15 @@ from contentcache.jose.blob_tokens import (
 from contentcache.jose.keyset import BlobTokenAlgorithm, VerificationKey
 from contentcache.upstream.registry import Registry
 
-_MOST_REMEMBERED: Final = 10_000
+_MOST_CACHED: Final = 10_000
 
 
 @frozen
-class Remembered:
+class CachedToken:
     """
     A verified token without its text. ``issuer`` is its ``iss`` as it is written.
 
-    ``begins`` is when it was verified: a clock that is set back later must not make it valid for longer.
+    ``verified_at`` is by the wall clock: one that is set back later must not make the token valid for longer.
     """
 
     kid: str
@@ -44,12 +44,12 @@ class Remembered:
     issuer: str
     signed: VerifiedBlobToken
     key: VerificationKey
-    begins: float
+    verified_at: float
 
 
-class Signatures:
+class SignedUrls:
     """
-    Verifies blob tokens.
+    Verifies the tokens of signed URLs.
 
     :param keys: those of each origin, by its URL.
     :param secret: at most 64 random bytes.
@@ -59,7 +59,7 @@ class Signatures:
         self._keys = keys
         self._wall = wall
         self._secret = secret
-        self._good: LruCache[bytes, Remembered] = LruCache(_MOST_REMEMBERED)
+        self._cached: LruCache[bytes, CachedToken] = LruCache(_MOST_CACHED)
 
     def parse(self, token: str) -> UnverifiedBlobToken:
         """
@@ -67,29 +67,29 @@ class Signatures:
 
         :raises SignatureRefused: it is malformed.
         """
-        kept = self.remembered(token)
-        if kept is None:
+        cached = self.cached(token)
+        if cached is None:
             return parse_blob_token(token)
-        return UnverifiedBlobToken(token, kept.kid, kept.algorithm, kept.issuer)
+        return UnverifiedBlobToken(token, cached.kid, cached.algorithm, cached.issuer)
 
-    def remembered(self, token: str) -> Remembered | None:
+    def cached(self, token: str) -> CachedToken | None:
         """The cached token for :meth:`allows`, if it was verified before."""
         name = self._name(token)
-        kept = self._good.peek(name)
-        if kept is not None:
-            self._good.touch(name)
-        return kept
+        cached = self._cached.peek(name)
+        if cached is not None:
+            self._cached.touch(name)
+        return cached
 
-    def allows(self, kept: Remembered, registry: Registry, content: Content) -> bool:
-        """Whether :meth:`check` would accept a cached token without fetching keys or verifying anything."""
+    def allows(self, cached: CachedToken, registry: Registry, content: Content) -> bool:
+        """Whether :meth:`verify` would accept a cached token without fetching keys or verifying anything."""
         upstream = registry.upstream
         keys = self._keys.get(upstream.origin)
-        key = keys.at_hand(kept.kid) if keys is not None else None
+        key = keys.find_cached(cached.kid) if keys is not None else None
         if key is None or upstream.issuer is None:
             return False
-        return self._is_good(kept, key, upstream.issuer, content, self._wall())
+        return self._is_valid(cached, key, upstream.issuer, content, self._wall())
 
-    async def check(
+    async def verify(
         self, presented: UnverifiedBlobToken, registry: Registry, content: Content
     ) -> VerifiedBlobToken:
         """
@@ -104,10 +104,10 @@ class Signatures:
             raise SignatureRefused("no issuer of signed URLs is configured for this origin (signing.issuer)")
         key = await keys.find(presented.kid)
         name = self._name(presented.text)
-        kept = self._good.peek(name)
+        cached = self._cached.peek(name)
         now = self._wall()
-        if kept is not None and self._is_good(kept, key, upstream.issuer, content, now):
-            return kept.signed
+        if cached is not None and self._is_valid(cached, key, upstream.issuer, content, now):
+            return cached.signed
         signed = verify_blob_token(
             presented,
             key,
@@ -116,13 +116,13 @@ class Signatures:
             digest=content.digest,
             now=now,
         )
-        remembered = Remembered(presented.kid, presented.algorithm, presented.issuer, signed, key, now)
-        self._good.put(name, remembered)
+        verified = CachedToken(presented.kid, presented.algorithm, presented.issuer, signed, key, now)
+        self._cached.put(name, verified)
         return signed
 
-    async def published(self, registry: Registry, via: str = "", *, anew: bool = False) -> Published:
+    async def published(self, registry: Registry, via: str = "", *, no_cache: bool = False) -> Published:
         """
-        The JWK set of an origin, for the next cache; ``anew`` for one that misses a key.
+        The JWK set of an origin, for the next cache; ``no_cache`` for one that misses a key.
 
         :raises CacheError: there is none, or it cannot be fetched.
         """
@@ -130,19 +130,19 @@ class Signatures:
         if keys is None:
             raise NoKeysHere("this cache has no JWK set of that origin")
         try:
-            return await keys.published(via=via, anew=anew)
+            return await keys.published(via=via, no_cache=no_cache)
         except NoKeys as none:
             raise NoKeysHere(none.message) from None
 
-    def _is_good(
-        self, kept: Remembered, key: VerificationKey, issuer: str, content: Content, now: float
+    def _is_valid(
+        self, cached: CachedToken, key: VerificationKey, issuer: str, content: Content, now: float
     ) -> bool:
-        signed = kept.signed
+        signed = cached.signed
         return (
-            (kept.key is key or kept.key == key)
+            (cached.key is key or cached.key == key)
             and signed.issuer == issuer
             and (signed.repository, signed.digest) == (content.repository, content.digest)
-            and kept.begins <= now < signed.expires + LEEWAY
+            and cached.verified_at <= now < signed.expires + LEEWAY
         )
 
     def _name(self, token: str) -> bytes:
