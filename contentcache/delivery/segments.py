@@ -165,7 +165,7 @@ class Segments:
         answer = await registry.ask_host(host, evolve(upstream_request, parallel=True))
         try:
             self._check(answer, host, offset)
-        except UpstreamBroken:
+        except BaseException:
             answer.abandon()
             raise
         await self._download.reserve(answer)

@@ -140,7 +140,7 @@ class DefectTests(HouseTestCase):
             (Segments, "_fill"),
             (Segments, "_receive"),
             (Segments, "_check"),
-            (DownloadFile, "receive"),
+            (DownloadFile, "_write_in_thread"),
             (Download, "arrived"),
         ]
         for owner, name in steps:
