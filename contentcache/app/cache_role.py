@@ -128,10 +128,12 @@ class Caching:
         fault = self.ensemble.blob_service.disk_fault or self.ensemble.kept.fault
         findings["store"] = Finding("ok", "can be written") if fault is None else Finding("warn", fault)
         for registry in self.ensemble.registries:
-            well = [host for host, is_well in registry.health() if is_well]
-            bad = [host for host, is_well in registry.health() if not is_well]
-            state: Any = "ok" if not bad else "warn"
-            says = f"well: {', '.join(well) or 'none'}" + (f"; set back: {', '.join(bad)}" if bad else "")
+            healthy = [host for host, is_healthy in registry.health() if is_healthy]
+            unhealthy = [host for host, is_healthy in registry.health() if not is_healthy]
+            state: Any = "warn" if unhealthy else "ok"
+            says = f"healthy: {', '.join(healthy) or 'none'}"
+            if unhealthy:
+                says += f"; unhealthy: {', '.join(unhealthy)}"
             findings[f"upstream {registry.upstream.origin}"] = Finding(state, says)
         return findings
 
