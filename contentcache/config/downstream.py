@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from contentcache.config.authentication import Auth
 from contentcache.config.model import Downstream, Limits, Signing, TokenAuth, Upstream
 from contentcache.config.origins import OriginDefaults, read_upstreams
 from contentcache.config.readers import (
@@ -12,6 +11,7 @@ from contentcache.config.readers import (
     scalar,
 )
 from contentcache.config.reading import read_key, read_values
+from contentcache.config.sections import Auth
 from contentcache.config.tables import Item, Table
 from contentcache.core import durations
 
@@ -20,7 +20,7 @@ SHORTEST_SWEEP: Final = 1.0
 LONGEST_SWEEP: Final = 60.0
 
 
-def read_options(item: Item, *, delete: bool, auth: Auth | None) -> Downstream:
+def read_downstream(item: Item, *, delete: bool, auth: Auth | None) -> Downstream:
     """
     Read what stands beside the name.
 

@@ -7,15 +7,13 @@ from typing import Final
 
 from attrs import frozen
 
-from contentcache.config.authentication import read_auth
 from contentcache.config.document import LARGEST_FILE, Dictionary, Unparsable, parse
 from contentcache.config.environment import override
 from contentcache.config.faults import ConfigurationFaulty, Fault, Origin, Report
-from contentcache.config.letsencrypt import see_folders_apart
+from contentcache.config.http import notice_plain_http, read_http, see_folders_apart
 from contentcache.config.middleware import read_middleware
 from contentcache.config.model import Configuration, Downstream
-from contentcache.config.sections import IDLE_SECTIONS, read_log, read_storage, read_version
-from contentcache.config.serving import notice_plain_http, read_http
+from contentcache.config.sections import IDLE_SECTIONS, read_auth, read_log, read_storage, read_version
 from contentcache.config.tables import Table
 from contentcache.config.workers import read_workers
 

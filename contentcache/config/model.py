@@ -7,13 +7,19 @@ descriptions of their keys are in :mod:`contentcache.config.schema`; here is one
 
 from __future__ import annotations
 
-from contentcache.config.schema.address import Address
-from contentcache.config.schema.auth import HtpasswdAuth, TokenAuth
-from contentcache.config.schema.configuration import Configuration
+from contentcache.config.schema.configuration import (
+    Configuration,
+    HtpasswdAuth,
+    Level,
+    Log,
+    StorageSettings,
+    TokenAuth,
+)
 from contentcache.config.schema.downstream import GIB, MIB, Downstream, Limits
 from contentcache.config.schema.gateway import Gateway
 from contentcache.config.schema.http import (
     LETS_ENCRYPT,
+    Address,
     ClientAuth,
     Debug,
     ExternalAccount,
@@ -21,7 +27,6 @@ from contentcache.config.schema.http import (
     LetsEncrypt,
     ServerTLS,
 )
-from contentcache.config.schema.sections import Level, Log, StorageSettings
 from contentcache.config.schema.upstream import Account, CredentialHelper, Signing, Upstream
 
 __all__ = [

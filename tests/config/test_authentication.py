@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.config.authentication`."""
+"""Tests for :mod:`contentcache.config.sections`."""
 
 from __future__ import annotations
 

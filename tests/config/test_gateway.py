@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.config.gateway`."""
+"""Tests for :mod:`contentcache.config.middleware`."""
 
 from __future__ import annotations
 

@@ -1,16 +1,121 @@
-"""A whole configuration."""
+"""A whole configuration, with the sections ``log``, ``storage`` and ``auth``."""
 
 from __future__ import annotations
 
-from attrs import NOTHING, frozen
+from collections.abc import Mapping
+from typing import Literal
 
-from contentcache.config.schema.auth import HtpasswdAuth, TokenAuth
+from attrs import NOTHING, Factory, frozen
+
 from contentcache.config.schema.downstream import Downstream
 from contentcache.config.schema.gateway import Gateway
 from contentcache.config.schema.http import Http
-from contentcache.config.schema.kinds import MAPPING, PROCESSES, one_of
-from contentcache.config.schema.options import Option, by_hand
-from contentcache.config.schema.sections import Log, StorageSettings
+from contentcache.config.schema.kinds import (
+    ALGORITHM,
+    BOOLEAN,
+    CERTIFICATES,
+    COUNT_OR_ZERO,
+    FIELDS,
+    MAPPING,
+    PATH,
+    PROCESSES,
+    QUOTABLE,
+    REALM,
+    TEXT,
+    TOKEN_KEYS,
+    URL_PATH,
+    USERS_FILE,
+    list_of,
+    one_of,
+)
+from contentcache.config.schema.options import Option, by_hand, option, required
+
+Level = Literal["error", "warn", "info", "debug"]
+
+
+@frozen
+class Log:
+    """Section ``log``. ``accesslog`` says whether each request gets a line."""
+
+    level: Level = by_hand(
+        "info", Option("level", one_of("error", "warn", "info", "debug"), "least level that is written")
+    )
+    formatter: Literal["text", "json"] = by_hand(
+        "text",
+        Option("formatter", one_of("text", "json"), "``logstash`` is taken as ``json``, with a warning"),
+    )
+    fields: Mapping[str, object] = by_hand(
+        Factory(dict), Option("fields", FIELDS, "names and single values that are added to every line")
+    )
+    accesslog: bool = by_hand(
+        True, Option("accesslog.disabled", BOOLEAN, "no line for each request", "``false``")
+    )
+
+
+@frozen
+class StorageSettings:
+    """Section ``storage``: one driver, and whether blobs may be deleted."""
+
+    driver: Literal["filesystem", "inmemory"] = by_hand(
+        "filesystem", Option("inmemory", MAPPING, "keep blobs in memory, for trying out", "off")
+    )
+    rootdirectory: str = option(
+        PATH,
+        "/var/lib/registry",
+        "where everything is kept; a relative path starts at the folder in which the daemon starts",
+        key="filesystem.rootdirectory",
+    )
+    maxthreads: int = option(
+        COUNT_OR_ZERO, 100, "file operations that run at once, at least 25", key="filesystem.maxthreads"
+    )
+    delete: bool = option(BOOLEAN, False, "blobs may be deleted: ``blobttl`` needs it", key="delete.enabled")
+
+
+@frozen
+class TokenAuth:
+    """
+    Section ``auth.token``: clients bring tokens of a registry's token server, which are verified here.
+
+    With ``autoredirect`` the realm is ``autoredirectpath`` at the host that the client has asked.
+    """
+
+    realm: str = by_hand(
+        NOTHING,
+        Option(
+            "realm",
+            REALM,
+            "where clients get their tokens, given to them as it is written",
+            example="https://auth.example.com/token",
+        ),
+    )
+    service: str = required(QUOTABLE, "registry.example.com", "who the tokens are for (``aud``)")
+    issuer: str = required(TEXT, "auth.example.com", "who makes them (``iss``)")
+    rootcertbundle: str | None = option(
+        CERTIFICATES,
+        None,
+        "PEM: certificates of those who sign tokens, or of their authorities; this, ``jwks`` or both",
+    )
+    jwks: str | None = option(TOKEN_KEYS, None, "JWK set of keys that sign tokens")
+    signingalgorithms: tuple[str, ...] = option(
+        list_of(ALGORITHM),
+        (),
+        "``EdDSA``; ``ES``, ``RS`` or ``PS`` with ``256``, ``384`` or ``512``",
+        shown="all",
+    )
+    autoredirect: bool = option(BOOLEAN, False, "the realm is a path at the host that the client has asked")
+    autoredirectpath: str = option(URL_PATH, "/auth/token/", "that path")
+
+
+@frozen
+class HtpasswdAuth:
+    """Section ``auth.htpasswd``: a file of users and bcrypt hashes."""
+
+    realm: str = required(QUOTABLE, "Content Cache", "what clients are told that they log in to")
+    path: str = required(
+        USERS_FILE,
+        "/auth/htpasswd; make it with htpasswd -Bc FILE USER",
+        "users and their bcrypt hashes, as ``htpasswd -B`` writes them",
+    )
 
 
 @frozen

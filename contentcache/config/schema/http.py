@@ -7,7 +7,6 @@ from typing import Final, Literal, get_args
 
 from attrs import NOTHING, Factory, evolve, field, frozen
 
-from contentcache.config.schema.address import Address
 from contentcache.config.schema.kinds import (
     ACME_URL,
     ADDRESS,
@@ -43,6 +42,26 @@ ClientAuth = Literal[
 _CLIENT_AUTH: Final = evolve(one_of(*get_args(ClientAuth)), title="see below")
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
+
+
+@frozen
+class Address:
+    """Where to listen: ``host`` empty means every address; for ``net: unix`` ``path`` is the file's path."""
+
+    host: str
+    port: int
+    path: str | None = None
+
+    def __str__(self) -> str:
+        """
+        As it is written in the configuration.
+
+        >>> str(Address("::1", 5000)), str(Address("", 5000))
+        ('[::1]:5000', ':5000')
+        """
+        if self.path is not None:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.config.serving`."""
+"""Tests for :mod:`contentcache.config.http`."""
 
 from __future__ import annotations
 
