@@ -23,33 +23,32 @@ def in_background(coroutine: Coroutine[Deferred[Any], Any, Any]) -> Deferred[Non
     )
 
 
-async def unless_left(work: Awaitable[T], undo: Callable[[T], object]) -> T:
+async def shielded(work: Awaitable[T], undo: Callable[[T], object]) -> T:
     """
-    Await ``work`` that goes on whatever happens here; if we are cancelled meanwhile, ``undo`` gets its
-    result.
+    Await ``work``, which continues when this call is cancelled: then ``undo`` gets its result.
 
-    For work in threads that opens something: its result must not be lost with the client who asked for it.
+    For work in threads that opens something: its result must not be lost when the client disconnects.
     """
-    mine: Deferred[T] = Deferred()
-    left = False
+    outer: Deferred[T] = Deferred()
+    cancelled = False
 
     async def deliver() -> None:
         try:
             result = await work
-        except Exception as error:  # noqa: BLE001  # it is whoever waits who wants it
-            if not left:
-                mine.errback(error)
+        except Exception as error:  # noqa: BLE001  # the caller gets it
+            if not cancelled:
+                outer.errback(error)
             return
-        if left:
+        if cancelled:
             undo(result)
         else:
-            mine.callback(result)
+            outer.callback(result)
 
     in_background(deliver())
     try:
-        return await mine
+        return await outer
     finally:
-        left = True
+        cancelled = True
 
 
 class DeadlineError(Exception):

@@ -14,7 +14,7 @@ from typing import Final
 import yaml
 from attrs import define, field
 
-from contentcache.config.faults import Origin, Place, Report, Wrong, below
+from contentcache.config.faults import Origin, Position, Report, Wrong, below
 
 #: Bounds, all far beyond any honest file.
 LARGEST_FILE: Final = 1 << 20
@@ -155,7 +155,7 @@ class _Growing:
         if len(self.open) >= DEEPEST:
             raise Unparsable(f"nested more than {DEEPEST} deep", origin.line)
         if node.tag not in {_TAG + "map", _TAG + "seq"}:
-            self.report.fault(Place(path, origin), _MEANINGLESS)
+            self.report.fault(Position(path, origin), _MEANINGLESS)
         self.open.append(node)
         grown = self.dictionary(node, path, origin) if isinstance(node, yaml.MappingNode) else Series(origin)
         if isinstance(grown, Series):
@@ -168,7 +168,7 @@ class _Growing:
         try:
             return Scalar(origin, node.value, _atom(node), plain)
         except Wrong as wrong:
-            self.report.fault(Place(path, origin), str(wrong))
+            self.report.fault(Position(path, origin), str(wrong))
             return Scalar(origin, node.value, node.value, plain)
 
     def dictionary(self, node: yaml.MappingNode, path: str, origin: Origin) -> Dictionary:
@@ -183,7 +183,7 @@ class _Growing:
                 continue
             if name in grown.entries:
                 message = f"given twice; the first is on line {grown.keys[name].line}"
-                self.report.fault(Place(below(path, name), at), message if at.line else "given twice")
+                self.report.fault(Position(below(path, name), at), message if at.line else "given twice")
                 continue
             # The line of a list or a mapping is that of its key: that is where one looks for it.
             place = None if isinstance(value, yaml.ScalarNode) else at
@@ -201,14 +201,14 @@ class _Growing:
             if isinstance(other, yaml.MappingNode):
                 yield other
             else:
-                self.report.fault(Place(path, self.origin(node)), "<< merges mappings, and this is none")
+                self.report.fault(Position(path, self.origin(node)), "<< merges mappings, and this is none")
 
     def key(self, node: yaml.Node, path: str) -> str | None:
         if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN_TAGS:
             return str(node.value)
         shown = repr(node.value[:60]) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
         self.report.fault(
-            Place(path, self.origin(node)), f"{shown} is not a text, as keys are; put it in quotes"
+            Position(path, self.origin(node)), f"{shown} is not a text, as keys are; put it in quotes"
         )
         return None
 

@@ -60,7 +60,7 @@ def _judge_blobttl(options: Table, blobttl: float | None, *, delete: bool) -> No
     if not delete:
         item.fault("needs storage.delete.enabled: true, since blobs are deleted when it is over")
     if blobttl is not None and blobttl < 1 and durations.is_bare(scalar(item).text):
-        item.report.warn(item.place, f"{item.shown()} without a unit is nanoseconds; write e.g. 24h")
+        item.report.warn(item.position, f"{item.shown()} without a unit is nanoseconds; write e.g. 24h")
 
 
 def _sweepinterval(blobttl: float | None) -> float:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from contentcache.config.document import Dictionary, Node, Scalar, Series, Unparsable, parse
-from contentcache.config.faults import Origin, Place, Report, below
+from contentcache.config.faults import Origin, Position, Report, below
 from contentcache.config.model import Debug, Http, LetsEncrypt, Log, ServerTLS
 from contentcache.config.schema import kinds
 from contentcache.config.schema.kinds import ValueKind
@@ -166,10 +166,12 @@ def override(root: Dictionary, environ: Mapping[str, str], report: Report) -> No
         try:
             setting.put(root, ROOT, variable.removeprefix(PREFIX).split("_"), "")
         except _Unrecognised:
-            report.warn(Place("", Origin(None, variable)), "unrecognised environment variable; it is ignored")
+            report.warn(
+                Position("", Origin(None, variable)), "unrecognised environment variable; it is ignored"
+            )
         except _IndexBeyond as beyond:
             report.fault(
-                Place(str(beyond), Origin(None, variable)), "the index is behind the end of the list"
+                Position(str(beyond), Origin(None, variable)), "the index is behind the end of the list"
             )
 
 
@@ -261,7 +263,7 @@ class _Setting:
             node = parse(self.value, self.report, path, self.variable)
         except Unparsable:
             # No detail: it would repeat parts of what may be a password.
-            self.report.fault(Place(path, self.origin), "the value is not YAML; put it in quotes")
+            self.report.fault(Position(path, self.origin), "the value is not YAML; put it in quotes")
             node = None
         return Scalar(self.origin) if node is None else node
 

@@ -1,4 +1,4 @@
-"""What is wrong with a file, and where: collected, so that all of it can be told at once."""
+"""What is wrong with a file, and where: collected, so that all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Origin:
 
 
 @frozen
-class Place:
+class Position:
     """A value's path in the file, and where it was written."""
 
     path: str = ""
@@ -57,7 +57,7 @@ class ConfigurationFaulty(Exception):
 
 
 class Wrong(Exception):
-    """A value is not what its place needs; the message is one sentence for the operator."""
+    """A value is invalid; the message is one sentence for the operator."""
 
 
 @define
@@ -67,13 +67,13 @@ class Report:
     _faults: list[Fault] = field(factory=list)
     _warnings: list[Fault] = field(factory=list)
 
-    def fault(self, place: Place, message: str) -> None:
+    def fault(self, position: Position, message: str) -> None:
         """Note what makes the file unusable."""
-        self._faults.append(Fault(place.path, place.origin.line, message, place.origin.variable))
+        self._faults.append(Fault(position.path, position.origin.line, message, position.origin.variable))
 
-    def warn(self, place: Place, message: str) -> None:
+    def warn(self, position: Position, message: str) -> None:
         """Note what the operator should know though the daemon starts."""
-        self._warnings.append(Fault(place.path, place.origin.line, message, place.origin.variable))
+        self._warnings.append(Fault(position.path, position.origin.line, message, position.origin.variable))
 
     def faults(self) -> tuple[Fault, ...]:
         """All faults, each once, in the order of the file; those of the environment last."""
@@ -111,7 +111,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def _ordered(notes: Iterable[Fault]) -> tuple[Fault, ...]:
-    def place(note: Fault) -> tuple[bool, int, str]:
+    def position(note: Fault) -> tuple[bool, int, str]:
         return note.variable is not None, note.line or 0, note.variable or ""
 
-    return tuple(sorted(dict.fromkeys(notes), key=place))
+    return tuple(sorted(dict.fromkeys(notes), key=position))

@@ -95,7 +95,7 @@ def users(item: Item) -> str:
     if others:
         where = f"line{'s' if len(others) > 1 else ''} {_listed(others)}"
         item.report.warn(
-            item.place,
+            item.position,
             f"{where} of {path!r}: no user and a bcrypt hash, so nobody can log in by it; use htpasswd -B",
         )
     return path
@@ -113,7 +113,7 @@ def token_keys(item: Item) -> str:
     secret = [number for number, key in enumerate(keys) if isinstance(key, dict) and {"d", "k"} & key.keys()]
     if secret:
         item.report.warn(
-            item.place, f"keys {_listed(secret)} of {path!r} are secret; keep only public ones here"
+            item.position, f"keys {_listed(secret)} of {path!r} are secret; keep only public ones here"
         )
     return path
 
@@ -129,7 +129,7 @@ def signing_keys(item: Item) -> str:
     if not found.keys:
         raise Wrong(f"{path!r} has no key for ES256, EdDSA or RS256{': ' if reasons else ''}{reasons}")
     if reasons:
-        item.report.warn(item.place, f"{path!r} has keys that are passed over: {reasons}")
+        item.report.warn(item.position, f"{path!r} has keys that are passed over: {reasons}")
     return path
 
 
@@ -170,7 +170,7 @@ def signing_key(item: Item) -> str:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise Wrong(f"the key in {path!r} is not one on P-256 for ES256; take the file away, and one is made")
     if mode & 0o077:
-        item.report.warn(item.place, f"{path} can be read by others, who could sign with it; chmod 600 it")
+        item.report.warn(item.position, f"{path} can be read by others, who could sign with it; chmod 600 it")
     return path
 
 

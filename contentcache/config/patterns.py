@@ -86,26 +86,28 @@ def algorithm(item: Item) -> str:
 
 def quotable(item: Item) -> str:
     """A text that a quoted string of a header holds without escapes (RFC 9110 §5.6.4)."""
-    word = text(item)
-    if not _QUOTABLE.fullmatch(word):
-        raise Wrong(f"{item.shown()} must be ASCII without quotes and backslashes, since a header carries it")
-    return word
+    return _matching(
+        item, _QUOTABLE, "must be ASCII without quotes and backslashes, since a header carries it"
+    )
 
 
 def url_path(item: Item) -> str:
     """A path of a URL."""
-    path = text(item)
-    if not _URL_PATH.fullmatch(path):
-        raise Wrong(f"{item.shown()} is not a path of a URL; write e.g. /auth/token/")
-    return path
+    return _matching(item, _URL_PATH, "is not a path of a URL; write e.g. /auth/token/")
 
 
 def component(item: Item) -> str:
     """The first component of a repository's name (distribution-spec 1.1, "Pulling manifests")."""
-    name = text(item)
-    if not _COMPONENT.fullmatch(name):
-        raise Wrong(f"{item.shown()} is not the first component of a repository's name; write e.g. quay.io")
-    return name
+    return _matching(
+        item, _COMPONENT, "is not the first component of a repository's name; write e.g. quay.io"
+    )
+
+
+def _matching(item: Item, pattern: re.Pattern[str], fault: str) -> str:
+    value = text(item)
+    if not pattern.fullmatch(value):
+        raise Wrong(f"{item.shown()} {fault}")
+    return value
 
 
 def glob(item: Item) -> str:

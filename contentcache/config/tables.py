@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 from attrs import frozen
 
 from contentcache.config.document import Dictionary, Node, Scalar, Series
-from contentcache.config.faults import Place, Report, Wrong, below, suggestion
+from contentcache.config.faults import Position, Report, Wrong, below, suggestion
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -41,9 +41,9 @@ class Item:
     report: Report
 
     @property
-    def place(self) -> Place:
+    def position(self) -> Position:
         """Where it stands."""
-        return Place(self.path, self.node.origin)
+        return Position(self.path, self.node.origin)
 
     @property
     def empty(self) -> bool:
@@ -64,7 +64,7 @@ class Item:
 
     def fault(self, message: str) -> None:
         """Note that this value is wrong."""
-        self.report.fault(self.place, message)
+        self.report.fault(self.position, message)
 
     def read(self, reader: Callable[[Item], T], default: D) -> T | D:
         """What ``reader`` makes of the value; ``default`` where it is wrong, which is noted."""
@@ -117,13 +117,13 @@ class Table:
             self._name_the_rest()
 
     @property
-    def place(self) -> Place:
+    def position(self) -> Position:
         """Where the mapping stands."""
-        return Place(self._path, self._node.origin)
+        return Position(self._path, self._node.origin)
 
-    def place_of(self, key: str) -> Place:
+    def position_of(self, key: str) -> Position:
         """Where ``key`` stands, or the mapping where it has no such key."""
-        return Place(below(self._path, key), self._node.keys.get(key, self._node.origin))
+        return Position(below(self._path, key), self._node.keys.get(key, self._node.origin))
 
     def __iter__(self) -> Iterator[str]:
         """All keys, in the order of the file."""
@@ -150,7 +150,7 @@ class Table:
     def demand(self, key: str, reader: Callable[[Item], T], default: D, example: str) -> T | D:
         """The same for a key that must be there."""
         if self.get(key) is None:
-            self._report.fault(self.place_of(key), f"is required; write e.g. {example}")
+            self._report.fault(self.position_of(key), f"is required; write e.g. {example}")
         return self.read(key, reader, default)
 
     def section(self, key: str, hint: str = "") -> Table:
@@ -177,11 +177,11 @@ class Table:
 
     def fault(self, key: str, message: str) -> None:
         """Note that what stands at ``key`` is wrong."""
-        self._report.fault(self.place_of(key), message)
+        self._report.fault(self.position_of(key), message)
 
     def warn(self, key: str, message: str) -> None:
         """Note something about ``key`` that does not keep the daemon from starting."""
-        self._report.warn(self.place_of(key), message)
+        self._report.warn(self.position_of(key), message)
 
     def idle(self, keys: Iterable[str], why: str = "has no effect on a cache") -> None:
         """Accept ``keys`` of the format that cannot matter here, with a warning for each."""
@@ -206,7 +206,7 @@ class Table:
         name, colon, _ = key.partition(":")
         if colon and name in self._known:
             # Such as {password:x}, which YAML takes for a key: what follows may be the password.
-            place = Place(below(self._path, name), self._node.keys[key])
-            self._report.fault(place, "has no space behind its colon; write one")
+            position = Position(below(self._path, name), self._node.keys[key])
+            self._report.fault(position, "has no space behind its colon; write one")
         else:
             self.fault(key, f"unknown key{suggestion(key, sorted(self._known))}")

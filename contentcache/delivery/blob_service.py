@@ -11,7 +11,7 @@ from attrs import evolve
 from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import FairSemaphore
-from contentcache.aio.tasks import in_background, unless_left
+from contentcache.aio.tasks import in_background, shielded
 from contentcache.core.digest import Digest
 from contentcache.core.errors import (
     CacheError,
@@ -241,7 +241,7 @@ class BlobService:
         known = self._manifests.known(digest)
         if known is not None:
             return known
-        _, file = await unless_left(self._run(self._indexed_store.look_up, digest), _close)
+        _, file = await shielded(self._run(self._indexed_store.look_up, digest), _close)
         if file is None:
             return None
         try:
@@ -327,7 +327,7 @@ class BlobService:
         self._check_negative_cache(subscriber.request)
         await self._until_closed(key, in_place=in_place)
         if self._running.get(key) is None:
-            record, file = await unless_left(self._run(self._indexed_store.look_up, digest), _close)
+            record, file = await shielded(self._run(self._indexed_store.look_up, digest), _close)
             if file is not None:
                 file.close()
             if file is not None or (record is not None) is not in_place:
@@ -361,7 +361,7 @@ class BlobService:
         digest = key.digest
         await self._until_closed(key)
         if self._running.get(key) is None:
-            record, file = await unless_left(self._run(self._indexed_store.look_up, digest), _close)
+            record, file = await shielded(self._run(self._indexed_store.look_up, digest), _close)
             if file is not None:
                 with ExitStack() as held:
                     held.callback(file.close)
@@ -653,7 +653,7 @@ class BlobService:
         release: Callable[[], None],
     ) -> None:
         if isinstance(download.failure, StoredMeanwhile):
-            _record, stored = await unless_left(
+            _record, stored = await shielded(
                 self._run(self._indexed_store.look_up, download.key.digest), _close
             )
             await continue_from_stored(

@@ -7,7 +7,7 @@ import doctest
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config import faults
-from contentcache.config.faults import ConfigurationFaulty, Fault, Origin, Place, Report
+from contentcache.config.faults import ConfigurationFaulty, Fault, Origin, Position, Report
 
 
 class FaultTests(SynchronousTestCase):
@@ -29,10 +29,10 @@ class FaultTests(SynchronousTestCase):
         """Faults come in the order of the file, each once, those of the environment last."""
         report = Report()
         places = [
-            Place("v", Origin(None, "REGISTRY_V")),
-            Place("b", Origin(7)),
-            Place("a", Origin(2)),
-            Place("c"),
+            Position("v", Origin(None, "REGISTRY_V")),
+            Position("b", Origin(7)),
+            Position("a", Origin(2)),
+            Position("c"),
         ]
         for place in places + places:
             report.fault(place, "wrong")
