@@ -82,15 +82,15 @@ def clock_jump(previous_wall: float, previous_mono: float, wall: float, mono: fl
     return jump if abs(jump) > CLOCK_TOLERANCE else 0.0
 
 
-def shortfall(retention: Retention, stored: int, free: int | None, incoming: int) -> Shortfall:
+def shortfall(retention: Retention, stored: int, free: int | None) -> Shortfall:
     """
-    The bytes to evict before ``incoming`` bytes are written, with ``stored`` bytes and ``free`` on the disk.
+    The bytes to evict where there are ``stored`` bytes, and ``free`` on the disk.
 
-    >>> shortfall(Retention(None, 100, 10, 0.0, 1.0), stored=90, free=15, incoming=20)
+    >>> shortfall(Retention(None, 100, 10, 0.0, 1.0), stored=110, free=-5)
     Shortfall(size=10, space=15)
     """
-    over = 0 if retention.maxsize is None else stored + incoming - retention.maxsize
-    missing = 0 if free is None else retention.minfree + incoming - free
+    over = 0 if retention.maxsize is None else stored - retention.maxsize
+    missing = 0 if free is None else retention.minfree - free
     return Shortfall(max(0, over), max(0, missing))
 
 

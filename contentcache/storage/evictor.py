@@ -161,7 +161,7 @@ class Evictor:
             self._reserved[wanted.key] = wanted
             fits = False
             try:
-                fits = await self._fit(0, _Tally())
+                fits = await self._fit(_Tally())
             except (OSError, IndexDamaged) as error:
                 self._log.error("no space freed", bytes=wanted.size, reason=error)
             finally:
@@ -188,19 +188,6 @@ class Evictor:
         """Release the reservations whose keys begin with ``prefix``: a worker has ended."""
         for key in [key for key in self._reserved if key.startswith(prefix)]:
             del self._reserved[key]
-
-    async def make_room(self, incoming: int) -> bool:
-        """
-        Evict what was least recently pulled, so that ``incoming`` bytes fit; ``False`` if they cannot.
-
-        Nothing is evicted where it would not be enough, or where the disk fails: ``False``.
-        """
-        async with self._locked():
-            try:
-                return await self._fit(incoming, _Tally())
-            except (OSError, IndexDamaged) as error:
-                self._log.error("no space freed", bytes=incoming, reason=error)
-                return False
 
     async def _sweep_and_log(self) -> None:
         try:
@@ -237,7 +224,7 @@ class Evictor:
         async with self._locked():
             usage = await self._count()
             start = tally.bytes
-            need = start + shortfall(self._retention, usage.stored, None, 0).size
+            need = start + shortfall(self._retention, usage.stored, None).size
             if need == start:
                 return False
             tried = 0
@@ -249,7 +236,7 @@ class Evictor:
             return start < tally.bytes < need and not self._stopping
 
     async def _sweep_by_space(self, usage: StoreUsage, tally: _Tally) -> None:
-        need = shortfall(self._retention, 0, usage.free, 0).space - tally.bytes
+        need = shortfall(self._retention, 0, usage.free).space - tally.bytes
         if need > 0:
             async with self._locked():
                 usage = await self._count()
@@ -265,9 +252,9 @@ class Evictor:
                 break
         return purged
 
-    async def _fit(self, incoming: int, tally: _Tally) -> bool:
+    async def _fit(self, tally: _Tally) -> bool:
         usage = await self._count()
-        short = shortfall(self._retention, usage.stored, usage.free, incoming)
+        short = shortfall(self._retention, usage.stored, usage.free)
         # More than one round only if what was chosen was pulled before it was deleted.
         for _round in range(_ROUNDS):
             if tally.bytes >= short.worst:

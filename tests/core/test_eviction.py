@@ -58,17 +58,18 @@ class NeedTests(SynchronousTestCase):
 
     def test_shortfall(self) -> None:
         """The size and the space are counted apart; no bound is never short."""
-        for stored, free, incoming, size, space in [
-            (100, 10, 0, 0, 0),
-            (100, 10, 1, 1, 1),
-            (130, 9, 0, 30, 1),
-            (0, 1000, 101, 1, 0),
-            (500, None, 5, 405, 0),
+        for stored, free, size, space in [
+            (100, 10, 0, 0),
+            (101, 9, 1, 1),
+            (130, 9, 30, 1),
+            (101, 899, 1, 0),
+            (100, -3, 0, 13),
+            (505, None, 405, 0),
         ]:
-            short = shortfall(RETENTION, stored, free, incoming)
+            short = shortfall(RETENTION, stored, free)
             self.assertEqual(short, Shortfall(size, space))
             self.assertEqual(short.worst, max(size, space))
-        self.assertEqual(shortfall(evolve(RETENTION, maxsize=None), 10**15, None, 10**15), Shortfall(0, 0))
+        self.assertEqual(shortfall(evolve(RETENTION, maxsize=None), 10**15, None), Shortfall(0, 0))
 
     @given(_CANDIDATES, st.integers(-5, 150))
     def test_oldest_first(self, candidates: list[Candidate], need: int) -> None:

@@ -17,7 +17,7 @@ from contentcache.core.eviction import Retention
 from contentcache.core.ports import Given, Result
 from contentcache.storage.evictor import Evictor, SweepResult
 from contentcache.storage.index_memory import MemoryIndex
-from contentcache.storage.interfaces import Affirmation, BlobRecord, IndexDamaged, Link
+from contentcache.storage.interfaces import Affirmation, BlobRecord, IndexDamaged, Link, Reservation
 from contentcache.storage.memory import MemoryStore
 from tests.storage.faults import FaultyStore
 from tests.storage.suites import ORIGIN, numbered, put, record
@@ -83,7 +83,11 @@ class ReaperCase(SynchronousTestCase):
         return self.successResultOf(Deferred.fromCoroutine(evictor.sweep()))
 
     def make_room(self, evictor: Evictor, incoming: int) -> bool:
-        return self.successResultOf(Deferred.fromCoroutine(evictor.make_room(incoming)))
+        """Reserve room, and release it again."""
+        reserving = evictor.reserve(Reservation("room", Digest.of(b"coming"), "", incoming))
+        fits = self.successResultOf(Deferred.fromCoroutine(reserving))
+        evictor.release("room")
+        return fits
 
     def kept(self) -> set[Digest]:
         """What the store has; the index must agree."""
@@ -350,17 +354,18 @@ class RoomTests(ReaperCase):
         self.assertEqual(self.kept(), {first, third})
 
     def test_one_at_a_time(self) -> None:
-        """Two who ask at once do not both count the same bytes as theirs to free."""
+        """Two that reserve at once do not both count the same bytes as freed for them."""
         evictor = self.evictor(maxsize=30)
         for number in range(3):
             self.put(b"%d" % number * 10, pulled=START + number)
         self.waiting = hold = Deferred[None]()
-        results = [Deferred.fromCoroutine(evictor.make_room(10)) for _ in range(2)]
+        reservations = [Reservation(key, Digest.of(b"coming"), key, 10) for key in "ab"]
+        results = [Deferred.fromCoroutine(evictor.reserve(each)) for each in reservations]
         self.assertEqual(self.calls, ["_count"])
         self.waiting = None
         hold.callback(None)
         self.assertEqual([self.successResultOf(result) for result in results], [True, True])
-        self.assertEqual(len(self.gone), 1)
+        self.assertEqual(len(self.gone), 2)
 
     def test_failing_disk(self) -> None:
         """Where the disk fails there is no room, which is an answer and neither an exception nor a traceback."""
@@ -489,9 +494,10 @@ class Million:
         self.asked += 1
         return 0
 
-    def blob(self, digest: Digest) -> BlobRecord:
+    def blob(self, digest: Digest) -> BlobRecord | None:
         self.asked += 1
-        return record(int(digest.hex, 16), START - 1_000_000 + int(digest.hex, 16))
+        number = int(digest.hex, 16)
+        return record(number, START - 1_000_000 + number) if number < 1_000_000 else None
 
     def forget(self, digests: Sequence[Digest]) -> None:
         self.asked += 1
