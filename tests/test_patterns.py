@@ -21,7 +21,7 @@ from contentcache.core.ranges import parse_range
 from contentcache.core.routes import parse
 from contentcache.core.via import Path
 from contentcache.registry.fast_path_requests import split_range
-from contentcache.telemetry.logging import harmless
+from contentcache.telemetry.logging import sanitize
 from tests.growth import SIZES, superlinear
 from tests.patterns import CannotFeed, Found, find_in, plain_strings, runs, strings
 from tests.test_doctests import modules
@@ -41,7 +41,7 @@ def _parsed(path: str) -> None:
 
 #: What searches with a pattern in a loop of its own, or without one.
 _FUNCTIONS: Final[Mapping[str, Callable[[str], object]]] = {
-    "log line": harmless,
+    "log line": sanitize,
     "challenges": lambda text: parse_challenges([text]),
     "conditions": lambda text: evaluate("sha256:ab", text, text),
     "range": parse_range,

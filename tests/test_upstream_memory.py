@@ -17,7 +17,7 @@ _UPSTREAMS = 400
 _PROGRAM = """
 import gc, sys
 from twisted.internet import reactor
-from contentcache.app.cache_role import Caching
+from contentcache.app.cache_role import CacheRole
 from contentcache.config.loading import load
 from contentcache.aio.threads import Threads
 from contentcache.telemetry.metrics import Meter
@@ -28,12 +28,12 @@ def resident():
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
 def built(path):
-    return Caching(load(path, {}).configuration, {}, reactor, Threads(reactor, 1, "x"), Meter())
+    return CacheRole(load(path, {}).configuration, {}, reactor, Threads(reactor, 1, "x"), Meter())
 
 few = built(sys.argv[1])
 before = resident()
 many = built(sys.argv[2])
-print(resident() - before, len(many.ensemble.trusts))
+print(resident() - before, len(many.services.trusts))
 """
 
 

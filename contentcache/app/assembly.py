@@ -52,16 +52,16 @@ from contentcache.upstream.registry import Registry, UpstreamLimits
 
 _log = Logger(namespace="contentcache")
 
-#: So many links are in memory, and so many small blobs kept open.
+#: Links cached in memory, and small blobs kept open.
 _LINKS: Final = 10_000
 _SMALL_BLOBS: Final = 512
 
 
 @frozen
-class Ensemble:
+class CacheServices:
     """The parts that the daemon starts, stops and watches."""
 
-    kept: Storage
+    storage: Storage
     registries: tuple[Registry, ...]
     transports: tuple[UpstreamTransport, ...]
     trusts: UpstreamTrusts
@@ -80,7 +80,7 @@ class CacheContext:
 
     configuration: Configuration
     platform: Platform
-    kept: Storage
+    storage: Storage
     meter: Meter
     other_workers: OtherWorkers
 
@@ -116,10 +116,10 @@ def assemble(
     configuration: Configuration,
     platform: Platform,
     *,
-    kept: Storage,
+    storage: Storage,
     meter: Meter,
     other_workers: OtherWorkers,
-) -> Ensemble:
+) -> CacheServices:
     """
     Build everything that serves clients, or tends what is served.
 
@@ -127,7 +127,7 @@ def assemble(
     :raises AuthFault: a file of the section ``auth``, or that of ``signing.jwks``, cannot be used.
     :raises TLSConfigurationError: a certificate has become unreadable since the configuration was checked.
     """
-    context = CacheContext(configuration, platform, kept, meter, other_workers)
+    context = CacheContext(configuration, platform, storage, meter, other_workers)
     upstreams = _upstreams(context)
     delivery = _delivery(context)
     origins = OriginSelector(upstreams.registries)
@@ -149,8 +149,8 @@ def assemble(
     if other_workers.serves_clients:
         _watch(meter, upstreams.registries, delivery.blob_service, delivery.grants, factory)
     in_use = other_workers.in_use or delivery.blob_service.in_use
-    return Ensemble(
-        kept,
+    return CacheServices(
+        storage,
         upstreams.registries,
         upstreams.transports,
         upstreams.trusts,
@@ -159,7 +159,7 @@ def assemble(
         origins,
         delivery.blob_service,
         delivery.evictor,
-        _scrub(configuration, kept, in_use, run=platform.run, timer=platform.reactor, meter=meter),
+        _scrub(configuration, storage, in_use, run=platform.run, timer=platform.reactor, meter=meter),
         factory,
     )
 
@@ -189,15 +189,15 @@ def _upstreams(context: CacheContext) -> _Upstreams:
 
 
 def _delivery(context: CacheContext) -> _Delivery:
-    options, platform, other_workers, kept = (
+    options, platform, other_workers, storage = (
         context.options,
         context.platform,
         context.other_workers,
-        context.kept,
+        context.storage,
     )
     limits = options.limits
     grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
-    links = Links(kept.index, platform.run, most=_LINKS if options.fastpath else 0)
+    links = Links(storage.index, platform.run, most=_LINKS if options.fastpath else 0)
     authorization = Authorization(
         grants,
         links,
@@ -211,8 +211,8 @@ def _delivery(context: CacheContext) -> _Delivery:
         publish=other_workers.on_revoked,
     )
     evictor = Evictor(
-        kept.store,
-        kept.index,
+        storage.store,
+        storage.index,
         _retention(context.configuration),
         in_use=other_workers.in_use or (lambda digest: blob_service.in_use(digest)),  # noqa: PLW0108  # each needs the other
         run=platform.run,
@@ -222,8 +222,8 @@ def _delivery(context: CacheContext) -> _Delivery:
     )
     blob_service = BlobService(
         authorization,
-        kept.store,
-        kept.index,
+        storage.store,
+        storage.index,
         run=platform.run,
         clock=platform.reactor,
         wall=platform.wall,
@@ -416,7 +416,7 @@ def _retention(configuration: Configuration) -> Retention:
 
 def _scrub(
     configuration: Configuration,
-    kept: Storage,
+    storage: Storage,
     in_use: Callable[[Digest], bool],
     *,
     run: Run,
@@ -428,8 +428,8 @@ def _scrub(
         return None
     on_disk = configuration.storage.driver == "filesystem"
     return Scrubber(
-        kept.store,
-        kept.index,
+        storage.store,
+        storage.index,
         period,
         bookmark=Bookmark(str(own_file(configuration.storage, "scrubbed")) if on_disk else None),
         in_use=in_use,

@@ -12,12 +12,12 @@ from twisted.logger import Logger
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.aio.threads import Threads
-from contentcache.app.assembly import Ensemble, assemble
-from contentcache.app.role import CannotBe, Platform, Repeat
+from contentcache.app.assembly import CacheServices, assemble
+from contentcache.app.role import Platform, Repeat, StartupError
 from contentcache.auth.interfaces import AuthFault
 from contentcache.config.model import Configuration
 from contentcache.delivery.other_workers import OtherWorkers
-from contentcache.server.debug_site import Finding
+from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
 from contentcache.storage.index_recovery import rebuild_index
 from contentcache.storage.interfaces import StorageError
@@ -29,12 +29,12 @@ from contentcache.upstream.proxies import ProxyFault
 _FLUSH_EVERY: Final = 5.0
 
 
-class Caching:
+class CacheRole:
     """
     A :class:`contentcache.app.role.Role`: the store, and everything that serves from it. No upstream is
-    contacted in order to start. Beside ``other_workers`` it is one part of that, over what is ``kept`` for all.
+    contacted in order to start. With ``other_workers``, ``storage`` is shared by all of them.
 
-    :raises CannotBe: as it says.
+    :raises StartupError: the store, or a file of the configuration, cannot be used.
     """
 
     _log = Logger(namespace="contentcache")
@@ -48,7 +48,7 @@ class Caching:
         meter: Meter,
         *,
         other_workers: OtherWorkers | None = None,
-        kept: Storage | None = None,
+        storage: Storage | None = None,
     ) -> None:
         self._configuration = configuration
         self._reactor = reactor
@@ -56,88 +56,88 @@ class Caching:
         self._running = False
         self._other_workers = other_workers or OtherWorkers()
         try:
-            kept = kept or open_storage(configuration.storage, self._list_anew)
-            #: What it is made of.
-            self.ensemble: Ensemble = assemble(
+            storage = storage or open_storage(configuration.storage, self._index_lost)
+            #: Everything that was built for it.
+            self.services: CacheServices = assemble(
                 configuration,
                 Platform.of_process(environ, reactor, threads),
-                kept=kept,
+                storage=storage,
                 meter=meter,
                 other_workers=self._other_workers,
             )
         except (StorageError, ProxyFault, TLSConfigurationError, AuthFault) as error:
-            raise CannotBe(str(error)) from error
+            raise StartupError(str(error)) from error
         except OSError as error:
             where = configuration.storage.rootdirectory
-            raise CannotBe(f"the store at {where} cannot be opened: {error}") from error
+            raise StartupError(f"the store at {where} cannot be opened: {error}") from error
 
     @property
     def factory(self) -> ServerFactory:
         """Makes the protocol of each connection."""
-        return self.ensemble.factory
+        return self.services.factory
 
     @property
     def reloading(self) -> Sequence[Reloadable]:
-        """Whoever has certificates."""
-        return (self.ensemble.trusts,)
+        """The certificates for upstreams."""
+        return (self.services.trusts,)
 
     def start(self, repeat: Repeat) -> None:
-        """Begin to sweep."""
+        """Start flushing pulls, evicting and scrubbing."""
         self._running = True
         if self._other_workers.serves_clients:
             repeat(_FLUSH_EVERY, self._flush)
         if self._other_workers.maintains_store:
-            self._tend()
+            self._start_maintenance()
 
-    def _tend(self) -> None:
-        kept = self.ensemble.kept
-        if kept.store_fault is not None:
-            self._log.error("store not writable, pulls pass through uncached", reason=kept.store_fault)
-        if kept.index.rebuilt:
-            in_background(self._rebuild(kept))
-        self.ensemble.evictor.start(self._reactor)
-        if self.ensemble.scrub is not None:
-            self.ensemble.scrub.start()
+    def _start_maintenance(self) -> None:
+        storage = self.services.storage
+        if storage.store_fault is not None:
+            self._log.error("store not writable, pulls pass through uncached", reason=storage.store_fault)
+        if storage.index.rebuilt:
+            in_background(self._rebuild(storage))
+        self.services.evictor.start(self._reactor)
+        if self.services.scrub is not None:
+            self.services.scrub.start()
 
     async def stop(self) -> None:
-        """Sweep no more, and write down what was pulled."""
+        """Stop maintenance, close transports, and write the last pulls."""
         self._running = False
-        ensemble = self.ensemble
+        services = self.services
         if self._other_workers.maintains_store:
-            await ensemble.evictor.stop()
-        if self._other_workers.maintains_store and ensemble.scrub is not None:
-            await ensemble.scrub.stop()
-        for transport in ensemble.transports:
+            await services.evictor.stop()
+        if self._other_workers.maintains_store and services.scrub is not None:
+            await services.scrub.stop()
+        for transport in services.transports:
             await transport.close()
         try:
-            await ensemble.blob_service.flush()
+            await services.blob_service.flush()
         except (OSError, StorageError) as error:
             self._log.error("last pulls not written", reason=error)
-        ensemble.blob_service.hot_blobs.close()
+        services.blob_service.hot_blobs.close()
 
     def close(self) -> None:
-        """Let go of the root directory."""
-        kept = self.ensemble.kept
-        kept.index.close()
-        if kept.lock is not None:
-            kept.lock.close()
+        """Close the index and release the lock of the root directory."""
+        storage = self.services.storage
+        storage.index.close()
+        if storage.lock is not None:
+            storage.lock.close()
 
-    def findings(self) -> Mapping[str, Finding]:
+    def health(self) -> Mapping[str, HealthCheck]:
         """The store, and every origin."""
-        findings: dict[str, Finding] = {}
-        fault = self.ensemble.blob_service.disk_fault or self.ensemble.kept.fault
-        findings["store"] = Finding("ok", "can be written") if fault is None else Finding("warn", fault)
-        for registry in self.ensemble.registries:
+        health: dict[str, HealthCheck] = {}
+        fault = self.services.blob_service.disk_fault or self.services.storage.fault
+        health["store"] = HealthCheck("ok", "can be written") if fault is None else HealthCheck("warn", fault)
+        for registry in self.services.registries:
             healthy = [host for host, is_healthy in registry.health() if is_healthy]
             unhealthy = [host for host, is_healthy in registry.health() if not is_healthy]
             state: Any = "warn" if unhealthy else "ok"
             says = f"healthy: {', '.join(healthy) or 'none'}"
             if unhealthy:
                 says += f"; unhealthy: {', '.join(unhealthy)}"
-            findings[f"upstream {registry.upstream.origin}"] = Finding(state, says)
-        return findings
+            health[f"upstream {registry.upstream.origin}"] = HealthCheck(state, says)
+        return health
 
-    def introduction(self) -> Mapping[str, object]:
+    def startup_fields(self) -> Mapping[str, object]:
         """Where blobs are stored, and the upstreams."""
         storage = self._configuration.storage
         store = storage.rootdirectory if storage.driver == "filesystem" else "memory"
@@ -145,31 +145,31 @@ class Caching:
         return {"store": store, "upstreams": origins}
 
     def _flush(self) -> Deferred[None]:
-        return in_background(self._flush_or_tell())
+        return in_background(self._flush_or_log())
 
-    async def _flush_or_tell(self) -> None:
+    async def _flush_or_log(self) -> None:
         try:
             await self.flush()
         except OSError as error:
             self._log.error("last pulls not written", reason=error)
 
     async def flush(self) -> None:
-        """Write the last pulls into the index, and tell what is still in use."""
-        blob_service = self.ensemble.blob_service
+        """Write the last pulls into the index, and report to other workers what is still in use."""
+        blob_service = self.services.blob_service
         try:
             await blob_service.flush()
         finally:
             self._other_workers.on_review(blob_service.in_use)
 
-    async def _rebuild(self, kept: Storage) -> None:
-        await rebuild_index(kept.store, kept.index, self._threads, time.time, time.monotonic)
+    async def _rebuild(self, storage: Storage) -> None:
+        await rebuild_index(storage.store, storage.index, self._threads, time.time, time.monotonic)
 
-    def _list_anew(self) -> None:
-        """The index was made anew while the daemon runs. May be called in any thread."""
-        self._reactor.callFromThread(self._list_if_running)
+    def _index_lost(self) -> None:
+        """The index was replaced while the daemon runs. May be called in any thread."""
+        self._reactor.callFromThread(self._rebuild_if_running)
 
-    def _list_if_running(self) -> None:
+    def _rebuild_if_running(self) -> None:
         if self._running:
-            self.ensemble.blob_service.lost_index()
+            self.services.blob_service.lost_index()
             self._other_workers.on_index_lost()
-            in_background(self._rebuild(self.ensemble.kept))
+            in_background(self._rebuild(self.services.storage))

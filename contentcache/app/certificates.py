@@ -17,7 +17,7 @@ from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.control import NoDaemonError, send_command
 from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUseError
 from contentcache.acme.renewal_state import RenewalOutcome
-from contentcache.app.listening import CannotListen
+from contentcache.app.listening import ListenError
 from contentcache.app.tap import renew_alone
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.tls.files import TLSConfigurationError, read_certificates
@@ -84,7 +84,7 @@ def renew_certificates(
         )
     try:
         return renew_alone(configuration, hosts)
-    except (CannotListen, CertificateStoreInUseError, TLSConfigurationError, ProxyFault, OSError) as error:
+    except (ListenError, CertificateStoreInUseError, TLSConfigurationError, ProxyFault, OSError) as error:
         raise RenewalError(f"no daemon answers, and it cannot be done without one: {error}") from error
 
 

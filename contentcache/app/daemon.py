@@ -19,13 +19,13 @@ from contentcache import __version__
 from contentcache.aio.condition import sleep
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.threads import Threads, ThreadsUnavailableError, use_threads_for_names
-from contentcache.app.cache_role import Caching
-from contentcache.app.listening import CannotListen, OwnPath, bind, serve, shown, stop
+from contentcache.app.cache_role import CacheRole
+from contentcache.app.listening import ListenError, SocketPath, bind, format_address, serve, stop
 from contentcache.app.process import free_descriptors
-from contentcache.app.role import CannotBe, Role
+from contentcache.app.role import Role, StartupError
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
 from contentcache.core.descriptors import Fitting, fit
-from contentcache.server.debug_site import DebugSite, Finding
+from contentcache.server.debug_site import DebugSite, HealthCheck
 from contentcache.server.factory import TURNED_AWAY
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import TLSConfigurationError
@@ -80,7 +80,7 @@ class Daemon(Service):
         self._sendfile_threads = Threads(reactor, _SENDFILE_THREADS, "sendfile")
         self._name_threads = Threads(reactor, _NAMES, "name")
         self._front: list[socket.socket] = []
-        self._paths: list[OwnPath] = []
+        self._paths: list[SocketPath] = []
         self._sockets: list[socket.socket] = []
         self.ports: list[Any] = []
         self._loops: list[LoopingCall] = []
@@ -94,25 +94,25 @@ class Daemon(Service):
         """Bind the addresses and read the key of TLS, while that is still allowed."""
         super().privilegedStartService()
         self._bind()
-        self.read_key()
+        self.read_certificate()
         self._load()
 
     def startService(self) -> None:
         """Become what the configuration says, and serve. No upstream is contacted for it."""
         super().startService()
         self._bind()
-        self.read_key()
+        self.read_certificate()
         fitting = self._fit_descriptors()
         try:
             role = self.build()
-        except CannotBe as error:
-            refuse(str(error))
+        except StartupError as error:
+            exit_with(str(error))
         role.factory.most_turned_away = fitting.turned_away
         self.role = role
-        self.begin_issuance()
+        self.build_issuance()
         self._start_threads()
         use_threads_for_names(self.reactor, self._name_threads)
-        self.say_hello(role)
+        self.log_startup(role)
         role.start(self.repeat)
         self.repeat(_LOOK_EVERY, self._look_for_lag())
         self._serve(role)
@@ -130,7 +130,7 @@ class Daemon(Service):
         except ThreadsUnavailableError as error:
             for threads in started:
                 threads.stop()
-            refuse(str(error))
+            exit_with(str(error))
 
     def _fit_descriptors(self) -> Fitting:
         """Lower the limits to what fits into the descriptors that this process may have."""
@@ -153,7 +153,7 @@ class Daemon(Service):
         """
         What the daemon is.
 
-        :raises CannotBe: it cannot be that.
+        :raises StartupError: it cannot be that.
         """
         configuration, middleware = self.configuration, self.configuration.middleware
         if isinstance(middleware, Gateway):
@@ -168,9 +168,9 @@ class Daemon(Service):
                 threads=self.threads,
                 meter=self.meter,
             )
-        return Caching(configuration, self.environ, self.reactor, self.threads, self.meter)
+        return CacheRole(configuration, self.environ, self.reactor, self.threads, self.meter)
 
-    def begin_issuance(self) -> None:
+    def build_issuance(self) -> None:
         """Load the certificates from the ACME server's store, as the account whose files they are."""
         tls = self.configuration.http.tls
         if tls is None or tls.letsencrypt is None:
@@ -190,7 +190,7 @@ class Daemon(Service):
                 meter=self.meter,
             )
         except (CertificateStoreInUseError, TLSConfigurationError, ProxyFault) as error:
-            refuse(str(error))
+            exit_with(str(error))
         self.context = self.issuance.contexts
 
     def start_issuance(self, issuance: Issuance) -> None:
@@ -202,7 +202,7 @@ class Daemon(Service):
             return
         http = self.configuration.http
         try:
-            self._front = self.bind_front(http.addr)
+            self._front = self.bind_client_sockets(http.addr)
             if http.debug is not None:
                 self._sockets.append(self._bound(http.debug.addr))
             if (
@@ -211,10 +211,10 @@ class Daemon(Service):
                 and http.tls.letsencrypt.http is not None
             ):
                 self._sockets.append(self._bound(http.tls.letsencrypt.http))
-        except CannotListen as error:
-            refuse(str(error))
+        except ListenError as error:
+            exit_with(str(error))
 
-    def bind_front(self, address: Address) -> list[socket.socket]:
+    def bind_client_sockets(self, address: Address) -> list[socket.socket]:
         """The sockets to which clients come."""
         return [self._bound(address)]
 
@@ -225,11 +225,11 @@ class Daemon(Service):
 
     def own(self, address: Address) -> None:
         """Take away the path of a socket that was bound here, if it has one, when the daemon stops."""
-        path = OwnPath.of(address)
+        path = SocketPath.of(address)
         if path is not None:
             self._paths.append(path)
 
-    def read_key(self) -> None:
+    def read_certificate(self) -> None:
         """What is shown to clients, where files say it."""
         tls = self.configuration.http.tls
         if tls is None or tls.letsencrypt is not None or self.context is not None:
@@ -237,7 +237,7 @@ class Daemon(Service):
         try:
             self.context = ServerContext(tls)
         except TLSConfigurationError as error:
-            refuse(str(error))
+            exit_with(str(error))
 
     def _load(self) -> None:
         """Load what the configuration needs: who we become may be unable to read it, or an update may change it."""
@@ -256,13 +256,13 @@ class Daemon(Service):
         served: list[Any] = []
         debug = self.configuration.http.debug
         if debug is not None:
-            served.append(DebugSite(self.findings, self.metrics, debug.prometheus, self.reactor))
+            served.append(DebugSite(self.health, self.metrics, debug.prometheus, self.reactor))
         if self.issuance is not None and len(served) < len(sockets):
             served.append(self.issuance.plain)
         self.ports = [serve(self.reactor, bound, each) for bound, each in zip(sockets, served, strict=True)]
-        self.serve_front(front, role)
+        self.serve_clients(front, role)
 
-    def serve_front(self, sockets: Sequence[socket.socket], role: Role) -> None:
+    def serve_clients(self, sockets: Sequence[socket.socket], role: Role) -> None:
         """Answer clients."""
         middleware = self.configuration.middleware
         # The gateway sends no files; and which certificate a host has is known to Twisted's own way only.
@@ -278,7 +278,7 @@ class Daemon(Service):
         """What was counted, in Prometheus' text format."""
         return self.meter.text()
 
-    def say_hello(self, role: Role) -> None:
+    def log_startup(self, role: Role) -> None:
         """The first lines of the log."""
         for warning in self._warnings:
             self._log.warn("configuration warning", reason=warning)
@@ -286,9 +286,9 @@ class Daemon(Service):
         self._log.info(
             "daemon ready",
             version=__version__,
-            address=shown(http.addr),
+            address=format_address(http.addr),
             scheme="http" if http.tls is None else "https",
-            **role.introduction(),
+            **role.startup_fields(),
         )
 
     # While it runs.
@@ -296,7 +296,7 @@ class Daemon(Service):
     def repeat(self, seconds: float, call: Callable[[], object]) -> None:
         """Call again and again, whatever becomes of each call, until the daemon stops."""
 
-        def whatever_happens() -> object:
+        def guarded() -> object:
             # A LoopingCall never calls again after one exception.
             try:
                 result = call()
@@ -305,7 +305,7 @@ class Daemon(Service):
                 return None
             return result
 
-        loop = LoopingCall(whatever_happens)
+        loop = LoopingCall(guarded)
         loop.clock = cast("Any", self.reactor)
         self._loops.append(loop)
         loop.start(seconds, now=False)
@@ -325,18 +325,18 @@ class Daemon(Service):
         if self.context is not None:
             self.context.rotate_ticket_keys()
 
-    async def findings(self) -> Mapping[str, Finding]:
+    async def health(self) -> Mapping[str, HealthCheck]:
         """How it goes."""
-        return self.own_findings()
+        return self.own_health()
 
-    def own_findings(self) -> Mapping[str, Finding]:
+    def own_health(self) -> Mapping[str, HealthCheck]:
         """How it goes in this process."""
         if self.role is None:
-            return {"daemon": Finding("fail", "not started")}
-        findings = dict(self.role.findings())
+            return {"daemon": HealthCheck("fail", "not started")}
+        health = dict(self.role.health())
         if self.issuance is not None:
-            findings.update(self.issuance.findings())
-        return findings
+            health.update(self.issuance.health())
+        return health
 
     def reload(self) -> None:
         """``SIGHUP``: read certificates anew. Broken ones change nothing."""
@@ -394,7 +394,7 @@ class Daemon(Service):
         factory.cut()
 
 
-class NotStarted(SystemExit, Exception):
+class StartupExit(SystemExit, Exception):
     """
     The daemon cannot be, and why.
 
@@ -407,7 +407,7 @@ class NotStarted(SystemExit, Exception):
         self.code = 1
 
 
-def refuse(sentence: str) -> NoReturn:
+def exit_with(sentence: str) -> NoReturn:
     """Say why there will be no daemon, and end."""
     sys.stderr.write(f"contentcache: {sentence}\n")
-    raise NotStarted(sentence)
+    raise StartupExit(sentence)

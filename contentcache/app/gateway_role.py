@@ -10,12 +10,12 @@ from twisted.logger import Logger
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.app.gateway_assembly import assemble
-from contentcache.app.role import CannotBe, Platform, Repeat
+from contentcache.app.role import Platform, Repeat, StartupError
 from contentcache.config.model import Configuration, Gateway
 from contentcache.core.ports import Run
 from contentcache.gateway.keys import ROTATE_INTERVAL, SigningKeyError
 from contentcache.gateway.sqlite_directory import DatabaseUnusable
-from contentcache.server.debug_site import Finding
+from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import Reloadable, TLSConfigurationError
@@ -26,7 +26,7 @@ class GatewayRole:
     """
     A :class:`contentcache.app.role.Role`. The registry behind is not contacted in order to start.
 
-    :raises CannotBe: something cannot be built from the configuration.
+    :raises StartupError: something cannot be built from the configuration.
     """
 
     _log = Logger(namespace="contentcache")
@@ -49,9 +49,9 @@ class GatewayRole:
             platform = Platform.of_process(environ, reactor, threads)
             self._services = assemble(configuration, options, platform, meter=meter)
         except (ProxyFault, TLSConfigurationError, DatabaseUnusable) as error:
-            raise CannotBe(str(error)) from error
+            raise StartupError(str(error)) from error
         except OSError as error:
-            raise CannotBe(f"the database {options.database} cannot be opened: {error}") from error
+            raise StartupError(f"the database {options.database} cannot be opened: {error}") from error
 
     @property
     def factory(self) -> ServerFactory:
@@ -80,22 +80,22 @@ class GatewayRole:
         """Close the database."""
         self._services.store.close()
 
-    def findings(self) -> Mapping[str, Finding]:
+    def health(self) -> Mapping[str, HealthCheck]:
         """The registry behind, the keys, and the database."""
         fault = self._services.connections.fault
         keys = self._key_fault
         read_only = self._services.store.read_only
         return {
-            f"registry {self._options.registry}": Finding("ok", "answers")
+            f"registry {self._options.registry}": HealthCheck("ok", "answers")
             if fault is None
-            else Finding("warn", fault),
-            "keys": Finding("ok", "sign") if keys is None else Finding("warn", keys),
-            "database": Finding("ok", "open")
+            else HealthCheck("warn", fault),
+            "keys": HealthCheck("ok", "sign") if keys is None else HealthCheck("warn", keys),
+            "database": HealthCheck("ok", "open")
             if read_only is None
-            else Finding("warn", f"can only be read: {read_only}"),
+            else HealthCheck("warn", f"can only be read: {read_only}"),
         }
 
-    def introduction(self) -> Mapping[str, object]:
+    def startup_fields(self) -> Mapping[str, object]:
         """The registry behind this gateway, and the gateway's name in tokens."""
         return {"registry": self._options.registry, "issuer": self._options.issuer}
 

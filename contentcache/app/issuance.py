@@ -30,7 +30,7 @@ from contentcache.app.listening import bind, serve, stop
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.client_address import counted_address
 from contentcache.core.ports import Run
-from contentcache.server.debug_site import Finding
+from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
 from contentcache.server.https_redirect import HttpsRedirect
 from contentcache.telemetry.metrics import Meter
@@ -145,10 +145,10 @@ class Issuance:
         self._trust.reload()
         self.contexts.reload()
 
-    def findings(self) -> Mapping[str, Finding]:
+    def health(self) -> Mapping[str, HealthCheck]:
         """The health of each host's certificate."""
         return {
-            f"certificate {host}": Finding(*self.renewal_loop.health(state))
+            f"certificate {host}": HealthCheck(*self.renewal_loop.health(state))
             for host, state in self.renewal_loop.states.items()
         }
 
@@ -183,7 +183,7 @@ async def renew_alone(
     """
     Renew certificates without a daemon, on its ports.
 
-    :raises CannotListen: another program uses a port.
+    :raises ListenError: another program uses a port.
     :raises CertificateStoreInUseError: a daemon uses the certificate store after all.
     """
     http = configuration.http

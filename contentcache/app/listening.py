@@ -29,7 +29,7 @@ _STEP: Final = 0.02
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
-class CannotListen(Exception):  # says what happened
+class ListenError(Exception):  # says what happened
     """An address cannot be listened on; the sentence says which and why."""
 
 
@@ -38,7 +38,7 @@ def bind(address: Address, *, among: bool = False) -> socket.socket:
     A listening socket at ``address``: for no host every address, of IPv6 and IPv4 alike where the machine has
     both. With ``among`` it is one of several between which the kernel divides connections.
 
-    :raises CannotListen: somebody else does, or we may not.
+    :raises ListenError: somebody else does, or we may not.
     """
     try:
         if address.path is not None:
@@ -46,17 +46,17 @@ def bind(address: Address, *, among: bool = False) -> socket.socket:
         return _bind_port(address, among=among)
     except (OSError, ValueError) as error:  # the latter of names that can be no host's and no file's
         reason = getattr(error, "strerror", None) or error
-        raise CannotListen(f"cannot listen on {shown(address)}: {reason}") from error
+        raise ListenError(f"cannot listen on {format_address(address)}: {reason}") from error
 
 
-def bind_several(address: Address, number: int) -> list[socket.socket]:
+def bind_shared(address: Address, number: int) -> list[socket.socket]:
     """
     So many listening sockets at one ``address``; at a path it is one, and the others are its duplicates.
 
     Sockets that share a port let everybody of the same account share it too, and nobody would notice: so the
     first try is for one alone. What has just been killed may need a moment to let go of it.
 
-    :raises CannotListen: somebody else does, or we may not.
+    :raises ListenError: somebody else does, or we may not.
     """
     first = _bind_at_last(address)
     if address.path is not None:
@@ -72,18 +72,18 @@ def _bind_at_last(address: Address) -> socket.socket:
     while True:
         try:
             return bind(address)
-        except CannotListen as refused:
+        except ListenError as refused:
             error = refused.__cause__
             if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() >= until:
                 raise
             time.sleep(_STEP)
 
 
-def shown(address: Address) -> str:
+def format_address(address: Address) -> str:
     """
     An address for people.
 
-    >>> shown(Address("", 5000)), shown(Address("::1", 5000))
+    >>> format_address(Address("", 5000)), format_address(Address("::1", 5000))
     (':5000', '[::1]:5000')
     """
     if address.path is not None:
@@ -114,19 +114,19 @@ def serve(
         factory.noisy = False
     port = reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
     if bound.family == socket.AF_UNIX:
-        # Twisted's own takes the path away, which may be another process's too: that is for its OwnPath.
+        # Twisted's own takes the path away, which may be another process's too: that is for its SocketPath.
         port.connectionLost = partial(tcp.Port.connectionLost, port)
     if fast:
         port.transport = FileTransport.with_pool(pool) if tls is None else tls_transport(tls).with_pool(pool)
     bound.close()
-    if isinstance(clients, AcceptsSome):
+    if isinstance(clients, LimitedFactory):
         port.__class__ = _accepting(clients, type(port))
         clients.listens(port)
     return port
 
 
 @runtime_checkable
-class AcceptsSome(Protocol):
+class LimitedFactory(Protocol):
     """
     A factory that is told of its port, to stop and start it, and says how many connections it can take at
     once.
@@ -140,7 +140,7 @@ class AcceptsSome(Protocol):
         """The port."""
 
 
-def _accepting(factory: AcceptsSome, port: type[Any]) -> type[Any]:
+def _accepting(factory: LimitedFactory, port: type[Any]) -> type[Any]:
     """
     The class of a port that accepts no more connections at once than ``factory`` says: Twisted's own accepts
     hundreds before the first of them is heard, and counts them in an attribute.
@@ -150,7 +150,7 @@ def _accepting(factory: AcceptsSome, port: type[Any]) -> type[Any]:
 
 
 @frozen
-class OwnPath:
+class SocketPath:
     """The path of a socket that this process has bound, and the file that it found there."""
 
     path: str

@@ -68,7 +68,7 @@ def free_descriptors() -> int:
     return max(0, limit - used)
 
 
-def keep_buffers() -> None:
+def retain_heap() -> None:
     """
     Let the buffers of bodies be used again, instead of giving them back to the kernel and asking for them
     anew: that is 64 page faults for every 256 KiB, each for a page that is first filled with zeros.

@@ -1,4 +1,4 @@
-"""What a daemon may be: the parts of its life that differ between a cache and a gateway."""
+"""The interface of the daemon's two roles, cache and gateway, and what a daemon is built on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from attrs import frozen
 
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.core.ports import Run
-from contentcache.server.debug_site import Finding
+from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
 from contentcache.tls.files import Reloadable
 from contentcache.upstream.agent import UpstreamTransport
 
-#: ``repeat(seconds, call)`` calls again and again, whatever becomes of each call, until the daemon stops.
+#: ``repeat(seconds, call)`` calls every so many seconds until the daemon stops; exceptions are logged.
 Repeat = Callable[[float, Callable[[], object]], None]
 
 
@@ -46,7 +46,7 @@ class Platform:
 
 
 class Role(Protocol):
-    """A daemon without its sockets. It is built before it starts, and starts once."""
+    """A daemon without its sockets: built before the daemon starts, and started once."""
 
     @property
     def factory(self) -> ServerFactory:
@@ -54,23 +54,23 @@ class Role(Protocol):
 
     @property
     def reloading(self) -> Sequence[Reloadable]:
-        """Whoever is concerned by ``SIGHUP``."""
+        """What is reloaded on ``SIGHUP``."""
 
     def start(self, repeat: Repeat) -> None:
-        """Begin what goes on beside the requests. Threads run, and nothing is served yet."""
+        """Start the background work. Threads run, and nothing is served yet."""
 
     async def stop(self) -> None:
-        """Put everything away. Nothing is served any more; threads still run."""
+        """Stop the background work. Nothing is served any more; threads still run."""
 
     def close(self) -> None:
-        """Let go of what is held on the disk. Threads run no more."""
+        """Release files and locks. Threads do not run any more."""
 
-    def findings(self) -> Mapping[str, Finding]:
-        """How it goes."""
+    def health(self) -> Mapping[str, HealthCheck]:
+        """The results of the health checks by name."""
 
-    def introduction(self) -> Mapping[str, object]:
-        """What it serves, as fields of the first line of the log."""
+    def startup_fields(self) -> Mapping[str, object]:
+        """Fields of the log event ``daemon ready``."""
 
 
-class CannotBe(Exception):
-    """The daemon cannot be what it is to be; the sentence says why."""
+class StartupError(Exception):
+    """The daemon cannot start; the message is a sentence for the operator."""

@@ -16,11 +16,11 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from contentcache.app.daemon import Daemon
-from contentcache.app.process import harden, keep_buffers
+from contentcache.app.process import harden, retain_heap
 from contentcache.config.faults import ConfigurationFaulty
 from contentcache.config.loading import load
 from contentcache.config.model import Configuration, Log
-from contentcache.telemetry.logging import observer
+from contentcache.telemetry.logging import log_observer
 
 if TYPE_CHECKING:
     from contentcache.acme.renewal_state import RenewalOutcome
@@ -55,7 +55,7 @@ class _Whole(MultiService):
     def setServiceParent(self, parent: Any) -> None:
         if hasattr(parent, "setComponent") and not self._options.get("logger"):
             self._written = self._stream()
-            parent.setComponent(ILogObserver, observer(cast("Any", self._written), self._settings))
+            parent.setComponent(ILogObserver, log_observer(cast("Any", self._written), self._settings))
         super().setServiceParent(parent)
 
     def output(self) -> Callable[[str], None] | None:
@@ -83,7 +83,7 @@ def _begin() -> Any:
 
     reactor = cast("Any", installed)
     harden()
-    keep_buffers()
+    retain_heap()
     # Twisted takes the wall clock for its timers; grants and timeouts must not jump with it.
     reactor.seconds = time.monotonic
     return reactor
@@ -125,7 +125,7 @@ def renew_alone(configuration: Configuration, hosts: Sequence[str]) -> list[Rene
     """
     Get new certificates in this process, where no daemon does it. Blocks.
 
-    :raises CannotListen: somebody else is on the ports.
+    :raises ListenError: somebody else is on the ports.
     """
     from contentcache.app.issuance import renew_alone as renew  # noqa: PLC0415  # only those who need it load it
 

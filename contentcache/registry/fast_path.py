@@ -33,10 +33,10 @@ from contentcache.registry.fast_path_requests import (
     split_range,
 )
 from contentcache.registry.responses import headers_of
+from contentcache.server.access_log import AccessLogEntry
 from contentcache.server.channel import ServerChannel
 from contentcache.server.errors import REGISTRY_HEADERS
 from contentcache.server.stall_timer import StallTimer
-from contentcache.telemetry.logging import Access
 from contentcache.wire.sendfile import FileTransport
 
 #: Most bytes of a simple head.
@@ -62,7 +62,7 @@ class BlobFastPath:
         targets: TargetCache,
         admission: Admission,
         *,
-        log_hits: Callable[[list[Access]], None],
+        log_hits: Callable[[list[AccessLogEntry]], None],
         extra: Mapping[str, tuple[str, ...]],
         timer: Timer,
         wall: Clock,
@@ -78,7 +78,7 @@ class BlobFastPath:
         self._timer = timer
         self._wall = wall
         self._stall_timeout = stall_timeout
-        self._hits: list[Access] = []
+        self._hits: list[AccessLogEntry] = []
         self._flush_scheduled = False
         self._second = -1
         self._status_lines = b"", b""
@@ -226,9 +226,9 @@ class BlobFastPath:
     ) -> None:
         self._schedule_flush()
         self._hits.append(
-            Access(
+            AccessLogEntry(
                 address=headers.address,
-                moment=now,
+                timestamp=now,
                 method=target.method,
                 uri=target.uri,
                 protocol="HTTP/1.1",

@@ -24,7 +24,7 @@ from contentcache.registry.admission import scope_of
 from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
 from contentcache.server.framing import check_head, check_line
 from contentcache.storage.interfaces import Link
-from contentcache.telemetry.logging import harmless
+from contentcache.telemetry.logging import sanitize
 from contentcache.upstream.registry import Registry
 
 _MOST_FIELDS: Final = 24
@@ -113,8 +113,8 @@ def parse_headers(raw: bytes, address: str) -> ParsedHeaders:
     parsed.host = fields[b"host"].lower()
     parsed.authorization = fields.get(b"authorization")
     parsed.address = shown_address(address)
-    parsed.agent = harmless(fields.get(b"user-agent", "-"), 256)
-    parsed.referer = harmless(fields.get(b"referer", "-"), 256)
+    parsed.agent = sanitize(fields.get(b"user-agent", "-"), 256)
+    parsed.referer = sanitize(fields.get(b"referer", "-"), 256)
     return parsed
 
 
@@ -206,7 +206,7 @@ class TargetCache:
             return None
         link = Link(upstream.origin, content.repository, content.kind, content.digest)
         repository_key = (link.origin, link.repository)
-        uri = harmless(key[1].split(b" ")[1].decode("ascii"))
+        uri = sanitize(key[1].split(b" ")[1].decode("ascii"))
         target = ParsedTarget(method, uri, selected.registry, content, scope, link, repository_key)
         if len(self._targets) >= _MOST_TARGETS:
             self._targets.clear()

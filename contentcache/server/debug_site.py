@@ -28,15 +28,15 @@ _NOSNIFF: Final = tuple(word.encode("ascii") for word in NOSNIFF)
 
 
 @frozen
-class Finding:
+class HealthCheck:
     """The result of one health check. ``fail`` means that clients are not served."""
 
     state: Literal["ok", "warn", "fail"]
-    says: str
+    detail: str
 
 
 #: Runs the health checks; their results by name.
-Findings = Callable[[], Awaitable[Mapping[str, Finding]]]
+HealthChecks = Callable[[], Awaitable[Mapping[str, HealthCheck]]]
 #: The metrics in Prometheus' text format.
 Metrics = Callable[[], Awaitable[bytes]]
 
@@ -91,10 +91,10 @@ class DebugSite(HTTPFactory):
     _log = Logger()
 
     def __init__(
-        self, findings: Findings, metrics: Metrics, metrics_path: str | None, reactor: Timer
+        self, health: HealthChecks, metrics: Metrics, metrics_path: str | None, reactor: Timer
     ) -> None:
         super().__init__(reactor=cast("Any", reactor))
-        self._findings = findings
+        self._health_checks = health
         self._metrics = metrics
         self._metrics_path = metrics_path
 
@@ -120,18 +120,18 @@ class DebugSite(HTTPFactory):
         if method not in _METHODS:
             return _Page(405, _TEXT, b"the methods here are GET and HEAD\n", {"Allow": "GET, HEAD"})
         if path == _HEALTH:
-            return self._health(await self._findings())
+            return self._health(await self._health_checks())
         if path == self._metrics_path:
             return _Page(200, _METRICS_TYPE, await self._metrics())
         hint = b"/debug/health is here, and the metrics if http.debug.prometheus.enabled is set\n"
         return _Page(404, _TEXT, hint)
 
     @staticmethod
-    def _health(findings: Mapping[str, Finding]) -> _Page:
+    def _health(health: Mapping[str, HealthCheck]) -> _Page:
         """200 while clients are served, else 503; the body has the health checks."""
-        states = {finding.state for finding in findings.values()}
+        states = {finding.state for finding in health.values()}
         worst = "fail" if "fail" in states else "warn" if "warn" in states else "ok"
-        checks = {name: {"state": each.state, "says": each.says} for name, each in findings.items()}
+        checks = {name: {"state": each.state, "detail": each.detail} for name, each in health.items()}
         body = json.dumps({"status": worst, "checks": checks}, indent=2).encode() + b"\n"
         return _Page(503 if worst == "fail" else 200, "application/json", body)
 

@@ -13,11 +13,9 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from itertools import pairwise
-from typing import Final, TextIO, cast
+from typing import Final, Protocol, TextIO, cast
 
-from attrs import define
 from twisted.logger import (
     FilteringLogObserver,
     ILogFilterPredicate,
@@ -37,7 +35,7 @@ _LEVELS: Final = {
     "info": LogLevel.info,
     "debug": LogLevel.debug,
 }
-# The name may be escaped in part or whole, and whoever reads the query would not mind.
+# The name may be percent-encoded in part or whole: servers decode it.
 _LETTERS: Final = "".join(f"(?:{letter}|%{ord(letter):x}|%{ord(letter.upper()):x})" for letter in "token")
 _TOKEN: Final = re.compile(rf"({_LETTERS}(?:=|%3d))[^& \n]*", re.IGNORECASE)
 # The header of a JWT is JSON, which begins with {" in base64. Whole words are searched: that is linear.
@@ -58,80 +56,42 @@ _LONGEST_URI: Final = 1024
 _LONGEST_SEARCHED: Final = 16 << 10
 
 
-@define
-class Access:
+def sanitize(text: str, longest: int = _LONGEST_URI) -> str:
     """
-    One answered request. ``seconds`` from the end of its head to the last byte handed to the kernel;
-    ``sent`` bytes of body.
+    Text from a client, fit for a line of a log: without tokens, passwords, quotes and control characters.
 
-    Not frozen, though nobody changes it: to make such a one costs as much as to write its line.
-    """
-
-    address: str
-    moment: float
-    method: str
-    uri: str
-    protocol: str
-    status: int
-    sent: int
-    referer: str
-    agent: str
-    cache: str
-    seconds: float
-    upstream: str
-
-    def line(self) -> str:
-        """Apache's combined form, with what a cache has to add."""
-        moment = _clock(int(self.moment))
-        return (
-            f'{self.address or "-"} - - [{moment}] "{self.method} {self.uri} {self.protocol}" {self.status} '
-            f'{self.sent} "{self.referer}" "{self.agent}" cache="{self.cache}" seconds={self.seconds:.3f} '
-            f"upstream={self.upstream}"
-        )
-
-    def fields(self) -> Mapping[str, object]:
-        """The same for machines."""
-        return {
-            "remote": self.address,
-            "method": self.method,
-            "uri": self.uri,
-            "status": self.status,
-            "bytes": self.sent,
-            "referer": self.referer,
-            "agent": self.agent,
-            "cache": self.cache,
-            "seconds": round(self.seconds, 6),
-            "upstream": self.upstream,
-        }
-
-
-def harmless(text: str, longest: int = _LONGEST_URI) -> str:
-    """
-    What a stranger sent, fit for a line of a log: no token or password, no quote, nothing that moves a
-    cursor.
-
-    >>> harmless('/v2/a/blobs/b?token=secret&n=1'), harmless('x" \\n')
+    >>> sanitize('/v2/a/blobs/b?token=secret&n=1'), sanitize('x" \\n')
     ('/v2/a/blobs/b?token=***&n=1', "x' ?")
     """
     text = _ODD.sub("?", _without_secrets(text[:_LONGEST_SEARCHED])).replace('"', "'").replace("\\", "/")
     return text if len(text) <= longest else text[:longest] + "…"
 
 
+class AccessLogLine(Protocol):
+    """An entry of the access log."""
+
+    def line(self) -> str:
+        """The entry as text."""
+
+    def fields(self) -> Mapping[str, object]:
+        """The entry as JSON values by name."""
+
+
 @implementer(ILogObserver)
-class Journal:
+class LogWriter:
     """Writes events to a stream as ``settings`` say; the lines of a ``worker`` have its number."""
 
     def __init__(self, stream: TextIO, settings: Log, worker: int | None = None) -> None:
         self._stream = stream
         self._json = settings.formatter == "json"
-        whose = {} if worker is None else {"worker": worker}
-        self._fields = {**settings.fields, **whose}
-        self._whose = "".join(f" {name}={value}" for name, value in whose.items())
+        worker_field = {} if worker is None else {"worker": worker}
+        self._fields = {**settings.fields, **worker_field}
+        self._worker = "".join(f" {name}={value}" for name, value in worker_field.items())
 
     def __call__(self, event: LogEvent) -> None:
-        accesses = event.get("accesses") or [access for access in (event.get("access"),) if access]
-        if accesses:
-            lines = [self._access_line(event, access) for access in accesses]
+        entries = event.get("accesses") or [entry for entry in (event.get("access"),) if entry]
+        if entries:
+            lines = [self._access_line(event, entry) for entry in entries]
         else:
             lines = [line for line in (self._event_line(event),) if line]
         self._stream.write("".join(f"{line}\n" for line in lines))
@@ -141,39 +101,34 @@ class Journal:
         phrase, fields, traceback = _parts_of(event)
         if not phrase and not traceback:
             return ""
-        moment, level = _moment_of(event), _level_of(event)
+        time, level = _time_of(event), _level_of(event)
         if self._json:
             last = {"traceback": traceback} if traceback else {}
-            return self._as_json(moment, level, phrase, {**fields, **last})
+            return self._as_json(time, level, phrase, {**fields, **last})
         text = phrase + "".join(f" {name}={_as_text(value)}" for name, value in fields.items())
         text = f"{text}\n{traceback}".strip() if traceback else text
-        return _one_line(f"{moment} {level:<5} {text}{self._as_words()}")
+        return _one_line(f"{time} {level:<5} {text}{self._as_text_fields()}")
 
-    def _access_line(self, event: LogEvent, access: Access) -> str:
+    def _access_line(self, event: LogEvent, entry: AccessLogLine) -> str:
         if not self._json:
-            return _one_line(access.line() + self._whose)
-        return self._as_json(_moment_of(event), _level_of(event), "access", access.fields())
+            return _one_line(entry.line() + self._worker)
+        return self._as_json(_time_of(event), _level_of(event), "access", entry.fields())
 
-    def _as_json(self, moment: str, level: str, message: str, fields: Mapping[str, object]) -> str:
+    def _as_json(self, time: str, level: str, message: str, fields: Mapping[str, object]) -> str:
         return json.dumps(
-            {"time": moment, "level": level, "msg": message, **fields, **self._fields}, default=str
+            {"time": time, "level": level, "msg": message, **fields, **self._fields}, default=str
         )
 
-    def _as_words(self) -> str:
+    def _as_text_fields(self) -> str:
         return "".join(f" {name}={value}" for name, value in self._fields.items())
 
 
-def _moment_of(event: LogEvent) -> str:
+def _time_of(event: LogEvent) -> str:
     return datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="milliseconds")
 
 
 def _level_of(event: LogEvent) -> str:
     return str(getattr(event.get("log_level"), "name", "info"))
-
-
-@lru_cache(maxsize=16)
-def _clock(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
 
 
 def event_text(event: LogEvent) -> str:
@@ -235,7 +190,7 @@ def _without_secrets(text: str) -> str:
 
 
 def _without_jwt(word: re.Match[str]) -> str:
-    """A word without the JWT in it, which ends with the word."""
+    """Cut off a JWT, which ends with the word."""
     parts = word[0].split(".")
     position = 0
     for part, following in pairwise(parts):
@@ -247,18 +202,18 @@ def _without_jwt(word: re.Match[str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    if text.isascii() and text.isprintable():  # most are, and this is soon told
+    if text.isascii() and text.isprintable():  # most are, and this is a fast check
         return text
     return _ODD.sub("?", text.replace("\n", "\\n"))
 
 
-def observer(stream: TextIO, settings: Log, worker: int | None = None) -> ILogObserver:
-    """A journal that leaves out what is below the level that is set."""
+def log_observer(stream: TextIO, settings: Log, worker: int | None = None) -> ILogObserver:
+    """A log writer that leaves out events below the level that is set."""
     predicate = LogLevelFilterPredicate(defaultLogLevel=_LEVELS[settings.level])
     if settings.level != "debug":
-        predicate.setLogLevelForNamespace("twisted", LogLevel.warn)  # its factories come and go
-        predicate.setLogLevelForNamespace("log_legacy", LogLevel.warn)  # and its ports
-    journal = FilteringLogObserver(
-        cast("ILogObserver", Journal(stream, settings, worker)), [cast("ILogFilterPredicate", predicate)]
+        predicate.setLogLevelForNamespace("twisted", LogLevel.warn)  # starting and stopping factories
+        predicate.setLogLevelForNamespace("log_legacy", LogLevel.warn)  # and ports
+    filtering = FilteringLogObserver(
+        cast("ILogObserver", LogWriter(stream, settings, worker)), [cast("ILogFilterPredicate", predicate)]
     )
-    return cast("ILogObserver", journal)
+    return cast("ILogObserver", filtering)

@@ -95,7 +95,7 @@ def worst_findings(processes: Iterable[Mapping[str, Sequence[str]]]) -> dict[str
     order = ("ok", "warn", "fail")
     worst: dict[str, tuple[str, str]] = {}
     for process in processes:
-        for name, (state, says) in process.items():
+        for name, (state, detail) in process.items():
             if name not in worst or order.index(state) > order.index(worst[name][0]):
-                worst[name] = (state, says)
+                worst[name] = (state, detail)
     return worst

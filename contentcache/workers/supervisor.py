@@ -15,15 +15,15 @@ from attrs import evolve
 
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
-from contentcache.app.cache_role import Caching
+from contentcache.app.cache_role import CacheRole
 from contentcache.app.daemon import Daemon
-from contentcache.app.listening import bind_several
+from contentcache.app.listening import bind_shared
 from contentcache.app.role import Role
 from contentcache.config.model import Address, Configuration
 from contentcache.config.workers import share_of
 from contentcache.core.via import FAMILY
 from contentcache.delivery.other_workers import OtherWorkers
-from contentcache.server.debug_site import Finding
+from contentcache.server.debug_site import HealthCheck
 from contentcache.storage.interfaces import Link, Reservation
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
@@ -59,14 +59,14 @@ class Supervisor(Daemon):
         self._output = output
         self._secret = secrets.token_bytes(64)
         self._pseudonym = FAMILY + secrets.token_hex(4)
-        self._caching: Caching | None = None
+        self._caching: CacheRole | None = None
         self._workers: WorkerPool | None = None
 
     # Start.
 
-    def bind_front(self, address: Address) -> list[socket.socket]:
+    def bind_client_sockets(self, address: Address) -> list[socket.socket]:
         """Bind a socket for each worker, which is passed on to its successors."""
-        sockets = bind_several(address, self.configuration.workers)
+        sockets = bind_shared(address, self.configuration.workers)
         self.own(address)
         return sockets
 
@@ -83,7 +83,7 @@ class Supervisor(Daemon):
             on_evicted=lambda digest: self._send(messages.BlobEvicted(digest)),
             on_index_lost=lambda: self._send(messages.IndexLost()),
         )
-        self._caching = Caching(
+        self._caching = CacheRole(
             self.configuration,
             self.environ,
             self.reactor,
@@ -93,12 +93,12 @@ class Supervisor(Daemon):
         )
         return self._caching
 
-    def serve_front(self, sockets: Sequence[socket.socket], role: Role) -> None:  # noqa: ARG002  # workers serve
+    def serve_clients(self, sockets: Sequence[socket.socket], role: Role) -> None:  # noqa: ARG002  # workers serve
         """Start the workers."""
         caching = self._caching
         assert caching is not None  # noqa: S101  # build() was called
-        kept = caching.ensemble.kept
-        index_server = IndexServer(kept.index, self._link_denied)
+        storage = caching.services.storage
+        index_server = IndexServer(storage.index, self._link_denied)
         self._workers = WorkerPool(
             self.reactor,
             hello=self._hello,
@@ -106,7 +106,7 @@ class Supervisor(Daemon):
             ended=self._worker_ended,
             serve_index=index_server.serve,
             output=self._output(),
-            lock=lambda: None if kept.lock is None else kept.lock.descriptor,
+            lock=lambda: None if storage.lock is None else storage.lock.descriptor,
             environ=self.environ,
         )
         if isinstance(self.context, HostContexts):
@@ -133,7 +133,7 @@ class Supervisor(Daemon):
     async def _receive(self, number: int, message: Any) -> Any:
         if self._caching is None:
             return None
-        evictor = self._caching.ensemble.evictor
+        evictor = self._caching.services.evictor
         match message:
             case messages.Reserve(reservation=reservation):
                 return await self._reserve(evolve(reservation, key=f"{number}:{reservation.key}"))
@@ -146,7 +146,7 @@ class Supervisor(Daemon):
     async def _reserve(self, reservation: Reservation) -> bool:
         if self._caching is None or self._workers is None:
             return False
-        evictor = self._caching.ensemble.evictor
+        evictor = self._caching.services.evictor
         if await evictor.reserve(reservation):
             return True
         # A blob that was pulled in the last seconds counts as in use until its pull is in the index.
@@ -155,7 +155,7 @@ class Supervisor(Daemon):
 
     def _worker_ended(self, number: int) -> None:
         if self._caching is not None:
-            self._caching.ensemble.evictor.release_all(f"{number}:")
+            self._caching.services.evictor.release_all(f"{number}:")
 
     def _link_denied(self, link: Link, number: int) -> None:
         """In a thread: notify the other workers."""
@@ -172,19 +172,19 @@ class Supervisor(Daemon):
         workers = await self._workers.metrics() if self._workers is not None else []
         return render(merge([collect(self.meter.registry), *workers]))
 
-    async def findings(self) -> Mapping[str, Finding]:
+    async def health(self) -> Mapping[str, HealthCheck]:
         """The health checks of all processes."""
         if self._workers is None:
-            return self.own_findings()
+            return self.own_health()
         own: dict[str, tuple[str, str]] = {
-            name: (finding.state, finding.says) for name, finding in self.own_findings().items()
+            name: (check.state, check.detail) for name, check in self.own_health().items()
         }
         workers = await self._workers.call(messages.GetFindings())
         serving, all_workers = self._workers.health
         state = "ok" if serving == all_workers else "warn" if serving else "fail"
         own["workers"] = state, f"{serving} of {all_workers} serve"
         worst = worst_findings([own, *workers.values()])
-        return {name: Finding(state, says) for name, (state, says) in worst.items()}  # type: ignore[arg-type]
+        return {name: HealthCheck(state, detail) for name, (state, detail) in worst.items()}  # type: ignore[arg-type]
 
     # Certificates.
 

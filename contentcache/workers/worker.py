@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
-from contentcache.app.cache_role import Caching
-from contentcache.app.daemon import Daemon, NotStarted
+from contentcache.app.cache_role import CacheRole
+from contentcache.app.daemon import Daemon, StartupExit
 from contentcache.app.listening import stop
 from contentcache.app.role import Role
 from contentcache.config.model import Address, Configuration
@@ -33,7 +33,7 @@ from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Reservation
 from contentcache.storage.opening import Storage
-from contentcache.telemetry.logging import observer
+from contentcache.telemetry.logging import log_observer
 from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
@@ -95,17 +95,17 @@ class Worker(Daemon):
         self._hello = hello
         self._supervisor = supervisor
         self._in_use: set[Digest] = set()
-        self._caching: Caching | None = None
+        self._caching: CacheRole | None = None
         self._subscriber_service: SubscriberService | None = None
         self._index: RemoteIndex | None = None
 
     # Start.
 
-    def bind_front(self, address: Address) -> list[socket.socket]:  # noqa: ARG002  # the supervisor has bound it
+    def bind_client_sockets(self, address: Address) -> list[socket.socket]:  # noqa: ARG002  # the supervisor has bound it
         """The socket that the supervisor has bound for this worker."""
         return [socket.socket(fileno=FRONT)]
 
-    def read_key(self) -> None:
+    def read_certificate(self) -> None:
         """The certificates that the supervisor has read while it was allowed to."""
         tls, certificates = self.configuration.http.tls, self._hello.certificates
         if tls is None or self.context is not None:
@@ -117,9 +117,9 @@ class Worker(Daemon):
                 self.context = HostContexts(tls, dict(certificates.hosts or {}))
                 self.context.update({}, certificates.challenges or {})
         except TLSConfigurationError as error:
-            raise NotStarted(str(error)) from error
+            raise StartupExit(str(error)) from error
 
-    def begin_issuance(self) -> None:
+    def build_issuance(self) -> None:
         """Nothing: the supervisor issues certificates."""
 
     def build(self) -> Role:
@@ -138,23 +138,23 @@ class Worker(Daemon):
             on_disk_fault=lambda fault: self._supervisor.send(messages.DiskFault(fault)),
         )
         self._index = RemoteIndex(socket.socket(fileno=INDEX))
-        self._caching = Caching(
+        self._caching = CacheRole(
             configuration,
             self.environ,
             self.reactor,
             self.threads,
             self.meter,
             other_workers=other_workers,
-            kept=Storage(store, self._index),
+            storage=Storage(store, self._index),
         )
-        ensemble = self._caching.ensemble
-        registries = {registry.upstream.origin: registry for registry in ensemble.registries}
+        services = self._caching.services
+        registries = {registry.upstream.origin: registry for registry in services.registries}
         self._subscriber_service = SubscriberService(
-            ensemble.blob_service, ensemble.authorization.request_key, registries.__getitem__, self.threads
+            services.blob_service, services.authorization.request_key, registries.__getitem__, self.threads
         )
         return self._caching
 
-    def say_hello(self, role: Role) -> None:
+    def log_startup(self, role: Role) -> None:
         """Nothing: the supervisor has logged it."""
 
     def _notify_use(self, digest: Digest) -> None:
@@ -183,7 +183,7 @@ class Worker(Daemon):
             case messages.GetMetrics():
                 return collect(self.meter.registry)
             case messages.GetFindings():
-                return {name: (each.state, each.says) for name, each in self.own_findings().items()}
+                return {name: (each.state, each.detail) for name, each in self.own_health().items()}
             case messages.Drain():
                 return self._drain()
             case messages.Stop():
@@ -196,23 +196,23 @@ class Worker(Daemon):
                 self._receive_change(message, self._caching)
         return None
 
-    def _receive_change(self, message: Any, caching: Caching) -> None:
+    def _receive_change(self, message: Any, caching: CacheRole) -> None:
         """Something in the store or in what the origins allow has changed."""
-        ensemble = caching.ensemble
+        services = caching.services
         match message:
             case messages.BlobEvicted(digest=digest):
-                ensemble.blob_service.hot_blobs.drop(digest)
+                services.blob_service.hot_blobs.drop(digest)
                 if self._index is not None:
                     self._index.uncache(digest)
             case messages.LinkDenied(link=link):
                 # The question was earlier, at an unknown time: a question from now on is not affected.
-                ensemble.links.hear_denial(link, asked=ensemble.authorization.question_time())
+                services.links.hear_denial(link, asked=services.authorization.question_time())
             case Revocation():
-                ensemble.authorization.apply_revocation(message)
+                services.authorization.apply_revocation(message)
             case messages.DiskFault(fault=fault):
-                ensemble.blob_service.disk_fault = fault
+                services.blob_service.disk_fault = fault
             case messages.IndexLost():
-                ensemble.blob_service.lost_index()
+                services.blob_service.lost_index()
 
     def _accept_subscriber(self) -> bool:
         descriptor = self._supervisor.receive_descriptor()
@@ -283,13 +283,13 @@ def prepare(number: int, reactor: DaemonReactor) -> None:
 def _start(number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: DaemonReactor) -> Worker:
     worker = Worker(number, hello, supervisor, reactor)
     stream = cast("TextIO", _LineStream(sys.stdout.fileno()))
-    journal = observer(stream, worker.configuration.log, number)
+    journal = log_observer(stream, worker.configuration.log, number)
     globalLogBeginner.beginLoggingTo([journal], redirectStandardIO=False)
     try:
         worker.privilegedStartService()
         worker.startService()
     except Exception as error:  # noqa: BLE001  # a worker that cannot serve must end, so that nobody waits for it
-        if not isinstance(error, NotStarted):
+        if not isinstance(error, StartupExit):
             _log.failure("worker not started", worker=number)
         supervisor.send(messages.StartFailed(str(error.args[0] if error.args else error)))
         reactor.callLater(0, reactor.stop)

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from contentcache.aio.threads import at_once
 from contentcache.app import listening
-from contentcache.app.listening import CannotListen, OwnPath, bind, bind_several, serve, shown, stop
+from contentcache.app.listening import ListenError, SocketPath, bind, bind_shared, format_address, serve, stop
 from contentcache.config.model import Address
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.sendfile_pool import SendfilePool
@@ -68,13 +68,13 @@ class PortTests(SynchronousTestCase):
         """A port that somebody else has is a sentence that names it."""
         port = self.bound("127.0.0.1").getsockname()[1]
         for host in ("127.0.0.1", ""):
-            error = self.assertRaises(CannotListen, bind, Address(host, port))
+            error = self.assertRaises(ListenError, bind, Address(host, port))
             self.assertIn(f"cannot listen on {host}:{port}: ", str(error))
             self.assertIn(os.strerror(errno.EADDRINUSE), str(error))
 
     def test_several(self) -> None:
         """Several sockets of one port, each with a queue of its own, share all connections between them."""
-        several = bind_several(Address("127.0.0.1", 0), 3)
+        several = bind_shared(Address("127.0.0.1", 0), 3)
         for each in several:
             self.addCleanup(each.close)
         where = several[0].getsockname()
@@ -93,17 +93,17 @@ class PortTests(SynchronousTestCase):
     def test_several_taken(self) -> None:
         """A port is not shared with anybody else who would share it, such as a second daemon."""
         self.patch(listening, "_DYING", 0.0)
-        (other,) = bind_several(Address("127.0.0.1", 0), 1)
+        (other,) = bind_shared(Address("127.0.0.1", 0), 1)
         self.addCleanup(other.close)
         where = Address(*other.getsockname())
-        self.assertRaises(CannotListen, bind_several, where, 2)
+        self.assertRaises(ListenError, bind_shared, where, 2)
 
     @skipIf(not _HAS_IPV6, "no IPv6 here")
     def test_half_taken(self) -> None:
         """If somebody else has one of the two families, the other one is not taken for both."""
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
             port = other.getsockname()[1]
-            self.assertRaises(CannotListen, bind, Address("", port))
+            self.assertRaises(ListenError, bind, Address("", port))
 
     def test_no_such_host(self) -> None:
         """A host that is not ours, one that nobody knows, and one that cannot be: each is a sentence."""
@@ -116,7 +116,7 @@ class PortTests(SynchronousTestCase):
 
         self.patch(socket, "getaddrinfo", without_network)
         for host in ("192.0.2.1", "nobody.invalid", "a..b"):
-            error = self.assertRaises(CannotListen, bind, Address(host, 5000))
+            error = self.assertRaises(ListenError, bind, Address(host, 5000))
             self.assertIn(f"cannot listen on {host}:5000: ", str(error))
 
     def test_shown(self) -> None:
@@ -127,7 +127,7 @@ class PortTests(SynchronousTestCase):
             (Address("::", 80), "[::]:80"),
             (Address("", 0, "/run/x"), "/run/x"),
         ]:
-            self.assertEqual(shown(address), text)
+            self.assertEqual(format_address(address), text)
 
 
 class PathTests(SynchronousTestCase):
@@ -161,14 +161,14 @@ class PathTests(SynchronousTestCase):
     def test_somebody_listens(self) -> None:
         """A socket at which somebody listens is left alone."""
         with closing(bind(self.address)):
-            error = self.assertRaises(CannotListen, bind, self.address)
+            error = self.assertRaises(ListenError, bind, self.address)
             self.assertIn(f"cannot listen on {self.path}: ", str(error))
             self.connect()
 
     def test_owner(self) -> None:
         """The owner of a path takes it away once; what another daemon has put there stays."""
         with closing(bind(self.address)):
-            own = OwnPath.of(self.address)
+            own = SocketPath.of(self.address)
             assert own is not None
             own.remove()
             self.assertFalse(os.path.exists(self.path))
@@ -176,7 +176,7 @@ class PathTests(SynchronousTestCase):
             with closing(bind(self.address)):
                 own.remove()
                 self.connect()
-        self.assertIsNone(OwnPath.of(Address("127.0.0.1", 5000)))
+        self.assertIsNone(SocketPath.of(Address("127.0.0.1", 5000)))
 
     def test_somebody_busy(self) -> None:
         """One whose queue is full is alive, and asking it does not hold us up."""
@@ -185,26 +185,26 @@ class PathTests(SynchronousTestCase):
             other.listen(0)
             with socket.socket(socket.AF_UNIX) as waiting:
                 waiting.connect(self.path)
-                self.assertRaises(CannotListen, bind, self.address)
+                self.assertRaises(ListenError, bind, self.address)
             self.assertTrue(os.path.exists(self.path))
 
     def test_another_kind(self) -> None:
         """A socket that we cannot talk to is not ours to take away."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
             other.bind(self.path)
-            self.assertRaises(CannotListen, bind, self.address)
+            self.assertRaises(ListenError, bind, self.address)
             self.assertTrue(os.path.exists(self.path))
 
     def test_no_socket(self) -> None:
         """Another file at the path stays as it is."""
         Path(self.path).write_text("precious")
-        self.assertRaises(CannotListen, bind, self.address)
+        self.assertRaises(ListenError, bind, self.address)
         self.assertEqual(Path(self.path).read_text(), "precious")
 
     def test_bad_paths(self) -> None:
         """No folder, a path that is too long, and one that can be no file's: each is a sentence."""
         for path in (self.path + "/a/b", "/tmp/" + "x" * 200, self.path + "\x00"):
-            error = self.assertRaises(CannotListen, bind, Address("", 0, path))
+            error = self.assertRaises(ListenError, bind, Address("", 0, path))
             self.assertIn(path, str(error))
 
 
@@ -228,7 +228,7 @@ class SharedPathTests(TestCase):
         self.addCleanup(FilePath(str(path.parent)).remove)
         ports = [
             serve(reactor, bound, Factory.forProtocol(Protocol))
-            for bound in bind_several(Address("", 0, str(path)), 2)
+            for bound in bind_shared(Address("", 0, str(path)), 2)
         ]
         for port in ports:
             await stop(port)

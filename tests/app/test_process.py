@@ -10,12 +10,12 @@ from tests.real.programs import ROOT, run
 
 _PROGRAM = """
 import resource
-from contentcache.app.process import keep_buffers
+from contentcache.app.process import retain_heap
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-keep_buffers()
+retain_heap()
 for size in (256 << 10, 300_000, 512 << 10):
     [bytearray(size) for _ in range(6)]
     before = faults()

@@ -30,8 +30,7 @@ from contentcache.gateway.directory_store import Cache
 from contentcache.gateway.keys import KeyFiles
 from contentcache.gateway.router import CACertificate
 from contentcache.jose.blob_tokens import SigningKey
-from contentcache.server.access_log import AccessLog
-from contentcache.telemetry.logging import Access
+from contentcache.server.access_log import AccessLog, AccessLogEntry
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.answers import Answer
@@ -188,7 +187,7 @@ class GatewayTestCase(TestCase):
         self.filler = Filler()
         self.target = Target()
         self.pages: Resource = NoResource()
-        self.written: list[Access] = []
+        self.written: list[AccessLogEntry] = []
         self.clients: list[Client] = []
         self.patch(AccessLog, "_log", _Pen(self.written))
         self.key_files = KeyFiles(
@@ -290,9 +289,9 @@ class GatewayTestCase(TestCase):
 class _Pen:
     """Keeps what is written into the access log."""
 
-    def __init__(self, lines: list[Access]) -> None:
+    def __init__(self, lines: list[AccessLogEntry]) -> None:
         self._lines = lines
 
-    def info(self, _format: str, access: Access) -> None:
+    def info(self, _format: str, access: AccessLogEntry) -> None:
         """A line."""
         self._lines.append(access)

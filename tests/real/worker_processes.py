@@ -26,7 +26,9 @@ def workers_of(cache: ContentCache) -> Mapping[int, int]:
 
 def all_serve(cache: ContentCache) -> Mapping[int, int]:
     """The same, once all of them serve."""
-    until(lambda: f'"says": "{cache.workers} of {cache.workers} serve"' in cache.health_text(), "all workers")
+    until(
+        lambda: f'"detail": "{cache.workers} of {cache.workers} serve"' in cache.health_text(), "all workers"
+    )
     return workers_of(cache)
 
 

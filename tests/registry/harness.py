@@ -33,12 +33,11 @@ from contentcache.registry.admission import Admission
 from contentcache.registry.api import RegistryApi, RegistryDependencies
 from contentcache.registry.origin_selection import OriginSelector
 from contentcache.registry.responses import ContentResponder
-from contentcache.server.access_log import AccessLog
+from contentcache.server.access_log import AccessLog, AccessLogEntry
 from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.exchange import Exchange
 from contentcache.server.factory import ServerFactory
 from contentcache.server.public_name import PublicName
-from contentcache.telemetry.logging import Access
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.answers import Answer
 
@@ -371,7 +370,7 @@ class RegistryTestCase(TestCase):
         self.clock = Clock()
         self.meter = Meter()
         self.services = FakeServices()
-        self.lines: list[Access] = []
+        self.lines: list[AccessLogEntry] = []
         self.patch(AccessLog, "_log", _Pen(self.lines))
         self.factory = self.build()
 
@@ -437,9 +436,9 @@ class RegistryTestCase(TestCase):
 class _Pen:
     """Keeps what is written into the access log."""
 
-    def __init__(self, lines: list[Access]) -> None:
+    def __init__(self, lines: list[AccessLogEntry]) -> None:
         self._lines = lines
 
-    def info(self, _format: str, access: Access) -> None:
+    def info(self, _format: str, access: AccessLogEntry) -> None:
         """A line."""
         self._lines.append(access)

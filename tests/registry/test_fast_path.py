@@ -23,13 +23,12 @@ from contentcache.registry.api import RegistryApi, RegistryDependencies
 from contentcache.registry.fast_path import BlobFastPath
 from contentcache.registry.fast_path_requests import TargetCache
 from contentcache.registry.responses import ContentResponder
-from contentcache.server.access_log import AccessLog
+from contentcache.server.access_log import AccessLog, AccessLogEntry
 from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.exchange import Exchange
 from contentcache.server.factory import ServerFactory
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Link
-from contentcache.telemetry.logging import Access
 from tests.delivery.house import REPOSITORY, House
 from tests.delivery.house import HouseTestCase as DeliveryTestCase
 from tests.delivery.test_authorization import bearer_until
@@ -49,7 +48,7 @@ class CacheTestCase(DeliveryTestCase):
     def setUp(self) -> None:
         # Wherever the tests run: some filesystems cannot tell what is in memory.
         self.patch(HotBlob, "_peek", _peek)
-        self.lines: list[Access] = []
+        self.lines: list[AccessLogEntry] = []
         self.patch(AccessLog, "_log", _Pen(self.lines))
         self.begun = 0
         self.build()
@@ -173,10 +172,12 @@ def _peek(kept: HotBlob, buffer: bytearray, offset: int) -> bool:
 
 
 class _Pen:
-    def __init__(self, lines: list[Access]) -> None:
+    def __init__(self, lines: list[AccessLogEntry]) -> None:
         self._lines = lines
 
-    def info(self, _format: str, access: Access | None = None, accesses: tuple[Access, ...] = ()) -> None:
+    def info(
+        self, _format: str, access: AccessLogEntry | None = None, accesses: tuple[AccessLogEntry, ...] = ()
+    ) -> None:
         """Lines."""
         self._lines += [access] if access is not None else accesses
 
@@ -333,7 +334,7 @@ class WithoutFastPathTests(CacheTestCase):
         self.assertEqual(self.ask(self.ann, path=self.path.removeprefix("/below")).status, 404)
 
     def test_noted(self) -> None:
-        """Access log and metrics have what they always have."""
+        """AccessLogEntry log and metrics have what they always have."""
         before = self.there.meter.text()
         self.assertNotIn(b'method="HEAD"', before)
         fields = ("User-Agent: docker/27", "Referer: http://a.example/?token=1")

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.server.debug_site import DebugSite, Finding
+from contentcache.server.debug_site import DebugSite, HealthCheck
 from contentcache.telemetry.metrics import Meter
 from tests.registry.harness import Client, Reply, request
 
@@ -18,7 +18,7 @@ class DebugSiteTests(SynchronousTestCase):
     """The operator's pages."""
 
     def setUp(self) -> None:
-        self.findings: Mapping[str, Finding] = {"store": Finding("ok", "can be written")}
+        self.health: Mapping[str, HealthCheck] = {"store": HealthCheck("ok", "can be written")}
         self.cancelled: list[object] = []
 
     def ask(self, target: str, method: str = "GET", metrics: str | None = "/metrics") -> Reply:
@@ -29,23 +29,23 @@ class DebugSiteTests(SynchronousTestCase):
         """The operator's port."""
         meter = Meter()
 
-        async def findings() -> Mapping[str, Finding]:
-            return self.findings
+        async def health() -> Mapping[str, HealthCheck]:
+            return self.health
 
         async def counted() -> bytes:
             return meter.text()
 
-        return DebugSite(findings, counted, metrics, Clock())
+        return DebugSite(health, counted, metrics, Clock())
 
     def test_health(self) -> None:
         """JSON that says what was looked at; only what hurts clients is a 503."""
         for state, status in (("ok", 200), ("warn", 200), ("fail", 503)):
-            self.findings = {"store": Finding("ok", "fine"), "other": Finding(state, "so")}  # type: ignore[arg-type]
+            self.health = {"store": HealthCheck("ok", "fine"), "other": HealthCheck(state, "so")}  # type: ignore[arg-type]
             reply = self.ask("/debug/health")
             self.assertEqual((reply.status, reply.header("Content-Type")), (status, "application/json"))
             told = json.loads(reply.body)
             self.assertEqual(told["status"], state)
-            self.assertEqual(told["checks"]["other"], {"state": state, "says": "so"})
+            self.assertEqual(told["checks"]["other"], {"state": state, "detail": "so"})
             head = self.ask("/debug/health", "HEAD")
             self.assertEqual((head.status, head.body), (status, b""))
 
@@ -78,10 +78,10 @@ class DebugSiteTests(SynchronousTestCase):
         """A client who has asked for the metrics, and what will be the answer."""
         counting: Deferred[bytes] = Deferred(self.cancelled.append)
 
-        async def findings() -> Mapping[str, Finding]:
-            return self.findings
+        async def health() -> Mapping[str, HealthCheck]:
+            return self.health
 
-        client = Client(DebugSite(findings, lambda: counting, "/metrics", Clock()))
+        client = Client(DebugSite(health, lambda: counting, "/metrics", Clock()))
         return client.send(request("/metrics")), counting
 
     def test_one_after_another(self) -> None:

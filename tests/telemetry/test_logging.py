@@ -15,7 +15,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Level, Log
-from contentcache.telemetry.logging import Access, Journal, event_text, harmless, observer
+from contentcache.server.access_log import AccessLogEntry
+from contentcache.telemetry.logging import LogWriter, event_text, log_observer, sanitize
 
 SECRET = "eyJhbGciOiJFUzI1NiJ9.c2VjcmV0.c2ln"
 _FORMATTERS = ("text", "json")
@@ -26,7 +27,7 @@ def written(event: LogEvent, formatter: Literal["text", "json"] = "text", **fiel
     # As strict as standard output is: what cannot be encoded would be lost.
     raw = BytesIO()
     stream = TextIOWrapper(raw, "utf-8", newline="")
-    Journal(stream, Log(formatter=formatter, fields=fields))(event)
+    LogWriter(stream, Log(formatter=formatter, fields=fields))(event)
     stream.flush()
     return raw.getvalue().decode("utf-8")
 
@@ -57,11 +58,11 @@ def access(**changes: str) -> LogEvent:
     """An answered request."""
     strings = {"address": "::1", "method": "GET", "uri": "/v2/", "protocol": "HTTP/1.1", "referer": "-"}
     strings |= {"agent": "curl", "cache": "hit", "upstream": "https://r"} | changes
-    entry = Access(**strings, moment=0.0, status=200, sent=5, seconds=0.25)
+    entry = AccessLogEntry(**strings, timestamp=0.0, status=200, sent=5, seconds=0.25)
     return {"log_format": "", "log_time": 0.0, "log_level": LogLevel.info, "access": entry}
 
 
-class HarmlessTests(SynchronousTestCase):
+class SanitizeTests(SynchronousTestCase):
     """What strangers send."""
 
     def test_tokens(self) -> None:
@@ -82,25 +83,25 @@ class HarmlessTests(SynchronousTestCase):
             f"/v2/?{'a' * 1010}&token={SECRET}",
         ]:
             with self.subTest(text=text[:40]):
-                self.assertNotIn(SECRET[:8], harmless(text))
-                self.assertNotIn("c2VjcmV0", harmless(text))
+                self.assertNotIn(SECRET[:8], sanitize(text))
+                self.assertNotIn("c2VjcmV0", sanitize(text))
 
     def test_passwords(self) -> None:
         """An address loses the name and the password in it, in a request as in a message."""
         text = "http://user:pass@proxy:3128/a@b?c=d@e"
-        self.assertEqual(harmless(text), "http://***@proxy:3128/a@b?c=d@e")
+        self.assertEqual(sanitize(text), "http://***@proxy:3128/a@b?c=d@e")
         self.assertIn(" http://***@proxy:3128/", written(said(f"no answer of {text}")))
 
     def test_the_rest_stays(self) -> None:
         """What is no secret can be read."""
         for text in ["/v2/tokens/manifests/1?ns=a%2Fb", "/v2/?n=1&token=***&last=2", "Mozilla/5.0 (X11; é)"]:
-            self.assertEqual(harmless(text), text)
+            self.assertEqual(sanitize(text), text)
 
     @settings(deadline=None)
     @given(st.text(max_size=80), st.integers(1, 40))
     def test_any_text(self, text: str, longest: int) -> None:
         """The result is short, on one line, can be encoded, and cannot leave its quotes."""
-        found = harmless(text, longest)
+        found = sanitize(text, longest)
         self.assertLessEqual(len(found), longest + 1)
         self.assertLessEqual(len((found + ".").splitlines()), 1)
         self.assertFalse({'"', "\\"} & set(found))
@@ -108,7 +109,7 @@ class HarmlessTests(SynchronousTestCase):
         found.encode()
 
 
-class JournalTests(SynchronousTestCase):
+class LogWriterTests(SynchronousTestCase):
     """One line an event."""
 
     def test_access_text(self) -> None:
@@ -133,7 +134,7 @@ class JournalTests(SynchronousTestCase):
         for formatter, ends in (("text", " worker=3\n"), ("json", '"worker": 3}\n')):
             stream = StringIO()
             chosen = Log(formatter=formatter)  # type: ignore[arg-type]
-            journal = Journal(stream, chosen, 3)
+            journal = LogWriter(stream, chosen, 3)
             journal(access())
             journal(said("so it is"))
             first, second = stream.getvalue().splitlines(keepends=True)
@@ -263,7 +264,7 @@ class ObserverTests(SynchronousTestCase):
         levels: list[Level] = ["error", "warn", "info", "debug"]
         for shown, level in enumerate(levels, 1):
             stream = StringIO()
-            log = Logger(namespace="contentcache.x", observer=observer(stream, Log(level=level)))
+            log = Logger(namespace="contentcache.x", observer=log_observer(stream, Log(level=level)))
             log.error("e")
             log.warn("w")
             log.info("i")
@@ -274,6 +275,6 @@ class ObserverTests(SynchronousTestCase):
         """Twisted's notes on ports and factories are for those who debug."""
         for level, lines in (("info", 0), ("debug", 1)):
             stream = StringIO()
-            log = Logger(namespace="twisted.internet.x", observer=observer(stream, Log(level=level)))  # type: ignore[arg-type]
+            log = Logger(namespace="twisted.internet.x", observer=log_observer(stream, Log(level=level)))  # type: ignore[arg-type]
             log.info("starting factory")
             self.assertEqual(len(stream.getvalue().splitlines()), lines)
