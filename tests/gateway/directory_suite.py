@@ -1,4 +1,4 @@
-"""What every directory of caches and choices must do."""
+"""What every provider of a directory store must do."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DirectorySuite(SynchronousTestCase):
         self.assertEqual(list(self.directory.caches()), [third, second])
 
     def test_name_taken(self) -> None:
-        """A name is given once, whatever its case, and again when it is free."""
+        """A name is unique, whatever its case, until its cache is removed."""
         self.directory.add(cache(1, "near"))
         self.assertRaises(NameTaken, self.directory.add, cache(2, "Near"))
         self.assertEqual(list(self.directory.caches()), [cache(1, "near")])
@@ -45,7 +45,7 @@ class DirectorySuite(SynchronousTestCase):
         self.directory.add(cache(2, "Near"))
 
     def test_choices(self) -> None:
-        """A choice is set, changed and unset, and only for caches that are there; each account has its own."""
+        """A choice is set, changed and unset, and only for caches that exist; each account has its own."""
         self.directory.add(cache(1))
         self.directory.add(cache(2))
         self.assertIsNone(self.directory.choice("alice"))
@@ -73,7 +73,7 @@ class DirectorySuite(SynchronousTestCase):
         self.assertTrue(self.directory.has_account("alice"))
 
     def test_known(self) -> None:
-        """To note an account makes it known and leaves its choice alone."""
+        """To add an account leaves its choice unchanged."""
         self.directory.add(cache(1))
         self.assertFalse(self.directory.has_account("alice"))
         self.directory.add_account("alice")

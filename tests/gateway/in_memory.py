@@ -22,6 +22,7 @@ from contentcache.aio.threads import at_once
 from contentcache.app.gateway_assembly import Backends, GatewayContext, make_server
 from contentcache.app.role import Platform
 from contentcache.config.model import Address, Configuration, Gateway, Http, Limits
+from contentcache.core.credentials import Credential, Subject
 from contentcache.core.errors import CacheError
 from contentcache.gateway.blob_authorization import TargetAnswer
 from contentcache.gateway.channel import GatewayFactory
@@ -46,17 +47,17 @@ WRITE = 900.0
 __all__ = ["CACHE", "NOW", "PUBLIC", "REGISTRY", "STALL", "WRITE", "Client", "GatewayTestCase", "request"]
 
 
-class Line:
-    """One connection that the gateway has made, from the registry's side."""
+class RegistryEnd:
+    """One connection of the gateway to the registry, from the registry's side."""
 
-    def __init__(self, conversation: Any) -> None:
+    def __init__(self, connection: Any) -> None:
         self.transport: Any = StringTransport(lenient=True)
-        self.conversation = conversation
-        conversation.makeConnection(self.transport)
+        self.connection = connection
+        connection.makeConnection(self.transport)
 
     @property
     def heard(self) -> bytes:
-        """All that the gateway has sent since this was last asked."""
+        """All that the gateway has sent since the last call."""
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
@@ -71,7 +72,7 @@ class Line:
 
     def say(self, data: bytes | str) -> None:
         """Send."""
-        self.conversation.dataReceived(data.encode("latin-1") if isinstance(data, str) else data)
+        self.connection.dataReceived(data.encode("latin-1") if isinstance(data, str) else data)
 
     def answer(self, status: str = "200 OK", body: bytes = b"", *fields: str) -> None:
         """Send a whole answer."""
@@ -84,24 +85,24 @@ class Line:
         producer = self.transport.producer
         if producer is not None:
             producer.stopProducing()
-        self.conversation.connectionLost(Failure(error))
+        self.connection.connectionLost(Failure(error))
 
     @property
     def aborted(self) -> bool:
-        """Whether the gateway has cut it."""
+        """Whether the gateway has closed it."""
         return bool(self.transport.disconnecting or getattr(self.transport, "disconnected", False))
 
     @property
     def paused(self) -> bool:
-        """Whether the gateway reads no more for now."""
+        """Whether the gateway has paused reading."""
         return bool(self.transport.producerState == "paused")
 
 
-class Wires:
-    """The way to the registry (``IStreamClientEndpoint``): each connection is a :class:`Line`."""
+class FakeEndpoint:
+    """The endpoint of the registry (``IStreamClientEndpoint``): each connection is a :class:`RegistryEnd`."""
 
     def __init__(self) -> None:
-        self.lines: list[Line] = []
+        self.lines: list[RegistryEnd] = []
         #: What connecting fails with, ``None`` to connect; with ``waiting`` it does neither.
         self.error: Exception | None = None
         self.waiting = False
@@ -111,18 +112,18 @@ class Wires:
             return Deferred()
         if self.error is not None:
             return fail(self.error)
-        conversation = factory.buildProtocol(None)
-        self.lines.append(Line(conversation))
-        return succeed(conversation)
+        connection = factory.buildProtocol(None)
+        self.lines.append(RegistryEnd(connection))
+        return succeed(connection)
 
     def refuse(self) -> None:
-        """Let nobody connect."""
+        """Refuse connections."""
         self.error = ConnectError()
 
 
 @define
-class Choices:
-    """Which cache everybody has chosen, and whether it answers; an exception is raised."""
+class FakeDirectory:
+    """A cache directory: the cache of all clients, and whether it answers; an exception is raised."""
 
     cache: Any = None
     answers: bool = True
@@ -141,11 +142,14 @@ class Choices:
 
 
 @define
-class Filler:
-    """The registry as the gateway's own account sees it."""
+class FakeOwnRegistry:
+    """The registry by the gateway's own account."""
 
     answer: Any = None
     asked: list[Any] = field(factory=list)
+
+    def subject(self, repository: str, credential: Credential) -> Subject:
+        return Subject.of(b"secret", REGISTRY, repository, credential)
 
     async def ask(self, question: Any) -> Answer:
         self.asked.append(question)
@@ -163,7 +167,7 @@ class FakeCA(CACertificate):
 
 
 @define
-class Target:
+class FakeTarget:
     """What the registry redirects to; an exception is raised."""
 
     answer: TargetAnswer | CacheError = field(factory=lambda: TargetAnswer(404))
@@ -182,10 +186,10 @@ class GatewayTestCase(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.meter = Meter()
-        self.wires = Wires()
-        self.choices = Choices()
-        self.filler = Filler()
-        self.target = Target()
+        self.endpoint = FakeEndpoint()
+        self.directory = FakeDirectory()
+        self.own_registry = FakeOwnRegistry()
+        self.target = FakeTarget()
         self.pages: Resource = NoResource()
         self.written: list[AccessLogEntry] = []
         self.clients: list[Client] = []
@@ -197,7 +201,7 @@ class GatewayTestCase(TestCase):
         self.factory = self.build()
 
     def tearDown(self) -> None:
-        """Everybody leaves; failures that nobody has heard of are this test's own."""
+        """Disconnect all clients; unhandled failures are reported with this test."""
         for client in self.clients:
             client.leave()
         gc.collect()
@@ -231,13 +235,13 @@ class GatewayTestCase(TestCase):
             limits=limits or Limits(),
         )
         http = Http(Address("127.0.0.1", 0), prefix=prefix, trustedproxies=trusted, headers=extra or {})
-        endpoint: Any = self.wires
+        endpoint: Any = self.endpoint
         self.connections = ConnectionPool(
             REGISTRY, endpoint, timer=self.clock, stall_timeout=STALL, write_timeout=WRITE, meter=self.meter
         )
-        registry: Any = self.filler
+        registry: Any = self.own_registry
         target: Any = self.target
-        directory: Any = self.choices
+        directory: Any = self.directory
         reactor: Any = self.clock
         platform = Platform(
             {},
@@ -259,35 +263,35 @@ class GatewayTestCase(TestCase):
         self.clients.append(client)
         return client
 
-    def ask(self, target: str, *fields: str, method: str = "GET") -> tuple[Client, Line]:
+    def ask(self, target: str, *fields: str, method: str = "GET") -> tuple[Client, RegistryEnd]:
         """A request that has reached the registry."""
-        before = len(self.wires.lines)
+        before = len(self.endpoint.lines)
         client = self.client().send(request(target, *fields, method=method))
-        self.assertEqual(len(self.wires.lines), before + 1)
+        self.assertEqual(len(self.endpoint.lines), before + 1)
         return client, self.line
 
     @property
-    def line(self) -> Line:
+    def line(self) -> RegistryEnd:
         """The last connection to the registry."""
-        return self.wires.lines[-1]
+        return self.endpoint.lines[-1]
 
     def reply(self, client: Client, method: str = "GET") -> Reply:
-        """The one answer that a client has."""
+        """The one response that a client has received."""
         (reply,) = client.replies(method)
         return reply
 
-    def fill_with(
+    def own_registry_sends(
         self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes], **more: Any
     ) -> FakeResponse:
-        """What the registry answers to the gateway's own account."""
+        """Set the registry's response to the gateway's own account."""
         fields = Headers({name: [value] for name, value in headers.items()})
         broadcast = FakeResponse(status, fields, pieces, **more)
-        self.filler.answer = Answer(REGISTRY, status, False, broadcast, self.clock, STALL)
+        self.own_registry.answer = Answer(REGISTRY, status, False, broadcast, self.clock, STALL)
         return broadcast
 
 
 class _Pen:
-    """Keeps what is written into the access log."""
+    """Collects the records of the access log."""
 
     def __init__(self, lines: list[AccessLogEntry]) -> None:
         self._lines = lines

@@ -1,4 +1,4 @@
-"""The directory of caches and choices in memory: for tests, and for gateways that need not remember."""
+"""The store of the cache directory in memory."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ class MemoryDirectory:
         self._choices: dict[str, UUID | None] = {}
 
     def caches(self) -> Sequence[Cache]:
-        """All of them, by name."""
+        """All caches, by name."""
         return sorted(self._caches.values(), key=lambda cache: cache.name.lower())
 
     def cache(self, cache_id: UUID) -> Cache | None:
-        """One of them."""
+        """One cache."""
         return self._caches.get(cache_id)
 
     def add(self, cache: Cache) -> None:
-        """One more."""
+        """Add a cache."""
         if any(other.name.lower() == cache.name.lower() for other in self._caches.values()):
             raise NameTaken(cache.name)
         self._caches[cache.id] = cache
 
     def remove(self, cache_id: UUID) -> None:
-        """One less, and no choice of it is left."""
+        """Remove a cache, and all choices of it."""
         self._caches.pop(cache_id, None)
         for account, choice in self._choices.items():
             if choice == cache_id:
                 self._choices[account] = None
 
     def choice(self, account: str) -> UUID | None:
-        """What an account chose."""
+        """The cache that an account has chosen."""
         return self._choices.get(account)
 
     def choose(self, account: str, cache_id: UUID | None) -> bool:
-        """Set or unset a choice."""
+        """Set or unset an account's choice."""
         if cache_id is not None and cache_id not in self._caches:
             return False
         self._choices[account] = cache_id
         return True
 
     def add_account(self, account: str) -> None:
-        """An account exists."""
+        """Add an account."""
         self._choices.setdefault(account, None)
 
     def has_account(self, account: str) -> bool:
-        """Whether it has been noted or has chosen."""
+        """Whether an account was added, or has ever chosen."""
         return account in self._choices
 
     def close(self) -> None:

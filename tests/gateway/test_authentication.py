@@ -22,7 +22,7 @@ EPOCH = 1_000_000.0
 
 
 class PasswordsAlone(FakeRegistry):
-    """Takes one password from whoever has it; ``account`` is what its tokens say of that."""
+    """Accepts one password under any name; ``account`` is the one that its tokens name."""
 
     account: str | None = None
 
@@ -35,7 +35,7 @@ class PasswordsAlone(FakeRegistry):
 
 
 class AuthenticatorTests(SynchronousTestCase):
-    """Who asks."""
+    """Who a client is."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -67,8 +67,8 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def test_remembered(self) -> None:
         """
-        A yes is remembered for a minute, for these very credentials and no others; nothing that is kept
-        holds them.
+        Accepted credentials are remembered for a minute, exactly these and no others; what is kept does not
+        contain them.
         """
         self.assertEqual(self.who(basic("bob")), User("bob"))
         asked = len(self.registry.asked)
@@ -84,7 +84,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertNotIn("builder", repr(vars(self.authenticator)))
 
     def test_no_longer(self) -> None:
-        """A yes to a token ends with the token."""
+        """That a token was accepted is not remembered beyond its ``exp``."""
         header = f"Bearer {token('bob', exp=EPOCH + 30)}"
         self.who(header)
         self.clock.advance(31)
@@ -93,21 +93,21 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertGreater(len(self.registry.asked), asked)
 
     def test_a_no_is_not_remembered(self) -> None:
-        """Whoever was refused is asked for again."""
+        """Refused credentials are shown to the registry again."""
         self.registry.away = True
         self.refused(basic("bob"), AuthenticationUnavailable)
         self.registry.away = False
         self.who(basic("bob"))
 
     def test_open_registry(self) -> None:
-        """A registry that says yes to everybody proves nothing: nobody signs in, with a password or a token."""
+        """A registry that accepts everything proves nothing: nobody signs in, with a password or a token."""
         self.registry.open = True
         for header in (basic("alice"), basic("alice", "anything"), f"Bearer {token('alice', 'forged')}"):
             self.refused(header, NotAuthenticated)
         self.assertFalse(self.directory.has_account("alice"))
 
     def test_forgery(self) -> None:
-        """Claims of a token count only with the registry's yes to its signature."""
+        """Claims of a token count only if the registry accepts its signature."""
         self.refused(f"Bearer {token('alice', 'forged', groups=['ops'])}", NotAuthenticated)
 
     def test_administrators(self) -> None:
@@ -122,7 +122,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertFalse(self.who(f"Bearer {token('carol', groups=['ops', None])}").is_admin)
 
     def test_noted(self) -> None:
-        """Who was accepted exists, and a database that fails keeps nobody out."""
+        """An accepted account is added to the store, and signs in too where the database fails."""
         self.who(basic("bob"))
         self.assertTrue(self.directory.has_account("bob"))
 
@@ -134,8 +134,8 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def test_guessing(self) -> None:
         """
-        After ten wrong passwords for an account, and after twenty for any, an address is not listened to;
-        what is remembered goes on, and so does the account from elsewhere. It passes.
+        After ten wrong passwords for an account, and after twenty for any, attempts from an address are
+        refused; remembered credentials still work, and so does the account from another address. It expires.
         """
         self.who(basic("alice"))
         for count in range(10):
@@ -155,7 +155,7 @@ class AuthenticatorTests(SynchronousTestCase):
             self.clock.advance(60)
 
     def test_guessing_from_everywhere(self) -> None:
-        """Many addresses together guess an account's password a hundred times, and no more."""
+        """All addresses together can guess an account's password a hundred times, and no more."""
         for count in range(100):
             self.refused(basic("bob", "wrong"), NotAuthenticated, f"192.0.2.{count}")
         self.refused(basic("bob", "wrong"), TooManyAttempts, "198.51.100.1")
@@ -163,8 +163,8 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def test_guessing_from_one_network(self) -> None:
         """
-        Whoever has an IPv6 /64 has one address for this; another /64, and the same IPv4 address however
-        written, are what they are.
+        An IPv6 /64 counts as one address; another /64 is another one, and an IPv4 address is the same in both
+        spellings.
         """
         for count in range(10):
             self.refused(basic("bob", "wrong"), NotAuthenticated, f"2001:db8:1:2::{count + 1:x}")
@@ -176,7 +176,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.refused(basic("alice"), TooManyAttempts, "203.0.113.5")
 
     def test_not_a_guess(self) -> None:
-        """While the registry is away nobody's tries are held against them."""
+        """While the registry cannot be asked, no attempts are counted."""
         self.registry.away = True
         for _ in range(30):
             self.refused(basic("bob"), AuthenticationUnavailable)
@@ -184,7 +184,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.who(basic("bob"))
 
     def test_names_that_mean_nothing(self) -> None:
-        """Where a password is somebody under any name, the name beside it is nobody's, an administrator's least."""
+        """Where a password is accepted under any name, the name proves nothing, not even an administrator's."""
         self.registry = PasswordsAlone()
         self.authenticator = self.make()
         self.refused(BasicCredentials("alice", "wonder").authorization, NotAuthenticated)
@@ -193,7 +193,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual(self.who(BasicCredentials("alice", "wonder").authorization), User("mallory"))
 
     def test_few_impossible_questions(self) -> None:
-        """That the registry looks at passwords is asked once in a while; of tokens, each time."""
+        """Whether the registry checks passwords is asked once in a while; for tokens, each time."""
         for name in ("alice", "bob", "org/robot"):
             self.who(basic(name))
         self.assertEqual(len(self.registry.asked), 4)
@@ -203,10 +203,10 @@ class AuthenticatorTests(SynchronousTestCase):
 
 
 class ClaimsTests(SynchronousTestCase):
-    """What a header says."""
+    """The credentials in a header."""
 
     def test_read(self) -> None:
-        """One spelling each; what makes no sense is nobody's."""
+        """Each has one spelling; malformed ones are none."""
         self.assertEqual(parse_credentials("BASIC  YTpi"), BasicCredentials("a", "b"))
         self.assertEqual(parse_credentials("Basic YTpiOmM="), BasicCredentials("a", "b:c"))
         self.assertIsNone(parse_credentials("Basic 5DpiCg"))  # a line break in the password
@@ -227,18 +227,18 @@ class ClaimsTests(SynchronousTestCase):
 
     @given(st.text())
     def test_anything(self, text: str) -> None:
-        """Nothing that is sent raises."""
+        """No header raises."""
         for scheme in ("", "Basic ", "Bearer ", "Bearer a."):
             claimed_account(scheme + text)
 
     def test_no_secrets(self) -> None:
-        """Neither passwords nor tokens are in what is written of them."""
+        """Neither passwords nor tokens are in representations."""
         self.assertNotIn("wonder", repr(parse_credentials(basic("alice"))))
         self.assertNotIn("good", repr(parse_credentials(f"Bearer {token('carol')}")))
 
 
 class ThrottleTests(SynchronousTestCase):
-    """Buckets."""
+    """Leaky buckets."""
 
     def test_leak(self) -> None:
         """A bucket takes its burst at once, and one more each time it has leaked."""

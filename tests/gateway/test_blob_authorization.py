@@ -23,7 +23,7 @@ REGISTRY = "https://registry.internal"
 
 @define
 class Transport:
-    """The ways to a registry and to whatever it redirects to, as far as they are used here."""
+    """The transport to a registry and to the targets of its redirects, as far as it is used here."""
 
     response: Any = None
     error: Exception | None = None
@@ -47,13 +47,13 @@ class FollowedTargetTests(SynchronousTestCase):
         self.transport = Transport()
 
     def ask(self, location: str = "https://storage.example/x?sig=a%2Fb") -> Deferred[TargetAnswer]:
-        """Ask, and answer with what the transport has."""
+        """Request the first byte, with the transport's response."""
         transport: Any = self.transport
         target = RedirectTarget(transport, REGISTRY, self.clock, timeout=30.0)
         return Deferred.fromCoroutine(target.first_byte(location))
 
     def test_question(self) -> None:
-        """One byte is asked for, without any credentials, at the very URL."""
+        """One byte is requested, without any credentials, at exactly this URL."""
         self.transport.response = FakeResponse(206, Headers({"Content-Range": ["bytes 0-0/1234"]}), [b"x"])
         self.assertEqual(self.successResultOf(self.ask()), TargetAnswer(206, [], 1234))
         ((method, url, headers),) = self.transport.asked
@@ -74,8 +74,8 @@ class FollowedTargetTests(SynchronousTestCase):
 
     def test_compressed(self) -> None:
         """
-        Bytes that must tell a page are looked at without their coding; where that cannot be, or nothing comes
-        at all, it is an error and never a yes.
+        The first bytes are decoded before they are checked; where that is impossible, or none arrive, it is an
+        error and never allows the blob.
         """
         page = b"<html>" + b" " * 1000
         headers = Headers({CODINGS: [b"gzip"]})
@@ -91,7 +91,7 @@ class FollowedTargetTests(SynchronousTestCase):
             self.failureResultOf(self.ask(), UpstreamBroken)
 
     def test_refusals(self) -> None:
-        """What must not be asked is not, and what cannot be reached is an error of its own, never a defect."""
+        """A forbidden target is not asked; one that cannot be reached is an error of its own, never a defect."""
         for location in (
             "http://storage.example/",
             "https://u:p@storage.example/",
@@ -104,7 +104,7 @@ class FollowedTargetTests(SynchronousTestCase):
         self.failureResultOf(self.ask(), UpstreamUnavailable)
 
     def test_too_slow(self) -> None:
-        """A target that does not answer in time is given up."""
+        """A target that does not answer in time is abandoned."""
         asking = self.ask()
         self.clock.advance(29)
         self.assertNoResult(asking)
@@ -112,7 +112,7 @@ class FollowedTargetTests(SynchronousTestCase):
         self.failureResultOf(asking, UpstreamTimeout)
 
     def test_client_leaves(self) -> None:
-        """A client that leaves is no failure of the target, whatever giving the question up fails with."""
+        """A client that disconnects is no failure of the target, whatever error the cancelled request has."""
 
         async def never(*_: object) -> NoReturn:
             await Deferred[None](lambda waiting: waiting.errback(ConnectionError("given up")))

@@ -14,7 +14,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import UpstreamBroken
 from contentcache.gateway.blob_authorization import TargetAnswer
 from contentcache.jose.blob_tokens import parse_blob_token, verify_blob_token
-from tests.gateway.in_memory import CACHE, NOW, PUBLIC, Choices, GatewayTestCase, Target, request
+from tests.gateway.in_memory import CACHE, NOW, PUBLIC, FakeDirectory, FakeTarget, GatewayTestCase, request
 from tests.registry.harness import Reply
 
 DIGEST = Digest.of(b"content")
@@ -24,14 +24,14 @@ ANN = "Authorization: Basic " + base64.b64encode(b"ann:secret").decode()
 
 
 class RedirectTests(GatewayTestCase):
-    """Blobs for which the registry says yes."""
+    """Blobs that the registry allows."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.choices.cache = CACHE
+        self.directory.cache = CACHE
 
     def answered(self, *answer: str, fields: tuple[str, ...] = (ANN,), method: str = "GET") -> Reply | None:
-        """What the client is told after the registry's answer to the first question; ``None`` for nothing yet."""
+        """The client's status after the registry's response to the first request; ``None`` for nothing yet."""
         client, line = self.ask(BLOB, *fields, method=method)
         self.assertTrue(line.head()[0].startswith("HEAD "))
         status, *more = answer
@@ -41,13 +41,13 @@ class RedirectTests(GatewayTestCase):
         return found[0] if found else None
 
     def restart(self) -> None:
-        """A gateway that has asked the registry nothing yet."""
+        """A gateway that has sent the registry nothing yet."""
         self.connections.close()
-        self.wires.lines.clear()
+        self.endpoint.lines.clear()
         self.factory = self.build()
 
     def test_yes(self) -> None:
-        """A yes is a redirect to a URL that lets exactly this account pull exactly this blob, for a while."""
+        """An allowed blob is a redirect to a URL by which this account can pull this blob, for a while."""
         for method in ("GET", "HEAD"):
             reply = self.answered("200 OK", "Content-Length: 1000", OCTETS, method=method)
             assert reply is not None
@@ -64,10 +64,10 @@ class RedirectTests(GatewayTestCase):
             )
             self.assertEqual((signed.subject, signed.expires), ("ann", NOW + 1200))
             self.assertNotIn(token, str(self.written))
-        self.assertEqual(self.choices.asked, [("ann", "192.0.2.1")] * 2)
+        self.assertEqual(self.directory.asked, [("ann", "192.0.2.1")] * 2)
 
     def test_log(self) -> None:
-        """The access log says who was sent to a cache."""
+        """The access log says which requests were redirected."""
         for method in ("GET", "HEAD"):
             self.answered("200 OK", "Content-Length: 1000", OCTETS, method=method)
         self.assertEqual(
@@ -105,7 +105,7 @@ class RedirectTests(GatewayTestCase):
         )
 
     def test_digest(self) -> None:
-        """A digest that the registry states decides; of another algorithm it says nothing."""
+        """A digest that the registry states decides; one of another algorithm does not."""
         other = Digest.of(b"content", "sha512")
         for stated, media_type, status in (
             (str(DIGEST), "application/json", 307),
@@ -120,7 +120,7 @@ class RedirectTests(GatewayTestCase):
             self.assertEqual(None if reply is None else reply.status, status, (stated, media_type))
 
     def test_pages(self) -> None:
-        """A page or a message with 200, or any other success, is no yes: the request passes as it came."""
+        """A page or a message with 200, or any other success, does not count: the request is forwarded."""
         for status, kind in (
             ("200 OK", "text/html; charset=utf-8"),
             ("200 OK", "TEXT/HTML"),
@@ -139,7 +139,7 @@ class RedirectTests(GatewayTestCase):
             self.restart()
 
     def test_says_nothing_of_itself(self) -> None:
-        """Where the head says neither digest nor type, the first bytes tell a blob from a page."""
+        """Where the head states neither digest nor type, the first bytes tell a blob from a page."""
         for body, status in (
             (b"\x1f\x8b" + b"x" * 98, 307),
             (b" \n<!DOCTYPE html>", None),
@@ -162,7 +162,7 @@ class RedirectTests(GatewayTestCase):
                 self.restart()
 
     def test_compressed_bytes(self) -> None:
-        """Bytes that the registry has compressed tell nothing, so they are no yes."""
+        """Bytes that the registry has compressed cannot be recognized, so they do not count."""
         for status, fields in (
             ("200 OK", ()),
             ("206 Partial Content", ("Content-Range: bytes 0-99/2000",)),
@@ -175,7 +175,7 @@ class RedirectTests(GatewayTestCase):
             self.restart()
 
     def through(self, location: str, again: str | None = None) -> Reply | None:
-        """What the client is told after the registry has redirected ``HEAD``, and ``GET`` of the first byte."""
+        """The client's status after the registry has redirected ``HEAD``, and ``GET`` of the first byte."""
         client, line = self.ask(BLOB, ANN)
         line.head()
         line.say(f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
@@ -189,7 +189,7 @@ class RedirectTests(GatewayTestCase):
 
     def test_yes_by_redirect(self) -> None:
         """
-        A redirect to a storage that serves the first byte is a yes; the storage is asked at the URL that was
+        A redirect to a storage that serves the first byte counts; the storage is asked at the URL that was
         signed for ``GET``.
         """
         for answer in (
@@ -205,8 +205,8 @@ class RedirectTests(GatewayTestCase):
 
     def test_no_by_redirect(self) -> None:
         """
-        A redirect that ends on a page to sign in, on a refusal or nowhere is no yes; nor is one to a storage
-        that has a small blob.
+        A redirect that ends on a page to sign in, on a refusal or nowhere does not count; nor does one to a
+        storage that has a small blob.
         """
         for answer in (
             TargetAnswer(200, ["text/html"]),
@@ -223,7 +223,7 @@ class RedirectTests(GatewayTestCase):
             self.assertIsNone(self.through("https://login.example.com/start?rd=x"), answer)
 
     def test_redirect_to_itself(self) -> None:
-        """To the registry itself it has not said anything yet, and nobody is asked there."""
+        """A redirect to the registry itself states nothing, and is not followed."""
         self.target.answer = TargetAnswer(206)
         for location in (
             "http://registry.internal:5000/login",
@@ -237,7 +237,7 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual(self.target.asked, [])
 
     def test_head_costs_one_question(self) -> None:
-        """``HEAD`` of a blob that is not there is answered with what the registry said to the one question."""
+        """``HEAD`` of a missing blob is answered with the registry's response to the one request."""
         for status in ("404 Not Found", "401 Unauthorized", "403 Forbidden", "429 Slow", "200 OK"):
             client, line = self.ask(BLOB, ANN, method="HEAD")
             line.head()
@@ -245,7 +245,7 @@ class RedirectTests(GatewayTestCase):
             reply = self.reply(client, "HEAD")
             self.assertEqual((str(reply.status), reply.header("Content-Length")), (status[:3], "7"))
             self.assertEqual(reply.headers.getRawHeaders(b"X-Own"), [b"\xe9"])
-            self.assertEqual((len(self.wires.lines), line.heard), (1, b""))
+            self.assertEqual((len(self.endpoint.lines), line.heard), (1, b""))
             self.restart()
         self.assertEqual({access.cache for access in self.written}, {"direct"})
 
@@ -262,11 +262,11 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual(reply.headers.getRawHeaders(b"X-Own"), [b"\xe9"])
         self.assertEqual(reply.header("Content-Type"), "application/json")
         self.assertEqual((reply.header("Content-Encoding"), reply.header("ETag")), (None, None))
-        self.assertEqual((len(self.wires.lines), line.heard), (1, b""))
+        self.assertEqual((len(self.endpoint.lines), line.heard), (1, b""))
         self.assertEqual([access.cache for access in self.written], ["direct"])
 
     def test_missing_is_asked_again(self) -> None:
-        """A 404 that may be another one for the client's own request, or is a page, is not the answer to it."""
+        """A 404 that may differ for the client's own request, or is a page, does not answer it."""
         for target, field, kind in (
             (BLOB, "Cookie: sid=1", "application/json"),
             (BLOB, "X-Api-Key: 1", "application/json"),
@@ -284,7 +284,7 @@ class RedirectTests(GatewayTestCase):
     def test_redirected_costs_one_question(self) -> None:
         """
         A registry that has redirected a blob is asked with ``GET`` of the first bytes at once, for ``GET``
-        and ``HEAD`` of clients, and what that proves is looked at as before.
+        and ``HEAD`` of clients, and what that proves is checked as before.
         """
         self.target.answer = TargetAnswer(206, ["binary/octet-stream"], 1000)
         for method in ("HEAD", "GET"):
@@ -340,7 +340,7 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual(first, f"HEAD {BLOB} HTTP/1.1")
 
     def test_no(self) -> None:
-        """What is no yes goes to the registry as it came, and its own answer to the client."""
+        """A request that is not clearly allowed is forwarded, and the client gets the registry's own response."""
         for status in (
             "401 Unauthorized",
             "403 Forbidden",
@@ -359,16 +359,16 @@ class RedirectTests(GatewayTestCase):
             self.restart()
 
     def test_small(self) -> None:
-        """A small blob comes straight from the registry, an empty one too; one whose size nobody says, does not."""
+        """A small blob comes straight from the registry, an empty one too, but not one of unknown size."""
         for length in ("0", "999"):
             self.assertIsNone(self.answered("200 OK", f"Content-Length: {length}", OCTETS))
         reply = self.answered("200 OK", OCTETS)
         self.assertEqual(None if reply is None else reply.status, 307)
 
     def test_no_cache(self) -> None:
-        """Who has no cache that lives is served here, with one question; so is everybody when nobody knows."""
+        """A client without an alive cache is served directly, by one request; so are all when the choice fails."""
         for cache in (None, RuntimeError("the database is gone")):
-            self.choices.cache = cache
+            self.directory.cache = cache
             client, line = self.ask(BLOB, ANN)
             self.assertEqual(line.head()[0], f"GET {BLOB} HTTP/1.1")
             line.answer("200 OK", b"content")
@@ -378,29 +378,29 @@ class RedirectTests(GatewayTestCase):
         self.assertEqual([access.cache for access in self.written], ["direct", "direct"])
 
     def test_caches(self) -> None:
-        """A cache that asks with its client's credentials is never sent to a cache."""
+        """A cache that asks with its client's credentials is never redirected."""
         client, line = self.ask(BLOB, ANN, "Via: 1.1 fred, 1.1 contentcache-0123")
         self.assertEqual(line.head()[0], f"GET {BLOB} HTTP/1.1")
         line.answer("200 OK", b"content")
         self.assertEqual(self.reply(client).status, 200)
-        self.assertEqual(self.choices.asked, [])
+        self.assertEqual(self.directory.asked, [])
 
     def test_cache_does_not_answer(self) -> None:
-        """A client is sent nowhere that does not answer now; and nobody is asked for whom the registry refuses."""
-        self.choices.answers = False
+        """No client is sent to a cache that does not answer now; and no cache is probed for a refused client."""
+        self.directory.answers = False
         self.assertIsNone(self.answered("200 OK", "Content-Length: 1000", OCTETS))
         head = self.answered("200 OK", "Content-Length: 1000", OCTETS, method="HEAD")
         self.assertEqual(None if head is None else head.status, 200)
-        self.assertEqual([cache.host for cache in self.choices.probed], [CACHE, CACHE])
-        self.choices.answers = True
+        self.assertEqual([cache.host for cache in self.directory.probed], [CACHE, CACHE])
+        self.directory.answers = True
         self.answered("403 Forbidden")
         self.answered("200 OK", "Content-Length: 10", OCTETS)
-        self.assertEqual(len(self.choices.probed), 2)
+        self.assertEqual(len(self.directory.probed), 2)
 
     def test_client_leaves(self) -> None:
         """
-        A client that leaves while the registry, its storage or a cache is asked ends it there: no further
-        question, no traceback, no connection.
+        A client that disconnects while the registry, its storage or a cache is asked cancels that: no further
+        request, no traceback, no connection.
         """
         waiting: list[Deferred[Any]] = []
 
@@ -411,8 +411,8 @@ class RedirectTests(GatewayTestCase):
         for stage in ("head", "storage", "cache"):
             self.restart()
             if stage == "storage":
-                self.patch(Target, "first_byte", wait)
-            self.patch(Choices, "is_answering", wait)
+                self.patch(FakeTarget, "first_byte", wait)
+            self.patch(FakeDirectory, "is_answering", wait)
             client, line = self.ask(BLOB, ANN)
             line.head()
             if stage == "storage":
@@ -423,13 +423,13 @@ class RedirectTests(GatewayTestCase):
             heard = len(line.heard)
             self.assertEqual(len(waiting), {"head": 0, "storage": 1, "cache": 2}[stage])
             client.leave()
-            self.assertEqual((len(self.wires.lines), len(line.heard)), (1, 0), (stage, heard))
+            self.assertEqual((len(self.endpoint.lines), len(line.heard)), (1, 0), (stage, heard))
             self.assertEqual(line.aborted, stage == "head")
         self.assertEqual({access.status for access in self.written}, {499})
         self.assertIsNone(self.connections.fault)
 
     def test_accounts(self) -> None:
-        """The account is the user of a password or the subject of a token, and nobody for all else."""
+        """The account is the user of a password or the subject of a token, else empty."""
 
         def token(claims: object) -> str:
             part = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
@@ -450,12 +450,12 @@ class RedirectTests(GatewayTestCase):
         for header in cases:
             self.ask(BLOB, header)[1].answer("404 Not Found")
             self.connections.close()
-            self.wires.lines.clear()
-        self.assertEqual([account for account, _ in self.choices.asked], list(cases.values()))
+            self.endpoint.lines.clear()
+        self.assertEqual([account for account, _ in self.directory.asked], list(cases.values()))
 
     def test_registry_away(self) -> None:
-        """A registry that does not answer has not said yes."""
-        self.wires.refuse()
+        """A registry that does not answer allows nothing."""
+        self.endpoint.refuse()
         client = self.client().send(request(BLOB, ANN))
         self.assertEqual(self.reply(client).status, 503)
 
@@ -470,4 +470,4 @@ class RedirectTests(GatewayTestCase):
         ):
             _, line = self.ask(target, ANN, method=method)
             self.assertEqual(line.head()[0], f"{method} {target} HTTP/1.1")
-        self.assertEqual(self.choices.asked, [])
+        self.assertEqual(self.directory.asked, [])

@@ -17,14 +17,11 @@ _V6 = st.tuples(st.ip_addresses(v=6), st.integers(0, 128)).map(lambda p: str(ip_
 
 
 class ChosenTests(SynchronousTestCase):
-    """Choice, default, life."""
+    """Choice, default, liveness."""
 
     @given(_IDS, _IDS, st.sets(st.integers(1, 4).map(lambda n: UUID(int=n))))
     def test_rule(self, choice: UUID | None, default: UUID | None, alive: set[UUID]) -> None:
-        """
-        Whoever is sent somewhere is sent to what they chose, or to the default if they chose nothing, and it
-        is alive.
-        """
+        """A client is sent to the chosen cache, or to the default if none was chosen, and only if it is alive."""
         found = choose_cache(choice, default, alive.__contains__)
         wanted = choice or default
         self.assertEqual(found, wanted if wanted in alive else None)

@@ -28,7 +28,7 @@ class SpellingTests(SynchronousTestCase):
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:
-        """Any text is a host in one spelling, a name as it is, an id, or refused in a sentence."""
+        """Any text is a host in one spelling, an unchanged name, an id, or refused with a message."""
         for read in (parse_host, parse_name):
             try:
                 spelled = read(text)
@@ -41,5 +41,5 @@ class SpellingTests(SynchronousTestCase):
 
     @given(st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?", fullmatch=True))
     def test_names(self, name: str) -> None:
-        """Names are taken as they are written."""
+        """Names are not changed."""
         self.assertEqual(parse_name(name), name)

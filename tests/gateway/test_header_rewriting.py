@@ -57,13 +57,13 @@ class RewritingTests(SynchronousTestCase):
     """Fields that name a host."""
 
     def test_locations(self) -> None:
-        """What names the registry, or its gateway by any of its names, becomes relative; all else stays."""
+        """A URL of the registry, or of its gateway by any of its names, becomes relative; all others stay."""
         for given, expected in LOCATIONS.items():
             found = BEHIND.to_client([("Location", given)], "asked.example:8080")
             self.assertEqual(found, [("Location", expected)])
 
     def test_links(self) -> None:
-        """Every link in a list of them."""
+        """Every link in a list is rewritten."""
         given = '<http://registry.internal:5000/v2/_catalog?last=a>; rel="next", <https://x.example/y>'
         (found,) = BEHIND.to_client([("Link", given)], "")
         self.assertEqual(found[1], '</v2/_catalog?last=a>; rel="next", <https://x.example/y>')
@@ -75,7 +75,7 @@ class RewritingTests(SynchronousTestCase):
             self.assertEqual(found, [("WWW-Authenticate", expected)])
 
     def test_prefix(self) -> None:
-        """Below a prefix the API is found below it."""
+        """With a prefix, URLs of the API have it."""
         below = HeaderRewriter("http://r:5000", "https://g.example", "/in")
         for given, expected in (
             ("http://r:5000/v2/a", "/in/v2/a"),
@@ -85,11 +85,11 @@ class RewritingTests(SynchronousTestCase):
             self.assertEqual(below.to_client([("Location", given)], ""), [("Location", expected)])
 
     def test_empty_host(self) -> None:
-        """A client that names no host makes no URL the gateway's own."""
+        """Without a ``Host``, no further URL counts as the gateway's own."""
         self.assertEqual(BEHIND.to_client([("Location", "http:///x")], ""), [("Location", "http:///x")])
 
     def test_registry(self) -> None:
-        """The registry gets what concerns it, and nothing that a client says of the way here."""
+        """The registry gets the client's own fields, and nothing that a client states about proxies."""
         given = [
             ("Host", "asked.example"),
             ("Authorization", "Basic x"),
@@ -126,7 +126,7 @@ class RewritingTests(SynchronousTestCase):
         )
 
     def test_hop_by_hop(self) -> None:
-        """What ``Connection`` names goes with it, in any case and over several fields."""
+        """Fields that ``Connection`` names are removed with it, in any case and over several fields."""
         given = [("connection", "X-a , close"), ("Connection", "x-B"), ("X-A", "1"), ("x-b", "2"), ("Y", "3")]
         self.assertEqual(end_to_end(given), [("Y", "3")])
 
@@ -136,12 +136,12 @@ POLICY = "sandbox; default-src 'none'"
 
 
 class IsolationTests(GatewayTestCase):
-    """Answers on the origin of the gateway's pages."""
+    """Responses on the web origin of the gateway's pages."""
 
     def answered(
         self, target: str, *fields: str, status: str = "200 OK", method: str = "GET", asks: int = 1
     ) -> Reply:
-        """What a client gets of the registry's answer."""
+        """The client's copy of the registry's response."""
         client, line = self.ask(target, method=method)
         lines = [
             f"HTTP/1.1 {status}",
@@ -154,12 +154,12 @@ class IsolationTests(GatewayTestCase):
         return self.reply(client, method)
 
     def guarded(self, reply: Reply) -> None:
-        """Nothing of it can run, and nobody guesses what it is."""
+        """Nothing of it can run, and its type is not sniffed."""
         self.assertEqual(reply.headers.getRawHeaders("X-Content-Type-Options"), ["nosniff"])
         self.assertEqual(reply.headers.getRawHeaders("Content-Security-Policy"), [POLICY])
 
     def test_api(self) -> None:
-        """Every answer of the registry's API is guarded, whatever the registry says of it."""
+        """Every response of the registry's API is sandboxed, whatever its own fields say."""
         for target in ("/v2/", "/v2/org/app/manifests/1", f"/v2/org/app/blobs/{DIGEST}", "/v2/x/anything"):
             for status in (
                 "200 OK",
@@ -183,7 +183,7 @@ class IsolationTests(GatewayTestCase):
                 self.assertIsNone(reply.header("Content-Security-Policy-Report-Only"))
 
     def test_no_type(self) -> None:
-        """What has no type, or an empty one, is bytes; but nothing is said of what has no body."""
+        """A body without a type, or with an empty one, is octets; a response without a body gets no type."""
         for fields in ((), ("Content-Type:",), ("Content-Type:  ",)):
             reply = self.answered("/v2/org/app/manifests/1", *fields)
             self.assertEqual(reply.headers.getRawHeaders("Content-Type"), ["application/octet-stream"])
@@ -191,7 +191,7 @@ class IsolationTests(GatewayTestCase):
         self.assertIsNone(self.answered("/v2/x", status="304 Not Modified").header("Content-Type"))
 
     def test_cookies(self) -> None:
-        """No answer sets a cookie that this gateway, or its other half, would read; others pass."""
+        """No response sets a cookie that the admin site would read, with TLS or without; others are forwarded."""
         ours = (
             "contentcache-session=x",
             "contentcache-session",
@@ -211,7 +211,7 @@ class IsolationTests(GatewayTestCase):
             self.assertEqual(reply.headers.getRawHeaders("Set-Cookie"), ["sid=1; Path=/"])
 
     def test_promises_about_the_host(self) -> None:
-        """The registry says nothing of the host as a whole: not what it keeps, not what it forgets."""
+        """Fields of the registry about the host as a whole are removed."""
         self.factory = self.build(paths=("/console",))
         for target in ("/v2/", "/console/"):
             reply = self.answered(
@@ -231,8 +231,8 @@ class IsolationTests(GatewayTestCase):
 
     def test_pages_of_the_registry(self) -> None:
         """
-        Pages that the operator has listed keep their scripts and their own policy, and are not sniffed; what
-        is passed only because tokens are there is guarded.
+        Pages that the operator has listed keep their scripts and their own policy, and are not sniffed; paths
+        that are forwarded only as realms are sandboxed.
         """
         self.factory = self.build(paths=("/console",))
         reply = self.answered(
@@ -245,8 +245,8 @@ class IsolationTests(GatewayTestCase):
         self.guarded(self.answered("/token"))
 
     def test_filled(self) -> None:
-        """A blob that is served to whoever brings a signed URL is guarded."""
-        self.fill_with(200, {"Content-Type": "image/svg+xml", "Content-Length": "4"}, [b"<svg"])
+        """A blob that is served by a signed URL is sandboxed."""
+        self.own_registry_sends(200, {"Content-Type": "image/svg+xml", "Content-Length": "4"}, [b"<svg"])
         content = Content("org/app", "blobs", DIGEST)
         token = sign_blob_token(
             self.signer,
@@ -260,7 +260,7 @@ class IsolationTests(GatewayTestCase):
         self.guarded(self.client().ask(f"{content.path()}?token={token}"))
 
     def test_our_own(self) -> None:
-        """What the gateway itself answers is guarded as well, errors too."""
+        """The gateway's own responses are sandboxed as well, errors too."""
 
         def ask(target: str, method: str = "GET") -> Client:
             return self.client().send(f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -268,6 +268,6 @@ class IsolationTests(GatewayTestCase):
         for target in ("/", "/ca", "/.well-known/contentcache/jwks.json", "/v2/..;/x"):
             self.guarded(self.reply(ask(target)))
         self.guarded(self.reply(ask("/", "POST")))
-        self.wires.refuse()
+        self.endpoint.refuse()
         self.guarded(self.reply(ask("/nowhere")))
         self.guarded(self.reply(ask("/v2/")))

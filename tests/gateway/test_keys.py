@@ -19,7 +19,7 @@ NOW = 1e9
 
 
 class KeyTests(SynchronousTestCase):
-    """Keys by the clock."""
+    """Rotation by the clock."""
 
     def setUp(self) -> None:
         self.now = NOW
@@ -33,7 +33,7 @@ class KeyTests(SynchronousTestCase):
         return KeyFiles(str(self.path), lifetime=LIFE, url_lifetime=URLS, wall=lambda: self.now)
 
     def rotate(self, key_files: KeyFiles | None = None) -> tuple[str, list[str]]:
-        """Which key signs, and which are published."""
+        """The key that signs, and those that are published."""
         key_files = key_files or self.key_files
         key_files.rotate()
         keys = key_files.keys
@@ -41,7 +41,7 @@ class KeyTests(SynchronousTestCase):
         return keys.signing.kid, list(parse_key_set(keys.document()).keys)
 
     def test_first(self) -> None:
-        """The first key is made, for nobody else to read, and found again."""
+        """The first key is created, unreadable for others, and loaded again."""
         self.assertIsNone(self.key_files.signer())
         self.assertEqual(dict(self.key_files.key_set().keys), {})
         kid, published = self.rotate()
@@ -50,7 +50,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(self.rotate(self.another()), (kid, [kid]))
 
     def test_life(self) -> None:
-        """The next key is published long before it signs, and the old one for as long as its URLs live."""
+        """The next key is published long before it signs, and the old one for as long as its URLs are valid."""
         first, _ = self.rotate()
         self.now = NOW + LIFE - 2 * NOTICE - 1
         self.assertEqual(self.rotate(), (first, [first]))
@@ -69,7 +69,7 @@ class KeyTests(SynchronousTestCase):
         self.assertGreater(NOTICE, MAX_AGE)
 
     def test_late(self) -> None:
-        """After a long sleep the next key is published first all the same."""
+        """After a long pause the next key is still published before it signs."""
         first, _ = self.rotate()
         self.now = NOW + 10 * LIFE
         signing, published = self.rotate()
@@ -90,7 +90,7 @@ class KeyTests(SynchronousTestCase):
         self.assertTrue(one[0])
 
     def test_notices_change(self) -> None:
-        """Tending tells when another key signs, and only then."""
+        """``rotate`` returns true when another key signs, and only then."""
         self.assertFalse(self.key_files.rotate())
         changes = 0
         for _ in range(200):
@@ -115,7 +115,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(self.rotate(), (first, [first]))
 
     def test_broken(self) -> None:
-        """A file that cannot be used is a sentence, and what was known stays."""
+        """An unusable file is an error with a message, and the loaded keys stay."""
         kid, _ = self.rotate()
         self.path.write_text("nonsense")
         with self.assertRaisesRegex(SigningKeyError, "signing.pem does not hold a private key"):
@@ -128,7 +128,7 @@ class KeyTests(SynchronousTestCase):
             nowhere.rotate()
 
     def test_disk(self) -> None:
-        """Where nothing can be written the keys that are there sign, after a restart too, and the fault is told."""
+        """Where nothing can be written the existing keys sign, after a restart too, and the fault is raised."""
         kid, _ = self.rotate()
 
         def full(*_args: object, **_more: object) -> NoReturn:

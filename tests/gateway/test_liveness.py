@@ -19,7 +19,7 @@ ONE = UUID(int=1)
 
 
 class Slow:
-    """A probe whose answers a test gives."""
+    """A probe whose outcomes a test sets."""
 
     def __init__(self) -> None:
         self.waiting: dict[str, Deferred[None]] = {}
@@ -31,7 +31,7 @@ class Slow:
         await self.waiting[host]
 
     def answer(self, number: int = 1, error: Exception | None = None) -> None:
-        """Answer the question to a cache."""
+        """End the running probe of a cache."""
         waiting = self.waiting.pop(cache(number).host)
         if error is None:
             waiting.callback(None)
@@ -40,7 +40,7 @@ class Slow:
 
 
 class LivenessTestCase(SynchronousTestCase):
-    """Has caches, and a probe that waits for the test."""
+    """Has caches, and probes that wait for the test."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -63,12 +63,12 @@ class LivenessTestCase(SynchronousTestCase):
 
 
 class LivenessTests(LivenessTestCase):
-    """Rounds of questions."""
+    """Rounds of probes."""
 
     def test_hysteresis(self) -> None:
         """
-        Nobody is sent to a cache that was never asked; the first yes makes it alive, one failure dead, two
-        yeses in a row alive again.
+        No client is sent to a cache that was never probed; the first success makes it alive, one failure dead,
+        two successes in a row alive again.
         """
         self.assertFalse(self.liveness.is_alive(ONE))
         self.liveness.start()
@@ -88,7 +88,7 @@ class LivenessTests(LivenessTestCase):
             self.clock.advance(10)
 
     def test_states(self) -> None:
-        """A state tells since when, and why."""
+        """A state has since when, and why."""
         self.liveness.start()
         self.clock.advance(3)
         self.probe.answer(1, ProbeError("no answer"))
@@ -115,7 +115,7 @@ class LivenessTests(LivenessTestCase):
         self.assertEqual(len(self.probe.waiting), 1)
 
     def test_bounded(self) -> None:
-        """No more are asked at once than is allowed."""
+        """No more probes run at once than ``concurrency``."""
         for number in range(2, 6):
             self.directory.add(cache(number))
         liveness = self.make(concurrency=2)
@@ -125,7 +125,7 @@ class LivenessTests(LivenessTestCase):
         self.assertEqual(set(self.probe.waiting), {cache(2).host, cache(3).host})
 
     def test_directory_changes(self) -> None:
-        """A cache that is gone is forgotten, a new one asked; a database that fails changes nothing."""
+        """A removed cache is forgotten, a new one probed; a database that fails changes nothing."""
         self.liveness.start()
         self.probe.answer()
         self.directory.remove(ONE)
@@ -143,7 +143,7 @@ class LivenessTests(LivenessTestCase):
         self.probe.answer(2)
 
     def test_defect(self) -> None:
-        """A defect in a question is logged, counts as a failure, and the rounds go on."""
+        """A defect of a probe is logged, counts as a failure, and the rounds go on."""
         self.liveness.start()
         self.probe.answer(1, ZeroDivisionError())
         self.assertFalse(self.liveness.is_alive(ONE))
@@ -152,7 +152,7 @@ class LivenessTests(LivenessTestCase):
         self.assertEqual(len(self.probe.waiting), 1)
 
     def test_stop(self) -> None:
-        """After the stop nothing is under way and nothing is due."""
+        """After the stop no probe is running and none is scheduled."""
         for waiting in (True, False):
             self.liveness = self.make()
             self.liveness.start()
@@ -162,7 +162,7 @@ class LivenessTests(LivenessTestCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_look_at(self) -> None:
-        """An administrator's question is asked at once, and counts like any other."""
+        """An administrator's probe runs at once, and counts like any other."""
         looking = Deferred.fromCoroutine(self.liveness.check(cache(1)))
         self.probe.answer()
         self.assertTrue(self.successResultOf(looking).alive)
@@ -170,7 +170,7 @@ class LivenessTests(LivenessTestCase):
 
 
 class SentTests(LivenessTestCase):
-    """Whether a client may be sent to a cache, which has answered a while ago."""
+    """Whether a client may be sent to a cache whose last success was a while ago."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -183,7 +183,7 @@ class SentTests(LivenessTestCase):
 
     def test_fresh(self) -> None:
         """
-        Up to two seconds after an answer a client is sent at once; after one the cache is asked again,
+        Up to two seconds after a success a client is sent at once; after one the cache is probed again,
         without anybody waiting.
         """
         self.clock.advance(1)
@@ -197,7 +197,7 @@ class SentTests(LivenessTestCase):
         self.assertTrue(self.successResultOf(self.ask()))
 
     def test_single_flight(self) -> None:
-        """Where the answer is older, all who come wait for one question; the round of questions does, too."""
+        """Where the last success is older, all clients wait for one probe; the round does, too."""
         self.clock.advance(3)
         asking = [self.ask() for _ in range(5)]
         self.assertEqual(self.probe.asked, 2)
@@ -211,7 +211,7 @@ class SentTests(LivenessTestCase):
         self.assertTrue(self.successResultOf(late))
 
     def test_killed(self) -> None:
-        """Of a cache that has been killed meanwhile nobody is sent there, and nobody waits for it again."""
+        """No client is sent to a cache that was killed meanwhile, and none waits for it again."""
         self.clock.advance(3)
         asking = [self.ask() for _ in range(3)]
         self.probe.answer(1, ProbeError("it cannot be connected to"))
@@ -221,8 +221,8 @@ class SentTests(LivenessTestCase):
 
     def test_window(self) -> None:
         """
-        Of a cache that dies just after it has answered clients are sent there for two seconds and never
-        afterwards, although it is being asked again by then; and not before it answers twice again.
+        Clients are sent to a cache that dies just after a success for two seconds and not longer, although a
+        probe is running by then; and not before two successes again.
         """
         self.clock.advance(FRESH - 0.5)
         self.assertTrue(self.successResultOf(self.ask()))
@@ -240,7 +240,7 @@ class SentTests(LivenessTestCase):
         self.assertEqual(self.probe.asked, 2)
 
     def test_silent(self) -> None:
-        """Who waits for a silent cache is served from here after two seconds; its question goes on."""
+        """A client that waits for a silent cache is served directly after two seconds; the probe goes on."""
         self.clock.advance(3)
         asking = self.ask()
         self.clock.advance(1.9)
@@ -252,7 +252,7 @@ class SentTests(LivenessTestCase):
         self.assertTrue(self.successResultOf(self.ask()))
 
     def test_client_leaves(self) -> None:
-        """A client that leaves takes nothing from those who wait for the same question."""
+        """A client that disconnects does not cancel the probe that others wait for."""
         self.clock.advance(3)
         asking = [self.ask() for _ in range(3)]
         asking[0].cancel()
@@ -261,14 +261,14 @@ class SentTests(LivenessTestCase):
         self.assertEqual([self.successResultOf(each) for each in asking[1:]], [True, True])
 
     def test_others(self) -> None:
-        """Nobody is sent to a cache that is unknown, has moved, or is dead, and it is not asked for that."""
+        """No client is sent to a cache that is unknown, has moved, or is dead, and these are not probed."""
         for other in (cache(2), evolve(cache(1), host="https://moved.example")):
             answer = Deferred.fromCoroutine(self.liveness.is_answering(other))
             self.assertFalse(self.successResultOf(answer))
         self.assertEqual(self.probe.waiting, {})
 
     def test_stop_while_waiting(self) -> None:
-        """At the stop those who wait are served from here, and nothing is left."""
+        """At the stop waiting clients are served directly, and nothing is left."""
         self.clock.advance(3)
         asking = self.ask()
         self.liveness.stop()
@@ -277,7 +277,7 @@ class SentTests(LivenessTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_database_fails(self) -> None:
-        """While the caches cannot be listed those known so far are asked all the same."""
+        """While the caches cannot be listed those known so far are probed all the same."""
 
         def fail() -> None:
             raise OSError(5, "broken")

@@ -25,7 +25,7 @@ from tests.real.programs import free_port
 
 @implementer(IPolicyForHTTPS)
 class Nobody:
-    """Whom to trust, where nobody speaks TLS."""
+    """A trust policy where no peer has TLS."""
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
         raise AssertionError
@@ -47,7 +47,7 @@ def error_of(message: str) -> bytes:
 
 
 class Says(Protocol):
-    """Says one thing to whatever is asked, and keeps what that was."""
+    """Sends one response to each request, and records the requests."""
 
     def __init__(self, factory: Any) -> None:
         self._factory = factory
@@ -73,7 +73,7 @@ class ProbeTests(TestCase):
     async def probe(
         self, answer: bytes, *, hangs_up: bool = False, scheme: str = "http", trust: Any = NOBODY
     ) -> bytes:
-        """Ask a cache that says ``answer``; what it heard. The connection has ended then."""
+        """Probe a cache that sends ``answer``; what it received. The connection has ended then."""
         factory: Any = Factory()
         factory.heard, factory.answer, factory.hangs_up = b"", answer, hangs_up
         factory.lost = []
@@ -89,7 +89,7 @@ class ProbeTests(TestCase):
         return heard
 
     async def failed(self, answer: bytes, *, hangs_up: bool = False) -> str:
-        """What is wrong with a cache that says ``answer``."""
+        """The fault of a cache that sends ``answer``."""
         try:
             await self.probe(answer, hangs_up=hangs_up)
         except ProbeError as error:
@@ -100,8 +100,8 @@ class ProbeTests(TestCase):
 
     async def test_alive(self) -> None:
         """
-        The true answer to ``HEAD`` with a signed URL is a yes, and so are the bytes for ``GET`` where it is
-        not stated; the connections are given back at once.
+        The right digest for ``HEAD`` of a signed URL is a success, and so are the bytes for ``GET`` where it is
+        not stated; the connections are closed at once.
         """
         heard = await self.probe(whole(200, b"", f"Docker-Content-Digest: {PROBE_BLOB.digest}"))
         self.assertTrue(heard.startswith(f"HEAD {TARGET} HTTP/1.1\r\n".encode()))
@@ -112,7 +112,7 @@ class ProbeTests(TestCase):
         await self.probe(b"HTTP/1.1 200 OK\r\n\r\n" + PROBE_BYTES, hangs_up=True)
 
     async def test_keys(self) -> None:
-        """A cache that refuses what this gateway signs is of no use, and its own sentence says why."""
+        """A cache that refuses what this gateway signs is dead, and its own message says why."""
         sentence = "the token of this URL is signed with a key that the origin does not show"
         self.assertEqual(
             await self.failed(whole(403, error_of(sentence))),
@@ -121,8 +121,8 @@ class ProbeTests(TestCase):
 
     async def test_policy(self) -> None:
         """
-        A cache whose operator keeps the probe's repository out has verified the signature first: it is of
-        use.
+        A cache whose operator keeps the probe's repository out has verified the signature first: it is
+        alive.
         """
         upstream = Upstream("https://o.example", ("https://o.example",), allow=("org/*",))
         with self.assertRaises(RepositoryDenied) as caught:
@@ -144,8 +144,8 @@ class ProbeTests(TestCase):
 
     async def test_other_answers(self) -> None:
         """
-        Other answers, rubbish and silence with an end are told in words; no redirect is followed, nothing
-        that is large or odd is repeated, and no token.
+        Other responses, garbage and closed connections are faults in plain words; no redirect is followed, and
+        nothing that is large or unprintable is quoted, and no token.
         """
         for answer, words in (
             (whole(200, b"<html>It works!"), "with other bytes"),
@@ -170,7 +170,7 @@ class ProbeTests(TestCase):
         self.assertTrue(await self.failed(b"220 mail.example ESMTP\r\n", hangs_up=True))
 
     async def test_no_key(self) -> None:
-        """While nothing can be signed nobody is asked."""
+        """Without a key no request is sent."""
         running: Any = reactor
         try:
             await HttpProbe(running, NOBODY, lambda: None)("http://127.0.0.1:1")
@@ -180,7 +180,7 @@ class ProbeTests(TestCase):
             self.fail("nothing was asked, and that was a yes")
 
     async def test_no_tls(self) -> None:
-        """What does not speak TLS where it should is told in words, too."""
+        """A peer without TLS where it should have it is a fault in plain words."""
         try:
             await self.probe(b"HTTP/1.1 400 Bad Request\r\n\r\n", scheme="https", trust=UpstreamTrust(()))
         except ProbeError as error:
@@ -190,7 +190,7 @@ class ProbeTests(TestCase):
             self.fail("plain HTTP was taken for TLS")
 
     async def test_nobody(self) -> None:
-        """Where nobody listens, that is said."""
+        """A refused connection is a fault in plain words."""
         running: Any = reactor
         try:
             await HttpProbe(running, NOBODY, lambda: TARGET)(f"http://127.0.0.1:{free_port()}")
@@ -204,7 +204,7 @@ class PatienceTests(SynchronousTestCase):
     """With a clock."""
 
     def test_too_slow(self) -> None:
-        """Who says nothing for five seconds is dead."""
+        """A cache that sends nothing for five seconds is dead."""
         memory: Any = MemoryReactorClock()
         asking = Deferred.fromCoroutine(HttpProbe(memory, NOBODY, lambda: TARGET)("http://127.0.0.1:5000"))
         memory.advance(4.9)

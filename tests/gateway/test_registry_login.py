@@ -54,35 +54,35 @@ class Registry:
 
 
 class AskedRegistryTests(SynchronousTestCase):
-    """What comes of what a registry says."""
+    """What follows from a registry's responses."""
 
-    def verdict(self, registry: Registry, authorization: str) -> CredentialDecision:
+    def decision(self, registry: Registry, authorization: str) -> CredentialDecision:
         asked = RegistryLogin(REGISTRY, registry, Clock())
         return self.successResultOf(Deferred.fromCoroutine(asked.decide(authorization)))
 
     def test_passwords(self) -> None:
-        """A registry that looks at passwords itself is asked once."""
+        """A registry that checks passwords itself is asked once."""
         registry = Registry()
-        self.assertEqual(self.verdict(registry, basic("bob")), CredentialDecision(True))
+        self.assertEqual(self.decision(registry, basic("bob")), CredentialDecision(True))
         self.assertEqual(
-            self.verdict(registry, basic("bob", "x")), CredentialDecision(False, challenge='Basic realm="x"')
+            self.decision(registry, basic("bob", "x")), CredentialDecision(False, challenge='Basic realm="x"')
         )
         self.assertEqual(registry.asked, [f"{REGISTRY}/v2/"] * 2)
 
     def test_tokens(self) -> None:
         """
-        A password is changed for a token, which the registry must accept too; the token says of whom it is
-        and of which groups.
+        A password is exchanged for a token, which the registry must accept too; the token names the account
+        and its groups.
         """
         registry = Registry(f"{REGISTRY}/token")
         registry.claims = {"groups": ["ops"]}
-        verdict = self.verdict(registry, basic("bob"))
-        self.assertEqual((verdict.accepted, verdict.account, verdict.groups), (True, "bob", {"ops"}))
-        self.assertFalse(self.verdict(registry, basic("bob", "x")).accepted)
-        self.assertTrue(self.verdict(registry, f"Bearer {token('carol')}").accepted)
-        self.assertFalse(self.verdict(registry, f"Bearer {token('carol', 'forged')}").accepted)
+        decision = self.decision(registry, basic("bob"))
+        self.assertEqual((decision.accepted, decision.account, decision.groups), (True, "bob", {"ops"}))
+        self.assertFalse(self.decision(registry, basic("bob", "x")).accepted)
+        self.assertTrue(self.decision(registry, f"Bearer {token('carol')}").accepted)
+        self.assertFalse(self.decision(registry, f"Bearer {token('carol', 'forged')}").accepted)
         registry.claims = {"signature": "bad"}
-        self.assertFalse(self.verdict(registry, basic("bob")).accepted)
+        self.assertFalse(self.decision(registry, basic("bob")).accepted)
 
     def test_foreign_realm(self) -> None:
         """A challenge cannot send the password elsewhere."""
@@ -92,7 +92,7 @@ class AskedRegistryTests(SynchronousTestCase):
         self.assertEqual(registry.asked, [f"{REGISTRY}/v2/"])
 
     def test_neither(self) -> None:
-        """What is neither yes nor no is an error: a registry that is broken, or that redirects."""
+        """A response that neither accepts nor denies is an error: of a registry that is broken, or redirects."""
         for status in (302, 404, 429, 500, 503):
             registry = Registry()
             registry.status = status
@@ -100,7 +100,7 @@ class AskedRegistryTests(SynchronousTestCase):
             self.failureResultOf(Deferred.fromCoroutine(asked.decide(basic("bob"))), UpstreamBroken)
 
     def test_page(self) -> None:
-        """A page with 200 is of a proxy that signs people in, and says nothing of who somebody is."""
+        """A page with 200 is of a proxy that signs people in, and decides nothing about credentials."""
 
         async def page(_url: str, _headers: Mapping[str, str], /) -> LoginResponse:
             return LoginResponse(200, page=True)
@@ -138,7 +138,7 @@ class AgentGetTests(SynchronousTestCase):
             self.assertEqual(broadcast.stopped, not said.body)
 
     def read(self, body: bytes, *codings: str) -> Deferred[LoginResponse]:
-        """What comes of a body of at most 100 bytes that has these codings."""
+        """The result for a body of at most 100 bytes with these codings."""
         broadcast = FakeResponse(200, Headers({CODINGS: [each.encode() for each in codings]}), [body])
 
         class Answers:
@@ -167,7 +167,7 @@ class AgentGetTests(SynchronousTestCase):
             self.failureResultOf(self.read(compressed, coding), UpstreamBroken)
 
     def test_too_slow(self) -> None:
-        """Who does not answer in time is given up."""
+        """A registry that does not answer in time is abandoned."""
 
         class Silent:
             def request(self, *_: object) -> Deferred[None]:

@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.gateway.reverse_proxy`, and of the connections that it goes over."""
+"""Tests for :mod:`contentcache.gateway.reverse_proxy`, and for its connections."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from contentcache.gateway.connection import ProxyConnection
 from contentcache.gateway.connection_pool import OpenResponse
 from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.proxy_request import ProxyRequest
-from tests.gateway.in_memory import REGISTRY, STALL, WRITE, Client, GatewayTestCase, Line, request
+from tests.gateway.in_memory import REGISTRY, STALL, WRITE, Client, GatewayTestCase, RegistryEnd, request
 
 DIGEST = Digest.of(b"content")
 UPLOAD = "/v2/org/app/blobs/uploads/1?_state=abc%3D"
 
 
 class AnswerTests(GatewayTestCase):
-    """Requests without bodies, and their answers."""
+    """Requests without bodies, and their responses."""
 
     def test_request(self) -> None:
-        """What the registry gets: the path as it was written, the client's own fields, and who asks."""
+        """The registry gets the path as it was written, the client's own fields, and who the client is."""
         client, line = self.ask(
             "/v2/org/app/tags/list?n=5&x=%2F",
             "Authorization: Basic YTpi",
@@ -57,7 +57,7 @@ class AnswerTests(GatewayTestCase):
         self.assertEqual(client.transport.value(), b"")
 
     def test_answer(self) -> None:
-        """What the client gets: the registry's own status, fields and body, but for fields about one connection."""
+        """The client gets the registry's status, fields and body, but for fields about one connection."""
         client, line = self.ask("/v2/")
         line.answer(
             "401 Unauthorized",
@@ -77,7 +77,7 @@ class AnswerTests(GatewayTestCase):
         self.assertEqual(reply.headers.getRawHeaders("WWW-Authenticate"), ["Basic realm=x", "Bearer realm=y"])
 
     def test_head(self) -> None:
-        """``HEAD`` has the registry's length, and no body is waited for."""
+        """``HEAD`` has the registry's length, and no body is expected."""
         client, line = self.ask("/v2/org/app/manifests/1", method="HEAD")
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
         reply = self.reply(client, "HEAD")
@@ -100,7 +100,7 @@ class AnswerTests(GatewayTestCase):
             self.connections.close()
 
     def test_two_framings(self) -> None:
-        """A body in chunks has no other length, whatever the registry says beside them."""
+        """A body in chunks has no other length, whatever the registry states beside them."""
         client, line = self.ask("/v2/_catalog")
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n")
         line.say(b"5\r\nhello\r\n0\r\n\r\n")
@@ -109,7 +109,7 @@ class AnswerTests(GatewayTestCase):
         self.assertIsNone(reply.header("Content-Length"))
 
     def test_names_stay_behind(self) -> None:
-        """What a registry says that is no HTTP is for the log, and not for clients."""
+        """A response that is no HTTP is described in the log, and not to clients."""
         client, line = self.ask("/v2/")
         line.say("220 mail.internal ESMTP\r\n\r\n")
         self.assertNotIn(b"mail.internal", self.reply(client).body)
@@ -130,17 +130,17 @@ class AnswerTests(GatewayTestCase):
                 line.end(rudely=True)
                 other_line.end()
             self.assertNotIn(b"", {client.transport.value(), other.transport.value()})
-            _, _, check = self.wires.lines
+            _, _, check = self.endpoint.lines
             first, fields, _ = check.head()
             self.assertEqual((first, set(fields)), ("GET /v2/ HTTP/1.1", {"host", "accept"}))
             self.assertIsNone(self.connections.fault)
             check.answer("401 Unauthorized")
             self.assertIsNone(self.connections.fault)
-            self.wires.lines.clear()
+            self.endpoint.lines.clear()
             self.factory = self.build()
 
     def test_faulty_registry(self) -> None:
-        """One that fails our own question too is faulty, whichever way it fails it."""
+        """A registry that fails the gateway's own request too is faulty, whichever way it fails."""
         for fails in (
             lambda: self.line.end(rudely=True),
             lambda: self.line.say("220 mail.internal ESMTP\r\n\r\n"),
@@ -156,12 +156,12 @@ class AnswerTests(GatewayTestCase):
             self.assertIsNone(self.connections.fault)
             self.factory = self.build()
         _, line = self.ask("/v2/odd")
-        self.wires.refuse()
+        self.endpoint.refuse()
         line.end(rudely=True)
         self.assertIn("it cannot be reached", self.connections.fault or "")
 
     def test_check_ends_with_gateway(self) -> None:
-        """Our own question ends when the gateway does, and says nothing then."""
+        """The gateway's own request is cancelled when it stops, and changes nothing then."""
         _, line = self.ask("/v2/odd")
         line.end(rudely=True)
         self.connections.close()
@@ -169,7 +169,7 @@ class AnswerTests(GatewayTestCase):
         self.assertIsNone(self.connections.fault)
 
     def test_cut_short(self) -> None:
-        """An answer that breaks off ends short here too, and is no error in the log."""
+        """A response that breaks off ends short for the client too, and is no error in the log."""
         client, line = self.ask("/v2/org/app/manifests/1")
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
         line.end(rudely=True)
@@ -178,10 +178,10 @@ class AnswerTests(GatewayTestCase):
         self.assertTrue(client.ended)
 
     def test_no_answer(self) -> None:
-        """No connection is 503, none in time too; a connection without an answer 502, silence 504; nonsense 502."""
-        self.wires.refuse()
+        """No connection is 503, none in time too; one without a response 502, silence 504; nonsense 502."""
+        self.endpoint.refuse()
         self.assert_failed(self.client().send(request("/v2/")), 503)
-        self.wires.error = None
+        self.endpoint.error = None
         client, line = self.ask("/v2/")
         line.end()
         self.assert_failed(client, 502)
@@ -198,7 +198,7 @@ class AnswerTests(GatewayTestCase):
         self.assertIsNone(self.connections.fault)
 
     def test_client_leaves(self) -> None:
-        """A client that leaves ends its request at the registry, before the answer or in its middle."""
+        """A client that disconnects ends its request at the registry, before the response or within it."""
         client, line = self.ask("/v2/org/app/manifests/1")
         client.leave()
         self.assertTrue(line.aborted)
@@ -221,17 +221,17 @@ class AnswerTests(GatewayTestCase):
                 if outcome is not None:
                     attempts.append(Deferred(lambda attempt: attempt.errback(outcome)))
                     return attempts[-1]
-                conversation = factory.buildProtocol(None)
-                self.wires.lines.append(Line(conversation))
-                attempts.append(Deferred(lambda attempt: attempt.callback(conversation)))
+                connection = factory.buildProtocol(None)
+                self.endpoint.lines.append(RegistryEnd(connection))
+                attempts.append(Deferred(lambda attempt: attempt.callback(connection)))
                 return attempts[-1]
 
-            self.patch(self.wires, "connect", connect)
+            self.patch(self.endpoint, "connect", connect)
             for target in ("/v2/org/app/manifests/1", f"/v2/org/app/blobs/{DIGEST}"):
                 self.client().send(request(target)).leave()
             self.assertEqual(len(attempts), 2)
             self.assertIsNone(self.connections.fault)
-        self.assertEqual([line.aborted for line in self.wires.lines], [True, True])
+        self.assertEqual([line.aborted for line in self.endpoint.lines], [True, True])
         metrics = generate_latest(self.meter.registry).decode()
         self.assertNotIn('outcome="failed"', metrics)
         self.assertEqual([access.status for access in self.written], [499] * 6)
@@ -254,11 +254,11 @@ class AnswerTests(GatewayTestCase):
             for method in ("GET", "PUT"):
                 client = self.client().send(request("/v2/", field, method=method))
                 self.assertEqual(self.reply(client).status, 400, field)
-        self.assertEqual(self.wires.lines, [])
+        self.assertEqual(self.endpoint.lines, [])
         self.assertIsNone(self.connections.fault)
 
     def test_unsendable(self) -> None:
-        """A question that cannot be written is the client's fault too, should one ever come so far."""
+        """A request that h11 cannot send is the client's fault too, should there ever be one."""
         question = ProxyRequest("GET", "/v2/", [("Host", "r"), ("X-Odd", "a\nb")])
 
         async def ask() -> None:
@@ -295,7 +295,7 @@ class AnswerTests(GatewayTestCase):
             self.connections.close()
 
     def test_released(self) -> None:
-        """Whatever raises while an answer is passed on, its connection ends, and the client is answered."""
+        """Whatever raises while a response is forwarded, its connection ends, and the client gets a response."""
         for place in ("to_client", "registry_path"):
             with self.subTest(place):
                 patched = self.patch(HeaderRewriter, place, _broken)
@@ -326,13 +326,13 @@ class AnswerTests(GatewayTestCase):
                     line.end(rudely=who.startswith("rude"))
                     self.assertTrue(client.ended or client.replies()[0].status == 502, (stop, who))
                     client.leave()
-                self.assertFalse(line.conversation.usable, (stop, who))
+                self.assertFalse(line.connection.usable, (stop, who))
                 if self.line is not line:
                     self.line.end()  # our own question fails too
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_slow_client(self) -> None:
-        """A client that takes nothing for now pauses the registry."""
+        """A client that reads nothing for now pauses the registry."""
         client, line = self.ask("/v2/org/app/blobs/x")
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         client.producer.pauseProducing()
@@ -343,20 +343,20 @@ class AnswerTests(GatewayTestCase):
         self.assertFalse(line.paused)
 
     def test_loop(self) -> None:
-        """A request that comes back to its own gateway goes no further."""
+        """A request that returns to its own gateway is refused."""
         client = self.client().send(request("/v2/", "Via: 1.1 contentcache-00000000"))
         self.assert_failed(client, 508)
-        self.assertEqual(self.wires.lines, [])
+        self.assertEqual(self.endpoint.lines, [])
 
     def test_access_log(self) -> None:
-        """A passed request has its line, with the registry that answered."""
+        """A forwarded request has its record, with the registry that answered."""
         _, line = self.ask("/v2/")
         line.answer()
         (access,) = self.written
         self.assertEqual((access.status, access.cache, access.upstream), (200, "pass", REGISTRY))
 
     def assert_failed(self, client: Client, status: int) -> None:
-        """The client has an error in the registry's form."""
+        """The client gets an error in the registry's form."""
         reply = self.reply(client)
         self.assertEqual(reply.status, status)
         self.assertEqual(json.loads(reply.body)["errors"][0]["code"], "UNAVAILABLE")
@@ -366,26 +366,26 @@ class IdleTests(GatewayTestCase):
     """Connections that are used again."""
 
     def test_used_again(self) -> None:
-        """After a whole answer a connection serves the next request that may be repeated."""
+        """After a complete response a connection serves the next request that may be repeated."""
         client, line = self.ask("/v2/")
         line.answer()
         client.send(request("/v2/_catalog"))
-        self.assertEqual(len(self.wires.lines), 1)
+        self.assertEqual(len(self.endpoint.lines), 1)
         line.answer("200 OK", b"{}")
         self.assertEqual([reply.body for reply in client.replies()], [b"", b"{}"])
 
     def test_stale(self) -> None:
-        """Where the registry has closed an idle connection meanwhile, the request goes out on a new one."""
+        """Where the registry has closed an idle connection meanwhile, the request is sent on a new one."""
         _, line = self.ask("/v2/")
         line.answer()
         client = self.client().send(request("/v2/_catalog"))
         line.end()
-        self.assertEqual(len(self.wires.lines), 2)
+        self.assertEqual(len(self.endpoint.lines), 2)
         self.line.answer("200 OK", b"{}")
         self.assertEqual(self.reply(client).body, b"{}")
 
     def test_not_repeated(self) -> None:
-        """What writes gets a connection of its own, and is never sent twice."""
+        """A request that writes gets a new connection, and is never sent twice."""
         _, line = self.ask("/v2/")
         line.answer()
         for method in ("DELETE", "POST", "PUT", "PATCH"):
@@ -396,12 +396,12 @@ class IdleTests(GatewayTestCase):
             if self.line is not own:
                 self.assertEqual(self.line.head()[0], "GET /v2/ HTTP/1.1")  # our own question
                 self.line.end()
-        targets = [each.head()[0] for each in self.wires.lines if each.transport.value()]
+        targets = [each.head()[0] for each in self.endpoint.lines if each.transport.value()]
         self.assertEqual([each for each in targets if "/uploads/" in each], targets[1:])
         self.assertEqual(len(targets), 5)
 
     def test_not_kept(self) -> None:
-        """A connection that the registry means to close, or that says something unasked, is not used again."""
+        """A connection that the registry will close, or on which it sends unrequested data, is not used again."""
         _, line = self.ask("/v2/")
         line.answer("200 OK", b"", "Connection: close")
         self.assertTrue(line.aborted)
@@ -432,7 +432,7 @@ class IdleTests(GatewayTestCase):
                 self.assertEqual(client.replies(), [])
 
     def test_taken_once(self) -> None:
-        """Whoever takes a body that was taken or released gets nothing, and nothing of the next client's."""
+        """A second receiver of a body, or one after its release, gets nothing, and nothing of the next client's."""
         late: list[OpenResponse] = []
 
         async def ask() -> None:
@@ -446,7 +446,7 @@ class IdleTests(GatewayTestCase):
         reading = Deferred.fromCoroutine(late.pop().body.read(10))
         gc.collect()
         self.assertEqual(self.successResultOf(reading), b"")
-        self.assertEqual(len(self.wires.lines), 1)
+        self.assertEqual(len(self.endpoint.lines), 1)
         self.line.answer("200 OK", b"{}")
         self.assertEqual(self.reply(client).body, b"{}")
 
@@ -463,7 +463,7 @@ class BodyTests(GatewayTestCase):
     """Requests with bodies."""
 
     def test_length(self) -> None:
-        """A body goes on as it comes, with its length, before all of it is there."""
+        """A body is forwarded as it arrives, with its length, before it is complete."""
         client, line = self.ask(UPLOAD, "Content-Length: 10", "Content-Type: a/b", method="PATCH")
         first, fields, _ = line.head()
         self.assertEqual(first, f"PATCH {UPLOAD} HTTP/1.1")
@@ -480,7 +480,7 @@ class BodyTests(GatewayTestCase):
         self.assertFalse(client.ended)
 
     def test_chunked(self) -> None:
-        """A body in chunks goes on in chunks, and what follows it is the next request."""
+        """A body in chunks is forwarded in chunks, and what follows it is the next request."""
         client, line = self.ask(UPLOAD, "Transfer-Encoding: chunked", method="PATCH")
         self.assertEqual(line.head()[1]["transfer-encoding"], "chunked")
         client.send(b"5\r\nhello\r\n0\r\n\r\n" + request("/v2/").encode())
@@ -491,7 +491,7 @@ class BodyTests(GatewayTestCase):
         self.assertEqual([reply.status for reply in client.replies()], [202, 200])
 
     def test_empty(self) -> None:
-        """A request that could have a body and has none says so."""
+        """A request that could have a body and has none states that."""
         for method, fields in (("POST", ()), ("PUT", ("Content-Length: 0",)), ("PATCH", ())):
             client, line = self.ask(UPLOAD, *fields, method=method)
             self.assertEqual(line.head()[1]["content-length"], "0")
@@ -499,7 +499,7 @@ class BodyTests(GatewayTestCase):
             self.assertEqual(self.reply(client).status, 201)
 
     def test_slow_registry(self) -> None:
-        """A registry that takes nothing for now pauses the client; for too long, and that is 504."""
+        """A registry that reads nothing for now pauses the client; for too long, that is 504."""
         client, line = self.ask(UPLOAD, "Content-Length: 1000000", method="PATCH")
         self.assertEqual(client.transport.producerState, "producing")
         line.transport.producer.pauseProducing()
@@ -514,7 +514,7 @@ class BodyTests(GatewayTestCase):
         self.assertTrue(line.aborted)
 
     def test_slow_client(self) -> None:
-        """A client that sends nothing for ``limits.clientstall`` is told so, and so is the registry in its way."""
+        """A client that sends nothing for ``limits.clientstall`` gets 408; the registry's connection is closed."""
         client, line = self.ask(UPLOAD, "Content-Length: 1000", method="PATCH")
         for _ in range(5):
             self.clock.advance(59)
@@ -525,7 +525,7 @@ class BodyTests(GatewayTestCase):
         self.assertTrue(client.ended)
 
     def test_long_thought(self) -> None:
-        """A registry may take its time for the end of an upload: it hashes and moves what it has."""
+        """The end of an upload has the longer ``writetimeout``: the registry hashes and moves what it has."""
         client, line = self.ask(UPLOAD, "Content-Length: 5", method="PUT")
         client.send(b"hello")
         self.clock.pump([STALL] * 20)
@@ -537,7 +537,7 @@ class BodyTests(GatewayTestCase):
         self.assertEqual(self.reply(client).status, 504)
 
     def test_refused_early(self) -> None:
-        """An answer that overtakes the body reaches the client at once, and ends both connections gently."""
+        """A response before the end of the body reaches the client at once, and closes both connections gently."""
         client, line = self.ask(UPLOAD, "Content-Length: 1000000", method="PATCH")
         client.send(b"x" * 1000)
         line.answer("401 Unauthorized", b"{}", "WWW-Authenticate: Basic realm=x")
@@ -546,19 +546,19 @@ class BodyTests(GatewayTestCase):
         self.assertTrue(line.aborted)
         self.assertTrue(client.ended)
         client.send(b"x" * 1000)
-        self.assertEqual(len(self.wires.lines), 1)
+        self.assertEqual(len(self.endpoint.lines), 1)
 
     def test_registry_breaks(self) -> None:
-        """A registry that breaks off in the middle of the body is 502, and nothing is sent a second time."""
+        """A registry that breaks the connection within the body is 502, and nothing is sent a second time."""
         client, line = self.ask(UPLOAD, "Content-Length: 1000", method="PATCH")
         client.send(b"x" * 10)
         line.end(rudely=True)
         self.assertEqual(self.reply(client).status, 502)
-        self.assertEqual([each.head()[0] for each in self.wires.lines[1:]], ["GET /v2/ HTTP/1.1"])
+        self.assertEqual([each.head()[0] for each in self.endpoint.lines[1:]], ["GET /v2/ HTTP/1.1"])
         self.assertTrue(client.ended)
 
     def test_client_leaves(self) -> None:
-        """A client that leaves in the middle of its body ends the registry's connection: it must not look whole."""
+        """A disconnect within the body closes the registry's connection: the body must not look complete."""
         for framing in ("Content-Length: 1000", "Transfer-Encoding: chunked"):
             client, line = self.ask(UPLOAD, framing, method="PATCH")
             line.head()
@@ -567,7 +567,7 @@ class BodyTests(GatewayTestCase):
             self.assertNotIn(b"0\r\n\r\n", line.heard)
 
     def test_malformed(self) -> None:
-        """Chunks that cannot be read are 400, and the registry never sees an end."""
+        """Malformed chunks are 400, and the registry never receives an end."""
         client, line = self.ask(UPLOAD, "Transfer-Encoding: chunked", method="PATCH")
         client.send(b"5\r\nhello\r\nnonsense\r\n")
         self.assertEqual(self.reply(client).status, 400)
@@ -585,10 +585,10 @@ class BodyTests(GatewayTestCase):
             client = self.client().send(request(UPLOAD, *fields, method="PATCH") + "hello")
             self.assertEqual(self.reply(client).status, 400, fields)
             self.assertTrue(client.ended)
-        self.assertEqual(self.wires.lines, [])
+        self.assertEqual(self.endpoint.lines, [])
 
     def test_continue(self) -> None:
-        """Who waits for a word before the body gets one from the registry, or after a second's thought from us."""
+        """A client that expects ``100 Continue`` gets it when the registry sends it, or after a second."""
         client, line = self.ask(UPLOAD, "Content-Length: 5", "Expect: 100-continue", method="PATCH")
         self.assertEqual(line.head()[1]["expect"], "100-continue")
         self.assertEqual(client.transport.value(), b"")
@@ -605,7 +605,7 @@ class BodyTests(GatewayTestCase):
         self.assertEqual(client.transport.value(), b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def test_not_wanted(self) -> None:
-        """Who waits for a word, and is refused, has sent nothing in vain."""
+        """A client that expects ``100 Continue`` and is refused has sent nothing of its body."""
         client, line = self.ask(UPLOAD, "Content-Length: 5", "Expect: 100-continue", method="PATCH")
         line.answer("401 Unauthorized")
         reply = self.reply(client)
@@ -613,7 +613,7 @@ class BodyTests(GatewayTestCase):
         self.assertNotIn(b"100 Continue", client.transport.value())
 
     def test_answers_meanwhile(self) -> None:
-        """A registry that answers while it still takes the body is served to both ends."""
+        """A registry that responds while it still reads the body: both directions are completed."""
         client, line = self.ask(UPLOAD, "Content-Length: 10", method="PATCH")
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
         line.head()
@@ -623,15 +623,15 @@ class BodyTests(GatewayTestCase):
         self.assertEqual(self.reply(client).body, b"abcd")
 
 
-class ConversationTests(GatewayTestCase):
-    """What only a connection itself can show."""
+class ConnectionTests(GatewayTestCase):
+    """What can only be seen at a connection itself."""
 
     def test_lost_before_delivery(self) -> None:
-        """An answer whose connection is lost before anybody takes its body ends short, and does not hang."""
+        """A response whose connection is lost before its body has a receiver ends short, and does not hang."""
         client, line = self.ask("/v2/")
-        conversation = line.conversation
-        assert isinstance(conversation, ProxyConnection)
-        self.assertFalse(conversation.usable)
+        connection = line.connection
+        assert isinstance(connection, ProxyConnection)
+        self.assertFalse(connection.usable)
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
         line.end()
         self.assertFalse(self.reply(client).whole)

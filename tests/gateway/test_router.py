@@ -27,12 +27,12 @@ _TOKEN = "/service/token?service=registry&scope=repository:a:pull"
 
 
 class Echo(Resource):
-    """Says what it was asked."""
+    """Responds with what was requested."""
 
     isLeaf = True
 
     def render(self, request: Any) -> Any:
-        """Where, how, and with what."""
+        """Path, method and body."""
         if request.method == b"PUT":
             request.write(b"later")
             request.finish()
@@ -43,12 +43,12 @@ class Echo(Resource):
 
 
 class OwnTests(GatewayTestCase):
-    """What the gateway answers itself."""
+    """The gateway's own responses."""
 
     def ask_us(self, target: str, *fields: str, method: str = "GET") -> Any:
-        """An answer for which the registry is not asked."""
+        """A response for which the registry is not asked."""
         reply = self.client().ask(target, *fields, method=method)
-        self.assertEqual(self.wires.lines, [])
+        self.assertEqual(self.endpoint.lines, [])
         return reply
 
     def test_alive(self) -> None:
@@ -58,7 +58,7 @@ class OwnTests(GatewayTestCase):
         self.assertEqual(self.ask_us("/", method="DELETE").status, 405)
 
     def test_keys(self) -> None:
-        """The keys are a JWK set that caches may keep for five minutes."""
+        """The keys are a JWK set with a freshness of five minutes."""
         reply = self.ask_us("/.well-known/contentcache/jwks.json")
         self.assertEqual(reply.header("Content-Type"), "application/jwk-set+json")
         self.assertEqual(reply.header("Cache-Control"), "public, max-age=300")
@@ -74,7 +74,7 @@ class OwnTests(GatewayTestCase):
         self.assertEqual((reply.body, reply.header("Content-Type")), (b"PEM", "application/x-pem-file"))
 
     def test_hostile(self) -> None:
-        """Targets that could mean two things are 400 before anybody is asked."""
+        """Ambiguous targets are 400 before the registry is asked."""
         for target in (
             "/v2/../v2/",
             "/v2/a/./b/tags/list",
@@ -126,12 +126,12 @@ class OwnTests(GatewayTestCase):
         self.assertEqual(self.client().ask("/service%2Ftoken").status, 400)
 
     def test_methods(self) -> None:
-        """Two methods are for nobody."""
+        """``TRACE`` and ``CONNECT`` are refused."""
         for method in ("TRACE", "CONNECT"):
             self.assertEqual(self.ask_us("/v2/", method=method).status, 405)
 
     def test_extra(self) -> None:
-        """The operator's headers go out with every answer, the registry's and early refusals too."""
+        """The operator's headers are in every response, the registry's and early refusals too."""
         self.factory = self.build(extra={"X-Mine": ("1",)})
         self.assertEqual(self.ask_us("/").header("X-Mine"), "1")
         for method in ("TRACE", "CONNECT"):
@@ -156,7 +156,7 @@ class OwnTests(GatewayTestCase):
         self.assertEqual(self.ask_us("/").header("Access-Control-Allow-Origin"), "*")
 
     def test_prefix(self) -> None:
-        """Everything is below the prefix; and without it too, where caches look."""
+        """Everything is found below the prefix; and without it too, since caches do not know it."""
         self.factory = self.build(prefix="/in/")
         self.assertEqual(self.ask_us("/in/").status, 200)
         self.assertEqual(self.ask_us("/.well-known/contentcache/jwks.json").status, 200)
@@ -167,7 +167,7 @@ class OwnTests(GatewayTestCase):
 
 
 class PagesTests(GatewayTestCase):
-    """The API and the pages, which are resources of twisted.web."""
+    """The admin site, which is a resource of twisted.web."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -179,11 +179,11 @@ class PagesTests(GatewayTestCase):
         for target in ("/api", "/api/", "/api/v0/content_caches?x", "/settings", "/caches/x/test", "/api?x"):
             self.assertIn(b"GET|/", self.client().ask(target).body, target)
         for target in ("/", "/v2/", "/v2/api/blobs/x", "/apis", "/cachesx", "//api", "api", "/ca"):
-            self.wires.refuse()
+            self.endpoint.refuse()
             self.assertNotIn(b"GET|/", self.client().ask(target).body, target)
 
     def test_request(self) -> None:
-        """They get the path in parts, decoded, and a small body in memory."""
+        """It gets the path in parts, decoded, and a small body in memory."""
         client = self.client()
         client.send(request("/api/v0/accounts/a%20b?x=1", "Content-Length: 5", method="PATCH"))
         self.assertEqual(client.replies(), [])
@@ -197,7 +197,7 @@ class PagesTests(GatewayTestCase):
         self.assertEqual(client.ask("/api", method="PUT").body, b"later")
 
     def test_large(self) -> None:
-        """A body that is larger than any honest one is 413, by its length or when it comes."""
+        """A body that is too large is 413, by its stated length or when it arrives."""
         client = self.client().send(request("/api/x", "Content-Length: 65537", method="POST"))
         self.assertEqual(self.reply(client).status, 413)
         self.assertTrue(client.ended)
@@ -208,7 +208,7 @@ class PagesTests(GatewayTestCase):
         self.assertEqual((reply.status, json.loads(reply.body)["errors"][0]["code"]), (413, "SIZE_INVALID"))
 
     def test_slow(self) -> None:
-        """A body that does not come is 408."""
+        """A body that does not arrive is 408."""
         client = self.client().send(request("/api/x", "Content-Length: 10", method="POST"))
         self.clock.advance(60)
         self.assertEqual(self.reply(client).status, 408)
@@ -218,7 +218,7 @@ class RealmTests(GatewayTestCase):
     """A token server behind the same host is reached through the gateway."""
 
     def challenge(self, line: Any) -> None:
-        """The registry sends for a token to its own host."""
+        """The registry names a realm on its own host."""
         line.answer(
             "401 Unauthorized",
             b"{}",
@@ -226,7 +226,7 @@ class RealmTests(GatewayTestCase):
         )
 
     def test_learnt(self) -> None:
-        """The realm is rewritten to the gateway's own URL, and what it leads to passes."""
+        """The realm is rewritten to the gateway's own URL, and requests for it are forwarded."""
         client, line = self.ask("/v2/")
         self.challenge(line)
         self.assertEqual(
@@ -239,7 +239,7 @@ class RealmTests(GatewayTestCase):
         self.assertEqual(client.replies()[-1].body, b'{"token":"x"}')
 
     def test_asked(self) -> None:
-        """After a start the registry is asked where it sends clients, once in a while, before a path is unknown."""
+        """After a start the registry is asked for its realms, once in a while, before a path is unknown."""
         client = self.client().send(request(_TOKEN))
         self.assertEqual(self.line.head()[0], "GET /v2/ HTTP/1.1")
         self.challenge(self.line)
@@ -247,10 +247,10 @@ class RealmTests(GatewayTestCase):
         self.line.answer("200 OK", b"{}")
         self.assertEqual(self.reply(client).status, 200)
         self.assertEqual(self.client().ask("/other").status, 404)
-        self.assertEqual(len(self.wires.lines), 1)
+        self.assertEqual(len(self.endpoint.lines), 1)
 
     def test_elsewhere(self) -> None:
-        """Another host's realm stays as it is, and opens no path here."""
+        """Another host's realm is not changed, and adds no path."""
         client, line = self.ask("/v2/")
         value = 'Bearer realm="https://auth.example.com/token",service="r"'
         line.answer("401 Unauthorized", b"", f"WWW-Authenticate: {value}")
@@ -260,7 +260,7 @@ class RealmTests(GatewayTestCase):
         self.assertEqual(client.replies()[-1].status, 404)
 
     def test_paths(self) -> None:
-        """Paths that the operator lists pass, with what is below them and nothing beside."""
+        """Paths that the operator lists are forwarded, with what is below them and nothing beside."""
         self.factory = self.build(paths=("/jwt",))
         client, line = self.ask("/jwt/auth?x=1", method="POST")
         self.assertEqual(line.head()[0], "POST /jwt/auth?x=1 HTTP/1.1")
@@ -288,16 +288,16 @@ GOOD = (
 
 
 class TargetTests(SynchronousTestCase):
-    """Paths that pass, and those that name a blob."""
+    """Accepted paths, and those that name a blob."""
 
     def test_good(self) -> None:
-        """What registries give out for uploads passes, escapes too."""
+        """Upload locations of registries are accepted, escapes too."""
         for path in GOOD:
             read_path(path)
 
     @given(st.text("/.%25eEfFcC3bBaA;\\ ", min_size=1, max_size=14))
     def test_hostile(self, text: str) -> None:
-        """However often others decode and join what has passed, it stays below where it was."""
+        """However often others decode and join an accepted path, it stays below where it was."""
         path = "/v2/" + text
         try:
             read = read_path(path)
@@ -312,7 +312,7 @@ class TargetTests(SynchronousTestCase):
         self.assertNotIn(components[-1], {".", ".."})
 
     def test_blobs(self) -> None:
-        """A blob is what the grammar says, and nothing near it."""
+        """A blob is what the grammar says, and nothing similar."""
         found = blob_at(f"/v2/org/app/blobs/{DIGEST}")
         assert found is not None
         self.assertEqual((found.repository, found.digest), ("org/app", DIGEST))
@@ -329,7 +329,7 @@ class TargetTests(SynchronousTestCase):
 
 
 class CACertificateTests(SynchronousTestCase):
-    """What ``/ca`` hands out."""
+    """The certificates at ``/ca``."""
 
     def setUp(self) -> None:
         self.root, self.leaf = make("root"), make("leaf")

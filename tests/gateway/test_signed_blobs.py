@@ -21,15 +21,15 @@ BLOB = f"/v2/org/app/blobs/{DIGEST}"
 
 
 class FillTests(GatewayTestCase):
-    """Caches that come back with the gateway's own signature."""
+    """Caches that request what they miss by signed URLs."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.choices.cache = CACHE
-        self.fill_with(200, {"Content-Length": "7", "Content-Type": "a/b"}, [CONTENT])
+        self.directory.cache = CACHE
+        self.own_registry_sends(200, {"Content-Length": "7", "Content-Type": "a/b"}, [CONTENT])
 
     def token(self, **changed: Any) -> str:
-        """A good token, but for what is ``changed``."""
+        """A valid token, but for what is ``changed``."""
         claims: dict[str, Any] = {
             "issuer": PUBLIC,
             "subject": "ann",
@@ -41,26 +41,26 @@ class FillTests(GatewayTestCase):
         return sign_blob_token(self.signer, **{**claims, **changed})
 
     def fetch(self, token: str, *fields: str, method: str = "GET") -> Reply:
-        """What a cache gets."""
+        """The response that a cache gets."""
         reply: Reply = self.client().ask(f"{BLOB}?token={token}", *fields, method=method)
         return reply
 
     def test_good(self) -> None:
-        """The blob comes, with the gateway's account and without the client's, and never as a redirect."""
+        """The blob is served with the gateway's account and without the client's, and never as a redirect."""
         reply = self.fetch(self.token(), "Authorization: Basic YW5uOnNlY3JldA==", "Via: 1.1 contentcache-1")
         self.assertEqual((reply.status, reply.body), (200, CONTENT))
         self.assertEqual(reply.header("Docker-Content-Digest"), str(DIGEST))
-        (question,) = self.filler.asked
-        self.assertEqual((question.method, question.path, question.credential), ("GET", BLOB, OWN))
+        (question,) = self.own_registry.asked
+        self.assertEqual((question.method, question.path, question.subject.credential), ("GET", BLOB, OWN))
         self.assertEqual(question.via, "1.1 contentcache-1, 1.1 contentcache-00000000")
         self.assertTrue(question.follow)
-        self.assertEqual((self.choices.asked, self.wires.lines), ([], []))
+        self.assertEqual((self.directory.asked, self.endpoint.lines), ([], []))
 
     def test_loop(self) -> None:
-        """A registry that redirects back to a URL that we have signed ourselves is not asked again and again."""
+        """A registry that redirects back to a URL that the gateway has signed is not asked again and again."""
         reply = self.fetch(self.token(), "Via: 1.1 contentcache-1, 1.1 contentcache-00000000")
         self.assertEqual(reply.status, 508)
-        self.assertEqual(self.filler.asked, [])
+        self.assertEqual(self.own_registry.asked, [])
 
     def test_probe(self) -> None:
         """
@@ -76,7 +76,7 @@ class FillTests(GatewayTestCase):
             self.assertEqual(reply.header("Content-Length"), str(len(PROBE_BYTES)))
             self.assertEqual(reply.header("Docker-Content-Digest"), str(Digest.of(PROBE_BYTES)))
         self.assertEqual(self.client().ask(target[:-4] + "AAAA").status, 403)
-        self.assertEqual((self.filler.asked, self.wires.lines), ([], []))
+        self.assertEqual((self.own_registry.asked, self.endpoint.lines), ([], []))
         self.key_files.keys = None
         self.assertIsNone(probe.target())
 
@@ -85,16 +85,18 @@ class FillTests(GatewayTestCase):
         A page where a blob was asked for is the registry's failure, and no cache gets it; a blob that is
         HTML, by the registry's own word, is one.
         """
-        page = self.fill_with(200, {"Content-Length": "7", "Content-Type": "text/html"}, [], end=None)
+        page = self.own_registry_sends(
+            200, {"Content-Length": "7", "Content-Type": "text/html"}, [], end=None
+        )
         self.assertEqual(self.fetch(self.token()).status, 502)
         self.assertTrue(page.stopped)
         named = {"Content-Length": "7", "Content-Type": "text/html", "Docker-Content-Digest": str(DIGEST)}
-        self.fill_with(200, named, [CONTENT])
+        self.own_registry_sends(200, named, [CONTENT])
         self.assertEqual(self.fetch(self.token()).body, CONTENT)
 
     def test_released(self) -> None:
-        """Whatever raises between the registry's answer and the client, the answer is given up."""
-        answer = self.fill_with(200, {"Content-Length": "7"}, [], end=None)
+        """Whatever raises between the registry's response and the client, the response is abandoned."""
+        answer = self.own_registry_sends(200, {"Content-Length": "7"}, [], end=None)
         self.patch(signed_blobs, "etag", _broken)
         self.assertEqual(self.fetch(self.token()).status, 500)
         self.assertTrue(answer.stopped)
@@ -106,13 +108,13 @@ class FillTests(GatewayTestCase):
         self.assertEqual((reply.status, reply.header("Content-Length")), (200, "7"))
 
     def test_part(self) -> None:
-        """A part is asked for as a part, and marked as one; one beyond the end is 416."""
-        self.fill_with(206, {"Content-Length": "2", "Content-Range": "bytes 5-6/7"}, [b"nt"])
+        """A range is requested as a range, and answered as one; one beyond the end is 416."""
+        self.own_registry_sends(206, {"Content-Length": "2", "Content-Range": "bytes 5-6/7"}, [b"nt"])
         reply = self.fetch(self.token(), "Range: bytes=5-")
         self.assertEqual((reply.status, reply.body), (206, b"nt"))
         self.assertEqual(reply.header("Content-Range"), "bytes 5-6/7")
-        self.assertEqual(self.filler.asked[0].range, "bytes=5-")
-        self.fill_with(416, {"Content-Length": "0", "Content-Range": "bytes */7"}, [])
+        self.assertEqual(self.own_registry.asked[0].range, "bytes=5-")
+        self.own_registry_sends(416, {"Content-Length": "0", "Content-Range": "bytes */7"}, [])
         self.assertEqual(self.fetch(self.token(), "Range: bytes=9-").status, 416)
 
     def test_wrong(self) -> None:
@@ -134,15 +136,15 @@ class FillTests(GatewayTestCase):
             (entry,) = json.loads(self.fetch(token).body)["errors"]
             self.assertEqual(entry["code"], "DENIED")
             self.assertFalse(token and token in entry["message"])
-        self.assertEqual(self.filler.asked, [])
+        self.assertEqual(self.own_registry.asked, [])
 
     def test_writes(self) -> None:
-        """Nothing is written with a signature, and two of them are none."""
+        """A signed URL is for reading only, and two tokens are refused."""
         self.assertEqual(self.fetch(self.token(), method="DELETE").status, 405)
         self.assertEqual(self.fetch(f"{self.token()}&token=b").status, 403)
 
     def test_old_key(self) -> None:
-        """What the key before has signed stays good while it lives."""
+        """A token of the previous key stays valid until it expires."""
         token = self.token(now=NOW + 86400, lifetime=1200.0)
         self.clock.advance(86400 - 1200)
         self.key_files.rotate()
@@ -151,10 +153,10 @@ class FillTests(GatewayTestCase):
         self.assertEqual(self.fetch(token).status, 200)
 
     def test_refused(self) -> None:
-        """A refusal of the gateway's own account is passed on, and an operator hears of it."""
-        self.filler.answer = OriginRefused(403, {})
+        """A refusal of the gateway's own account is forwarded, and logged."""
+        self.own_registry.answer = OriginRefused(403, {})
         self.assertEqual(self.fetch(self.token()).status, 403)
-        self.filler.answer = OriginRefused(404, {})
+        self.own_registry.answer = OriginRefused(404, {})
         self.assertEqual(self.fetch(self.token()).status, 404)
 
     def test_log(self) -> None:

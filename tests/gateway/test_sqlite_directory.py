@@ -36,7 +36,7 @@ class SqliteDirectoryTests(directory_suite.DirectorySuite):
         return other
 
     def test_lasts(self) -> None:
-        """Caches and choices are there again after a restart."""
+        """Caches and choices are the same after a restart."""
         self.directory.add(cache(1))
         self.directory.choose("alice", UUID(int=1))
         self.directory.add_account("bob")
@@ -46,7 +46,7 @@ class SqliteDirectoryTests(directory_suite.DirectorySuite):
         self.assertEqual((again.choice("alice"), again.has_account("bob")), (UUID(int=1), True))
 
     def test_shared(self) -> None:
-        """What one gateway writes the other one sees at once, the end of a cache too."""
+        """What one gateway writes the other one reads at once, a removed cache too."""
         other = self.another()
         self.directory.add(cache(1))
         self.assertRaises(NameTaken, other.add, cache(2, "CACHE-1"))
@@ -79,7 +79,7 @@ class SqliteDirectoryTests(directory_suite.DirectorySuite):
         self.assertTrue(all(self.directory.has_account(f"{n}-{c}") for n in (0, 1) for c in range(25)))
 
     def test_opened_at_once(self) -> None:
-        """Of several gateways that start at once on no file, one makes it."""
+        """Of several gateways that start at once without a file, one creates it."""
         path = os.path.join(self.mktemp(), "x.sqlite3")
         opened: list[SqliteDirectory] = []
         threads = [threading.Thread(target=lambda: opened.append(SqliteDirectory(path))) for _ in range(6)]
@@ -98,7 +98,7 @@ class SqliteDirectoryTests(directory_suite.DirectorySuite):
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
 
     def test_closed(self) -> None:
-        """A closed directory says so, and may be closed again."""
+        """A closed store raises, and may be closed again."""
         self.directory.close()
         self.directory.close()
         self.assertRaises(OSError, self.directory.caches)
@@ -126,7 +126,7 @@ class SqliteDirectoryTests(directory_suite.DirectorySuite):
         self.assertIn("version 2", said)
 
     def test_busy(self) -> None:
-        """A file that another program never lets go of is a failure of the disk with its errno."""
+        """A file that another program keeps locked is a failure of the disk with its errno."""
         other = sqlite3.connect(self.path, isolation_level=None)
         self.addCleanup(other.close)
         self.directory._database.execute("PRAGMA busy_timeout = 1")  # type: ignore[attr-defined]
@@ -142,7 +142,7 @@ class SqliteDirectoryTests(directory_suite.DirectorySuite):
         run([sys.executable, "-c", script])
 
     def test_becomes_unusable(self) -> None:
-        """A file that is spoilt while it is open is a failure of the disk, like any other."""
+        """A file that is damaged while it is open is a failure of the disk, like any other."""
         directory: Any = self.directory
         error = sqlite3.DatabaseError("file is not a database")
         error.sqlite_errorcode = sqlite3.SQLITE_NOTADB
@@ -158,7 +158,7 @@ class SqliteDirectoryTests(directory_suite.DirectorySuite):
 
 @needs("mount", root=True)
 class FullDiskTests(SynchronousTestCase):
-    """On a filesystem of its own that somebody else has filled to the last byte."""
+    """On a filesystem of its own without a free byte."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
@@ -175,14 +175,14 @@ class FullDiskTests(SynchronousTestCase):
         return directory
 
     def fill(self) -> None:
-        """Take all the room there is."""
+        """Fill the filesystem."""
         for piece in (1 << 20, 4096, 1):
             with contextlib.suppress(OSError), self.ballast.open("ab", buffering=0) as file:
                 while file.write(bytes(piece)):
                     pass
 
     def assert_only_read(self, directory: SqliteDirectory) -> None:
-        """What is known can be read, and whatever would be written is an error of the disk."""
+        """What is stored can be read, and each write is an error of the disk."""
         for _ in range(2):
             for write in (
                 lambda: directory.choose("bob", UUID(int=1)),
@@ -229,6 +229,6 @@ class FullDiskTests(SynchronousTestCase):
         self.assertEqual(directory.choice("bob"), UUID(int=1))
 
     def test_nothing_there(self) -> None:
-        """Where there is no file yet, and no room for one, that is said."""
+        """Where there is no file yet, and no room for one, opening fails."""
         self.fill()
         self.assertRaises(OSError, SqliteDirectory, self.path)

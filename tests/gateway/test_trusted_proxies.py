@@ -16,7 +16,7 @@ from tests.gateway.in_memory import CACHE, GatewayTestCase
 from tests.gateway.memory_directory import MemoryDirectory
 
 _PROXY = "10.0.0.7"
-_STRANGER = "198.51.100.1"
+_UNTRUSTED = "198.51.100.1"
 _CLIENT = "X-Forwarded-For: 203.0.113.9"
 _SAID = (
     "X-Forwarded-For: 8.8.8.8, 203.0.113.9",
@@ -29,7 +29,7 @@ _BLOB = f"/v2/org/app/blobs/{Digest.of(b'content')}"
 
 
 class Mirror(Resource):
-    """Says who asks, and for which host, as the API and the pages see it."""
+    """Responds with the client and the host as the admin site sees them."""
 
     isLeaf = True
 
@@ -46,7 +46,7 @@ class TrustedProxyTests(GatewayTestCase):
         self.factory = self.build(trusted=("10.0.0.0/8",))
 
     def forwarded(self, peer: str, *fields: str) -> dict[str, str]:
-        """What the registry is told of a request that comes from ``peer``."""
+        """The forwarding fields that the registry gets for a request from ``peer``."""
         self.client(peer).send(f"GET {_TAGS} HTTP/1.1\r\n" + "\r\n".join(["Host: inner", *fields, "", ""]))
         _, heard, _ = self.line.head()
         return {name: value for name, value in heard.items() if name.startswith("x-forwarded-")}
@@ -65,24 +65,24 @@ class TrustedProxyTests(GatewayTestCase):
             },
         )
 
-    def test_registry_behind_stranger(self) -> None:
-        """Of a client that is no trusted proxy nothing of it reaches the registry, in no spelling."""
+    def test_registry_behind_untrusted(self) -> None:
+        """Forwarding fields of a client that is no trusted proxy never reach the registry, in any spelling."""
         for fields in (
             _SAID,
             tuple(each.replace("-", "_", 2) for each in _SAID),
             ("Forwarded: for=8.8.8.8",),
         ):
             self.assertEqual(
-                self.forwarded(_STRANGER, *fields),
+                self.forwarded(_UNTRUSTED, *fields),
                 {
-                    "x-forwarded-for": _STRANGER,
+                    "x-forwarded-for": _UNTRUSTED,
                     "x-forwarded-host": "inner",
                     "x-forwarded-proto": "https",
                 },
             )
 
     def test_nothing_said(self) -> None:
-        """A trusted proxy that says nothing is the client, and the scheme is that of the configured name."""
+        """A trusted proxy without forwarding fields is the client; the scheme is that of the configured name."""
         self.assertEqual(
             self.forwarded(_PROXY),
             {"x-forwarded-for": _PROXY, "x-forwarded-host": "inner", "x-forwarded-proto": "https"},
@@ -90,8 +90,8 @@ class TrustedProxyTests(GatewayTestCase):
 
     def test_network_and_log(self) -> None:
         """The client's own address decides which cache it is sent to, and is in the access log."""
-        self.choices.cache = CACHE
-        for peer in (_PROXY, _STRANGER):
+        self.directory.cache = CACHE
+        for peer in (_PROXY, _UNTRUSTED):
             client = self.client(peer).send(
                 f"GET {_BLOB} HTTP/1.1\r\nHost: inner\r\n{_CLIENT}\r\nX-Forwarded-Host: outer\r\n\r\n"
             )
@@ -102,11 +102,11 @@ class TrustedProxyTests(GatewayTestCase):
             (reply,) = client.replies("GET")
             # The issuer stays what is configured.
             self.assertTrue((reply.header("Location") or "").startswith(f"{CACHE}{_BLOB}?token="), reply)
-        self.assertEqual([address for _, address in self.choices.asked], ["203.0.113.9", _STRANGER])
-        self.assertEqual([line.address for line in self.written], ["203.0.113.9", _STRANGER])
+        self.assertEqual([address for _, address in self.directory.asked], ["203.0.113.9", _UNTRUSTED])
+        self.assertEqual([line.address for line in self.written], ["203.0.113.9", _UNTRUSTED])
 
     def test_location(self) -> None:
-        """A ``Location`` with the name that the client has asked becomes relative, so an upload goes on there."""
+        """A ``Location`` with the name that the client used becomes relative, so an upload continues there."""
         client = self.client(_PROXY).send(
             "POST /v2/org/app/blobs/uploads/ HTTP/1.1\r\nHost: inner\r\nX-Forwarded-Host: outer.example\r\n"
             "Content-Length: 0\r\n\r\n"
@@ -117,14 +117,14 @@ class TrustedProxyTests(GatewayTestCase):
         self.assertEqual(self.reply(client).header("Location"), "/v2/org/app/blobs/uploads/1?a=b")
 
     def test_pages(self) -> None:
-        """The API and the pages see the client's address, and the host that its browser shows."""
+        """The admin site gets the client's address, and the host that its browser shows."""
         self.pages = Mirror()
         self.factory = self.build(trusted=("10.0.0.0/8",))
         host = "X-Forwarded-Host: outer.example"
         for peer, address, seen in (
             (_PROXY, "203.0.113.9", "203.0.113.9 outer.example"),
             (_PROXY, "2001:db8::1", "2001:db8::1 outer.example"),
-            (_STRANGER, "203.0.113.9", f"{_STRANGER} cache.example"),
+            (_UNTRUSTED, "203.0.113.9", f"{_UNTRUSTED} cache.example"),
         ):
             reply = self.client(peer).ask("/settings", f"X-Forwarded-For: {address}", host)
             self.assertEqual(reply.body.decode(), seen)
@@ -148,7 +148,7 @@ class TrustedProxyTests(GatewayTestCase):
 
         self.assertEqual(statuses(_PROXY, ["203.0.113.9"] * 40), {401, 429})
         self.assertEqual(statuses(_PROXY, ["203.0.113.10"]), {401})
-        self.assertEqual(statuses(_STRANGER, [f"203.0.113.{each}" for each in range(20, 60)]), {401, 429})
+        self.assertEqual(statuses(_UNTRUSTED, [f"203.0.113.{each}" for each in range(20, 60)]), {401, 429})
 
     def admin_site(self) -> Any:
         """The real API and pages."""

@@ -55,7 +55,7 @@ def basic(username: str, password: str | None = None) -> str:
 
 @define
 class FakeRegistry:
-    """Knows :data:`PASSWORDS` and tokens whose signature is ``good``. ``open`` says yes to everybody."""
+    """Knows :data:`PASSWORDS` and tokens whose signature is ``good``; ``open`` accepts everything."""
 
     open: bool = False
     away: bool = False
@@ -78,7 +78,7 @@ class FakeRegistry:
 
 @define
 class FakeProbe:
-    """Says that every host lives that is not among ``dead``."""
+    """Succeeds for every host that is not among ``dead``."""
 
     dead: set[str] = field(factory=set)
     asked: list[str] = field(factory=list)
@@ -120,7 +120,7 @@ def make_admin_site(
     secure: bool,
     ttl: float = 60.0,
 ) -> AdminSite:
-    """An admin site without chance; ``alice`` is its administrator."""
+    """An admin site without randomness; ``alice`` is its administrator."""
     secret, noise = b"s" * 64, Noise()
     authenticator = Authenticator(
         registry,
@@ -214,7 +214,7 @@ class AdminSiteTestCase(SynchronousTestCase):
 
 
 class Browser:
-    """Keeps cookies, fills in forms, and says what browsers say."""
+    """Stores cookies, fills in forms, and sends what browsers send."""
 
     def __init__(self, case: AdminSiteTestCase, address: str = "198.51.100.7") -> None:
         self._case = case

@@ -36,13 +36,13 @@ class CachesTests(AdminSiteTestCase):
         self.assertEqual(json.loads(self.ask("GET", "/content_caches").body), [])
 
     def test_none(self) -> None:
-        """An unknown id, and one that is none, is no cache to show and no fault to remove."""
+        """An unknown or malformed id is 404 to show, and no error to remove."""
         for text in (ID, "x", "1", "%2e%2e", ID + "0"):
             self.assert_error(self.ask("GET", f"/content_caches/{text}"), 404, "NO_SUCH_CONTENT_CACHE")
             self.assertEqual(self.ask("DELETE", f"/content_caches/{text}").status, 204)
 
     def test_details(self) -> None:
-        """Names and hosts that cannot be are refused, each with a sentence that repeats no password."""
+        """Invalid names and hosts are refused, each with a message that repeats no password."""
         for name in ("", " a", "a ", "a/b", "<b>", "a\n", "a" * 65, "ä", 7, None, ["a"]):
             reply = self.ask("POST", "/content_caches", value={**NEAR, "name": name})
             self.assert_error(reply, 400, "INVALID_CONTENT_CACHE")
@@ -89,7 +89,7 @@ class CachesTests(AdminSiteTestCase):
         self.assert_error(again, 400, "INVALID_CONTENT_CACHE")
 
     def test_alive_at_once(self) -> None:
-        """A cache that was just added is asked at once, and not at the next round."""
+        """A cache that was just added is probed at once, and not in the next round."""
         self.ask("POST", "/content_caches", value=NEAR)
         self.assertTrue(self.liveness.is_alive(UUID(ID)))
 
@@ -130,7 +130,7 @@ class HealthTests(AdminSiteTestCase):
 
 
 class SettingsTests(AdminSiteTestCase):
-    """What accounts chose."""
+    """The choices of accounts."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -151,7 +151,7 @@ class SettingsTests(AdminSiteTestCase):
         self.assertEqual(json.loads(self.ask("PATCH", place, "bob", {}).body), {"ContentCacheUUID": ID})
 
     def test_invalid(self) -> None:
-        """What is no id, or no cache's, is refused and changes nothing."""
+        """A malformed or unknown id is refused and changes nothing."""
         place = "/accounts/bob/settings"
         self.ask("PATCH", place, "bob", {"contentCacheUUID": ID})
         bodies: tuple[object, ...] = (
@@ -196,7 +196,7 @@ class SettingsTests(AdminSiteTestCase):
         self.assertEqual(self.ask("GET", "/accounts/org%2Frobot/settings", "org/robot").status, 200)
 
     def test_removed(self) -> None:
-        """Who had chosen a cache that is removed has chosen nothing."""
+        """An account that had chosen a removed cache has chosen nothing."""
         self.ask("PATCH", "/accounts/bob/settings", "bob", {"contentCacheUUID": ID})
         self.ask("DELETE", f"/content_caches/{ID}")
         reply = self.ask("GET", "/accounts/bob/settings", "bob")
@@ -204,7 +204,7 @@ class SettingsTests(AdminSiteTestCase):
 
 
 class ManyErrorsTests(AdminSiteTestCase):
-    """What every row may answer."""
+    """Responses that every operation may have."""
 
     def test_not_authenticated(self) -> None:
         """
@@ -221,7 +221,7 @@ class ManyErrorsTests(AdminSiteTestCase):
         self.assertTrue((script.header("WWW-Authenticate") or "").startswith("Bearer "))
 
     def test_token(self) -> None:
-        """A token that the registry accepts is its subject; one of the anonymous is nobody."""
+        """A token that the registry accepts is its subject; an anonymous one is refused."""
         headers = {"Authorization": f"Bearer {token('bob')}"}
         self.assertEqual(self.ask("GET", "/accounts/bob/settings", None, **headers).status, 200)
         for wrong in (token("", "good"), token("bob", "forged")):
@@ -247,7 +247,7 @@ class ManyErrorsTests(AdminSiteTestCase):
             self.assertEqual(reply.header("Allow"), allowed)
 
     def test_not_acceptable(self) -> None:
-        """Answers are JSON, whatever a client would rather have."""
+        """Responses are JSON, whatever a client prefers."""
         for accept in ("text/html", "application/json;q=0", "*/*;q=0", "application/xml, text/*"):
             reply = self.ask("GET", "/content_caches", Accept=accept)
             self.assert_error(reply, 406, "NOT_ACCEPTABLE")
@@ -273,19 +273,19 @@ class ManyErrorsTests(AdminSiteTestCase):
         self.assert_error(reply, 413, "SIZE_INVALID")
 
     def test_paths(self) -> None:
-        """What is nowhere is 404 in the same form; nothing is redirected."""
+        """Unknown paths are 404 in the same form; nothing is redirected."""
         for target in ("", "/", "/content_caches/", "//content_caches", f"/content_caches/{ID}/", "/x"):
             self.assert_error(self.ask("GET", target), 404, "NOT_FOUND")
         self.assert_error(self.ask("GET", "/accounts/%ff/settings"), 400, "INVALID_REQUEST")
 
     def test_head(self) -> None:
-        """HEAD tells what GET would, without the body."""
+        """``HEAD`` has the head of ``GET``, without the body."""
         head, get = (self.ask(method, "/content_caches") for method in ("HEAD", "GET"))
         self.assertEqual((head.status, head.body), (200, b""))
         self.assertEqual(head.header("Content-Length"), get.header("Content-Length"))
 
     def test_registry_away(self) -> None:
-        """While the registry does not answer nobody can say who asks."""
+        """While the registry does not answer, requests are 503."""
         self.registry.away = True
         reply = self.ask("GET", "/content_caches")
         self.assert_error(reply, 503, "UNAVAILABLE")
@@ -313,7 +313,7 @@ class ManyErrorsTests(AdminSiteTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_guards(self) -> None:
-        """No answer may be kept, framed or taken for something else."""
+        """No response may be cached, framed or sniffed."""
         for reply in (self.ask("GET", "/content_caches"), self.ask("GET", "/x"), self.ask("GET", "", None)):
             self.assertEqual(reply.header("X-Content-Type-Options"), "nosniff")
             self.assertEqual(reply.header("Cache-Control"), "no-store")
@@ -321,10 +321,10 @@ class ManyErrorsTests(AdminSiteTestCase):
 
 
 class WhereToTests(AdminSiteTestCase):
-    """Where a client is sent."""
+    """Which cache a client is sent to."""
 
     def test_cache_for(self) -> None:
-        """The choice, else the network's default, else nowhere; never to one that is dead."""
+        """The choice, else the network's default, else none; never a dead one."""
         self.ask("POST", "/content_caches", value=NEAR)
         self.ask("POST", "/content_caches", value={"name": "far", "host": "https://far.example"})
         self.directory.choose("bob", UUID(int=2))

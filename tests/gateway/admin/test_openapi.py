@@ -10,10 +10,10 @@ from contentcache.gateway.admin.openapi import OPERATIONS, document
 
 
 class DocumentTests(SynchronousTestCase):
-    """The document by itself."""
+    """The OpenAPI document."""
 
     def test_whole(self) -> None:
-        """Every declaration is in it, every reference leads somewhere, and it is JSON."""
+        """Every operation is in it, every reference has a target, and it is JSON."""
         text = json.dumps(document())
         self.assertEqual(json.loads(text), document())
         described = document()

@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.gateway.pages` and :mod:`contentcache.gateway.admin.sessions`, without a browser."""
+"""Tests for :mod:`contentcache.gateway.admin.pages`, page_frame and sessions, without a browser."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SignInTests(AdminSiteTestCase):
         self.assertEqual(len(browser.cookies), 1)
 
     def test_too_many(self) -> None:
-        """Guessing is stopped, and the page says for how long."""
+        """Guessing is throttled, and the page says for how long."""
         browser = Browser(self)
         for count in range(10):
             browser.sign_in("bob", f"wrong {count}")
@@ -59,7 +59,7 @@ class SignInTests(AdminSiteTestCase):
         self.assertEqual((reply.status, reply.header("Retry-After")), (429, "15"))
 
     def test_sign_out(self) -> None:
-        """After signing out the id is worth nothing."""
+        """After signing out the id is invalid."""
         browser = Browser(self)
         browser.sign_in("bob")
         kept = dict(browser.cookies)
@@ -89,7 +89,7 @@ class SignInTests(AdminSiteTestCase):
         self.assertIn(b"<h1>Sign in</h1>", browser.get("/settings").body)
 
     def test_where_to(self) -> None:
-        """After signing in one is at the page that was wanted, and never anywhere else."""
+        """After signing in the browser is redirected to the requested page, and never anywhere else."""
         for wanted, place in (
             ("/caches", "/caches"),
             ("https://evil.example", "/settings"),
@@ -102,10 +102,10 @@ class SignInTests(AdminSiteTestCase):
 
 
 class ForgeryTests(AdminSiteTestCase):
-    """Forms that our pages did not send."""
+    """Forms that the site's pages did not send."""
 
     def test_foreign(self) -> None:
-        """A form of another site, or of nobody knows whom, does nothing, with the right token too."""
+        """A form of another or an unknown site does nothing, even with the right token."""
         self.directory.add(cache(1))
         browser = Browser(self)
         browser.sign_in("bob")
@@ -144,7 +144,7 @@ class ForgeryTests(AdminSiteTestCase):
         self.assertIsNone(self.directory.choice("bob"))
 
     def test_odd_forms(self) -> None:
-        """What is no form, or too large a one, is refused."""
+        """A malformed or too large form is refused."""
         browser = Browser(self)
         browser.sign_in("bob")
         browser.get("/settings")
@@ -156,7 +156,7 @@ class ForgeryTests(AdminSiteTestCase):
 
 
 class PagesTests(AdminSiteTestCase):
-    """What is on them."""
+    """The content of the pages."""
 
     def test_settings(self) -> None:
         """Caches with their states, the choice marked, and the default of the network."""
@@ -182,7 +182,7 @@ class PagesTests(AdminSiteTestCase):
         self.assertEqual(browser.post("/settings", cache="x").status, 404)
 
     def test_caches(self) -> None:
-        """An administrator adds a cache, is told whether it answers, tests and removes it."""
+        """An administrator adds a cache, sees whether it answers, probes and removes it."""
         browser = Browser(self)
         browser.sign_in("alice")
         browser.get("/caches")
@@ -200,7 +200,7 @@ class PagesTests(AdminSiteTestCase):
         self.assertEqual(browser.post(f"/caches/{ONE}/test").status, 404)
 
     def test_not_for_all(self) -> None:
-        """Nobody but an administrator sees the caches' page or does what it does."""
+        """Only administrators see the caches' page or can use its forms."""
         self.directory.add(cache(1))
         browser = Browser(self)
         browser.sign_in("bob")
@@ -212,7 +212,7 @@ class PagesTests(AdminSiteTestCase):
         self.assertEqual(browser.get("/caches").status, 403)
 
     def test_escaped(self) -> None:
-        """Whatever a cache's host says of itself is text."""
+        """Text from a cache's host is escaped."""
         self.directory.add(cache(1, "<b>"))
         browser = Browser(self)
         browser.sign_in("alice")
@@ -220,7 +220,7 @@ class PagesTests(AdminSiteTestCase):
             self.assertNotIn(b"<b>", browser.get(target).body)
 
     def test_policy(self) -> None:
-        """Every page has the strict policy, and nothing in it would need another: no inline script or style."""
+        """Every page has the strict policy, and needs no other one: no inline script or style."""
         browser = Browser(self)
         browser.sign_in("alice")
         for target in ("/settings", "/caches", "/api", "/api/assets/none"):
@@ -233,7 +233,7 @@ class PagesTests(AdminSiteTestCase):
                 self.assertNotIn(word, page)
 
     def test_assets(self) -> None:
-        """Files have their type, and are not sent twice; nothing else can be had by their path."""
+        """Assets have their type, and are not sent twice; no other file is served by their path."""
         reply = self.send("GET", "/api/assets/pages.css")
         self.assertEqual((reply.status, reply.header("Content-Type")), (200, "text/css; charset=utf-8"))
         again = self.send("GET", "/api/assets/pages.css", {"If-None-Match": reply.header("ETag") or ""})
@@ -248,7 +248,7 @@ class PlainTests(AdminSiteTestCase):
     secure = False
 
     def test_cookie(self) -> None:
-        """Browsers take no secure cookie there, so it is none."""
+        """Browsers accept no secure cookie there, so it is not secure."""
         browser = Browser(self)
         reply = browser.sign_in("bob")
         (line,) = reply.headers.getRawHeaders("Set-Cookie") or ()
@@ -260,7 +260,7 @@ class SessionsTests(SynchronousTestCase):
     """The table."""
 
     def test_bounds(self) -> None:
-        """The table is bounded, and so is what one account has of it; nothing in it is an id."""
+        """The table is bounded, and so are the sessions of one account; no id is in it."""
         sessions = Sessions(secret=b"s" * 64, randomness=Noise(), capacity=5, per_account=2)
         ids = [sessions.start(User("bob"), 0.0) for _ in range(4)]
         self.assertEqual([sessions.find(each, 0.0) is None for each in ids], [True, True, False, False])

@@ -6,10 +6,10 @@ from tests.gateway.admin.admin_case import AdminSiteTestCase
 
 
 class SiteTests(AdminSiteTestCase):
-    """What Klein would answer in its own form."""
+    """Responses that Klein would send in its own form."""
 
     def test_nothing(self) -> None:
-        """A page that does not exist is one that says so; another method has the form of the API."""
+        """An unknown page is a page with 404; a wrong method is an error in the form of the API."""
         for target in ("/settings/none", "/caches/1/2/3", "/other"):
             reply = self.send("GET", target)
             self.assertEqual((reply.status, reply.header("Content-Type")), (404, "text/html; charset=utf-8"))
