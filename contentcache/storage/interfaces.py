@@ -128,9 +128,8 @@ class PartialFile(BlobFile, Protocol):
 @frozen
 class Reservation:
     """
-    Space for a download: ``size`` bytes in all, those that are written already among them. ``key`` names it,
-    ``tag`` is that of the origin in the name of its partial file. Where that file is ``unlinked`` and still
-    open, its bytes are on the disk and in no listing of the store.
+    Space for a download: ``size`` bytes in all, with those that are written. ``key`` names it, ``tag`` is that of
+    the origin. Where its partial file is ``unlinked`` and still open, its bytes are in no listing of the store.
     """
 
     key: str
@@ -150,13 +149,10 @@ class Room(Protocol):
         """
 
     def shrink(self, key: str, size: int, *, unlinked: bool) -> None:
-        """
-        A download has ended without a blob, and its file is still open: reserve no more than its ``size``
-        until :meth:`release`. Nothing happens if nothing is reserved.
-        """
+        """Reserve no more than ``size``: the download has ended without a blob, and its file is still open."""
 
     def release(self, key: str) -> None:
-        """Release a reservation, once the file is closed; nothing happens if there is none."""
+        """Release a reservation, if there is one, once the file is closed."""
 
 
 class StoreListing(Protocol):
@@ -346,10 +342,7 @@ class Index(BlobIndex, PullOrder, LinkIndex, Protocol):
 
     @property
     def rebuilt(self) -> bool:
-        """
-        Whether the store must be listed (``blobs()``): nothing was known at the start, and no listing was
-        finished since, not even before a crash.
-        """
+        """Whether the store must be listed (``blobs()``), as no listing into this index was ever finished."""
 
     def rebuild_done(self) -> None:
         """The store was listed to its end."""

@@ -1,7 +1,7 @@
 """
-The cache's own account: challenges answered, tokens kept.
+The cache's own account: it answers challenges and caches tokens.
 
-Tokens are kept until 80 % of their life, one request a scope at a time. A password is sent only to a realm
+Tokens are used for 80 % of their life; one request a scope runs at a time. A password is sent only to a realm
 that may have it (:func:`may_have_password`), and no program is asked for one before that is known.
 """
 
@@ -24,9 +24,9 @@ from contentcache.core.http_auth import Challenge, encode_basic
 from contentcache.core.lru import LruCache
 from contentcache.upstream.addresses import Listed, Place, literal_address
 
-#: Of a token that does not say how long it lives (distribution's token specification).
+#: Seconds that a token lives if it does not say so (distribution's token specification).
 DEFAULT_LIFE: Final = 60.0
-#: Tokens of one account that are kept: one for each repository that was asked for lately.
+#: Tokens of one account that are cached: one for each repository that was asked for lately.
 MOST_TOKENS: Final = 256
 _LONGEST_LIFE: Final = 86400.0
 _USED_LIFE: Final = 0.8
@@ -38,19 +38,19 @@ _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 class NoTokenError(UpstreamBroken):
-    """The registry wants a token or a password, and there is none to be had."""
+    """The registry wants a token or a password, and none is available."""
 
 
 class TokenRefused(NoTokenError):
-    """The token server does not take the account."""
+    """The token server refuses the account."""
 
 
 class FetchToken(Protocol):
     """
-    Answers the bytes of a token server's 200: to a ``GET``, or to a ``POST`` of ``body`` where there is one.
+    Returns the body of a token server's 200 to a ``GET``, or to a ``POST`` of ``body`` where there is one.
 
-    A redirect is never followed. Raises ``TokenRefused`` for an answer of :data:`REFUSALS`, and
-    ``NoTokenError`` for any other that is not 200, or none.
+    A redirect is never followed. Raises ``TokenRefused`` for a status of :data:`REFUSALS`, and ``NoTokenError``
+    for any other that is not 200, or no answer.
     """
 
     def __call__(
@@ -60,7 +60,7 @@ class FetchToken(Protocol):
 
 @frozen
 class IdentityToken:
-    """A refresh token in the place of a name and a password: good for tokens, and not for ``Basic``."""
+    """A refresh token instead of a name and a password: it gets tokens, and is no use for ``Basic``."""
 
     value: str = field(repr=False)
 
@@ -72,11 +72,11 @@ class AccountSource(Protocol):
         """
         The account as it is now.
 
-        :raises NoTokenError: there is none to be had.
+        :raises NoTokenError: none is available.
         """
 
     def refused(self, account: Account | IdentityToken) -> None:
-        """Upstream does not take ``account``, which came from here."""
+        """Upstream has refused ``account``, which this source had returned."""
 
 
 @frozen
@@ -87,10 +87,10 @@ class _Token:
 
 class OwnAccount:
     """
-    What the cache says of itself to one registry.
+    The credentials of the cache at one registry.
 
-    The account is ``account``, or what ``source`` says. Without either the registry is open to anybody: then
-    tokens are asked for anonymously.
+    The account is ``account``, or that of ``source``. Without either the registry is open to anybody: then tokens
+    are asked for anonymously.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ class OwnAccount:
 
     async def authorization(self, repository: str | None) -> str | None:
         """
-        What to send with a first request, if anything is known to be needed.
+        The ``Authorization`` of a first request, ``None`` where none is known to be needed.
 
-        Where the token server that is known gives no token, nothing: the registry may name another one now.
+        Where the known token server returns no token it is ``None`` too: the registry may name another one now.
 
-        :raises NoTokenError: there is no account to be had.
+        :raises NoTokenError: no account is available.
         """
         if self._bearer is not None:
             try:
@@ -134,10 +134,10 @@ class OwnAccount:
         self, challenges: Sequence[Challenge], repository: str | None, sent: str | None = None
     ) -> str | None:
         """
-        What to say after a 401 with ``challenges`` to a request that had ``sent`` as its ``Authorization``;
-        ``None`` where there is nothing else to say.
+        The ``Authorization`` for another try after a 401 with ``challenges`` to one that had ``sent``; ``None``
+        where there is no other.
 
-        :raises NoTokenError: there is no token or no account to be had.
+        :raises NoTokenError: no token or no account is available.
         """
         for challenge in challenges:
             if challenge.scheme == "bearer" and "realm" in challenge.parameters:
@@ -174,8 +174,8 @@ class OwnAccount:
         return token.value
 
     async def _ask(self, challenge: Challenge, scope: str) -> _Token:
-        """Ask the realm; a second time only where the account's source has another one after a refusal."""
-        self._look_at_realm(challenge.parameters["realm"])
+        """Ask the realm; again only where the source returns another account after a refusal."""
+        self._check_realm(challenge.parameters["realm"])
         account = await self._account()
         try:
             return await self._ask_as(account, challenge, scope)
@@ -188,12 +188,12 @@ class OwnAccount:
                 raise
         return await self._ask_as(other, challenge, scope)
 
-    def _look_at_realm(self, realm: str) -> None:
+    def _check_realm(self, realm: str) -> None:
         host = _host(realm)
         if host is None:
             raise NoTokenError(f"the registry names {realm[:200]!r} as its token server, which is no URL")
         if not may_have_password(realm, self._registry, self._realms):
-            # Not even asked anonymously: where a challenge points is the challenger's choice.
+            # Not even asked anonymously: the challenger chooses where a challenge points.
             raise NoTokenError(
                 f"{self._registry} sends to {host} for tokens, which is neither its own host nor"
                 " its site; list it in upstreams[].realms if it may have the password"
@@ -206,7 +206,7 @@ class OwnAccount:
         query = {"service": challenge.parameters.get("service", ""), "scope": scope}
         asked_at = self._now()
         if isinstance(account, IdentityToken):
-            # distribution's "OAuth2 token authentication": the body holds all, and nothing is in a header.
+            # distribution's "OAuth2 token authentication": everything is in the body, nothing in a header.
             form = {"grant_type": "refresh_token", "client_id": "contentcache", **query}
             body = _pairs({**form, "refresh_token": account.value}).encode("ascii")
             return _read_token(await self._fetch_token(realm, _FORM, body), asked_at)
@@ -254,8 +254,8 @@ def _read_token(body: bytes, asked_at: float) -> _Token:
     return _Token(value, asked_at + min(float(min(life, _LONGEST_LIFE)), _LONGEST_LIFE) * _USED_LIFE)
 
 
-# Where a password may be sent for a token. A challenge names the place, and whoever can answer a request can
-# write a challenge: so only the registry's own host or site may have one, or what the operator has listed.
+# Where a password may be sent for a token. A challenge names the realm, and whoever can answer a request can write
+# a challenge: so only the registry's own host or site may have one, or what the operator has listed.
 
 
 def may_have_password(realm: str, registry: str, listed: Sequence[str] = ()) -> bool:
@@ -275,7 +275,7 @@ def may_have_password(realm: str, registry: str, listed: Sequence[str] = ()) -> 
         there, here = Place.of(realm), Place.of(registry)
     except ValueError:
         return False
-    if not realm.isascii():  # RFC 3986 §2: nothing honest needs more, and look-alikes do
+    if not realm.isascii():  # RFC 3986 §2: no URL needs more, and look-alikes do
         return False
     if any(_below(realm, there, entry) for entry in listed if "://" in entry):
         return True
@@ -287,7 +287,7 @@ def may_have_password(realm: str, registry: str, listed: Sequence[str] = ()) -> 
 
 def is_listed(realm: str, listed: Sequence[str]) -> bool:
     """
-    Whether the operator has listed the realm, and answers for the address that it is at.
+    Whether the operator has listed the realm, so that its address need not be checked.
 
     >>> is_listed("https://auth.example/token", ["auth.example"]), is_listed("https://auth.example/token", [])
     (True, False)
@@ -300,7 +300,7 @@ def is_listed(realm: str, listed: Sequence[str]) -> bool:
 
 
 def _below(realm: str, there: Place, entry: str) -> bool:
-    """Whether a realm is the listed URL or lies below it, whole path components counting."""
+    """Whether a realm is the listed URL or below it, by whole path components."""
     try:
         if Place.of(entry) != there:
             return False
@@ -315,7 +315,7 @@ def _below(realm: str, there: Place, entry: str) -> bool:
 
 
 def _path(url: str) -> str:
-    """The path of a URL that ``Place`` has understood, without query and fragment."""
+    """The path of a URL that ``Place`` has parsed, without query and fragment."""
     rest = url.split("://", 1)[1]
     before = re.split(r"[?#]", rest, maxsplit=1)[0]
     _, slash, path = before.partition("/")

@@ -4,8 +4,8 @@ Requests to a host that did not answer wait for one cheap probe, and not each fo
 There is a circuit for each host and kind of request (manifests, blobs, tags, …). It opens when a request of
 that kind got no response header, and the host answered nothing else in the meantime. While it is open,
 requests of that kind wait for a half-open probe: a request of our own that every registry answers at once. So
-neither a kind of request that is slow nor a client that asks for something slow makes anybody else wait or
-fail; and a host that is down costs a timeout once for each kind, and not once for each request.
+neither a slow kind of request nor a client with a slow request makes others wait or fail; and a host that is
+down costs a timeout once for each kind, and not once for each request.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CircuitBreaker:
     The circuits of one upstream.
 
     ``probe(host)`` returns once ``host`` has sent any response header, and raises :class:`CacheError` where
-    it did not. ``failed(host, kind, error)`` is told of a probe that failed.
+    it did not. ``failed(host, kind, error)`` is called for a probe that failed.
     """
 
     _log = Logger()
@@ -54,17 +54,17 @@ class CircuitBreaker:
         """Whether requests of any kind wait for a probe: the host has answered nothing since."""
         return any(circuit[0] == host for circuit in self._open)
 
-    async def ask(self, host: str, kind: str, asking: Callable[[Callable[[], None]], Awaitable[T]]) -> T:
+    async def run(self, host: str, kind: str, call: Callable[[Callable[[], None]], Awaitable[T]]) -> T:
         """
-        Await ``asking(heard)``, which calls ``heard`` as soon as ``host`` has answered.
+        Await ``call(heard)``, which calls ``heard`` as soon as ``host`` has answered.
 
-        :raises CacheError: what ``asking`` raises, or the probe that this request has waited for.
+        :raises CacheError: what ``call`` raises, or the probe that this request has waited for.
         """
         if self.is_open(host, kind):
             await self._until_probed(host, kind)
         began = self._count
         try:
-            return await asking(lambda: self.answered(host))
+            return await call(lambda: self.answered(host))
         except _SILENCE:
             if self._answered.get(host, 0) <= began:
                 self._open.add((host, kind))
@@ -83,7 +83,7 @@ class CircuitBreaker:
         self._subscribe((host, kind), [])
 
     async def _until_probed(self, host: str, kind: str) -> None:
-        # The probe belongs to nobody: a client that disconnects ends only its own waiting.
+        # The probe belongs to no client: one that disconnects ends only its own waiting.
         circuit = (host, kind)
         waiting: Deferred[None] = Deferred(lambda mine: self._unsubscribe(circuit, mine))
         self._subscribe(circuit, [waiting])

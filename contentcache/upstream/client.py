@@ -183,7 +183,7 @@ class UpstreamClient:
         if authorization is not None:
             headers.addRawHeader("Authorization", authorization)
         transport = self._transports[host]
-        followed = await self._circuits.ask(
+        followed = await self._circuits.run(
             host,
             request.kind,
             lambda heard: self._in_time(host, _follow(transport, request, host, headers, heard)),

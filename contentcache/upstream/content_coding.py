@@ -1,7 +1,7 @@
 """
 Bodies that an upstream has compressed although it was asked not to (RFC 9110 §8.4).
 
-gzip and deflate are undone, with a bound on what comes out, so that a small body cannot fill the memory.
+gzip and deflate are decoded, with a bound on the result, so that a small body cannot fill the memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LARGEST_DECODED: Final = 16 << 20
 _PIECE: Final = 256 << 10
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _ZLIB: Final = zlib.MAX_WBITS
-#: The low four bits of the first byte of zlib's format (RFC 1950 §2.2); some servers leave its frame out.
+#: The low four bits of the first byte of zlib's format (RFC 1950 §2.2); some servers omit its frame.
 _DEFLATED: Final = 8
 
 _NAMES: Final = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
@@ -36,7 +36,7 @@ def content_codings(values: Sequence[str]) -> Sequence[str]:
 
 class Decoder:
     """
-    Undoes one coding, piece by piece.
+    Decodes one coding, piece by piece.
 
     :raises UpstreamBroken: there are several codings, or one that is not known.
     """
@@ -56,9 +56,9 @@ class Decoder:
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         """
-        What ``data`` says, in pieces.
+        The decoded bytes of ``data``, in pieces.
 
-        :raises UpstreamBroken: it is damaged, or more than may come.
+        :raises UpstreamBroken: it is damaged, or too large when it is decoded.
         """
         while data:
             if self._decompressor is None:
@@ -85,9 +85,9 @@ class Decoder:
 
     def end(self) -> None:
         """
-        The body has ended.
+        To be called at the end of the body.
 
-        :raises UpstreamBroken: that was too early.
+        :raises UpstreamBroken: it is cut short.
         """
         if not self._is_whole:
             raise UpstreamBroken(f"upstream's {self._name} body is cut short")

@@ -1,8 +1,8 @@
 """
-From a place to a connection: names, the look at addresses, and the race between them.
+From a place to a connection: names are resolved, addresses checked, and the fastest one is used.
 
-Names are resolved once. What comes out is looked at where redirects lead us, and exactly that is
-connected to, so a name whose address changes in between (DNS rebinding) gains nothing.
+Names are resolved once. Where a redirect leads there, the addresses are checked, and exactly these are connected
+to: so a name whose address changes in between (DNS rebinding) gains nothing.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class PlaceEndpoint:
     """
     Connects to a place over TCP, to whichever of its addresses answers first (RFC 8305).
 
-    ``timeout`` is for each attempt, in seconds. With a ``guard`` only addresses that it permits
-    are tried, and ``connect`` fails with ``RedirectRefused`` where there is none. With ``registry``
-    this place is that of the registry itself, whose kinds of address are noted.
+    ``timeout`` is for each attempt, in seconds. With a ``guard`` only addresses that it permits are tried, and
+    ``connect`` fails with ``RedirectRefused`` where there is none. With ``registry`` the place is the registry's
+    own, whose kinds of address are noted.
     """
 
     reactor: Reactor
@@ -84,7 +84,7 @@ async def resolve(reactor: Reactor, place: Place) -> Sequence[SocketAddress]:
 
 async def check_name(reactor: Reactor, guard: RedirectPolicy, place: Place) -> None:
     """
-    Look at as much of a redirect's target as can be seen before a proxy resolves it.
+    Check as much of a redirect's target as is known before a proxy resolves it.
 
     Raises ``RedirectRefused``.
     """
@@ -110,10 +110,7 @@ async def _permitted(
 
 
 async def _around(reactor: Reactor, guard: RedirectPolicy) -> frozenset[Kind]:
-    """
-    The neighbourhood in which the registry itself is, if it is in one; none where its name is known to a
-    proxy only.
-    """
+    """The kind of the registry's own addresses, if they have one; none where only a proxy can resolve its name."""
     try:
         addresses = await resolve(reactor, guard.registry)
     except DNSLookupError:
@@ -122,7 +119,7 @@ async def _around(reactor: Reactor, guard: RedirectPolicy) -> frozenset[Kind]:
 
 
 def _refusal(guard: RedirectPolicy, place: Place, addresses: Sequence[Address]) -> RedirectRefused:
-    """Why nothing was connected to."""
+    """The error where no address is permitted."""
     kinds = " and ".join(sorted(kind.value for kind in set(map(guard.kind_of, addresses))))
     return RedirectRefused(
         f"the registry redirects to {place.netloc}, which is at a {kinds} address;"
@@ -132,7 +129,7 @@ def _refusal(guard: RedirectPolicy, place: Place, addresses: Sequence[Address]) 
 
 @implementer(IResolutionReceiver)
 class _Found:
-    """Gathers addresses while a name is resolved."""
+    """Collects addresses while a name is resolved."""
 
     def __init__(self) -> None:
         self._addresses: list[SocketAddress] = []
@@ -140,37 +137,35 @@ class _Found:
         self.complete: Deferred[list[SocketAddress]] = Deferred(self._cancel)
 
     def resolutionBegan(self, resolutionInProgress: object) -> None:
-        """The resolver has begun."""
         self._resolution = resolutionInProgress
 
     def addressResolved(self, address: object) -> None:
-        """One address."""
         if isinstance(address, SocketAddress):
             self._addresses.append(address)
 
     def resolutionComplete(self) -> None:
-        """No more will come; nobody may want to know any more."""
+        """The resolver has finished; the caller may have been cancelled."""
         if not self.complete.called:
             self.complete.callback(self._addresses)
 
     def _cancel(self, _cancelled: object) -> None:
-        """The caller's time is up. Twisted's own resolver cannot be stopped: its thread ends by itself."""
+        """The caller was cancelled. Twisted's own resolver cannot be: its thread ends by itself."""
 
 
 @implementer(IReactorPluggableNameResolver)
 class _Resolved:
-    """A reactor that knows the answer to every question about names: the addresses given."""
+    """A reactor that resolves every name to these addresses."""
 
     def __init__(self, reactor: Reactor, addresses: Sequence[SocketAddress]) -> None:
         self.callLater = reactor.callLater
         self.seconds = reactor.seconds
         self.connectTCP = reactor.connectTCP
-        self.nameResolver = _Answer(addresses)
+        self.nameResolver = _FixedResolver(addresses)
 
 
 @implementer(IHostnameResolver)
 @frozen
-class _Answer:
+class _FixedResolver:
     """A resolver with one answer."""
 
     addresses: Sequence[SocketAddress]
@@ -183,8 +178,8 @@ class _Answer:
         addressTypes: object = None,  # noqa: ARG002
         transportSemantics: str = "TCP",  # noqa: ARG002
     ) -> Any:
-        """Give the answer at once (``IHostnameResolver``)."""
-        resolution = _Over(hostName)
+        """Resolve at once (``IHostnameResolver``)."""
+        resolution = _DoneResolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         for address in self.addresses:
             resolutionReceiver.addressResolved(address)
@@ -194,8 +189,8 @@ class _Answer:
 
 @implementer(IHostResolution)
 @frozen
-class _Over:
-    """A resolution that is over as soon as it begins."""
+class _DoneResolution:
+    """A resolution that has ended as soon as it begins."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""A body from upstream, a bounded queue, and whoever takes from it."""
+"""A bounded queue between a body from upstream and its reader."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _MOST_QUEUED: Final = 256 << 10
 
 class InflowQueue:
     """
-    Upstream is paused while more than a quarter of a MiB waits to be taken.
+    Pauses upstream while more than a quarter of a MiB is queued.
 
-    ``noticed(bytes)`` hears of everything that comes in. A context: at its end nobody wants any more.
+    ``noticed(bytes)`` is called for each piece that is received. A context manager, which abandons the body.
     """
 
     def __init__(self, answer: Answer, noticed: Callable[[int], None]) -> None:
@@ -59,7 +59,7 @@ class InflowQueue:
         return data
 
     def abandon(self) -> None:
-        """Want no more."""
+        """Stop receiving; the rest is not read."""
         self._inflow.abandon()
 
     def _received(self, inflow: Inflow, data: bytes) -> None:

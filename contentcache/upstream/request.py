@@ -32,9 +32,9 @@ class Request:
     range: str | None = None
     #: Whether a redirect to storage is followed, or is an answer.
     follow: bool = True
-    #: Whether what caches on the way have kept is not enough (RFC 9111 §5.2.1.4).
+    #: Whether caches on the way must ask the origin again (RFC 9111 §5.2.1.4).
     no_cache: bool = False
-    #: Whether it is a range beside others of one download, and not a client's own question.
+    #: Whether it is one of several ranges of a download, and not a client's own request.
     parallel: bool = False
 
     @property
@@ -50,7 +50,7 @@ class Request:
     @property
     def target(self) -> str:
         """
-        The path with its query, the token of a signed URL among it: not for the log.
+        The path with its query, in which the token of a signed URL is: not for the log.
 
         >>> subject = Subject.of(b"", "https://a", "a", Credential(signed="x.y.z"))
         >>> Request("GET", "/v2/a/blobs/b", subject).target
@@ -64,7 +64,7 @@ class Request:
     @property
     def kind(self) -> str:
         """
-        What is asked for: manifests, blobs, tags, referrers, catalog or other.
+        The kind of request: manifests, blobs, tags, referrers, catalog or other.
 
         >>> subject = Subject.of(b"", "https://a", "org", Credential())
         >>> Request("GET", "/v2/org/tags/manifests/1", subject).kind
@@ -81,7 +81,7 @@ class Request:
     @property
     def is_fetch(self) -> bool:
         """
-        Whether it is the bytes of a blob that are wanted, and not only word of it.
+        Whether it downloads the bytes of a blob.
 
         >>> subject = Subject.of(b"", "https://a", "org", Credential())
         >>> Request("GET", "/v2/org/app/blobs/sha256:00", subject).is_fetch

@@ -53,7 +53,7 @@ class CircuitBreakerTests(SynchronousTestCase):
             self.sent.append((heard, ending))
             return await ending
 
-        return Deferred.fromCoroutine(self.breaker.ask("a", kind, asking))
+        return Deferred.fromCoroutine(self.breaker.run("a", kind, asking))
 
     def end(self, number: int, result: Any = "answer") -> None:
         """A request ends."""
