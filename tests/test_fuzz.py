@@ -17,7 +17,7 @@ from attrs import frozen
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.config.faults import ConfigurationFaulty
+from contentcache.config.faults import ConfigurationError
 from contentcache.config.loading import load
 from contentcache.core import durations, sizes
 from contentcache.core.credentials import Credential
@@ -192,7 +192,7 @@ class ParserTests(SynchronousTestCase):
             variable = mangled(random_, "REGISTRY_HTTP_ADDR").replace("=", "").replace("\0", "")
             try:
                 load(str(path), {variable: mangled(random_, ":5000")})
-            except ConfigurationFaulty as faulty:
+            except ConfigurationError as faulty:
                 self.assertTrue(str(faulty))
             except Exception as error:
                 raise AssertionError(f"case {number}: {text[:2000]!r}: {error!r}") from error

@@ -11,7 +11,7 @@ import click
 
 from contentcache import __version__
 from contentcache.app.alive import NotAlive, ask, file_of_first_process
-from contentcache.config.faults import ConfigurationFaulty, Wrong
+from contentcache.config.faults import ConfigurationError, InvalidValueError
 from contentcache.config.loading import Loaded, load
 from contentcache.config.model import Configuration, ServerTLS
 from contentcache.config.show import render
@@ -89,7 +89,7 @@ def _as_configured(host: str) -> str:
     """
     try:
         return authority_of(base_url_of(f"https://{host}"))
-    except Wrong:
+    except InvalidValueError:
         return host
 
 
@@ -135,7 +135,7 @@ def _load(file: str | None) -> tuple[str, Loaded]:
         raise click.UsageError("name a FILE, or set REGISTRY_CONFIGURATION_PATH")
     try:
         return path, load(path, os.environ)
-    except ConfigurationFaulty as faulty:
+    except ConfigurationError as faulty:
         click.echo(_printable(str(faulty)), err=True)
         raise SystemExit(1) from None
 

@@ -17,7 +17,7 @@ from twisted.python.logfile import LogFile
 
 from contentcache.app.daemon import Daemon
 from contentcache.app.process import harden, retain_heap
-from contentcache.config.faults import ConfigurationFaulty
+from contentcache.config.faults import ConfigurationError
 from contentcache.config.loading import load
 from contentcache.config.model import Configuration, Log
 from contentcache.telemetry.logging import log_observer
@@ -94,7 +94,7 @@ def makeService(options: Options) -> IService:
     reactor = _begin()  # before there are secrets in memory
     try:
         loaded = load(options["config"], os.environ)
-    except ConfigurationFaulty as error:
+    except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None
     configuration, warnings = loaded.configuration, loaded.warnings

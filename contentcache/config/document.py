@@ -14,16 +14,16 @@ from typing import Final
 import yaml
 from attrs import define, field
 
-from contentcache.config.faults import Origin, Position, Report, Wrong, below
+from contentcache.config.faults import InvalidValueError, Origin, Position, Report, below
 
-#: Bounds, all far beyond any honest file.
+#: Bounds, far beyond what any configuration needs.
 LARGEST_FILE: Final = 1 << 20
 DEEPEST: Final = 40
 MOST_VALUES: Final = 20_000
 
 _LONGEST_NUMBER: Final = 64
 _TAG: Final = "tag:yaml.org,2002:"
-#: It may well be a password that starts with an exclamation mark: it is not repeated.
+#: It may be a password that starts with an exclamation mark: it is not repeated.
 _MEANINGLESS: Final = "a tag has no meaning here; a text that starts with ! needs quotes"
 _PLAIN_TAGS: Final = frozenset(_TAG + kind for kind in ("str", "timestamp", "value", "merge"))
 
@@ -65,7 +65,7 @@ class Dictionary:
 Node = Scalar | Series | Dictionary
 
 
-class Unparsable(Exception):
+class UnparsableError(Exception):
     """A text is not YAML, or not within the bounds. ``line`` counts from 1."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
@@ -75,7 +75,7 @@ class Unparsable(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, but with bounds: its composer recurses, so that nesting ends in a traceback, and is slow."""
+    """PyYAML's loader with bounds: its composer recurses, so that deep nesting would end in a traceback."""
 
     depth = 0
     count = 0
@@ -84,10 +84,10 @@ class _Loader(yaml.SafeLoader):
         self.depth += 1
         self.count += 1
         if self.depth > DEEPEST:
-            raise Unparsable(f"nested more than {DEEPEST} deep", self.line + 1)
+            raise UnparsableError(f"nested more than {DEEPEST} deep", self.line + 1)
         # Keys are counted here, and not later: so a file may have twice as many nodes as values.
         if self.count > 2 * MOST_VALUES:
-            raise Unparsable(f"more than {MOST_VALUES} values", self.line + 1)
+            raise UnparsableError(f"more than {MOST_VALUES} values", self.line + 1)
         node = super().compose_node(outer, index)
         self.depth -= 1
         return node
@@ -99,7 +99,7 @@ def parse(text: str, report: Report, path: str = "", variable: str | None = None
 
     Faults that leave a tree behind (a key given twice, a key that is no text, a tag) go to ``report``.
 
-    :raises Unparsable: all others.
+    :raises UnparsableError: all others.
     """
     try:
         loader = _Loader(text)
@@ -109,14 +109,16 @@ def parse(text: str, report: Report, path: str = "", variable: str | None = None
             loader.dispose()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise Unparsable(f"character U+{int(error.character):04X} is not allowed in YAML", line) from None
+        raise UnparsableError(
+            f"character U+{int(error.character):04X} is not allowed in YAML", line
+        ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise Unparsable(_problem(error), None if mark is None else mark.line + 1) from None
+        raise UnparsableError(_problem(error), None if mark is None else mark.line + 1) from None
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         # PyYAML lets chr() and int() raise on absurd escapes and version numbers.
-        raise Unparsable("not YAML: it holds an escape or a number beyond all bounds") from None
-    return None if root is None else _Growing(report, variable).node(root, path)
+        raise UnparsableError("not YAML: it holds an escape or a number beyond all bounds") from None
+    return None if root is None else _TreeBuilder(report, variable).node(root, path)
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
@@ -132,8 +134,8 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
 
 
 @define(eq=False)
-class _Growing:
-    """The way from PyYAML's graph, where aliases share nodes, to a tree."""
+class _TreeBuilder:
+    """Builds a tree from PyYAML's graph, where aliases share nodes."""
 
     report: Report
     variable: str | None
@@ -147,32 +149,32 @@ class _Growing:
         origin = origin or self.origin(node)
         self.count += 1
         if self.count > MOST_VALUES:
-            raise Unparsable(f"more than {MOST_VALUES} values once aliases are expanded", origin.line)
+            raise UnparsableError(f"more than {MOST_VALUES} values once aliases are expanded", origin.line)
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, path)
         if any(node is outer for outer in self.open):
-            raise Unparsable("an anchor that contains itself", node.start_mark.line + 1)
+            raise UnparsableError("an anchor that contains itself", node.start_mark.line + 1)
         if len(self.open) >= DEEPEST:
-            raise Unparsable(f"nested more than {DEEPEST} deep", origin.line)
+            raise UnparsableError(f"nested more than {DEEPEST} deep", origin.line)
         if node.tag not in {_TAG + "map", _TAG + "seq"}:
             self.report.fault(Position(path, origin), _MEANINGLESS)
         self.open.append(node)
-        grown = self.dictionary(node, path, origin) if isinstance(node, yaml.MappingNode) else Series(origin)
-        if isinstance(grown, Series):
-            grown.items.extend(self.node(item, below(path, at)) for at, item in enumerate(node.value))
+        tree = self.dictionary(node, path, origin) if isinstance(node, yaml.MappingNode) else Series(origin)
+        if isinstance(tree, Series):
+            tree.items.extend(self.node(item, below(path, at)) for at, item in enumerate(node.value))
         self.open.pop()
-        return grown
+        return tree
 
     def scalar(self, node: yaml.ScalarNode, path: str) -> Scalar:
         origin, plain = self.origin(node), node.style is None
         try:
             return Scalar(origin, node.value, _atom(node), plain)
-        except Wrong as wrong:
+        except InvalidValueError as wrong:
             self.report.fault(Position(path, origin), str(wrong))
             return Scalar(origin, node.value, node.value, plain)
 
     def dictionary(self, node: yaml.MappingNode, path: str, origin: Origin) -> Dictionary:
-        grown = Dictionary(origin)
+        tree = Dictionary(origin)
         merged: list[yaml.MappingNode] = []
         for key, value in node.value:
             if key.tag == _TAG + "merge":
@@ -181,20 +183,20 @@ class _Growing:
             name, at = self.key(key, path), self.origin(key)
             if name is None:
                 continue
-            if name in grown.entries:
-                message = f"given twice; the first is on line {grown.keys[name].line}"
+            if name in tree.entries:
+                message = f"given twice; the first is on line {tree.keys[name].line}"
                 self.report.fault(Position(below(path, name), at), message if at.line else "given twice")
                 continue
             # The line of a list or a mapping is that of its key: that is where one looks for it.
             place = None if isinstance(value, yaml.ScalarNode) else at
-            grown.put(name, self.node(value, below(path, name), place), at)
+            tree.put(name, self.node(value, below(path, name), place), at)
         for other in merged:
             inherited = self.node(other, path)
             if isinstance(inherited, Dictionary):
                 for name, entry in inherited.entries.items():
-                    if name not in grown.entries:
-                        grown.put(name, entry, inherited.keys[name])
-        return grown
+                    if name not in tree.entries:
+                        tree.put(name, entry, inherited.keys[name])
+        return tree
 
     def merged(self, node: yaml.Node, path: str) -> Iterator[yaml.MappingNode]:
         for other in node.value if isinstance(node, yaml.SequenceNode) else [node]:
@@ -221,7 +223,7 @@ def _atom(node: yaml.ScalarNode) -> Atom:
     if kind == "null":
         return None
     if kind not in {"bool", "int", "float"}:
-        raise Wrong(_MEANINGLESS)
+        raise InvalidValueError(_MEANINGLESS)
     if len(text) > _LONGEST_NUMBER:
         return text
     constructor = yaml.constructor.SafeConstructor()
@@ -232,5 +234,5 @@ def _atom(node: yaml.ScalarNode) -> Atom:
             return int(constructor.construct_yaml_int(node))
         number = float(constructor.construct_yaml_float(node))
     except (KeyError, IndexError, ValueError, OverflowError):
-        raise Wrong("the value is not of the type that its tag says") from None
+        raise InvalidValueError("the value is not of the type that its tag says") from None
     return number if math.isfinite(number) else text

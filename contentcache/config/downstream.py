@@ -15,22 +15,22 @@ from contentcache.config.sections import Auth
 from contentcache.config.tables import Item, Table
 from contentcache.core import durations
 
-#: Bounds of ``sweepinterval`` where it follows from ``blobttl``, in seconds.
+#: Bounds of the default of ``sweepinterval``, in seconds, which depends on ``blobttl``.
 SHORTEST_SWEEP: Final = 1.0
 LONGEST_SWEEP: Final = 60.0
 
 
 def read_downstream(item: Item, *, delete: bool, auth: Auth | None) -> Downstream:
     """
-    Read what stands beside the name.
+    Read the options of a cache.
 
-    ``delete`` is ``storage.delete.enabled``, without which nothing may expire; ``auth`` is the section of
-    that name, by which clients are judged here.
+    ``delete`` is ``storage.delete.enabled``, without which nothing may expire; ``auth`` is the section that
+    authenticates clients here.
     """
     entry = item.table()
     with entry.section("options") as options:
         blobttl = read_key(options, Downstream, "blobttl")
-        _judge_blobttl(options, blobttl, delete=delete)
+        _check_blobttl(options, blobttl, delete=delete)
         signing = _read_signing(options)
         defaults = OriginDefaults(
             options.read("fallbacktoorigin", boolean, default=False),
@@ -53,14 +53,14 @@ def read_downstream(item: Item, *, delete: bool, auth: Auth | None) -> Downstrea
         )
 
 
-def _judge_blobttl(options: Table, blobttl: float | None, *, delete: bool) -> None:
+def _check_blobttl(options: Table, blobttl: float | None, *, delete: bool) -> None:
     item = options.get("blobttl")
     if item is None:
         return
     if not delete:
         item.fault("needs storage.delete.enabled: true, since blobs are deleted when it is over")
     if blobttl is not None and blobttl < 1 and durations.is_bare(scalar(item).text):
-        item.report.warn(item.position, f"{item.shown()} without a unit is nanoseconds; write e.g. 24h")
+        item.report.warn(item.position, f"{item.described()} without a unit is nanoseconds; write e.g. 24h")
 
 
 def _sweepinterval(blobttl: float | None) -> float:

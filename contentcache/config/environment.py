@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from contentcache.config.document import Dictionary, Node, Scalar, Series, Unparsable, parse
+from contentcache.config.document import Dictionary, Node, Scalar, Series, UnparsableError, parse
 from contentcache.config.faults import Origin, Position, Report, below
 from contentcache.config.model import Debug, Http, LetsEncrypt, Log, ServerTLS
 from contentcache.config.schema import kinds
@@ -76,12 +76,12 @@ class Fields:
 Shape = Leaf | Free | ListOf | MapOf | Fields
 
 
-class _Unrecognised(Exception):
-    """A variable leads nowhere."""
+class _UnrecognisedError(Exception):
+    """A variable names no key."""
 
 
-class _IndexBeyond(Exception):
-    """A variable leads behind the end of a list."""
+class _IndexBeyondError(Exception):
+    """A variable names an index beyond the end of a list."""
 
 
 def _fields(named: Mapping[str, tuple[str, Shape]] | None = None, /, **shapes: Shape) -> Fields:
@@ -155,7 +155,7 @@ def override(root: Dictionary, environ: Mapping[str, str], report: Report) -> No
     """
     Apply all variables to the tree of a file; ``root`` is changed.
 
-    A variable that leads nowhere is a warning, as it is for the registry.
+    A variable that names no key is a warning, as it is for the registry.
     """
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or _NOT_MEANT.fullmatch(variable):
@@ -165,11 +165,11 @@ def override(root: Dictionary, environ: Mapping[str, str], report: Report) -> No
         setting = _Setting(variable, environ[variable], report)
         try:
             setting.put(root, ROOT, variable.removeprefix(PREFIX).split("_"), "")
-        except _Unrecognised:
+        except _UnrecognisedError:
             report.warn(
                 Position("", Origin(None, variable)), "unrecognised environment variable; it is ignored"
             )
-        except _IndexBeyond as beyond:
+        except _IndexBeyondError as beyond:
             report.fault(
                 Position(str(beyond), Origin(None, variable)), "the index is behind the end of the list"
             )
@@ -194,7 +194,7 @@ def _is_of_kubernetes(variable: str, value: str) -> bool:
 
 @frozen
 class _Setting:
-    """One variable on its way through the tree."""
+    """One variable that is applied to the tree."""
 
     variable: str
     value: str
@@ -221,17 +221,17 @@ class _Setting:
                 listed = isinstance(node, Series) or (node is None and steps[0] == "0")
                 return (self.into_list if listed else self.into_map)(node, shape, steps, path)
             case Leaf():
-                raise _Unrecognised
+                raise _UnrecognisedError
 
     def into_fields(self, node: Node | None, shape: Fields, steps: list[str], path: str) -> Node:
         if steps[0] not in shape.by_name:
-            raise _Unrecognised
+            raise _UnrecognisedError
         key, each = shape.by_name[steps[0]]
         return self.enter(node, key, lambda old, at: self.put(old, each, steps[1:], at), path)
 
     def into_map(self, node: Node | None, each: Shape, steps: list[str], path: str) -> Node:
         if not steps[0]:
-            raise _Unrecognised
+            raise _UnrecognisedError
         present = node.entries if isinstance(node, Dictionary) else ()
         wanted = steps[0].lower()
         key = next((key for key in present if key.lower() == wanted), wanted)
@@ -240,10 +240,10 @@ class _Setting:
     def into_list(self, node: Node | None, each: Shape, steps: list[str], path: str) -> Node:
         series = Series(self.origin) if node is None else node
         if not isinstance(series, Series) or not _INDEX.fullmatch(steps[0]):
-            raise _Unrecognised
+            raise _UnrecognisedError
         index = int(steps[0])
         if index > len(series.items):
-            raise _IndexBeyond(below(path, index))
+            raise _IndexBeyondError(below(path, index))
         old = series.items[index] if index < len(series.items) else None
         series.items[index : index + 1] = [self.put(old, each, steps[1:], below(path, index))]
         return series
@@ -252,7 +252,7 @@ class _Setting:
         """Go on below ``key``, which is made where it is missing."""
         table = Dictionary(self.origin) if node is None else node
         if not isinstance(table, Dictionary):
-            raise _Unrecognised
+            raise _UnrecognisedError
         old = table.entries.get(key)
         new = put(old, below(path, key))
         table.put(key, new, table.keys[key] if new is old else self.origin)
@@ -261,7 +261,7 @@ class _Setting:
     def parsed(self, path: str) -> Node:
         try:
             node = parse(self.value, self.report, path, self.variable)
-        except Unparsable:
+        except UnparsableError:
             # No detail: it would repeat parts of what may be a password.
             self.report.fault(Position(path, self.origin), "the value is not YAML; put it in quotes")
             node = None

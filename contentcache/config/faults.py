@@ -29,34 +29,34 @@ class Position:
 
 @frozen
 class Fault:
-    """One thing that is wrong. ``line`` is ``None`` for the file as a whole and for ``variable``."""
+    """One thing that is invalid. ``line`` is ``None`` for the file as a whole and for ``variable``."""
 
     path: str
     line: int | None
     message: str
     variable: str | None = None
 
-    def told(self, file: str) -> str:
+    def format(self, file: str) -> str:
         """
         The fault in one line, the way compilers write them.
 
-        >>> Fault("http.addr", 3, "is required").told("config.yml")
+        >>> Fault("http.addr", 3, "is required").format("config.yml")
         'config.yml:3: http.addr: is required'
         """
         where = self.variable or (file if self.line is None else f"{file}:{self.line}")
         return ": ".join(part for part in (where, self.path, self.message) if part)
 
 
-class ConfigurationFaulty(Exception):
-    """A file cannot be used. As a text it is all ``faults``, one a line."""
+class ConfigurationError(Exception):
+    """A file cannot be used. Its text has all ``faults``, one per line."""
 
     def __init__(self, file: str, faults: Iterable[Fault]) -> None:
         self.file = file
         self.faults = tuple(faults)
-        super().__init__("\n".join(fault.told(file) for fault in self.faults))
+        super().__init__("\n".join(fault.format(file) for fault in self.faults))
 
 
-class Wrong(Exception):
+class InvalidValueError(Exception):
     """A value is invalid; the message is one sentence for the operator."""
 
 
@@ -68,11 +68,11 @@ class Report:
     _warnings: list[Fault] = field(factory=list)
 
     def fault(self, position: Position, message: str) -> None:
-        """Note what makes the file unusable."""
+        """Report what makes the file unusable."""
         self._faults.append(Fault(position.path, position.origin.line, message, position.origin.variable))
 
     def warn(self, position: Position, message: str) -> None:
-        """Note what the operator should know though the daemon starts."""
+        """Report what the operator should know though the daemon starts."""
         self._warnings.append(Fault(position.path, position.origin.line, message, position.origin.variable))
 
     def faults(self) -> tuple[Fault, ...]:
@@ -81,7 +81,7 @@ class Report:
 
     def warnings(self, file: str) -> tuple[str, ...]:
         """All warnings, each once and in one line."""
-        return tuple(warning.told(file) for warning in _ordered(self._warnings))
+        return tuple(warning.format(file) for warning in _ordered(self._warnings))
 
 
 def below(path: str, key: str | int) -> str:

@@ -1,4 +1,4 @@
-"""The files that a configuration names: read once here, so that a broken one is told before the start."""
+"""The files that a configuration names: read once here, so that a broken one is reported before the start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from contentcache.config.document import Series
-from contentcache.config.faults import Wrong
+from contentcache.config.faults import InvalidValueError
 from contentcache.config.readers import listing, secret, text
 from contentcache.config.tables import Item, Table
 from contentcache.jose.jwk import KEY_TYPES, InvalidJWKError
@@ -44,7 +44,9 @@ def absolute_certificates(item: Item) -> str:
     """The same for a path from the root, as in ``cas``."""
     path = text(item)
     if not os.path.isabs(path):
-        raise Wrong(f"{item.shown()} is a relative path; write the whole one, e.g. /certs/ca.pem")
+        raise InvalidValueError(
+            f"{item.described()} is a relative path; write the whole one, e.g. /certs/ca.pem"
+        )
     return certificates(item)
 
 
@@ -68,10 +70,10 @@ def password(item: Item) -> str:
     try:
         word = _content(path).decode("utf-8")
     except UnicodeDecodeError:
-        raise Wrong(f"{path!r} is not text in UTF-8") from None
+        raise InvalidValueError(f"{path!r} is not text in UTF-8") from None
     word = word.removesuffix("\n").removesuffix("\r")
     if not word or not word.isprintable():
-        raise Wrong(f"{path!r} does not hold a password in one line")
+        raise InvalidValueError(f"{path!r} does not hold a password in one line")
     return word
 
 
@@ -83,12 +85,14 @@ def users(item: Item) -> str:
     """
     path = text(item)
     if not os.path.lexists(path):
-        raise Wrong(f"{path!r} does not exist; make it with: htpasswd -Bc {shlex.quote(path)} USER")
+        raise InvalidValueError(
+            f"{path!r} does not exist; make it with: htpasswd -Bc {shlex.quote(path)} USER"
+        )
     lines = [line.strip() for line in _content(path).decode("utf-8", "replace").splitlines()]
     entries = {number: line for number, line in enumerate(lines, 1) if line and not line.startswith("#")}
     others = [number for number, line in entries.items() if not _BCRYPT_ENTRY.fullmatch(line)]
     if len(others) == len(entries):
-        raise Wrong(
+        raise InvalidValueError(
             f"{path!r} has no user with a bcrypt hash, the only kind that is taken; "
             f"add one with: htpasswd -B {shlex.quote(path)} USER"
         )
@@ -107,9 +111,9 @@ def token_keys(item: Item) -> str:
     try:
         keys = entries_of(_content(path))
     except InvalidJWKError as error:
-        raise Wrong(f"{path!r} cannot be used: {error}") from None
+        raise InvalidValueError(f"{path!r} cannot be used: {error}") from None
     if not any(isinstance(key, dict) and key.get("kty") in KEY_TYPES for key in keys):
-        raise Wrong(f"{path!r} has no public key: none of its keys has a kty of EC, OKP or RSA")
+        raise InvalidValueError(f"{path!r} has no public key: none of its keys has a kty of EC, OKP or RSA")
     secret = [number for number, key in enumerate(keys) if isinstance(key, dict) and {"d", "k"} & key.keys()]
     if secret:
         item.report.warn(
@@ -124,10 +128,12 @@ def signing_keys(item: Item) -> str:
     try:
         found = parse_key_set(_content(path))
     except InvalidJWKError as error:
-        raise Wrong(f"{path!r} cannot be used: {error}") from None
+        raise InvalidValueError(f"{path!r} cannot be used: {error}") from None
     reasons = "; ".join(found.skipped[:_MOST_REASONS])
     if not found.keys:
-        raise Wrong(f"{path!r} has no key for ES256, EdDSA or RS256{': ' if reasons else ''}{reasons}")
+        raise InvalidValueError(
+            f"{path!r} has no key for ES256, EdDSA or RS256{': ' if reasons else ''}{reasons}"
+        )
     if reasons:
         item.report.warn(item.position, f"{path!r} has keys that are passed over: {reasons}")
     return path
@@ -143,9 +149,9 @@ def command(item: Item) -> tuple[str, ...]:
         try:
             words = tuple(shlex.split(secret(item)))
         except ValueError:
-            raise Wrong("has a quote or a backslash that nothing follows") from None
+            raise InvalidValueError("has a quote or a backslash that nothing follows") from None
     if not words or not words[0]:
-        raise Wrong("names no program")
+        raise InvalidValueError("names no program")
     program(words)
     return words
 
@@ -154,7 +160,7 @@ def signing_key(item: Item) -> str:
     """The path of a private key on P-256 in PEM, or of a file that is not there yet."""
     path = text(item)
     if os.path.exists(path) and not os.path.isfile(path):
-        raise Wrong(f"{path!r} is not a file")
+        raise InvalidValueError(f"{path!r} is not a file")
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -162,13 +168,15 @@ def signing_key(item: Item) -> str:
     except FileNotFoundError:
         return path
     except OSError as error:
-        raise Wrong(f"{path!r} cannot be read: {error.strerror or error}") from None
+        raise InvalidValueError(f"{path!r} cannot be read: {error.strerror or error}") from None
     except TypeError:
-        raise Wrong(f"the key in {path!r} is encrypted; store it without a passphrase") from None
+        raise InvalidValueError(f"the key in {path!r} is encrypted; store it without a passphrase") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise Wrong(f"{path!r} does not hold a private key in PEM") from None
+        raise InvalidValueError(f"{path!r} does not hold a private key in PEM") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise Wrong(f"the key in {path!r} is not one on P-256 for ES256; take the file away, and one is made")
+        raise InvalidValueError(
+            f"the key in {path!r} is not one on P-256 for ES256; take the file away, and one is made"
+        )
     if mode & 0o077:
         item.report.warn(item.position, f"{path} can be read by others, who could sign with it; chmod 600 it")
     return path
@@ -181,7 +189,7 @@ def program(words: Sequence[str]) -> None:
     except ValueError:
         found = None
     if found is None:
-        raise Wrong(
+        raise InvalidValueError(
             f"{words[0]!r} is no program that this user may run; write its whole path, and make it executable"
         )
 
@@ -194,15 +202,15 @@ def _listed(numbers: Sequence[int]) -> str:
 def _content(path: str) -> bytes:
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise Wrong(f"{path!r} is not a file")
+            raise InvalidValueError(f"{path!r} is not a file")
         with open(path, "rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:
-        raise Wrong(f"{path!r} cannot be read: {error.strerror or error}") from None
+        raise InvalidValueError(f"{path!r} cannot be read: {error.strerror or error}") from None
     except ValueError:
-        raise Wrong(f"{path!r} is not a path") from None
+        raise InvalidValueError(f"{path!r} is not a path") from None
     if len(content) > LARGEST:
-        raise Wrong(f"{path!r} is larger than {LARGEST} bytes")
+        raise InvalidValueError(f"{path!r} is larger than {LARGEST} bytes")
     return content
 
 
@@ -210,7 +218,7 @@ def _certificates(path: str) -> list[x509.Certificate]:
     content = _content(path)
     found = _parsed(lambda: x509.load_pem_x509_certificates(content))
     if not found:
-        raise Wrong(f"{path!r} does not hold certificates in PEM, or a broken one")
+        raise InvalidValueError(f"{path!r} does not hold certificates in PEM, or a broken one")
     return found
 
 
@@ -218,7 +226,9 @@ def _public_key(path: str) -> bytes:
     leaf = _certificates(path)[0]
     encoded = _parsed(lambda: leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
     if encoded is None:
-        raise Wrong(f"the first certificate in {path!r} has a key of a kind that is not supported")
+        raise InvalidValueError(
+            f"the first certificate in {path!r} has a key of a kind that is not supported"
+        )
     return encoded
 
 
@@ -227,9 +237,9 @@ def _public_half(path: str) -> bytes:
     try:
         key = _parsed(lambda: load_pem_private_key(content, None))
     except TypeError:
-        raise Wrong(f"the key in {path!r} is encrypted; store it without a passphrase") from None
+        raise InvalidValueError(f"the key in {path!r} is encrypted; store it without a passphrase") from None
     if key is None:
-        raise Wrong(f"{path!r} does not hold a private key in PEM")
+        raise InvalidValueError(f"{path!r} does not hold a private key in PEM")
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from contentcache.config.document import Series
-from contentcache.config.faults import Wrong
+from contentcache.config.faults import InvalidValueError
 from contentcache.config.files import pair
 from contentcache.config.model import Address, Debug, ExternalAccount, Http, LetsEncrypt, ServerTLS
 from contentcache.config.patterns import certificate_folder
@@ -23,18 +23,18 @@ MinimumTLS = Literal["tls1.0", "tls1.1", "tls1.2", "tls1.3"]
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What RFC 9110 §5.5 allows in a header, but for letters beyond ASCII.
 _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
-#: Headers that say where an answer ends, or what becomes of the connection.
+#: Headers that frame messages, or control the connection.
 _FRAMING: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade", "trailer", "te"})
 
 
 def read_http(root: Table) -> Http:
     """Read the whole section."""
     with root.section("http") as http:
-        http.idle(("secret", "relativeurls"))
-        _notice_protocols(http)
+        http.ignore(("secret", "relativeurls"))
+        _warn_of_protocols(http)
         net = http.read("net", choice(("tcp", "unix")), "tcp")
         reader = socket_file if net == "unix" else address
-        listening = http.demand("addr", reader, Address("", 0), ":5000")
+        listening = http.require("addr", reader, Address("", 0), ":5000")
         return read_values(
             http,
             Http,
@@ -45,10 +45,10 @@ def read_http(root: Table) -> Http:
         )
 
 
-def notice_plain_http(root: Table, http: Http, *, forwarding: bool, judging: bool) -> None:
-    """Warn of credentials that come in without TLS: to be passed on (``forwarding``), or to be judged here."""
+def warn_of_plain_http(root: Table, http: Http, *, forwarding: bool, authenticating: bool) -> None:
+    """Warn of credentials that arrive without TLS: to be forwarded, or to authenticate clients here."""
     behind_tls = http.host is not None and http.host.startswith("https://")
-    if http.tls is not None or http.addr.path is not None or behind_tls or not (forwarding or judging):
+    if http.tls is not None or http.addr.path is not None or behind_tls or not (forwarding or authenticating):
         return
     what = "which it passes on to the origin" if forwarding else "which it judges by auth"
     root.section("http").warn(
@@ -58,7 +58,7 @@ def notice_plain_http(root: Table, http: Http, *, forwarding: bool, judging: boo
     )
 
 
-def _notice_protocols(http: Table) -> None:
+def _warn_of_protocols(http: Table) -> None:
     given = [key for key in ("http2", "h2c") if http.has(key)]
     if given:
         http.warn(given[0], "has no effect: only HTTP/1.1 is offered")
@@ -117,7 +117,7 @@ def _header_value(item: Item) -> str:
     # Not text(): in a header a word such as yes stays a word, and an empty one is allowed.
     value = scalar(item).text
     if not _HEADER_VALUE.fullmatch(value):
-        raise Wrong(f"{item.shown()} is not a value of a header: printable ASCII in one line")
+        raise InvalidValueError(f"{item.described()} is not a value of a header: printable ASCII in one line")
     return value
 
 
@@ -138,14 +138,8 @@ def _read_debug(http: Table, listening: Address) -> Debug | None:
 
 Challenge = Literal["tls-alpn-01", "http-01"]
 
-#: The keys that stand in the section itself.
+#: The keys of the section itself.
 _TOP_KEYS: Final = frozenset(key.partition(".")[0] for key in keys_of(LetsEncrypt))
-
-#: What a certificate's common name has room for (RFC 5280, ub-common-name).
-_LONGEST_HOST: Final = 64
-
-#: File systems of the kernel.
-_NOT_KEPT: Final = ("/proc/", "/sys/")
 
 
 def read_letsencrypt(tls: Table, listening: Address) -> LetsEncrypt | None:
@@ -183,7 +177,7 @@ def _check(section: Table, read: LetsEncrypt, listening: Address) -> None:
     if read.http is not None and read.http == listening and listening.port:
         section.fault("http", "is the address of http.addr; give it a port of its own, e.g. :80")
     _check_hosts(section, read)
-    _notice(section, read)
+    _warn(section, read)
 
 
 def _check_hosts(section: Table, read: LetsEncrypt) -> None:
@@ -196,8 +190,8 @@ def _check_hosts(section: Table, read: LetsEncrypt) -> None:
             )
 
 
-def _notice(section: Table, read: LetsEncrypt) -> None:
-    """Warn of what works, and may not be what is meant."""
+def _warn(section: Table, read: LetsEncrypt) -> None:
+    """Warn of settings that work, and may be mistakes."""
     if read.directoryurl.startswith("http://"):
         section.warn(
             "directoryurl",
@@ -215,8 +209,8 @@ def _notice(section: Table, read: LetsEncrypt) -> None:
         )
 
 
-def see_folders_apart(root: Table, http: Http, blobs: str) -> None:
-    """Note where certificates and blobs would be in one folder: each is cleared up by its own rules."""
+def check_separate_folders(root: Table, http: Http, blobs: str) -> None:
+    """Refuse one folder for certificates and blobs: files in it are deleted by different rules."""
     settings = None if http.tls is None else http.tls.letsencrypt
     if settings is not None and os.path.realpath(settings.directory) == os.path.realpath(blobs):
         root.section("http").section("tls").section("letsencrypt").fault(

@@ -1,4 +1,4 @@
-"""From a path and an environment to a configuration, or to everything that is wrong with them."""
+"""Loads a configuration from a path and an environment, or reports every fault in them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 
 from attrs import frozen
 
-from contentcache.config.document import LARGEST_FILE, Dictionary, Unparsable, parse
+from contentcache.config.document import LARGEST_FILE, Dictionary, UnparsableError, parse
 from contentcache.config.environment import override
-from contentcache.config.faults import ConfigurationFaulty, Fault, Origin, Report
-from contentcache.config.http import notice_plain_http, read_http, see_folders_apart
+from contentcache.config.faults import ConfigurationError, Fault, Origin, Report
+from contentcache.config.http import check_separate_folders, read_http, warn_of_plain_http
 from contentcache.config.middleware import read_middleware
 from contentcache.config.model import Configuration, Downstream
-from contentcache.config.sections import IDLE_SECTIONS, read_auth, read_log, read_storage, read_version
+from contentcache.config.sections import IGNORED_SECTIONS, read_auth, read_log, read_storage, read_version
 from contentcache.config.tables import Table
 from contentcache.config.workers import read_workers
 
@@ -22,7 +22,7 @@ _EMPTY: Final = "the file is empty; it needs at least version, storage, http and
 
 @frozen
 class Loaded:
-    """A configuration without faults, and what its operator should know all the same, a line each."""
+    """A configuration without faults, and warnings for its operator, one line each."""
 
     configuration: Configuration
     warnings: tuple[str, ...] = ()
@@ -34,17 +34,17 @@ def load(path: str, environ: Mapping[str, str]) -> Loaded:
 
     The files that it names (certificates, keys, passwords) are read too, and must be usable.
 
-    :raises ConfigurationFaulty: with every fault that there is.
+    :raises ConfigurationError: with every fault that there is.
     """
     report = Report()
     try:
         root = _root(_text(path), report)
-    except Unparsable as error:
-        raise ConfigurationFaulty(path, [Fault("", error.line, error.message)]) from None
+    except UnparsableError as error:
+        raise ConfigurationError(path, [Fault("", error.line, error.message)]) from None
     override(root, environ, report)
     configuration = _read(Table(root, "", report))
     if faults := report.faults():
-        raise ConfigurationFaulty(path, faults)
+        raise ConfigurationError(path, faults)
     return Loaded(configuration, report.warnings(path))
 
 
@@ -53,28 +53,28 @@ def _text(path: str) -> str:
         with open(path, "rb") as file:
             content = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise Unparsable(f"cannot be read: {error.strerror or error}") from None
+        raise UnparsableError(f"cannot be read: {error.strerror or error}") from None
     except ValueError:
-        raise Unparsable("cannot be read: this is not a path") from None
+        raise UnparsableError("cannot be read: this is not a path") from None
     if len(content) > LARGEST_FILE:
-        raise Unparsable(f"larger than {LARGEST_FILE} bytes, which no configuration is")
+        raise UnparsableError(f"larger than {LARGEST_FILE} bytes, which no configuration is")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unparsable("not text in UTF-8", content.count(b"\n", 0, error.start) + 1) from None
+        raise UnparsableError("not text in UTF-8", content.count(b"\n", 0, error.start) + 1) from None
 
 
 def _root(text: str, report: Report) -> Dictionary:
     root = parse(text, report)
     if root is None:
-        raise Unparsable(_EMPTY)
+        raise UnparsableError(_EMPTY)
     if not isinstance(root, Dictionary):
-        raise Unparsable(
+        raise UnparsableError(
             "the file must hold a mapping of keys to values, such as version: 0.1", root.origin.line
         )
     if not root.entries and not report.faults():
-        raise Unparsable(_EMPTY)
-    # What is missing at the top is missing from the file, not from its first line.
+        raise UnparsableError(_EMPTY)
+    # A missing top-level key is a fault of the file, not of its first line.
     root.origin = Origin()
     return root
 
@@ -86,13 +86,13 @@ def _read(root: Table) -> Configuration:
         storage = read_storage(root)
         auth = read_auth(root)
         http = read_http(root)
-        see_folders_apart(root, http, storage.rootdirectory)
+        check_separate_folders(root, http, storage.rootdirectory)
         middleware = read_middleware(root, http, delete=storage.delete, auth=auth)
         workers = read_workers(root, storage, middleware)
-        root.idle(IDLE_SECTIONS)
+        root.ignore(IGNORED_SECTIONS)
         root.unsupported(("proxy",), "use the middleware downstream, whose option upstreams names the origin")
         own = isinstance(middleware, Downstream) and all(upstream.own for upstream in middleware.upstreams)
-        notice_plain_http(root, http, forwarding=auth is None and not own, judging=auth is not None)
+        warn_of_plain_http(root, http, forwarding=auth is None and not own, authenticating=auth is not None)
     return Configuration(
         http=http, middleware=middleware, log=log, storage=storage, auth=auth, workers=workers
     )

@@ -29,8 +29,8 @@ def read_middleware(root: Table, http: Http, *, delete: bool, auth: Auth | None)
     """
     Find the one middleware and read its options.
 
-    ``delete`` is ``storage.delete.enabled``, without which nothing may expire; ``auth`` is the section of
-    that name, by which clients are judged here.
+    ``delete`` is ``storage.delete.enabled``, without which nothing may expire; ``auth`` is the section that
+    authenticates clients here.
     """
     found: list[tuple[Item, Name]] = []
     off: list[tuple[Item, Name]] = []
@@ -71,7 +71,7 @@ def _sort(
     with item.table() as entry:
         disabled = entry.read("disabled", boolean, default=False)
         entry.get("options")
-        name = entry.demand("name", lambda given: scalar(given).text, None, "downstream")
+        name = entry.require("name", lambda given: scalar(given).text, None, "downstream")
         if name is None:
             return
         if name in known:
@@ -86,7 +86,7 @@ def _sort(
 
 
 def read_gateway(item: Item, http: Http) -> Gateway:
-    """Read what stands beside the name."""
+    """Read the options of a gateway."""
     entry = item.table()
     with entry.section("options") as options:
         files = pair(options)
@@ -137,9 +137,9 @@ def _account(options: Table) -> Account | None:
 
 
 def _limits(options: Table) -> Limits:
-    """The bounds; those of a cache have their defaults, and are warned of."""
+    """Read ``limits``; those that only a cache has are ignored with a warning."""
     with options.section("limits") as table:
-        table.idle(CACHE_ONLY_LIMITS, "has no effect on a gateway")
+        table.ignore(CACHE_ONLY_LIMITS, "has no effect on a gateway")
         return read_values(table, Limits, **{key: getattr(Limits(), key) for key in CACHE_ONLY_LIMITS})
 
 

@@ -20,9 +20,9 @@ from contentcache.config.urls import (
     without_default_port,
 )
 
-#: One registry by three names, and the only one of them that answers questions.
+#: One registry by three names, and the URL of the only one that answers requests.
 DOCKER_HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
-DOCKER_HUB_ASKED: Final = "https://registry-1.docker.io"
+DOCKER_HUB_URL: Final = "https://registry-1.docker.io"
 
 
 _LIST_HINT = "; put each upstream behind a dash: - originhost: https://registry.example.com"
@@ -61,7 +61,7 @@ def read_upstreams(options: Table, defaults: OriginDefaults) -> tuple[Upstream, 
     for index, each in enumerate(items):
         if not isinstance(each.node, Dictionary):
             each.fault(
-                f"{each.shown()} stands among mappings; write all upstreams as mappings or all as URLs"
+                f"{each.described()} stands among mappings; write all upstreams as mappings or all as URLs"
             )
             continue
         with each.table() as table:
@@ -73,19 +73,19 @@ def read_upstreams(options: Table, defaults: OriginDefaults) -> tuple[Upstream, 
                     "is required for all upstreams but the first beside auth.token: a token names a "
                     "repository and no origin, so one for org/app would open org/app at each of them",
                 )
-            _refuse_doubles(table, upstream, upstreams)
+            _refuse_duplicates(table, upstream, upstreams)
             upstreams[index] = upstream
     return tuple(upstreams.values())
 
 
-def asked(url: str) -> str:
+def url_to_request(url: str) -> str:
     """
-    The URL to ask in place of ``url``.
+    The URL to send requests to in place of ``url``.
 
-    >>> asked("https://docker.io")
+    >>> url_to_request("https://docker.io")
     'https://registry-1.docker.io'
     """
-    return DOCKER_HUB_ASKED if authority_of(url) in DOCKER_HUB and url.startswith("https:") else url
+    return DOCKER_HUB_URL if authority_of(url) in DOCKER_HUB and url.startswith("https:") else url
 
 
 def _plain(item: Item, defaults: OriginDefaults) -> tuple[Upstream, ...]:
@@ -96,8 +96,8 @@ def _plain(item: Item, defaults: OriginDefaults) -> tuple[Upstream, ...]:
     return (
         Upstream(
             origin=" ".join(origins),
-            hosts=tuple(asked(url) for url in urls),
-            fallback=asked(defaults.issuer) if defaults.fallback and defaults.issuer else None,
+            hosts=tuple(url_to_request(url) for url in urls),
+            fallback=url_to_request(defaults.issuer) if defaults.fallback and defaults.issuer else None,
             names=_names(authority_of(origin) for origin in origins),
             own=defaults.local_auth,
             issuer=defaults.issuer,
@@ -106,7 +106,7 @@ def _plain(item: Item, defaults: OriginDefaults) -> tuple[Upstream, ...]:
 
 
 def _mapped(table: Table, defaults: OriginDefaults) -> Upstream | None:
-    origin = table.demand("originhost", base_url, None, "https://registry.example.com")
+    origin = table.require("originhost", base_url, None, "https://registry.example.com")
     hint = "; put it in brackets: [https://cache.example.com]"
     on_the_way = table.read("upstreamhosts", listing(base_url, hint), ())
     fallback = table.read("fallbacktoorigin", boolean, defaults.fallback)
@@ -122,8 +122,8 @@ def _mapped(table: Table, defaults: OriginDefaults) -> Upstream | None:
         table,
         Upstream,
         origin=origin or "",
-        hosts=tuple(asked(url) for url in on_the_way or (origin or "",)),
-        fallback=asked(origin) if origin and on_the_way and fallback else None,
+        hosts=tuple(url_to_request(url) for url in on_the_way or (origin or "",)),
+        fallback=url_to_request(origin) if origin and on_the_way and fallback else None,
         names=_names(given or authorities)
         | (DOCKER_HUB if DOCKER_HUB.intersection(authorities) else frozenset()),
         served=frozenset(read_key(table, Upstream, "hosts", ())),
@@ -169,9 +169,9 @@ def _check_access(table: Table, *, public: bool, local_auth: bool) -> None:
         )
 
 
-def _refuse_doubles(table: Table, upstream: Upstream, earlier: Mapping[int, Upstream]) -> None:
+def _refuse_duplicates(table: Table, upstream: Upstream, earlier: Mapping[int, Upstream]) -> None:
     for index, other in earlier.items():
-        if asked(upstream.origin) == asked(other.origin):
+        if url_to_request(upstream.origin) == url_to_request(other.origin):
             table.fault("originhost", f"is the origin of upstreams[{index}] too")
         elif both := sorted(upstream.names & other.names):
             table.fault("names", f"{', '.join(both)} means upstreams[{index}] too")
@@ -215,5 +215,5 @@ def read_credential_helper(table: Table) -> CredentialHelper | None:
         item.fault(f"is not a mapping; write e.g. exec: {{command: {_PROGRAM}}}")
         return None
     with item.table() as section:
-        words = section.demand("command", command, (), _PROGRAM)
+        words = section.require("command", command, (), _PROGRAM)
         return CredentialHelper(words, read_key(section, Upstream, "exec.lifetime"))

@@ -1,4 +1,7 @@
-"""Readers of texts that have to follow a pattern: each takes an item and gives a value, or raises ``Wrong``."""
+"""
+Readers of texts that have to follow a pattern: each takes an item and gives a value, or raises
+``InvalidValueError``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from base64 import urlsafe_b64decode
 from ipaddress import ip_address
 from typing import Final
 
-from contentcache.config.faults import Wrong, suggestion
+from contentcache.config.faults import InvalidValueError, suggestion
 from contentcache.config.readers import duration, scalar, secret, text
 from contentcache.config.tables import Item
 from contentcache.config.urls import authority, url
@@ -50,7 +53,9 @@ def prefix(item: Item) -> str:
     if not written:
         return "/"
     if not _PREFIX.fullmatch(written):
-        raise Wrong(f"{item.shown()} is not a prefix of paths; it needs a slash at both ends, e.g. /cache/")
+        raise InvalidValueError(
+            f"{item.described()} is not a prefix of paths; it needs a slash at both ends, e.g. /cache/"
+        )
     return written
 
 
@@ -58,7 +63,7 @@ def metrics_path(item: Item) -> str:
     """The path of the metrics at the debug address."""
     path = text(item)
     if not _PATH_PARTS.fullmatch(path) or path.startswith("/debug/"):
-        raise Wrong(f"{item.shown()} is not a path for metrics; write e.g. /metrics")
+        raise InvalidValueError(f"{item.described()} is not a path for metrics; write e.g. /metrics")
     return path
 
 
@@ -67,7 +72,9 @@ def cipher_suite(item: Item) -> str:
     name = text(item)
     if name not in OPENSSL_NAMES:
         near = suggestion(name, OPENSSL_NAMES)
-        raise Wrong(f"{item.shown()} is not a cipher suite by the names of Go's crypto/tls{near}")
+        raise InvalidValueError(
+            f"{item.described()} is not a cipher suite by the names of Go's crypto/tls{near}"
+        )
     return name
 
 
@@ -75,12 +82,14 @@ def algorithm(item: Item) -> str:
     """An algorithm of signatures with a public key (RFC 7518 §3.1, RFC 8037 §3.1)."""
     name = text(item)
     if name in {"HS256", "HS384", "HS512"}:
-        raise Wrong(
+        raise InvalidValueError(
             f"{name} is not supported: its key is a secret that signs as well as it verifies, so that "
             "whoever reads it here may make tokens; let the token server sign with ES256, EdDSA or RS256"
         )
     if name not in ALGORITHMS:
-        raise Wrong(f"{item.shown()} is not one of {', '.join(ALGORITHMS)}{suggestion(name, ALGORITHMS)}")
+        raise InvalidValueError(
+            f"{item.described()} is not one of {', '.join(ALGORITHMS)}{suggestion(name, ALGORITHMS)}"
+        )
     return name
 
 
@@ -106,7 +115,7 @@ def component(item: Item) -> str:
 def _matching(item: Item, pattern: re.Pattern[str], fault: str) -> str:
     value = text(item)
     if not pattern.fullmatch(value):
-        raise Wrong(f"{item.shown()} {fault}")
+        raise InvalidValueError(f"{item.described()} {fault}")
     return value
 
 
@@ -114,7 +123,9 @@ def glob(item: Item) -> str:
     """A pattern of repositories."""
     pattern = text(item)
     if not _GLOB.fullmatch(pattern) or pattern.startswith("/") or pattern.endswith("/"):
-        raise Wrong(f"{item.shown()} matches no repository; write e.g. library/* or org/**, in lower case")
+        raise InvalidValueError(
+            f"{item.described()} matches no repository; write e.g. library/* or org/**, in lower case"
+        )
     return pattern
 
 
@@ -123,12 +134,12 @@ def tag_pattern(item: Item) -> str:
     pattern = text(item)
     if not pattern.startswith("^"):
         if not _TAG_GLOB.fullmatch(pattern):
-            raise Wrong(f"{item.shown()} matches no tag; write e.g. v* or ^v[0-9.]+$")
+            raise InvalidValueError(f"{item.described()} matches no tag; write e.g. v* or ^v[0-9.]+$")
         return pattern
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise Wrong(f"{item.shown()} is not a regular expression: {error}") from None
+        raise InvalidValueError(f"{item.described()} is not a regular expression: {error}") from None
     return pattern
 
 
@@ -137,7 +148,7 @@ def user_name(item: Item) -> str:
     name = text(item)
     if ":" in name:
         # RFC 7617 §2: the first colon ends the name. What follows may well be the password.
-        raise Wrong("holds a colon, which no user name may; the password has a key of its own")
+        raise InvalidValueError("holds a colon, which no user name may; the password has a key of its own")
     return name
 
 
@@ -145,7 +156,9 @@ def registry_path(item: Item) -> str:
     """A path of the registry behind a gateway."""
     path = text(item)
     if not os.path.isabs(path) or not _REGISTRY_PATH.fullmatch(path):
-        raise Wrong(f"{item.shown()} is not a path of the registry; write e.g. /service/token")
+        raise InvalidValueError(
+            f"{item.described()} is not a path of the registry; write e.g. /service/token"
+        )
     return path
 
 
@@ -153,7 +166,7 @@ def key_lifetime(item: Item) -> float:
     """Seconds until a new key signs."""
     seconds = duration(zero=False)(item)
     if seconds < SHORTEST_KEY_LIFE:
-        raise Wrong(f"{item.shown()} is shorter than 2h; write e.g. 720h")
+        raise InvalidValueError(f"{item.described()} is shorter than 2h; write e.g. 720h")
     return seconds
 
 
@@ -161,7 +174,7 @@ def url_lifetime(item: Item) -> float:
     """Seconds for which a signed URL is good."""
     seconds = duration(zero=False)(item)
     if seconds > LONGEST_URL_LIFE:
-        raise Wrong(f"{item.shown()} is longer than 1h, which caches refuse; write e.g. 20m")
+        raise InvalidValueError(f"{item.described()} is longer than 1h, which caches refuse; write e.g. 20m")
     return seconds
 
 
@@ -173,14 +186,16 @@ def certificate_folder(item: Item) -> str:
     path = text(item)
     path = path.rstrip("/")
     if not path:
-        raise Wrong(f"{item.shown()} is no folder for certificates; write e.g. /var/lib/contentcache/acme")
+        raise InvalidValueError(
+            f"{item.described()} is no folder for certificates; write e.g. /var/lib/contentcache/acme"
+        )
     if os.path.abspath(path).startswith(_NOT_KEPT):
-        raise Wrong(f"{item.shown()} keeps no files; write e.g. /var/lib/contentcache/acme")
+        raise InvalidValueError(f"{item.described()} keeps no files; write e.g. /var/lib/contentcache/acme")
     above = os.path.dirname(os.path.abspath(path))
     while not os.path.lexists(above):
         above = os.path.dirname(above)
     if os.path.isfile(above):
-        raise Wrong(f"{item.shown()} cannot be a folder, as {above} is a file")
+        raise InvalidValueError(f"{item.described()} cannot be a folder, as {above} is a file")
     return f"{path}.d" if os.path.isfile(path) else path
 
 
@@ -188,28 +203,32 @@ def certificate_host(item: Item) -> str:
     """The name of a host that can be certified."""
     written = text(item)
     if not written.strip() or any(letter in written for letter in " \t,;"):
-        raise Wrong(
-            f"{item.shown()} is not one host name; write each as an entry of its own, e.g. [a.example]"
+        raise InvalidValueError(
+            f"{item.described()} is not one host name; write each as an entry of its own, e.g. [a.example]"
         )
     if written.startswith(("-", ".")) or ".-" in written:
-        raise Wrong(
-            f"{item.shown()} is not a host name: each part begins with a-z or 0-9; write e.g. a.example"
+        raise InvalidValueError(
+            f"{item.described()} is not a host name: each part begins with a-z or 0-9; write e.g. a.example"
         )
     if "*" in written:
-        raise Wrong(f"{item.shown()} is a wildcard, which needs the challenge dns-01; name each host")
+        raise InvalidValueError(
+            f"{item.described()} is a wildcard, which needs the challenge dns-01; name each host"
+        )
     host = written if _is_address(written) else authority(item)
     if _is_address(host):
-        raise Wrong(f"{item.shown()} is an address; certificates are for names, e.g. cache.example.com")
+        raise InvalidValueError(
+            f"{item.described()} is an address; certificates are for names, e.g. cache.example.com"
+        )
     if ":" in host:
-        raise Wrong(f"{item.shown()} has a port; write the host alone")
+        raise InvalidValueError(f"{item.described()} has a port; write the host alone")
     if len(host) > _LONGEST_HOST:
         known = "" if host == written else f"{host}, "
-        raise Wrong(
-            f"{item.shown()} is {known}longer than the {_LONGEST_HOST} characters that can be certified"
+        raise InvalidValueError(
+            f"{item.described()} is {known}longer than the {_LONGEST_HOST} characters that can be certified"
         )
     if not all(_LABEL.fullmatch(label) for label in host.split(".")):
-        raise Wrong(
-            f"{item.shown()} is not a host name that can be certified; only a-z, 0-9 and - may be in it"
+        raise InvalidValueError(
+            f"{item.described()} is not a host name that can be certified; only a-z, 0-9 and - may be in it"
         )
     return host
 
@@ -219,7 +238,7 @@ def acme_url(item: Item) -> str:
     written = text(item)
     if "@" in written.partition("://")[2].partition("/")[0]:
         # What stands there may be a password: it is not repeated.
-        raise Wrong(
+        raise InvalidValueError(
             "the URL holds a user name or a password; an ACME server knows you by the key of your account, "
             "and by eab, if it gave you one"
         )
@@ -230,7 +249,7 @@ def profile(item: Item) -> str:
     """The name of a profile of certificates."""
     written = text(item)
     if not _PROFILE.fullmatch(written):
-        raise Wrong(f"{item.shown()} is not the name of a profile; write e.g. shortlived")
+        raise InvalidValueError(f"{item.described()} is not the name of a profile; write e.g. shortlived")
     return written
 
 
@@ -238,7 +257,7 @@ def email(item: Item) -> str:
     """An address for mail."""
     written = text(item).removeprefix("mailto:")
     if ":" in written or not _EMAIL.fullmatch(written) or not written.isascii():
-        raise Wrong(f"{item.shown()} is not an address for mail; write e.g. ops@example.com")
+        raise InvalidValueError(f"{item.described()} is not an address for mail; write e.g. ops@example.com")
     return written
 
 
@@ -247,7 +266,7 @@ def base64url(item: Item) -> bytes:
     written = secret(item).replace("+", "-").replace("/", "_")
     bare = written.rstrip("=")
     if not _BASE64.fullmatch(written) or len(bare) % 4 == 1:
-        raise Wrong("is not a key in base64url, as the certificate authority hands it out")
+        raise InvalidValueError("is not a key in base64url, as the certificate authority hands it out")
     return urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
 
 
@@ -267,8 +286,8 @@ def processes(item: Item) -> int:
     if not (written.isascii() and written.isdigit() and len(written) <= len(str(MOST_WORKERS))) or not (
         1 <= int(written) <= MOST_WORKERS
     ):
-        raise Wrong(
-            f"{item.shown()} is not a number of processes; write 1 to {MOST_WORKERS}, or auto for one on "
+        raise InvalidValueError(
+            f"{item.described()} is not a number of processes; write 1 to {MOST_WORKERS}, or auto for one on "
             "each core"
         )
     return int(written)

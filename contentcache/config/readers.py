@@ -1,4 +1,4 @@
-"""Readers of single values: each takes an item and gives a value, or raises ``Wrong`` with a sentence."""
+"""Readers of single values: each returns the value of an item, or raises ``InvalidValueError``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from contentcache.config.document import Scalar
-from contentcache.config.faults import Wrong, suggestion
+from contentcache.config.faults import InvalidValueError, suggestion
 from contentcache.config.tables import Item
 from contentcache.core import durations, sizes
 
@@ -21,7 +21,7 @@ _BOOLEAN_LETTERS = {"y": True, "Y": True, "n": False, "N": False}
 def scalar(item: Item) -> Scalar:
     """A single value of any type."""
     if not isinstance(item.node, Scalar) or item.empty:
-        raise Wrong(f"{item.shown()} stands where a single value belongs")
+        raise InvalidValueError(f"{item.described()} stands where a single value belongs")
     return item.node
 
 
@@ -29,11 +29,13 @@ def text(item: Item) -> str:
     """A text in printable characters; numbers are taken as they are written, as the registry does."""
     node = scalar(item)
     if isinstance(node.value, bool):
-        raise Wrong(f"{item.shown()} is a boolean; put it in quotes if the word is meant")
+        raise InvalidValueError(f"{item.described()} is a boolean; put it in quotes if the word is meant")
     if not node.text:
-        raise Wrong("is an empty text")
+        raise InvalidValueError("is an empty text")
     if not node.text.isprintable():
-        raise Wrong(f"{item.shown()} holds a line break or another character that cannot be printed")
+        raise InvalidValueError(
+            f"{item.described()} holds a line break or another character that cannot be printed"
+        )
     return node.text
 
 
@@ -41,8 +43,8 @@ def secret(item: Item) -> str:
     """A text that no message repeats."""
     try:
         return text(item)
-    except Wrong:
-        raise Wrong("is not a non-empty text in one line; put it in quotes") from None
+    except InvalidValueError:
+        raise InvalidValueError("is not a non-empty text in one line; put it in quotes") from None
 
 
 def boolean(item: Item) -> bool:
@@ -53,8 +55,10 @@ def boolean(item: Item) -> bool:
     if node.plain and node.text in _BOOLEAN_LETTERS:
         return _BOOLEAN_LETTERS[node.text]
     if node.text.lower() in {"true", "false", "yes", "no", "on", "off"}:
-        raise Wrong(f"{item.shown()} in quotes is a text, not a boolean; write it without quotes")
-    raise Wrong(f"{item.shown()} is not a boolean; write true or false")
+        raise InvalidValueError(
+            f"{item.described()} in quotes is a text, not a boolean; write it without quotes"
+        )
+    raise InvalidValueError(f"{item.described()} is not a boolean; write true or false")
 
 
 def integer(at_least: int) -> Reader[int]:
@@ -63,7 +67,7 @@ def integer(at_least: int) -> Reader[int]:
     def read(item: Item) -> int:
         node = scalar(item)
         if not _WHOLE.fullmatch(node.text) or int(node.text.replace("_", "")) < at_least:
-            raise Wrong(f"{item.shown()} is not a whole number of at least {at_least}")
+            raise InvalidValueError(f"{item.described()} is not a whole number of at least {at_least}")
         return int(node.text.replace("_", ""))
 
     return read
@@ -73,7 +77,7 @@ def share(item: Item) -> float:
     """A part of a whole: from 0 for none of it to 1 for all of it."""
     written = text(item)
     if re.fullmatch(r"(?:0|1)(?:\.[0-9]{1,9})?|\.[0-9]{1,9}", written) is None or float(written) > 1:
-        raise Wrong(f"{item.shown()} is not a share from 0 to 1; write e.g. 0.3")
+        raise InvalidValueError(f"{item.described()} is not a share from 0 to 1; write e.g. 0.3")
     return float(written)
 
 
@@ -84,10 +88,10 @@ def duration(*, zero: bool) -> Reader[float]:
         try:
             seconds = durations.parse(scalar(item).text)
         except durations.DurationInvalid as invalid:
-            raise Wrong(str(invalid)) from None
+            raise InvalidValueError(str(invalid)) from None
         if seconds < 0 or (seconds == 0 and not zero):
-            raise Wrong(
-                f"{item.shown()} is not {'0 or more' if zero else 'more than 0'}; write e.g. 24h or 1h30m"
+            raise InvalidValueError(
+                f"{item.described()} is not {'0 or more' if zero else 'more than 0'}; write e.g. 24h or 1h30m"
             )
         return seconds
 
@@ -101,9 +105,9 @@ def size(*, zero: bool) -> Reader[int]:
         try:
             count = sizes.parse(scalar(item).text)
         except sizes.SizeInvalid as invalid:
-            raise Wrong(str(invalid)) from None
+            raise InvalidValueError(str(invalid)) from None
         if count == 0 and not zero:
-            raise Wrong(f"{item.shown()} is less than one byte; write e.g. 500GB or 2TiB")
+            raise InvalidValueError(f"{item.described()} is less than one byte; write e.g. 500GB or 2TiB")
         return count
 
     return read
@@ -118,7 +122,7 @@ def choice(options: Iterable[T], *, lower: bool = False) -> Reader[T]:
         word = word.lower() if lower else word
         if word not in known:
             listed = ", ".join(known)
-            raise Wrong(f"{item.shown()} is not one of {listed}{suggestion(word, known)}")
+            raise InvalidValueError(f"{item.described()} is not one of {listed}{suggestion(word, known)}")
         return known[word]
 
     return read
@@ -134,11 +138,11 @@ def listing(
         for each in item.items(hint):
             try:
                 value = reader(each)
-            except Wrong as wrong:
+            except InvalidValueError as wrong:
                 each.fault(str(wrong))
                 continue
             if value in values and not repeats:
-                each.fault(f"{each.shown()} is given twice")
+                each.fault(f"{each.described()} is given twice")
             values.append(value)
         return tuple(values)
 

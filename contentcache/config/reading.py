@@ -78,7 +78,7 @@ def read_values(table: Table, model: type[Value], **given: Any) -> Value:
     """
     A ``model`` whose described fields are read from ``table``; ``given`` are those that code has read.
 
-    Faults are noted in the table's report; a field whose key is wrong has its default, or an empty text.
+    Faults are in the table's report; a field whose key is wrong has its default, or an empty text.
     """
     sections: dict[str, list[DescribedField]] = {}
     for each in described(model):
@@ -105,6 +105,6 @@ def read_key(table: Table, model: type[Any], key: str, default: Any = None) -> A
 def _read(table: Table, each: DescribedField, key: str) -> Any:
     reader = reader_of(each.option.kind)
     if each.option.example is not None:
-        return table.demand(key, reader, "", each.option.example)
+        return table.require(key, reader, "", each.option.example)
     default = each.value
     return table.read(key, reader, None if default is attrs.NOTHING else default)

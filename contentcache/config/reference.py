@@ -33,7 +33,7 @@ from contentcache.config.model import (
     Upstream,
 )
 from contentcache.config.schema.options import DescribedField, Option, described
-from contentcache.config.sections import IDLE_SECTIONS
+from contentcache.config.sections import IGNORED_SECTIONS
 
 #: The tables by their names, each made of some models whose keys stand below a section.
 TABLES: Final[Mapping[str, Sequence[tuple[str, type[Any]]]]] = {
@@ -129,7 +129,7 @@ def schema() -> dict[str, Any]:
         http=_object(Http, open_=True, tls=tls, debug=_object(Debug)),
         middleware=_closed(registry={"type": "array", "items": {"anyOf": middlewares}}),
     )
-    top["properties"] |= {name: {} for name in IDLE_SECTIONS}
+    top["properties"] |= {name: {} for name in IGNORED_SECTIONS}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Content Cache", **top}
 
 

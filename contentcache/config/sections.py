@@ -6,7 +6,7 @@ from typing import Final, get_args
 
 from attrs import evolve
 
-from contentcache.config.faults import Wrong, suggestion
+from contentcache.config.faults import InvalidValueError, suggestion
 from contentcache.config.model import HtpasswdAuth, Level, Log, StorageSettings, TokenAuth
 from contentcache.config.patterns import ALGORITHMS
 from contentcache.config.readers import boolean, choice, scalar, text
@@ -14,8 +14,8 @@ from contentcache.config.reading import read_values, reader_of
 from contentcache.config.schema import kinds
 from contentcache.config.tables import Item, Table
 
-#: Sections of the format that are about pushing, or about the registry's own catalogue and peers.
-IDLE_SECTIONS: Final = (
+#: Sections of the registry about pushing, its catalogue or its peers.
+IGNORED_SECTIONS: Final = (
     "reporting",
     "notifications",
     "redis",
@@ -37,23 +37,23 @@ def read_version(root: Table) -> None:
 
     def read(item: Item) -> None:
         if scalar(item).text != "0.1":
-            raise Wrong(f"{item.shown()} is not a version that is supported; write 0.1")
+            raise InvalidValueError(f"{item.described()} is not a version that is supported; write 0.1")
 
-    root.demand("version", read, None, "0.1")
+    root.require("version", read, None, "0.1")
 
 
 def read_log(root: Table) -> Log:
-    """Read ``log``, and ``loglevel``, its forerunner."""
+    """Read ``log``, and the deprecated ``loglevel``."""
     levels = choice(get_args(Level), lower=True)
-    forerunner: Level = root.read("loglevel", levels, "info")
+    deprecated_level: Level = root.read("loglevel", levels, "info")
     if root.has("loglevel"):
         root.warn("loglevel", "is deprecated; use log.level")
     with root.section("log") as section:
-        section.idle(("hooks", "reportcaller"), "has no effect: this daemon does not support it")
+        section.ignore(("hooks", "reportcaller"), "has no effect: this daemon does not support it")
         formatter = section.read("formatter", choice(("text", "json", "logstash")), "text")
         if formatter == "logstash":
             section.warn("formatter", "logstash is written as json")
-        level: Level = section.read("level", levels, forerunner)
+        level: Level = section.read("level", levels, deprecated_level)
         with section.section("accesslog") as accesslog:
             disabled = accesslog.read("disabled", boolean, default=False)
         return read_values(
@@ -74,16 +74,16 @@ def read_storage(root: Table) -> StorageSettings:
         )
         return StorageSettings()
     with root.section_or_name("storage") as storage:
-        storage.idle(("cache", "redirect", "maintenance", "tag"))
+        storage.ignore(("cache", "redirect", "maintenance", "tag"))
         drivers = [key for key in storage if key not in _RESERVED]
-        _judge_drivers(storage, drivers)
+        _check_drivers(storage, drivers)
         with storage.section("inmemory"):
             driver = "inmemory" if drivers == ["inmemory"] else "filesystem"
             read = read_values(storage, StorageSettings, driver=driver)
         return evolve(read, maxthreads=max(_LEAST_THREADS, read.maxthreads))
 
 
-def _judge_drivers(storage: Table, drivers: list[str]) -> None:
+def _check_drivers(storage: Table, drivers: list[str]) -> None:
     for driver in drivers:
         storage.get(driver)
         if driver in UNSUPPORTED_DRIVERS:
@@ -127,9 +127,9 @@ _SILLY: Final = (
 
 def read_auth(root: Table) -> Auth | None:
     """
-    Read one kind of authentication; ``None`` where the origin alone judges.
+    Read one kind of authentication; ``None`` where only the origin authorizes clients.
 
-    A kind that is faulty is given too, so that what depends on it is not blamed as well.
+    A kind with faults is returned too, so that what depends on it has no further faults.
     """
     found: list[Auth] = []
     with root.section_or_name("auth") as auth:
@@ -171,6 +171,6 @@ def _token(auth: Table) -> TokenAuth:
         read = read_values(
             section,
             TokenAuth,
-            realm=section.demand("realm", reader_of(kind), "", "https://auth.example.com/token"),
+            realm=section.require("realm", reader_of(kind), "", "https://auth.example.com/token"),
         )
         return evolve(read, signingalgorithms=read.signingalgorithms or ALGORITHMS)

@@ -20,7 +20,7 @@ from contentcache.config.model import (
     TokenAuth,
     Upstream,
 )
-from contentcache.config.origins import asked
+from contentcache.config.origins import url_to_request
 from contentcache.config.schema.gateway import CACHE_ONLY_LIMITS
 from contentcache.config.schema.kinds import HIDDEN
 from contentcache.config.schema.options import described, option_of
@@ -161,7 +161,7 @@ def _upstream(upstream: Upstream) -> dict[str, object]:
     return _values(
         upstream,
         originhost=upstream.origin,
-        upstreamhosts=[] if upstream.hosts == (asked(upstream.origin),) else list(upstream.hosts),
+        upstreamhosts=[] if upstream.hosts == (url_to_request(upstream.origin),) else list(upstream.hosts),
         fallbacktoorigin=True if upstream.fallback else None,
         names=sorted(upstream.names),
         hosts=sorted(upstream.served),

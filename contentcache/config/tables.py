@@ -1,4 +1,4 @@
-"""Reading a tree: each value is asked for by its key, and what nobody asked for is a fault."""
+"""Reading the tree of a file: each value is read by its key, and a key that is not read is a fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 from attrs import frozen
 
 from contentcache.config.document import Dictionary, Node, Scalar, Series
-from contentcache.config.faults import Position, Report, Wrong, below, suggestion
+from contentcache.config.faults import InvalidValueError, Position, Report, below, suggestion
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -34,7 +34,7 @@ def _without_userinfo(text: str) -> str:
 
 @frozen
 class Item:
-    """One value on its way to be read."""
+    """One value that is to be read."""
 
     node: Node
     path: str
@@ -42,7 +42,7 @@ class Item:
 
     @property
     def position(self) -> Position:
-        """Where it stands."""
+        """Where it is written."""
         return Position(self.path, self.node.origin)
 
     @property
@@ -50,54 +50,54 @@ class Item:
         """Whether nothing was written, or ``null``."""
         return isinstance(self.node, Scalar) and self.node.value is None
 
-    def shown(self) -> str:
-        """The value in a sentence, shortened."""
+    def described(self) -> str:
+        """The value for a sentence, shortened."""
         if isinstance(self.node, Series):
             return "a list"
         if isinstance(self.node, Dictionary):
             return "a mapping"
         if self.empty:
             return "nothing"
-        # Before an @ there may be a password, in a URL or in what was meant to be one.
+        # Before an @ there may be a password, also in a malformed URL.
         text = _without_userinfo(self.node.text)
         return repr(text if len(text) <= _ENOUGH else text[:_ENOUGH] + "...")
 
     def fault(self, message: str) -> None:
-        """Note that this value is wrong."""
+        """Report that this value is invalid."""
         self.report.fault(self.position, message)
 
     def read(self, reader: Callable[[Item], T], default: D) -> T | D:
-        """What ``reader`` makes of the value; ``default`` where it is wrong, which is noted."""
+        """What ``reader`` returns for the value; ``default`` where it is invalid, which is reported."""
         try:
             return reader(self)
-        except Wrong as wrong:
+        except InvalidValueError as wrong:
             self.fault(str(wrong))
             return default
 
     def items(self, hint: str = "") -> tuple[Item, ...]:
-        """The values of a list; ``hint`` ends the sentence when it is none."""
+        """The values of a list; ``hint`` ends the sentence where it is something else."""
         if self.empty:
             return ()
         if not isinstance(self.node, Series):
-            self.fault(f"{self.shown()} is not a list{hint}")
+            self.fault(f"{self.described()} is not a list{hint}")
             return ()
         return tuple(
             Item(node, below(self.path, index), self.report) for index, node in enumerate(self.node.items)
         )
 
     def table(self, hint: str = "") -> Table:
-        """The value as a mapping; an empty one where it is something else, which is noted."""
+        """The value as a mapping; an empty one where it is something else, which is reported."""
         if isinstance(self.node, Dictionary):
             return Table(self.node, self.path, self.report)
         if not self.empty:
-            self.fault(f"{self.shown()} is not a mapping of keys to values{hint}")
+            self.fault(f"{self.described()} is not a mapping of keys to values{hint}")
         return Table(Dictionary(self.node.origin), self.path, self.report, present=False)
 
 
 class Table:
     """
-    A mapping that is being read. At the end of its ``with`` block every key that was not asked
-    for is a fault, which names the nearest key that was.
+    A mapping that is being read. At the end of its ``with`` block every key that was not read is a fault, which
+    suggests the nearest key that was.
     """
 
     def __init__(self, node: Dictionary, path: str, report: Report, *, present: bool = True) -> None:
@@ -114,15 +114,15 @@ class Table:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._name_the_rest()
+            self._report_unknown()
 
     @property
     def position(self) -> Position:
-        """Where the mapping stands."""
+        """Where the mapping is written."""
         return Position(self._path, self._node.origin)
 
     def position_of(self, key: str) -> Position:
-        """Where ``key`` stands, or the mapping where it has no such key."""
+        """Where ``key`` is written, or the mapping where it has no such key."""
         return Position(below(self._path, key), self._node.keys.get(key, self._node.origin))
 
     def __iter__(self) -> Iterator[str]:
@@ -143,12 +143,12 @@ class Table:
         return None if item.empty else item
 
     def read(self, key: str, reader: Callable[[Item], T], default: D) -> T | D:
-        """What ``reader`` makes of ``key``; ``default`` where it is not there, or wrong."""
+        """What ``reader`` returns for ``key``; ``default`` where it is missing or invalid."""
         item = self.get(key)
         return default if item is None else item.read(reader, default)
 
-    def demand(self, key: str, reader: Callable[[Item], T], default: D, example: str) -> T | D:
-        """The same for a key that must be there."""
+    def require(self, key: str, reader: Callable[[Item], T], default: D, example: str) -> T | D:
+        """Read a key that must be there."""
         if self.get(key) is None:
             self._report.fault(self.position_of(key), f"is required; write e.g. {example}")
         return self.read(key, reader, default)
@@ -162,7 +162,7 @@ class Table:
         return Table(Dictionary(origin), below(self._path, key), self._report, present=False)
 
     def section_or_name(self, key: str) -> Table:
-        """The mapping at ``key``, where the name of its only entry may stand alone."""
+        """The mapping at ``key``, which may be written as the name of its only entry."""
         item = self.get(key)
         if item is None or not isinstance(item.node, Scalar):
             return self.section(key)
@@ -176,33 +176,33 @@ class Table:
         return () if item is None else item.items(hint)
 
     def fault(self, key: str, message: str) -> None:
-        """Note that what stands at ``key`` is wrong."""
+        """Report that the value of ``key`` is invalid."""
         self._report.fault(self.position_of(key), message)
 
     def warn(self, key: str, message: str) -> None:
-        """Note something about ``key`` that does not keep the daemon from starting."""
+        """Warn of ``key``; the daemon starts all the same."""
         self._report.warn(self.position_of(key), message)
 
-    def idle(self, keys: Iterable[str], why: str = "has no effect on a cache") -> None:
-        """Accept ``keys`` of the format that cannot matter here, with a warning for each."""
+    def ignore(self, keys: Iterable[str], why: str = "has no effect on a cache") -> None:
+        """Accept ``keys`` of the registry that have no effect here, with a warning for each."""
         for key in keys:
             self._known.add(key)
             if key in self._node.entries:
                 self.warn(key, why)
 
     def unsupported(self, keys: Iterable[str], instead: str) -> None:
-        """Refuse ``keys`` of the format that this daemon does not support; ``instead`` is a sentence."""
+        """Refuse ``keys`` of the registry that this daemon does not support; ``instead`` is a sentence."""
         for key in keys:
             self._known.add(key)
             if self.has(key):
                 self.fault(key, f"is a key of the registry that this daemon does not support: {instead}")
 
-    def _name_the_rest(self) -> None:
+    def _report_unknown(self) -> None:
         for key in self._node.entries:
             if key not in self._known:
-                self._name_one(key)
+                self._report_unknown_key(key)
 
-    def _name_one(self, key: str) -> None:
+    def _report_unknown_key(self, key: str) -> None:
         name, colon, _ = key.partition(":")
         if colon and name in self._known:
             # Such as {password:x}, which YAML takes for a key: what follows may be the password.

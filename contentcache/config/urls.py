@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 import idna
 
 from contentcache.config.document import Scalar
-from contentcache.config.faults import Origin, Report, Wrong
+from contentcache.config.faults import InvalidValueError, Origin, Report
 from contentcache.config.model import Address
 from contentcache.config.readers import text
 from contentcache.config.tables import Item
@@ -30,7 +30,7 @@ def base_url(item: Item) -> str:
     """A URL that consists of scheme, host and port, such as ``https://registry.example.com``."""
     parts = _split(item)
     if parts.path not in {"", "/"}:
-        raise Wrong(f"{item.shown()} has a path; registries stand at the root of their host")
+        raise InvalidValueError(f"{item.described()} has a path; registries stand at the root of their host")
     return f"{parts.scheme}://{_authority(parts, item)}"
 
 
@@ -41,7 +41,7 @@ def base_url_of(written: str) -> str:
     >>> base_url_of("https://Cache.example.com:443/")
     'https://cache.example.com'
 
-    :raises Wrong: it is something else; the message repeats no password.
+    :raises InvalidValueError: it is something else; the message repeats no password.
     """
     return base_url(Item(Scalar(Origin(), written, written), "", Report()))
 
@@ -57,7 +57,7 @@ def realm_url(item: Item) -> str:
     written = text(item)
     _authority(_split(item, query=True), item)
     if not re.fullmatch(r"[!#-\[\]-~]+", written):
-        raise Wrong(f"{item.shown()} must be ASCII without quotes, since a header carries it")
+        raise InvalidValueError(f"{item.described()} must be ASCII without quotes, since a header carries it")
     return written
 
 
@@ -71,7 +71,9 @@ def network(item: Item) -> str:
     try:
         return str(ip_network(text(item).strip("[]"), strict=False))
     except ValueError:
-        raise Wrong(f"{item.shown()} is neither an address nor a network; write e.g. 10.0.0.0/8") from None
+        raise InvalidValueError(
+            f"{item.described()} is neither an address nor a network; write e.g. 10.0.0.0/8"
+        ) from None
 
 
 def authority(item: Item) -> str:
@@ -79,8 +81,8 @@ def authority(item: Item) -> str:
     written = text(item)
     match = _AUTHORITY.fullmatch(written)
     if match is None or not match["host"] or "/" in written:
-        raise Wrong(
-            f"{item.shown()} is not a host; write e.g. registry.example.com or registry.example.com:5000"
+        raise InvalidValueError(
+            f"{item.described()} is not a host; write e.g. registry.example.com or registry.example.com:5000"
         )
     port = "" if match["port"] is None else f":{_port(match['port'], item, least=1)}"
     return _host(match["host"], item) + port
@@ -111,7 +113,9 @@ def nat64_prefix(item: Item) -> str:
     try:
         return str(IPv6Network(text(item)))
     except ValueError:
-        raise Wrong(f"{item.shown()} is not a range of IPv6 addresses; write e.g. 2001:db8:64::/96") from None
+        raise InvalidValueError(
+            f"{item.described()} is not a range of IPv6 addresses; write e.g. 2001:db8:64::/96"
+        ) from None
 
 
 def redirect_target(item: Item) -> str:
@@ -125,8 +129,8 @@ def redirect_target(item: Item) -> str:
         return host_or_network(item)
     match = _AUTHORITY.fullmatch(authority.removesuffix("/"))
     if scheme.lower() not in DEFAULT_PORTS or match is None or not match["host"] or "/" in authority[:-1]:
-        raise Wrong(
-            f"{item.shown()} is not a place to redirect to; write e.g. http://storage.internal:9000, with"
+        raise InvalidValueError(
+            f"{item.described()} is not a place to redirect to; write e.g. http://storage.internal:9000, with"
             " nothing behind the port"
         )
     port = "" if match["port"] is None else f":{_port(match['port'], item, least=1)}"
@@ -143,8 +147,8 @@ def host_or_network(item: Item) -> str:
         try:
             network = ip_network(written.strip("[]"), strict=False)
         except ValueError:
-            raise Wrong(
-                f"{item.shown()} is not a host name, an IP address or a range such as 10.0.0.0/8"
+            raise InvalidValueError(
+                f"{item.described()} is not a host name, an IP address or a range such as 10.0.0.0/8"
             ) from None
         return str(network) if "/" in written else str(network.network_address)
     return _host(written, item)
@@ -154,8 +158,8 @@ def address(item: Item) -> Address:
     """Where to listen over TCP: ``:5000``, ``host:5000``, ``[::1]:5000``."""
     match = _AUTHORITY.fullmatch(text(item))
     if match is None or match["port"] is None:
-        raise Wrong(
-            f"{item.shown()} is not an address to listen on; write e.g. :5000, 127.0.0.1:5000 or [::1]:5000"
+        raise InvalidValueError(
+            f"{item.described()} is not an address to listen on; write e.g. :5000, 127.0.0.1:5000 or [::1]:5000"
         )
     host = _host(match["host"], item).strip("[]") if match["host"] else ""
     return Address(host, _port(match["port"], item, least=0))
@@ -165,7 +169,9 @@ def socket_file(item: Item) -> Address:
     """Where to listen with ``net: unix``: the path of a socket."""
     path = text(item)
     if len(path.encode()) > LONGEST_SOCKET:
-        raise Wrong(f"{item.shown()} is longer than the {LONGEST_SOCKET} bytes that a socket's path may have")
+        raise InvalidValueError(
+            f"{item.described()} is longer than the {LONGEST_SOCKET} bytes that a socket's path may have"
+        )
     return Address("", 0, path)
 
 
@@ -174,23 +180,31 @@ def _split(item: Item, *, query: bool = False) -> SplitResult:
     try:
         parts = urlsplit(written)
     except ValueError:
-        raise Wrong(f"{item.shown()} is not a URL; write e.g. https://registry.example.com") from None
+        raise InvalidValueError(
+            f"{item.described()} is not a URL; write e.g. https://registry.example.com"
+        ) from None
     if "@" in parts.netloc:
         # What stands there may be a password: it is not repeated.
-        raise Wrong("the URL holds a user name or a password; use the keys username and password")
+        raise InvalidValueError("the URL holds a user name or a password; use the keys username and password")
     if parts.scheme not in DEFAULT_PORTS or not written[len(parts.scheme) :].startswith("://"):
-        raise Wrong(f"{item.shown()} is not a URL of http or https; write e.g. https://registry.example.com")
+        raise InvalidValueError(
+            f"{item.described()} is not a URL of http or https; write e.g. https://registry.example.com"
+        )
     if ("?" in written and not query) or "#" in written:
-        raise Wrong(f"{item.shown()} has a query or a fragment; leave out what follows ? or #")
+        raise InvalidValueError(
+            f"{item.described()} has a query or a fragment; leave out what follows ? or #"
+        )
     if re.search(r"[\s\\]", written):
-        raise Wrong(f"{item.shown()} is not a URL: it holds a space or a backslash")
+        raise InvalidValueError(f"{item.described()} is not a URL: it holds a space or a backslash")
     return parts
 
 
 def _authority(parts: SplitResult, item: Item) -> str:
     match = _AUTHORITY.fullmatch(parts.netloc)
     if match is None or not match["host"]:
-        raise Wrong(f"{item.shown()} is a URL without a proper host; write e.g. https://registry.example.com")
+        raise InvalidValueError(
+            f"{item.described()} is a URL without a proper host; write e.g. https://registry.example.com"
+        )
     host = _host(match["host"], item)
     if not match["port"]:
         return host
@@ -199,7 +213,9 @@ def _authority(parts: SplitResult, item: Item) -> str:
 
 def _port(digits: str, item: Item, *, least: int) -> int:
     if not _PORT.fullmatch(digits) or not least <= int(digits) <= LARGEST_PORT:
-        raise Wrong(f"{item.shown()} has no port between {least} and {LARGEST_PORT} at its end")
+        raise InvalidValueError(
+            f"{item.described()} has no port between {least} and {LARGEST_PORT} at its end"
+        )
     return int(digits)
 
 
@@ -214,7 +230,7 @@ def _host(written: str, item: Item) -> str:
         if labels[-1].isdigit():
             return str(IPv4Address(name))
     except (AddressValueError, UnicodeError) as error:
-        raise Wrong(f"{item.shown()} has no proper host name or address") from error
+        raise InvalidValueError(f"{item.described()} has no proper host name or address") from error
     if len(name) > LONGEST_HOST or not all(_LABEL.fullmatch(label) for label in labels):
-        raise Wrong(f"{item.shown()} has no proper host name or address")
+        raise InvalidValueError(f"{item.described()} has no proper host name or address")
     return name

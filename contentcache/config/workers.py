@@ -1,4 +1,4 @@
-"""The key ``workers``: how many processes serve clients, and each one's share of what is promised for all."""
+"""The key ``workers``: how many processes serve clients, and the share of the limits that each has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contentcache.config.model import Configuration, Downstream, Gateway, Server
 from contentcache.config.reading import read_key
 from contentcache.config.tables import Table
 
-_FEWEST_THREADS: Final = 25
+_MIN_THREADS: Final = 25
 
 
 def read_workers(root: Table, storage: StorageSettings, middleware: Downstream | Gateway) -> int:
@@ -27,7 +27,7 @@ def read_workers(root: Table, storage: StorageSettings, middleware: Downstream |
     return workers
 
 
-def share_of(configuration: Configuration) -> Configuration:
+def worker_share(configuration: Configuration) -> Configuration:
     """
     The configuration of each worker: limits of the whole machine are divided among the workers, and no share is
     less than one. Addresses besides the clients' are the supervisor's.
@@ -52,7 +52,7 @@ def share_of(configuration: Configuration) -> Configuration:
         configuration,
         http=evolve(configuration.http, debug=None, tls=_only_front(configuration.http.tls)),
         middleware=evolve(options, limits=shares, fetchesperhost=per_host),
-        storage=evolve(storage, maxthreads=max(_FEWEST_THREADS, storage.maxthreads // workers)),
+        storage=evolve(storage, maxthreads=max(_MIN_THREADS, storage.maxthreads // workers)),
     )
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from attrs import frozen
 
-from contentcache.config.faults import Wrong
+from contentcache.config.faults import InvalidValueError
 from contentcache.config.urls import base_url_of
 from contentcache.gateway.errors import InvalidContentCache
 
@@ -112,7 +112,7 @@ def parse_host(text: str) -> str:
     """
     try:
         return base_url_of(text[: LONGEST_HOST + 1])
-    except Wrong as wrong:
+    except InvalidValueError as wrong:
         raise InvalidContentCache(f"host: {wrong}", detail={"field": "host"}) from None
 
 

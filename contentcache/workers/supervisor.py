@@ -20,7 +20,7 @@ from contentcache.app.daemon import Daemon
 from contentcache.app.listening import bind_shared
 from contentcache.app.role import Role
 from contentcache.config.model import Address, Configuration
-from contentcache.config.workers import share_of
+from contentcache.config.workers import worker_share
 from contentcache.core.via import FAMILY
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.server.debug_site import HealthCheck
@@ -125,7 +125,7 @@ class Supervisor(Daemon):
 
     def _hello(self) -> messages.Hello:
         # Only this process has the other end of the socket pair: so the worker may unpickle it.
-        configuration = pickle.dumps(share_of(self.configuration))
+        configuration = pickle.dumps(worker_share(self.configuration))
         return messages.Hello(configuration, self._secret, self._pseudonym, self._certificates())
 
     # Calls of workers.

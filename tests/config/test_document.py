@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.config.document import MOST_VALUES, Dictionary, Node, Scalar, Series, Unparsable, parse
+from contentcache.config.document import MOST_VALUES, Dictionary, Node, Scalar, Series, UnparsableError, parse
 from contentcache.config.faults import Report
 
 
@@ -23,7 +23,7 @@ def read(text: str) -> tuple[object, list[str]]:
     """A text's values, and the faults beside them."""
     report = Report()
     tree = plain(parse(text, report))
-    return tree, [fault.told("f") for fault in report.faults()]
+    return tree, [fault.format("f") for fault in report.faults()]
 
 
 UNPARSABLE = {
@@ -92,16 +92,16 @@ class ParseTests(SynchronousTestCase):
         for text, (line, message) in UNPARSABLE.items():
             if message is None:
                 continue
-            error = self.assertRaises(Unparsable, parse, text, Report())
+            error = self.assertRaises(UnparsableError, parse, text, Report())
             self.assertEqual((error.line, error.message), (line, message), text[:40])
 
     def test_bomb(self) -> None:
         """Aliases of aliases are not expanded beyond a bound."""
         levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
         levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
-        error = self.assertRaises(Unparsable, parse, "\n".join(levels), Report())
+        error = self.assertRaises(UnparsableError, parse, "\n".join(levels), Report())
         self.assertEqual(error.message, f"more than {MOST_VALUES} values once aliases are expanded")
-        error = self.assertRaises(Unparsable, parse, "a: [" + "1," * 300_000 + "]", Report())
+        error = self.assertRaises(UnparsableError, parse, "a: [" + "1," * 300_000 + "]", Report())
         self.assertEqual(error.message, f"more than {MOST_VALUES} values")
 
     def test_duplicates(self) -> None:
@@ -141,7 +141,7 @@ class ParseTests(SynchronousTestCase):
         for text in ("a: !topsecret", "a: !!topsecret b", "a: !!int topsecret"):
             self.assertNotIn("topsecret", "".join(read(text)[1]))
         for text in ("a: !topsecret!b", "a: !<topsecret", "a: !top{secret"):
-            error = self.assertRaises(Unparsable, parse, text, Report())
+            error = self.assertRaises(UnparsableError, parse, text, Report())
             self.assertEqual(
                 error.message, "not YAML: a tag that is none; a text that starts with ! needs quotes"
             )
@@ -161,5 +161,5 @@ class ParseTests(SynchronousTestCase):
         """Any text is a tree, or unparsable."""
         try:
             read(text)
-        except Unparsable as error:
+        except UnparsableError as error:
             self.assertNotIn("\n", error.message)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from contentcache.config.document import Dictionary, parse
 from contentcache.config.environment import override
-from contentcache.config.faults import ConfigurationFaulty, Report
+from contentcache.config.faults import ConfigurationError, Report
 from contentcache.config.loading import load
 from contentcache.config.model import Account, Address
 from tests.config.test_document import plain
@@ -224,7 +224,7 @@ class OverrideTests(ConfigurationTestCase):
         fault = self.only_fault(MINIMAL, {f"{_OPTIONS}_BLOBTTL": "24hours"})
         self.assertEqual((fault.variable, fault.line), (f"{_OPTIONS}_BLOBTTL", None))
         self.assertEqual(
-            fault.told("c.yml"),
+            fault.format("c.yml"),
             f"{_OPTIONS}_BLOBTTL: middleware.registry[0].options.blobttl: '24hours' is not a duration; "
             "write e.g. 24h or 1h30m",
         )
@@ -263,7 +263,7 @@ class OverrideTests(ConfigurationTestCase):
                 with_upstream("public: true\nusername: u\npassword: p"),
                 {f"{_OPTIONS}_UPSTREAMS_0_PASSWORD": value},
             )
-            self.assertNotIn("topsecret", "".join(fault.told("f") for fault in faults))
+            self.assertNotIn("topsecret", "".join(fault.format("f") for fault in faults))
             self.assertEqual({fault.variable for fault in faults[-1:]}, {f"{_OPTIONS}_UPSTREAMS_0_PASSWORD"})
 
     @settings(deadline=None)
@@ -282,5 +282,5 @@ class OverrideTests(ConfigurationTestCase):
         path = self.write(MINIMAL)
         try:
             load(path, environ)
-        except ConfigurationFaulty as faulty:
+        except ConfigurationError as faulty:
             self.assertTrue(faulty.faults)

@@ -7,7 +7,7 @@ import doctest
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config import faults
-from contentcache.config.faults import ConfigurationFaulty, Fault, Origin, Position, Report
+from contentcache.config.faults import ConfigurationError, Fault, Origin, Position, Report
 
 
 class FaultTests(SynchronousTestCase):
@@ -15,7 +15,7 @@ class FaultTests(SynchronousTestCase):
 
     def test_told(self) -> None:
         """Each fault is one line: with the file and the line, or with the variable it came from."""
-        error = ConfigurationFaulty(
+        error = ConfigurationError(
             "c.yml",
             [
                 Fault("a.b", 3, "wrong"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contentcache.config.document import LARGEST_FILE
-from contentcache.config.faults import ConfigurationFaulty
+from contentcache.config.faults import ConfigurationError
 from contentcache.config.loading import load
 from contentcache.config.model import Address, Configuration, Downstream, Http, StorageSettings, Upstream
 from tests.config.samples import CHAIN, LATER
@@ -199,14 +199,14 @@ class FaultsTests(ConfigurationTestCase):
         """A path at which there is no file to read is a fault like any other."""
         folder = os.path.dirname(self.write(""))
         for path in (folder, folder + "/nope.yml", "a\0b", "\ud800", "/" + "a" * 5000, ""):
-            faulty = self.assertRaises(ConfigurationFaulty, load, path, {})
+            faulty = self.assertRaises(ConfigurationError, load, path, {})
             self.assertIn("cannot be read", str(faulty))
 
     def test_all_at_once(self) -> None:
         """All faults are told together, in the order of the file, each with its line and its path."""
         text = MINIMAL.replace("0.1", "0.2").replace('":5000"', "nowhere").replace("https://a", "ftp://a")
         path = self.write(text + "htp: 5\n")
-        faulty = self.assertRaises(ConfigurationFaulty, load, path, {"REGISTRY_LOG_LEVEL": "loud"})
+        faulty = self.assertRaises(ConfigurationError, load, path, {"REGISTRY_LOG_LEVEL": "loud"})
         self.assertEqual(
             [line.partition(": ")[0] for line in str(faulty).split("\n")],
             [f"{path}:1", f"{path}:3", f"{path}:8", f"{path}:9", "REGISTRY_LOG_LEVEL"],
@@ -244,7 +244,7 @@ class FaultsTests(ConfigurationTestCase):
         path = self.write(content)
         try:
             load(path, {})
-        except ConfigurationFaulty as faulty:
+        except ConfigurationError as faulty:
             self.assertTrue(faulty.faults)
             self.assertEqual(len(str(faulty).split("\n")), len(faulty.faults))
         finally:

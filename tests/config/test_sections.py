@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contentcache.config.model import Log, StorageSettings
-from contentcache.config.sections import IDLE_SECTIONS, UNSUPPORTED_DRIVERS
+from contentcache.config.sections import IGNORED_SECTIONS, UNSUPPORTED_DRIVERS
 from tests.config.writing import MINIMAL, ConfigurationTestCase
 
 _STORAGE = "storage: {filesystem: {rootdirectory: /r}, delete: {enabled: true}}"
@@ -171,7 +171,7 @@ class OtherSectionsTests(ConfigurationTestCase):
 
     def test_idle(self) -> None:
         """Sections that cannot matter are accepted unread, with one warning each."""
-        for section in IDLE_SECTIONS:
+        for section in IGNORED_SECTIONS:
             for value in ("{a: {b: [1]}, b: 2}", "", "5"):
                 warnings = self.warnings(MINIMAL + f"{section}: {value}\n")
                 self.assertEqual(warnings, [f"9: {section}: has no effect on a cache"])

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config import urls
 from contentcache.config.document import Scalar
-from contentcache.config.faults import Origin, Report, Wrong
+from contentcache.config.faults import InvalidValueError, Origin, Report
 from contentcache.config.tables import Item
 
 BASES = {
@@ -141,7 +141,7 @@ class ReadersTests(SynchronousTestCase):
         for text in texts:
             try:
                 found = reader(item(text))
-            except Wrong as wrong:
+            except InvalidValueError as wrong:
                 self.assertNotIn("topsecret", str(wrong))
                 self.assertNotIn("\n", str(wrong))
             else:
@@ -183,7 +183,7 @@ class ReadersTests(SynchronousTestCase):
         for reader in (urls.base_url, urls.url, urls.authority, urls.host_or_network):
             try:
                 found = reader(item(scheme + text))
-            except Wrong:
+            except InvalidValueError:
                 continue
             self.assertEqual(reader(item(found)), found)
 

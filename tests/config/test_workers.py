@@ -8,7 +8,7 @@ import yaml
 
 from contentcache.config.model import Limits
 from contentcache.config.show import render
-from contentcache.config.workers import share_of
+from contentcache.config.workers import worker_share
 from tests.config.writing import MINIMAL, ConfigurationTestCase
 
 _GATEWAY = """\
@@ -85,7 +85,7 @@ class ShareTests(ConfigurationTestCase):
         )
         text = MINIMAL.replace("upstreams:", f"fetchesperhost: 7\n        {limits}\n        upstreams:")
         whole = self.load(f"{text}workers: 3\n").configuration
-        share = share_of(whole)
+        share = worker_share(whole)
         self.assertEqual(share.workers, 3)
         self.assertEqual(
             share.downstream.limits,
@@ -101,10 +101,10 @@ class ShareTests(ConfigurationTestCase):
         self.assertEqual(share.downstream.fetchesperhost, 2)
         self.assertEqual(share.storage.maxthreads, 33)
         self.assertIsNone(
-            share_of(self.load(f"{MINIMAL}workers: 2\n").configuration).downstream.fetchesperhost
+            worker_share(self.load(f"{MINIMAL}workers: 2\n").configuration).downstream.fetchesperhost
         )
 
     def test_only_the_front(self) -> None:
         """The operator's address is the supervisor's."""
         text = MINIMAL.replace('{addr: ":5000"}', '{addr: ":5000", debug: {addr: "127.0.0.1:5001"}}')
-        self.assertIsNone(share_of(self.load(f"{text}workers: 2\n").configuration).http.debug)
+        self.assertIsNone(worker_share(self.load(f"{text}workers: 2\n").configuration).http.debug)

@@ -11,7 +11,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config import loading
-from contentcache.config.faults import ConfigurationFaulty, Fault
+from contentcache.config.faults import ConfigurationError, Fault
 from contentcache.config.loading import Loaded
 from contentcache.config.model import Downstream, Upstream
 
@@ -61,7 +61,7 @@ class ConfigurationTestCase(SynchronousTestCase):
         """What is wrong with a file, and that is something."""
         try:
             self.load(text, environ)
-        except ConfigurationFaulty as faulty:
+        except ConfigurationError as faulty:
             self.assertEqual(len(str(faulty).split("\n")), len(faulty.faults))
             return faulty.faults
         raise AssertionError(f"no fault in:\n{text!r}")
