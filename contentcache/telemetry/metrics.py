@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -48,6 +49,15 @@ class _CacheHealth(Collector):
         yield family
 
 
+class _BulkHistogram(Histogram):
+    """A histogram that counts several equal observations as fast as one."""
+
+    def observe_many(self, amount: float, count: int) -> None:
+        """Observe ``amount`` so many times."""
+        self._sum.inc(amount * count)
+        self._buckets[bisect_left(self._upper_bounds, amount)].inc(count)
+
+
 @frozen
 class _HitCounters:
     """Counters of the fast path with one set of labels: to look labels up costs more than to count."""
@@ -55,7 +65,7 @@ class _HitCounters:
     requests: Counter
     sent: Counter
     pulls: Counter | None
-    seconds: Histogram
+    seconds: _BulkHistogram
 
 
 class Meter:
@@ -124,7 +134,7 @@ class Meter:
         self._limited = Counter(
             "contentcache_requests_limited", "Requests refused by a limit", ["limit"], registry=self.registry
         )
-        self._seconds = Histogram(
+        self._seconds = _BulkHistogram(
             "contentcache_http_request_duration_seconds",
             "From the request to the last byte",
             ["kind"],
@@ -210,8 +220,7 @@ class Meter:
             counters.sent.inc(size)
             if counters.pulls is not None:
                 counters.pulls.inc(count)
-            for _ in range(count):
-                counters.seconds.observe(0.0)
+            counters.seconds.observe_many(0.0, count)
 
     def _make_hit_counters(self, method: str, status: int, upstream: str) -> _HitCounters:
         counters = self._hit_counters[method, status, upstream] = _HitCounters(
