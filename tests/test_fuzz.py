@@ -27,11 +27,11 @@ from contentcache.core.http_auth import parse_challenges
 from contentcache.core.http_caching import evaluate, range_holds
 from contentcache.core.manifests import normalize_accept, upstream_accept
 from contentcache.core.ranges import (
+    parse_body_start,
     parse_content_range,
     parse_length,
     parse_range,
-    read_opening,
-    read_unsatisfied,
+    parse_unsatisfied_size,
     spans,
 )
 from contentcache.core.retry_after import retry_after_seconds
@@ -82,16 +82,16 @@ class Reader:
 
 def _ranges(text: str) -> None:
     for size in (0, 1, 1000, 1 << 62):
-        wishes = parse_range(text)
-        if wishes:
-            for span in spans(wishes, size):
+        specs = parse_range(text)
+        if specs:
+            for span in spans(specs, size):
                 assert 0 <= span.start < span.stop <= size, span
 
 
 def _opening(text: str) -> None:
     for status in (200, 206, 416):
         for wanted in (0, 5):
-            opening = read_opening(status, parse_length(text), text, wanted)
+            opening = parse_body_start(status, parse_length(text), text, wanted)
             assert 0 <= opening.start <= wanted, opening
             assert opening.total is None or opening.total >= 0, opening
 
@@ -113,7 +113,7 @@ _DIGEST = str(DIGEST)
 _READERS: Final = {
     "range": Reader(_ranges, ("bytes=0-9", "bytes=5-, -5,0-0", "bytes=-1"), (RangeUnsatisfiable,)),
     "content-range": Reader(parse_content_range, ("bytes 5-9/10", "bytes 0-0/*", "bytes */7")),
-    "unsatisfied": Reader(read_unsatisfied, ("bytes */10", "bytes 0-1/2")),
+    "unsatisfied": Reader(parse_unsatisfied_size, ("bytes */10", "bytes 0-1/2")),
     "opening": Reader(_opening, ("bytes 5-9/10", "bytes 0-9/10", "10"), (UpstreamBroken,)),
     "length": Reader(parse_length, ("0", "10", "18446744073709551616")),
     "retry-after": Reader(_patience, ("120", "Thu, 01 Jan 2026 00:01:30 GMT", "1.5")),

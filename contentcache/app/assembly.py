@@ -18,7 +18,7 @@ from contentcache.core.eviction import Retention
 from contentcache.core.grants import Grants
 from contentcache.core.list_queries import ListQueries
 from contentcache.core.ports import Clock, Run, Timer
-from contentcache.core.question_order import QuestionClock
+from contentcache.core.request_order import RequestClock
 from contentcache.delivery.authorization import Authorization, AuthorizationPolicy
 from contentcache.delivery.blob_service import BlobService, download_semaphore
 from contentcache.delivery.links import Links
@@ -207,7 +207,7 @@ def _delivery(context: CacheContext) -> _Delivery:
         AuthorizationPolicy(options.affirmttl, options.keepdeleted, options.staleiferror),
         clock=platform.reactor,
         wall=platform.wall,
-        question_time=QuestionClock(platform.reactor.seconds),
+        request_time=RequestClock(platform.reactor.seconds),
         publish=other_workers.on_revoked,
     )
     evictor = Evictor(

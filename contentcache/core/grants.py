@@ -21,7 +21,7 @@ from typing import Final
 from attrs import frozen
 
 from contentcache.core.lru import LruCache
-from contentcache.core.question_order import LatestQuestions
+from contentcache.core.request_order import LatestRequests
 
 _INFINITE: Final = float("inf")
 
@@ -42,7 +42,7 @@ class Grants:
         self._longest = max(ttl, stale)
         self._grants: LruCache[bytes, _Grant] = LruCache(capacity, self._evicted)
         self._of_identity: defaultdict[bytes, set[bytes]] = defaultdict(set)
-        self._denials = LatestQuestions(capacity)
+        self._denials = LatestRequests(capacity)
 
     def __len__(self) -> int:
         return len(self._grants)
@@ -83,12 +83,12 @@ class Grants:
     def revoke(self, key: bytes, asked: float | None = None) -> None:
         """The origin has denied a question that was asked at ``asked`` (after all others, if not given)."""
         if asked is not None:
-            self._denials.note(key, asked)
+            self._denials.record(key, asked)
         self._end(key, asked)
 
     def revoke_identity(self, identity: bytes, asked: float) -> None:
         """The origin does not accept a credential: end all its grants there."""
-        self._denials.note(identity, asked)
+        self._denials.record(identity, asked)
         for key in tuple(self._of_identity.get(identity, ())):
             self._end(key, asked)
 

@@ -49,14 +49,14 @@ class Span:
 
 
 @frozen
-class Wish:
-    """One part of a ``Range`` header before the size is known; ``first`` is ``None`` for a suffix."""
+class RangeSpec:
+    """One part of a ``Range`` header, whatever the size (RFC 9110 §14.1.2); ``first`` is ``None`` for a suffix."""
 
     first: int | None
     last: int | None
 
     def within(self, size: int) -> Span | None:
-        """The bytes meant in a blob of ``size`` bytes, ``None`` where there are none."""
+        """The bytes of it in a blob of ``size`` bytes, ``None`` if there are none."""
         if self.first is None:
             count = min(self.last or 0, size)
             return Span(size - count, size, size) if count else None
@@ -66,43 +66,43 @@ class Wish:
         return Span(self.first, stop, size)
 
 
-def parse_range(value: str | None) -> Sequence[Wish]:
+def parse_range(value: str | None) -> Sequence[RangeSpec]:
     """
-    The parts wanted; none means the whole.
+    The parts of a ``Range`` header; none means the whole.
 
     >>> parse_range("bytes=0-9, -5")
-    (Wish(first=0, last=9), Wish(first=None, last=5))
+    (RangeSpec(first=0, last=9), RangeSpec(first=None, last=5))
     >>> parse_range("lines=1-2"), parse_range("bytes=9-0")
     ((), ())
     """
     if value is None:
         return ()
-    unit, equals, specs = value.partition("=")
+    unit, equals, rest = value.partition("=")
     if not equals or unit.strip(" \t").lower() != "bytes":
         return ()
-    wishes: list[Wish] = []
-    for spec in specs.split(","):
-        if not spec.strip(" \t"):
+    specs: list[RangeSpec] = []
+    for text in rest.split(","):
+        if not text.strip(" \t"):
             continue
-        wish = _parse_spec(spec)
-        if wish is None:
+        spec = _parse_spec(text)
+        if spec is None:
             return ()
-        wishes.append(wish)
-    return tuple(wishes)
+        specs.append(spec)
+    return tuple(specs)
 
 
-def _parse_spec(spec: str) -> Wish | None:
+def _parse_spec(spec: str) -> RangeSpec | None:
     match = _SPEC.fullmatch(spec)
     if match is None or match["first"] == match["last"] == "":
         return None
     if match["first"] == "":
-        return Wish(None, _number(match["last"]))
+        return RangeSpec(None, _number(match["last"]))
     first = _number(match["first"])
     if match["last"] == "":
-        return Wish(first, None)
+        return RangeSpec(first, None)
     if _magnitude(match["first"]) > _magnitude(match["last"]):
         return None
-    return Wish(first, _number(match["last"]))
+    return RangeSpec(first, _number(match["last"]))
 
 
 def _magnitude(digits: str) -> tuple[int, str]:
@@ -116,16 +116,16 @@ def _number(digits: str) -> int:
     return int(digits or "0") if len(digits) <= _DIGITS else 10**_DIGITS
 
 
-def spans(wishes: Sequence[Wish], size: int) -> Sequence[Span]:
+def spans(specs: Sequence[RangeSpec], size: int) -> Sequence[Span]:
     """
     The parts to send of a blob of ``size`` bytes, merged, in the order in which they were asked for; none
     means the whole.
 
     :raises RangeUnsatisfiable: none exists, or they are too many.
     """
-    found = [span for wish in wishes if (span := wish.within(size)) is not None]
+    found = [span for spec in specs if (span := spec.within(size)) is not None]
     merged = _merge(found, size)
-    if size == 0 and any(wish.first is None and wish.last for wish in wishes):
+    if size == 0 and any(spec.first is None and spec.last for spec in specs):
         return ()  # an empty suffix is satisfiable, but there is no Content-Range for it
     if not merged:
         raise RangeUnsatisfiable("no byte of this range exists", headers={"Content-Range": f"bytes */{size}"})
@@ -150,7 +150,7 @@ def _merge(found: Sequence[Span], size: int) -> Sequence[Span]:
 
 @frozen
 class ContentRange:
-    """What an upstream says it sends: the first byte, the last, and the whole if it knows."""
+    """What an upstream sends: the first byte, the last, and the size of the whole if it is stated."""
 
     first: int
     last: int
@@ -189,8 +189,8 @@ _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 @frozen
-class Opening:
-    """A body that starts at byte ``start`` of a content of ``total`` bytes (``None``: it does not say)."""
+class BodyStart:
+    """A body that starts at byte ``start`` of a content of ``total`` bytes (``None``: not stated)."""
 
     start: int
     total: int | None
@@ -202,37 +202,37 @@ def parse_length(value: str | None) -> int | None:
     return int(digits) if _LENGTH.fullmatch(digits) else None
 
 
-def read_opening(status: int, length: int | None, content_range: str | None, wanted: int) -> Opening:
+def parse_body_start(status: int, length: int | None, content_range: str | None, wanted: int) -> BodyStart:
     """
-    Understand a 200 or a 206 to a request for everything from byte ``wanted`` on.
+    Parse the head of a 200 or a 206 to a request for everything from byte ``wanted`` on.
 
-    A 200 to a range request sends everything: its first bytes are to be passed over.
+    A 200 to a range request sends everything: the caller skips its first bytes.
 
-    :raises UpstreamBroken: the answer is no start of what was asked for.
+    :raises UpstreamBroken: the body does not start at ``wanted``, or it is no success.
 
-    >>> read_opening(206, 5, "bytes 5-9/10", 5)
-    Opening(start=5, total=10)
-    >>> read_opening(200, 10, None, 5)
-    Opening(start=0, total=10)
+    >>> parse_body_start(206, 5, "bytes 5-9/10", 5)
+    BodyStart(start=5, total=10)
+    >>> parse_body_start(200, 10, None, 5)
+    BodyStart(start=0, total=10)
     """
     if status == OK:
-        return Opening(0, length)
+        return BodyStart(0, length)
     if status != PARTIAL:
         raise UpstreamBroken(f"upstream answered {status} to a request for content")
     sent = parse_content_range(content_range)
     if sent is None or sent.first != wanted:
         raise UpstreamBroken(f"upstream sent {content_range!r} where bytes from {wanted} on were asked for")
-    return Opening(sent.first, sent.size)
+    return BodyStart(sent.first, sent.size)
 
 
 _UNSATISFIED = re.compile(r"bytes \*/(?P<size>[0-9]{1,18})", re.ASCII | re.IGNORECASE)
 
 
-def read_unsatisfied(content_range: str | None) -> int | None:
+def parse_unsatisfied_size(content_range: str | None) -> int | None:
     """
-    How many bytes the content has by a 416 (RFC 9110 §15.5.17), if it says.
+    The size of a content by the ``Content-Range`` of a 416 (RFC 9110 §15.5.17), if it is stated.
 
-    >>> read_unsatisfied("bytes */10")
+    >>> parse_unsatisfied_size("bytes */10")
     10
     """
     match = _UNSATISFIED.fullmatch(content_range or "")
@@ -263,7 +263,7 @@ def is_range_refused(status: int, content_range: str | None, wanted: str, *, red
         sent = parse_content_range(content_range)
         return sent is None or sent.first != first or (last is not None and sent.last > last)
     if status == RANGE_NOT_SATISFIABLE:
-        size = read_unsatisfied(content_range)
+        size = parse_unsatisfied_size(content_range)
         return size is None or first < size
     if redirected and status != _TOO_MANY and 400 <= status < 500:  # noqa: PLR2004
         return True

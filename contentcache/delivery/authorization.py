@@ -29,7 +29,7 @@ from contentcache.core.credentials import Subject
 from contentcache.core.errors import OriginRefused, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.core.grants import Grants
 from contentcache.core.ports import Clock, Timer
-from contentcache.core.question_order import QuestionClock
+from contentcache.core.request_order import RequestClock
 from contentcache.delivery.links import Links
 from contentcache.delivery.origin_authorization import Decision, OriginAuthorization, size_by_first_byte
 from contentcache.delivery.requests import ContentRequest
@@ -72,7 +72,7 @@ class Authorization:
     """
     Decides by grants, links and the origin.
 
-    ``question_time`` is the time of each request to the origin; ``publish`` tells other workers of ended grants.
+    ``request_time`` is the time of each request to the origin; ``publish`` tells other workers of ended grants.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Authorization:
         *,
         clock: Timer,
         wall: Clock,
-        question_time: QuestionClock,
+        request_time: RequestClock,
         publish: Callable[[Revocation], None] = lambda _revocation: None,
     ) -> None:
         self._grants = grants
@@ -96,7 +96,7 @@ class Authorization:
         self._clock = clock
         self.wall = wall
         #: Called before a request to the origin is sent; its answer is recorded with that time.
-        self.question_time = question_time
+        self.request_time = request_time
         self._publish = publish
         self._asking: SingleFlight[tuple[bytes, bool, int | None], Decision] = SingleFlight()
 
@@ -190,7 +190,7 @@ class Authorization:
         return evolve(decision, size=await size_by_first_byte(request))
 
     async def _ask(self, request: ContentRequest, *, with_body: bool, size: int | None) -> Decision:
-        asked = self.question_time()
+        asked = self.request_time()
         try:
             decision, is_recorded = await self.origin.ask(request, with_body=with_body, size=size)
         except OriginRefused as refusal:
@@ -297,11 +297,11 @@ class Authorization:
 
     async def record_media_type(self, request: ContentRequest, media_type: str | None) -> None:
         """A body has come by ``GET`` and was verified: this is its media type, whatever ``HEAD`` says."""
-        await self._links.learn_media_type(_link(request), media_type)
+        await self._links.record_media_type(_link(request), media_type)
 
     def lost_index(self) -> None:
         """The index was lost: no link is known any more."""
-        self._links.forget()
+        self._links.clear()
 
     def _revoke(self, revocation: Revocation) -> None:
         self.apply_revocation(revocation)

@@ -32,6 +32,7 @@ from contentcache.core.manifests import (
 from contentcache.core.negative_cache import NegativeCache
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.delivery.authorization import Authorization
+from contentcache.delivery.blob_usage import BlobUsage
 from contentcache.delivery.bodies import (
     Body,
     ClientSink,
@@ -56,7 +57,6 @@ from contentcache.delivery.passthrough import (
     continue_from_upstream,
 )
 from contentcache.delivery.possession import Possession
-from contentcache.delivery.pulls import Pulls
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.responses import ContentHead, ContentResponse, Outcome
 from contentcache.delivery.running_downloads import RunningDownloads
@@ -124,16 +124,16 @@ class BlobService:
         self._running = RunningDownloads()
         self._sizes: dict[DownloadKey, int] = {}
         self._manifests = StoredManifests(run, manifest_limit)
-        self._pulls = Pulls(index, run, wall, self._other_workers.on_use)
+        self._usage = BlobUsage(index, run, wall, self._other_workers.on_use)
         self._possession = Possession(authorization, store, index, run=run, clock=clock, random=random)
-        self.hot_blobs = HotBlobs(authorization, self._pulls, run, small)
+        self.hot_blobs = HotBlobs(authorization, self._usage, run, small)
         self._negative_cache = NegativeCache()
         self._context = DownloadContext(
             store=store,
             run=run,
             clock=clock,
             meter=meter,
-            question_time=authorization.question_time,
+            request_time=authorization.request_time,
             is_known_target=authorization.origin.is_known_target,
             record_allowed=self.record_allowed,
             record_denied=self.record_denied,
@@ -146,7 +146,7 @@ class BlobService:
 
     def in_use(self, digest: Digest) -> bool:
         """Whether a reader or a fetch has this content, or a pull of it is not in the index yet."""
-        return digest in self._running or digest in self._pulls
+        return digest in self._running or digest in self._usage
 
     @property
     def running_downloads(self) -> int:
@@ -162,7 +162,7 @@ class BlobService:
     async def flush(self) -> None:
         """Write the last pulls into the index."""
         self.hot_blobs.drop_deleted()
-        await self._pulls.flush()
+        await self._usage.flush()
 
     # For the web.
 
@@ -435,9 +435,9 @@ class BlobService:
     ) -> ContentResponse:
         """Serve ``file``, which ``held`` closes unless it is handed over, with the body, by the last statements."""
         digest = request.content.digest
-        self._pulls.begin(digest)
-        held.callback(self._pulls.end, digest)
-        body = StoredBody(file, self._run, partial(self._pulls.end, digest))
+        self._usage.acquire(digest)
+        held.callback(self._usage.release, digest)
+        body = StoredBody(file, self._run, partial(self._usage.release, digest))
         held.pop_all()
         held.callback(body.close)
         media_type = None
@@ -446,7 +446,7 @@ class BlobService:
         if request.content.kind == "manifests":
             stored = await self._manifests.check(digest, file)
             media_type = await self._media_type(request, stored.checked, decision)
-        self._pulls.note(digest)
+        self._usage.record_pull(digest)
         if request.content.kind == "blobs":
             self.hot_blobs.add(digest, file, request.registry.upstream.origin)
         outcome = _hit(decision)
@@ -492,8 +492,8 @@ class BlobService:
             if subscriber.coalesced:
                 outcome = Outcome.COALESCED
             # It reads from the file as long as its client takes, perhaps long after the download has ended.
-            self._pulls.begin(digest)
-            held.callback(self._pulls.end, digest)
+            self._usage.acquire(digest)
+            held.callback(self._usage.release, digest)
             body = GrowingBody(
                 download,
                 self._run,
@@ -527,7 +527,7 @@ class BlobService:
         try:
             download.unsubscribe(subscriber)
         finally:
-            self._pulls.end(download.key.digest)
+            self._usage.release(download.key.digest)
 
     def _remote_owners(self, digest: Digest) -> Owners | None:
         """The owners, if another worker is the owner of ``digest``."""
@@ -626,7 +626,7 @@ class BlobService:
             download.progress.notify_all(download.prefix)
 
     async def _pass_through(self, request: ContentRequest) -> ContentResponse:
-        asked = self._authorization.question_time()
+        asked = self._authorization.request_time()
         answer = await request.registry.ask(request.upstream_request("GET"))
         media_type = answer.header("Content-Type")
         digest = request.content.digest

@@ -42,7 +42,7 @@ class DownloadContext:
     """
     The dependencies of downloads.
 
-    ``question_time()`` is the time of a question that is about to be asked; ``is_known_target(origin, host)``
+    ``request_time()`` is the time of a question that is about to be asked; ``is_known_target(origin, host)``
     says whether a host that an origin redirects to has delivered verified bytes. ``record_allowed(subscriber,
     media_type, asked)`` and ``record_denied(subscriber, refusal, asked)`` record what the origin answered to a
     question of that time. ``commit(digest, file, size, origin)`` makes a verified file a blob that ``origin``
@@ -54,7 +54,7 @@ class DownloadContext:
     run: Run
     clock: Timer
     meter: Meter
-    question_time: Callable[[], float]
+    request_time: Callable[[], float]
     is_known_target: Callable[[str, str | None], bool]
     record_allowed: Callable[[Subscriber, str | None, float], None]
     record_denied: Callable[[Subscriber, OriginRefused, float], None]

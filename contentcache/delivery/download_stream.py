@@ -17,7 +17,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.manifests import SCHEMA_1_TYPES, essence
-from contentcache.core.ranges import OK, RANGE_NOT_SATISFIABLE, read_opening, read_unsatisfied
+from contentcache.core.ranges import OK, RANGE_NOT_SATISFIABLE, parse_body_start, parse_unsatisfied_size
 from contentcache.delivery.body_writer import BodyTooLong
 from contentcache.delivery.manifests import too_large
 from contentcache.delivery.requests import ContentRequest
@@ -86,7 +86,7 @@ class DownloadStream:
     async def _request_range(self, subscriber: Subscriber, host: str, offset: int) -> None:
         download, request = self._download, subscriber.request
         stop = download.gap_end(offset)
-        asked = download.context.question_time()
+        asked = download.context.request_time()
         range_ = f"bytes={offset}-{'' if stop is None else stop - 1}" if offset or stop else None
         try:
             answer = await request.registry.ask_host(host, request.upstream_request("GET", range_=range_))
@@ -100,7 +100,7 @@ class DownloadStream:
         if answer.status == RANGE_NOT_SATISFIABLE:
             answer.abandon()
             if not await self._was_complete(host, offset):
-                download.planner.has_no_more(host, read_unsatisfied(answer.header("Content-Range")))
+                download.planner.has_no_more(host, parse_unsatisfied_size(answer.header("Content-Range")))
             return
         try:
             is_origins_word = self._check(answer, request.registry.upstream.origin)
@@ -169,7 +169,7 @@ class DownloadStream:
 
     def _open(self, host: str, answer: Answer, offset: int) -> int:
         """The byte that the body of ``answer`` starts with."""
-        opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), offset)
+        opening = parse_body_start(answer.status, answer.length, answer.header("Content-Range"), offset)
         if not self._download.planner.opened(host, opening.total):
             raise UpstreamBroken(f"{host} says another size than others did")
         largest = self._download.options.largest

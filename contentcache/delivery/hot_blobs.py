@@ -21,7 +21,7 @@ from contentcache.core.credentials import Subject
 from contentcache.core.digest import Digest
 from contentcache.core.ports import Run
 from contentcache.delivery.authorization import Authorization
-from contentcache.delivery.pulls import Pulls
+from contentcache.delivery.blob_usage import BlobUsage
 from contentcache.storage.interfaces import BlobFile, Link
 
 #: So many bytes are sent at once, at the most: of a blob, or of a part of one.
@@ -90,9 +90,9 @@ class HotBlob:
 class HotBlobs:
     """At most ``most`` blobs, those that were served last."""
 
-    def __init__(self, authorization: Authorization, pulls: Pulls, run: Run, most: int) -> None:
+    def __init__(self, authorization: Authorization, usage: BlobUsage, run: Run, most: int) -> None:
         self._authorization = authorization
-        self._pulls = pulls
+        self._usage = usage
         self._run = run
         self._most = most
         self._blobs: OrderedDict[Digest, HotBlob] = OrderedDict()
@@ -146,18 +146,18 @@ class HotBlobs:
 
     def record_pull(self, hot_blob: HotBlob, now: float) -> None:
         """It has been sent, ``now`` in seconds since the epoch."""
-        self._pulls.noted(hot_blob.digest, now)
+        self._usage.record_pull_at(hot_blob.digest, now)
 
     def acquire(self, hot_blob: HotBlob) -> None:
         """Keep it open for somebody who takes it slowly; :meth:`release` is owed."""
-        self._pulls.begin(hot_blob.digest)  # first: if it raises, nothing is owed
+        self._usage.acquire(hot_blob.digest)  # first: if it raises, nothing is owed
         hot_blob.readers += 1
 
     def release(self, hot_blob: HotBlob) -> None:
         """The reader has done."""
         hot_blob.readers -= 1
         try:
-            self._pulls.end(hot_blob.digest)
+            self._usage.release(hot_blob.digest)
         finally:
             if hot_blob.dropped and not hot_blob.readers:
                 in_background(self._close(hot_blob))

@@ -1,7 +1,7 @@
 """
-What origins have said, over an index whose disk may fail.
+Links and tags, written through to an index whose disk may fail.
 
-A disk that is full or broken costs questions to the origin, and no client its answer.
+A disk that is full or broken costs requests to the origin, and no client its response.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from twisted.logger import Logger
 
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Run
-from contentcache.core.question_order import LatestQuestions
+from contentcache.core.request_order import LatestRequests
 from contentcache.storage.interfaces import Affirmation, Link, LinkIndex, Tag, TagRecord
 
-#: Denials that are remembered while the index cannot be written.
+#: Number of denials in memory while the index cannot be written.
 _MOST_UNWRITTEN: Final = 100_000
 
 
 class Links:
     """
-    Links and tags. What was just affirmed is known at once, before the index has it; of what was looked at
-    last, ``most`` links stay in memory.
+    Links and tags. A link that was just affirmed is known at once, before it is in the index; the ``most`` links
+    that were used last are in memory.
     """
 
     _log = Logger()
@@ -38,10 +38,10 @@ class Links:
         self.known: Callable[[Link], Affirmation | None] = self._known.peek
         self._denials = 0
         self._unwritten_denials: LruCache[Link, None] = LruCache(_MOST_UNWRITTEN)
-        self._denied = LatestQuestions()
+        self._denied = LatestRequests()
 
-    def forget(self) -> None:
-        """The index has been lost: believe nothing that only it knew."""
+    def clear(self) -> None:
+        """The index was lost: forget the links that are in memory."""
         self._denials += 1
         self._known.clear()
 
@@ -65,27 +65,27 @@ class Links:
             )
             return None
         if found is not None and denials == self._denials:
-            # Nothing was denied while the thread looked: this is still so.
+            # Nothing was denied during the lookup: the link still counts.
             self._known.put(link, found)
         return found
 
     async def affirm(self, link: Link, affirmation: Affirmation, *, asked: float) -> None:
         """
-        The origin has affirmed a link, in answer to a question that was asked at ``asked``.
+        Record that the origin has affirmed a link, in the answer to a request that was sent at ``asked``.
 
-        Nothing happens if a question that was asked later was answered by a denial of the link.
+        Nothing happens if a request that was sent later was answered by a denial of the link.
         """
         if self._denied.outdates(asked, link):
             return
-        await self._note(link, affirmation)
+        await self._record(link, affirmation)
 
-    async def learn_media_type(self, link: Link, media_type: str | None) -> None:
-        """The media type of a content has been verified. Nothing happens to a link that is not known."""
+    async def record_media_type(self, link: Link, media_type: str | None) -> None:
+        """Record the verified media type of a content; nothing happens to a link that is not known."""
         known = await self.affirmation(link)
         if known is not None and media_type is not None and known.media_type != media_type:
-            await self._note(link, evolve(known, media_type=media_type))
+            await self._record(link, evolve(known, media_type=media_type))
 
-    async def _note(self, link: Link, affirmation: Affirmation) -> None:
+    async def _record(self, link: Link, affirmation: Affirmation) -> None:
         before = self._fresh.get(link) or self.known(link)
         if affirmation.media_type is None and before is not None:
             affirmation = evolve(affirmation, media_type=before.media_type)
@@ -101,23 +101,23 @@ class Links:
                 del self._fresh[link]
 
     async def revoke(self, link: Link, *, asked: float) -> None:
-        """The origin denies a link, in answer to a question that was asked at ``asked``."""
-        self.hear_denial(link, asked=asked)
+        """Record that the origin has denied a link, in the answer to a request that was sent at ``asked``."""
+        self.apply_denial(link, asked=asked)
         if await self._write(self._index.revoke, link):
             self._unwritten_denials.remove(link)
             return
-        # The index would affirm it the next time: it is not asked about this link until it has been told.
+        # The index still has the link: it is not asked for it until the denial is written.
         self._unwritten_denials.put(link, None)
 
-    def hear_denial(self, link: Link, *, asked: float) -> None:
-        """The origin has denied a link, and the index knows. ``asked`` is when it was asked, or any later time."""
-        self._denied.note(link, asked)
+    def apply_denial(self, link: Link, *, asked: float) -> None:
+        """Apply a denial that is in the index already, of a request sent at ``asked`` or before."""
+        self._denied.record(link, asked)
         self._fresh.pop(link, None)
         self._known.remove(link)
         self._denials += 1
 
     async def tag(self, tag: Tag) -> TagRecord | None:
-        """What a tag meant when it was last asked, if it is known."""
+        """The manifest of a tag when the origin was last asked, if it is known."""
         try:
             return await self._run(self._index.tag, tag)
         except OSError as error:
@@ -130,18 +130,18 @@ class Links:
             )
             return None
 
-    async def remember_tag(self, tag: Tag, record: TagRecord) -> None:
-        """The origin has said what a tag means."""
+    async def record_tag(self, tag: Tag, record: TagRecord) -> None:
+        """Record the manifest that the origin has for a tag."""
         await self._write(self._index.remember_tag, tag, record)
 
-    async def forget_tag(self, tag: Tag) -> None:
-        """The origin does not have a tag any more."""
+    async def expire_tag(self, tag: Tag) -> None:
+        """Record that the origin has deleted a tag."""
         record = await self.tag(tag)
         if record is not None:  # too old for anything from now on, and purged as such
-            await self.remember_tag(tag, evolve(record, when=0.0))
+            await self.record_tag(tag, evolve(record, when=0.0))
 
     async def _write_denials(self) -> None:
-        """The index takes something again: tell it of the denials that it does not know."""
+        """The index can be written again: write the denials that it does not have."""
         while self._unwritten_denials:
             link = next(iter(self._unwritten_denials))
             if not await self._write(self._index.revoke, link):

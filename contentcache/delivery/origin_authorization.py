@@ -16,7 +16,7 @@ from contentcache.core.errors import OriginRefused
 from contentcache.core.header_policy import NO_HEADERS, Headers
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Timer
-from contentcache.core.ranges import RANGE_NOT_SATISFIABLE, parse_content_range, read_unsatisfied
+from contentcache.core.ranges import RANGE_NOT_SATISFIABLE, parse_content_range, parse_unsatisfied_size
 from contentcache.delivery.manifests import read_manifest
 from contentcache.delivery.requests import ContentRequest
 from contentcache.upstream.answers import Answer
@@ -215,7 +215,7 @@ async def _probe(request: ContentRequest, *, follow: bool = False) -> Answer:
 
 def _whole_size(answer: Answer) -> int | None:
     if answer.status == RANGE_NOT_SATISFIABLE:
-        return read_unsatisfied(answer.header("Content-Range"))
+        return parse_unsatisfied_size(answer.header("Content-Range"))
     if answer.status == _PARTIAL:
         sent = parse_content_range(answer.header("Content-Range"))
         return None if sent is None else sent.size

@@ -103,7 +103,7 @@ class OriginQueries:
         :raises OriginRefused: the origin says no.
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
         """
-        asked = self._authorization.question_time()
+        asked = self._authorization.request_time()
         try:
             return await registry.ask(request)
         except OriginRefused as refusal:
@@ -112,7 +112,7 @@ class OriginQueries:
             raise
 
     async def _ask(self, registry: Registry, subject: Subject, via: str) -> Pinged:
-        asked = self._authorization.question_time()
+        asked = self._authorization.request_time()
         try:
             answer = await registry.ask(Request("GET", "/v2/", subject, via=via))
         except OriginRefused as refusal:

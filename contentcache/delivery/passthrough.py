@@ -16,7 +16,7 @@ from attrs import frozen
 from contentcache.core.digest import Digest, Hasher
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.core.ports import Run
-from contentcache.core.ranges import read_opening
+from contentcache.core.ranges import parse_body_start
 from contentcache.delivery.bodies import PIECE, ClientSink, Remainder, ShortError
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.responses import ContentResponse
@@ -47,7 +47,7 @@ class PassthroughBody:
         self._request = request
         self._answer: Answer | None = answer
         self._meter = meter
-        opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), 0)
+        opening = parse_body_start(answer.status, answer.length, answer.header("Content-Range"), 0)
         self._size = opening.total
 
     @property
@@ -156,7 +156,7 @@ async def _send_part(
     except CacheError as error:
         raise ShortError(error.message) from error
     try:
-        opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), start)
+        opening = parse_body_start(answer.status, answer.length, answer.header("Content-Range"), start)
     except UpstreamBroken as error:
         answer.abandon()
         raise ShortError(error.message) from error

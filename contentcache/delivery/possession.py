@@ -191,7 +191,7 @@ class Possession:
     async def _ask_for_sample(self, question: bytes, request: ContentRequest) -> None:
         origin, digest = request.registry.upstream.origin, request.content.digest
         sample = await self._choose(request)
-        asked = self._authorization.question_time()
+        asked = self._authorization.request_time()
         try:
             answer = await request.registry.ask(request.upstream_request("GET", range_=sample.range))
         except OriginRefused as refusal:

@@ -25,7 +25,7 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from contentcache.core.ranges import read_opening
+from contentcache.core.ranges import parse_body_start
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.upstream.answers import Answer
 
@@ -178,7 +178,7 @@ class Segments:
             raise
 
     def _check(self, answer: Answer, host: str, offset: int) -> None:
-        opening = read_opening(answer.status, answer.length, answer.header("Content-Range"), offset)
+        opening = parse_body_start(answer.status, answer.length, answer.header("Content-Range"), offset)
         if opening.start != offset:
             raise RangesIgnored(f"{host} does not answer ranges")
         if not self._download.planner.opened(host, opening.total):

@@ -34,7 +34,7 @@ from contentcache.core.manifests import (
 )
 from contentcache.core.policy import immutable
 from contentcache.core.ports import Clock
-from contentcache.core.question_order import LatestQuestions
+from contentcache.core.request_order import LatestRequests
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.blob_service import BlobService
@@ -133,7 +133,7 @@ class Tags:
         self._stale_if_error = stale_if_error
         self._limit = limit
         #: When the question was asked whose answer is the last that is known of a tag.
-        self._answered = LatestQuestions(_MOST_TAGS)
+        self._answered = LatestRequests(_MOST_TAGS)
 
     async def describe(self, request: TagRequest) -> ContentHead:
         """Answer a ``HEAD``. Raises as :meth:`get` does."""
@@ -191,7 +191,7 @@ class Tags:
             raise
 
     async def _ask(self, request: TagRequest, *, with_body: bool) -> _ResolvedTag | ContentResponse:
-        asked = self._authorization.question_time()
+        asked = self._authorization.request_time()
         try:
             answer = await request.registry.ask(request.upstream_request("HEAD"))
         except TargetRefused:
@@ -230,7 +230,7 @@ class Tags:
         """Ask with ``GET``, the hosts in turn until one sends a manifest."""
         tried: set[str] = set()
         while True:
-            asked = self._authorization.question_time()
+            asked = self._authorization.request_time()
             try:
                 answer = await request.registry.ask(
                     request.upstream_request("GET"), only=lambda host: host not in tried
@@ -274,7 +274,7 @@ class Tags:
             self._authorization.origin.learn_target(request.registry.upstream.origin, answer.target)
         await self._authorization.record_allowed(request.by_digest(digest), media_type, asked=asked)
         if self._is_latest(request, asked) and self._remembers(request):
-            await self._links.remember_tag(
+            await self._links.record_tag(
                 request.tag(), TagRecord(digest, media_type or "", len(content), self._wall())
             )
         return ContentResponse(digest, MemoryBody(content), media_type, Outcome.STORED, notices=notices)
@@ -286,7 +286,7 @@ class Tags:
         """Whether no question that was asked later has been answered already."""
         if self._answered.outdates(asked, request.tag()):
             return False
-        self._answered.note(request.tag(), asked)
+        self._answered.record(request.tag(), asked)
         return True
 
     async def _note(self, request: TagRequest, resolved: _ResolvedTag) -> None:
@@ -296,21 +296,21 @@ class Tags:
         record = TagRecord(resolved.digest, resolved.head_type or "", resolved.size, self._wall())
         tag, unverified = request.tag(), _unverified(request.tag())
         if await self._blob_service.stored_manifest(resolved.digest) is not None:
-            await self._links.remember_tag(tag, record)
+            await self._links.record_tag(tag, record)
             return
         before = await self._links.tag(unverified)
         if before is not None and before.digest != record.digest:
             stored = await self._blob_service.stored_manifest(before.digest)
             if stored is not None:  # it has come since
-                await self._links.remember_tag(tag, before)
-        await self._links.remember_tag(unverified, record)
+                await self._links.record_tag(tag, before)
+        await self._links.record_tag(unverified, record)
 
     async def _take_note(self, request: TagRequest, refusal: OriginRefused, *, asked: float) -> None:
         if self._authorization.record_refusal(request.subject, refusal.status, asked=asked):
-            self._answered.note(request.tag(), asked)
-            await self._links.forget_tag(request.tag())
+            self._answered.record(request.tag(), asked)
+            await self._links.expire_tag(request.tag())
             if self._remembers(request):
-                await self._links.forget_tag(_unverified(request.tag()))
+                await self._links.expire_tag(_unverified(request.tag()))
 
     async def _immutable(self, request: TagRequest) -> _ResolvedTag | None:
         route = request.route

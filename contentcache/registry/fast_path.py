@@ -21,7 +21,7 @@ from twisted.web.http import datetimeToString
 
 from contentcache.core.header_policy import first
 from contentcache.core.ports import Clock, Timer
-from contentcache.core.ranges import Span, Wish
+from contentcache.core.ranges import RangeSpec, Span
 from contentcache.delivery.hot_blobs import LARGEST, HotBlob, HotBlobs, IsAuthorized
 from contentcache.delivery.responses import ContentHead, Outcome
 from contentcache.registry.admission import Admission
@@ -124,7 +124,9 @@ class BlobFastPath:
         if hits:
             self._log_hits(hits)
 
-    def _answer(self, channel: ServerChannel, headers: ParsedHeaders, line: bytes, part: Wish | None) -> bool:
+    def _answer(
+        self, channel: ServerChannel, headers: ParsedHeaders, line: bytes, part: RangeSpec | None
+    ) -> bool:
         signed = b"token=" in line
         find = self._targets.find_signed if signed else self._targets.find
         target = find(headers.host, line)
@@ -161,7 +163,7 @@ class BlobFastPath:
         headers: ParsedHeaders,
         target: ParsedTarget,
         blob: HotBlob,
-        part: Wish | None,
+        part: RangeSpec | None,
     ) -> bool:
         now = self._wall()
         if part is None:

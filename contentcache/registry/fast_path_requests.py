@@ -17,7 +17,7 @@ from contentcache.auth.interfaces import Scope
 from contentcache.core.client_address import shown_address
 from contentcache.core.errors import CacheError
 from contentcache.core.policy import allowed
-from contentcache.core.ranges import Wish
+from contentcache.core.ranges import RangeSpec
 from contentcache.core.routes import Content, parse
 from contentcache.delivery.signed_urls import SignedUrls
 from contentcache.registry.admission import scope_of
@@ -70,12 +70,12 @@ class ParsedHeaders:
     authorizers: dict[tuple[str, str], Callable[[Link], bool]] = Factory(dict)
 
 
-def split_range(raw: bytes) -> tuple[bytes, Wish | None]:
+def split_range(raw: bytes) -> tuple[bytes, RangeSpec | None]:
     """
     Headers without a simple ``Range``, and that range: one part, whose end is not before its start.
 
     >>> split_range(b"Host: a\\r\\nRange: bytes=0-9\\r\\nAccept: b")
-    (b'Host: a\\r\\nAccept: b', Wish(first=0, last=9))
+    (b'Host: a\\r\\nAccept: b', RangeSpec(first=0, last=9))
     >>> split_range(b"Range: bytes=9-0")
     (b'Range: bytes=9-0', None)
     """
@@ -86,7 +86,7 @@ def split_range(raw: bytes) -> tuple[bytes, Wish | None]:
     if (first is None and last is None) or (first is not None and last is not None and first > last):
         return raw, None
     start, end = match.span()
-    return raw[:start] + raw[end if start else end + 2 :], Wish(first, last)
+    return raw[:start] + raw[end if start else end + 2 :], RangeSpec(first, last)
 
 
 def parse_headers(raw: bytes, address: str) -> ParsedHeaders:

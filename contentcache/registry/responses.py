@@ -113,13 +113,13 @@ class ContentResponder:
     @staticmethod
     def _parts(exchange: Exchange, content: ContentResponse, kind: Kind) -> Sequence[Span]:
         # Ranges need a size; manifests are small and always sent whole.
-        wishes = parse_range(exchange.header("Range"))
-        if not wishes or kind != "blobs" or content.body.size is None:
+        specs = parse_range(exchange.header("Range"))
+        if not specs or kind != "blobs" or content.body.size is None:
             return ()
         if not range_holds(str(content.digest), exchange.header("If-Range")):
             return ()
         try:
-            return spans(wishes, content.body.size)
+            return spans(specs, content.body.size)
         except RangeUnsatisfiable as error:
             error.headers = {**error.headers, "Accept-Ranges": "bytes", "ETag": etag(str(content.digest))}
             raise
@@ -142,17 +142,17 @@ class ContentResponder:
 
 def is_partial(exchange: Exchange, digest: Digest) -> bool:
     """Whether a ``GET`` is for less than all of a blob."""
-    wishes = parse_range(exchange.header("Range"))
-    if not wishes or not range_holds(str(digest), exchange.header("If-Range")):
+    specs = parse_range(exchange.header("Range"))
+    if not specs or not range_holds(str(digest), exchange.header("If-Range")):
         return False
     # "bytes=0-" is all of it: the download tells the size too, without a request before it.
-    return any(wish.first != 0 or wish.last is not None for wish in wishes)
+    return any(spec.first != 0 or spec.last is not None for spec in specs)
 
 
 def _is_small_part(exchange: Exchange, part: Span) -> bool:
     """Whether a part is small, with an explicit end, and not the rest of an interrupted download."""
-    wishes = parse_range(exchange.header("Range"))
-    to_the_end = any(wish.first is not None and wish.last is None for wish in wishes)
+    specs = parse_range(exchange.header("Range"))
+    to_the_end = any(spec.first is not None and spec.last is None for spec in specs)
     return not to_the_end and part.start > 0 and part.length <= _SMALL_PART
 
 

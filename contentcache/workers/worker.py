@@ -206,7 +206,7 @@ class Worker(Daemon):
                     self._index.uncache(digest)
             case messages.LinkDenied(link=link):
                 # The question was earlier, at an unknown time: a question from now on is not affected.
-                services.links.hear_denial(link, asked=services.authorization.question_time())
+                services.links.apply_denial(link, asked=services.authorization.request_time())
             case Revocation():
                 services.authorization.apply_revocation(message)
             case messages.DiskFault(fault=fault):

@@ -11,14 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.core.errors import RangeUnsatisfiable, UpstreamBroken
 from contentcache.core.ranges import (
     MOST_PARTS,
+    BodyStart,
     ContentRange,
-    Opening,
     Span,
+    parse_body_start,
     parse_content_range,
     parse_length,
     parse_range,
-    read_opening,
-    read_unsatisfied,
+    parse_unsatisfied_size,
     spans,
 )
 
@@ -84,8 +84,8 @@ class RangeTests(SynchronousTestCase):
     @given(st.text(max_size=40) | st.text(alphabet="bytes=0123456789-, \t", max_size=40))
     def test_never_raises(self, header: str) -> None:
         """No header is an error: what makes no sense is ignored."""
-        for wish in parse_range(header):
-            self.assertTrue(wish.first is not None or wish.last is not None)
+        for spec in parse_range(header):
+            self.assertTrue(spec.first is not None or spec.last is not None)
 
     def test_ignored(self) -> None:
         """Other units and malformed sets mean the whole, even where one part would make sense."""
@@ -190,11 +190,11 @@ class OpeningTests(SynchronousTestCase):
     def test_table(self) -> None:
         """A 200 begins at the start whatever was asked for; a 206 where it was asked to, or it is of no use."""
         for status, length, content_range, wanted, expected in [
-            (200, 10, None, 0, Opening(0, 10)),
-            (200, None, None, 7, Opening(0, None)),
-            (200, 10, "bytes 5-9/10", 5, Opening(0, 10)),
-            (206, None, "bytes 5-9/10", 5, Opening(5, 10)),
-            (206, 5, "bytes 5-9/*", 5, Opening(5, None)),
+            (200, 10, None, 0, BodyStart(0, 10)),
+            (200, None, None, 7, BodyStart(0, None)),
+            (200, 10, "bytes 5-9/10", 5, BodyStart(0, 10)),
+            (206, None, "bytes 5-9/10", 5, BodyStart(5, 10)),
+            (206, 5, "bytes 5-9/*", 5, BodyStart(5, None)),
             (206, 5, "bytes 5-9/10", 4, None),
             (206, 5, "bytes 0-9/10", 5, None),
             (206, 10, None, 0, None),
@@ -206,9 +206,9 @@ class OpeningTests(SynchronousTestCase):
         ]:
             with self.subTest(status=status, content_range=content_range, wanted=wanted):
                 if expected is None:
-                    self.assertRaises(UpstreamBroken, read_opening, status, length, content_range, wanted)
+                    self.assertRaises(UpstreamBroken, parse_body_start, status, length, content_range, wanted)
                 else:
-                    self.assertEqual(read_opening(status, length, content_range, wanted), expected)
+                    self.assertEqual(parse_body_start(status, length, content_range, wanted), expected)
 
     def test_length(self) -> None:
         """``Content-Length`` is digits, and not more than make sense."""
@@ -240,14 +240,14 @@ class OpeningTests(SynchronousTestCase):
             (None, None),
         ]:
             with self.subTest(value=(value or "")[:20]):
-                self.assertEqual(read_unsatisfied(value), expected)
+                self.assertEqual(parse_unsatisfied_size(value), expected)
 
     @settings(deadline=None)
     @given(st.integers(100, 599), st.none() | st.text(max_size=30), st.integers(0, 20))
     def test_nothing_else_raises(self, status: int, content_range: str | None, wanted: int) -> None:
         """Rubbish is a broken upstream."""
         try:
-            opening = read_opening(status, None, content_range, wanted)
+            opening = parse_body_start(status, None, content_range, wanted)
         except UpstreamBroken:
             return
         self.assertIn(opening.start, (0, wanted))

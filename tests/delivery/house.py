@@ -20,7 +20,7 @@ from contentcache.core.credentials import ANONYMOUS, Credential
 from contentcache.core.digest import Digest
 from contentcache.core.grants import Grants
 from contentcache.core.ports import Run
-from contentcache.core.question_order import QuestionClock
+from contentcache.core.request_order import RequestClock
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.authorization import Authorization, AuthorizationPolicy, Revocation
 from contentcache.delivery.blob_service import BlobService, download_semaphore
@@ -94,7 +94,7 @@ class House:
         self.clock = Clock()
         self.adjusted = 0.0
         self.random = Random(1)
-        self.question_time = QuestionClock(self.clock.seconds)
+        self.request_time = RequestClock(self.clock.seconds)
         urls = {url for up in given for url in (*up.hosts, *([up.fallback] if up.fallback else []))}
         self.origins = {urlsplit(url).netloc: BadRegistry(auth) for url in sorted(urls)}
         self.origin = self.origins[urlsplit(given[0].hosts[0]).netloc]
@@ -134,7 +134,7 @@ class House:
             AuthorizationPolicy(affirmttl, keepdeleted, staleiferror),
             clock=self.clock,
             wall=self.wall,
-            question_time=self.question_time,
+            request_time=self.request_time,
             publish=publish,
         )
         self.blob_service = BlobService(

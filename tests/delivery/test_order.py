@@ -133,7 +133,7 @@ class LateAllowedTests(WarmTestCase):
         house.later(60)
         house.origin.misbehave("stall", at=-1, times=1)
         first = house.pull(self.digest, self.ann)
-        later = Revocation(told[0].key, house.authorization.question_time())
+        later = Revocation(told[0].key, house.authorization.request_time())
         house.authorization.apply_revocation(later)
         house.origin.release()
         self.assertWhole(first, SMALL)

@@ -389,7 +389,7 @@ class WithoutFastPathTests(CacheTestCase):
     def test_revoked(self) -> None:
         """A no to something else in the repository ends the grant at once."""
         asking = self.there.asking(self.digest, self.ann)
-        now = self.there.authorization.question_time()
+        now = self.there.authorization.request_time()
         self.there.authorization.record_refusal(asking.subject, 403, asked=now)
         self.forget()
         self.assertEqual(self.ask(self.ann).status, 200)
@@ -398,7 +398,7 @@ class WithoutFastPathTests(CacheTestCase):
     def test_link_is_denied(self) -> None:
         """Once the origin has said that the blob is not there any more, nobody gets it."""
         asking = self.there.asking(self.digest, self.ann)
-        now = self.there.authorization.question_time()
+        now = self.there.authorization.request_time()
         self.result(self.there.authorization.record_denied(asking, OriginRefused(404, {}, b""), asked=now))
         self.forget()
         self.ask(self.ann)
@@ -540,7 +540,7 @@ class TokenTests(CacheTestCase):
         self.there.origin.let("ann", "1")
         token = bearer_until(self.there.wall() + 30)
         asking = self.there.asking(self.digest, token)
-        now = self.there.authorization.question_time()
+        now = self.there.authorization.request_time()
         self.result(self.there.authorization.record_allowed(asking, None, asked=now))
         self.assertEqual(self.ask(token).status, 200)
         self.assert_fast()

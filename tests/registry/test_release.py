@@ -219,7 +219,7 @@ class ReleaseTests(CacheTestCase):
         return {
             "descriptors": len(self.open_files()) - len(blob_service.hot_blobs),
             "holds": [kept.readers for kept in blob_service.hot_blobs._blobs.values() if kept.readers],
-            "readers": dict(blob_service._pulls._readers),
+            "readers": dict(blob_service._usage._readers),
             "downloads": len(list(blob_service._running)),
             "bodies of upstream": len(self.there.wire.open),
             "connections": (self.factory.connections, dict(self.factory._addresses)),
@@ -326,7 +326,7 @@ class FastReleaseTests(ReleaseTests):
                 channel, hot_blobs, kept, Span(0, 100, 1000), stall_timer=channel, record=noted.append
             )
             if broken == "acquire":
-                self.patch(self.there.blob_service._pulls, "_noticed", _raise)
+                self.patch(self.there.blob_service._usage, "_on_use", _raise)
             try:
                 rest.send(10)
                 channel.sending.callback(90)

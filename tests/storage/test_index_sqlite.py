@@ -135,7 +135,7 @@ class SqliteIndexTests(suites.IndexSuite):
         self.assertEqual(modes, full_then_normal * 2)
 
     def test_cost(self) -> None:
-        """Opening and asking cost the same with a hundred times as many blobs, counted in SQLite's own steps."""
+        """BodyStart and asking cost the same with a hundred times as many blobs, counted in SQLite's own steps."""
         self.assertLess(self.steps(30_000), 1.5 * self.steps(300))
 
     def steps(self, blobs: int) -> int:

@@ -1,4 +1,4 @@
-"""Who reads what now, and when each content was last pulled."""
+"""Which blobs are being read, and when each was last pulled."""
 
 from __future__ import annotations
 
@@ -13,67 +13,67 @@ from contentcache.core.digest import Digest
 from contentcache.core.ports import Clock, Run
 from contentcache.storage.interfaces import BlobIndex
 
-#: Last pulls that are remembered while the index cannot be written.
+#: Number of last pulls in memory while the index cannot be written.
 _MOST_UNWRITTEN: Final = 100_000
 
 
-class Pulls:
+class BlobUsage:
     """
-    Readers, and last pulls that the index hears of in batches. ``wall`` is in seconds since the epoch.
-    ``noticed`` hears of each content that is read or pulled.
+    Readers by blob, and last pulls, which are written to the index in batches. ``wall`` is in seconds since the
+    epoch; ``on_use`` is called for each blob that is read or pulled.
     """
 
     _log = Logger()
 
     def __init__(
-        self, index: BlobIndex, run: Run, wall: Clock, noticed: Callable[[Digest], None] = lambda _: None
+        self, index: BlobIndex, run: Run, wall: Clock, on_use: Callable[[Digest], None] = lambda _: None
     ) -> None:
         self._index = index
         self._run = run
         self._wall = wall
-        self._noticed = noticed
+        self._on_use = on_use
         self._readers: Counter[Digest] = Counter()
         self._pulled: dict[Digest, float] = {}
         self._flushing: dict[Digest, float] = {}
-        self._turn = DeferredLock()
+        self._flush_lock = DeferredLock()
         self._is_failing = False
 
     def __contains__(self, digest: Digest) -> bool:
         """
-        Whether somebody reads it, or its last pull is not in the index yet. While the index cannot be
-        written, only readers count: on a full disk nothing could be evicted otherwise.
+        Whether it has readers, or a pull that is not in the index yet. While the index cannot be written, only
+        readers count: on a full disk nothing could be evicted otherwise.
         """
         if digest in self._readers:
             return True
         return not self._is_failing and (digest in self._pulled or digest in self._flushing)
 
-    def begin(self, digest: Digest) -> None:
-        """A reader takes it; :meth:`end` is owed."""
-        self._noticed(digest)  # first: if it raises, nothing is owed
+    def acquire(self, digest: Digest) -> None:
+        """Add a reader; :meth:`release` removes it."""
+        self._on_use(digest)  # first: if it raises, nothing is owed
         self._readers[digest] += 1
 
-    def end(self, digest: Digest) -> None:
-        """The reader has done."""
+    def release(self, digest: Digest) -> None:
+        """Remove a reader."""
         self._readers[digest] -= 1
         if self._readers[digest] <= 0:
             del self._readers[digest]
-        self.note(digest)
+        self.record_pull(digest)
 
-    def note(self, digest: Digest) -> None:
-        """It is being pulled now."""
-        self.noted(digest, self._wall())
+    def record_pull(self, digest: Digest) -> None:
+        """Record a pull now."""
+        self.record_pull_at(digest, self._wall())
 
-    def noted(self, digest: Digest, now: float) -> None:
-        """The same for who knows what time it is."""
+    def record_pull_at(self, digest: Digest, now: float) -> None:
+        """The same for a caller that knows the time."""
         self._pulled[digest] = now
-        self._noticed(digest)
+        self._on_use(digest)
 
     async def flush(self) -> None:
         """
-        Write the last pulls into the index. Where the disk refuses it, they are written the next time: no
-        request, and no room that is made for one, fails because of it.
+        Write the last pulls to the index. If the disk refuses, they are written the next time: neither a request
+        nor an eviction fails because of it.
         """
-        await self._turn.acquire()
+        await self._flush_lock.acquire()
         self._flushing, self._pulled = self._pulled, {}
         try:
             if self._flushing:
@@ -92,4 +92,4 @@ class Pulls:
             self._is_failing = False
         finally:
             self._flushing = {}
-            self._turn.release()
+            self._flush_lock.release()
