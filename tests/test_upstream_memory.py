@@ -33,7 +33,7 @@ def built(path):
 few = built(sys.argv[1])
 before = resident()
 many = built(sys.argv[2])
-print(resident() - before, len(many.services.trusts))
+print(resident() - before, len(many.services.upstreams.trusts))
 """
 
 

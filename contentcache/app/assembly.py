@@ -1,18 +1,17 @@
-"""Everything built from a configuration, once."""
+"""The one place where a cache is built from a configuration: upstreams, then delivery, then the server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Final
 
 from attrs import frozen
 from twisted.logger import Logger
 
-from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.app.role import Platform
+from contentcache.app.upstreams import Upstreams, build_signed_urls, build_upstreams
 from contentcache.auth.interfaces import LocalAuthenticator
-from contentcache.config.model import Configuration, Downstream, HtpasswdAuth, TokenAuth, Upstream
+from contentcache.config.model import Configuration, Downstream, HtpasswdAuth, TokenAuth
 from contentcache.core.digest import Digest
 from contentcache.core.eviction import Retention
 from contentcache.core.grants import Grants
@@ -26,7 +25,6 @@ from contentcache.delivery.origin_authorization import OriginAuthorization
 from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.delivery.signed_urls import SignedUrls
-from contentcache.delivery.signing_keys import OriginSigningKeys, SigningKeys, SigningKeysFile
 from contentcache.delivery.tags import Tags
 from contentcache.registry.admission import Admission
 from contentcache.registry.api import RegistryApi, RegistryDependencies
@@ -43,12 +41,7 @@ from contentcache.storage.evictor import Evictor
 from contentcache.storage.opening import Storage, own_file, read_or_make_secret
 from contentcache.storage.scrub import Bookmark, Scrubber
 from contentcache.telemetry.metrics import Meter
-from contentcache.tls.trust import UpstreamTrusts
-from contentcache.upstream.account import AccountSource
-from contentcache.upstream.agent import UpstreamTransport
-from contentcache.upstream.credential_helper import CredentialHelperAccount
-from contentcache.upstream.proxies import Proxies
-from contentcache.upstream.registry import Registry, UpstreamLimits
+from contentcache.upstream.registry import Registry
 
 _log = Logger(namespace="contentcache")
 
@@ -59,18 +52,15 @@ _SMALL_BLOBS: Final = 512
 
 @frozen
 class CacheServices:
-    """The parts that the daemon starts, stops and watches."""
+    """What the daemon starts, stops, reloads and checks."""
 
     storage: Storage
-    registries: tuple[Registry, ...]
-    transports: tuple[UpstreamTransport, ...]
-    trusts: UpstreamTrusts
+    upstreams: Upstreams
     authorization: Authorization
     links: Links
-    origins: OriginSelector
     blob_service: BlobService
     evictor: Evictor
-    scrub: Scrubber | None
+    scrubber: Scrubber | None
     factory: ServerFactory
 
 
@@ -86,22 +76,13 @@ class CacheContext:
 
     @property
     def options(self) -> Downstream:
-        """Those of a cache."""
+        """The options of the middleware ``downstream``."""
         return self.configuration.downstream
 
 
 @frozen
-class _Upstreams:
-    """The ways up, and what is closed and reloaded of them."""
-
-    registries: tuple[Registry, ...]
-    transports: tuple[UpstreamTransport, ...]
-    trusts: UpstreamTrusts
-
-
-@frozen
 class _Delivery:
-    """What decides and what fetches."""
+    """What authorizes, downloads and stores."""
 
     grants: Grants
     links: Links
@@ -121,23 +102,28 @@ def assemble(
     other_workers: OtherWorkers,
 ) -> CacheServices:
     """
-    Build everything that serves clients, or tends what is served.
+    Build everything that serves clients, or maintains the store.
 
     :raises ProxyFault: a proxy variable of the environment makes no sense.
     :raises AuthFault: a file of the section ``auth``, or that of ``signing.jwks``, cannot be used.
     :raises TLSConfigurationError: a certificate has become unreadable since the configuration was checked.
     """
     context = CacheContext(configuration, platform, storage, meter, other_workers)
-    upstreams = _upstreams(context)
+    upstreams = build_upstreams(context.options, platform, secret=other_workers.secret, meter=meter)
     delivery = _delivery(context)
-    origins = OriginSelector(upstreams.registries)
     factory = make_server(
         context,
         delivery.blob_service,
         delivery.tags,
         delivery.origin_queries,
-        origins=origins,
-        signed_urls=_signed_urls(context, upstreams.registries),
+        origins=OriginSelector(upstreams.registries),
+        signed_urls=build_signed_urls(
+            context.options,
+            platform,
+            upstreams.registries,
+            pseudonym=other_workers.pseudonym,
+            secret=other_workers.secret,
+        ),
         authenticator=local_authenticator(
             configuration.auth,
             run=platform.run,
@@ -147,55 +133,23 @@ def assemble(
         ),
     )
     if other_workers.serves_clients:
-        _watch(meter, upstreams.registries, delivery.blob_service, delivery.grants, factory)
+        _register_metrics(meter, upstreams.registries, delivery, factory)
     in_use = other_workers.in_use or delivery.blob_service.in_use
     return CacheServices(
         storage,
-        upstreams.registries,
-        upstreams.transports,
-        upstreams.trusts,
+        upstreams,
         delivery.authorization,
         delivery.links,
-        origins,
         delivery.blob_service,
         delivery.evictor,
-        _scrub(configuration, storage, in_use, run=platform.run, timer=platform.reactor, meter=meter),
+        _scrubber(context, in_use),
         factory,
     )
 
 
-def _upstreams(context: CacheContext) -> _Upstreams:
-    options, platform = context.options, context.platform
-    proxies = Proxies.from_environment(platform.environ)
-    trusts = UpstreamTrusts(options.cas)
-    transports: list[UpstreamTransport] = []
-    limits = UpstreamLimits(
-        options.stalltimeout, options.limits.token, SemaphorePerKey(options.fetchesperhost)
-    )
-    registries = tuple(
-        Registry(
-            upstream,
-            _ways(upstream, options, proxies, platform, trusts, transports),
-            reactor=platform.reactor,
-            wall=platform.wall,
-            secret=context.other_workers.secret,
-            limits=limits,
-            meter=context.meter,
-            source=_source(upstream, platform),
-        )
-        for upstream in options.upstreams
-    )
-    return _Upstreams(registries, tuple(transports), trusts)
-
-
 def _delivery(context: CacheContext) -> _Delivery:
-    options, platform, other_workers, storage = (
-        context.options,
-        context.platform,
-        context.other_workers,
-        context.storage,
-    )
-    limits = options.limits
+    options, platform, storage = context.options, context.platform, context.storage
+    other_workers, limits = context.other_workers, options.limits
     grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
     links = Links(storage.index, platform.run, most=_LINKS if options.fastpath else 0)
     authorization = Authorization(
@@ -218,7 +172,7 @@ def _delivery(context: CacheContext) -> _Delivery:
         run=platform.run,
         wall=platform.wall,
         monotonic=platform.reactor.seconds,
-        evicted=lambda digest, size, reason: gone(digest, size, reason),  # noqa: PLW0108
+        evicted=lambda digest, size, reason: evicted(digest, size, reason),  # noqa: PLW0108
     )
     blob_service = BlobService(
         authorization,
@@ -237,10 +191,11 @@ def _delivery(context: CacheContext) -> _Delivery:
         other_workers=other_workers,
     )
 
-    def gone(digest: Digest, size: int, reason: str) -> None:
+    def evicted(digest: Digest, size: int, reason: str) -> None:
         blob_service.hot_blobs.drop(digest)
         other_workers.on_evicted(digest)
-        _note_eviction(context.meter, digest, size, reason)
+        context.meter.evicted(size, reason)
+        _log.info("blob evicted", digest=digest, bytes=size, reason=reason)
 
     tags = Tags(
         authorization,
@@ -324,34 +279,10 @@ def make_server(
 
 
 def _list_secret(configuration: Configuration, platform: Platform) -> bytes:
-    """What authenticates queries of next pages, after a restart and in all workers too."""
+    """The key that authenticates queries of next pages, after a restart and in all workers too."""
     if configuration.storage.driver != "filesystem":
         return platform.random_bytes(32)
     return read_or_make_secret(own_file(configuration.storage, "lists.key"))
-
-
-def _source(upstream: Upstream, platform: Platform) -> AccountSource | None:
-    if upstream.credential_helper is None:
-        return None
-    return CredentialHelperAccount(
-        upstream.credential_helper, upstream.origin, platform.environ, platform.reactor
-    )
-
-
-def _signed_urls(context: CacheContext, registries: tuple[Registry, ...]) -> SignedUrls:
-    platform, path = context.platform, context.options.signing.jwks
-    keys: dict[str, SigningKeys]
-    if path is not None:
-        from_file = SigningKeysFile(path, run=platform.run, timer=platform.reactor)
-        keys = {registry.upstream.origin: from_file for registry in registries}
-    else:
-        pseudonym = context.other_workers.pseudonym
-        keys = {
-            registry.upstream.origin: OriginSigningKeys(registry, clock=platform.reactor, pseudonym=pseudonym)
-            for registry in registries
-            if registry.upstream.issuer is not None
-        }
-    return SignedUrls(keys, wall=platform.wall, secret=context.other_workers.secret)
 
 
 def local_authenticator(
@@ -374,34 +305,6 @@ def local_authenticator(
     return None
 
 
-def _ways(  # noqa: PLR0917  # what is built on the way is collected on the way
-    upstream: Upstream,
-    options: Downstream,
-    proxies: Proxies,
-    platform: Platform,
-    trusts: UpstreamTrusts,
-    transports: list[UpstreamTransport],
-) -> Mapping[str, UpstreamTransport]:
-    trust = trusts.trust(upstream.certificate, upstream.key)
-    strangers = trusts.trust()
-    hosts = [*upstream.hosts, *([upstream.fallback] if upstream.fallback is not None else [])]
-    ways = {
-        host: platform.transport_to(
-            host,
-            reactor=platform.reactor,
-            trust=trust,
-            redirect_trust=strangers,
-            proxies=proxies,
-            connect_timeout=options.connecttimeout,
-            redirects=upstream.redirects,
-            nat64=options.nat64prefixes,
-        )
-        for host in hosts
-    }
-    transports += ways.values()
-    return ways
-
-
 def _retention(configuration: Configuration) -> Retention:
     options = configuration.downstream
     in_memory = configuration.storage.driver == "inmemory"
@@ -414,51 +317,31 @@ def _retention(configuration: Configuration) -> Retention:
     )
 
 
-def _scrub(
-    configuration: Configuration,
-    storage: Storage,
-    in_use: Callable[[Digest], bool],
-    *,
-    run: Run,
-    timer: Timer,
-    meter: Meter,
-) -> Scrubber | None:
-    period = configuration.downstream.scrub
+def _scrubber(context: CacheContext, in_use: Callable[[Digest], bool]) -> Scrubber | None:
+    period, settings = context.options.scrub, context.configuration.storage
     if period is None:
         return None
-    on_disk = configuration.storage.driver == "filesystem"
+    on_disk = settings.driver == "filesystem"
     return Scrubber(
-        storage.store,
-        storage.index,
+        context.storage.store,
+        context.storage.index,
         period,
-        bookmark=Bookmark(str(own_file(configuration.storage, "scrubbed")) if on_disk else None),
+        bookmark=Bookmark(str(own_file(settings, "scrubbed")) if on_disk else None),
         in_use=in_use,
-        run=run,
-        timer=timer,
-        checked=meter.store_verified,
+        run=context.platform.run,
+        timer=context.platform.reactor,
+        checked=context.meter.store_verified,
     )
 
 
-def _note_eviction(meter: Meter, digest: Digest, size: int, reason: str) -> None:
-    meter.evicted(size, reason)
-    _log.info("blob evicted", digest=digest, bytes=size, reason=reason)
-
-
-def _watch(
-    meter: Meter,
-    registries: tuple[Registry, ...],
-    blob_service: BlobService,
-    grants: Grants,
-    factory: ServerFactory,
+def _register_metrics(
+    meter: Meter, registries: tuple[Registry, ...], delivery: _Delivery, factory: ServerFactory
 ) -> None:
-    meter.watch("contentcache_downloads", "Downloads under way", lambda: blob_service.running_downloads)
-    meter.watch("contentcache_grants", "Grants remembered", lambda: len(grants))
+    service = delivery.blob_service
+    meter.watch("contentcache_downloads", "Downloads under way", lambda: service.running_downloads)
+    meter.watch("contentcache_grants", "Grants remembered", lambda: len(delivery.grants))
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
     for registry in registries:
         meter.watch_registry(registry.upstream.origin)
-        for host, _well in registry.health():
-            meter.watch_upstream(host, partial(_is_well, registry, host))
-
-
-def _is_well(registry: Registry, host: str) -> bool:
-    return dict(registry.health())[host]
+        for host, _is_healthy in registry.health():
+            meter.watch_upstream(host, lambda registry=registry, host=host: dict(registry.health())[host])  # type: ignore[misc]

@@ -79,7 +79,7 @@ class CacheRole:
     @property
     def reloading(self) -> Sequence[Reloadable]:
         """The certificates for upstreams."""
-        return (self.services.trusts,)
+        return (self.services.upstreams.trusts,)
 
     def start(self, repeat: Repeat) -> None:
         """Start flushing pulls, evicting and scrubbing."""
@@ -96,8 +96,8 @@ class CacheRole:
         if storage.index.rebuilt:
             in_background(self._rebuild(storage))
         self.services.evictor.start(self._reactor)
-        if self.services.scrub is not None:
-            self.services.scrub.start()
+        if self.services.scrubber is not None:
+            self.services.scrubber.start()
 
     async def stop(self) -> None:
         """Stop maintenance, close transports, and write the last pulls."""
@@ -105,9 +105,9 @@ class CacheRole:
         services = self.services
         if self._other_workers.maintains_store:
             await services.evictor.stop()
-        if self._other_workers.maintains_store and services.scrub is not None:
-            await services.scrub.stop()
-        for transport in services.transports:
+        if self._other_workers.maintains_store and services.scrubber is not None:
+            await services.scrubber.stop()
+        for transport in services.upstreams.transports:
             await transport.close()
         try:
             await services.blob_service.flush()
@@ -126,15 +126,15 @@ class CacheRole:
         """The store, and every origin."""
         health: dict[str, HealthCheck] = {}
         fault = self.services.blob_service.disk_fault or self.services.storage.fault
-        health["store"] = HealthCheck("ok", "can be written") if fault is None else HealthCheck("warn", fault)
-        for registry in self.services.registries:
+        health["store"] = HealthCheck("ok", "writable") if fault is None else HealthCheck("warn", fault)
+        for registry in self.services.upstreams.registries:
             healthy = [host for host, is_healthy in registry.health() if is_healthy]
             unhealthy = [host for host, is_healthy in registry.health() if not is_healthy]
             state: Any = "warn" if unhealthy else "ok"
-            says = f"healthy: {', '.join(healthy) or 'none'}"
+            detail = f"healthy: {', '.join(healthy) or 'none'}"
             if unhealthy:
-                says += f"; unhealthy: {', '.join(unhealthy)}"
-            health[f"upstream {registry.upstream.origin}"] = HealthCheck(state, says)
+                detail += f"; unhealthy: {', '.join(unhealthy)}"
+            health[f"upstream {registry.upstream.origin}"] = HealthCheck(state, detail)
         return health
 
     def startup_fields(self) -> Mapping[str, object]:

@@ -148,7 +148,7 @@ class Worker(Daemon):
             storage=Storage(store, self._index),
         )
         services = self._caching.services
-        registries = {registry.upstream.origin: registry for registry in services.registries}
+        registries = {registry.upstream.origin: registry for registry in services.upstreams.registries}
         self._subscriber_service = SubscriberService(
             services.blob_service, services.authorization.request_key, registries.__getitem__, self.threads
         )
