@@ -171,22 +171,24 @@ DROP_TAGS: Final = (
 
 class RowLimit:
     """
-    Bounds the rows of a table: ``drops`` delete the oldest ones, a hundredth of them at once.
+    Bounds the rows of a table to ``most``: ``drops`` delete the oldest ones, a hundredth of them at once.
 
     Rows are counted when the first one is added, and again once enough were added.
     """
 
-    def __init__(self, table: str, drops: Sequence[str]) -> None:
+    def __init__(self, table: str, drops: Sequence[str], most: int) -> None:
         self._count = f"SELECT count(*) FROM {table}"  # noqa: S608 - constants
         self._drops = drops
+        self._most = most
         self._room = 0
 
-    def added(self, database: sqlite3.Connection, most: int) -> None:
+    def added(self, database: sqlite3.Connection) -> None:
         """A row was added, or an old one replaced."""
         self._room -= 1
         if self._room >= 0:
             return
         ((count,),) = database.execute(self._count).fetchall()
+        most = self._most
         at_once = max(1, most // 100)
         if count > most:
             left = count - most + at_once

@@ -11,11 +11,9 @@ from attrs import evolve
 
 from contentcache.core.digest import Digest
 from contentcache.storage.interfaces import (
-    MOST_LINKS,
-    MOST_ROWS_OF_TAG,
-    MOST_TAG_ROWS,
     Affirmation,
     BlobRecord,
+    IndexLimits,
     Link,
     Tag,
     TagRecord,
@@ -25,7 +23,8 @@ from contentcache.storage.interfaces import (
 class MemoryIndex:
     """An :class:`~contentcache.storage.interfaces.Index` that is empty whenever the daemon starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: IndexLimits | None = None) -> None:
+        self._limits = limits or IndexLimits()
         self._lock = RLock()
         self._records: dict[Digest, BlobRecord] = {}
         self._order: list[tuple[float, Digest]] = []
@@ -122,7 +121,7 @@ class MemoryIndex:
             if affirmation.media_type is None and before is not None:
                 affirmation = evolve(affirmation, media_type=before.media_type)
             self._links[link] = affirmation
-            if len(self._links) > MOST_LINKS:
+            if len(self._links) > self._limits.links:
                 self._drop_links()
 
     def revoke(self, link: Link) -> None:
@@ -140,10 +139,10 @@ class MemoryIndex:
             self._tags[tag] = record
             rows = [one for one in self._rows_of.setdefault(_name(tag), []) if one != tag]
             rows = sorted([*rows, tag], key=lambda one: self._tags[one].when)
-            for dropped in rows[:-MOST_ROWS_OF_TAG]:
+            for dropped in rows[: -self._limits.rows_of_tag]:
                 del self._tags[dropped]
-            self._rows_of[_name(tag)] = rows[-MOST_ROWS_OF_TAG:]
-            if len(self._tags) > MOST_TAG_ROWS:
+            self._rows_of[_name(tag)] = rows[-self._limits.rows_of_tag :]
+            if len(self._tags) > self._limits.tag_rows:
                 self._drop_tag(min(self._tags, key=lambda one: self._tags[one].when))
 
     def purge(self, before: float, limit: int) -> int:
@@ -173,7 +172,8 @@ class MemoryIndex:
     def _drop_links(self) -> None:
         # Those of blobs that are not here, then the oldest; some at once, since all are looked at.
         oldest = sorted(self._links, key=lambda link: (link.digest in self._records, self._links[link].when))
-        for link in oldest[: len(self._links) - MOST_LINKS + MOST_LINKS // 100]:
+        most = self._limits.links
+        for link in oldest[: len(self._links) - most + most // 100]:
             del self._links[link]
 
     def _drop_tag(self, tag: Tag) -> None:

@@ -19,6 +19,7 @@ from contentcache.storage.interfaces import (
     BlobRecord,
     Index,
     IndexDamaged,
+    IndexLimits,
     StorageError,
     Store,
     StoredFile,
@@ -56,12 +57,14 @@ class RecoveringIndex(ForwardingIndex):
         *,
         monotonic: Clock,
         replaced: Callable[[], None],
+        limits: IndexLimits | None = None,
     ) -> None:
         self._open_index = open_index
         self._monotonic = monotonic
         self._replaced = replaced
         self._lock = RLock()
-        self._index: Index = MemoryIndex() if first is None else first
+        self._limits = limits
+        self._index: Index = MemoryIndex(limits) if first is None else first
         self._in_memory = first is None
         self._try_at = monotonic() + TRY_AGAIN
         self._damages: deque[float] = deque(maxlen=MOST_DAMAGES)
@@ -145,7 +148,7 @@ class RecoveringIndex(ForwardingIndex):
         self._try_at = self._monotonic() + seconds
         if not self._in_memory:
             self._log.error("index kept in memory for now", reason=reason)
-            self._index, self._in_memory = MemoryIndex(), True
+            self._index, self._in_memory = MemoryIndex(self._limits), True
 
     def _request_listing(self) -> None:
         self._listings += 1

@@ -25,12 +25,10 @@ from contentcache.storage.index_file import (
     open_database,
 )
 from contentcache.storage.interfaces import (
-    MOST_LINKS,
-    MOST_ROWS_OF_TAG,
-    MOST_TAG_ROWS,
     Affirmation,
     BlobRecord,
     IndexDamaged,
+    IndexLimits,
     Link,
     Tag,
     TagRecord,
@@ -82,14 +80,16 @@ class SqliteIndex:
     :raises OSError: the disk is full, read-only or broken, with its errno.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, limits: IndexLimits | None = None) -> None:
         self._path = os.path.abspath(path)
         self._lock = RLock()
         make_folders(os.path.dirname(self._path))
         self._database: sqlite3.Connection | None = open_database(self._path)
         self._damage: IndexDamaged | None = None
-        self._links = RowLimit("links", DROP_LINKS)
-        self._tags = RowLimit("tags", DROP_TAGS)
+        limits = limits or IndexLimits()
+        self._links = RowLimit("links", DROP_LINKS, limits.links)
+        self._tags = RowLimit("tags", DROP_TAGS, limits.tag_rows)
+        self._rows_of_tag = limits.rows_of_tag
         ((shifted, complete),) = self._rows("SELECT shifted, complete FROM state")
         self._shifted = float(shifted)
         self._complete = bool(complete)
@@ -213,7 +213,7 @@ class SqliteIndex:
         with self._change() as database:
             if database.execute(_AFFIRM_AGAIN, values).rowcount == 0:
                 database.execute(_AFFIRM, values)
-                self._links.added(database, MOST_LINKS)
+                self._links.added(database)
 
     def revoke(self, link: Link) -> None:
         """Delete a link, with an fsync: no loss of power restores a link that the origin denied."""
@@ -242,9 +242,9 @@ class SqliteIndex:
                 "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (*_tag(tag), str(record.digest), _text(record.media_type), size, record.when),
             )
-            dropped = database.execute(_DROP_ROWS_OF_TAG, (*_tag(tag)[:3], MOST_ROWS_OF_TAG)).rowcount
+            dropped = database.execute(_DROP_ROWS_OF_TAG, (*_tag(tag)[:3], self._rows_of_tag)).rowcount
             if not dropped:
-                self._tags.added(database, MOST_TAG_ROWS)
+                self._tags.added(database)
 
     def purge(self, before: float, limit: int) -> int:
         """Delete at most ``limit`` old links of blobs that are not recorded, and ``limit`` old tags."""

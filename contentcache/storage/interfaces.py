@@ -9,7 +9,7 @@ Providers are safe to call from several threads at once. A failing disk raises `
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from attrs import frozen
 
@@ -304,12 +304,17 @@ class PullOrder(Protocol):
         """
 
 
-#: Rows of one tag that an index keeps, the most recent ones: one for each ``Accept``.
-MOST_ROWS_OF_TAG: Final = 8
-#: Links and tag rows that an index keeps. Beyond that, links of blobs that are not stored are dropped first,
-#: then those that were affirmed least recently.
-MOST_LINKS: Final = 1_000_000
-MOST_TAG_ROWS: Final = 1_000_000
+@frozen
+class IndexLimits:
+    """
+    How many rows an index keeps: links, tag rows, and of these the most recent ones of one tag (one for each
+    ``Accept``). Beyond that, links of blobs that are not stored are dropped first, then what was affirmed
+    least recently.
+    """
+
+    links: int = 1_000_000
+    tag_rows: int = 1_000_000
+    rows_of_tag: int = 8
 
 
 class LinkIndex(Protocol):

@@ -22,7 +22,7 @@ from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.index_recovery import RecoveringIndex
 from contentcache.storage.index_sqlite import SqliteIndex
-from contentcache.storage.interfaces import Index, Store, StoreLocked
+from contentcache.storage.interfaces import Index, IndexLimits, Store, StoreLocked
 from contentcache.storage.memory import MemoryStore
 
 #: Bytes of the secret.
@@ -129,8 +129,9 @@ def open_storage(settings: StorageSettings, index_replaced: Callable[[], None]) 
     :raises StorageError: another daemon has locked the root directory, or a newer version wrote the index.
     :raises OSError: the root directory cannot be used at all.
     """
+    limits = IndexLimits()
     if settings.driver == "inmemory":
-        return Storage(MemoryStore(), MemoryIndex())
+        return Storage(MemoryStore(), MemoryIndex(limits))
     store = FilesystemStore(settings.rootdirectory)
     lock = RootLock(settings.rootdirectory)
     fault = None
@@ -140,18 +141,18 @@ def open_storage(settings: StorageSettings, index_replaced: Callable[[], None]) 
         store.tidy()
     except OSError as error:
         fault = _unwritable(error)
-    open_index = partial(SqliteIndex, str(own_file(settings, "index.sqlite3")))
+    open_index = partial(SqliteIndex, str(own_file(settings, "index.sqlite3")), limits)
     first: Index | None = None
     try:
         first = open_index()
     except OSError as error:
         index_fault = _unwritable(error)
         if not lock.held:  # then the index must not be opened later either
-            return Storage(store, MemoryIndex(), lock, fault or index_fault)
+            return Storage(store, MemoryIndex(limits), lock, fault or index_fault)
         _log.error("index kept in memory for now", reason=index_fault)
     return Storage(
         store,
-        RecoveringIndex(open_index, first, monotonic=time.monotonic, replaced=index_replaced),
+        RecoveringIndex(open_index, first, monotonic=time.monotonic, replaced=index_replaced, limits=limits),
         lock,
         fault,
     )

@@ -7,11 +7,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
-from contentcache.storage import index_memory, index_sqlite
 from contentcache.storage.interfaces import (
     Affirmation,
     BlobRecord,
     Index,
+    IndexLimits,
     Link,
     Store,
     StoredFile,
@@ -255,7 +255,7 @@ class StoreSuite(SynchronousTestCase):
 class IndexSuite(SynchronousTestCase):
     """A provider's test case says how to make its index."""
 
-    def make_index(self) -> Index:
+    def make_index(self, limits: IndexLimits | None = None) -> Index:
         raise NotImplementedError
 
     def setUp(self) -> None:
@@ -433,9 +433,8 @@ class IndexSuite(SynchronousTestCase):
 
     def test_most_links(self) -> None:
         """Links are bounded: those of blobs that are not stored are dropped first. So are tags."""
-        for module in (index_sqlite, index_memory):
-            self.patch(module, "MOST_LINKS", 10)
-            self.patch(module, "MOST_TAG_ROWS", 10)
+        self.index.close()
+        self.index = self.make_index(IndexLimits(links=10, tag_rows=10))
         self.index.record([record(1, 1.0)])
         for number in range(1, 31):
             self.index.affirm(evolve(LINK, digest=numbered(number)), Affirmation(float(number), None))

@@ -16,7 +16,7 @@ from contentcache.aio.threads import at_once
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.index_recovery import MOST_DAMAGES, SPAN, TRY_AGAIN, RecoveringIndex, rebuild
 from contentcache.storage.index_sqlite import SqliteIndex
-from contentcache.storage.interfaces import Affirmation, Index, IndexDamaged, TagRecord
+from contentcache.storage.interfaces import Affirmation, Index, IndexDamaged, IndexLimits, TagRecord
 from contentcache.storage.memory import MemoryStore
 from tests.storage import suites
 from tests.storage.suites import DIGEST, LINK, TAG, numbered, put, record
@@ -27,18 +27,23 @@ MANY = 5000
 class RecoveringIndexTests(suites.IndexSuite):
     """As long as nothing is damaged it is an index like any other."""
 
-    def make_index(self) -> Index:
+    def make_index(self, limits: IndexLimits | None = None) -> Index:
         path = os.path.join(self.mktemp(), "index.sqlite3")
         return RecoveringIndex(
-            lambda: SqliteIndex(path), SqliteIndex(path), monotonic=lambda: 0.0, replaced=lambda: None
+            lambda: SqliteIndex(path, limits),
+            SqliteIndex(path, limits),
+            monotonic=lambda: 0.0,
+            replaced=lambda: None,
         )
 
 
 class StandingInTests(suites.IndexSuite):
     """So is the memory that stands in for a file."""
 
-    def make_index(self) -> Index:
-        return RecoveringIndex(MemoryIndex, None, monotonic=lambda: 0.0, replaced=lambda: None)
+    def make_index(self, limits: IndexLimits | None = None) -> Index:
+        return RecoveringIndex(
+            lambda: MemoryIndex(limits), None, monotonic=lambda: 0.0, replaced=lambda: None, limits=limits
+        )
 
 
 class DamageTests(SynchronousTestCase):

@@ -22,6 +22,7 @@ from contentcache.storage.interfaces import (
     BlobRecord,
     Index,
     IndexDamaged,
+    IndexLimits,
     IndexTooNew,
     Link,
     Tag,
@@ -47,9 +48,9 @@ while True:
 class SqliteIndexTests(suites.IndexSuite):
     """What a file adds: it lasts, it is private, it costs what is asked."""
 
-    def make_index(self) -> Index:
+    def make_index(self, limits: IndexLimits | None = None) -> Index:
         self.path = os.path.join(self.mktemp(), "contentcache", "index.sqlite3")
-        return SqliteIndex(self.path)
+        return SqliteIndex(self.path, limits)
 
     def reopened(self) -> SqliteIndex:
         index = SqliteIndex(self.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from contentcache.storage.index_memory import MemoryIndex
-from contentcache.storage.interfaces import Index, Store
+from contentcache.storage.interfaces import Index, IndexLimits, Store
 from contentcache.storage.memory import MemoryStore
 from tests.storage import suites
 from tests.storage.suites import CONTENT, DIGEST, ORIGIN, put
@@ -54,5 +54,5 @@ class MemoryStoreTests(suites.StoreSuite):
 class MemoryIndexTests(suites.IndexSuite):
     """The suite alone: it remembers nothing from one run to the next."""
 
-    def make_index(self) -> Index:
-        return MemoryIndex()
+    def make_index(self, limits: IndexLimits | None = None) -> Index:
+        return MemoryIndex(limits)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.digest import Digest
 from contentcache.storage.index_memory import MemoryIndex
-from contentcache.storage.interfaces import Affirmation, BlobRecord, Index, Link, Tag, TagRecord
+from contentcache.storage.interfaces import Affirmation, BlobRecord, Index, IndexLimits, Link, Tag, TagRecord
 from contentcache.workers.remote_index import IndexServer, RemoteIndex
 from tests.storage import suites
 
@@ -31,8 +31,8 @@ class _Failing(MemoryIndex):
 class RemoteIndexTests(suites.IndexSuite):
     """Across a pair of sockets an index does what it does."""
 
-    def make_index(self) -> Index:
-        return self.remote(MemoryIndex())
+    def make_index(self, limits: IndexLimits | None = None) -> Index:
+        return self.remote(MemoryIndex(limits))
 
     def remote(self, index: Index) -> RemoteIndex:
         """An index, called by worker 7."""
