@@ -95,7 +95,7 @@ def assemble(
     Build everything that serves clients. Blocks: it opens the database and reads the pages' files.
 
     :raises ProxyFault: a proxy variable of the environment is invalid.
-    :raises DatabaseUnusable: the file of the database is something else.
+    :raises DatabaseUnusableError: the file of the database is something else.
     :raises OSError: it cannot be opened.
     :raises TLSConfigurationError: a certificate has become unreadable since the configuration was checked.
     """

@@ -14,7 +14,7 @@ from contentcache.app.role import Platform, Repeat, StartupError
 from contentcache.config.model import Configuration, Gateway
 from contentcache.core.ports import Run
 from contentcache.gateway.keys import ROTATE_INTERVAL, SigningKeyError
-from contentcache.gateway.sqlite_directory import DatabaseUnusable
+from contentcache.gateway.sqlite_directory import DatabaseUnusableError
 from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
 from contentcache.telemetry.metrics import Meter
@@ -48,7 +48,7 @@ class GatewayRole:
         try:
             platform = Platform.of_process(environ, reactor, threads)
             self._services = assemble(configuration, options, platform, meter=meter)
-        except (ProxyFault, TLSConfigurationError, DatabaseUnusable) as error:
+        except (ProxyFault, TLSConfigurationError, DatabaseUnusableError) as error:
             raise StartupError(str(error)) from error
         except OSError as error:
             raise StartupError(f"the database {options.database} cannot be opened: {error}") from error

@@ -1,1 +1,1 @@
-"""The origin's half: what stands before a registry, signs URLs and sends clients to their caches."""
+"""The gateway: a reverse proxy before a registry that redirects clients to caches by signed URLs."""

@@ -57,7 +57,7 @@ Randomness = Callable[[int], bytes]
 
 @frozen
 class User:
-    """Somebody with an account of the registry."""
+    """An account of the registry."""
 
     name: str
     is_admin: bool = False
@@ -109,7 +109,7 @@ class Authenticator:
         """
         Return whose credentials are in this ``Authorization``. ``address`` is the client's.
 
-        :raises NotAuthenticated: nobody's.
+        :raises NotAuthenticated: the registry refuses them, or there are none.
         :raises TooManyAttempts: there were too many wrong ones.
         :raises AuthenticationUnavailable: the registry cannot be asked.
         """
@@ -195,7 +195,7 @@ class Authenticator:
 
     def _impossible(self, credentials: BasicCredentials | BearerCredentials) -> str:
         """
-        Credentials of the same kind that nobody can have been issued: a user of a random name, or the same
+        Credentials of the same kind that were never issued: a user of a random name, or the same
         token with another signature.
         """
         noise = base64.urlsafe_b64encode(self._randomness(33)).decode()

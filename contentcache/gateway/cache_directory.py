@@ -7,7 +7,7 @@ A client is sent to its account's choice, else to the default of its network, el
 * of several networks the one with the longest prefix counts;
 * an IPv4 address is the same whether it is written alone or inside an IPv6 address (``::ffff:10.0.0.1``,
   RFC 4291 §2.5.5.2), in a client's address and in a network;
-* nobody is sent to a cache that is not known to be alive.
+* no client is sent to a cache that is not known to be alive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from contentcache.aio.tasks import in_background
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Given, Result, Run
-from contentcache.gateway.directory_store import Cache, DirectoryStore, NameTaken, parse_host, parse_name
+from contentcache.gateway.directory_store import Cache, DirectoryStore, NameTakenError, parse_host, parse_name
 from contentcache.gateway.errors import DirectoryUnavailable, InvalidContentCache, NoSuchContentCache
 from contentcache.gateway.liveness import CacheState, Liveness
 
@@ -46,7 +46,7 @@ class NetworkDefaults:
     @classmethod
     def of(cls, defaults: Mapping[str, str]) -> NetworkDefaults:
         """
-        Parse ``{"10.2.0.0/16": "region-us"}``; bits behind the prefix do not matter.
+        Parse ``{"10.2.0.0/16": "region-us"}``; bits after the prefix are ignored.
 
         :raises ValueError: a key is no network.
         """
@@ -127,7 +127,7 @@ class CacheDirectory:
         cache = Cache(self._new_id(), parse_name(name), parse_host(host))
         try:
             await self._run_on_store(self._store.add, cache)
-        except NameTaken:
+        except NameTakenError:
             raise InvalidContentCache(
                 f"there is a cache called {name} already", detail={"field": "name"}
             ) from None

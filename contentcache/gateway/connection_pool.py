@@ -2,7 +2,7 @@
 The pool of connections to the registry behind, and its timeouts.
 
 A request that must not be sent twice gets a new connection: the registry may be closing an idle one in this
-moment, and then nobody knows whether it has acted on the request. The others use an idle one, and where that
+moment, and then it is unknown whether it has acted on the request. The others use an idle one, and where that
 fails a new one.
 """
 
@@ -193,7 +193,7 @@ class ConnectionPool:
     # The registry's health.
 
     def _suspect(self, reason: str) -> None:
-        """A client's request has failed: send one of our own, as the fault may be in the request."""
+        """A client's request has failed: check the registry by another one, as the fault may be in the first."""
         if self.fault is not None:
             self.fault = reason
         elif self._checking is None and not self._closing:

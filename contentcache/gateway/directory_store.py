@@ -39,7 +39,7 @@ class Cache:
     host: str
 
 
-class NameTaken(Exception):
+class NameTakenError(Exception):
     """Another cache has this name, in whichever case."""
 
 
@@ -61,7 +61,7 @@ class DirectoryStore(Protocol):
         """
         Add a cache.
 
-        :raises NameTaken: its name is that of another one.
+        :raises NameTakenError: its name is that of another one.
         """
 
     def remove(self, cache_id: UUID) -> None:

@@ -156,4 +156,4 @@ class BodyTooLarge(CacheError):
 
 
 class ClientDisconnected(CacheError):
-    """The client has disconnected within its request's body: there is nobody to answer."""
+    """The client has disconnected within its request's body: no response can be sent."""

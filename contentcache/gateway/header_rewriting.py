@@ -213,8 +213,8 @@ class HeaderRewriter:
         match = _ABSOLUTE.fullmatch(url)
         if match is None:
             return None
-        ours = {_plain(_authority_of(base)) for base in (self.registry, self.public)} | {_plain(host)}
-        if _plain(match["authority"]) not in ours - {""}:
+        own = {_plain(_authority_of(base)) for base in (self.registry, self.public)} | {_plain(host)}
+        if _plain(match["authority"]) not in own - {""}:
             return None
         rest = match["rest"]
         return rest if rest.startswith("/") else "/" + rest
@@ -255,7 +255,7 @@ def isolated(fields: Iterable[Field], *, method: str, status: int, is_page: bool
 
 
 def without_own_cookies(fields: Iterable[Field]) -> Iterator[Field]:
-    """Yield a client's fields without the admin site's cookies, which sign whoever has them in."""
+    """Yield a client's fields without the cookies of the admin site, which are its sessions."""
     for name, value in fields:
         if name.lower() != "cookie":
             yield name, value

@@ -9,8 +9,8 @@ Rules:
   never probed before one is enough;
 * a cache that was not probed yet is not alive: the gateway can always serve its blobs itself;
 * a client is sent only where the last success is at most :data:`FRESH` seconds old. Where it is older the cache
-  is probed first, once for all who come meanwhile (single-flight), and nobody waits for longer than
-  :data:`LONGEST_WAIT`. A success that is half as old is renewed without anybody waiting;
+  is probed first, once for all clients that come meanwhile (single-flight), and none waits for longer than
+  :data:`LONGEST_WAIT`. A success that is half as old is renewed in the background;
 * each gateway probes by itself.
 """
 

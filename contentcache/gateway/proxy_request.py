@@ -127,7 +127,7 @@ class RequestBody:
         if self._receiver is not None:
             self._receiver.fail(error)
 
-    # Called by whoever answers.
+    # Called by what answers.
 
     def deliver(self, receiver: BodyReceiver) -> None:
         """Write the body to ``receiver``, which may pause it. To be called once."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from io import BytesIO
-from typing import Any, Final
+from typing import Final
 from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.web.resource import Resource
 
 from contentcache.config.model import ServerTLS
 from contentcache.core.errors import (
@@ -77,13 +78,13 @@ class CACertificate:
 
 @frozen
 class Routes:
-    """What answers requests; ``admin_site`` is a resource of twisted.web."""
+    """What answers requests."""
 
     reverse_proxy: ReverseProxy
     redirector: BlobRedirector
     signed_blobs: SignedBlobs
     keys: KeyFiles
-    admin_site: Any
+    admin_site: Resource
     ca: CACertificate
 
 

@@ -23,7 +23,7 @@ from threading import RLock
 from typing import Any, Final
 from uuid import UUID
 
-from contentcache.gateway.directory_store import Cache, NameTaken
+from contentcache.gateway.directory_store import Cache, NameTakenError
 from contentcache.persist.atomic_file import make_folders
 from contentcache.persist.sqlite_file import (
     connect,
@@ -67,7 +67,7 @@ _HELD: Final = frozenset({errno.EBUSY, errno.ENOMEM})
 _PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
 
 
-class DatabaseUnusable(Exception):
+class DatabaseUnusableError(Exception):
     """The file is of a later version, or no database of a gateway; the sentence says which, and what to do."""
 
 
@@ -75,7 +75,7 @@ class SqliteDirectory:
     """
     A :class:`~contentcache.gateway.directory_store.DirectoryStore` in the file at ``path``, made if it is missing.
 
-    :raises DatabaseUnusable: something else is there.
+    :raises DatabaseUnusableError: something else is there.
     :raises OSError: the disk is full, read-only or broken, or another program holds the file.
     """
 
@@ -114,7 +114,7 @@ class SqliteDirectory:
         """Add a cache."""
         with self._change() as database:
             if database.execute("SELECT 1 FROM caches WHERE name = ?", (cache.name,)).fetchone():
-                raise NameTaken(cache.name)
+                raise NameTakenError(cache.name)
             database.execute("INSERT INTO caches VALUES (?, ?, ?)", (str(cache.id), cache.name, cache.host))
 
     def remove(self, cache_id: UUID) -> None:
@@ -168,7 +168,7 @@ class SqliteDirectory:
         if error.errno in _HELD or is_empty or (log.exists() and log.stat().st_size):
             raise error
         with self._named_errors():
-            # SQLite trusts that nobody writes: nobody can, on a disk that is full or read-only.
+            # SQLite assumes that no program writes: none can, on a disk that is full or read-only.
             return connect(self._path, self._check, immutable=True)
 
     def _note_read_only(self, error: OSError) -> None:
@@ -210,9 +210,9 @@ class SqliteDirectory:
         (application,) = database.execute("PRAGMA application_id").fetchone()
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if application != _APPLICATION:
-            raise DatabaseUnusable(f"{self._path} is the database of another program: name another file")
+            raise DatabaseUnusableError(f"{self._path} is the database of another program: name another file")
         if version > VERSION:
-            raise DatabaseUnusable(
+            raise DatabaseUnusableError(
                 f"{self._path} is of version {version}, this program knows version {VERSION}:"
                 " run the newer program"
             )
@@ -237,7 +237,7 @@ class SqliteDirectory:
                         self._reopen()
                 with self._named_errors():
                     yield self._database
-            except DatabaseUnusable as unusable:  # it has become so while it was open
+            except DatabaseUnusableError as unusable:  # it has become so while it was open
                 raise OSError(errno.EIO, str(unusable), self._path) from unusable
 
     @contextmanager
@@ -246,7 +246,7 @@ class SqliteDirectory:
             yield
         except sqlite3.Error as error:
             if result_code(error) == sqlite3.SQLITE_NOTADB:
-                raise DatabaseUnusable(
+                raise DatabaseUnusableError(
                     f"{self._path} is no database: name another file, or bring this one back from a copy"
                 ) from error
             number = errno_of(error) or errno.EIO

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.gateway.directory_store import Cache, DirectoryStore, NameTaken
+from contentcache.gateway.directory_store import Cache, DirectoryStore, NameTakenError
 
 
 def cache(number: int, name: str | None = None) -> Cache:
@@ -39,7 +39,7 @@ class DirectorySuite(SynchronousTestCase):
     def test_name_taken(self) -> None:
         """A name is unique, whatever its case, until its cache is removed."""
         self.directory.add(cache(1, "near"))
-        self.assertRaises(NameTaken, self.directory.add, cache(2, "Near"))
+        self.assertRaises(NameTakenError, self.directory.add, cache(2, "Near"))
         self.assertEqual(list(self.directory.caches()), [cache(1, "near")])
         self.directory.remove(UUID(int=1))
         self.directory.add(cache(2, "Near"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from contentcache.gateway.directory_store import Cache, NameTaken
+from contentcache.gateway.directory_store import Cache, NameTakenError
 
 
 class MemoryDirectory:
@@ -26,7 +26,7 @@ class MemoryDirectory:
     def add(self, cache: Cache) -> None:
         """Add a cache."""
         if any(other.name.lower() == cache.name.lower() for other in self._caches.values()):
-            raise NameTaken(cache.name)
+            raise NameTakenError(cache.name)
         self._caches[cache.id] = cache
 
     def remove(self, cache_id: UUID) -> None:

@@ -15,8 +15,8 @@ from uuid import UUID
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.gateway.directory_store import DirectoryStore, NameTaken
-from contentcache.gateway.sqlite_directory import DatabaseUnusable, SqliteDirectory
+from contentcache.gateway.directory_store import DirectoryStore, NameTakenError
+from contentcache.gateway.sqlite_directory import DatabaseUnusableError, SqliteDirectory
 from tests.gateway import directory_suite
 from tests.gateway.directory_suite import cache
 from tests.real.programs import needs, run
@@ -49,7 +49,7 @@ class SqliteDirectoryTests(directory_suite.DirectorySuite):
         """What one gateway writes the other one reads at once, a removed cache too."""
         other = self.another()
         self.directory.add(cache(1))
-        self.assertRaises(NameTaken, other.add, cache(2, "CACHE-1"))
+        self.assertRaises(NameTakenError, other.add, cache(2, "CACHE-1"))
         self.assertTrue(other.choose("alice", UUID(int=1)))
         self.assertEqual(self.directory.choice("alice"), UUID(int=1))
         self.directory.remove(UUID(int=1))
@@ -109,20 +109,22 @@ class SqliteDirectoryTests(directory_suite.DirectorySuite):
         folder.mkdir()
         text = folder / "text"
         text.write_bytes(b"not a database at all" * 100)
-        self.assertIn("no database", str(self.assertRaises(DatabaseUnusable, SqliteDirectory, str(text))))
+        self.assertIn(
+            "no database", str(self.assertRaises(DatabaseUnusableError, SqliteDirectory, str(text)))
+        )
         self.assertEqual(text.read_bytes(), b"not a database at all" * 100)
         foreign = folder / "foreign"
         database = sqlite3.connect(foreign)
         database.execute("CREATE TABLE caches (x)")
         database.commit()
         database.close()
-        said = str(self.assertRaises(DatabaseUnusable, SqliteDirectory, str(foreign)))
+        said = str(self.assertRaises(DatabaseUnusableError, SqliteDirectory, str(foreign)))
         self.assertIn("another program", said)
         self.directory.close()
         database = sqlite3.connect(self.path)
         database.execute("PRAGMA user_version = 2")
         database.close()
-        said = str(self.assertRaises(DatabaseUnusable, SqliteDirectory, self.path))
+        said = str(self.assertRaises(DatabaseUnusableError, SqliteDirectory, self.path))
         self.assertIn("version 2", said)
 
     def test_busy(self) -> None:

@@ -38,7 +38,7 @@ def pieces(size: int, of: int = MIB, seed: int = 1) -> Iterator[bytes]:
 
 
 @needs("docker-registry", "skopeo")
-class PassingTests(SynchronousTestCase):
+class ForwardingTests(SynchronousTestCase):
     """What the registry can do can be done through the gateway."""
 
     def test_same(self) -> None:

@@ -174,7 +174,7 @@ class Pages:
         return self._frame.redirect(request, "/caches")
 
     def _administrator(self, request: Request) -> Session | None:
-        """The session of an administrator; ``None`` for anybody else, whom the page tells why."""
+        """The session of an administrator, else ``None``; the page then says why."""
         session = self._frame.session(request)
         return session if session is not None and session.user.is_admin else None
 
