@@ -234,8 +234,9 @@ class IndexServer:
         try:
             with end, end.makefile("rwb") as stream:
                 while (line := stream.readline()).endswith(b"\n"):
-                    call, method, args, kwargs = decode(line)
+                    call = method = None
                     try:
+                        call, method, args, kwargs = decode(line)
                         answer = encode([call, *self._result(number, method, args, kwargs)])
                     except Exception as error:  # noqa: BLE001  # the worker must not wait in vain
                         self._log.failure("index request failed", worker=number, method=method)

@@ -177,7 +177,11 @@ class RPCConnection(LineOnlyReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         self.is_unresponsive = False
-        frame = decode(line)
+        try:
+            frame = decode(line)
+        except Exception:  # noqa: BLE001  # one faulty line must not end the connection
+            self._log.failure("line of another process not decoded", bytes=len(line))
+            return
         if "acknowledged" in frame:
             call = self._calls.get(frame["acknowledged"])
             if call is not None and call.acknowledgement_timeout.active():

@@ -67,6 +67,20 @@ class RemoteIndexTests(suites.IndexSuite):
         self.assertIsNone(index.blob(Digest.of(b"x")))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
+    def test_undecodable(self) -> None:
+        """A call that cannot be decoded is logged, and the next one has a result."""
+        mine, theirs = socket.socketpair()
+        IndexServer(MemoryIndex(), lambda _link, _number: None).serve(1, theirs)
+        with mine, mine.makefile("rwb") as stream:
+            for line, answer in (
+                (b"no JSON", b"the index has failed"),
+                (b'[2,"total",[],{}]', b"[2,0,null]"),
+            ):
+                stream.write(line + b"\n")
+                stream.flush()
+                self.assertIn(answer, stream.readline())
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+
     def test_gone(self) -> None:
         """Without a parent there is no index."""
         mine, theirs = socket.socketpair()

@@ -108,6 +108,14 @@ class RPCTests(SynchronousTestCase):
         self.mine.send("three")
         self.assertEqual(self.received, ["three"])
 
+    def test_undecodable(self) -> None:
+        """A line that cannot be decoded is logged, and ends nothing."""
+        for line in (b'{"message":{"$type":"Unknown"}}\n', b"no JSON\n", b"\xff\n"):
+            self.theirs.dataReceived(line)
+        self.assertEqual(len(self.flushLoggedErrors()), 3)
+        self.mine.send("one")
+        self.assertEqual((self.received, self.closed), (["one"], []))
+
     def test_failing_later(self) -> None:
         """A call fails where the result fails later, and where it cannot be sent."""
         self.result = Deferred[int]()
