@@ -101,7 +101,7 @@ class CountTests(CostTestCase):
         """Several parts of one cost one hop, to open it; its grant and its link are in memory."""
         self.assertEqual(self.ask(self.ann, "Range: bytes=0-9,20-29").status, 206)
         self.assertLessEqual(self.hops.total(), 3)  # and where nobody can tell, one to read each
-        self.assertEqual(self.hops["look"], 1)
+        self.assertEqual(self.hops["look_up"], 1)
         self.assertNotIn("affirmation", self.hops)
         self.assert_asked()
 
@@ -130,7 +130,7 @@ class CountTests(CostTestCase):
         self.assertEqual(written, _LARGE)
         # In this room a piece of the line is 16 KiB, and each is put away as it comes.
         self.assertLessEqual(self.hops["_write"], _LARGE // (16 << 10))
-        self.assertEqual(self.hops["keep"], 1)
+        self.assertEqual(self.hops["commit"], 1)
         self.assertEqual(self.hops["_hash_piece"], 0)
 
 

@@ -1,4 +1,4 @@
-"""AccessLogEntry log and metrics of requests."""
+"""Access log and metrics of requests."""
 
 from __future__ import annotations
 

@@ -48,6 +48,7 @@ def encode(value: Any) -> bytes:
     """
     A value as one line of JSON. Tuples become lists.
 
+    >>> from contentcache.core.digest import Digest
     >>> encode(messages.BlobEvicted(Digest.of(b"")))[:43]
     b'{"$type":"BlobEvicted","digest":{"$type":"D'
     >>> decode(encode([1, b"x", pairs({Digest.of(b""): 1.5})])) == [1, b"x", {Digest.of(b""): 1.5}]

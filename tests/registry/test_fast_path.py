@@ -334,7 +334,7 @@ class WithoutFastPathTests(CacheTestCase):
         self.assertEqual(self.ask(self.ann, path=self.path.removeprefix("/below")).status, 404)
 
     def test_noted(self) -> None:
-        """AccessLogEntry log and metrics have what they always have."""
+        """Access log and metrics have what they always have."""
         before = self.there.meter.text()
         self.assertNotIn(b'method="HEAD"', before)
         fields = ("User-Agent: docker/27", "Referer: http://a.example/?token=1")
