@@ -25,7 +25,7 @@ from contentcache.delivery.origin_authorization import OriginAuthorization
 from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.delivery.signed_urls import SignedUrls
-from contentcache.delivery.tags import Tags
+from contentcache.delivery.tags import TagService
 from contentcache.registry.admission import Admission
 from contentcache.registry.api import RegistryApi, RegistryDependencies
 from contentcache.registry.fast_path import BlobFastPath
@@ -89,7 +89,7 @@ class _Delivery:
     authorization: Authorization
     evictor: Evictor
     blob_service: BlobService
-    tags: Tags
+    tags: TagService
     origin_queries: OriginQueries
 
 
@@ -197,7 +197,7 @@ def _delivery(context: CacheContext) -> _Delivery:
         context.meter.evicted(size, reason)
         _log.info("blob evicted", digest=digest, bytes=size, reason=reason)
 
-    tags = Tags(
+    tags = TagService(
         authorization,
         blob_service,
         links,
@@ -218,7 +218,7 @@ def _delivery(context: CacheContext) -> _Delivery:
 def make_server(
     context: CacheContext,
     blob_service: BlobService,
-    tags: Tags,
+    tags: TagService,
     origin_queries: OriginQueries,
     *,
     origins: OriginSelector,

@@ -40,7 +40,7 @@ _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _TOO_MANY: Final = 429
-#: Seconds by which a clock may be set back without effect on links.
+#: Seconds by which the wall clock may step back without effect on links.
 _CLOCK_STEP: Final = 60.0
 
 
@@ -133,10 +133,9 @@ class Authorization:
         """
         A keyed hash under which requests to the origin are shared.
 
-        Whoever comes after a *denied* answer has another key than those who came before it: it shares
-        neither their request nor a download's first request, since both may have been sent earlier. Nor
-        does anybody share a request that carries another header of a client than its own: what is sent
-        upstream in a shared request is in its key.
+        A request after a *denied* answer has another key than those before it: it shares neither their request
+        to the origin nor a download's first request, since both may have been sent earlier. All headers of the
+        client that are sent upstream are in the key.
         """
         content, subject = request.content, request.subject
         denied = self._grants.last_denial(subject.key, subject.identity)
@@ -315,7 +314,7 @@ class Authorization:
 
     def _age(self, affirmation: Affirmation) -> float:
         age = self.wall() - affirmation.when
-        # The age of one from the future (the clock was set back) is unknown: the origin is asked.
+        # The age of one from the future (the clock has stepped back) is unknown: the origin is asked.
         return age if age > -_CLOCK_STEP else float("inf")
 
 

@@ -156,7 +156,7 @@ class BlobService:
     def lost_index(self) -> None:
         """The index is made anew: what it knew is not believed any more."""
         self.hot_blobs.close()
-        self._possession.forget()
+        self._possession.clear()
         self._authorization.lost_index()
 
     async def flush(self) -> None:

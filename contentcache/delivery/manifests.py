@@ -1,4 +1,4 @@
-"""Manifests are held in memory while they pass, so their size is bounded, and checked before they count."""
+"""Manifests are read into memory, so their size is bounded, and checked before they count."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from contentcache.core.ports import Run
 from contentcache.storage.interfaces import BlobFile
 from contentcache.upstream.answers import Answer, AnswerTooLarge
 
-#: Number of stored manifests of which it is remembered that they are some.
+#: Number of stored manifests whose check is in memory.
 _MOST_CHECKED: Final = 10_000
 
 
 def too_large(size: int | None, limit: int) -> ManifestTooLarge:
-    """What there is to say of a manifest of ``size`` bytes where ``limit`` are allowed."""
-    told = "more" if size is None else str(size)
-    return ManifestTooLarge(f"this manifest has {told} bytes, and {limit} are allowed (limits.manifest)")
+    """The error for a manifest of ``size`` bytes where ``limit`` are allowed."""
+    stated = "more" if size is None else str(size)
+    return ManifestTooLarge(f"this manifest has {stated} bytes, and {limit} are allowed (limits.manifest)")
 
 
 async def read_manifest(answer: Answer, limit: int) -> bytes:
@@ -40,7 +40,7 @@ async def read_manifest(answer: Answer, limit: int) -> bytes:
 
 @frozen
 class StoredManifest:
-    """A manifest of the store: its size in bytes, and what it says of its media type."""
+    """A stored manifest: its size in bytes, and the result of its check."""
 
     size: int
     checked: CheckedManifest
@@ -48,7 +48,7 @@ class StoredManifest:
 
 class StoredManifests:
     """
-    Which contents of the store are manifests: each is read once, and then known by its digest.
+    Checks stored manifests, each once.
 
     ``limit`` is in bytes.
     """
@@ -59,14 +59,14 @@ class StoredManifests:
         self._known: LruCache[Digest, StoredManifest] = LruCache(_MOST_CHECKED)
 
     def known(self, digest: Digest) -> StoredManifest | None:
-        """What was found when it was last read, if it was."""
+        """The result of an earlier check, if it is in memory."""
         return self._known.get(digest)
 
     async def check(self, digest: Digest, file: BlobFile) -> StoredManifest:
         """
-        What a verified content of the store is, as a manifest.
+        Check a stored, verified content as a manifest.
 
-        :raises ManifestInvalid: it is none.
+        :raises ManifestInvalid: it is no manifest.
         :raises ManifestTooLarge: it has more bytes than are allowed.
         :raises OSError: it cannot be read.
         """

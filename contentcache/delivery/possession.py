@@ -1,24 +1,24 @@
 """
 Which origins have which stored bytes.
 
-Blobs of all origins lie in one store under their digests. An origin can let clients have only what it has
-itself: stored bytes are served in its name if it delivered them (a download that was verified) or has proved
-that it has them. :meth:`Possession.require` is the one place where that is decided; whatever serves stored
-bytes, or tells of them, passes through it. What it let pass may be remembered beside an open blob
+Blobs of all origins are in one store under their digests. An origin can authorize clients only for what it has
+itself: stored bytes are served for it if it delivered them (a download that was verified) or has proved that it
+has them. :meth:`Possession.require` is the one place where that is decided; every response from stored bytes, or
+about them, requires it. What it has decided is remembered with a hot blob
 (:class:`contentcache.delivery.hot_blobs.HotBlob`).
 
 Rules of the proof:
 
-* 4,096 bytes from a random offset that do not compress below half, asked for with the client's own
-  credential, equal the stored bytes; where at fewer than 8 of 16 offsets there are such bytes, and for
-  manifests and small blobs, the whole content proves it;
-* for a minute an origin is asked for the same sample of a digest, whoever asks: many credentials, and proofs
-  that end in whatever way, are worth no more tries than one;
+* 4,096 bytes from a random offset that do not compress below half, requested with the client's own credential,
+  equal the stored bytes; if fewer than 8 of 16 offsets have such bytes, and for manifests and small blobs, the
+  whole content is the proof;
+* for a minute an origin is asked for the same sample of a digest, with every credential: many credentials, and
+  proofs that fail in any way, are worth no more tries than one;
 * a host that ignores ``Range`` proves it by the whole content, which is hashed;
-* a proof belongs to (origin, digest). It is neither a grant nor a link: those are looked at before;
-* one proof of (origin, digest) runs at a time. What one client's credential is refused is no other client's
-  answer: each of them then asks in its own name;
-* other bytes are a failed proof: 404, and not tried again for this client's credential for a minute.
+* a proof counts for (origin, digest). It is neither a grant nor a link: those are checked before;
+* one proof of (origin, digest) runs at a time. What is refused to one client's credential is not refused to
+  another: each then runs its own;
+* other bytes are a failed proof: 404, and no new try with this client's credential for a minute.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ from contentcache.upstream.answers import Answer, AnswerTooLarge, Inflow, is_htm
 
 #: Bytes of a sample.
 SAMPLE: Final = 4096
-#: Content of at most so many bytes is asked for whole.
+#: Content of at most this many bytes is requested whole.
 SMALL: Final = 64 << 10
-#: Number of offsets that are looked at for a sample that does not compress.
+#: Number of offsets that are tried for a sample that does not compress.
 _TRIES: Final = 16
-#: Of so many the sample must not compress: then whoever knows a part passes with twice its share at the most.
+#: Number of those whose bytes must not compress: a client that knows a share of the blob then passes with at most
+#: twice that probability.
 _LEAST: Final = _TRIES // 2
-#: A sample counts if it compresses to no fewer bytes than this.
+#: A sample counts if it compresses to at least this many bytes.
 _INCOMPRESSIBLE: Final = SAMPLE // 2
-#: Seconds for which a failed proof is not tried again for a client, nor with another sample for any.
+#: Seconds without a new try after a failed proof with the same credential, and with the same sample for all.
 _FAILED_FOR: Final = 60.0
 #: Number of possessions, and of failed proofs, in memory.
 _MOST: Final = 10_000
@@ -64,7 +65,7 @@ _OK: Final = 200
 
 
 class NotPossessed(BlobUnknown):
-    """The origin has not got the bytes that are stored under this digest, whatever it says of them."""
+    """The origin does not have the bytes that are stored under this digest, whatever it answers to ``HEAD``."""
 
     def __init__(self, request: ContentRequest) -> None:
         digest = request.content.digest
@@ -75,7 +76,7 @@ class NotPossessed(BlobUnknown):
 
 @frozen
 class Sample:
-    """What is to be proved of a content of ``size`` bytes: ``expected`` from byte ``offset`` on, or all of it."""
+    """What proves a content of ``size`` bytes: the ``expected`` bytes from ``offset`` on, or all of it."""
 
     size: int
     offset: int = 0
@@ -83,7 +84,7 @@ class Sample:
 
     @property
     def range(self) -> str | None:
-        """The value of ``Range`` that asks for it."""
+        """The value of ``Range`` to request it with."""
         return None if self.expected is None else f"bytes={self.offset}-{self.offset + SAMPLE - 1}"
 
 
@@ -93,15 +94,15 @@ _Pair: TypeAlias = tuple[str, Digest]
 
 @frozen
 class _Proof:
-    """How a proof ended that ran for ``question``: ``error`` says why it failed."""
+    """The result of a proof that ran for the request with this key: ``error`` says why it failed."""
 
-    question: bytes
+    request_key: bytes
     error: CacheError | None
 
 
 class Possession:
     """
-    Knows which origins have which stored bytes, and lets them prove it.
+    Which origins have which stored bytes, and the proofs of it.
 
     ``random(n)`` is a number from 0 to ``n - 1`` that upstream cannot guess.
     """
@@ -125,7 +126,7 @@ class Possession:
         self._clock = clock
         self._random = random
         self._known: LruCache[_Pair, bool] = LruCache(_MOST)
-        #: Questions for which a proof has failed, and until when none is tried again.
+        #: Keys of requests for which a proof has failed, and until when none is tried again.
         self._failed: LruCache[bytes, float] = LruCache(_MOST)
         #: The sample of each origin and digest, and until when it stays the same.
         self._samples: LruCache[_Pair, tuple[Sample, float]] = LruCache(_MOST_SAMPLES)
@@ -133,9 +134,9 @@ class Possession:
 
     async def require(self, request: ContentRequest) -> None:
         """
-        Return if the origin that is asked has the stored bytes; let it prove that first if that is unknown.
+        Return if the origin has the stored bytes; if that is unknown, ask it for a proof first.
 
-        :raises NotPossessed: it has not.
+        :raises NotPossessed: it does not.
         :raises OriginRefused: it does not let this client have them.
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
         :raises DiskFailed: the stored bytes cannot be read.
@@ -150,11 +151,11 @@ class Possession:
             await self._prove(pair, request)
 
     def note(self, origin: str, digest: Digest) -> None:
-        """It is known, and recorded, that ``origin`` has these bytes."""
+        """Record in memory what is in the index: ``origin`` has these bytes."""
         self._known.put((origin, digest), True)
 
-    def forget(self) -> None:
-        """The index has been lost: believe nothing that only it knew."""
+    def clear(self) -> None:
+        """The index was lost: forget the possessions that are in memory."""
         self._known.clear()
 
     async def _is_recorded(self, origin: str, digest: Digest) -> bool:
@@ -170,25 +171,25 @@ class Possession:
             return False
 
     async def _prove(self, pair: _Pair, request: ContentRequest) -> None:
-        question = self._authorization.request_key(request)
-        self._check_failed(question, request)
-        attempt = partial(self._attempt, question, request)
+        request_key = self._authorization.request_key(request)
+        self._check_failed(request_key, request)
+        attempt = partial(self._attempt, request_key, request)
         # A request that came another way shares no proof: in a loop of caches the proof may wait for it.
         proof = await self._proofs.run((pair, request.via), attempt)
-        if proof.error is not None and proof.question != question:
+        if proof.error is not None and proof.request_key != request_key:
             # The refusal, or what came instead of the bytes, was another client's.
-            proof = await self._proofs.run(question, attempt)
+            proof = await self._proofs.run(request_key, attempt)
         if proof.error is not None:
             raise proof.error
 
-    async def _attempt(self, question: bytes, request: ContentRequest) -> _Proof:
+    async def _attempt(self, request_key: bytes, request: ContentRequest) -> _Proof:
         try:
-            await self._ask_for_sample(question, request)
+            await self._ask_for_sample(request_key, request)
         except CacheError as error:
-            return _Proof(question, error)
-        return _Proof(question, None)
+            return _Proof(request_key, error)
+        return _Proof(request_key, None)
 
-    async def _ask_for_sample(self, question: bytes, request: ContentRequest) -> None:
+    async def _ask_for_sample(self, request_key: bytes, request: ContentRequest) -> None:
         origin, digest = request.registry.upstream.origin, request.content.digest
         sample = await self._choose(request)
         asked = self._authorization.request_time()
@@ -196,14 +197,14 @@ class Possession:
             answer = await request.registry.ask(request.upstream_request("GET", range_=sample.range))
         except OriginRefused as refusal:
             if refusal.status == _NOT_FOUND:
-                self._fail(question)
+                self._fail(request_key)
             await self._authorization.record_denied(request, refusal, asked=asked)
             raise
         is_page = is_html(answer.header("Content-Type"))
         if not await _is_proved(answer, digest, sample):
             if is_page:
                 raise UpstreamBroken(f"{answer.host} answered with a page for people")
-            self._fail(question)
+            self._fail(request_key)
             self._log.warn(
                 "proof of possession failed",
                 origin=origin,
@@ -245,16 +246,16 @@ class Possession:
         finally:
             file.close()
 
-    def _fail(self, question: bytes) -> None:
-        self._failed.put(question, self._clock.seconds() + _FAILED_FOR)
+    def _fail(self, request_key: bytes) -> None:
+        self._failed.put(request_key, self._clock.seconds() + _FAILED_FOR)
 
-    def _check_failed(self, question: bytes, request: ContentRequest) -> None:
-        until = self._failed.peek(question)
+    def _check_failed(self, request_key: bytes, request: ContentRequest) -> None:
+        until = self._failed.peek(request_key)
         if until is None:
             return
         if self._clock.seconds() < until:
             raise NotPossessed(request)
-        self._failed.remove(question)
+        self._failed.remove(request_key)
 
 
 def choose_sample(file: BlobFile, random: Callable[[int], int]) -> Sample:

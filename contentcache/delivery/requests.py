@@ -7,7 +7,10 @@ from typing import Literal
 from attrs import frozen
 
 from contentcache.core.credentials import Credential, Subject
-from contentcache.core.routes import Content
+from contentcache.core.digest import Digest
+from contentcache.core.manifests import normalize_accept, upstream_accept
+from contentcache.core.routes import Content, TaggedManifest
+from contentcache.storage.interfaces import Tag
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
 
@@ -45,3 +48,38 @@ class ContentRequest:
             range=range_,
             follow=follow,
         )
+
+
+@frozen
+class TagRequest:
+    """A client's request for the manifest of a tag. ``accept`` has the values of its header as they came."""
+
+    registry: Registry
+    subject: Subject
+    route: TaggedManifest
+    accept: tuple[str, ...]
+    via: str = ""
+
+    def upstream_request(self, method: Literal["GET", "HEAD"]) -> Request:
+        """The request to send upstream."""
+        repository = self.route.repository
+        return Request(
+            method,
+            f"/v2/{repository}/manifests/{self.route.tag}",
+            self.subject,
+            accept=upstream_accept(self.accept),
+            via=self.via,
+        )
+
+    def by_digest(self, digest: Digest) -> ContentRequest:
+        """The request for the manifest of the tag by its digest."""
+        content = Content(self.route.repository, "manifests", digest)
+        return ContentRequest(
+            self.registry, self.subject, content, tuple(upstream_accept(self.accept)), self.via
+        )
+
+    def tag(self) -> Tag:
+        """The key of the tag in the index: a tag may have several manifests, by ``Accept``."""
+        route = self.route
+        origin = self.registry.upstream.origin
+        return Tag(origin, route.repository, route.tag, normalize_accept(upstream_accept(self.accept)))

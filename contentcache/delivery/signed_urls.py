@@ -36,7 +36,7 @@ class CachedToken:
     """
     A verified token without its text. ``issuer`` is its ``iss`` as it is written.
 
-    ``verified_at`` is by the wall clock: one that is set back later must not make the token valid for longer.
+    ``verified_at`` is by the wall clock: one that steps back later must not make the token valid for longer.
     """
 
     kid: str

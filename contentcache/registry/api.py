@@ -30,10 +30,10 @@ from contentcache.core.routes import (
 from contentcache.core.via import DEEPEST, MOST_HOPS, Path, added
 from contentcache.delivery.blob_service import BlobService
 from contentcache.delivery.origin_queries import OriginQueries
-from contentcache.delivery.requests import ContentRequest
+from contentcache.delivery.requests import ContentRequest, TagRequest
 from contentcache.delivery.signed_urls import SignedUrls
 from contentcache.delivery.signing_keys import PATH as KEYS_PATH
-from contentcache.delivery.tags import TagRequest, Tags
+from contentcache.delivery.tags import TagService
 from contentcache.registry.admission import Admission, AdmittedRequest
 from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
 from contentcache.registry.responses import STALE, ContentResponder, is_partial
@@ -62,7 +62,7 @@ class RegistryDependencies:
     """What the routes call."""
 
     blob_service: BlobService
-    tags: Tags
+    tags: TagService
     origin_queries: OriginQueries
     origins: OriginSelector
     signed_urls: SignedUrls

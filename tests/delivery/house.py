@@ -29,9 +29,9 @@ from contentcache.delivery.links import Links
 from contentcache.delivery.origin_authorization import OriginAuthorization
 from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.other_workers import OtherWorkers
-from contentcache.delivery.requests import ContentRequest
+from contentcache.delivery.requests import ContentRequest, TagRequest
 from contentcache.delivery.responses import ContentResponse
-from contentcache.delivery.tags import TagRequest, Tags
+from contentcache.delivery.tags import TagService
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Index, Reservation, Store
 from contentcache.storage.memory import MemoryStore
@@ -153,7 +153,7 @@ class House:
             small=20 if fast else 0,
             other_workers=other_workers,
         )
-        self.tags = Tags(
+        self.tags = TagService(
             self.authorization,
             self.blob_service,
             links,
