@@ -19,7 +19,9 @@ from contentcache.core.list_queries import ListQueries
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.core.request_order import RequestClock
 from contentcache.delivery.authorization import Authorization, AuthorizationPolicy
-from contentcache.delivery.blob_service import BlobService, download_semaphore
+from contentcache.delivery.blob_service import BlobService
+from contentcache.delivery.download_context import DeliveryOptions, DeliveryPorts
+from contentcache.delivery.downloads import download_semaphore
 from contentcache.delivery.links import Links
 from contentcache.delivery.origin_authorization import OriginAuthorization
 from contentcache.delivery.origin_queries import OriginQueries
@@ -178,16 +180,12 @@ def _delivery(context: CacheContext) -> _Delivery:
         authorization,
         storage.store,
         storage.index,
-        run=platform.run,
-        clock=platform.reactor,
-        wall=platform.wall,
-        downloads=download_semaphore(limits.fetches, limits.fetchwait, platform.reactor),
-        meter=context.meter,
         room=other_workers.room or evictor,
-        random=platform.random_below,
-        manifest_limit=limits.manifest,
-        fill_after=options.fillafter,
-        small=_SMALL_BLOBS if options.fastpath else 0,
+        semaphore=download_semaphore(limits.fetches, limits.fetchwait, platform.reactor),
+        ports=DeliveryPorts(
+            platform.run, platform.reactor, platform.wall, platform.random_below, context.meter
+        ),
+        options=DeliveryOptions(limits.manifest, options.fillafter, _SMALL_BLOBS if options.fastpath else 0),
         other_workers=other_workers,
     )
 
@@ -338,7 +336,7 @@ def _register_metrics(
     meter: Meter, registries: tuple[Registry, ...], delivery: _Delivery, factory: ServerFactory
 ) -> None:
     service = delivery.blob_service
-    meter.watch("contentcache_downloads", "Downloads under way", lambda: service.running_downloads)
+    meter.watch("contentcache_downloads", "Downloads under way", lambda: service.downloads.running)
     meter.watch("contentcache_grants", "Grants remembered", lambda: len(delivery.grants))
     meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
     for registry in registries:

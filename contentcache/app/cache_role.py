@@ -125,7 +125,7 @@ class CacheRole:
     def health(self) -> Mapping[str, HealthCheck]:
         """The store, and every origin."""
         health: dict[str, HealthCheck] = {}
-        fault = self.services.blob_service.disk_fault or self.services.storage.fault
+        fault = self.services.blob_service.health.fault or self.services.storage.fault
         health["store"] = HealthCheck("ok", "writable") if fault is None else HealthCheck("warn", fault)
         for registry in self.services.upstreams.registries:
             healthy = [host for host, is_healthy in registry.health() if is_healthy]

@@ -1,4 +1,4 @@
-"""What downloads get when they begin: options, the dependencies that all share, and room in the store."""
+"""What downloads are given: options, the dependencies that all share, and room in the store."""
 
 from __future__ import annotations
 
@@ -9,12 +9,35 @@ from attrs import frozen
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed, OriginRefused
-from contentcache.core.ports import Run, Timer
+from contentcache.core.ports import Clock, Run, Timer
 from contentcache.delivery.shared_download import DownloadKey
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import PartialFile, Reservation, Room, Store
 from contentcache.storage.partial_files import origin_tag
 from contentcache.telemetry.metrics import Meter
+
+
+@frozen
+class DeliveryPorts:
+    """What delivery uses of the process. ``random(n)`` is a number from 0 to ``n - 1``."""
+
+    run: Run
+    clock: Timer
+    wall: Clock
+    random: Callable[[int], int]
+    meter: Meter
+
+
+@frozen
+class DeliveryOptions:
+    """
+    ``manifest_limit`` is in bytes, ``fill_after`` the share of a content from which on the rest of it is
+    downloaded too, ``hot_blobs`` the number of small blobs that are kept open for the fast path.
+    """
+
+    manifest_limit: int
+    fill_after: float
+    hot_blobs: int = 0
 
 
 @frozen

@@ -1,6 +1,8 @@
-"""The store and what the index knows of it, together. Everything here blocks: it runs in a thread."""
+"""The store together with what the index knows of it, and whether it can be written."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from twisted.logger import Logger
 
@@ -8,15 +10,39 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
 from contentcache.core.ports import Clock
 from contentcache.storage.interfaces import BlobFile, BlobIndex, BlobRecord, PartialFile, Store
+from contentcache.telemetry.metrics import Meter
+
+
+class StoreHealth:
+    """Whether the store accepts writes: ``fault`` is what it refused last, until it accepts one again."""
+
+    _log = Logger()
+
+    def __init__(self, meter: Meter, on_fault: Callable[[str | None], None]) -> None:
+        self.fault: str | None = None
+        self._meter = meter
+        self._on_fault = on_fault
+
+    def report(self, fault: str | None) -> None:
+        """The store has refused a write, or with ``None`` accepted one."""
+        if fault is not None:
+            self._meter.store_write_error()
+            if self.fault != fault:
+                self._log.error("store not writable, pulls pass through uncached", reason=fault)
+        elif self.fault is not None:
+            self._log.info("store writable again")
+        if fault != self.fault:
+            self._on_fault(fault)
+        self.fault = fault
 
 
 class IndexedStore:
-    """Takes blobs off and puts them on. ``wall`` is in seconds since the epoch."""
+    """Looks blobs up and commits them. Everything blocks. ``wall`` is in seconds since the epoch."""
 
     _log = Logger()
 
     def __init__(self, store: Store, index: BlobIndex, wall: Clock) -> None:
-        self._store = store
+        self.store = store
         self._index = index
         self._wall = wall
 
@@ -38,7 +64,7 @@ class IndexedStore:
         record = None
         try:
             record = self._index.blob(digest)
-            file = self._store.open(digest)
+            file = self.store.open(digest)
         except BlobUnknown:
             if record is not None:
                 self._forget(digest)  # its file went, or never came: a kill, or somebody's hand
@@ -73,13 +99,13 @@ class IndexedStore:
             self._index.record_possession(origin, digest)
         self._index.record([BlobRecord(digest, size, self._wall(), verified=True)])
 
-    def store(self, digest: Digest, origin: str, content: bytes) -> None:
+    def store_content(self, digest: Digest, origin: str, content: bytes) -> None:
         """
-        Keep a small content that has come whole and verified, from ``origin``.
+        Store a small content that has come whole and verified, from ``origin``.
 
         :raises OSError: the disk fails.
         """
-        file = self._store.resume(digest, origin)
+        file = self.store.resume(digest, origin)
         try:
             file.truncate(0)
             file.write(0, content)
@@ -95,7 +121,14 @@ class IndexedStore:
 
     def _throw_away(self, digest: Digest) -> None:
         try:
-            self._store.delete(digest)
+            self.store.delete(digest)
             self._index.forget([digest])
         except OSError as error:
             self._log.error("changed blob not deleted", digest=digest, reason=error)
+
+
+def close_file(found: tuple[BlobRecord | None, BlobFile | None]) -> None:
+    """Close what :meth:`IndexedStore.look_up` has opened for a client that has disconnected meanwhile."""
+    file = found[1]
+    if file is not None:
+        file.close()

@@ -13,13 +13,25 @@ from typing import Final
 
 from attrs import frozen
 
+from contentcache.aio.tasks import in_background
 from contentcache.core.digest import Digest, Hasher
-from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
+from contentcache.core.errors import CacheError, ContentWrong, UpstreamBroken, UpstreamTimeout
+from contentcache.core.manifests import check_manifest, manifest_digests
 from contentcache.core.ports import Run
 from contentcache.core.ranges import parse_body_start
-from contentcache.delivery.bodies import PIECE, ClientSink, Remainder, ShortError
+from contentcache.delivery.authorization import Authorization
+from contentcache.delivery.bodies import (
+    PIECE,
+    Body,
+    ClientSink,
+    MemoryBody,
+    Remainder,
+    ShortError,
+    hash_prefix,
+)
+from contentcache.delivery.manifests import read_manifest
 from contentcache.delivery.requests import ContentRequest
-from contentcache.delivery.responses import ContentResponse
+from contentcache.delivery.responses import ContentResponse, Outcome
 from contentcache.delivery.shared_download import HELD_BACK, SharedDownload
 from contentcache.storage.interfaces import BlobFile
 from contentcache.telemetry.metrics import Meter
@@ -78,15 +90,56 @@ class PassthroughBody:
             answer.abandon()
 
 
+async def pass_through(
+    request: ContentRequest, authorization: Authorization, manifest_limit: int, meter: Meter
+) -> ContentResponse:
+    """
+    A response that is not stored: upstream's answer to this client's own request.
+
+    :raises OriginRefused, UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: there is none.
+    :raises ContentWrong: it is small, and has a digest mismatch.
+    """
+    asked = authorization.request_time()
+    answer = await request.registry.ask(request.upstream_request("GET"))
+    media_type = answer.header("Content-Type")
+    digest = request.content.digest
+    if not (answer.moved or answer.is_page):
+        in_background(authorization.record_allowed(request, media_type, asked=asked))
+    body: Body
+    if request.content.kind == "manifests" or answer.length == 0:
+        content = await read_manifest(answer, manifest_limit)
+        if digest not in manifest_digests(content, media_type, digest.algorithm):
+            raise ContentWrong("what upstream delivers is not what the digest says")
+        body = MemoryBody(content)
+    else:
+        body = PassthroughBody(request, answer, meter)
+    if request.content.kind == "manifests":
+        media_type = media_type or check_manifest(content).media_type(get=None)
+    return ContentResponse(digest, body, media_type, Outcome.UNCACHED, notices=answer.notices())
+
+
 async def continue_from_upstream(
-    request: ContentRequest, sink: ClientSink, rest: Remainder, check: RunningDigest | None, meter: Meter
+    request: ContentRequest,
+    download: SharedDownload,
+    sink: ClientSink,
+    rest: Remainder,
+    release: Callable[[], None],
+    *,
+    run: Run,
+    meter: Meter,
 ) -> None:
     """
     Send the rest of a content whose download cannot go on: its file takes no more, or its worker does not
-    answer. ``check`` has hashed what this client got before.
+    answer. Of a whole content, what this client has got from the download's file is hashed first; then
+    ``release`` closes that.
 
-    :raises ShortError: it cannot be had, or has a digest mismatch.
+    :raises ShortError: the rest cannot be had, or the whole has a digest mismatch.
     """
+    check = None
+    if rest.of_whole:
+        check = RunningDigest(download.key.digest, download.key.digest.hasher())
+        await hash_prefix(download.file, rest.start, check.hasher, run)
+    release()
     await _send_part(request, sink, (rest.start, rest.stop), check, meter)
 
 

@@ -1,8 +1,9 @@
-"""A content in the making, as its readers see it: wherever it is made."""
+"""A running download as its subscribers see it, whichever worker runs it."""
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from enum import Enum, auto
+from typing import ClassVar, Final, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -12,26 +13,41 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import DelayedCall, Timer
 from contentcache.core.spans import Spans
+from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import BlobFile
 
-#: So much of the end waits for the digest: no client ever completes what is not verified.
+#: Bytes of the held-back tail: no client ever completes what is not verified.
 HELD_BACK: Final = 4 << 10
 #: Subscribers are notified of so many new bytes at once, of fewer after so many seconds.
 _NOTIFIED_BYTES: Final = 1 << 20
 _NOTIFIED_AFTER: Final = 0.01
 
 
+class NextStep(Enum):
+    """What a request does that can neither be answered now nor be refused."""
+
+    LOOK_UP_AGAIN = auto()
+    AUTHORIZE = auto()
+    PASS_THROUGH = auto()
+
+
 class UndecidedError(CacheError):
-    """The content is here, but nobody has asked the origin whether this client may have it."""
+    """The content may be here, but this attempt to get it is over; ``next_step`` is what to do."""
+
+    next_step: ClassVar[NextStep] = NextStep.LOOK_UP_AGAIN
 
 
 class AuthorizationNeeded(UndecidedError):
     """The content is there, or on its way for others: the origin has to be asked for this client."""
 
+    next_step = NextStep.AUTHORIZE
+
 
 class NotShareable(UndecidedError):
-    """What is asked for is neither stored nor shared, but passed through to this client."""
+    """What is requested is neither stored nor shared, but passed through to this client."""
+
+    next_step = NextStep.PASS_THROUGH
 
 
 class SignedManifest(NotShareable):
@@ -70,6 +86,11 @@ class DownloadKey:
 
     origin: str
     digest: Digest
+
+    @classmethod
+    def of(cls, request: ContentRequest) -> DownloadKey:
+        """That of what a client requests."""
+        return cls(request.registry.upstream.origin, request.content.digest)
 
 
 class Progress:
@@ -113,10 +134,9 @@ class Progress:
 
 class SharedDownload(Protocol):
     """
-    One fetch of one content, this worker's own or another's.
+    One running download, this worker's own or that of the owner.
 
-    ``in_place`` says that it is a blob of the store which is being verified; ``generation`` counts how often
-    it had to start again; ``progress`` rings whenever anything changes; ``failure`` is why it has ended
+    ``generation`` counts its restarts; ``progress`` notifies of every change; ``failure`` is why it has ended
     without the content.
     """
 
@@ -158,14 +178,14 @@ class SharedDownload(Protocol):
 
     @property
     def awaits_decision(self) -> bool:
-        """Whether the fetch's first answer is still to come, and can be the verdict for who attaches now."""
+        """Whether the first answer is still to come, and can be the decision for who subscribes now."""
 
     @property
     def is_ending(self) -> bool:
-        """Whether the fetch is over without the content, and puts its file away."""
+        """Whether it is over without the content, and leaves its file: nobody can join any more."""
 
     def has_subscriber(self, key: bytes) -> bool:
-        """Whether a client with this question is attached."""
+        """Whether a client with this question has subscribed."""
 
     def readable_until(self, position: int = 0, *, small_part: bool = False) -> int:
         """
@@ -184,13 +204,13 @@ class SharedDownload(Protocol):
         """A client wants this content. The file stays open for it until :meth:`unsubscribe`."""
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """A client has what it wanted, or has left."""
+        """A client has what it wanted, or has disconnected."""
 
     async def run(self) -> None:
-        """Make it, or fail: never raises what can be expected."""
+        """Download until the end; ``failure`` says why it has failed."""
 
     async def abort(self, error: CacheError) -> None:
-        """Never mind."""
+        """End before the start; subscribers receive ``error``."""
 
 
 def readable(held: Spans, announced: int, total: int | None, position: int, *, small_part: bool) -> int:

@@ -228,7 +228,9 @@ class TagService:
         if not checked.agrees(said) or not (is_typed or (is_direct and checked.is_recognized)):
             # It is passed through, and makes neither a grant nor a link.
             return ContentResponse(digest, MemoryBody(content), said, Outcome.UNCACHED, notices=notices)
-        await self._blob_service.store(DownloadKey(request.registry.upstream.origin, digest), content)
+        await self._blob_service.downloads.store(
+            DownloadKey(request.registry.upstream.origin, digest), content
+        )
         if answer.target is not None and named is not None:
             self._authorization.origin.learn_target(request.registry.upstream.origin, answer.target)
         await self._authorization.record_allowed(request.by_digest(digest), media_type, asked=asked)

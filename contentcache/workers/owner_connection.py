@@ -18,8 +18,8 @@ from twisted.logger import Logger
 from contentcache.aio.tasks import in_background
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.ports import Run
-from contentcache.delivery.blob_service import BlobService
 from contentcache.delivery.download import Download
+from contentcache.delivery.downloads import Downloads
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.shared_download import UndecidedError
 from contentcache.delivery.subscribers import Subscriber
@@ -35,7 +35,7 @@ class SubscriberService:
     origin.
     """
 
-    blob_service: BlobService
+    downloads: Downloads
     request_key: Callable[[ContentRequest], bytes]
     registry_of: Callable[[str], Registry]
     run: Run
@@ -85,7 +85,7 @@ class _OwnerConnection:
             case messages.RequestBytes(position=position, stop=stop):
                 self._request_bytes(position, stop)
             case messages.StoreContent(key=key, content=content):
-                return self._service.blob_service.store(key, content)
+                return self._service.downloads.store(key, content)
         return None
 
     async def _subscribe(self, message: messages.Subscribe) -> None:
@@ -106,7 +106,7 @@ class _OwnerConnection:
             reporter=_Reporter(self.rpc, number),
         )
         try:
-            download, coalesced = await service.blob_service.subscribe(
+            download, coalesced = await service.downloads.subscribe(
                 subscriber, in_place=message.in_place, total=message.total
             )
         except CacheError as error:

@@ -150,7 +150,10 @@ class Worker(Daemon):
         services = self._caching.services
         registries = {registry.upstream.origin: registry for registry in services.upstreams.registries}
         self._subscriber_service = SubscriberService(
-            services.blob_service, services.authorization.request_key, registries.__getitem__, self.threads
+            services.blob_service.downloads,
+            services.authorization.request_key,
+            registries.__getitem__,
+            self.threads,
         )
         return self._caching
 
@@ -210,7 +213,7 @@ class Worker(Daemon):
             case Revocation():
                 services.authorization.apply_revocation(message)
             case messages.DiskFault(fault=fault):
-                services.blob_service.disk_fault = fault
+                services.blob_service.health.fault = fault
             case messages.IndexLost():
                 services.blob_service.lost_index()
 

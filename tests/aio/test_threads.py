@@ -152,7 +152,7 @@ class ThreadsTests(TestCase):
             for _ in range(turns):
                 await self.turn()
             client.leave()
-        while self.house.blob_service.running_downloads:
+        while self.house.blob_service.downloads.running:
             await self.turn()
         rest = self.house.pull(self.slow)
         await rest.done

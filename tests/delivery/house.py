@@ -23,8 +23,10 @@ from contentcache.core.ports import Run
 from contentcache.core.request_order import RequestClock
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.authorization import Authorization, AuthorizationPolicy, Revocation
-from contentcache.delivery.blob_service import BlobService, download_semaphore
+from contentcache.delivery.blob_service import BlobService
 from contentcache.delivery.bodies import ShortError
+from contentcache.delivery.download_context import DeliveryOptions, DeliveryPorts
+from contentcache.delivery.downloads import download_semaphore
 from contentcache.delivery.links import Links
 from contentcache.delivery.origin_authorization import OriginAuthorization
 from contentcache.delivery.origin_queries import OriginQueries
@@ -141,16 +143,10 @@ class House:
             self.authorization,
             self.store,
             self.index,
-            run=run,
-            clock=self.clock,
-            wall=self.wall,
-            downloads=download_semaphore(fetches, 10.0, self.clock),
-            meter=self.meter,
             room=self,
-            random=self.random.randrange,
-            manifest_limit=limit,
-            fill_after=0.3,
-            small=20 if fast else 0,
+            semaphore=download_semaphore(fetches, 10.0, self.clock),
+            ports=DeliveryPorts(run, self.clock, self.wall, self.random.randrange, self.meter),
+            options=DeliveryOptions(limit, 0.3, 20 if fast else 0),
             other_workers=other_workers,
         )
         self.tags = TagService(
@@ -169,7 +165,7 @@ class House:
     @property
     def running_downloads(self) -> int:
         """How many fetches are running."""
-        return self.blob_service.running_downloads
+        return self.blob_service.downloads.running
 
     def wall(self) -> float:
         """Seconds since the epoch."""

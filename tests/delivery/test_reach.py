@@ -19,7 +19,7 @@ class ReachTests(HouseTestCase):
         digest = house.origin.put_blob(REPOSITORY, LARGE)
         house.origin.misbehave("stall", at=len(LARGE) // 2, times=1)
         client = house.pull(digest)
-        (download,) = house.blob_service._running
+        (download,) = house.blob_service.downloads
         assert isinstance(download, Download)
         told = download.progress.announced
         held: Spans = download.planner.held

@@ -145,7 +145,7 @@ class OwnerOfAll:
 
     async def store(self, key: DownloadKey, content: bytes) -> None:
         """Let the owner store it."""
-        await self._house.owner.store(key, content)
+        await self._house.owner.downloads.store(key, content)
 
     async def _connect(self, _digest: Digest, rpc: RPCConnection) -> None:
         if self.unreachable:
@@ -165,7 +165,7 @@ class TwoWorkers(House):
         super().__init__(*upstreams, **{"store": self.files, **options})
         self.owner = self.blob_service
         self.subscriber_service = SubscriberService(
-            self.owner, self.authorization.request_key, self._registry_of, self._run
+            self.owner.downloads, self.authorization.request_key, self._registry_of, self._run
         )
         self.owners = OwnerOfAll(self)
         self.furnish(OtherWorkers(owners=self.owners), **self._options)
@@ -173,7 +173,7 @@ class TwoWorkers(House):
     @property
     def running_downloads(self) -> int:
         """How many downloads are running."""
-        return self.owner.running_downloads
+        return self.owner.downloads.running
 
     def _registry_of(self, origin: str) -> Any:
         return next(registry for registry in self.registries if registry.upstream.origin == origin)

@@ -242,7 +242,7 @@ class UnreachableOwnerTests(TwoWorkersTestCase):
         house.owners.unreachable = False
         self.assertWhole(house.pull(digest), CONTENT)
         self.assertIsNotNone(house.index.blob(digest))
-        self.assertEqual((house.blob_service.disk_fault, self.flushLoggedErrors()), (None, []))
+        self.assertEqual((house.blob_service.health.fault, self.flushLoggedErrors()), (None, []))
 
     def test_not_allowed(self) -> None:
         """What passes through is what the origin lets this client have, and nothing else."""
