@@ -1,11 +1,12 @@
-"""Coroutines that nobody waits for, work that outlives its caller, and work that is bounded by a timeout."""
+"""Background and periodic tasks, work that outlives its caller, and work bounded by a timeout."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from contentcache.core.ports import Timer
@@ -21,6 +22,37 @@ def in_background(coroutine: Coroutine[Deferred[Any], Any, Any]) -> Deferred[Non
             "background task failed", failure, task=getattr(coroutine, "__qualname__", None)
         )
     )
+
+
+class PeriodicTasks:
+    """Calls functions every so many seconds until :meth:`stop`."""
+
+    def __init__(self, clock: Timer) -> None:
+        self._clock = clock
+        self._loops: list[LoopingCall] = []
+
+    def start(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call ``call`` every ``seconds``. What it raises is logged; it is called again all the same."""
+
+        def guarded() -> object:
+            # A LoopingCall never calls again after one exception.
+            try:
+                result = call()
+            except Exception:  # noqa: BLE001
+                _log.failure("periodic task failed", task=getattr(call, "__qualname__", None))
+                return None
+            return result
+
+        loop = LoopingCall(guarded)
+        loop.clock = cast("Any", self._clock)
+        self._loops.append(loop)
+        loop.start(seconds, now=False)
+
+    def stop(self) -> None:
+        """Call nothing any more."""
+        for loop in self._loops:
+            if loop.running:
+                loop.stop()
 
 
 async def shielded(work: Awaitable[T], undo: Callable[[T], object]) -> T:

@@ -1,4 +1,4 @@
-"""Whether the daemon answers on its own address: for containers, whose images have no curl."""
+"""``contentcache alive``: whether the daemon answers, for containers whose images have no curl."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _LIVING: Final = (200, 503)
 _DEMANDING: Final = ("require-any-client-cert", "require-and-verify-client-cert")
 
 
-class NotAlive(Exception):
-    """Nobody answers as the daemon would; the sentence says where and how."""
+class NotAliveError(Exception):
+    """The daemon does not answer, or another program does; the message says where and how."""
 
 
 def ask(settings: Http, timeout: float) -> str:
@@ -33,7 +33,7 @@ def ask(settings: Http, timeout: float) -> str:
     ``timeout`` is in seconds, for each step. Its certificate is not verified: we know whom we ask, and it may
     be for another name. Where it demands a certificate of ours, asking for it is an answer.
 
-    :raises NotAlive: there is none, or not one of the daemon's.
+    :raises NotAliveError: there is none, or not one of the daemon's.
     """
     where = _shown(settings)
     try:
@@ -48,9 +48,9 @@ def ask(settings: Http, timeout: float) -> str:
                     status = _status(secure)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise NotAlive(f"{where} does not answer: {reason}") from error
+        raise NotAliveError(f"{where} does not answer: {reason}") from error
     if status not in _LIVING:
-        raise NotAlive(f"{where} answers {status}, which this daemon never does")
+        raise NotAliveError(f"{where} answers {status}, which this daemon never does")
     return f"{where} answers {status}"
 
 

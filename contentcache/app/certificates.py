@@ -18,7 +18,7 @@ from contentcache.acme.control import NoDaemonError, send_command
 from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUseError
 from contentcache.acme.renewal_state import RenewalOutcome
 from contentcache.app.listening import ListenError
-from contentcache.app.tap import renew_alone
+from contentcache.app.tap import renew_without_daemon
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.tls.files import TLSConfigurationError, read_certificates
 from contentcache.upstream.proxies import ProxyFault
@@ -83,7 +83,7 @@ def renew_certificates(
             f"no daemon runs, and {folder} is not ours: do it as its owner, sudo -u '#{owner}' ..."
         )
     try:
-        return renew_alone(configuration, hosts)
+        return renew_without_daemon(configuration, hosts)
     except (ListenError, CertificateStoreInUseError, TLSConfigurationError, ProxyFault, OSError) as error:
         raise RenewalError(f"no daemon answers, and it cannot be done without one: {error}") from error
 

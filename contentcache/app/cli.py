@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from contentcache import __version__
-from contentcache.app.alive import NotAlive, ask, file_of_first_process
+from contentcache.app.alive import NotAliveError, ask, file_of_first_process
 from contentcache.config.faults import ConfigurationError, InvalidValueError
 from contentcache.config.loading import Loaded, load
 from contentcache.config.model import Configuration, ServerTLS
@@ -123,7 +123,7 @@ def alive(file: str | None, timeout: float) -> None:
     _, loaded = _load(file or file_of_first_process())
     try:
         click.echo(_printable(ask(loaded.configuration.http, timeout)))
-    except NotAlive as dead:
+    except NotAliveError as dead:
         click.echo(_printable(str(dead)), err=True)
         raise SystemExit(1) from None
 

@@ -1,32 +1,28 @@
-"""The daemon's life: start, sweep, watch, read certificates anew, drain, stop."""
+"""The daemon: start, health checks, reload, drain, stop."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from contentcache import __version__
 from contentcache.aio.condition import sleep
 from contentcache.aio.reactor import DaemonReactor
+from contentcache.aio.tasks import PeriodicTasks
 from contentcache.aio.threads import Threads, ThreadsUnavailableError, use_threads_for_names
 from contentcache.app.cache_role import CacheRole
 from contentcache.app.listening import ListenError, SocketPath, bind, format_address, serve, stop
-from contentcache.app.process import free_descriptors
-from contentcache.app.role import Role, StartupError
+from contentcache.app.process import fit_descriptors
+from contentcache.app.role import Role, StartupError, exit_with
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
-from contentcache.core.descriptors import Fitting, fit
 from contentcache.server.debug_site import DebugSite, HealthCheck
-from contentcache.server.factory import TURNED_AWAY
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.hosts import HostContexts
@@ -37,27 +33,27 @@ from contentcache.wire.sendfile_pool import SendfilePool
 if TYPE_CHECKING:
     from contentcache.app.issuance import Issuance
 
-_LOOK_EVERY: Final = 0.5
+_LAG_INTERVAL: Final = 0.5
 _DRAIN_STEP: Final = 0.1
-#: Seconds between two sets of keys for the session tickets of our own port.
-_TICKET_KEYS_EVERY: Final = 12 * 3600.0
-#: How many fast clients are sent files by threads at once.
+#: Seconds until the keys of TLS session tickets are replaced.
+_TICKET_KEYS_INTERVAL: Final = 12 * 3600.0
+#: Threads of the sendfile pool.
 _SENDFILE_THREADS: Final = max(2, min(8, len(os.sched_getaffinity(0))))
 
 
-#: Host names that are looked up at once.
-_NAMES: Final = 10
+#: Threads that resolve host names.
+_RESOLVER_THREADS: Final = 10
 
 
 class Daemon(Service):
     """
-    All that runs, as one service.
+    The whole daemon as one service.
 
-    What cannot be (a port that is taken, a root directory that another daemon has) is said in a sentence,
-    and ends the process with status 1.
+    Where it cannot start (a port in use, a root directory in use by another daemon), it prints a sentence and
+    exits with status 1.
 
-    With several workers, parent and children are daemons too: what they do otherwise is in methods of their
-    own, which are named after what they do.
+    With several workers, the supervisor and the workers are daemons too, and override the methods in which
+    they differ.
     """
 
     name = "contentcache"
@@ -78,17 +74,15 @@ class Daemon(Service):
         self.threads = Threads(reactor, configuration.storage.maxthreads, "disk")
         # Separate threads: where all of the others wait for a disk, files in memory are still sent.
         self._sendfile_threads = Threads(reactor, _SENDFILE_THREADS, "sendfile")
-        self._name_threads = Threads(reactor, _NAMES, "name")
+        self._name_threads = Threads(reactor, _RESOLVER_THREADS, "name")
         self._front: list[socket.socket] = []
         self._paths: list[SocketPath] = []
         self._sockets: list[socket.socket] = []
         self.ports: list[Any] = []
-        self._loops: list[LoopingCall] = []
+        self._periodic = PeriodicTasks(reactor)
         self.role: Role | None = None
         self.context: ServerContext | HostContexts | None = None
         self.issuance: Issuance | None = None
-
-    # Start.
 
     def privilegedStartService(self) -> None:
         """Bind the addresses and read the key of TLS, while that is still allowed."""
@@ -98,11 +92,11 @@ class Daemon(Service):
         self._load()
 
     def startService(self) -> None:
-        """Become what the configuration says, and serve. No upstream is contacted for it."""
+        """Build what is configured, and serve. No upstream is contacted."""
         super().startService()
         self._bind()
         self.read_certificate()
-        fitting = self._fit_descriptors()
+        self.configuration, fitting = fit_descriptors(self.configuration)
         try:
             role = self.build()
         except StartupError as error:
@@ -113,10 +107,10 @@ class Daemon(Service):
         self._start_threads()
         use_threads_for_names(self.reactor, self._name_threads)
         self.log_startup(role)
-        role.start(self.repeat)
-        self.repeat(_LOOK_EVERY, self._look_for_lag())
+        role.start(self._periodic.start)
+        self._periodic.start(_LAG_INTERVAL, self._lag_probe())
         self._serve(role)
-        self.repeat(_TICKET_KEYS_EVERY, self._rotate_ticket_keys)
+        self._periodic.start(_TICKET_KEYS_INTERVAL, self._rotate_ticket_keys)
         if self.issuance is not None:
             self.start_issuance(self.issuance)
         signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
@@ -132,32 +126,15 @@ class Daemon(Service):
                 threads.stop()
             exit_with(str(error))
 
-    def _fit_descriptors(self) -> Fitting:
-        """Lower the limits to what fits into the descriptors that this process may have."""
-        middleware, free = self.configuration.middleware, free_descriptors()
-        limits = middleware.limits
-        fitting = fit(free, connections=limits.connections, fetches=limits.fetches, turned_away=TURNED_AWAY)
-        if (fitting.connections, fitting.fetches) != (limits.connections, limits.fetches):
-            self._log.warn(
-                "limits lowered to fit descriptors",
-                free=free,
-                connections=fitting.connections,
-                fetches=fitting.fetches,
-                hint="raise the limit of open files (nofile) for more",
-            )
-            limits = evolve(limits, connections=fitting.connections, fetches=fitting.fetches)
-            self.configuration = evolve(self.configuration, middleware=evolve(middleware, limits=limits))
-        return fitting
-
     def build(self) -> Role:
         """
-        What the daemon is.
+        Build the role.
 
-        :raises StartupError: it cannot be that.
+        :raises StartupError: it cannot be built.
         """
         configuration, middleware = self.configuration, self.configuration.middleware
         if isinstance(middleware, Gateway):
-            # Here, so that a cache does not load what a gateway needs.
+            # Imported here: a cache loads nothing of a gateway.
             from contentcache.app.gateway_role import GatewayRole  # noqa: PLC0415
 
             return GatewayRole(
@@ -175,7 +152,7 @@ class Daemon(Service):
         tls = self.configuration.http.tls
         if tls is None or tls.letsencrypt is None:
             return
-        # Here, so that a daemon with certificate files loads nothing of ACME.
+        # Imported here: a daemon with certificate files loads nothing of ACME.
         from contentcache.acme.errors import CertificateStoreInUseError  # noqa: PLC0415
         from contentcache.app.issuance import Issuance  # noqa: PLC0415
 
@@ -194,7 +171,7 @@ class Daemon(Service):
         self.context = self.issuance.contexts
 
     def start_issuance(self, issuance: Issuance) -> None:
-        """Ask for certificates, now that whoever looks at the port finds us."""
+        """Request certificates, now that the ports are open for the challenges."""
         issuance.start()
 
     def _bind(self) -> None:
@@ -215,7 +192,7 @@ class Daemon(Service):
             exit_with(str(error))
 
     def bind_client_sockets(self, address: Address) -> list[socket.socket]:
-        """The sockets to which clients come."""
+        """Bind the sockets for clients."""
         return [self._bound(address)]
 
     def _bound(self, address: Address) -> socket.socket:
@@ -224,13 +201,13 @@ class Daemon(Service):
         return bound
 
     def own(self, address: Address) -> None:
-        """Take away the path of a socket that was bound here, if it has one, when the daemon stops."""
+        """Delete the path of a socket that was bound here, if it has one, when the daemon stops."""
         path = SocketPath.of(address)
         if path is not None:
             self._paths.append(path)
 
     def read_certificate(self) -> None:
-        """What is shown to clients, where files say it."""
+        """Read the certificate files, if they are configured."""
         tls = self.configuration.http.tls
         if tls is None or tls.letsencrypt is not None or self.context is not None:
             return
@@ -240,7 +217,7 @@ class Daemon(Service):
             exit_with(str(error))
 
     def _load(self) -> None:
-        """Load what the configuration needs: who we become may be unable to read it, or an update may change it."""
+        """Import what the configuration needs, before the account changes or an update replaces files."""
         if isinstance(self.configuration.middleware, Gateway):
             import contentcache.app.gateway_role  # noqa: PLC0415
         if self.configuration.auth is not None:
@@ -275,11 +252,11 @@ class Daemon(Service):
         ]
 
     async def metrics(self) -> bytes:
-        """What was counted, in Prometheus' text format."""
+        """The metrics in Prometheus' text format."""
         return self.meter.text()
 
     def log_startup(self, role: Role) -> None:
-        """The first lines of the log."""
+        """Log the warnings of the configuration, and that the daemon is ready."""
         for warning in self._warnings:
             self._log.warn("configuration warning", reason=warning)
         http = self.configuration.http
@@ -291,33 +268,14 @@ class Daemon(Service):
             **role.startup_fields(),
         )
 
-    # While it runs.
-
-    def repeat(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call again and again, whatever becomes of each call, until the daemon stops."""
-
-        def guarded() -> object:
-            # A LoopingCall never calls again after one exception.
-            try:
-                result = call()
-            except Exception:  # noqa: BLE001
-                self._log.failure("periodic task failed", task=getattr(call, "__qualname__", None))
-                return None
-            return result
-
-        loop = LoopingCall(guarded)
-        loop.clock = cast("Any", self.reactor)
-        self._loops.append(loop)
-        loop.start(seconds, now=False)
-
-    def _look_for_lag(self) -> Callable[[], None]:
-        due = self.reactor.seconds() + _LOOK_EVERY
+    def _lag_probe(self) -> Callable[[], None]:
+        due = self.reactor.seconds() + _LAG_INTERVAL
 
         def look() -> None:
             nonlocal due
             now = self.reactor.seconds()
             self.meter.lagged(max(0.0, now - due))
-            due = now + _LOOK_EVERY
+            due = now + _LAG_INTERVAL
 
         return look
 
@@ -326,11 +284,11 @@ class Daemon(Service):
             self.context.rotate_ticket_keys()
 
     async def health(self) -> Mapping[str, HealthCheck]:
-        """How it goes."""
+        """Run the health checks."""
         return self.own_health()
 
     def own_health(self) -> Mapping[str, HealthCheck]:
-        """How it goes in this process."""
+        """Run the health checks of this process."""
         if self.role is None:
             return {"daemon": HealthCheck("fail", "not started")}
         health = dict(self.role.health())
@@ -339,7 +297,7 @@ class Daemon(Service):
         return health
 
     def reload(self) -> None:
-        """``SIGHUP``: read certificates anew. Broken ones change nothing."""
+        """``SIGHUP``: read certificates again. Unusable ones change nothing."""
         readers: list[Any] = [*(self.role.reloading if self.role is not None else ())]
         if self.issuance is not None:
             readers.append(self.issuance)
@@ -353,10 +311,8 @@ class Daemon(Service):
             else:
                 self._log.info("certificates reloaded, shown to new connections")
 
-    # Stop.
-
     def stopService(self) -> Deferred[None]:
-        """Take no new connection, let transfers finish for ``http.draintimeout``, and put everything away."""
+        """Refuse new connections, let transfers finish for ``http.draintimeout``, and stop everything."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
@@ -366,9 +322,7 @@ class Daemon(Service):
             path.remove()
         for port in self.ports:
             await stop(port)
-        for loop in self._loops:
-            if loop.running:
-                loop.stop()
+        self._periodic.stop()
         if self.issuance is not None:
             await self.issuance.stop()
         if role is None:
@@ -381,7 +335,7 @@ class Daemon(Service):
         role.close()
 
     async def drain(self, role: Role) -> None:
-        """Let what is under way finish, for as long as it may, and end the rest."""
+        """Let transfers finish within the timeout, and end the rest."""
         factory = role.factory
         factory.close_idle()
         until = self.reactor.seconds() + self.configuration.http.draintimeout
@@ -392,22 +346,3 @@ class Daemon(Service):
         while factory.busy and self.reactor.seconds() < until:
             await sleep(self.reactor, _DRAIN_STEP)
         factory.cut()
-
-
-class StartupExit(SystemExit, Exception):
-    """
-    The daemon cannot be, and why.
-
-    In the background twistd tells whoever waits for it of an ``Exception`` only; for a ``SystemExit`` the
-    process ends without a traceback.
-    """
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = 1
-
-
-def exit_with(sentence: str) -> NoReturn:
-    """Say why there will be no daemon, and end."""
-    sys.stderr.write(f"contentcache: {sentence}\n")
-    raise StartupExit(sentence)

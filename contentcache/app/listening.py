@@ -22,15 +22,15 @@ from contentcache.wire.tls_socket import TLSFactory, tls_transport
 
 _BACKLOG: Final = 1024
 #: Connections that are accepted in one turn of the reactor.
-_AT_ONCE: Final = 100
-#: For so many seconds an address may still be held by processes that are about to end.
-_DYING: Final = 2.0
+_ACCEPTS_PER_TURN: Final = 100
+#: Seconds in which an address may still be in use by processes that are about to end.
+_RETRY_FOR: Final = 2.0
 _STEP: Final = 0.02
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
-class ListenError(Exception):  # says what happened
-    """An address cannot be listened on; the sentence says which and why."""
+class ListenError(Exception):
+    """An address cannot be bound; the message says which and why."""
 
 
 def bind(address: Address, *, among: bool = False) -> socket.socket:
@@ -38,7 +38,7 @@ def bind(address: Address, *, among: bool = False) -> socket.socket:
     A listening socket at ``address``: for no host every address, of IPv6 and IPv4 alike where the machine has
     both. With ``among`` it is one of several between which the kernel divides connections.
 
-    :raises ListenError: somebody else does, or we may not.
+    :raises ListenError: the address is in use, or not permitted.
     """
     try:
         if address.path is not None:
@@ -51,14 +51,14 @@ def bind(address: Address, *, among: bool = False) -> socket.socket:
 
 def bind_shared(address: Address, number: int) -> list[socket.socket]:
     """
-    So many listening sockets at one ``address``; at a path it is one, and the others are its duplicates.
+    ``number`` listening sockets at one ``address``; at a path it is one, and the others are its duplicates.
 
-    Sockets that share a port let everybody of the same account share it too, and nobody would notice: so the
-    first try is for one alone. What has just been killed may need a moment to let go of it.
+    Sockets that share a port would also share it with another daemon of the same account, unnoticed: so the
+    first attempt is for the port alone, and is repeated while a killed process may still have it.
 
-    :raises ListenError: somebody else does, or we may not.
+    :raises ListenError: the address is in use, or not permitted.
     """
-    first = _bind_at_last(address)
+    first = _bind_with_retry(address)
     if address.path is not None:
         return [first, *(_nonblocking(first.dup()) for _ in range(number - 1))]
     # A port 0 has become some port.
@@ -67,8 +67,8 @@ def bind_shared(address: Address, number: int) -> list[socket.socket]:
     return [bind(evolve(address, port=port), among=True) for _ in range(number)]
 
 
-def _bind_at_last(address: Address) -> socket.socket:
-    until = time.monotonic() + _DYING
+def _bind_with_retry(address: Address) -> socket.socket:
+    until = time.monotonic() + _RETRY_FOR
     while True:
         try:
             return bind(address)
@@ -145,7 +145,7 @@ def _accepting(factory: LimitedFactory, port: type[Any]) -> type[Any]:
     The class of a port that accepts no more connections at once than ``factory`` says: Twisted's own accepts
     hundreds before the first of them is heard, and counts them in an attribute.
     """
-    at_once = property(lambda _self: min(_AT_ONCE, factory.accepts), lambda _self, _wanted: None)
+    at_once = property(lambda _self: min(_ACCEPTS_PER_TURN, factory.accepts), lambda _self, _wanted: None)
     return type(port.__name__, (port,), {"numberAccepts": at_once})
 
 
@@ -166,7 +166,7 @@ class SocketPath:
         return cls(address.path, found.st_dev, found.st_ino)
 
     def remove(self) -> None:
-        """Take the socket away, unless it is gone, or another one has taken its place."""
+        """Delete the socket, unless it was deleted or replaced."""
         with suppress(OSError):
             found = os.stat(self.path)
             if (found.st_dev, found.st_ino) == (self.device, self.inode):
@@ -174,7 +174,7 @@ class SocketPath:
 
 
 async def stop(port: Any) -> None:
-    """Take no new connection at a port that :func:`serve` has given."""
+    """Close a port that :func:`serve` has opened; connections stay."""
     stopping = port.stopListening()
     if stopping is not None:
         await stopping
@@ -194,7 +194,7 @@ def _bind_port(address: Address, *, among: bool) -> socket.socket:
             )
         except OSError as error:
             if error.errno not in _NO_IPV6:
-                raise  # half of what was asked for would look like all of it
+                raise  # without IPv6 only half of the addresses would be bound
     found = socket.getaddrinfo(
         address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -204,8 +204,8 @@ def _bind_port(address: Address, *, among: bool) -> socket.socket:
 
 def _bind_path(path: str) -> socket.socket:
     with suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode) and not _somebody_listens(path):
-            os.unlink(path)  # left behind by one that was killed
+        if stat.S_ISSOCK(os.stat(path).st_mode) and not _is_in_use(path):
+            os.unlink(path)  # left behind by a process that was killed
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         bound.bind(path)
@@ -216,15 +216,15 @@ def _bind_path(path: str) -> socket.socket:
     return _nonblocking(bound)
 
 
-def _somebody_listens(path: str) -> bool:
+def _is_in_use(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # one that is too busy to accept must not hold us up
+        probe.setblocking(False)  # a process too busy to accept must not block this one
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return False
         except OSError:
-            pass  # busy, or not ours to talk to
+            pass  # busy, or not permitted
         return True
 
 

@@ -9,6 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from attrs import evolve
+from twisted.logger import Logger
+
+from contentcache.config.model import Configuration
+from contentcache.core.descriptors import Fitting, fit
+from contentcache.server.factory import TURNED_AWAY
+
+_log = Logger(namespace="contentcache")
+
 #: Enough for all limits at once; programs that close every descriptor one by one get slow beyond that.
 _MOST_DESCRIPTORS: Final = 65_536
 #: Where the system does not tell.
@@ -79,3 +88,21 @@ def retain_heap() -> None:
     if set_option is not None:
         set_option(_TRIM_THRESHOLD, _KEPT)
         set_option(_MMAP_THRESHOLD, _LARGE)
+
+
+def fit_descriptors(configuration: Configuration) -> tuple[Configuration, Fitting]:
+    """Lower the limits of a configuration to what fits into the descriptors that this process may have."""
+    middleware, free = configuration.middleware, free_descriptors()
+    limits = middleware.limits
+    fitting = fit(free, connections=limits.connections, fetches=limits.fetches, turned_away=TURNED_AWAY)
+    if (fitting.connections, fitting.fetches) != (limits.connections, limits.fetches):
+        _log.warn(
+            "limits lowered to fit descriptors",
+            free=free,
+            connections=fitting.connections,
+            fetches=fitting.fetches,
+            hint="raise the limit of open files (nofile) for more",
+        )
+        limits = evolve(limits, connections=fitting.connections, fetches=fitting.fetches)
+        configuration = evolve(configuration, middleware=evolve(middleware, limits=limits))
+    return configuration, fitting

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, Self
+from typing import NoReturn, Protocol, Self
 
 from attrs import frozen
 
@@ -74,3 +75,22 @@ class Role(Protocol):
 
 class StartupError(Exception):
     """The daemon cannot start; the message is a sentence for the operator."""
+
+
+class StartupExit(SystemExit, Exception):
+    """
+    Ends the process with status 1.
+
+    Started in the background, twistd reports an ``Exception`` only; a ``SystemExit`` ends the process without
+    a traceback.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = 1
+
+
+def exit_with(sentence: str) -> NoReturn:
+    """Print why the daemon cannot start, and end the process."""
+    sys.stderr.write(f"contentcache: {sentence}\n")
+    raise StartupExit(sentence)

@@ -25,7 +25,7 @@ from contentcache.telemetry.logging import log_observer
 if TYPE_CHECKING:
     from contentcache.acme.renewal_state import RenewalOutcome
 
-_log_of_children = Logger(namespace="contentcache.workers")
+_worker_lines = Logger(namespace="contentcache.workers")
 
 
 class Options(usage.Options):
@@ -43,32 +43,32 @@ class Options(usage.Options):
             raise usage.UsageError("no configuration: say --config FILE, or set REGISTRY_CONFIGURATION_PATH")
 
 
-class _Whole(MultiService):
-    """The daemon as twistd's application knows it, with a journal of its own as the application's log."""
+class _DaemonService(MultiService):
+    """The daemon as twistd's application knows it; it sets the application's log observer."""
 
     def __init__(self, settings: Log, options: Any) -> None:
         super().__init__()
         self._settings = settings
         self._options = options or {}
-        self._written: Any = None
+        self._log_file: Any = None
 
     def setServiceParent(self, parent: Any) -> None:
         if hasattr(parent, "setComponent") and not self._options.get("logger"):
-            self._written = self._stream()
-            parent.setComponent(ILogObserver, log_observer(cast("Any", self._written), self._settings))
+            self._log_file = self._stream()
+            parent.setComponent(ILogObserver, log_observer(cast("Any", self._log_file), self._settings))
         super().setServiceParent(parent)
 
     def output(self) -> Callable[[str], None] | None:
-        """What takes lines that other processes have for the log, ``None`` where they can write them themselves."""
+        """Writes log lines of workers, ``None`` where they write to standard output themselves."""
         if self._options.get("logger"):
-            return lambda text: _log_of_children.info("{text}", text=text.rstrip("\n"))
-        if self._written is None or self._written is sys.stdout:
+            return lambda text: _worker_lines.info("{text}", text=text.rstrip("\n"))
+        if self._log_file is None or self._log_file is sys.stdout:
             return None
         return self._write
 
     def _write(self, text: str) -> None:
-        self._written.write(text)
-        self._written.flush()
+        self._log_file.write(text)
+        self._log_file.flush()
 
     def _stream(self) -> Any:
         path = self._options.get("logfile")
@@ -77,8 +77,8 @@ class _Whole(MultiService):
         return LogFile.fromFullPath(path or "twistd.log")
 
 
-def _begin() -> Any:
-    """What every process of ours is from its start; answers its reactor."""
+def _prepare_process() -> Any:
+    """Apply the settings that every process of the daemon has, and return its reactor."""
     from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
 
     reactor = cast("Any", installed)
@@ -91,14 +91,14 @@ def _begin() -> Any:
 
 def makeService(options: Options) -> IService:
     """The whole daemon. Faults of the configuration are printed, all of them, and end the process."""
-    reactor = _begin()  # before there are secrets in memory
+    reactor = _prepare_process()  # before there are secrets in memory
     try:
         loaded = load(options["config"], os.environ)
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None
     configuration, warnings = loaded.configuration, loaded.warnings
-    whole = _Whole(configuration.log, getattr(options, "parent", None))
+    whole = _DaemonService(configuration.log, getattr(options, "parent", None))
     if configuration.workers == 1:
         Daemon(configuration, warnings, os.environ, reactor).setServiceParent(whole)
     else:
@@ -116,20 +116,20 @@ def run_worker(number: int) -> None:
     """
     from contentcache.workers.worker import prepare  # noqa: PLC0415  # only those who need it load it
 
-    reactor = _begin()
+    reactor = _prepare_process()
     prepare(number, reactor)
     reactor.run()
 
 
-def renew_alone(configuration: Configuration, hosts: Sequence[str]) -> list[RenewalOutcome]:
+def renew_without_daemon(configuration: Configuration, hosts: Sequence[str]) -> list[RenewalOutcome]:
     """
-    Get new certificates in this process, where no daemon does it. Blocks.
+    Renew certificates in this process, where no daemon runs. Blocks.
 
-    :raises ListenError: somebody else is on the ports.
+    :raises ListenError: the ports are in use.
     """
     from contentcache.app.issuance import renew_alone as renew  # noqa: PLC0415  # only those who need it load it
 
-    reactor = _begin()
+    reactor = _prepare_process()
     results: list[list[RenewalOutcome] | Failure] = []
 
     def begin() -> None:

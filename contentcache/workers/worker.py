@@ -22,9 +22,9 @@ from twisted.python.failure import Failure
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.app.cache_role import CacheRole
-from contentcache.app.daemon import Daemon, StartupExit
+from contentcache.app.daemon import Daemon
 from contentcache.app.listening import stop
-from contentcache.app.role import Role
+from contentcache.app.role import Role, StartupExit
 from contentcache.config.model import Address, Configuration
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed

@@ -63,7 +63,7 @@ class _AskTestCase(SynchronousTestCase):
 
     def assert_dead(self, settings: Http, *parts: str, timeout: float = PATIENCE) -> None:
         """Nobody lives there, and the sentence has these parts."""
-        dead = self.assertRaises(alive.NotAlive, alive.ask, settings, timeout)
+        dead = self.assertRaises(alive.NotAliveError, alive.ask, settings, timeout)
         for part in parts:
             self.assertIn(part, str(dead))
 

@@ -92,7 +92,7 @@ class PortTests(SynchronousTestCase):
 
     def test_several_taken(self) -> None:
         """A port is not shared with anybody else who would share it, such as a second daemon."""
-        self.patch(listening, "_DYING", 0.0)
+        self.patch(listening, "_RETRY_FOR", 0.0)
         (other,) = bind_shared(Address("127.0.0.1", 0), 1)
         self.addCleanup(other.close)
         where = Address(*other.getsockname())
