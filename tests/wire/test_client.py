@@ -22,7 +22,7 @@ _ANSWER = b"401, and here is why"
 
 
 class _Client(Protocol):
-    """Keeps what it gets."""
+    """Stores what it receives."""
 
     transport: Any
 
@@ -38,7 +38,7 @@ class _Client(Protocol):
 
 
 class HearingTests(TestCase):
-    """One connection to a socket that does what it is told."""
+    """One connection to a socket that the test controls."""
 
     @inlineCallbacks
     def connect(self) -> Generator[Deferred[Any], Any, None]:
@@ -54,13 +54,13 @@ class HearingTests(TestCase):
         self.addCleanup(self.server.close)
 
     def say_and_reset(self) -> None:
-        """The server answers, and closes though something that was sent to it is unread."""
+        """The server responds, and closes with unread bytes."""
         self.client.transport.getHandle().send(b"?")
         self.server.sendall(_ANSWER)
         self.server.close()
 
     def write_as_the_reactor_does(self) -> None:
-        """Write in the moment between its look at the sockets and now, in which the reset has come."""
+        """Write after the reactor has polled the sockets, when the reset has arrived."""
         transport = self.client.transport
         result = None
         while result is None:
@@ -71,7 +71,7 @@ class HearingTests(TestCase):
 
     @inlineCallbacks
     def test_write_fails(self) -> Generator[Deferred[Any], Any, None]:
-        """A write fails before the answer was read: the answer comes, and then that the connection broke."""
+        """A write fails before the response was read: the response is received, then the loss of the connection."""
         yield self.connect()
         self.say_and_reset()
         self.write_as_the_reactor_does()
@@ -99,7 +99,7 @@ class HearingTests(TestCase):
 
     @inlineCallbacks
     def test_given_up(self) -> Generator[Deferred[Any], Any, None]:
-        """Who wants no more then, or ends it in good order, is rid of it though he has paused."""
+        """A paused protocol that aborts or closes the connection then is disconnected."""
         for end in ("loseConnection", "abortConnection"):
             yield self.connect()
             self.client.transport.pauseProducing()
@@ -111,7 +111,7 @@ class HearingTests(TestCase):
 
     @inlineCallbacks
     def test_ends(self) -> Generator[Deferred[Any], Any, None]:
-        """Every other end is as it always was: theirs, ours, and a reset that is read first."""
+        """All other ends are Twisted's: the server's, the client's, and a reset that is read first."""
         yield self.connect()
         self.server.sendall(_ANSWER)
         self.server.close()

@@ -35,7 +35,7 @@ _LONG = 60
 
 
 class _Server(Protocol):
-    """Does ``work`` with its transport once it has got something."""
+    """Calls ``work`` with its transport once it has received something."""
 
     transport: Any
 
@@ -51,7 +51,7 @@ class _Server(Protocol):
 
 
 class KeyUpdateTests(TestCase):
-    """One connection over small buffers, with a client that has OpenSSL's own calls."""
+    """One connection over small buffers, with a client that calls OpenSSL itself."""
 
     timeout = 2 * _LONG
 
@@ -65,14 +65,14 @@ class KeyUpdateTests(TestCase):
         )
 
         class Narrow(transport):  # type: ignore[misc]
-            """Buffers little."""
+            """Has small buffers."""
 
             def __init__(self, sock: socket.socket, *args: Any) -> None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LITTLE)
                 super().__init__(sock, *args)
 
             def doRead(self) -> Any:
-                """Note that something has come while nothing more could be sent."""
+                """Record that something has arrived while a write was incomplete."""
                 if blocked.is_set():
                     asked.set()
                 return super().doRead()
@@ -115,7 +115,7 @@ class KeyUpdateTests(TestCase):
         await transport.send_file(self.file, 0, len(_BIG))
 
     async def send_by_both(self, transport: TLSTransport) -> None:
-        """Send all, in turn by a thread, as far as it comes, and from the reactor."""
+        """Send all, alternately by a thread and from the reactor."""
         start = 0
         while start < len(_BIG):
             start += await transport.send_by_pool(self.file, start, len(_BIG))
@@ -138,20 +138,20 @@ class KeyUpdateTests(TestCase):
 
     @inlineCallbacks
     def test_while_blocked(self) -> Generator[Deferred[Any], Any, None]:
-        """Three updates that come while a record is half written change nothing of what is sent."""
+        """Three updates that arrive while a record is half written do not affect what is sent."""
 
         got = yield self.client(self.update_while_blocked)
         self.assertEqual(got, _BIG)
 
     @inlineCallbacks
     def test_after_transfer(self) -> Generator[Deferred[Any], Any, None]:
-        """The same where a thread of the sendfile pool has begun the record, and the reactor ends it."""
+        """The same where a thread of the sendfile pool has started the record, and the reactor finishes it."""
         self.send = self.send_by_both
         got = yield self.client(self.update_while_blocked)
         self.assertEqual(got, _BIG)
 
     def update_while_blocked(self, client: OpenSSLClient) -> bytes:
-        """A client that takes nothing before it has updated its keys three times."""
+        """A client that reads nothing before it has updated its keys three times."""
         self.blocked.wait(_LONG)
         for _ in range(3):
             client.update_keys()
@@ -160,20 +160,20 @@ class KeyUpdateTests(TestCase):
 
     @inlineCallbacks
     def test_between_reads(self) -> Generator[Deferred[Any], Any, None]:
-        """Nor do two updates after each of many small reads."""
+        """Two updates after each of many small reads do not affect it either."""
         got = yield self.client(_read_and_update)
         self.assertEqual(got, _BIG)
 
     @inlineCallbacks
     def test_by_pool(self) -> Generator[Deferred[Any], Any, None]:
-        """The same where threads of the sendfile pool and the reactor send in turn."""
+        """The same where threads of the sendfile pool and the reactor send alternately."""
         self.send = self.send_by_both
         got = yield self.client(_read_and_update)
         self.assertEqual(got, _BIG)
 
     @inlineCallbacks
     def test_from_buffer(self) -> Generator[Deferred[Any], Any, None]:
-        """The same where the bytes have been written by the protocol above."""
+        """The same where the protocol above has written the bytes."""
 
         async def send(transport: Any) -> None:
             transport.write(_BIG)

@@ -42,7 +42,7 @@ _LONG = 30
 
 
 class _Noted(SendfilePool):
-    """Remembers who went."""
+    """Records all transfers."""
 
     def __init__(self, most: int = 2) -> None:
         run: Any = deferToThread
@@ -55,7 +55,7 @@ class _Noted(SendfilePool):
 
 
 class _Server(Protocol):
-    """Keeps what it gets, and does ``work`` with its transport as soon as there is something."""
+    """Stores what it receives, and calls ``work`` with its transport as soon as there is something."""
 
     transport: Any
 
@@ -77,7 +77,7 @@ class _Server(Protocol):
 
 
 class _Hold:
-    """Keeps each thread in its transfer, before it has sent anything, until :meth:`release`."""
+    """Blocks each transfer before it has sent anything, until :meth:`release`."""
 
     def __init__(self, test: TestCase) -> None:
         self._there, self._released = threading.Event(), threading.Event()
@@ -94,11 +94,11 @@ class _Hold:
         return held
 
     def reached(self) -> Deferred[bool]:
-        """Fires when a thread is in its transfer."""
+        """Fires when a transfer is blocked."""
         return deferToThread(self._there.wait, _LONG)
 
     def release(self) -> None:
-        """Let it go on."""
+        """Unblock it."""
         self._released.set()
 
 
@@ -123,7 +123,7 @@ class PlainTests(TestCase):
         self.listen(self.pool)
 
     def listen(self, pool: SendfilePool | None, *, narrow: bool = False) -> None:
-        """Serve at a new port; ``narrow`` connections have little room for who takes nothing."""
+        """Serve at a new port; ``narrow`` connections have small buffers."""
         self.narrow = narrow
         factory = Factory()
         factory.noisy = False
@@ -154,7 +154,7 @@ class PlainTests(TestCase):
     # Clients.
 
     def client(self, work: Callable[[socket.socket], T]) -> Deferred[T]:
-        """Run a client in a thread. An end that is not TLS's own raises."""
+        """Run a client in a thread; an end without ``close_notify`` raises."""
 
         def run() -> T:
             with socket.socket() as plain:
@@ -179,7 +179,7 @@ class PlainTests(TestCase):
     # Servers.
 
     async def send_next(self, server: _Server, start: int) -> int:
-        """Send some, as a body does."""
+        """Send one piece, as a body does."""
         transport = server.transport
         if transport.may_use_pool():
             sent: int = await transport.send_by_pool(self.file, start, len(_BIG))
@@ -194,7 +194,7 @@ class PlainTests(TestCase):
             start += await self.send_next(server, start)
 
     async def send_and_end(self, server: _Server) -> None:
-        """The same, and no more."""
+        """Send all, and nothing after it."""
         await self.send(server)
         server.transport.loseConnection()
 
@@ -204,12 +204,12 @@ class PlainTests(TestCase):
         self.assertTrue(server.transport.may_use_pool())
 
     def by_pool(self, server: _Server) -> Deferred[int]:
-        """Send the next one."""
+        """Send the second MiB."""
         sending: Deferred[int] = server.transport.send_by_pool(self.file, _MIB, 2 * _MIB)
         return sending
 
     async def begin_and_wait(self, server: _Server) -> int:
-        """Send both; answers how much of the second went out."""
+        """Send both; returns how much of the second was sent."""
         await self.begin(server)
         return await self.by_pool(server)
 
@@ -217,7 +217,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_whole(self) -> Generator[Deferred[Any], Any, None]:
-        """All arrives as it is, by one transfer after the other."""
+        """All bytes arrive, by one transfer after the other."""
         for kind in (PooledTransfer, PooledTLSTransfer):
             self.patch(kind, "_send_chunk", _leaves_after(kind._send_chunk))
         got = yield self.client(read_all)
@@ -227,7 +227,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_written_meanwhile(self) -> Generator[Deferred[Any], Any, None]:
-        """What is written meanwhile comes after it, also where that is at once; the file may be closed by then."""
+        """What is written meanwhile is sent after it, also by ``write_now``; the file may be closed by then."""
         hold = _Hold(self)
 
         async def work(server: _Server) -> None:
@@ -252,7 +252,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_ended_meanwhile(self) -> Generator[Deferred[Any], Any, None]:
-        """A connection that is to end does so after it, in order."""
+        """A connection that is closed meanwhile is closed after it."""
         hold = _Hold(self)
         self.work = self.begin_and_wait
         reading = self.client(read_all)
@@ -291,7 +291,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_client_leaves(self) -> Generator[Deferred[Any], Any, None]:
-        """Who leaves meanwhile leaves nothing open."""
+        """A client that disconnects meanwhile leaves no file or socket open."""
         hold = _Hold(self)
         self.work = self.send
         leaves = threading.Event()
@@ -318,7 +318,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_given_up(self) -> Generator[Deferred[Any], Any, None]:
-        """Where nobody wants it any more it ends soon, and what is written then comes after what has gone out."""
+        """A cancelled transfer ends soon, and what is written then is sent after what was sent."""
         hold = _Hold(self)
 
         async def work(server: _Server) -> None:
@@ -341,7 +341,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_reads(self) -> Generator[Deferred[Any], Any, None]:
-        """What the client sends meanwhile is read: at once, but with TLS afterwards."""
+        """What the client sends meanwhile is read: at once, with TLS afterwards."""
         hold = _Hold(self)
         sends = threading.Event()
 
@@ -371,7 +371,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_asks_for_two(self) -> Generator[Deferred[Any], Any, None]:
-        """A transfer that begins while something is read: with TLS no more is read before it is left."""
+        """A transfer that starts while the protocol reads: with TLS no more is read before it ends."""
         hold = _Hold(self)
         asked = threading.Event()
 
@@ -402,14 +402,14 @@ class PlainTests(TestCase):
         self.assertTrue(got == _BIG[: 2 * _MIB])
 
     async def transfer_and_end(self, server: _Server) -> None:
-        """Send a MiB by a transfer, and end once all has come."""
+        """Send a MiB by a transfer, and close once all was received."""
         await self.by_pool(server)
         await until(lambda: server.received == b"hello12")
         server.transport.loseConnection()
 
     @inlineCallbacks
     def test_stops(self) -> Generator[Deferred[Any], Any, None]:
-        """A client that takes nothing for a while leaves its transfer, and goes on where it stands."""
+        """A client that reads nothing for a while ends its transfer, and gets the rest from the reactor."""
         self.patch(pool_module, "_WRITE_TIMEOUT", 0)
         self.listen(self.pool, narrow=True)
         goes_on = threading.Event()
@@ -422,7 +422,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_stops_while_the_disk_is_slow(self) -> Generator[Deferred[Any], Any, None]:
-        """The same where what follows comes late: what a transfer has begun to write is not sent once more."""
+        """The same where the reactor continues late: what a transfer has started to write is not sent twice."""
         self.patch(pool_module, "_WRITE_TIMEOUT", 0)
         self.listen(self.pool, narrow=True)
         goes_on = threading.Event()
@@ -452,7 +452,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_none_free(self) -> Generator[Deferred[Any], Any, None]:
-        """Where none is free the reactor sends."""
+        """Without a free thread the reactor sends."""
         self.pool = _Noted(1)
         self.listen(self.pool)
         hold = _Hold(self)
@@ -467,7 +467,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_slow(self) -> Generator[Deferred[Any], Any, None]:
-        """Who is slow never has one, nor has anybody where there are none."""
+        """A slow client has no transfer, and without a pool nobody has."""
         self.patch(sendfile_module, "FAST_RATE", 1e18)
         self.assertTrue((yield self.client(read_all)) == _BIG)
         self.assertEqual(self.pool.gone, [])
@@ -477,7 +477,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_no_descriptor(self) -> Generator[Deferred[Any], Any, None]:
-        """Where the process has no descriptor left the reactor sends."""
+        """Without a free descriptor the reactor sends."""
         tried: list[int] = []
 
         def fail(number: int) -> int:
@@ -491,7 +491,7 @@ class PlainTests(TestCase):
 
     @inlineCallbacks
     def test_no_thread(self) -> Generator[Deferred[Any], Any, None]:
-        """The same where there can be no thread."""
+        """Where no thread can be started the reactor sends."""
 
         no_thread: Any = _no_thread
         self.pool._run_in_thread = no_thread
@@ -514,7 +514,7 @@ class Tls12Tests(PlainTests):
 
 def _narrow(transport: Any) -> Any:
     class Narrow(transport):  # type: ignore[misc]
-        """Buffers little."""
+        """Has small buffers."""
 
         def __init__(self, sock: socket.socket, *args: Any) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
@@ -528,7 +528,7 @@ def _no_thread(_work: Callable[..., T], *_args: object, **_more: object) -> Defe
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Everything until the end; a reset raises."""
+    """All bytes until the end; a reset raises."""
     got = bytearray()
     while data := connection.recv(1 << 18):
         got += data
@@ -551,7 +551,7 @@ def _read_whatever_happens(connection: socket.socket) -> bytes:
 
 
 def _stopping(goes_on: threading.Event) -> Callable[[socket.socket], bytes]:
-    """A client that takes a little more than one piece, then nothing until it ``goes_on``."""
+    """A client that reads a little more than one piece, then nothing until it ``goes_on``."""
 
     def work(connection: socket.socket) -> bytes:
         first = _read(connection, _MIB + 100_000)

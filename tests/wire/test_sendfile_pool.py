@@ -42,7 +42,7 @@ class PooledTransferTests(SynchronousTestCase):
         self.got = b""
 
     def take(self) -> None:
-        """The client takes what there is, until there is no more."""
+        """Let the client receive all that was sent."""
         with contextlib.suppress(BlockingIOError):
             while data := self.client.recv(1 << 20, socket.MSG_DONTWAIT):
                 self.got += data
@@ -62,7 +62,7 @@ class PooledTransferTests(SynchronousTestCase):
         return self.got
 
     def test_all(self) -> None:
-        """The bytes that it was given, and no others."""
+        """A transfer sends its bytes, and no others."""
         transfer = self.transfer(100, len(_CONTENT) - 100)
         self.assertEqual(self.run_transfer(transfer), _CONTENT[100:-100])
         self.assertTrue(transfer.is_fast)
@@ -152,7 +152,7 @@ class PooledTransferTests(SynchronousTestCase):
                 self.assertEqual((len(got), transfer.is_fast), (at_once_bytes, is_fast))
 
     def test_stays_here(self) -> None:
-        """Programs that are started meanwhile get no descriptor of it."""
+        """Programs that are started meanwhile do not inherit its descriptor."""
         transfer = self.transfer()
         (number,) = _numbers(self.path)
         self.assertFalse(os.get_inheritable(number))
@@ -186,7 +186,7 @@ class PooledTransferTests(SynchronousTestCase):
 
 
 class SendfilePoolTests(SynchronousTestCase):
-    """As many as there is room for."""
+    """The pool runs as many transfers as it has threads."""
 
     def setUp(self) -> None:
         self.path = self.mktemp()
@@ -200,7 +200,7 @@ class SendfilePoolTests(SynchronousTestCase):
             return PooledTransfer(self.out.fileno(), file.fileno(), 0, 0)
 
     def test_room(self) -> None:
-        """One that is taken is free again at its end."""
+        """A thread is free again when its transfer has ended."""
         working: list[Deferred[Any]] = []
 
         def run(work: Callable[[], None]) -> Deferred[Any]:
@@ -221,7 +221,7 @@ class SendfilePoolTests(SynchronousTestCase):
             self.assertIsNone(self.successResultOf(each))
 
     def test_error(self) -> None:
-        """Also where there is no thread to be had; the file is given back then, too."""
+        """Also where no thread can be started; the file is closed then, too."""
 
         run: Any = _failing(errno.EAGAIN)
         pool = SendfilePool(run, 1)
@@ -231,7 +231,7 @@ class SendfilePoolTests(SynchronousTestCase):
         self.assertEqual(opened(self.path), 0)
 
     def test_at_once(self) -> None:
-        """A transfer that has ended before it is waited for is no different."""
+        """A transfer may end before it is awaited."""
         pool = SendfilePool(at_once, 1)
         self.successResultOf(Deferred.fromCoroutine(pool.run(self.transfer())))
         self.assertTrue(pool.has_free_thread)

@@ -30,7 +30,7 @@ _BIG = os.urandom(3_000_000)
 
 
 class _Server(Protocol):
-    """Keeps what it gets, and does ``work`` once with its transport as soon as there is something."""
+    """Stores what it receives, and calls ``work`` once with its transport as soon as there is something."""
 
     transport: Any
     work: Callable[[Any], object] | None = None
@@ -63,12 +63,12 @@ class SocketTests(TestCase):
         self.listen(8192)
 
     def listen(self, buffer: int) -> None:
-        """Listen; the kernel keeps about ``buffer`` bytes of what is sent."""
+        """Listen; the kernel buffers about ``buffer`` bytes of what is sent."""
         self.servers: list[_Server] = []
         transport: Any = tls_transport(self.contexts)
 
         class Narrow(transport):  # type: ignore[misc]
-            """Buffers little."""
+            """Has small buffers."""
 
             def __init__(self, sock: socket.socket, *args: Any) -> None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
@@ -92,7 +92,7 @@ class SocketTests(TestCase):
     def client(
         self, work: Callable[[ssl.SSLSocket], T], version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
     ) -> Deferred[T]:
-        """Run a client. An end that is not TLS's own raises."""
+        """Run a client; an end without ``close_notify`` raises."""
 
         def run() -> T:
             context = ssl.create_default_context()
@@ -110,7 +110,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_both_ways(self) -> Generator[Deferred[Any], Any, None]:
-        """Much goes in and out unchanged, and each side hears that the other has ended."""
+        """Large data is received unchanged both ways, and each side is notified of the other's end."""
         for version in _VERSIONS:
             self.work = lambda transport: (transport.write(_BIG), transport.write(b"end"))
 
@@ -129,7 +129,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_file(self) -> Generator[Deferred[Any], Any, None]:
-        """A file comes between what was written before and after it; then TLS ends in its own way."""
+        """A file is sent between what was written before and after it; then TLS ends with ``close_notify``."""
         path = self.mktemp()
         Path(path).write_bytes(_BIG)
         with open(path, "rb") as file:
@@ -150,7 +150,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_given_up(self) -> Generator[Deferred[Any], Any, None]:
-        """A file that is given up in the middle ends the connection short and in order."""
+        """A file that is cancelled in the middle ends the connection short, with ``close_notify``."""
         path = self.mktemp()
         Path(path).write_bytes(_BIG)
         given_up = threading.Event()
@@ -179,7 +179,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_at_once(self) -> Generator[Deferred[Any], Any, None]:
-        """What is sent at once is not sent twice where the socket takes only some of it."""
+        """What is sent at once is not sent twice where the socket accepts only a part."""
 
         def send(transport: Any) -> None:
             for number in range(200):
@@ -192,7 +192,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_paused(self) -> Generator[Deferred[Any], Any, None]:
-        """What OpenSSL has read while nobody listened is not forgotten."""
+        """What OpenSSL has read ahead while reading was paused is delivered."""
 
         def pause(transport: Any) -> None:
             transport.pauseProducing()
@@ -210,7 +210,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_secure(self) -> Generator[Deferred[Any], Any, None]:
-        """To protocols it is a secure transport, which knows the client's certificate."""
+        """To protocols it is a secure transport with the client's certificate."""
         seen: list[Any] = []
 
         def look(transport: Any) -> None:
@@ -225,7 +225,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_no_tls(self) -> Generator[Deferred[Any], Any, None]:
-        """Who speaks something else, or hangs up, is let go."""
+        """A client that does not speak TLS, or disconnects, is disconnected."""
 
         def work(words: bytes) -> None:
             with socket.create_connection(("127.0.0.1", self.number), 20) as plain:
@@ -241,7 +241,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_new_certificate(self) -> Generator[Deferred[Any], Any, None]:
-        """The next connection has the certificate of the moment."""
+        """The next connection uses the current certificate."""
         self.work = lambda transport: transport.loseConnection()
         seen = set()
         for _ in range(2):
