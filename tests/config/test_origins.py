@@ -248,7 +248,7 @@ class UpstreamsTests(ConfigurationTestCase):
         self.assert_told(text, f"{_UP}[0].password: has no space behind its colon")
         self.assertNotIn("topsecret", "".join(self.told(text)))
 
-    def test_helper_beside_account(self) -> None:
+    def test_exec_beside_account(self) -> None:
         """A program tells both the name and the password: each of ours beside it is a fault."""
         told = self.told(with_upstream("public: true\nusername: u\npassword: p\nexec: {command: sh}"))
         self.assertEqual(

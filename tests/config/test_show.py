@@ -93,7 +93,7 @@ class RenderTests(ConfigurationTestCase):
             text = with_options("upstreams: ['https://b.example']\nsigning: {issuer: 'https://a.example'}")
             self.assert_same(self.load(f"{text}auth: {{{section}}}").configuration)
 
-    def test_helper(self) -> None:
+    def test_exec(self) -> None:
         """The program that knows an account is shown; its arguments, which may be secrets, are not."""
         keys = "public: true\nexec: {command: [sh, --password=topsecret, topsecret], lifetime: 1h}"
         shown = render(self.load(with_upstream(keys)).configuration)

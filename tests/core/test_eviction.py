@@ -1,4 +1,4 @@
-"""What goes when room is needed."""
+"""Tests for :mod:`contentcache.core.eviction`."""
 
 from __future__ import annotations
 

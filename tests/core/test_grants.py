@@ -79,7 +79,7 @@ class GrantsTests(SynchronousTestCase):
         self.assertEqual((grants.is_valid(b"a", 0), grants.is_valid_if_error(b"a", 0)), (False, True))
 
     def test_revoked(self) -> None:
-        """A no ends it at once; so does one without a yes before it."""
+        """A denied answer ends a grant at once, and does no harm where there is none."""
         grants = Grants(ttl=60, stale=600)
         grants.add(b"a", 0)
         grants.revoke(b"a")

@@ -138,7 +138,7 @@ _KINDS = st.sampled_from(["a/b", "c/d", "e/f;q=0.5", "*/*", "G/h"])
 
 
 class AcceptedTests(SynchronousTestCase):
-    """What goes upstream."""
+    """What is sent upstream."""
 
     def test_anything(self) -> None:
         """Who takes anything is given every manifest type by name, and anything at the end."""

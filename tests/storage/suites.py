@@ -168,7 +168,7 @@ class StoreSuite(SynchronousTestCase):
         self.assertEqual(self.store.open(DIGEST).read(0, 1 << 20), CONTENT)
 
     def test_discard(self) -> None:
-        """A discarded partial file is gone, also after its commit; its open descriptor still reads."""
+        """A discarded partial file is deleted, also after its commit; its open descriptor still reads."""
         for committed in (False, True):
             partial = self.store.resume(DIGEST, ORIGIN)
             partial.write(0, CONTENT)

@@ -27,7 +27,7 @@ DAY = 86400.0
 NOTHING = Retention(blobttl=None, maxsize=None, minfree=0, purge_after=DAY, sweepinterval=60.0)
 
 
-class ReaperCase(SynchronousTestCase):
+class EvictorTestCase(SynchronousTestCase):
     """Threads are played by calls in place; ``between`` happens before the call of that name."""
 
     def setUp(self) -> None:
@@ -35,7 +35,7 @@ class ReaperCase(SynchronousTestCase):
         self.ahead = START
         self.capacity: int | None = None
         self.used: set[Digest] = set()
-        self.gone: list[tuple[Digest, int, str]] = []
+        self.evicted: list[tuple[Digest, int, str]] = []
         self.calls: list[str] = []
         self.between: dict[str, Callable[[], object]] = {}
         self.waiting: Deferred[None] | None = None
@@ -65,7 +65,7 @@ class ReaperCase(SynchronousTestCase):
             run=self.run_here,
             wall=self.wall,
             monotonic=self.clock.seconds,
-            evicted=lambda digest, size, reason: self.gone.append((digest, size, reason)),
+            evicted=lambda digest, size, reason: self.evicted.append((digest, size, reason)),
         )
 
     def put(self, content: bytes, pulled: float | None = None) -> Digest:
@@ -97,7 +97,7 @@ class ReaperCase(SynchronousTestCase):
         return set(files)
 
 
-class AgeTests(ReaperCase):
+class AgeTests(EvictorTestCase):
     """``blobttl``."""
 
     def test_last_pull_counts(self) -> None:
@@ -109,7 +109,7 @@ class AgeTests(ReaperCase):
         self.clock.advance(60)
         self.assertEqual(self.sweep(evictor), SweepResult(blobs=1, bytes=3))
         self.assertEqual(self.kept(), {young})
-        self.assertEqual(self.gone, [(old, 3, "age")])
+        self.assertEqual(self.evicted, [(old, 3, "age")])
 
     def test_without_ttl(self) -> None:
         """Without a time to live nothing goes by age, partial files neither."""
@@ -126,7 +126,7 @@ class AgeTests(ReaperCase):
         idle = self.put(b"idle", pulled=START - 200)
         self.used |= used
         self.sweep(evictor)
-        self.assertEqual(self.gone, [(idle, 4, "age")])
+        self.assertEqual(self.evicted, [(idle, 4, "age")])
         self.assertEqual(self.kept(), used)
 
     def test_used_at_the_last_moment(self) -> None:
@@ -136,7 +136,7 @@ class AgeTests(ReaperCase):
         other = self.put(b"other", pulled=START - 150)
         self.between["_delete"] = lambda: self.used.add(other)
         self.sweep(evictor)
-        self.assertEqual(self.gone, [(digest, 3, "age")])
+        self.assertEqual(self.evicted, [(digest, 3, "age")])
 
     def test_pulled_at_the_last_moment(self) -> None:
         """A pull that reaches the index after the list was made saves the blob."""
@@ -187,7 +187,7 @@ class AgeTests(ReaperCase):
         self.clock.advance(20)
         self.assertEqual(self.sweep(evictor), SweepResult(partials=1, bytes=9))
         self.assertEqual({file.digest for file in self.store.partials()}, {used, young})
-        self.assertEqual(self.gone, [])
+        self.assertEqual(self.evicted, [])
 
     def test_links(self) -> None:
         """What origins said long ago is purged, to the end."""
@@ -200,7 +200,7 @@ class AgeTests(ReaperCase):
         self.assertIsNotNone(self.index.affirmation(fresh))
 
 
-class ClockJumpTests(ReaperCase):
+class ClockJumpTests(EvictorTestCase):
     """Nothing is deleted because somebody set the clock."""
 
     def test_jumps(self) -> None:
@@ -217,7 +217,7 @@ class ClockJumpTests(ReaperCase):
             self.assertEqual(self.sweep(evictor), SweepResult())
             self.clock.advance(0.5 * DAY)
             self.sweep(evictor)
-            self.assertEqual(self.gone, [(old, 3, "age")])
+            self.assertEqual(self.evicted, [(old, 3, "age")])
 
     def test_partials(self) -> None:
         """The date of a partial file says nothing after a jump: it must lie idle for the whole time again."""
@@ -254,10 +254,10 @@ class ClockJumpTests(ReaperCase):
         self.assertEqual(self.sweep(evictor), SweepResult())
         self.clock.advance(101)
         self.sweep(evictor)
-        self.assertEqual(self.gone, [(digest, 4, "age")])
+        self.assertEqual(self.evicted, [(digest, 4, "age")])
 
 
-class RoomTests(ReaperCase):
+class RoomTests(EvictorTestCase):
     """``maxsize`` and ``minfree``."""
 
     def test_too_much(self) -> None:
@@ -268,7 +268,7 @@ class RoomTests(ReaperCase):
         self.clock.advance(10)
         newer, newest = self.put(b"2" * 10), self.put(b"3" * 10)
         self.assertEqual(self.sweep(evictor), SweepResult(blobs=1, bytes=10))
-        self.assertEqual(self.gone, [(oldest, 10, "size")])
+        self.assertEqual(self.evicted, [(oldest, 10, "size")])
         fourth = self.put(b"4" * 10)
         self.assertEqual(self.sweep(evictor), SweepResult(partials=1, bytes=10))
         self.assertEqual(list(self.store.partials()), [])
@@ -290,7 +290,7 @@ class RoomTests(ReaperCase):
         blobs = [self.put(b"%010d" % number, pulled=START + number) for number in range(9)]
         self.clock.advance(20)
         self.sweep(evictor)
-        self.assertEqual(self.gone, [(blobs[0], 10, "space"), (blobs[1], 10, "space")])
+        self.assertEqual(self.evicted, [(blobs[0], 10, "space"), (blobs[1], 10, "space")])
 
     def test_disk_filled_by_others(self) -> None:
         """Nothing goes where all of it would not be enough: the disk is full of something else."""
@@ -309,7 +309,7 @@ class RoomTests(ReaperCase):
         old, _young = self.put(b"0" * 50, pulled=START - 200), self.put(b"1" * 40)
         self.patch(self.store, "free", lambda: 10)
         self.sweep(evictor)
-        self.assertEqual(self.gone, [(old, 50, "age")])
+        self.assertEqual(self.evicted, [(old, 50, "age")])
 
     def test_make_room(self) -> None:
         """Room is made for both bounds, by the oldest and no more than needed."""
@@ -317,9 +317,9 @@ class RoomTests(ReaperCase):
         evictor = self.evictor(maxsize=80, minfree=10)
         blobs = [self.put(b"%010d" % number, pulled=START + number) for number in range(8)]
         self.assertTrue(self.make_room(evictor, 15))
-        self.assertEqual(self.gone, [(blobs[0], 10, "size"), (blobs[1], 10, "size")])
+        self.assertEqual(self.evicted, [(blobs[0], 10, "size"), (blobs[1], 10, "size")])
         self.assertTrue(self.make_room(evictor, 15))
-        self.assertEqual(len(self.gone), 2)
+        self.assertEqual(len(self.evicted), 2)
 
     def test_make_room_in_vain(self) -> None:
         """What cannot fit makes nobody go: bigger than the whole, or everything in use."""
@@ -328,7 +328,7 @@ class RoomTests(ReaperCase):
         self.assertFalse(self.make_room(evictor, 81))
         self.used |= set(blobs[:5])
         self.assertFalse(self.make_room(evictor, 40))
-        self.assertEqual(self.gone, [])
+        self.assertEqual(self.evicted, [])
         self.assertTrue(self.make_room(evictor, 30))
         self.assertEqual(self.kept(), set(blobs[:5]))
 
@@ -350,7 +350,7 @@ class RoomTests(ReaperCase):
         first, second, third = (self.put(b"%d" % n * 10, pulled=START + n) for n in range(3))
         self.between["_delete"] = lambda: self.index.touch({first: START + 9})
         self.assertTrue(self.make_room(evictor, 5))
-        self.assertEqual(self.gone, [(second, 10, "size")])
+        self.assertEqual(self.evicted, [(second, 10, "size")])
         self.assertEqual(self.kept(), {first, third})
 
     def test_one_at_a_time(self) -> None:
@@ -365,7 +365,7 @@ class RoomTests(ReaperCase):
         self.waiting = None
         hold.callback(None)
         self.assertEqual([self.successResultOf(result) for result in results], [True, True])
-        self.assertEqual(len(self.gone), 2)
+        self.assertEqual(len(self.evicted), 2)
 
     def test_failing_disk(self) -> None:
         """Where the disk fails there is no room, which is an answer and neither an exception nor a traceback."""
@@ -389,7 +389,7 @@ class RoomTests(ReaperCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
 
-class ServiceTests(ReaperCase):
+class ServiceTests(EvictorTestCase):
     """The loop around it."""
 
     def test_schedule(self) -> None:
@@ -456,7 +456,7 @@ class ServiceTests(ReaperCase):
         self.waiting = None
         hold.callback(None)
         self.successResultOf(stopped)
-        self.assertEqual(len(self.gone), 1)
+        self.assertEqual(len(self.evicted), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_files_that_stay(self) -> None:
@@ -519,7 +519,7 @@ class Million:
         return found
 
 
-class CostTests(ReaperCase):
+class CostTests(EvictorTestCase):
     """A sweep costs what it deletes."""
 
     def test_nothing_to_do(self) -> None:
@@ -542,6 +542,6 @@ class CostTests(ReaperCase):
         """Making room looks at one batch of a million."""
         index = Million()
         self.assertTrue(self.make_room(self.evictor(index, maxsize=10_000_000), 25))
-        self.assertEqual([size for _, size, _ in self.gone], [10, 10, 10])
+        self.assertEqual([size for _, size, _ in self.evicted], [10, 10, 10])
         self.assertLess(index.asked, 12)
         self.assertEqual(index.rows, 200)

@@ -37,7 +37,7 @@ class RecoveringIndexTests(suites.IndexSuite):
         )
 
 
-class StandingInTests(suites.IndexSuite):
+class InMemoryTests(suites.IndexSuite):
     """So is the memory that stands in for a file."""
 
     def make_index(self, limits: IndexLimits | None = None) -> Index:

@@ -301,7 +301,7 @@ class DamageTests(SynchronousTestCase):
         index.close()
         self.assert_made_anew()
 
-    def test_rows_that_lie(self) -> None:
+    def test_wrong_rows(self) -> None:
         """A row that SQLite finds in order and that is nonsense to us is damage too."""
         database = sqlite3.connect(self.path)
         database.execute("UPDATE blobs SET digest = 'sha256:abc' WHERE pulled = 0.0")

@@ -9,7 +9,7 @@ from contentcache.storage.evictor import Evictor
 from contentcache.storage.interfaces import BlobRecord, Reservation
 from contentcache.storage.partial_files import origin_tag
 from tests.storage.suites import ORIGIN
-from tests.storage.test_evictor import ReaperCase
+from tests.storage.test_evictor import EvictorTestCase
 
 TAG = origin_tag(ORIGIN)
 
@@ -19,7 +19,7 @@ def wanted(key: str, size: int, content: bytes | None = None) -> Reservation:
     return Reservation(key, Digest.of(key.encode() if content is None else content), TAG, size)
 
 
-class ReservationTests(ReaperCase):
+class ReservationTests(EvictorTestCase):
     """A store of 100 bytes, or a disk of 100 bytes."""
 
     def reserve(self, evictor: Evictor, reservation: Reservation) -> bool:

@@ -138,7 +138,7 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(other), "Bearer o")
 
     def test_who_asked_first_leaves(self) -> None:
-        """The client whose request asked for the token hangs up, and the others get it all the same."""
+        """The client whose request asked for the token disconnects, and the others get it all the same."""
         first, second = self.says(), self.says()
         first.cancel()
         self.failureResultOf(first, CancelledError)

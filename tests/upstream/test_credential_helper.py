@@ -34,7 +34,7 @@ class Spawner(Clock):
         return reactor.spawnProcess(*args, **kwargs)
 
 
-class HelperTests(TestCase):
+class CredentialHelperTests(TestCase):
     """A script, and what becomes of it."""
 
     def setUp(self) -> None:
@@ -59,8 +59,10 @@ class HelperTests(TestCase):
         path = self.folder / "docker-credential-test"
         path.write_text(f'#!/bin/sh\nread -r server\necho "$1 $server" >> {self.runs}\n{script}\n')
         path.chmod(0o700)
-        helper = CredentialHelper((str(path),), lifetime)
-        return CredentialHelperAccount(helper, SERVER, os.environ if environ is None else environ, self.clock)
+        program = CredentialHelper((str(path),), lifetime)
+        return CredentialHelperAccount(
+            program, SERVER, os.environ if environ is None else environ, self.clock
+        )
 
     def read(self, path: Path) -> str | None:
         """A file without white space at its end, if it is there."""
@@ -95,7 +97,7 @@ class HelperTests(TestCase):
         self.assertEqual(self.runs.read_text(), f"get {SERVER}\n")
 
     async def test_who_asked_first_leaves(self) -> None:
-        """The client whose request began the run hangs up, and the others get its answer."""
+        """The client whose request began the run disconnects, and the others get its answer."""
         source = self.made(f"echo '{ANSWER}'")
         first, second = self.ask(source), self.ask(source)
         first.cancel()
@@ -200,8 +202,8 @@ class HelperTests(TestCase):
 
     async def test_missing_program(self) -> None:
         """A program that is not there is a failure like any other."""
-        helper = CredentialHelper(("docker-credential-test-that-is-nowhere",))
-        await self.fails(CredentialHelperAccount(helper, SERVER, os.environ, self.clock), "can be found")
+        program = CredentialHelper(("docker-credential-test-that-is-nowhere",))
+        await self.fails(CredentialHelperAccount(program, SERVER, os.environ, self.clock), "can be found")
 
     async def test_huge_output(self) -> None:
         """A program that writes without end is killed."""
@@ -228,7 +230,7 @@ class HelperTests(TestCase):
             await asked
         self.assertIsNone(self.read(Path(f"/proc/{number}/status")), "it is not even a zombie")
 
-    async def test_child_that_stays(self) -> None:
+    async def test_output_that_stays_open(self) -> None:
         """A program that leaves a child behind with its output is done a second after its own end."""
         source = self.made(f"echo '{ANSWER}'; sleep 10 &")
         asked = self.ask(source)
@@ -285,8 +287,8 @@ class HelperTests(TestCase):
     async def test_not_by_a_shell(self) -> None:
         """Arguments reach the program as they are, and no shell reads them."""
         script = "import json, sys; print(json.dumps({'Username': sys.argv[1], 'Secret': sys.argv[2]}))"
-        helper = CredentialHelper((sys.executable, "-c", script, "$(id) `id`"))
-        account = await CredentialHelperAccount(helper, SERVER, os.environ, self.clock).account()
+        program = CredentialHelper((sys.executable, "-c", script, "$(id) `id`"))
+        account = await CredentialHelperAccount(program, SERVER, os.environ, self.clock).account()
         self.assertEqual(account, Account("$(id) `id`", "get"))
 
     def descriptors(self) -> list[str]:

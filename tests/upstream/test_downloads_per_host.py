@@ -100,10 +100,10 @@ class FetchesTests(RegistryTestCase):
         self.successResultOf(waiting).abandon()
 
 
-class HouseTests(HouseTestCase):
+class WholeCacheTests(HouseTestCase):
     """Clients of fetches that wait for one another."""
 
-    def house_of(self, count: int, **options: Any) -> House:
+    def cache_of(self, count: int, **options: Any) -> House:
         house = self.house(fetchesperhost=2, **options)
         self.blobs = [LARGE + bytes([number]) for number in range(count)]
         self.digests = [house.origin.put_blob(REPOSITORY, blob) for blob in self.blobs]
@@ -111,7 +111,7 @@ class HouseTests(HouseTestCase):
 
     def test_all_get_theirs(self) -> None:
         """Many blobs at once: never more than two bodies are open, and every client gets its own, in turn."""
-        house = self.house_of(9)
+        house = self.cache_of(9)
         house.origin.misbehave("stall", at=1000)
         clients = [house.pull(digest) for digest in self.digests]
         for number in range(0, 9, 2):
@@ -124,7 +124,7 @@ class HouseTests(HouseTestCase):
 
     def test_clients_that_leave(self) -> None:
         """Clients that leave while their blob waits take no permit with them."""
-        house = self.house_of(4)
+        house = self.cache_of(4)
         house.origin.misbehave("stall", at=1000, times=2)
         clients = [house.pull(digest) for digest in self.digests]
         for client in clients[2:]:

@@ -155,7 +155,7 @@ class TunnelTests(SynchronousTestCase):
                 self.wired.protocol.connectionLost(Failure(ConnectionDone()))
 
     def test_closed(self) -> None:
-        """A proxy that hangs up early is an error too."""
+        """A proxy that disconnects early is an error too."""
         self.wired.protocol.connectionLost(Failure(ConnectionDone()))
         error = self.failureResultOf(self.connecting, TunnelRefused).value
         self.assertIn("closed the connection", str(error))

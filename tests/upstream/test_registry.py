@@ -62,7 +62,7 @@ class RegistryTestCase(SynchronousTestCase):
         return Deferred.fromCoroutine(self.registry.ask(self.request(*given, **more)))
 
     def refused(self, *given: Any, **more: Any) -> OriginRefused:
-        """What the origin says no with."""
+        """The refusal of the origin."""
         error = self.failureResultOf(self.ask(*given, **more), OriginRefused).value
         assert isinstance(error, OriginRefused)
         return error
@@ -75,7 +75,7 @@ class RegistryTestCase(SynchronousTestCase):
 
 
 class AskingTests(RegistryTestCase):
-    """What goes up, and what is made of the answer."""
+    """What is sent upstream, and what becomes of the answer."""
 
     def test_what_is_sent(self) -> None:
         """The client's credential, the values of Accept as they came, Via and Range, and nothing else."""
@@ -101,7 +101,7 @@ class AskingTests(RegistryTestCase):
             self.assertEqual(self.two.count(), 0)
 
     def test_no_answer_is_no_word(self) -> None:
-        """Whatever else comes is no verdict: the next host is asked, the last one's error is raised."""
+        """Any other failure decides nothing: the next host is asked, the last one's error is raised."""
         for status, kind in (
             (500, UpstreamBroken),
             (502, UpstreamBroken),
@@ -138,7 +138,7 @@ class AskingTests(RegistryTestCase):
             registry.misbehave("reset", at=-1)
         self.failureResultOf(self.ask(), UpstreamBroken)
 
-    def test_standing(self) -> None:
+    def test_health(self) -> None:
         """A host that failed is asked last until its time is up or it answers."""
         self.wire.down.add("one.example")
         self.answered()
@@ -191,8 +191,8 @@ class AskingTests(RegistryTestCase):
             self.assertFalse(self.registry.may_lead_back("1.1 fred, 1.1 contentcache-me", ONE))
             self.assertTrue(self.registry.may_lead_back("1.1 contentcache-y, 1.1 contentcache-me"))
 
-    def test_slots_and_loops(self) -> None:
-        """A request that may have come in a circle waits for no slot: its holder may wait for the request."""
+    def test_permits_and_loops(self) -> None:
+        """A request that may have come in a circle waits for no permit: its holder may wait for the request."""
         self.registry = registry_of(
             Upstream(ONE, (ONE,)), self.wire, self.clock, lambda: 1e9, SemaphorePerKey(1)
         )
@@ -216,7 +216,7 @@ class AskingTests(RegistryTestCase):
         self.assertTrue(all(well for _, well in self.registry.health()))
 
 
-class PatienceTests(RegistryTestCase):
+class RateLimitTests(RegistryTestCase):
     """429."""
 
     def test_parallel_ranges(self) -> None:
@@ -248,7 +248,7 @@ class PatienceTests(RegistryTestCase):
                 self.assertEqual(error.headers["Retry-After"], "90", spelling)
 
     def test_remembered_per_credential(self) -> None:
-        """Who was told to wait is answered here; others, and he himself later, go upstream."""
+        """A rate-limited credential gets its 429 here; others, and itself later, are sent upstream."""
         self.one.misbehave("status", status=429, retry_after="7", times=1)
         self.assertEqual(self.refused().headers["Retry-After"], "7")
         for method in ("GET", "HEAD"):
@@ -301,7 +301,7 @@ class OtherRegistryTests(RegistryTestCase):
         self.assertTrue(all(well for _, well in self.registry.health()))
 
     def test_no_catalog(self) -> None:
-        """A catalogue that is missing behind a redirect, or that is 501, is missing; no host is set back."""
+        """A catalogue that is missing behind a redirect, or that is 501, is missing; no host is unhealthy."""
         for status in (404, 405, 501):
             self.storage.behave()
             self.storage.misbehave("status", status=status, challenge="Basic x")
@@ -312,7 +312,7 @@ class OtherRegistryTests(RegistryTestCase):
         self.assertTrue(all(well for _, well in self.registry.health()))
 
     def test_other_refusals(self) -> None:
-        """Any other refusal there, and a 404 for a blob, is a failed answer and no verdict."""
+        """Any other refusal there, and a 404 for a blob, is a failed request and decides nothing."""
         for status in (400, 401, 403, 405, 410, 429):
             self.storage.behave()
             self.storage.misbehave("status", status=status)
@@ -343,8 +343,8 @@ class RedirectTests(RegistryTestCase):
         self.assertNotIn("authorization", asked.headers)
         self.assertEqual(asked.headers["via"], "1.1 us")
 
-    def test_refusal_of_storage_is_no_verdict(self) -> None:
-        """A 4xx of storage is a failed fetch; the registry's host is not set back for it."""
+    def test_refusal_of_storage(self) -> None:
+        """A 4xx of storage is a failed request; the registry's host stays healthy."""
         for status in (400, 401, 403, 404, 416, 429):
             self.storage.behave()
             self.storage.misbehave("status", status=status)
@@ -353,7 +353,7 @@ class RedirectTests(RegistryTestCase):
             self.assertTrue(dict(self.registry.health())[ONE])
 
     def test_not_followed_to_decide(self) -> None:
-        """The redirect itself is the answer where only a yes is wanted."""
+        """The redirect itself is the answer where it only decides whether a request is allowed."""
         answer = self.answered("HEAD", follow=False)
         self.assertEqual((answer.status, answer.redirected), (307, True))
         self.assertEqual(self.storage.count(), 0)
@@ -393,7 +393,7 @@ class OwnAccountTests(RegistryTestCase):
         self.assertNotIn("WWW-Authenticate", error.headers)
 
     def test_no_token(self) -> None:
-        """A token server that fails is no verdict and no fault of the registry's host."""
+        """A token server that fails decides nothing, and the registry's host stays healthy."""
         self.own("bearer")
         for registry in (self.one, self.two):
             registry.misbehave("status", path="/token", status=500)

@@ -114,8 +114,8 @@ class OwnedResponseTests(SynchronousTestCase):
 class DroppedAnswerTests(RegistryTestCase):
     """Answers that code loses, whatever it raises."""
 
-    def test_slot(self) -> None:
-        """An answer that is lost gives back its slot, and its body is let go."""
+    def test_permit(self) -> None:
+        """An answer that is lost releases its permit, and its body is stopped."""
         self.registry = registry_of(
             Upstream(ONE, (ONE,)), self.wire, self.clock, lambda: 1e9, SemaphorePerKey(1)
         )
