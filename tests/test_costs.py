@@ -131,7 +131,7 @@ class CountTests(CostTestCase):
         # In this room a piece of the line is 16 KiB, and each is put away as it comes.
         self.assertLessEqual(self.hops["_write"], _LARGE // (16 << 10))
         self.assertEqual(self.hops["commit"], 1)
-        self.assertEqual(self.hops["_hash_piece"], 0)
+        self.assertEqual(self.hops["hash_more"], 0)
 
 
 class CopyTests(CostTestCase, TestCase):

@@ -43,11 +43,9 @@ class LoopbackTests(TestCase):
     def house(self, *urls: str) -> House:
         """A house whose registry is reached over the real line; its clock stands still, or goes by hand."""
         hosts = urls or (self.url,)
-        house = House(Upstream(hosts[0], hosts))
-        house.registries[0]._transports = {url: self.transport(url) for url in hosts}
-        return house
+        return House(Upstream(hosts[0], hosts), transport_to=self.transport)
 
-    def transport(self, url: str) -> UpstreamTransport:
+    def transport(self, url: str, **_options: Any) -> UpstreamTransport:
         """The real client."""
         trust: Any = NoTrust()
         made = UpstreamTransport.to(

@@ -61,6 +61,8 @@ class CacheServices:
     authorization: Authorization
     links: Links
     blob_service: BlobService
+    tags: TagService
+    origin_queries: OriginQueries
     evictor: Evictor
     scrubber: Scrubber | None
     factory: ServerFactory
@@ -143,6 +145,8 @@ def assemble(
         delivery.authorization,
         delivery.links,
         delivery.blob_service,
+        delivery.tags,
+        delivery.origin_queries,
         delivery.evictor,
         _scrubber(context, in_use),
         factory,

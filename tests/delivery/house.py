@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from random import Random
 from typing import Any, Final, Literal, TypeVar, cast
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
+from attrs import evolve
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -15,28 +17,37 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.aio.condition import Condition
 from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.aio.threads import at_once
-from contentcache.config.model import Upstream
+from contentcache.app import assembly
+from contentcache.app.assembly import CacheContext, make_server
+from contentcache.app.role import Platform
+from contentcache.config.model import (
+    Address,
+    Configuration,
+    Downstream,
+    HtpasswdAuth,
+    Http,
+    Log,
+    StorageSettings,
+    TokenAuth,
+    Upstream,
+)
 from contentcache.core.credentials import ANONYMOUS, Credential
 from contentcache.core.digest import Digest
-from contentcache.core.grants import Grants
 from contentcache.core.ports import Run
 from contentcache.core.request_order import RequestClock
 from contentcache.core.routes import Content, TaggedManifest
-from contentcache.delivery.authorization import Authorization, AuthorizationPolicy, Revocation
-from contentcache.delivery.blob_service import BlobService
+from contentcache.delivery.authorization import Revocation
 from contentcache.delivery.bodies import ShortError
-from contentcache.delivery.download_context import DeliveryOptions, DeliveryPorts
-from contentcache.delivery.downloads import download_semaphore
-from contentcache.delivery.links import Links
-from contentcache.delivery.origin_authorization import OriginAuthorization
-from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.delivery.requests import ContentRequest, TagRequest
 from contentcache.delivery.responses import ContentResponse
-from contentcache.delivery.tags import TagService
+from contentcache.delivery.signed_urls import SignedUrls
+from contentcache.registry.origin_selection import OriginSelector
+from contentcache.server.factory import ServerFactory
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Index, Reservation, Store
 from contentcache.storage.memory import MemoryStore
+from contentcache.storage.opening import Storage
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.agent import NoCookies, UpstreamTransport
 from contentcache.upstream.redirects import RedirectPolicy
@@ -50,6 +61,9 @@ REPOSITORY: Final = "org/app"
 ORIGIN: Final = "https://one.example"
 OCTETS: Final = "application/octet-stream"
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+#: Seconds since the epoch when a house is built.
+BEGINNING: Final = 1_700_000_000.0
+PSEUDONYM: Final = "contentcache-me"
 SECRET: Final = b"secret of the tests"
 LARGE: Final = bytes(range(256)) * 1200  # more than the first part of a fetch, and than a piece
 
@@ -80,8 +94,11 @@ def registry_of(
     )
 
 
+_HTTP: Final = Http(Address("", 5000))
+
+
 class House:
-    """Everything from ``BlobService`` down to the wire, for ``upstreams`` or one origin with one host."""
+    """An assembled cache over the wire, for ``upstreams`` or one origin with one host."""
 
     def __init__(
         self,
@@ -89,27 +106,25 @@ class House:
         auth: Literal["basic", "bearer"] | None = None,
         run: Run = at_once,
         store: Store | None = None,
-        fetchesperhost: int | None = None,
+        transport_to: Callable[..., UpstreamTransport] | None = None,
         **options: Any,
     ) -> None:
-        given = upstreams or (Upstream("https://one.example", ("https://one.example",)),)
+        self.upstreams = upstreams or (Upstream(ORIGIN, (ORIGIN,)),)
         self.clock = Clock()
         self.adjusted = 0.0
         self.random = Random(1)
         self.request_time = RequestClock(self.clock.seconds)
-        urls = {url for up in given for url in (*up.hosts, *([up.fallback] if up.fallback else []))}
+        urls = {url for up in self.upstreams for url in (*up.hosts, *([up.fallback] if up.fallback else []))}
         self.origins = {urlsplit(url).netloc: BadRegistry(auth) for url in sorted(urls)}
-        self.origin = self.origins[urlsplit(given[0].hosts[0]).netloc]
+        self.origin = self.origins[urlsplit(self.upstreams[0].hosts[0]).netloc]
         self.wire = Wire(self.origins, self.clock)
-        per_host: SemaphorePerKey[str] = SemaphorePerKey(fetchesperhost)
-        self.registries = [registry_of(up, self.wire, self.clock, self.wall, per_host) for up in given]
         self.store: Store = MemoryStore() if store is None else store
         self.index: Index = MemoryIndex()
-        self.meter = Meter()
         self.room = True
         self.reserved: dict[str, int] = {}
         self.unlinked: set[str] = set()
         self._run = run
+        self._transport_to = transport_to or self._over_the_wire
         self._options = options
         self.furnish(**options)
 
@@ -117,50 +132,70 @@ class House:
         self,
         other_workers: OtherWorkers | None = None,
         *,
-        fetches: int = 256,
-        authttl: float = 60.0,
-        affirmttl: float = 86400.0,
-        keepdeleted: bool = False,
-        staleiferror: float = 0.0,
-        limit: int = 4 << 20,
-        fast: bool = True,
+        http: Http = _HTTP,
+        local_auth: TokenAuth | HtpasswdAuth | None = None,
         publish: Callable[[Revocation], None] = lambda _revocation: None,
+        **options: Any,
     ) -> None:
-        """Put in what decides and what fetches, over the wire, the store and the index that are there."""
-        run = self._run
-        links = Links(self.index, run, most=100 if fast else 0)
-        self.authorization = Authorization(
-            Grants(ttl=authttl, stale=staleiferror),
-            links,
-            OriginAuthorization(self.clock, manifest_limit=limit, trust_targets=affirmttl),
-            AuthorizationPolicy(affirmttl, keepdeleted, staleiferror),
-            clock=self.clock,
-            wall=self.wall,
-            request_time=self.request_time,
-            publish=publish,
+        """Assemble the cache, anew too, over the wire, the store and the index that are there."""
+        self.meter = Meter()
+        self.context = context = CacheContext(
+            Configuration(
+                http,
+                Downstream(self.upstreams, **options),
+                storage=StorageSettings("inmemory"),
+                auth=local_auth,
+                log=Log(accesslog=True),
+            ),
+            Platform(
+                {},
+                cast("Any", self.clock),
+                self._run,
+                self.wall,
+                self.random.randrange,
+                Random(2).randbytes,
+                self._transport_to,
+            ),
+            Storage(self.store, self.index),
+            self.meter,
+            evolve(
+                other_workers or OtherWorkers(),
+                secret=SECRET,
+                pseudonym=PSEUDONYM,
+                room=self,
+                on_revoked=publish,
+            ),
         )
-        self.blob_service = BlobService(
-            self.authorization,
-            self.store,
-            self.index,
-            room=self,
-            semaphore=download_semaphore(fetches, 10.0, self.clock),
-            ports=DeliveryPorts(run, self.clock, self.wall, self.random.randrange, self.meter),
-            options=DeliveryOptions(limit, 0.3, 20 if fast else 0),
-            other_workers=other_workers,
+        # Workers of one machine have one clock, which never shows the same moment twice; this one stands still.
+        with patch.object(assembly, "RequestClock", lambda _seconds: self.request_time):
+            self.cache = assembly.assemble(
+                context.configuration,
+                context.platform,
+                storage=context.storage,
+                meter=context.meter,
+                other_workers=context.other_workers,
+            )
+        self.registries = self.cache.upstreams.registries
+        self.authorization = self.cache.authorization
+        self.blob_service = self.cache.blob_service
+        self.tags = self.cache.tags
+        self.origin_queries = self.cache.origin_queries
+
+    def serve(self, signed_urls: SignedUrls) -> ServerFactory:
+        """The cache's server, with these signed URLs instead of its own."""
+        cache = self.cache
+        return make_server(
+            self.context,
+            cache.blob_service,
+            cache.tags,
+            cache.origin_queries,
+            origins=OriginSelector(self.registries),
+            signed_urls=signed_urls,
+            authenticator=None,
         )
-        self.tags = TagService(
-            self.authorization,
-            self.blob_service,
-            links,
-            wall=self.wall,
-            affirm_ttl=affirmttl,
-            stale_if_error=staleiferror,
-            limit=limit,
-        )
-        self.origin_queries = OriginQueries(
-            self.authorization, clock=self.clock, auth_ttl=authttl, stale_if_error=staleiferror
-        )
+
+    def _over_the_wire(self, url: str, **_options: Any) -> UpstreamTransport:
+        return client_at(url, self.wire, self.clock)
 
     @property
     def running_downloads(self) -> int:
@@ -169,7 +204,7 @@ class House:
 
     def wall(self) -> float:
         """Seconds since the epoch."""
-        return 1_700_000_000.0 + self.clock.seconds() + self.adjusted
+        return BEGINNING + self.clock.seconds() + self.adjusted
 
     def later(self, seconds: float) -> None:
         """Let time go by, and everything happen that is due in it."""

@@ -198,7 +198,7 @@ class PrecedenceTests(ManifestTestCase):
         house.pull_tag("v1")
         house.origin.misbehave("with", method="HEAD", header="Content-Type", value="application/other+json")
         for fast in (True, False):
-            house.furnish(fast=fast)
+            house.furnish(fastpath=fast)
             self.assertManifest(house.pull_tag("v1"), b'{"thing": 1}', VENDOR)
             self.assertManifest(house.pull(digest, kind="manifests"), b'{"thing": 1}', VENDOR)
 

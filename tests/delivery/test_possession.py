@@ -393,7 +393,7 @@ class UnknownOriginTests(HouseTestCase):
         house = self.house(ONE, TWO)
         digest = house.origins["one.example"].put_blob(REPOSITORY, NOISE)
         self.assertWhole(house.pull(digest), NOISE)
-        house.registries = house.registries[1:]
+        house.upstreams = house.upstreams[1:]
         house.furnish()
         house.origins["two.example"].put_blob(REPOSITORY, NOISE)
         house.origins["two.example"].misbehave("status", method="GET", status=404)

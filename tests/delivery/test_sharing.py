@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from contentcache.config.model import Limits
 from contentcache.core.credentials import OWN
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused, Overloaded
@@ -143,7 +144,7 @@ class TurnTests(HouseTestCase):
 
     def busy(self) -> tuple[House, list[Any]]:
         """One place, which is taken; and Ann's other wishes before Bob's."""
-        house = self.house(fetches=1)
+        house = self.house(limits=Limits(fetches=1))
         house.origin.misbehave("stall", at=-1)
         blobs = [house.origin.put_blob(REPOSITORY, b"%d" % number) for number in range(4)]
         ann = [house.pull(digest, "Basic YTox") for digest in blobs[:3]]

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from contentcache.core.digest import Digest
-from contentcache.server.factory import ServerFactory
-from contentcache.telemetry.metrics import Meter
 from tests.delivery.house import MANIFEST, REPOSITORY, House, HouseTestCase
 from tests.registry import harness as web
 
@@ -44,16 +42,9 @@ class StaleCase(HouseTestCase):
             f"/v2/{REPOSITORY}/blobs/{layer}": LAYER,
             "/v2/": b"{}",
         }
-        self.factory = self.api(house)
+        self.factory = house.cache.factory
         for target, content in self.targets.items():
             self.assertEqual(self.ask(target).body, content)
-
-    def api(self, house: House) -> ServerFactory:
-        """A factory with the registry API over the services of a house."""
-        parts = web.make_admission(house.registries, wall=house.wall)
-        return web.make_factory(
-            house.blob_service, house.tags, house.origin_queries, parts, clock=house.clock, meter=Meter()
-        )
 
     def ask(self, target: str, *fields: str, method: str = "GET", who: str | None = None) -> web.Reply:
         """One request of ann's, or of somebody else."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from contentcache.config.model import Upstream
+from contentcache.config.model import Limits, Upstream
 from contentcache.core.digest import Digest
 from contentcache.core.errors import ManifestTooLarge, OriginRefused, UpstreamBroken
 from contentcache.core.manifests import SIGNED_SCHEMA_1
@@ -131,7 +131,7 @@ class PullTests(TagTestCase):
     def test_too_large(self) -> None:
         """A manifest over the limit is an error, whichever way it comes."""
         for manner in ({"name": "slow", "seconds": 0.0}, {"name": "without"}, {"name": "chunked"}):
-            house = self.tagged(limit=5)
+            house = self.tagged(limits=Limits(manifest=5))
             house.origin.misbehave(**manner)
             client = house.pull_tag("latest")
             house.later(60)

@@ -14,25 +14,19 @@ from typing import Any
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from contentcache.config.model import Limits, Upstream
-from contentcache.core.client_address import counted_address
+from contentcache.app import assembly
+from contentcache.config.model import Address, Http, Limits, Upstream
 from contentcache.core.errors import OriginRefused
-from contentcache.core.list_queries import ListQueries
 from contentcache.delivery.hot_blobs import LARGEST, HotBlob
-from contentcache.registry.api import RegistryApi, RegistryDependencies
-from contentcache.registry.fast_path import BlobFastPath
-from contentcache.registry.fast_path_requests import TargetCache
-from contentcache.registry.responses import ContentResponder
 from contentcache.server.access_log import AccessLog, AccessLogEntry
 from contentcache.server.dispatcher import RequestDispatcher
-from contentcache.server.exchange import Exchange
 from contentcache.server.factory import ServerFactory
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Link
 from tests.delivery.house import REPOSITORY, House
 from tests.delivery.house import HouseTestCase as DeliveryTestCase
 from tests.delivery.test_authorization import bearer_until
-from tests.registry.harness import NAME, AdmissionParts, Client, Reply, make_admission, request
+from tests.registry.harness import Client, Reply, request
 
 CONTENT = b"0123456789" * 100
 _ONE = Upstream("https://one.example", ("https://one.example",), deny=("secret/*",))
@@ -51,11 +45,14 @@ class CacheTestCase(DeliveryTestCase):
         self.lines: list[AccessLogEntry] = []
         self.patch(AccessLog, "_log", _Pen(self.lines))
         self.begun = 0
-        self.build()
+        dispatch = RequestDispatcher.dispatch
 
-    def admission_parts(self, house: House) -> AdmissionParts:
-        """The ways in."""
-        return make_admission(house.registries, wall=house.wall)
+        def count(dispatcher: RequestDispatcher[Any], given: Any) -> None:
+            self.begun += 1
+            dispatch(dispatcher, given)
+
+        self.patch(RequestDispatcher, "dispatch", count)
+        self.build()
 
     def build(
         self, *, limits: Limits | None = None, prefix: str = "/", extra: Any = None, **options: Any
@@ -64,7 +61,10 @@ class CacheTestCase(DeliveryTestCase):
         self.root = Path(self.mktemp())
         store = FilesystemStore(str(self.root))
         store.prepare()
-        given: Any = {"auth": "basic", "store": store, "fast": self.fast, **options}
+        http = Http(Address("", 5000), prefix=prefix, headers=extra or {})
+        given: Any = {"auth": "basic", "store": store, "fastpath": self.fast, "http": http, **options}
+        if limits is not None:
+            given["limits"] = limits
         house = self.there = self.house(*self.upstreams, **given)
         self.addCleanup(house.blob_service.hot_blobs.close)
         for origin in house.origins.values():
@@ -72,63 +72,16 @@ class CacheTestCase(DeliveryTestCase):
             self.bob = origin.let("bob", "2", "org/other")
             self.digest = origin.put_blob(REPOSITORY, CONTENT)
         self.prefix = prefix.rstrip("/")
-        self.factory = self._web(house, limits or Limits(), prefix, extra or {})
+        self.factory = self.serve(house)
         self.path = f"{self.prefix}/v2/{REPOSITORY}/blobs/{self.digest}"
         # Once to fetch it, and once to know it.
         for _ in range(2):
             self.assertEqual(self.ask(self.ann).body, CONTENT)
         self.forget()
 
-    def _web(self, house: House, limits: Limits, prefix: str, extra: Any) -> ServerFactory:
-        parts = self.admission_parts(house)
-        origins = parts.origins
-        blob_service: Any = house.blob_service
-        api = RegistryApi(
-            RegistryDependencies(
-                blob_service,
-                house.tags,
-                house.origin_queries,
-                origins,
-                parts.signed_urls,
-                parts.admission,
-                ContentResponder(lambda: "BOUNDARY"),
-                ListQueries(b"secret"),
-                NAME,
-            ),
-            pseudonym="contentcache-me",
-            prefix=prefix,
-            meter=house.meter,
-        )
-        dispatcher = RequestDispatcher(
-            api.answer, Exchange, timer=house.clock, stall_timeout=60.0, program="cache"
-        )
-        log = AccessLog(house.meter, house.clock, house.wall, lines=True)
-        fast_path = BlobFastPath(
-            house.blob_service.hot_blobs,
-            TargetCache(origins, parts.signed_urls, prefix),
-            parts.admission,
-            log_hits=log.log_hits,
-            extra=extra,
-            timer=house.clock,
-            wall=house.wall,
-            stall_timeout=60.0,
-        )
-
-        def begin(given: Any) -> None:
-            self.begun += 1
-            dispatcher.dispatch(given)
-
-        reactor: Any = house.clock
-        return ServerFactory(
-            begin,
-            log,
-            limits=limits,
-            address_key=counted_address,
-            reactor=reactor,
-            meter=house.meter,
-            fast_path=fast_path if self.fast else None,
-            extra=extra,
-        )
+    def serve(self, house: House) -> ServerFactory:
+        """The server of the cache, whose requests beyond the fast path are counted."""
+        return house.cache.factory
 
     def forget(self) -> None:
         """Look at what comes from now on."""
@@ -466,6 +419,8 @@ class WithoutFastPathTests(CacheTestCase):
 
     def test_bounded(self) -> None:
         """Of many blobs those served last stay open."""
+        self.patch(assembly, "_SMALL_BLOBS", 20)
+        self.build()
         for number in range(30):
             digest = self.there.origin.put_blob(REPOSITORY, b"%d" % number)
             for _ in range(2):

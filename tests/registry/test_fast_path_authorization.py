@@ -9,16 +9,13 @@ from typing import Any
 import bcrypt
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from contentcache.aio.threads import at_once
-from contentcache.auth.htpasswd import HtpasswdAuthenticator
-from contentcache.auth.interfaces import LocalAuthenticator
-from contentcache.auth.tokens import TokenAuthenticator
-from contentcache.config.model import HtpasswdAuth, TokenAuth, Upstream
-from contentcache.delivery.signing_keys import SigningKeys, SigningKeysFile
+from contentcache.config.model import HtpasswdAuth, Signing, TokenAuth, Upstream
+from contentcache.delivery.signed_urls import SignedUrls
+from contentcache.delivery.signing_keys import SigningKeys
 from contentcache.jose.keyset import KeySet
+from contentcache.server.factory import ServerFactory
 from tests.auth.house import basic, claims, token
-from tests.delivery.house import REPOSITORY, House
-from tests.registry.harness import AdmissionParts, make_admission
+from tests.delivery.house import BEGINNING, REPOSITORY, SECRET, House
 from tests.registry.test_admission import Keys
 from tests.registry.test_fast_path import CONTENT, CacheTestCase
 from tests.signer import Signer, elliptic
@@ -34,15 +31,16 @@ class SignedTests(CacheTestCase):
         Upstream(_TWO, (_TWO,), names=frozenset({"two.example"}), served=frozenset({"two"}), issuer=_TWO),
     )
 
-    def admission_parts(self, house: House) -> AdmissionParts:
-        """Both origins show the same keys, and sign with them."""
-        self.signer = Signer(_ONE, REPOSITORY, "", house.wall())
-        self.keys = Keys(self.signer)
-        return make_admission(house.registries, wall=house.wall, keys=self.shown(house))
+    def build(self, **options: Any) -> None:
+        """A cache of origins that sign."""
+        self.signer = Signer(_ONE, REPOSITORY, "", BEGINNING)
+        super().build(**options)
 
-    def shown(self, _house: House) -> dict[str, SigningKeys]:
-        """The keys of each origin."""
-        return {_ONE: self.keys, _TWO: self.keys}
+    def serve(self, house: House) -> ServerFactory:
+        """Both origins show the same keys, and sign with them."""
+        self.keys = Keys(self.signer)
+        shown: dict[str, SigningKeys] = {_ONE: self.keys, _TWO: self.keys}
+        return house.serve(SignedUrls(shown, wall=house.wall, secret=SECRET))
 
     def signed(self, *fields: str, query: str = "token={}", method: str = "GET", **changes: Any) -> Any:
         """Ask by a signed URL; ``changes`` are those of its claims."""
@@ -179,12 +177,15 @@ class KeyFileTests(SignedTests):
 
     fast = True
 
-    def shown(self, house: House) -> dict[str, SigningKeys]:
-        """The keys of each origin."""
+    def build(self, **options: Any) -> None:
+        """The file has the keys of each origin."""
         self.file = Path(self.mktemp())
-        self.file.write_bytes(self.signer.jwks())
-        keys = SigningKeysFile(str(self.file), run=at_once, timer=house.clock)
-        return {_ONE: keys, _TWO: keys}
+        self.file.write_bytes(Signer(_ONE, REPOSITORY, "", BEGINNING).jwks())
+        super().build(signing=Signing(str(self.file)), **options)
+
+    def serve(self, house: House) -> ServerFactory:
+        """As it is assembled."""
+        return house.cache.factory
 
     def test_expires(self) -> None:
         """Not tried again: time that goes by is that of the file, too."""
@@ -213,29 +214,19 @@ class LocalAuthenticationTests(CacheTestCase):
         Upstream(_ONE, (_ONE,), own=True, deny=("secret/*",)),
         Upstream(_TWO, (_TWO,), own=True, names=frozenset({"two.example"}), prefix="two"),
     )
-    authorizes = False
 
     def build(self, **options: Any) -> None:
-        """A cache that judges before origins that do not."""
-        super().build(**{"auth": None, "authttl": 1e6, **options})
-
-    def admission_parts(self, house: House) -> AdmissionParts:
-        """The authenticator is before them."""
-        self.ann_here = self.credential(house)
-        return make_admission(
-            house.registries,
-            wall=house.wall,
-            authenticator=self.authenticator(house),
-            authorizes=self.authorizes,
-        )
+        """A cache that authenticates its clients before origins that do not."""
+        self.file = Path(self.mktemp())
+        self.ann_here = self.credential()
+        super().build(**{"auth": None, "local_auth": self.local_auth(), "authttl": 1e6, **options})
 
     def ask(self, who: str | None = None, *fields: str, **more: Any) -> Any:
         """Ann says here who she is."""
         return super().ask(self.ann_here if who == self.ann else who, *fields, **more)
 
-    def credential(self, _house: House) -> str:
+    def credential(self) -> str:
         """What she says."""
-        self.file = Path(self.mktemp())
         self.write("right")
         return basic("ann", "right")
 
@@ -243,10 +234,9 @@ class LocalAuthenticationTests(CacheTestCase):
         """Her password is another one."""
         self.file.write_bytes(b"ann:" + bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)) + b"\n")
 
-    def authenticator(self, house: House) -> LocalAuthenticator:
-        """The authenticator."""
-        settings = HtpasswdAuth("here", str(self.file))
-        return HtpasswdAuthenticator(settings, run=at_once, timer=house.clock, secret=b"secret")
+    def local_auth(self) -> HtpasswdAuth | TokenAuth:
+        """Who is authenticated."""
+        return HtpasswdAuth("here", str(self.file))
 
     def test_let_in(self) -> None:
         """Who was let in is let in again, at once."""
@@ -298,37 +288,34 @@ class FastLocalAuthenticationTests(LocalAuthenticationTests):
 class TokenTests(LocalAuthenticationTests):
     """Clients that are authenticated by tokens, without the fast path: those are grants by themselves."""
 
-    authorizes = True
     key = ec.generate_private_key(ec.SECP256R1())
 
-    def token(self, house: House, **changes: Any) -> str:
-        """A token of the token server's."""
-        now = int(house.wall())
+    def token(self, **changes: Any) -> str:
+        """A token of the token server's, from when the cache began."""
+        now = int(BEGINNING)
         names = (REPOSITORY, "secret/app")
         access = [{"type": "repository", "name": name, "actions": ["pull"]} for name in names]
         said = claims(**{"exp": now + 300, "nbf": now - 10, "iat": now - 10, "access": access, **changes})
         return "Bearer " + token(self.key, {"kid": "one"}, said)
 
-    def credential(self, house: House) -> str:
+    def credential(self) -> str:
         """What she says."""
-        self.file = Path(self.mktemp())
         self.show("one")
-        return self.token(house)
+        return self.token()
 
     def show(self, *names: str) -> None:
         """The keys that are trusted."""
         keys = [elliptic(self.key.public_key(), name) for name in names]
         self.file.write_text(json.dumps({"keys": keys}), "ascii")
 
-    def authenticator(self, house: House) -> LocalAuthenticator:
-        """The authenticator."""
-        settings = TokenAuth("https://tokens", "cache", "auth.example.com", jwks=str(self.file))
-        return TokenAuthenticator(settings, run=at_once, wall=house.wall, timer=house.clock, secret=b"secret")
+    def local_auth(self) -> HtpasswdAuth | TokenAuth:
+        """Who is authenticated."""
+        return TokenAuth("https://tokens", "cache", "auth.example.com", jwks=str(self.file))
 
     def test_strangers(self) -> None:
         """No token, a token for something else, one whose signature is another's."""
         access = [{"type": "repository", "name": "two/" + REPOSITORY, "actions": ["pull"]}]
-        elsewhere = self.token(self.there, access=access)
+        elsewhere = self.token(access=access)
         for who in (None, "Bearer x.y.z", self.ann_here[:-8] + "AAAAAAAA", elsewhere, basic("ann", "right")):
             for _ in range(2):
                 reply = self.ask(who)

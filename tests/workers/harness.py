@@ -168,7 +168,9 @@ class TwoWorkers(House):
             self.owner.downloads, self.authorization.request_key, self._registry_of, self._run
         )
         self.owners = OwnerOfAll(self)
+        meter_of_owner = self.meter
         self.furnish(OtherWorkers(owners=self.owners), **self._options)
+        self.meter = meter_of_owner  # downloads are counted there
 
     @property
     def running_downloads(self) -> int:
