@@ -36,9 +36,8 @@ from contentcache.core.ranges import (
 )
 from contentcache.core.retry_after import retry_after_seconds
 from contentcache.core.routes import parse, split_target
-from contentcache.core.via import Path as ViaPath
-from contentcache.core.via import added
-from contentcache.jose.bearer_tokens import unverified_expiry
+from contentcache.core.via import ViaPath, append_via
+from contentcache.jose.claims import unverified_expiry
 from tests.config import samples
 from tests.registry.harness import BLOB, CONTENT, DIGEST, HOST, RegistryTestCase, replies
 
@@ -138,7 +137,7 @@ _READERS: Final = {
         ),
     ),
     "via": Reader(
-        lambda text: (ViaPath.of([text, text]).caches, added([text], "contentcache-ab")),
+        lambda text: (ViaPath.of([text, text]).caches, append_via([text], "contentcache-ab")),
         ("1.1 contentcache-ab (Content Cache), 1.0 fred", "HTTP/1.1 a:80"),
     ),
     "accept": Reader(

@@ -19,7 +19,7 @@ from contentcache.core.manifests import normalize_accept
 from contentcache.core.policy import allowed
 from contentcache.core.ranges import parse_range
 from contentcache.core.routes import parse
-from contentcache.core.via import Path
+from contentcache.core.via import ViaPath
 from contentcache.registry.fast_path_requests import split_range
 from contentcache.telemetry.logging import sanitize
 from tests.growth import SIZES, superlinear
@@ -48,7 +48,7 @@ _FUNCTIONS: Final[Mapping[str, Callable[[str], object]]] = {
     "range in a simple head": lambda text: split_range(text.encode("latin-1", "replace")),
     "lifetime": max_age,
     "accept": lambda text: normalize_accept([text]),
-    "via": lambda text: Path.of([text]),
+    "via": lambda text: ViaPath.of([text]),
     "globs": lambda text: allowed(text, ["*-*-*-*-*b", "**a**a**a**b"], ["*-*", "?**?**?b"]),
     "path": _parsed,
     "value in a message": _without_userinfo,

@@ -21,23 +21,23 @@ _MOST_BEHIND: Final = 16
 
 
 @frozen
-class Path:
+class ViaPath:
     """The proxies that a request has passed: the received-by parts of ``Via``, nearest to the client first."""
 
     hops: tuple[str, ...]
 
     @classmethod
-    def of(cls, values: Sequence[str]) -> Path:
+    def of(cls, values: Sequence[str]) -> ViaPath:
         """
         Read the values of ``Via``.
 
-        >>> Path.of(["1.1 contentcache-ab (Content Cache), 1.0 fred"]).hops
+        >>> ViaPath.of(["1.1 contentcache-ab (Content Cache), 1.0 fred"]).hops
         ('contentcache-ab', 'fred')
         """
         entries = [entry.split() for value in values for entry in value.split(",")]
         return cls(tuple(entry[1] for entry in entries if len(entry) > 1))
 
-    def has_met(self, pseudonym: str) -> bool:
+    def contains(self, pseudonym: str) -> bool:
         """Whether the request has passed the cache with this pseudonym."""
         return pseudonym in self.hops
 
@@ -57,11 +57,11 @@ class Path:
         return sum(hop.startswith(FAMILY) for hop in self.hops)
 
 
-def added(values: Sequence[str], pseudonym: str) -> str:
+def append_via(values: Sequence[str], pseudonym: str) -> str:
     """
     The ``Via`` to send on: versions and names, without comments.
 
-    >>> added(["1.0 fred (a proxy)"], "contentcache-ab")
+    >>> append_via(["1.0 fred (a proxy)"], "contentcache-ab")
     '1.0 fred, 1.1 contentcache-ab'
     """
     entries = [entry.split() for value in values for entry in value.split(",")]
@@ -83,7 +83,7 @@ class CachesBehind:
     def learn(self, host: str, values: Sequence[str]) -> None:
         """Learn from the values of ``Via`` in an answer of ``host`` to a request that had a ``Via``."""
         names = self._names.setdefault(host, LruCache(_MOST_BEHIND))
-        for name in Path.of(values).hops:
+        for name in ViaPath.of(values).hops:
             if name.startswith(FAMILY) and len(name) <= LONGEST_NAME:
                 names.put(name, None)
 
@@ -104,7 +104,7 @@ class CachesBehind:
         >>> caches.may_lead_back("1.1 contentcache-b, 1.1 contentcache-me", ["https://a"])
         True
         """
-        passed = {hop for hop in Path.of([via]).hops[:-1] if hop.startswith(FAMILY)}
+        passed = {hop for hop in ViaPath.of([via]).hops[:-1] if hop.startswith(FAMILY)}
         if not passed:
             return False
         return any(host not in self._names or passed & set(self._names[host]) for host in hosts)

@@ -33,7 +33,7 @@ from contentcache.core.request_order import RequestClock
 from contentcache.delivery.links import Links
 from contentcache.delivery.origin_authorization import Decision, OriginAuthorization, size_by_first_byte
 from contentcache.delivery.requests import ContentRequest
-from contentcache.jose.bearer_tokens import unverified_expiry
+from contentcache.jose.claims import unverified_expiry
 from contentcache.storage.interfaces import Affirmation, Link
 
 _UNAUTHORIZED: Final = 401

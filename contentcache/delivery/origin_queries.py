@@ -1,4 +1,4 @@
-"""What only the origin can answer: ``/v2/``, lists of tags and repositories, referrers."""
+"""Requests that only the origin can answer: ``/v2/``, lists of tags and repositories, referrers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from contentcache.core.header_policy import Headers
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Timer
 from contentcache.delivery.authorization import Authorization
-from contentcache.jose.bearer_tokens import unverified_expiry
+from contentcache.jose.claims import unverified_expiry
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
 
-#: Answers to ``/v2/`` that are kept, and how much of each: status, challenges, body. A longer body is not
-#: kept, an answer with longer challenges not at all.
-_MOST_KEPT: Final = 10_000
-_KEPT_BODY: Final = 1 << 10
-_KEPT_CHALLENGES: Final = 2 << 10
-_KEPT_HEADERS: Final = frozenset({"www-authenticate", "content-type"})
+#: Number of cached answers to ``/v2/``, and how much of each is cached: status, challenges, body. A longer body is
+#: dropped; an answer with longer challenges is not cached.
+_MOST_CACHED: Final = 10_000
+_CACHED_BODY: Final = 1 << 10
+_CACHED_CHALLENGES: Final = 2 << 10
+_CACHED_HEADERS: Final = frozenset({"www-authenticate", "content-type"})
 _PING_BYTES: Final = 4 << 10
 _UNAUTHORIZED: Final = 401
 #: Refusals of a request for its own headers (RFC 9110 §15.5.1, RFC 6585 §5).
@@ -37,7 +37,7 @@ _TOO_MANY: Final = 429
 
 @frozen
 class Pinged:
-    """What the origin answered to ``/v2/``. ``stale`` that it could not be asked now."""
+    """The origin's answer to ``/v2/``; ``stale`` says that it is cached since the origin could not be asked."""
 
     status: int
     headers: Headers
@@ -46,13 +46,13 @@ class Pinged:
 
 
 @frozen
-class _Remembered:
+class _CachedPing:
     pinged: Pinged
     when: float
 
 
 class OriginQueries:
-    """Passes questions on. ``auth_ttl`` and ``stale_if_error`` are seconds."""
+    """Sends such requests to the origin. ``auth_ttl`` and ``stale_if_error`` are seconds."""
 
     def __init__(
         self, authorization: Authorization, *, clock: Timer, auth_ttl: float, stale_if_error: float
@@ -61,7 +61,7 @@ class OriginQueries:
         self._clock = clock
         self._auth_ttl = auth_ttl
         self._stale_if_error = stale_if_error
-        self._pings: LruCache[bytes, _Remembered] = LruCache(_MOST_KEPT)
+        self._pings: LruCache[bytes, _CachedPing] = LruCache(_MOST_CACHED)
 
     async def ping(self, registry: Registry, subject: Subject, via: str) -> Pinged:
         """
@@ -70,37 +70,37 @@ class OriginQueries:
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
         """
         key, credential = subject.identity, subject.credential
-        kept = self._pings.get(key)
+        cached = self._pings.get(key)
         ends = unverified_expiry(credential.authorization)
-        age = None if kept is None else self._clock.seconds() - kept.when
-        if kept is not None and age is not None and age < self._auth_ttl and not self._is_over(ends):
-            return kept.pinged
+        age = None if cached is None else self._clock.seconds() - cached.when
+        if cached is not None and age is not None and age < self._auth_ttl and not self._is_over(ends):
+            return cached.pinged
         try:
             pinged = await self._ask(registry, subject, via)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken):
-            stale = self._stale(kept, age, credential)
+            stale = self._stale(cached, age, credential)
             if stale is None:
                 raise
             return stale
         if pinged.status == _TOO_MANY:
-            return self._stale(kept, age, credential) or pinged
+            return self._stale(cached, age, credential) or pinged
         if pinged.status in _OF_ONE_REQUEST:
-            return pinged  # another client's may be different
+            return pinged  # another client's answer may differ
         bounded = _bounded(pinged)
         if bounded is None:
             self._pings.remove(key)
         else:
-            self._pings.put(key, _Remembered(bounded, self._clock.seconds()))
+            self._pings.put(key, _CachedPing(bounded, self._clock.seconds()))
         return pinged
 
     async def ask(self, registry: Registry, request: Request) -> Answer:
         """
-        Pass a question on whose answer is not kept.
+        Send a request whose answer is not cached.
 
-        To be allowed to list is not to be allowed to pull (registries keep the two apart), so no answer makes
-        a grant, and a 403 ends none. A 401 rejects the credential as such.
+        A permission to list is no permission to pull (registries keep the two apart), so no answer makes a grant,
+        and a 403 ends none. A 401 rejects the credential as such.
 
-        :raises OriginRefused: the origin says no.
+        :raises OriginRefused: the origin denies it.
         :raises UpstreamUnavailable, UpstreamTimeout, UpstreamBroken: it cannot be asked.
         """
         asked = self._authorization.request_time()
@@ -124,21 +124,21 @@ class OriginQueries:
             raise UpstreamBroken(f"{answer.host} sends whoever asks for /v2/ to a page for people")
         return Pinged(answer.status, answer.passed_headers(), await answer.read(_PING_BYTES))
 
-    def _stale(self, kept: _Remembered | None, age: float | None, credential: Credential) -> Pinged | None:
-        if kept is None or age is None or age >= self._stale_if_error:
+    def _stale(self, cached: _CachedPing | None, age: float | None, credential: Credential) -> Pinged | None:
+        if cached is None or age is None or age >= self._stale_if_error:
             return None
-        if not credential.lasting and kept.pinged.status != _UNAUTHORIZED:
+        if not credential.lasting and cached.pinged.status != _UNAUTHORIZED:
             return None
-        return Pinged(kept.pinged.status, kept.pinged.headers, kept.pinged.body, stale=True)
+        return Pinged(cached.pinged.status, cached.pinged.headers, cached.pinged.body, stale=True)
 
     def _is_over(self, ends: float | None) -> bool:
         return ends is not None and ends <= self._authorization.wall()
 
 
 def _bounded(pinged: Pinged) -> Pinged | None:
-    """As much of an answer as is kept: an origin must not decide how much memory each made-up credential costs."""
-    headers = {name: value for name, value in pinged.headers.items() if name.lower() in _KEPT_HEADERS}
+    """What is cached of an answer: an origin must not decide how much memory each invented credential costs."""
+    headers = {name: value for name, value in pinged.headers.items() if name.lower() in _CACHED_HEADERS}
     values = (part for value in headers.values() for part in ([value] if isinstance(value, str) else value))
-    if sum(map(len, values)) > _KEPT_CHALLENGES:
+    if sum(map(len, values)) > _CACHED_CHALLENGES:
         return None
-    return Pinged(pinged.status, headers, pinged.body if len(pinged.body) <= _KEPT_BODY else b"")
+    return Pinged(pinged.status, headers, pinged.body if len(pinged.body) <= _CACHED_BODY else b"")

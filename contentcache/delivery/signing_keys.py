@@ -36,7 +36,7 @@ from contentcache.core.errors import (
 )
 from contentcache.core.http_caching import age, max_age
 from contentcache.core.ports import Run, Timer
-from contentcache.core.via import added
+from contentcache.core.via import append_via
 from contentcache.jose.jwk import InvalidJWKError
 from contentcache.jose.keyset import KeySet, VerificationKey, encode_key_set, parse_key_set
 from contentcache.persist.watched_file import WatchedFiles
@@ -118,7 +118,7 @@ class OriginSigningKeys:
     def __init__(self, registry: Registry, *, clock: Timer, pseudonym: str) -> None:
         self._registry = registry
         self._clock = clock
-        self._via = added((), pseudonym)
+        self._via = append_via((), pseudonym)
         self._cached: _CachedSet | None = None
         self._refreshes: SingleFlight[str, None] = SingleFlight()
         self._requested_at = float("-inf")

@@ -44,7 +44,7 @@ from contentcache.gateway.credentials import (
 from contentcache.gateway.directory_store import DirectoryStore
 from contentcache.gateway.errors import AuthenticationUnavailable, NotAuthenticated, TooManyAttempts
 from contentcache.gateway.registry_login import RegistryLogin
-from contentcache.jose.bearer_tokens import unverified_expiry
+from contentcache.jose.claims import unverified_expiry
 
 _MAX_REMEMBERED: Final = 10_000
 _MAX_BUCKETS: Final = 50_000

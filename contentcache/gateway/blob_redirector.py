@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from contentcache.core.errors import BlobUnknown, CacheError
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
-from contentcache.core.via import Path
+from contentcache.core.via import ViaPath
 from contentcache.gateway.blob_answers import is_page
 from contentcache.gateway.blob_authorization import Allowed, BlobAnswer, BlobAuthorization
 from contentcache.gateway.cache_directory import CacheDirectory
@@ -118,7 +118,7 @@ class BlobRedirector:
         return allowed.size is not None and allowed.size < self._minimum_size
 
     async def _cache_for(self, exchange: GatewayExchange, account: str | None) -> Cache | None:
-        if exchange.body is not None or Path.of(exchange.values("Via")).caches:
+        if exchange.body is not None or ViaPath.of(exchange.values("Via")).caches:
             # A cache that asks for its client would be redirected to a cache, perhaps to itself.
             return None
         try:

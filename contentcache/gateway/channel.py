@@ -28,7 +28,7 @@ from twisted.web.server import Request as ResourceRequest
 from contentcache.core.errors import LoopDetected, MethodUnsupported
 from contentcache.core.header_policy import Headers
 from contentcache.core.ports import Timer
-from contentcache.core.via import Path, added
+from contentcache.core.via import ViaPath, append_via
 from contentcache.gateway.errors import BodyMalformed, ClientDisconnected
 from contentcache.gateway.header_rewriting import SANDBOX, check_fields
 from contentcache.gateway.proxy_request import Field, RequestBody
@@ -200,9 +200,9 @@ class GatewayExchange(Exchange):
         :raises LoopDetected: the request has passed this gateway before.
         """
         values = self.values("Via")
-        if Path.of(values).has_met(pseudonym):
+        if ViaPath.of(values).contains(pseudonym):
             raise LoopDetected("this request has been here: the registry behind leads back to its gateway")
-        return added(values, pseudonym)
+        return append_via(values, pseudonym)
 
     def start(self, status: int, headers: Headers) -> None:
         """

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from contentcache.core.http_auth import MAX_CREDENTIALS, credentials_for, decode_basic, encode_basic
 from contentcache.gateway.directory_store import LONGEST_ACCOUNT
-from contentcache.jose.bearer_tokens import unverified_claims
+from contentcache.jose.claims import unverified_claims
 
 
 @frozen

@@ -16,7 +16,7 @@ from contentcache.core.http_auth import parse_challenges
 from contentcache.core.ports import Timer
 from contentcache.gateway.blob_answers import is_page
 from contentcache.gateway.credentials import BasicCredentials, account_in, groups_in, parse_credentials
-from contentcache.jose.bearer_tokens import unverified_claims
+from contentcache.jose.claims import unverified_claims
 from contentcache.upstream.account import OwnAccount
 from contentcache.upstream.answers import Answer
 

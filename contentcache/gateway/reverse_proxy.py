@@ -9,7 +9,7 @@ from contentcache.core.errors import CacheError
 from contentcache.core.http_auth import parse_challenges
 from contentcache.core.ports import Timer
 from contentcache.core.routes import Content
-from contentcache.core.via import added
+from contentcache.core.via import append_via
 from contentcache.gateway.channel import GatewayExchange
 from contentcache.gateway.connection import ProxyResponse
 from contentcache.gateway.connection_pool import ConnectionPool, OpenResponse
@@ -76,7 +76,7 @@ class ReverseProxy:
         authorization = exchange.header("Authorization")
         if authorization is not None:
             fields.append(("Authorization", authorization))
-        fields += [("Accept", _ACCEPT), ("Via", added((), self._pseudonym))]
+        fields += [("Accept", _ACCEPT), ("Via", append_via((), self._pseudonym))]
         if span:
             fields.append(("Range", span))
         return self._connections.request(ProxyRequest(method, content.path(), fields))

@@ -1,13 +1,18 @@
 """
-The claims of a JWT (RFC 7519 §4) by their types. Whether they are true is not judged here.
+The claims of a JWT (RFC 7519 §4) by their types. Whether they are true is not checked here.
 
-A claim that is absent or ``null`` has the default, where the caller names one.
+A claim that is absent or ``null`` has the default, where the caller names one. The claims of a bearer token that
+others verify (RFC 6750) are parsed leniently; nothing is granted on them alone: the origin that accepted the token
+has verified it.
 """
 
 from __future__ import annotations
 
+import binascii
+import json
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, Final, cast
 
 from attrs import frozen
 
@@ -125,3 +130,44 @@ def _list(claims: Mapping[str, object], name: str, default: Sequence[object] | N
     if not isinstance(value, list):
         raise InvalidClaimError(f"has no list for {name!r}")
     return value
+
+
+_PARTS: Final = 3
+_MAX_EXPIRY: Final = 1e12
+
+
+def unverified_claims(token: str) -> Mapping[str, Any]:
+    """
+    The claims of a JWT (RFC 7519), however oddly it is written; empty where it is not a JWT.
+
+    >>> unverified_claims("e30.eyJzdWIiOiAiYWxpY2UifQ==."), unverified_claims("e30.x.")
+    ({'sub': 'alice'}, {})
+    """
+    parts = token.split(".")
+    if len(parts) != _PARTS:
+        return {}
+    try:
+        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def unverified_expiry(authorization: str | None) -> float | None:
+    """
+    When the bearer token of an ``Authorization`` expires (``exp``, in seconds since the epoch).
+
+    ``None`` for other schemes, and where the token has no ``exp`` that is a number.
+
+    >>> unverified_expiry("Bearer e30.eyJleHAiOiAxLjV9.")
+    1.5
+    """
+    # A tab is no space (RFC 9110 §11.4), but there are registries that accept it.
+    scheme, *rest = (authorization or "").split(maxsplit=1)[:2] or [""]
+    if scheme.lower() != "bearer":
+        return None
+    expiry = unverified_claims("".join(rest)).get("exp")
+    if isinstance(expiry, bool) or not isinstance(expiry, int | float):
+        return None
+    # NaN expires at once; what a float cannot hold is far enough away.
+    return float(min(max(0.0, expiry), _MAX_EXPIRY))

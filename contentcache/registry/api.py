@@ -27,7 +27,7 @@ from contentcache.core.routes import (
     one,
     parse,
 )
-from contentcache.core.via import DEEPEST, MOST_HOPS, Path, added
+from contentcache.core.via import DEEPEST, MOST_HOPS, ViaPath, append_via
 from contentcache.delivery.blob_service import BlobService
 from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.requests import ContentRequest, TagRequest
@@ -149,12 +149,12 @@ class RegistryApi:
 
     def _check_via(self, exchange: Exchange) -> str:
         values = exchange.values("Via")
-        path = Path.of(values)
+        path = ViaPath.of(values)
         if values:
-            exchange.response_via = lambda: added((), self._pseudonym)
+            exchange.response_via = lambda: append_via((), self._pseudonym)
         if not path.is_bounded:
             raise RequestMalformed(f"Via has more than {MOST_HOPS} names, or one that is too long")
-        if path.has_met(self._pseudonym):
+        if path.contains(self._pseudonym):
             raise LoopDetected("this request has been here: the caches' upstreams lead in a circle")
         if path.caches >= DEEPEST:
             self._meter.went_deep()
@@ -166,7 +166,7 @@ class RegistryApi:
                 path=exchange.path,
                 hint="more caches in a row cost too much",
             )
-        return added(values, self._pseudonym)
+        return append_via(values, self._pseudonym)
 
     def _name_caches(self, exchange: Exchange, registry: Registry) -> None:
         """

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.core.via import FAMILY, MOST_HOPS, CachesBehind, Path, added
+from contentcache.core.via import FAMILY, MOST_HOPS, CachesBehind, ViaPath, append_via
 
 _HOPS = st.lists(st.sampled_from(["fred", "proxy:80", FAMILY + "ab", FAMILY + "cd", "[::1]:1"]), max_size=6)
 
@@ -26,7 +26,7 @@ class ViaTests(SynchronousTestCase):
             (("1.1", "1.1 "), ()),
         ]:
             with self.subTest(values=values):
-                self.assertEqual(Path.of(values).hops, hops)
+                self.assertEqual(ViaPath.of(values).hops, hops)
 
     @settings(deadline=None)
     @given(_HOPS, st.integers(0, 6))
@@ -34,23 +34,23 @@ class ViaTests(SynchronousTestCase):
         """Who adds itself is met by whoever reads that, and nobody else is."""
         ours = FAMILY + "me"
         lines = [", ".join(f"1.1 {hop}" for hop in part) for part in (hops[:cut], hops[cut:]) if part]
-        self.assertFalse(Path.of(lines).has_met(ours))
-        path = Path.of([added(lines, ours)])
+        self.assertFalse(ViaPath.of(lines).contains(ours))
+        path = ViaPath.of([append_via(lines, ours)])
         self.assertEqual(path.hops, (*hops, ours))
-        self.assertTrue(path.has_met(ours))
+        self.assertTrue(path.contains(ours))
         self.assertEqual(path.caches, sum(hop.startswith(FAMILY) for hop in hops) + 1)
 
     def test_part_of_a_name(self) -> None:
         """A longer name is another one."""
-        path = Path.of([f"1.1 {FAMILY}ab, 1.1 x{FAMILY}cd"])
-        self.assertFalse(path.has_met(FAMILY + "a") or path.has_met(FAMILY + "cd"))
+        path = ViaPath.of([f"1.1 {FAMILY}ab, 1.1 x{FAMILY}cd"])
+        self.assertFalse(path.contains(FAMILY + "a") or path.contains(FAMILY + "cd"))
         self.assertEqual(path.caches, 1)
 
     def test_bounds(self) -> None:
         """Eight names of ordinary length may be sent on."""
-        self.assertTrue(Path.of(["1.1 a"] * MOST_HOPS).is_bounded)
-        self.assertFalse(Path.of(["1.1 a"] * (MOST_HOPS + 1)).is_bounded)
-        self.assertFalse(Path.of(["1.1 " + "a" * 256]).is_bounded)
+        self.assertTrue(ViaPath.of(["1.1 a"] * MOST_HOPS).is_bounded)
+        self.assertFalse(ViaPath.of(["1.1 a"] * (MOST_HOPS + 1)).is_bounded)
+        self.assertFalse(ViaPath.of(["1.1 " + "a" * 256]).is_bounded)
 
 
 class CachesBehindTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.jose.bearer_tokens`."""
+"""Tests for :mod:`contentcache.jose.claims`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.core.credentials import ANONYMOUS, OWN, Credential
-from contentcache.jose.bearer_tokens import unverified_expiry
+from contentcache.jose.claims import unverified_expiry
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
