@@ -21,7 +21,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from contentcache.core.ranges import Span
-from contentcache.registry.fast_path import RemainingBody
+from contentcache.registry.remaining_body import RemainingBody
 from tests.delivery.house import MANIFEST, REPOSITORY
 from tests.registry.harness import Broken, Client, request
 from tests.registry.test_fast_path import CONTENT, CacheTestCase
