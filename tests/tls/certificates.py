@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 @frozen
 class Made:
-    """A certificate, its key, and who signed it."""
+    """A certificate with its key and its issuer."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
@@ -37,7 +37,7 @@ class Made:
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
     def write(self, directory: str, name: str) -> tuple[str, str]:
-        """Write both, and give the paths of the certificate and of the key."""
+        """Write both; returns the paths of the certificate and of the key."""
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         certificate, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
@@ -81,7 +81,7 @@ def make(
 
 
 def _general_name(host: str) -> x509.GeneralName:
-    """A host as it stands in a certificate."""
+    """A host as a name in a certificate."""
     try:
         return x509.IPAddress(ip_address(host))
     except ValueError:

@@ -29,7 +29,7 @@ class End(Protocol):
 
 
 class _Wire(StringTransport):
-    """A transport that remembers that it was closed."""
+    """A transport that records that it was closed."""
 
     closed = False
 
@@ -42,7 +42,7 @@ class _Wire(StringTransport):
 
 @implementer(IOpenSSLClientConnectionCreator)
 class PlainClient:
-    """A client that believes everybody, with a context as the test wants it."""
+    """A client that trusts every certificate, with the context of a test."""
 
     def __init__(self, version: int = SSL.TLS1_3_VERSION, protocols: list[bytes] | None = None) -> None:
         self.context = SSL.Context(SSL.TLS_CLIENT_METHOD)
@@ -61,7 +61,7 @@ class PlainClient:
 
 
 class Handshake:
-    """A handshake between two connection creators, and a word each way after it."""
+    """A handshake between two connection creators, and a message each way after it."""
 
     def __init__(self, client: Any, server: Any) -> None:
         self.client, self.client_tls, client_wire = _end(client, True)
@@ -74,7 +74,7 @@ class Handshake:
         self.pump()
 
     def pump(self) -> None:
-        """Carry bytes both ways until there are none, then the closing."""
+        """Deliver bytes both ways until there are none, then the close."""
         moved = True
         while moved:
             moved = False
@@ -91,7 +91,7 @@ class Handshake:
 
     @property
     def succeeded(self) -> bool:
-        """Whether each end got the other's word."""
+        """Whether each end has received the other's message."""
         return (self.client.received, self.server.received) == (
             b"hello from the server",
             b"hello from the client",

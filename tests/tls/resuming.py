@@ -1,4 +1,4 @@
-"""A client that resumes sessions, as an attacker would: the standard library's, which tells what it was given."""
+"""A client that resumes sessions, as an attacker would: the standard library's, which shows its sessions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ResumingClient:
             self.context.load_cert_chain(*certificate)
 
     def offer(self, *protocols: str) -> None:
-        """Offer these by ALPN from now on."""
+        """Offer these protocols by ALPN."""
         self.context.set_alpn_protocols(protocols)
 
 
@@ -62,12 +62,12 @@ class Met:
 
     @property
     def has_session(self) -> bool:
-        """Whether the server has given a ticket, or the id of a session."""
+        """Whether the server has sent a ticket, or a session id."""
         return self.given is not None and (self.given.has_ticket or bool(self.given.id))
 
 
 class _Answering(End):
-    """Answers what comes."""
+    """Answers requests."""
 
     transport: Any
 

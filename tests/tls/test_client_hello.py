@@ -13,7 +13,7 @@ from contentcache.tls.client_hello import offered_protocols
 
 
 def hello(version: int, protocols: list[bytes]) -> bytes:
-    """What OpenSSL says first."""
+    """OpenSSL's ClientHello."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(version)
     if protocols:
@@ -27,14 +27,14 @@ def hello(version: int, protocols: list[bytes]) -> bytes:
 
 
 def in_records(data: bytes, size: int) -> bytes:
-    """The same message in records of so many bytes."""
+    """The same message in records of ``size`` bytes."""
     message = data[5:]
     pieces = [message[i : i + size] for i in range(0, len(message), size)]
     return b"".join(data[:3] + len(piece).to_bytes(2, "big") + piece for piece in pieces)
 
 
 class OfferedTests(SynchronousTestCase):
-    """What a client offers."""
+    """The protocols that a client offers."""
 
     def test_real(self) -> None:
         """OpenSSL's own ClientHello is read, of either version, in one record or in many."""
@@ -45,7 +45,7 @@ class OfferedTests(SynchronousTestCase):
                 self.assertEqual(offered_protocols(in_records(said, 7)), tuple(protocols))
 
     def test_cut(self) -> None:
-        """A part of it offers nothing, and neither does what is no ClientHello."""
+        """A truncated ClientHello offers nothing, and neither does anything else."""
         said = hello(SSL.TLS1_3_VERSION, [b"acme-tls/1"])
         for length in range(len(said)):
             self.assertEqual(offered_protocols(said[:length]), ())
@@ -53,7 +53,7 @@ class OfferedTests(SynchronousTestCase):
 
     @given(st.binary(max_size=300), st.integers(0, 250))
     def test_anything(self, junk: bytes, at: int) -> None:
-        """Whatever comes, nothing is raised."""
+        """No input raises."""
         offered_protocols(junk)
         said = hello(SSL.TLS1_3_VERSION, [b"acme-tls/1"])
         offered_protocols(said[:at] + junk + said[at + len(junk) :])

@@ -37,7 +37,7 @@ class Named(PlainClient):
 
 
 class HostContextsTests(SynchronousTestCase):
-    """Certificates by names, and challenges."""
+    """Certificates selected by SNI, and challenges."""
 
     def setUp(self) -> None:
         self.first, self.second = (placeholder_certificate(host, NOW) for host in ("a.example", "b.example"))
@@ -47,13 +47,13 @@ class HostContextsTests(SynchronousTestCase):
         return HostContexts(ServerTLS(**more), {"a.example": self.first, "b.example": self.second})
 
     def shown(self, met: Handshake) -> x509.Certificate:
-        """What the client got."""
+        """What the client received."""
         certificate = met.client_connection.get_peer_certificate()
         assert certificate is not None
         return certificate.to_cryptography()
 
     def test_by_name(self) -> None:
-        """Each host has its own certificate; no name, or a strange one, gets the first host's."""
+        """Each host has its own certificate; without SNI, or for an unknown name, the first host's is used."""
         contexts = self.contexts()
         for version in VERSIONS:
             for name, identity in (
@@ -68,7 +68,7 @@ class HostContextsTests(SynchronousTestCase):
                 self.assertEqual(met.client_connection.get_alpn_proto_negotiated(), b"http/1.1")
 
     def test_install(self) -> None:
-        """A new certificate is for new connections, and for those without a name too; open ones go on."""
+        """A new certificate is used for new connections, also without SNI; open ones are not affected."""
         contexts = self.contexts()
         before = Handshake(Named(SSL.TLS1_3_VERSION, b"a.example"), contexts)
         new = placeholder_certificate("a.example", NOW)
@@ -110,7 +110,7 @@ class HostContextsTests(SynchronousTestCase):
         self.assertFalse(Handshake(over, contexts).succeeded)
 
     def test_shown_elsewhere(self) -> None:
-        """Another port can show the same, certificates and challenges: each change is told."""
+        """Another port can use the same certificates and challenges: it is notified of each change."""
         contexts, other = self.contexts(), self.contexts()
         contexts.changed = lambda: other.update(contexts.identities, contexts.challenges)
         new, proof = (
@@ -127,7 +127,7 @@ class HostContextsTests(SynchronousTestCase):
         self.assertFalse(Handshake(Named(SSL.TLS1_3_VERSION, b"b.example", challenge), other).succeeded)
 
     def test_challenge_is_no_way_in(self) -> None:
-        """With ``clientcas`` the challenge is answered without a certificate, and no word of the client arrives."""
+        """With ``clientcas`` the challenge is answered without a client certificate, and nothing is read."""
         authority = make("authority", authority=True)
         path, _ = authority.write(self.mktemp(), "ca")
         contexts = self.contexts(clientcas=(path,))
@@ -140,7 +140,7 @@ class HostContextsTests(SynchronousTestCase):
             self.assertFalse(Handshake(Named(version, b"a.example"), contexts).succeeded)
 
     def test_client_certificate(self) -> None:
-        """A client's certificate is believed for every host."""
+        """A client's certificate is accepted for every host."""
         authority = make("authority", authority=True)
         path, _ = authority.write(self.mktemp(), "ca")
         contexts = self.contexts(clientcas=(path,))

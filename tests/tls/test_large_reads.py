@@ -18,7 +18,7 @@ _CONTENT = bytes(range(256)) * 4000
 
 
 class LargeReadTests(SynchronousTestCase):
-    """What upstream sends over TLS."""
+    """Reads from an upstream over TLS."""
 
     def setUp(self) -> None:
         folder = self.mktemp()
@@ -39,14 +39,14 @@ class LargeReadTests(SynchronousTestCase):
         self.met.client.dataReceived = counted  # type: ignore[method-assign]
 
     def sent(self) -> bytes:
-        """What the server has on its wire, and nobody has got yet."""
+        """What the server has sent, and the client has not received yet."""
         wire = self.met.server_tls.transport
         data: bytes = wire.value()
         wire.clear()
         return data
 
     def test_in_few_pieces(self) -> None:
-        """Records that came together are handed on together, and none of their bytes is lost."""
+        """Records that arrive together are delivered together, and no byte is lost."""
         self.met.server_tls.write(_CONTENT)
         self.met.pump()
         self.assertEqual(self.met.client.received, _CONTENT)
@@ -56,7 +56,7 @@ class LargeReadTests(SynchronousTestCase):
         self.assertEqual(self.pieces[-1], len(b"and one"))
 
     def test_end_with_the_last_bytes(self) -> None:
-        """A farewell that comes with bytes is heard after them."""
+        """A ``close_notify`` that arrives with data is reported after it."""
         self.met.server_tls.write(_CONTENT)
         self.met.server_tls.loseConnection()
         self.met.pump()
@@ -65,7 +65,7 @@ class LargeReadTests(SynchronousTestCase):
         self.assertIsInstance(self.met.client.reason.value, ConnectionDone)
 
     def test_damage_after_good_records(self) -> None:
-        """What came before a damaged record is handed on, and then the connection ends with an error."""
+        """What arrived before a damaged record is delivered, and then the connection ends with an error."""
         self.met.server_tls.write(_CONTENT)
         data = bytearray(self.sent())
         data[-1] ^= 1

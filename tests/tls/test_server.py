@@ -20,7 +20,7 @@ VERSIONS = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
 
 
 class ServerContextTests(SynchronousTestCase):
-    """Handshakes with our own port."""
+    """Handshakes with the daemon's own port."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -33,7 +33,7 @@ class ServerContextTests(SynchronousTestCase):
         return ServerTLS(**{"certificate": self.certificate, "key": self.key, **more})
 
     def test_versions(self) -> None:
-        """TLS 1.2 and 1.3 are spoken, and what is below the minimum is not."""
+        """TLS 1.2 and 1.3 are supported, versions below the minimum are not."""
         for minimum, version, expected in [
             ("tls1.2", SSL.TLS1_1_VERSION, False),
             ("tls1.2", SSL.TLS1_2_VERSION, True),
@@ -50,7 +50,7 @@ class ServerContextTests(SynchronousTestCase):
                 self.assertIs(expected, Handshake(client, server).succeeded)
 
     def test_chain_is_sent(self) -> None:
-        """All certificates of the file go to the client, the leaf first."""
+        """All certificates of the file are sent to the client, the leaf first."""
         Path(self.certificate).write_bytes(self.server.pem + b"text between\n" + self.authority.pem)
         met = Handshake(PlainClient(), ServerContext(self.settings()))
         chain = met.client_connection.get_peer_cert_chain(as_cryptography=True)
@@ -68,7 +68,7 @@ class ServerContextTests(SynchronousTestCase):
             self.assertTrue(Handshake(PlainClient(), context).succeeded)
 
     def test_cipher_suites(self) -> None:
-        """Go's names choose suites, those of TLS 1.3 too; a list narrows only the version that it speaks of."""
+        """Go's names select suites, those of TLS 1.3 too; a list narrows only the version that it has suites of."""
         aes_1_2, aes_1_3 = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"
         for suites, version, expected in [
             ((aes_1_2,), SSL.TLS1_2_VERSION, "ECDHE-ECDSA-AES256-GCM-SHA384"),
@@ -107,7 +107,7 @@ class ServerContextTests(SynchronousTestCase):
                         self.assertEqual(met.client_connection.get_cipher_name(), expected)
 
     def test_no_suite_left(self) -> None:
-        """A list of which OpenSSL has nothing is a fault with the names in it."""
+        """A list without any suite of OpenSSL is an error with its names."""
         error = self.assertRaises(
             TLSConfigurationError, ServerContext, self.settings(ciphersuites=("TLS_RSA_WITH_RC4_128_SHA",))
         )
@@ -136,7 +136,7 @@ class ServerContextTests(SynchronousTestCase):
                         self.assertEqual(expected, met.client_connection.get_alpn_proto_negotiated())
 
     def test_no_renegotiation(self) -> None:
-        """A client cannot have the server do the expensive part again and again."""
+        """A client cannot make the server repeat the expensive part of a handshake."""
         met = Handshake(PlainClient(SSL.TLS1_2_VERSION), ServerContext(self.settings()))
         self.assertTrue(met.succeeded)
         met.client_connection.renegotiate()
@@ -153,7 +153,7 @@ class ServerContextTests(SynchronousTestCase):
                 met.client.reason.raiseException()
 
     def shown(self, name: str, identity: Made | None, version: int) -> PlainClient:
-        """A client that shows a certificate, or none."""
+        """A client with a certificate, or without."""
         client = PlainClient(version)
         if identity is not None:
             client.context.use_certificate(identity.certificate)
@@ -161,7 +161,7 @@ class ServerContextTests(SynchronousTestCase):
         return client
 
     def test_client_certificates(self) -> None:
-        """The four ways of asking for certificates mean what they mean in Go, with both versions."""
+        """The four values of ``clientauth`` mean what they mean in Go, with both versions."""
         cas, _ = self.authority.write(self.folder, "cas")
         other = make("other", authority=True)
         clients: dict[str, Made | None] = {
@@ -187,7 +187,7 @@ class ServerContextTests(SynchronousTestCase):
                         self.assertEqual(name in names, met.succeeded)
 
     def test_client_leaf_is_an_anchor(self) -> None:
-        """A client's own certificate in ``clientcas`` is enough, signed by itself or by somebody unknown."""
+        """A client's own certificate in ``clientcas`` is enough, self-signed or of an unknown issuer."""
         for identity in (
             make("own", client=True),
             make("leaf", signed_by=make("unknown", authority=True), client=True),
@@ -197,7 +197,7 @@ class ServerContextTests(SynchronousTestCase):
             self.assertTrue(Handshake(self.shown("leaf", identity, SSL.TLS1_3_VERSION), server).succeeded)
 
     def test_clientauth_without_clientcas(self) -> None:
-        """Without authorities nobody is asked, as in the registry."""
+        """Without authorities no certificate is requested, as in the registry."""
         server = ServerContext(self.settings(clientauth="require-any-client-cert"))
         self.assertTrue(Handshake(PlainClient(), server).succeeded)
 
@@ -219,7 +219,7 @@ class ServerContextTests(SynchronousTestCase):
             )
 
     def test_reload(self) -> None:
-        """New connections get the new certificate, and one that is open goes on."""
+        """New connections use the new certificate, open ones are not affected."""
         server = ServerContext(self.settings())
         before = Handshake(PlainClient(), server)
         renewed = make("renewed", signed_by=self.authority, hosts=("cache.example",))
@@ -233,7 +233,7 @@ class ServerContextTests(SynchronousTestCase):
         self.assertTrue(before.server.received.endswith(b"still here"))
 
     def test_shown_elsewhere(self) -> None:
-        """Another port can show the same certificate, without its key's file."""
+        """Another port can use the same certificate, without its key file."""
         server = ServerContext(self.settings())
         os.unlink(self.settings().key)
         other = ServerContext(self.settings(), server.identity)
@@ -243,7 +243,7 @@ class ServerContextTests(SynchronousTestCase):
         self.assertTrue(Handshake(PlainClient(), other).succeeded)
 
     def test_broken_files(self) -> None:
-        """What cannot be used is a fault that names the file; after a reload the old certificate stays."""
+        """An unusable file is an error that names it; after a reload the old certificate stays in use."""
         other = make("other")
         garbage = b"-----BEGIN CERTIFICATE-----\nZm9v\n-----END CERTIFICATE-----\n"
         broken_key = b"-----BEGIN PRIVATE KEY-----\nZm9v\n-----END PRIVATE KEY-----\n"
@@ -274,7 +274,7 @@ class ServerContextTests(SynchronousTestCase):
                 self.assertTrue(Handshake(PlainClient(), server).succeeded)
 
     def test_broken_clientcas(self) -> None:
-        """A file of authorities that cannot be used is a fault too: nobody is let in by mistake."""
+        """An unusable file of authorities is an error too: no client is accepted by mistake."""
         missing = str(Path(self.folder) / "missing.pem")
         error = self.assertRaises(TLSConfigurationError, ServerContext, self.settings(clientcas=(missing,)))
         self.assertIn(missing, error.message)

@@ -39,12 +39,12 @@ class SessionCase(SynchronousTestCase):
         self.files = make("server", hosts=(HOST,)).write(self.folder, "server")
 
     def of_files(self, clientauth: ClientAuth = "require-and-verify-client-cert") -> ServerContext:
-        """A port that shows a certificate from files."""
+        """A port with a certificate from files."""
         settings = ServerTLS(*self.files, clientcas=(self.clientcas,), clientauth=clientauth)
         return ServerContext(settings)
 
     def of_hosts(self, clientauth: ClientAuth = "require-and-verify-client-cert") -> HostContexts:
-        """A port of two hosts, chosen by name."""
+        """A port of two hosts, selected by SNI."""
         settings = ServerTLS(clientcas=(self.clientcas,), clientauth=clientauth)
         return HostContexts(settings, {HOST: self.identity, OTHER: placeholder_certificate(OTHER, NOW)})
 
@@ -98,7 +98,7 @@ class DemandedTests(SessionCase):
                 self.assertFalse(met.served)
 
     def test_ticket_keys(self) -> None:
-        """After the ticket keys were changed a client has to show its certificate again."""
+        """After the ticket keys were changed a client has to send its certificate again."""
         for port in self.ports():
             for version in VERSIONS:
                 client = self.known(port, version)
@@ -109,7 +109,7 @@ class DemandedTests(SessionCase):
                 self.assertFalse(meet(ResumingClient(version, host=HOST), port).served)
 
     def test_keys_do_not_read_files(self) -> None:
-        """Changing the keys of tickets reads no file: what is demanded stays as it was."""
+        """Changing the ticket keys reads no file: the demands stay as they were."""
         for port in self.ports():
             self.authority.write(self.folder, "clientcas")
             port.reload()
@@ -188,7 +188,7 @@ class DemandedTests(SessionCase):
 
 
 class ChallengeTests(SessionCase):
-    """While ``tls-alpn-01`` is answered, which asks for no certificate."""
+    """While ``tls-alpn-01`` is answered, which requests no certificate."""
 
     def setUp(self) -> None:
         """Answer one."""
@@ -218,7 +218,7 @@ class ChallengeTests(SessionCase):
             self.port.answer_challenge(HOST, challenge_certificate(HOST, DIGEST, NOW))
 
     def test_session_brought_along(self) -> None:
-        """With a session that began with a certificate a challenge is no way in either."""
+        """A session that began with a certificate does not open a challenge either."""
         for version in VERSIONS:
             client = self.known(self.port, version)
             client.offer("acme-tls/1")
@@ -228,7 +228,7 @@ class ChallengeTests(SessionCase):
             self.assertTrue(meet(client, self.port).served)
 
     def test_second_hello(self) -> None:
-        """A second ClientHello of a connection changes nothing of what the first one has decided."""
+        """A second ClientHello of a connection changes nothing."""
         connection = self.port.connection()
         connection.bio_write(b"hello")
         self.assertEqual(connection.pop_hello(), b"hello")

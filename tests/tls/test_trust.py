@@ -30,7 +30,7 @@ class UpstreamTrustCase(SynchronousTestCase):
         self.cas, _ = self.authority.write(self.folder, "cas")
 
     def server(self, identity: Made, *chain: Made, **more: Any) -> ServerContext:
-        """A server that shows a certificate with a chain."""
+        """A server with a certificate and a chain."""
         certificate, key = identity.write(self.folder, "server")
         Path(certificate).write_bytes(b"".join(made.pem for made in (identity, *chain)))
         return ServerContext(ServerTLS(certificate, key, **more))
@@ -40,7 +40,7 @@ class UpstreamTrustCase(SynchronousTestCase):
         return Handshake(trust.creatorForNetloc(host, 443), server)
 
     def refused(self, met: Handshake) -> str:
-        """Why our end refused; the server got nothing from us by then."""
+        """Why the client refused; the server has received nothing from it by then."""
         self.assertFalse(met.succeeded)
         self.assertEqual(b"", met.server.received)
         assert met.client.reason is not None
@@ -49,10 +49,10 @@ class UpstreamTrustCase(SynchronousTestCase):
 
 
 class UpstreamTrustTests(UpstreamTrustCase):
-    """Whom we believe."""
+    """Which certificates a client trusts."""
 
     def test_authority(self) -> None:
-        """What an authority in ``cas`` has signed is believed, directly or by way of an intermediate."""
+        """Certificates of an authority in ``cas`` are trusted, directly or by an intermediate."""
         trust = UpstreamTrust([self.cas])
         intermediate = make("intermediate", signed_by=self.authority, authority=True)
         direct = make("direct", signed_by=self.authority, hosts=(HOST.decode(),))
@@ -72,7 +72,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
             self.assertTrue(self.meet(UpstreamTrust([cas]), self.server(shown)).succeeded)
 
     def test_anchored_leaf_is_for_its_names_only(self) -> None:
-        """To be in ``cas`` does not make a leaf good for other hosts, nor an authority."""
+        """A leaf in ``cas`` is neither valid for other hosts nor an authority."""
         leaf = make("leaf", hosts=("other.example.com",))
         cas, _ = leaf.write(self.folder, "anchor")
         self.assertIn("other names", self.refused(self.meet(UpstreamTrust([cas]), self.server(leaf))))
@@ -80,7 +80,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
         self.refused(self.meet(UpstreamTrust([cas]), self.server(forged, leaf)))
 
     def test_system_roots_do_not_vouch_for_strangers(self) -> None:
-        """Without ``cas`` a private authority is not believed."""
+        """Without ``cas`` a private authority is not trusted."""
         identity = make("server", signed_by=self.authority, hosts=(HOST.decode(),))
         self.assertIn("not trusted", self.refused(self.meet(UpstreamTrust(), self.server(identity))))
 
@@ -109,7 +109,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
                     self.assertIn("is for other names", self.refused(met))
 
     def test_server_name(self) -> None:
-        """The name goes out for SNI, without a dot at the end; an address does not."""
+        """The name is sent for SNI, without a dot at the end; an address is not."""
         identity = make("server", signed_by=self.authority, hosts=(HOST.decode(), "192.0.2.1"))
         trust = UpstreamTrust([self.cas])
         for host, expected in [(HOST + b".", HOST), (b"192.0.2.1", None)]:
@@ -123,7 +123,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
         self.assertEqual("the certificate of registry.example.com has expired", reason)
 
     def test_both_versions_and_protocol(self) -> None:
-        """TLS 1.2 and 1.3 are spoken, with http/1.1 and nothing else offered."""
+        """TLS 1.2 and 1.3 are supported, and only http/1.1 is offered."""
         identity = make("server", signed_by=self.authority, hosts=(HOST.decode(),))
         for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
             server = self.server(identity)
@@ -141,7 +141,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
         self.assertEqual("TLS_AES_128_GCM_SHA256", met.client_connection.get_cipher_list()[0])
 
     def test_client_certificate(self) -> None:
-        """Where an upstream demands a certificate ours is shown; key and certificate may be one file."""
+        """A client certificate is sent where an upstream requests one; key and certificate may be one file."""
         identity = make("server", signed_by=self.authority, hosts=(HOST.decode(),))
         ours = make("ours", signed_by=self.authority, client=True)
         certificate, key = ours.write(self.folder, "ours")
@@ -152,7 +152,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
         self.assertTrue(self.meet(UpstreamTrust([self.cas], certificate), server).succeeded)
 
     def test_no_system_roots(self) -> None:
-        """A machine without roots of its own still reaches what ``cas`` vouches for."""
+        """Without roots of the system certificates of ``cas`` are still trusted."""
         nowhere = str(Path(self.folder) / "nowhere")
         for variables in [(nowhere, nowhere), (self.folder, self.folder), (self.cas + "x", "")]:
             file, directory = variables
@@ -171,7 +171,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
             self.addCleanup(os.environ.__setitem__, name, before)
 
     def test_reload(self) -> None:
-        """New files count from the next connection on; a broken one changes nothing and is named."""
+        """New files are used for new connections; a broken one changes nothing and is named in the error."""
         trust = UpstreamTrust([self.cas])
         renewed = make("renewed", authority=True)
         identity = make("server", signed_by=renewed, hosts=(HOST.decode(),))
@@ -189,7 +189,7 @@ class UpstreamTrustTests(UpstreamTrustCase):
 
 
 def _choose_and_note(notes: list[bytes], _connection: SSL.Connection, offered: list[bytes]) -> bytes:
-    """Choose http/1.1, and note what was offered."""
+    """Select http/1.1, and record what was offered."""
     notes.extend(offered)
     return b"http/1.1"
 
@@ -205,7 +205,7 @@ class UpstreamTrustsTests(UpstreamTrustCase):
         self.client = client.write(self.folder, "shown")
 
     def test_shared(self) -> None:
-        """Equal options have one context; one with another certificate believes the same authorities."""
+        """Equal options share one context; one with another certificate trusts the same authorities."""
         trusts = UpstreamTrusts([self.cas])
         self.assertIs(trusts.trust(), trusts.trust())
         self.assertIs(trusts.trust(*self.client), trusts.trust(*self.client))
@@ -214,7 +214,7 @@ class UpstreamTrustsTests(UpstreamTrustCase):
             self.assertTrue(self.meet(trust, self.good).succeeded)
 
     def test_certificate_is_for_its_own(self) -> None:
-        """A client certificate is shown by its own context alone."""
+        """A client certificate is used by its own context only."""
         trusts = UpstreamTrusts([self.cas])
         demanding = self.server(
             make("signed", signed_by=self.authority, hosts=(HOST.decode(),)), clientcas=(self.cas,)
