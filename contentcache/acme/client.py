@@ -28,9 +28,9 @@ from contentcache.aio.reactor import HttpAgent
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import retry_after_seconds
-from contentcache.upstream.agent import why
 from contentcache.upstream.answers import Answer, AnswerTooLarge
 from contentcache.upstream.request import WholeBody
+from contentcache.upstream.responses import why
 
 #: Timeout for the head of a response, and between two parts of its body, in seconds.
 _READ_TIMEOUT: Final = 30.0

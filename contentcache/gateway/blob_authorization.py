@@ -37,10 +37,11 @@ from contentcache.gateway.connection import ProxyResponse
 from contentcache.gateway.connection_pool import OpenResponse
 from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.reverse_proxy import ReverseProxy
-from contentcache.upstream.agent import UpstreamTransport, why
+from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.answers import Answer, Inflow
 from contentcache.upstream.content_coding import content_codings
 from contentcache.upstream.redirects import REDIRECTS
+from contentcache.upstream.responses import why
 
 _OK: Final = 200
 _PARTIAL: Final = 206

@@ -25,8 +25,8 @@ from contentcache.gateway.connection import ProxyConnection, ProxyResponse
 from contentcache.gateway.errors import RegistryBroken, RegistryTimeout, RegistryUnreachable
 from contentcache.gateway.proxy_request import ProxyRequest, RequestBody
 from contentcache.telemetry.metrics import Meter
-from contentcache.upstream.agent import why
 from contentcache.upstream.answers import Answer
+from contentcache.upstream.responses import why
 
 #: Seconds to wait for ``100 Continue`` (RFC 9110 §10.1.1).
 _CONTINUE_TIMEOUT: Final = 1.0

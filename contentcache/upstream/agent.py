@@ -11,9 +11,9 @@ from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool, ProxyAgent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
@@ -21,11 +21,22 @@ from zope.interface import implementer
 
 from contentcache import __version__
 from contentcache.aio.reactor import Endpoint, HttpAgent, Reactor, Trust
-from contentcache.upstream.addresses import Place
+from contentcache.core.errors import CacheError, UpstreamBroken
+from contentcache.upstream.addresses import Place, shown
 from contentcache.upstream.answers import CODINGS
 from contentcache.upstream.endpoints import PlaceEndpoint, check_name
 from contentcache.upstream.proxies import Proxies, Proxy, TunnelEndpoint
-from contentcache.upstream.redirects import Followed, RedirectPolicy, fetch_following
+from contentcache.upstream.redirects import (
+    MOST_HOPS,
+    REDIRECTS,
+    Followed,
+    RedirectPolicy,
+    RedirectRefused,
+    TargetFailed,
+    discard,
+    harmless,
+    without,
+)
 from contentcache.upstream.responses import OwnedResponse, bound_heads
 from contentcache.wire.client import EarlyResponseReactor, use_large_reads
 
@@ -269,42 +280,55 @@ class UpstreamTransport:
         *,
         secret: str | None = None,
     ) -> Followed:
-        """Ask for ``url`` and follow redirects to storage; see ``redirects.fetch_following``."""
-        return await fetch_following(
-            self.agent,
-            self.guarded,
-            self.policy,
-            self.reactor,
-            method=method,
-            url=url,
-            headers=headers,
-            heard=heard,
-            secret=secret,
-            strict=self.strict,
-        )
+        """
+        Ask the registry for ``url``, and the hosts that it redirects to.
+
+        ``method`` is ``GET`` or ``HEAD``. ``heard`` is called with every response header, the registry's first.
+        ``secret`` is a part of ``url`` that only the registry may see: some servers redirect with the query that
+        they were asked with. The body of the answer is unread. Raises ``RedirectRefused``, ``UpstreamBroken``,
+        and what the agents raise.
+        """
+        policy, crossed, by_registry = self.policy, False, True
+        for hops in range(MOST_HOPS + 1):
+            place = Place.of(url)
+            crossed = crossed or place != policy.registry
+            guarded = self.guarded if by_registry or self.strict is None else self.strict
+            by_registry = policy.is_registry(place)
+            agent = self.agent if by_registry else guarded
+            sent = harmless(headers) if crossed else headers
+            response = await _ask(agent, method, url, sent, place if crossed else None)
+            heard()
+            if response.code not in REDIRECTS:
+                return Followed(response, url, hops, crossed)
+            locations = response.headers.getRawHeaders(b"location", [])
+            discard(response, self.reactor)
+            if len(set(locations)) != 1:
+                raise UpstreamBroken(f"{shown(url)} redirects ({response.code}) without saying where to")
+            url = policy.follow(url, locations[0])
+            if secret is not None and not policy.is_registry(Place.of(url)):
+                url = without(secret, url)
+        raise RedirectRefused(f"the registry redirects more than {MOST_HOPS} times, last to {shown(url)}")
 
     async def close(self) -> None:
         """Close every idle connection."""
         await gatherResults([agent.close() for agent in self._close])
 
 
-def why(error: BaseException | Failure) -> str:
-    """
-    What went wrong with a request, as a clause for people.
+async def _ask(agent: HttpAgent, method: str, url: str, headers: Headers, target: Place | None) -> Any:
+    """Ask for ``url``, which is at ``target`` where that is not the registry's own place."""
+    try:
+        return await agent.request(method.encode("ascii"), url.encode("ascii"), headers, None)
+    except (CacheError, CancelledError):
+        raise
+    except Exception as error:
+        if target is None or _is_cancelled(error):
+            raise
+        raise TargetFailed(f"the storage at {target.netloc} behind the registry cannot be reached") from error
 
-    Twisted wraps the errors of a connection in lists of reasons; the first one is shown.
 
-    >>> why(ConnectTimeout(string="r.example does not answer within 10 s"))
-    'r.example does not answer within 10 s'
-    """
-    if isinstance(error, Failure):
-        return why(error.value or CancelledError())
+def _is_cancelled(error: Exception) -> bool:
+    """Whether we have cancelled the request, at whichever stage of it."""
     reasons = getattr(error, "reasons", None)
     if isinstance(reasons, list) and reasons:
-        return why(reasons[0])
-    if isinstance(error, CancelledError):
-        return "the request was given up"
-    text = str(error).rstrip(".")
-    # Twisted's errors begin with their own first line of documentation: "…: what we said".
-    documented = (type(error).__doc__ or "").strip().rstrip(".")
-    return text.removeprefix(documented).lstrip(".: ") or text or type(error).__name__
+        return any(reason.check(CancelledError) is not None for reason in reasons)
+    return isinstance(error, CancelledError | ConnectingCancelledError)

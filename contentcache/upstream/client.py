@@ -41,11 +41,12 @@ from contentcache.upstream.account import (
     is_listed,
 )
 from contentcache.upstream.addresses import Place
-from contentcache.upstream.agent import UpstreamTransport, why
+from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.circuit_breaker import CircuitBreaker
 from contentcache.upstream.redirects import REDIRECTS, Followed, TargetFailed, discard
 from contentcache.upstream.request import Request, WholeBody
+from contentcache.upstream.responses import why
 
 T = TypeVar("T")
 

@@ -20,20 +20,17 @@ connected to (``contentcache.upstream.agent``).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from ipaddress import IPv6Network
 from typing import Any, Final, Self
 from urllib.parse import quote, unquote, urldefrag, urljoin
 
 from attrs import field, frozen
-from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from contentcache.aio.reactor import HttpAgent
-from contentcache.core.errors import CacheError, UpstreamBroken
+from contentcache.core.errors import UpstreamBroken
 from contentcache.core.ports import Timer
 from contentcache.core.what_passes import CROSSING
 from contentcache.upstream.addresses import Address, Kind, Listed, Place, kind_of, shown
@@ -155,71 +152,6 @@ class Followed:
     def redirected(self) -> bool:
         """Whether the registry answered with a redirect."""
         return self.hops > 0
-
-
-async def fetch_following(
-    own: HttpAgent,
-    guarded: HttpAgent,
-    policy: RedirectPolicy,
-    clock: Timer,
-    *,
-    method: str,
-    url: str,
-    headers: Headers,
-    heard: Callable[[], None],
-    secret: str | None = None,
-    strict: HttpAgent | None = None,
-) -> Followed:
-    """
-    Ask the registry for ``url``, and the hosts that it redirects to.
-
-    ``own`` asks the registry itself, ``guarded`` any other host, whose addresses it checks; ``strict`` does so
-    for targets of other hosts' redirects, and excuses no address. ``method`` is ``GET`` or ``HEAD``. ``heard``
-    is called with every response header, the registry's first. ``secret`` is a part of ``url`` that only the
-    registry may see: some servers redirect with the query that they were asked with. The body of the answer is
-    unread. Raises ``RedirectRefused``, ``UpstreamBroken``, and what the agents raise.
-    """
-    crossed = False
-    by_registry = True
-    for hops in range(MOST_HOPS + 1):
-        place = Place.of(url)
-        crossed = crossed or place != policy.registry
-        checking = guarded if by_registry or strict is None else strict
-        agent = own if policy.is_registry(place) else checking
-        by_registry = policy.is_registry(place)
-        sent = harmless(headers) if crossed else headers
-        response = await _ask(agent, method, url, sent, place if crossed else None)
-        heard()
-        if response.code not in REDIRECTS:
-            return Followed(response, url, hops, crossed)
-        locations = response.headers.getRawHeaders(b"location", [])
-        discard(response, clock)
-        if len(set(locations)) != 1:
-            raise UpstreamBroken(f"{shown(url)} redirects ({response.code}) without saying where to")
-        url = policy.follow(url, locations[0])
-        if secret is not None and not policy.is_registry(Place.of(url)):
-            url = without(secret, url)
-    raise RedirectRefused(f"the registry redirects more than {MOST_HOPS} times, last to {shown(url)}")
-
-
-async def _ask(agent: HttpAgent, method: str, url: str, headers: Headers, target: Place | None) -> Any:
-    """Ask for ``url``, which is at ``target`` where that is not the registry's own place."""
-    try:
-        return await agent.request(method.encode("ascii"), url.encode("ascii"), headers, None)
-    except (CacheError, CancelledError):
-        raise
-    except Exception as error:
-        if target is None or _is_cancelled(error):
-            raise
-        raise TargetFailed(f"the storage at {target.netloc} behind the registry cannot be reached") from error
-
-
-def _is_cancelled(error: Exception) -> bool:
-    """Whether we have cancelled the request, at whichever stage of it."""
-    reasons = getattr(error, "reasons", None)
-    if isinstance(reasons, list) and reasons:
-        return any(reason.check(CancelledError) is not None for reason in reasons)
-    return isinstance(error, CancelledError | ConnectingCancelledError)
 
 
 def without(secret: str, url: str) -> str:

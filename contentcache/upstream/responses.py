@@ -1,5 +1,5 @@
 """
-Responses of an upstream: heads of bounded size, and connections that are released.
+Responses of an upstream: heads of bounded size, connections that are released, why there is none.
 
 Twisted's client bounds a line of a head and not their number, so that an upstream that never stops sending
 headers would fill the memory until the timeout.
@@ -16,10 +16,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.protocol import Protocol
 from twisted.python import threadable
 from twisted.python.components import proxyForInterface
+from twisted.python.failure import Failure
 from twisted.web._newclient import BODY, DONE, HTTP11ClientProtocol
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IResponse
@@ -112,3 +114,26 @@ class OwnedResponse(proxyForInterface(IResponse)):  # type: ignore[misc]  # made
     def deliverBody(self, protocol: Any) -> None:
         """Deliver the body (``IResponse``)."""
         self._body.deliver(protocol)
+
+
+def why(error: BaseException | Failure) -> str:
+    """
+    What went wrong with a request, as a clause for people.
+
+    Twisted wraps the errors of a connection in lists of reasons; the first one is shown.
+
+    >>> from twisted.internet.error import TimeoutError as ConnectTimeout
+    >>> why(ConnectTimeout(string="r.example does not answer within 10 s"))
+    'r.example does not answer within 10 s'
+    """
+    if isinstance(error, Failure):
+        return why(error.value or CancelledError())
+    reasons = getattr(error, "reasons", None)
+    if isinstance(reasons, list) and reasons:
+        return why(reasons[0])
+    if isinstance(error, CancelledError):
+        return "the request was given up"
+    text = str(error).rstrip(".")
+    # Twisted's errors begin with their own first line of documentation: "…: what we said".
+    documented = (type(error).__doc__ or "").strip().rstrip(".")
+    return text.removeprefix(documented).lstrip(".: ") or text or type(error).__name__

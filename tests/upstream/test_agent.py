@@ -20,8 +20,9 @@ from zope.interface import implementer
 from contentcache.config.model import ServerTLS
 from contentcache.tls.server import ServerContext
 from contentcache.tls.trust import UpstreamTrust
-from contentcache.upstream.agent import UpstreamAgent, why
+from contentcache.upstream.agent import UpstreamAgent
 from contentcache.upstream.proxies import Proxies
+from contentcache.upstream.responses import why
 from tests.tls.certificates import make
 from tests.upstream.loopback import Answer, LocalReactor, LoopbackTestCase, Names, NoTrust, body_of
 

@@ -16,8 +16,8 @@ from contentcache.config.model import ServerTLS
 from contentcache.tls.server import ServerContext
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.addresses import Place
-from contentcache.upstream.agent import why
 from contentcache.upstream.proxies import Proxies, Proxy, ProxyFault, TunnelEndpoint, TunnelRefused
+from contentcache.upstream.responses import why
 from tests.tls.certificates import make
 from tests.tls.handshakes import End
 from tests.upstream.loopback import (
