@@ -22,6 +22,7 @@ from contentcache.gateway.blob_redirector import BlobRedirector
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
 from contentcache.gateway.channel import GatewayExchange, GatewayFactory
 from contentcache.gateway.connection_pool import ConnectionPool
+from contentcache.gateway.database import SqliteDirectory
 from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.keys import KeyFiles
 from contentcache.gateway.liveness import Liveness
@@ -30,7 +31,6 @@ from contentcache.gateway.registry_login import BoundedGet, RegistryLogin
 from contentcache.gateway.reverse_proxy import ReverseProxy
 from contentcache.gateway.router import CACertificate, Router, Routes
 from contentcache.gateway.signed_blobs import SignedBlobs
-from contentcache.gateway.sqlite_directory import SqliteDirectory
 from contentcache.server.access_log import AccessLog
 from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.public_name import PublicName

@@ -13,8 +13,8 @@ from contentcache.app.gateway_assembly import assemble
 from contentcache.app.role import Platform, Repeat, StartupError
 from contentcache.config.model import Configuration, Gateway
 from contentcache.core.ports import Run
+from contentcache.gateway.database import DatabaseUnusableError
 from contentcache.gateway.keys import ROTATE_INTERVAL, SigningKeyError
-from contentcache.gateway.sqlite_directory import DatabaseUnusableError
 from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
 from contentcache.telemetry.metrics import Meter

@@ -41,7 +41,7 @@ from contentcache.gateway.credentials import (
     groups_in,
     parse_credentials,
 )
-from contentcache.gateway.directory_store import DirectoryStore
+from contentcache.gateway.directory import DirectoryStore
 from contentcache.gateway.errors import AuthenticationUnavailable, NotAuthenticated, TooManyAttempts
 from contentcache.gateway.registry_login import RegistryLogin
 from contentcache.jose.claims import unverified_expiry

@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from contentcache.aio.tasks import in_background
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Given, Result, Run
-from contentcache.gateway.directory_store import Cache, DirectoryStore, NameTakenError, parse_host, parse_name
+from contentcache.gateway.directory import Cache, DirectoryStore, NameTakenError, parse_host, parse_name
 from contentcache.gateway.errors import DirectoryUnavailable, InvalidContentCache, NoSuchContentCache
 from contentcache.gateway.liveness import CacheState, Liveness
 

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import field, frozen
 
 from contentcache.core.http_auth import MAX_CREDENTIALS, credentials_for, decode_basic, encode_basic
-from contentcache.gateway.directory_store import LONGEST_ACCOUNT
+from contentcache.gateway.directory import LONGEST_ACCOUNT
 from contentcache.jose.claims import unverified_claims
 
 

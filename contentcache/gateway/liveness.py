@@ -29,7 +29,7 @@ from contentcache.aio.fair_semaphore import FairSemaphore
 from contentcache.aio.single_flight import SingleFlight
 from contentcache.aio.tasks import DeadlineError, in_background, with_timeout
 from contentcache.core.ports import Clock, DelayedCall, Run, Timer
-from contentcache.gateway.directory_store import Cache, DirectoryStore
+from contentcache.gateway.directory import Cache, DirectoryStore
 from contentcache.gateway.probe import ProbeError
 
 #: How old the last success of a cache may be when a client is sent there, in seconds.

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.gateway.directory_store import Cache, DirectoryStore, NameTakenError
+from contentcache.gateway.directory import Cache, DirectoryStore, NameTakenError
 
 
 def cache(number: int, name: str | None = None) -> Cache:

@@ -27,7 +27,7 @@ from contentcache.core.errors import CacheError
 from contentcache.gateway.blob_authorization import TargetAnswer
 from contentcache.gateway.channel import GatewayFactory
 from contentcache.gateway.connection_pool import ConnectionPool
-from contentcache.gateway.directory_store import Cache
+from contentcache.gateway.directory import Cache
 from contentcache.gateway.keys import KeyFiles
 from contentcache.gateway.router import CACertificate
 from contentcache.jose.blob_tokens import SigningKey

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from contentcache.gateway.directory_store import Cache, NameTakenError
+from contentcache.gateway.directory import Cache, NameTakenError
 
 
 class MemoryDirectory:
-    """A :class:`~contentcache.gateway.directory_store.DirectoryStore` that ends with the process."""
+    """A :class:`~contentcache.gateway.directory.DirectoryStore` that ends with the process."""
 
     def __init__(self) -> None:
         self._caches: dict[UUID, Cache] = {}

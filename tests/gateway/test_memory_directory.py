@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contentcache.gateway.directory_store import DirectoryStore
+from contentcache.gateway.directory import DirectoryStore
 from tests.gateway import directory_suite
 from tests.gateway.memory_directory import MemoryDirectory
 

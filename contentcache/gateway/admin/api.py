@@ -37,7 +37,7 @@ from contentcache.gateway.admin.openapi import (
 )
 from contentcache.gateway.authentication import Authenticator, User
 from contentcache.gateway.cache_directory import CacheDirectory
-from contentcache.gateway.directory_store import Cache, parse_id
+from contentcache.gateway.directory import Cache, parse_id
 from contentcache.gateway.errors import (
     BodyTooLarge,
     InvalidContentCache,

@@ -11,7 +11,7 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from contentcache import __version__
-from contentcache.gateway.directory_store import (
+from contentcache.gateway.directory import (
     HOST_PATTERN,
     LONGEST_ACCOUNT,
     LONGEST_HOST,

@@ -20,7 +20,7 @@ from contentcache.gateway.admin.sessions import Session
 from contentcache.gateway.authentication import Authenticator
 from contentcache.gateway.cache_directory import CacheDirectory
 from contentcache.gateway.credentials import make_basic
-from contentcache.gateway.directory_store import Cache, parse_id
+from contentcache.gateway.directory import Cache, parse_id
 from contentcache.gateway.errors import InvalidContentCache, NoSuchContentCache, NotAuthenticated
 from contentcache.gateway.liveness import CacheState
 

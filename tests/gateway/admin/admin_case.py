@@ -28,7 +28,7 @@ from contentcache.gateway.admin.site import AdminSite
 from contentcache.gateway.authentication import Authenticator
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
 from contentcache.gateway.credentials import BasicCredentials, BearerCredentials, parse_credentials
-from contentcache.gateway.directory_store import DirectoryStore
+from contentcache.gateway.directory import DirectoryStore
 from contentcache.gateway.liveness import Liveness
 from contentcache.gateway.probe import ProbeError
 from contentcache.gateway.registry_login import CredentialDecision

@@ -18,7 +18,7 @@ from twisted.web.server import Site
 from contentcache.aio.tasks import in_background
 from contentcache.aio.threads import at_once
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
-from contentcache.gateway.directory_store import Cache
+from contentcache.gateway.directory import Cache
 from contentcache.gateway.liveness import Liveness
 from tests.gateway.admin.admin_case import FakeProbe, FakeRegistry, make_admin_site
 from tests.gateway.memory_directory import MemoryDirectory

@@ -9,7 +9,7 @@ from uuid import UUID
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, globalLogPublisher
 
-from contentcache.gateway.directory_store import Cache
+from contentcache.gateway.directory import Cache
 from tests.gateway.admin.admin_case import JSON, AdminSiteTestCase, basic, token
 
 NEAR = {"name": "near", "host": "https://near.example"}

@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.gateway.directory_store`."""
+"""Tests for :mod:`contentcache.gateway.directory`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.gateway.directory_store import parse_host, parse_id, parse_name
+from contentcache.gateway.directory import parse_host, parse_id, parse_name
 from contentcache.gateway.errors import InvalidContentCache
 
 

@@ -23,7 +23,7 @@ from threading import RLock
 from typing import Any, Final
 from uuid import UUID
 
-from contentcache.gateway.directory_store import Cache, NameTakenError
+from contentcache.gateway.directory import Cache, NameTakenError
 from contentcache.persist.atomic_file import make_folders
 from contentcache.persist.sqlite_file import (
     connect,
@@ -73,7 +73,7 @@ class DatabaseUnusableError(Exception):
 
 class SqliteDirectory:
     """
-    A :class:`~contentcache.gateway.directory_store.DirectoryStore` in the file at ``path``, made if it is missing.
+    A :class:`~contentcache.gateway.directory.DirectoryStore` in the file at ``path``, made if it is missing.
 
     :raises DatabaseUnusableError: something else is there.
     :raises OSError: the disk is full, read-only or broken, or another program holds the file.

@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.gateway.sqlite_directory`."""
+"""Tests for :mod:`contentcache.gateway.database`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from uuid import UUID
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.gateway.directory_store import DirectoryStore, NameTakenError
-from contentcache.gateway.sqlite_directory import DatabaseUnusableError, SqliteDirectory
+from contentcache.gateway.database import DatabaseUnusableError, SqliteDirectory
+from contentcache.gateway.directory import DirectoryStore, NameTakenError
 from tests.gateway import directory_suite
 from tests.gateway.directory_suite import cache
 from tests.real.programs import needs, run
@@ -140,7 +140,7 @@ class SqliteDirectoryTests(directory_suite.DirectorySuite):
 
     def test_imports(self) -> None:
         """The module can be used by a script that has no Twisted."""
-        script = "import sys, contentcache.gateway.sqlite_directory; sys.exit('twisted' in sys.modules)"
+        script = "import sys, contentcache.gateway.database; sys.exit('twisted' in sys.modules)"
         run([sys.executable, "-c", script])
 
     def test_becomes_unusable(self) -> None:
