@@ -1,19 +1,19 @@
 """
-What a fetch does next: the state of one content that comes in from several hosts over a bad line.
+What a download does next, while several hosts may fail, disagree or send wrong bytes.
 
-No reactor, no files, no clock. The driver asks :meth:`DownloadPlanner.next` for a step, carries it out, and tells
-what happened; the rules are all here:
+No reactor, no files, no clock. The driver asks :meth:`DownloadPlanner.next` for a step, carries it out, and reports
+what happened. The rules are all here:
 
-* Bytes are asked for from where the contiguous prefix ends, at the first host in turn that has not
-  failed since bytes last arrived.
-* When all have failed, a pause, and another round. Before anything has arrived there is only one more
-  round, and only after failures that are worth repeating at once (a reset, not a timeout): nobody has
-  been promised anything yet, and an error is better than silence.
-* All bytes there: check the digest. If it is wrong, a host that delivered every byte is to blame, if it also
-  said that there are no more. Where several had a part in it (bytes from an earlier run are nobody's),
-  nobody is: then the content is fetched again, whole, from one host alone, at most once from each.
-* A host that disagrees about the size is passed over; if no other is left, the same way out is taken: it
-  may be the others who lied.
+* Bytes are requested from where the contiguous prefix ends, from the first host in turn that has not failed since
+  bytes last arrived.
+* When all have failed, back off, then another round. Before anything has arrived there is only one more round, and
+  only after failures that are worth repeating at once (a reset, not a timeout): no response has begun, and an error
+  is better than a long wait.
+* When all bytes are there, verify the digest. On a mismatch a host that delivered every byte is to blame, if it
+  also said that there are no more. Where several delivered some (those of an earlier run are from nobody), none is
+  to blame: then the content is downloaded again, whole, from one host alone, at most once from each.
+* A host that disagrees about the size is skipped. If no other is left, the download restarts in the same way: the
+  others may be wrong.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Verify:
 
 @frozen
 class Restart:
-    """Throw away what is there; ``blamed`` delivered every byte of it, if anybody did."""
+    """Delete what is there; ``blamed`` is the host that delivered every byte of it, if one did."""
 
     blamed: str | None
 
@@ -68,8 +68,8 @@ class Commit:
 @frozen
 class Fail:
     """
-    No host is left; ``wrong`` if what was delivered was not what the digest says. If not ``wrong``, the bytes
-    that are there may be right, and are worth keeping for the next fetch.
+    No host is left; ``wrong`` if what was delivered had a digest mismatch. If not ``wrong``, the bytes that are
+    there may be right, and are kept for the next download.
     """
 
     wrong: bool
@@ -80,8 +80,8 @@ Step: TypeAlias = RequestRange | Backoff | Verify | Restart | Commit | Fail
 
 class DownloadPlanner:
     """
-    One content in the making. ``kept`` runs of bytes are there from an earlier run, of ``total`` if somebody
-    has said so; offsets are bytes.
+    The state of one download. ``kept`` runs of bytes are there from an earlier run, of ``total`` bytes if that is
+    known; offsets are bytes.
     """
 
     def __init__(self, kept: Sequence[tuple[int, int]] = (), total: int | None = None) -> None:
@@ -91,7 +91,7 @@ class DownloadPlanner:
             self.held.add(start, stop)
         self._foreign = self.held.end() > 0 or total is not None
         self._contributors: set[str] = set()
-        self._vouched: set[str] = set()  # those who say that the content has ``total`` bytes
+        self._confirmed: set[str] = set()  # hosts that say that the content has ``total`` bytes
         self._failed: set[str] = set()
         self._rounds = 0
         self._repeatable = True
@@ -175,7 +175,7 @@ class DownloadPlanner:
         self._foreign = False
         self._disagreed = False
         self._contributors.clear()
-        self._vouched.clear()
+        self._confirmed.clear()
         self._failed.clear()
         self._rounds = 0
         self._alone = None
@@ -185,7 +185,7 @@ class DownloadPlanner:
     def restarted(self) -> None:
         """
         The file is empty, as :class:`Restart` said, and no body is on its way into it: what arrived after
-        that step is gone too.
+        that step is deleted too.
         """
         self._forget_progress()
 
@@ -200,7 +200,7 @@ class DownloadPlanner:
             if self.total != total:
                 self._disagree(host)
                 return False
-            self._vouched.add(host)
+            self._confirmed.add(host)
         self._promised = True
         return True
 
@@ -210,7 +210,7 @@ class DownloadPlanner:
             total = self.prefix  # an earlier run may have had the last byte and no time to check
         if total is not None and total == self.held.end() == self.prefix and self.total in {None, total}:
             self.total = total
-            self._vouched.add(host)
+            self._confirmed.add(host)
         else:
             self._disagree(host)
 
@@ -235,8 +235,8 @@ class DownloadPlanner:
         if self.total is None:
             self.total = self.prefix
         if self.complete:
-            self._vouched.add(host)
-        elif host in self._vouched:
+            self._confirmed.add(host)
+        elif host in self._confirmed:
             self.broke(host)
         else:
             self._disagree(host)
@@ -250,7 +250,7 @@ class DownloadPlanner:
         """``host`` sent more than the content has, or more than anybody wants."""
         if self.complete or self.total is None:
             self.broke(host)  # what the digest says of the bytes that are wanted counts, if there are enough
-        elif host not in self._vouched:
+        elif host not in self._confirmed:
             self._disagree(host)
         elif self._contributors <= {host}:
             self._begin_anew(host)
@@ -262,8 +262,8 @@ class DownloadPlanner:
         if right:
             self._verified = True
             return
-        authors = self._contributors or self._vouched  # an empty content is its size
-        sole = next(iter(authors)) if len(authors) == 1 and authors <= self._vouched else None
+        authors = self._contributors or self._confirmed  # an empty content is its size
+        sole = next(iter(authors)) if len(authors) == 1 and authors <= self._confirmed else None
         self._begin_anew(sole)
 
     def _begin_anew(self, culprit: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Bytes on their way to one client, each reader with a position of its own."""
+"""Response bodies: stored, in memory, or read from the file of a running download."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from contentcache.core.ports import Run
 from contentcache.delivery.shared_download import OwnerUnreachableError, SharedDownload, StoredMeanwhile
 from contentcache.storage.interfaces import BlobFile
 
-#: One piece of a body in memory: what a client costs while it is slow.
+#: Bytes of a body in memory for a slow client.
 PIECE: Final = 64 << 10
-#: One piece that goes straight from the file: it costs no memory here.
+#: Bytes that are sent straight from the file at once, without memory here.
 _FILE_PIECE: Final = 1 << 20
-#: A thread of its own is worth while for so many bytes.
+#: Fewer bytes are not worth a thread of the sendfile pool.
 _MIN_POOLED: Final = 4 << 20
 
 
 class ShortError(Exception):
-    """A response must end before its end."""
+    """A response must be cut short: its rest cannot be had, or must not be sent."""
 
 
 class ClientSink(Protocol):
-    """The way to one client."""
+    """Takes the bytes of a response for one client."""
 
     async def ready(self) -> None:
-        """Wait until the client takes more. Cancelled when it has left."""
+        """Wait until the client takes more. Cancelled when it disconnects."""
 
     def write(self, data: bytes, /) -> None:
         """Send."""
 
     def can_send_files(self) -> bool:
-        """Whether :meth:`send_file` is a way."""
+        """Whether :meth:`send_file` works."""
 
     async def send_file(self, descriptor: int, start: int, stop: int) -> int:
         """Send from an open file whose pages are in memory; answers how many bytes went out."""
@@ -63,7 +63,7 @@ class Body(Protocol):
         """
 
     def close(self) -> None:
-        """Nobody needs it any more. May be called twice."""
+        """Release what it holds. May be called twice."""
 
 
 class StoredBody:
@@ -93,7 +93,7 @@ class StoredBody:
             start += sent
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._held.close()
 
 
@@ -141,23 +141,23 @@ Continuation = Callable[[ClientSink, Remainder, Callable[[], None]], Awaitable[N
 
 class GrowingBody:
     """
-    A content in the making, as far as it is there. Where the disk fails in the middle, the download's worker
-    does not answer, or another origin's download has stored the blob, ``carry_on`` does the rest.
+    A content that is being downloaded, as far as it is there. Where the disk fails in the middle, the download's
+    worker does not answer, or another origin's download has stored the blob, ``send_rest`` takes over.
 
     A reader that has sent nothing yet outlives a fetch that starts again; one that has sent bytes which
     turned out wrong can only end short.
     """
 
     def __init__(
-        self, download: SharedDownload, run: Run, carry_on: Continuation, closed: Callable[[], None]
+        self, download: SharedDownload, run: Run, send_rest: Continuation, closed: Callable[[], None]
     ) -> None:
         self._download = download
-        self._carry_on = carry_on
+        self._send_rest = send_rest
         self._run = run
         self._closed: Callable[[], None] | None = closed
         self._generation = download.generation
         self._size = download.size
-        self._begun = False
+        self._has_sent = False
 
     @property
     def size(self) -> int | None:
@@ -169,8 +169,8 @@ class GrowingBody:
         first, whole = start, start == 0 and stop in {None, self._size}
         while not self._is_done(start, stop):
             await sink.ready()
-            if self._is_carried_on():
-                await self._carry_on(sink, Remainder(start, stop, whole, first, small_part), self.close)
+            if self._must_continue():
+                await self._send_rest(sink, Remainder(start, stop, whole, first, small_part), self.close)
                 return
             reach = self._reach(start, small_part=small_part)
             end = reach if stop is None else min(reach, stop)
@@ -179,10 +179,10 @@ class GrowingBody:
                 continue
             if not whole and not small_part:
                 self._ask_ahead(end, stop)
-            self._begun = True
+            self._has_sent = True
             sent = await send_piece(sink, self._download.file, start, end, self._run)
             if not sent or self._download.generation != self._generation:
-                raise ShortError("what was fetched turned out wrong")
+                raise ShortError("what was downloaded has a digest mismatch")
             start += sent
 
     async def until_verified(self) -> None:
@@ -201,7 +201,7 @@ class GrowingBody:
             await self._more(-1, None)
 
     def close(self) -> None:
-        """Let go of the fetch."""
+        """Unsubscribe from the download."""
         closed, self._closed = self._closed, None
         if closed is not None:
             closed()
@@ -211,17 +211,17 @@ class GrowingBody:
             return position >= stop
         return self._download.verified and position >= self._download.readable_until()
 
-    def _is_carried_on(self) -> bool:
+    def _must_continue(self) -> bool:
         failure, same = self._download.failure, self._generation == self._download.generation
         if isinstance(failure, StoredMeanwhile):
-            return same or not self._begun
+            return same or not self._has_sent
         return isinstance(failure, DiskFailed | OwnerUnreachableError) and same
 
     def _reach(self, position: int, *, small_part: bool = False) -> int:
         download = self._download
         if download.generation != self._generation:
-            if self._begun or (self._size is not None and download.size not in {None, self._size}):
-                raise ShortError("what was fetched turned out wrong")
+            if self._has_sent or (self._size is not None and download.size not in {None, self._size}):
+                raise ShortError("what was downloaded has a digest mismatch")
             if download.size is not None:
                 self._generation = download.generation
             elif download.failure is None:
@@ -240,13 +240,13 @@ class GrowingBody:
             raise ShortError(self._download.failure.message)
         if self._download.verified and position >= self._download.readable_until():
             raise ShortError("the content has fewer bytes")
-        news = self._download.progress.wait()  # it may ring at once
+        notified = self._download.progress.wait()  # first: the request may notify at once
         if position >= 0:
             try:
                 self._download.request_bytes(position, stop)
             except CacheError as error:
                 raise ShortError(error.message) from error
-        await news
+        await notified
 
 
 async def send_piece(

@@ -155,7 +155,7 @@ class Download:
                 self._is_completing = True
                 self.changed.notify_all()
             return
-        if self.wants_all and position - self.planner.prefix <= LONGEST:
+        if self.needs_all and position - self.planner.prefix <= LONGEST:
             return
         self.segments.request(position, total if stop is None else stop)
 
@@ -231,10 +231,10 @@ class Download:
         return bool(self.subscribers) or self._is_completing or self.generation > 0
 
     @property
-    def wants_all(self) -> bool:
+    def needs_all(self) -> bool:
         """Whether the stream goes on to the end, for whatever reason."""
         return (
-            self.subscribers.any_wants_whole
+            self.subscribers.needs_whole
             or self._is_completing
             or self.segments.ranges_ignored
             or self.planner.total is None

@@ -130,7 +130,7 @@ class DownloadSteps:
         if not sources and not download.segments.busy:
             # Whoever was refused knows why, and whoever comes now may know better.
             raise UndecidedError("nobody is left in whose name upstream can be asked")
-        return not sources or not download.wants_all or download.segments.covers(download.planner.prefix)
+        return not sources or not download.needs_all or download.segments.covers(download.planner.prefix)
 
     async def _matches_digest(self) -> bool:
         """

@@ -1,4 +1,4 @@
-"""Clients as a fetch sees them."""
+"""The clients that have subscribed to a download."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from contentcache.delivery.requests import ContentRequest
 
 class DecisionReporter(Protocol):
     """
-    Hears what the origin says to a client's question, where its grants are another worker's. ``asked`` is the
-    time of the question, by the monotonic clock of the machine.
+    Reports the origin's decision about a client of another worker, which has its grants. ``asked`` is the time
+    of the request, by the monotonic clock of the machine.
     """
 
     def report_allowed(self, media_type: str | None, asked: float) -> None: ...
@@ -26,14 +26,13 @@ class DecisionReporter(Protocol):
 @define(eq=False)
 class Subscriber:
     """
-    A client that is attached to a fetch.
+    A client that has subscribed to a download.
 
-    ``judged`` says that the origin has said yes to it; until then it gets nothing, and the fetch's own
-    request in its name is the question. ``opened`` fires when it may be answered. ``key`` names (credential,
-    origin, repository, content) and says nothing of the credential; ``whole`` says that it wants all bytes.
-    ``told`` takes note of the verdict for a client of another worker, ``None`` for one of ours; ``asked`` is
-    the time of the fetch's own question that was the verdict, if it was and makes a grant;
-    ``joined`` says that the fetch turned out to be somebody else's.
+    Until it is ``authorized`` it gets nothing, and the download's own request in its name asks the origin.
+    ``ready`` fires when it can be answered. ``key`` names the request (credential, origin, repository, content)
+    and does not reveal the credential; ``whole`` says that it wants all bytes. ``reporter`` is there for a client
+    of another worker. ``asked`` is the time of the download's request that authorized it, if that makes a grant;
+    ``coalesced`` says that the owner was downloading already.
     """
 
     request: ContentRequest
@@ -49,18 +48,18 @@ class Subscriber:
     asked: float | None = None
 
     def notify_ready(self) -> None:
-        """The client may be answered."""
+        """Let the client be answered."""
         if not self.ready.called:
             self.ready.callback(None)
 
     def fail(self, error: CacheError) -> None:
-        """The client gets this error, if it has got nothing yet."""
+        """Answer the client with this error, if it has not been answered yet."""
         if not self.ready.called:
             self.ready.errback(error)
 
 
 class Subscribers:
-    """The clients of one fetch: in whose name upstream is asked, and what each of them hears."""
+    """The subscribers of one download: in whose name upstream is asked, and what each is answered."""
 
     def __init__(self) -> None:
         self._subscribers: list[Subscriber] = []
@@ -72,30 +71,30 @@ class Subscribers:
         return bool(self._subscribers)
 
     def add(self, subscriber: Subscriber) -> None:
-        """A client has come. Its credential may know better than the last time."""
+        """Add a client. Its question was perhaps denied before; its credential may be allowed by now."""
         self._subscribers.append(subscriber)
         self._refused.discard(subscriber.key)
 
     def remove(self, subscriber: Subscriber) -> bool:
-        """A client has left; ``False`` if it was not here."""
+        """Remove a client; ``False`` if it was not subscribed."""
         if subscriber not in self._subscribers:
             return False
         self._subscribers.remove(subscriber)
         return True
 
     def has_key(self, key: bytes) -> bool:
-        """Whether a client with this question is here."""
+        """Whether a client with this request is subscribed."""
         return any(subscriber.key == key for subscriber in self._subscribers)
 
     @property
-    def any_wants_whole(self) -> bool:
-        """Whether anybody wants all bytes."""
+    def needs_whole(self) -> bool:
+        """Whether any of them needs all bytes."""
         return any(subscriber.whole for subscriber in self._subscribers)
 
     def sources(self, *, or_last: bool = False) -> Mapping[str, Subscriber]:
         """
-        The hosts that can be asked, in the order of their turn, each with a client in whose name; where
-        nobody is left, and ``or_last``, with the last one who was.
+        The hosts that can be asked, in the order of the upstream pool, each with a client in whose name. Where
+        no client is left, and with ``or_last``, the last ones.
         """
         sources: dict[str, Subscriber] = {}
         seen: set[int] = set()
@@ -105,7 +104,7 @@ class Subscribers:
                 continue
             seen.add(id(registry))
             if id(registry) not in self._orders:
-                # Once a fetch: each look at the order is somebody's turn.
+                # Once for each download: the order is round robin, and moves on each time.
                 self._orders[id(registry)] = registry.order(subscriber.request.content.kind)
             for host in self._orders[id(registry)]:
                 sources.setdefault(host, subscriber)
@@ -114,40 +113,37 @@ class Subscribers:
         return self._last if or_last else sources
 
     def eject_host(self, host: str, reason: str) -> None:
-        """Tell every registry that has it: ``host`` is not to be trusted for a while."""
+        """Eject ``host`` from the upstream pool of every registry that has it."""
         for subscriber in self._subscribers or self._last.values():
             subscriber.request.registry.failed(host, reason, subscriber.request.content.kind)
 
     def allow(self, key: bytes, asked: float | None) -> None:
         """
-        The origin has said yes to this question, which was asked at ``asked``; ``None`` if that is good for
-        the bytes of this fetch alone.
+        The origin has allowed this request, which was sent at ``asked``; ``None`` if that is good for the bytes
+        of this download alone.
         """
         for subscriber in self._subscribers:
             if subscriber.key == key:
                 subscriber.authorized, subscriber.asked = True, asked
 
     def deny(self, key: bytes, refusal: OriginRefused) -> None:
-        """The origin has said no to this question: who has no yes of its own hears it now."""
+        """The origin has denied this request: clients that are not authorized otherwise are refused now."""
         self._refused.add(key)
         self._last = {host: subscriber for host, subscriber in self._last.items() if subscriber.key != key}
-        for subscriber in tuple(self._subscribers):  # who hears of it may leave at once
+        for subscriber in tuple(self._subscribers):  # one that is refused may unsubscribe at once
             if subscriber.key == key:
                 subscriber.refusal = refusal
                 if not subscriber.authorized:
                     subscriber.fail(refusal)
 
     def notify_ready(self) -> None:
-        """Those who have a yes may be answered."""
+        """Let those that are authorized be answered."""
         for subscriber in tuple(self._subscribers):
             if subscriber.authorized:
                 subscriber.notify_ready()
 
     def fail_all(self, error: CacheError, *, but: Collection[str] = ()) -> None:
-        """
-        Nothing more comes: those who wait hear why, each its own reason first; but for those with such a
-        ``Via``.
-        """
+        """Answer those that wait with ``error``, or their own refusal, ``but`` not those with such a ``Via``."""
         for subscriber in tuple(self._subscribers):
             if subscriber.request.via not in but:
                 subscriber.fail(subscriber.refusal or error)
