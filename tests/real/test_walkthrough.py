@@ -244,7 +244,8 @@ class WalkthroughTests(SynchronousTestCase):
     def metric(self, name: str, sample: str) -> float:
         """A number of a cache."""
         lines = self.typed(name, "curl -s http://127.0.0.1:5001/metrics").splitlines()
-        return sum(float(line.split()[1]) for line in lines if line.startswith(f"{sample} "))
+        samples = [line.rpartition(" ") for line in lines if line.startswith((f"{sample} ", f"{sample}{{"))]
+        return sum(float(value) for _labels, _, value in samples)
 
     def signer(self, path: str) -> SigningKey:
         """The gateway's key."""
