@@ -47,6 +47,7 @@ lint: $(VENV)/dev.stamp
 	$(VENV)/bin/lint-imports
 	scripts/check-documents $(VENV)/bin/python
 	$(VENV)/bin/python scripts/check_words.py
+	$(VENV)/bin/python -m scripts.log_events --check
 	$(VENV)/bin/python -m contentcache.config.reference --check
 
 bench: $(VENV)/dev.stamp

@@ -1,0 +1,70 @@
+"""
+Write ``docs/log-events.rst``, the list of all events of the log, from the code: ``python -m scripts.log_events``.
+
+With ``--check`` nothing is written, and the exit status is 1 where the list is not up to date.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from scripts.check_words import ROOT, log_events, tracked
+
+_DOCUMENT: Final = ROOT / "docs" / "log-events.rst"
+_HEAD: Final = """\
+==========
+Log events
+==========
+
+.. Written by scripts/log_events.py: do not edit.
+
+Every event that the daemon logs, by level, with its fields. What a line looks like is in `operating
+<operating.rst#the-log>`_. Events of level ``critical`` are defects of the daemon; their traceback follows
+the fields.
+
+"""
+_LEVELS: Final = ("critical", "error", "warn", "info", "debug")
+
+
+def events() -> Mapping[str, Mapping[str, set[str]]]:
+    """The fields of each event by level and phrase."""
+    found: dict[str, dict[str, set[str]]] = {level: {} for level in _LEVELS}
+    for path in tracked("contentcache/*.py"):
+        for event in log_events(ast.parse(path.read_text("utf-8"))):
+            levels = {"failure": ("critical",), "emit": ("error", "warn")}.get(event.level, (event.level,))
+            if event.phrase is not None and event.phrase != "access":
+                for level in levels:
+                    names = {field.rstrip("_") for field in event.fields if field != "**"}
+                    found[level].setdefault(event.phrase, set()).update(names)
+    return found
+
+
+def document() -> Iterator[str]:
+    """The document, in pieces."""
+    yield _HEAD
+    for level, phrases in events().items():
+        if phrases:
+            yield f"{level}\n{'=' * len(level)}\n\n"
+            for phrase, fields in sorted(phrases.items()):
+                names = ", ".join(f"``{name}``" for name in sorted(fields))
+                yield f"* ``{phrase}``{': ' if names else ''}{names}\n"
+            yield "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the document, or check it; the exit status."""
+    text = "".join(document()).rstrip("\n") + "\n"
+    if "--check" in arguments:
+        if not _DOCUMENT.is_file() or _DOCUMENT.read_text("utf-8") != text:
+            sys.stderr.write(f"{_DOCUMENT}: not up to date, run python -m scripts.log_events\n")
+            return 1
+        return 0
+    _DOCUMENT.write_text(text, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
