@@ -14,12 +14,13 @@ BUILD =
 PORT = $(or $(lastword $(subst :, ,$(REGISTRY_HTTP_ADDR))),5000)
 SCHEME_NOTE = $(if $(REGISTRY_HTTP_TLS_CERTIFICATE), (its certificate must be known to the client),)
 
-.PHONY: help run test test-fast lint bench soak nightly wheel image clean
+.PHONY: help run test test-fast coverage lint bench soak nightly wheel image clean
 
 help:
 	@echo "make run    start the cache in the foreground with $(CONFIG); stop it with Ctrl-C"
 	@echo "make test   install what the tests need, and run them, JOBS=$(JOBS) at once"
 	@echo "make test-fast  those without real programs, in two minutes"
+	@echo "make coverage   the same, and which lines and branches they run: no smaller share than before"
 	@echo "make bench  beside nginx and docker-registry, in one run (CASES=\"stampede recovery\" for some, CASES=--list for all)"
 	@echo "make lint   style, types, arrows between packages, documents"
 	@echo "make soak   bad upstreams, bad clients and kills for MINUTES=$(MINUTES), as SEED=$(SEED) has it"
@@ -39,6 +40,9 @@ test: $(VENV)/dev.stamp
 
 test-fast: $(VENV)/dev.stamp
 	@$(VENV)/bin/python -m tests.run --in-memory --jobs $(JOBS)
+
+coverage: $(VENV)/dev.stamp
+	@$(VENV)/bin/python scripts/check_coverage.py $(JOBS)
 
 lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
