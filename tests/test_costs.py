@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 from contentcache.aio.threads import at_once
 from contentcache.core.ports import Given, Result
 from contentcache.wire.sendfile import FileTransport
-from tests.delivery.house import REPOSITORY
+from tests.delivery.in_memory import REPOSITORY
 from tests.registry.harness import Client, replies, request
 from tests.registry.test_fast_path import CacheTestCase
 from tests.server.test_channel_sockets import read_all

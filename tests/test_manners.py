@@ -14,7 +14,7 @@ from contentcache.core.errors import UpstreamBroken, UpstreamUnavailable
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.proxies import Proxies
 from tests.bad_registry import BadRegistry
-from tests.delivery.house import LARGE, REPOSITORY, House
+from tests.delivery.in_memory import LARGE, REPOSITORY, InMemoryCache
 from tests.manners import Manners, misbehave
 from tests.upstream.loopback import NoTrust
 
@@ -40,10 +40,10 @@ class LoopbackTests(TestCase):
         self.addCleanup(port.stopListening)
         return f"http://127.0.0.1:{port.getHost().port}"
 
-    def house(self, *urls: str) -> House:
-        """A house whose registry is reached over the real line; its clock stands still, or goes by hand."""
+    def make_cache(self, *urls: str) -> InMemoryCache:
+        """A cache whose registry is reached over the real line; its clock stands still, or goes by hand."""
         hosts = urls or (self.url,)
-        return House(Upstream(hosts[0], hosts), transport_to=self.transport)
+        return InMemoryCache(Upstream(hosts[0], hosts), transport_to=self.transport)
 
     def transport(self, url: str, **_options: Any) -> UpstreamTransport:
         """The real client."""
@@ -56,7 +56,7 @@ class LoopbackTests(TestCase):
 
     async def test_good(self) -> None:
         """Without bad manners: one request, with the client's range left out and identity asked for."""
-        client = self.house().pull(self.digest)
+        client = self.make_cache().pull(self.digest)
         await client.done
         self.assertEqual((client.outcome, bytes(client.got)), ("whole", LARGE))
         [asked] = self.registry.requests
@@ -71,7 +71,7 @@ class LoopbackTests(TestCase):
                     if framing is not None:
                         self.registry.misbehave(framing, times=1)
                     self.registry.misbehave(name, at=at, times=1)
-                    client = self.house(self.url, self.listen(self.registry)).pull(self.digest)
+                    client = self.make_cache(self.url, self.listen(self.registry)).pull(self.digest)
                     await client.done
                     self.assertEqual(
                         (client.outcome, bytes(client.got)), ("whole", LARGE), (name, framing, at)
@@ -82,22 +82,22 @@ class LoopbackTests(TestCase):
         for framing in ("chunked", "close"):
             self.registry.behave()
             self.registry.misbehave(framing)
-            client = self.house().pull(self.digest)
+            client = self.make_cache().pull(self.digest)
             await client.done
             self.assertEqual((client.outcome, bytes(client.got)), ("whole", LARGE))
 
     async def test_no_head(self) -> None:
         """A connection that ends without an answer, and one that is refused."""
         self.registry.misbehave("reset", at=-1)
-        house = self.house()
-        asking = house.asking(self.digest)
+        cache = self.make_cache()
+        asking = cache.asking(self.digest)
         await self.assertFailure(
             Deferred.fromCoroutine(asking.registry.ask(asking.upstream_request("GET"))), UpstreamBroken
         )
         closed = reactor.listenTCP(0, Manners(self.registry, reactor), interface="127.0.0.1")
         url = f"http://127.0.0.1:{closed.getHost().port}"
         await closed.stopListening()
-        asking = self.house(url).asking(self.digest)
+        asking = self.make_cache(url).asking(self.digest)
         await self.assertFailure(
             Deferred.fromCoroutine(asking.registry.ask(asking.upstream_request("GET"))), UpstreamUnavailable
         )
@@ -108,7 +108,7 @@ class LoopbackTests(TestCase):
         storage.put_blob(REPOSITORY, LARGE)
         to = f"{self.listen(storage)}/storage/{self.digest}"
         self.registry.misbehave("redirect", path="/v2/*", to=to)
-        client = self.house().pull(self.digest, "Basic YTox")
+        client = self.make_cache().pull(self.digest, "Basic YTox")
         await client.done
         self.assertEqual((client.outcome, bytes(client.got)), ("whole", LARGE))
         self.assertEqual(self.registry.requests[0].headers["authorization"], "Basic YTox")
@@ -117,12 +117,12 @@ class LoopbackTests(TestCase):
     async def test_stall_is_released(self) -> None:
         """A stall goes on when it is released, and readers have all that came before it."""
         self.registry.misbehave("stall", at=HALF)
-        house = self.house()
-        client = house.pull(self.digest)
+        cache = self.make_cache()
+        client = cache.pull(self.digest)
         for _ in range(5000):
             if len(client.got) == HALF:
                 break
-            house.clock.advance(0.001)
+            cache.clock.advance(0.001)
             waiting: Deferred[None] = Deferred()
             reactor.callLater(0, waiting.callback, None)
             await waiting

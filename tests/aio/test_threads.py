@@ -14,7 +14,7 @@ from contentcache.aio.threads import Threads, ThreadsUnavailableError
 from contentcache.core.digest import Digest
 from contentcache.storage.interfaces import BlobFile, PartialFile
 from contentcache.storage.memory import MemoryStore
-from tests.delivery.house import LARGE, REPOSITORY, Client, House
+from tests.delivery.in_memory import LARGE, REPOSITORY, Client, InMemoryCache
 
 reactor: Any = global_reactor
 
@@ -90,9 +90,9 @@ class ThreadsTests(TestCase):
         self.addCleanup(self.threads.stop)
         self.store = HangingStore()
         self.addCleanup(self.store.released.set)
-        self.house = House(store=self.store, run=self.threads)
-        self.slow = self.house.origin.put_blob(REPOSITORY, LARGE)
-        self.quick = self.house.origin.put_blob(REPOSITORY, LARGE[::-1])
+        self.cache = InMemoryCache(store=self.store, run=self.threads)
+        self.slow = self.cache.origin.put_blob(REPOSITORY, LARGE)
+        self.quick = self.cache.origin.put_blob(REPOSITORY, LARGE[::-1])
 
     def assertServed(self, client: Client, content: bytes) -> None:
         """The client has got everything."""
@@ -108,11 +108,11 @@ class ThreadsTests(TestCase):
             self.store.entered.clear()
             self.store.released.clear()
             self.store.hanging.add(self.slow)
-            hanging = self.house.pull(self.slow)
+            hanging = self.cache.pull(self.slow)
             while not self.store.entered.is_set():
                 await self.turn()
             for _ in range(2):
-                client = self.house.pull(self.quick)
+                client = self.cache.pull(self.quick)
                 await client.done
                 self.assertServed(client, LARGE[::-1])
             self.assertIsNone(hanging.outcome)
@@ -123,24 +123,24 @@ class ThreadsTests(TestCase):
 
     async def test_stampede(self) -> None:
         """Many clients of one cold blob, with threads: one fetch, and the right bytes for each."""
-        clients = [self.house.pull(self.slow) for _ in range(32)]
+        clients = [self.cache.pull(self.slow) for _ in range(32)]
         await gatherResults([client.done for client in clients])
         for client in clients:
             self.assertServed(client, LARGE)
-        self.assertEqual(self.house.origin.count("GET"), 1)
-        self.assertLessEqual(self.house.origin.count(), 2)  # who came after the head was in asked by HEAD
+        self.assertEqual(self.cache.origin.count("GET"), 1)
+        self.assertLessEqual(self.cache.origin.count(), 2)  # who came after the head was in asked by HEAD
         self.assertEqual(self.store.on_reactor, [])
 
     async def test_a_no_is_nobody_elses(self) -> None:
         """However the moments fall, one is refused and the other is served, from one fetch or two."""
         for turns in range(12):
-            house = House(auth="basic", store=HangingStore(), run=self.threads)
-            bob = house.origin.let("bob", "2", REPOSITORY)
-            digest = house.origin.put_blob(REPOSITORY, LARGE)
-            refused = house.pull(digest, "Basic eDp5")
+            cache = InMemoryCache(auth="basic", store=HangingStore(), run=self.threads)
+            bob = cache.origin.let("bob", "2", REPOSITORY)
+            digest = cache.origin.put_blob(REPOSITORY, LARGE)
+            refused = cache.pull(digest, "Basic eDp5")
             for _ in range(turns):
                 await self.turn()
-            served = house.pull(digest, bob)
+            served = cache.pull(digest, bob)
             await gatherResults([refused.done, served.done])
             self.assertEqual((refused.status, bytes(refused.got)), (401, b""))
             self.assertServed(served, LARGE)
@@ -148,13 +148,13 @@ class ThreadsTests(TestCase):
     async def test_clients_that_leave(self) -> None:
         """Clients that leave at any moment leave no open file behind."""
         for turns in range(12):
-            client = self.house.pull(self.slow)
+            client = self.cache.pull(self.slow)
             for _ in range(turns):
                 await self.turn()
             client.leave()
-        while self.house.blob_service.downloads.running:
+        while self.cache.blob_service.downloads.running:
             await self.turn()
-        rest = self.house.pull(self.slow)
+        rest = self.cache.pull(self.slow)
         await rest.done
         self.assertServed(rest, LARGE)
         await self._until_idle()

@@ -12,7 +12,7 @@ from contentcache.auth import interfaces
 from contentcache.auth.htpasswd import HtpasswdAuthenticator
 from contentcache.auth.interfaces import AuthFault, read_file
 from contentcache.config.model import HtpasswdAuth, TokenAuth
-from tests.auth.house import SECRET, AuthenticatorTestCase, Threads
+from tests.auth.authenticators import SECRET, AuthenticatorTestCase, Threads
 
 
 class ReadFileTests(AuthenticatorTestCase):

@@ -24,7 +24,7 @@ from contentcache.auth.htpasswd import (
 from contentcache.auth.interfaces import AuthFault, UsersUnavailable
 from contentcache.config.model import HtpasswdAuth
 from contentcache.core.errors import Overloaded
-from tests.auth.house import BASE, PULL, SECRET, AuthenticatorTestCase, Threads, basic
+from tests.auth.authenticators import BASE, PULL, SECRET, AuthenticatorTestCase, Threads, basic
 
 
 def hashed(password: str) -> str:

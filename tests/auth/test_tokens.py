@@ -20,7 +20,7 @@ from contentcache.jose import registry_tokens
 from contentcache.jose.jwa import verify_signature
 from contentcache.jose.jwk import libtrust_fingerprint
 from contentcache.jose.keyset import encode_jwk
-from tests.auth.house import (
+from tests.auth.authenticators import (
     NOW,
     PULL,
     SECRET,

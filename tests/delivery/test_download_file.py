@@ -19,7 +19,7 @@ from contentcache.core.errors import DiskFailed
 from contentcache.delivery.download_file import DownloadFile
 from contentcache.storage.memory import MemoryStore
 from contentcache.upstream.answers import Inflow
-from tests.delivery.house import ORIGIN
+from tests.delivery.in_memory import ORIGIN
 
 
 class Body:

@@ -10,7 +10,7 @@ from contentcache.core.digest import Digest
 from contentcache.storage.index_memory import MemoryIndex
 from contentcache.storage.interfaces import Link
 from contentcache.storage.memory import MemoryStore
-from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, House, HouseTestCase
+from tests.delivery.in_memory import LARGE, MANIFEST, REPOSITORY, InMemoryCache, InMemoryCacheTestCase
 from tests.storage.faults import FaultyStore
 
 CONTENT = b'{"schemaVersion": 2}'
@@ -32,184 +32,184 @@ class FullIndex(MemoryIndex):
         return MemoryIndex.__getattribute__(self, name)
 
 
-class FullIndexTests(HouseTestCase):
+class FullIndexTests(InMemoryCacheTestCase):
     """Every write to the index fails."""
 
-    def begin(self, **options: Any) -> House:
-        """A house over such an index."""
-        house = self.house(**options)
+    def begin(self, **options: Any) -> InMemoryCache:
+        """A cache over such an index."""
+        cache = self.make_cache(**options)
         self.index = FullIndex()
-        house.index = self.index
-        house.furnish(**house._options)
-        self.digest = house.origin.put_blob(REPOSITORY, LARGE)
-        self.manifest = house.origin.put_manifest(REPOSITORY, CONTENT, MANIFEST, "1")
-        return house
+        cache.index = self.index
+        cache.furnish(**cache._options)
+        self.digest = cache.origin.put_blob(REPOSITORY, LARGE)
+        self.manifest = cache.origin.put_manifest(REPOSITORY, CONTENT, MANIFEST, "1")
+        return cache
 
     def test_everything_is_served(self) -> None:
         """Blobs, manifests and tags, cold and warm, and what was stored before."""
-        house = self.begin()
-        self.assertWhole(house.pull(self.digest), LARGE)
+        cache = self.begin()
+        self.assertWhole(cache.pull(self.digest), LARGE)
         self.index.is_full = True
-        cold = house.origin.put_blob(REPOSITORY, LARGE[::-1])
+        cold = cache.origin.put_blob(REPOSITORY, LARGE[::-1])
         for _ in range(2):
-            self.assertWhole(house.pull(self.digest), LARGE)
-            self.assertWhole(house.pull(cold), LARGE[::-1])
-            self.assertWhole(house.pull(self.manifest, kind="manifests"), CONTENT)
-            self.assertWhole(house.pull_tag("1"), CONTENT)
-            house.later(90)  # longer than a grant: everything is asked and noted anew
+            self.assertWhole(cache.pull(self.digest), LARGE)
+            self.assertWhole(cache.pull(cold), LARGE[::-1])
+            self.assertWhole(cache.pull(self.manifest, kind="manifests"), CONTENT)
+            self.assertWhole(cache.pull_tag("1"), CONTENT)
+            cache.later(90)  # longer than a grant: everything is asked and noted anew
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_last_pulls_are_noted_later(self) -> None:
         """Last pulls that could not be written are written once the disk takes them, and fail nothing."""
-        house = self.begin()
-        self.assertWhole(house.pull(self.digest), LARGE)
-        self.result(house.blob_service.flush())
-        house.later(100)
-        self.assertWhole(house.pull(self.digest), LARGE)
-        pulled = house.wall()
+        cache = self.begin()
+        self.assertWhole(cache.pull(self.digest), LARGE)
+        self.result(cache.blob_service.flush())
+        cache.later(100)
+        self.assertWhole(cache.pull(self.digest), LARGE)
+        pulled = cache.wall()
         self.index.is_full = True
         for _ in range(3):
-            self.result(house.blob_service.flush())
+            self.result(cache.blob_service.flush())
         # What is not read can be evicted, or nothing would ever make room on this disk.
-        self.assertFalse(house.blob_service.in_use(self.digest))
-        house.later(10)
+        self.assertFalse(cache.blob_service.in_use(self.digest))
+        cache.later(10)
         self.index.is_full = False
-        self.result(house.blob_service.flush())
-        record = house.index.blob(self.digest)
+        self.result(cache.blob_service.flush())
+        record = cache.index.blob(self.digest)
         assert record is not None
         self.assertEqual(record.pulled, pulled)
 
     def test_no_room_and_a_full_index(self) -> None:
         """Where room is to be made and the last pulls cannot be written first, blobs pass through."""
-        house = self.begin()
-        self.assertWhole(house.pull(self.digest), LARGE)
+        cache = self.begin()
+        self.assertWhole(cache.pull(self.digest), LARGE)
         self.index.is_full = True
-        house.room = False
-        cold = house.origin.put_blob(REPOSITORY, LARGE[::-1])
-        self.assertWhole(house.pull(cold), LARGE[::-1])
-        self.assertWhole(house.pull(self.manifest, kind="manifests"), CONTENT)
+        cache.room = False
+        cold = cache.origin.put_blob(REPOSITORY, LARGE[::-1])
+        self.assertWhole(cache.pull(cold), LARGE[::-1])
+        self.assertWhole(cache.pull(self.manifest, kind="manifests"), CONTENT)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_a_denial_that_cannot_be_written_counts(self) -> None:
         """A link that the origin has denied stays denied, and is deleted once the index can be written."""
-        house = self.begin(auth="basic")
-        ann = house.origin.let("ann", "1", REPOSITORY)
-        self.assertWhole(house.pull(self.digest, ann), LARGE)
+        cache = self.begin(auth="basic")
+        ann = cache.origin.let("ann", "1", REPOSITORY)
+        self.assertWhole(cache.pull(self.digest, ann), LARGE)
         link = Link("https://one.example", REPOSITORY, "blobs", self.digest)
-        self.assertIsNotNone(house.index.affirmation(link))
-        links = house.authorization._links
+        self.assertIsNotNone(cache.index.affirmation(link))
+        links = cache.authorization._links
         self.index.is_full = True
-        self.result(links.revoke(link, asked=house.clock.seconds()))
+        self.result(links.revoke(link, asked=cache.clock.seconds()))
         self.assertIsNone(self.result(links.affirmation(link)))
         self.index.is_full = False
-        other = house.origin.put_blob(REPOSITORY, b"other")
-        self.assertWhole(house.pull(other, ann), b"other")
-        self.assertIsNone(house.index.affirmation(link))
+        other = cache.origin.put_blob(REPOSITORY, b"other")
+        self.assertWhole(cache.pull(other, ann), b"other")
+        self.assertIsNone(cache.index.affirmation(link))
         self.assertIsNone(self.result(links.affirmation(link)))
 
 
-class FullStoreTests(HouseTestCase):
+class FullStoreTests(InMemoryCacheTestCase):
     """Every write to the store fails, one kind after the other."""
 
     def test_everything_is_served(self) -> None:
         """Blobs and manifests, whichever operation is refused, without end or traceback."""
         for operation in ("resume", "write", "truncate", "commit", "discard", "park"):
             store = FaultyStore(MemoryStore())
-            house = self.house(store=store)
+            cache = self.make_cache(store=store)
             store.break_down(errno.ENOSPC, operation)
-            blob = house.origin.put_blob(REPOSITORY, LARGE)
-            manifest = house.origin.put_manifest(REPOSITORY, CONTENT, MANIFEST, "1")
+            blob = cache.origin.put_blob(REPOSITORY, LARGE)
+            manifest = cache.origin.put_manifest(REPOSITORY, CONTENT, MANIFEST, "1")
             for _ in range(2):
-                self.assertWhole(house.pull(blob), LARGE)
-                self.assertWhole(house.pull(manifest, kind="manifests"), CONTENT)
-                self.assertWhole(house.pull_tag("1"), CONTENT)
+                self.assertWhole(cache.pull(blob), LARGE)
+                self.assertWhole(cache.pull(manifest, kind="manifests"), CONTENT)
+                self.assertWhole(cache.pull_tag("1"), CONTENT)
             store.mend()
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_full_in_the_middle_of_a_manifest(self) -> None:
         """A manifest whose partial file takes no more is passed through: nobody waits for it for ever."""
         store = FaultyStore(MemoryStore())
-        house = self.house(store=store)
+        cache = self.make_cache(store=store)
         store.break_down(errno.ENOSPC, "write")
-        manifest = house.origin.put_manifest(REPOSITORY, CONTENT, MANIFEST)
-        self.assertWhole(house.pull(manifest, kind="manifests"), CONTENT)
+        manifest = cache.origin.put_manifest(REPOSITORY, CONTENT, MANIFEST)
+        self.assertWhole(cache.pull(manifest, kind="manifests"), CONTENT)
         self.assertEqual(Digest.of(CONTENT), manifest)
 
 
-class ReservationTests(HouseTestCase):
+class ReservationTests(InMemoryCacheTestCase):
     """What downloads reserve."""
 
     def test_size_of_the_whole(self) -> None:
         """A download has its whole size reserved from its head on, and nothing when it is over."""
-        house = self.house()
-        digest = house.origin.put_blob(REPOSITORY, LARGE)
-        house.origin.misbehave("stall", at=1000, times=1)
-        client = house.pull(digest)
-        self.assertEqual([*house.reserved.values()], [len(LARGE)])
-        house.origin.release()
+        cache = self.make_cache()
+        digest = cache.origin.put_blob(REPOSITORY, LARGE)
+        cache.origin.misbehave("stall", at=1000, times=1)
+        client = cache.pull(digest)
+        self.assertEqual([*cache.reserved.values()], [len(LARGE)])
+        cache.origin.release()
         self.assertWhole(client, LARGE)
-        self.assertEqual(house.reserved, {})
+        self.assertEqual(cache.reserved, {})
 
     def test_unknown_size(self) -> None:
         """Where nobody knows the size, more is reserved as bytes come; if refused, the rest passes."""
         content = LARGE * 20
-        house = self.house()
-        digest = house.origin.put_blob(REPOSITORY, content)
-        house.origin.misbehave("chunked")
-        house.origin.misbehave("stall", at=2_000_000, times=1)
-        client = house.pull(digest)
-        ((_key, before),) = house.reserved.items()
+        cache = self.make_cache()
+        digest = cache.origin.put_blob(REPOSITORY, content)
+        cache.origin.misbehave("chunked")
+        cache.origin.misbehave("stall", at=2_000_000, times=1)
+        client = cache.pull(digest)
+        ((_key, before),) = cache.reserved.items()
         self.assertTrue(2_000_000 < before < 4_000_000, before)
-        house.origin.release()
+        cache.origin.release()
         self.assertWhole(client, content)
-        other = house.origin.put_blob(REPOSITORY, content[::-1])
-        house.origin.misbehave("stall", at=900_000, times=1)
-        client = house.pull(other)
-        house.room = False
-        house.origin.release()
-        house.later(1)
+        other = cache.origin.put_blob(REPOSITORY, content[::-1])
+        cache.origin.misbehave("stall", at=900_000, times=1)
+        client = cache.pull(other)
+        cache.room = False
+        cache.origin.release()
+        cache.later(1)
         self.assertWhole(client, content[::-1])
-        self.assertIsNone(house.index.blob(other))
+        self.assertIsNone(cache.index.blob(other))
 
     def test_a_part(self) -> None:
         """A part of a blob that finds no room passes through."""
-        house = self.house()
-        digest = house.origin.put_blob(REPOSITORY, LARGE)
-        house.room = False
-        client = house.pull(digest, part=(1000, 2000), whole=False, small_part=True)
+        cache = self.make_cache()
+        digest = cache.origin.put_blob(REPOSITORY, LARGE)
+        cache.room = False
+        client = cache.pull(digest, part=(1000, 2000), whole=False, small_part=True)
         self.assertWhole(client, LARGE[1000:2000])
-        self.assertEqual([*house.store.partials()], [])
+        self.assertEqual([*cache.store.partials()], [])
 
     def test_given_up_however_it_ends(self) -> None:
         """Nothing stays reserved after a refusal, a digest mismatch or a client that disconnects."""
-        house = self.house()
-        digest = house.origin.put_blob(REPOSITORY, LARGE)
-        house.pull(Digest.of(b"nowhere"))
-        house.origin.misbehave("wrong", at=10, times=1)
-        house.pull(digest)
-        house.later(10)
-        house.origin.misbehave("stall", at=100, times=1)
-        house.pull(digest).leave()
-        house.later(60)
-        self.assertEqual(house.reserved, {})
+        cache = self.make_cache()
+        digest = cache.origin.put_blob(REPOSITORY, LARGE)
+        cache.pull(Digest.of(b"nowhere"))
+        cache.origin.misbehave("wrong", at=10, times=1)
+        cache.pull(digest)
+        cache.later(10)
+        cache.origin.misbehave("stall", at=100, times=1)
+        cache.pull(digest).leave()
+        cache.later(60)
+        self.assertEqual(cache.reserved, {})
 
 
-class SlowReaderTests(HouseTestCase):
+class SlowReaderTests(InMemoryCacheTestCase):
     """Files that are read after their downloads are over."""
 
     def test_blob_is_in_use_until_its_last_reader_closes_it(self) -> None:
         """A blob that was read while it was downloaded is not evicted before its clients have all of it."""
-        house = self.house()
-        digest = house.origin.put_blob(REPOSITORY, LARGE)
-        client = house.pull(digest, takes=False)
-        house.later(60)
-        self.assertIsNotNone(house.index.blob(digest))
-        self.result(house.blob_service.flush())
-        self.assertTrue(house.blob_service.in_use(digest))
+        cache = self.make_cache()
+        digest = cache.origin.put_blob(REPOSITORY, LARGE)
+        client = cache.pull(digest, takes=False)
+        cache.later(60)
+        self.assertIsNotNone(cache.index.blob(digest))
+        self.result(cache.blob_service.flush())
+        self.assertTrue(cache.blob_service.in_use(digest))
         client.take()
         self.assertWhole(client, LARGE)
-        self.result(house.blob_service.flush())
-        self.assertFalse(house.blob_service.in_use(digest))
+        self.result(cache.blob_service.flush())
+        self.assertFalse(cache.blob_service.in_use(digest))
 
     def test_partial_file_counts_until_its_last_reader_closes_it(self) -> None:
         """
@@ -217,25 +217,25 @@ class SlowReaderTests(HouseTestCase):
         once they are passed the rest, they keep the file no longer.
         """
         content = LARGE * 20
-        house = self.house()
-        digest = house.origin.put_blob(REPOSITORY, content)
-        house.origin.misbehave("chunked")
-        house.origin.misbehave("stall", at=2_000_000, times=1)
-        client = house.pull(digest, takes=False)
-        house.room = False
-        house.origin.release()
-        house.later(1)
-        self.result(house.blob_service.flush())
-        (partial,) = house.store.partials()
+        cache = self.make_cache()
+        digest = cache.origin.put_blob(REPOSITORY, content)
+        cache.origin.misbehave("chunked")
+        cache.origin.misbehave("stall", at=2_000_000, times=1)
+        client = cache.pull(digest, takes=False)
+        cache.room = False
+        cache.origin.release()
+        cache.later(1)
+        self.result(cache.blob_service.flush())
+        (partial,) = cache.store.partials()
         self.assertLess(partial.size, len(content))
-        self.assertEqual([*house.reserved.values()], [partial.size])
-        self.assertEqual(house.running_downloads, 0)
-        self.assertTrue(house.blob_service.in_use(digest))
-        house.origin.misbehave("stall", at=3_000_000, times=1)
+        self.assertEqual([*cache.reserved.values()], [partial.size])
+        self.assertEqual(cache.running_downloads, 0)
+        self.assertTrue(cache.blob_service.in_use(digest))
+        cache.origin.misbehave("stall", at=3_000_000, times=1)
         client.take()
         self.assertIsNone(client.outcome)
-        self.assertEqual(house.reserved, {})
-        house.origin.release()
+        self.assertEqual(cache.reserved, {})
+        cache.origin.release()
         self.assertWhole(client, content)
 
     def test_superseded_file_counts_until_its_last_reader_closes_it(self) -> None:
@@ -246,17 +246,17 @@ class SlowReaderTests(HouseTestCase):
         slow, quick = (
             Upstream(f"https://{name}.example", (f"https://{name}.example",)) for name in ("slow", "quick")
         )
-        house = self.house(slow, quick)
+        cache = self.make_cache(slow, quick)
         for name in ("slow", "quick"):
-            digest = house.origins[f"{name}.example"].put_blob(REPOSITORY, LARGE)
+            digest = cache.origins[f"{name}.example"].put_blob(REPOSITORY, LARGE)
         half = len(LARGE) // 2
-        house.origins["slow.example"].misbehave("stall", method="GET", at=half, times=1)
-        client = house.pull(digest, origin=0, takes=False)
-        self.assertWhole(house.pull(digest, origin=1), LARGE)
-        house.later(1)
-        self.assertEqual([*house.store.partials()], [])
-        self.assertEqual(([*house.reserved.values()], house.unlinked), ([half], set(house.reserved)))
+        cache.origins["slow.example"].misbehave("stall", method="GET", at=half, times=1)
+        client = cache.pull(digest, origin=0, takes=False)
+        self.assertWhole(cache.pull(digest, origin=1), LARGE)
+        cache.later(1)
+        self.assertEqual([*cache.store.partials()], [])
+        self.assertEqual(([*cache.reserved.values()], cache.unlinked), ([half], set(cache.reserved)))
         client.take()
-        house.later(1)
+        cache.later(1)
         self.assertWhole(client, LARGE)
-        self.assertEqual(house.reserved, {})
+        self.assertEqual(cache.reserved, {})

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.core.digest import Digest
 from contentcache.delivery.download_file import PIECE, HashedFile
 from contentcache.storage.memory import MemoryPartial, MemoryStore
-from tests.delivery.house import ORIGIN
+from tests.delivery.in_memory import ORIGIN
 
 
 class HashedFileTests(SynchronousTestCase):

@@ -24,7 +24,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.spans import Spans
 from contentcache.delivery.download_file import DownloadFile
 from contentcache.storage.filesystem import FilesystemStore
-from tests.delivery.house import ORIGIN
+from tests.delivery.in_memory import ORIGIN
 from tests.delivery.test_download_file import Body
 
 INTERLEAVINGS: Final = int(os.environ.get("CONTENTCACHE_INTERLEAVINGS", "1000"))

@@ -7,26 +7,26 @@ from twisted.internet.defer import Deferred
 
 from contentcache.config.model import Upstream
 from contentcache.core.errors import LoopDetected
-from tests.delivery.house import LARGE, REPOSITORY, Client, House, HouseTestCase
+from tests.delivery.in_memory import LARGE, REPOSITORY, Client, InMemoryCache, InMemoryCacheTestCase
 
 ONE = "https://one.example"
 OURS = "1.1 contentcache-me"
 OTHERS, THIRD = f"1.1 contentcache-b, {OURS}", f"1.1 contentcache-c, {OURS}"
 
 
-class LoopTests(HouseTestCase):
+class LoopTests(InMemoryCacheTestCase):
     """What is waited for, and what is asked on its own."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.cache = self.house()
+        self.cache = self.make_cache()
         self.digest = self.cache.origin.put_blob(REPOSITORY, LARGE)
 
-    def pull(self, via: str, *, takes: bool = True, house: House | None = None) -> Client:
+    def pull(self, via: str, *, takes: bool = True, cache: InMemoryCache | None = None) -> Client:
         """A client whose request came this way."""
-        house = house or self.cache
-        asking = evolve(house.asking(self.digest), via=via)
-        return Client(house.blob_service.get(asking), (0, None), takes=takes)
+        cache = cache or self.cache
+        asking = evolve(cache.asking(self.digest), via=via)
+        return Client(cache.blob_service.get(asking), (0, None), takes=takes)
 
     def test_waits_for_nobody(self) -> None:
         """
@@ -102,7 +102,7 @@ class LoopTests(HouseTestCase):
     def test_next_host(self) -> None:
         """A host that has found a loop is not at fault, and the download goes on at the next one."""
         two = "https://two.example"
-        self.cache = self.house(Upstream(ONE, (ONE, two)))
+        self.cache = self.make_cache(Upstream(ONE, (ONE, two)))
         for origin in self.cache.origins.values():
             self.digest = origin.put_blob(REPOSITORY, LARGE)
         self.cache.origin.misbehave("status", status=508)

@@ -14,7 +14,15 @@ from contentcache.core.errors import BlobUnknown, CacheError, UpstreamBroken
 from contentcache.delivery.possession import SAMPLE, choose_sample
 from contentcache.storage.memory import MemoryStore
 from tests.bad_registry import BadRegistry
-from tests.delivery.house import LARGE, MANIFEST, ORIGIN, REPOSITORY, Client, House, HouseTestCase
+from tests.delivery.in_memory import (
+    LARGE,
+    MANIFEST,
+    ORIGIN,
+    REPOSITORY,
+    Client,
+    InMemoryCache,
+    InMemoryCacheTestCase,
+)
 
 ONE: Final = Upstream("https://one.example", ("https://one.example",))
 TWO: Final = Upstream("https://two.example", ("https://two.example",))
@@ -23,19 +31,19 @@ SMALL: Final = b"a small layer"
 SIGNED: Final = Credential(signed="head.claims.signature")
 
 
-class TwoOriginsTestCase(HouseTestCase):
+class TwoOriginsTestCase(InMemoryCacheTestCase):
     """Begins with a content that origin one has delivered. Origin two says of itself that it has it too."""
 
     content = NOISE
     kind: Any = "blobs"
 
-    def stored(self, **options: Any) -> House:
-        """A house with two origins."""
-        house = self.house(ONE, TWO, **options)
-        for origin in house.origins.values():
+    def stored(self, **options: Any) -> InMemoryCache:
+        """A cache with two origins."""
+        cache = self.make_cache(ONE, TWO, **options)
+        for origin in cache.origins.values():
             self.digest = self.put(origin)
-        self.assertWhole(house.pull(self.digest, kind=self.kind), self.content)
-        return house
+        self.assertWhole(cache.pull(self.digest, kind=self.kind), self.content)
+        return cache
 
     def put(self, origin: BadRegistry, repository: str = REPOSITORY) -> Digest:
         """Put the content into a registry."""
@@ -43,17 +51,17 @@ class TwoOriginsTestCase(HouseTestCase):
             return origin.put_blob(repository, self.content)
         return origin.put_manifest(repository, self.content, MANIFEST)
 
-    def two(self, house: House) -> BadRegistry:
+    def two(self, cache: InMemoryCache) -> BadRegistry:
         """The other origin."""
-        return house.origins["two.example"]
+        return cache.origins["two.example"]
 
-    def pull(self, house: House, **more: Any) -> Client:
+    def pull(self, cache: InMemoryCache, **more: Any) -> Client:
         """A client of origin two."""
-        return house.pull(self.digest, origin=1, kind=self.kind, **more)
+        return cache.pull(self.digest, origin=1, kind=self.kind, **more)
 
-    def asked(self, house: House) -> list[tuple[str, str | None]]:
+    def asked(self, cache: InMemoryCache) -> list[tuple[str, str | None]]:
         """What origin two was asked since."""
-        requests = self.two(house).requests
+        requests = self.two(cache).requests
         asked = [(one.method, one.headers.get("range")) for one in requests]
         requests.clear()
         return asked
@@ -64,140 +72,140 @@ class ProofTests(TwoOriginsTestCase):
 
     def test_sample(self) -> None:
         """The origin proves it by a few bytes of it, once, and the stored blob is served."""
-        house = self.stored()
-        self.assertWhole(self.pull(house), NOISE)
-        head, (method, wanted) = self.asked(house)
+        cache = self.stored()
+        self.assertWhole(self.pull(cache), NOISE)
+        head, (method, wanted) = self.asked(cache)
         self.assertEqual((head, method), (("HEAD", None), "GET"))
         assert wanted is not None
         first, last = map(int, wanted.removeprefix("bytes=").split("-"))
         self.assertEqual(last - first + 1, SAMPLE)
-        self.assertWhole(self.pull(house), NOISE)
-        self.assertEqual(self.asked(house), [])
-        self.assertEqual(house.origin.count(), 1)
+        self.assertWhole(self.pull(cache), NOISE)
+        self.assertEqual(self.asked(cache), [])
+        self.assertEqual(cache.origin.count(), 1)
 
     def test_proof_is_no_link(self) -> None:
         """In another repository of the same origin the question is asked anew, and no proof."""
-        house = self.stored()
-        self.assertWhole(self.pull(house), NOISE)
-        self.asked(house)
-        self.assertRefused(self.pull(house, repository="org/other"), 404)
-        self.put(self.two(house), "org/other")
-        self.asked(house)
-        self.assertWhole(self.pull(house, repository="org/other"), NOISE)
-        self.assertEqual(self.asked(house), [("HEAD", None)])
+        cache = self.stored()
+        self.assertWhole(self.pull(cache), NOISE)
+        self.asked(cache)
+        self.assertRefused(self.pull(cache, repository="org/other"), 404)
+        self.put(self.two(cache), "org/other")
+        self.asked(cache)
+        self.assertWhole(self.pull(cache, repository="org/other"), NOISE)
+        self.assertEqual(self.asked(cache), [("HEAD", None)])
 
     def test_lasts(self) -> None:
         """A proof is in the index: after a restart it is not asked for again, for delivered bytes neither."""
-        house = self.stored()
-        self.assertWhole(self.pull(house), NOISE)
-        self.asked(house)
-        house.origin.requests.clear()
-        house.furnish()
-        self.assertWhole(self.pull(house), NOISE)
-        self.assertEqual(self.asked(house), [("HEAD", None)])
-        self.assertWhole(house.pull(self.digest), NOISE)
-        self.assertEqual([asked.method for asked in house.origin.requests], ["HEAD"])
+        cache = self.stored()
+        self.assertWhole(self.pull(cache), NOISE)
+        self.asked(cache)
+        cache.origin.requests.clear()
+        cache.furnish()
+        self.assertWhole(self.pull(cache), NOISE)
+        self.assertEqual(self.asked(cache), [("HEAD", None)])
+        self.assertWhole(cache.pull(self.digest), NOISE)
+        self.assertEqual([asked.method for asked in cache.origin.requests], ["HEAD"])
 
     def test_says_yes_and_has_nothing(self) -> None:
         """An origin that says yes to HEAD and has no byte opens nothing, to a look at it neither."""
-        house = self.stored()
-        self.two(house).misbehave("status", method="GET", status=404)
+        cache = self.stored()
+        self.two(cache).misbehave("status", method="GET", status=404)
         for _ in range(2):
-            self.assertRefused(self.pull(house), 404)
-            asking = house.asking(self.digest, origin=1)
-            error = self.error(house.blob_service.describe(asking), CacheError)
+            self.assertRefused(self.pull(cache), 404)
+            asking = cache.asking(self.digest, origin=1)
+            error = self.error(cache.blob_service.describe(asking), CacheError)
             self.assertEqual(error.status, 404)
-        self.assertEqual(self.two(house).count("GET"), 1, "not tried again for a minute")
+        self.assertEqual(self.two(cache).count("GET"), 1, "not tried again for a minute")
 
     def test_other_bytes(self) -> None:
         """One that sends other bytes has not got them: 404, for a minute without trying again."""
-        house = self.stored()
+        cache = self.stored()
         offset = Random(1).randrange(len(NOISE) - SAMPLE + 1)
-        self.two(house).misbehave("wrong", method="GET", at=offset + 5)
+        self.two(cache).misbehave("wrong", method="GET", at=offset + 5)
         for _ in range(3):
-            client = self.pull(house)
+            client = self.pull(cache)
             self.assertRefused(client, 404)
             self.assertIsInstance(client.outcome, BlobUnknown)
-        self.assertEqual(self.two(house).count("GET"), 1)
-        self.two(house).behave()
-        house.later(59)
-        self.assertRefused(self.pull(house), 404)
-        house.later(1)
-        self.assertWhole(self.pull(house), NOISE)
+        self.assertEqual(self.two(cache).count("GET"), 1)
+        self.two(cache).behave()
+        cache.later(59)
+        self.assertRefused(self.pull(cache), 404)
+        cache.later(1)
+        self.assertWhole(self.pull(cache), NOISE)
 
     def test_other_length(self) -> None:
         """One that says another length has not got them."""
-        house = self.stored()
-        self.two(house).misbehave("resized", method="GET", by=-1)
-        self.assertRefused(self.pull(house), 404)
+        cache = self.stored()
+        self.two(cache).misbehave("resized", method="GET", by=-1)
+        self.assertRefused(self.pull(cache), 404)
 
     def test_ranges_ignored(self) -> None:
         """A host that sends everything proves it by everything."""
-        house = self.stored()
-        self.two(house).misbehave("whole")
-        self.assertWhole(self.pull(house), NOISE)
-        house = self.stored()
-        self.two(house).misbehave("whole")
-        self.two(house).misbehave("wrong", method="GET", at=-1)
-        self.assertRefused(self.pull(house), 404)
+        cache = self.stored()
+        self.two(cache).misbehave("whole")
+        self.assertWhole(self.pull(cache), NOISE)
+        cache = self.stored()
+        self.two(cache).misbehave("whole")
+        self.two(cache).misbehave("wrong", method="GET", at=-1)
+        self.assertRefused(self.pull(cache), 404)
 
     def test_no_answer(self) -> None:
         """Where the origin cannot be asked nothing is served, and nothing is remembered against it."""
-        house = self.stored()
-        self.two(house).misbehave("status", method="GET", status=503)
-        self.assertRefused(self.pull(house), 503)
-        self.two(house).behave()
-        self.two(house).misbehave("short", method="GET", at=10)
-        self.assertRefused(self.pull(house), 502)
-        self.two(house).behave()
-        self.two(house).misbehave("portal", method="GET")
-        client = self.pull(house)
+        cache = self.stored()
+        self.two(cache).misbehave("status", method="GET", status=503)
+        self.assertRefused(self.pull(cache), 503)
+        self.two(cache).behave()
+        self.two(cache).misbehave("short", method="GET", at=10)
+        self.assertRefused(self.pull(cache), 502)
+        self.two(cache).behave()
+        self.two(cache).misbehave("portal", method="GET")
+        client = self.pull(cache)
         self.assertIsInstance(client.outcome, UpstreamBroken)
-        self.two(house).behave()
-        house.later(30)
-        self.assertWhole(self.pull(house), NOISE)
+        self.two(cache).behave()
+        cache.later(30)
+        self.assertWhole(self.pull(cache), NOISE)
 
     def test_signed(self) -> None:
         """A signature of an origin opens what that origin has; it proves it to the same signature."""
-        house = self.stored()
-        self.two(house).misbehave("status", method="GET", status=404, times=1)
-        self.assertRefused(self.pull(house, credential=SIGNED), 404)
-        self.two(house).requests.clear()
-        house.later(60)
-        self.assertWhole(self.pull(house, credential=SIGNED), NOISE)
-        (proof,) = self.two(house).requests
+        cache = self.stored()
+        self.two(cache).misbehave("status", method="GET", status=404, times=1)
+        self.assertRefused(self.pull(cache, credential=SIGNED), 404)
+        self.two(cache).requests.clear()
+        cache.later(60)
+        self.assertWhole(self.pull(cache, credential=SIGNED), NOISE)
+        (proof,) = self.two(cache).requests
         self.assertEqual((proof.method, proof.query), ("GET", "token=head.claims.signature"))
-        self.asked(house)
-        self.assertWhole(self.pull(house, credential=SIGNED), NOISE)
-        self.assertEqual(self.asked(house), [])
+        self.asked(cache)
+        self.assertWhole(self.pull(cache, credential=SIGNED), NOISE)
+        self.assertEqual(self.asked(cache), [])
 
     def test_download_in_progress(self) -> None:
         """Bytes that come from one origin are sent to no client of another; when stored, it proves them."""
-        house = self.house(ONE, TWO)
-        for origin in house.origins.values():
+        cache = self.make_cache(ONE, TWO)
+        for origin in cache.origins.values():
             self.digest = self.put(origin)
-        house.origin.misbehave("stall", at=200_000, times=1)
-        self.two(house).misbehave("status", method="GET", status=404)
-        first = house.pull(self.digest)
-        thief = self.pull(house)
+        cache.origin.misbehave("stall", at=200_000, times=1)
+        self.two(cache).misbehave("status", method="GET", status=404)
+        first = cache.pull(self.digest)
+        thief = self.pull(cache)
         self.assertEqual(bytes(thief.got), b"")
-        house.origin.release()
+        cache.origin.release()
         self.assertWhole(first, NOISE)
         self.assertRefused(thief, 404)
 
     def test_keepdeleted_and_stale(self) -> None:
         """Old answers of an origin open what it has, and nothing else: they are no proof."""
         for options in ({"staleiferror": 600.0}, {"keepdeleted": True}):
-            house = self.stored(affirmttl=10.0, **options)
-            self.assertWhole(self.pull(house), NOISE)
-            house.index.forget([self.digest])
-            house.blob_service.lost_index()
-            house.later(11)
+            cache = self.stored(affirmttl=10.0, **options)
+            self.assertWhole(self.pull(cache), NOISE)
+            cache.index.forget([self.digest])
+            cache.blob_service.lost_index()
+            cache.later(11)
             if "staleiferror" in options:
-                house.wire.down.add("two.example")
+                cache.wire.down.add("two.example")
             else:
-                self.two(house).misbehave("status", status=404)
-            self.assertNotEqual(self.pull(house).status, 200)
+                self.two(cache).misbehave("status", status=404)
+            self.assertNotEqual(self.pull(cache).status, 200)
 
 
 class SharedTests(TwoOriginsTestCase):
@@ -205,35 +213,35 @@ class SharedTests(TwoOriginsTestCase):
 
     def test_single_flight(self) -> None:
         """Clients who come together share one proof; one who leaves takes it from nobody."""
-        house = self.stored()
-        self.two(house).misbehave("stall", method="GET", at=-1)
-        clients = [self.pull(house, repository=name) for name in (REPOSITORY, REPOSITORY)]
+        cache = self.stored()
+        self.two(cache).misbehave("stall", method="GET", at=-1)
+        clients = [self.pull(cache, repository=name) for name in (REPOSITORY, REPOSITORY)]
         clients[0].leave()
-        self.two(house).release()
+        self.two(cache).release()
         self.assertWhole(clients[1], NOISE)
-        self.assertEqual(self.two(house).count("GET"), 1)
+        self.assertEqual(self.two(cache).count("GET"), 1)
 
     def test_another_way_does_not_wait(self) -> None:
         """A request that came through other caches waits for nobody's proof: that may be waiting for it."""
-        house = self.stored()
-        self.two(house).misbehave("stall", method="GET", at=-1, times=1)
-        first = self.pull(house)
+        cache = self.stored()
+        self.two(cache).misbehave("stall", method="GET", at=-1, times=1)
+        first = self.pull(cache)
         asking = evolve(
-            house.asking(self.digest, origin=1), via="1.1 contentcache-other, 1.1 contentcache-me"
+            cache.asking(self.digest, origin=1), via="1.1 contentcache-other, 1.1 contentcache-me"
         )
-        self.assertWhole(Client(house.blob_service.get(asking), (0, None), takes=True), NOISE)
+        self.assertWhole(Client(cache.blob_service.get(asking), (0, None), takes=True), NOISE)
         self.assertIsNone(first.outcome)
-        self.two(house).release()
+        self.two(cache).release()
         self.assertWhole(first, NOISE)
 
     def test_refusal_is_nobody_elses(self) -> None:
         """What the first one's credential is refused is not the answer for another one."""
-        house = self.stored(auth=None)
-        two = self.two(house)
+        cache = self.stored(auth=None)
+        two = self.two(cache)
         two.misbehave("status", method="GET", status=403, times=1)
         two.misbehave("stall", method="GET", at=-1, times=1)
-        first = self.pull(house, authorization="Basic Zmlyc3Q6MQ==")
-        second = self.pull(house, authorization="Basic c2Vjb25kOjI=")
+        first = self.pull(cache, authorization="Basic Zmlyc3Q6MQ==")
+        second = self.pull(cache, authorization="Basic c2Vjb25kOjI=")
         two.release()
         self.assertRefused(first, 403)
         self.assertWhole(second, NOISE)
@@ -244,28 +252,28 @@ class SharedTests(TwoOriginsTestCase):
         offset = Random(1).randrange(len(NOISE) - SAMPLE + 1)
         for manner in ({"name": "wrong", "at": offset}, {"name": "status", "status": 416}, {"name": "whole"}):
             for coalesced in (True, False):
-                house = self.stored()
-                two = self.two(house)
+                cache = self.stored()
+                two = self.two(cache)
                 if manner["name"] == "whole":
                     two.misbehave("resized", method="GET", by=-100_000, times=1)
                 two.misbehave(method="GET", times=2 if manner.get("status") == 416 else 1, **manner)
                 if coalesced:
                     two.misbehave("stall", method="GET", at=-1, times=1)
-                first = self.pull(house, authorization="Basic Zmlyc3Q6MQ==")
-                second = self.pull(house, authorization="Basic c2Vjb25kOjI=")
+                first = self.pull(cache, authorization="Basic Zmlyc3Q6MQ==")
+                second = self.pull(cache, authorization="Basic c2Vjb25kOjI=")
                 two.release()
                 self.assertNotEqual(first.outcome, "whole")
                 self.assertWhole(second, NOISE)
 
     def test_same_sample(self) -> None:
         """For a minute every credential is asked for the same bytes: many tries are worth one."""
-        house = self.stored()
-        self.two(house).misbehave("wrong", method="GET", at=Random(1).randrange(len(NOISE) - SAMPLE + 1) + 5)
+        cache = self.stored()
+        self.two(cache).misbehave("wrong", method="GET", at=Random(1).randrange(len(NOISE) - SAMPLE + 1) + 5)
         for number in range(5):
-            self.assertRefused(self.pull(house, authorization=f"Basic {number}"), 404)
-        self.assertEqual(len(set(self.asked(house)) - {("HEAD", None)}), 1)
-        house.later(60)
-        self.assertWhole(self.pull(house), NOISE)
+            self.assertRefused(self.pull(cache, authorization=f"Basic {number}"), 404)
+        self.assertEqual(len(set(self.asked(cache)) - {("HEAD", None)}), 1)
+        cache.later(60)
+        self.assertWhole(self.pull(cache), NOISE)
 
 
 class CompressibleTests(TwoOriginsTestCase):
@@ -275,9 +283,9 @@ class CompressibleTests(TwoOriginsTestCase):
 
     def test_whole(self) -> None:
         """Where no part can prove it, the whole does."""
-        house = self.stored()
-        self.assertWhole(self.pull(house), LARGE)
-        self.assertEqual(self.asked(house), [("HEAD", None), ("GET", None)])
+        cache = self.stored()
+        self.assertWhole(self.pull(cache), LARGE)
+        self.assertEqual(self.asked(cache), [("HEAD", None), ("GET", None)])
 
     def test_looks_for_a_part(self) -> None:
         """A part that does not compress is looked for, sixteen times; where most do, all is the proof."""
@@ -308,12 +316,12 @@ class SmallTests(TwoOriginsTestCase):
 
     def test_whole(self) -> None:
         """It is proved by all of it."""
-        house = self.stored()
-        self.assertWhole(self.pull(house), SMALL)
-        self.assertEqual(self.asked(house), [("HEAD", None), ("GET", None)])
-        house = self.stored()
-        self.two(house).misbehave("wrong", method="GET")
-        self.assertRefused(self.pull(house), 404)
+        cache = self.stored()
+        self.assertWhole(self.pull(cache), SMALL)
+        self.assertEqual(self.asked(cache), [("HEAD", None), ("GET", None)])
+        cache = self.stored()
+        self.two(cache).misbehave("wrong", method="GET")
+        self.assertRefused(self.pull(cache), 404)
 
 
 class ManifestTests(TwoOriginsTestCase):
@@ -324,78 +332,78 @@ class ManifestTests(TwoOriginsTestCase):
 
     def test_whole(self) -> None:
         """One is proved by all of it."""
-        house = self.stored()
-        self.assertWhole(self.pull(house), self.content)
-        house = self.stored()
-        self.two(house).misbehave("status", method="GET", status=404)
-        client = self.pull(house)
+        cache = self.stored()
+        self.assertWhole(self.pull(cache), self.content)
+        cache = self.stored()
+        self.two(cache).misbehave("status", method="GET", status=404)
+        client = self.pull(cache)
         self.assertRefused(client, 404)
 
     def test_code(self) -> None:
         """A proof that fails is answered in the registry's vocabulary."""
-        house = self.stored()
-        self.two(house).misbehave("wrong", method="GET")
-        client = self.pull(house)
+        cache = self.stored()
+        self.two(cache).misbehave("wrong", method="GET")
+        client = self.pull(cache)
         self.assertRefused(client, 404)
         self.assertEqual(getattr(client.outcome, "code", None), "MANIFEST_UNKNOWN")
 
     def test_tag(self) -> None:
         """A tag that names another origin's manifest opens nothing; one whose GET brings it does."""
-        house = self.stored()
-        two = self.two(house)
+        cache = self.stored()
+        two = self.two(cache)
         two.put_manifest(REPOSITORY, self.content, MANIFEST, "latest")
         two.misbehave("status", method="GET", status=404)
-        asking = house.tag_asking("latest", origin=1)
-        self.assertRefused(Client(house.tags.get(asking), (0, None), takes=True), 404)
+        asking = cache.tag_asking("latest", origin=1)
+        self.assertRefused(Client(cache.tags.get(asking), (0, None), takes=True), 404)
         two.behave()
         two.misbehave("status", method="GET", path="*/sha256:*", status=404)
-        house.later(60)
-        self.assertWhole(Client(house.tags.get(asking), (0, None), takes=True), self.content)
+        cache.later(60)
+        self.assertWhole(Client(cache.tags.get(asking), (0, None), takes=True), self.content)
         # That was the proof: by digest it is served from here.
         two.requests.clear()
-        self.assertWhole(self.pull(house), self.content)
+        self.assertWhole(self.pull(cache), self.content)
         self.assertEqual(two.requests, [])
 
 
-class UnknownOriginTests(HouseTestCase):
+class UnknownOriginTests(InMemoryCacheTestCase):
     """Stored bytes of which nobody knows who has delivered them."""
 
     def test_index_lost(self) -> None:
         """After the index was lost the only origin proves what it has, as any other would."""
         for honest in (True, False):
-            house = self.house()
-            digest = house.origin.put_blob(REPOSITORY, NOISE)
-            self.assertWhole(house.pull(digest), NOISE)
-            house.index.forget([digest])
-            house.blob_service.lost_index()
-            house.origin.requests.clear()
+            cache = self.make_cache()
+            digest = cache.origin.put_blob(REPOSITORY, NOISE)
+            self.assertWhole(cache.pull(digest), NOISE)
+            cache.index.forget([digest])
+            cache.blob_service.lost_index()
+            cache.origin.requests.clear()
             if not honest:
-                house.origin.misbehave("status", method="GET", status=404)
-            client = house.pull(digest)
+                cache.origin.misbehave("status", method="GET", status=404)
+            client = cache.pull(digest)
             if honest:
                 self.assertWhole(client, NOISE)
-                self.assertEqual([asked.method for asked in house.origin.requests], ["GET"])
+                self.assertEqual([asked.method for asked in cache.origin.requests], ["GET"])
             else:
                 self.assertRefused(client, 404)
 
     def test_signed(self) -> None:
         """A signed URL alone does not open them."""
-        house = self.house()
-        digest = house.origin.put_blob(REPOSITORY, NOISE)
-        self.assertWhole(house.pull(digest), NOISE)
-        house.index.forget([digest])
-        house.blob_service.lost_index()
-        house.origin.misbehave("status", method="GET", status=404)
-        self.assertRefused(house.pull(digest, credential=SIGNED), 404)
+        cache = self.make_cache()
+        digest = cache.origin.put_blob(REPOSITORY, NOISE)
+        self.assertWhole(cache.pull(digest), NOISE)
+        cache.index.forget([digest])
+        cache.blob_service.lost_index()
+        cache.origin.misbehave("status", method="GET", status=404)
+        self.assertRefused(cache.pull(digest, credential=SIGNED), 404)
 
     def test_origin_removed(self) -> None:
         """What a removed origin had delivered is opened by no other one without a proof."""
-        house = self.house(ONE, TWO)
-        digest = house.origins["one.example"].put_blob(REPOSITORY, NOISE)
-        self.assertWhole(house.pull(digest), NOISE)
-        house.upstreams = house.upstreams[1:]
-        house.furnish()
-        house.origins["two.example"].put_blob(REPOSITORY, NOISE)
-        house.origins["two.example"].misbehave("status", method="GET", status=404)
-        self.assertRefused(house.pull(digest), 404)
-        self.assertRefused(house.pull(digest, credential=SIGNED), 404)
+        cache = self.make_cache(ONE, TWO)
+        digest = cache.origins["one.example"].put_blob(REPOSITORY, NOISE)
+        self.assertWhole(cache.pull(digest), NOISE)
+        cache.upstreams = cache.upstreams[1:]
+        cache.furnish()
+        cache.origins["two.example"].put_blob(REPOSITORY, NOISE)
+        cache.origins["two.example"].misbehave("status", method="GET", status=404)
+        self.assertRefused(cache.pull(digest), 404)
+        self.assertRefused(cache.pull(digest, credential=SIGNED), 404)

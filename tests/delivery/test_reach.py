@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contentcache.core.spans import Spans
 from contentcache.delivery.download import Download
-from tests.delivery.house import LARGE, REPOSITORY, HouseTestCase
+from tests.delivery.in_memory import LARGE, REPOSITORY, InMemoryCacheTestCase
 
 
-class ReachTests(HouseTestCase):
+class ReachTests(InMemoryCacheTestCase):
     """Readers of a running fetch."""
 
     def test_in_large_steps(self) -> None:
@@ -15,11 +15,11 @@ class ReachTests(HouseTestCase):
         A reader at the head of the fetch waits for news, though bytes have come: else 64 readers take a turn
         each for every few kilobytes.
         """
-        house = self.house()
-        digest = house.origin.put_blob(REPOSITORY, LARGE)
-        house.origin.misbehave("stall", at=len(LARGE) // 2, times=1)
-        client = house.pull(digest)
-        (download,) = house.blob_service.downloads
+        cache = self.make_cache()
+        digest = cache.origin.put_blob(REPOSITORY, LARGE)
+        cache.origin.misbehave("stall", at=len(LARGE) // 2, times=1)
+        client = cache.pull(digest)
+        (download,) = cache.blob_service.downloads
         assert isinstance(download, Download)
         told = download.progress.announced
         held: Spans = download.planner.held
@@ -27,4 +27,4 @@ class ReachTests(HouseTestCase):
         self.assertLessEqual(download.readable_until(told), told)
         self.assertLessEqual(download.readable_until(told - 10), told)
         client.leave()
-        house.later(60)
+        cache.later(60)

@@ -7,18 +7,18 @@ from unittest.mock import patch
 from contentcache.delivery.download import Download
 from contentcache.delivery.download_file import DownloadFile
 from contentcache.delivery.segments import Segments
-from tests.delivery.house import REPOSITORY, HouseTestCase
+from tests.delivery.in_memory import REPOSITORY, InMemoryCacheTestCase
 
 MIB = 1 << 20
 CONTENT = bytes(range(256)) * (40 * MIB // 256)
 
 
-class SegmentTests(HouseTestCase):
+class SegmentTests(InMemoryCacheTestCase):
     """Far parts, asked for on their own."""
 
     def setUp(self) -> None:
         """An origin that has a large blob."""
-        self.here = self.house()
+        self.here = self.make_cache()
         self.digest = self.here.origin.put_blob(REPOSITORY, CONTENT)
 
     def ranges(self) -> list[str]:
@@ -108,7 +108,7 @@ class SegmentTests(HouseTestCase):
 
     def test_refused(self) -> None:
         """A part is nobody's who may not have the whole: the refusal is the origin's."""
-        here = self.house(auth="basic")
+        here = self.make_cache(auth="basic")
         digest = here.origin.put_blob(REPOSITORY, CONTENT[:MIB])
         ann = here.origin.let("ann", "secret", REPOSITORY)
         self.assertEqual(
@@ -131,7 +131,7 @@ class SegmentTests(HouseTestCase):
         self.assertEqual([client.outcome for client in clients], ["short"] * 3)
 
 
-class DefectTests(HouseTestCase):
+class DefectTests(InMemoryCacheTestCase):
     """A defect in the code of a segment is the end of what waits for it, and of nothing else."""
 
     def test_at_each_step(self) -> None:
@@ -144,24 +144,24 @@ class DefectTests(HouseTestCase):
             (Download, "arrived"),
         ]
         for owner, name in steps:
-            house = self.house()
-            digest = house.origin.put_blob(REPOSITORY, CONTENT)
+            cache = self.make_cache()
+            digest = cache.origin.put_blob(REPOSITORY, CONTENT)
             with patch.object(owner, name, side_effect=RuntimeError(name)):
-                client = house.pull(digest, part=(20 * MIB, 21 * MIB), whole=False)
-                house.later(1)
+                client = cache.pull(digest, part=(20 * MIB, 21 * MIB), whole=False)
+                cache.later(1)
                 if client.outcome is None:
                     client.leave()  # nothing tells it of what has come
-            house.later(1)
+            cache.later(1)
             self.assertNotEqual(client.outcome, "whole", name)
-            self.assertEqual(house.running_downloads, 0, name)
+            self.assertEqual(cache.running_downloads, 0, name)
             self.assertEqual({str(failure.value) for failure in self.flushLoggedErrors()}, {name})
-            self.assertWhole(house.pull(digest), CONTENT)
-            house.later(1)
+            self.assertWhole(cache.pull(digest), CONTENT)
+            cache.later(1)
 
     def test_next_segment_cannot_start(self) -> None:
         """Where the next segment cannot be started, the reader of the last one is served, and the download ends."""
-        house = self.house()
-        digest = house.origin.put_blob(REPOSITORY, CONTENT)
+        cache = self.make_cache()
+        digest = cache.origin.put_blob(REPOSITORY, CONTENT)
         start_more = Segments._start_more
         calls: list[Segments] = []
 
@@ -172,8 +172,8 @@ class DefectTests(HouseTestCase):
             start_more(segments)
 
         with patch.object(Segments, "_start_more", fail_at_the_second):
-            client = house.pull(digest, part=(30 * MIB, 30 * MIB + 10), whole=False, small_part=True)
+            client = cache.pull(digest, part=(30 * MIB, 30 * MIB + 10), whole=False, small_part=True)
         self.assertEqual(client.outcome, "whole")
-        house.later(1)
-        self.assertEqual(house.running_downloads, 0)
+        cache.later(1)
+        self.assertEqual(cache.running_downloads, 0)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from contentcache.core.digest import Digest
-from tests.delivery.house import MANIFEST, REPOSITORY, House, HouseTestCase
+from tests.delivery.in_memory import MANIFEST, REPOSITORY, InMemoryCache, InMemoryCacheTestCase
 from tests.registry import harness as web
 
 BOUND: Final = 600.0
@@ -15,34 +15,34 @@ TAGGED: Final = b'{"layers": []}'
 STALE: Final = '110 contentcache "Response is Stale"'
 
 #: How an origin is away.
-AWAY: Final[dict[str, Callable[[House], object]]] = {
-    "down": lambda house: house.wire.down.add("one.example"),
-    "500": lambda house: house.origin.misbehave("status", status=500),
-    "502": lambda house: house.origin.misbehave("status", status=502),
-    "503": lambda house: house.origin.misbehave("status", status=503, retry_after="7"),
-    "504": lambda house: house.origin.misbehave("status", status=504),
-    "429": lambda house: house.origin.misbehave("status", status=429, retry_after="7"),
-    "reset": lambda house: house.origin.misbehave("reset", at=-1),
+AWAY: Final[dict[str, Callable[[InMemoryCache], object]]] = {
+    "down": lambda cache: cache.wire.down.add("one.example"),
+    "500": lambda cache: cache.origin.misbehave("status", status=500),
+    "502": lambda cache: cache.origin.misbehave("status", status=502),
+    "503": lambda cache: cache.origin.misbehave("status", status=503, retry_after="7"),
+    "504": lambda cache: cache.origin.misbehave("status", status=504),
+    "429": lambda cache: cache.origin.misbehave("status", status=429, retry_after="7"),
+    "reset": lambda cache: cache.origin.misbehave("reset", at=-1),
 }
 
 
-class StaleCase(HouseTestCase):
+class StaleCase(InMemoryCacheTestCase):
     """The delivery room under the real API, with a manifest, its tag and a layer that a client has pulled."""
 
     def open(self, auth: Any = "basic", **options: Any) -> None:
         """Everything, pulled once."""
-        self.cache = house = self.house(auth=auth, **{"staleiferror": BOUND, **options})
-        self.ann = house.origin.let("ann", "1", REPOSITORY)
-        self.bob = house.origin.let("bob", "2", REPOSITORY)
-        layer = house.origin.put_blob(REPOSITORY, LAYER)
-        manifest = house.origin.put_manifest(REPOSITORY, TAGGED, MANIFEST, "latest")
+        self.cache = cache = self.make_cache(auth=auth, **{"staleiferror": BOUND, **options})
+        self.ann = cache.origin.let("ann", "1", REPOSITORY)
+        self.bob = cache.origin.let("bob", "2", REPOSITORY)
+        layer = cache.origin.put_blob(REPOSITORY, LAYER)
+        manifest = cache.origin.put_manifest(REPOSITORY, TAGGED, MANIFEST, "latest")
         self.targets = {
             f"/v2/{REPOSITORY}/manifests/latest": TAGGED,
             f"/v2/{REPOSITORY}/manifests/{manifest}": TAGGED,
             f"/v2/{REPOSITORY}/blobs/{layer}": LAYER,
             "/v2/": b"{}",
         }
-        self.factory = house.cache.factory
+        self.factory = cache.services.factory
         for target, content in self.targets.items():
             self.assertEqual(self.ask(target).body, content)
 

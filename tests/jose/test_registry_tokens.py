@@ -21,7 +21,7 @@ from contentcache.jose.registry_tokens import (
     check_claims,
     verify_registry_token,
 )
-from tests.auth.house import NOW, certificate, claims, token, x5c
+from tests.auth.authenticators import NOW, certificate, claims, token, x5c
 
 KEY: Final = ec.generate_private_key(ec.SECP256R1())
 OTHER: Final = ec.generate_private_key(ec.SECP256R1())

@@ -23,8 +23,8 @@ from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.factory import ServerFactory
 from contentcache.storage.filesystem import FilesystemStore
 from contentcache.storage.interfaces import Link
-from tests.delivery.house import REPOSITORY, House
-from tests.delivery.house import HouseTestCase as DeliveryTestCase
+from tests.delivery.in_memory import REPOSITORY, InMemoryCache
+from tests.delivery.in_memory import InMemoryCacheTestCase as DeliveryTestCase
 from tests.delivery.test_authorization import bearer_until
 from tests.registry.harness import Client, Reply, request
 
@@ -65,23 +65,23 @@ class CacheTestCase(DeliveryTestCase):
         given: Any = {"auth": "basic", "store": store, "fastpath": self.fast, "http": http, **options}
         if limits is not None:
             given["limits"] = limits
-        house = self.there = self.house(*self.upstreams, **given)
-        self.addCleanup(house.blob_service.hot_blobs.close)
-        for origin in house.origins.values():
+        cache = self.there = self.make_cache(*self.upstreams, **given)
+        self.addCleanup(cache.blob_service.hot_blobs.close)
+        for origin in cache.origins.values():
             self.ann = origin.let("ann", "1", REPOSITORY, "org/other", "secret/app")
             self.bob = origin.let("bob", "2", "org/other")
             self.digest = origin.put_blob(REPOSITORY, CONTENT)
         self.prefix = prefix.rstrip("/")
-        self.factory = self.serve(house)
+        self.factory = self.serve(cache)
         self.path = f"{self.prefix}/v2/{REPOSITORY}/blobs/{self.digest}"
         # Once to fetch it, and once to know it.
         for _ in range(2):
             self.assertEqual(self.ask(self.ann).body, CONTENT)
         self.forget()
 
-    def serve(self, house: House) -> ServerFactory:
+    def serve(self, cache: InMemoryCache) -> ServerFactory:
         """The server of the cache, whose requests beyond the fast path are counted."""
-        return house.cache.factory
+        return cache.services.factory
 
     def forget(self) -> None:
         """Look at what comes from now on."""

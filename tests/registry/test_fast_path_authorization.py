@@ -14,8 +14,8 @@ from contentcache.delivery.signed_urls import SignedUrls
 from contentcache.delivery.signing_keys import SigningKeys
 from contentcache.jose.keyset import KeySet
 from contentcache.server.factory import ServerFactory
-from tests.auth.house import basic, claims, token
-from tests.delivery.house import BEGINNING, REPOSITORY, SECRET, House
+from tests.auth.authenticators import basic, claims, token
+from tests.delivery.in_memory import BEGINNING, REPOSITORY, SECRET, InMemoryCache
 from tests.registry.test_admission import Keys
 from tests.registry.test_fast_path import CONTENT, CacheTestCase
 from tests.signer import Signer, elliptic
@@ -36,11 +36,11 @@ class SignedTests(CacheTestCase):
         self.signer = Signer(_ONE, REPOSITORY, "", BEGINNING)
         super().build(**options)
 
-    def serve(self, house: House) -> ServerFactory:
+    def serve(self, cache: InMemoryCache) -> ServerFactory:
         """Both origins show the same keys, and sign with them."""
         self.keys = Keys(self.signer)
         shown: dict[str, SigningKeys] = {_ONE: self.keys, _TWO: self.keys}
-        return house.serve(SignedUrls(shown, wall=house.wall, secret=SECRET))
+        return cache.serve(SignedUrls(shown, wall=cache.wall, secret=SECRET))
 
     def signed(self, *fields: str, query: str = "token={}", method: str = "GET", **changes: Any) -> Any:
         """Ask by a signed URL; ``changes`` are those of its claims."""
@@ -183,9 +183,9 @@ class KeyFileTests(SignedTests):
         self.file.write_bytes(Signer(_ONE, REPOSITORY, "", BEGINNING).jwks())
         super().build(signing=Signing(str(self.file)), **options)
 
-    def serve(self, house: House) -> ServerFactory:
+    def serve(self, cache: InMemoryCache) -> ServerFactory:
         """As it is assembled."""
-        return house.cache.factory
+        return cache.services.factory
 
     def test_expires(self) -> None:
         """Not tried again: time that goes by is that of the file, too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from contentcache.delivery.hot_blobs import LARGEST
-from tests.delivery.house import REPOSITORY
+from tests.delivery.in_memory import REPOSITORY
 from tests.registry.harness import Client, Reply, request
 from tests.registry.test_fast_path import CONTENT, CacheTestCase
 

@@ -21,7 +21,7 @@ from contentcache.delivery.hot_blobs import LARGEST
 from contentcache.tls.server import ServerContext
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.tls_socket import tls_transport
-from tests.delivery.house import REPOSITORY
+from tests.delivery.in_memory import REPOSITORY
 from tests.registry.harness import replies, request
 from tests.registry.test_fast_path import CacheTestCase
 from tests.server.test_channel_sockets import read_all

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from contentcache.core.ranges import Span
 from contentcache.registry.remaining_body import RemainingBody
-from tests.delivery.house import MANIFEST, REPOSITORY
+from tests.delivery.in_memory import MANIFEST, REPOSITORY
 from tests.registry.harness import Broken, Client, request
 from tests.registry.test_fast_path import CONTENT, CacheTestCase
 

@@ -13,7 +13,7 @@ from contentcache.core.errors import CacheError, OriginRefused, UpstreamBroken, 
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.circuit_breaker import CircuitBreaker
 from contentcache.upstream.request import Request
-from tests.delivery.house import registry_of
+from tests.delivery.in_memory import registry_of
 from tests.upstream.test_registry import ONE, TWO, RegistryTestCase
 
 KINDS = {

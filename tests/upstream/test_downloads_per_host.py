@@ -11,7 +11,7 @@ from contentcache.config.model import Upstream
 from contentcache.core.errors import OriginRefused, UpstreamBroken
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
-from tests.delivery.house import LARGE, REPOSITORY, House, HouseTestCase, registry_of
+from tests.delivery.in_memory import LARGE, REPOSITORY, InMemoryCache, InMemoryCacheTestCase, registry_of
 from tests.upstream.test_registry import ONE, TWO, RegistryTestCase
 
 
@@ -100,37 +100,37 @@ class FetchesTests(RegistryTestCase):
         self.successResultOf(waiting).abandon()
 
 
-class WholeCacheTests(HouseTestCase):
+class WholeCacheTests(InMemoryCacheTestCase):
     """Clients of fetches that wait for one another."""
 
-    def cache_of(self, count: int, **options: Any) -> House:
-        house = self.house(fetchesperhost=2, **options)
+    def cache_of(self, count: int, **options: Any) -> InMemoryCache:
+        cache = self.make_cache(fetchesperhost=2, **options)
         self.blobs = [LARGE + bytes([number]) for number in range(count)]
-        self.digests = [house.origin.put_blob(REPOSITORY, blob) for blob in self.blobs]
-        return house
+        self.digests = [cache.origin.put_blob(REPOSITORY, blob) for blob in self.blobs]
+        return cache
 
     def test_all_get_theirs(self) -> None:
         """Many blobs at once: never more than two bodies are open, and every client gets its own, in turn."""
-        house = self.cache_of(9)
-        house.origin.misbehave("stall", at=1000)
-        clients = [house.pull(digest) for digest in self.digests]
+        cache = self.cache_of(9)
+        cache.origin.misbehave("stall", at=1000)
+        clients = [cache.pull(digest) for digest in self.digests]
         for number in range(0, 9, 2):
-            self.assertEqual(house.origin.count("GET"), min(9, number + 2))
-            self.assertLessEqual(len(house.wire.open), 2)
-            house.origin.release()
-            house.later(1)
+            self.assertEqual(cache.origin.count("GET"), min(9, number + 2))
+            self.assertLessEqual(len(cache.wire.open), 2)
+            cache.origin.release()
+            cache.later(1)
         for client, blob in zip(clients, self.blobs, strict=True):
             self.assertWhole(client, blob)
 
     def test_clients_that_leave(self) -> None:
         """Clients that leave while their blob waits take no permit with them."""
-        house = self.cache_of(4)
-        house.origin.misbehave("stall", at=1000, times=2)
-        clients = [house.pull(digest) for digest in self.digests]
+        cache = self.cache_of(4)
+        cache.origin.misbehave("stall", at=1000, times=2)
+        clients = [cache.pull(digest) for digest in self.digests]
         for client in clients[2:]:
             client.leave()
-        house.origin.release()
-        house.later(1)
+        cache.origin.release()
+        cache.later(1)
         self.assertWhole(clients[0], self.blobs[0])
         self.assertWhole(clients[1], self.blobs[1])
-        self.assertWhole(house.pull(self.digests[3]), self.blobs[3])
+        self.assertWhole(cache.pull(self.digests[3]), self.blobs[3])

@@ -26,7 +26,7 @@ from contentcache.upstream.client import TargetRefused
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
 from tests.bad_registry import ANYBODY, BadRegistry
-from tests.delivery.house import registry_of
+from tests.delivery.in_memory import registry_of
 from tests.delivery.wire import Wire
 from tests.misbehaviour import Asked, Reply
 

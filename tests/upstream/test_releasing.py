@@ -25,7 +25,7 @@ from contentcache.upstream.redirects import RedirectRefused
 from contentcache.upstream.registry import Registry, UpstreamLimits
 from contentcache.upstream.request import Request
 from contentcache.upstream.responses import OwnedResponse, release_with
-from tests.delivery.house import registry_of
+from tests.delivery.in_memory import registry_of
 from tests.upstream.loopback import LoopbackTestCase
 from tests.upstream.test_registry import ONE, RegistryTestCase
 

@@ -19,7 +19,7 @@ from contentcache.storage.filesystem import FilesystemStore
 from contentcache.workers.owner_connection import SubscriberService
 from contentcache.workers.remote_download import RemoteDownload
 from contentcache.workers.rpc import ConnectionClosedError, RPCConnection
-from tests.delivery.house import House
+from tests.delivery.in_memory import InMemoryCache
 from tests.storage.faults import FaultyStore
 
 
@@ -119,8 +119,8 @@ def connect_in_memory(delivery: Delivery, one: RPCConnection, other: RPCConnecti
 class OwnerOfAll:
     """The other worker, which owns all digests (``Owners``). No connection is made while ``unreachable``."""
 
-    def __init__(self, house: TwoWorkers) -> None:
-        self._house = house
+    def __init__(self, cache: TwoWorkers) -> None:
+        self._cache = cache
         self.delivery = Delivery()
         self.connections: list[ConnectionEnd] = []
         self.unreachable = False
@@ -139,23 +139,23 @@ class OwnerOfAll:
             in_place=in_place,
             total=total,
             connect_owner=self._connect,
-            open_file=self._house.files.from_descriptor,
-            clock=self._house.clock,
+            open_file=self._cache.files.from_descriptor,
+            clock=self._cache.clock,
         )
 
     async def store(self, key: DownloadKey, content: bytes) -> None:
         """Let the owner store it."""
-        await self._house.owner.downloads.store(key, content)
+        await self._cache.owner.downloads.store(key, content)
 
     async def _connect(self, _digest: Digest, rpc: RPCConnection) -> None:
         if self.unreachable:
             raise ConnectionClosedError("it is unreachable")
-        service = self._house.subscriber_service
+        service = self._cache.subscriber_service
         self.connections.append(connect_in_memory(self.delivery, rpc, service.connection()))
 
 
-class TwoWorkers(House):
-    """A house whose ``blob_service`` is that of the worker with the clients; ``owner`` is that of the other one."""
+class TwoWorkers(InMemoryCache):
+    """A cache whose ``blob_service`` is that of the worker with the clients; ``owner`` is that of the other one."""
 
     def __init__(self, *upstreams: Upstream, folder: Path, **options: Any) -> None:
         self.files = FilesystemStore(str(folder), shared=True)

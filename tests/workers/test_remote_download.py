@@ -42,7 +42,7 @@ from tests.delivery import (
     test_stale,
     test_tags,
 )
-from tests.delivery.house import LARGE, MANIFEST, REPOSITORY, BytesOnly, HouseTestCase
+from tests.delivery.in_memory import LARGE, MANIFEST, REPOSITORY, BytesOnly, InMemoryCacheTestCase
 from tests.workers.harness import Delivery, FakeRegistry, TwoWorkers, connect_in_memory
 
 CONTENT = LARGE
@@ -50,15 +50,15 @@ DIGEST = Digest.of(CONTENT)
 HALF = len(CONTENT) // 2
 
 
-class TwoWorkersTestCase(HouseTestCase):
+class TwoWorkersTestCase(InMemoryCacheTestCase):
     """The clients are at one worker, the downloads at another."""
 
-    def house(self, *upstreams: Upstream, **options: Any) -> TwoWorkers:
+    def make_cache(self, *upstreams: Upstream, **options: Any) -> TwoWorkers:
         """Two workers that are checked after the test."""
         folder = Path(self.mktemp())
-        house = TwoWorkers(*upstreams, folder=folder, **options)
-        self.addCleanup(self._look_around, house)
-        return house
+        cache = TwoWorkers(*upstreams, folder=folder, **options)
+        self.addCleanup(self._look_around, cache)
+        return cache
 
 
 class RemoteGrantAndLinkTests(TwoWorkersTestCase, test_authorization.GrantAndLinkTests):
@@ -210,9 +210,9 @@ class RemoteFoundTests(TwoWorkersTestCase, test_disk.FoundTests):
 
     def test_short_while_read(self) -> None:
         """A stored file that is cut under its reader ends the response short."""
-        house = self.found(LARGE, known=True)
-        client = house.pull(self.digest, takes=False)
-        file = house.store.open(self.digest)
+        cache = self.found(LARGE, known=True)
+        client = cache.pull(self.digest, takes=False)
+        file = cache.store.open(self.digest)
         assert file.descriptor is not None
         os.truncate(f"/proc/self/fd/{file.descriptor}", test_disk.HALF)
         file.close()
@@ -225,48 +225,48 @@ class UnreachableOwnerTests(TwoWorkersTestCase):
 
     def test_cold(self) -> None:
         """Blobs, parts of them and manifests pass through uncached: none is refused."""
-        house = self.house()
-        house.owners.unreachable = True
-        digest = house.origin.put_blob(REPOSITORY, CONTENT)
+        cache = self.make_cache()
+        cache.owners.unreachable = True
+        digest = cache.origin.put_blob(REPOSITORY, CONTENT)
         content = b'{"schemaVersion": 2}'
-        manifest = house.origin.put_manifest(REPOSITORY, content, MANIFEST)
-        client = house.pull(digest)
+        manifest = cache.origin.put_manifest(REPOSITORY, content, MANIFEST)
+        client = cache.pull(digest)
         self.assertWhole(client, CONTENT)
         assert client.served is not None
         self.assertEqual(client.served.outcome.cache_status, "fwd=miss; detail=uncached")
         self.assertWhole(
-            house.pull(digest, part=(1000, 2000), whole=False, small_part=True), CONTENT[1000:2000]
+            cache.pull(digest, part=(1000, 2000), whole=False, small_part=True), CONTENT[1000:2000]
         )
-        self.assertWhole(house.pull(manifest, kind="manifests"), content)
-        self.assertIsNone(house.index.blob(digest))
-        house.owners.unreachable = False
-        self.assertWhole(house.pull(digest), CONTENT)
-        self.assertIsNotNone(house.index.blob(digest))
-        self.assertEqual((house.blob_service.health.fault, self.flushLoggedErrors()), (None, []))
+        self.assertWhole(cache.pull(manifest, kind="manifests"), content)
+        self.assertIsNone(cache.index.blob(digest))
+        cache.owners.unreachable = False
+        self.assertWhole(cache.pull(digest), CONTENT)
+        self.assertIsNotNone(cache.index.blob(digest))
+        self.assertEqual((cache.blob_service.health.fault, self.flushLoggedErrors()), (None, []))
 
     def test_not_allowed(self) -> None:
         """What passes through is what the origin lets this client have, and nothing else."""
-        house = self.house(auth="basic")
-        ann = house.origin.let("ann", "1", REPOSITORY)
-        house.owners.unreachable = True
-        digest = house.origin.put_blob(REPOSITORY, CONTENT)
-        self.assertWhole(house.pull(digest, ann), CONTENT)
-        self.assertRefused(house.pull(digest), 401)
+        cache = self.make_cache(auth="basic")
+        ann = cache.origin.let("ann", "1", REPOSITORY)
+        cache.owners.unreachable = True
+        digest = cache.origin.put_blob(REPOSITORY, CONTENT)
+        self.assertWhole(cache.pull(digest, ann), CONTENT)
+        self.assertRefused(cache.pull(digest), 401)
 
     def test_in_the_middle(self) -> None:
         """Its subscribers get the rest from the origin, in the same response."""
-        house = self.house()
-        digest = house.origin.put_blob(REPOSITORY, CONTENT)
-        house.origin.misbehave("stall", at=HALF, times=1)
-        client = house.pull(digest)
-        house.later(1)
+        cache = self.make_cache()
+        digest = cache.origin.put_blob(REPOSITORY, CONTENT)
+        cache.origin.misbehave("stall", at=HALF, times=1)
+        client = cache.pull(digest)
+        cache.later(1)
         self.assertGreater(len(client.got), 0)
-        house.owners.unreachable = True
-        for connection in house.owners.connections:
+        cache.owners.unreachable = True
+        for connection in cache.owners.connections:
             connection.cut()
-        house.later(1)
+        cache.later(1)
         self.assertWhole(client, CONTENT)
-        house.later(60)
+        cache.later(60)
 
 
 class OwnerTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""The delivery room, whole, over registries of bad manners in memory; and its clients."""
+"""A whole cache over misbehaving registries in memory, and its clients."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ from tests.delivery.wire import Wire
 
 T = TypeVar("T")
 REPOSITORY: Final = "org/app"
-#: The one origin of a house that is told of no others.
+#: The one origin of a cache that is told of no others.
 ORIGIN: Final = "https://one.example"
 OCTETS: Final = "application/octet-stream"
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
-#: Seconds since the epoch when a house is built.
+#: Seconds since the epoch when a cache is built.
 BEGINNING: Final = 1_700_000_000.0
 PSEUDONYM: Final = "contentcache-me"
 SECRET: Final = b"secret of the tests"
@@ -97,7 +97,7 @@ def registry_of(
 _HTTP: Final = Http(Address("", 5000))
 
 
-class House:
+class InMemoryCache:
     """An assembled cache over the wire, for ``upstreams`` or one origin with one host."""
 
     def __init__(
@@ -168,27 +168,27 @@ class House:
         )
         # Workers of one machine have one clock, which never shows the same moment twice; this one stands still.
         with patch.object(assembly, "RequestClock", lambda _seconds: self.request_time):
-            self.cache = assembly.assemble(
+            self.services = assembly.assemble(
                 context.configuration,
                 context.platform,
                 storage=context.storage,
                 meter=context.meter,
                 other_workers=context.other_workers,
             )
-        self.registries = self.cache.upstreams.registries
-        self.authorization = self.cache.authorization
-        self.blob_service = self.cache.blob_service
-        self.tags = self.cache.tags
-        self.origin_queries = self.cache.origin_queries
+        self.registries = self.services.upstreams.registries
+        self.authorization = self.services.authorization
+        self.blob_service = self.services.blob_service
+        self.tags = self.services.tags
+        self.origin_queries = self.services.origin_queries
 
     def serve(self, signed_urls: SignedUrls) -> ServerFactory:
         """The cache's server, with these signed URLs instead of its own."""
-        cache = self.cache
+        services = self.services
         return make_server(
             self.context,
-            cache.blob_service,
-            cache.tags,
-            cache.origin_queries,
+            services.blob_service,
+            services.tags,
+            services.origin_queries,
             origins=OriginSelector(self.registries),
             signed_urls=signed_urls,
             authenticator=None,
@@ -358,19 +358,19 @@ class Client(BytesOnly):
             self.outcome = failure.value
 
 
-class HouseTestCase(SynchronousTestCase):
+class InMemoryCacheTestCase(SynchronousTestCase):
     """Looks after each test whether something was left open."""
 
-    def house(self, *upstreams: Upstream, **options: Any) -> House:
-        """A house that is looked at when the test is over."""
-        house = House(*upstreams, **options)
-        self.addCleanup(self._look_around, house)
-        return house
+    def make_cache(self, *upstreams: Upstream, **options: Any) -> InMemoryCache:
+        """A cache that is looked at when the test is over."""
+        cache = InMemoryCache(*upstreams, **options)
+        self.addCleanup(self._look_around, cache)
+        return cache
 
-    def _look_around(self, house: House) -> None:
-        self.assertEqual(house.wire.open, set(), "bodies of upstream are neither read nor abandoned")
-        self.assertEqual(house.running_downloads, 0, "fetches go on")
-        self.assertEqual(house.reserved, {}, "room is still reserved")
+    def _look_around(self, cache: InMemoryCache) -> None:
+        self.assertEqual(cache.wire.open, set(), "bodies of upstream are neither read nor abandoned")
+        self.assertEqual(cache.running_downloads, 0, "fetches go on")
+        self.assertEqual(cache.reserved, {}, "room is still reserved")
 
     def result(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
         """What a coroutine answers that has nothing to wait for."""
