@@ -25,8 +25,8 @@ class _Entry:
 
 class NegativeCache:
     """
-    A bounded table, by origin, digest and client: what one origin has wrong, another may have right, and what
-    it shows to one client, a sign-in page, says nothing of what others get. Times are monotonic seconds.
+    A bounded table by origin, digest and client: another origin may deliver the right bytes, and what an origin
+    shows to one client, a sign-in page, says nothing about others. Times are monotonic seconds.
     """
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class NegativeCache:
 
     def add(self, origin: str, digest: Digest, client: bytes, now: float) -> float:
         """
-        What came for ``digest`` from all hosts of ``origin`` in the name of ``client`` was something else.
-        Answers for how many seconds it is not asked for again in that name: twice as many as the last time.
+        All hosts of ``origin`` had a digest mismatch for ``digest`` in the name of ``client``. Returns for how many
+        seconds it is not requested again in that name: twice as many as the last time.
 
         >>> table = NegativeCache()
         >>> [table.add("https://a", Digest.of(b""), b"key", float(now)) for now in (0, 10, 30, 60, 130)]
@@ -50,11 +50,11 @@ class NegativeCache:
         return seconds
 
     def remove(self, origin: str, digest: Digest) -> None:
-        """``origin`` has it right after all."""
+        """``origin`` has delivered the right bytes after all."""
         self._entries.remove((origin, digest))
 
     def has(self, origin: str, digest: Digest, client: bytes, now: float) -> bool:
-        """Whether ``origin`` has lately had it wrong for this client."""
+        """Whether ``origin`` had a digest mismatch for this client lately."""
         clients = self._entries.get((origin, digest))
         entry = None if clients is None else clients.get(client)
         return entry is not None and now < entry.until

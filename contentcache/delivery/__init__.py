@@ -1,1 +1,1 @@
-"""From what is asked to bytes: who may have what, one fetch for all, its readers."""
+"""From requests to bytes: authorization, one download for all clients, and their bodies."""

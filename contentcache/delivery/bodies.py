@@ -144,8 +144,8 @@ class GrowingBody:
     A content that is being downloaded, as far as it is there. Where the disk fails in the middle, the download's
     worker does not answer, or another origin's download has stored the blob, ``send_rest`` takes over.
 
-    A reader that has sent nothing yet outlives a fetch that starts again; one that has sent bytes which
-    turned out wrong can only end short.
+    After a restart of the download a reader that has sent nothing yet goes on; one that has sent bytes with a
+    digest mismatch ends short.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class GrowingBody:
         """
         Wait for the digest to be compared.
 
-        :raises ShortError: it was not right, or the fetch has failed.
+        :raises ShortError: there is a digest mismatch, or the download has failed.
         :raises DiskFailed: the store takes no more.
         :raises StoredMeanwhile: it is in the store by now.
         :raises OwnerUnreachableError: the worker that downloads it does not answer.

@@ -1,8 +1,8 @@
 """
-Blobs that were served lately, kept open, and found without a thread.
+The hot blob cache: blobs that were served lately are kept open, for the fast path.
 
-No way round who may have what: a grant and a link are looked at as for any other request, only in memory.
-What is not known here is no answer; then the long way finds out.
+Authorization is the same as for any other request, by a grant and a link, but from memory alone. Where memory does
+not tell, there is no answer here, and the request is answered by :mod:`contentcache.delivery.blob_service`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.blob_usage import BlobUsage
 from contentcache.storage.interfaces import BlobFile, Link
 
-#: So many bytes are sent at once, at the most: of a blob, or of a part of one.
+#: Most bytes of a blob, or of a part of one, that the fast path sends.
 LARGEST: Final = 256 << 10
-#: Of fewer bytes the body itself is kept.
+#: Blobs of at most this many bytes are kept in memory.
 _TINY: Final = 4 << 10
 
-#: What tells from memory whether somebody may have a content: ``False`` where it cannot be told, too.
+#: Whether a client may have a content, by what is in memory; ``False`` too where memory does not tell.
 IsAuthorized: TypeAlias = Callable[[Link], bool]
 
 
@@ -88,7 +88,7 @@ class HotBlob:
 
 
 class HotBlobs:
-    """At most ``most`` blobs, those that were served last."""
+    """An LRU cache of at most ``most`` blobs."""
 
     def __init__(self, authorization: Authorization, usage: BlobUsage, run: Run, most: int) -> None:
         self._authorization = authorization
@@ -101,7 +101,7 @@ class HotBlobs:
         return len(self._blobs)
 
     def authorizer(self, subject: Subject) -> IsAuthorized:
-        """What tells whether a subject may have contents of its repository."""
+        """The check whether a subject may have contents of its repository."""
         if subject.credential.locally_authorized:
             return self._authorization.allows_locally_authorized
         return partial(self._authorization.allows_in_memory, subject.key)
@@ -112,7 +112,7 @@ class HotBlobs:
         return self._authorization.allows_signed
 
     def add(self, digest: Digest, file: BlobFile, origin: str) -> None:
-        """A blob of the store is served the long way, in the name of ``origin``, which has it."""
+        """Add a stored blob that is being served in the name of ``origin``, which has it."""
         known = self._blobs.get(digest)
         if known is not None:
             known.origins.add(origin)
@@ -145,16 +145,16 @@ class HotBlobs:
         return hot_blob
 
     def record_pull(self, hot_blob: HotBlob, now: float) -> None:
-        """It has been sent, ``now`` in seconds since the epoch."""
+        """Record that it was sent, ``now`` in seconds since the epoch."""
         self._usage.record_pull_at(hot_blob.digest, now)
 
     def acquire(self, hot_blob: HotBlob) -> None:
-        """Keep it open for somebody who takes it slowly; :meth:`release` is owed."""
+        """Keep it open for a slow client, until :meth:`release`."""
         self._usage.acquire(hot_blob.digest)  # first: if it raises, nothing is owed
         hot_blob.readers += 1
 
     def release(self, hot_blob: HotBlob) -> None:
-        """The reader has done."""
+        """A slow client is served, or has disconnected."""
         hot_blob.readers -= 1
         try:
             self._usage.release(hot_blob.digest)
@@ -163,7 +163,7 @@ class HotBlobs:
                 in_background(self._close(hot_blob))
 
     def drop(self, digest: Digest) -> None:
-        """It goes, or has gone."""
+        """Remove a blob that is being deleted, and close it once no client reads it."""
         hot_blob = self._blobs.pop(digest, None)
         if hot_blob is None:
             return
@@ -173,12 +173,12 @@ class HotBlobs:
             in_background(self._close(hot_blob))
 
     def drop_deleted(self) -> None:
-        """Let go of what is no longer in the store, so that its room is free."""
+        """Close blobs that were deleted from the store, so that their space is free."""
         for hot_blob in [hot_blob for hot_blob in self._blobs.values() if not hot_blob.is_there()]:
             self.drop(hot_blob.digest)
 
     def close(self) -> None:
-        """The end."""
+        """Remove all blobs."""
         for digest in tuple(self._blobs):
             self.drop(digest)
 
