@@ -1,4 +1,4 @@
-"""Upstreams that lie about blobs of which clients have got bytes, before the real daemon."""
+"""Upstreams whose bytes do not match the digest, where clients have got some of them, before the real daemon."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.real.unruly import Unruly
 _MIB = 1 << 20
 
 
-class LiarTests(FaultsTestCase):
-    """Clients leave as soon as they are ended short: the fetch must come to its verdict all the same."""
+class DigestMismatchTests(FaultsTestCase):
+    """Clients leave as soon as they are ended short: the download must find the mismatch all the same."""
 
-    def test_liar(self) -> None:
+    def test_only_upstream(self) -> None:
         """
         Wrong bytes from the only upstream: nobody completes them, nothing is stored, the next minute's
         requests for this blob are 502 at once, and others are served.
@@ -44,10 +44,10 @@ class LiarTests(FaultsTestCase):
             self.assert_nothing_kept(number)
             self.assert_error(self.pull(number), 502)
 
-    def test_one_lies(self) -> None:
+    def test_one_of_two(self) -> None:
         """
-        Who got bytes of a liar ends short, who got none yet gets the right ones in the same response; the
-        honest host is not blamed.
+        A client that got wrong bytes ends short, one that got none yet gets the right ones in the same response;
+        the other host is not blamed.
         """
         for at in (0, -1):
             self.build(2, 1)
@@ -59,8 +59,8 @@ class LiarTests(FaultsTestCase):
 
     def test_put_together_from_both(self) -> None:
         """
-        A liar breaks off and the honest host goes on: what comes out is wrong, is fetched anew from one at a
-        time, at most once from each, and the honest one is not blamed.
+        A host with wrong bytes breaks off and the other one goes on: the digest does not match, the blob is
+        downloaded again from one at a time, at most once from each, and the other one is not blamed.
         """
         for at in (0, HALF - 1):
             self.build(2, 1)
@@ -74,7 +74,7 @@ class LiarTests(FaultsTestCase):
             self.assertLessEqual(len(self.hosts[1].asked(digest, "GET")), 2)
             self.assertNotIn(f"unhealthy upstream={self.hosts[1].url}", self.cache.log())
 
-    def test_both_lie(self) -> None:
+    def test_both(self) -> None:
         """Wrong everywhere: nothing is stored, and it is 502 for a minute."""
         self.build(2, 1)
         for host in self.hosts:
@@ -85,10 +85,10 @@ class LiarTests(FaultsTestCase):
         for host in self.hosts:
             self.assertEqual(len(host.asked(self.upstream.digests[0], "GET")), 1)
 
-    def assert_only_blames(self, liar: Unruly) -> None:
-        """The log has a sentence about the liar, and none about its neighbour."""
-        blamed = re.compile(f"digest mismatch, download restarted .* upstream={liar.url}\\b")
-        log = self.cache.wait_for_log(blamed)
+    def assert_only_blames(self, blamed: Unruly) -> None:
+        """The log has a line about this host, and none about the other one."""
+        line = re.compile(f"digest mismatch, download restarted .* upstream={blamed.url}\\b")
+        log = self.cache.wait_for_log(line)
         self.assertNotRegex(log, f"(download restarted|unhealthy) .*upstream={self.hosts[1].url}\\b")
 
 
