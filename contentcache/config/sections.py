@@ -12,6 +12,7 @@ from contentcache.config.patterns import ALGORITHMS
 from contentcache.config.readers import boolean, choice, scalar, text
 from contentcache.config.reading import read_values, reader_of
 from contentcache.config.schema import kinds
+from contentcache.config.schema.options import keys_of
 from contentcache.config.tables import Item, Table
 
 #: Sections of the registry about pushing, its catalogue or its peers.
@@ -29,7 +30,13 @@ IGNORED_SECTIONS: Final = (
 UNSUPPORTED_DRIVERS: Final = ("s3", "s3aws", "gcs", "azure", "swift", "oss")
 
 _LEAST_THREADS: Final = 25
-_RESERVED: Final = ("delete", "cache", "redirect", "maintenance", "tag")
+_DRIVERS: Final = ("filesystem", "inmemory")
+_IGNORED_KEYS: Final = ("cache", "redirect", "maintenance", "tag")
+#: Keys of ``storage`` that name no driver.
+_RESERVED: Final = (
+    *{key.partition(".")[0]: None for key in keys_of(StorageSettings) if not key.startswith(_DRIVERS)},
+    *_IGNORED_KEYS,
+)
 
 
 def read_version(root: Table) -> None:
@@ -74,7 +81,7 @@ def read_storage(root: Table) -> StorageSettings:
         )
         return StorageSettings()
     with root.section_or_name("storage") as storage:
-        storage.ignore(("cache", "redirect", "maintenance", "tag"))
+        storage.ignore(_IGNORED_KEYS)
         drivers = [key for key in storage if key not in _RESERVED]
         _check_drivers(storage, drivers)
         with storage.section("inmemory"):
@@ -91,8 +98,8 @@ def _check_drivers(storage: Table, drivers: list[str]) -> None:
                 driver,
                 "is a storage driver of the registry that this daemon does not support; use filesystem",
             )
-        elif driver not in {"filesystem", "inmemory"}:
-            near = suggestion(driver, ("filesystem", "inmemory", *_RESERVED))
+        elif driver not in _DRIVERS:
+            near = suggestion(driver, (*_DRIVERS, *_RESERVED))
             storage.fault(driver, f"unknown storage driver{near or '; use filesystem or inmemory'}")
     if not drivers and storage.present:
         storage.fault("filesystem", "is missing: storage needs a driver, filesystem or inmemory")

@@ -16,7 +16,9 @@ from contentcache.config.model import (
     Gateway,
     Http,
     LetsEncrypt,
+    Log,
     ServerTLS,
+    StorageSettings,
     TokenAuth,
     Upstream,
 )
@@ -30,21 +32,11 @@ _SECRET = re.compile(r"password|passwd|secret|credential|token", re.IGNORECASE)
 
 def render(configuration: Configuration) -> str:
     """The text of a file that means the same, but for what is hidden."""
-    log, storage = configuration.log, configuration.storage
-    driver = {"rootdirectory": storage.rootdirectory, "maxthreads": storage.maxthreads}
     tree = {
         "version": 0.1,
         "workers": configuration.workers,
-        "log": {
-            "level": log.level,
-            "formatter": log.formatter,
-            "fields": {key: HIDDEN if _SECRET.search(key) else value for key, value in log.fields.items()},
-            "accesslog": {"disabled": not log.accesslog},
-        },
-        "storage": {
-            storage.driver: driver if storage.driver == "filesystem" else {},
-            "delete": {"enabled": storage.delete},
-        },
+        "log": _log(configuration.log),
+        "storage": _storage(configuration.storage),
         "auth": _auth(configuration),
         "http": _http(configuration.http),
         "middleware": {"registry": [_middleware(configuration.middleware)]},
@@ -76,6 +68,19 @@ def _put(tree: dict[str, object], key: str, value: object) -> None:
         inner = tree.setdefault(section, {})
         if isinstance(inner, dict):
             _put(inner, rest, value)
+
+
+def _log(log: Log) -> dict[str, object]:
+    fields = {key: HIDDEN if _SECRET.search(key) else value for key, value in log.fields.items()}
+    return _values(log, fields=fields, accesslog_disabled=not log.accesslog)
+
+
+def _storage(storage: StorageSettings) -> dict[str, object]:
+    written = _values(storage, inmemory=None)
+    if storage.driver == "filesystem":
+        return written
+    del written["filesystem"]
+    return {storage.driver: {}, **written}
 
 
 def _auth(configuration: Configuration) -> dict[str, object] | None:

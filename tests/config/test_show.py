@@ -5,8 +5,9 @@ from __future__ import annotations
 import attrs
 import yaml
 
-from contentcache.config.model import Configuration
+from contentcache.config.model import Configuration, Log, StorageSettings
 from contentcache.config.schema.kinds import HIDDEN
+from contentcache.config.schema.options import keys_of
 from contentcache.config.show import render
 from tests.config.samples import CHAIN, USER
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_options, with_upstream
@@ -63,6 +64,17 @@ class RenderTests(ConfigurationTestCase):
         self.assert_same(self.load(unix).configuration)
         memory = MINIMAL.replace("filesystem: {rootdirectory: /r}", "inmemory: ")
         self.assert_same(self.load(memory).configuration)
+
+    def test_every_key(self) -> None:
+        """No described key of ``storage`` and ``log`` is left out: a new one is shown without more."""
+        more = "log: {level: debug, formatter: json, fields: {service: x}, accesslog: {disabled: true}}"
+        shown = yaml.safe_load(render(self.load(MINIMAL + more).configuration))
+        for section, model in (("storage", StorageSettings), ("log", Log)):
+            for key in keys_of(model).keys() - {"inmemory"}:
+                found = shown[section]
+                for part in key.split("."):
+                    self.assertIn(part, found, (section, key))
+                    found = found[part]
 
     def test_tls(self) -> None:
         """Files of TLS and the debug listener are shown."""
