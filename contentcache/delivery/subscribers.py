@@ -113,9 +113,11 @@ class Subscribers:
         return self._last if or_last else sources
 
     def eject_host(self, host: str, reason: str) -> None:
-        """Eject ``host`` from the upstream pool of every registry that has it."""
-        for subscriber in self._subscribers or self._last.values():
-            subscriber.request.registry.failed(host, reason, subscriber.request.content.kind)
+        """Eject ``host`` in the pool of every origin whose clients have subscribed: once in each."""
+        requests = [subscriber.request for subscriber in self._subscribers or self._last.values()]
+        # Many clients of one origin are one failure.
+        for request in {(id(each.registry), each.content.kind): each for each in requests}.values():
+            request.registry.failed(host, reason, request.content.kind)
 
     def allow(self, key: bytes, asked: float | None) -> None:
         """

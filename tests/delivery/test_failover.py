@@ -169,16 +169,16 @@ class FailoverTests(InMemoryCacheTestCase):
         self.assertWhole(cache.pull(self.digest), LARGE)
         self.assertEqual(cache.origin.count("GET") + self.second.count("GET"), asked)
 
-    def test_sole_liar_is_set_back(self) -> None:
-        """A host that delivered every byte of a wrong blob is set back, and another one asked from zero."""
+    def test_sole_source_of_wrong_bytes_is_ejected(self) -> None:
+        """A host that delivered every byte of a wrong blob is ejected, and another one asked from zero."""
         cache = self.two()
         cache.origin.misbehave("wrong", at=-1)
         waiting = cache.pull(self.digest, takes=False)
         waiting.take()
         self.assertWhole(cache.pull(self.digest), LARGE)
         self.assertWhole(waiting, LARGE)
-        standing = dict(cache.registries[0].health())
-        self.assertEqual(standing, {"https://one.example": False, "https://two.example": True})
+        health = dict(cache.registries[0].health())
+        self.assertEqual(health, {"https://one.example": False, "https://two.example": True})
 
     def test_all_exhausted(self) -> None:
         """When nobody goes on, responses end short, and the next request goes on from what is there."""
