@@ -260,6 +260,20 @@ def long_titles(since: str) -> Iterator[str]:
             yield f"commit {commit}: the title has {len(title)} characters, {LONGEST_TITLE} are allowed"
 
 
+def long_modules(longest: int, exceptions: Mapping[str, str]) -> Iterator[str]:
+    """Modules of more than ``longest`` lines that are not explained, and explanations without need."""
+    lines = {
+        str(path.relative_to(ROOT)): path.read_text("utf-8").count("\n")
+        for path in tracked("contentcache/*.py")
+    }
+    for name, count in lines.items():
+        if count > longest and name not in exceptions:
+            yield f"{name} has {count} lines, {longest} are allowed: split it where it does two things"
+    for name in exceptions:
+        if lines.get(name, 0) <= longest:
+            yield f"{name} is not too long: take it out of modules.long in words.toml"
+
+
 def over_and_under(found: Mapping[str, Sequence[Finding]], allowed: Mapping[str, int]) -> Iterator[str]:
     """Packages that have more findings than they may, or fewer."""
     for package in sorted({*found, *allowed}):
@@ -287,6 +301,7 @@ def main(arguments: Sequence[str]) -> int:
         *ambiguous_events(),
         *over_and_under(found, table["left"]),
         *long_titles(table["titles"]["since"]),
+        *long_modules(table["modules"]["longest"], table["modules"]["long"]),
     ]
     for fault in faults:
         print(fault, file=sys.stderr)

@@ -71,7 +71,7 @@ class SqliteIndex:
     """
     An :class:`~contentcache.storage.interfaces.Index` in the file at ``path``.
 
-    BodyStart it does not read its rows, however many there are. Each change is one transaction; a loss of power
+    Opening it does not read its rows, however many there are. Each change is one transaction; a loss of power
     may undo the last ones, except where a docstring says otherwise.
 
     :raises IndexTooNew: a later version of this program wrote it.
