@@ -244,7 +244,7 @@ class RenewalLoop:
         issuer = issuer_of(leaf)
         expiry = format_time(leaf.not_valid_after_utc.timestamp())
         renewal = format_time(state.renewal_time(self._issuer.server))
-        self._log.info("certificate issued", host=host, issuer=issuer, expires=expiry, renewal=renewal)
+        self._log.info("new certificate issued", host=host, issuer=issuer, expires=expiry, renewal=renewal)
         await self._save(state)
         unsaved = "" if state.unsaved is None else f", but it is not stored: {state.error}"
         message = f"a certificate from {issuer}, good until {expiry}, to be renewed {renewal}{unsaved}"

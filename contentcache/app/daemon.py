@@ -261,10 +261,10 @@ class Daemon(Service):
             self._log.warn("configuration warning", reason=warning)
         http = self.configuration.http
         self._log.info(
-            "daemon ready",
-            version=__version__,
+            "daemon listens on",
             address=format_address(http.addr),
             scheme="http" if http.tls is None else "https",
+            version=__version__,
             **role.startup_fields(),
         )
 

@@ -70,7 +70,7 @@ class Role(Protocol):
         """The results of the health checks by name."""
 
     def startup_fields(self) -> Mapping[str, object]:
-        """Fields of the log event ``daemon ready``."""
+        """Fields of the log event ``daemon listens on``."""
 
 
 class StartupError(Exception):

@@ -231,7 +231,7 @@ class WorkerPool:
         match message:
             case messages.Ready():
                 worker.is_ready = True
-                self._log.info("worker ready", worker=worker.number)
+                self._log.info("worker serves", worker=worker.number)
                 self._changed.notify_all()
             case messages.StartFailed(reason=reason):
                 self._log.error("worker cannot serve", worker=worker.number, reason=reason)

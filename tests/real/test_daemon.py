@@ -86,7 +86,7 @@ class StartTests(DaemonTestCase):
         with urllib.request.urlopen(url, timeout=10) as answer:
             told = json.loads(answer.read())
         self.assertEqual((told["status"], told["checks"]["store"]["state"]), ("ok", "ok"))
-        cache.wait_for_log("daemon ready")
+        cache.wait_for_log("daemon listens on")
         self.assertIn(cache.stop(), {0, -signal.SIGTERM})
         self.assertNotIn("Traceback", cache.log())
 
