@@ -12,7 +12,6 @@ file (:mod:`contentcache.delivery.download_storage`), and subscribers read from 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from twisted.logger import Logger
 
@@ -42,9 +41,6 @@ from contentcache.delivery.subscribers import Subscriber, Subscribers
 from contentcache.storage.interfaces import PartialFile
 from contentcache.upstream.answers import Answer
 
-#: Seconds for which the held-back tail of a verified content waits for its being stored.
-_LONGEST_COMMIT: Final = 0.1
-
 
 class Download:
     """A :class:`contentcache.delivery.shared_download.SharedDownload` of this worker."""
@@ -68,6 +64,8 @@ class Download:
         self.stream = DownloadStream(self)
         self.segments = Segments(self)
         self.changed = Condition()
+        kind = "manifests" if options.is_manifest else "blobs"
+        self._count_received = context.meter.received_counter(key.origin, kind)
         #: Whether responses can begin: the size and media type are known as far as they will be.
         self.is_open = False
         #: Whether all is downloaded though no subscriber wants all.
@@ -273,8 +271,7 @@ class Download:
         """Bytes of ``host`` are in the file."""
         self.planner.arrived(host, start, stop)
         self.download_file.hash_in_background()
-        kind = "manifests" if self.options.is_manifest else "blobs"
-        self.context.meter.received(self.key.origin, kind, stop - start)
+        self._count_received(stop - start)
         total = self.planner.total
         if not self._is_completing and total is not None:
             self._is_completing = self.planner.held.total() >= self.options.fill_after * total

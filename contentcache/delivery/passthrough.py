@@ -8,7 +8,6 @@ A whole content is hashed on its way, and its held-back tail waits for the diges
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final
 
 from attrs import frozen
@@ -218,7 +217,7 @@ async def _send_part(
 
 
 def _received(request: ContentRequest, meter: Meter) -> Callable[[int], None]:
-    return partial(meter.received, request.registry.upstream.origin, request.content.kind)
+    return meter.received_counter(request.registry.upstream.origin, request.content.kind)
 
 
 async def _pipe(
