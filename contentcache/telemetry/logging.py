@@ -105,7 +105,7 @@ class LogWriter:
         if self._json:
             last = {"traceback": traceback} if traceback else {}
             return self._as_json(time, level, phrase, {**fields, **last})
-        text = phrase + "".join(f" {name}={_as_text(value)}" for name, value in fields.items())
+        text = _with_fields(phrase, fields)
         text = f"{text}\n{traceback}".strip() if traceback else text
         return _one_line(f"{time} {level:<5} {text}{self._as_text_fields()}")
 
@@ -139,6 +139,10 @@ def event_text(event: LogEvent) -> str:
     'blob deleted bytes=5 reason="too old"'
     """
     phrase, fields, _traceback = _parts_of(event)
+    return _with_fields(phrase, fields)
+
+
+def _with_fields(phrase: str, fields: Mapping[str, object]) -> str:
     return phrase + "".join(f" {name}={_as_text(value)}" for name, value in fields.items())
 
 
