@@ -141,11 +141,11 @@ class Downloads:
 
     async def check_room(self, key: DownloadKey) -> None:
         """
-        Check that a download may begin; the owner does so for a digest of its own.
+        Check that a download of this worker may begin.
 
         :raises DiskFailed: there is no room for it.
         """
-        if self._other_owners(key.digest) is None and not await self._context.reservations.has_room(key):
+        if not await self._context.reservations.has_room(key):
             raise DiskFailed("there is no room in the store")
 
     def is_own(self, digest: Digest) -> bool:
@@ -189,8 +189,8 @@ class Downloads:
                 file.close()
             if file is not None or (record is not None) is not in_place:
                 raise UndecidedError("it is in the store by now")
-            if not in_place and not await self._context.reservations.has_room(key):
-                raise DiskFailed("there is no room in the store")
+            if not in_place:
+                await self.check_room(key)
         # What the origin has told this worker of the client counts here, and nowhere else.
         subscriber.authorized = (
             subscriber.authorized or await self._authorization.cached_decision(request) is not None
