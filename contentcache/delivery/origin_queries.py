@@ -112,12 +112,9 @@ class OriginQueries:
             raise
 
     async def _ask(self, registry: Registry, subject: Subject, via: str) -> Pinged:
-        asked = self._authorization.request_time()
         try:
-            answer = await registry.ask(Request("GET", "/v2/", subject, via=via))
+            answer = await self.ask(registry, Request("GET", "/v2/", subject, via=via))
         except OriginRefused as refusal:
-            if refusal.status == _UNAUTHORIZED:
-                self._authorization.record_rejected(subject, asked=asked)
             return Pinged(refusal.status, refusal.headers, refusal.body)
         if answer.redirected or answer.is_page:
             answer.abandon()
