@@ -19,6 +19,7 @@ from contentcache.core.list_queries import ListQueries, namespace_of
 from contentcache.core.routes import (
     Catalog,
     Content,
+    Kind,
     Ping,
     Referrers,
     Root,
@@ -31,6 +32,7 @@ from contentcache.core.via import DEEPEST, MOST_HOPS, ViaPath, append_via
 from contentcache.delivery.blob_service import BlobService
 from contentcache.delivery.origin_queries import OriginQueries
 from contentcache.delivery.requests import ContentRequest, TagRequest
+from contentcache.delivery.responses import ContentResponse
 from contentcache.delivery.signed_urls import SignedUrls
 from contentcache.delivery.signing_keys import PATH as KEYS_PATH
 from contentcache.delivery.tags import TagService
@@ -190,9 +192,7 @@ class RegistryApi:
             return
         parts = content.kind == "blobs" and is_partial(exchange, content.digest)
         with await dependencies.blob_service.get(request, whole=not parts) as served:
-            outcome = served.outcome.label(stale=served.stale)
-            self._meter.pulled(request.registry.upstream.origin, content.kind, outcome)
-            await dependencies.responder.respond(exchange, served, content.kind)
+            await self._send(exchange, request.registry, served, content.kind)
 
     async def _answer_keys(self, exchange: Exchange) -> None:
         origins, query = self._dependencies.origins, exchange.query()
@@ -218,9 +218,19 @@ class RegistryApi:
             )
             return
         with await dependencies.tags.get(request) as served:
-            outcome = served.outcome.label(stale=served.stale)
-            self._meter.pulled(request.registry.upstream.origin, "manifests", outcome)
-            await dependencies.responder.respond(exchange, served, "manifests", by_tag=True)
+            await self._send(exchange, request.registry, served, "manifests", by_tag=True)
+
+    async def _send(
+        self,
+        exchange: Exchange,
+        registry: Registry,
+        served: ContentResponse,
+        kind: Kind,
+        *,
+        by_tag: bool = False,
+    ) -> None:
+        self._meter.pulled(registry.upstream.origin, kind, served.outcome.label(stale=served.stale))
+        await self._dependencies.responder.respond(exchange, served, kind, by_tag=by_tag)
 
     async def _answer_ping(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:
         registry = admitted.selected.registry
