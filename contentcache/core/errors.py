@@ -137,6 +137,11 @@ class UpstreamUnavailable(CacheError):
     status = 503
 
 
+def cache_failed() -> UpstreamUnavailable:
+    """What clients are told after a defect of this program, whose traceback is in the log."""
+    return UpstreamUnavailable("the cache has failed; its log says why")
+
+
 class UpstreamTimeout(CacheError):
     """An upstream did not answer in time."""
 

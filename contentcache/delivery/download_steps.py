@@ -21,13 +21,7 @@ from contentcache.core.download_planner import (
     Restart,
     Verify,
 )
-from contentcache.core.errors import (
-    CacheError,
-    ContentWrong,
-    DiskFailed,
-    UpstreamBroken,
-    UpstreamUnavailable,
-)
+from contentcache.core.errors import CacheError, ContentWrong, DiskFailed, UpstreamBroken, cache_failed
 from contentcache.core.manifests import ManifestInvalid, check_manifest, manifest_digests
 from contentcache.delivery.download_stream import FIRST_PART
 from contentcache.delivery.shared_download import SignedManifest, StoredMeanwhile, UndecidedError, superseded
@@ -61,7 +55,7 @@ class DownloadSteps:
                 download.context.report_disk(error.message)
         except Exception:  # noqa: BLE001  # clients must not wait for ever because of a defect here
             self._log.failure("download failed", origin=download.key.origin, digest=download.key.digest)
-            download.failure = UpstreamUnavailable("the cache has failed; its log says why")
+            download.failure = cache_failed()
         download.is_closing = True
         download.segments.close()
         await self._wait_idle()

@@ -24,6 +24,7 @@ from contentcache.core.errors import (
     UpstreamBroken,
     UpstreamTimeout,
     UpstreamUnavailable,
+    cache_failed,
 )
 from contentcache.core.ranges import parse_body_start
 from contentcache.delivery.subscribers import Subscriber
@@ -119,7 +120,7 @@ class Segments:
         except Exception:  # noqa: BLE001  # a reader must not request the same again and again
             key = self._download.key
             self._log.failure("segment failed", origin=key.origin, digest=key.digest, offset=segment.start)
-            self._fail(segment, UpstreamUnavailable("the cache has failed; its log says why"))
+            self._fail(segment, cache_failed())
         finally:
             self._running.discard(segment)
             try:

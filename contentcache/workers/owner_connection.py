@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from contentcache.aio.tasks import in_background
-from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
+from contentcache.core.errors import CacheError, OriginRefused, cache_failed
 from contentcache.core.ports import Run
 from contentcache.delivery.download import Download
 from contentcache.delivery.downloads import Downloads
@@ -115,9 +115,7 @@ class _OwnerConnection:
         except Exception:  # noqa: BLE001  # the client must not wait in vain after a defect
             content = message.content
             self._log.failure("download not shared", digest=content.digest, repository=content.repository)
-            self.rpc.send(
-                messages.Refused(number, UpstreamUnavailable("the cache has failed; its log says why"))
-            )
+            self.rpc.send(messages.Refused(number, cache_failed()))
             return
         if self._is_closed or number in self._unsubscribed or self._download not in {None, download}:
             # It has unsubscribed meanwhile; or the connection's download has ended, and it subscribes again.

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from contentcache.aio.condition import Condition
 from contentcache.core.digest import Digest
-from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
+from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable, cache_failed
 from contentcache.core.ports import Timer
 from contentcache.delivery.other_workers import DecisionRecorder
 from contentcache.delivery.segments import LONGEST
@@ -188,7 +188,7 @@ class RemoteDownload:
             self._log.failure(
                 "download of another worker not followed", origin=self.key.origin, digest=self.key.digest
             )
-            self.failure = UpstreamUnavailable("the cache has failed; its log says why")
+            self.failure = cache_failed()
         rpc, self._rpc = self._rpc, None
         if rpc is not None:
             rpc.close()
