@@ -143,33 +143,33 @@ class StepTests(SynchronousTestCase):
     def test_a_word_on_the_size_is_a_part(self) -> None:
         """Who delivered every byte is not to blame if another said that there are no more of them."""
         planner = DownloadPlanner()
-        planner.opened("honest", None)
-        planner.arrived("honest", 0, 5)
-        planner.broke("honest")
-        planner.has_no_more("liar", 5)
-        self.assertEqual(planner.next(["honest", "liar"]), Verify())
+        planner.opened("right", None)
+        planner.arrived("right", 0, 5)
+        planner.broke("right")
+        planner.has_no_more("wrong", 5)
+        self.assertEqual(planner.next(["right", "wrong"]), Verify())
         planner.checked(right=False)
-        self.assertEqual(planner.next(["honest", "liar"]), Restart(None))
+        self.assertEqual(planner.next(["right", "wrong"]), Restart(None))
 
     def test_too_much_by_the_word_of_another(self) -> None:
         """Who sends more than another host said there is may be right, and is not to blame."""
         planner = DownloadPlanner()
-        planner.opened("liar", 5)
-        planner.broke("liar")
-        self.assertTrue(planner.opened("honest", None))
-        planner.too_long("honest")
-        planner.broke("liar")
-        self.assertEqual(planner.next(["liar", "honest"]), Restart(None))
-        self.assertEqual(planner.next(["honest", "liar"]), RequestRange("honest", 0))
+        planner.opened("wrong", 5)
+        planner.broke("wrong")
+        self.assertTrue(planner.opened("right", None))
+        planner.too_long("right")
+        planner.broke("wrong")
+        self.assertEqual(planner.next(["wrong", "right"]), Restart(None))
+        self.assertEqual(planner.next(["right", "wrong"]), RequestRange("right", 0))
 
     def test_too_much_by_its_own_word(self) -> None:
         """Who sends more than it said itself is to blame, and not asked again."""
         planner = DownloadPlanner()
-        planner.opened("liar", 5)
-        planner.arrived("liar", 0, 4)
-        planner.too_long("liar")
-        self.assertEqual(planner.next(["liar"]), Restart("liar"))
-        self.assertEqual(planner.next(["liar"]), Fail(wrong=True))
+        planner.opened("wrong", 5)
+        planner.arrived("wrong", 0, 4)
+        planner.too_long("wrong")
+        self.assertEqual(planner.next(["wrong"]), Restart("wrong"))
+        self.assertEqual(planner.next(["wrong"]), Fail(wrong=True))
 
     def test_empty_lie(self) -> None:
         """An empty body for a content that is not empty is its host's fault: a captive portal's, say."""
