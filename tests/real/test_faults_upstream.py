@@ -195,6 +195,7 @@ class OneHostTests(FaultsTestCase):
         digest = self.upstream.digests[0]
         self.upstream.misbehave("stall", digest, at=HALF)
         running = [self.curl.start(blob_url(self.cache.url, digest)) for _ in range(3)]
+        until(lambda: all(one.received() for one in running), "their first bytes")
         until(lambda: self.partial_size(0) == HALF, "half of it")
         self.upstream.process.kill9()
         for one in running:
