@@ -36,7 +36,7 @@ run: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	@scripts/install-peers || echo "Tests that need the missing programs are skipped."
-	@$(VENV)/bin/python -m tests.run --jobs $(JOBS) tests
+	@$(VENV)/bin/python -m tests.run --again --jobs $(JOBS) tests
 
 test-fast: $(VENV)/dev.stamp
 	@$(VENV)/bin/python -m tests.run --in-memory --jobs $(JOBS)
