@@ -39,6 +39,7 @@ from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.exchange import Exchange
 from contentcache.server.factory import ServerFactory
 from contentcache.server.public_name import PublicName
+from contentcache.server.request import RequestResponder
 from contentcache.storage.evictor import Evictor
 from contentcache.storage.opening import Storage, own_file, read_or_make_secret
 from contentcache.storage.scrub import Bookmark, Scrubber
@@ -269,8 +270,7 @@ def make_server(
             stall_timeout=stall_timeout,
         )
     return ServerFactory(
-        dispatcher.dispatch,
-        access_log,
+        RequestResponder(dispatcher.dispatch, access_log),
         limits=options.limits,
         address_key=name.address_key,
         reactor=reactor,

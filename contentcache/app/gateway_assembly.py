@@ -20,9 +20,14 @@ from contentcache.gateway.authentication import Authenticator
 from contentcache.gateway.blob_authorization import BlobAuthorization, RedirectTarget
 from contentcache.gateway.blob_redirector import BlobRedirector
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
-from contentcache.gateway.channel import GatewayExchange, GatewayFactory
 from contentcache.gateway.connection_pool import ConnectionPool
 from contentcache.gateway.database import SqliteDirectory
+from contentcache.gateway.exchange import (
+    GatewayExchange,
+    GatewayRequest,
+    ProxiedBodyReader,
+    check_proxied_head,
+)
 from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.keys import KeyFiles
 from contentcache.gateway.liveness import Liveness
@@ -33,7 +38,9 @@ from contentcache.gateway.router import CACertificate, Router, Routes
 from contentcache.gateway.signed_blobs import SignedBlobs
 from contentcache.server.access_log import AccessLog
 from contentcache.server.dispatcher import RequestDispatcher
+from contentcache.server.factory import ServerFactory
 from contentcache.server.public_name import PublicName
+from contentcache.server.request import RequestResponder
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import Reloadable
 from contentcache.tls.trust import UpstreamTrust
@@ -55,7 +62,7 @@ class GatewayServices:
     store: SqliteDirectory
     liveness: Liveness
     reloading: tuple[Reloadable, ...]
-    factory: GatewayFactory
+    factory: ServerFactory
 
 
 @frozen
@@ -145,7 +152,7 @@ def assemble(
     return GatewayServices(keys, connections, transport, store, liveness, reloading, factory)
 
 
-def make_server(context: GatewayContext, backends: Backends) -> GatewayFactory:
+def make_server(context: GatewayContext, backends: Backends) -> ServerFactory:
     """Build what answers clients."""
     configuration, options, platform = context.configuration, context.options, context.platform
     http, keys = configuration.http, backends.keys
@@ -180,9 +187,11 @@ def make_server(context: GatewayContext, backends: Backends) -> GatewayFactory:
         stall_timeout=options.limits.clientstall,
         program="gateway",
     )
-    return GatewayFactory(
-        dispatcher.dispatch,
-        AccessLog(context.meter, platform.reactor, platform.wall, lines=configuration.log.accesslog),
+    access_log = AccessLog(context.meter, platform.reactor, platform.wall, lines=configuration.log.accesslog)
+    return ServerFactory(
+        RequestResponder(
+            dispatcher.dispatch, access_log, GatewayRequest, check_proxied_head, ProxiedBodyReader.open
+        ),
         limits=options.limits,
         address_key=name.address_key,
         reactor=platform.reactor,

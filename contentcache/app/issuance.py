@@ -33,6 +33,7 @@ from contentcache.core.ports import Run
 from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
 from contentcache.server.https_redirect import HttpsRedirect
+from contentcache.server.request import RequestResponder
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.selfsigned import placeholder_certificate
@@ -108,8 +109,7 @@ class Issuance:
         self._control = ControlSocket(reactor, settings.directory, self.renewal_loop)
         redirect = HttpsRedirect(settings.hosts, listening.port, http_responder.answer)
         self.plain = ServerFactory(
-            redirect.respond,
-            lambda _request: None,
+            RequestResponder(redirect.respond, lambda _request: None),
             limits=_PLAIN_LIMITS,
             address_key=counted_address,
             reactor=reactor,

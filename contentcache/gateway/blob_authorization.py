@@ -32,9 +32,9 @@ from contentcache.core.ports import Timer
 from contentcache.core.ranges import parse_length
 from contentcache.core.routes import Content
 from contentcache.gateway.blob_answers import SNIFFED, is_markup, is_page, proves, total_size
-from contentcache.gateway.channel import GatewayExchange
 from contentcache.gateway.connection import ProxyResponse
 from contentcache.gateway.connection_pool import OpenResponse
+from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.header_rewriting import HeaderRewriter
 from contentcache.gateway.reverse_proxy import ReverseProxy
 from contentcache.upstream.agent import UpstreamTransport

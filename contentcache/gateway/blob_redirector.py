@@ -15,10 +15,10 @@ from contentcache.core.via import ViaPath
 from contentcache.gateway.blob_answers import is_page
 from contentcache.gateway.blob_authorization import Allowed, BlobAnswer, BlobAuthorization
 from contentcache.gateway.cache_directory import CacheDirectory
-from contentcache.gateway.channel import GatewayExchange
 from contentcache.gateway.connection import ProxyResponse
 from contentcache.gateway.credentials import claimed_account
 from contentcache.gateway.directory import Cache
+from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.reverse_proxy import ReverseProxy
 from contentcache.jose.blob_tokens import SigningKey, sign_blob_token
 from contentcache.upstream.redirects import REDIRECTS

@@ -10,9 +10,9 @@ from contentcache.core.http_auth import parse_challenges
 from contentcache.core.ports import Timer
 from contentcache.core.routes import Content
 from contentcache.core.via import append_via
-from contentcache.gateway.channel import GatewayExchange
 from contentcache.gateway.connection import ProxyResponse
 from contentcache.gateway.connection_pool import ConnectionPool, OpenResponse
+from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.header_rewriting import HeaderRewriter, isolated
 from contentcache.gateway.proxy_request import Field, ProxyRequest
 from contentcache.server.errors import error_response

@@ -28,8 +28,8 @@ from contentcache.core.errors import (
 )
 from contentcache.core.routes import Content, parse, unescape
 from contentcache.gateway.blob_redirector import BlobRedirector
-from contentcache.gateway.channel import GatewayExchange
 from contentcache.gateway.errors import ClientDisconnected
+from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.keys import MAX_AGE, KeyFiles
 from contentcache.gateway.reverse_proxy import ReverseProxy
 from contentcache.gateway.signed_blobs import SignedBlobs

@@ -14,7 +14,7 @@ from contentcache.core.http_caching import etag
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.gateway.blob_answers import is_page
-from contentcache.gateway.channel import GatewayExchange
+from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.probe import PROBE_BLOB, PROBE_BYTES
 from contentcache.jose.blob_tokens import parse_blob_token, same_issuer, verify_blob_token
 from contentcache.jose.keyset import KeySet

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Protocol, cast
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
@@ -18,8 +18,8 @@ from contentcache.core.errors import CacheError, Overloaded, RequestMalformed
 from contentcache.core.header_policy import first
 from contentcache.core.ports import DelayedCall, Timer
 from contentcache.server.errors import error_response, serialize
-from contentcache.server.framing import HeadTooLarge, HeadTooSlow, TargetTooLong, check_head, check_line
-from contentcache.server.request import ServerRequest
+from contentcache.server.framing import HeadTooLarge, HeadTooSlow, TargetTooLong, check_line
+from contentcache.server.request import BodyReader, RequestResponder, ServerRequest
 from contentcache.server.stall_timer import StallTimer
 from contentcache.wire.sendfile import FileTransport, has_unsent
 
@@ -44,6 +44,7 @@ class FastPath(Protocol):
 class ChannelFactory(Protocol):
     """What a channel needs of the factory that made it."""
 
+    responder: RequestResponder
     limits: Limits
     timer: Timer
     fast_path: FastPath | None
@@ -51,8 +52,6 @@ class ChannelFactory(Protocol):
     extra: Mapping[str, tuple[str, ...]]
     #: Whether connections end after the request in progress.
     closing: bool
-    #: Starts the response to a request.
-    dispatch: Callable[[ServerRequest], None]
 
     def log(self, request: Request) -> None:
         """A response has ended."""
@@ -73,17 +72,17 @@ class ServerChannel(HTTPChannel):
     HTTP/1.1, read strictly: obsolete folding, two framings at once and every other ambiguity end the
     connection (RFC 9112 §5.2, §6.1), and nothing after them is acted on.
 
-    Request bodies are not read. ``address`` is the client's IP address; a ``turned_away`` connection is one
-    over the limit: its first request gets 503 and is its last.
+    A request is dispatched when its head is complete, before its body. ``address`` is the client's IP address;
+    a ``turned_away`` connection is one over the limit: its first request gets 503 and is its last.
     """
 
     factory: ChannelFactory
     transport: Any
     requests: list[ServerRequest]
-    requestFactory: type[ServerRequest] = ServerRequest
     #: What the fast path has parsed of this connection's headers.
     fast_path_headers: Any = None
     _ended = False
+    _body: BodyReader | None = None
     _head_timer: DelayedCall | None = None
     _linger_timer: DelayedCall | None = None
     _stall_timer: StallTimer | None = None
@@ -91,6 +90,7 @@ class ServerChannel(HTTPChannel):
     def __init__(self, factory: ChannelFactory, address: str, idle: float, *, turned_away: bool) -> None:
         super().__init__()
         self.factory = factory
+        self.requestFactory = factory.responder.request_class
         self.address = address
         self.timeOut = cast("Any", idle)  # Twisted says int, and takes both
         self.MAX_LENGTH = self.totalHeadersSize = factory.limits.headers
@@ -166,23 +166,40 @@ class ServerChannel(HTTPChannel):
         try:
             if self._turned_away:
                 raise Overloaded("too many connections; try again soon", headers=_RETRY_SOON)
-            self.check_head(request)
+            self.factory.responder.check_head(self._command, self._version, request.requestHeaders)
         except CacheError as error:
             self._refuse(error)
         else:
             super().allHeadersReceived()
+            self._body = self.factory.responder.open_body(request)
 
-    def check_head(self, request: ServerRequest) -> None:
-        """Raise a :class:`CacheError` for a head that must not be acted on."""
-        check_head(self._command, self._version, request.requestHeaders)
+    def _send100Continue(self) -> None:
+        """Nothing: the reader of the body may send it."""
 
     def allContentReceived(self) -> None:
         if not self._ended:
             super().allContentReceived()
 
     def rawDataReceived(self, data: bytes) -> None:
-        if not self._ended:
+        if self._ended:
+            return
+        if self._body is None:
             super().rawDataReceived(data)
+        else:
+            self._body.received(data)
+
+    def body_ended(self, rest: bytes) -> None:
+        """The body is complete; ``rest`` was received after it."""
+        self._body = None
+        # Only a connection that is read reports that the client disconnects.
+        self.input.resumeProducing()
+        if rest:
+            self.rawDataReceived(rest)
+
+    @property
+    def input(self) -> Any:
+        """The producer of what the client sends."""
+        return self._networkProducer
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Whether the connection persists after this request; all of ``Connection`` is read (RFC 9112 §9.3)."""
@@ -215,7 +232,7 @@ class ServerChannel(HTTPChannel):
         """Respond to the head, complete or not, with ``error``, and end the connection."""
         if self._ended:
             return
-        request = self.requests[-1] if self.requests else self.requestFactory(self)
+        request = self.requests[-1] if self.requests else self.factory.responder.request_class(self)
         if hasattr(self, "_command"):
             request.method, request.uri = self._command, cast("Any", self._path)
             request.clientproto = self._version
@@ -255,8 +272,7 @@ class ServerChannel(HTTPChannel):
         if self._ended:
             return
         self._stop()
-        producer: Any = self._networkProducer
-        producer.resumeProducing()
+        self.input.resumeProducing()
         transport = self.transport
         if IHalfCloseableDescriptor.providedBy(transport) and not self.isSecure():
             transport.loseWriteConnection()
@@ -295,6 +311,7 @@ class ServerChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._ended = True
+        self._body = None
         self._stop_head_timer()
         if self._stall_timer is not None:
             self._stall_timer.stop()

@@ -14,7 +14,7 @@ from contentcache.config.model import Limits
 from contentcache.core.ports import Timer
 from contentcache.server.channel import FastPath, ServerChannel
 from contentcache.server.errors import NO_HEADERS
-from contentcache.server.request import ServerRequest
+from contentcache.server.request import RequestResponder, ServerRequest
 from contentcache.telemetry.metrics import Meter
 from contentcache.wire.sendfile import FileTransport
 
@@ -28,19 +28,16 @@ class ServerFactory(HTTPFactory):
     """
     Makes channels, and limits how many are open.
 
-    ``dispatch`` starts the response to a request; ``log_request`` gets the request when its response has ended.
-    What the ``fast_path`` answers does not become a request. ``address_key`` names the counter of a client's
-    address, empty for one that is not limited. ``extra`` (``http.headers``) are headers of every response.
+    What the ``fast_path`` answers does not reach the ``responder``. ``address_key`` names the counter of a
+    client's address, empty for one that is not limited. ``extra`` (``http.headers``) are headers of every response.
     """
 
     noisy = False
-    channel_class: type[ServerChannel] = ServerChannel
     _log = Logger()
 
     def __init__(
         self,
-        dispatch: Callable[[ServerRequest], None],
-        log_request: Callable[[ServerRequest], None],
+        responder: RequestResponder,
         *,
         limits: Limits,
         address_key: Callable[[str], str],
@@ -50,14 +47,13 @@ class ServerFactory(HTTPFactory):
         extra: Mapping[str, tuple[str, ...]] = NO_HEADERS,
     ) -> None:
         super().__init__(timeout=limits.idle, reactor=cast("Any", reactor))
-        self.dispatch = dispatch
+        self.responder = responder
         self.limits = limits
         self._address_key = address_key
         self.fast_path = fast_path
         self.extra = extra
         self.timer: Timer = reactor
         self.closing = False
-        self._log_request = log_request
         self._meter = meter
         self._channels: set[ServerChannel] = set()
         #: Number of connections of each address, and of those whose request head is incomplete.
@@ -85,7 +81,7 @@ class ServerFactory(HTTPFactory):
         if full:
             self._meter.limited("connections")
         idle = _TURNED_AWAY_IDLE if full else self.limits.idle
-        channel = self.channel_class(self, host, idle, turned_away=full)
+        channel = ServerChannel(self, host, idle, turned_away=full)
         if full:
             self._turned_away.add(channel)
             self._pause_or_resume_accepting()
@@ -166,7 +162,7 @@ class ServerFactory(HTTPFactory):
         if isinstance(transport, FileTransport):
             request.sentLength += transport.sent_by_pool  # of a client that disconnects in the middle
         try:
-            self._log_request(request)
+            self.responder.log_request(request)
         except Exception:  # noqa: BLE001  # the client has its response in any case
             self._log.failure("access log failed", path=request.path.decode("latin-1"))
 

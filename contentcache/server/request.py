@@ -1,13 +1,17 @@
-"""A request whose head is complete."""
+"""A request whose head is complete, and what responds to it."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
+from attrs import frozen
 from twisted.python.failure import Failure
 from twisted.web.http import Request
+from twisted.web.http_headers import Headers
 
 from contentcache.server.errors import NOSNIFF
+from contentcache.server.framing import check_head
 
 #: Status in the access log where the client disconnected before a response; nginx's number for it.
 _CLIENT_CLOSED_REQUEST: Final = 499
@@ -39,7 +43,7 @@ class ServerRequest(Request):
         """Start the response, with the headers that every response has by the configuration."""
         for name, values in self.channel.factory.extra.items():
             self.responseHeaders.setRawHeaders(name, list(values))
-        self.channel.factory.dispatch(self)
+        self.channel.factory.responder.dispatch(self)
 
     def end_short(self) -> None:
         """
@@ -64,3 +68,27 @@ class ServerRequest(Request):
                 self.channel.factory.log(self)
         finally:
             super().connectionLost(reason)
+
+
+class BodyReader(Protocol):
+    """Reads the body of a request that is being answered; then calls the channel's ``body_ended``."""
+
+    def received(self, data: bytes, /) -> None:
+        """A piece of the body, or its last one and what follows it."""
+
+
+@frozen
+class RequestResponder:
+    """
+    What responds to the requests of a listener.
+
+    ``dispatch`` starts the response to a request; ``log_request`` gets the request when its response has ended.
+    ``check_head`` gets method, version and fields, and raises a :class:`CacheError` for a head that must not be
+    acted on. ``open_body`` makes the reader of a request's body, if it has one.
+    """
+
+    dispatch: Callable[[ServerRequest], None]
+    log_request: Callable[[ServerRequest], None]
+    request_class: type[ServerRequest] = ServerRequest
+    check_head: Callable[[bytes, bytes, Headers], None] = check_head
+    open_body: Callable[[ServerRequest], BodyReader | None] = lambda _request: None

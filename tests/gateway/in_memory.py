@@ -25,13 +25,13 @@ from contentcache.config.model import Address, Configuration, Gateway, Http, Lim
 from contentcache.core.credentials import Credential, Subject
 from contentcache.core.errors import CacheError
 from contentcache.gateway.blob_authorization import TargetAnswer
-from contentcache.gateway.channel import GatewayFactory
 from contentcache.gateway.connection_pool import ConnectionPool
 from contentcache.gateway.directory import Cache
 from contentcache.gateway.keys import KeyFiles
 from contentcache.gateway.router import CACertificate
 from contentcache.jose.blob_tokens import SigningKey
 from contentcache.server.access_log import AccessLog, AccessLogEntry
+from contentcache.server.factory import ServerFactory
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.answers import Answer
@@ -222,7 +222,7 @@ class GatewayTestCase(TestCase):
         extra: Mapping[str, tuple[str, ...]] | None = None,
         ca: bytes | None = None,
         trusted: tuple[str, ...] = (),
-    ) -> GatewayFactory:
+    ) -> ServerFactory:
         """A gateway with these settings."""
         options = Gateway(
             REGISTRY,

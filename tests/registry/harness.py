@@ -38,6 +38,7 @@ from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.exchange import Exchange
 from contentcache.server.factory import ServerFactory
 from contentcache.server.public_name import PublicName
+from contentcache.server.request import RequestResponder
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.answers import Answer
 
@@ -353,8 +354,7 @@ def make_factory(
     )
     log = AccessLog(meter, clock, lambda: 1e9, lines=True)
     return ServerFactory(
-        dispatcher.dispatch,
-        log,
+        RequestResponder(dispatcher.dispatch, log),
         limits=limits,
         address_key=NAME.address_key,
         reactor=clock,

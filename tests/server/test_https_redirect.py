@@ -12,6 +12,7 @@ from contentcache.config.model import Limits
 from contentcache.core.client_address import counted_address
 from contentcache.server.factory import ServerFactory
 from contentcache.server.https_redirect import HttpsRedirect
+from contentcache.server.request import RequestResponder
 from contentcache.telemetry.metrics import Meter
 
 _PATH = "/.well-known/acme-challenge/"
@@ -27,8 +28,7 @@ class HttpsRedirectTests(SynchronousTestCase):
         )
         clock: Any = Clock()
         factory = ServerFactory(
-            redirect.respond,
-            lambda _request: None,
+            RequestResponder(redirect.respond, lambda _request: None),
             limits=Limits(),
             address_key=counted_address,
             reactor=clock,

@@ -1,5 +1,5 @@
 """
-A client's connection to a gateway, and one request with its response.
+One request of a client to a gateway, with its body, and the response.
 
 A request is answered as soon as its head is complete, and its body follows. twisted.web would buffer the body in
 a temporary file first. Here a :class:`contentcache.gateway.proxy_request.RequestBody` delivers it while it
@@ -14,15 +14,14 @@ from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import (
-    Request,
     _ChunkedTransferDecoder,
     _IdentityTransferDecoder,
     _MalformedChunkedDataError,
     datetimeToString,
 )
+from twisted.web.http_headers import Headers as HeaderFields
 from twisted.web.server import Request as ResourceRequest
 
 from contentcache.core.errors import LoopDetected, MethodUnsupported
@@ -35,7 +34,6 @@ from contentcache.gateway.proxy_request import Field, RequestBody
 from contentcache.server.channel import ServerChannel
 from contentcache.server.errors import reason_phrase
 from contentcache.server.exchange import Exchange
-from contentcache.server.factory import ServerFactory
 from contentcache.server.framing import check_expectations, check_framing
 from contentcache.server.request import ServerRequest
 
@@ -83,88 +81,63 @@ class GatewayRequest(ServerRequest, ResourceRequest):
             self.body.failed(ClientDisconnected("the client has left"))
 
 
-class GatewayChannel(ServerChannel):
+def check_proxied_head(method: bytes, version: bytes, fields: HeaderFields) -> None:
     """
-    HTTP/1.1, parsed as strictly as at a cache, with every method and with bodies.
+    Check the head of a request with any method, and perhaps a body.
 
-    A response that ends before its request's body closes the connection, gently.
+    :raises CacheError: ambiguous framing or fields, as at a cache, or a method that no registry has.
     """
+    check_framing(version, fields)
+    check_fields(fields)
+    check_expectations(fields)
+    if method in {b"TRACE", b"CONNECT"}:
+        raise MethodUnsupported("this is a registry", headers={"Allow": _ALLOWED})
 
-    requestFactory: type[ServerRequest] = GatewayRequest
-    _body: RequestBody | None = None
-    _decoder: Any = None
 
-    def check_head(self, request: ServerRequest) -> None:
-        check_framing(self._version, request.requestHeaders)
-        check_fields(request.requestHeaders)
-        check_expectations(request.requestHeaders)
-        if self._command in {b"TRACE", b"CONNECT"}:
-            raise MethodUnsupported("this is a registry", headers={"Allow": _ALLOWED})
+class ProxiedBodyReader:
+    """Decodes a request's body while it arrives."""
 
-    def allHeadersReceived(self) -> None:
-        super().allHeadersReceived()
-        if self._ended:
-            return
-        request = cast("GatewayRequest", self.requests[-1])
+    def __init__(self, request: GatewayRequest, length: int | None) -> None:
+        channel: ServerChannel = request.channel
+        factory = channel.factory
+        self._channel = channel
+        self._request = request
+        self._body = RequestBody(channel.input, factory.timer, factory.limits.clientstall, length)
+        if length is None:
+            self._decoder: Any = _ChunkedTransferDecoder(self._body.received, self._ended)
+        else:
+            self._decoder = _IdentityTransferDecoder(length, self._body.received, self._ended)
+        if request.requestHeaders.hasHeader(b"Expect"):
+            self._body.on_delivery = self._send_continue
+        request.body = self._body
+
+    @classmethod
+    def open(cls, request: ServerRequest) -> ProxiedBodyReader | None:
+        """The reader of a request's body; ``None`` where it has none."""
+        assert isinstance(request, GatewayRequest)  # noqa: S101  # the factory makes no others
         fields = request.requestHeaders
         length = fields.getRawHeaders(b"Content-Length")
         if fields.hasHeader(b"Transfer-Encoding"):
-            self._expect_body(request, None)
-        elif length is not None and int(length[0]) > 0:
-            self._expect_body(request, int(length[0]))
+            return cls(request, None)
+        if length is not None and int(length[0]) > 0:
+            return cls(request, int(length[0]))
+        return None
 
-    def _expect_body(self, request: GatewayRequest, length: int | None) -> None:
-        producer: Any = self._networkProducer
-        limits = self.factory.limits
-        body = RequestBody(producer, self.factory.timer, limits.clientstall, length)
-        if length is None:
-            self._decoder = _ChunkedTransferDecoder(body.received, self._body_ended)
-        else:
-            self._decoder = _IdentityTransferDecoder(length, body.received, self._body_ended)
-        if request.requestHeaders.hasHeader(b"Expect") and self._version == b"HTTP/1.1":
-            body.on_delivery = lambda: self._send_continue(request)
-        self._body = request.body = body
-
-    def _send100Continue(self) -> None:
-        """Not yet: only when the body has a receiver."""
-
-    def _send_continue(self, request: GatewayRequest) -> None:
-        if not (self._ended or request.startedWriting):
-            self.transport.write(_CONTINUE)
-
-    def rawDataReceived(self, data: bytes) -> None:
-        if self._body is None or self._ended:
-            super().rawDataReceived(data)
-            return
+    def received(self, data: bytes) -> None:
+        """A piece of the body has arrived."""
         try:
             self._decoder.dataReceived(data)
         except _MalformedChunkedDataError:
             self._body.failed(BodyMalformed("the chunks of the request's body cannot be read"))
 
-    def _body_ended(self, rest: bytes) -> None:
-        body, self._body, self._decoder = self._body, None, None
-        if body is not None:
-            # Only a connection that is read reports that the client disconnects.
-            producer: Any = self._networkProducer
-            producer.resumeProducing()
-            if rest and not self._ended:
-                super().rawDataReceived(rest)
-            body.ended()
+    def _send_continue(self) -> None:
+        request = self._request
+        if request.channel is not None and not request.startedWriting and request.clientproto == b"HTTP/1.1":
+            self._channel.transport.write(_CONTINUE)
 
-    def requestDone(self, request: Request) -> None:
-        if self._body is not None:
-            self.persistent = 0
-        super().requestDone(request)  # type: ignore[no-untyped-call]
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
-        self._body = self._decoder = None
-
-
-class GatewayFactory(ServerFactory):
-    """Makes the channels of a gateway."""
-
-    channel_class = GatewayChannel
+    def _ended(self, rest: bytes) -> None:
+        self._channel.body_ended(rest)
+        self._body.ended()
 
 
 class GatewayExchange(Exchange):
