@@ -22,7 +22,8 @@ from contentcache.app.listening import ListenError, SocketPath, bind, format_add
 from contentcache.app.process import fit_descriptors
 from contentcache.app.role import Role, StartupError, exit_with
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
-from contentcache.server.debug_site import DebugSite, HealthCheck
+from contentcache.server.debug_site import DebugSite, HealthCheck, nothing_else
+from contentcache.server.page_server import PageServer
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.hosts import HostContexts
@@ -233,7 +234,8 @@ class Daemon(Service):
         served: list[Any] = []
         debug = self.configuration.http.debug
         if debug is not None:
-            served.append(DebugSite(self.health, self.metrics, debug.prometheus, self.reactor))
+            site = DebugSite(self.health, self.metrics, debug.prometheus, nothing_else)
+            served.append(PageServer(site.respond, self.reactor))
         if self.issuance is not None and len(served) < len(sockets):
             served.append(self.issuance.plain)
         self.ports = [serve(self.reactor, bound, each) for bound, each in zip(sockets, served, strict=True)]

@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.server.debug_site import DebugSite, HealthCheck
+from contentcache.server.debug_site import DebugSite, HealthCheck, nothing_else
+from contentcache.server.page_server import PageServer
 from contentcache.telemetry.metrics import Meter
 from tests.registry.harness import Client, Reply, request
 
@@ -25,7 +26,7 @@ class DebugSiteTests(SynchronousTestCase):
         """One page."""
         return Client(self.api(metrics)).ask(target, method=method)
 
-    def api(self, metrics: str | None) -> DebugSite:
+    def api(self, metrics: str | None) -> PageServer:
         """The operator's port."""
         meter = Meter()
 
@@ -35,7 +36,7 @@ class DebugSiteTests(SynchronousTestCase):
         async def counted() -> bytes:
             return meter.text()
 
-        return DebugSite(health, counted, metrics, Clock())
+        return PageServer(DebugSite(health, counted, metrics, nothing_else).respond, Clock())
 
     def test_health(self) -> None:
         """JSON that says what was looked at; only what hurts clients is a 503."""
@@ -74,6 +75,17 @@ class DebugSiteTests(SynchronousTestCase):
         (reply,) = Client(self.api("/metrics")).send("nonsense\r\n\r\n").replies()
         self.assertEqual(reply.status, 400)
 
+    def test_large_body(self) -> None:
+        """A body that nothing here needs is refused before it is read whole, in chunks too."""
+        head = "POST /debug/health HTTP/1.1\r\nHost: localhost\r\n"
+        for framing, before in (
+            (f"Content-Length: {1 << 30}", ""),
+            ("Transfer-Encoding: chunked", "100000\r\n"),
+        ):
+            client = Client(self.api("/metrics")).send(f"{head}{framing}\r\n\r\n{before}" + "x" * 70_000)
+            self.assertTrue(client.transport.value().startswith(b"HTTP/1.1 400 "))
+            self.assertTrue(client.ended)
+
     def waiting(self) -> tuple[Client, Deferred[bytes]]:
         """A client who has asked for the metrics, and what will be the answer."""
         counting: Deferred[bytes] = Deferred(self.cancelled.append)
@@ -81,7 +93,8 @@ class DebugSiteTests(SynchronousTestCase):
         async def health() -> Mapping[str, HealthCheck]:
             return self.health
 
-        client = Client(DebugSite(health, lambda: counting, "/metrics", Clock()))
+        site = DebugSite(health, lambda: counting, "/metrics", nothing_else)
+        client = Client(PageServer(site.respond, Clock()))
         return client.send(request("/metrics")), counting
 
     def test_one_after_another(self) -> None:
