@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from contentcache.admin.history_recorder import INTERVAL, HistoryRecorder
+from contentcache.admin.status import Sample
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.aio.threads import Threads
@@ -21,7 +23,7 @@ from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
 from contentcache.storage.index_recovery import rebuild_index
 from contentcache.storage.interfaces import StorageError
-from contentcache.storage.opening import Storage, open_storage
+from contentcache.storage.opening import Storage, open_storage, own_file
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import Reloadable, TLSConfigurationError
 from contentcache.upstream.proxies import ProxyFault
@@ -32,7 +34,8 @@ _FLUSH_EVERY: Final = 5.0
 class CacheRole:
     """
     A :class:`contentcache.app.role.Role`: the store, and everything that serves from it. No upstream is
-    contacted in order to start. With ``other_workers``, ``storage`` is shared by all of them.
+    contacted in order to start. With ``other_workers``, ``storage`` is shared by all of them, and ``samples()``
+    gives the metrics of all.
 
     :raises StartupError: the store, or a file of the configuration, cannot be used.
     """
@@ -47,6 +50,7 @@ class CacheRole:
         threads: Threads,
         meter: Meter,
         *,
+        samples: Callable[[], Awaitable[Iterable[Sample]]] | None = None,
         other_workers: OtherWorkers | None = None,
         storage: Storage | None = None,
     ) -> None:
@@ -65,11 +69,25 @@ class CacheRole:
                 meter=meter,
                 other_workers=self._other_workers,
             )
+            #: In the process that maintains the store.
+            self.history = self._open_history(meter, samples) if self._other_workers.maintains_store else None
         except (StorageError, ProxyFault, TLSConfigurationError, AuthFault) as error:
             raise StartupError(str(error)) from error
         except OSError as error:
             where = configuration.storage.rootdirectory
             raise StartupError(f"the store at {where} cannot be opened: {error}") from error
+
+    def _open_history(
+        self, meter: Meter, samples: Callable[[], Awaitable[Iterable[Sample]]] | None
+    ) -> HistoryRecorder:
+        async def own_samples() -> Iterable[Sample]:
+            return meter.samples()
+
+        settings = self._configuration.storage
+        path = own_file(settings, "history.json") if settings.driver == "filesystem" else None
+        return HistoryRecorder(
+            path, samples or own_samples, meter.repository_pulls, run=self._threads, wall=time.time
+        )
 
     @property
     def factory(self) -> ServerFactory:
@@ -88,6 +106,8 @@ class CacheRole:
             repeat(_FLUSH_EVERY, self._flush)
         if self._other_workers.maintains_store:
             self._start_maintenance()
+        if (history := self.history) is not None:
+            repeat(INTERVAL, lambda: in_background(history.record()))
 
     def _start_maintenance(self) -> None:
         storage = self.services.storage
@@ -103,6 +123,8 @@ class CacheRole:
         """Stop maintenance, close transports, and write the last pulls."""
         self._running = False
         services = self.services
+        if self.history is not None:
+            await self.history.record()
         if self._other_workers.maintains_store:
             await services.evictor.stop()
         if self._other_workers.maintains_store and services.scrubber is not None:

@@ -192,7 +192,7 @@ class RegistryApi:
             return
         parts = content.kind == "blobs" and is_partial(exchange, content.digest)
         with await dependencies.blob_service.get(request, whole=not parts) as served:
-            await self._send(exchange, request.registry, served, content.kind)
+            await self._send(exchange, request.registry, served, content)
 
     async def _answer_keys(self, exchange: Exchange) -> None:
         origins, query = self._dependencies.origins, exchange.query()
@@ -218,18 +218,20 @@ class RegistryApi:
             )
             return
         with await dependencies.tags.get(request) as served:
-            await self._send(exchange, request.registry, served, "manifests", by_tag=True)
+            await self._send(exchange, request.registry, served, request.route)
 
     async def _send(
         self,
         exchange: Exchange,
         registry: Registry,
         served: ContentResponse,
-        kind: Kind,
-        *,
-        by_tag: bool = False,
+        route: Content | TaggedManifest,
     ) -> None:
-        self._meter.pulled(registry.upstream.origin, kind, served.outcome.label(stale=served.stale))
+        by_tag = isinstance(route, TaggedManifest)
+        kind: Kind = route.kind if isinstance(route, Content) else "manifests"
+        self._meter.pulled(
+            registry.upstream.origin, route.repository, kind, served.outcome.label(stale=served.stale)
+        )
         await self._dependencies.responder.respond(exchange, served, kind, by_tag=by_tag)
 
     async def _answer_ping(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:

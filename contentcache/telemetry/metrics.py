@@ -18,6 +18,8 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from contentcache.telemetry.repository_pulls import RepositoryPulls
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # twice as many lines, and nobody looks at them
 
 _LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -73,6 +75,8 @@ class Meter:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        #: Not a metric: there are too many repositories.
+        self.repository_pulls = RepositoryPulls()
         self._hit_counters: dict[tuple[str, int, str], _HitCounters] = {}
         self._requests = Counter(
             "contentcache_http_requests",
@@ -200,6 +204,11 @@ class Meter:
         """Everything in Prometheus' text format."""
         return generate_latest(self.registry)
 
+    def samples(self) -> list[tuple[str, Mapping[str, str], float]]:
+        """Name, labels and value of each sample."""
+        families = self.registry.collect()
+        return [(one.name, one.labels, one.value) for family in families for one in family.samples]
+
     def answered(
         self, method: str, kind: str, status: int, seconds: float, sent: int, *, upstream: str = "-"
     ) -> None:
@@ -231,9 +240,11 @@ class Meter:
         )
         return counters
 
-    def pulled(self, origin: str, kind: str, status: str) -> None:
+    def pulled(self, origin: str, repository: str, kind: str, status: str) -> None:
         """A blob or manifest is about to be sent; ``status`` is one of the cache statuses."""
         self._pulls.labels(_registry(origin), kind, status).inc()
+        if kind == "manifests":
+            self.repository_pulls.add(_registry(origin), repository)
 
     def received_counter(self, origin: str, kind: str) -> Callable[[float], None]:
         """

@@ -138,6 +138,13 @@ class Metrics:
 
 
 @frozen
+class PulledRepositories:
+    """Pulled manifests that the worker has counted since the last message: registry, repository, how many."""
+
+    counts: Sequence[tuple[str, str, int]]
+
+
+@frozen
 class DiskFault:
     """What the disk refuses, ``None`` when it accepts writes again."""
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import pickle
 import secrets
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
 
+from contentcache.admin.status import Sample
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.app.cache_role import CacheRole
@@ -28,7 +29,7 @@ from contentcache.storage.interfaces import Link, Reservation
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.workers import messages
-from contentcache.workers.metrics import collect, merge, render, worst_findings
+from contentcache.workers.metrics import Family, collect, merge, render, worst_findings
 from contentcache.workers.remote_index import IndexServer
 from contentcache.workers.worker_pool import WorkerPool
 
@@ -89,6 +90,7 @@ class Supervisor(Daemon):
             self.reactor,
             self.threads,
             self.meter,
+            samples=self._samples,
             other_workers=other_workers,
         )
         return self._caching
@@ -139,6 +141,8 @@ class Supervisor(Daemon):
                 return await self._reserve(evolve(reservation, key=f"{number}:{reservation.key}"))
             case messages.ShrinkReservation(key=key, size=size, unlinked=unlinked):
                 evictor.shrink(f"{number}:{key}", size, unlinked=unlinked)
+            case messages.PulledRepositories(counts=counts):
+                self.meter.repository_pulls.add_all(counts)
             case messages.ReleaseReservation(key=key):
                 evictor.release(f"{number}:{key}")
         return None
@@ -169,8 +173,14 @@ class Supervisor(Daemon):
 
     async def metrics(self) -> bytes:
         """The metrics of all processes together, also of those that have ended."""
+        return render(await self._families())
+
+    async def _samples(self) -> Iterable[Sample]:
+        return [tuple(sample) for *_, samples in await self._families() for sample in samples]
+
+    async def _families(self) -> Sequence[Family]:
         workers = await self._workers.metrics() if self._workers is not None else []
-        return render(merge([collect(self.meter.registry), *workers]))
+        return merge([collect(self.meter.registry), *workers])
 
     async def health(self) -> Mapping[str, HealthCheck]:
         """The health checks of all processes."""
@@ -211,4 +221,5 @@ class Supervisor(Daemon):
         """Let all workers drain before one ends: it may run downloads for another one's clients."""
         if self._workers is not None:
             await self._workers.drain(self.configuration.http.draintimeout + _DRAIN_MARGIN)
+            await self._workers.metrics()  # they stay when the workers have ended
             await self._workers.stop()

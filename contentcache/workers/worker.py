@@ -173,6 +173,14 @@ class Worker(Daemon):
             self._supervisor.send(messages.NotInUse(unused))
         if not self._supervisor.is_backed_up:  # the next message has all that this one would have
             self._supervisor.send(messages.Metrics(collect(self.meter.registry)))
+            self._send_repository_pulls()
+
+    def _send_repository_pulls(self) -> None:
+        counts = self.meter.repository_pulls.drain()
+        if counts:
+            self._supervisor.send(
+                messages.PulledRepositories([(*key, count) for key, count in counts.items()])
+            )
 
     # Messages and calls of the supervisor.
 
@@ -253,6 +261,7 @@ class Worker(Daemon):
             await stop(port)
         if self.role is not None:
             await self.drain(self.role)
+        self._send_repository_pulls()
         return True
 
     async def _end(self) -> None:

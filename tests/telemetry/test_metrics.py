@@ -21,7 +21,7 @@ class HitTests(SynchronousTestCase):
         for method, status, sent, upstream in hits:
             apart.answered(method, "blobs", status, 0.0, sent, upstream=upstream)
             if method == "GET":
-                apart.pulled(upstream, "blobs", "hit")
+                apart.pulled(upstream, "org/app", "blobs", "hit")
         self.assertEqual(together.text(), apart.text())
 
     def test_many(self) -> None:
