@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from attrs import frozen
@@ -19,7 +18,7 @@ from contentcache.acme.errors import (
 from contentcache.acme.records import BackoffRecord
 from contentcache.acme.renewal_state import RenewalState
 from contentcache.core import durations
-from contentcache.core.ports import Clock, Run, Timer
+from contentcache.core.ports import Runtime
 
 #: The longest backoff without ``Retry-After``, in seconds.
 _MAX_DELAY: Final = 6 * 3600.0
@@ -84,18 +83,16 @@ def survives_restart(error: AcmeError) -> bool:
 
 
 class RenewalBackoff:
-    """Applies the backoff to renewal states; ``random`` draws a number from 0 to 1."""
+    """Applies the backoff to renewal states."""
 
     _log = Logger(namespace="contentcache")
 
-    def __init__(
-        self, store: CertificateStore, *, run: Run, timer: Timer, wall: Clock, random: Callable[[], float]
-    ) -> None:
+    def __init__(self, store: CertificateStore, runtime: Runtime) -> None:
         self._store = store
-        self._run = run
-        self._timer = timer
-        self._wall = wall
-        self._random = random
+        self._run = runtime.run
+        self._timer = runtime.timer
+        self._wall = runtime.wall
+        self._random = runtime.random
 
     def next_attempt(self, state: RenewalState) -> float | None:
         """The time of the next attempt, in seconds since 1970; ``None`` where the last one has not failed."""

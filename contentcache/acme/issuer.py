@@ -30,7 +30,7 @@ from contentcache.aio.condition import sleep
 from contentcache.aio.reactor import HttpAgent
 from contentcache.config.model import LetsEncrypt
 from contentcache.core import durations
-from contentcache.core.ports import Clock, Run, Timer
+from contentcache.core.ports import Runtime
 
 #: Clocks may differ by so many seconds without a warning.
 _MAX_SKEW: Final = 300.0
@@ -53,18 +53,15 @@ class AcmeIssuer:
         agent: HttpAgent,
         responders: Sequence[Responder],
         store: CertificateStore,
-        *,
-        run: Run,
-        timer: Timer,
-        wall: Clock,
+        runtime: Runtime,
     ) -> None:
         self._settings = settings
         self._agent = agent
         self._responders = responders
         self._store = store
-        self._run = run
-        self._timer = timer
-        self._wall = wall
+        self._run = runtime.run
+        self._timer = runtime.timer
+        self._wall = runtime.wall
         #: Serializes what concerns all hosts: the lock of the store, and the account.
         self._account_lock = DeferredLock()
         #: Hosts whose last certificate was refused because of its dates.

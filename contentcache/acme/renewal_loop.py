@@ -32,7 +32,7 @@ from contentcache.acme.renewal_state import (
 from contentcache.aio.condition import Condition, wait_at_most
 from contentcache.aio.fair_semaphore import FairSemaphore
 from contentcache.aio.tasks import in_background
-from contentcache.core.ports import Clock, Run, Timer
+from contentcache.core.ports import Runtime
 from contentcache.tls.files import Identity, TLSConfigurationError
 
 #: The longest sleep in seconds: the wall clock may have been set meanwhile.
@@ -79,8 +79,8 @@ class RenewalLoop:
     """
     Renews the certificates of several hosts, as ``issuer`` obtains them and ``store`` keeps them.
 
-    ``first`` is what the store had at the start, and ``backoffs`` are from before a restart. ``random`` draws
-    a number from 0 to 1. ``count_attempt`` is called with each host and whether its attempt has succeeded.
+    ``first`` is what the store had at the start, and ``backoffs`` are from before a restart. ``count_attempt``
+    is called with each host and whether its attempt has succeeded.
     """
 
     _log = Logger(namespace="contentcache")
@@ -91,11 +91,8 @@ class RenewalLoop:
         issuer: AcmeIssuer,
         store: CertificateStore,
         port: CertificatePort,
+        runtime: Runtime,
         *,
-        run: Run,
-        timer: Timer,
-        wall: Clock,
-        random: Callable[[], float],
         count_attempt: Callable[[str, bool], None],
         backoffs: Mapping[str, BackoffRecord] | None = None,
     ) -> None:
@@ -103,11 +100,11 @@ class RenewalLoop:
         self._issuer = issuer
         self._store = store
         self._port = port
-        self._run = run
-        self._timer = timer
-        self._wall = wall
+        self._run = runtime.run
+        self._timer = runtime.timer
+        self._wall = runtime.wall
         self._count_attempt = count_attempt
-        self._backoff = RenewalBackoff(store, run=run, timer=timer, wall=wall, random=random)
+        self._backoff = RenewalBackoff(store, runtime)
         self._wake_ups = {host: Condition() for host in first}
         self._waiters = RenewalWaiters()
         self._semaphore: FairSemaphore[None] = FairSemaphore(_MAX_CONCURRENT)

@@ -16,7 +16,7 @@ from contentcache.core.via import FAMILY
 from contentcache.gateway.admin.page_frame import PageFrame
 from contentcache.gateway.admin.sessions import Sessions
 from contentcache.gateway.admin.site import AdminSite
-from contentcache.gateway.authentication import Authenticator
+from contentcache.gateway.authentication import AccountPolicy, Authenticator
 from contentcache.gateway.blob_authorization import BlobAuthorization, RedirectTarget
 from contentcache.gateway.blob_redirector import BlobRedirector
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
@@ -273,13 +273,11 @@ def _admin_site(
     authenticator = Authenticator(
         RegistryLogin(options.registry, get, reactor, realms=options.realms),
         store,
+        AccountPolicy(options.admins, options.admingroup, options.authttl),
         run=platform.run,
         monotonic=reactor.seconds,
         wall=platform.wall,
         secret=secret,
-        admins=options.admins,
-        admin_group=options.admingroup,
-        ttl=options.authttl,
         randomness=platform.random_bytes,
     )
     sessions = Sessions(secret=secret, randomness=platform.random_bytes)

@@ -29,7 +29,7 @@ from contentcache.aio.threads import Threads
 from contentcache.app.listening import bind, serve, stop
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.client_address import counted_address
-from contentcache.core.ports import Run
+from contentcache.core.ports import Run, Runtime
 from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
 from contentcache.server.https_redirect import HttpsRedirect
@@ -91,18 +91,14 @@ class Issuance:
         responders: list[Responder] = [http_responder] if settings.http is not None else []
         if listening.path is None:
             responders.append(TlsAlpn01Responder(self.contexts, time.time))
-        issuer = AcmeIssuer(
-            settings, self._agent, responders, self._store, run=run, timer=reactor, wall=time.time
-        )
+        runtime = Runtime(run, reactor, time.time, SystemRandom().random)
+        issuer = AcmeIssuer(settings, self._agent, responders, self._store, runtime)
         self.renewal_loop = RenewalLoop(
             first,
             issuer,
             self._store,
             self.contexts,
-            run=run,
-            timer=reactor,
-            wall=time.time,
-            random=SystemRandom().random,
+            runtime,
             count_attempt=meter.certificate_asked,
             backoffs=self._backoffs(settings.hosts),
         )

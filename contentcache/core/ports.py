@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from attrs import frozen
+
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
@@ -34,3 +36,13 @@ class Timer(Protocol):
 
 #: Seconds since the epoch, or monotonic seconds: the argument's name says which.
 Clock = Callable[[], float]
+
+
+@frozen
+class Runtime:
+    """What a long-running part acts with; ``wall`` tells seconds since the epoch, ``random`` draws from 0 to 1."""
+
+    run: Run
+    timer: Timer
+    wall: Clock
+    random: Callable[[], float]

@@ -64,6 +64,19 @@ class User:
 
 
 @frozen
+class AccountPolicy:
+    """Who is an administrator, and for how many seconds what the registry said of credentials is remembered."""
+
+    admins: Collection[str] = ()
+    admin_group: str | None = None
+    ttl: float = 60.0
+
+    def is_admin(self, name: str, groups: Collection[str]) -> bool:
+        """Whether this account is an administrator."""
+        return name in self.admins or (self.admin_group is not None and self.admin_group in groups)
+
+
+@frozen
 class _Accepted:
     user: User = field()
     since: float
@@ -71,20 +84,18 @@ class _Accepted:
 
 
 class Authenticator:
-    """Asks the registry who a client is, and remembers it for ``ttl`` seconds."""
+    """Asks the registry who a client is, and remembers it."""
 
     def __init__(
         self,
         login: RegistryLogin,
         store: DirectoryStore,
+        policy: AccountPolicy,
         *,
         run: Run,
         monotonic: Clock,
         wall: Clock,
         secret: bytes,
-        admins: Collection[str] = (),
-        admin_group: str | None = None,
-        ttl: float = 60.0,
         randomness: Randomness,
     ) -> None:
         self._login = login
@@ -93,9 +104,7 @@ class Authenticator:
         self._monotonic = monotonic
         self._wall = wall
         self._secret = secret
-        self._admins = frozenset(admins)
-        self._admin_group = admin_group
-        self._ttl = ttl
+        self._policy = policy
         self._randomness = randomness
         self._remembered: LruCache[bytes, _Accepted] = LruCache(_MAX_REMEMBERED)
         self._throttles = (
@@ -164,9 +173,7 @@ class Authenticator:
         if isinstance(credentials, BearerCredentials):
             groups = groups_in(credentials.claims)
         name = decision.account or name
-        return User(
-            name, name in self._admins or (self._admin_group is not None and self._admin_group in groups)
-        )
+        return User(name, self._policy.is_admin(name, groups))
 
     async def _refuses_impossible(self, credentials: BasicCredentials | BearerCredentials) -> bool:
         """
@@ -180,7 +187,7 @@ class Authenticator:
             return True
         refused = not (await self._login.decide(self._impossible(credentials))).accepted
         if refused and isinstance(credentials, BasicCredentials):
-            self._checks_passwords_until = now + self._ttl
+            self._checks_passwords_until = now + self._policy.ttl
         return refused
 
     async def _checks_name(self, credentials: BasicCredentials | BearerCredentials) -> bool:
@@ -231,7 +238,7 @@ class Authenticator:
         accepted = self._remembered.get(key)
         if accepted is None:
             return None
-        if self._monotonic() - accepted.since >= self._ttl or self._wall() >= accepted.expires:
+        if self._monotonic() - accepted.since >= self._policy.ttl or self._wall() >= accepted.expires:
             self._remembered.remove(key)
             return None
         return accepted.user

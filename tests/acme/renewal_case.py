@@ -16,6 +16,7 @@ from contentcache.acme.records import BackoffRecord
 from contentcache.acme.renewal_loop import RenewalLoop
 from contentcache.aio.threads import at_once
 from contentcache.config.model import LetsEncrypt
+from contentcache.core.ports import Runtime
 from contentcache.tls.files import Identity
 from tests.acme.server import DIRECTORY, Acme, Bad
 
@@ -76,24 +77,20 @@ class RenewalTestCase(SynchronousTestCase):
         """Start the renewal loop of a daemon."""
         names = hosts or (HOST,)
         wanted = {"directory": self.folder, "hosts": names, "directoryurl": DIRECTORY, **settings}
+        runtime = Runtime(at_once, self.clock, self.wall, lambda: 0.0)
         self.issuer = AcmeIssuer(
             LetsEncrypt(**wanted),
             self.server,
             [self.http, self.alpn],
             self.store,
-            run=at_once,
-            timer=self.clock,
-            wall=self.wall,
+            runtime,
         )
         self.renewal_loop = RenewalLoop(
             {host: self.store.load_certificate(host) for host in names},
             self.issuer,
             self.store,
             self,
-            run=at_once,
-            timer=self.clock,
-            wall=self.wall,
-            random=lambda: 0.0,
+            runtime,
             backoffs=self.backoffs(names),
             count_attempt=lambda host, succeeded: self.counted.append((host, succeeded)),
         )

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.aio.threads import at_once
-from contentcache.gateway.authentication import Authenticator, Throttle, User
+from contentcache.gateway.authentication import AccountPolicy, Authenticator, Throttle, User
 from contentcache.gateway.credentials import BasicCredentials, claimed_account, parse_credentials
 from contentcache.gateway.errors import AuthenticationUnavailable, NotAuthenticated, TooManyAttempts
 from contentcache.gateway.registry_login import CredentialDecision
@@ -44,16 +44,16 @@ class AuthenticatorTests(SynchronousTestCase):
         self.authenticator = self.make()
 
     def make(self, **more: Any) -> Authenticator:
-        given: dict[str, Any] = {"admins": ["alice"], "admin_group": "ops", **more}
+        policy: dict[str, Any] = {"admins": ["alice"], "admin_group": "ops", **more}
         return Authenticator(
             self.registry,
             self.directory,
+            AccountPolicy(**policy),
             run=at_once,
             monotonic=self.clock.seconds,
             wall=lambda: EPOCH + self.clock.seconds(),
             secret=b"s" * 64,
             randomness=Noise(),
-            **given,
         )
 
     def who(self, authorization: str | None, address: str = "192.0.2.1") -> User:

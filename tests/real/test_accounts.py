@@ -10,7 +10,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from contentcache.aio.threads import at_once
-from contentcache.gateway.authentication import Authenticator, User
+from contentcache.gateway.authentication import AccountPolicy, Authenticator, User
 from contentcache.gateway.credentials import BasicCredentials
 from contentcache.gateway.errors import NotAuthenticated
 from contentcache.gateway.registry_login import BoundedGet, RegistryLogin
@@ -34,11 +34,11 @@ class AccountsTests(TestCase):
         return Authenticator(
             RegistryLogin(origin.url, get, running),
             MemoryDirectory(),
+            AccountPolicy(["ann"]),
             run=at_once,
             monotonic=running.seconds,
             wall=running.seconds,
             secret=os.urandom(64),
-            admins=["ann"],
             randomness=os.urandom,
         )
 

@@ -25,7 +25,7 @@ from contentcache.core.errors import UpstreamUnavailable
 from contentcache.gateway.admin.page_frame import PageFrame
 from contentcache.gateway.admin.sessions import Sessions
 from contentcache.gateway.admin.site import AdminSite
-from contentcache.gateway.authentication import Authenticator
+from contentcache.gateway.authentication import AccountPolicy, Authenticator
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
 from contentcache.gateway.credentials import BasicCredentials, BearerCredentials, parse_credentials
 from contentcache.gateway.directory import DirectoryStore
@@ -125,12 +125,11 @@ def make_admin_site(
     authenticator = Authenticator(
         registry,
         store,
+        AccountPolicy(["alice"], ttl=ttl),
         run=at_once,
         monotonic=seconds,
         wall=seconds,
         secret=secret,
-        admins=["alice"],
-        ttl=ttl,
         randomness=noise,
     )
     sessions = Sessions(secret=secret, randomness=noise)
