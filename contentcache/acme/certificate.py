@@ -24,7 +24,7 @@ from cryptography.x509 import (
 from cryptography.x509.oid import NameOID
 
 from contentcache.acme.errors import UnusableOrderError
-from contentcache.jose.jws import base64url_encode
+from contentcache.core.base64url import base64url_encode
 from contentcache.tls.files import Identity, KeyMismatchError, TLSConfigurationError, identity_from_pem
 
 #: Renewal is due when this part of the lifetime is left, or up to ``_JITTER`` of the lifetime earlier:

@@ -22,8 +22,8 @@ from contentcache.acme.errors import (
     parse_problem,
 )
 from contentcache.config.model import LetsEncrypt
+from contentcache.core.base64url import base64url_encode
 from contentcache.core.ports import Clock
-from contentcache.jose.jws import base64url_encode
 
 #: Seconds between two polls where the server sends no ``Retry-After``, and the longest that is obeyed.
 _POLL_INTERVAL: Final = 2.0

@@ -25,8 +25,8 @@ from contentcache.acme.account import AccountKey
 from contentcache.acme.challenges import AcmeAuthorization, AcmeChallenge, Responder
 from contentcache.acme.errors import AcmeServerUnavailableError
 from contentcache.acme.order import AcmeOrder, OrderClient
+from contentcache.core.base64url import base64url_encode
 from contentcache.core.ports import Timer
-from contentcache.jose.jws import base64url_encode
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # its last release uses names that are deprecated now

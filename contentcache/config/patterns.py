@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from base64 import urlsafe_b64decode
 from ipaddress import ip_address
 from typing import Final
 
@@ -15,6 +14,7 @@ from contentcache.config.faults import InvalidValueError, suggestion
 from contentcache.config.readers import duration, scalar, secret, text
 from contentcache.config.tables import Item
 from contentcache.config.urls import authority, url
+from contentcache.core.base64url import lenient_base64url_decode
 from contentcache.core.ciphersuites import OPENSSL_NAMES
 
 #: More processes than this have nothing to do on any machine.
@@ -267,7 +267,7 @@ def base64url(item: Item) -> bytes:
     bare = written.rstrip("=")
     if not _BASE64.fullmatch(written) or len(bare) % 4 == 1:
         raise InvalidValueError("is not a key in base64url, as the certificate authority hands it out")
-    return urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
+    return lenient_base64url_decode(bare)
 
 
 def _is_address(host: str) -> bool:

@@ -17,12 +17,12 @@ import binascii
 import hashlib
 import json
 import re
-from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from attrs import frozen
 
+from contentcache.core.base64url import lenient_base64url_decode
 from contentcache.core.digest import Digest
 from contentcache.core.errors import UpstreamBroken
 
@@ -272,13 +272,8 @@ def signed_payload(manifest: bytes) -> bytes | None:
 
 
 def _payload(manifest: bytes, protected: str) -> bytes:
-    header: dict[str, Any] = json.loads(_decoded(protected))
+    header: dict[str, Any] = json.loads(lenient_base64url_decode(protected))
     length = header["formatLength"]
     if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= len(manifest):
         raise ValueError(length)
-    return manifest[:length] + _decoded(header["formatTail"])
-
-
-def _decoded(text: str) -> bytes:
-    """Base64url without padding (RFC 7515 §2)."""
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    return manifest[:length] + lenient_base64url_decode(header["formatTail"])

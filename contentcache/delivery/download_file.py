@@ -160,7 +160,7 @@ class DownloadFile:
         """
         if self._writers or self._hashing_task is not None:
             raise RuntimeError("a body is still on its way into the file")
-        await self._in_thread(self._hashed.restart)
+        await self.in_thread(self._hashed.restart)
         self._is_stopping = False
 
     async def receive(  # noqa: PLR0917  # a body, and what is called as it arrives
@@ -219,11 +219,11 @@ class DownloadFile:
         """
         await self._wait_hashed()
         while self._is_behind:
-            await self._in_thread(self._hashed.hash_more)
+            await self.in_thread(self._hashed.hash_more)
         return await self._run(self._hashed.matches_digest, size)
 
     async def _write_in_thread(self, writer: BodyWriter) -> None:
-        await self._in_thread(self._write, writer)
+        await self.in_thread(self._write, writer)
 
     def _write(self, writer: BodyWriter) -> None:
         """In a thread: write and hash what is queued, and what is queued meanwhile."""
@@ -251,15 +251,20 @@ class DownloadFile:
     async def _hash(self) -> None:
         try:
             while self._is_behind and not self._is_stopping:
-                await self._in_thread(self._hashed.hash_more)
+                await self.in_thread(self._hashed.hash_more)
         except DiskFailed:
             pass  # matches_digest() meets it again, and raises it
         finally:
             self._hashing_task = None
 
-    async def _in_thread(
+    async def in_thread(
         self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
     ) -> Result:
+        """
+        What ``function`` returns, which works on the disk.
+
+        :raises DiskFailed: it fails.
+        """
         try:
             return await self._run(function, *args, **kwargs)
         except OSError as error:

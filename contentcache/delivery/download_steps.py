@@ -139,7 +139,7 @@ class DownloadSteps:
             return True
         if not download.options.is_manifest:
             return False
-        content = await download.storage.in_thread(download.file.read, 0, size)
+        content = await download.download_file.in_thread(download.file.read, 0, size)
         if download.key.digest in manifest_digests(
             content, download.stream.media_type, download.key.digest.algorithm
         ):
@@ -174,7 +174,7 @@ class DownloadSteps:
     async def _delete_stored(self) -> NoReturn:
         download = self._download
         self._log.error("stored blob corrupt, deleted", digest=download.key.digest, reason="digest mismatch")
-        await download.storage.in_thread(download.file.discard)
+        await download.download_file.in_thread(download.file.discard)
         raise UndecidedError("the stored blob was corrupt")
 
     async def _commit(self) -> None:
@@ -204,7 +204,7 @@ class DownloadSteps:
         :raises ManifestInvalid: it is no manifest.
         """
         download = self._download
-        content = await download.storage.in_thread(download.file.read, 0, download.planner.total or 0)
+        content = await download.download_file.in_thread(download.file.read, 0, download.planner.total or 0)
         checked = check_manifest(content)
         if not checked.agrees(download.stream.media_type):
             download.media_type = download.stream.media_type

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from twisted.logger import Logger
 
 from contentcache.aio.tasks import in_background
 from contentcache.core.errors import BlobUnknown, DiskFailed
-from contentcache.core.ports import Given, Result
 from contentcache.delivery.download_context import DownloadContext
 from contentcache.delivery.download_file import DownloadFile
 from contentcache.delivery.shared_download import DownloadKey, UndecidedError
@@ -61,23 +60,10 @@ class DownloadStorage:
         store, key = self._context.store, self._key
         try:
             if self._in_place:
-                return await self.in_thread(store.adopt, key.digest)
-            return await self.in_thread(store.resume, key.digest, key.origin)
+                return await self.file.in_thread(store.adopt, key.digest)
+            return await self.file.in_thread(store.resume, key.digest, key.origin)
         except BlobUnknown as error:
             raise UndecidedError("the blob was deleted a moment ago") from error
-
-    async def in_thread(
-        self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
-    ) -> Result:
-        """
-        What ``function`` returns, which works on the disk.
-
-        :raises DiskFailed: it fails.
-        """
-        try:
-            return await self._context.run(function, *args, **kwargs)
-        except OSError as error:
-            raise DiskFailed(f"the store cannot be written: {error}") from error
 
     async def reserve(self, total: int | None, end: int) -> None:
         """
@@ -117,7 +103,7 @@ class DownloadStorage:
 
         :raises DiskFailed: it cannot be unlinked.
         """
-        await self.in_thread(self.file.file.discard)
+        await self.file.in_thread(self.file.file.discard)
         self._is_unlinked = True
 
     async def commit(self, size: int, origin: str | None) -> None:
@@ -136,7 +122,7 @@ class DownloadStorage:
             if is_useless or not held:
                 await self.discard()
             elif len(held) > 1 or held[0][0] > 0:
-                await self.in_thread(self.file.file.park, tuple(held))
+                await self.file.in_thread(self.file.file.park, tuple(held))
         except DiskFailed as error:
             self._log.warn(
                 "partial file not stored",

@@ -8,7 +8,6 @@ not tell, there is no answer here, and the request is answered by :mod:`contentc
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -19,6 +18,7 @@ from attrs import define
 from contentcache.aio.tasks import in_background
 from contentcache.core.credentials import Subject
 from contentcache.core.digest import Digest
+from contentcache.core.lru import LruCache
 from contentcache.core.ports import Run
 from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.blob_usage import BlobUsage
@@ -94,8 +94,9 @@ class HotBlobs:
         self._authorization = authorization
         self._usage = usage
         self._run = run
-        self._most = most
-        self._blobs: OrderedDict[Digest, HotBlob] = OrderedDict()
+        self._blobs: LruCache[Digest, HotBlob] = LruCache(
+            most, lambda _digest, hot_blob: self._drop(hot_blob)
+        )
 
     def __len__(self) -> int:
         return len(self._blobs)
@@ -113,7 +114,7 @@ class HotBlobs:
 
     def add(self, digest: Digest, file: BlobFile, origin: str) -> None:
         """Add a stored blob that is being served in the name of ``origin``, which has it."""
-        known = self._blobs.get(digest)
+        known = self._blobs.peek(digest)
         if known is not None:
             known.origins.add(origin)
             return
@@ -127,10 +128,8 @@ class HotBlobs:
         with ExitStack() as held:
             held.callback(os.close, own)
             found = os.fstat(own)
-            self._blobs[digest] = HotBlob(digest, own, file.size, found.st_mtime_ns, {origin})
+            self._blobs.put(digest, HotBlob(digest, own, file.size, found.st_mtime_ns, {origin}))
             held.pop_all()
-        while len(self._blobs) > self._most:
-            self.drop(next(iter(self._blobs)))
 
     def find(self, link: Link, is_authorized: IsAuthorized) -> HotBlob | None:
         """
@@ -138,10 +137,10 @@ class HotBlobs:
 
         To be used at once, and only if it :meth:`HotBlob.is_there`: it may be closed later.
         """
-        hot_blob = self._blobs.get(link.digest)
+        hot_blob = self._blobs.peek(link.digest)
         if hot_blob is None or link.origin not in hot_blob.origins or not is_authorized(link):
             return None
-        self._blobs.move_to_end(hot_blob.digest)
+        self._blobs.touch(link.digest)
         return hot_blob
 
     def record_pull(self, hot_blob: HotBlob, now: float) -> None:
@@ -164,9 +163,11 @@ class HotBlobs:
 
     def drop(self, digest: Digest) -> None:
         """Remove a blob that is being deleted, and close it once no client reads it."""
-        hot_blob = self._blobs.pop(digest, None)
-        if hot_blob is None:
-            return
+        hot_blob = self._blobs.remove(digest)
+        if hot_blob is not None:
+            self._drop(hot_blob)
+
+    def _drop(self, hot_blob: HotBlob) -> None:
         hot_blob.dropped = True
         if not hot_blob.readers:
             # The last one to close a deleted file waits for its blocks to be freed.
@@ -174,8 +175,10 @@ class HotBlobs:
 
     def drop_deleted(self) -> None:
         """Close blobs that were deleted from the store, so that their space is free."""
-        for hot_blob in [hot_blob for hot_blob in self._blobs.values() if not hot_blob.is_there()]:
-            self.drop(hot_blob.digest)
+        for digest in tuple(self._blobs):
+            hot_blob = self._blobs.peek(digest)
+            if hot_blob is not None and not hot_blob.is_there():
+                self.drop(digest)
 
     def close(self) -> None:
         """Remove all blobs."""

@@ -29,6 +29,7 @@ from typing import Final
 from attrs import field, frozen
 from twisted.logger import Logger
 
+from contentcache.core.base64url import base64url_encode
 from contentcache.core.client_address import counted_address
 from contentcache.core.credentials import Credential
 from contentcache.core.errors import CacheError
@@ -205,7 +206,7 @@ class Authenticator:
         Credentials of the same kind that were never issued: a user of a random name, or the same
         token with another signature.
         """
-        noise = base64.urlsafe_b64encode(self._randomness(33)).decode()
+        noise = base64url_encode(self._randomness(33))
         if isinstance(credentials, BasicCredentials):
             return BasicCredentials(self._random_name(), noise).authorization
         head, dot, _signature = credentials.token.rpartition(".")

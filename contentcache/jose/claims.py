@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import binascii
 import json
-from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from attrs import frozen
+
+from contentcache.core.base64url import lenient_base64url_decode
 
 
 class InvalidClaimError(ValueError):
@@ -147,7 +148,7 @@ def unverified_claims(token: str) -> Mapping[str, Any]:
     if len(parts) != _PARTS:
         return {}
     try:
-        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        claims = json.loads(lenient_base64url_decode(parts[1]))
     except (binascii.Error, ValueError, RecursionError):
         return {}
     return claims if isinstance(claims, dict) else {}

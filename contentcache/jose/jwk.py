@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from contentcache.core.base64url import base64url_encode
 from contentcache.jose.jwa import RSA_BITS, PublicKey
-from contentcache.jose.jws import InvalidJWSError, base64url_decode, base64url_encode, compact_json
+from contentcache.jose.jws import InvalidJWSError, base64url_decode, compact_json
 
 MAX_KID: Final = 256
 MAX_EXPONENT: Final = (1 << 31) - 1

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Set
 from typing import Final, cast
 
 from attrs import field, frozen
 
+from contentcache.core.base64url import base64url_encode, lenient_base64url_decode
 from contentcache.jose.jwa import PrivateKey, make_signature
 from contentcache.jose.strict_json import InvalidJSONError, parse_json
 
@@ -99,20 +99,10 @@ def base64url_decode(text: str) -> bytes:
     contentcache.jose.jws.InvalidJWSError: is not base64url in its shortest spelling
     """
     if _BASE64URL.fullmatch(text) and len(text) % 4 != 1:
-        content = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        content = lenient_base64url_decode(text)
         if base64url_encode(content) == text:
             return content
     raise InvalidJWSError("is not base64url in its shortest spelling")
-
-
-def base64url_encode(content: bytes) -> str:
-    """
-    Encode without padding.
-
-    >>> base64url_encode(b"\\xff")
-    '_w'
-    """
-    return urlsafe_b64encode(content).rstrip(b"=").decode("ascii")
 
 
 def compact_json(value: object, *, sort_keys: bool = False) -> bytes:

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.auth.interfaces import LocalAuthenticator, Scope, Unauthorized
-from contentcache.jose.jws import base64url_encode
+from contentcache.core.base64url import base64url_encode
 
 T = TypeVar("T")
 

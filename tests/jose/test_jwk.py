@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.core.base64url import base64url_encode
 from contentcache.jose.jwa import PublicKey
 from contentcache.jose.jwk import (
     InvalidJWKError,
@@ -20,7 +21,7 @@ from contentcache.jose.jwk import (
     public_members,
     thumbprint,
 )
-from contentcache.jose.jws import base64url_decode, base64url_encode
+from contentcache.jose.jws import base64url_decode
 from contentcache.jose.keyset import encode_jwk, parse_key_set
 from tests.signer import keys, number
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.core.base64url import base64url_encode
 from contentcache.jose.jwa import ALGORITHMS, PrivateKey, is_supported, make_signature, verify_signature
 from contentcache.jose.jws import (
     InvalidJWSError,
     base64url_decode,
-    base64url_encode,
     check_header,
     compact_json,
     flattened,

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.core.base64url import base64url_encode
 from contentcache.jose.jwa import ALGORITHMS
 from contentcache.jose.jwk import derived_kids, libtrust_fingerprint
-from contentcache.jose.jws import base64url_encode
 from contentcache.jose.keyset import TrustedKeys, certified_keys, encode_jwk
 from contentcache.jose.registry_tokens import (
     InvalidTokenError,

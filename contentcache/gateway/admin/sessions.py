@@ -13,13 +13,13 @@ Rules (times are monotonic seconds, passed by the caller):
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 from typing import Final
 
 from attrs import define, field
 
+from contentcache.core.base64url import base64url_encode
 from contentcache.core.lru import LruCache
 from contentcache.gateway.authentication import Randomness, User
 
@@ -92,7 +92,7 @@ class Sessions:
 
     def noise(self) -> str:
         """Return random text."""
-        return base64.urlsafe_b64encode(self._randomness(_BYTES)).decode().rstrip("=")
+        return base64url_encode(self._randomness(_BYTES))
 
     def form_token(self, noise: str) -> str:
         """Return the token of a form before there is a session, for the cookie that has ``noise``."""
