@@ -53,6 +53,7 @@ lint: $(VENV)/dev.stamp
 	$(VENV)/bin/python scripts/check_words.py
 	$(VENV)/bin/python -m scripts.log_events --check
 	$(VENV)/bin/python -m contentcache.config.reference --check
+	$(VENV)/bin/python -m scripts.dashboards --check
 
 bench: $(VENV)/dev.stamp
 	@scripts/install-peers
