@@ -41,6 +41,7 @@ from contentcache.server.factory import ServerFactory
 from contentcache.server.public_name import PublicName
 from contentcache.server.request import RequestResponder
 from contentcache.storage.evictor import Evictor
+from contentcache.storage.interfaces import BlobNames
 from contentcache.storage.opening import Storage, own_file, read_or_make_secret
 from contentcache.storage.scrub import Bookmark, Scrubber
 from contentcache.telemetry.metrics import Meter
@@ -179,7 +180,7 @@ def _delivery(context: CacheContext) -> _Delivery:
         run=platform.run,
         wall=platform.wall,
         monotonic=platform.reactor.seconds,
-        evicted=lambda digest, size, reason: evicted(digest, size, reason),  # noqa: PLW0108
+        evicted=lambda *blob: evicted(*blob),  # noqa: PLW0108  # each needs the other
     )
     blob_service = BlobService(
         authorization,
@@ -194,11 +195,18 @@ def _delivery(context: CacheContext) -> _Delivery:
         other_workers=other_workers,
     )
 
-    def evicted(digest: Digest, size: int, reason: str) -> None:
+    def evicted(digest: Digest, size: int, reason: str, names: BlobNames) -> None:
         blob_service.hot_blobs.drop(digest)
         other_workers.on_evicted(digest)
         context.meter.evicted(size, reason)
-        _log.info("blob evicted", digest=digest, bytes=size, reason=reason)
+        _log.info(
+            "blob evicted",
+            digest=digest,
+            repository=names.repositories,
+            tag=names.tags,
+            bytes=size,
+            reason=reason,
+        )
 
     tags = TagService(
         authorization,

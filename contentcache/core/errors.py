@@ -8,7 +8,7 @@ Each error knows its code in the registry's vocabulary (distribution-spec 1.1,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from contentcache.core.header_policy import Headers
 
@@ -172,6 +172,13 @@ class DiskFailed(CacheError):
 
     code = "UNAVAILABLE"
     status = 503
+
+
+class NoRoom(DiskFailed):
+    """Nothing that may be evicted makes room for a content; ``detail`` is its size in bytes, as far as is known."""
+
+    def __init__(self, message: str = "there is no room in the store", **rest: Any) -> None:
+        super().__init__(message, **rest)
 
 
 class OriginRefused(CacheError):

@@ -14,11 +14,19 @@ from functools import partial
 from typing import Final
 
 from attrs import evolve
+from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import FairSemaphore
 from contentcache.aio.tasks import in_background, shielded
 from contentcache.core.digest import Digest
-from contentcache.core.errors import DiskFailed, ManifestTooLarge, UpstreamBroken, UpstreamUnavailable
+from contentcache.core.errors import (
+    CacheError,
+    DiskFailed,
+    ManifestTooLarge,
+    NoRoom,
+    UpstreamBroken,
+    UpstreamUnavailable,
+)
 from contentcache.core.lru import LruCache
 from contentcache.core.manifests import CheckedManifest, ManifestInvalid
 from contentcache.delivery.authorization import Authorization
@@ -58,6 +66,8 @@ class BlobService:
     Downloads reserve their bytes in the ``room`` of the store, and ``semaphore`` bounds how many run. Where there
     are ``other_workers``, each is the owner of some digests: it runs their downloads, and clients here join them.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -236,6 +246,7 @@ class BlobService:
             return error.next_step
         except DiskFailed as error:
             self.health.report(error.message)
+            self._log_uncached(request, error)
             return NextStep.PASS_THROUGH
 
     async def _look_up(
@@ -397,8 +408,18 @@ class BlobService:
                 download, stored, sink, rest, release, authorize=authorize, run=self._run
             )
         else:
+            self._log_uncached(request, download.failure)
             await continue_from_upstream(
                 request, download, sink, rest, release, run=self._run, meter=self._meter
+            )
+
+    def _log_uncached(self, request: ContentRequest, failure: CacheError | None) -> None:
+        if isinstance(failure, NoRoom):
+            self._log.warn(
+                "no room for blob, passed through uncached",
+                digest=request.content.digest,
+                repository=request.content.repository,
+                bytes=failure.detail,
             )
 
     async def _decision_with_size(self, request: ContentRequest, decision: Decision | None) -> Decision:

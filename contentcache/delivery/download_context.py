@@ -8,7 +8,7 @@ from itertools import count
 from attrs import frozen
 
 from contentcache.core.digest import Digest
-from contentcache.core.errors import DiskFailed, OriginRefused
+from contentcache.core.errors import NoRoom, OriginRefused
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.delivery.shared_download import DownloadKey
 from contentcache.delivery.subscribers import Subscriber
@@ -154,7 +154,7 @@ class DownloadReservation:
         elif self._left is not None:
             self.shrink(*self._left)
         if not fits:
-            raise DiskFailed("there is no room in the store")
+            raise NoRoom(detail=size)
         self.size = max(self.size, size)
 
     def shrink(self, size: int, unlinked: bool) -> None:

@@ -173,7 +173,13 @@ class DownloadSteps:
 
     async def _delete_stored(self) -> NoReturn:
         download = self._download
-        self._log.error("stored blob corrupt, deleted", digest=download.key.digest, reason="digest mismatch")
+        self._log.error(
+            "stored blob corrupt, deleted",
+            digest=download.key.digest,
+            repository=download.subscribers.repositories(),
+            tag=(),
+            reason="digest mismatch",
+        )
         await download.download_file.in_thread(download.file.discard)
         raise UndecidedError("the stored blob was corrupt")
 

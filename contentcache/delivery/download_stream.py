@@ -227,5 +227,5 @@ class DownloadStream:
         except (UpstreamBroken, UpstreamTimeout) as error:
             if download.is_wanted or planner.prefix >= FIRST_PART:
                 self.error = error
-                subscriber.request.registry.failed(host, error.message, subscriber.request.content.kind)
+                subscriber.request.host_failed(host, error.message)
                 planner.broke(host)

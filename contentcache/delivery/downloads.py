@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from contentcache.aio.fair_semaphore import FairSemaphore
 from contentcache.aio.tasks import in_background, shielded
 from contentcache.core.digest import Digest
-from contentcache.core.errors import CacheError, ContentWrong, DiskFailed, OriginRefused, Overloaded
+from contentcache.core.errors import CacheError, ContentWrong, DiskFailed, NoRoom, OriginRefused, Overloaded
 from contentcache.core.negative_cache import NegativeCache
 from contentcache.core.ports import Timer
 from contentcache.delivery.authorization import Authorization
@@ -146,7 +146,7 @@ class Downloads:
         :raises DiskFailed: there is no room for it.
         """
         if not await self._context.reservations.has_room(key):
-            raise DiskFailed("there is no room in the store")
+            raise NoRoom
 
     def is_own(self, digest: Digest) -> bool:
         """Whether this worker runs the downloads of ``digest``."""

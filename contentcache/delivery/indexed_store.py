@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
 from contentcache.core.ports import Clock
-from contentcache.storage.interfaces import BlobFile, BlobIndex, BlobRecord, PartialFile, Store
+from contentcache.storage.interfaces import BlobFile, BlobRecord, Index, PartialFile, Store
 from contentcache.telemetry.metrics import Meter
 
 
@@ -41,7 +41,7 @@ class IndexedStore:
 
     _log = Logger()
 
-    def __init__(self, store: Store, index: BlobIndex, wall: Clock) -> None:
+    def __init__(self, store: Store, index: Index, wall: Clock) -> None:
         self.store = store
         self._index = index
         self._wall = wall
@@ -73,8 +73,14 @@ class IndexedStore:
             self._log.error("stored blob not readable", digest=digest, reason=error)
             return None, None
         if record is not None and record.size != file.size:
+            names = self._index.names(digest)
             self._log.error(
-                "stored blob changed on disk, deleted", digest=digest, bytes=file.size, expected=record.size
+                "stored blob changed on disk, deleted",
+                digest=digest,
+                repository=names.repositories,
+                tag=names.tags,
+                bytes=file.size,
+                expected=record.size,
             )
             file.close()
             self._throw_away(digest)

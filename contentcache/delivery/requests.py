@@ -49,6 +49,13 @@ class ContentRequest:
             follow=follow,
         )
 
+    def host_failed(self, host: str, reason: str) -> None:
+        """``host`` has not delivered the content: see :meth:`Registry.failed`."""
+        content = self.content
+        self.registry.failed(
+            host, reason, content.kind, repository=content.repository, reference=str(content.digest)
+        )
+
 
 @frozen
 class TagRequest:

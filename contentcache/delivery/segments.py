@@ -175,7 +175,7 @@ class Segments:
                 answer, offset, offset, stop, partial(self._download.arrived, host)
             )
         except (UpstreamBroken, UpstreamTimeout) as error:
-            registry.failed(host, error.message, subscriber.request.content.kind)
+            subscriber.request.host_failed(host, error.message)
             raise
 
     def _check(self, answer: Answer, host: str, offset: int) -> None:

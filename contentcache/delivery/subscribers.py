@@ -112,12 +112,17 @@ class Subscribers:
             self._last = sources
         return self._last if or_last else sources
 
+    def repositories(self) -> Sequence[str]:
+        """The repositories that they ask for it, for the log."""
+        requests = [subscriber.request for subscriber in self._subscribers or self._last.values()]
+        return sorted({request.content.repository for request in requests})
+
     def eject_host(self, host: str, reason: str) -> None:
         """Eject ``host`` in the pool of every origin whose clients have subscribed: once in each."""
         requests = [subscriber.request for subscriber in self._subscribers or self._last.values()]
         # Many clients of one origin are one failure.
         for request in {(id(each.registry), each.content.kind): each for each in requests}.values():
-            request.registry.failed(host, reason, request.content.kind)
+            request.host_failed(host, reason)
 
     def allow(self, key: bytes, asked: float | None) -> None:
         """

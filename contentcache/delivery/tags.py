@@ -201,7 +201,13 @@ class TagService:
             try:
                 return await self._check_and_store(request, answer, asked=asked)
             except ManifestInvalid as error:
-                request.registry.failed(answer.host, error.message, "manifests")
+                request.registry.failed(
+                    answer.host,
+                    error.message,
+                    "manifests",
+                    repository=request.route.repository,
+                    reference=request.route.tag,
+                )
                 if all(host in tried for host, _ in request.registry.health()):
                     raise
 

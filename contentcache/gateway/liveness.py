@@ -239,7 +239,7 @@ class Liveness:
             if state.alive:
                 _log.info("cache healthy", cache=cache.name, host=cache.host)
             else:
-                _log.info("cache unhealthy", cache=cache.name, host=cache.host, reason=why)
+                _log.warn("cache unhealthy", cache=cache.name, host=cache.host, reason=why)
         return state
 
     def _forget_others(self, caches: Sequence[Cache]) -> None:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from contentcache.core.digest import Digest
 from contentcache.core.eviction import Candidate, Retention, Shortfall, clock_jump, oldest_first, shortfall
 from contentcache.core.ports import Clock, Run, Timer
-from contentcache.storage.interfaces import Index, IndexDamaged, Reservation, Store
+from contentcache.storage.interfaces import BlobNames, Index, IndexDamaged, Reservation, Store
 from contentcache.storage.inventory import Inventory, StoreUsage
 
 Reason = Literal["age", "size", "space"]
@@ -74,7 +74,7 @@ class Evictor:
         run: Run,
         wall: Clock,
         monotonic: Clock,
-        evicted: Callable[[Digest, int, Reason], None],
+        evicted: Callable[[Digest, int, Reason, BlobNames], None],
     ) -> None:
         self._store = store
         self._index = index
@@ -286,7 +286,7 @@ class Evictor:
             return
         self._evicting.add(digest)
         try:
-            deleted = await self._run(self._delete, candidate)
+            names = await self._run(self._delete, candidate)
         except OSError as error:
             tally.failures += 1
             self._log.warn("stored blob not deleted", digest=digest, reason=error)
@@ -295,7 +295,7 @@ class Evictor:
             return
         finally:
             self._evicting.discard(digest)
-        if deleted:
+        if names is not None:
             if self._in_use(digest):
                 # Opened after the last look and before the deletion: its bytes are freed when it is closed.
                 self._still_open[digest] = candidate.size
@@ -304,22 +304,23 @@ class Evictor:
             tally.partials += candidate.partial
             tally.blobs += not candidate.partial
             if not candidate.partial:
-                self._evicted(digest, candidate.size, reason)
+                self._evicted(digest, candidate.size, reason, names)
 
-    def _delete(self, candidate: Candidate) -> bool:
-        """In a thread: delete a file, unless it was pulled since it was chosen."""
+    def _delete(self, candidate: Candidate) -> BlobNames | None:
+        """In a thread: delete a file, unless it was pulled since it was chosen; the names that the blob had."""
         if candidate.partial:
             self._store.delete_partial(candidate.digest, candidate.tag)
-            return True
+            return BlobNames()
         record = self._index.blob(candidate.digest)
         if record is None or record.pulled > candidate.since:
-            return False
+            return None
+        names = self._index.names(candidate.digest)
         # The file first: if killed in between, a record without a file is left, which the next sweep forgets. The
         # other way round a file would be left that no sweep ever finds. And on a full disk the index may need
         # the space of the file.
         self._store.delete(candidate.digest)
         self._index.forget((candidate.digest,))
-        return True
+        return names
 
     async def _count(self) -> StoreUsage:
         """How much there is, with files that are deleted and still open."""

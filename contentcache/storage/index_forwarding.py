@@ -44,6 +44,7 @@ class ForwardingIndex:
     revoke = _forwarded(Index.revoke)
     tag = _forwarded(Index.tag)
     remember_tag = _forwarded(Index.remember_tag)
+    names = _forwarded(Index.names)
     purge = _forwarded(Index.purge)
 
     @property

@@ -5,19 +5,26 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import nsmallest
+from itertools import islice
 from threading import RLock
+from typing import Final
 
 from attrs import evolve
 
 from contentcache.core.digest import Digest
 from contentcache.storage.interfaces import (
+    MOST_NAMES,
     Affirmation,
+    BlobNames,
     BlobRecord,
     IndexLimits,
     Link,
     Tag,
     TagRecord,
 )
+
+#: Links, and tags, that are looked at for the names of a blob.
+_MOST_SEARCHED: Final = 10_000
 
 
 class MemoryIndex:
@@ -145,6 +152,19 @@ class MemoryIndex:
             if len(self._tags) > self._limits.tag_rows:
                 self._drop_tag(min(self._tags, key=lambda one: self._tags[one].when))
 
+    def names(self, digest: Digest) -> BlobNames:
+        """Some of the repositories that have it, and of the tags that mean it, among the latest rows."""
+        with self._lock:
+            links = [link for link in islice(reversed(self._links), _MOST_SEARCHED) if link.digest == digest]
+            places = {(link.origin, link.repository): None for link in sorted(links, key=_place)[:MOST_NAMES]}
+            tags = [
+                tag.name
+                for tag in islice(reversed(self._tags), _MOST_SEARCHED)
+                if (tag.origin, tag.repository) in places and self._tags[tag].digest == digest
+            ]
+        repositories = dict.fromkeys(repository for _origin, repository in places)
+        return BlobNames(tuple(repositories), tuple(sorted(set(tags))[:MOST_NAMES]))
+
     def purge(self, before: float, limit: int) -> int:
         """Forget old links and tags; links of recorded blobs stay."""
         with self._lock:
@@ -192,6 +212,10 @@ class MemoryIndex:
 
 def _name(tag: Tag) -> tuple[str, str, str]:
     return tag.origin, tag.repository, tag.name
+
+
+def _place(link: Link) -> tuple[str, str]:
+    return link.repository, link.origin
 
 
 def _pulled(entry: tuple[float, Digest]) -> float:

@@ -25,7 +25,9 @@ from contentcache.storage.index_file import (
     open_database,
 )
 from contentcache.storage.interfaces import (
+    MOST_NAMES,
     Affirmation,
+    BlobNames,
     BlobRecord,
     IndexDamaged,
     IndexLimits,
@@ -53,6 +55,11 @@ _PURGE_TAGS: Final = """
 """
 
 
+# Both walk a primary key: a blob's own links, and the tags of one repository.
+_REPOSITORIES: Final = "SELECT DISTINCT origin, repository FROM links WHERE digest = ? LIMIT ?"
+_TAGS: Final = """
+    SELECT DISTINCT name FROM tags WHERE origin = ? AND repository = ? AND digest = ? LIMIT ?
+"""
 _AFFIRM_AGAIN: Final = """
     UPDATE links SET affirmed = ?5, media_type = coalesce(?6, media_type)
     WHERE digest = ?1 AND repository = ?2 AND origin = ?3 AND kind = ?4
@@ -245,6 +252,14 @@ class SqliteIndex:
             dropped = database.execute(_DROP_ROWS_OF_TAG, (*_tag(tag)[:3], self._rows_of_tag)).rowcount
             if not dropped:
                 self._tags.added(database)
+
+    def names(self, digest: Digest) -> BlobNames:
+        """Some of the repositories that have it, and of the tags that mean it."""
+        text, repositories, tags = str(digest), dict[str, None](), dict[str, None]()
+        for origin, repository in self._rows(_REPOSITORIES, text, MOST_NAMES):
+            repositories[repository] = None
+            tags.update((name, None) for (name,) in self._rows(_TAGS, origin, repository, text, MOST_NAMES))
+        return BlobNames(tuple(repositories), tuple(tags))
 
     def purge(self, before: float, limit: int) -> int:
         """Delete at most ``limit`` old links of blobs that are not recorded, and ``limit`` old tags."""

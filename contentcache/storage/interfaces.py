@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from contentcache.core.digest import Digest
 
@@ -248,6 +248,22 @@ class TagRecord:
     when: float
 
 
+#: Repositories, and tags of each of them, that :meth:`LinkIndex.names` returns.
+MOST_NAMES = 3
+
+
+def _as_tuple(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)  # between processes it is a list
+
+
+@frozen
+class BlobNames:
+    """Some of the repositories that have a blob, and of the tags that mean it: for the log."""
+
+    repositories: tuple[str, ...] = field(default=(), converter=_as_tuple)
+    tags: tuple[str, ...] = field(default=(), converter=_as_tuple)
+
+
 class BlobIndex(Protocol):
     """What is known of each stored blob."""
 
@@ -334,6 +350,9 @@ class LinkIndex(Protocol):
 
     def remember_tag(self, tag: Tag, record: TagRecord) -> None:
         """Record what a tag means."""
+
+    def names(self, digest: Digest) -> BlobNames:
+        """Up to :data:`MOST_NAMES` repositories that have it, and in each as many tags that mean it."""
 
     def purge(self, before: float, limit: int) -> int:
         """

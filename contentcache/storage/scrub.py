@@ -203,7 +203,14 @@ class Scrubber:
         return "unknown"
 
     async def _report_bad(self, record: BlobRecord, reason: str) -> None:
-        self._log.error("stored blob corrupt, deleted", digest=record.digest, reason=reason)
+        names = await self._run(self._index.names, record.digest)
+        self._log.error(
+            "stored blob corrupt, deleted",
+            digest=record.digest,
+            repository=names.repositories,
+            tag=names.tags,
+            reason=reason,
+        )
         self._bad[record.digest] = record
         await self._delete_bad()
         if record.digest in self._bad:

@@ -167,6 +167,8 @@ def _safe(value: object) -> object:
             return value
         case float():
             return round(value, 3)
+        case []:
+            return None
         case list() | tuple():
             value = ",".join(map(str, value))
         case BaseException():

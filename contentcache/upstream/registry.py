@@ -116,10 +116,19 @@ class Registry:
         """The hosts to ask, in their order, for a request of this kind (:attr:`Request.kind`)."""
         return self._pool.order(kind, self._reactor.seconds())
 
-    def failed(self, host: str, reason: str, kind: str = "blobs", began: int | None = None) -> None:
+    def failed(
+        self,
+        host: str,
+        reason: str,
+        kind: str = "blobs",
+        began: int | None = None,
+        *,
+        repository: str | None = None,
+        reference: str | None = None,
+    ) -> None:
         """
         ``host`` has closed the connection early, stalled, or sent wrong bytes, for a request of this kind that
-        was sent after event ``began`` of the pool.
+        was sent after event ``began`` of the pool, for a tag or a digest (``reference``) of a repository.
         """
         if host not in self._transports:
             return
@@ -128,8 +137,16 @@ class Registry:
         known = self._pool.is_ejected(host, kind, now)
         seconds = self._pool.failed(host, kind, now, began)
         if not known:
+            is_digest = ":" in (reference or "")
             self._log.warn(
-                "upstream unhealthy", upstream=host, kind=kind, for_=f"{seconds:.0f}s", reason=reason
+                "upstream unhealthy",
+                upstream=host,
+                kind=kind,
+                repository=repository,
+                tag=None if is_digest else reference,
+                digest=reference if is_digest else None,
+                for_=f"{seconds:.0f}s",
+                reason=reason,
             )
 
     def health(self) -> Sequence[tuple[str, bool]]:
@@ -208,7 +225,14 @@ class Registry:
             if slow or isinstance(error, TargetFailed | NoTokenError):
                 self._warn(error.message)
             else:
-                self.failed(host, error.message, request.kind, began)
+                self.failed(
+                    host,
+                    error.message,
+                    request.kind,
+                    began,
+                    repository=request.repository,
+                    reference=request.reference,
+                )
             raise
         self._meter.asked(host, str(answer.status))
         self._pool.answered(host, request.kind)

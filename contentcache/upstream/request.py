@@ -79,6 +79,17 @@ class Request:
         return kind if kind in {"manifests", "blobs", "tags", "referrers"} else "other"
 
     @property
+    def reference(self) -> str | None:
+        """
+        The tag or digest, of a request for a manifest or blob.
+
+        >>> subject = Subject.of(b"", "https://a", "org", Credential())
+        >>> Request("GET", "/v2/org/manifests/1", subject).reference
+        '1'
+        """
+        return self.path.rpartition("/")[2] if self.kind in {"manifests", "blobs"} else None
+
+    @property
     def is_fetch(self) -> bool:
         """
         Whether it downloads the bytes of a blob.

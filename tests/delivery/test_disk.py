@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from twisted.logger import capturedLogs
+
 from contentcache.core.digest import Digest
 from contentcache.delivery.shared_download import HELD_BACK
 from contentcache.storage.interfaces import BlobRecord, Store
@@ -154,8 +156,11 @@ class FailingTests(InMemoryCacheTestCase):
         """Where no room can be made blobs are passed through."""
         cache, _ = self.failing()
         cache.room = False
-        self.assertWhole(cache.pull(self.digest), LARGE)
+        with capturedLogs() as events:
+            self.assertWhole(cache.pull(self.digest), LARGE)
         self.assertEqual([*cache.store.blobs(), *cache.store.partials()], [])
+        (event,) = (each for each in events if each["log_format"].startswith("no room for blob"))
+        self.assertEqual((event["digest"], event["repository"]), (self.digest, REPOSITORY))
 
     def test_commit_fails(self) -> None:
         """What is verified and cannot be kept is served, and is no blob."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import capturedLogs
+
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
@@ -50,6 +52,17 @@ class FailoverTests(InMemoryCacheTestCase):
                 self.assertWhole(other, LARGE)
                 asked = self.second.requests[0].headers.get("range")
                 self.assertEqual(asked, f"bytes={at}-" if at else None, (name, at))
+
+    def test_named_in_the_log(self) -> None:
+        """The line about an unhealthy host names what it did not deliver: repository, and digest or tag."""
+        for at in (-1, HALF):
+            cache = self.two()
+            cache.origin.misbehave("reset", at=at)
+            with capturedLogs() as events:
+                self.assertWhole(cache.pull(self.digest), LARGE)
+            (event,) = (each for each in events if each["log_format"] == "upstream unhealthy")
+            self.assertEqual((event["repository"], event["tag"]), (REPOSITORY, None))
+            self.assertEqual(event["digest"], str(self.digest))
 
     def test_stall(self) -> None:
         """A host that sends nothing for thirty seconds is left for the next, in the head and in the body."""

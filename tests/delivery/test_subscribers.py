@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.core.credentials import ANONYMOUS, Subject
+from contentcache.core.digest import Digest
+from contentcache.core.routes import Content
+from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.subscribers import Subscriber, Subscribers
+
+SUBJECT = Subject.of(b"", "https://origin.example", "org/app", ANONYMOUS)
 
 
 class _Pool:
@@ -16,12 +21,12 @@ class _Pool:
     def __init__(self) -> None:
         self.failures: list[tuple[str, str]] = []
 
-    def failed(self, host: str, reason: str, kind: str) -> None:
+    def failed(self, host: str, reason: str, kind: str, **names: str) -> None:
         self.failures.append((host, kind))
 
 
-def _subscriber(pool: _Pool, number: int) -> Subscriber:
-    request: Any = SimpleNamespace(registry=pool, content=SimpleNamespace(kind="blobs"))
+def _subscriber(pool: Any, number: int) -> Subscriber:
+    request = ContentRequest(pool, SUBJECT, Content("org/app", "blobs", Digest.of(b"")))
     return Subscriber(request, b"key %d" % number, authorized=True)
 
 

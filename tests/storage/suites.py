@@ -9,6 +9,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
 from contentcache.storage.interfaces import (
     Affirmation,
+    BlobNames,
     BlobRecord,
     Index,
     IndexLimits,
@@ -395,6 +396,27 @@ class IndexSuite(SynchronousTestCase):
         moved = TagRecord(OTHER, "text/plain", None, 2.0)
         self.index.remember_tag(TAG, moved)
         self.assertEqual(self.index.tag(TAG), moved)
+
+    def test_names(self) -> None:
+        """A blob has the names of its links' repositories, and of the tags there that mean it: a few of each."""
+        self.assertEqual(self.index.names(DIGEST), BlobNames())
+        self.index.affirm(LINK, Affirmation(1.0, None))
+        self.index.affirm(evolve(LINK, kind="manifests"), Affirmation(1.0, None))
+        self.index.affirm(evolve(LINK, digest=OTHER), Affirmation(1.0, None))
+        tag = evolve(TAG, origin=LINK.origin, repository=LINK.repository)
+        known = TagRecord(DIGEST, "application/json", 5, 1.0)
+        for name, accept in (("1.1", ""), ("1.0", "a"), ("1.0", "b")):
+            self.index.remember_tag(evolve(tag, name=name, accept=accept), known)
+        self.index.remember_tag(evolve(tag, name="other"), evolve(known, digest=OTHER))
+        self.index.remember_tag(evolve(tag, name="elsewhere", repository="org/elsewhere"), known)
+        names = self.index.names(DIGEST)
+        self.assertEqual((list(names.repositories), list(names.tags)), ([LINK.repository], ["1.0", "1.1"]))
+        for number in range(9):
+            self.index.affirm(evolve(LINK, repository=f"many/{number}"), Affirmation(1.0, None))
+            self.index.remember_tag(evolve(tag, repository="many/0", name=str(number)), known)
+        names = self.index.names(DIGEST)
+        self.assertEqual(list(names.repositories), ["many/0", "many/1", "many/2"])
+        self.assertEqual(list(names.tags), ["0", "1", "2"])
 
     def test_purge(self) -> None:
         """Old links and tags go, a few at a time, but not links of blobs that are here, whichever came first."""
