@@ -119,7 +119,7 @@ class HotBlobs:
             known.origins.add(origin)
             return
         descriptor = file.descriptor
-        if descriptor is None or not file.size:
+        if descriptor is None or not file.size or not self._blobs.capacity:
             return
         try:
             own = os.dup(descriptor)

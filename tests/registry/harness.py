@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
@@ -18,28 +18,38 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 
+from contentcache.aio.threads import at_once
+from contentcache.app.assembly import CacheContext, make_server
+from contentcache.app.role import Platform
 from contentcache.auth.interfaces import LocalAuthenticator
-from contentcache.config.model import Limits, Upstream
+from contentcache.config.model import (
+    Address,
+    Configuration,
+    Downstream,
+    Http,
+    Limits,
+    Log,
+    StorageSettings,
+    TokenAuth,
+    Upstream,
+)
 from contentcache.core.credentials import Credential, Subject
 from contentcache.core.digest import Digest
-from contentcache.core.list_queries import ListQueries
 from contentcache.core.via import CachesBehind
 from contentcache.delivery.bodies import ClientSink, MemoryBody, ShortError
 from contentcache.delivery.origin_queries import Pinged
+from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.delivery.responses import ContentHead, ContentResponse, Outcome
 from contentcache.delivery.signed_urls import SignedUrls
 from contentcache.delivery.signing_keys import SigningKeys
-from contentcache.registry.admission import Admission
-from contentcache.registry.api import RegistryApi, RegistryDependencies
 from contentcache.registry.origin_selection import OriginSelector
-from contentcache.registry.responses import ContentResponder
 from contentcache.server.access_log import AccessLog, AccessLogEntry
-from contentcache.server.dispatcher import RequestDispatcher
-from contentcache.server.exchange import Exchange
 from contentcache.server.factory import ServerFactory
-from contentcache.server.public_name import PublicName
-from contentcache.server.request import RequestResponder
+from contentcache.storage.index_memory import MemoryIndex
+from contentcache.storage.memory import MemoryStore
+from contentcache.storage.opening import Storage
 from contentcache.telemetry.metrics import Meter
+from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.answers import Answer
 
 CONTENT = bytes(range(256)) * 40
@@ -49,8 +59,8 @@ OCTETS = "application/octet-stream"
 HOST = "Host: cache.example\r\n"
 _LIMITS = Limits()
 
-#: No name of its own, and proxies at the loopback.
-NAME = PublicName(None, "http", ("127.0.0.0/8", "::1/128"))
+#: Between the parts of a ``multipart/byteranges``.
+BOUNDARY = (b"b" * 16).hex()
 
 
 class Broken(Exception):
@@ -101,15 +111,6 @@ class Origin:
     def subject(self, repository: str | None, credential: Credential) -> Subject:
         """As the real one."""
         return Subject.of(b"", self.upstream.origin, repository, credential)
-
-
-@frozen
-class AdmissionParts:
-    """The ways in."""
-
-    origins: OriginSelector
-    signed_urls: SignedUrls
-    admission: Admission
 
 
 class SteppedBody:
@@ -306,63 +307,6 @@ def request(target: str, *fields: str, method: str = "GET") -> str:
     return f"{method} {target} HTTP/1.1\r\n{HOST}" + "".join(f"{each}\r\n" for each in fields) + "\r\n"
 
 
-def make_admission(
-    registries: Sequence[Any],
-    *,
-    authenticator: LocalAuthenticator | None = None,
-    authorizes: bool = False,
-    keys: Mapping[str, SigningKeys] | None = None,
-    wall: Callable[[], float] = lambda: 1e9,
-) -> AdmissionParts:
-    """The ways in to these origins."""
-    origins = OriginSelector(registries)
-    signed_urls = SignedUrls(keys or {}, wall=wall, secret=b"secret of the tests")
-    return AdmissionParts(
-        origins, signed_urls, Admission(origins, signed_urls, authenticator, authorizes=authorizes)
-    )
-
-
-def make_factory(
-    blob_service: Any,
-    tags: Any,
-    origin_queries: Any,
-    doors: AdmissionParts,
-    *,
-    clock: Any,
-    meter: Meter,
-    limits: Limits = _LIMITS,
-    prefix: str = "/",
-    extra: Mapping[str, tuple[str, ...]] | None = None,
-) -> ServerFactory:
-    """A factory with the registry API over what the test gives it."""
-    responder = ContentResponder(lambda: "BOUNDARY")
-    queries = ListQueries(b"secret")
-    dependencies = RegistryDependencies(
-        blob_service,
-        tags,
-        origin_queries,
-        doors.origins,
-        doors.signed_urls,
-        doors.admission,
-        responder,
-        queries,
-        NAME,
-    )
-    api = RegistryApi(dependencies, pseudonym="contentcache-me", prefix=prefix, meter=meter)
-    dispatcher = RequestDispatcher(
-        api.answer, Exchange, timer=clock, stall_timeout=limits.clientstall, program="cache"
-    )
-    log = AccessLog(meter, clock, lambda: 1e9, lines=True)
-    return ServerFactory(
-        RequestResponder(dispatcher.dispatch, log),
-        limits=limits,
-        address_key=NAME.address_key,
-        reactor=clock,
-        meter=meter,
-        extra=extra or {},
-    )
-
-
 class RegistryTestCase(TestCase):
     """Has a factory, an API, and :attr:`services` behind it."""
 
@@ -388,19 +332,39 @@ class RegistryTestCase(TestCase):
         """A factory with these upstreams, one for everything if there are none."""
         given = upstreams or (Upstream("https://a.example", ("https://a.example",)),)
         registries: Any = [Origin(upstream) for upstream in given]
+        reactor: Any = clock or self.clock
         self.registries = registries
         parts: Any = self.services
-        admission = make_admission(registries, authenticator=authenticator, authorizes=authorizes, keys=keys)
-        return make_factory(
+        platform = Platform(
+            {},
+            reactor,
+            at_once,
+            lambda: 1e9,
+            lambda _n: 0,
+            lambda n: b"b" * n,
+            UpstreamTransport.to,
+        )
+        configuration = Configuration(
+            Http(Address("", 5000), prefix=prefix, headers=extra or {}),
+            Downstream(given, limits=limits, fastpath=False),
+            storage=StorageSettings("inmemory"),
+            auth=TokenAuth("https://auth.example/token", "service", "issuer") if authorizes else None,
+            log=Log(accesslog=True),
+        )
+        return make_server(
+            CacheContext(
+                configuration,
+                platform,
+                Storage(MemoryStore(), MemoryIndex()),
+                self.meter,
+                OtherWorkers(secret=b"secret of the tests", pseudonym="contentcache-me"),
+            ),
             parts,
             parts,
             parts,
-            admission,
-            limits=limits,
-            prefix=prefix,
-            extra=extra or {},
-            clock=clock or self.clock,
-            meter=self.meter,
+            origins=OriginSelector(registries),
+            signed_urls=SignedUrls(keys or {}, wall=platform.wall, secret=b"secret of the tests"),
+            authenticator=authenticator,
         )
 
     def client(self, address: str = "192.0.2.1") -> Client:

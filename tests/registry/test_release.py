@@ -217,7 +217,9 @@ class ReleaseTests(CacheTestCase):
         blob_service: Any = self.there.blob_service
         return {
             "descriptors": len(self.open_files()) - len(blob_service.hot_blobs),
-            "holds": [kept.readers for kept in blob_service.hot_blobs._blobs.values() if kept.readers],
+            "holds": [
+                kept.readers for kept in blob_service.hot_blobs._blobs._entries.values() if kept.readers
+            ],
             "readers": dict(blob_service._usage._readers),
             "downloads": len(list(blob_service.downloads)),
             "bodies of upstream": len(self.there.wire.open),
@@ -316,7 +318,7 @@ class FastReleaseTests(ReleaseTests):
     def test_rest(self) -> None:
         """Whichever step of sending the rest of a hot blob fails, its hold is given back once and noted once."""
         hot_blobs: Any = self.there.blob_service.hot_blobs
-        (kept,) = hot_blobs._blobs.values()
+        (kept,) = hot_blobs._blobs._entries.values()
         before = self.held()
         for broken in ("occupy", "start", "send_file", "stop", "requestDone", "acquire"):
             channel: Any = _BrokenChannel(broken)
