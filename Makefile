@@ -52,6 +52,7 @@ lint: $(VENV)/dev.stamp
 	scripts/check-documents $(VENV)/bin/python
 	$(VENV)/bin/python scripts/check_words.py
 	$(VENV)/bin/python -m scripts.log_events --check
+	$(VENV)/bin/python -m scripts.metrics --check
 	$(VENV)/bin/python -m contentcache.config.reference --check
 	$(VENV)/bin/python -m scripts.dashboards --check
 

@@ -8,6 +8,7 @@ from typing import Final
 from attrs import frozen
 from twisted.logger import Logger
 
+from contentcache.app.gauges import watch_requests, watch_store
 from contentcache.app.role import Platform
 from contentcache.app.upstreams import Upstreams, build_signed_urls, build_upstreams
 from contentcache.auth.interfaces import LocalAuthenticator
@@ -41,11 +42,11 @@ from contentcache.server.factory import ServerFactory
 from contentcache.server.public_name import PublicName
 from contentcache.server.request import RequestResponder
 from contentcache.storage.evictor import Evictor
+from contentcache.storage.figures import StoreFigures
 from contentcache.storage.interfaces import BlobNames
 from contentcache.storage.opening import Storage, own_file, read_or_make_secret
 from contentcache.storage.scrub import Bookmark, Scrubber
 from contentcache.telemetry.metrics import Meter
-from contentcache.upstream.registry import Registry
 
 _log = Logger(namespace="contentcache")
 
@@ -68,6 +69,7 @@ class CacheServices:
     evictor: Evictor
     scrubber: Scrubber | None
     factory: ServerFactory
+    figures: StoreFigures
 
 
 @frozen
@@ -138,8 +140,10 @@ def assemble(
             secret=other_workers.secret,
         ),
     )
-    if other_workers.serves_clients:
-        _register_metrics(meter, upstreams.registries, delivery, factory)
+    figures = StoreFigures(storage.store, storage.index, platform.run, platform.reactor)
+    if other_workers.maintains_store:
+        watch_store(meter, figures, context.options.maxsize)
+    watch_requests(meter, factory, delivery.grants, delivery.blob_service.downloads, upstreams.registries)
     in_use = other_workers.in_use or delivery.blob_service.in_use
     return CacheServices(
         storage,
@@ -152,6 +156,7 @@ def assemble(
         delivery.evictor,
         _scrubber(context, in_use),
         factory,
+        figures,
     )
 
 
@@ -342,16 +347,3 @@ def _scrubber(context: CacheContext, in_use: Callable[[Digest], bool]) -> Scrubb
         timer=context.platform.reactor,
         checked=context.meter.store_verified,
     )
-
-
-def _register_metrics(
-    meter: Meter, registries: tuple[Registry, ...], delivery: _Delivery, factory: ServerFactory
-) -> None:
-    service = delivery.blob_service
-    meter.watch("contentcache_downloads", "Downloads under way", lambda: service.downloads.running)
-    meter.watch("contentcache_grants", "Grants remembered", lambda: len(delivery.grants))
-    meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
-    for registry in registries:
-        meter.watch_registry(registry.upstream.origin)
-        for host, _is_healthy in registry.health():
-            meter.watch_upstream(host, lambda registry=registry, host=host: dict(registry.health())[host])  # type: ignore[misc]

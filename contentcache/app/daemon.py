@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -18,6 +20,7 @@ from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import PeriodicTasks
 from contentcache.aio.threads import Threads, ThreadsUnavailableError, use_threads_for_names
 from contentcache.app.cache_role import CacheRole
+from contentcache.app.gauges import lag_probe
 from contentcache.app.listening import ListenError, SocketPath, bind, format_address, serve, stop
 from contentcache.app.process import fit_descriptors
 from contentcache.app.role import Role, StartupError, exit_with
@@ -40,8 +43,6 @@ _DRAIN_STEP: Final = 0.1
 _TICKET_KEYS_INTERVAL: Final = 12 * 3600.0
 #: Threads of the sendfile pool.
 _SENDFILE_THREADS: Final = max(2, min(8, len(os.sched_getaffinity(0))))
-
-
 #: Threads that resolve host names.
 _RESOLVER_THREADS: Final = 10
 
@@ -71,7 +72,7 @@ class Daemon(Service):
         self._warnings = warnings
         self.environ = environ
         self.reactor = reactor
-        self.meter = Meter()
+        self.meter = Meter("gateway" if isinstance(configuration.middleware, Gateway) else "cache")
         self.threads = Threads(reactor, configuration.storage.maxthreads, "disk")
         # Separate threads: where all of the others wait for a disk, files in memory are still sent.
         self._sendfile_threads = Threads(reactor, _SENDFILE_THREADS, "sendfile")
@@ -109,7 +110,7 @@ class Daemon(Service):
         use_threads_for_names(self.reactor, self._name_threads)
         self.log_startup(role)
         role.start(self._periodic.start)
-        self._periodic.start(_LAG_INTERVAL, self._lag_probe())
+        self._periodic.start(_LAG_INTERVAL, lag_probe(self.meter, self.reactor, _LAG_INTERVAL))
         self._serve(role)
         self._periodic.start(_TICKET_KEYS_INTERVAL, self._rotate_ticket_keys)
         if self.issuance is not None:
@@ -253,12 +254,13 @@ class Daemon(Service):
             for bound in sockets
         ]
 
-    async def metrics(self) -> bytes:
-        """The metrics in Prometheus' text format."""
-        return self.meter.text()
+    async def metrics(self) -> CollectorRegistry:
+        """The metrics of all processes of this daemon."""
+        return await self.meter.refreshed()
 
     def log_startup(self, role: Role) -> None:
         """Log the warnings of the configuration, and that the daemon is ready."""
+        self.meter.watch_configuration(time.time())
         for warning in self._warnings:
             self._log.warn("configuration warning", reason=warning)
         http = self.configuration.http
@@ -269,17 +271,6 @@ class Daemon(Service):
             version=__version__,
             **role.startup_fields(),
         )
-
-    def _lag_probe(self) -> Callable[[], None]:
-        due = self.reactor.seconds() + _LAG_INTERVAL
-
-        def look() -> None:
-            nonlocal due
-            now = self.reactor.seconds()
-            self.meter.lagged(max(0.0, now - due))
-            due = now + _LAG_INTERVAL
-
-        return look
 
     def _rotate_ticket_keys(self) -> None:
         if self.context is not None:

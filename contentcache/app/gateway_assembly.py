@@ -145,9 +145,11 @@ def assemble(
         ca,
     )
     factory = make_server(context, backends)
-    meter.watch("contentcache_connections", "Open connections", lambda: factory.connections)
+    meter.watch("connections", lambda: factory.connections)
     meter.watch_caches(liveness.health)
-    meter.watch_upstream(options.registry, lambda: connections.fault is None)
+    meter.watch_upstream(
+        options.registry, lambda: connections.fault is None, lambda: connections.last_success
+    )
     reloading: tuple[Reloadable, ...] = (*{trust, public_trust}, ca)
     return GatewayServices(keys, connections, transport, store, liveness, reloading, factory)
 
@@ -213,6 +215,7 @@ def _connections(context: GatewayContext, proxies: Proxies, trust: UpstreamTrust
         options.registry,
         endpoint,
         timer=reactor,
+        wall=context.platform.wall,
         stall_timeout=options.stalltimeout,
         write_timeout=options.writetimeout,
         meter=context.meter,

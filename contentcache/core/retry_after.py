@@ -17,6 +17,7 @@ _SECONDS = re.compile(r"0*([0-9]{1,14})", re.ASCII)
 #: From here on a number is a moment.
 _EPOCH = 1e9
 _EPOCH_MILLISECONDS = 1e12
+_COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
 _LONGEST_DATE = 64
 _MOST_REMEMBERED: Final = 10_000
@@ -72,6 +73,21 @@ def retry_after_seconds(value: str | None, now: float, longest: float = LONGEST)
         moment = _moment(text)
         wanted = DEFAULT if moment is None else moment - now
     return min(max(wanted, SHORTEST), longest)
+
+
+def ratelimit_remaining(value: str | None) -> int | None:
+    """
+    The requests that ``ratelimit-remaining`` says are still allowed, ``None`` where it says nothing.
+
+    Docker Hub's names the window too, in seconds.
+
+    >>> ratelimit_remaining("76;w=21600")
+    76
+    >>> ratelimit_remaining("plenty") is None
+    True
+    """
+    digits = (value or "").partition(";")[0].strip(" \t")
+    return int(digits) if _COUNT.fullmatch(digits) else None
 
 
 def _moment(text: str) -> float | None:

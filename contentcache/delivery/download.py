@@ -92,6 +92,11 @@ class Download:
         return self.planner.prefix
 
     @property
+    def connections(self) -> int:
+        """How many requests to upstreams are under way."""
+        return (self.stream.host is not None) + self.segments.running
+
+    @property
     def target(self) -> str | None:
         """The host that the origin has redirected to, if all bytes are from there."""
         return self.stream.target

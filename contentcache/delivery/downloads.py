@@ -92,6 +92,21 @@ class Downloads:
         """How many downloads run in this worker."""
         return sum(isinstance(download, Download) for download in self)
 
+    @property
+    def held(self) -> int:
+        """How many bytes the downloads of this worker have so far."""
+        return sum(each.planner.held.total() for each in self if isinstance(each, Download))
+
+    @property
+    def connections(self) -> int:
+        """How many requests to upstreams the downloads of this worker have under way."""
+        return sum(each.connections for each in self if isinstance(each, Download))
+
+    @property
+    def queue(self) -> int:
+        """How many downloads of this worker wait for a permit."""
+        return self._semaphore.waiting
+
     def get(self, key: DownloadKey) -> SharedDownload | None:
         """The download from this origin."""
         return self._by_digest.get(key.digest, {}).get(key.origin)

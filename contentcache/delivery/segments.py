@@ -70,6 +70,11 @@ class Segments:
         """Whether any runs or waits."""
         return bool(self._running or self._waiting)
 
+    @property
+    def running(self) -> int:
+        """How many are requested now."""
+        return len(self._running)
+
     def covers(self, offset: int) -> bool:
         """Whether this byte is on its way."""
         return any(one.start <= offset < one.stop for one in (*self._running, *self._waiting))

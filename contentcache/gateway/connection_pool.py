@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from contentcache.aio.reactor import Endpoint
 from contentcache.aio.tasks import cancellable, in_background
 from contentcache.core.errors import CacheError
-from contentcache.core.ports import DelayedCall, Timer
+from contentcache.core.ports import Clock, DelayedCall, Timer
 from contentcache.gateway.connection import ProxyConnection, ProxyResponse
 from contentcache.gateway.errors import RegistryBroken, RegistryTimeout, RegistryUnreachable
 from contentcache.gateway.proxy_request import ProxyRequest, RequestBody
@@ -61,6 +61,7 @@ class ConnectionPool:
         endpoint: Endpoint,
         *,
         timer: Timer,
+        wall: Clock,
         stall_timeout: float,
         write_timeout: float,
         meter: Meter,
@@ -68,6 +69,7 @@ class ConnectionPool:
         self._base = base
         self._endpoint = endpoint
         self._timer = timer
+        self._wall = wall
         self._stall_timeout = stall_timeout
         self._write_timeout = write_timeout
         self._meter = meter
@@ -77,6 +79,8 @@ class ConnectionPool:
         self._checking: Deferred[None] | None = None
         #: What went wrong last, ``None`` after a response.
         self.fault: str | None = None
+        #: When the registry last answered, in seconds since 1970.
+        self.last_success = 0.0
 
     @asynccontextmanager
     async def request(
@@ -98,7 +102,7 @@ class ConnectionPool:
                 self._suspect(error.reason if isinstance(error, RegistryBroken) else error.message)
             raise
         try:
-            self.fault = None
+            self.fault, self.last_success = None, self._wall()
             self._meter.asked(self._base, str(response.code))
             reader = Answer(self._base, response.code, False, response, self._timer, self._stall_timeout)
             yield OpenResponse(response, reader)

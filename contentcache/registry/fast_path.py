@@ -78,6 +78,8 @@ class BlobFastPath:
         self._stall_timeout = stall_timeout
         self._hits: list[AccessLogEntry] = []
         self._flush_scheduled = False
+        #: When what is being answered was received.
+        self._received_at = 0.0
         self._second = -1
         self._status_lines = b"", b""
         #: What was found in this turn of the reactor: unchanged files, and pieces in the page cache.
@@ -86,6 +88,7 @@ class BlobFastPath:
 
     def answer(self, channel: ServerChannel, data: bytes) -> bytes:
         """Answer the simple requests at the start of ``data``; returns what is left of it."""
+        self._received_at = self._timer.seconds()
         position = 0
         limit = min(_MOST_HEAD_BYTES, channel.totalHeadersSize)
         while (end := data.find(b"\r\n\r\n", position, position + limit)) >= 0:
@@ -189,7 +192,17 @@ class BlobFastPath:
                 stall_timer = StallTimer(
                     channel.transport, self._timer, self._stall_timeout, channel.forceAbortClient
                 )
-                record = partial(self._record, headers, target, now, status)
+                received_at = self._received_at
+                first_byte = self._timer.seconds() - received_at
+                record = partial(
+                    self._record,
+                    headers,
+                    target,
+                    now,
+                    status,
+                    received_at=received_at,
+                    first_byte=first_byte,
+                )
                 span = Span(start, stop, blob.size)
                 RemainingBody(
                     channel, self._hot_blobs, blob, span, stall_timer=stall_timer, record=record
@@ -222,9 +235,19 @@ class BlobFastPath:
         return transport.send_now(head, blob.descriptor, start, stop)
 
     def _record(
-        self, headers: ParsedHeaders, target: ParsedTarget, now: float, status: int, size: int
+        self,
+        headers: ParsedHeaders,
+        target: ParsedTarget,
+        now: float,
+        status: int,
+        size: int,
+        *,
+        received_at: float | None = None,
+        first_byte: float | None = None,
     ) -> None:
+        """A response has ended; without ``first_byte`` it was sent at once."""
         self._schedule_flush()
+        seconds = self._timer.seconds() - (self._received_at if received_at is None else received_at)
         self._hits.append(
             AccessLogEntry(
                 address=headers.address,
@@ -237,8 +260,9 @@ class BlobFastPath:
                 referer=headers.referer,
                 agent=headers.agent,
                 cache="hit",
-                seconds=0.0,
+                seconds=seconds,
                 upstream=target.link.origin,
+                first_byte=seconds if first_byte is None else first_byte,
             )
         )
 

@@ -21,8 +21,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 @define
 class AccessLogEntry:
     """
-    One answered request. ``seconds`` from the end of its head to the last byte handed to the kernel;
-    ``sent`` bytes of body.
+    One answered request. ``seconds`` from the end of its head to the last byte handed to the kernel,
+    ``first_byte`` to the first one, known of hits of the fast path; ``sent`` bytes of body.
 
     Not frozen: creating a frozen one costs as much as writing its line.
     """
@@ -39,6 +39,7 @@ class AccessLogEntry:
     cache: str
     seconds: float
     upstream: str
+    first_byte: float = 0.0
 
     def line(self) -> str:
         """Apache's combined format, with cache status, seconds and origin."""
@@ -83,8 +84,17 @@ class AccessLog:
         seconds = max(0.0, self._timer.seconds() - request.received_at)
         method = request.method.decode("latin-1")
         method_label = method if method in _METHODS else "other"
+        first_byte = None
+        if request.first_byte_at is not None:
+            first_byte = max(0.0, request.first_byte_at - request.received_at)
         self._meter.answered(
-            method_label, request.kind, request.code, seconds, request.sentLength, upstream=request.upstream
+            method_label,
+            request.kind,
+            request.code,
+            seconds,
+            request.sentLength,
+            upstream=request.upstream,
+            first_byte=first_byte,
         )
         if not self._lines:
             return
@@ -106,7 +116,9 @@ class AccessLog:
 
     def log_hits(self, hits: Sequence[AccessLogEntry]) -> None:
         """Record requests that the fast path has answered."""
-        self._meter.hits([(access.method, access.status, access.sent, access.upstream) for access in hits])
+        self._meter.hits(
+            [(hit.method, hit.status, hit.sent, hit.upstream, hit.first_byte, hit.seconds) for hit in hits]
+        )
         if self._lines:
             self._write("access", accesses=hits)
 

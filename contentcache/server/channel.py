@@ -241,6 +241,7 @@ class ServerChannel(HTTPChannel):
         request.code, request.sentLength = response.status, len(response.body)
         request.cache_status = first(response.headers, "Cache-Status") or "-"
         self.transport.write(serialize(response, is_head=request.method == b"HEAD", extra=self.factory.extra))
+        request.first_byte_at = self.factory.timer.seconds()
         self.factory.log(request)
         self.end()
 

@@ -18,11 +18,15 @@ _CLIENT_CLOSED_REQUEST: Final = 499
 
 
 class ServerRequest(Request):
-    """A request whose head is complete since ``received_at`` (monotonic seconds)."""
+    """
+    A request whose head is complete since ``received_at``; ``first_byte_at`` is when the head of the response was
+    sent, ``None`` before (monotonic seconds).
+    """
 
     channel: Any = None
     method = uri = clientproto = b"-"
     received_at: float = 0.0
+    first_byte_at: float | None = None
     #: Fields of the access log record, set while the request is answered.
     cache_status: str = "-"
     upstream: str = "-"
@@ -37,6 +41,8 @@ class ServerRequest(Request):
         if not self.startedWriting:
             # Here, so that no kind of response can forget it.
             self.responseHeaders.setRawHeaders(NOSNIFF[0], NOSNIFF[1:])
+            if self.channel is not None:
+                self.first_byte_at = self.channel.factory.timer.seconds()
         super().write(data)
 
     def process(self) -> None:

@@ -147,6 +147,23 @@ _PRAGMAS: Final = {
 }
 
 
+#: Keeps the number of blobs as long as the file is open, and nothing of it in the file: a program of an earlier
+#: version can open it.
+COUNT_BLOBS: Final = (
+    "PRAGMA temp_store = MEMORY",
+    "CREATE TEMP TABLE blob_count AS SELECT count(*) AS number FROM blobs",
+    """
+    CREATE TEMP TRIGGER blob_counted AFTER INSERT ON main.blobs BEGIN
+        UPDATE blob_count SET number = number + 1;
+    END
+    """,
+    """
+    CREATE TEMP TRIGGER blob_discounted AFTER DELETE ON main.blobs BEGIN
+        UPDATE blob_count SET number = number - 1;
+    END
+    """,
+)
+
 DROP_LINKS: Final = (
     """
     DELETE FROM links WHERE (digest, repository, origin, kind) IN (

@@ -38,6 +38,7 @@ class ForwardingIndex:
     possesses = _forwarded(Index.possesses)
     record_possession = _forwarded(Index.record_possession)
     total = _forwarded(Index.total)
+    count = _forwarded(Index.count)
     shift = _forwarded(Index.shift)
     affirmation = _forwarded(Index.affirmation)
     affirm = _forwarded(Index.affirm)

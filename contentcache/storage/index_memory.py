@@ -110,6 +110,10 @@ class MemoryIndex:
         """Bytes of all recorded blobs."""
         return self._total
 
+    def count(self) -> int:
+        """Number of recorded blobs."""
+        return len(self._records)
+
     def shift(self, seconds: float, now: float) -> None:
         """Move every last pull by ``seconds``, none beyond ``now``."""
         with self._lock:

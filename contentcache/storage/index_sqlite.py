@@ -16,6 +16,7 @@ from contentcache.core.errors import DigestInvalid
 from contentcache.persist.atomic_file import make_folders
 from contentcache.persist.sqlite_file import transaction
 from contentcache.storage.index_file import (
+    COUNT_BLOBS,
     DROP_LINKS,
     DROP_TAGS,
     RowLimit,
@@ -100,6 +101,8 @@ class SqliteIndex:
         ((shifted, complete),) = self._rows("SELECT shifted, complete FROM state")
         self._shifted = float(shifted)
         self._complete = bool(complete)
+        #: Whether the number of blobs is kept.
+        self._counts = False
 
     @property
     def rebuilt(self) -> bool:
@@ -191,6 +194,16 @@ class SqliteIndex:
         """Bytes of all recorded blobs, a sum that triggers update."""
         ((total,),) = self._rows("SELECT bytes FROM state")
         return int(total)
+
+    def count(self) -> int:
+        """Number of recorded blobs. Counted at the first call, and from then on by temporary triggers."""
+        with self._working() as database:
+            if not self._counts:
+                for statement in COUNT_BLOBS:
+                    database.execute(statement)
+                self._counts = True
+            ((count,),) = database.execute("SELECT number FROM blob_count").fetchall()
+            return int(count)
 
     def shift(self, seconds: float, now: float) -> None:
         """Move every last pull by ``seconds``, none beyond ``now``."""

@@ -312,6 +312,9 @@ class PullOrder(Protocol):
     def total(self) -> int:
         """Bytes of all recorded blobs, without counting them one by one."""
 
+    def count(self) -> int:
+        """Number of recorded blobs. They are counted at the first call only."""
+
     def shift(self, seconds: float, now: float) -> None:
         """
         Move every last pull by ``seconds`` (the clock jumped), none beyond ``now``.

@@ -1,63 +1,54 @@
-"""The metrics of one process, in Prometheus' text format."""
+"""The metrics of one process."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+import platform
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from attrs import frozen
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Gauge,
-    Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from contentcache import __version__
+from contentcache.telemetry.collectors import Aliases, BulkHistogram, Gauges, Series
+from contentcache.telemetry.families import (
+    CACHE_STATUSES,
+    COUNTED,
+    EVICTION_REASONS,
+    KINDS,
+    LIMITS,
+    PREFIX,
+    STORED_KINDS,
+    Role,
+)
 from contentcache.telemetry.repository_pulls import RepositoryPulls
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # twice as many lines, and nobody looks at them
 
-_LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
-_SECONDS_BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300)
-_CACHE_STATUSES: Final = ("hit", "affirmed", "stale", "miss", "coalesced", "uncached")
-_EVICTION_REASONS: Final = ("age", "size", "space")
+_KNOWN_KINDS: Final = frozenset(KINDS)
+_NAN: Final = float("nan")
+
+#: A hit of the fast path: method, status, bytes of body, origin, and the seconds from the end of the request's head
+#: to the first and to the last byte of the response.
+Hit: TypeAlias = tuple[str, int, int, str, float, float]
 
 
-def _registry(origin: str) -> str:
+def registry_name(origin: str) -> str:
     """
-    The label of an origin.
+    The label of an upstream registry, by its origin: several URLs of one origin have the first one's.
 
-    >>> _registry("https://registry.example.com")
+    >>> registry_name("https://registry.example.com")
     'registry.example.com'
+    >>> registry_name("https://one.example http://two.example:5000")
+    'one.example'
     """
-    return origin.rpartition("://")[2]
-
-
-class _CacheHealth(Collector):
-    def __init__(self, read: Callable[[], Mapping[str, bool]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "contentcache_gateway_cache_healthy", "1 where clients can be sent to a cache", labels=["cache"]
-        )
-        for name, is_healthy in self._read().items():
-            family.add_metric([name], float(is_healthy))
-        yield family
-
-
-class _BulkHistogram(Histogram):
-    """A histogram that counts several equal observations as fast as one."""
-
-    def observe_many(self, amount: float, count: int) -> None:
-        """Observe ``amount`` so many times."""
-        self._sum.inc(amount * count)
-        self._buckets[bisect_left(self._upper_bounds, amount)].inc(count)
+    return origin.partition(" ")[0].rpartition("://")[2]
 
 
 @frozen
@@ -67,138 +58,129 @@ class _HitCounters:
     requests: Counter
     sent: Counter
     pulls: Counter | None
-    seconds: _BulkHistogram
+    seconds: BulkHistogram
+    first_byte: BulkHistogram
 
 
 class Meter:
-    """The daemon's counters, in a registry of their own."""
+    """
+    The metrics of a daemon with this ``role``, and of its process, in a registry of their own; without a role
+    those of both roles.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, role: Role | None = None) -> None:
         self.registry = CollectorRegistry()
         #: Not a metric: there are too many repositories.
         self.repository_pulls = RepositoryPulls()
+        self._families = {
+            family.name.removeprefix(PREFIX).removesuffix("_total"): family
+            for family in COUNTED
+            if role is None or family.role in {None, role}
+        }
+        self._counters = {
+            name: Counter(family.name, family.meaning, family.labels, registry=self.registry)
+            for name, family in self._families.items()
+            if family.type == "counter"
+        }
+        self._histograms = {
+            name: BulkHistogram(
+                family.name, family.meaning, family.labels, buckets=family.buckets, registry=self.registry
+            )
+            for name, family in self._families.items()
+            if family.type == "histogram"
+        }
+        if role is not None:
+            ProcessCollector(registry=self.registry)
+        self._gauges = Gauges()
+        self.registry.register(self._gauges)
+        if role != "gateway":
+            counters = self._counters
+            self.registry.register(
+                Aliases(counters["pulls"], counters["received_bytes"], counters["sent_bytes"])
+            )
         self._hit_counters: dict[tuple[str, int, str], _HitCounters] = {}
-        self._requests = Counter(
-            "contentcache_http_requests",
-            "Requests answered",
-            ["method", "kind", "code"],
-            registry=self.registry,
-        )
-        self._pulls = Counter(
-            "contentcache_pulls",
-            "GET of blobs and manifests by cache status",
-            ["registry", "kind", "cache"],
-            registry=self.registry,
-        )
-        self._sent = Counter(
-            "contentcache_sent_bytes", "Body bytes to clients", ["registry", "kind"], registry=self.registry
-        )
-        self._received = Counter(
-            "contentcache_received_bytes",
-            "Body bytes of blobs and manifests from upstreams",
-            ["registry", "kind"],
-            registry=self.registry,
-        )
-        self._upstream_requests = Counter(
-            "contentcache_upstream_requests",
-            "Requests to upstreams by status code, or failed",
-            ["host", "code"],
-            registry=self.registry,
-        )
-        self._evictions = Counter(
-            "contentcache_evictions", "Blobs evicted", ["reason"], registry=self.registry
-        )
-        self._evicted = Counter(
-            "contentcache_evicted_bytes", "Bytes evicted", ["reason"], registry=self.registry
-        )
-        for reason in _EVICTION_REASONS:
-            self._evictions.labels(reason)
-            self._evicted.labels(reason)
-        self._digest_mismatches = Counter(
-            "contentcache_digest_mismatches",
-            "Downloads whose bytes did not match the digest",
-            registry=self.registry,
-        )
-        self._store_write_errors = Counter(
-            "contentcache_store_write_errors", "Writes that the store refused", registry=self.registry
-        )
-        self._store_verified = Counter(
-            "contentcache_store_verified", "Stored blobs that were hashed again", registry=self.registry
-        )
-        self._store_corrupt = Counter(
-            "contentcache_store_corrupt",
-            "Stored blobs that were corrupt or unreadable",
-            registry=self.registry,
-        )
-        self._deep = Counter(
-            "contentcache_deep_chains",
-            "Requests through more than two caches",
-            registry=self.registry,
-        )
-        self._limited = Counter(
-            "contentcache_requests_limited", "Requests refused by a limit", ["limit"], registry=self.registry
-        )
-        self._seconds = _BulkHistogram(
-            "contentcache_http_request_duration_seconds",
-            "From the request to the last byte",
-            ["kind"],
-            buckets=_SECONDS_BUCKETS,
-            registry=self.registry,
-        )
-        self._lag = Histogram(
-            "contentcache_reactor_lag_seconds",
-            "How late the reactor comes to what is due",
-            buckets=_LAG_BUCKETS,
-            registry=self.registry,
-        )
+        self._ratelimits: dict[str, float] = {}
+        #: Whether the configuration was last read without a fault, and when it last was.
+        self._reloaded = True, 0.0
+        self._refreshes: list[Callable[[], Awaitable[None]]] = []
+        self._make_known_series()
 
-    def watch(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """A gauge whose value is read when somebody looks."""
-        Gauge(name, documentation, registry=self.registry).set_function(read)
+    def _make_known_series(self) -> None:
+        """Let every series exist whose labels are known."""
+        for kind in KINDS:
+            self._counters["http_requests"].labels("GET", kind, "200")
+            self._histograms["http_request_duration_seconds"].labels(kind)
+            self._histograms["http_time_to_first_byte_seconds"].labels(kind)
+        self._counters["sent_bytes"].labels("-", "other")
+        for limit in LIMITS:
+            self._counters["requests_limited"].labels(limit)
+        if "evictions" in self._counters:
+            for reason in EVICTION_REASONS:
+                self._counters["evictions"].labels(reason)
+                self._counters["evicted_bytes"].labels(reason)
+        self.watch("build_info", lambda: 1.0, __version__, platform.python_version())
+
+    # What is read when somebody looks.
+
+    def watch(self, name: str, read: Callable[[], float], *labels: str) -> None:
+        """A gauge by its name without prefix, whose value ``read`` returns; with ``labels`` one series of it."""
+        self.watch_series(name, lambda: {labels: read()})
+
+    def watch_series(self, name: str, read: Callable[[], Series]) -> None:
+        """A gauge whose series ``read`` returns: which there are may change."""
+        self._gauges.add(self._families[name], read)
 
     def watch_registry(self, origin: str) -> None:
         """Let the series of an upstream registry exist before its first request."""
-        for kind in ("blobs", "manifests"):
-            self._sent.labels(_registry(origin), kind)
-            self._received.labels(_registry(origin), kind)
-            for status in _CACHE_STATUSES:
-                self._pulls.labels(_registry(origin), kind, status)
+        registry = registry_name(origin)
+        for kind in KINDS:
+            self._counters["sent_bytes"].labels(registry, kind)
+        for kind in STORED_KINDS:
+            self._counters["received_bytes"].labels(registry, kind)
+            for status in CACHE_STATUSES:
+                self._counters["pulls"].labels(registry, kind, status)
+
+    def watch_upstream(
+        self, host: str, is_healthy: Callable[[], bool], last_success: Callable[[], float]
+    ) -> None:
+        """Whether an upstream host is healthy, and when it last answered, in seconds since 1970."""
+        for code in ("200", "failed"):
+            self._counters["upstream_requests"].labels(host, code)
+        self.watch("upstream_healthy", lambda: float(is_healthy()), host)
+        self.watch("upstream_last_success_timestamp_seconds", last_success, host)
+        if "upstream_ratelimit_remaining" in self._families:
+            self.watch("upstream_ratelimit_remaining", lambda: self._ratelimits.get(host, _NAN), host)
 
     def watch_caches(self, read: Callable[[], Mapping[str, bool]]) -> None:
         """Whether each cache of a gateway is healthy, by its name."""
-        self.registry.register(_CacheHealth(read))
 
-    def watch_upstream(self, host: str, is_healthy: Callable[[], bool]) -> None:
-        """Whether an upstream host is healthy."""
-        if not hasattr(self, "_upstreams"):
-            self._upstreams = Gauge(
-                "contentcache_upstream_healthy",
-                "1 where an upstream host is healthy, 0 where it is not",
-                ["host"],
-                registry=self.registry,
-            )
-        self._upstreams.labels(host).set_function(lambda: float(is_healthy()))
+        def look() -> Series:
+            health = read()
+            for name in health:
+                self._counters["gateway_redirects"].labels(name)
+            return {(name,): float(is_healthy) for name, is_healthy in health.items()}
+
+        self.watch_series("gateway_cache_healthy", look)
 
     def watch_certificate(self, host: str, expiry: Callable[[], float]) -> None:
-        """When the certificate of a host expires, in seconds since 1970."""
-        if not hasattr(self, "_certificates"):
-            self._certificates = Gauge(
-                "contentcache_certificate_expiry_timestamp_seconds",
-                "When a certificate expires, in seconds since 1970; 0 where there is none",
-                ["host"],
-                registry=self.registry,
-            )
-            self._certificates_asked = Counter(
-                "contentcache_certificate_attempts",
-                "Attempts to get a certificate by what came of them",
-                ["host", "outcome"],
-                registry=self.registry,
-            )
-        self._certificates.labels(host).set_function(expiry)
+        """When the certificate of a host expires, in seconds since 1970; 0 where there is none."""
+        self.watch("certificate_expiry_timestamp_seconds", expiry, host)
 
-    def certificate_asked(self, host: str, succeeded: bool) -> None:
-        """A certificate has been got, or not."""
-        self._certificates_asked.labels(host, "success" if succeeded else "failure").inc()
+    def watch_configuration(self, now: float) -> None:
+        """How reading the configuration went; it was first read at ``now``, in seconds since 1970."""
+        self._reloaded = True, now
+        self.watch("config_last_reload_success", lambda: float(self._reloaded[0]))
+        self.watch("config_last_reload_success_timestamp_seconds", lambda: self._reloaded[1])
+
+    def refresh_by(self, refresh: Callable[[], Awaitable[None]]) -> None:
+        """Have what gauges read brought up to date by ``refresh``, which may wait for a disk."""
+        self._refreshes.append(refresh)
+
+    async def refreshed(self) -> CollectorRegistry:
+        """The metrics, after what gauges read was brought up to date."""
+        for refresh in self._refreshes:
+            await refresh()
+        return self.registry
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -209,81 +191,115 @@ class Meter:
         families = self.registry.collect()
         return [(one.name, one.labels, one.value) for family in families for one in family.samples]
 
-    def answered(
-        self, method: str, kind: str, status: int, seconds: float, sent: int, *, upstream: str = "-"
-    ) -> None:
-        """A request for content of ``upstream`` has been answered, with ``sent`` bytes of body."""
-        self._requests.labels(method, kind, str(status)).inc()
-        self._seconds.labels(kind).observe(seconds)
-        self._sent.labels(_registry(upstream), kind).inc(sent)
+    # What is counted when it happens.
 
-    def hits(self, answers: Sequence[tuple[str, int, int, str]]) -> None:
-        """Blobs were sent from the store, at once: the method, the status, bytes of body and origin of each."""
-        groups: dict[tuple[str, int, str], tuple[int, int]] = {}
-        for method, status, sent, upstream in answers:
-            count, size = groups.get((method, status, upstream), (0, 0))
-            groups[method, status, upstream] = count + 1, size + sent
-        for group, (count, size) in groups.items():
+    def answered(
+        self,
+        method: str,
+        kind: str,
+        status: int,
+        seconds: float,
+        sent: int,
+        *,
+        upstream: str = "-",
+        first_byte: float | None = None,
+    ) -> None:
+        """
+        A request for content of ``upstream`` has been answered, with ``sent`` bytes of body; ``first_byte`` is
+        ``None`` where no byte was sent.
+        """
+        kind = kind if kind in _KNOWN_KINDS else "other"
+        self._counters["http_requests"].labels(method, kind, str(status)).inc()
+        self._histograms["http_request_duration_seconds"].labels(kind).observe(seconds)
+        if first_byte is not None:
+            self._histograms["http_time_to_first_byte_seconds"].labels(kind).observe(first_byte)
+        self._counters["sent_bytes"].labels(registry_name(upstream), kind).inc(sent)
+
+    def hits(self, hits: Sequence[Hit]) -> None:
+        """Blobs were sent from the store, at once."""
+        groups: dict[tuple[str, int, str], list[Hit]] = {}
+        for hit in hits:
+            groups.setdefault((hit[0], hit[1], hit[3]), []).append(hit)
+        for group, members in groups.items():
             counters = self._hit_counters.get(group) or self._make_hit_counters(*group)
-            counters.requests.inc(count)
-            counters.sent.inc(size)
+            counters.requests.inc(len(members))
+            counters.sent.inc(sum(hit[2] for hit in members))
             if counters.pulls is not None:
-                counters.pulls.inc(count)
-            counters.seconds.observe_many(0.0, count)
+                counters.pulls.inc(len(members))
+            counters.first_byte.observe_all([hit[4] for hit in members])
+            counters.seconds.observe_all([hit[5] for hit in members])
 
     def _make_hit_counters(self, method: str, status: int, upstream: str) -> _HitCounters:
+        registry = registry_name(upstream)
         counters = self._hit_counters[method, status, upstream] = _HitCounters(
-            self._requests.labels(method, "blobs", str(status)),
-            self._sent.labels(_registry(upstream), "blobs"),
-            self._pulls.labels(_registry(upstream), "blobs", "hit") if method == "GET" else None,
-            self._seconds.labels("blobs"),
+            self._counters["http_requests"].labels(method, "blobs", str(status)),
+            self._counters["sent_bytes"].labels(registry, "blobs"),
+            self._counters["pulls"].labels(registry, "blobs", "hit") if method == "GET" else None,
+            self._histograms["http_request_duration_seconds"].labels("blobs"),
+            self._histograms["http_time_to_first_byte_seconds"].labels("blobs"),
         )
         return counters
 
     def pulled(self, origin: str, repository: str, kind: str, status: str) -> None:
         """A blob or manifest is about to be sent; ``status`` is one of the cache statuses."""
-        self._pulls.labels(_registry(origin), kind, status).inc()
+        self._counters["pulls"].labels(registry_name(origin), kind, status).inc()
         if kind == "manifests":
-            self.repository_pulls.add(_registry(origin), repository)
+            self.repository_pulls.add(registry_name(origin), repository)
 
     def received_counter(self, origin: str, kind: str) -> Callable[[float], None]:
         """
         Counts bytes of blobs or manifests that come in. For each body one: to look labels up costs more than to
         count.
         """
-        return self._received.labels(_registry(origin), kind).inc
+        return self._counters["received_bytes"].labels(registry_name(origin), kind).inc
 
     def asked(self, host: str, code: str) -> None:
         """A host has answered, or failed."""
-        self._upstream_requests.labels(host, code).inc()
+        self._counters["upstream_requests"].labels(host, code).inc()
+
+    def ratelimit_remaining(self, host: str, requests: int) -> None:
+        """A host says how many requests it still allows."""
+        self._ratelimits[host] = requests
 
     def evicted(self, size: int, reason: str) -> None:
         """A blob has been evicted."""
-        self._evictions.labels(reason).inc()
-        self._evicted.labels(reason).inc(size)
+        self._counters["evictions"].labels(reason).inc()
+        self._counters["evicted_bytes"].labels(reason).inc(size)
 
     def digest_mismatch(self) -> None:
         """The bytes of a download did not match its digest."""
-        self._digest_mismatches.inc()
+        self._counters["digest_mismatches"].inc()
 
     def store_write_error(self) -> None:
         """The store has refused a write."""
-        self._store_write_errors.inc()
+        self._counters["store_write_errors"].inc()
 
     def store_verified(self, right: bool) -> None:
         """A stored blob was hashed again."""
-        self._store_verified.inc()
+        self._counters["store_verified"].inc()
         if not right:
-            self._store_corrupt.inc()
+            self._counters["store_corrupt"].inc()
 
     def went_deep(self) -> None:
         """A request came through more caches than are good for it."""
-        self._deep.inc()
+        self._counters["deep_chains"].inc()
 
     def limited(self, limit: str) -> None:
         """A limit has been reached."""
-        self._limited.labels(limit).inc()
+        self._counters["requests_limited"].labels(limit).inc()
+
+    def redirected(self, cache: str) -> None:
+        """A client was redirected to a cache of this gateway."""
+        self._counters["gateway_redirects"].labels(cache).inc()
+
+    def certificate_asked(self, host: str, succeeded: bool) -> None:
+        """A certificate has been got, or not."""
+        self._counters["certificate_attempts"].labels(host, "success" if succeeded else "failure").inc()
+
+    def config_reloaded(self, *, succeeded: bool, now: float) -> None:
+        """The configuration was read again at ``now`` (seconds since 1970), without a fault or with one."""
+        self._reloaded = succeeded, now if succeeded else self._reloaded[1]
 
     def lagged(self, seconds: float) -> None:
         """The reactor came late."""
-        self._lag.observe(seconds)
+        self._histograms["reactor_lag_seconds"].observe(seconds)

@@ -28,7 +28,7 @@ from contentcache.core.errors import (
 )
 from contentcache.core.header_policy import first, lines_of
 from contentcache.core.ports import Clock, Timer
-from contentcache.core.retry_after import RateLimits, retry_after_seconds
+from contentcache.core.retry_after import RateLimits, ratelimit_remaining, retry_after_seconds
 from contentcache.core.what_passes import LONGEST_REFUSAL
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.account import AccountSource, NoTokenError
@@ -94,6 +94,7 @@ class Registry:
         self._pool = UpstreamPool(upstream.hosts, upstream.fallback, circuits)
         self._rate_limits = RateLimits()
         self._warned = "", float("-inf")
+        self._last_success: dict[str, float] = {}
         self.client = UpstreamClient(
             upstream,
             transports,
@@ -152,6 +153,10 @@ class Registry:
     def health(self) -> Sequence[tuple[str, bool]]:
         """Every host, and whether it is healthy."""
         return self._pool.health(self._reactor.seconds())
+
+    def last_success(self, host: str) -> float:
+        """When ``host`` last answered, in seconds since 1970; 0 before its first answer."""
+        return self._last_success.get(host, 0.0)
 
     def may_lead_back(self, via: str, host: str | None = None) -> bool:
         """
@@ -236,6 +241,10 @@ class Registry:
             raise
         self._meter.asked(host, str(answer.status))
         self._pool.answered(host, request.kind)
+        self._last_success[host] = self._wall()
+        remaining = ratelimit_remaining(answer.header("ratelimit-remaining"))
+        if remaining is not None:
+            self._meter.ratelimit_remaining(host, remaining)
         if answer.status < _REFUSAL or is_range_refusal(answer, request):
             return answer
         raise await self._refusal(answer, request, key)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isnan
 from typing import Any, Final, TypeAlias
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-#: Gauges of which the lowest counts, and not the sum: a host that one worker finds unhealthy is unhealthy.
-_LOWEST: Final = frozenset({"contentcache_upstream_healthy"})
+from contentcache.telemetry.families import COUNTED, PROCESSES
+
+#: What the value of a gauge is over all processes, where it is not the sum.
+_OVER_WORKERS: Final = {
+    family.name: family.workers for family in (*COUNTED, *PROCESSES) if family.workers != "sum"
+}
 #: Kinds of metrics that are added up over processes that have ended, too.
 _CUMULATIVE: Final = frozenset({"counter", "histogram"})
 
@@ -49,7 +54,7 @@ def merge(processes: Iterable[Sequence[Family]]) -> list[Family]:
                 if known is None:
                     sums[key] = value
                 else:
-                    sums[key] = min(known, value) if name in _LOWEST else known + value
+                    sums[key] = _over_workers(name, known, value)
     return [
         [
             name,
@@ -61,16 +66,28 @@ def merge(processes: Iterable[Sequence[Family]]) -> list[Family]:
     ]
 
 
+def _over_workers(name: str, one: float, other: float) -> float:
+    if isnan(one) or isnan(other):  # one of them does not know
+        return other if isnan(one) else one
+    match _OVER_WORKERS.get(name):
+        case "lowest":
+            return min(one, other)
+        case "highest":
+            return max(one, other)
+        case _:
+            return one + other
+
+
 def cumulative(process: Sequence[Family]) -> list[Family]:
     """The metrics of a process that has ended that still count, so that no counter decreases."""
     return [family for family in process if family[2] in _CUMULATIVE]
 
 
-def render(families: Sequence[Family]) -> bytes:
-    """Prometheus' text format."""
+def as_registry(families: Sequence[Family]) -> CollectorRegistry:
+    """Merged metrics, to be rendered as those of one process are."""
     registry = CollectorRegistry()
     registry.register(_Families(families))
-    return generate_latest(registry)
+    return registry
 
 
 class _Families(Collector):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
+from prometheus_client import CollectorRegistry
 
 from contentcache.admin.status import Sample
 from contentcache.aio.reactor import DaemonReactor
@@ -29,7 +30,7 @@ from contentcache.storage.interfaces import Link, Reservation
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.workers import messages
-from contentcache.workers.metrics import Family, collect, merge, render, worst_findings
+from contentcache.workers.metrics import Family, as_registry, collect, merge, worst_findings
 from contentcache.workers.remote_index import IndexServer
 from contentcache.workers.worker_pool import WorkerPool
 
@@ -171,16 +172,16 @@ class Supervisor(Daemon):
 
     # Requests of the operator.
 
-    async def metrics(self) -> bytes:
+    async def metrics(self) -> CollectorRegistry:
         """The metrics of all processes together, also of those that have ended."""
-        return render(await self._families())
+        return as_registry(await self._families())
 
     async def _samples(self) -> Iterable[Sample]:
         return [tuple(sample) for *_, samples in await self._families() for sample in samples]
 
     async def _families(self) -> Sequence[Family]:
         workers = await self._workers.metrics() if self._workers is not None else []
-        return merge([collect(self.meter.registry), *workers])
+        return merge([collect(await self.meter.refreshed()), *workers])
 
     async def health(self) -> Mapping[str, HealthCheck]:
         """The health checks of all processes."""

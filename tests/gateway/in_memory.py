@@ -237,7 +237,13 @@ class GatewayTestCase(TestCase):
         http = Http(Address("127.0.0.1", 0), prefix=prefix, trustedproxies=trusted, headers=extra or {})
         endpoint: Any = self.endpoint
         self.connections = ConnectionPool(
-            REGISTRY, endpoint, timer=self.clock, stall_timeout=STALL, write_timeout=WRITE, meter=self.meter
+            REGISTRY,
+            endpoint,
+            timer=self.clock,
+            wall=lambda: NOW + self.clock.seconds(),
+            stall_timeout=STALL,
+            write_timeout=WRITE,
+            meter=self.meter,
         )
         registry: Any = self.own_registry
         target: Any = self.target

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Mapping
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -33,8 +36,8 @@ class DebugSiteTests(SynchronousTestCase):
         async def health() -> Mapping[str, HealthCheck]:
             return self.health
 
-        async def counted() -> bytes:
-            return meter.text()
+        async def counted() -> CollectorRegistry:
+            return meter.registry
 
         return PageServer(DebugSite(health, counted, metrics, nothing_else).respond, Clock())
 
@@ -61,6 +64,18 @@ class DebugSiteTests(SynchronousTestCase):
         self.assertEqual(self.ask("/metrics", metrics="/own/path").status, 404)
         self.assertEqual(self.ask("/metrics", metrics=None).status, 404)
 
+    def test_formats(self) -> None:
+        """OpenMetrics, and gzip, for clients that accept them."""
+        plain = self.ask("/metrics")
+        self.assertIsNone(plain.header("Content-Encoding"))
+        self.assertNotIn(b"# EOF", plain.body)
+        accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+        reply = Client(self.api("/metrics")).ask("/metrics", accept, "Accept-Encoding: gzip")
+        self.assertEqual(reply.header("Content-Encoding"), "gzip")
+        self.assertTrue((reply.header("Content-Type") or "").startswith("application/openmetrics-text"))
+        families = list(text_string_to_metric_families(gzip.decompress(reply.body).decode()))
+        self.assertIn("contentcache_evictions", [family.name for family in families])
+
     def test_nothing_else(self) -> None:
         """Other paths are 404, other methods 405."""
         for target in ("/", "/debug", "/debug/health/x", "/debug/vars", "/metrics/"):
@@ -86,9 +101,9 @@ class DebugSiteTests(SynchronousTestCase):
             self.assertTrue(client.transport.value().startswith(b"HTTP/1.1 400 "))
             self.assertTrue(client.ended)
 
-    def waiting(self) -> tuple[Client, Deferred[bytes]]:
+    def waiting(self) -> tuple[Client, Deferred[CollectorRegistry]]:
         """A client who has asked for the metrics, and what will be the answer."""
-        counting: Deferred[bytes] = Deferred(self.cancelled.append)
+        counting: Deferred[CollectorRegistry] = Deferred(self.cancelled.append)
 
         async def health() -> Mapping[str, HealthCheck]:
             return self.health
@@ -102,9 +117,10 @@ class DebugSiteTests(SynchronousTestCase):
         client, counting = self.waiting()
         client.send(request("/debug/health", method="HEAD") + request("/nothing"))
         self.assertEqual(client.transport.value(), b"")
-        counting.callback(b"counted 1\n")
+        meter = Meter()
+        counting.callback(meter.registry)
         first, second, third = client.replies("GET", "HEAD", "GET")
-        self.assertEqual((first.status, first.body), (200, b"counted 1\n"))
+        self.assertEqual((first.status, first.body), (200, meter.text()))
         self.assertEqual((second.status, second.body, third.status), (200, b"", 404))
         self.assertFalse(client.ended)
 

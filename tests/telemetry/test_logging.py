@@ -58,7 +58,7 @@ def access(**changes: str) -> LogEvent:
     """An answered request."""
     strings = {"address": "::1", "method": "GET", "uri": "/v2/", "protocol": "HTTP/1.1", "referer": "-"}
     strings |= {"agent": "curl", "cache": "hit", "upstream": "https://r"} | changes
-    entry = AccessLogEntry(**strings, timestamp=0.0, status=200, sent=5, seconds=0.25)
+    entry = AccessLogEntry(**strings, timestamp=0.0, status=200, sent=5, seconds=0.25, first_byte=0.25)
     return {"log_format": "", "log_time": 0.0, "log_level": LogLevel.info, "access": entry}
 
 

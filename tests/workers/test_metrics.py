@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
+from prometheus_client import generate_latest
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.telemetry.metrics import Meter
-from contentcache.workers.metrics import collect, cumulative, merge, render, worst_findings
+from contentcache.workers.metrics import Family, as_registry, collect, cumulative, merge, worst_findings
+
+
+def render(families: Sequence[Family]) -> bytes:
+    """Prometheus' text format."""
+    return generate_latest(as_registry(families))
 
 
 class MetricsTests(SynchronousTestCase):
@@ -18,9 +25,10 @@ class MetricsTests(SynchronousTestCase):
         one, other = Meter(), Meter()
         for meter, up, connections in ((one, True, 3), (other, False, 4)):
             meter.answered("GET", "blobs", 200, 0.01, 100)
-            meter.watch_upstream("https://one.example", lambda up=up: up)  # type: ignore[misc]
-            meter.watch("contentcache_connections", "Open connections", lambda n=connections: n)  # type: ignore[misc]
+            meter.watch_upstream("https://one.example", lambda up=up: up, lambda n=connections: n)  # type: ignore[misc]
+            meter.watch("connections", lambda n=connections: n)  # type: ignore[misc]
         other.answered("GET", "blobs", 404, 7.0, 20)
+        other.ratelimit_remaining("https://one.example", 76)
         return one, other
 
     def test_sums(self) -> None:
@@ -37,6 +45,9 @@ class MetricsTests(SynchronousTestCase):
             'contentcache_http_request_duration_seconds_count{kind="blobs"} 3.0',
             "contentcache_connections 7.0",
             'contentcache_upstream_healthy{host="https://one.example"} 0.0',
+            'contentcache_upstream_last_success_timestamp_seconds{host="https://one.example"} 4.0',
+            'contentcache_upstream_ratelimit_remaining{host="https://one.example"} 76.0',
+            'registry_proxy_pushed_bytes_total{type="blob"} 220.0',
             "# TYPE contentcache_sent_bytes_total counter",
             "# TYPE contentcache_http_request_duration_seconds histogram",
         ):
