@@ -50,7 +50,7 @@ def warn_of_plain_http(root: Table, http: Http, *, forwarding: bool, authenticat
     behind_tls = http.host is not None and http.host.startswith("https://")
     if http.tls is not None or http.addr.path is not None or behind_tls or not (forwarding or authenticating):
         return
-    what = "which it passes on to the origin" if forwarding else "which it judges by auth"
+    what = "which it passes on to the origin" if forwarding else "which it checks by the section auth"
     root.section("http").warn(
         "addr",
         f"clients send their passwords and tokens, {what}, over plain HTTP: anyone on the line may read and "

@@ -53,7 +53,7 @@ def read_middleware(root: Table, http: Http, *, delete: bool, auth: Auth | None)
         second = f"a second {name}" if name == found[0][1] else f"{name} beside {found[0][1]}"
         item.fault(f"is {second}; exactly one must be there")
     if auth is not None and any(name == "redirect" for _, name in found):
-        root.fault("auth", "has no place at a gateway, whose clients are judged by the registry behind")
+        root.fault("auth", "has no place at a gateway, whose clients the registry behind authorizes")
     read = [
         read_downstream(item, delete=delete, auth=auth) if name == "downstream" else read_gateway(item, http)
         for item, name in found

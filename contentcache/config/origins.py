@@ -151,14 +151,14 @@ def _stripped(scheme: str) -> Callable[[Item], str]:
 def _check_access(table: Table, *, public: bool, local_auth: bool) -> None:
     """Clients may pull by an account of the cache only where they are authenticated here, or where it is public."""
     if public and local_auth:
-        table.warn("public", "has no effect where there is a section auth: clients are judged by it")
+        table.warn("public", "has no effect where there is a section auth: clients are authorized by it")
     if public or local_auth:
         return
     given = [key for key in ("username", "password", "passwordfile", "exec") if table.has(key)]
     if given:
         table.fault(
             given[0],
-            "an account needs a section auth, by which clients are judged here, or public: true, which says "
+            "an account needs a section auth, by which clients are authorized here, or public: true, which says "
             "that whoever reaches this cache may have whatever the account may",
         )
     if table.has("prefix"):

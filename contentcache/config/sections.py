@@ -128,7 +128,7 @@ KINDS: Final = ("token", "htpasswd")
 
 _SILLY: Final = (
     "is not supported: it lets in whoever sends any credentials at all; use htpasswd or token, or leave out "
-    "the section auth, so that the origin judges"
+    "the section auth, so that the origin authorizes clients"
 )
 
 

@@ -116,13 +116,6 @@ class RangeUnsatisfiable(CacheError):
     status = 416
 
 
-class TooManyRequests(CacheError):
-    """Upstream limits the rate of requests; ``Retry-After`` says for how long."""
-
-    code = "TOOMANYREQUESTS"
-    status = 429
-
-
 class Overloaded(CacheError):
     """A limit of this daemon is reached; ``Retry-After`` says for how long."""
 

@@ -47,11 +47,6 @@ class ViaPath:
         return len(self.hops) <= MOST_HOPS and all(len(hop) <= LONGEST_NAME for hop in self.hops)
 
     @property
-    def cache_names(self) -> frozenset[str]:
-        """The names of the Content Caches that the request has passed."""
-        return frozenset(hop for hop in self.hops if hop.startswith(FAMILY))
-
-    @property
     def caches(self) -> int:
         """Number of Content Caches that the request has passed."""
         return sum(hop.startswith(FAMILY) for hop in self.hops)

@@ -23,14 +23,14 @@ _MIN_POOLED: Final = 4 << 20
 
 
 class ShortError(Exception):
-    """A response must be cut short: its rest cannot be had, or must not be sent."""
+    """A response must end short: its rest is missing, or must not be sent."""
 
 
 class ClientSink(Protocol):
-    """Takes the bytes of a response for one client."""
+    """Where the bytes of a response are sent: one client."""
 
     async def ready(self) -> None:
-        """Wait until the client takes more. Cancelled when it disconnects."""
+        """Wait until the client reads more. Cancelled when it disconnects."""
 
     def write(self, data: bytes, /) -> None:
         """Send."""
@@ -39,12 +39,12 @@ class ClientSink(Protocol):
         """Whether :meth:`send_file` works."""
 
     async def send_file(self, descriptor: int, start: int, stop: int) -> int:
-        """Send from an open file whose pages are in memory; answers how many bytes went out."""
+        """Send from an open file whose pages are in memory; returns how many bytes were sent."""
 
     async def send_by_pool(self, descriptor: int, start: int, stop: int) -> int:
         """
-        Send much from an open file in a thread, if the client takes it as it comes and a thread is free for
-        it; answers how many bytes went out, 0 if that is not so.
+        Send much from an open file in a thread; returns how many bytes were sent: 0 where no thread is free or
+        the client is not fast.
         """
 
 
@@ -59,7 +59,7 @@ class Body(Protocol):
         Send the bytes from ``start`` up to ``stop``, ``None`` for the end. With ``small_part`` they are a small
         part of the content, whose end need not wait for the whole.
 
-        :raises ShortError: they cannot all be had, or are not to be trusted.
+        :raises ShortError: some are missing, or have a digest mismatch.
         """
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class StoredBody:
     def __init__(self, file: BlobFile, run: Run, closed: Callable[[], None]) -> None:
         self._file = file
         self._run = run
-        # One that fails does not keep the other from being called; the last in is the first out.
+        # Each is called even if the other one fails; the last one first.
         self._held = ExitStack()
         self._held.callback(closed)
         self._held.callback(file.close)
@@ -98,7 +98,7 @@ class StoredBody:
 
 
 class MemoryBody:
-    """A small content that has come whole."""
+    """A small content that was received whole."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -134,18 +134,18 @@ class Remainder:
 #: Failures of a download after which its subscribers get the content by other means.
 _NOT_OF_CONTENT: Final = (DiskFailed, StoredMeanwhile, OwnerUnreachableError)
 
-#: Sends the rest by other means. The last argument is called once the download's file is not needed any more:
-#: whoever sends for long must not keep the file on the disk for as long.
+#: Sends the rest by other means. The last argument is called once the download's file is not needed any more, so
+#: that a slow client does not keep it on the disk.
 Continuation = Callable[[ClientSink, Remainder, Callable[[], None]], Awaitable[None]]
 
 
 class GrowingBody:
     """
-    A content that is being downloaded, as far as it is there. Where the disk fails in the middle, the download's
-    worker does not answer, or another origin's download has stored the blob, ``send_rest`` takes over.
+    A content that is being downloaded. Where the disk fails, the download's worker does not answer, or another
+    origin's download has stored the blob, ``send_rest`` sends the rest.
 
-    After a restart of the download a reader that has sent nothing yet goes on; one that has sent bytes with a
-    digest mismatch ends short.
+    When the download restarts, a response of which nothing was sent yet continues; one that has sent bytes with
+    a digest mismatch ends short.
     """
 
     def __init__(
@@ -190,8 +190,8 @@ class GrowingBody:
         Wait for the digest to be compared.
 
         :raises ShortError: there is a digest mismatch, or the download has failed.
-        :raises DiskFailed: the store takes no more.
-        :raises StoredMeanwhile: it is in the store by now.
+        :raises DiskFailed: the store cannot be written.
+        :raises StoredMeanwhile: another download has stored it.
         :raises OwnerUnreachableError: the worker that downloads it does not answer.
         """
         while not self._download.verified:
@@ -229,7 +229,7 @@ class GrowingBody:
         return download.readable_until(position, small_part=small_part)
 
     def _ask_ahead(self, end: int, stop: int | None) -> None:
-        # So that one who reads on from far away does not wait at each segment's end.
+        # A client that reads a part far away would wait at the end of each segment.
         with suppress(CacheError):
             self._download.request_bytes(end, stop)
 
@@ -253,8 +253,8 @@ async def send_piece(
     sink: ClientSink, file: BlobFile, start: int, stop: int, run: Run, *, by_pool: bool = False
 ) -> int:
     """
-    Send some of the bytes from ``start`` up to ``stop``, the best way there is; answers how many, 0 where the
-    file has none. ``by_pool`` allows a thread of the sendfile pool where much is left.
+    Send some of the bytes from ``start`` up to ``stop`` in the fastest way; returns how many, 0 where the file
+    has none. ``by_pool`` allows a thread of the sendfile pool where much is left.
 
     :raises ShortError: the disk fails.
     """
@@ -265,10 +265,10 @@ async def send_piece(
         return len(data)
     end = min(stop, start + _FILE_PIECE)
     if not file.is_loaded(start, end - start):
-        # The piece is on the disk: a thread waits for it, and after that it is not looked at again.
+        # The piece is on the disk: a thread waits for it; it is not checked again.
         await _load(file, start, end - start, run)
     elif by_pool and stop - start >= _MIN_POOLED:
-        # From the disk a thread would be no faster, and there are few.
+        # Only what is in memory: from the disk a thread is no faster, and there are few.
         sent = await sink.send_by_pool(descriptor, start, stop)
         if sent:
             return sent
@@ -277,7 +277,7 @@ async def send_piece(
 
 async def read(file: BlobFile, offset: int, length: int, run: Run) -> bytes:
     """
-    Read from memory at once, from the disk in a thread.
+    Read from memory directly, from the disk in a thread.
 
     :raises ShortError: the disk fails.
     """

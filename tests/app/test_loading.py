@@ -89,8 +89,8 @@ class LoadingTests(SynchronousTestCase):
         )
         debug = ', debug: {addr: "127.0.0.1:0", prometheus: {enabled: true}}}'
         plain = memory.replace('addr: ":5000"}', f'addr: ":5000"{debug}')
-        judged = f"{memory}auth: {{htpasswd: {{realm: here, path: {users}}}}}\n"
-        first, second = self.build(plain, judged)
+        local = f"{memory}auth: {{htpasswd: {{realm: here, path: {users}}}}}\n"
+        first, second = self.build(plain, local)
         self.assertEqual(first, {"loaded": [], "late": []})
-        judges = ["contentcache.auth.htpasswd", "contentcache.auth.tokens"]
-        self.assertEqual(second, {"loaded": judges, "late": []})
+        packages = ["contentcache.auth.htpasswd", "contentcache.auth.tokens"]
+        self.assertEqual(second, {"loaded": packages, "late": []})

@@ -197,13 +197,13 @@ class PlainHttpTests(ConfigurationTestCase):
         return [warning for warning in load(self.write(text), {}).warnings if PLAIN in warning]
 
     def test_warned(self) -> None:
-        """Credentials that are passed on, or judged here, are worth exactly one warning at ``http.addr``."""
+        """Credentials that are passed on, or checked here, are worth exactly one warning at ``http.addr``."""
         auth = f"auth: {{htpasswd: {{realm: r, path: {self.write(USER)}}}}}"
         two = with_options("upstreams: [{originhost: 'https://a', public: true}, {originhost: 'https://b'}]")
         for text, what in (
             (PRIVATE, "passes on to the origin"),
             (two, "passes on"),
-            (MINIMAL + auth, "judges by auth"),
+            (MINIMAL + auth, "checks by the section auth"),
         ):
             (warning,) = self.plain(text)
             self.assertIn(":3: http.addr: clients send their passwords and tokens", warning)

@@ -255,7 +255,7 @@ class UpstreamsTests(ConfigurationTestCase):
             [line.partition(": ")[0] for line in told], [f"{_UP}[0].username", f"{_UP}[0].password"]
         )
 
-    def test_judged_here(self) -> None:
+    def test_local_tokens(self) -> None:
         """With a section ``auth`` any upstream may have an account and a prefix, and all credentials end here."""
         keys = "username: u\npassword: p\nprefix: quay.io"
         loaded = self.load(with_upstream(keys) + self.auth())
@@ -266,7 +266,7 @@ class UpstreamsTests(ConfigurationTestCase):
         self.assertTrue(listed.configuration.downstream.upstreams[0].own)
 
     def test_public_beside_auth(self) -> None:
-        """Who is judged here is judged for every upstream, and a ``public`` that says otherwise is warned of."""
+        """Local authorization counts for every upstream; a ``public`` that says otherwise gets a warning."""
         warnings = self.warnings(with_upstream("public: true") + self.auth())
         self.assertEqual(len(warnings), 1)
         self.assertIn("upstreams[0].public: has no effect where there is a section auth", warnings[0])

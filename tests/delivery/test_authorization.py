@@ -347,7 +347,7 @@ class SignedTests(WarmTestCase):
         self.assertWhole(cache.pull(digest, credential=self.signed), SMALL)
 
     def test_shared_fetch(self) -> None:
-        """Who joins a fetch that a signed URL began is judged for itself."""
+        """Who joins a fetch that a signed URL began is authorized for itself."""
         cache = self.make_cache(auth="basic")
         ann = cache.origin.let("ann", "1", REPOSITORY)
         bob = cache.origin.let("bob", "2", "org/other")
@@ -364,7 +364,7 @@ class SignedTests(WarmTestCase):
 
 
 class VouchedTests(WarmTestCase):
-    """A client that was judged here, by a token that allows just this."""
+    """A client that was authorized here, by a token that allows just this."""
 
     def own(self, **options: Any) -> InMemoryCache:
         """A cache with an account of its own, and a blob pulled by it."""

@@ -97,7 +97,7 @@ class WrongTests(SynchronousTestCase):
         )
 
     def test_key_of_the_caller(self) -> None:
-        """A token is never judged by another key than the one it names, even if the caller errs."""
+        """A token is never verified with another key than the one it names, even if the caller errs."""
         for make in (Signer.token, *ALGORITHMS.values()):
             text = make(SIGNER)
             for key in KEYS.keys.values():

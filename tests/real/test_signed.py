@@ -80,7 +80,7 @@ class ServingTests(SignedCase):
         for _temperature in range(2):
             self.assertEqual(self.ask("GET", self.origin.signed(NAME, digest)).body, content)
 
-    def test_cache_that_judges_clients(self) -> None:
+    def test_cache_that_authorizes_clients(self) -> None:
         """A signed URL needs no account of a cache that has users of its own; without it that is needed."""
         users = place(self) / "htpasswd"
         run(["htpasswd", "-bBc", users, "eve", "own"])

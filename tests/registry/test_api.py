@@ -11,7 +11,6 @@ from contentcache.core.errors import (
     LoopDetected,
     OriginRefused,
     Overloaded,
-    TooManyRequests,
     UpstreamBroken,
     UpstreamTimeout,
     UpstreamUnavailable,
@@ -361,7 +360,6 @@ class ErrorTests(RegistryTestCase):
             UpstreamBroken("no"),
             ContentWrong("no"),
             Overloaded("no", headers=after),
-            TooManyRequests("no", headers=after),
         ):
             self.services.content = self.services.answer = self.services.pinged = error
             for target in _EVERYWHERE:

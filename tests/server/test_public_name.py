@@ -132,7 +132,7 @@ class ProxyTests(RegistryTestCase):
         self.assertEqual(asked, ["https://b.example", "https://a.example"])
 
     def test_options(self) -> None:
-        """``OPTIONS`` is 200 for every path, with the headers of the operator, and nobody is asked or judged."""
+        """``OPTIONS`` is 200 for every path, with the configured headers, and nobody is asked or authorized."""
         self.factory = self.build(extra={"Access-Control-Allow-Origin": ("*",)}, authenticator=_Door())
         for target in ("/v2/", "/v2/a/manifests/1", "/elsewhere", "*"):
             reply = self.ask(target, method="OPTIONS")

@@ -80,7 +80,7 @@ class GuardTests(RedirectingTestCase):
 
     async def test_realms(self) -> None:
         """
-        A token server elsewhere than the registry is judged by its address as a redirect's target is, unless
+        A token server elsewhere than the registry is checked by its address as a redirect's target is, unless
         the operator has listed it.
         """
         for registry, auth, realms, expected in [

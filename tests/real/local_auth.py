@@ -15,7 +15,7 @@ from tests.real.programs import place, run
 CACHE = "the-cache"
 
 
-class JudgedCase(SynchronousTestCase):
+class LocalAuthCase(SynchronousTestCase):
     """An origin behind a line that is listened to."""
 
     cache: ContentCache

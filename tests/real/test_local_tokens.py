@@ -1,5 +1,5 @@
 """
-A cache that judges tokens by itself (``auth.token``), and pulls with an account of its own.
+A cache that verifies tokens by itself (``auth.token``), and pulls with an account of its own.
 
 The tokens are those of docker-registry: one token server is behind the origin and the cache.
 """
@@ -14,15 +14,15 @@ from tests.real.asking import Asker
 from tests.real.cache import ContentCache
 from tests.real.clients import Podman, manifest_in, skopeo_copy
 from tests.real.images import digest_of, push_image
-from tests.real.judged import CACHE, JudgedCase
 from tests.real.line import CountingProxy
+from tests.real.local_auth import CACHE, LocalAuthCase
 from tests.real.origin import Answer, Origin, basic
 from tests.real.programs import needs, place, until
 from tests.real.tokens import TokenServer
 
 
 @needs("docker-registry")
-class TokenTests(JudgedCase):
+class TokenTests(LocalAuthCase):
     """``auth.token``."""
 
     def setUp(self) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 from tests.real.cache import ContentCache
 from tests.real.clients import Podman, manifest_in, skopeo_copy
 from tests.real.images import digest_of, push_image
-from tests.real.judged import CACHE, JudgedCase
 from tests.real.line import CountingProxy
+from tests.real.local_auth import CACHE, LocalAuthCase
 from tests.real.origin import Origin, basic
 from tests.real.programs import needs, place, run, until
 
 
 @needs("docker-registry", "htpasswd")
-class PasswordTests(JudgedCase):
+class PasswordTests(LocalAuthCase):
     """``auth.htpasswd``, and an account of the cache's own at an origin that asks for one."""
 
     def setUp(self) -> None:
