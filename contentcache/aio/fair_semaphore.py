@@ -82,9 +82,9 @@ class FairSemaphore(Generic[Key]):
         """How many wait for a permit."""
         return sum(map(len, self._queues.values()))
 
-    async def acquire(self, key: Key) -> Release:
+    async def acquire(self, key: Key, *, expires: bool = True) -> Release:
         """
-        Wait for a permit; what is returned gives it back.
+        Wait for a permit; what is returned gives it back. The wait has no timeout unless it ``expires``.
 
         :raises Overloaded: none became free in time, or too many wait already.
         """
@@ -93,14 +93,14 @@ class FairSemaphore(Generic[Key]):
         if self._acquired < self._limit and not self._queues:
             self._acquired += 1
         else:
-            await self._wait(key)
+            await self._wait(key, expires=expires)
         return Release([self._release])
 
-    async def _wait(self, key: Key) -> None:
+    async def _wait(self, key: Key, *, expires: bool) -> None:
         self._make_place(key)
         waiter: Deferred[None] = Deferred(lambda _cancelled: self._leave(key, waiter))
         self._queues.setdefault(key, deque()).append(waiter)
-        if self._timer is None or self._timeout is None:
+        if self._timer is None or self._timeout is None or not expires:
             await waiter
             return
         call = self._timer.callLater(self._timeout, self._refuse, key, waiter)
@@ -150,3 +150,26 @@ class FairSemaphore(Generic[Key]):
         queue.remove(waiter)
         if not queue:
             del self._queues[key]
+
+
+class Permit(Generic[Key]):
+    """A permit of one user of a semaphore, which it can release for a while and acquire again."""
+
+    def __init__(self, semaphore: FairSemaphore[Key], key: Key) -> None:
+        self._semaphore = semaphore
+        self._key = key
+        self._release: Release | None = None
+
+    async def acquire(self, *, expires: bool = True) -> None:
+        """
+        Wait for it, as :meth:`FairSemaphore.acquire` does.
+
+        :raises Overloaded: as there.
+        """
+        self._release = await self._semaphore.acquire(self._key, expires=expires)
+
+    def release(self) -> None:
+        """Release it, if it is held."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()

@@ -196,7 +196,9 @@ def _delivery(context: CacheContext) -> _Delivery:
         ports=DeliveryPorts(
             platform.run, platform.reactor, platform.wall, platform.random_below, context.meter
         ),
-        options=DeliveryOptions(limits.manifest, options.fillafter, _SMALL_BLOBS if options.fastpath else 0),
+        options=DeliveryOptions(
+            limits.manifest, options.fillafter, options.retryfor, _SMALL_BLOBS if options.fastpath else 0
+        ),
         other_workers=other_workers,
     )
 

@@ -39,6 +39,7 @@ def watch_requests(
     meter.watch("connections", lambda: factory.connections)
     meter.watch("grants", lambda: len(grants))
     meter.watch("downloads", lambda: downloads.running)
+    meter.watch("downloads_waiting", lambda: downloads.waiting)
     meter.watch("download_bytes", lambda: downloads.held)
     meter.watch("download_connections", lambda: downloads.connections)
     meter.watch("download_queue", lambda: downloads.queue)

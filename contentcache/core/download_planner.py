@@ -6,9 +6,10 @@ what happened. The rules are all here:
 
 * Bytes are requested from where the contiguous prefix ends, from the first host in turn that has not failed since
   bytes last arrived.
-* When all have failed, back off, then another round. Before anything has arrived there is only one more round, and
-  only after failures that are worth repeating at once (a reset, not a timeout): no response has begun, and an error
-  is better than a long wait.
+* When all have failed, back off, then another round, until ``retry_for`` seconds have passed since the first
+  failure after the last byte (:mod:`contentcache.core.outage`). Before any response has begun there is only one
+  more round, and only after failures that are worth repeating at once (a reset, not a timeout): an error is better
+  than a long wait.
 * When all bytes are there, verify the digest. On a mismatch a host that delivered every byte is to blame, if it
   also said that there are no more. Where several delivered some (those of an earlier run are from nobody), none is
   to blame: then the content is downloaded again, whole, from one host alone, at most once from each.
@@ -19,18 +20,12 @@ what happened. The rules are all here:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from attrs import frozen
 
+from contentcache.core.outage import Outage
 from contentcache.core.spans import Spans
-
-#: Rounds over all hosts without a byte, once clients have been promised something.
-MOST_ROUNDS: Final = 4
-#: The same before that, where another try is worth while.
-FIRST_ROUNDS: Final = 2
-_FIRST_PAUSE: Final = 0.25
-_LONGEST_PAUSE: Final = 8.0
 
 
 @frozen
@@ -81,10 +76,18 @@ Step: TypeAlias = RequestRange | Backoff | Verify | Restart | Commit | Fail
 class DownloadPlanner:
     """
     The state of one download. ``kept`` runs of bytes are there from an earlier run, of ``total`` bytes if that is
-    known; offsets are bytes.
+    known; offsets are bytes. ``retry_for`` is how many seconds it waits for unavailable hosts once responses have
+    begun, which ``promised`` says of those that begin with it.
     """
 
-    def __init__(self, kept: Sequence[tuple[int, int]] = (), total: int | None = None) -> None:
+    def __init__(
+        self,
+        kept: Sequence[tuple[int, int]] = (),
+        total: int | None = None,
+        *,
+        retry_for: float = 0.0,
+        promised: bool = False,
+    ) -> None:
         self.total = total
         self.held = Spans()
         for start, stop in kept:
@@ -93,9 +96,11 @@ class DownloadPlanner:
         self._contributors: set[str] = set()
         self._confirmed: set[str] = set()  # hosts that say that the content has ``total`` bytes
         self._failed: set[str] = set()
-        self._rounds = 0
+        self._retry_for = retry_for
+        self._outage = Outage()
+        self._retry_after = 0.0
         self._repeatable = True
-        self._promised = False
+        self._promised = promised
         self._disagreed = False
         self._alone: str | None = None
         self._tried: set[str] = set()
@@ -116,8 +121,10 @@ class DownloadPlanner:
 
     # What to do.
 
-    def next(self, order: Sequence[str]) -> Step:
-        """The next step, given the hosts that may be asked now in the order of their turn."""
+    def next(self, order: Sequence[str], now: float) -> Step:
+        """The next step at ``now``, given the hosts that may be asked in the order of their turn."""
+        if self._failed:
+            self._outage.began(now)
         if self._verified:
             return Commit()
         if self._again is not None:
@@ -125,15 +132,15 @@ class DownloadPlanner:
         if self.complete:
             return Verify()
         if self._one_at_a_time:
-            return self._next_alone(order)
+            return self._next_alone(order, now)
         for host in order:
             if host not in self._failed:
                 return RequestRange(host, self.prefix)
         if self._disagreed:
             return self._start_again(Restart(None))
-        return self._another_round()
+        return self._another_round(now, self._retry_for)
 
-    def _next_alone(self, order: Sequence[str]) -> Step:
+    def _next_alone(self, order: Sequence[str], now: float) -> Step:
         untried = [host for host in order if host not in self._tried]
         if self._alone is None:
             if not untried:
@@ -143,7 +150,7 @@ class DownloadPlanner:
         if self._alone in order:
             if self._alone not in self._failed:
                 return RequestRange(self._alone, self.prefix)
-            step = self._another_round()
+            step = self._another_round(now, 0.0 if untried else self._retry_for)
             if isinstance(step, Backoff):
                 return step
         if not untried:
@@ -151,15 +158,19 @@ class DownloadPlanner:
         if self._contributors:
             return self._start_again(Restart(None))
         self._forget_progress()
-        return self._next_alone(order)
+        return self._next_alone(order, now)
 
-    def _another_round(self) -> Step:
-        self._rounds += 1
-        most = MOST_ROUNDS if self._promised else FIRST_ROUNDS if self._repeatable else 1
-        if self._rounds >= most:
+    def _another_round(self, now: float, retry_for: float) -> Step:
+        if not self._promised:
+            retry_for = 0.0
+        pause = None
+        if self._promised or self._repeatable:
+            pause = self._outage.next_pause(now, retry_for, self._retry_after)
+        if pause is None:
             return Fail(wrong=False)
         self._failed.clear()
-        return Backoff(min(_FIRST_PAUSE * 2.0 ** (self._rounds - 1), _LONGEST_PAUSE))
+        self._retry_after = 0.0
+        return Backoff(pause)
 
     def _start_again(self, step: Restart) -> Restart:
         self._again = None
@@ -177,7 +188,7 @@ class DownloadPlanner:
         self._contributors.clear()
         self._confirmed.clear()
         self._failed.clear()
-        self._rounds = 0
+        self._outage.ended()
         self._alone = None
 
     # What happened.
@@ -223,7 +234,7 @@ class DownloadPlanner:
         self.held.add(start, stop)
         self._contributors.add(host)
         self._failed.clear()
-        self._rounds = 0
+        self._outage.ended()
 
     def ended(self, host: str, stop: int | None = None) -> None:
         """
@@ -241,10 +252,14 @@ class DownloadPlanner:
         else:
             self._disagree(host)
 
-    def broke(self, host: str, *, repeatable: bool = True) -> None:
-        """``host`` failed, before or in the middle of a body; ``repeatable`` if asking again at once may help."""
+    def broke(self, host: str, *, repeatable: bool = True, retry_after: float = 0.0) -> None:
+        """
+        ``host`` failed, before or in the middle of a body; ``repeatable`` if asking again at once may help. It
+        wants no request for ``retry_after`` seconds.
+        """
         self._failed.add(host)
         self._repeatable = self._repeatable and repeatable
+        self._retry_after = max(self._retry_after, retry_after)
 
     def too_long(self, host: str) -> None:
         """``host`` sent more than the content has, or more than anybody wants."""

@@ -39,7 +39,12 @@ from contentcache.delivery.indexed_store import IndexedStore, StoreHealth, close
 from contentcache.delivery.manifests import StoredManifest, StoredManifests, too_large
 from contentcache.delivery.origin_authorization import Decision
 from contentcache.delivery.other_workers import OtherWorkers
-from contentcache.delivery.passthrough import continue_from_stored, continue_from_upstream, pass_through
+from contentcache.delivery.passthrough import (
+    PassthroughContext,
+    continue_from_stored,
+    continue_from_upstream,
+    pass_through,
+)
 from contentcache.delivery.possession import Possession
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.responses import ContentHead, ContentResponse, Outcome
@@ -84,7 +89,7 @@ class BlobService:
         others = other_workers or OtherWorkers()
         self._authorization = authorization
         self._run = ports.run
-        self._meter = ports.meter
+        self._passthrough = PassthroughContext(ports.run, ports.clock, ports.meter, options.retry_for)
         self._manifest_limit = options.manifest_limit
         self._store = IndexedStore(store, index, ports.wall)
         self._sizes: LruCache[DownloadKey, int] = LruCache(_MOST_SIZES)
@@ -230,7 +235,9 @@ class BlobService:
                 case NextStep.AUTHORIZE:
                     decision = await self._authorization.authorize(request, with_body=True)
                 case NextStep.PASS_THROUGH:
-                    return await pass_through(request, self._authorization, self._manifest_limit, self._meter)
+                    return await pass_through(
+                        request, self._authorization, self._manifest_limit, self._passthrough
+                    )
                 case NextStep.LOOK_UP_AGAIN:
                     pass
         raise UpstreamUnavailable("this content comes and goes; try again")
@@ -409,9 +416,7 @@ class BlobService:
             )
         else:
             self._log_uncached(request, download.failure)
-            await continue_from_upstream(
-                request, download, sink, rest, release, run=self._run, meter=self._meter
-            )
+            await continue_from_upstream(request, download, sink, rest, release, context=self._passthrough)
 
     def _log_uncached(self, request: ContentRequest, failure: CacheError | None) -> None:
         if isinstance(failure, NoRoom):

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from twisted.logger import Logger
 
 from contentcache.aio.condition import Condition
+from contentcache.aio.fair_semaphore import Permit
 from contentcache.core.download_planner import DownloadPlanner
 from contentcache.core.errors import (
     CacheError,
@@ -47,10 +48,18 @@ class Download:
 
     _log = Logger()
 
-    def __init__(self, key: DownloadKey, context: DownloadContext, options: DownloadOptions) -> None:
+    def __init__(
+        self,
+        key: DownloadKey,
+        context: DownloadContext,
+        options: DownloadOptions,
+        permit: Permit[bytes] | None = None,
+    ) -> None:
         self.key = key
         self.context = context
         self.options = options
+        #: The permit that it holds while upstream is asked, or sends; ``None`` where it needs none.
+        self.permit = permit
         self.media_type: str | None = None
         self.generation = 0
         self.verified = False
@@ -179,8 +188,23 @@ class Download:
             self.download_file.abandon_bodies()
 
     async def run(self) -> None:
-        """Download until the content is stored, or nothing more can be done: then ``failure`` says why."""
-        await DownloadSteps(self).run()
+        """
+        Wait for a permit, then download until the content is stored, or nothing more can be done: then ``failure``
+        says why.
+        """
+        if self.permit is None:
+            await DownloadSteps(self).run()
+            return
+        try:
+            await self.permit.acquire()
+        except CacheError as error:
+            self.context.meter.limited("fetches")
+            await self.abort(error)
+            return
+        try:
+            await DownloadSteps(self).run()
+        finally:
+            self.permit.release()
 
     def end(self) -> None:
         """Nothing changes any more: whoever still waits to be answered gets the failure."""

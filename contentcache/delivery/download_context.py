@@ -32,11 +32,13 @@ class DeliveryPorts:
 class DeliveryOptions:
     """
     ``manifest_limit`` is in bytes, ``fill_after`` the share of a content from which on the rest of it is
-    downloaded too, ``hot_blobs`` the number of small blobs that are kept open for the fast path.
+    downloaded too, ``retry_for`` the seconds that a transfer that has begun waits for unavailable upstreams,
+    ``hot_blobs`` the number of small blobs that are kept open for the fast path.
     """
 
     manifest_limit: int
     fill_after: float
+    retry_for: float
     hot_blobs: int = 0
 
 
@@ -46,13 +48,15 @@ class DownloadOptions:
     With ``in_place`` it is a blob of the store that was never verified: upstream is not asked, and it is
     deleted on a digest mismatch. ``largest`` bounds the bytes of a manifest, ``None`` for a blob. ``total`` is
     what the origin says of the size, where it was asked before. While no subscriber wants the whole content,
-    only segments are downloaded, until ``fill_after`` (a share) of it is there.
+    only segments are downloaded, until ``fill_after`` (a share) of it is there. ``retry_for`` is how many seconds
+    it waits for unavailable upstreams.
     """
 
     in_place: bool = False
     largest: int | None = None
     total: int | None = None
     fill_after: float = 1.0
+    retry_for: float = 0.0
 
     @property
     def is_manifest(self) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from contentcache.aio.condition import sleep
+from contentcache.aio.condition import wait_at_most
 from contentcache.core.download_planner import (
     Backoff,
     Commit,
@@ -28,6 +29,7 @@ from contentcache.delivery.shared_download import SignedManifest, StoredMeanwhil
 from contentcache.delivery.subscribers import Subscriber
 
 if TYPE_CHECKING:
+    from contentcache.aio.fair_semaphore import Permit
     from contentcache.delivery.download import Download
 
 #: Seconds for which the held-back tail of a verified content waits for its being stored.
@@ -70,13 +72,15 @@ class DownloadSteps:
         total = file.size if download.in_place else download.options.total
         fits = total is None or not file.held or file.held[-1][1] <= total
         held = file.held if fits else ()
-        download.planner = DownloadPlanner(held, total)
+        download.is_open = download.options.total is not None
+        download.planner = DownloadPlanner(
+            held, total, retry_for=download.options.retry_for, promised=download.is_open
+        )
         download.download_file.open(file, held)
         if not fits:
             await download.download_file.restart()
         if total is not None:
             await download.reserve()
-        download.is_open = download.options.total is not None
         download.progress.announced = download.planner.prefix
         download.notify_ready()
 
@@ -85,17 +89,15 @@ class DownloadSteps:
         download = self._download
         if download.is_superseded:
             raise superseded()
-        # After a digest mismatch the clients that got bytes have left. At most one try of each host goes on
-        # without them, else the next client would start from the same wrong bytes.
-        sources = download.subscribers.sources(or_last=download.generation > 0)
+        sources = self._sources()
         if self._must_wait(sources):
             await download.changed.wait()
             return False
-        match download.planner.next(tuple(sources)):
+        match download.planner.next(tuple(sources), download.context.clock.seconds()):
             case RequestRange(host, offset):
                 await download.stream.request_range(sources[host], host, offset)
             case Backoff(seconds):
-                await sleep(download.context.clock, seconds)
+                await self._wait_for_upstream(seconds)
             case Verify():
                 download.planner.checked(right=await self._matches_digest())
             case Restart(blamed):
@@ -108,6 +110,41 @@ class DownloadSteps:
                 await self._commit()
                 return True
         return False
+
+    def _sources(self) -> Mapping[str, Subscriber]:
+        """The hosts that can be asked, each with a client in whose name."""
+        # After a digest mismatch the clients that got bytes have left. At most one try of each host goes on
+        # without them, else the next client would start from the same wrong bytes.
+        return self._download.subscribers.sources(or_last=self._download.generation > 0)
+
+    async def _wait_for_upstream(self, seconds: float) -> None:
+        """Wait, without a permit, before the hosts are asked again; shorter if nobody needs it any more."""
+        download, clock = self._download, self._download.context.clock
+        if download.is_open:
+            stream = download.stream
+            stream.wait.begin(stream.repositories, download.planner.prefix, stream.error.message)
+        if download.permit is not None:
+            download.permit.release()
+        until = clock.seconds() + seconds
+        while self._is_needed() and (left := until - clock.seconds()) > 0:
+            await wait_at_most(clock, left, download.changed)
+        if download.permit is not None and self._is_needed():
+            await self._acquire_again(download.permit)
+
+    async def _acquire_again(self, permit: Permit[bytes]) -> None:
+        # Without a timeout: what was sent already is not given up because others are downloading.
+        acquiring = Deferred.fromCoroutine(permit.acquire(expires=False))
+        acquiring.addErrback(lambda failure: failure.trap(CancelledError))
+        acquiring.addBoth(lambda _result: self._download.changed.notify_all())
+        while not acquiring.called:
+            if self._is_needed():
+                await self._download.changed.wait()
+            else:
+                acquiring.cancel()
+
+    def _is_needed(self) -> bool:
+        download = self._download
+        return bool(self._sources()) and download.disk_error is None and not download.is_superseded
 
     def _must_wait(self, sources: Mapping[str, Subscriber]) -> bool:
         """
@@ -155,7 +192,7 @@ class DownloadSteps:
         self._log.warn(
             "digest mismatch, download restarted",
             origin=download.key.origin,
-            repository=sorted({request.content.repository for request in download.stream.requests}),
+            repository=sorted(download.stream.repositories),
             digest=download.key.digest,
             upstream=blamed,
         )

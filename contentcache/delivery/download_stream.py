@@ -5,6 +5,7 @@ and what upstream's answers say of the content.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING, Final
 
 from contentcache.core.errors import (
@@ -17,12 +18,14 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.manifests import SCHEMA_1_TYPES, essence
+from contentcache.core.outage import repeatable_after
 from contentcache.core.ranges import OK, RANGE_NOT_SATISFIABLE, parse_body_start, parse_unsatisfied_size
 from contentcache.delivery.body_writer import BodyTooLong
 from contentcache.delivery.manifests import too_large
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.shared_download import SignedManifest
 from contentcache.delivery.subscribers import Subscriber
+from contentcache.delivery.upstream_wait import UpstreamWait
 from contentcache.upstream.answers import Answer
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ class DownloadStream:
         self.error: CacheError = UpstreamUnavailable("no upstream was asked")
         self.looped: set[str] = set()
         self.is_authorized = False
+        self.wait = UpstreamWait(download.key, download.context.clock, download.options.retry_for)
         #: Bytes of an earlier download are here, and what came then could be anything: all wait for the digest.
         self.is_doubtful = False
         self.has_page = False
@@ -64,6 +68,11 @@ class DownloadStream:
     def target(self) -> str | None:
         """The host that the origin has redirected to, if all bytes are from there."""
         return next(iter(self._targets)) if len(self._targets) == 1 else None
+
+    @property
+    def repositories(self) -> Set[str]:
+        """The repositories that it was downloaded from."""
+        return {request.content.repository for request in self.requests}
 
     def record_verified(self) -> None:
         """The content is verified: record what answers of other hosts allowed."""
@@ -118,15 +127,22 @@ class DownloadStream:
         await self._receive(subscriber, host, answer, start, (offset, stop))
 
     def _fail(self, subscriber: Subscriber, host: str, error: CacheError, asked: float) -> None:
+        download = self._download
+        retry_after = repeatable_after(error)
         if isinstance(error, OriginRefused):
-            self._download.context.record_denied(subscriber, error, asked)
-            self._download.subscribers.deny(subscriber.key, error)
-            return
+            download.context.record_denied(subscriber, error, asked)
+            if retry_after is None or not download.is_open:
+                download.subscribers.deny(subscriber.key, error)
+                return
+            if download.subscribers.limit(subscriber.key):
+                return
         self.error = error
         if isinstance(error, LoopDetected):
             # That is about the way of this client's request, and no fault of the host.
             self.looped.add(subscriber.request.via)
-        self._download.planner.broke(host, repeatable=isinstance(error, UpstreamBroken))
+        download.planner.broke(
+            host, repeatable=isinstance(error, UpstreamBroken), retry_after=retry_after or 0.0
+        )
 
     async def _was_complete(self, host: str, offset: int) -> bool:
         """
@@ -200,6 +216,7 @@ class DownloadStream:
         offset, stop = gap
         total = planner.total
         await download.reserve(answer)
+        self.wait.end(self.repositories, planner.prefix)
         download.open_responses()
 
         def arrived(begin: int, end: int) -> bool:

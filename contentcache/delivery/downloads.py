@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Final
 
-from contentcache.aio.fair_semaphore import FairSemaphore
+from contentcache.aio.fair_semaphore import FairSemaphore, Permit
 from contentcache.aio.tasks import in_background, shielded
 from contentcache.core.digest import Digest
-from contentcache.core.errors import CacheError, ContentWrong, DiskFailed, NoRoom, OriginRefused, Overloaded
+from contentcache.core.errors import ContentWrong, DiskFailed, NoRoom, OriginRefused, Overloaded
 from contentcache.core.negative_cache import NegativeCache
 from contentcache.core.ports import Timer
 from contentcache.delivery.authorization import Authorization
@@ -37,6 +38,9 @@ from contentcache.delivery.shared_download import (
     UndecidedError,
 )
 from contentcache.delivery.subscribers import Subscriber
+
+#: Seconds for which the download of a manifest waits for unavailable upstreams.
+_RETRY_MANIFEST_FOR: Final = 2.0
 
 
 class Downloads:
@@ -106,6 +110,11 @@ class Downloads:
     def queue(self) -> int:
         """How many downloads of this worker wait for a permit."""
         return self._semaphore.waiting
+
+    @property
+    def waiting(self) -> int:
+        """How many of them wait for upstreams that are not available."""
+        return sum(isinstance(download, Download) and download.stream.wait.is_waiting for download in self)
 
     def get(self, key: DownloadKey) -> SharedDownload | None:
         """The download from this origin."""
@@ -177,7 +186,7 @@ class Downloads:
         if owners is None:
             return self._start_own(subscriber, in_place=in_place, total=total)
         download = owners.join(key, self, in_place=in_place, total=total)
-        self._begin(download, subscriber, needs_permit=False)
+        self._begin(download, subscriber)
         return download
 
     async def subscribe(
@@ -266,37 +275,30 @@ class Downloads:
         return None if owners is None or owners.is_own(digest) else owners
 
     def _start_own(self, subscriber: Subscriber, *, in_place: bool, total: int | None) -> Download:
-        is_manifest = subscriber.request.content.kind == "manifests"
-        largest = self._options.manifest_limit if is_manifest else None
-        options = DownloadOptions(in_place, largest, total, self._options.fill_after)
-        download = Download(DownloadKey.of(subscriber.request), self._context, options)
-        self._begin(download, subscriber, needs_permit=not in_place)
+        request = subscriber.request
+        largest, retry_for = None, self._options.retry_for
+        if request.content.kind == "manifests":
+            # Its response begins once it is verified: until then an error is better than a long wait.
+            largest, retry_for = self._options.manifest_limit, min(retry_for, _RETRY_MANIFEST_FOR)
+        options = DownloadOptions(in_place, largest, total, self._options.fill_after, retry_for)
+        permit = None if in_place else Permit(self._semaphore, request.subject.identity)
+        download = Download(DownloadKey.of(request), self._context, options, permit)
+        self._begin(download, subscriber)
         return download
 
-    def _begin(self, download: SharedDownload, subscriber: Subscriber, *, needs_permit: bool) -> None:
-        identity = subscriber.request.subject.identity
+    def _begin(self, download: SharedDownload, subscriber: Subscriber) -> None:
         with ExitStack() as held:
             held.callback(self._remove, download)
             self._by_digest.setdefault(download.key.digest, {})[download.key.origin] = download
             self._other_workers.on_use(download.key.digest)
             download.subscribe(subscriber)
             held.pop_all()
-        in_background(self._run_download(download, identity, needs_permit=needs_permit))
+        in_background(self._run_download(download))
 
-    async def _run_download(self, download: SharedDownload, identity: bytes, *, needs_permit: bool) -> None:
-        release = None
+    async def _run_download(self, download: SharedDownload) -> None:
         try:
-            if needs_permit:
-                try:
-                    release = await self._semaphore.acquire(identity)
-                except CacheError as error:
-                    self._ports.meter.limited("fetches")
-                    await download.abort(error)
-                    return
             await download.run()
         finally:
-            if release is not None:
-                release()
             try:
                 self._learn(download)
             finally:

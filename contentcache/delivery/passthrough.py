@@ -12,11 +12,13 @@ from typing import Final
 
 from attrs import frozen
 
+from contentcache.aio.condition import sleep
 from contentcache.aio.tasks import in_background
 from contentcache.core.digest import Digest, Hasher
-from contentcache.core.errors import CacheError, ContentWrong, UpstreamBroken, UpstreamTimeout
+from contentcache.core.errors import CacheError, ContentWrong
 from contentcache.core.manifests import check_manifest, manifest_digests
-from contentcache.core.ports import Run
+from contentcache.core.outage import Outage, repeatable_after
+from contentcache.core.ports import Run, Timer
 from contentcache.core.ranges import parse_body_start
 from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.bodies import (
@@ -31,7 +33,8 @@ from contentcache.delivery.bodies import (
 from contentcache.delivery.manifests import read_manifest
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.responses import ContentResponse, Outcome
-from contentcache.delivery.shared_download import HELD_BACK, SharedDownload
+from contentcache.delivery.shared_download import HELD_BACK, DownloadKey, SharedDownload
+from contentcache.delivery.upstream_wait import UpstreamWait
 from contentcache.storage.interfaces import BlobFile
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.answers import Answer
@@ -48,16 +51,29 @@ class RunningDigest:
     hasher: Hasher
 
 
+@frozen
+class PassthroughContext:
+    """
+    The dependencies of what passes through. A transfer that has begun waits ``retry_for`` seconds for upstreams
+    that are not available.
+    """
+
+    run: Run
+    clock: Timer
+    meter: Meter
+    retry_for: float
+
+
 class PassthroughBody:
     """
     A content that comes from upstream for this client alone. ``answer`` is the answer to a request for the
     whole of it; parts are requested on their own.
     """
 
-    def __init__(self, request: ContentRequest, answer: Answer, meter: Meter) -> None:
+    def __init__(self, request: ContentRequest, answer: Answer, context: PassthroughContext) -> None:
         self._request = request
         self._answer: Answer | None = answer
-        self._meter = meter
+        self._context = context
         opening = parse_body_start(answer.status, answer.length, answer.header("Content-Range"), 0)
         self._size = opening.total
 
@@ -73,14 +89,13 @@ class PassthroughBody:
         if not whole:
             if answer is not None:
                 answer.abandon()
-            await _send_part(self._request, sink, (start, stop), None, self._meter)
+            await _Transfer(self._request, sink, (start, stop), None, self._context).run()
             return
         if answer is None:
             raise ShortError("the answer has been sent already")
         digest = self._request.content.digest
-        await _pipe(
-            answer, sink, RunningDigest(digest, digest.hasher()), stop, _received(self._request, self._meter)
-        )
+        check = RunningDigest(digest, digest.hasher())
+        await _Transfer(self._request, sink, (0, stop), check, self._context).run(answer)
 
     def close(self) -> None:
         """Abandon what was not sent."""
@@ -90,7 +105,7 @@ class PassthroughBody:
 
 
 async def pass_through(
-    request: ContentRequest, authorization: Authorization, manifest_limit: int, meter: Meter
+    request: ContentRequest, authorization: Authorization, manifest_limit: int, context: PassthroughContext
 ) -> ContentResponse:
     """
     A response that is not stored: upstream's answer to this client's own request.
@@ -111,7 +126,7 @@ async def pass_through(
             raise ContentWrong("what upstream delivers is not what the digest says")
         body = MemoryBody(content)
     else:
-        body = PassthroughBody(request, answer, meter)
+        body = PassthroughBody(request, answer, context)
     if request.content.kind == "manifests":
         media_type = media_type or check_manifest(content).media_type(get=None)
     return ContentResponse(digest, body, media_type, Outcome.UNCACHED, notices=answer.notices())
@@ -124,8 +139,7 @@ async def continue_from_upstream(
     rest: Remainder,
     release: Callable[[], None],
     *,
-    run: Run,
-    meter: Meter,
+    context: PassthroughContext,
 ) -> None:
     """
     Send the rest of a content whose download cannot go on: its file takes no more, or its worker does not
@@ -137,9 +151,9 @@ async def continue_from_upstream(
     check = None
     if rest.of_whole:
         check = RunningDigest(download.key.digest, download.key.digest.hasher())
-        await hash_prefix(download.file, rest.start, check.hasher, run)
+        await hash_prefix(download.file, rest.start, check.hasher, context.run)
     release()
-    await _send_part(request, sink, (rest.start, rest.stop), check, meter)
+    await _Transfer(request, sink, (rest.start, rest.stop), check, context).run()
 
 
 async def continue_from_stored(
@@ -191,74 +205,108 @@ def _is_same(download: SharedDownload, stored: BlobFile, start: int, stop: int) 
     return True
 
 
-async def _send_part(
-    request: ContentRequest,
-    sink: ClientSink,
-    part: tuple[int, int | None],
-    check: RunningDigest | None,
-    meter: Meter,
-) -> None:
-    """Request a part and send it to a client; where upstream sends the whole content, its part of that."""
-    start, stop = part
-    wanted = f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
-    try:
-        answer = await request.registry.ask(
-            request.upstream_request("GET", range_=wanted if start or stop else None)
+class _Transfer:
+    """
+    The bytes from ``part[0]`` up to ``part[1]`` (``None``: the end) on their way from upstream to one client.
+    Where upstream breaks off, they are requested from there on; where it sends the whole content, its part of that
+    is sent. The held-back tail of a whole content is sent once ``check`` matches.
+    """
+
+    def __init__(
+        self,
+        request: ContentRequest,
+        sink: ClientSink,
+        part: tuple[int, int | None],
+        check: RunningDigest | None,
+        context: PassthroughContext,
+    ) -> None:
+        self._request = request
+        self._sink = sink
+        self._position, self._stop = part
+        self._check = check
+        self._context = context
+        self._received = context.meter.received_counter(
+            request.registry.upstream.origin, request.content.kind
         )
-    except CacheError as error:
-        raise ShortError(error.message) from error
-    try:
-        opening = parse_body_start(answer.status, answer.length, answer.header("Content-Range"), start)
-    except UpstreamBroken as error:
-        answer.abandon()
-        raise ShortError(error.message) from error
-    length = None if stop is None else stop - start
-    await _pipe(answer, sink, check, length, _received(request, meter), skipped=start - opening.start)
+        self._outage = Outage()
+        self._wait = UpstreamWait(DownloadKey.of(request), context.clock, context.retry_for)
+        self._tail = b""
+        self._total: int | None = None
 
+    async def run(self, answer: Answer | None = None) -> None:
+        """
+        Send them; ``answer`` is the first one, if there is one already.
 
-def _received(request: ContentRequest, meter: Meter) -> Callable[[int], None]:
-    return meter.received_counter(request.registry.upstream.origin, request.content.kind)
+        :raises ShortError: they cannot all be had, or the whole has a digest mismatch.
+        """
+        is_complete = False
+        while not is_complete:
+            try:
+                await self._receive(answer or await self._ask())
+                is_complete = True
+            except CacheError as error:
+                answer = None
+                is_complete = self._position in {self._stop, self._total}
+                if not is_complete:
+                    await self._wait_for_upstream(error)
+        if self._check is not None and not self._check.digest.is_of(self._check.hasher):
+            raise ShortError("what upstream sent has a digest mismatch")
+        await _write(self._sink, self._tail)
 
+    async def _ask(self) -> Answer:
+        start, stop = self._position, self._stop
+        wanted = f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
+        request = self._request.upstream_request("GET", range_=wanted if start or stop else None)
+        return await self._request.registry.ask(request)
 
-async def _pipe(
-    answer: Answer,
-    sink: ClientSink,
-    check: RunningDigest | None,
-    length: int | None,
-    received: Callable[[int], None],
-    *,
-    skipped: int = 0,
-) -> None:
-    """
-    Send one body to a client, from its byte ``skipped`` on: at most ``length`` bytes, the held-back tail once
-    ``check`` matches.
-    """
-    tail = b""
-    sent = 0
-    try:
-        with InflowQueue(answer, received) as queue:
+    async def _receive(self, answer: Answer) -> None:
+        """Send one body. Raises :class:`CacheError` where another request may have the rest."""
+        start, stop = self._position, self._stop
+        try:
+            opening = parse_body_start(answer.status, answer.length, answer.header("Content-Range"), start)
+            self._check_total(opening.total)
+        except BaseException:
+            answer.abandon()
+            raise
+        self._wait.end([self._request.content.repository], start)
+        skipped = start - opening.start
+        with InflowQueue(answer, self._received) as queue:
             while (data := await queue.next()) is not None:
-                if skipped:
-                    passed_over = min(skipped, len(data))
-                    skipped -= passed_over
-                    data = data[passed_over:]
-                if length is not None:
-                    data = data[: length - sent]
-                sent += len(data)
-                if check is not None:
-                    check.hasher.update(data)
-                    data = tail + data
-                    data, tail = data[:-HELD_BACK], data[-HELD_BACK:]
-                await _write(sink, data)
-                if check is None and sent == length:
+                passed_over = min(skipped, len(data))
+                skipped -= passed_over
+                data = data[passed_over:]
+                if stop is not None:
+                    data = data[: stop - self._position]
+                if data:
+                    await self._send(data)
+                if self._check is None and self._position == stop:
                     break
-    except (UpstreamBroken, UpstreamTimeout) as error:
-        raise ShortError(error.message) from error
-    if length is not None and sent < length:
-        raise ShortError("upstream sent less than it said")
-    if check is not None and not check.digest.is_of(check.hasher):
-        raise ShortError("what upstream sent has a digest mismatch")
-    await _write(sink, tail)
+        if stop is not None and self._position < stop:
+            raise ShortError("upstream sent less than it said")
+
+    def _check_total(self, total: int | None) -> None:
+        if total is not None:
+            if self._total not in {None, total}:
+                raise ShortError("upstream says another size than before")
+            self._total = total
+
+    async def _send(self, data: bytes) -> None:
+        self._position += len(data)
+        self._outage.ended()
+        if self._check is not None:
+            self._check.hasher.update(data)
+            data = self._tail + data
+            data, self._tail = data[:-HELD_BACK], data[-HELD_BACK:]
+        await _write(self._sink, data)
+
+    async def _wait_for_upstream(self, error: CacheError) -> None:
+        context, retry_after, pause = self._context, repeatable_after(error), None
+        if retry_after is not None:
+            pause = self._outage.next_pause(context.clock.seconds(), context.retry_for, retry_after)
+        if pause is None:
+            raise ShortError(error.message) from error
+        self._wait.begin([self._request.content.repository], self._position, error.message)
+        await sleep(context.clock, pause)
 
 
 async def _write(sink: ClientSink, data: bytes) -> None:

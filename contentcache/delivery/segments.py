@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import evolve, frozen
 from twisted.logger import Logger
 
+from contentcache.aio.condition import wait_at_most
 from contentcache.aio.tasks import in_background
 from contentcache.core.errors import (
     CacheError,
@@ -26,6 +27,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
     cache_failed,
 )
+from contentcache.core.outage import Outage, repeatable_after
 from contentcache.core.ranges import parse_body_start
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.upstream.answers import Answer
@@ -110,6 +112,7 @@ class Segments:
         """Start no more."""
         self._closed = True
         self._waiting.clear()
+        self._download.changed.notify_all()
 
     def _start_more(self) -> None:
         while self._waiting and len(self._running) < MOST_AT_ONCE:
@@ -141,7 +144,7 @@ class Segments:
             self._download.disk_error = error
 
     async def _fill(self, segment: _Segment) -> None:
-        held = self._download.planner.held
+        held, outage = self._download.planner.held, Outage()
         tried: set[str] = set()
         error: CacheError = UpstreamUnavailable("nobody is left in whose name upstream can be asked")
         while (offset := held.reach(segment.start)) < segment.stop:
@@ -151,7 +154,9 @@ class Segments:
                 if host not in tried
             ]
             if not untried:
-                raise error
+                await self._wait_for_upstream(outage, error)
+                tried.clear()
+                continue
             host, subscriber = untried[0]
             try:
                 await self._receive(host, subscriber, offset, segment.stop)
@@ -164,6 +169,28 @@ class Segments:
                 error = broken
                 if held.reach(segment.start) == offset:
                     tried.add(host)
+                else:
+                    outage.ended()
+                outage.began(self._download.context.clock.seconds())
+
+    async def _wait_for_upstream(self, outage: Outage, error: CacheError) -> None:
+        """
+        Wait before the hosts are asked again.
+
+        :raises CacheError: it is no use, or has taken too long already, or nobody needs it any more.
+        """
+        download, clock = self._download, self._download.context.clock
+        retry_after = repeatable_after(error)
+        pause = None
+        if retry_after is not None:
+            pause = outage.next_pause(clock.seconds(), download.options.retry_for, retry_after)
+        if pause is None:
+            raise error
+        until = clock.seconds() + pause
+        while (left := until - clock.seconds()) > 0:
+            if self._closed or not download.sources():
+                raise error
+            await wait_at_most(clock, left, download.changed)
 
     async def _receive(self, host: str, subscriber: Subscriber, offset: int, stop: int) -> None:
         registry = subscriber.request.registry

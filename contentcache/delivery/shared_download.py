@@ -209,9 +209,6 @@ class SharedDownload(Protocol):
     async def run(self) -> None:
         """Download until the end; ``failure`` says why it has failed."""
 
-    async def abort(self, error: CacheError) -> None:
-        """End before the start; subscribers receive ``error``."""
-
 
 def readable(held: Spans, announced: int, total: int | None, position: int, *, small_part: bool) -> int:
     """

@@ -64,6 +64,7 @@ class Subscribers:
     def __init__(self) -> None:
         self._subscribers: list[Subscriber] = []
         self._refused: set[bytes] = set()
+        self._limited: set[bytes] = set()
         self._orders: dict[int, Sequence[str]] = {}
         self._last: dict[str, Subscriber] = {}
 
@@ -94,11 +95,11 @@ class Subscribers:
     def sources(self, *, or_last: bool = False) -> Mapping[str, Subscriber]:
         """
         The hosts that can be asked, in the order of the upstream pool, each with a client in whose name. Where
-        no client is left, and with ``or_last``, the last ones.
+        no client is left, and with ``or_last``, the last ones. Clients whose rate upstream limits come last.
         """
         sources: dict[str, Subscriber] = {}
         seen: set[int] = set()
-        for subscriber in self._subscribers:
+        for subscriber in sorted(self._subscribers, key=lambda each: each.key in self._limited):
             registry = subscriber.request.registry
             if subscriber.key in self._refused or id(registry) in seen:
                 continue
@@ -129,9 +130,15 @@ class Subscribers:
         The origin has allowed this request, which was sent at ``asked``; ``None`` if that is good for the bytes
         of this download alone.
         """
+        self._limited.discard(key)
         for subscriber in self._subscribers:
             if subscriber.key == key:
                 subscriber.authorized, subscriber.asked = True, asked
+
+    def limit(self, key: bytes) -> bool:
+        """Upstream limits the rate of this request's client; whether another client can be asked for."""
+        self._limited.add(key)
+        return any(each.key not in self._refused | self._limited for each in self._subscribers)
 
     def deny(self, key: bytes, refusal: OriginRefused) -> None:
         """The origin has denied this request: clients that are not authorized otherwise are refused now."""

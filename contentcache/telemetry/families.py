@@ -111,6 +111,7 @@ DOWNLOADS: Final = (
     _gauge(
         "download_connections", "Requests to upstreams that running downloads have under way", role="cache"
     ),
+    _gauge("downloads_waiting", "Downloads that wait for an unavailable upstream (retryfor)", role="cache"),
     _gauge("download_queue", "Downloads that wait for a permit (limits.fetches)", role="cache"),
     _counter("digest_mismatches", "Downloads whose bytes did not match the digest", role="cache"),
 )

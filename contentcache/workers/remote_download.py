@@ -194,11 +194,6 @@ class RemoteDownload:
             rpc.close()
         self._end()
 
-    async def abort(self, error: CacheError) -> None:
-        """Abort before the start; subscribers receive ``error``."""
-        self.failure = error
-        self._end()
-
     def _end(self) -> None:
         self._is_over = self._has_ended = True
         error = self.failure or AuthorizationNeeded("the origin has not been asked")

@@ -22,6 +22,9 @@ from contentcache.core.download_planner import (
     Verify,
 )
 
+#: Seconds for which hosts that are not available are asked again.
+RETRY_FOR = 5.0
+
 
 class Manner(Enum):
     """How a host behaves. ``HONEST`` and ``UNSIZED`` always deliver the truth to the end."""
@@ -88,10 +91,11 @@ class World:
 
     def run(self, most_steps: int) -> Step:
         """Drive the fetch to its end."""
-        planner = DownloadPlanner([(0, len(self.file))], self.total)
+        planner = DownloadPlanner([(0, len(self.file))], self.total, retry_for=RETRY_FOR)
+        now = 0.0
         while len(self.steps) < most_steps:
             order = self._order()
-            step = planner.next(order)
+            step = planner.next(order, now)
             self.steps.append(step)
             match step:
                 case RequestRange(host, offset):
@@ -99,7 +103,8 @@ class World:
                     assert offset == planner.prefix == len(self.file), (step, planner.prefix, len(self.file))
                     self._ask(planner, host, offset)
                 case Backoff(seconds):
-                    assert 0 < seconds <= 30
+                    assert 0 < seconds <= RETRY_FOR
+                    now += seconds
                 case Verify():
                     assert planner.complete
                     planner.checked(right=self.file == self.truth)

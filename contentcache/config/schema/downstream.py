@@ -119,6 +119,12 @@ class Downstream:
         DURATION, 30.0, "an upstream that sends nothing for so long is abandoned for the next"
     )
     connecttimeout: float = option(DURATION, 10.0, "the same for one that does not answer")
+    retryfor: float = option(
+        DURATION_OR_ZERO,
+        20.0,
+        "how long a transfer whose response has begun waits for upstreams that are not available (connections "
+        "refused or cut, timeouts, 5xx, 429) and goes on where it stopped; with ``0`` each is asked once more",
+    )
     nat64prefixes: tuple[str, ...] = option(
         list_of(NAT64_PREFIX, "networks"),
         (),
