@@ -95,6 +95,15 @@ def _phrase_of(node: ast.Call, method: ast.Attribute) -> ast.expr:
     return node.args[1] if method.attr == "emit" else node.args[0]
 
 
+def _level_of(node: ast.Call, method: ast.Attribute) -> str:
+    """The level of a call; of ``emit`` those that its first argument names, with slashes."""
+    named = (
+        [part.attr for part in ast.walk(node.args[0]) if isinstance(part, ast.Attribute)] if node.args else []
+    )
+    is_choice = method.attr == "emit" and named and "LogLevel" in ast.unparse(node.args[0])
+    return "/".join(sorted(set(named) & _LOG_METHODS)) if is_choice else method.attr
+
+
 class LogEvent(NamedTuple):
     """A call that logs: its event phrase, ``None`` if it is no literal, and the names of its fields."""
 
@@ -125,7 +134,7 @@ def log_events(tree: ast.AST) -> Iterator[LogEvent]:
             phrase = _phrase_of(node, node.func) if node.args else None
             yield LogEvent(
                 node.lineno,
-                node.func.attr,
+                _level_of(node, node.func),
                 phrase.value if isinstance(phrase, ast.Constant) and isinstance(phrase.value, str) else None,
                 tuple(sorted(keyword.arg or "**" for keyword in node.keywords if keyword.arg != "failure")),
             )

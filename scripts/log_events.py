@@ -34,7 +34,9 @@ def events() -> Mapping[str, Mapping[str, set[str]]]:
     found: dict[str, dict[str, set[str]]] = {level: {} for level in _LEVELS}
     for path in tracked("contentcache/*.py"):
         for event in log_events(ast.parse(path.read_text("utf-8"))):
-            levels = {"failure": ("critical",), "emit": ("error", "warn")}.get(event.level, (event.level,))
+            levels = {"failure": ("critical",), "emit": ("error", "warn")}.get(
+                event.level, event.level.split("/")
+            )
             if event.phrase is not None and event.phrase != "access":
                 for level in levels:
                     names = {field.rstrip("_") for field in event.fields if field != "**"}

@@ -278,7 +278,7 @@ def make_server(
             blob_service.hot_blobs,
             TargetCache(origins, signed_urls, http.prefix),
             admission,
-            log_hits=access_log.log_hits,
+            access_log=access_log,
             extra=http.headers,
             timer=reactor,
             wall=platform.wall,

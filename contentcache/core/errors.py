@@ -8,9 +8,12 @@ Each error knows its code in the registry's vocabulary (distribution-spec 1.1,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from contentcache.core.header_policy import Headers
+
+#: Who ends a response before it is complete.
+EndedBy: TypeAlias = Literal["client", "upstream", "drain", "disk"]
 
 
 class CacheError(Exception):
@@ -18,10 +21,13 @@ class CacheError(Exception):
     An error that a client gets as an OCI error body.
 
     ``message`` is one sentence for people, ``detail`` any JSON value; ``headers`` are sent with the answer.
+    ``ended_by`` is who is to blame where a response has begun, and ends short; for defects of this program, too, it
+    is upstream's side.
     """
 
     code: ClassVar[str] = "UNKNOWN"
     status: ClassVar[int] = 500
+    ended_by: ClassVar[EndedBy] = "upstream"
 
     def __init__(self, message: str, *, detail: object = None, headers: Headers | None = None) -> None:
         super().__init__(message)
@@ -165,6 +171,7 @@ class DiskFailed(CacheError):
 
     code = "UNAVAILABLE"
     status = 503
+    ended_by = "disk"
 
 
 class NoRoom(DiskFailed):

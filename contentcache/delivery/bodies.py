@@ -22,8 +22,17 @@ _FILE_PIECE: Final = 1 << 20
 _MIN_POOLED: Final = 4 << 20
 
 
-class ShortError(Exception):
+class ShortError(CacheError):
     """A response must end short: its rest is missing, or must not be sent."""
+
+    code = "UNAVAILABLE"
+    status = 502
+
+
+class DiskReadError(ShortError):
+    """A stored blob or a partial file cannot be read."""
+
+    ended_by = "disk"
 
 
 class ClientSink(Protocol):
@@ -59,7 +68,7 @@ class Body(Protocol):
         Send the bytes from ``start`` up to ``stop``, ``None`` for the end. With ``small_part`` they are a small
         part of the content, whose end need not wait for the whole.
 
-        :raises ShortError: some are missing, or have a digest mismatch.
+        :raises CacheError: some are missing, or have a digest mismatch: the response ends short.
         """
 
     def close(self) -> None:
@@ -89,7 +98,7 @@ class StoredBody:
             await sink.ready()
             sent = await send_piece(sink, self._file, start, end, self._run, by_pool=True)
             if not sent:
-                raise ShortError("the stored file is shorter than it was")
+                raise DiskReadError("the stored file is shorter than it was")
             start += sent
 
     def close(self) -> None:
@@ -242,10 +251,7 @@ class GrowingBody:
             raise ShortError("the content has fewer bytes")
         notified = self._download.progress.wait()  # first: the request may notify at once
         if position >= 0:
-            try:
-                self._download.request_bytes(position, stop)
-            except CacheError as error:
-                raise ShortError(error.message) from error
+            self._download.request_bytes(position, stop)
         await notified
 
 
@@ -256,7 +262,7 @@ async def send_piece(
     Send some of the bytes from ``start`` up to ``stop`` in the fastest way; returns how many, 0 where the file
     has none. ``by_pool`` allows a thread of the sendfile pool where much is left.
 
-    :raises ShortError: the disk fails.
+    :raises DiskReadError: the disk fails.
     """
     descriptor = file.descriptor if sink.can_send_files() else None
     if descriptor is None:
@@ -279,7 +285,7 @@ async def read(file: BlobFile, offset: int, length: int, run: Run) -> bytes:
     """
     Read from memory directly, from the disk in a thread.
 
-    :raises ShortError: the disk fails.
+    :raises DiskReadError: the disk fails.
     """
     data = file.read_now(offset, length)
     return await read_in_thread(file, offset, length, run) if data is None else data
@@ -289,31 +295,31 @@ async def _load(file: BlobFile, offset: int, length: int, run: Run) -> None:
     try:
         await run(file.load, offset, length)
     except OSError as error:
-        raise ShortError(f"the store cannot be read: {error}") from error
+        raise DiskReadError(f"the store cannot be read: {error}") from error
 
 
 async def read_in_thread(file: BlobFile, offset: int, length: int, run: Run) -> bytes:
     """
     Read where waiting for the disk delays nobody else.
 
-    :raises ShortError: the disk fails.
+    :raises DiskReadError: the disk fails.
     """
     try:
         return await run(file.read, offset, length)
     except OSError as error:
-        raise ShortError(f"the store cannot be read: {error}") from error
+        raise DiskReadError(f"the store cannot be read: {error}") from error
 
 
 async def hash_prefix(file: BlobFile, length: int, hasher: Hasher, run: Run) -> None:
     """
     Hash the first ``length`` bytes of a file.
 
-    :raises ShortError: the disk fails.
+    :raises DiskReadError: the disk fails.
     """
     offset = 0
     while offset < length:
         data = await read(file, offset, min(1 << 20, length - offset), run)
         if not data:
-            raise ShortError("the file is shorter than it was")
+            raise DiskReadError("the file is shorter than it was")
         hasher.update(data)
         offset += len(data)

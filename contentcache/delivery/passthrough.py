@@ -25,6 +25,7 @@ from contentcache.delivery.bodies import (
     PIECE,
     Body,
     ClientSink,
+    DiskReadError,
     MemoryBody,
     Remainder,
     ShortError,
@@ -146,7 +147,7 @@ async def continue_from_upstream(
     answer. Of a whole content, what this client has got from the download's file is hashed first; then
     ``release`` closes that.
 
-    :raises ShortError: the rest cannot be had, or the whole has a digest mismatch.
+    :raises CacheError: the rest cannot be had, or the whole has a digest mismatch.
     """
     check = None
     if rest.of_whole:
@@ -173,7 +174,7 @@ async def continue_from_stored(
     What the client got came from the download's own partial file, and was not verified: it must be the same
     as in the ``stored`` blob, else the two together would complete a blob with a digest mismatch.
 
-    :raises ShortError: the client is refused now, or has got something else.
+    :raises CacheError: the client is refused now, or has got something else.
     """
     if stored is None:
         raise ShortError("the stored blob was deleted again")
@@ -186,10 +187,8 @@ async def continue_from_stored(
                     raise ShortError("what was downloaded is not what is stored")
                 release()
                 await response.body.send(sink, rest.start, rest.stop, small_part=rest.small_part)
-        except CacheError as error:
-            raise ShortError(error.message) from error
         except OSError as error:
-            raise ShortError(f"the store cannot be read: {error}") from error
+            raise DiskReadError(f"the store cannot be read: {error}") from error
     finally:
         stored.close()
 

@@ -157,3 +157,5 @@ class BodyTooLarge(CacheError):
 
 class ClientDisconnected(CacheError):
     """The client has disconnected within its request's body: no response can be sent."""
+
+    ended_by = "client"

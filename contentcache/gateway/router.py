@@ -28,7 +28,6 @@ from contentcache.core.errors import (
 )
 from contentcache.core.routes import Content, parse, unescape
 from contentcache.gateway.blob_redirector import BlobRedirector
-from contentcache.gateway.errors import ClientDisconnected
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.keys import MAX_AGE, KeyFiles
 from contentcache.gateway.reverse_proxy import ReverseProxy
@@ -117,12 +116,6 @@ class Router:
 
         :raises CacheError: the response is an error.
         """
-        try:
-            await self._dispatch(exchange)
-        except ClientDisconnected:
-            exchange.end_short()
-
-    async def _dispatch(self, exchange: GatewayExchange) -> None:
         exchange.identify_caller(self._name)
         path = exchange.path
         if self._prefix and path.startswith(self._prefix + "/"):

@@ -19,6 +19,7 @@ from twisted.web.http import datetimeToString
 from contentcache.core.header_policy import first
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.ranges import RangeSpec, Span
+from contentcache.core.response_end import COMPLETE, ResponseEnd
 from contentcache.delivery.hot_blobs import LARGEST, HotBlob, HotBlobs, IsAuthorized
 from contentcache.delivery.responses import ContentHead, Outcome
 from contentcache.registry.admission import Admission
@@ -31,7 +32,7 @@ from contentcache.registry.fast_path_requests import (
 )
 from contentcache.registry.remaining_body import RemainingBody
 from contentcache.registry.responses import headers_of
-from contentcache.server.access_log import AccessLogEntry
+from contentcache.server.access_log import AccessLog, AccessLogEntry
 from contentcache.server.channel import ServerChannel
 from contentcache.server.errors import REGISTRY_HEADERS
 from contentcache.server.stall_timer import StallTimer
@@ -49,7 +50,7 @@ class BlobFastPath:
     """
     Answers simple requests for hot blobs.
 
-    ``log_hits`` gets the access log records of one turn of the reactor; ``extra`` are headers of each response.
+    ``access_log`` gets the records of one turn of the reactor; ``extra`` are headers of each response.
     """
 
     _log = Logger()
@@ -60,7 +61,7 @@ class BlobFastPath:
         targets: TargetCache,
         admission: Admission,
         *,
-        log_hits: Callable[[list[AccessLogEntry]], None],
+        access_log: AccessLog,
         extra: Mapping[str, tuple[str, ...]],
         timer: Timer,
         wall: Clock,
@@ -70,7 +71,7 @@ class BlobFastPath:
         self._targets = targets
         self._admission = admission
         self._is_local = admission.is_local
-        self._log_hits = log_hits
+        self._access_log = access_log
         ours = {name.lower() for name in REGISTRY_HEADERS}
         self._extra = [(n, value) for n, values in extra.items() if n.lower() not in ours for value in values]
         self._timer = timer
@@ -123,7 +124,7 @@ class BlobFastPath:
         self._unchanged.clear()
         self._in_memory.clear()
         if hits:
-            self._log_hits(hits)
+            self._access_log.log_hits(hits)
 
     def _answer(
         self, channel: ServerChannel, headers: ParsedHeaders, line: bytes, part: RangeSpec | None
@@ -140,7 +141,7 @@ class BlobFastPath:
         if target.method == "HEAD":
             now = self._wall()
             channel.send_now(self._starts(now)[0] + (target.head or self._head(target, blob)))
-            self._record(headers, target, now, 200, 0)
+            self._record(headers, target, now, status=200, sent=0, length=0)
             return True
         return self._send(channel, headers, target, blob, part)
 
@@ -190,25 +191,27 @@ class BlobFastPath:
                 return False
             if sent < length:
                 stall_timer = StallTimer(
-                    channel.transport, self._timer, self._stall_timeout, channel.forceAbortClient
+                    channel.transport, self._timer, self._stall_timeout, channel.abort_stalled
                 )
                 received_at = self._received_at
                 first_byte = self._timer.seconds() - received_at
+                span = Span(start, stop, blob.size)
                 record = partial(
                     self._record,
                     headers,
                     target,
                     now,
-                    status,
+                    status=status,
+                    length=length,
                     received_at=received_at,
                     first_byte=first_byte,
                 )
-                span = Span(start, stop, blob.size)
+                record_rest = partial(self._record_rest, record, target, start)
                 RemainingBody(
-                    channel, self._hot_blobs, blob, span, stall_timer=stall_timer, record=record
+                    channel, self._hot_blobs, blob, span, stall_timer=stall_timer, record=record_rest
                 ).send(sent)
                 return True
-        self._record(headers, target, now, status, length)
+        self._record(headers, target, now, status=status, sent=length, length=length)
         self._hot_blobs.record_pull(blob, now)
         return True
 
@@ -239,32 +242,50 @@ class BlobFastPath:
         headers: ParsedHeaders,
         target: ParsedTarget,
         now: float,
-        status: int,
-        size: int,
         *,
+        status: int,
+        sent: int,
+        length: int,
+        end: ResponseEnd = COMPLETE,
         received_at: float | None = None,
         first_byte: float | None = None,
-    ) -> None:
+    ) -> AccessLogEntry:
         """A response has ended; without ``first_byte`` it was sent at once."""
         self._schedule_flush()
         seconds = self._timer.seconds() - (self._received_at if received_at is None else received_at)
-        self._hits.append(
-            AccessLogEntry(
-                address=headers.address,
-                timestamp=now,
-                method=target.method,
-                uri=target.uri,
-                protocol="HTTP/1.1",
-                status=status,
-                sent=size,
-                referer=headers.referer,
-                agent=headers.agent,
-                cache="hit",
-                seconds=seconds,
-                upstream=target.link.origin,
-                first_byte=seconds if first_byte is None else first_byte,
-            )
+        entry = AccessLogEntry(
+            address=headers.address,
+            timestamp=now,
+            method=target.method,
+            uri=target.uri,
+            protocol="HTTP/1.1",
+            status=status,
+            referer=headers.referer,
+            agent=headers.agent,
+            cache="hit",
+            seconds=seconds,
+            upstream=target.link.origin,
+            sent=sent,
+            length=length,
+            end=end,
+            first_byte=seconds if first_byte is None else first_byte,
         )
+        self._hits.append(entry)
+        return entry
+
+    def _record_rest(
+        self,
+        record: Callable[..., AccessLogEntry],
+        target: ParsedTarget,
+        start: int,
+        sent: int,
+        end: ResponseEnd,
+    ) -> None:
+        """A response from byte ``start`` on has ended that took more than one turn, perhaps short."""
+        entry = record(sent=sent, end=end)
+        if end is not COMPLETE:
+            link = target.link
+            self._access_log.log_incomplete(entry, link.repository, str(link.digest), start + sent)
 
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled:

@@ -11,7 +11,6 @@ from contentcache.core.header_policy import Headers, HeaderValue
 from contentcache.core.http_caching import etag, evaluate, range_holds
 from contentcache.core.ranges import Span, parse_range, spans
 from contentcache.core.routes import Kind
-from contentcache.delivery.bodies import ShortError
 from contentcache.delivery.responses import ContentHead, ContentResponse
 from contentcache.server.exchange import Exchange
 
@@ -56,17 +55,18 @@ class ContentResponder:
     async def respond(
         self, exchange: Exchange, content: ContentResponse, kind: Kind, *, by_tag: bool = False
     ) -> None:
-        """Respond to a ``GET``. The caller closes the body of ``content``."""
-        try:
-            headers = headers_of(content, kind, by_tag=by_tag)
-            if self._respond_to_condition(exchange, content.digest, headers):
-                return
-            exchange.start_streaming()
-            parts = self._parts(exchange, content, kind)
-            await self._send_parts(exchange, content, headers, parts)
-            exchange.finish()
-        except ShortError:
-            exchange.end_short()
+        """
+        Respond to a ``GET``. The caller closes the body of ``content``.
+
+        :raises CacheError: a range cannot be had; or the rest of the body, after the head.
+        """
+        headers = headers_of(content, kind, by_tag=by_tag)
+        if self._respond_to_condition(exchange, content.digest, headers):
+            return
+        exchange.start_streaming()
+        parts = self._parts(exchange, content, kind)
+        await self._send_parts(exchange, content, headers, parts)
+        exchange.finish()
 
     async def _send_parts(
         self,

@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from attrs import define
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from contentcache.core.client_address import shown_address
 from contentcache.core.ports import Clock, Timer
+from contentcache.core.ranges import parse_content_range
+from contentcache.core.response_end import COMPLETE, ResponseEnd
 from contentcache.server.request import ServerRequest
 from contentcache.telemetry.logging import sanitize
 from contentcache.telemetry.metrics import Meter
@@ -22,7 +24,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class AccessLogEntry:
     """
     One answered request. ``seconds`` from the end of its head to the last byte handed to the kernel,
-    ``first_byte`` to the first one, known of hits of the fast path; ``sent`` bytes of body.
+    ``first_byte`` to the first one, known of hits of the fast path; ``sent`` bytes of body, of ``length`` that the
+    response was to have (``None``: its head did not say); ``end`` is how it ended.
 
     Not frozen: creating a frozen one costs as much as writing its line.
     """
@@ -33,21 +36,24 @@ class AccessLogEntry:
     uri: str
     protocol: str
     status: int
-    sent: int
     referer: str
     agent: str
     cache: str
     seconds: float
     upstream: str
+    sent: int
+    length: int | None
+    end: ResponseEnd
     first_byte: float = 0.0
 
     def line(self) -> str:
-        """Apache's combined format, with cache status, seconds and origin."""
+        """Apache's combined format, with cache status, seconds, origin, and how the response ended."""
+        length = "-" if self.length is None else self.length
         time = _apache_time(int(self.timestamp))
         return (
             f'{self.address or "-"} - - [{time}] "{self.method} {self.uri} {self.protocol}" {self.status} '
             f'{self.sent} "{self.referer}" "{self.agent}" cache="{self.cache}" seconds={self.seconds:.3f} '
-            f"upstream={self.upstream}"
+            f"upstream={self.upstream} sent={self.sent} of={length} end={self.end.kind}"
         )
 
     def fields(self) -> Mapping[str, object]:
@@ -63,6 +69,9 @@ class AccessLogEntry:
             "cache": self.cache,
             "seconds": round(self.seconds, 6),
             "upstream": self.upstream,
+            "sent": self.sent,
+            "of": self.length,
+            "end": self.end.kind,
         }
 
 
@@ -70,6 +79,7 @@ class AccessLog:
     """Records requests: in the metrics and, with ``lines``, in the log."""
 
     _log = Logger(namespace="contentcache.access")
+    _event_log = Logger()
 
     def __init__(self, meter: Meter, timer: Timer, wall: Clock, *, lines: bool) -> None:
         self._meter = meter
@@ -80,7 +90,7 @@ class AccessLog:
         self._write = self._log.info
 
     def __call__(self, request: ServerRequest) -> None:
-        """Record a request whose response has ended, complete or short."""
+        """Record a request whose response has ended, complete or not."""
         seconds = max(0.0, self._timer.seconds() - request.received_at)
         method = request.method.decode("latin-1")
         method_label = method if method in _METHODS else "other"
@@ -92,11 +102,12 @@ class AccessLog:
             request.kind,
             request.code,
             seconds,
-            request.sentLength,
+            request.body_sent - request.counted,
             upstream=request.upstream,
             first_byte=first_byte,
         )
-        if not self._lines:
+        is_complete = request.end is COMPLETE
+        if is_complete and not self._lines:
             return
         access = AccessLogEntry(
             address=_address(request),
@@ -105,14 +116,48 @@ class AccessLog:
             uri=sanitize(request.uri.decode("latin-1")),
             protocol=sanitize(request.clientproto.decode("latin-1"), 16),
             status=request.code,
-            sent=request.sentLength,
             referer=_header(request, "Referer"),
             agent=_header(request, "User-Agent"),
-            cache=request.cache_status.removeprefix("contentcache").removeprefix("; ") or "-",
+            cache=_cache(request),
             seconds=seconds,
             upstream=request.upstream,
+            sent=request.sentLength,
+            length=request.body_length,
+            end=request.end,
         )
-        self._write("access", access=access)
+        if self._lines:
+            self._write("access", access=access)
+        if not is_complete:
+            offset = _first_byte(request) + request.sentLength
+            self.log_incomplete(access, request.repository, request.digest, offset)
+
+    def count_sent(self, request: ServerRequest) -> None:
+        """Count what has been sent since this was called last: a response may take hours."""
+        sent = request.body_sent
+        if sent > request.counted:
+            self._meter.sent(request.upstream, request.kind, sent - request.counted)
+            request.counted = sent
+
+    def log_incomplete(self, access: AccessLogEntry, repository: str, digest: str, offset: int) -> None:
+        """
+        Record that a response has ended before its last byte, whichever way it was sent; ``offset`` is the first
+        byte of the content that was not sent.
+        """
+        end = access.end
+        self._meter.response_incomplete(end.kind)
+        self._event_log.emit(
+            LogLevel.info if end.kind == "client" else LogLevel.warn,
+            "response incomplete",
+            by=end.kind,
+            client=access.address,
+            repository=repository,
+            digest=digest,
+            upstream=access.upstream,
+            offset=offset,
+            sent=access.sent,
+            of=access.length,
+            reason=end.reason,
+        )
 
     def log_hits(self, hits: Sequence[AccessLogEntry]) -> None:
         """Record requests that the fast path has answered."""
@@ -121,6 +166,19 @@ class AccessLog:
         )
         if self._lines:
             self._write("access", accesses=hits)
+
+
+def _cache(request: ServerRequest) -> str:
+    """The parameters of ``Cache-Status``, as they turned out: what was cut off was not stored when it was."""
+    status = request.cache_status.removeprefix("contentcache").removeprefix("; ")
+    return (status if request.end is COMPLETE else status.removesuffix("; stored")) or "-"
+
+
+def _first_byte(request: ServerRequest) -> int:
+    """The first byte of the content that a response has, by its ``Content-Range``."""
+    (said,) = request.responseHeaders.getRawHeaders(b"Content-Range") or (b"",)
+    part = parse_content_range(said.decode("latin-1"))
+    return 0 if part is None else part.first
 
 
 def _header(request: ServerRequest, name: str) -> str:

@@ -17,11 +17,12 @@ from contentcache.config.model import Limits
 from contentcache.core.errors import CacheError, Overloaded, RequestMalformed
 from contentcache.core.header_policy import first
 from contentcache.core.ports import DelayedCall, Timer
+from contentcache.core.response_end import CLIENT_DISCONNECTED, SHUTDOWN, ResponseEnd
 from contentcache.server.errors import error_response, serialize
 from contentcache.server.framing import HeadTooLarge, HeadTooSlow, TargetTooLong, check_line
 from contentcache.server.request import BodyReader, RequestResponder, ServerRequest
 from contentcache.server.stall_timer import StallTimer
-from contentcache.wire.sendfile import FileTransport, has_unsent
+from contentcache.wire.sendfile import FileTransport, has_unsent, unsent_bytes
 
 #: Seconds for which an ended connection is read and its input discarded: closed at once, with unread input, it
 #: would be reset, and the client could lose the end of the response.
@@ -81,6 +82,10 @@ class ServerChannel(HTTPChannel):
     requests: list[ServerRequest]
     #: What the fast path has parsed of this connection's headers.
     fast_path_headers: Any = None
+    #: How the response in progress ends where the connection is lost: what ends connections here changes it first.
+    lost_by: ResponseEnd = CLIENT_DISCONNECTED
+    #: Bytes that were written and will not be sent, since the connection is lost.
+    unsent = 0
     _ended = False
     _body: BodyReader | None = None
     _head_timer: DelayedCall | None = None
@@ -238,9 +243,11 @@ class ServerChannel(HTTPChannel):
             request.clientproto = self._version
         request.received_at = request.received_at or self.factory.timer.seconds()
         response = error_response(error)
-        request.code, request.sentLength = response.status, len(response.body)
+        is_head = request.method == b"HEAD"
+        request.code, request.sentLength = response.status, 0 if is_head else len(response.body)
+        request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % request.sentLength])
         request.cache_status = first(response.headers, "Cache-Status") or "-"
-        self.transport.write(serialize(response, is_head=request.method == b"HEAD", extra=self.factory.extra))
+        self.transport.write(serialize(response, is_head=is_head, extra=self.factory.extra))
         request.first_byte_at = self.factory.timer.seconds()
         self.factory.log(request)
         self.end()
@@ -282,9 +289,16 @@ class ServerChannel(HTTPChannel):
             transport.loseConnection()
 
     def cut(self) -> None:
-        """End now; responses in progress end short."""
+        """End now, for a shutdown; responses in progress end short."""
+        self.lost_by = SHUTDOWN
         self.end()
         self._disconnect_requests(Failure(ConnectionAborted()))
+
+    def abort_stalled(self) -> None:
+        """The client has read nothing for too long: end without waiting for it."""
+        seconds = self.factory.limits.clientstall
+        self.lost_by = ResponseEnd("client", f"the client has read nothing for {seconds:g} s")
+        self.forceAbortClient()
 
     def close_when_idle(self) -> None:
         """End now if no request has begun, else after its response."""
@@ -313,6 +327,7 @@ class ServerChannel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._ended = True
         self._body = None
+        self.unsent = unsent_bytes(self.transport)
         self._stop_head_timer()
         if self._stall_timer is not None:
             self._stall_timer.stop()
@@ -329,7 +344,7 @@ class ServerChannel(HTTPChannel):
         self.setTimeout(None)
         self._networkProducer.unregisterProducer()
         self._stall_timer = StallTimer(
-            self.transport, self.factory.timer, self.factory.limits.clientstall, self.forceAbortClient
+            self.transport, self.factory.timer, self.factory.limits.clientstall, self.abort_stalled
         )
         self._stall_timer.start()
 

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from contentcache.core.errors import CacheError
 from contentcache.core.ports import Timer
+from contentcache.core.response_end import ResponseEnd
 from contentcache.server.exchange import Exchange
 from contentcache.server.request import ServerRequest
 
@@ -71,7 +72,7 @@ class RequestDispatcher(Generic[E]):
             if isinstance(error, CancelledError) and exchange.disconnected:
                 return
             self._log.failure("request failed", method=exchange.method, path=exchange.path)
-            exchange.fail(InternalError(f"the {self._program} has failed; its log says why"))
+            exchange.fail(self._defect())
 
     def _abort(self, failure: Failure, request: ServerRequest) -> None:
         self._log.failure(
@@ -80,4 +81,7 @@ class RequestDispatcher(Generic[E]):
             method=request.method.decode("latin-1"),
             path=request.path.decode("latin-1"),
         )
-        request.end_short()
+        request.end_short(ResponseEnd.of(self._defect()))
+
+    def _defect(self) -> InternalError:
+        return InternalError(f"the {self._program} has failed; its log says why")

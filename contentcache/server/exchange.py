@@ -14,6 +14,7 @@ from contentcache.aio.condition import Condition
 from contentcache.core.errors import CacheError, OriginRefused, RequestMalformed
 from contentcache.core.header_policy import Headers, first, lines_of
 from contentcache.core.ports import Timer
+from contentcache.core.response_end import ResponseEnd
 from contentcache.core.routes import split_target
 from contentcache.server.errors import REGISTRY_HEADERS, error_response, reason_phrase
 from contentcache.server.public_name import Caller, PublicName
@@ -37,7 +38,7 @@ class Exchange:
     def __init__(self, request: ServerRequest, timer: Timer, stall_timeout: float) -> None:
         self._request = request
         channel = request.channel
-        self._stall_timer = StallTimer(channel.transport, timer, stall_timeout, channel.forceAbortClient)
+        self._stall_timer = StallTimer(channel.transport, timer, stall_timeout, channel.abort_stalled)
         self._paused = False
         self._condition = Condition()
         self._streaming = False
@@ -146,9 +147,12 @@ class Exchange:
         self.finish()
 
     def fail(self, error: CacheError) -> None:
-        """Send an error, or end short if the response has started."""
+        """Send an error, or end short if the response has started. A client that has disconnected gets neither."""
+        if self.disconnected:
+            return
         if self.started:
-            self.end_short()
+            self._stop_streaming()
+            self._request.end_short(ResponseEnd.of(error))
             return
         response = error_response(error)
         if self.method == "HEAD" and isinstance(error, OriginRefused) and not error.body:
@@ -167,11 +171,6 @@ class Exchange:
         self._stop_streaming()
         if not self.disconnected:
             self._request.finish()
-
-    def end_short(self) -> None:
-        """End an incomplete response."""
-        self._stop_streaming()
-        self._request.end_short()
 
     # Back-pressure.
 

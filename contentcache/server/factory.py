@@ -16,7 +16,6 @@ from contentcache.server.channel import FastPath, ServerChannel
 from contentcache.server.errors import NO_HEADERS
 from contentcache.server.request import RequestResponder, ServerRequest
 from contentcache.telemetry.metrics import Meter
-from contentcache.wire.sendfile import FileTransport
 
 #: Number of connections over the limit that get a 503 at the same time; further ones wait in the kernel's queue.
 TURNED_AWAY: Final = 64
@@ -158,9 +157,6 @@ class ServerFactory(HTTPFactory):
         if request.logged:
             return
         request.logged = True
-        transport = getattr(request.channel, "transport", None)
-        if isinstance(transport, FileTransport):
-            request.sentLength += transport.sent_by_pool  # of a client that disconnects in the middle
         try:
             self.responder.log_request(request)
         except Exception:  # noqa: BLE001  # the client has its response in any case

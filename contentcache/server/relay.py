@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from contentcache.core.errors import UpstreamBroken, UpstreamTimeout
 from contentcache.core.header_policy import Headers
 from contentcache.server.exchange import Exchange
 from contentcache.upstream.answers import Answer
@@ -27,17 +26,14 @@ async def relay(answer: Answer, exchange: Exchange, headers: Headers) -> None:
 
 async def stream(answer: Answer, exchange: Exchange, start: Callable[[], None]) -> None:
     """
-    Send the body of ``answer`` as it arrives, after the head that ``start`` sends. If upstream breaks off, the
-    response ends short.
+    Send the body of ``answer`` as it arrives, after the head that ``start`` sends.
+
+    :raises UpstreamBroken, UpstreamTimeout: upstream breaks off.
     """
-    try:
-        with InflowQueue(answer, lambda _size: None) as queue:
-            exchange.start_streaming()
-            start()
-            while (data := await queue.next()) is not None:
-                await exchange.ready()
-                exchange.write(data)
-    except (UpstreamBroken, UpstreamTimeout):
-        exchange.end_short()
-    else:
-        exchange.finish()
+    with InflowQueue(answer, lambda _size: None) as queue:
+        exchange.start_streaming()
+        start()
+        while (data := await queue.next()) is not None:
+            await exchange.ready()
+            exchange.write(data)
+    exchange.finish()

@@ -7,14 +7,18 @@ from typing import Any, Final, Protocol
 
 from attrs import frozen
 from twisted.python.failure import Failure
-from twisted.web.http import Request
+from twisted.web.http import NO_BODY_CODES, Request
 from twisted.web.http_headers import Headers
 
+from contentcache.core.ranges import parse_length
+from contentcache.core.response_end import COMPLETE, ResponseEnd
 from contentcache.server.errors import NOSNIFF
 from contentcache.server.framing import check_head
+from contentcache.wire.sendfile import FileTransport
 
 #: Status in the access log where the client disconnected before a response; nginx's number for it.
 _CLIENT_CLOSED_REQUEST: Final = 499
+_INTERNAL_SERVER_ERROR: Final = 500
 
 
 class ServerRequest(Request):
@@ -31,6 +35,12 @@ class ServerRequest(Request):
     cache_status: str = "-"
     upstream: str = "-"
     kind: str = "other"
+    repository: str = "-"
+    digest: str = "-"
+    #: How the response has ended.
+    end: ResponseEnd = COMPLETE
+    #: Bytes of body that are in the metrics.
+    counted = 0
     #: The client's address from a trusted proxy; empty where that of the connection counts.
     client_address: str = ""
     #: Whether the access log has its record.
@@ -51,13 +61,30 @@ class ServerRequest(Request):
             self.responseHeaders.setRawHeaders(name, list(values))
         self.channel.factory.responder.dispatch(self)
 
-    def end_short(self) -> None:
+    @property
+    def body_sent(self) -> int:
+        """Bytes of body that have been sent so far, those of a running ``sendfile`` included."""
+        transport = None if self.channel is None else self.channel.transport
+        return self.sentLength + (transport.file_bytes_sent if isinstance(transport, FileTransport) else 0)
+
+    @property
+    def body_length(self) -> int | None:
+        """The bytes of body that the response has by its head, ``None`` where that does not say."""
+        if self.startedWriting and (self.method == b"HEAD" or self.code in NO_BODY_CODES):
+            return 0
+        (length,) = self.responseHeaders.getRawHeaders(b"Content-Length") or (None,)
+        return None if length is None else parse_length(length.decode("latin-1"))
+
+    def end_short(self, end: ResponseEnd) -> None:
         """
         End an incomplete response so that the client notices and can resume: everything written is sent, then
         FIN; never RST, and never a proper end.
         """
         channel = self.channel
         if channel is not None:
+            self.end = end
+            if not self.startedWriting:
+                self.code = _INTERNAL_SERVER_ERROR  # nothing is sent at all
             try:
                 channel.factory.log(self)
             finally:
@@ -69,6 +96,9 @@ class ServerRequest(Request):
             return
         if not self.startedWriting:
             self.code = _CLIENT_CLOSED_REQUEST
+        if not self.logged:
+            self.end = self.channel.lost_by
+            self.sentLength = max(0, self.body_sent - self.channel.unsent)
         try:
             if self.content is not None:  # else its head was never complete
                 self.channel.factory.log(self)

@@ -81,6 +81,11 @@ REQUESTS: Final = (
     _counter(
         "received_bytes", "Body bytes of blobs and manifests from upstreams", "registry", "kind", role="cache"
     ),
+    _counter(
+        "responses_incomplete",
+        "Responses that ended short, by who ended them: client, upstream, drain (a shutdown) or disk",
+        "by",
+    ),
     _counter("requests_limited", "Requests and connections refused by a limit", "limit"),
     _counter("deep_chains", "Requests that came through more than two caches", role="cache"),
     _gauge("connections", "Open connections of clients"),

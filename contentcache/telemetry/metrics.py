@@ -16,6 +16,7 @@ from prometheus_client import (
 )
 
 from contentcache import __version__
+from contentcache.core.response_end import ENDED_BY
 from contentcache.telemetry.collectors import Aliases, BulkHistogram, Gauges, Series
 from contentcache.telemetry.families import (
     CACHE_STATUSES,
@@ -112,6 +113,8 @@ class Meter:
             self._histograms["http_request_duration_seconds"].labels(kind)
             self._histograms["http_time_to_first_byte_seconds"].labels(kind)
         self._counters["sent_bytes"].labels("-", "other")
+        for by in ENDED_BY:
+            self._counters["responses_incomplete"].labels(by)
         for limit in LIMITS:
             self._counters["requests_limited"].labels(limit)
         if "evictions" in self._counters:
@@ -205,15 +208,24 @@ class Meter:
         first_byte: float | None = None,
     ) -> None:
         """
-        A request for content of ``upstream`` has been answered, with ``sent`` bytes of body; ``first_byte`` is
-        ``None`` where no byte was sent.
+        A request for content of ``upstream`` has been answered, with ``sent`` bytes of body that are not counted
+        yet; ``first_byte`` is ``None`` where no byte was sent.
         """
         kind = kind if kind in _KNOWN_KINDS else "other"
         self._counters["http_requests"].labels(method, kind, str(status)).inc()
         self._histograms["http_request_duration_seconds"].labels(kind).observe(seconds)
         if first_byte is not None:
             self._histograms["http_time_to_first_byte_seconds"].labels(kind).observe(first_byte)
-        self._counters["sent_bytes"].labels(registry_name(upstream), kind).inc(sent)
+        self.sent(upstream, kind, sent)
+
+    def sent(self, upstream: str, kind: str, size: int) -> None:
+        """So many more bytes of body have been sent to a client, of a response that may still be running."""
+        kind = kind if kind in _KNOWN_KINDS else "other"
+        self._counters["sent_bytes"].labels(registry_name(upstream), kind).inc(size)
+
+    def response_incomplete(self, by: str) -> None:
+        """A response has ended before its last byte; ``by`` is one of :data:`ENDED_BY`."""
+        self._counters["responses_incomplete"].labels(by).inc()
 
     def hits(self, hits: Sequence[Hit]) -> None:
         """Blobs were sent from the store, at once."""

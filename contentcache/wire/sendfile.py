@@ -80,9 +80,10 @@ class FileTransport(Server):
         return self._is_fast and pool is not None and pool.has_free_thread and not self._is_waiting()
 
     @property
-    def sent_by_pool(self) -> int:
-        """How many bytes of a running :meth:`send_by_pool` have been sent."""
-        return 0 if self._transfer is None else self._transfer.sent
+    def file_bytes_sent(self) -> int:
+        """How many bytes of a running :meth:`send_file` or :meth:`send_by_pool` have been sent."""
+        by_pool = 0 if self._transfer is None else self._transfer.sent
+        return by_pool if self._piece is None else self._piece.count
 
     def send_by_pool(self, descriptor: int, start: int, stop: int) -> Deferred[int]:
         """
@@ -154,8 +155,9 @@ class FileTransport(Server):
 
     def connectionLost(self, reason: Failure) -> None:
         """Fail the range that is being sent."""
-        piece, self._piece = self._piece, None
-        super().connectionLost(reason)
+        piece = self._piece
+        super().connectionLost(reason)  # the protocol asks how far it was sent
+        self._piece = None
         if piece is not None and not piece.sent.called:
             piece.sent.errback(reason)
 
@@ -236,6 +238,16 @@ def has_unsent(transport: Any) -> bool:
     """Whether written bytes are still in this process, not yet in the kernel; also below Twisted's TLS."""
     below = getattr(transport, "transport", transport)
     return any(getattr(below, name, None) for name in _UNSENT)
+
+
+def unsent_bytes(transport: Any) -> int:
+    """How many written bytes are still in the buffer of a transport, below Twisted's TLS as encrypted."""
+    below = getattr(transport, "transport", transport)
+    return (
+        len(getattr(below, "dataBuffer", b""))
+        - getattr(below, "offset", 0)
+        + getattr(below, "_tempDataLen", 0)
+    )
 
 
 def can_send_files(transport: object) -> bool:

@@ -33,11 +33,11 @@ from contentcache.config.model import (
 )
 from contentcache.core.credentials import ANONYMOUS, Credential
 from contentcache.core.digest import Digest
+from contentcache.core.errors import CacheError
 from contentcache.core.ports import Run
 from contentcache.core.request_order import RequestClock
 from contentcache.core.routes import Content, TaggedManifest
 from contentcache.delivery.authorization import Revocation
-from contentcache.delivery.bodies import ShortError
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.delivery.requests import ContentRequest, TagRequest
 from contentcache.delivery.responses import ContentResponse
@@ -348,7 +348,7 @@ class Client(BytesOnly):
             end = served.body.size if stop is None else stop
             await served.body.send(self, start, end, small_part=self._glance)
             self.outcome = "whole"
-        except ShortError:
+        except CacheError:
             self.outcome = "short"
         finally:
             served.body.close()

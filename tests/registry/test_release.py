@@ -21,6 +21,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from contentcache.core.ranges import Span
+from contentcache.core.response_end import CLIENT_DISCONNECTED
 from contentcache.registry.remaining_body import RemainingBody
 from tests.delivery.in_memory import MANIFEST, REPOSITORY
 from tests.registry.harness import Broken, Client, request
@@ -141,6 +142,8 @@ class _BrokenChannel:
 
     def __init__(self, broken: str) -> None:
         self.transport = self
+        self.file_bytes_sent = 0
+        self.lost_by = CLIENT_DISCONNECTED
         self._broken = broken
         self.ended = 0
         self.sending: Deferred[int] = Deferred()
@@ -323,8 +326,9 @@ class FastReleaseTests(ReleaseTests):
         for broken in ("occupy", "start", "send_file", "stop", "requestDone", "acquire"):
             channel: Any = _BrokenChannel(broken)
             noted: list[int] = []
+            note: Any = lambda sent, _end, noted=noted: noted.append(sent)  # noqa: E731
             rest = RemainingBody(
-                channel, hot_blobs, kept, Span(0, 100, 1000), stall_timer=channel, record=noted.append
+                channel, hot_blobs, kept, Span(0, 100, 1000), stall_timer=channel, record=note
             )
             if broken == "acquire":
                 self.patch(self.there.blob_service._usage, "_on_use", _raise)

@@ -39,7 +39,8 @@ class LineTests(RegistryTestCase):
         self.assertEqual(
             line,
             f'192.0.2.1 - - [09/Sep/2001:01:46:40 +0000] "GET {BLOB} HTTP/1.1" 200 {len(CONTENT)} '
-            '"http://a.example/" "docker/27" cache="hit" seconds=0.000 upstream=https://a.example',
+            '"http://a.example/" "docker/27" cache="hit" seconds=0.000 upstream=https://a.example '
+            f"sent={len(CONTENT)} of={len(CONTENT)} end=complete",
         )
 
     def test_json(self) -> None:

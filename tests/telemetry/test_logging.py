@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Level, Log
+from contentcache.core.response_end import COMPLETE
 from contentcache.server.access_log import AccessLogEntry
 from contentcache.telemetry.logging import LogWriter, event_text, log_observer, sanitize
 
@@ -58,7 +59,9 @@ def access(**changes: str) -> LogEvent:
     """An answered request."""
     strings = {"address": "::1", "method": "GET", "uri": "/v2/", "protocol": "HTTP/1.1", "referer": "-"}
     strings |= {"agent": "curl", "cache": "hit", "upstream": "https://r"} | changes
-    entry = AccessLogEntry(**strings, timestamp=0.0, status=200, sent=5, seconds=0.25, first_byte=0.25)
+    entry = AccessLogEntry(
+        **strings, timestamp=0.0, status=200, seconds=0.25, sent=5, length=5, end=COMPLETE, first_byte=0.25
+    )
     return {"log_format": "", "log_time": 0.0, "log_level": LogLevel.info, "access": entry}
 
 
@@ -117,7 +120,7 @@ class LogWriterTests(SynchronousTestCase):
         self.assertEqual(
             written(access()),
             '::1 - - [01/Jan/1970:00:00:00 +0000] "GET /v2/ HTTP/1.1" 200 5 "-" "curl" '
-            'cache="hit" seconds=0.250 upstream=https://r\n',
+            'cache="hit" seconds=0.250 upstream=https://r sent=5 of=5 end=complete\n',
         )
 
     def test_access_json(self) -> None:
