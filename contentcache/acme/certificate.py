@@ -13,19 +13,18 @@ from typing import Any, Final, Self
 
 from attrs import frozen
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import (
-    AuthorityKeyIdentifier,
-    Certificate,
-    DNSName,
-    ExtensionNotFound,
-    IPAddress,
-    SubjectAlternativeName,
-)
+from cryptography.x509 import AuthorityKeyIdentifier, Certificate, ExtensionNotFound
 from cryptography.x509.oid import NameOID
 
 from contentcache.acme.errors import UnusableOrderError
 from contentcache.core.base64url import base64url_encode
-from contentcache.tls.files import Identity, KeyMismatchError, TLSConfigurationError, identity_from_pem
+from contentcache.tls.files import (
+    Identity,
+    KeyMismatchError,
+    TLSConfigurationError,
+    identity_from_pem,
+    names_of,
+)
 
 #: Renewal is due when this part of the lifetime is left, or up to ``_JITTER`` of the lifetime earlier:
 #: certificates that were issued at the same time are renewed at different times.
@@ -168,16 +167,6 @@ def issuer_of(certificate: Certificate) -> str:
         for attribute in certificate.issuer.get_attributes_for_oid(kind):
             return str(attribute.value)
     return certificate.issuer.rfc4514_string() or "nobody"
-
-
-def names_of(certificate: Certificate) -> list[str]:
-    """The DNS names and IP addresses of a certificate, in lower case."""
-    try:
-        names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
-    except (ExtensionNotFound, ValueError):
-        return []
-    hosts = [name.lower() for name in names.get_values_for_type(DNSName)]
-    return hosts + [str(address) for address in names.get_values_for_type(IPAddress)]
 
 
 def matches_host(certificate: Certificate, host: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from contentcache.acme.account import AccountKey, AccountKeyError
-from contentcache.acme.certificate import format_names, matches_host, names_of
+from contentcache.acme.certificate import format_names, matches_host
 from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUseError
 from contentcache.acme.records import BackoffRecord, CertificateMetadata, PendingOrder, StoredCertificate
 from contentcache.acme.store_files import (
@@ -29,7 +29,7 @@ from contentcache.acme.store_files import (
 )
 from contentcache.core.ports import Clock
 from contentcache.persist.file_lock import FileLock, FileLockedError, process_name
-from contentcache.tls.files import Identity, TLSConfigurationError, identity_from_pem
+from contentcache.tls.files import Identity, TLSConfigurationError, identity_from_pem, names_of
 
 
 class CertificateStore:

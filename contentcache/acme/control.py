@@ -11,20 +11,18 @@ from __future__ import annotations
 import json
 import os
 import socket
-import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import Protocol, ServerFactory
-from zope.interface import implementer
 
 from contentcache.acme.renewal_state import RenewalOutcome
 from contentcache.aio.reactor import DaemonReactor
-from contentcache.config.urls import LONGEST_SOCKET
 from contentcache.core.ports import DelayedCall, Timer
+from contentcache.persist.unix_socket import short_path
+from contentcache.wire.private_socket import PrivateSocket
 
 if TYPE_CHECKING:
     # The command line needs none of what it imports.
@@ -37,8 +35,6 @@ MAX_CONNECTIONS: Final = 16
 MAX_REQUEST_SIZE: Final = 1 << 16
 #: Timeout in seconds for sending a request, and for closing after the response.
 _CONNECTION_TIMEOUT: Final = 10.0
-#: Seconds until the next ``accept`` after one that failed, perhaps for lack of file descriptors.
-_ACCEPT_RETRY: Final = 1.0
 #: Timeout of the client in seconds: a renewal may wait for others, and for a slow ACME server.
 _RESPONSE_TIMEOUT: Final = 1800.0
 
@@ -47,18 +43,9 @@ class NoDaemonError(Exception):
     """No daemon uses this directory now."""
 
 
-@contextmanager
-def socket_path(folder: str) -> Iterator[str]:
+def socket_path(folder: str) -> AbstractContextManager[str]:
     """The path of the socket, short enough for the kernel however long the directory's path is."""
-    path = os.path.join(folder, SOCKET_NAME)
-    if len(os.fsencode(path)) <= LONGEST_SOCKET:
-        yield path
-        return
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{opened}/{SOCKET_NAME}"
-    finally:
-        os.close(opened)
+    return short_path(os.path.join(folder, SOCKET_NAME))
 
 
 def send_command(folder: str, command: str, hosts: Sequence[str] = ()) -> Iterator[RenewalOutcome]:
@@ -83,85 +70,17 @@ def send_command(folder: str, command: str, hosts: Sequence[str] = ()) -> Iterat
                 yield RenewalOutcome(**json.loads(line))
 
 
-@implementer(IReadDescriptor)
-class ControlSocket:
-    """
-    The daemon's socket, registered with the reactor.
-
-    Not Twisted's own port: that one lets every account connect, and does not stop where the file was deleted.
-    """
+class ControlSocket(PrivateSocket):
+    """The daemon's socket, registered with the reactor."""
 
     def __init__(self, reactor: DaemonReactor, folder: str, renewal_loop: RenewalLoop) -> None:
-        self._reactor = reactor
-        self._folder = folder
         self._factory = ControlFactory(renewal_loop, reactor)
-        self._socket: socket.socket | None = None
-
-    def start(self) -> None:
-        """
-        Listen. A socket that a killed daemon has left is replaced.
-
-        :raises OSError: it is not possible.
-        """
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        bound.setblocking(False)
-        try:
-            with socket_path(self._folder) as path:
-                if _is_stale(path):
-                    os.unlink(path)
-                bound.bind(path)
-                # Before it listens nobody can connect, so no other account ever can.
-                os.chmod(path, 0o600)
-                bound.listen(MAX_CONNECTIONS)
-        except OSError:
-            bound.close()
-            raise
-        self._socket = bound
-        self._reactor.addReader(self)
+        super().__init__(reactor, os.path.join(folder, SOCKET_NAME), self._factory)
 
     def stop(self) -> None:
         """Stop listening, and close all connections."""
-        if self._socket is None:
-            return
-        self._reactor.removeReader(self)
-        with suppress(OSError), socket_path(self._folder) as path:
-            os.unlink(path)
-        self._socket.close()
-        self._socket = None
+        super().stop()
         self._factory.stop()
-
-    def fileno(self) -> int:
-        """The file descriptor of the socket."""
-        return -1 if self._socket is None else self._socket.fileno()
-
-    def logPrefix(self) -> str:
-        """The name in the log."""
-        return SOCKET_NAME
-
-    def connectionLost(self, _reason: Any) -> None:
-        """The reactor stops."""
-
-    def doRead(self) -> None:
-        """Accept a connection."""
-        if self._socket is None:
-            return
-        try:
-            connection, _ = self._socket.accept()
-        except BlockingIOError:
-            return
-        except OSError:
-            self._reactor.removeReader(self)
-            self._reactor.callLater(_ACCEPT_RETRY, self._resume)
-            return
-        with connection:
-            connection.setblocking(False)
-            # The reactor duplicates the descriptor. The client may have disconnected already.
-            with suppress(OSError):
-                self._reactor.adoptStreamConnection(connection.fileno(), socket.AF_UNIX, self._factory)
-
-    def _resume(self) -> None:
-        if self._socket is not None:
-            self._reactor.addReader(self)
 
 
 class ControlFactory(ServerFactory):
@@ -269,21 +188,3 @@ class _ControlConnection(Protocol):
 
 def _send(transport: Any, outcome: RenewalOutcome) -> None:
     transport.write(json.dumps(asdict(outcome)).encode("ascii") + b"\n")
-
-
-def _is_stale(path: str) -> bool:
-    """Whether there is a socket on which no process listens."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return False
-    except FileNotFoundError:
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            pass  # its backlog is full
-        return False

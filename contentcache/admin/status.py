@@ -8,7 +8,6 @@ label of an upstream registry in the metrics: its origin without the scheme.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
@@ -25,8 +24,6 @@ Time = Annotated[float, "time"]
 #: Errors that are shown: the last ones of each process, and of the whole daemon.
 MOST_ERRORS: Final = 50
 _HITS: Final = frozenset({"hit", "affirmed", "stale", "coalesced"})
-#: What names a repository, tag or digest in a sentence.
-_NAMES: Final = re.compile(r"/v2/\S*|\b[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
 
 
 @frozen
@@ -72,6 +69,16 @@ class Savings:
         pulls, hits = sum(one.pulls for one in every), sum(one.hits for one in every)
         ratio = round(hits / pulls, 4) if pulls else None
         return cls(since, max(0, sent - received), ratio, sent, received, pulls, hits, every)
+
+
+def registry_label(origin: str) -> str:
+    """
+    The label of an upstream registry in the metrics.
+
+    >>> registry_label("https://registry.example.com")
+    'registry.example.com'
+    """
+    return origin.partition(" ")[0].rpartition("://")[2]
 
 
 def traffic(samples: Iterable[Sample]) -> tuple[Traffic, ...]:
@@ -293,31 +300,6 @@ def _merge_host(views: list[UpstreamStatus]) -> UpstreamStatus:
         return worst
     last = max(answered, key=lambda one: one.last_success or 0.0)
     return evolve(worst, last_success=last.last_success, round_trip_seconds=last.round_trip_seconds)
-
-
-def without_names(status: Status) -> Status:
-    """The document without names of repositories, tags and digests, for whoever may not see them."""
-    store = status.store
-    if store is not None:
-        hidden = tuple(evolve(one, digest=None, repository=None) for one in store.evicted_next)
-        store = evolve(store, evicted_next=hidden)
-    return evolve(
-        status,
-        downloads=tuple(evolve(one, digest=None, repository=None) for one in status.downloads),
-        upstreams=tuple(evolve(one, reason=hide_names(one.reason)) for one in status.upstreams),
-        errors=tuple(evolve(one, text=one.event) for one in status.errors),
-        store=store,
-    )
-
-
-def hide_names(text: str | None) -> str | None:
-    """
-    A sentence without paths of the registry's API and without digests.
-
-    >>> hide_names("GET https://a.example/v2/org/app/blobs/x failed")
-    'GET https://a.example… failed'
-    """
-    return None if text is None else _NAMES.sub("…", text)
 
 
 def as_json(value: Any) -> dict[str, Any]:

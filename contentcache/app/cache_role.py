@@ -10,12 +10,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from contentcache.admin.history_recorder import INTERVAL, HistoryRecorder
-from contentcache.admin.status import Sample
+from contentcache.admin.status import ProcessStatus, Sample
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.aio.threads import Threads
 from contentcache.app.assembly import CacheServices, assemble
-from contentcache.app.role import Platform, Repeat, StartupError
+from contentcache.app.cache_report import process_status, savings_by_period, store_status
+from contentcache.app.role import Platform, Repeat, RoleReport, StartupError
 from contentcache.auth.interfaces import AuthFault
 from contentcache.config.model import Configuration
 from contentcache.delivery.other_workers import OtherWorkers
@@ -158,6 +159,17 @@ class CacheRole:
                 detail += f"; unhealthy: {', '.join(unhealthy)}"
             health[f"upstream {registry.upstream.origin}"] = HealthCheck(state, detail)
         return health
+
+    def process_status(self) -> ProcessStatus:
+        """Downloads of this process, and hosts as it sees them."""
+        return process_status(self.services, wall=time.time(), monotonic=self._reactor.seconds())
+
+    async def report(self, samples: Sequence[Sample], started: float) -> RoleReport:
+        """What was saved, and what is stored."""
+        history = None if self.history is None else await self.history.update()
+        savings = savings_by_period(samples, started, history, time.time())
+        store = await store_status(self._configuration, self.services, samples, self._threads)
+        return RoleReport(savings, store)
 
     def startup_fields(self) -> Mapping[str, object]:
         """Where blobs are stored, and the upstreams."""

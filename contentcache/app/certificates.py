@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from contentcache.acme.certificate import format_time, issuer_of, names_of
+from contentcache.acme.certificate import format_time, issuer_of
 from contentcache.acme.certificate_store import CertificateStore
 from contentcache.acme.control import NoDaemonError, send_command
 from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUseError
@@ -20,7 +20,7 @@ from contentcache.acme.renewal_state import RenewalOutcome
 from contentcache.app.listening import ListenError
 from contentcache.app.tap import renew_without_daemon
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
-from contentcache.tls.files import TLSConfigurationError, read_certificates
+from contentcache.tls.files import TLSConfigurationError, names_of, read_certificates
 from contentcache.upstream.proxies import ProxyFault
 
 

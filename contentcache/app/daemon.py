@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from attrs import evolve
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from contentcache import __version__
+from contentcache.admin.api import Operations
+from contentcache.admin.recent_errors import RecentErrors
+from contentcache.admin.status import ProcessStatus, ReloadStatus, Sample, Status, Workers
 from contentcache.aio.condition import sleep
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import PeriodicTasks
-from contentcache.aio.threads import Threads, ThreadsUnavailableError, use_threads_for_names
+from contentcache.aio.threads import ThreadsUnavailableError
+from contentcache.app.building import build_issuance, load_modules
 from contentcache.app.cache_role import CacheRole
 from contentcache.app.gauges import lag_probe
 from contentcache.app.listening import ListenError, SocketPath, bind, format_address, serve, stop
+from contentcache.app.operator_access import OperatorAccess
 from contentcache.app.process import fit_descriptors
+from contentcache.app.reporting import StatusReporter, certificates_of
 from contentcache.app.role import Role, StartupError, exit_with
+from contentcache.app.thread_pools import SENDFILE_THREADS, ThreadPools
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
-from contentcache.server.debug_site import DebugSite, HealthCheck, nothing_else
-from contentcache.server.page_server import PageServer
+from contentcache.server.debug_site import HealthCheck
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
-from contentcache.upstream.proxies import ProxyFault
 from contentcache.wire.sendfile_pool import SendfilePool
 
 if TYPE_CHECKING:
@@ -41,10 +46,6 @@ _LAG_INTERVAL: Final = 0.5
 _DRAIN_STEP: Final = 0.1
 #: Seconds until the keys of TLS session tickets are replaced.
 _TICKET_KEYS_INTERVAL: Final = 12 * 3600.0
-#: Threads of the sendfile pool.
-_SENDFILE_THREADS: Final = max(2, min(8, len(os.sched_getaffinity(0))))
-#: Threads that resolve host names.
-_RESOLVER_THREADS: Final = 10
 
 
 class Daemon(Service):
@@ -67,16 +68,15 @@ class Daemon(Service):
         warnings: tuple[str, ...],
         environ: Mapping[str, str],
         reactor: DaemonReactor,
+        errors: RecentErrors | None = None,
     ) -> None:
         self.configuration = configuration
         self._warnings = warnings
         self.environ = environ
         self.reactor = reactor
         self.meter = Meter("gateway" if isinstance(configuration.middleware, Gateway) else "cache")
-        self.threads = Threads(reactor, configuration.storage.maxthreads, "disk")
-        # Separate threads: where all of the others wait for a disk, files in memory are still sent.
-        self._sendfile_threads = Threads(reactor, _SENDFILE_THREADS, "sendfile")
-        self._name_threads = Threads(reactor, _RESOLVER_THREADS, "name")
+        self._pools = ThreadPools(reactor, configuration.storage.maxthreads)
+        self.threads = self._pools.disk
         self._front: list[socket.socket] = []
         self._paths: list[SocketPath] = []
         self._sockets: list[socket.socket] = []
@@ -85,13 +85,18 @@ class Daemon(Service):
         self.role: Role | None = None
         self.context: ServerContext | HostContexts | None = None
         self.issuance: Issuance | None = None
+        self.errors = errors or RecentErrors()
+        self.reporter = StatusReporter(configuration)
+        self._access = OperatorAccess(
+            configuration, Operations(self.status, self.health, self.reload_now), reactor
+        )
 
     def privilegedStartService(self) -> None:
         """Bind the addresses and read the key of TLS, while that is still allowed."""
         super().privilegedStartService()
         self._bind()
         self.read_certificate()
-        self._load()
+        load_modules(self.configuration)
 
     def startService(self) -> None:
         """Build what is configured, and serve. No upstream is contacted."""
@@ -106,8 +111,10 @@ class Daemon(Service):
         role.factory.most_turned_away = fitting.turned_away
         self.role = role
         self.build_issuance()
-        self._start_threads()
-        use_threads_for_names(self.reactor, self._name_threads)
+        try:
+            self._pools.start()
+        except ThreadsUnavailableError as error:
+            exit_with(str(error))
         self.log_startup(role)
         role.start(self._periodic.start)
         self._periodic.start(_LAG_INTERVAL, lag_probe(self.meter, self.reactor, _LAG_INTERVAL))
@@ -115,18 +122,8 @@ class Daemon(Service):
         self._periodic.start(_TICKET_KEYS_INTERVAL, self._rotate_ticket_keys)
         if self.issuance is not None:
             self.start_issuance(self.issuance)
+        self.open_admin_socket()
         signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
-
-    def _start_threads(self) -> None:
-        started: list[Threads] = []
-        try:
-            for threads in (self.threads, self._sendfile_threads, self._name_threads):
-                threads.start()
-                started.append(threads)
-        except ThreadsUnavailableError as error:
-            for threads in started:
-                threads.stop()
-            exit_with(str(error))
 
     def build(self) -> Role:
         """
@@ -151,26 +148,11 @@ class Daemon(Service):
 
     def build_issuance(self) -> None:
         """Load the certificates from the ACME server's store, as the account whose files they are."""
-        tls = self.configuration.http.tls
-        if tls is None or tls.letsencrypt is None:
-            return
-        # Imported here: a daemon with certificate files loads nothing of ACME.
-        from contentcache.acme.errors import CertificateStoreInUseError  # noqa: PLC0415
-        from contentcache.app.issuance import Issuance  # noqa: PLC0415
-
-        try:
-            self.issuance = Issuance(
-                tls,
-                tls.letsencrypt,
-                self.configuration.http.addr,
-                self.environ,
-                run=self.threads,
-                reactor=self.reactor,
-                meter=self.meter,
-            )
-        except (CertificateStoreInUseError, TLSConfigurationError, ProxyFault) as error:
-            exit_with(str(error))
-        self.context = self.issuance.contexts
+        self.issuance = build_issuance(
+            self.configuration.http, self.environ, run=self.threads, reactor=self.reactor, meter=self.meter
+        )
+        if self.issuance is not None:
+            self.context = self.issuance.contexts
 
     def start_issuance(self, issuance: Issuance) -> None:
         """Request certificates, now that the ports are open for the challenges."""
@@ -218,25 +200,13 @@ class Daemon(Service):
         except TLSConfigurationError as error:
             exit_with(str(error))
 
-    def _load(self) -> None:
-        """Import what the configuration needs, before the account changes or an update replaces files."""
-        if isinstance(self.configuration.middleware, Gateway):
-            import contentcache.app.gateway_role  # noqa: PLC0415
-        if self.configuration.auth is not None:
-            import contentcache.auth.htpasswd  # noqa: PLC0415
-            import contentcache.auth.tokens  # noqa: PLC0415
-        tls = self.configuration.http.tls
-        if tls is not None and tls.letsencrypt is not None:
-            import contentcache.app.issuance  # noqa: F401, PLC0415
-
     def _serve(self, role: Role) -> None:
         front, self._front = self._front, []
         sockets, self._sockets = self._sockets, []
         served: list[Any] = []
         debug = self.configuration.http.debug
         if debug is not None:
-            site = DebugSite(self.health, self.metrics, debug.prometheus, nothing_else)
-            served.append(PageServer(site.respond, self.reactor))
+            served.append(self._access.debug_server(debug, self.metrics))
         if self.issuance is not None and len(served) < len(sockets):
             served.append(self.issuance.plain)
         self.ports = [serve(self.reactor, bound, each) for bound, each in zip(sockets, served, strict=True)]
@@ -248,11 +218,42 @@ class Daemon(Service):
         # The gateway sends no files; and which certificate a host has is known to Twisted's own way only.
         fast = isinstance(middleware, Downstream) and middleware.fastpath
         fast = fast and not isinstance(self.context, HostContexts)
-        pool = SendfilePool(self._sendfile_threads, _SENDFILE_THREADS)
+        pool = SendfilePool(self._pools.sendfile, SENDFILE_THREADS)
         self.ports += [
             serve(self.reactor, bound, role.factory, fast=fast, tls=self.context, pool=pool)
             for bound in sockets
         ]
+
+    def open_admin_socket(self) -> None:
+        """Listen at the admin socket, as the account that the daemon has now."""
+        self._access.open_socket()
+
+    async def status(self) -> Status:
+        """The status document."""
+        samples = list(await self.samples())
+        return await self.reporter.report(
+            self.role,
+            samples,
+            process=await self.process_status(),
+            health=await self.health(),
+            workers=self.workers_serving,
+            certificates=certificates_of(self.context, self.issuance),
+        )
+
+    async def samples(self) -> Iterable[Sample]:
+        """The samples of the metrics of all processes."""
+        await self.meter.refreshed()
+        return self.meter.samples()
+
+    async def process_status(self) -> ProcessStatus:
+        """What the processes that serve clients know."""
+        role_status = ProcessStatus() if self.role is None else self.role.process_status()
+        return evolve(role_status, errors=self.errors.read())
+
+    @property
+    def workers_serving(self) -> Workers:
+        """How many processes serve clients."""
+        return Workers(1, 1)
 
     async def metrics(self) -> CollectorRegistry:
         """The metrics of all processes of this daemon."""
@@ -289,8 +290,13 @@ class Daemon(Service):
             health.update(self.issuance.health())
         return health
 
-    def reload(self) -> None:
+    async def reload_now(self) -> ReloadStatus:
+        """Reload, and say what came of it."""
+        return self.reload()
+
+    def reload(self) -> ReloadStatus:
         """``SIGHUP``: read certificates again. Unusable ones change nothing."""
+        errors: list[str] = []
         readers: list[Any] = [*(self.role.reloading if self.role is not None else ())]
         if self.issuance is not None:
             readers.append(self.issuance)
@@ -301,8 +307,11 @@ class Daemon(Service):
                 reader.reload()
             except TLSConfigurationError as error:
                 self._log.error("certificates not reloaded, old ones stay in use", reason=error)
+                errors.append(str(error))
             else:
                 self._log.info("certificates reloaded, shown to new connections")
+        self.reporter.last_reload = ReloadStatus(time.time(), not errors, errors=tuple(errors))
+        return self.reporter.last_reload
 
     def stopService(self) -> Deferred[None]:
         """Refuse new connections, let transfers finish for ``http.draintimeout``, and stop everything."""
@@ -315,6 +324,7 @@ class Daemon(Service):
             path.remove()
         for port in self.ports:
             await stop(port)
+        self._access.close()
         self._periodic.stop()
         if self.issuance is not None:
             await self.issuance.stop()
@@ -322,9 +332,7 @@ class Daemon(Service):
             return
         await self.drain(role)
         await role.stop()
-        self.threads.stop()
-        self._sendfile_threads.stop()
-        self._name_threads.stop()
+        self._pools.stop()
         role.close()
 
     async def drain(self, role: Role) -> None:

@@ -7,10 +7,18 @@ from collections.abc import Mapping, Sequence
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from contentcache.admin.status import (
+    CacheSummary,
+    GatewayStatus,
+    ProcessStatus,
+    Sample,
+    UpstreamStatus,
+    registry_label,
+)
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.app.gateway_assembly import assemble
-from contentcache.app.role import Platform, Repeat, StartupError
+from contentcache.app.role import Platform, Repeat, RoleReport, StartupError
 from contentcache.config.model import Configuration, Gateway
 from contentcache.core.ports import Run
 from contentcache.gateway.database import DatabaseUnusableError
@@ -94,6 +102,50 @@ class GatewayRole:
             if read_only is None
             else HealthCheck("warn", f"can only be read: {read_only}"),
         }
+
+    def process_status(self) -> ProcessStatus:
+        """The registry behind."""
+        fault = self._services.connections.fault
+        registry = self._options.registry
+        return ProcessStatus(
+            upstreams=(UpstreamStatus(registry_label(registry), registry, fault is None, reason=fault),)
+        )
+
+    async def report(self, samples: Sequence[Sample], _started: float) -> RoleReport:
+        """The caches that clients are sent to, and how many."""
+        services = self._services
+        accounts, choices = await self._threads(services.store.count_accounts)
+        caches, states = services.liveness.listed, services.liveness.states
+        redirects = {
+            labels.get("cache", ""): int(value)
+            for name, labels, value in samples
+            if name == "contentcache_gateway_redirects_total"
+        }
+        summaries = []
+        for cache in caches:
+            state = states.get(cache.id)
+            alive, since, reason = (
+                (False, None, "not probed yet") if state is None else (state.alive, state.since, state.why)
+            )
+            summaries.append(
+                CacheSummary(
+                    cache.name,
+                    cache.host,
+                    alive,
+                    since,
+                    reason,
+                    choices.get(cache.id, 0),
+                    redirects.get(cache.name, 0),
+                )
+            )
+        gateway = GatewayStatus(
+            self._options.registry,
+            self._options.issuer,
+            accounts,
+            sum(redirects.values()),
+            tuple(summaries),
+        )
+        return RoleReport(gateway=gateway)
 
     def startup_fields(self) -> Mapping[str, object]:
         """The registry behind this gateway, and the gateway's name in tokens."""

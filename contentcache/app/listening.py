@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
 import time
 from contextlib import suppress
 from functools import partial
@@ -16,6 +15,7 @@ from twisted.internet import tcp
 
 from contentcache.aio.reactor import SocketReactor
 from contentcache.config.model import Address
+from contentcache.persist.unix_socket import is_stale
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.sendfile_pool import SendfilePool
 from contentcache.wire.tls_socket import TLSFactory, tls_transport
@@ -203,9 +203,8 @@ def _bind_port(address: Address, *, among: bool) -> socket.socket:
 
 
 def _bind_path(path: str) -> socket.socket:
-    with suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode) and not _is_in_use(path):
-            os.unlink(path)  # left behind by a process that was killed
+    if is_stale(path):
+        os.unlink(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         bound.bind(path)
@@ -214,18 +213,6 @@ def _bind_path(path: str) -> socket.socket:
         bound.close()
         raise
     return _nonblocking(bound)
-
-
-def _is_in_use(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a process too busy to accept must not block this one
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except OSError:
-            pass  # busy, or not permitted
-        return True
 
 
 def _nonblocking(bound: socket.socket) -> socket.socket:

@@ -10,6 +10,7 @@ from typing import NoReturn, Protocol, Self
 
 from attrs import frozen
 
+from contentcache.admin.status import GatewayStatus, Periods, ProcessStatus, Sample, StoreStatus
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.core.ports import Run
 from contentcache.server.debug_site import HealthCheck
@@ -46,6 +47,15 @@ class Platform:
         )
 
 
+@frozen
+class RoleReport:
+    """What a role adds to the status document."""
+
+    savings: Periods | None = None
+    store: StoreStatus | None = None
+    gateway: GatewayStatus | None = None
+
+
 class Role(Protocol):
     """A daemon without its sockets: built before the daemon starts, and started once."""
 
@@ -68,6 +78,12 @@ class Role(Protocol):
 
     def health(self) -> Mapping[str, HealthCheck]:
         """The results of the health checks by name."""
+
+    def process_status(self) -> ProcessStatus:
+        """What this process alone knows."""
+
+    async def report(self, samples: Sequence[Sample], started: float) -> RoleReport:
+        """The rest, from the ``samples`` of all processes, which have counted since ``started`` (epoch)."""
 
     def startup_fields(self) -> Mapping[str, object]:
         """Fields of the log event ``daemon listens on``."""

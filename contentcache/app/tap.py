@@ -15,6 +15,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
+from contentcache.admin.recent_errors import RecentErrors
 from contentcache.app.daemon import Daemon
 from contentcache.app.process import harden, retain_heap
 from contentcache.config.faults import ConfigurationError
@@ -51,11 +52,13 @@ class _DaemonService(MultiService):
         self._settings = settings
         self._options = options or {}
         self._log_file: Any = None
+        self.errors = RecentErrors()
 
     def setServiceParent(self, parent: Any) -> None:
         if hasattr(parent, "setComponent") and not self._options.get("logger"):
             self._log_file = self._stream()
-            parent.setComponent(ILogObserver, log_observer(cast("Any", self._log_file), self._settings))
+            observer = log_observer(cast("Any", self._log_file), self._settings, note=self.errors)
+            parent.setComponent(ILogObserver, observer)
         super().setServiceParent(parent)
 
     def output(self) -> Callable[[str], None] | None:
@@ -100,12 +103,15 @@ def makeService(options: Options) -> IService:
     configuration, warnings = loaded.configuration, loaded.warnings
     whole = _DaemonService(configuration.log, getattr(options, "parent", None))
     if configuration.workers == 1:
-        Daemon(configuration, warnings, os.environ, reactor).setServiceParent(whole)
+        Daemon(configuration, warnings, os.environ, reactor, whole.errors).setServiceParent(whole)
     else:
         # Here, so that one process alone does not load what several need.
         from contentcache.workers.supervisor import Supervisor  # noqa: PLC0415
 
-        Supervisor(configuration, warnings, os.environ, reactor, output=whole.output).setServiceParent(whole)
+        supervisor = Supervisor(
+            configuration, warnings, os.environ, reactor, output=whole.output, errors=whole.errors
+        )
+        supervisor.setServiceParent(whole)
     return cast("IService", whole)
 
 

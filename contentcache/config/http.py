@@ -126,6 +126,8 @@ def _read_debug(http: Table, listening: Address) -> Debug | None:
         with debug.section("prometheus") as prometheus:
             enabled = read_key(prometheus, Debug, "prometheus.enabled", False)
             path = read_key(prometheus, Debug, "prometheus.path", "/metrics")
+        names = read_key(debug, Debug, "names", False)
+        hosts = read_key(debug, Debug, "hosts", ())
         addr = debug.read("addr", address, None)
         if addr is None:
             if enabled and not debug.has("addr"):
@@ -133,7 +135,7 @@ def _read_debug(http: Table, listening: Address) -> Debug | None:
             return None
         if addr == listening and addr.port:
             debug.fault("addr", "is the address of http.addr; give it a port of its own")
-        return Debug(addr, path if enabled else None)
+        return Debug(addr, path if enabled else None, names, hosts)
 
 
 Challenge = Literal["tls-alpn-01", "http-01"]

@@ -104,8 +104,10 @@ def _middleware(middleware: Downstream | Gateway) -> dict[str, object]:
 def _http(http: Http) -> dict[str, object]:
     debug = None
     if http.debug is not None:
-        prometheus = _given({"enabled": http.debug.prometheus is not None, "path": http.debug.prometheus})
-        debug = {"addr": str(http.debug.addr), "prometheus": prometheus}
+        path = http.debug.prometheus
+        debug = _values(
+            http.debug, addr=str(http.debug.addr), prometheus_enabled=path is not None, prometheus_path=path
+        )
     written = _values(
         http,
         net="tcp" if http.addr.path is None else "unix",

@@ -14,12 +14,11 @@ from contentcache.config.faults import InvalidValueError, Origin, Report
 from contentcache.config.model import Address
 from contentcache.config.readers import text
 from contentcache.config.tables import Item
+from contentcache.persist.unix_socket import LONGEST_SOCKET
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 LARGEST_PORT: Final = 65535
 LONGEST_HOST: Final = 253
-#: What the kernel holds of a Unix socket's path, without the final zero.
-LONGEST_SOCKET: Final = 107
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PORT = re.compile(r"[0-9]{1,5}")

@@ -36,3 +36,16 @@ def counted_address(address: str) -> str:
     except ValueError:
         return address
     return f"{IPv6Address(int(number) >> (_BITS - _PREFIX) << (_BITS - _PREFIX))}/{_PREFIX}"
+
+
+def is_loopback(address: str) -> bool:
+    """
+    Whether an address is this machine's own. A Unix socket has none, and is not asked from elsewhere.
+
+    >>> [is_loopback(address) for address in ("127.0.0.7", "::1", "::ffff:127.0.0.1", "192.0.2.1", "")]
+    [True, True, True, False, True]
+    """
+    try:
+        return not address or ip_address(shown_address(address)).is_loopback
+    except ValueError:
+        return False

@@ -301,6 +301,7 @@ class Download:
         self.planner.arrived(host, start, stop)
         self.download_file.hash_in_background()
         self._count_received(stop - start)
+        self.progress.received += stop - start
         total = self.planner.total
         if not self._is_completing and total is not None:
             self._is_completing = self.planner.held.total() >= self.options.fill_after * total

@@ -97,11 +97,14 @@ class Progress:
     """
     Notifies the subscribers of a download, but not of every few bytes, since each of them then has a turn.
 
-    ``announced`` is how many bytes from the start they know of.
+    ``announced`` is how many bytes from the start they know of, ``received`` how many have come from upstream since
+    ``started`` (monotonic seconds).
     """
 
     def __init__(self, clock: Timer) -> None:
         self.announced = 0
+        self.started = clock.seconds()
+        self.received = 0
         self._clock = clock
         self._condition = Condition()
         self._prefix = 0

@@ -71,6 +71,14 @@ class Subscribers:
     def __bool__(self) -> bool:
         return bool(self._subscribers)
 
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    @property
+    def repository(self) -> str | None:
+        """A repository that a client wants the content from, ``None`` where no client is left."""
+        return next((each.request.content.repository for each in self._subscribers), None)
+
     def add(self, subscriber: Subscriber) -> None:
         """Add a client. Its question was perhaps denied before; its credential may be allowed by now."""
         self._subscribers.append(subscriber)

@@ -152,6 +152,12 @@ class SqliteDirectory:
         """Whether an account was added, or has ever chosen."""
         return bool(self._rows("SELECT 1 FROM accounts WHERE name = ?", _text(account)))
 
+    def count_accounts(self) -> tuple[int, dict[UUID, int]]:
+        """How many accounts there are, and how many have chosen each cache."""
+        ((accounts,),) = self._rows("SELECT count(*) FROM accounts")
+        rows = self._rows("SELECT cache, count(*) FROM accounts WHERE cache IS NOT NULL GROUP BY cache")
+        return int(accounts), {UUID(cache): int(count) for cache, count in rows}
+
     def _open(self) -> sqlite3.Connection:
         """Open the file for reading and writing."""
         with self._named_errors():

@@ -120,6 +120,11 @@ class Liveness:
         """What is known of each cache that was probed."""
         return {cache_id: known.state for cache_id, known in self._known.items()}
 
+    @property
+    def listed(self) -> Sequence[Cache]:
+        """The caches of the last round."""
+        return self._listed
+
     def health(self) -> Mapping[str, bool]:
         """Whether clients may be sent there, by the name of each cache that was probed."""
         return {

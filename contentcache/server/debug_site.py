@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 from twisted.web.http import Request
 
+from contentcache.server.known_hosts import KnownHosts
 from contentcache.server.page_server import TEXT, Page, Responder
 
 #: The fastest level halves the bytes at a fifth of the time.
@@ -37,19 +38,28 @@ Metrics = Callable[[], Awaitable[CollectorRegistry]]
 class DebugSite:
     """
     Answers ``/debug/health`` and, at ``metrics_path`` unless that is ``None``, with Prometheus' metrics; everything
-    else is for ``respond_other``.
+    else is for ``respond_other``. Requests for other ``hosts`` are refused.
     """
 
     def __init__(
-        self, health: HealthChecks, metrics: Metrics, metrics_path: str | None, respond_other: Responder
+        self,
+        health: HealthChecks,
+        metrics: Metrics,
+        metrics_path: str | None,
+        hosts: KnownHosts,
+        respond_other: Responder,
     ) -> None:
         self._health_checks = health
         self._metrics = metrics
         self._metrics_path = metrics_path
+        self._hosts = hosts
         self._respond_other = respond_other
 
     async def respond(self, request: Request) -> Page:
         """Return the page of the request's path, or an error."""
+        host = request.getHeader("Host")
+        if not self._hosts.has(host, str(getattr(request.getHost(), "host", ""))):
+            return Page(421, TEXT, b"this is not served by that name; http.debug.hosts can have it\n")
         if request.method not in _METHODS:
             return Page(405, TEXT, b"the methods here are GET and HEAD\n", {"Allow": "GET, HEAD"})
         path = request.path.decode("latin-1")

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, HTTPFactory, Request, datetimeToString
 
 from contentcache.core.ports import Timer
-from contentcache.server.errors import NOSNIFF
+from contentcache.server.errors import NOSNIFF, reason_phrase
 
 TEXT: Final = "text/plain; charset=utf-8"
 #: Bytes of a request's body.
@@ -100,7 +100,7 @@ class PageServer(HTTPFactory):
         except Exception:  # noqa: BLE001  # monitoring should see that something is wrong
             self._log.failure("debug page failed", path=request.path.decode("latin-1"))
             page = Page(500, TEXT, b"this page has failed; the log says why\n")
-        request.setResponseCode(page.status)
+        request.setResponseCode(page.status, reason_phrase(page.status).encode("ascii"))
         for name, value in page.headers.items():
             request.setHeader(name, value)
         request.setHeader("Date", datetimeToString())

@@ -84,7 +84,7 @@ class Evictor:
         self._wall = wall
         self._monotonic = monotonic
         self._evicted = evicted
-        self._inventory = Inventory(store, index, run, in_use)
+        self.inventory = Inventory(store, index, run, in_use)
         self._seen = (wall(), monotonic())
         self._partials_from = self._seen[1]
         self._lock = DeferredLock()
@@ -209,7 +209,7 @@ class Evictor:
         oldest = now - self._retention.blobttl
         partials = usage.partials if self._monotonic() >= self._partials_from else ()
         expired = tuple(partial for partial in partials if partial.since < oldest)
-        async for candidate in self._inventory.oldest(expired, before=oldest):
+        async for candidate in self.inventory.oldest(expired, before=oldest):
             await self._evict(candidate, "age", tally)
             if self._stopping:
                 break
@@ -228,7 +228,7 @@ class Evictor:
             if need == start:
                 return False
             tried = 0
-            async for candidate in self._inventory.oldest(usage.partials):
+            async for candidate in self.inventory.oldest(usage.partials):
                 if tally.bytes >= need or tried == _BATCH or self._stopping:
                     break
                 await self._evict(candidate, "size", tally)
@@ -273,7 +273,7 @@ class Evictor:
             return None
         candidates: list[Candidate] = []
         found = 0
-        async for candidate in self._inventory.oldest(usage.partials):
+        async for candidate in self.inventory.oldest(usage.partials):
             candidates.append(candidate)
             found += candidate.size
             if found >= need:
@@ -324,7 +324,7 @@ class Evictor:
 
     async def _count(self) -> StoreUsage:
         """How much there is, with files that are deleted and still open."""
-        usage = await self._inventory.usage(self._reserved.values())
+        usage = await self.inventory.usage(self._reserved.values())
         self._still_open = {digest: size for digest, size in self._still_open.items() if self._in_use(digest)}
         return evolve(usage, stored=usage.stored + sum(self._still_open.values()))
 

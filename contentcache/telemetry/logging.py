@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Final, Protocol, TextIO, cast
@@ -79,9 +79,20 @@ class AccessLogLine(Protocol):
 
 @implementer(ILogObserver)
 class LogWriter:
-    """Writes events to a stream as ``settings`` say; the lines of a ``worker`` have its number."""
+    """
+    Writes events to a stream as ``settings`` say; the lines of a ``worker`` have its number. ``note`` gets every
+    event that is no access.
+    """
 
-    def __init__(self, stream: TextIO, settings: Log, worker: int | None = None) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        settings: Log,
+        worker: int | None = None,
+        *,
+        note: Callable[[LogEvent], None] = lambda _event: None,
+    ) -> None:
+        self._note = note
         self._stream = stream
         self._json = settings.formatter == "json"
         worker_field = {} if worker is None else {"worker": worker}
@@ -93,6 +104,7 @@ class LogWriter:
         if entries:
             lines = [self._access_line(event, entry) for entry in entries]
         else:
+            self._note(event)
             lines = [line for line in (self._event_line(event),) if line]
         self._stream.write("".join(f"{line}\n" for line in lines))
         self._stream.flush()
@@ -213,13 +225,20 @@ def _one_line(text: str) -> str:
     return _ODD.sub("?", text.replace("\n", "\\n"))
 
 
-def log_observer(stream: TextIO, settings: Log, worker: int | None = None) -> ILogObserver:
-    """A log writer that leaves out events below the level that is set."""
+def log_observer(
+    stream: TextIO,
+    settings: Log,
+    worker: int | None = None,
+    *,
+    note: Callable[[LogEvent], None] = lambda _event: None,
+) -> ILogObserver:
+    """A log writer that leaves out events below the level that is set, as :class:`LogWriter` has it."""
     predicate = LogLevelFilterPredicate(defaultLogLevel=_LEVELS[settings.level])
     if settings.level != "debug":
         predicate.setLogLevelForNamespace("twisted", LogLevel.warn)  # starting and stopping factories
         predicate.setLogLevelForNamespace("log_legacy", LogLevel.warn)  # and ports
     filtering = FilteringLogObserver(
-        cast("ILogObserver", LogWriter(stream, settings, worker)), [cast("ILogFilterPredicate", predicate)]
+        cast("ILogObserver", LogWriter(stream, settings, worker, note=note)),
+        [cast("ILogFilterPredicate", predicate)],
     )
     return cast("ILogObserver", filtering)

@@ -10,7 +10,14 @@ from attrs import frozen
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509 import Certificate, load_pem_x509_certificate
+from cryptography.x509 import (
+    Certificate,
+    DNSName,
+    ExtensionNotFound,
+    IPAddress,
+    SubjectAlternativeName,
+    load_pem_x509_certificate,
+)
 from OpenSSL import SSL
 
 from contentcache.persist.atomic_file import UnusableFileError, read_configured
@@ -85,6 +92,16 @@ def _certificates(path: str, content: bytes) -> tuple[Certificate, ...]:
         return tuple(load_pem_x509_certificate(block) for block in blocks)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise TLSConfigurationError(path, f"{path} holds a certificate that is damaged: {error}") from error
+
+
+def names_of(certificate: Certificate) -> list[str]:
+    """The DNS names and IP addresses of a certificate, in lower case."""
+    try:
+        names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
+    except (ExtensionNotFound, ValueError):
+        return []
+    hosts = [name.lower() for name in names.get_values_for_type(DNSName)]
+    return hosts + [str(address) for address in names.get_values_for_type(IPAddress)]
 
 
 def read_authorities(paths: Sequence[str]) -> tuple[Certificate, ...]:

@@ -106,6 +106,8 @@ class Registry:
             source=source,
         )
         self.behind = self.client.behind
+        #: Seconds until the header of the last answer of each host.
+        self.round_trips: dict[str, float] = {}
 
     def subject(self, repository: str | None, credential: Credential) -> Subject:
         """Whom a decision of this origin is about."""
@@ -221,7 +223,7 @@ class Registry:
             remaining = self._rate_limits.remaining(limited, self._reactor.seconds())
             if remaining is not None:
                 raise _too_many(remaining)
-        began = self._pool.events
+        began, sent = self._pool.events, self._reactor.seconds()
         try:
             answer = await self.client.send(host, request)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
@@ -241,6 +243,7 @@ class Registry:
             raise
         self._meter.asked(host, str(answer.status))
         self._pool.answered(host, request.kind)
+        self.round_trips[host] = self._reactor.seconds() - sent
         self._last_success[host] = self._wall()
         remaining = ratelimit_remaining(answer.header("ratelimit-remaining"))
         if remaining is not None:

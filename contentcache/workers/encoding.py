@@ -15,6 +15,7 @@ from typing import Any, Final
 import attrs
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from contentcache.admin.status import DownloadStatus, LoggedError, ProcessStatus, UpstreamStatus
 from contentcache.core import errors
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.delivery import shared_download
@@ -26,10 +27,12 @@ from contentcache.workers import messages
 _TYPE: Final = "$type"
 _MAPPING: Final = "mapping"
 
+_STATUS: Final = (ProcessStatus, DownloadStatus, UpstreamStatus, LoggedError)
+
 #: Frozen classes whose fields are sent as they are: the messages, and what they and calls of the index contain.
 _CLASSES: Final[Mapping[str, type]] = {
     kind.__name__: kind
-    for kind in (*vars(messages).values(), *vars(interfaces).values(), Revocation)
+    for kind in (*vars(messages).values(), *vars(interfaces).values(), Revocation, *_STATUS)
     if isinstance(kind, type) and attrs.has(kind) and kind is not Identity
 }
 _FIELDS: Final[Mapping[type, Sequence[str]]] = {

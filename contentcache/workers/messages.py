@@ -73,6 +73,11 @@ class GetFindings:
 
 
 @frozen
+class GetStatus:
+    """A call: returns a :class:`~contentcache.admin.status.ProcessStatus`."""
+
+
+@frozen
 class Drain:
     """A call: accept no new connection; returns when all transfers have ended."""
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import evolve
 from prometheus_client import CollectorRegistry
 
-from contentcache.admin.status import Sample
+from contentcache.admin.recent_errors import RecentErrors
+from contentcache.admin.status import ProcessStatus, ReloadStatus, Sample, Workers
+from contentcache.admin.status import merge as merge_statuses
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.app.cache_role import CacheRole
@@ -56,8 +58,9 @@ class Supervisor(Daemon):
         reactor: DaemonReactor,
         *,
         output: Callable[[], Callable[[str], None] | None],
+        errors: RecentErrors | None = None,
     ) -> None:
-        super().__init__(configuration, warnings, environ, reactor)
+        super().__init__(configuration, warnings, environ, reactor, errors)
         self._output = output
         self._secret = secrets.token_bytes(64)
         self._pseudonym = FAMILY + secrets.token_hex(4)
@@ -91,7 +94,7 @@ class Supervisor(Daemon):
             self.reactor,
             self.threads,
             self.meter,
-            samples=self._samples,
+            samples=self.samples,
             other_workers=other_workers,
         )
         return self._caching
@@ -176,12 +179,27 @@ class Supervisor(Daemon):
         """The metrics of all processes together, also of those that have ended."""
         return as_registry(await self._families())
 
-    async def _samples(self) -> Iterable[Sample]:
+    async def samples(self) -> Iterable[Sample]:
         return [tuple(sample) for *_, samples in await self._families() for sample in samples]
 
     async def _families(self) -> Sequence[Family]:
         workers = await self._workers.metrics() if self._workers is not None else []
         return merge([collect(await self.meter.refreshed()), *workers])
+
+    async def process_status(self) -> ProcessStatus:
+        """What all workers know, and the errors of this process."""
+        own = ProcessStatus(errors=self.errors.read())
+        if self._workers is None:
+            return own
+        return merge_statuses([own, *(await self._workers.call(messages.GetStatus())).values()])
+
+    @property
+    def workers_serving(self) -> Workers:
+        """How many workers serve clients."""
+        serving, configured = (
+            (0, self.configuration.workers) if self._workers is None else self._workers.health
+        )
+        return Workers(serving, configured)
 
     async def health(self) -> Mapping[str, HealthCheck]:
         """The health checks of all processes."""
@@ -199,10 +217,11 @@ class Supervisor(Daemon):
 
     # Certificates.
 
-    def reload(self) -> None:
+    def reload(self) -> ReloadStatus:
         """On ``SIGHUP``: reload here first, so that a broken file reaches no worker; then in all workers."""
-        super().reload()
+        result = super().reload()
         self._send(messages.Reload(self._certificates()))
+        return result
 
     def _send_certificates(self) -> None:
         self._send(self._certificates())

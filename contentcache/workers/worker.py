@@ -14,11 +14,12 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, TextIO, cast
+from typing import Any, TextIO, cast
 
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
+from contentcache.admin.recent_errors import RecentErrors
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
 from contentcache.app.cache_role import CacheRole
@@ -38,6 +39,7 @@ from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.workers import messages
+from contentcache.workers.line_stream import LineStream
 from contentcache.workers.metrics import collect
 from contentcache.workers.owner_connection import SubscriberService
 from contentcache.workers.owners import RemoteOwners
@@ -46,9 +48,6 @@ from contentcache.workers.rpc import RPCConnection, RPCError, connect
 from contentcache.workers.worker_process import CONTROL, FRONT, INDEX, LOCK
 
 _log = Logger(namespace="contentcache")
-
-#: So many bytes are written to a pipe in one piece, whoever else writes to it.
-_PIPE_BUF: Final = 4096
 
 
 class RemoteRoom:
@@ -90,7 +89,7 @@ class Worker(Daemon):
         self, number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: DaemonReactor
     ) -> None:
         configuration: Configuration = pickle.loads(hello.configuration)  # noqa: S301  # only the supervisor sends it
-        super().__init__(configuration, (), os.environ, reactor)
+        super().__init__(configuration, (), os.environ, reactor, RecentErrors(number))
         self._number = number
         self._hello = hello
         self._supervisor = supervisor
@@ -121,6 +120,9 @@ class Worker(Daemon):
 
     def build_issuance(self) -> None:
         """Nothing: the supervisor issues certificates."""
+
+    def open_admin_socket(self) -> None:
+        """Nothing: the supervisor answers the operator."""
 
     def build(self) -> Role:
         """The part of a cache that serves clients."""
@@ -191,10 +193,8 @@ class Worker(Daemon):
                 return self._accept_subscriber()
             case messages.FlushPulls():
                 return self._flush()
-            case messages.GetMetrics():
-                return collect(self.meter.registry)
-            case messages.GetFindings():
-                return {name: (each.state, each.detail) for name, each in self.own_health().items()}
+            case messages.GetMetrics() | messages.GetFindings() | messages.GetStatus():
+                return self._report(message)
             case messages.Drain():
                 return self._drain()
             case messages.Stop():
@@ -206,6 +206,15 @@ class Worker(Daemon):
             case _ if self._caching is not None:
                 self._receive_change(message, self._caching)
         return None
+
+    def _report(self, message: Any) -> Any:
+        match message:
+            case messages.GetMetrics():
+                return collect(self.meter.registry)
+            case messages.GetFindings():
+                return {name: (each.state, each.detail) for name, each in self.own_health().items()}
+            case _:
+                return self.process_status()
 
     def _receive_change(self, message: Any, caching: CacheRole) -> None:
         """Something in the store or in what the origins allow has changed."""
@@ -294,8 +303,8 @@ def prepare(number: int, reactor: DaemonReactor) -> None:
 
 def _start(number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: DaemonReactor) -> Worker:
     worker = Worker(number, hello, supervisor, reactor)
-    stream = cast("TextIO", _LineStream(sys.stdout.fileno()))
-    journal = log_observer(stream, worker.configuration.log, number)
+    stream = cast("TextIO", LineStream(sys.stdout.fileno()))
+    journal = log_observer(stream, worker.configuration.log, number, note=worker.errors)
     globalLogBeginner.beginLoggingTo([journal], redirectStandardIO=False)
     try:
         worker.privilegedStartService()
@@ -316,27 +325,3 @@ def _ignore_signals() -> None:
     # Not SIG_IGN, which programs that this process starts would inherit.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-
-
-class _LineStream:
-    """A stream to a pipe that several processes write to, which never splits a line."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def write(self, text: str) -> None:
-        """Write whole lines, as many at once as are written in one piece."""
-        batch = b""
-        for line in text.encode("utf-8", "backslashreplace").splitlines(keepends=True):
-            if batch and len(batch) + len(line) > _PIPE_BUF:
-                self._write(batch)
-                batch = b""
-            batch += line
-        self._write(batch)
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
-
-    def _write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._descriptor, data) :]

@@ -8,6 +8,7 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.admin import status
+from contentcache.admin.hidden_names import without_names
 from contentcache.admin.status import (
     DownloadStatus,
     LoggedError,
@@ -22,7 +23,6 @@ from contentcache.admin.status import (
     as_json,
     merge,
     traffic,
-    without_names,
 )
 
 DIGEST = "sha256:" + "ab" * 32

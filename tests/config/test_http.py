@@ -54,6 +54,10 @@ READ = {
     "debug: {addr: ':5001', prometheus: {enabled: true, path: /m/x}}": {
         "debug": Debug(Address("", 5001), "/m/x")
     },
+    "debug: {addr: ':5001', names: true, hosts: [cache.internal, 'metrics:5001']}": {
+        "debug": Debug(Address("", 5001), None, True, ("cache.internal", "metrics:5001"))
+    },
+    "admin: /run/cache/admin.sock": {"admin": "/run/cache/admin.sock"},
     "debug: {addr: ':5001', prometheus: {path: /m}}": {"debug": Debug(Address("", 5001))},
 }
 

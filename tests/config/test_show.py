@@ -80,7 +80,9 @@ class RenderTests(ConfigurationTestCase):
         """Files of TLS and the debug listener are shown."""
         made = make("cache")
         text = CHAIN.format(cert=self.write(made.pem), key=self.write(made.key_pem()))
-        found = self.load(text.replace("  tls:", "  debug: {addr: ':1', prometheus: {enabled: on}}\n  tls:"))
+        found = self.load(
+            text.replace("  tls:", "  debug: {addr: ':1', names: true, prometheus: {enabled: on}}\n  tls:")
+        )
         self.assert_same(found.configuration)
 
     def test_upstream(self) -> None:

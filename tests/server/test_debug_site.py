@@ -12,10 +12,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.config.model import Address
 from contentcache.server.debug_site import DebugSite, HealthCheck, nothing_else
+from contentcache.server.known_hosts import KnownHosts
 from contentcache.server.page_server import PageServer
 from contentcache.telemetry.metrics import Meter
 from tests.registry.harness import Client, Reply, request
+
+HOSTS = KnownHosts(Address("127.0.0.1", 5001), ("cache.example",))
 
 
 class DebugSiteTests(SynchronousTestCase):
@@ -39,7 +43,7 @@ class DebugSiteTests(SynchronousTestCase):
         async def counted() -> CollectorRegistry:
             return meter.registry
 
-        return PageServer(DebugSite(health, counted, metrics, nothing_else).respond, Clock())
+        return PageServer(DebugSite(health, counted, metrics, HOSTS, nothing_else).respond, Clock())
 
     def test_health(self) -> None:
         """JSON that says what was looked at; only what hurts clients is a 503."""
@@ -85,6 +89,14 @@ class DebugSiteTests(SynchronousTestCase):
             self.assertEqual((reply.status, reply.header("Allow")), (405, "GET, HEAD"))
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_unknown_host(self) -> None:
+        """Who asks by a name that is not ours gets nothing, whatever it asks for."""
+        for target in ("/debug/health", "/metrics", "/", "/v1/status"):
+            client = Client(self.api("/metrics"))
+            (reply,) = client.send(f"GET {target} HTTP/1.1\r\nHost: rebound.example\r\n\r\n").replies()
+            self.assertEqual(reply.status, 421, target)
+            self.assertNotIn(b"store", reply.body)
+
     def test_no_request(self) -> None:
         """What is no HTTP gets an answer that says the same as all."""
         (reply,) = Client(self.api("/metrics")).send("nonsense\r\n\r\n").replies()
@@ -108,7 +120,7 @@ class DebugSiteTests(SynchronousTestCase):
         async def health() -> Mapping[str, HealthCheck]:
             return self.health
 
-        site = DebugSite(health, lambda: counting, "/metrics", nothing_else)
+        site = DebugSite(health, lambda: counting, "/metrics", HOSTS, nothing_else)
         client = Client(PageServer(site.respond, Clock()))
         return client.send(request("/metrics")), counting
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from attrs import NOTHING, Factory, frozen
 
@@ -29,6 +30,9 @@ from contentcache.config.schema.kinds import (
     one_of,
 )
 from contentcache.config.schema.options import Option, by_hand, option, required
+
+#: Under the store, or beside the database of a gateway.
+_ADMIN_SOCKET: Final = "run/admin.sock"
 
 Level = Literal["error", "warn", "info", "debug"]
 
@@ -158,6 +162,16 @@ class Configuration:
             "``storage.filesystem``; a gateway has one. See `operating <operating.rst#workers>`_",
         ),
     )
+
+    @property
+    def admin_socket(self) -> str | None:
+        """The path of the socket of the admin API, ``None`` where there is none."""
+        if self.http.admin is not None:
+            return self.http.admin
+        if isinstance(self.middleware, Gateway):
+            return os.path.join(os.path.dirname(self.middleware.database), _ADMIN_SOCKET)
+        in_memory = self.storage.driver == "inmemory"
+        return None if in_memory else os.path.join(self.storage.rootdirectory, _ADMIN_SOCKET)
 
     @property
     def downstream(self) -> Downstream:

@@ -19,6 +19,7 @@ from contentcache.config.schema.kinds import (
     DURATION_OR_ZERO,
     EMAIL,
     HEADERS,
+    HOST,
     METRICS_PATH,
     NETWORK,
     PAIRED_FILE,
@@ -169,16 +170,39 @@ class ServerTLS:
 
 @frozen
 class Debug:
-    """Section ``http.debug``. ``prometheus`` is the path of the metrics, ``None`` where they are off."""
+    """
+    Section ``http.debug``. ``prometheus`` is the path of the metrics, ``None`` where they are off. ``hosts`` are
+    names, perhaps with a port.
+    """
 
     addr: Address = by_hand(
         NOTHING,
-        Option("addr", ADDRESS, "listener of ``/debug/health`` and of the metrics, never public", "off"),
+        Option(
+            "addr", ADDRESS, "listener of ``/debug/health``, the status and the metrics, never public", "off"
+        ),
     )
     prometheus: str | None = by_hand(
         None,
         Option("prometheus.enabled", BOOLEAN, "serve metrics there", "``false``"),
         Option("prometheus.path", METRICS_PATH, "their path", "``/metrics``"),
+    )
+    names: bool = by_hand(
+        False,
+        Option(
+            "names",
+            BOOLEAN,
+            "show names of repositories, tags and digests there to everybody, and not to this machine alone",
+            "``false``",
+        ),
+    )
+    hosts: tuple[str, ...] = by_hand(
+        (),
+        Option(
+            "hosts",
+            list_of(HOST),
+            "names by which this listener may be asked besides its own, such as that of a service (*The debug "
+            "address* in ``operating.rst``)",
+        ),
     )
 
 
@@ -211,3 +235,11 @@ class Http:
     )
     draintimeout: float = option(DURATION_OR_ZERO, 0.0, "how long transfers may finish after ``SIGTERM``")
     debug: Debug | None = None
+    admin: str | None = option(
+        PATH,
+        None,
+        "socket of the admin API, for the daemon's account and root alone. It is under the store unless it is "
+        "given here; a gateway has ``run`` beside its database, a store in memory has none. A relative path "
+        "starts at the folder in which the daemon starts",
+        shown="``run/admin.sock``",
+    )
