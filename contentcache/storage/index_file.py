@@ -164,27 +164,6 @@ COUNT_BLOBS: Final = (
     """,
 )
 
-DROP_LINKS: Final = (
-    """
-    DELETE FROM links WHERE (digest, repository, origin, kind) IN (
-        SELECT digest, repository, origin, kind FROM links INDEXED BY links_by_age
-        WHERE stored = 0 ORDER BY affirmed LIMIT ?
-    )
-    """,
-    """
-    DELETE FROM links WHERE (digest, repository, origin, kind) IN (
-        SELECT digest, repository, origin, kind FROM links ORDER BY affirmed LIMIT ?
-    )
-    """,
-)
-DROP_TAGS: Final = (
-    """
-    DELETE FROM tags WHERE (origin, repository, name, accept) IN (
-        SELECT origin, repository, name, accept FROM tags INDEXED BY tags_by_age ORDER BY seen LIMIT ?
-    )
-    """,
-)
-
 
 class RowLimit:
     """

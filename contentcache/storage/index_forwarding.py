@@ -42,6 +42,7 @@ class ForwardingIndex:
     shift = _forwarded(Index.shift)
     affirmation = _forwarded(Index.affirmation)
     affirm = _forwarded(Index.affirm)
+    links = _forwarded(Index.links)
     revoke = _forwarded(Index.revoke)
     tag = _forwarded(Index.tag)
     remember_tag = _forwarded(Index.remember_tag)

@@ -135,6 +135,12 @@ class MemoryIndex:
             if len(self._links) > self._limits.links:
                 self._drop_links()
 
+    def links(self, digests: Sequence[Digest]) -> Sequence[Link]:
+        """All links of these digests that name a repository; it looks at all links."""
+        wanted = set(digests)
+        with self._lock:
+            return [link for link in self._links if link.digest in wanted and link.repository]
+
     def revoke(self, link: Link) -> None:
         """Delete a link."""
         with self._lock:

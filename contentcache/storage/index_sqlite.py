@@ -17,13 +17,22 @@ from contentcache.persist.atomic_file import make_folders
 from contentcache.persist.sqlite_file import transaction
 from contentcache.storage.index_file import (
     COUNT_BLOBS,
-    DROP_LINKS,
-    DROP_TAGS,
     RowLimit,
     damage,
     mark_damaged,
     named_errors,
     open_database,
+)
+from contentcache.storage.index_statements import (
+    AFFIRM,
+    AFFIRM_AGAIN,
+    DROP_LINKS,
+    DROP_ROWS_OF_TAG,
+    DROP_TAGS,
+    PURGE_LINKS,
+    PURGE_TAGS,
+    REPOSITORIES,
+    TAGS,
 )
 from contentcache.storage.interfaces import (
     MOST_NAMES,
@@ -41,38 +50,6 @@ Row = tuple[Any, ...]
 
 _RECORD: Final = "SELECT digest, size, pulled, verified FROM blobs"
 _LARGEST: Final = (1 << 63) - 1
-
-_PURGE_LINKS: Final = """
-    DELETE FROM links WHERE (digest, repository, origin, kind) IN (
-        SELECT digest, repository, origin, kind FROM links INDEXED BY links_by_age
-        WHERE stored = 0 AND affirmed < ? ORDER BY affirmed, digest, repository, origin, kind LIMIT ?
-    )
-"""
-_PURGE_TAGS: Final = """
-    DELETE FROM tags WHERE (origin, repository, name, accept) IN (
-        SELECT origin, repository, name, accept FROM tags INDEXED BY tags_by_age
-        WHERE seen < ? ORDER BY seen, origin, repository, name, accept LIMIT ?
-    )
-"""
-
-
-# Both walk a primary key: a blob's own links, and the tags of one repository.
-_REPOSITORIES: Final = "SELECT DISTINCT origin, repository FROM links WHERE digest = ? LIMIT ?"
-_TAGS: Final = """
-    SELECT DISTINCT name FROM tags WHERE origin = ? AND repository = ? AND digest = ? LIMIT ?
-"""
-_AFFIRM_AGAIN: Final = """
-    UPDATE links SET affirmed = ?5, media_type = coalesce(?6, media_type)
-    WHERE digest = ?1 AND repository = ?2 AND origin = ?3 AND kind = ?4
-"""
-_AFFIRM: Final = """
-    INSERT INTO links VALUES (?1, ?2, ?3, ?4, ?5, ?6, EXISTS (SELECT 1 FROM blobs WHERE digest = ?1))
-"""
-_DROP_ROWS_OF_TAG: Final = """
-    DELETE FROM tags WHERE (origin, repository, name) = (?1, ?2, ?3) AND accept NOT IN (
-        SELECT accept FROM tags WHERE (origin, repository, name) = (?1, ?2, ?3) ORDER BY seen DESC LIMIT ?4
-    )
-"""
 
 
 class SqliteIndex:
@@ -231,9 +208,19 @@ class SqliteIndex:
         """Record a 2xx of the origin. Without a media type the one that is known stays."""
         values = (*_link(link), affirmation.when, _text(affirmation.media_type))
         with self._change() as database:
-            if database.execute(_AFFIRM_AGAIN, values).rowcount == 0:
-                database.execute(_AFFIRM, values)
+            if database.execute(AFFIRM_AGAIN, values).rowcount == 0:
+                database.execute(AFFIRM, values)
                 self._links.added(database)
+
+    def links(self, digests: Sequence[Digest]) -> Sequence[Link]:
+        """All links of these digests that name a repository."""
+        places = ", ".join("?" * len(digests))
+        query = f"SELECT * FROM links WHERE repository <> '' AND digest IN ({places})"  # noqa: S608 - placeholders
+        rows = self._rows(query, *map(str, digests))
+        return [
+            Link(origin, repository, kind, self._digest(digest))
+            for digest, repository, origin, kind, *_ in rows
+        ]
 
     def revoke(self, link: Link) -> None:
         """Delete a link, with an fsync: no loss of power restores a link that the origin denied."""
@@ -262,23 +249,23 @@ class SqliteIndex:
                 "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (*_tag(tag), str(record.digest), _text(record.media_type), size, record.when),
             )
-            dropped = database.execute(_DROP_ROWS_OF_TAG, (*_tag(tag)[:3], self._rows_of_tag)).rowcount
+            dropped = database.execute(DROP_ROWS_OF_TAG, (*_tag(tag)[:3], self._rows_of_tag)).rowcount
             if not dropped:
                 self._tags.added(database)
 
     def names(self, digest: Digest) -> BlobNames:
         """Some of the repositories that have it, and of the tags that mean it."""
         text, repositories, tags = str(digest), dict[str, None](), dict[str, None]()
-        for origin, repository in self._rows(_REPOSITORIES, text, MOST_NAMES):
+        for origin, repository in self._rows(REPOSITORIES, text, MOST_NAMES):
             repositories[repository] = None
-            tags.update((name, None) for (name,) in self._rows(_TAGS, origin, repository, text, MOST_NAMES))
+            tags.update((name, None) for (name,) in self._rows(TAGS, origin, repository, text, MOST_NAMES))
         return BlobNames(tuple(repositories), tuple(tags))
 
     def purge(self, before: float, limit: int) -> int:
         """Delete at most ``limit`` old links of blobs that are not recorded, and ``limit`` old tags."""
         with self._change() as database:
-            links = database.execute(_PURGE_LINKS, (before, limit)).rowcount
-            return links + database.execute(_PURGE_TAGS, (before, limit)).rowcount
+            links = database.execute(PURGE_LINKS, (before, limit)).rowcount
+            return links + database.execute(PURGE_TAGS, (before, limit)).rowcount
 
     def _record(self, row: Row) -> BlobRecord:
         digest, size, pulled, verified = row

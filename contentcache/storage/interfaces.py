@@ -345,6 +345,9 @@ class LinkIndex(Protocol):
     def affirm(self, link: Link, affirmation: Affirmation) -> None:
         """Record a 2xx of the origin. Without a media type the one that is known stays."""
 
+    def links(self, digests: Sequence[Digest]) -> Sequence[Link]:
+        """All links of these digests that name a repository, in any order."""
+
     def revoke(self, link: Link) -> None:
         """Delete a link: the origin denies it."""
 

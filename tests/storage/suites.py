@@ -20,6 +20,7 @@ from contentcache.storage.interfaces import (
     TagRecord,
 )
 from contentcache.storage.partial_files import origin_tag
+from contentcache.storage.repository_sizes import RepositorySize, repository_sizes
 
 ORIGIN = "https://origin.example"
 CONTENT = bytes(range(256)) * 64
@@ -385,6 +386,33 @@ class IndexSuite(SynchronousTestCase):
         self.assertIsNone(self.index.affirmation(LINK))
         for other in others:
             self.assertEqual(self.index.affirmation(other), Affirmation(1.0, None))
+
+    def test_links_of_digests(self) -> None:
+        """The links of some digests are found, those that name no repository are not."""
+        named = [LINK, evolve(LINK, repository="org/other"), evolve(LINK, kind="manifests")]
+        for link in (*named, evolve(LINK, repository=""), evolve(LINK, digest=numbered(1))):
+            self.index.affirm(link, Affirmation(1.0, None))
+        self.assertEqual(set(self.index.links([DIGEST, OTHER])), set(named))
+        self.assertEqual(list(self.index.links([])), [])
+
+    def test_repository_sizes(self) -> None:
+        """Each repository has the sizes of its blobs, however they are linked; the largest comes first."""
+        self.index.record([record(number, float(number), size=10) for number in range(2500)])
+        for number in range(2500):
+            for kind in ("blobs", "manifests"):
+                repository = "org/large" if number % 5 else "org/small"
+                self.index.affirm(
+                    Link("https://a.example", repository, kind, numbered(number)), Affirmation(1.0, None)
+                )
+        sizes = repository_sizes(self.index)
+        self.assertEqual(
+            sizes,
+            [
+                RepositorySize("https://a.example", "org/large", 2000, 20_000, 2499.0),
+                RepositorySize("https://a.example", "org/small", 500, 5000, 2495.0),
+            ],
+        )
+        self.assertEqual(sum(one.blobs for one in repository_sizes(self.index, 1700)), 1700)
 
     def test_tags(self) -> None:
         """A tag belongs to what was asked: origin, repository, name and ``Accept``."""
