@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.app.gauges import watch_requests, watch_store
+from contentcache.app.maintenance import make_scrubber, retention_of
 from contentcache.app.role import Platform
 from contentcache.app.upstreams import Upstreams, build_signed_urls, build_upstreams
 from contentcache.auth.interfaces import LocalAuthenticator
 from contentcache.config.model import Configuration, Downstream, HtpasswdAuth, TokenAuth
 from contentcache.core.digest import Digest
-from contentcache.core.eviction import Retention
 from contentcache.core.grants import Grants
 from contentcache.core.list_queries import ListQueries
 from contentcache.core.ports import Clock, Run, Timer
@@ -35,6 +34,7 @@ from contentcache.registry.fast_path import BlobFastPath
 from contentcache.registry.fast_path_requests import TargetCache
 from contentcache.registry.origin_selection import OriginSelector
 from contentcache.registry.responses import ContentResponder
+from contentcache.registry.setup_page import SetupPage
 from contentcache.server.access_log import AccessLog
 from contentcache.server.dispatcher import RequestDispatcher
 from contentcache.server.exchange import Exchange
@@ -45,7 +45,7 @@ from contentcache.storage.evictor import Evictor
 from contentcache.storage.figures import StoreFigures
 from contentcache.storage.interfaces import BlobNames
 from contentcache.storage.opening import Storage, own_file, read_or_make_secret
-from contentcache.storage.scrub import Bookmark, Scrubber
+from contentcache.storage.scrub import Scrubber
 from contentcache.telemetry.metrics import Meter
 
 _log = Logger(namespace="contentcache")
@@ -154,7 +154,7 @@ def assemble(
         delivery.tags,
         delivery.origin_queries,
         delivery.evictor,
-        _scrubber(context, in_use),
+        make_scrubber(configuration, platform, storage, in_use=in_use, checked=meter.store_verified),
         factory,
         figures,
     )
@@ -180,7 +180,7 @@ def _delivery(context: CacheContext) -> _Delivery:
     evictor = Evictor(
         storage.store,
         storage.index,
-        _retention(context.configuration),
+        retention_of(context.configuration),
         in_use=other_workers.in_use or (lambda digest: blob_service.in_use(digest)),  # noqa: PLW0108  # each needs the other
         run=platform.run,
         wall=platform.wall,
@@ -260,6 +260,7 @@ def make_server(
         ContentResponder(lambda: platform.random_bytes(16).hex()),
         ListQueries(_list_secret(configuration, platform)),
         name,
+        SetupPage(platform.run, http.prefix.rstrip("/"), options.upstreams),
     )
     api = RegistryApi(
         dependencies,
@@ -320,32 +321,3 @@ def local_authenticator(
 
         return TokenAuthenticator(settings, run=run, wall=wall, timer=timer, secret=secret)
     return None
-
-
-def _retention(configuration: Configuration) -> Retention:
-    options = configuration.downstream
-    in_memory = configuration.storage.driver == "inmemory"
-    return Retention(
-        blobttl=options.blobttl,
-        maxsize=options.maxsize,
-        minfree=0 if in_memory else options.minfree,
-        purge_after=max(options.affirmttl, options.staleiferror),
-        sweepinterval=options.sweepinterval,
-    )
-
-
-def _scrubber(context: CacheContext, in_use: Callable[[Digest], bool]) -> Scrubber | None:
-    period, settings = context.options.scrub, context.configuration.storage
-    if period is None:
-        return None
-    on_disk = settings.driver == "filesystem"
-    return Scrubber(
-        context.storage.store,
-        context.storage.index,
-        period,
-        bookmark=Bookmark(str(own_file(settings, "scrubbed")) if on_disk else None),
-        in_use=in_use,
-        run=context.platform.run,
-        timer=context.platform.reactor,
-        checked=context.meter.store_verified,
-    )

@@ -39,6 +39,7 @@ from contentcache.delivery.tags import TagService
 from contentcache.registry.admission import Admission, AdmittedRequest
 from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
 from contentcache.registry.responses import STALE, ContentResponder, is_partial
+from contentcache.registry.setup_page import SetupPage, prefers_html
 from contentcache.server.exchange import Exchange
 from contentcache.server.framing import ALLOWED
 from contentcache.server.public_name import PublicName
@@ -72,6 +73,7 @@ class RegistryDependencies:
     responder: ContentResponder
     queries: ListQueries
     name: PublicName
+    setup_page: SetupPage
 
 
 class RegistryApi:
@@ -110,7 +112,7 @@ class RegistryApi:
             return
         if path == "/" or (self._prefix and path == self._prefix + "/"):
             exchange.request.kind = "root"
-            exchange.reply(200, {"Cache-Control": "no-cache", "Content-Type": "text/plain"})
+            await self._answer_root(exchange)
             return
         if not path.startswith("/"):
             raise RequestMalformed("the target of a request begins with a slash here")
@@ -121,6 +123,14 @@ class RegistryApi:
         via = self._check_via(exchange)
         admitted = await self._dependencies.admission.admit(exchange, route)
         await self._answer_route(exchange, admitted, via)
+
+    async def _answer_root(self, exchange: Exchange) -> None:
+        """Browsers get a page, everybody else an empty answer."""
+        headers: Headers = {"Cache-Control": "no-cache", "Content-Type": "text/plain"}
+        text = b""
+        if prefers_html(exchange.values("Accept")):
+            text, headers = await self._dependencies.setup_page.render(exchange.caller.base)
+        exchange.reply(200, headers, text)
 
     async def _answer_route(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:
         selected = admitted.selected
