@@ -197,7 +197,11 @@ def _delivery(context: CacheContext) -> _Delivery:
             platform.run, platform.reactor, platform.wall, platform.random_below, context.meter
         ),
         options=DeliveryOptions(
-            limits.manifest, options.fillafter, options.retryfor, _SMALL_BLOBS if options.fastpath else 0
+            limits.manifest,
+            options.fillafter,
+            options.retryfor,
+            _SMALL_BLOBS if options.fastpath else 0,
+            options.maxsize,
         ),
         other_workers=other_workers,
     )

@@ -40,6 +40,16 @@ class Credential:
         """
         return self.signed is None and (self.authorization is None or self._scheme() == _BASIC)
 
+    @property
+    def has_password(self) -> bool:
+        """
+        Whether it is an account with its password, the cache's own or the client's.
+
+        >>> Credential("Basic YTpi").has_password, Credential("Bearer x").has_password, Credential().has_password
+        (True, False, False)
+        """
+        return self.own or self._scheme() == _BASIC
+
     def key(self, secret: bytes, *where: str) -> bytes:
         """
         A keyed hash of the credential at a place, for tables that must not hold credentials.

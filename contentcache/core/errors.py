@@ -167,11 +167,15 @@ class ManifestTooLarge(CacheError):
 
 
 class DiskFailed(CacheError):
-    """The store cannot be written: the content is passed through instead."""
+    """
+    The store cannot be written: the content is passed through instead. ``is_fault`` says whether something is wrong
+    with the store.
+    """
 
     code = "UNAVAILABLE"
     status = 503
     ended_by = "disk"
+    is_fault: ClassVar[bool] = True
 
 
 class NoRoom(DiskFailed):
@@ -179,6 +183,12 @@ class NoRoom(DiskFailed):
 
     def __init__(self, message: str = "there is no room in the store", **rest: Any) -> None:
         super().__init__(message, **rest)
+
+
+class LargerThanStore(NoRoom):
+    """A content alone is larger than ``maxsize``."""
+
+    is_fault = False
 
 
 class OriginRefused(CacheError):

@@ -54,6 +54,21 @@ class Shortfall:
         """Bytes that are enough for both."""
         return max(self.size, self.space)
 
+    def lacking(self, evicted: int) -> str | None:
+        """
+        Why there is no room with ``evicted`` bytes less, in words.
+
+        >>> Shortfall(10, 0).lacking(10) is None
+        True
+        >>> Shortfall(0, 10).lacking(9)
+        'there is no room in the store: the disk is full but for minfree'
+        """
+        if evicted >= self.worst:
+            return None
+        if self.size > evicted and self.size >= self.space:
+            return "there is no room in the store: running downloads and clients need all of maxsize"
+        return "there is no room in the store: the disk is full but for minfree"
+
 
 @frozen
 class Candidate:

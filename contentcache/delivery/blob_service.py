@@ -103,7 +103,7 @@ class BlobService:
         self.downloads = Downloads(
             authorization,
             self._store,
-            Reservations(room, self.flush),
+            Reservations(room, self.flush, options.maxsize),
             self.health,
             semaphore=semaphore,
             ports=ports,
@@ -252,7 +252,8 @@ class BlobService:
         except UndecidedError as error:
             return error.next_step
         except DiskFailed as error:
-            self.health.report(error.message)
+            if error.is_fault:
+                self.health.report(error.message)
             self._log_uncached(request, error)
             return NextStep.PASS_THROUGH
 
@@ -425,6 +426,7 @@ class BlobService:
                 digest=request.content.digest,
                 repository=request.content.repository,
                 bytes=failure.detail,
+                reason=failure.message,
             )
 
     async def _decision_with_size(self, request: ContentRequest, decision: Decision | None) -> Decision:

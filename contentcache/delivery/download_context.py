@@ -8,8 +8,9 @@ from itertools import count
 from attrs import frozen
 
 from contentcache.core.digest import Digest
-from contentcache.core.errors import NoRoom, OriginRefused
+from contentcache.core.errors import LargerThanStore, NoRoom, OriginRefused
 from contentcache.core.ports import Clock, Run, Timer
+from contentcache.core.sizes import spell
 from contentcache.delivery.shared_download import DownloadKey
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import PartialFile, Reservation, Room, Store
@@ -33,13 +34,15 @@ class DeliveryOptions:
     """
     ``manifest_limit`` is in bytes, ``fill_after`` the share of a content from which on the rest of it is
     downloaded too, ``retry_for`` the seconds that a transfer that has begun waits for unavailable upstreams,
-    ``hot_blobs`` the number of small blobs that are kept open for the fast path.
+    ``hot_blobs`` the number of small blobs that are kept open for the fast path. What is
+    larger than ``maxsize`` is not stored.
     """
 
     manifest_limit: int
     fill_after: float
     retry_for: float
     hot_blobs: int = 0
+    maxsize: int | None = None
 
 
 @frozen
@@ -97,8 +100,9 @@ class Reservations:
     counts as in use until the index knows when, and cannot be evicted before.
     """
 
-    def __init__(self, room: Room, flush: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, room: Room, flush: Callable[[], Awaitable[None]], maxsize: int | None = None) -> None:
         self._room = room
+        self._maxsize = maxsize
         self._flush = flush
         self._numbers = count(1)
 
@@ -106,21 +110,30 @@ class Reservations:
         """The reservation of a download, of nothing so far."""
         return DownloadReservation(self, key, str(next(self._numbers)))
 
-    async def has_room(self, key: DownloadKey) -> bool:
-        """Whether a download may begin at all."""
+    async def check_room(self, key: DownloadKey) -> None:
+        """
+        Check that a download may begin at all.
+
+        :raises NoRoom: it may not.
+        """
         reservation = self.begin(key)
         try:
-            return await self.reserve(reservation.name, key, 0)
+            failure = await self.reserve(reservation.name, key, 0)
         finally:
             reservation.release()
+        if failure is not None:
+            raise failure
 
-    async def reserve(self, name: str, key: DownloadKey, size: int) -> bool:
+    async def reserve(self, name: str, key: DownloadKey, size: int) -> NoRoom | None:
         """Reserve ``size`` bytes in all; see :class:`~contentcache.storage.interfaces.Room`."""
+        if self._maxsize is not None and size > self._maxsize:
+            return LargerThanStore(f"it is larger than maxsize ({spell(self._maxsize)})", detail=size)
         wanted = Reservation(name, key.digest, origin_tag(key.origin), size)
-        if await self._room.reserve(wanted):
-            return True
+        if await self._room.reserve(wanted) is None:
+            return None
         await self._flush()
-        return await self._room.reserve(wanted)
+        lacking = await self._room.reserve(wanted)
+        return None if lacking is None else NoRoom(lacking, detail=size)
 
     def shrink(self, name: str, size: int, *, unlinked: bool) -> None:
         """Reserve no more than what a download that has ended left; see :class:`Room`."""
@@ -152,13 +165,13 @@ class DownloadReservation:
         if self._is_reserved and size <= self.size:
             return
         self._is_reserved = True
-        fits = await self._reservations.reserve(self.name, self._key, size)
+        failure = await self._reservations.reserve(self.name, self._key, size)
         if self._is_released:
             self._reservations.release(self.name)  # again: the one before came too early
         elif self._left is not None:
             self.shrink(*self._left)
-        if not fits:
-            raise NoRoom(detail=size)
+        if failure is not None:
+            raise failure
         self.size = max(self.size, size)
 
     def shrink(self, size: int, unlinked: bool) -> None:

@@ -53,7 +53,7 @@ class DownloadSteps:
                 pass
         except CacheError as error:
             download.failure = error
-            if isinstance(error, DiskFailed):
+            if isinstance(error, DiskFailed) and error.is_fault:
                 download.context.report_disk(error.message)
         except Exception:  # noqa: BLE001  # clients must not wait for ever because of a defect here
             self._log.failure("download failed", origin=download.key.origin, digest=download.key.digest)

@@ -14,7 +14,7 @@ from typing import Final
 from contentcache.aio.fair_semaphore import FairSemaphore, Permit
 from contentcache.aio.tasks import in_background, shielded
 from contentcache.core.digest import Digest
-from contentcache.core.errors import ContentWrong, DiskFailed, NoRoom, OriginRefused, Overloaded
+from contentcache.core.errors import ContentWrong, DiskFailed, OriginRefused, Overloaded
 from contentcache.core.negative_cache import NegativeCache
 from contentcache.core.ports import Timer
 from contentcache.delivery.authorization import Authorization
@@ -169,8 +169,7 @@ class Downloads:
 
         :raises DiskFailed: there is no room for it.
         """
-        if not await self._context.reservations.has_room(key):
-            raise NoRoom
+        await self._context.reservations.check_room(key)
 
     def is_own(self, digest: Digest) -> bool:
         """Whether this worker runs the downloads of ``digest``."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 from typing import Final
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from contentcache.auth.interfaces import LocalAuthenticator, Scope
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import LOCALLY_AUTHORIZED, OWN, Credential, Subject
-from contentcache.core.errors import KEPT_OUT, RepositoryDenied, SignatureRefused
+from contentcache.core.errors import KEPT_OUT, OriginUnknown, RepositoryDenied, SignatureRefused
 from contentcache.core.list_queries import namespace_of
 from contentcache.core.policy import allowed
 from contentcache.core.routes import Catalog, Content, Ping, Root, Route, one
@@ -48,6 +49,8 @@ class Admission:
     grant for exactly the scope of a request.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         origins: OriginSelector,
@@ -72,9 +75,7 @@ class Admission:
         tokens = exchange.tokens() if isinstance(route, Content) and route.kind == "blobs" else ()
         if tokens and isinstance(route, Content):
             return await self._by_signature(exchange, route, tokens)
-        selected = self._origins.select(
-            route, namespace_of(exchange.raw_query), exchange.host, exchange.header(MEANT_ORIGIN)
-        )
+        selected = self._select(exchange, route)
         exchange.request.upstream = selected.registry.upstream.origin
         is_local = self._authenticator is not None
         if self._authenticator is not None and not isinstance(route, Root):
@@ -103,6 +104,20 @@ class Admission:
             return LOCALLY_AUTHORIZED
         # With an account of the cache's own, the client's credential is not sent on.
         return OWN if registry.upstream.own else Credential(authorization)
+
+    def _select(self, exchange: Exchange, route: Route) -> SelectedOrigin:
+        namespace = namespace_of(exchange.raw_query)
+        try:
+            return self._origins.select(route, namespace, exchange.host, exchange.header(MEANT_ORIGIN))
+        except OriginUnknown as error:
+            # containerd asks with HEAD, and shows nobody what is wrong.
+            self._log.warn(
+                "request for an unknown upstream refused",
+                client=exchange.caller.address,
+                repository=getattr(route, "repository", None),
+                reason=error.message,
+            )
+            raise
 
     async def _by_signature(
         self, exchange: Exchange, content: Content, tokens: tuple[str, ...]

@@ -148,31 +148,31 @@ class Evictor:
         links = await self._purge(now)
         return SweepResult(False, tally.blobs, tally.partials, links, tally.bytes)
 
-    async def reserve(self, wanted: Reservation) -> bool:
+    async def reserve(self, wanted: Reservation) -> str | None:
         """
         Reserve room for a download (:class:`~contentcache.storage.interfaces.Room`).
 
-        Nothing is evicted where it would not be enough, or where the disk fails: ``False``.
+        Nothing is evicted where it would not be enough, or where the disk fails.
         """
         async with self._locked():
             before = self._reserved.get(wanted.key)
             if before is not None and before.size >= wanted.size:
-                return True
+                return None
             self._reserved[wanted.key] = wanted
-            fits = False
+            lacking: str | None = "there is no room in the store: the disk fails"
             try:
-                fits = await self._fit(_Tally())
+                lacking = await self._fit(_Tally())
             except (OSError, IndexDamaged) as error:
                 self._log.error("no space freed", bytes=wanted.size, reason=error)
             finally:
                 # It may have been released meanwhile; and what does not fit is not reserved.
                 if wanted.key not in self._reserved:
-                    fits = False
-                elif not fits and before is not None:
+                    lacking = lacking or "the download has ended"
+                elif lacking is not None and before is not None:
                     self._reserved[wanted.key] = before
-                elif not fits:
+                elif lacking is not None:
                     del self._reserved[wanted.key]
-            return fits
+            return lacking
 
     def shrink(self, key: str, size: int, *, unlinked: bool) -> None:
         """Reserve no more than this from now on; nothing happens if there is no reservation."""
@@ -252,20 +252,21 @@ class Evictor:
                 break
         return purged
 
-    async def _fit(self, tally: _Tally) -> bool:
+    async def _fit(self, tally: _Tally) -> str | None:
         usage = await self._count()
         short = shortfall(self._retention, usage.stored, usage.free)
         # More than one round only if what was chosen was pulled before it was deleted.
         for _round in range(_ROUNDS):
-            if tally.bytes >= short.worst:
-                return True
+            lacking = short.lacking(tally.bytes)
+            if lacking is None:
+                return None
             chosen = await self._choose(usage, short.worst - tally.bytes)
             if chosen is None:
-                return False
+                return lacking
             for candidate in chosen:
                 await self._evict(candidate, _reason(short, tally.bytes), tally)
             usage = await self._count()
-        return tally.bytes >= short.worst
+        return short.lacking(tally.bytes)
 
     async def _choose(self, usage: StoreUsage, need: int) -> list[Candidate] | None:
         """The oldest files that make up ``need`` bytes, ``None`` if there are not enough."""

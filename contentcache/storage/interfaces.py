@@ -142,10 +142,10 @@ class Reservation:
 class Room(Protocol):
     """The space in a store, over all downloads and processes that write into it."""
 
-    async def reserve(self, wanted: Reservation) -> bool:
+    async def reserve(self, wanted: Reservation) -> str | None:
         """
         Reserve space, or enlarge what is reserved under the same key; blobs that nobody reads are evicted for
-        it. ``False`` where there is not enough: then nothing has changed.
+        it. Returns why there is not enough, in words: then nothing has changed.
         """
 
     def shrink(self, key: str, size: int, *, unlinked: bool) -> None:

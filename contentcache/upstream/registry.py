@@ -274,6 +274,12 @@ class Registry:
             limited = _parallel_key(answer.host) if request.parallel else key
             self._rate_limits.limit(limited, self._reactor.seconds() + seconds)
             headers["Retry-After"] = str(round(seconds))
+            self._log.warn(
+                "rate limit of upstream reached",
+                upstream=answer.host,
+                repository=request.repository,
+                retry_in=f"{seconds:.0f}s",
+            )
         if answer.redirected:
             # No other host may ask for credentials in the registry's name.
             headers.pop("WWW-Authenticate", None)
@@ -289,6 +295,13 @@ class Registry:
             headers.pop("WWW-Authenticate", None)
             if answer.status == _UNAUTHORIZED or signed.encode("ascii") in body:
                 body = b""
+        if answer.status == _UNAUTHORIZED and request.credential.has_password:
+            self._log.warn(
+                "password refused by upstream",
+                upstream=answer.host,
+                repository=request.repository,
+                account="own" if request.credential.own else "client",
+            )
         if answer.status == _UNAUTHORIZED and (request.credential.own or signed is not None):
             # The client cannot answer a challenge that was meant for the cache's account.
             headers.pop("WWW-Authenticate", None)

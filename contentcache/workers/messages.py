@@ -165,7 +165,7 @@ class ConnectOwner:
 
 @frozen
 class Reserve:
-    """A call: returns whether there is room."""
+    """A call: returns why there is no room, in words."""
 
     reservation: Reservation
 

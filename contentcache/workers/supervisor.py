@@ -151,12 +151,12 @@ class Supervisor(Daemon):
                 evictor.release(f"{number}:{key}")
         return None
 
-    async def _reserve(self, reservation: Reservation) -> bool:
+    async def _reserve(self, reservation: Reservation) -> str | None:
         if self._caching is None or self._workers is None:
-            return False
+            return "the daemon is about to start or to end"
         evictor = self._caching.services.evictor
-        if await evictor.reserve(reservation):
-            return True
+        if await evictor.reserve(reservation) is None:
+            return None
         # A blob that was pulled in the last seconds counts as in use until its pull is in the index.
         await self._workers.call(messages.FlushPulls())
         return await evictor.reserve(reservation)

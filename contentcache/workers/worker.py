@@ -57,14 +57,15 @@ class RemoteRoom:
         self._supervisor = supervisor
         self._unreleased: set[str] = set()
 
-    async def reserve(self, wanted: Reservation) -> bool:
+    async def reserve(self, wanted: Reservation) -> str | None:
         """Reserve room, or enlarge the reservation with the same key."""
         for key in tuple(self._unreleased):
             self.release(key)
         try:
-            return bool(await self._supervisor.call(messages.Reserve(wanted)))
+            lacking: str | None = await self._supervisor.call(messages.Reserve(wanted))
         except RPCError as error:
             raise DiskFailed(f"the supervisor does not say whether there is room: {error}") from error
+        return lacking
 
     def shrink(self, key: str, size: int, *, unlinked: bool) -> None:
         """Reserve no more than this. If the call fails, more than needed stays reserved."""

@@ -210,11 +210,11 @@ class InMemoryCache:
         """Let time go by, and everything happen that is due in it."""
         self.clock.pump([0.25] * int(seconds * 4) if seconds < 200 else [seconds])
 
-    async def reserve(self, wanted: Reservation) -> bool:
+    async def reserve(self, wanted: Reservation) -> str | None:
         """There is room for everything, or for nothing (``Room``)."""
         if self.room:
             self.reserved[wanted.key] = wanted.size
-        return self.room
+        return None if self.room else "there is no room in the store"
 
     def shrink(self, key: str, size: int, *, unlinked: bool) -> None:
         """Reserve no more than this (``Room``)."""

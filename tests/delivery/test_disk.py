@@ -162,6 +162,18 @@ class FailingTests(InMemoryCacheTestCase):
         (event,) = (each for each in events if each["log_format"].startswith("no room for blob"))
         self.assertEqual((event["digest"], event["repository"]), (self.digest, REPOSITORY))
 
+    def test_larger_than_maxsize(self) -> None:
+        """What is larger than ``maxsize`` passes through, with a line that says so: no fault of the store."""
+        cache = self.make_cache(maxsize=len(LARGE) - 1)
+        digest = cache.origin.put_blob(REPOSITORY, LARGE)
+        with capturedLogs() as events:
+            self.assertWhole(cache.pull(digest), LARGE)
+        (event,) = (each for each in events if each["log_format"].startswith("no room for blob"))
+        self.assertEqual((event["digest"], event["bytes"]), (digest, len(LARGE)))
+        self.assertIn("it is larger than maxsize (", event["reason"])
+        self.assertIsNone(cache.services.blob_service.health.fault)
+        self.assertEqual(cache.reserved, {})
+
     def test_commit_fails(self) -> None:
         """What is verified and cannot be kept is served, and is no blob."""
         cache, store = self.failing()

@@ -99,9 +99,9 @@ class EvictorTestCase(SynchronousTestCase):
     def make_room(self, evictor: Evictor, incoming: int) -> bool:
         """Reserve room, and release it again."""
         reserving = evictor.reserve(Reservation("room", Digest.of(b"coming"), "", incoming))
-        fits = self.successResultOf(Deferred.fromCoroutine(reserving))
+        lacking = self.successResultOf(Deferred.fromCoroutine(reserving))
         evictor.release("room")
-        return fits
+        return lacking is None
 
     def kept(self) -> set[Digest]:
         """What the store has; the index must agree."""
@@ -390,7 +390,7 @@ class RoomTests(EvictorTestCase):
         self.assertEqual(self.calls, ["_count"])
         self.waiting = None
         hold.callback(None)
-        self.assertEqual([self.successResultOf(result) for result in results], [True, True])
+        self.assertEqual([self.successResultOf(result) for result in results], [None, None])
         self.assertEqual(len(self.evicted), 2)
 
     def test_failing_disk(self) -> None:

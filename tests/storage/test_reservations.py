@@ -24,7 +24,7 @@ class ReservationTests(EvictorTestCase):
 
     def reserve(self, evictor: Evictor, reservation: Reservation) -> bool:
         """Whether there is room."""
-        return self.successResultOf(Deferred.fromCoroutine(evictor.reserve(reservation)))
+        return self.successResultOf(Deferred.fromCoroutine(evictor.reserve(reservation))) is None
 
     def test_over_all_downloads(self) -> None:
         """What is reserved counts as if it had come, until it is given up."""

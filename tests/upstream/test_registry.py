@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.aio.fair_semaphore import SemaphorePerKey
@@ -246,6 +247,24 @@ class RateLimitTests(RegistryTestCase):
                 self.one.misbehave("status", status=status, retry_after=spelling)
                 error: Any = self.failureResultOf(self.ask(), kind).value
                 self.assertEqual(error.headers["Retry-After"], "90", spelling)
+
+    def test_logged(self) -> None:
+        """A rate limit is logged once, a refused password with whose it is and without it."""
+        self.one.misbehave("status", status=429, retry_after="7", times=1)
+        with capturedLogs() as events:
+            self.refused()
+            self.refused()
+        (event,) = (each for each in events if each["log_format"].startswith("rate limit of upstream"))
+        self.assertEqual((event["upstream"], event["retry_in"]), (ONE, "7s"))
+        self.make()
+        self.one.misbehave("status", status=401, times=1)
+        with capturedLogs() as events:
+            self.refused("GET", ANN)
+            self.two.misbehave("status", status=401)
+            self.refused()
+        (event,) = (each for each in events if each["log_format"].startswith("password refused"))
+        self.assertEqual((event["upstream"], event["account"]), (ONE, "client"))
+        self.assertNotIn(str(ANN.authorization), str(event))
 
     def test_remembered_per_credential(self) -> None:
         """A rate-limited credential gets its 429 here; others, and itself later, are sent upstream."""
