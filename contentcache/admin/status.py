@@ -9,11 +9,13 @@ label of an upstream registry in the metrics: its origin without the scheme.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from itertools import groupby
 from typing import Annotated, Any, Final, Literal
 
 from attrs import asdict, evolve, frozen
+
+from contentcache.core.host_health import HostHealth
+from contentcache.core.times import rfc3339
 
 #: Name, labels and value of a sample of a metric.
 Sample = tuple[str, Mapping[str, str], float]
@@ -69,16 +71,6 @@ class Savings:
         pulls, hits = sum(one.pulls for one in every), sum(one.hits for one in every)
         ratio = round(hits / pulls, 4) if pulls else None
         return cls(since, max(0, sent - received), ratio, sent, received, pulls, hits, every)
-
-
-def registry_label(origin: str) -> str:
-    """
-    The label of an upstream registry in the metrics.
-
-    >>> registry_label("https://registry.example.com")
-    'registry.example.com'
-    """
-    return origin.partition(" ")[0].rpartition("://")[2]
 
 
 def traffic(samples: Iterable[Sample]) -> tuple[Traffic, ...]:
@@ -139,6 +131,11 @@ class UpstreamStatus:
     last_success: Time | None = None
     next_try: Time | None = None
     round_trip_seconds: float | None = None
+
+    @classmethod
+    def of(cls, registry: str, host: HostHealth) -> UpstreamStatus:
+        """What is known of a host of ``registry``."""
+        return cls(registry, **asdict(host))
 
 
 @frozen
@@ -312,13 +309,3 @@ def _serialize(_instance: object, attribute: Any, value: Any) -> Any:
     if attribute is not None and value is not None and str(attribute.type).startswith("Time"):
         return rfc3339(value)
     return value
-
-
-def rfc3339(seconds: float) -> str:
-    """
-    A time as JSON has it.
-
-    >>> rfc3339(0.0)
-    '1970-01-01T00:00:00Z'
-    """
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

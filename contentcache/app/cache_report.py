@@ -16,7 +16,6 @@ from contentcache.admin.status import (
     StoredBlob,
     StoreStatus,
     UpstreamStatus,
-    registry_label,
     traffic,
 )
 from contentcache.app.assembly import CacheServices
@@ -24,6 +23,7 @@ from contentcache.config.model import Configuration
 from contentcache.core.ports import Run
 from contentcache.delivery.download import Download
 from contentcache.storage.interfaces import IndexDamaged
+from contentcache.telemetry.metrics import registry_name
 
 #: Blobs that are shown as evicted next.
 _MOST_BLOBS: Final = 10
@@ -34,15 +34,9 @@ def process_status(services: CacheServices, *, wall: float, monotonic: float) ->
     """Downloads of this process, and the hosts of upstream registries as it sees them."""
     downloads = tuple(_downloads(services, wall, monotonic))
     upstreams = tuple(
-        UpstreamStatus(
-            registry_label(registry.upstream.origin),
-            host,
-            is_healthy,
-            last_success=registry.last_success(host) or None,
-            round_trip_seconds=registry.round_trips.get(host),
-        )
+        UpstreamStatus.of(registry_name(registry.upstream.origin), host)
         for registry in services.upstreams.registries
-        for host, is_healthy in registry.health()
+        for host in registry.hosts()
     )
     return ProcessStatus(downloads, upstreams)
 
@@ -55,7 +49,7 @@ def _downloads(services: CacheServices, wall: float, monotonic: float) -> Iterat
         progress, held = download.progress, download.planner.held.total()
         age = max(0.001, monotonic - progress.started)
         yield DownloadStatus(
-            registry=registry_label(download.key.origin),
+            registry=registry_name(download.key.origin),
             digest=str(download.key.digest),
             repository=download.subscribers.repository,
             kind="manifests" if download.options.is_manifest else "blobs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final, Literal
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -28,6 +28,7 @@ from contentcache.storage.opening import Storage, open_storage, own_file
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import Reloadable, TLSConfigurationError
 from contentcache.upstream.proxies import ProxyFault
+from contentcache.upstream.registry import PROBE_INTERVAL
 
 _FLUSH_EVERY: Final = 5.0
 
@@ -105,6 +106,8 @@ class CacheRole:
         self._running = True
         if self._other_workers.serves_clients:
             repeat(_FLUSH_EVERY, self._flush)
+            for registry in self.services.upstreams.registries:
+                repeat(PROBE_INTERVAL, registry.probe_unhealthy)
         if self._other_workers.maintains_store:
             self._start_maintenance()
         if (history := self.history) is not None:
@@ -153,11 +156,11 @@ class CacheRole:
         for registry in self.services.upstreams.registries:
             healthy = [host for host, is_healthy in registry.health() if is_healthy]
             unhealthy = [host for host, is_healthy in registry.health() if not is_healthy]
-            state: Any = "warn" if unhealthy else "ok"
+            state: Literal["ok", "warn"] = "warn" if unhealthy else "ok"
             detail = f"healthy: {', '.join(healthy) or 'none'}"
             if unhealthy:
                 detail += f"; unhealthy: {', '.join(unhealthy)}"
-            health[f"upstream {registry.upstream.origin}"] = HealthCheck(state, detail)
+            health[f"upstream {registry.upstream.origin}"] = HealthCheck(state, detail, registry.hosts())
         return health
 
     def process_status(self) -> ProcessStatus:

@@ -148,7 +148,9 @@ def assemble(
     meter.watch("connections", lambda: factory.connections)
     meter.watch_caches(liveness.health)
     meter.watch_upstream(
-        options.registry, lambda: connections.fault is None, lambda: connections.last_success
+        options.registry,
+        lambda: connections.health.healthy,
+        lambda: connections.health.last_success or 0.0,
     )
     reloading: tuple[Reloadable, ...] = (*{trust, public_trust}, ca)
     return GatewayServices(keys, connections, transport, store, liveness, reloading, factory)

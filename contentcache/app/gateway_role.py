@@ -13,7 +13,6 @@ from contentcache.admin.status import (
     ProcessStatus,
     Sample,
     UpstreamStatus,
-    registry_label,
 )
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
@@ -25,7 +24,7 @@ from contentcache.gateway.database import DatabaseUnusableError
 from contentcache.gateway.keys import ROTATE_INTERVAL, SigningKeyError
 from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
-from contentcache.telemetry.metrics import Meter
+from contentcache.telemetry.metrics import Meter, registry_name
 from contentcache.tls.files import Reloadable, TLSConfigurationError
 from contentcache.upstream.proxies import ProxyFault
 
@@ -89,27 +88,30 @@ class GatewayRole:
         self._services.store.close()
 
     def health(self) -> Mapping[str, HealthCheck]:
-        """The registry behind, the keys, and the database."""
-        fault = self._services.connections.fault
+        """The registry behind, the keys, the database, and each cache by its name."""
+        registry = self._services.connections.health
         keys = self._key_fault
         read_only = self._services.store.read_only
         return {
-            f"registry {self._options.registry}": HealthCheck("ok", "answers")
-            if fault is None
-            else HealthCheck("warn", fault),
+            f"registry {self._options.registry}": HealthCheck("ok", "answers", [registry])
+            if registry.reason is None
+            else HealthCheck("warn", registry.reason, [registry]),
             "keys": HealthCheck("ok", "sign") if keys is None else HealthCheck("warn", keys),
             "database": HealthCheck("ok", "open")
             if read_only is None
             else HealthCheck("warn", f"can only be read: {read_only}"),
+            **{
+                f"cache {name}": HealthCheck("ok", "clients are sent there", [host])
+                if host.healthy
+                else HealthCheck("warn", host.reason or "its probes have not succeeded twice yet", [host])
+                for name, host in self._services.liveness.hosts().items()
+            },
         }
 
     def process_status(self) -> ProcessStatus:
         """The registry behind."""
-        fault = self._services.connections.fault
-        registry = self._options.registry
-        return ProcessStatus(
-            upstreams=(UpstreamStatus(registry_label(registry), registry, fault is None, reason=fault),)
-        )
+        name = registry_name(self._options.registry)
+        return ProcessStatus(upstreams=(UpstreamStatus.of(name, self._services.connections.health),))
 
     async def report(self, samples: Sequence[Sample], _started: float) -> RoleReport:
         """The caches that clients are sent to, and how many."""

@@ -8,6 +8,7 @@ from functools import partial
 
 from contentcache.core.grants import Grants
 from contentcache.core.ports import Timer
+from contentcache.delivery.download import Download
 from contentcache.delivery.downloads import Downloads
 from contentcache.server.factory import ServerFactory
 from contentcache.storage.figures import StoreFigures
@@ -38,10 +39,14 @@ def watch_requests(
     """
     meter.watch("connections", lambda: factory.connections)
     meter.watch("grants", lambda: len(grants))
-    meter.watch("downloads", lambda: downloads.running)
+
+    def own() -> list[Download]:
+        return [download for download in downloads if isinstance(download, Download)]
+
+    meter.watch("downloads", lambda: len(own()))
     meter.watch("downloads_waiting", lambda: downloads.waiting)
-    meter.watch("download_bytes", lambda: downloads.held)
-    meter.watch("download_connections", lambda: downloads.connections)
+    meter.watch("download_bytes", lambda: sum(one.planner.held.total() for one in own()))
+    meter.watch("download_connections", lambda: sum(one.connections for one in own()))
     meter.watch("download_queue", lambda: downloads.queue)
     # Several registries may have a host in common.
     by_host: dict[str, list[Registry]] = {}
@@ -60,7 +65,7 @@ def _is_healthy_for_all(host: str, asking: Iterable[Registry]) -> bool:
 
 
 def _last_success(host: str, asking: Iterable[Registry]) -> float:
-    return max(registry.last_success(host) for registry in asking)
+    return max(registry.host(host).last_success or 0.0 for registry in asking)
 
 
 def lag_probe(meter: Meter, timer: Timer, interval: float) -> Callable[[], None]:

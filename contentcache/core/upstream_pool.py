@@ -46,6 +46,10 @@ class RoundRobin(Generic[Host]):
         """Whether ``host`` failed so recently that others are asked first."""
         return now < self._ejected_until.get(host, now)
 
+    def ejected_until(self, host: Host, now: float) -> float | None:
+        """Until when others are asked before ``host``, if they are."""
+        return self._ejected_until[host] if self.is_ejected(host, now) else None
+
     def failed(self, host: Host, now: float) -> float:
         """Eject ``host``; returns for how many seconds."""
         failures = self._failures.get(host, 0)

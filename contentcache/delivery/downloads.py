@@ -97,16 +97,6 @@ class Downloads:
         return sum(isinstance(download, Download) for download in self)
 
     @property
-    def held(self) -> int:
-        """How many bytes the downloads of this worker have so far."""
-        return sum(each.planner.held.total() for each in self if isinstance(each, Download))
-
-    @property
-    def connections(self) -> int:
-        """How many requests to upstreams the downloads of this worker have under way."""
-        return sum(each.connections for each in self if isinstance(each, Download))
-
-    @property
     def queue(self) -> int:
         """How many downloads of this worker wait for a permit."""
         return self._semaphore.waiting

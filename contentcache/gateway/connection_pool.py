@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from contentcache.aio.reactor import Endpoint
 from contentcache.aio.tasks import cancellable, in_background
 from contentcache.core.errors import CacheError
+from contentcache.core.host_health import HostHealth
 from contentcache.core.ports import Clock, DelayedCall, Timer
 from contentcache.gateway.connection import ProxyConnection, ProxyResponse
 from contentcache.gateway.errors import RegistryBroken, RegistryTimeout, RegistryUnreachable
@@ -77,10 +78,8 @@ class ConnectionPool:
         self._closing = False
         #: The running check of whether the registry answers at all.
         self._checking: Deferred[None] | None = None
-        #: What went wrong last, ``None`` after a response.
-        self.fault: str | None = None
-        #: When the registry last answered, in seconds since 1970.
-        self.last_success = 0.0
+        #: What is known of the registry's health.
+        self.health = HostHealth(base, wall())
 
     @asynccontextmanager
     async def request(
@@ -94,6 +93,7 @@ class ConnectionPool:
         :raises RegistryTimeout: the response takes too long.
         :raises RequestMalformed, BodyTooSlow: the client's request is at fault.
         """
+        began = self._timer.seconds()
         try:
             response = await self._request(request, body)
         except CacheError as error:
@@ -102,7 +102,7 @@ class ConnectionPool:
                 self._suspect(error.reason if isinstance(error, RegistryBroken) else error.message)
             raise
         try:
-            self.fault, self.last_success = None, self._wall()
+            self.health = self.health.answered(self._wall(), self._timer.seconds() - began)
             self._meter.asked(self._base, str(response.code))
             reader = Answer(self._base, response.code, False, response, self._timer, self._stall_timeout)
             yield OpenResponse(response, reader)
@@ -198,8 +198,8 @@ class ConnectionPool:
 
     def _suspect(self, reason: str) -> None:
         """A client's request has failed: check the registry by another one, as the fault may be in the first."""
-        if self.fault is not None:
-            self.fault = reason
+        if not self.health.healthy:
+            self.health = self.health.failed(reason, self._wall())
         elif self._checking is None and not self._closing:
             checking = in_background(self._check(reason))
             if not checking.called:
@@ -221,9 +221,9 @@ class ConnectionPool:
             self._checking = None
 
     def _note(self, reason: str) -> None:
-        if self.fault is None:
+        if self.health.healthy:
             self._log.warn("registry unavailable", registry=self._base, reason=reason)
-        self.fault = reason
+        self.health = self.health.failed(reason, self._wall())
 
 
 class _ResponseTimeouts:

@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from contentcache.aio.fair_semaphore import FairSemaphore
 from contentcache.aio.single_flight import SingleFlight
 from contentcache.aio.tasks import DeadlineError, in_background, with_timeout
+from contentcache.core.host_health import HostHealth
 from contentcache.core.ports import Clock, DelayedCall, Run, Timer
 from contentcache.gateway.directory import Cache, DirectoryStore
 from contentcache.gateway.probe import ProbeError
@@ -78,11 +79,21 @@ class CacheState:
 
 @frozen
 class _Known:
-    """What is known of a cache at ``host``; the last success was at ``succeeded`` (monotonic seconds)."""
+    """
+    What is known of a cache at ``host``; the last success was at ``succeeded`` (monotonic seconds), which is
+    ``last_success`` since the epoch.
+    """
 
     host: str
     state: CacheState
     succeeded: float
+    last_success: float | None
+
+    def health(self, interval: float) -> HostHealth:
+        """The same as of any host; probes begin every ``interval`` seconds."""
+        state = self.state
+        next_try = None if state.alive else state.probed + interval
+        return HostHealth(self.host, state.since, state.alive, state.why, self.last_success, next_try)
 
 
 class Liveness:
@@ -125,11 +136,17 @@ class Liveness:
         """The caches of the last round."""
         return self._listed
 
+    def hosts(self) -> Mapping[str, HostHealth]:
+        """What is known of each cache that was probed, by its name."""
+        return {
+            cache.name: self._known[cache.id].health(self._interval)
+            for cache in self._listed
+            if cache.id in self._known
+        }
+
     def health(self) -> Mapping[str, bool]:
         """Whether clients may be sent there, by the name of each cache that was probed."""
-        return {
-            cache.name: self._known[cache.id].state.alive for cache in self._listed if cache.id in self._known
-        }
+        return {name: host.healthy for name, host in self.hosts().items()}
 
     def is_alive(self, cache_id: UUID) -> bool:
         """Whether clients may be sent to a cache, if it answers now."""
@@ -238,7 +255,10 @@ class Liveness:
         known = before.state if before is not None and before.host == cache.host else None
         state = CacheState.first(now, why) if known is None else known.after(now, why)
         succeeded = self._timer.seconds() if why is None else float("-inf")
-        self._known[cache.id] = _Known(cache.host, state, succeeded)
+        last = (
+            now if why is None else before.last_success if known is not None and before is not None else None
+        )
+        self._known[cache.id] = _Known(cache.host, state, succeeded, last)
         # Once for each state, and once more where another thing is wrong.
         if known is None or known.alive != state.alive or why not in {None, known.why}:
             if state.alive:

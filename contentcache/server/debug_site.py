@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from attrs import frozen
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 from twisted.web.http import Request
 
+from contentcache.core.host_health import HostHealth
 from contentcache.server.known_hosts import KnownHosts
 from contentcache.server.page_server import TEXT, Page, Responder
 
@@ -23,10 +24,16 @@ _METHODS: Final = (b"GET", b"HEAD")
 
 @frozen
 class HealthCheck:
-    """The result of one health check. ``fail`` means that clients are not served."""
+    """The result of one health check, with the ``hosts`` that it is about. ``fail``: clients are not served."""
 
     state: Literal["ok", "warn", "fail"]
     detail: str
+    hosts: Sequence[HostHealth] = ()
+
+    def as_json(self) -> Mapping[str, object]:
+        """The same as JSON has it."""
+        hosts = {"hosts": [host.as_json() for host in self.hosts]} if self.hosts else {}
+        return {"state": self.state, "detail": self.detail, **hosts}
 
 
 #: Runs the health checks; their results by name.
@@ -80,7 +87,7 @@ def health_page(health: Mapping[str, HealthCheck]) -> Page:
     """200 while clients are served, else 503; the body has the health checks."""
     states = {finding.state for finding in health.values()}
     worst = "fail" if "fail" in states else "warn" if "warn" in states else "ok"
-    checks = {name: {"state": each.state, "detail": each.detail} for name, each in health.items()}
+    checks = {name: each.as_json() for name, each in health.items()}
     body = json.dumps({"status": worst, "checks": checks}, indent=2).encode() + b"\n"
     return Page(503 if worst == "fail" else 200, "application/json", body)
 

@@ -121,9 +121,9 @@ class UpstreamClient:
                 source=source,
             )
 
-    async def probe(self, host: str) -> None:
+    async def probe(self, host: str) -> int:
         """
-        Send a cheap request of our own, without any credential: any answer will do.
+        Send a cheap request of our own, without any credential; returns the status of the answer.
 
         :raises CacheError: there was none.
         """
@@ -134,6 +134,7 @@ class UpstreamClient:
             self._transports[host].client.request("GET", host + path, unbuffered=True, allow_redirects=False),
         )
         discard(response, self._reactor)
+        return int(response.code)
 
     async def send(self, host: str, request: Request) -> Answer:
         """

@@ -67,16 +67,15 @@ class UpstreamPool:
         """Whether ``host`` has answered a request of this kind after event number ``since``."""
         return self._answered_at.get((host, kind), -1) > since
 
-    def health(self, now: float) -> Sequence[tuple[str, bool]]:
-        """Every host, and whether it is healthy: one that answers some kind of request is."""
-        return [(host, self._is_healthy(host, now)) for host in self._all]
-
-    def _is_healthy(self, host: str, now: float) -> bool:
+    def has_answered_since_failure(self, host: str) -> bool:
+        """Whether ``host`` has answered some kind of request since the last one that failed was sent."""
         failed_at = self._failed_at.get(host, -1)
-        if any(each[0] == host and when > failed_at for each, when in self._answered_at.items()):
-            return True
-        ejected = any(hosts.is_ejected(host, now) for hosts in self._by_kind.values())
-        return not (ejected or self._circuits.is_suspect(host))
+        return any(each[0] == host and when > failed_at for each, when in self._answered_at.items())
+
+    def ejected_until(self, host: str, now: float) -> float | None:
+        """Until when others are asked before ``host`` for some kind of request, if they are."""
+        ends = (hosts.ejected_until(host, now) for hosts in self._by_kind.values())
+        return max((end for end in ends if end is not None), default=None)
 
     def _for(self, kind: str) -> RoundRobin[str]:
         if kind not in self._by_kind:

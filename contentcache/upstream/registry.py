@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import SemaphorePerKey
@@ -27,6 +27,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.header_policy import first, lines_of
+from contentcache.core.host_health import HostHealth
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import RateLimits, ratelimit_remaining, retry_after_seconds
 from contentcache.core.what_passes import LONGEST_REFUSAL
@@ -40,13 +41,16 @@ from contentcache.upstream.pool import UpstreamPool
 from contentcache.upstream.redirects import TargetFailed
 from contentcache.upstream.request import Request
 
+#: Seconds between two probes of unhealthy hosts.
+PROBE_INTERVAL: Final = 30.0
 #: Seconds in which the same warning is not repeated.
 _QUIET: Final = 60.0
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _TOO_MANY: Final = 429
-#: The first status of a refusal.
+#: The first status of a refusal, and of a failure.
 _REFUSAL: Final = 400
+_BROKEN: Final = 500
 
 
 @frozen
@@ -90,11 +94,12 @@ class Registry:
         self._secret = secret
         self._per_host = limits.per_host
         self._meter = meter
-        circuits = CircuitBreaker(self._probe, self._probe_failed)
+        self._circuits = circuits = CircuitBreaker(self._probe, self._probe_failed)
         self._pool = UpstreamPool(upstream.hosts, upstream.fallback, circuits)
         self._rate_limits = RateLimits()
         self._warned = "", float("-inf")
-        self._last_success: dict[str, float] = {}
+        self._probe_at = reactor.seconds() + PROBE_INTERVAL
+        self._health = {host: HostHealth(host, wall()) for host in transports}
         self.client = UpstreamClient(
             upstream,
             transports,
@@ -107,7 +112,6 @@ class Registry:
         )
         self.behind = self.client.behind
         #: Seconds until the header of the last answer of each host.
-        self.round_trips: dict[str, float] = {}
 
     def subject(self, repository: str | None, credential: Credential) -> Subject:
         """Whom a decision of this origin is about."""
@@ -139,7 +143,11 @@ class Registry:
         now = self._reactor.seconds()
         known = self._pool.is_ejected(host, kind, now)
         seconds = self._pool.failed(host, kind, now, began)
-        if not known:
+        before = self._health[host]
+        if not self._pool.has_answered_since_failure(host):
+            self._health[host] = before.failed(reason, self._wall())
+        # Probes of a host that stays away say nothing new.
+        if not known and (repository is not None or before.healthy or before.reason != reason):
             is_digest = ":" in (reference or "")
             self._log.warn(
                 "upstream unhealthy",
@@ -153,12 +161,32 @@ class Registry:
             )
 
     def health(self) -> Sequence[tuple[str, bool]]:
-        """Every host, and whether it is healthy."""
-        return self._pool.health(self._reactor.seconds())
+        """Every host, and whether it is healthy: one that answers some kind of request is."""
+        return [(host, known.healthy) for host, known in self._health.items()]
 
-    def last_success(self, host: str) -> float:
-        """When ``host`` last answered, in seconds since 1970; 0 before its first answer."""
-        return self._last_success.get(host, 0.0)
+    def hosts(self) -> Sequence[HostHealth]:
+        """What is known of the health of every host."""
+        return [self.host(host) for host in self._health]
+
+    def host(self, host: str) -> HostHealth:
+        """What is known of the health of a host."""
+        now = self._reactor.seconds()
+        until = self._pool.ejected_until(host, now)
+        known = self._health[host]
+        if known.healthy:
+            return known
+        return evolve(known, next_try=self._wall() + (self._probe_at if until is None else until) - now)
+
+    def probe_unhealthy(self) -> None:
+        """
+        Probe the unhealthy hosts that are not ejected any more: whoever is asked by nobody would be unhealthy for
+        ever. To be called every :data:`PROBE_INTERVAL` seconds.
+        """
+        now = self._reactor.seconds()
+        self._probe_at = now + PROBE_INTERVAL
+        for host, is_healthy in self.health():
+            if not is_healthy and self._pool.ejected_until(host, now) is None:
+                self._circuits.probe(host, "blobs")
 
     def may_lead_back(self, via: str, host: str | None = None) -> bool:
         """
@@ -169,7 +197,14 @@ class Registry:
         return self.behind.may_lead_back(via, hosts)
 
     async def _probe(self, host: str) -> None:
-        await self.client.probe(host)
+        began = self._reactor.seconds()
+        status = await self.client.probe(host)
+        if status < _BROKEN:
+            self._answered(host, began)
+
+    def _answered(self, host: str, began: float) -> None:
+        round_trip = self._reactor.seconds() - began
+        self._health[host] = self._health[host].answered(self._wall(), round_trip)
 
     def _probe_failed(self, host: str, kind: str, error: CacheError) -> None:
         self.failed(host, error.message, kind)
@@ -223,7 +258,7 @@ class Registry:
             remaining = self._rate_limits.remaining(limited, self._reactor.seconds())
             if remaining is not None:
                 raise _too_many(remaining)
-        began, sent = self._pool.events, self._reactor.seconds()
+        began, asked = self._pool.events, self._reactor.seconds()
         try:
             answer = await self.client.send(host, request)
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:
@@ -243,8 +278,7 @@ class Registry:
             raise
         self._meter.asked(host, str(answer.status))
         self._pool.answered(host, request.kind)
-        self.round_trips[host] = self._reactor.seconds() - sent
-        self._last_success[host] = self._wall()
+        self._answered(host, asked)
         remaining = ratelimit_remaining(answer.header("ratelimit-remaining"))
         if remaining is not None:
             self._meter.ratelimit_remaining(host, remaining)

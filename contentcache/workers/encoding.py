@@ -18,8 +18,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from contentcache.admin.status import DownloadStatus, LoggedError, ProcessStatus, UpstreamStatus
 from contentcache.core import errors
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
+from contentcache.core.host_health import HostHealth
 from contentcache.delivery import shared_download
 from contentcache.delivery.authorization import Revocation
+from contentcache.server.debug_site import HealthCheck
 from contentcache.storage import interfaces
 from contentcache.tls.files import Identity, identity_from_pem
 from contentcache.workers import messages
@@ -27,7 +29,7 @@ from contentcache.workers import messages
 _TYPE: Final = "$type"
 _MAPPING: Final = "mapping"
 
-_STATUS: Final = (ProcessStatus, DownloadStatus, UpstreamStatus, LoggedError)
+_STATUS: Final = (ProcessStatus, DownloadStatus, UpstreamStatus, LoggedError, HealthCheck, HostHealth)
 
 #: Frozen classes whose fields are sent as they are: the messages, and what they and calls of the index contain.
 _CLASSES: Final[Mapping[str, type]] = {

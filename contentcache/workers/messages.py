@@ -69,7 +69,7 @@ class GetMetrics:
 
 @frozen
 class GetFindings:
-    """A call: returns state and sentence of each health check, by name."""
+    """A call: returns the :class:`HealthCheck` of each health check, by name."""
 
 
 @frozen

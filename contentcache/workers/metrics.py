@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any, Final, TypeAlias
 
+from attrs import evolve
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from contentcache.core.host_health import merge_hosts
+from contentcache.server.debug_site import HealthCheck
 from contentcache.telemetry.families import COUNTED, PROCESSES
 
 #: What the value of a gauge is over all processes, where it is not the sum.
@@ -102,17 +105,22 @@ class _Families(Collector):
             yield metric
 
 
-def worst_findings(processes: Iterable[Mapping[str, Sequence[str]]]) -> dict[str, tuple[str, str]]:
+def worst_findings(processes: Iterable[Mapping[str, HealthCheck]]) -> dict[str, HealthCheck]:
     """
-    State and sentence of each health check, from the process in which it is worst.
+    Each health check from the process in which it is worst, with what all of them know of its hosts.
 
-    >>> worst_findings([{"store": ("ok", "fine")}, {"store": ("warn", "full")}])
-    {'store': ('warn', 'full')}
+    >>> worst_findings([{"store": HealthCheck("ok", "fine")}, {"store": HealthCheck("warn", "full")}])
+    {'store': HealthCheck(state='warn', detail='full', hosts=())}
     """
-    order = ("ok", "warn", "fail")
-    worst: dict[str, tuple[str, str]] = {}
+    by_name: dict[str, list[HealthCheck]] = {}
     for process in processes:
-        for name, (state, detail) in process.items():
-            if name not in worst or order.index(state) > order.index(worst[name][0]):
-                worst[name] = (state, detail)
-    return worst
+        for name, check in process.items():
+            by_name.setdefault(name, []).append(check)
+    order = ("ok", "warn", "fail")
+    return {
+        name: evolve(
+            max(checks, key=lambda check: order.index(check.state)),
+            hosts=merge_hosts(check.hosts for check in checks),
+        )
+        for name, checks in by_name.items()
+    }

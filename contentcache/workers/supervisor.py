@@ -9,7 +9,7 @@ import pickle
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attrs import evolve
 from prometheus_client import CollectorRegistry
@@ -205,15 +205,14 @@ class Supervisor(Daemon):
         """The health checks of all processes."""
         if self._workers is None:
             return self.own_health()
-        own: dict[str, tuple[str, str]] = {
-            name: (check.state, check.detail) for name, check in self.own_health().items()
-        }
+        own = dict(self.own_health())
         workers = await self._workers.call(messages.GetFindings())
         serving, all_workers = self._workers.health
-        state = "ok" if serving == all_workers else "warn" if serving else "fail"
-        own["workers"] = state, f"{serving} of {all_workers} serve"
-        worst = worst_findings([own, *workers.values()])
-        return {name: HealthCheck(state, detail) for name, (state, detail) in worst.items()}  # type: ignore[arg-type]
+        state: Literal["ok", "warn", "fail"] = (
+            "ok" if serving == all_workers else "warn" if serving else "fail"
+        )
+        own["workers"] = HealthCheck(state, f"{serving} of {all_workers} serve")
+        return worst_findings([own, *workers.values()])
 
     # Certificates.
 

@@ -213,7 +213,7 @@ class Worker(Daemon):
             case messages.GetMetrics():
                 return collect(self.meter.registry)
             case messages.GetFindings():
-                return {name: (each.state, each.detail) for name, each in self.own_health().items()}
+                return self.own_health()
             case _:
                 return self.process_status()
 

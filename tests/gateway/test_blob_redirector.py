@@ -426,7 +426,7 @@ class RedirectTests(GatewayTestCase):
             self.assertEqual((len(self.endpoint.lines), len(line.heard)), (1, 0), (stage, heard))
             self.assertEqual(line.aborted, stage == "head")
         self.assertEqual({access.status for access in self.written}, {499})
-        self.assertIsNone(self.connections.fault)
+        self.assertIsNone(self.connections.health.reason)
 
     def test_accounts(self) -> None:
         """The account is the user of a password or the subject of a token, else empty."""

@@ -100,6 +100,18 @@ class LivenessTests(LivenessTestCase):
             (state.alive, state.since, state.probed, state.why),
             (False, 1003, 1011, "it closes the connection"),
         )
+        (host,) = self.liveness.hosts().values()
+        self.assertEqual(
+            (host.healthy, host.since, host.reason, host.last_success, host.next_try),
+            (False, 1003, "it closes the connection", None, 1021),
+        )
+        for _ in range(2):
+            self.clock.advance(10)
+            self.probe.answer()
+        self.clock.advance(10)
+        self.probe.answer(1, ProbeError("no answer"))
+        (host,) = self.liveness.hosts().values()
+        self.assertEqual((host.healthy, host.since, host.last_success), (False, 1041, 1031))
 
     def test_a_round_waits(self) -> None:
         """A round begins ten seconds after the last one began, and never before that one has ended."""

@@ -114,7 +114,7 @@ class AnswerTests(GatewayTestCase):
         line.say("220 mail.internal ESMTP\r\n\r\n")
         self.assertNotIn(b"mail.internal", self.reply(client).body)
         self.line.end()
-        self.assertIn("mail.internal", self.connections.fault or "")
+        self.assertIn("mail.internal", self.connections.health.reason or "")
 
     def test_odd_request(self) -> None:
         """
@@ -133,9 +133,9 @@ class AnswerTests(GatewayTestCase):
             _, _, check = self.endpoint.lines
             first, fields, _ = check.head()
             self.assertEqual((first, set(fields)), ("GET /v2/ HTTP/1.1", {"host", "accept"}))
-            self.assertIsNone(self.connections.fault)
+            self.assertIsNone(self.connections.health.reason)
             check.answer("401 Unauthorized")
-            self.assertIsNone(self.connections.fault)
+            self.assertIsNone(self.connections.health.reason)
             self.endpoint.lines.clear()
             self.factory = self.build()
 
@@ -148,17 +148,17 @@ class AnswerTests(GatewayTestCase):
         ):
             _, line = self.ask("/v2/odd")
             line.end(rudely=True)
-            self.assertIsNone(self.connections.fault)
+            self.assertIsNone(self.connections.health.reason)
             fails()
-            self.assertIn("it broke the connection off", self.connections.fault or "")
+            self.assertIn("it broke the connection off", self.connections.health.reason or "")
             _, line = self.ask("/v2/odd")
             line.answer()
-            self.assertIsNone(self.connections.fault)
+            self.assertIsNone(self.connections.health.reason)
             self.factory = self.build()
         _, line = self.ask("/v2/odd")
         self.endpoint.refuse()
         line.end(rudely=True)
-        self.assertIn("it cannot be reached", self.connections.fault or "")
+        self.assertIn("it cannot be reached", self.connections.health.reason or "")
 
     def test_check_ends_with_gateway(self) -> None:
         """The gateway's own request is cancelled when it stops, and changes nothing then."""
@@ -166,7 +166,7 @@ class AnswerTests(GatewayTestCase):
         line.end(rudely=True)
         self.connections.close()
         self.assertTrue(self.line.aborted)
-        self.assertIsNone(self.connections.fault)
+        self.assertIsNone(self.connections.health.reason)
 
     def test_cut_short(self) -> None:
         """A response that breaks off ends short for the client too, and is no error in the log."""
@@ -192,10 +192,10 @@ class AnswerTests(GatewayTestCase):
         self.clock.advance(STALL)
         self.assert_failed(client, 504)
         self.assertTrue(line.aborted)
-        self.assertIsNotNone(self.connections.fault)
+        self.assertIsNotNone(self.connections.health.reason)
         client, line = self.ask("/v2/")
         line.answer()
-        self.assertIsNone(self.connections.fault)
+        self.assertIsNone(self.connections.health.reason)
 
     def test_client_leaves(self) -> None:
         """A client that disconnects ends its request at the registry, before the response or within it."""
@@ -230,7 +230,7 @@ class AnswerTests(GatewayTestCase):
             for target in ("/v2/org/app/manifests/1", f"/v2/org/app/blobs/{DIGEST}"):
                 self.client().send(request(target)).leave()
             self.assertEqual(len(attempts), 2)
-            self.assertIsNone(self.connections.fault)
+            self.assertIsNone(self.connections.health.reason)
         self.assertEqual([line.aborted for line in self.endpoint.lines], [True, True])
         metrics = generate_latest(self.meter.registry).decode()
         self.assertNotIn('outcome="failed"', metrics)
@@ -255,7 +255,7 @@ class AnswerTests(GatewayTestCase):
                 client = self.client().send(request("/v2/", field, method=method))
                 self.assertEqual(self.reply(client).status, 400, field)
         self.assertEqual(self.endpoint.lines, [])
-        self.assertIsNone(self.connections.fault)
+        self.assertIsNone(self.connections.health.reason)
 
     def test_unsendable(self) -> None:
         """A request that h11 cannot send is the client's fault too, should there ever be one."""
@@ -267,7 +267,7 @@ class AnswerTests(GatewayTestCase):
 
         asking = Deferred.fromCoroutine(ask())
         self.failureResultOf(asking, RequestMalformed)
-        self.assertIsNone(self.connections.fault)
+        self.assertIsNone(self.connections.health.reason)
         self.assertTrue(self.line.aborted)
 
     def test_bytes_beyond_utf8(self) -> None:

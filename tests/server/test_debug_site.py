@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Mapping
 
+from attrs import evolve
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred
@@ -13,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Address
+from contentcache.core.host_health import HostHealth
 from contentcache.server.debug_site import DebugSite, HealthCheck, nothing_else
 from contentcache.server.known_hosts import KnownHosts
 from contentcache.server.page_server import PageServer
@@ -56,6 +58,26 @@ class DebugSiteTests(SynchronousTestCase):
             self.assertEqual(told["checks"]["other"], {"state": state, "detail": "so"})
             head = self.ask("/debug/health", "HEAD")
             self.assertEqual((head.status, head.body), (status, b""))
+
+    def test_hosts(self) -> None:
+        """Of each host: since when, why, its last success, and the next try, as times that people can read."""
+        host = HostHealth("https://one.example", 0.0).answered(60.0, 0.25).failed("refused", 120.0)
+        self.health = {"upstream": HealthCheck("warn", "so", [evolve(host, next_try=150.0)])}
+        told = json.loads(self.ask("/debug/health").body)
+        self.assertEqual(
+            told["checks"]["upstream"]["hosts"],
+            [
+                {
+                    "host": "https://one.example",
+                    "healthy": False,
+                    "since": "1970-01-01T00:02:00Z",
+                    "reason": "refused",
+                    "last_success": "1970-01-01T00:01:00Z",
+                    "next_try": "1970-01-01T00:02:30Z",
+                    "round_trip_seconds": 0.25,
+                }
+            ],
+        )
 
     def test_metrics(self) -> None:
         """Prometheus' text where they are switched on, at the path that is set."""

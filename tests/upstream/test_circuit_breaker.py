@@ -300,3 +300,31 @@ class RegistryCircuitTests(RegistryTestCase):
         self.one.misbehave("status", status=404)
         self.failureResultOf(self.ask(), OriginRefused)
         self.assertEqual(dict(self.registry.health()), {ONE: True})
+
+    def test_unhealthy_until_it_answers(self) -> None:
+        """A host stays unhealthy, since the first failure and with its reason, until a probe finds it back."""
+        self.alone()
+        (first,) = self.registry.hosts()
+        self.assertEqual((first.healthy, first.since, first.last_success), (False, 1e9, None))
+        self.assertIn("did not answer in time", first.reason or "")
+        self.assertEqual(first.next_try, 1e9 + 1)
+        self.clock.advance(600)
+        self.assertEqual(self.registry.hosts()[0].healthy, False)
+        self.registry.probe_unhealthy()
+        self.assertEqual(self.one.count(), 2)
+        self.one.behave()
+        self.one.release()
+        (host,) = self.registry.hosts()
+        self.assertEqual((host.healthy, host.reason, host.last_success), (True, None, 1e9))
+        self.registry.probe_unhealthy()
+        self.assertEqual(self.one.count(), 2)
+
+    def test_probe_that_is_answered_with_a_fault(self) -> None:
+        """A host that answers the probe with 502 is not healthy."""
+        self.alone()
+        self.one.behave()
+        self.one.misbehave("status", path="/v2/", status=502)
+        self.clock.advance(1)
+        self.registry.probe_unhealthy()
+        self.assertEqual(self.one.count(), 2)
+        self.assertFalse(self.registry.hosts()[0].healthy)

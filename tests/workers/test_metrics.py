@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from prometheus_client import generate_latest
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.core.host_health import HostHealth
+from contentcache.server.debug_site import HealthCheck
 from contentcache.telemetry.metrics import Meter
+from contentcache.workers.encoding import decode, encode
 from contentcache.workers.metrics import Family, as_registry, collect, cumulative, merge, worst_findings
 
 
@@ -67,7 +70,13 @@ class MetricsTests(SynchronousTestCase):
 
     def test_findings(self) -> None:
         """Of each health check the worst result counts."""
-        found = worst_findings(
-            [{"a": ("ok", "1"), "b": ("fail", "2")}, {"a": ("warn", "3"), "b": ("ok", "4")}]
-        )
-        self.assertEqual(found, {"a": ("warn", "3"), "b": ("fail", "2")})
+        well = HostHealth("https://one.example", 1.0).answered(9.0, 0.1)
+        ill = HostHealth("https://one.example", 2.0).failed("refused", 5.0)
+        one = {"a": HealthCheck("ok", "1", [well]), "b": HealthCheck("fail", "2")}
+        other = {"a": HealthCheck("warn", "3", [ill]), "b": HealthCheck("ok", "4")}
+        # The way they go from one process to another.
+        found = worst_findings([one, decode(encode(other))])
+        self.assertEqual((found["a"].state, found["a"].detail), ("warn", "3"))
+        (host,) = found["a"].hosts
+        self.assertEqual((host.healthy, host.reason, host.last_success), (False, "refused", 9.0))
+        self.assertEqual(found["b"], HealthCheck("fail", "2"))
