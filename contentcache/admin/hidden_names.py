@@ -7,10 +7,10 @@ from typing import Final
 
 from attrs import evolve
 
-from contentcache.admin.status import Status
+from contentcache.admin.status import Images, Status
 
 #: What names a repository, tag or digest in a sentence.
-_NAMES: Final = re.compile(r"/v2/\S*|\b[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
+_NAMES: Final = re.compile(r"/v2/\S*|\b[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,}|\b[0-9a-f]{64,}\b")
 
 
 def without_names(status: Status) -> Status:
@@ -18,13 +18,20 @@ def without_names(status: Status) -> Status:
     store = status.store
     if store is not None:
         hidden = tuple(evolve(one, digest=None, repository=None) for one in store.evicted_next)
-        store = evolve(store, evicted_next=hidden)
+        store = evolve(store, evicted_next=hidden, fault=hide_names(store.fault))
+    images = status.images
+    if images is not None:
+        images = Images(
+            tuple(evolve(one, repository=None) for one in images.largest),
+            tuple(evolve(one, repository=None) for one in images.hottest),
+        )
     return evolve(
         status,
         downloads=tuple(evolve(one, digest=None, repository=None) for one in status.downloads),
         upstreams=tuple(evolve(one, reason=hide_names(one.reason)) for one in status.upstreams),
         errors=tuple(evolve(one, text=one.event) for one in status.errors),
         store=store,
+        images=images,
     )
 
 

@@ -232,6 +232,26 @@ class GatewayStatus:
 
 
 @frozen
+class ImageStatus:
+    """A repository: what is known to be stored of it, and how often its manifests were pulled in 30 days."""
+
+    registry: str
+    repository: str | None
+    bytes: int | None
+    blobs: int | None
+    last_pull: Time | None
+    pulls: int
+
+
+@frozen
+class Images:
+    """The repositories that take most of the store, and those that are pulled most."""
+
+    largest: tuple[ImageStatus, ...] = ()
+    hottest: tuple[ImageStatus, ...] = ()
+
+
+@frozen
 class Workers:
     """How many processes serve clients, and how many should."""
 
@@ -241,11 +261,12 @@ class Workers:
 
 @frozen
 class Periods:
-    """Savings since the start, and, where they are kept, of today and of the last 30 days."""
+    """Savings since the start, and, where they are kept, of today, of the last 30 days, and of each of them."""
 
     start: Savings
     today: Savings | None = None
     days_30: Savings | None = None
+    days: tuple[Savings, ...] = ()
 
 
 @frozen
@@ -268,6 +289,7 @@ class Status:
     errors: tuple[LoggedError, ...]
     reload: ReloadStatus | None
     gateway: GatewayStatus | None
+    images: Images | None = None
 
 
 def merge(processes: Iterable[ProcessStatus]) -> ProcessStatus:

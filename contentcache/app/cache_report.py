@@ -71,7 +71,8 @@ def savings_by_period(
         return Periods(since_start)
     days = history.last(_DAYS, day_of(now))
     every = [one for day in days for one in day.registries.values()]
-    return Periods(since_start, days[-1].savings, Savings.of(days[0].savings.since, sums(every)))
+    savings = tuple(day.savings for day in days)
+    return Periods(since_start, savings[-1], Savings.of(savings[0].since, sums(every)), savings)
 
 
 async def _evicted_next(services: CacheServices, run: Run) -> AsyncIterator[StoredBlob]:

@@ -16,6 +16,7 @@ from contentcache.aio.tasks import in_background
 from contentcache.aio.threads import Threads
 from contentcache.app.assembly import CacheServices, assemble
 from contentcache.app.cache_report import process_status, savings_by_period, store_status
+from contentcache.app.image_report import ImageReport
 from contentcache.app.role import Platform, Repeat, RoleReport, StartupError
 from contentcache.auth.interfaces import AuthFault
 from contentcache.config.model import Configuration
@@ -73,6 +74,7 @@ class CacheRole:
             )
             #: In the process that maintains the store.
             self.history = self._open_history(meter, samples) if self._other_workers.maintains_store else None
+            self._images = ImageReport(storage.index, threads, reactor.seconds)
         except (StorageError, ProxyFault, TLSConfigurationError, AuthFault) as error:
             raise StartupError(str(error)) from error
         except OSError as error:
@@ -169,10 +171,13 @@ class CacheRole:
 
     async def report(self, samples: Sequence[Sample], started: float) -> RoleReport:
         """What was saved, and what is stored."""
-        history = None if self.history is None else await self.history.update()
-        savings = savings_by_period(samples, started, history, time.time())
+        now, history, images = time.time(), None, None
+        if self.history is not None:
+            history = await self.history.update()
+            images = await self._images.images(history, now)
+        savings = savings_by_period(samples, started, history, now)
         store = await store_status(self._configuration, self.services, samples, self._threads)
-        return RoleReport(savings, store)
+        return RoleReport(savings, store, images)
 
     def startup_fields(self) -> Mapping[str, object]:
         """Where blobs are stored, and the upstreams."""

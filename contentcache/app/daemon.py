@@ -88,7 +88,7 @@ class Daemon(Service):
         self.errors = errors or RecentErrors()
         self.reporter = StatusReporter(configuration)
         self._access = OperatorAccess(
-            configuration, Operations(self.status, self.health, self.reload_now), reactor
+            configuration, Operations(self.status, self.health, self.reload_now), reactor, self.threads
         )
 
     def privilegedStartService(self) -> None:

@@ -7,9 +7,11 @@ import os
 from twisted.logger import Logger
 from twisted.web.http import Request
 
-from contentcache.admin.api import AdminApi, Operations
+from contentcache.admin.api import AdminApi, Operations, is_remote
+from contentcache.admin.status_page import StatusPage
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.config.model import Configuration, Debug, Http
+from contentcache.core.ports import Run
 from contentcache.server.debug_site import DebugSite, Metrics, nothing_else
 from contentcache.server.known_hosts import KnownHosts
 from contentcache.server.page_server import Page, PageServer
@@ -21,17 +23,22 @@ class OperatorAccess:
 
     _log = Logger(namespace="contentcache")
 
-    def __init__(self, configuration: Configuration, operations: Operations, reactor: DaemonReactor) -> None:
+    def __init__(
+        self, configuration: Configuration, operations: Operations, reactor: DaemonReactor, run: Run
+    ) -> None:
         self._configuration = configuration
         self._operations = operations
         self._reactor = reactor
         self._api = AdminApi(operations)
+        self._page = StatusPage(operations.status, configuration.http, run)
         self._socket: PrivateSocket | None = None
 
     def debug_server(self, debug: Debug, metrics: Metrics) -> PageServer:
         """Make what is served at the debug address."""
 
         async def respond_other(request: Request) -> Page:
+            if request.path == b"/":
+                return await self._page.respond(request, names=debug.names or not is_remote(request))
             if request.path.startswith(b"/v1/"):
                 return await self._api.respond_read_only(request, names=debug.names)
             return await nothing_else(request)

@@ -69,6 +69,7 @@ class StatusReporter:
             errors=process.errors,
             reload=self.last_reload,
             gateway=more.gateway,
+            images=more.images,
         )
 
 

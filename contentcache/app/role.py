@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol, Self
 
 from attrs import frozen
 
-from contentcache.admin.status import GatewayStatus, Periods, ProcessStatus, Sample, StoreStatus
+from contentcache.admin.status import GatewayStatus, Images, Periods, ProcessStatus, Sample, StoreStatus
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.core.ports import Run
 from contentcache.server.debug_site import HealthCheck
@@ -53,6 +53,7 @@ class RoleReport:
 
     savings: Periods | None = None
     store: StoreStatus | None = None
+    images: Images | None = None
     gateway: GatewayStatus | None = None
 
 
