@@ -18,7 +18,7 @@ from contentcache.gateway.admin.sessions import Sessions
 from contentcache.gateway.admin.site import AdminSite
 from contentcache.gateway.authentication import AccountPolicy, Authenticator
 from contentcache.gateway.blob_authorization import BlobAuthorization, RedirectTarget
-from contentcache.gateway.blob_redirector import BlobRedirector
+from contentcache.gateway.blob_redirector import BlobRedirector, RedirectPolicy
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
 from contentcache.gateway.connection_pool import ConnectionPool
 from contentcache.gateway.database import SqliteDirectory
@@ -147,6 +147,7 @@ def assemble(
     factory = make_server(context, backends)
     meter.watch("connections", lambda: factory.connections)
     meter.watch_caches(liveness.health)
+    meter.watch_registry(options.registry)
     meter.watch_upstream(
         options.registry,
         lambda: connections.health.healthy,
@@ -168,10 +169,9 @@ def make_server(context: GatewayContext, backends: Backends) -> ServerFactory:
         BlobAuthorization(proxy, backends.target, rewriter),
         backends.directory,
         keys.signer,
-        issuer=options.issuer,
-        url_ttl=options.urlttl,
-        minimum_size=options.minimumsize,
+        policy=RedirectPolicy(options.issuer, options.urlttl, options.minimumsize),
         wall=platform.wall,
+        meter=context.meter,
     )
     signed_blobs = SignedBlobs(
         backends.own_registry, keys.key_set, issuer=options.issuer, pseudonym=pseudonym, wall=platform.wall

@@ -8,6 +8,7 @@ the parsed parts.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 from urllib.parse import quote, urlencode
 
@@ -94,6 +95,26 @@ class Referrers:
 
 
 Route: TypeAlias = Root | Ping | Catalog | TagsList | Content | TaggedManifest | Referrers
+
+
+_KINDS: Final[Mapping[type, str]] = {
+    Root: "root",
+    Ping: "ping",
+    Catalog: "catalog",
+    TagsList: "tags",
+    TaggedManifest: "manifests",
+    Referrers: "referrers",
+}
+
+
+def kind_of(route: Route) -> str:
+    """
+    What a request is about.
+
+    >>> kind_of(TagsList("org/app"))
+    'tags'
+    """
+    return route.kind if isinstance(route, Content) else _KINDS[type(route)]
 
 
 def split_target(target: str) -> tuple[str, str, str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from attrs import frozen
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
@@ -21,6 +22,7 @@ from contentcache.gateway.directory import Cache
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.reverse_proxy import ReverseProxy
 from contentcache.jose.blob_tokens import SigningKey, sign_blob_token
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.redirects import REDIRECTS
 
 _REDIRECT: Final = 307
@@ -37,12 +39,24 @@ _NEUTRAL: Final = frozenset(
 )
 
 
+@frozen
+class RedirectPolicy:
+    """
+    URLs are signed in the name of ``issuer``, for ``url_ttl`` seconds; blobs smaller than ``minimum_size`` bytes are
+    not redirected.
+    """
+
+    issuer: str
+    url_ttl: float
+    minimum_size: int
+
+
 class BlobRedirector:
     """
     Answers ``GET`` and ``HEAD`` of blobs. ``signer`` returns the key that signs now, ``None`` without one.
 
     What the registry does not clearly allow is forwarded to it, so that its own response reaches the client;
-    and so is what is smaller than ``minimum_size``, or has no cache.
+    and so is what the policy does not redirect, or has no cache.
     """
 
     _log = Logger()
@@ -54,19 +68,17 @@ class BlobRedirector:
         directory: CacheDirectory,
         signer: Callable[[], SigningKey | None],
         *,
-        issuer: str,
-        url_ttl: float,
-        minimum_size: int,
+        policy: RedirectPolicy,
         wall: Clock,
+        meter: Meter,
     ) -> None:
         self._proxy = proxy
         self._authorization = authorization
         self._directory = directory
         self._signer = signer
-        self._issuer = issuer
-        self._url_ttl = url_ttl
-        self._minimum_size = minimum_size
+        self._policy = policy
         self._wall = wall
+        self._meter = meter
 
     async def serve(self, exchange: GatewayExchange, content: Content, path: str) -> None:
         """
@@ -96,12 +108,12 @@ class BlobRedirector:
     ) -> None:
         token = sign_blob_token(
             key,
-            issuer=self._issuer,
+            issuer=self._policy.issuer,
             subject=account or "",
             repository=content.repository,
             digest=content.digest,
             now=self._wall(),
-            lifetime=self._url_ttl,
+            lifetime=self._policy.url_ttl,
         )
         headers = {
             "Content-Length": "0",
@@ -110,12 +122,13 @@ class BlobRedirector:
             "Referrer-Policy": "no-referrer",
             "Docker-Content-Digest": str(content.digest),
         }
+        self._meter.redirected(cache.name)
         exchange.start(_REDIRECT, headers)
         exchange.request.cache_status = "redirect"  # before the end, when the access log is written
         exchange.finish()
 
     def _is_small(self, allowed: Allowed) -> bool:
-        return allowed.size is not None and allowed.size < self._minimum_size
+        return allowed.size is not None and allowed.size < self._policy.minimum_size
 
     async def _cache_for(self, exchange: GatewayExchange, account: str | None) -> Cache | None:
         if exchange.body is not None or ViaPath.of(exchange.values("Via")).caches:

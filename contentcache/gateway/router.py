@@ -26,7 +26,7 @@ from contentcache.core.errors import (
     RequestMalformed,
     RouteUnknown,
 )
-from contentcache.core.routes import Content, parse, unescape
+from contentcache.core.routes import Content, Route, kind_of, parse, unescape
 from contentcache.gateway.blob_redirector import BlobRedirector
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.keys import MAX_AGE, KeyFiles
@@ -138,8 +138,9 @@ class Router:
             raise RouteUnknown("nothing is at this path")
 
     async def _answer_registry(self, exchange: GatewayExchange, path: str) -> None:
-        request, blob = exchange.request, blob_at(path)
-        request.kind, request.upstream = ("other" if blob is None else "blobs"), self._registry
+        request, route = exchange.request, route_at(path)
+        request.kind, request.upstream = ("other" if route is None else kind_of(route)), self._registry
+        blob = route if isinstance(route, Content) and route.kind == "blobs" else None
         if blob is None:
             await self._routes.reverse_proxy.forward(exchange, path)
             return
@@ -219,20 +220,17 @@ def read_path(path: str) -> str:
     return read
 
 
-def blob_at(path: str) -> Content | None:
+def route_at(path: str) -> Route | None:
     """
-    Return the blob that a path names by the grammar of the distribution spec, if it does.
+    Return what a path means by the grammar of the distribution spec, if it means anything.
 
-    >>> blob_at("/v2/org/app/manifests/1") is None
+    >>> route_at("/v2/org/app/blobs/uploads/") is None
     True
     """
-    if "/blobs/" not in path:
-        return None
     try:
-        route = parse(path)
+        return parse(path)
     except CacheError:
         return None  # the registry answers what is wrong with it
-    return route if isinstance(route, Content) and route.kind == "blobs" else None
 
 
 def _is_doubtful(component: str) -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
-
 from attrs import frozen
 from twisted.logger import Logger
 
@@ -25,6 +22,7 @@ from contentcache.core.routes import (
     Root,
     TaggedManifest,
     TagsList,
+    kind_of,
     one,
     parse,
 )
@@ -49,15 +47,6 @@ from contentcache.upstream.answers import Answer
 from contentcache.upstream.client import MEANT_ORIGIN, NO_CATALOG
 from contentcache.upstream.registry import Registry
 from contentcache.upstream.request import Request
-
-_KINDS: Final[Mapping[type, str]] = {
-    Root: "root",
-    Ping: "ping",
-    Catalog: "catalog",
-    TagsList: "tags",
-    TaggedManifest: "manifests",
-    Referrers: "referrers",
-}
 
 
 @frozen
@@ -119,7 +108,7 @@ class RegistryApi:
         if not path.startswith(self._prefix + "/"):
             raise RouteUnknown("this is a registry: its API is below " + self._prefix + "/v2/")
         route = parse(path[len(self._prefix) :])
-        exchange.request.kind = route.kind if isinstance(route, Content) else _KINDS[type(route)]
+        exchange.request.kind = kind_of(route)
         via = self._check_via(exchange)
         admitted = await self._dependencies.admission.admit(exchange, route)
         await self._answer_route(exchange, admitted, via)

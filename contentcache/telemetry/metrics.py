@@ -138,7 +138,7 @@ class Meter:
         registry = registry_name(origin)
         for kind in KINDS:
             self._counters["sent_bytes"].labels(registry, kind)
-        for kind in STORED_KINDS:
+        for kind in STORED_KINDS if "pulls" in self._counters else ():
             self._counters["received_bytes"].labels(registry, kind)
             for status in CACHE_STATUSES:
                 self._counters["pulls"].labels(registry, kind, status)

@@ -111,7 +111,6 @@ class Registry:
             source=source,
         )
         self.behind = self.client.behind
-        #: Seconds until the header of the last answer of each host.
 
     def subject(self, repository: str | None, credential: Credential) -> Subject:
         """Whom a decision of this origin is about."""

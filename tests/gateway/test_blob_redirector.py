@@ -74,6 +74,9 @@ class RedirectTests(GatewayTestCase):
             [(line.method, line.status, line.cache) for line in self.written],
             [("GET", 307, "redirect"), ("HEAD", 307, "redirect")],
         )
+        self.assertEqual(
+            self.meter.registry.get_sample_value("contentcache_gateway_redirects_total", {"cache": "near"}), 2
+        )
 
     def test_question(self) -> None:
         """

@@ -17,7 +17,8 @@ from twisted.web.server import NOT_DONE_YET
 from contentcache.config.model import ServerTLS
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError
-from contentcache.gateway.router import CACertificate, blob_at, read_path
+from contentcache.core.routes import Content, kind_of
+from contentcache.gateway.router import CACertificate, read_path, route_at
 from contentcache.jose.keyset import parse_key_set
 from contentcache.tls.files import TLSConfigurationError
 from tests.gateway.in_memory import GatewayTestCase, request
@@ -313,19 +314,27 @@ class TargetTests(SynchronousTestCase):
 
     def test_blobs(self) -> None:
         """A blob is what the grammar says, and nothing similar."""
-        found = blob_at(f"/v2/org/app/blobs/{DIGEST}")
-        assert found is not None
-        self.assertEqual((found.repository, found.digest), ("org/app", DIGEST))
+        self.assertEqual(
+            route_at(f"/v2/org/app/blobs/{DIGEST}"), Content("org/app", "blobs", Digest.parse(str(DIGEST)))
+        )
         for path in (
             f"/v2/Org/app/blobs/{DIGEST}",
             f"/v2/org/app/blobs/{DIGEST}/",
-            f"/v2/org/app/manifests/{DIGEST}",
             "/v2/org/app/blobs/uploads/1",
             "/v2/org/app/blobs/sha256:short",
             f"/v1/org/app/blobs/{DIGEST}",
-            "/v2/",
         ):
-            self.assertIsNone(blob_at(path), path)
+            self.assertIsNone(route_at(path), path)
+
+    def test_kinds(self) -> None:
+        """The metrics say what requests to the registry are about."""
+        for path, kind in (
+            (f"/v2/org/app/manifests/{DIGEST}", "manifests"),
+            ("/v2/org/app/tags/list", "tags"),
+            ("/v2/org/app/blobs/uploads/1", "other"),
+        ):
+            route = route_at(path)
+            self.assertEqual("other" if route is None else kind_of(route), kind, path)
 
 
 class CACertificateTests(SynchronousTestCase):
