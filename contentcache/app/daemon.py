@@ -24,7 +24,7 @@ from contentcache.aio.tasks import PeriodicTasks
 from contentcache.aio.threads import ThreadsUnavailableError
 from contentcache.app.building import build_issuance, load_modules
 from contentcache.app.cache_role import CacheRole
-from contentcache.app.gauges import lag_probe
+from contentcache.app.gauges import lag_probe, watch_daemon
 from contentcache.app.listening import ListenError, SocketPath, bind, format_address, serve, stop
 from contentcache.app.operator_access import OperatorAccess
 from contentcache.app.process import fit_descriptors
@@ -261,7 +261,7 @@ class Daemon(Service):
 
     def log_startup(self, role: Role) -> None:
         """Log the warnings of the configuration, and that the daemon is ready."""
-        self.meter.watch_configuration(time.time())
+        watch_daemon(self.meter, time.time(), lambda: certificates_of(self.context, None))
         for warning in self._warnings:
             self._log.warn("configuration warning", reason=warning)
         http = self.configuration.http

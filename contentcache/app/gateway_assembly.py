@@ -18,7 +18,7 @@ from contentcache.gateway.admin.sessions import Sessions
 from contentcache.gateway.admin.site import AdminSite
 from contentcache.gateway.authentication import AccountPolicy, Authenticator
 from contentcache.gateway.blob_authorization import BlobAuthorization, RedirectTarget
-from contentcache.gateway.blob_redirector import BlobRedirector, RedirectPolicy
+from contentcache.gateway.blob_redirector import BlobRedirector, RedirectOptions
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
 from contentcache.gateway.connection_pool import ConnectionPool
 from contentcache.gateway.database import SqliteDirectory
@@ -169,7 +169,7 @@ def make_server(context: GatewayContext, backends: Backends) -> ServerFactory:
         BlobAuthorization(proxy, backends.target, rewriter),
         backends.directory,
         keys.signer,
-        policy=RedirectPolicy(options.issuer, options.urlttl, options.minimumsize),
+        options=RedirectOptions(options.issuer, options.urlttl, options.minimumsize),
         wall=platform.wall,
         meter=context.meter,
     )

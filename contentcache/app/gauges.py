@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from contentcache.admin.status import CertificateStatus
 from contentcache.core.grants import Grants
 from contentcache.core.ports import Timer
 from contentcache.delivery.download import Download
@@ -14,6 +15,17 @@ from contentcache.server.factory import ServerFactory
 from contentcache.storage.figures import StoreFigures
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.registry import Registry
+
+
+def watch_daemon(
+    meter: Meter, started: float, certificates: Callable[[], Iterable[CertificateStatus]]
+) -> None:
+    """What there is once, however many workers: the configuration, and the certificates of files."""
+    meter.watch_configuration(started)
+    meter.watch_series(
+        "certificate_expiry_timestamp_seconds",
+        lambda: {(each.host,): each.expires or 0.0 for each in certificates()},
+    )
 
 
 def watch_store(meter: Meter, figures: StoreFigures, limit: int | None) -> None:

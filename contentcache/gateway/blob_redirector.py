@@ -40,10 +40,10 @@ _NEUTRAL: Final = frozenset(
 
 
 @frozen
-class RedirectPolicy:
+class RedirectOptions:
     """
-    URLs are signed in the name of ``issuer``, for ``url_ttl`` seconds; blobs smaller than ``minimum_size`` bytes are
-    not redirected.
+    URLs are signed in the name of ``issuer``, for ``url_ttl`` seconds; blobs of less than ``minimum_size`` bytes
+    are not redirected.
     """
 
     issuer: str
@@ -56,7 +56,7 @@ class BlobRedirector:
     Answers ``GET`` and ``HEAD`` of blobs. ``signer`` returns the key that signs now, ``None`` without one.
 
     What the registry does not clearly allow is forwarded to it, so that its own response reaches the client;
-    and so is what the policy does not redirect, or has no cache.
+    and so is what is small, or has no cache.
     """
 
     _log = Logger()
@@ -68,7 +68,7 @@ class BlobRedirector:
         directory: CacheDirectory,
         signer: Callable[[], SigningKey | None],
         *,
-        policy: RedirectPolicy,
+        options: RedirectOptions,
         wall: Clock,
         meter: Meter,
     ) -> None:
@@ -76,7 +76,7 @@ class BlobRedirector:
         self._authorization = authorization
         self._directory = directory
         self._signer = signer
-        self._policy = policy
+        self._options = options
         self._wall = wall
         self._meter = meter
 
@@ -108,12 +108,12 @@ class BlobRedirector:
     ) -> None:
         token = sign_blob_token(
             key,
-            issuer=self._policy.issuer,
+            issuer=self._options.issuer,
             subject=account or "",
             repository=content.repository,
             digest=content.digest,
             now=self._wall(),
-            lifetime=self._policy.url_ttl,
+            lifetime=self._options.url_ttl,
         )
         headers = {
             "Content-Length": "0",
@@ -128,7 +128,7 @@ class BlobRedirector:
         exchange.finish()
 
     def _is_small(self, allowed: Allowed) -> bool:
-        return allowed.size is not None and allowed.size < self._policy.minimum_size
+        return allowed.size is not None and allowed.size < self._options.minimum_size
 
     async def _cache_for(self, exchange: GatewayExchange, account: str | None) -> Cache | None:
         if exchange.body is not None or ViaPath.of(exchange.values("Via")).caches:
