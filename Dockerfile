@@ -38,7 +38,7 @@ VOLUME /var/lib/registry
 EXPOSE 443 5000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["contentcache", "alive"]
-ENTRYPOINT ["twistd", "--nodaemon", "--pidfile=", "contentcache", "--config"]
+ENTRYPOINT ["contentcache"]
 CMD ["/etc/contentcache/config.yml"]
 
 ARG BASE

@@ -32,7 +32,7 @@ help:
 run: $(VENV)/run.stamp
 	@echo "Content Cache is about to listen on port $(PORT). Pull through it, for example:"
 	@echo "  docker pull localhost:$(PORT)/library/alpine:latest$(SCHEME_NOTE)"
-	@exec $(VENV)/bin/twistd --nodaemon --pidfile= contentcache --config $(CONFIG)
+	@exec $(VENV)/bin/python -m contentcache serve $(CONFIG)
 
 test: $(VENV)/dev.stamp
 	@scripts/install-peers || echo "Tests that need the missing programs are skipped."
@@ -52,6 +52,7 @@ lint: $(VENV)/dev.stamp
 	scripts/check-documents $(VENV)/bin/python
 	$(VENV)/bin/python scripts/check_words.py
 	$(VENV)/bin/python -m scripts.log_events --check
+	$(VENV)/bin/python -m scripts.commands --check
 	$(VENV)/bin/python -m scripts.metrics --check
 	$(VENV)/bin/python -m contentcache.config.reference --check
 	$(VENV)/bin/python -m scripts.dashboards --check

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.app.role import exit_with
-from contentcache.config.model import Configuration, Gateway, Http
+from contentcache.config.model import Configuration, Gateway, Http, ServerTLS
 from contentcache.core.ports import Run
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import TLSConfigurationError
+from contentcache.tls.server import ServerContext
 from contentcache.upstream.proxies import ProxyFault
 
 if TYPE_CHECKING:
@@ -27,6 +28,16 @@ def load_modules(configuration: Configuration) -> None:
     tls = configuration.http.tls
     if tls is not None and tls.letsencrypt is not None:
         import contentcache.app.issuance  # noqa: F401, PLC0415
+
+
+def context_of_files(tls: ServerTLS | None) -> ServerContext | None:
+    """What makes TLS contexts of the certificate files, if there are any; the process ends over bad ones."""
+    if tls is None or tls.letsencrypt is not None:
+        return None
+    try:
+        return ServerContext(tls)
+    except TLSConfigurationError as error:
+        exit_with(str(error))
 
 
 def build_issuance(

@@ -20,9 +20,9 @@ from contentcache.admin.recent_errors import RecentErrors
 from contentcache.admin.status import ProcessStatus, ReloadStatus, Sample, Status, Workers
 from contentcache.aio.condition import sleep
 from contentcache.aio.reactor import DaemonReactor
-from contentcache.aio.tasks import PeriodicTasks
+from contentcache.aio.tasks import PeriodicTasks, in_background
 from contentcache.aio.threads import ThreadsUnavailableError
-from contentcache.app.building import build_issuance, load_modules
+from contentcache.app.building import build_issuance, context_of_files, load_modules
 from contentcache.app.cache_role import CacheRole
 from contentcache.app.gauges import lag_probe, watch_daemon
 from contentcache.app.listening import ListenError, SocketPath, bind, format_address, serve, stop
@@ -30,6 +30,7 @@ from contentcache.app.operator_access import OperatorAccess
 from contentcache.app.process import fit_descriptors
 from contentcache.app.reporting import StatusReporter, certificates_of
 from contentcache.app.role import Role, StartupError, exit_with
+from contentcache.app.systemd import ServiceNotifier
 from contentcache.app.thread_pools import SENDFILE_THREADS, ThreadPools
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
 from contentcache.server.debug_site import HealthCheck
@@ -86,6 +87,7 @@ class Daemon(Service):
         self.context: ServerContext | HostContexts | None = None
         self.issuance: Issuance | None = None
         self.errors = errors or RecentErrors()
+        self.notifier = ServiceNotifier(environ, reactor)
         self.reporter = StatusReporter(configuration)
         self._access = OperatorAccess(
             configuration, Operations(self.status, self.health, self.reload_now), reactor, self.threads
@@ -123,7 +125,8 @@ class Daemon(Service):
         if self.issuance is not None:
             self.start_issuance(self.issuance)
         self.open_admin_socket()
-        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
+        self.notifier.start(self.wait_until_serving())
+        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(in_background, self.reload_now()))
 
     def build(self) -> Role:
         """
@@ -192,13 +195,7 @@ class Daemon(Service):
 
     def read_certificate(self) -> None:
         """Read the certificate files, if they are configured."""
-        tls = self.configuration.http.tls
-        if tls is None or tls.letsencrypt is not None or self.context is not None:
-            return
-        try:
-            self.context = ServerContext(tls)
-        except TLSConfigurationError as error:
-            exit_with(str(error))
+        self.context = self.context or context_of_files(self.configuration.http.tls)
 
     def _serve(self, role: Role) -> None:
         front, self._front = self._front, []
@@ -224,6 +221,9 @@ class Daemon(Service):
             for bound in sockets
         ]
 
+    async def wait_until_serving(self) -> None:
+        """Return when clients are served."""
+
     def open_admin_socket(self) -> None:
         """Listen at the admin socket, as the account that the daemon has now."""
         self._access.open_socket()
@@ -247,8 +247,8 @@ class Daemon(Service):
 
     async def process_status(self) -> ProcessStatus:
         """What the processes that serve clients know."""
-        role_status = ProcessStatus() if self.role is None else self.role.process_status()
-        return evolve(role_status, errors=self.errors.read())
+        own = self.role.process_status() if self.role is not None else ProcessStatus()
+        return evolve(own, errors=self.errors.read())
 
     @property
     def workers_serving(self) -> Workers:
@@ -283,16 +283,17 @@ class Daemon(Service):
 
     def own_health(self) -> Mapping[str, HealthCheck]:
         """Run the health checks of this process."""
-        if self.role is None:
-            return {"daemon": HealthCheck("fail", "not started")}
-        health = dict(self.role.health())
+        health = (
+            {"daemon": HealthCheck("fail", "not started")} if self.role is None else dict(self.role.health())
+        )
         if self.issuance is not None:
             health.update(self.issuance.health())
         return health
 
     async def reload_now(self) -> ReloadStatus:
         """Reload, and say what came of it."""
-        return self.reload()
+        with self.notifier.reloading():
+            return self.reload()
 
     def reload(self) -> ReloadStatus:
         """``SIGHUP``: read certificates again. Unusable ones change nothing."""
@@ -320,6 +321,7 @@ class Daemon(Service):
 
     async def _stop(self) -> None:
         role = self.role
+        self.notifier.tell_stopping()
         for path in self._paths:
             path.remove()
         for port in self.ports:

@@ -1,8 +1,9 @@
-"""``twistd contentcache --config config.yml``: the only place that knows the global reactor."""
+"""``twistd contentcache --config FILE`` and ``contentcache serve FILE``: the only place that knows the reactor."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,16 +11,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver, Logger, globalLogBeginner
 from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from contentcache.admin.recent_errors import RecentErrors
+from contentcache.app.accounts import RunAccount
 from contentcache.app.daemon import Daemon
 from contentcache.app.process import harden, retain_heap
 from contentcache.config.faults import ConfigurationError
-from contentcache.config.loading import load
+from contentcache.config.loading import Loaded, load
 from contentcache.config.model import Configuration, Log
 from contentcache.telemetry.logging import log_observer
 
@@ -56,10 +58,22 @@ class _DaemonService(MultiService):
 
     def setServiceParent(self, parent: Any) -> None:
         if hasattr(parent, "setComponent") and not self._options.get("logger"):
-            self._log_file = self._stream()
-            observer = log_observer(cast("Any", self._log_file), self._settings, note=self.errors)
-            parent.setComponent(ILogObserver, observer)
+            parent.setComponent(ILogObserver, self.open_log())
         super().setServiceParent(parent)
+
+    def open_log(self, account: RunAccount | None = None) -> ILogObserver:
+        """Open the log; a file that is made now belongs to ``account``."""
+        path = self._options.get("logfile")
+        is_new = path not in {None, "-"} and not os.path.exists(str(path))
+        self._log_file = self._stream()
+        if account is not None and is_new:
+            os.chown(self._log_file.path, account.uid, account.gid)
+        return log_observer(cast("Any", self._log_file), self._settings, note=self.errors)
+
+    def rotate_log(self) -> None:
+        """Begin a new log file; where another program has moved the old one away, just that."""
+        if isinstance(self._log_file, LogFile):
+            (self._log_file.rotate if os.path.exists(self._log_file.path) else self._log_file.reopen)()
 
     def output(self) -> Callable[[str], None] | None:
         """Writes log lines of workers, ``None`` where they write to standard output themselves."""
@@ -100,8 +114,12 @@ def makeService(options: Options) -> IService:
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None
+    return cast("IService", _make_service(loaded, getattr(options, "parent", None), reactor))
+
+
+def _make_service(loaded: Loaded, options: Any, reactor: Any) -> _DaemonService:
     configuration, warnings = loaded.configuration, loaded.warnings
-    whole = _DaemonService(configuration.log, getattr(options, "parent", None))
+    whole = _DaemonService(configuration.log, options)
     if configuration.workers == 1:
         Daemon(configuration, warnings, os.environ, reactor, whole.errors).setServiceParent(whole)
     else:
@@ -112,7 +130,28 @@ def makeService(options: Options) -> IService:
             configuration, warnings, os.environ, reactor, output=whole.output, errors=whole.errors
         )
         supervisor.setServiceParent(whole)
-    return cast("IService", whole)
+    return whole
+
+
+def run_in_foreground(loaded: Loaded, *, account: RunAccount | None, log_file: str | None) -> None:
+    """
+    Run the daemon in this process until it is told to stop, as twistd does, without its plugins, pid file and
+    working directory. The log is written to standard output, or to ``log_file``, which ``SIGUSR1`` rotates.
+
+    :raises AccountError: the process cannot become ``account``.
+    :raises OSError: the log file cannot be written.
+    """
+    reactor = _prepare_process()
+    whole = _make_service(loaded, {"logfile": log_file or "-"}, reactor)
+    # What libraries print goes to standard error as it is.
+    globalLogBeginner.beginLoggingTo([whole.open_log(account)], redirectStandardIO=False)
+    whole.privilegedStartService()
+    if account is not None:
+        account.switch()
+    whole.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", whole.stopService)
+    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(whole.rotate_log))
+    reactor.run()
 
 
 def run_worker(number: int) -> None:

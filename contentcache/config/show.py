@@ -32,6 +32,11 @@ _SECRET = re.compile(r"password|passwd|secret|credential|token", re.IGNORECASE)
 
 def render(configuration: Configuration) -> str:
     """The text of a file that means the same, but for what is hidden."""
+    return yaml.safe_dump(as_tree(configuration), sort_keys=False, width=1000)
+
+
+def as_tree(configuration: Configuration) -> dict[str, object]:
+    """The same as the values that YAML and JSON have."""
     tree = {
         "version": 0.1,
         "workers": configuration.workers,
@@ -41,7 +46,7 @@ def render(configuration: Configuration) -> str:
         "http": _http(configuration.http),
         "middleware": {"registry": [_middleware(configuration.middleware)]},
     }
-    return yaml.safe_dump(_given(tree), sort_keys=False, width=1000)
+    return _given(tree)
 
 
 def _values(value: Any, **by_hand: object) -> dict[str, object]:

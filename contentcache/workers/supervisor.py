@@ -23,6 +23,7 @@ from contentcache.app.cache_role import CacheRole
 from contentcache.app.daemon import Daemon
 from contentcache.app.listening import bind_shared
 from contentcache.app.role import Role
+from contentcache.app.systemd import without_notifier
 from contentcache.config.model import Address, Configuration
 from contentcache.config.workers import worker_share
 from contentcache.core.via import FAMILY
@@ -113,7 +114,7 @@ class Supervisor(Daemon):
             serve_index=index_server.serve,
             output=self._output(),
             lock=lambda: None if storage.lock is None else storage.lock.descriptor,
-            environ=self.environ,
+            environ=without_notifier(self.environ),
         )
         if isinstance(self.context, HostContexts):
             self.context.changed = self._send_certificates
@@ -123,9 +124,13 @@ class Supervisor(Daemon):
         """Request certificates once there are workers that answer challenges."""
         in_background(self._start_issuance(issuance))
 
-    async def _start_issuance(self, issuance: Issuance) -> None:
+    async def wait_until_serving(self) -> None:
+        """Return when all workers serve, or cannot in time."""
         if self._workers is not None:
             await self._workers.wait_until_started()
+
+    async def _start_issuance(self, issuance: Issuance) -> None:
+        await self.wait_until_serving()
         if self.running:
             issuance.start()
 

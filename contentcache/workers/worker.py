@@ -26,6 +26,7 @@ from contentcache.app.cache_role import CacheRole
 from contentcache.app.daemon import Daemon
 from contentcache.app.listening import stop
 from contentcache.app.role import Role, StartupExit
+from contentcache.app.systemd import without_notifier
 from contentcache.config.model import Address, Configuration
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed
@@ -90,7 +91,7 @@ class Worker(Daemon):
         self, number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: DaemonReactor
     ) -> None:
         configuration: Configuration = pickle.loads(hello.configuration)  # noqa: S301  # only the supervisor sends it
-        super().__init__(configuration, (), os.environ, reactor, RecentErrors(number))
+        super().__init__(configuration, (), without_notifier(os.environ), reactor, RecentErrors(number))
         self._number = number
         self._hello = hello
         self._supervisor = supervisor
@@ -324,5 +325,5 @@ def _start(number: int, hello: messages.Hello, supervisor: RPCConnection, reacto
 def _ignore_signals() -> None:
     """Ignore signals that are sent to all processes of the daemon: the supervisor sends messages instead."""
     # Not SIG_IGN, which programs that this process starts would inherit.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)

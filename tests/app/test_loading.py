@@ -38,7 +38,7 @@ _FOR_OTHERS: Final = (
     "contentcache.acme",
     "contentcache.auth.htpasswd",
     "contentcache.auth.tokens",
-    "contentcache.app.cli",
+    "contentcache.commands",
     "contentcache.gateway",
     "contentcache.app.issuance",
     "contentcache.workers",

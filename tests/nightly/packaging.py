@@ -88,7 +88,7 @@ class WheelTests(SynchronousTestCase):
             ),
             "utf-8",
         )
-        self.run_in(self.python, "-c", "from contentcache.app.cli import main; main()", "check", config)
+        self.run_in(self.python, "-c", "from contentcache.commands.main import main; main()", "check", config)
         with subprocess.Popen(
             [
                 *(self.python, "-c", "from twisted.scripts.twistd import run; run()"),

@@ -256,7 +256,7 @@ def daemon(
 
 def check(config: Path, *, env: Mapping[str, str] | None = None) -> tuple[int, str]:
     """``contentcache check FILE``: its exit status, and all that it prints."""
-    argv = [sys.executable, "-c", "from contentcache.app.cli import main; main()", "check", str(config)]
+    argv = [sys.executable, "-c", "from contentcache.commands.main import main; main()", "check", str(config)]
     done = run(argv, check=False, env=_environment(env), cwd=config.parent)
     return done.returncode, done.stdout + done.stderr
 

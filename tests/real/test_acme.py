@@ -120,7 +120,7 @@ class AcmeCase(SynchronousTestCase):
 
     def command(self, cache: AcmeCache, *more: str) -> CompletedProcess[str]:
         """``contentcache certificates``."""
-        argv = [sys.executable, "-c", "from contentcache.app.cli import main; main()", "certificates"]
+        argv = [sys.executable, "-c", "from contentcache.commands.main import main; main()", "certificates"]
         return run([*argv, str(cache.config), *more], check=False, env={"PYTHONPATH": str(ROOT)})
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import click
 
 from contentcache import __version__
-from contentcache.config.model import Address, Http
+from contentcache.commands.configuration import configuration_argument, load_configuration
+from contentcache.commands.output import NOT_DONE, UNREACHABLE, echo, fail, json_option, print_json
 
-#: The process whose arguments name the configuration in a container: the daemon, or an init before it.
-_FIRST_PROCESS: Final = Path("/proc/1/cmdline")
+if TYPE_CHECKING:
+    from contentcache.config.model import Address, Http
 
 #: 503 is the answer of a daemon that has as many connections as it may: a restart would cut them all.
 _LIVING: Final = (200, 503)
@@ -23,7 +23,35 @@ _DEMANDING: Final = ("require-any-client-cert", "require-and-verify-client-cert"
 
 
 class NotAliveError(Exception):
-    """The daemon does not answer, or another program does; the message says where and how."""
+    """The daemon does not answer; the message says where and how."""
+
+
+class OtherProgramError(NotAliveError):
+    """Another program answers."""
+
+
+@click.command()
+@configuration_argument
+@click.option("--timeout", default=5.0, show_default=True, help="Seconds to wait for an answer.")
+@json_option
+def alive(file: str | None, timeout: float, as_json: bool) -> None:
+    """
+    Ask the daemon that runs with a configuration FILE whether it answers.
+
+    It is asked on its own address; certificates are not verified. Overrides in the environment
+    (REGISTRY_...) count. Without FILE the one that process 1 was started with is read, as in a container,
+    or the one that REGISTRY_CONFIGURATION_PATH names, or /etc/contentcache/config.yml. The exit status is 3
+    where there is no answer, and 1 where another program answers.
+    """
+    _path, loaded = load_configuration(file, running=True, as_json=as_json)
+    try:
+        sentence = ask(loaded.configuration.http, timeout)
+    except NotAliveError as dead:
+        fail(str(dead), NOT_DONE if isinstance(dead, OtherProgramError) else UNREACHABLE, as_json=as_json)
+    if as_json:
+        print_json({"ok": True, "detail": sentence})
+    else:
+        echo(sentence)
 
 
 def ask(settings: Http, timeout: float) -> str:
@@ -33,7 +61,8 @@ def ask(settings: Http, timeout: float) -> str:
     ``timeout`` is in seconds, for each step. Its certificate is not verified: we know whom we ask, and it may
     be for another name. Where it demands a certificate of ours, asking for it is an answer.
 
-    :raises NotAliveError: there is none, or not one of the daemon's.
+    :raises NotAliveError: there is none.
+    :raises OtherProgramError: it is not one of the daemon's.
     """
     where = _shown(settings)
     try:
@@ -50,47 +79,15 @@ def ask(settings: Http, timeout: float) -> str:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise NotAliveError(f"{where} does not answer: {reason}") from error
     if status not in _LIVING:
-        raise NotAliveError(f"{where} answers {status}, which this daemon never does")
+        raise OtherProgramError(f"{where} answers {status}, which this daemon never does")
     return f"{where} answers {status}"
-
-
-def file_of_first_process() -> str | None:
-    """The configuration that process 1 was started with, ``None`` where it is no Content Cache."""
-    with suppress(OSError):
-        return file_in(_FIRST_PROCESS.read_bytes())
-    return None
-
-
-def file_in(command_line: bytes) -> str | None:
-    """
-    The file in a command line as ``/proc`` has it.
-
-    >>> file_in(b"python3\\0twistd\\0--nodaemon\\0contentcache\\0--config\\0/config.yml\\0")
-    '/config.yml'
-    >>> file_in(b"docker-init\\0--\\0twistd\\0contentcache\\0--config=/config.yml\\0")
-    '/config.yml'
-    >>> file_in(b"other\\0--config\\0/config.yml\\0")
-    """
-    words = [word.decode("utf-8", "surrogateescape") for word in command_line.split(b"\0")]
-    if "contentcache" not in words:
-        return None
-    return _last_option(words[words.index("contentcache") + 1 :])
-
-
-def _last_option(words: Sequence[str]) -> str | None:
-    found: str | None = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word in {"--config", "-c"}:
-            found = following
-        elif word.startswith("--config="):
-            found = word.removeprefix("--config=")
-    return found or None
 
 
 def _shown(settings: Http) -> str:
     """
     The URL that is asked, for people.
 
+    >>> from contentcache.config.model import Address, Http
     >>> _shown(Http(Address("", 5000))), _shown(Http(Address("::", 443)))
     ('http://localhost:5000/', 'http://[::1]:443/')
     """

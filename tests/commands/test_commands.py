@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.app.cli`."""
+"""Tests for :mod:`contentcache.commands`, without a daemon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from contentcache.acme.renewal_state import RenewalOutcome
-from contentcache.app import certificates, cli
+from contentcache.commands import alive, certificate_table, configuration, main, output
 from contentcache.config.model import Http
 from tests.config.writing import MINIMAL, ConfigurationTestCase, with_upstream
 from tests.tls.certificates import make
@@ -23,7 +23,7 @@ class CheckTests(ConfigurationTestCase):
     def run_check(self, *arguments: str, **environ: str | None) -> Result:
         """What the command prints, and its status."""
         clean: dict[str, str | None] = {name: None for name in os.environ if name.startswith("REGISTRY_")}
-        return CliRunner().invoke(cli.main, ["check", *arguments], env={**clean, **environ})
+        return CliRunner().invoke(main.main, ["check", *arguments], env={**clean, **environ})
 
     def test_good(self) -> None:
         """A file without faults is OK, and the status is 0."""
@@ -88,7 +88,7 @@ class CheckTests(ConfigurationTestCase):
 
     def test_examples(self) -> None:
         """The examples in the documentation of the module hold."""
-        self.assertEqual(doctest.testmod(cli).failed, 0)
+        self.assertEqual(doctest.testmod(output).failed, 0)
 
 
 class CertificatesTests(ConfigurationTestCase):
@@ -97,7 +97,7 @@ class CertificatesTests(ConfigurationTestCase):
     def run_certificates(self, tls: str, *arguments: str) -> Result:
         """What the command prints of a configuration with this section."""
         path = self.write(MINIMAL.replace('addr: ":5000"', f'addr: "127.0.0.1:0"{tls}'))
-        return CliRunner().invoke(cli.main, ["certificates", path, *arguments])
+        return CliRunner().invoke(main.main, ["certificates", path, *arguments])
 
     def test_files(self) -> None:
         """A certificate of a file has a row for each of its names, and cannot be renewed."""
@@ -138,7 +138,9 @@ class CertificatesTests(ConfigurationTestCase):
         again = 4_000_000_000.0
         said = "the ACME server says: [/foo] [bold] [2001:db8::1]:443 \x1b[2J"
         self.patch(
-            certificates, "send_command", lambda *_: iter([RenewalOutcome("a.example", False, said, again)])
+            certificate_table,
+            "send_command",
+            lambda *_: iter([RenewalOutcome("a.example", False, said, again)]),
         )
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
@@ -155,11 +157,11 @@ class CertificatesTests(ConfigurationTestCase):
         def forbidden(*_: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        self.patch(certificates, "send_command", forbidden)
+        self.patch(certificate_table, "send_command", forbidden)
         tls = f", tls: {{letsencrypt: {{cachefile: {self.mktemp()}, hosts: [a.example]}}}}"
         self.assertIn("the daemon cannot be asked: Permission denied", self.run_certificates(tls).stdout)
         result = self.run_certificates(tls, "--renew")
-        self.assertEqual(result.exit_code, 1)
+        self.assertEqual(result.exit_code, 3)
         self.assertIn("the daemon cannot be asked: Permission denied; that takes the daemon's", result.output)
 
     def test_other_letters(self) -> None:
@@ -168,7 +170,7 @@ class CertificatesTests(ConfigurationTestCase):
         for named in ("München.example", "xn--mnchen-3ya.example"):
             asked: list[tuple[object, ...]] = []
             self.patch(
-                certificates, "send_command", lambda *words, asked=asked: asked.append(words) or iter(())
+                certificate_table, "send_command", lambda *words, asked=asked: asked.append(words) or iter(())
             )
             self.run_certificates(tls, "--renew", "--host", named)
             self.assertEqual(asked[0][1:], ("renew", ("xn--mnchen-3ya.example",)))
@@ -179,10 +181,10 @@ class CertificatesTests(ConfigurationTestCase):
         for host, is_new, said, status in (
             ("a.example", True, "a.example has a certificate", 0),
             ("a.example", False, "a.example has no new certificate: a certificate", 1),
-            ("", False, "Error: a certificate", 1),
+            ("", False, "a certificate", 1),
         ):
             outcome = RenewalOutcome(host, is_new, "a certificate")
-            self.patch(certificates, "send_command", lambda *_, outcome=outcome: iter([outcome]))
+            self.patch(certificate_table, "send_command", lambda *_, outcome=outcome: iter([outcome]))
             result = self.run_certificates(tls, "--renew")
             self.assertEqual(result.exit_code, status, result.output)
             self.assertIn(said, result.output)
@@ -200,8 +202,8 @@ class AliveTests(ConfigurationTestCase):
     def run_alive(self, *arguments: str, **environ: str | None) -> Result:
         """What the command prints, and its status, where process 1 is another program."""
         clean: dict[str, str | None] = {name: None for name in os.environ if name.startswith("REGISTRY_")}
-        self.patch(cli, "file_of_first_process", lambda: None)
-        return CliRunner().invoke(cli.main, ["alive", *arguments], env={**clean, **environ})
+        self.patch(configuration, "file_of_first_process", lambda: None)
+        return CliRunner().invoke(main.main, ["alive", *arguments], env={**clean, **environ})
 
     def test_answer(self) -> None:
         """The settings of the file are asked, and the sentence about the answer printed."""
@@ -211,7 +213,7 @@ class AliveTests(ConfigurationTestCase):
             asked.append((settings.addr.port, timeout))
             return "it answers"
 
-        self.patch(cli, "ask", ask)
+        self.patch(alive, "ask", ask)
         path = self.write(MINIMAL)
         result = self.run_alive(path, "--timeout", "2")
         self.assertEqual((result.exit_code, result.stdout, result.stderr), (0, "it answers\n", ""))
@@ -219,24 +221,24 @@ class AliveTests(ConfigurationTestCase):
         self.assertEqual((result.exit_code, asked), (0, [(5000, 2.0), (81, 5.0)]))
 
     def test_dead(self) -> None:
-        """Where nobody listens, the status is 1 and a sentence says where that was."""
+        """Where nobody listens, the status is 3 and a sentence says where that was."""
         with socket.create_server(("127.0.0.1", 0)) as bound:
             port = bound.getsockname()[1]
         result = self.run_alive(self.write(MINIMAL), REGISTRY_HTTP_ADDR=f"127.0.0.1:{port}")
-        self.assertEqual((result.exit_code, result.stdout), (1, ""))
+        self.assertEqual((result.exit_code, result.stdout), (3, ""))
         self.assertEqual(result.stderr, f"http://127.0.0.1:{port}/ does not answer: Connection refused\n")
 
     def test_first_process(self) -> None:
         """Without a file the one of process 1 is read, before that of the environment."""
-        self.patch(cli, "ask", lambda settings, timeout: str(settings.addr.port))
+        self.patch(alive, "ask", lambda settings, timeout: str(settings.addr.port))
         path = self.write(MINIMAL)
-        self.patch(cli, "file_of_first_process", lambda: path)
-        result = CliRunner().invoke(cli.main, ["alive"], env={"REGISTRY_CONFIGURATION_PATH": "/nope.yml"})
+        self.patch(configuration, "file_of_first_process", lambda: path)
+        result = CliRunner().invoke(main.main, ["alive"], env={"REGISTRY_CONFIGURATION_PATH": "/nope.yml"})
         self.assertEqual((result.exit_code, result.stdout), (0, "5000\n"))
 
     def test_no_file(self) -> None:
         """Without a file nobody is asked, and one with faults says what they are."""
-        self.assertEqual(self.run_alive().exit_code, 2)
+        self.assertIn("/etc/contentcache/config.yml: cannot be read", self.run_alive().stderr)
         result = self.run_alive("/nope.yml")
         self.assertEqual(
             (result.exit_code, result.stderr), (1, "/nope.yml: cannot be read: No such file or directory\n")

@@ -1,4 +1,4 @@
-"""``contentcache certificates``: lists the certificates with their expiry, and renews them now."""
+"""The certificates of a configuration with their expiry, and their renewal: by the daemon, or without one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from attrs import frozen
 from cryptography.x509 import Certificate
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from contentcache.acme.certificate import format_time, issuer_of
 from contentcache.acme.certificate_store import CertificateStore
@@ -19,6 +18,7 @@ from contentcache.acme.errors import CertificateStoreError, CertificateStoreInUs
 from contentcache.acme.renewal_state import RenewalOutcome
 from contentcache.app.listening import ListenError
 from contentcache.app.tap import renew_without_daemon
+from contentcache.commands.output import cell
 from contentcache.config.model import Configuration, LetsEncrypt, ServerTLS
 from contentcache.tls.files import TLSConfigurationError, names_of, read_certificates
 from contentcache.upstream.proxies import ProxyFault
@@ -55,6 +55,10 @@ class RenewalError(Exception):
     """No certificate could be requested; the message says why."""
 
 
+class NoAnswerError(RenewalError):
+    """There is a daemon, and it cannot be reached."""
+
+
 def renew_certificates(
     configuration: Configuration, settings: LetsEncrypt, hosts: Sequence[str]
 ) -> list[RenewalOutcome]:
@@ -69,10 +73,10 @@ def renew_certificates(
     except NoDaemonError:
         pass
     except OSError as error:
-        raise RenewalError(f"the daemon cannot be asked: {_reason_of(error)}") from error
+        raise NoAnswerError(f"the daemon cannot be asked: {_reason_of(error)}") from error
     else:
         if not outcomes:
-            raise RenewalError("the daemon has ended before it had an answer")
+            raise NoAnswerError("the daemon has ended before it had an answer")
         if not outcomes[0].host:
             raise RenewalError(outcomes[0].says)
         return outcomes
@@ -88,11 +92,11 @@ def renew_certificates(
         raise RenewalError(f"no daemon answers, and it cannot be done without one: {error}") from error
 
 
-def show(found: Sequence[Row], console: Console) -> None:
+def print_table(found: Sequence[Row], console: Console) -> None:
     """Print them as a table."""
     table = Table("host", "issuer", "expires", "next renewal", "note")
     for row in found:
-        table.add_row(*map(_cell, (row.host, row.issuer, row.expiry, row.renewal, row.note)))
+        table.add_row(*map(cell, (row.host, row.issuer, row.expiry, row.renewal, row.note)))
     console.print(table)
 
 
@@ -132,8 +136,3 @@ def _row_of_host(settings: LetsEncrypt, host: str, now: float, status: RenewalOu
 def _expiry(leaf: Certificate, now: float) -> str:
     ends = leaf.not_valid_after_utc.timestamp()
     return f"{format_time(ends)}{' (over)' if ends <= now else ''}"
-
-
-def _cell(text: str) -> Text:
-    """Literal text: servers have chosen some of it, and rich would interpret brackets as markup."""
-    return Text("".join(letter if letter.isprintable() else "?" for letter in text))

@@ -1,4 +1,4 @@
-"""Tests for :mod:`contentcache.app.alive`."""
+"""Tests for :mod:`contentcache.commands.alive`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.app import alive
+from contentcache.commands import alive, configuration
 from contentcache.config.model import Address, Http, ServerTLS
 from tests.real.certificates import Authority
 
@@ -187,17 +187,21 @@ class FileTests(SynchronousTestCase):
             (("twistd", "--config", "/x", "contentcache"), None),
             (("twistd", "contentcache", "--config"), None),
             (("twistd", "contentcache"), None),
+            (("/bin/python3", "/bin/contentcache", "/a"), "/a"),
+            (("/bin/python3", "/bin/contentcache", "serve", "/a", "--user", "nobody"), "/a"),
+            (("/bin/python3", "/bin/contentcache", "serve", "--user", "nobody", "--config=/a"), "/a"),
+            (("docker-init", "--", "contentcache", "serve"), None),
             (("systemd", "--system"), None),
             ((), None),
         ):
             command_line = b"".join(word.encode() + b"\0" for word in words)
-            self.assertEqual(alive.file_in(command_line), file, words)
+            self.assertEqual(configuration.file_in(command_line), file, words)
 
     def test_odd_bytes(self) -> None:
         """A path need not be text."""
-        self.assertEqual(alive.file_in(b"contentcache\0--config\0/\xe9.yml\0"), "/\udce9.yml")
+        self.assertEqual(configuration.file_in(b"contentcache\0--config\0/\xe9.yml\0"), "/\udce9.yml")
 
     def test_unreadable(self) -> None:
         """Where ``/proc`` is not there, nothing is known."""
-        self.patch(alive, "_FIRST_PROCESS", Path(self.mktemp()))
-        self.assertIsNone(alive.file_of_first_process())
+        self.patch(configuration, "_FIRST_PROCESS", Path(self.mktemp()))
+        self.assertIsNone(configuration.file_of_first_process())
