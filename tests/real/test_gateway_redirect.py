@@ -19,7 +19,8 @@ from tests.real.clients import Containerd, Curl, Dockerd, Podman, skopeo_copy
 from tests.real.gateway import GatewayDaemon
 from tests.real.images import push_blob, push_image, random_bytes
 from tests.real.origin import Origin, basic
-from tests.real.programs import needs, place, run, until
+from tests.real.programs import needs, place, run, settled, until
+from tests.real.prometheus import check_metrics
 from tests.real.signer import pens
 from tests.real.tokens import TokenServer
 
@@ -143,6 +144,28 @@ class RedirectTests(SynchronousTestCase):
                 part = Curl(self).fetch(url, "-r", "100-199")
                 self.assertEqual((part.status, part.size), (206, 100))
         self.assertEqual(self.gateway.request("GET", f"/v2/org/app/blobs/{large}").status, 401)
+
+    @needs("promtool")
+    def test_metrics(self) -> None:
+        """A gateway counts its redirects, says of each cache how it is by its name, and promtool finds no fault."""
+        self.build(next(self.origins()))
+        redirects = 'contentcache_gateway_redirects_total{cache="near"}'
+        before = self.gateway.metrics()[redirects]
+        digest = push_blob(self.origin, "org/app", random_bytes(_LAYER, 1))
+        headers = {"Authorization": basic("ann", "secret")}
+        path = f"/v2/org/app/blobs/{digest}"
+        until(lambda: self.gateway.request("GET", path, headers=headers).status == 307, "a redirect")
+        self.assertEqual(settled(lambda: self.gateway.metrics()[redirects] > before, True), True)
+        self.assertEqual(self.gateway.metrics()['contentcache_gateway_cache_healthy{cache="near"}'], 1)
+        check_metrics(self, self.gateway)
+        self.cache.kill9()
+
+        def unhealthy() -> bool:
+            (host,) = json.loads(self.gateway.health_text())["checks"]["cache near"]["hosts"]
+            return not host["healthy"] and bool(host["reason"] and host["last_success"] and host["next_try"])
+
+        until(unhealthy, "a cache that is away")
+        self.assertEqual(self.gateway.metrics()['contentcache_gateway_cache_healthy{cache="near"}'], 0)
 
     def test_dead(self) -> None:
         """A cache that dies fails nobody's pull once that is noticed; it is used again when it is back."""
