@@ -147,7 +147,7 @@ class Meter:
         self, host: str, is_healthy: Callable[[], bool], last_success: Callable[[], float]
     ) -> None:
         """Whether an upstream host is healthy, and when it last answered, in seconds since 1970."""
-        for code in ("200", "failed"):
+        for code in ("200", "429", "failed"):
             self._counters["upstream_requests"].labels(host, code)
         self.watch("upstream_healthy", lambda: float(is_healthy()), host)
         self.watch("upstream_last_success_timestamp_seconds", last_success, host)
