@@ -80,6 +80,7 @@ RULES: Final = (
     HeaderRule("Accept-Ranges", "rewritten", "of blobs: bytes, whether the origin answers ranges or not"),
     HeaderRule("Content-Range", "rewritten", "of a part: of the blob as it is stored here"),
     HeaderRule("Docker-Distribution-Api-Version", "rewritten", "registry/2.0 with every answer"),
+    HeaderRule("X-Request-Id", "rewritten", "the id by which this cache has logged the request"),
     HeaderRule("X-Content-Type-Options", "rewritten", "nosniff with every answer"),
     HeaderRule("Date", "rewritten", "when this cache answered"),
     HeaderRule("Vary", "rewritten", "Accept, of a tag"),

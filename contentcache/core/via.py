@@ -82,6 +82,18 @@ class CachesBehind:
             if name.startswith(FAMILY) and len(name) <= LONGEST_NAME:
                 names.put(name, None)
 
+    def is_cache(self, host: str) -> bool:
+        """
+        Whether ``host`` has answered with the name of a Content Cache.
+
+        >>> caches = CachesBehind()
+        >>> caches.learn("https://a", ["1.1 contentcache-b"])
+        >>> caches.learn("https://c", ["1.1 fred"])
+        >>> caches.is_cache("https://a"), caches.is_cache("https://c"), caches.is_cache("https://d")
+        (True, False, False)
+        """
+        return next(iter(self._names.get(host, ())), None) is not None
+
     def names(self) -> Sequence[str]:
         """The names of all caches behind, the newest ones if there are too many for ``Via``."""
         found = list(dict.fromkeys(name for names in self._names.values() for name in names))

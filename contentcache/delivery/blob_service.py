@@ -58,6 +58,7 @@ from contentcache.delivery.shared_download import (
 )
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import BlobFile, Index, Room, Store
+from contentcache.telemetry.request_ids import NO_DOWNLOAD
 
 _MOST_ATTEMPTS: Final = 50
 #: Number of blob sizes cached for range requests.
@@ -376,7 +377,10 @@ class BlobService:
                 in_background(self._authorization.record_media_type(request, download.media_type))
             stale, notices = (False, {}) if decision is None else (decision.stale, decision.notices)
             notices = {**notices, **subscriber.notices}
-            response = ContentResponse(key.digest, body, download.media_type, outcome, stale, notices)
+            provenance = NO_DOWNLOAD if outcome is Outcome.HIT else download.provenance
+            response = ContentResponse(
+                key.digest, body, download.media_type, outcome, stale, notices, provenance
+            )
             held.pop_all()
             return response
 

@@ -40,6 +40,7 @@ from contentcache.delivery.shared_download import (
 )
 from contentcache.delivery.subscribers import Subscriber, Subscribers
 from contentcache.storage.interfaces import PartialFile
+from contentcache.telemetry.request_ids import TRACE, Provenance, RequestTrace, new_id
 from contentcache.upstream.answers import Answer
 
 
@@ -67,6 +68,7 @@ class Download:
         #: Whether nothing changes any more.
         self.is_over = False
         self.progress = Progress(context.clock)
+        self.provenance = Provenance(new_id())
         self.planner = DownloadPlanner()
         self.storage = DownloadStorage(key, context, in_place=options.in_place)
         self.subscribers = Subscribers()
@@ -186,6 +188,10 @@ class Download:
         self.changed.notify_all()
         if not (self.is_wanted or self.planner.prefix >= FIRST_PART or self.segments.busy):
             self.download_file.abandon_bodies()
+
+    def trace(self, request_id: str) -> None:
+        """Log what follows in this task as a part of this download, and ask upstream by this id of a request."""
+        TRACE.set(RequestTrace(request_id, download=self.provenance.download))
 
     async def run(self) -> None:
         """

@@ -27,6 +27,7 @@ from contentcache.core.manifests import ManifestInvalid, check_manifest, manifes
 from contentcache.delivery.download_stream import FIRST_PART
 from contentcache.delivery.shared_download import SignedManifest, StoredMeanwhile, UndecidedError, superseded
 from contentcache.delivery.subscribers import Subscriber
+from contentcache.telemetry.request_ids import current_id
 
 if TYPE_CHECKING:
     from contentcache.aio.fair_semaphore import Permit
@@ -47,6 +48,7 @@ class DownloadSteps:
     async def run(self) -> None:
         """Download until the content is stored, or nothing more can be done: then ``failure`` says why."""
         download = self._download
+        download.trace(current_id())
         try:
             await self._open()
             while not await self._take_step():
@@ -55,6 +57,15 @@ class DownloadSteps:
             download.failure = error
             if isinstance(error, DiskFailed) and error.is_fault:
                 download.context.report_disk(error.message)
+            elif not isinstance(error, DiskFailed | UndecidedError):
+                self._log.warn(
+                    "download failed",
+                    origin=download.key.origin,
+                    repository=download.subscribers.repositories(),
+                    digest=download.key.digest,
+                    offset=download.planner.prefix,
+                    reason=error.message,
+                )
         except Exception:  # noqa: BLE001  # clients must not wait for ever because of a defect here
             self._log.failure("download failed", origin=download.key.origin, digest=download.key.digest)
             download.failure = cache_failed()

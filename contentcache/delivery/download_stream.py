@@ -87,6 +87,7 @@ class DownloadStream:
         :raises ManifestTooLarge, SignedManifest, DiskFailed: the download cannot go on.
         """
         self.host = host
+        self._download.trace(subscriber.request_id)
         try:
             await self._request_range(subscriber, host, offset)
         finally:
@@ -203,6 +204,7 @@ class DownloadStream:
             self._unverified_decisions.append((subscriber, learned, asked))
         subscriber.notices = answer.notices()
         self.requests.add(subscriber.request)
+        download.provenance.served_by = answer.host
         self.is_authorized = True
         download.subscribers.allow(subscriber.key, asked if is_origins_word else None)
         self.media_type = media_type

@@ -10,6 +10,7 @@ from attrs import frozen
 from contentcache.core.digest import Digest
 from contentcache.core.header_policy import NO_HEADERS, Headers
 from contentcache.delivery.bodies import Body
+from contentcache.telemetry.request_ids import NO_DOWNLOAD, Provenance
 
 
 class Outcome(Enum):
@@ -71,6 +72,7 @@ class ContentResponse:
     outcome: Outcome
     stale: bool = False
     notices: Headers = NO_HEADERS
+    provenance: Provenance = NO_DOWNLOAD
 
     def __enter__(self) -> ContentResponse:
         return self

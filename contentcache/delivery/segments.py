@@ -194,6 +194,7 @@ class Segments:
 
     async def _receive(self, host: str, subscriber: Subscriber, offset: int, stop: int) -> None:
         registry = subscriber.request.registry
+        self._download.trace(subscriber.request_id)
         upstream_request = subscriber.request.upstream_request("GET", range_=f"bytes={offset}-{stop - 1}")
         answer = await registry.ask_host(host, evolve(upstream_request, parallel=True))
         try:
@@ -201,6 +202,7 @@ class Segments:
         except BaseException:
             answer.abandon()
             raise
+        self._download.provenance.served_by = host
         await self._download.reserve(answer)
         try:
             await self._download.download_file.receive(

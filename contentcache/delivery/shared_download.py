@@ -16,6 +16,7 @@ from contentcache.core.spans import Spans
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import BlobFile
+from contentcache.telemetry.request_ids import Provenance
 
 #: Bytes of the held-back tail: no client ever completes what is not verified.
 HELD_BACK: Final = 4 << 10
@@ -139,11 +140,12 @@ class SharedDownload(Protocol):
     """
     One running download, this worker's own or that of the owner.
 
-    ``generation`` counts its restarts; ``progress`` notifies of every change; ``failure`` is why it has ended
-    without the content.
+    ``provenance`` is for the log; ``generation`` counts its restarts; ``progress`` notifies of every change;
+    ``failure`` is why it has ended without the content.
     """
 
     key: DownloadKey
+    provenance: Provenance
     progress: Progress
     failure: CacheError | None
 

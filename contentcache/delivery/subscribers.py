@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from contentcache.core.errors import CacheError, OriginRefused
 from contentcache.core.header_policy import Headers
 from contentcache.delivery.requests import ContentRequest
+from contentcache.telemetry.request_ids import current_id
 
 
 class DecisionReporter(Protocol):
@@ -46,6 +47,8 @@ class Subscriber:
     #: The origin's warnings and rate limits, where it was asked in this client's name.
     notices: Headers = field(factory=dict)
     asked: float | None = None
+    #: The id of the client's request; upstream is asked under it in this client's name.
+    request_id: str = field(factory=current_id)
 
     def notify_ready(self) -> None:
         """Let the client be answered."""

@@ -35,7 +35,7 @@ _NEUTRAL: Final = frozenset(
     {"accept", "accept-encoding", "accept-language", "authorization", "cache-control", "connection"}
     | {"docker-distribution-api-version", "forwarded", "host", "keep-alive", "pragma", "range", "te"}
     | {"traceparent", "tracestate", "user-agent", "via", "x-real-ip"}
-    | {"x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"}
+    | {"x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-request-id"}
 )
 
 
@@ -106,6 +106,7 @@ class BlobRedirector:
     def _redirect(
         self, exchange: GatewayExchange, content: Content, cache: Cache, key: SigningKey, account: str | None
     ) -> None:
+        exchange.request.user_name = account or ""
         token = sign_blob_token(
             key,
             issuer=self._options.issuer,
@@ -114,6 +115,7 @@ class BlobRedirector:
             digest=content.digest,
             now=self._wall(),
             lifetime=self._options.url_ttl,
+            request_id=exchange.request.request_id,
         )
         headers = {
             "Content-Length": "0",

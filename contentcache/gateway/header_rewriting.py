@@ -41,6 +41,8 @@ _HOP_BY_HOP: Final = frozenset(
 #: Of a client: who asks whom is stated by the gateway, which also answers ``Expect``.
 _OF_CLIENTS: Final = frozenset(
     {"host", "expect", "content-length", "forwarded", "via"}
+    # Ids of requests are for the caches that the gateway redirects to.
+    | {"x-request-id", "traceparent", "tracestate"}
     | {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip"}
     # Some servers use the path in these instead of the request's, or a proxy for their own requests.
     | {"x-original-url", "x-rewrite-url", "proxy"}

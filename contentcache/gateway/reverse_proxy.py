@@ -90,7 +90,7 @@ class ReverseProxy:
         self, exchange: GatewayExchange, response: ProxyResponse, error: CacheError, cache_status: str
     ) -> None:
         """Answer with the status and the fields of a response, and with an error as the body."""
-        body = error_response(error).body
+        body = error_response(error, exchange.request.request_id).body
         fields = self._head(exchange, response, is_page=False)
         head = [field for field in fields if field[0].lower() not in _OF_BODY]
         head += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]

@@ -16,7 +16,12 @@ from contentcache.core.routes import Content
 from contentcache.gateway.blob_answers import is_page
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.probe import PROBE_BLOB, PROBE_BYTES
-from contentcache.jose.blob_tokens import parse_blob_token, same_issuer, verify_blob_token
+from contentcache.jose.blob_tokens import (
+    VerifiedBlobToken,
+    parse_blob_token,
+    same_issuer,
+    verify_blob_token,
+)
 from contentcache.jose.keyset import KeySet
 from contentcache.server.relay import relay
 from contentcache.upstream.answers import Answer
@@ -62,7 +67,7 @@ class SignedBlobs:
         """
         if len(set(tokens)) > 1:
             raise SignatureRefused("this URL has two tokens; ask for the blob again")
-        self._verify(content, tokens[0])
+        exchange.use_request_id(self._verify(content, tokens[0]).request_id)
         if content == PROBE_BLOB:
             # The gateway's own, by which it checks caches: the registry does not have it.
             exchange.reply(200, _HEAD_OF_PROBE, PROBE_BYTES)
@@ -111,12 +116,12 @@ class SignedBlobs:
             "Cache-Status": "contentcache; fwd=request",
         }
 
-    def _verify(self, content: Content, token: str) -> None:
+    def _verify(self, content: Content, token: str) -> VerifiedBlobToken:
         presented = parse_blob_token(token)
         if not same_issuer(presented.issuer, self._issuer):
             raise SignatureRefused("the token of this URL is another origin's ('iss'); ask that one")
         key = self._keys().find(presented.kid)
-        verify_blob_token(
+        return verify_blob_token(
             presented,
             key,
             issuer=self._issuer,

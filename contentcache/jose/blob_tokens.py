@@ -72,7 +72,8 @@ class VerifiedBlobToken:
     """
     What a valid token grants: ``subject`` (empty if anonymous) may pull this blob until ``expires``.
 
-    ``issuer`` is the origin by its configured URL, ``expires`` is in seconds since the epoch.
+    ``issuer`` is the origin by its configured URL, ``expires`` is in seconds since the epoch. ``request_id`` is how
+    the origin has logged the request that it redirected.
     """
 
     issuer: str
@@ -81,6 +82,7 @@ class VerifiedBlobToken:
     digest: Digest
     expires: float
     kid: str
+    request_id: str | None = None
 
 
 @frozen
@@ -112,6 +114,7 @@ class _Claims:
     expires: float
     digest: str
     access: Sequence[AccessEntry]
+    request_id: str | None
 
 
 def parse_blob_token(text: str) -> UnverifiedBlobToken:
@@ -163,7 +166,9 @@ def verify_blob_token(
         raise _refused("is for another digest than that of the path")
     if not any(_allows_pull(entry, repository) for entry in claims.access):
         raise _refused("does not allow to pull from this repository ('access')")
-    return VerifiedBlobToken(issuer, claims.subject, repository, digest, claims.expires, key.kid)
+    return VerifiedBlobToken(
+        issuer, claims.subject, repository, digest, claims.expires, key.kid, claims.request_id
+    )
 
 
 def sign_blob_token(
@@ -175,6 +180,7 @@ def sign_blob_token(
     digest: Digest,
     now: float,
     lifetime: float,
+    request_id: str | None = None,
 ) -> str:
     """
     A token that lets ``subject`` pull ``digest`` from ``repository`` for ``lifetime`` seconds from ``now``.
@@ -196,6 +202,7 @@ def sign_blob_token(
         "exp": issued_at + math.ceil(lifetime),
         "digest": str(digest),
         "access": [{"type": "repository", "name": repository, "actions": ["pull"]}],
+        **({} if request_id is None else {"rid": request_id}),
     }
     return jwt.PyJWS().encode(compact_json(claims), key.private, key.algorithm, {"kid": key.kid})
 
@@ -253,6 +260,7 @@ def _key_of(jws: CompactJWS) -> tuple[str, BlobTokenAlgorithm]:
 def _claims_of(jws: CompactJWS) -> _Claims:
     """All the claims that a signed URL needs; others are ignored (RFC 7519 §4)."""
     claims = jws.claims()
+    request_id = claims.get("rid")  # for the log alone: whatever else it is does not matter
     return _Claims(
         issuer=read.string(claims, "iss"),
         subject=read.string(claims, "sub"),
@@ -262,6 +270,7 @@ def _claims_of(jws: CompactJWS) -> _Claims:
         expires=read.numeric_date(claims, "exp"),
         digest=read.string(claims, "digest"),
         access=read.access(claims),
+        request_id=request_id if isinstance(request_id, str) else None,
     )
 
 

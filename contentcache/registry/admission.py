@@ -19,11 +19,14 @@ from contentcache.auth.interfaces import LocalAuthenticator, Scope
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import LOCALLY_AUTHORIZED, OWN, Credential, Subject
 from contentcache.core.errors import KEPT_OUT, OriginUnknown, RepositoryDenied, SignatureRefused
+from contentcache.core.http_auth import credentials_for
 from contentcache.core.list_queries import namespace_of
 from contentcache.core.policy import allowed
 from contentcache.core.routes import Catalog, Content, Ping, Root, Route, one
 from contentcache.delivery.signed_urls import SignedUrls
+from contentcache.jose.claims import unverified_claims
 from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
+from contentcache.server.access_log import logged_user, user_of
 from contentcache.server.exchange import Exchange
 from contentcache.upstream.client import MEANT_ORIGIN
 from contentcache.upstream.registry import Registry
@@ -82,7 +85,7 @@ class Admission:
             if self._authorizes:
                 self._origins.check_name(selected)
             caller = exchange.caller
-            await self._authenticator.authenticate(
+            exchange.request.user_name = await self._authenticator.authenticate(
                 exchange.header("Authorization"), scope_of(selected), caller.base, caller.address
             )
         check_policy(getattr(selected.route, "repository", None), selected.registry.upstream)
@@ -97,6 +100,14 @@ class Admission:
     def allows_cached(self, scope: Scope, authorization: str | None) -> bool:
         """Whether :meth:`admit` would allow it from memory; ``False`` where it would have to check."""
         return self._authenticator is None or self._authenticator.allows_cached(authorization, scope)
+
+    def user(self, authorization: str | None) -> str:
+        """The user that :meth:`allows_cached` has allowed, for the access log."""
+        token = None if self._authenticator is None else credentials_for("Bearer", authorization)
+        if token is None:
+            return user_of(authorization)
+        subject = unverified_claims(token).get("sub")  # it is verified: else it would not be cached
+        return logged_user(subject) if isinstance(subject, str) else "-"
 
     def credential(self, registry: Registry, authorization: str | None) -> Credential:
         """The credential for an origin of an admitted client without a signed URL."""
@@ -128,7 +139,9 @@ class Admission:
         namespace = one(exchange.query(lenient=True), "ns")
         selected = self._origins.select_signed(content, namespace, exchange.host, presented.issuer)
         exchange.request.upstream = selected.registry.upstream.origin
-        await self._signed_urls.verify(presented, selected.registry, content)
+        signed = await self._signed_urls.verify(presented, selected.registry, content)
+        exchange.use_request_id(signed.request_id)
+        exchange.request.user_name = signed.subject
         check_policy(getattr(selected.route, "repository", None), selected.registry.upstream)
         return AdmittedRequest(selected, _subject(selected, Credential(signed=presented.text)))
 

@@ -231,6 +231,7 @@ class RegistryApi:
         self._meter.pulled(
             registry.upstream.origin, route.repository, kind, served.outcome.label(stale=served.stale)
         )
+        exchange.request.provenance = served.provenance
         await self._dependencies.responder.respond(exchange, served, kind, by_tag=by_tag)
 
     async def _answer_ping(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:

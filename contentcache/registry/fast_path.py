@@ -9,7 +9,7 @@ which decides anew. Both give the same response.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -22,6 +22,7 @@ from contentcache.core.ranges import RangeSpec, Span
 from contentcache.core.response_end import COMPLETE, ResponseEnd
 from contentcache.delivery.hot_blobs import LARGEST, HotBlob, HotBlobs, IsAuthorized
 from contentcache.delivery.responses import ContentHead, Outcome
+from contentcache.jose.blob_tokens import VerifiedBlobToken
 from contentcache.registry.admission import Admission
 from contentcache.registry.fast_path_requests import (
     ParsedHeaders,
@@ -32,10 +33,11 @@ from contentcache.registry.fast_path_requests import (
 )
 from contentcache.registry.remaining_body import RemainingBody
 from contentcache.registry.responses import headers_of
-from contentcache.server.access_log import AccessLog, AccessLogEntry
+from contentcache.server.access_log import AccessLog, AccessLogEntry, logged_user
 from contentcache.server.channel import ServerChannel
 from contentcache.server.errors import REGISTRY_HEADERS
 from contentcache.server.stall_timer import StallTimer
+from contentcache.telemetry.request_ids import HEADER, new_id, usable_id
 from contentcache.wire.sendfile import FileTransport
 
 #: Most bytes of a simple head.
@@ -44,6 +46,8 @@ _MOST_HEAD_BYTES: Final = 4096
 _MOST_AUTHORIZERS: Final = 64
 #: A body of at most this many bytes is sent with its head in one piece, a larger one with ``sendfile``.
 _ONE_PIECE: Final = 16 << 10
+#: The status line and ``Date``, the id of the request, and the fields that are the same for all.
+_HEAD: Final = b"%b" + HEADER.encode() + b": %b\r\n%b"
 
 
 class BlobFastPath:
@@ -72,7 +76,7 @@ class BlobFastPath:
         self._admission = admission
         self._is_local = admission.is_local
         self._access_log = access_log
-        ours = {name.lower() for name in REGISTRY_HEADERS}
+        ours = {name.lower() for name in (HEADER, *REGISTRY_HEADERS)}
         self._extra = [(n, value) for n, values in extra.items() if n.lower() not in ours for value in values]
         self._timer = timer
         self._wall = wall
@@ -129,21 +133,28 @@ class BlobFastPath:
     def _answer(
         self, channel: ServerChannel, headers: ParsedHeaders, line: bytes, part: RangeSpec | None
     ) -> bool:
-        signed = b"token=" in line
-        find = self._targets.find_signed if signed else self._targets.find
-        target = find(headers.host, line)
+        token = None
+        if b"token=" in line:
+            target, token = self._targets.find_signed(headers.host, line)
+        else:
+            target = self._targets.find(headers.host, line)
         if target is None:
             return False
-        is_authorized = self._hot_blobs.signed_authorizer if signed else self._authorizer(headers, target)
+        is_authorized = (
+            self._authorizer(headers, target) if token is None else self._hot_blobs.signed_authorizer
+        )
         blob = self._hot_blobs.find(target.link, is_authorized) if is_authorized is not None else None
         if blob is None or not self._is_unchanged(blob):
             return False
+        entry = self._entry(headers, target, token)
         if target.method == "HEAD":
-            now = self._wall()
-            channel.send_now(self._starts(now)[0] + (target.head or self._head(target, blob)))
-            self._record(headers, target, now, status=200, sent=0, length=0)
+            start = self._starts(entry.timestamp)[0]
+            channel.send_now(
+                _HEAD % (start, entry.request_id.encode(), target.head or self._head(target, blob))
+            )
+            self._record(entry, self._received_at)
             return True
-        return self._send(channel, headers, target, blob, part)
+        return self._send(channel, entry, target, blob, part)
 
     def _authorizer(self, headers: ParsedHeaders, target: ParsedTarget) -> IsAuthorized | None:
         """What tells whether a client without a signed URL may read a blob of the target's repository."""
@@ -157,29 +168,31 @@ class BlobFastPath:
             subject = target.registry.subject(target.content.repository, credential)
             is_authorized = self._hot_blobs.authorizer(subject)
             headers.authorizers[target.repository_key] = is_authorized
+            headers.user = self._admission.user(headers.authorization)
         return is_authorized
 
     def _send(
         self,
         channel: ServerChannel,
-        headers: ParsedHeaders,
+        entry: AccessLogEntry,
         target: ParsedTarget,
         blob: HotBlob,
         part: RangeSpec | None,
     ) -> bool:
-        now = self._wall()
         if part is None:
-            status, start, stop = 200, 0, blob.size
-            head = self._starts(now)[0] + (target.head or self._head(target, blob))
+            start, stop = 0, blob.size
+            first, fields = self._starts(entry.timestamp)[0], target.head or self._head(target, blob)
         else:
             span = part.within(blob.size)
             if span is None:
                 return False
-            status, start, stop = 206, span.start, span.stop
-            head = self._starts(now)[1] + self._part_head(target, blob, span)
+            entry.status, start, stop = 206, span.start, span.stop
+            first, fields = self._starts(entry.timestamp)[1], self._part_head(target, blob, span)
         length = stop - start
         if length > LARGEST:
             return False
+        head = _HEAD % (first, entry.request_id.encode(), fields)
+        entry.sent = entry.length = length
         if length <= _ONE_PIECE:
             body = blob.read_now(start, stop)
             if body is None:
@@ -194,25 +207,15 @@ class BlobFastPath:
                     channel.transport, self._timer, self._stall_timeout, channel.abort_stalled
                 )
                 received_at = self._received_at
-                first_byte = self._timer.seconds() - received_at
+                entry.first_byte = self._timer.seconds() - received_at
                 span = Span(start, stop, blob.size)
-                record = partial(
-                    self._record,
-                    headers,
-                    target,
-                    now,
-                    status=status,
-                    length=length,
-                    received_at=received_at,
-                    first_byte=first_byte,
-                )
-                record_rest = partial(self._record_rest, record, target, start)
+                record = partial(self._record_rest, entry, target, start, received_at=received_at)
                 RemainingBody(
-                    channel, self._hot_blobs, blob, span, stall_timer=stall_timer, record=record_rest
+                    channel, self._hot_blobs, blob, span, stall_timer=stall_timer, record=record
                 ).send(sent)
                 return True
-        self._record(headers, target, now, status=status, sent=length, length=length)
-        self._hot_blobs.record_pull(blob, now)
+        self._record(entry, self._received_at)
+        self._hot_blobs.record_pull(blob, entry.timestamp)
         return True
 
     def _is_unchanged(self, blob: HotBlob) -> bool:
@@ -237,52 +240,49 @@ class BlobFastPath:
             self._in_memory.add(piece)
         return transport.send_now(head, blob.descriptor, start, stop)
 
-    def _record(
-        self,
-        headers: ParsedHeaders,
-        target: ParsedTarget,
-        now: float,
-        *,
-        status: int,
-        sent: int,
-        length: int,
-        end: ResponseEnd = COMPLETE,
-        received_at: float | None = None,
-        first_byte: float | None = None,
+    def _entry(
+        self, headers: ParsedHeaders, target: ParsedTarget, token: VerifiedBlobToken | None
     ) -> AccessLogEntry:
-        """A response has ended; without ``first_byte`` it was sent at once."""
-        self._schedule_flush()
-        seconds = self._timer.seconds() - (self._received_at if received_at is None else received_at)
-        entry = AccessLogEntry(
+        """The record of a response that is about to be sent, complete and without a body so far."""
+        return AccessLogEntry(
             address=headers.address,
-            timestamp=now,
+            timestamp=self._wall(),
             method=target.method,
             uri=target.uri,
             protocol="HTTP/1.1",
-            status=status,
+            status=200,
+            user=headers.user if token is None else logged_user(token.subject),
             referer=headers.referer,
             agent=headers.agent,
             cache="hit",
-            seconds=seconds,
+            seconds=0.0,
             upstream=target.link.origin,
-            sent=sent,
-            length=length,
-            end=end,
-            first_byte=seconds if first_byte is None else first_byte,
+            sent=0,
+            length=0,
+            end=COMPLETE,
+            request_id=(token is not None and usable_id(token.request_id)) or new_id(),
         )
+
+    def _record(self, entry: AccessLogEntry, received_at: float) -> None:
+        """A response has ended; without ``first_byte`` it was sent at once."""
+        self._schedule_flush()
+        entry.seconds = self._timer.seconds() - received_at
+        entry.first_byte = entry.first_byte or entry.seconds
         self._hits.append(entry)
-        return entry
 
     def _record_rest(
         self,
-        record: Callable[..., AccessLogEntry],
+        entry: AccessLogEntry,
         target: ParsedTarget,
         start: int,
         sent: int,
         end: ResponseEnd,
+        *,
+        received_at: float,
     ) -> None:
         """A response from byte ``start`` on has ended that took more than one turn, perhaps short."""
-        entry = record(sent=sent, end=end)
+        entry.sent, entry.end = sent, end
+        self._record(entry, received_at)
         if end is not COMPLETE:
             link = target.link
             self._access_log.log_incomplete(entry, link.repository, str(link.digest), start + sent)

@@ -20,8 +20,10 @@ from contentcache.core.policy import allowed
 from contentcache.core.ranges import RangeSpec
 from contentcache.core.routes import Content, parse
 from contentcache.delivery.signed_urls import SignedUrls
+from contentcache.jose.blob_tokens import VerifiedBlobToken
 from contentcache.registry.admission import scope_of
 from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
+from contentcache.server.access_log import user_of
 from contentcache.server.framing import check_head, check_line
 from contentcache.storage.interfaces import Link
 from contentcache.telemetry.logging import sanitize
@@ -65,6 +67,7 @@ class ParsedHeaders:
     host: str = ""
     authorization: str | None = None
     address: str = "-"
+    user: str = "-"
     agent: str = "-"
     referer: str = "-"
     authorizers: dict[tuple[str, str], Callable[[Link], bool]] = Factory(dict)
@@ -113,6 +116,7 @@ def parse_headers(raw: bytes, address: str) -> ParsedHeaders:
     parsed.host = fields[b"host"].lower()
     parsed.authorization = fields.get(b"authorization")
     parsed.address = shown_address(address)
+    parsed.user = user_of(parsed.authorization)
     parsed.agent = sanitize(fields.get(b"user-agent", "-"), 256)
     parsed.referer = sanitize(fields.get(b"referer", "-"), 256)
     return parsed
@@ -149,23 +153,25 @@ class TargetCache:
         """The target of a request line without a token."""
         return self._targets.get((host, line, "")) or self._parse(host, line, line, "")
 
-    def find_signed(self, host: str, line: bytes) -> ParsedTarget | None:
-        """The target of a signed URL, if its token allows it, was verified before, and is still valid."""
+    def find_signed(
+        self, host: str, line: bytes
+    ) -> tuple[ParsedTarget, VerifiedBlobToken] | tuple[None, None]:
+        """The target of a signed URL and its token, if that allows it, was verified before, and is still valid."""
         match = _SIGNED.fullmatch(line)
         token = self._signed_urls.cached(match[3].decode("ascii")) if match is not None else None
         if match is None or token is None:
-            return None
+            return None, None
         bare = line[: match.start(3)] + line[match.end(3) :]
         target = self._targets.get((host, bare, token.issuer))
         if target is None:
             path, first, _token, last = match.groups()
             if first and last:
-                return None
+                return None, None
             query = b"?" + (first or last) if first or last else b""
             target = self._parse(host, path + query + b" HTTP/1.1", bare, token.issuer)
         if target is None or not self._signed_urls.allows(token, target.registry, target.content):
-            return None
-        return target
+            return None, None
+        return target, token.signed
 
     def _parse(self, host: str, line: bytes, bare: bytes, issuer: str) -> ParsedTarget | None:
         """

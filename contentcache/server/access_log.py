@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Final
 
 from attrs import define
 from twisted.logger import Logger, LogLevel
 
 from contentcache.core.client_address import shown_address
+from contentcache.core.http_auth import credentials_for, decode_basic
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.ranges import parse_content_range
 from contentcache.core.response_end import COMPLETE, ResponseEnd
@@ -17,6 +19,8 @@ from contentcache.server.request import ServerRequest
 from contentcache.telemetry.logging import sanitize
 from contentcache.telemetry.metrics import Meter
 
+#: Characters of a user name.
+_LONGEST_USER: Final = 128
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -25,7 +29,8 @@ class AccessLogEntry:
     """
     One answered request. ``seconds`` from the end of its head to the last byte handed to the kernel,
     ``first_byte`` to the first one, known of hits of the fast path; ``sent`` bytes of body, of ``length`` that the
-    response was to have (``None``: its head did not say); ``end`` is how it ended.
+    response was to have (``None``: its head did not say); ``end`` is how it ended. ``served_by`` is the upstream
+    host, and ``download`` the id of the shared download, that the content came from.
 
     Not frozen: creating a frozen one costs as much as writing its line.
     """
@@ -36,6 +41,7 @@ class AccessLogEntry:
     uri: str
     protocol: str
     status: int
+    user: str
     referer: str
     agent: str
     cache: str
@@ -44,6 +50,9 @@ class AccessLogEntry:
     sent: int
     length: int | None
     end: ResponseEnd
+    request_id: str
+    served_by: str = "-"
+    download: str = "-"
     first_byte: float = 0.0
 
     def line(self) -> str:
@@ -51,15 +60,17 @@ class AccessLogEntry:
         length = "-" if self.length is None else self.length
         time = _apache_time(int(self.timestamp))
         return (
-            f'{self.address or "-"} - - [{time}] "{self.method} {self.uri} {self.protocol}" {self.status} '
-            f'{self.sent} "{self.referer}" "{self.agent}" cache="{self.cache}" seconds={self.seconds:.3f} '
-            f"upstream={self.upstream} sent={self.sent} of={length} end={self.end.kind}"
+            f'{self.address or "-"} - {self.user} [{time}] "{self.method} {self.uri} {self.protocol}" '
+            f'{self.status} {self.sent} "{self.referer}" "{self.agent}" cache="{self.cache}" '
+            f"seconds={self.seconds:.3f} upstream={self.upstream} sent={self.sent} of={length} end={self.end.kind} "
+            f"served_by={self.served_by} request_id={self.request_id} download={self.download}"
         )
 
     def fields(self) -> Mapping[str, object]:
         """The same as JSON values."""
         return {
             "remote": self.address,
+            "user": self.user,
             "method": self.method,
             "uri": self.uri,
             "status": self.status,
@@ -72,6 +83,9 @@ class AccessLogEntry:
             "sent": self.sent,
             "of": self.length,
             "end": self.end.kind,
+            "served_by": self.served_by,
+            "request_id": self.request_id,
+            "download": self.download,
         }
 
 
@@ -116,6 +130,7 @@ class AccessLog:
             uri=sanitize(request.uri.decode("latin-1")),
             protocol=sanitize(request.clientproto.decode("latin-1"), 16),
             status=request.code,
+            user=logged_user(request.user_name) if request.user_name else user_of(_authorization(request)),
             referer=_header(request, "Referer"),
             agent=_header(request, "User-Agent"),
             cache=_cache(request),
@@ -124,6 +139,9 @@ class AccessLog:
             sent=request.sentLength,
             length=request.body_length,
             end=request.end,
+            request_id=request.request_id,
+            served_by=request.served_by,
+            download=request.provenance.download,
         )
         if self._lines:
             self._write("access", access=access)
@@ -157,6 +175,8 @@ class AccessLog:
             sent=access.sent,
             of=access.length,
             reason=end.reason,
+            request_id=access.request_id,
+            download=access.download,
         )
 
     def log_hits(self, hits: Sequence[AccessLogEntry]) -> None:
@@ -179,6 +199,36 @@ def _first_byte(request: ServerRequest) -> int:
     (said,) = request.responseHeaders.getRawHeaders(b"Content-Range") or (b"",)
     part = parse_content_range(said.decode("latin-1"))
     return 0 if part is None else part.first
+
+
+def user_of(authorization: str | None) -> str:
+    """
+    The user name of ``Basic`` credentials, as the client claims it, for the access log; else "-".
+
+    Some registries take a token as the user name, beside the same or an empty password: that is not logged.
+
+    >>> user_of("Basic YWxpY2U6YTpi"), user_of("Basic dG9rZW46"), user_of("Bearer a.b.c"), user_of(None)
+    ('alice', '-', '-', '-')
+    """
+    pair = decode_basic(credentials_for("Basic", authorization) or "")
+    if pair is None or pair[1] in {b"", pair[0]}:
+        return "-"
+    return logged_user(pair[0].decode("utf-8", "replace"))
+
+
+def logged_user(name: str) -> str:
+    """
+    A user name as one word; a long one, which may be a secret, is left out.
+
+    >>> logged_user("Jo Ann"), logged_user("x" * 200), logged_user("")
+    ('Jo_Ann', '-', '-')
+    """
+    return "_".join(sanitize(name).split()) or "-" if len(name) <= _LONGEST_USER else "-"
+
+
+def _authorization(request: ServerRequest) -> str | None:
+    values = request.requestHeaders.getRawHeaders(b"Authorization") or ()
+    return values[0].decode("latin-1") if len(values) == 1 else None
 
 
 def _header(request: ServerRequest, name: str) -> str:

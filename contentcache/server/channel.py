@@ -242,7 +242,7 @@ class ServerChannel(HTTPChannel):
             request.method, request.uri = self._command, cast("Any", self._path)
             request.clientproto = self._version
         request.received_at = request.received_at or self.factory.timer.seconds()
-        response = error_response(error)
+        response = error_response(error, request.request_id)
         is_head = request.method == b"HEAD"
         request.code, request.sentLength = response.status, 0 if is_head else len(response.body)
         request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % request.sentLength])

@@ -14,6 +14,7 @@ from contentcache.core.ports import Timer
 from contentcache.core.response_end import ResponseEnd
 from contentcache.server.exchange import Exchange
 from contentcache.server.request import ServerRequest
+from contentcache.telemetry.request_ids import TRACE
 
 E = TypeVar("E", bound=Exchange)
 
@@ -57,6 +58,7 @@ class RequestDispatcher(Generic[E]):
         request.notifyFinish().addErrback(lambda _failure: response.cancel())
 
     async def _respond(self, request: ServerRequest) -> None:
+        TRACE.set(request.identified())
         exchange = self._exchange_class(request, self._timer, self._stall_timeout)
         try:
             await self._answer_or_fail(exchange)
@@ -80,6 +82,7 @@ class RequestDispatcher(Generic[E]):
             failure,
             method=request.method.decode("latin-1"),
             path=request.path.decode("latin-1"),
+            request_id=request.request_id,
         )
         request.end_short(ResponseEnd.of(self._defect()))
 

@@ -1,7 +1,8 @@
 """
 Turns errors into responses; nothing else does.
 
-The body is that of the distribution spec (1.1, "Error Codes"): ``{"errors": [{code, message, detail}]}``.
+The body is that of the distribution spec (1.1, "Error Codes"), ``{"errors": [{code, message, detail}]}``, with the
+id of the request beside the errors.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.header_policy import Headers, first, lines_of
+from contentcache.telemetry.request_ids import HEADER
 
 #: Keeps a browser from reading a response as anything but its ``Content-Type``.
 NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
@@ -54,11 +56,14 @@ class ErrorResponse:
     body: bytes
 
 
-def error_response(error: CacheError) -> ErrorResponse:
-    """The response for an error. A refusal by the origin keeps its status, headers and body."""
-    cache_status = {"Cache-Status": _cache_status(error)}
+def error_response(error: CacheError, request_id: str) -> ErrorResponse:
+    """
+    The response for an error, with the id of its request. A refusal by the origin keeps its status, headers and
+    body.
+    """
+    own = {"Cache-Status": _cache_status(error), HEADER: request_id}
     if isinstance(error, OriginRefused) and error.body:
-        headers = {"Content-Type": "application/json", **error.headers, **cache_status}
+        headers = {"Content-Type": "application/json", **error.headers, **own}
         return ErrorResponse(error.status, headers, error.body)
     code, message = error.code, _public_message(error)
     if isinstance(error, OriginRefused):
@@ -68,15 +73,17 @@ def error_response(error: CacheError) -> ErrorResponse:
     entry: dict[str, object] = {"code": code, "message": message}
     if error.detail is not None:
         entry["detail"] = error.detail
-    body = error_body(entry)
-    return ErrorResponse(
-        error.status, {**error.headers, "Content-Type": "application/json", **cache_status}, body
-    )
+    body = error_body(entry, request_id)
+    return ErrorResponse(error.status, {**error.headers, "Content-Type": "application/json", **own}, body)
 
 
-def error_body(entry: Mapping[str, object]) -> bytes:
-    """The body of a response with one error: its ``code``, ``message`` and ``detail``."""
-    return json.dumps({"errors": [entry]}).encode() + b"\n"
+def error_body(entry: Mapping[str, object], request_id: str = "") -> bytes:
+    """
+    The body of a response with one error: its ``code``, ``message`` and ``detail``. The ``request_id`` is beside
+    the errors, where clients ignore it: what ``detail`` is depends on the code.
+    """
+    beside = {"request_id": request_id} if request_id else {}
+    return json.dumps({"errors": [entry], **beside}).encode() + b"\n"
 
 
 def serialize(

@@ -20,6 +20,7 @@ from contentcache.server.errors import REGISTRY_HEADERS, error_response, reason_
 from contentcache.server.public_name import Caller, PublicName
 from contentcache.server.request import ServerRequest
 from contentcache.server.stall_timer import StallTimer
+from contentcache.telemetry.request_ids import usable_id
 from contentcache.wire.sendfile import can_send_files
 
 _MOST_PARAMETERS: Final = 32
@@ -66,6 +67,11 @@ class Exchange:
         """All values of a header."""
         found = self._request.requestHeaders.getRawHeaders(name.encode("ascii")) or ()
         return tuple(value.decode("latin-1") for value in found)
+
+    def use_request_id(self, request_id: str | None) -> None:
+        """Take over the id by which the origin has logged the request, unless the client has sent its own."""
+        if usable_id(request_id) and self._request.sent_id is None:
+            self._request.identified().request_id = str(request_id)
 
     def identify_caller(self, name: PublicName) -> None:
         """Set :attr:`caller` and :attr:`host` by what trusted proxies say of the client."""
@@ -154,7 +160,7 @@ class Exchange:
             self._stop_streaming()
             self._request.end_short(ResponseEnd.of(error))
             return
-        response = error_response(error)
+        response = error_response(error, self._request.request_id)
         if self.method == "HEAD" and isinstance(error, OriginRefused) and not error.body:
             # The origin's body was not asked for, so its length is not known.
             self.start(response.status, response.headers)

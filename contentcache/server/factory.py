@@ -160,7 +160,9 @@ class ServerFactory(HTTPFactory):
         try:
             self.responder.log_request(request)
         except Exception:  # noqa: BLE001  # the client has its response in any case
-            self._log.failure("access log failed", path=request.path.decode("latin-1"))
+            self._log.failure(
+                "access log failed", path=request.path.decode("latin-1"), request_id=request.request_id
+            )
 
     def startFactory(self) -> None:
         """Nothing: there is no log file of Twisted's, and no cached date for it."""

@@ -14,6 +14,7 @@ from contentcache.core.ranges import parse_length
 from contentcache.core.response_end import COMPLETE, ResponseEnd
 from contentcache.server.errors import NOSNIFF
 from contentcache.server.framing import check_head
+from contentcache.telemetry.request_ids import HEADER, NO_DOWNLOAD, Provenance, RequestTrace, new_id, sent_id
 from contentcache.wire.sendfile import FileTransport
 
 #: Status in the access log where the client disconnected before a response; nginx's number for it.
@@ -37,14 +38,45 @@ class ServerRequest(Request):
     kind: str = "other"
     repository: str = "-"
     digest: str = "-"
+    #: The client's name, where it is known by more than its ``Basic`` credentials.
+    user_name: str = ""
+    #: That of the shared download, if there is one.
+    provenance: Provenance = NO_DOWNLOAD
     #: How the response has ended.
     end: ResponseEnd = COMPLETE
     #: Bytes of body that are in the metrics.
     counted = 0
+    #: See :meth:`identified`.
+    trace: RequestTrace | None = None
     #: The client's address from a trusted proxy; empty where that of the connection counts.
     client_address: str = ""
     #: Whether the access log has its record.
     logged = False
+
+    @property
+    def sent_id(self) -> str | None:
+        """The id that the client has sent, if it is usable."""
+        fields = self.requestHeaders
+        return sent_id(fields.getRawHeaders(b"X-Request-Id"), fields.getRawHeaders(b"traceparent"))
+
+    @property
+    def request_id(self) -> str:
+        """The id by which the request is logged."""
+        return self.identified().request_id
+
+    def identified(self) -> RequestTrace:
+        """The trace, with the client's own id, or one that is made now."""
+        if self.trace is None:
+            self.trace = RequestTrace(self.sent_id or new_id())
+        return self.trace
+
+    @property
+    def served_by(self) -> str:
+        """The upstream host that the content came from; "-" where it was stored."""
+        if self.provenance is not NO_DOWNLOAD:
+            return self.provenance.served_by
+        is_hit = self.cache_status.startswith("contentcache; hit")
+        return "-" if is_hit or self.trace is None else self.trace.answered_by
 
     def write(self, data: bytes) -> None:
         """Send a piece of the response; the first one sends the head too."""
@@ -53,6 +85,7 @@ class ServerRequest(Request):
             self.responseHeaders.setRawHeaders(NOSNIFF[0], NOSNIFF[1:])
             if self.channel is not None:
                 self.first_byte_at = self.channel.factory.timer.seconds()
+            self.responseHeaders.setRawHeaders(HEADER, [self.request_id])
         super().write(data)
 
     def process(self) -> None:

@@ -2,7 +2,8 @@
 The daemon's log: one line an event, as text or JSON, to standard output or a file.
 
 An event of this program is a fixed phrase with fields: ``blob evicted digest=sha256:… bytes=5001755``, in JSON
-``{"msg": "blob evicted", "digest": "sha256:…", "bytes": 5001755}``. The events of Twisted are sentences.
+``{"msg": "blob evicted", "digest": "sha256:…", "bytes": 5001755}``. The events of Twisted are sentences. What is
+logged while a request is answered has the field ``request_id``, and in a download's task ``download``.
 The access log is part of it: Apache's combined form with the cache status, the seconds and the origin added.
 No credential is written: requests are logged without their headers, and secrets are removed from every field.
 """
@@ -28,6 +29,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from contentcache.config.model import Log
+from contentcache.telemetry.request_ids import TRACE
 
 _LEVELS: Final = {
     "error": LogLevel.error,
@@ -169,6 +171,11 @@ def _parts_of(event: LogEvent) -> tuple[str, Mapping[str, object], str]:
         for name, value in event.items()
         if not name.startswith("log_") and name not in _TWISTED_KEYS
     }
+    trace = TRACE.get()
+    if trace is not None and trace.request_id:
+        fields.setdefault("request_id", trace.request_id)
+    if trace is not None and trace.download:
+        fields.setdefault("download", trace.download)
     return str(event.get("log_format") or ""), fields, traceback
 
 

@@ -32,6 +32,7 @@ from contentcache.core.ports import Clock, Timer
 from contentcache.core.ranges import is_range_refused
 from contentcache.core.retry_after import retry_after_seconds
 from contentcache.core.via import CachesBehind
+from contentcache.telemetry.request_ids import HEADER, current_id
 from contentcache.upstream.account import (
     REFUSALS,
     AccountSource,
@@ -182,6 +183,9 @@ class UpstreamClient:
         if self._upstream.issuer is not None and not self._upstream.is_origin(host):
             # A cache may have several origins, and cannot know which of them is ours.
             headers.addRawHeader(MEANT_ORIGIN, self._upstream.issuer)
+        request_id = current_id()
+        if request_id and (not self._upstream.is_origin(host) or self.behind.is_cache(host)):
+            headers.addRawHeader(HEADER, request_id)
         if authorization is not None:
             headers.addRawHeader("Authorization", authorization)
         transport = self._transports[host]

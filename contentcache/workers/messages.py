@@ -211,6 +211,7 @@ class Subscribe:
     whole: bool
     in_place: bool
     total: int | None
+    request_id: str
 
 
 @frozen
@@ -256,6 +257,8 @@ class DownloadState:
     awaits_decision: bool
     withholds_all: bool
     held: Sequence[Sequence[int]]
+    download: str = "-"
+    served_by: str = "-"
 
 
 @frozen

@@ -23,6 +23,7 @@ from contentcache.delivery.downloads import Downloads
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.shared_download import UndecidedError
 from contentcache.delivery.subscribers import Subscriber
+from contentcache.telemetry.request_ids import TRACE, RequestTrace
 from contentcache.upstream.registry import Registry
 from contentcache.workers import messages
 from contentcache.workers.rpc import RPCConnection
@@ -90,6 +91,7 @@ class _OwnerConnection:
 
     async def _subscribe(self, message: messages.Subscribe) -> None:
         service, number = self._service, message.number
+        TRACE.set(RequestTrace(message.request_id))
         registry = service.registry_of(message.origin)
         request = ContentRequest(
             registry,
@@ -192,6 +194,8 @@ class _OwnerConnection:
             download.awaits_decision,
             download.withholds_all,
             sorted(held - self._sent_spans),
+            download.provenance.download,
+            download.provenance.served_by,
         )
         self._sent_spans, self._last_state = held, state
         has_changed = before is None or bool(state.held) or state != evolve(before, held=[])

@@ -29,6 +29,7 @@ from contentcache.delivery.shared_download import (
 )
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import BlobFile
+from contentcache.telemetry.request_ids import Provenance
 from contentcache.workers import messages
 from contentcache.workers.owner_state import ByteRequests, OwnerState
 from contentcache.workers.rpc import RPCConnection, RPCError
@@ -64,6 +65,7 @@ class RemoteDownload:
         self.key = key
         self.in_place = in_place
         self.progress = Progress(clock)
+        self.provenance = Provenance()
         self.failure: CacheError | None = None
         self.target: str | None = None
         self._recorder = recorder
@@ -241,6 +243,7 @@ class RemoteDownload:
                 whole=subscriber.whole,
                 in_place=self.in_place,
                 total=self._requested_total,
+                request_id=subscriber.request_id,
             )
         )
 
@@ -252,6 +255,7 @@ class RemoteDownload:
                 self._receive_file()
             case messages.DownloadState():
                 self._state.update(message)
+                self.provenance.download, self.provenance.served_by = message.download, message.served_by
                 self._has_state, self._is_idle = True, False
                 self._requests.clear()
                 self.progress.notify_all(message.readable)

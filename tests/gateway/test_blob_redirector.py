@@ -14,6 +14,7 @@ from contentcache.core.digest import Digest
 from contentcache.core.errors import UpstreamBroken
 from contentcache.gateway.blob_authorization import TargetAnswer
 from contentcache.jose.blob_tokens import parse_blob_token, verify_blob_token
+from contentcache.jose.claims import unverified_claims
 from tests.gateway.in_memory import CACHE, NOW, PUBLIC, FakeDirectory, FakeTarget, GatewayTestCase, request
 from tests.registry.harness import Reply
 
@@ -63,8 +64,18 @@ class RedirectTests(GatewayTestCase):
                 presented, key, issuer=PUBLIC, repository="org/app", digest=DIGEST, now=NOW + 1199
             )
             self.assertEqual((signed.subject, signed.expires), ("ann", NOW + 1200))
+            self.assertEqual(signed.request_id, reply.header("X-Request-Id"))
+            self.assertEqual(signed.request_id, self.written[-1].request_id)
             self.assertNotIn(token, str(self.written))
         self.assertEqual(self.directory.asked, [("ann", "192.0.2.1")] * 2)
+
+    def test_request_id(self) -> None:
+        """The claim ``rid`` is the client's own id, where it sends one."""
+        reply = self.answered("200 OK", "Content-Length: 1000", OCTETS, fields=(ANN, "X-Request-Id: build-7"))
+        assert reply is not None
+        (token,) = parse_qs(urlsplit(reply.header("Location") or "").query)["token"]
+        self.assertEqual(unverified_claims(token)["rid"], "build-7")
+        self.assertEqual((self.written[-1].request_id, self.written[-1].user), ("build-7", "ann"))
 
     def test_log(self) -> None:
         """The access log says which requests were redirected."""

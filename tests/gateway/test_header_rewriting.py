@@ -106,6 +106,9 @@ class RewritingTests(SynchronousTestCase):
             ("X-Original-URL", "/v2/other"),
             ("X-Rewrite-URL", "/v2/other"),
             ("Proxy", "http://evil.example"),
+            ("X-Request-Id", "build-7"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ("tracestate", "a=b"),
             ("Cookie", "__Host-session=s; a=b; contentcache-form=f"),
             ("cookie", "contentcache-session=t"),
         ]

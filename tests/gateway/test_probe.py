@@ -128,7 +128,7 @@ class ProbeTests(TestCase):
         with self.assertRaises(RepositoryDenied) as caught:
             check_policy("contentcache/probe", upstream)
         caught.exception.message = "said in other words some day"
-        answer = error_response(caught.exception)
+        answer = error_response(caught.exception, "abc")
         await self.probe(whole(answer.status, answer.body))
         # As caches say it that give no detail.
         await self.probe(

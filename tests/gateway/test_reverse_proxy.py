@@ -72,7 +72,7 @@ class AnswerTests(GatewayTestCase):
         reply = self.reply(client)
         self.assertEqual((reply.status, reply.body), (401, b'{"errors":[]}'))
         names = {name.lower() for name, _ in reply.headers.getAllRawHeaders()}
-        guards = {b"content-type", b"x-content-type-options", b"content-security-policy"}
+        guards = {b"content-type", b"x-content-type-options", b"content-security-policy", b"x-request-id"}
         self.assertEqual(names - guards, {b"content-length", b"www-authenticate", b"set-cookie", b"date"})
         self.assertEqual(reply.headers.getRawHeaders("WWW-Authenticate"), ["Basic realm=x", "Bearer realm=y"])
 

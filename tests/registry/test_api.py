@@ -243,6 +243,7 @@ class PassingTests(RegistryTestCase):
                 "cache-status",
                 "docker-distribution-api-version",
                 "x-content-type-options",
+                "x-request-id",
                 "transfer-encoding",
             },
         )

@@ -144,6 +144,7 @@ class WithoutFastPathTests(CacheTestCase):
         self.assertEqual((reply.status, reply.body), (200, CONTENT))
         told = {name.decode(): value[0].decode() for name, value in reply.headers.getAllRawHeaders()}
         self.assertIn("GMT", told.pop("Date"))
+        self.assertRegex(told.pop("X-Request-Id"), "^[0-9a-f]{16}$")
         self.assertEqual(
             told,
             {
@@ -165,8 +166,17 @@ class WithoutFastPathTests(CacheTestCase):
         whole = self.ask(self.ann)
         head = self.ask(self.ann, method="HEAD")
         self.assertEqual((head.status, head.body), (200, b""))
-        self.assertEqual(dict(head.headers.getAllRawHeaders()), dict(whole.headers.getAllRawHeaders()))
+        told = [dict(reply.headers.getAllRawHeaders()) for reply in (whole, head)]
+        self.assertEqual(len({fields.pop(b"X-Request-Id")[0] for fields in told}), 2)
+        self.assertEqual(told[0], told[1])
         self.assert_fast(2)
+
+    def test_logged(self) -> None:
+        """The record has the user and the id that the response names."""
+        reply = self.ask(self.ann)
+        (line,) = self.lines
+        self.assertEqual((line.user, line.request_id), ("ann", reply.header("X-Request-Id")))
+        self.assertEqual((line.served_by, line.download), ("-", "-"))
 
     def test_kept_alive(self) -> None:
         """One after the other on one connection, with one credential and another, and none."""

@@ -75,6 +75,32 @@ class SignedTests(CacheTestCase):
             self.assertEqual(reply.header("Cache-Status"), "contentcache; hit")
             self.assert_fast()
 
+    def test_request_id(self) -> None:
+        """
+        A pull is logged by the id of the request that was redirected here, unless the client sends its own, and by
+        the account that the origin names.
+        """
+        own = ("X-Request-Id: own",)
+        for claim, fields, found in (
+            ("from-307", (), "from-307"),
+            ("from-307", own, "own"),
+            ("a b", (), None),
+        ):
+            path = f"{self.path}?token={self.signer.saying(digest=str(self.digest), sub='john', rid=claim)}"
+            for _ in range(2):
+                reply = self.ask(None, *fields, path=path)
+                told = reply.header("X-Request-Id")
+                self.assertEqual((reply.status, self.lines[-1].user), (200, "john"))
+                self.assertEqual(self.lines[-1].request_id, told)
+                self.assertRegex(told or "", f"^{found or '[0-9a-f]{16}'}$")
+
+    def test_odd_request_ids(self) -> None:
+        """Whatever else the claim is does not matter."""
+        for claim in ("x" * 65, "", 7, None, ["x"]):
+            reply = self.signed(rid=claim)
+            self.assertEqual(reply.status, 200)
+            self.assertRegex(reply.header("X-Request-Id") or "", "^[0-9a-f]{16}$")
+
     def test_first(self) -> None:
         """Each new token is verified once, for one blob."""
         self.assertEqual(self.signed().status, 200)

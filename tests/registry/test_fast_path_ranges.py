@@ -16,9 +16,10 @@ class WithoutFastPathTests(CacheTestCase):
     """Without the fast path."""
 
     def lines_of(self, reply: Reply) -> dict[str, str]:
-        """The head of an answer but for its date."""
+        """The head of an answer but for its date and id."""
         told = {name.decode(): value[0].decode() for name, value in reply.headers.getAllRawHeaders()}
         self.assertIn("GMT", told.pop("Date"))
+        self.assertRegex(told.pop("X-Request-Id"), "^[0-9a-f]{16}$")
         return told
 
     def test_part(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from io import StringIO
 from typing import Any
 
@@ -34,14 +35,65 @@ class LineTests(RegistryTestCase):
 
     def test_form(self) -> None:
         """Apache's combined form, with cache status, seconds and origin."""
-        self.ask(BLOB, "User-Agent: docker/27", "Referer: http://a.example/")
+        self.ask(BLOB, "User-Agent: docker/27", "Referer: http://a.example/", "X-Request-Id: build-7")
         (line,) = self.written()
         self.assertEqual(
             line,
             f'192.0.2.1 - - [09/Sep/2001:01:46:40 +0000] "GET {BLOB} HTTP/1.1" 200 {len(CONTENT)} '
             '"http://a.example/" "docker/27" cache="hit" seconds=0.000 upstream=https://a.example '
-            f"sent={len(CONTENT)} of={len(CONTENT)} end=complete",
+            f"sent={len(CONTENT)} of={len(CONTENT)} end=complete "
+            "served_by=- request_id=build-7 download=-",
         )
+
+    def test_user(self) -> None:
+        """The third field is the user name that the client claims, never a token or a password."""
+        for pair, shown in (
+            (b"alice:secret", "alice"),
+            (b"al ice:secret", "al_ice"),
+            (b"secret:", "-"),
+            (b"secret:secret", "-"),
+            (b":secret", "-"),
+            (b"se%s:x" % (b"c" * 200), "-"),
+        ):
+            self.ask(BLOB, f"Authorization: Basic {b64encode(pair).decode()}")
+            self.assertTrue(self.written()[-1].startswith(f"192.0.2.1 - {shown} ["), shown)
+            self.assertNotIn("secret", self.written()[-1])
+        self.ask(BLOB, "Authorization: Bearer secret")
+        self.assertTrue(self.written()[-1].startswith("192.0.2.1 - - ["))
+
+    def test_request_id(self) -> None:
+        """The id is the client's if that can be logged, else that of its trace, else a new one."""
+        trace = "0af7651916cd43dd8448eb211c80319c"
+        parent = f"traceparent: 00-{trace}-b7ad6b7169203331-01"
+        for fields, found in (
+            (("X-Request-Id: A.b-7_c", parent), "A.b-7_c"),
+            ((f"X-Request-Id: {'x' * 64}",), "x" * 64),
+            ((f"X-Request-Id: {'x' * 65}", parent), trace),
+            (("X-Request-Id: a b",), None),
+            (("X-Request-Id: a", "X-Request-Id: b"), None),
+            ((f"traceparent: 00-{'0' * 32}-b7ad6b7169203331-01",), None),
+            (("traceparent: x",), None),
+            ((), None),
+        ):
+            reply = self.ask(BLOB, *fields)
+            told = reply.header("X-Request-Id")
+            self.assertEqual(self.lines[-1].request_id, told)
+            self.assertIn(f" request_id={told} ", self.written()[-1])
+            if found is not None:
+                self.assertEqual(told, found)
+            else:
+                self.assertRegex(told or "", "^[0-9a-f]{16}$")
+        self.assertEqual(len({line.request_id for line in self.lines[-5:]}), 5)
+
+    def test_request_id_of_errors(self) -> None:
+        """An error has the id in its body, whoever refuses: the API, or the server before a head is complete."""
+        client = self.client()
+        client.send("GET /v2/ HTTP/1.1\r\nX-Request-Id: early\r\nHost: a\r\nHost: b\r\n\r\n")
+        (early,) = client.replies()
+        for reply, found in ((self.ask("/nowhere", "X-Request-Id: late"), "late"), (early, "early")):
+            told = json.loads(reply.body)
+            self.assertEqual((told["request_id"], reply.header("X-Request-Id")), (found, found))
+            self.assertEqual(set(told["errors"][0]) - {"detail"}, {"code", "message"})
 
     def test_json(self) -> None:
         """The same for machines."""

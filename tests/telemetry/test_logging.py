@@ -60,7 +60,16 @@ def access(**changes: str) -> LogEvent:
     strings = {"address": "::1", "method": "GET", "uri": "/v2/", "protocol": "HTTP/1.1", "referer": "-"}
     strings |= {"agent": "curl", "cache": "hit", "upstream": "https://r"} | changes
     entry = AccessLogEntry(
-        **strings, timestamp=0.0, status=200, seconds=0.25, sent=5, length=5, end=COMPLETE, first_byte=0.25
+        user="alice",
+        request_id="abc",
+        **strings,
+        timestamp=0.0,
+        status=200,
+        seconds=0.25,
+        sent=5,
+        length=5,
+        end=COMPLETE,
+        first_byte=0.25,
     )
     return {"log_format": "", "log_time": 0.0, "log_level": LogLevel.info, "access": entry}
 
@@ -119,8 +128,9 @@ class LogWriterTests(SynchronousTestCase):
         """Apache's combined form, then what a cache has to add."""
         self.assertEqual(
             written(access()),
-            '::1 - - [01/Jan/1970:00:00:00 +0000] "GET /v2/ HTTP/1.1" 200 5 "-" "curl" '
-            'cache="hit" seconds=0.250 upstream=https://r sent=5 of=5 end=complete\n',
+            '::1 - alice [01/Jan/1970:00:00:00 +0000] "GET /v2/ HTTP/1.1" 200 5 "-" "curl" '
+            'cache="hit" seconds=0.250 upstream=https://r sent=5 of=5 end=complete '
+            "served_by=- request_id=abc download=-\n",
         )
 
     def test_access_json(self) -> None:

@@ -70,6 +70,7 @@ class EncodingTests(SynchronousTestCase):
                 whole=True,
                 in_place=False,
                 total=None,
+                request_id="abc",
             )
             again = decode(encode(message))
             self.assertEqual(again, message)

@@ -54,7 +54,7 @@ def send_json(request: Request, status: int, value: object) -> bytes:
 def send_error(request: Request, error: CacheError) -> bytes:
     """Send an error, in the original's form: ``{"errors": [{code, message, detail}]}``."""
     entry = {"code": error.code, "message": error.message, "detail": error.detail}
-    body = send(request, error.status, error_body(entry), JSON)
+    body = send(request, error.status, error_body(entry, getattr(request, "request_id", "")), JSON)
     set_headers_of(request, error)
     if error.status == 401:  # noqa: PLR2004
         request.setHeader("WWW-Authenticate", _challenge(request))

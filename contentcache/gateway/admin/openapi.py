@@ -153,7 +153,8 @@ SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
                     "required": ["code", "message", "detail"],
                     "properties": {"code": {"type": "string"}, "message": {"type": "string"}, "detail": {}},
                 },
-            }
+            },
+            "request_id": {"type": "string", "description": "the request in the gateway's log"},
         },
     },
 }

@@ -1,0 +1,100 @@
+"""
+Ids by which the log lines about one request are found, at every cache that it has passed.
+
+A client may send its own id, or that of a trace; else one is made here. It is sent to other caches only. While a
+request is answered, :data:`TRACE` has its id: the log adds it to what is logged meanwhile, and the upstream client
+sends it to the next cache. A task that is started meanwhile has it too, and keeps it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from contextvars import ContextVar
+from itertools import count
+from typing import Final
+
+from attrs import define
+
+HEADER: Final = "X-Request-Id"
+
+
+@define(eq=False)
+class RequestTrace:
+    """
+    What the log says of one request: its id, the upstream host that has answered last, and in the task of a shared
+    download the id of that.
+    """
+
+    request_id: str = ""
+    answered_by: str = "-"
+    download: str | None = None
+
+
+#: That of the request that is being answered; of none, outside of one.
+TRACE: Final[ContextVar[RequestTrace | None]] = ContextVar("trace", default=None)
+
+
+@define(eq=False)
+class Provenance:
+    """
+    Where the bytes of a response come from: the id of the shared ``download``, and ``served_by``, the upstream host
+    that has sent the last ones. Of a running download that may still change.
+    """
+
+    download: str = "-"
+    served_by: str = "-"
+
+
+#: That of a response without a shared download.
+NO_DOWNLOAD: Final = Provenance()
+
+_USABLE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+#: Version, trace, span and flags (W3C Trace Context §3.2); spans differ from hop to hop.
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
+_MASK: Final = (1 << 64) - 1
+#: Begins at random, so that ids of several processes differ; the odd step visits every number once.
+_numbers = count(secrets.randbits(64), 0x9E37_79B9_7F4A_7C15)
+
+
+def current_id() -> str:
+    """The id of the request that is being answered, empty outside of one."""
+    trace = TRACE.get()
+    return "" if trace is None else trace.request_id
+
+
+def new_id() -> str:
+    """A new id of a request or of a download: sixteen hexadecimal digits."""
+    return f"{next(_numbers) & _MASK:016x}"
+
+
+def usable_id(text: str | None) -> str | None:
+    """
+    An id that was made elsewhere, if it may be logged and sent on.
+
+    >>> usable_id("build-7.3"), usable_id('a" b'), usable_id("x" * 65), usable_id("")
+    ('build-7.3', None, None, None)
+    """
+    return text if text is not None and _USABLE.fullmatch(text) else None
+
+
+def sent_id(request_ids: Sequence[bytes] | None, traceparents: Sequence[bytes] | None) -> str | None:
+    """
+    The id that a client has sent: ``X-Request-Id``, else the trace of ``traceparent``. A header that stands twice
+    is ignored.
+
+    >>> sent_id(None, [b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"])
+    '0af7651916cd43dd8448eb211c80319c'
+    >>> sent_id([b"a", b"b"], [b"00-0"])
+    """
+    if request_ids is not None and len(request_ids) == 1:
+        found = usable_id(request_ids[0].decode("latin-1"))
+        if found is not None:
+            return found
+    if traceparents is None or len(traceparents) != 1:
+        return None
+    match = _TRACEPARENT.fullmatch(traceparents[0].decode("latin-1"))
+    return None if match is None else match[1]
