@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.web.resource import Resource
 
 from contentcache.config.model import ServerTLS
+from contentcache.core.accept import prefers_html
 from contentcache.core.errors import (
     CacheError,
     MethodUnsupported,
@@ -173,6 +174,8 @@ class Router:
                 raise RouteUnknown("this gateway speaks plain HTTP: there is no certificate to trust")
             headers = {"Cache-Control": "no-store", "Content-Type": "application/x-pem-file"}
             exchange.reply(200, headers, self._routes.ca.pem)
+        elif prefers_html(exchange.values("Accept")):
+            exchange.reply(302, {"Location": "/settings", "Cache-Control": "no-store", "Vary": "Accept"})
         else:
             exchange.reply(200, {"Cache-Control": "no-cache", "Content-Type": "text/plain"})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 from twisted.logger import Logger
 
+from contentcache.core.accept import prefers_html
 from contentcache.core.errors import (
     LoopDetected,
     OriginRefused,
@@ -37,7 +38,7 @@ from contentcache.delivery.tags import TagService
 from contentcache.registry.admission import Admission, AdmittedRequest
 from contentcache.registry.origin_selection import OriginSelector, SelectedOrigin
 from contentcache.registry.responses import STALE, ContentResponder, is_partial
-from contentcache.registry.setup_page import SetupPage, prefers_html
+from contentcache.registry.setup_page import SetupPage
 from contentcache.server.exchange import Exchange
 from contentcache.server.framing import ALLOWED
 from contentcache.server.public_name import PublicName

@@ -17,27 +17,9 @@ if TYPE_CHECKING:
     from contentcache.server.html import HtmlPages
 
 _HERE: Final = Path(__file__).parent / "templates"
-_MOST_RANGES: Final = 50
 _HUB: Final = "registry-1.docker.io"
 #: Docker needs no configuration for these.
 _LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
-
-
-def prefers_html(accept: Sequence[str]) -> bool:
-    """
-    Whether a client is a browser: its ``Accept`` names ``text/html``, and nothing that it likes better.
-
-    >>> prefers_html(["text/html,application/xhtml+xml,*/*;q=0.8"]), prefers_html(["*/*"]), prefers_html([])
-    (True, False, False)
-    >>> prefers_html(["application/json, text/html;q=0.5"]), prefers_html(["text/html;q=0"])
-    (False, False)
-    """
-    weights: dict[str, float] = {}
-    for media_range in ",".join(accept).split(",")[:_MOST_RANGES]:
-        name, *parameters = (part.strip().lower() for part in media_range.split(";"))
-        weights[name] = _weight(parameters)
-    html = weights.get("text/html", 0.0)
-    return html > 0 and all(weight <= html for weight in weights.values())
 
 
 @frozen
@@ -82,14 +64,3 @@ def _pages() -> HtmlPages:
     from contentcache.server.html import HtmlPages  # noqa: PLC0415
 
     return HtmlPages(_HERE)
-
-
-def _weight(parameters: Sequence[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return min(1.0, max(0.0, float(value)))
-            except ValueError:
-                return 0.0
-    return 1.0

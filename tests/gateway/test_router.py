@@ -57,6 +57,8 @@ class OwnTests(GatewayTestCase):
         for method in ("GET", "HEAD"):
             self.assertEqual(self.ask_us("/", method=method).status, 200)
         self.assertEqual(self.ask_us("/", method="DELETE").status, 405)
+        browser = self.ask_us("/", "Accept: text/html, */*;q=0.8")
+        self.assertEqual((browser.status, browser.header("Location")), (302, "/settings"))
 
     def test_keys(self) -> None:
         """The keys are a JWK set with a freshness of five minutes."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from twisted.web.http import Request
 
+from contentcache.core.accept import accepts_json
 from contentcache.core.errors import CacheError
 from contentcache.core.header_policy import lines_of
 from contentcache.gateway.errors import NotAcceptable
 from contentcache.server.errors import error_body
 
 JSON: Final = "application/json"
-_MAX_RANGES: Final = 100
 
 #: Headers of every response of the admin site.
 GUARDS: Final[Mapping[str, str]] = {
@@ -70,8 +70,7 @@ def set_headers_of(request: Request, error: CacheError) -> None:
 
 def check_acceptable(request: Request) -> None:
     """:raises NotAcceptable: the client takes no JSON (RFC 9110 §12.5.1)."""
-    fields: Any = request.requestHeaders.getRawHeaders("Accept") or ()
-    if fields and not _accepts_json(",".join(fields)):
+    if not accepts_json(request.requestHeaders.getRawHeaders("Accept") or ()):
         raise NotAcceptable(f"answers are {JSON} here")
 
 
@@ -88,23 +87,6 @@ def timestamp(seconds: float) -> str:
     '1970-01-01T00:00:00Z'
     """
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _accepts_json(accept: str) -> bool:
-    """
-    Whether the most specific range that matches ``application/json`` allows it.
-
-    >>> _accepts_json("text/html, */*;q=0.1"), _accepts_json("application/json;q=0, */*"), _accepts_json("text/*")
-    (True, False, False)
-    """
-    ranks = {JSON: 2, "application/*": 1, "*/*": 0}
-    best = (-1, False)
-    for kind in accept.split(",")[:_MAX_RANGES]:
-        name, *parameters = (part.strip().lower() for part in kind.split(";"))
-        if name in ranks:
-            weights = [p.partition("=")[2].strip() for p in parameters if p.partition("=")[0].strip() == "q"]
-            best = max(best, (ranks[name], not weights or weights[0].strip("0.") != ""))
-    return best[1]
 
 
 def _challenge(request: Request) -> str:
