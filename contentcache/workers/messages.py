@@ -144,7 +144,7 @@ class Metrics:
 
 @frozen
 class PulledRepositories:
-    """Pulled manifests that the worker has counted since the last message: registry, repository, how many."""
+    """A call: manifests that were pulled since the last one: registry, repository, how many."""
 
     counts: Sequence[tuple[str, str, int]]
 

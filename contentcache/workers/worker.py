@@ -180,11 +180,11 @@ class Worker(Daemon):
             self._send_repository_pulls()
 
     def _send_repository_pulls(self) -> None:
+        """Report pulls to the supervisor. If the call fails, they are lost."""
         counts = self.meter.repository_pulls.drain()
         if counts:
-            self._supervisor.send(
-                messages.PulledRepositories([(*key, count) for key, count in counts.items()])
-            )
+            pulled = messages.PulledRepositories([(*key, count) for key, count in counts.items()])
+            self._supervisor.call(pulled).addErrback(lambda failure: failure.trap(RPCError) and None)
 
     # Messages and calls of the supervisor.
 
