@@ -289,7 +289,7 @@ def make_server(
             wall=platform.wall,
             stall_timeout=stall_timeout,
         )
-    return ServerFactory(
+    factory = ServerFactory(
         RequestResponder(dispatcher.dispatch, access_log),
         limits=options.limits,
         address_key=name.address_key,
@@ -298,6 +298,8 @@ def make_server(
         fast_path=fast_path,
         extra=http.headers,
     )
+    context.meter.update_by(lambda: access_log.count_running(factory.running()))
+    return factory
 
 
 def _list_secret(configuration: Configuration, platform: Platform) -> bytes:

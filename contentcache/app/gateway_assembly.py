@@ -146,6 +146,7 @@ def assemble(
     )
     factory = make_server(context, backends)
     meter.watch("connections", lambda: factory.connections)
+    meter.watch_registry(options.registry)
     meter.watch_caches(liveness.health)
     meter.watch_registry(options.registry)
     meter.watch_upstream(
@@ -192,7 +193,7 @@ def make_server(context: GatewayContext, backends: Backends) -> ServerFactory:
         program="gateway",
     )
     access_log = AccessLog(context.meter, platform.reactor, platform.wall, lines=configuration.log.accesslog)
-    return ServerFactory(
+    factory = ServerFactory(
         RequestResponder(
             dispatcher.dispatch, access_log, GatewayRequest, check_proxied_head, ProxiedBodyReader.open
         ),
@@ -202,6 +203,8 @@ def make_server(context: GatewayContext, backends: Backends) -> ServerFactory:
         meter=context.meter,
         extra=http.headers,
     )
+    context.meter.update_by(lambda: access_log.count_running(factory.running()))
+    return factory
 
 
 def _connections(context: GatewayContext, proxies: Proxies, trust: UpstreamTrust) -> ConnectionPool:

@@ -58,10 +58,15 @@ class ClientSink(Protocol):
 
 
 class Body(Protocol):
-    """A content that can be sent. ``size`` is its length in bytes, ``None`` while nobody knows."""
+    """
+    A content that can be sent. ``size`` is its length in bytes, ``None`` while nobody knows; ``is_stored`` says
+    whether it is in the store by now.
+    """
 
     @property
     def size(self) -> int | None: ...
+    @property
+    def is_stored(self) -> bool: ...
 
     async def send(self, sink: ClientSink, start: int, stop: int | None, *, small_part: bool = False) -> None:
         """
@@ -77,6 +82,8 @@ class Body(Protocol):
 
 class StoredBody:
     """A verified blob of the store."""
+
+    is_stored = True
 
     def __init__(self, file: BlobFile, run: Run, closed: Callable[[], None]) -> None:
         self._file = file
@@ -109,6 +116,8 @@ class StoredBody:
 class MemoryBody:
     """A small content that was received whole."""
 
+    is_stored = False
+
     def __init__(self, content: bytes) -> None:
         self._content = content
 
@@ -119,8 +128,10 @@ class MemoryBody:
 
     async def send(self, sink: ClientSink, start: int, stop: int | None, *, small_part: bool = False) -> None:
         """Send a part; see :class:`Body`."""
-        await sink.ready()
-        sink.write(self._content[start:stop])
+        end = len(self._content) if stop is None else stop
+        for position in range(start, end, PIECE):
+            await sink.ready()
+            sink.write(self._content[position : min(end, position + PIECE)])
 
     def close(self) -> None:
         """Nothing is held."""
@@ -172,6 +183,11 @@ class GrowingBody:
     def size(self) -> int | None:
         """Its length in bytes, if upstream has said it."""
         return self._size
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the download has stored it."""
+        return self._download.is_stored
 
     async def send(self, sink: ClientSink, start: int, stop: int | None, *, small_part: bool = False) -> None:
         """Send a part; see :class:`Body`."""

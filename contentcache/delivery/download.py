@@ -64,6 +64,7 @@ class Download:
         self.media_type: str | None = None
         self.generation = 0
         self.verified = False
+        self.is_stored = False
         self.failure: CacheError | None = None
         #: Whether nothing changes any more.
         self.is_over = False
@@ -75,8 +76,6 @@ class Download:
         self.stream = DownloadStream(self)
         self.segments = Segments(self)
         self.changed = Condition()
-        kind = "manifests" if options.is_manifest else "blobs"
-        self._count_received = context.meter.received_counter(key.origin, kind)
         #: Whether responses can begin: the size and media type are known as far as they will be.
         self.is_open = False
         #: Whether all is downloaded though no subscriber wants all.
@@ -306,7 +305,6 @@ class Download:
         """Bytes of ``host`` are in the file."""
         self.planner.arrived(host, start, stop)
         self.download_file.hash_in_background()
-        self._count_received(stop - start)
         self.progress.received += stop - start
         total = self.planner.total
         if not self._is_completing and total is not None:

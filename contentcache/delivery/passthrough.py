@@ -71,6 +71,8 @@ class PassthroughBody:
     whole of it; parts are requested on their own.
     """
 
+    is_stored = False
+
     def __init__(self, request: ContentRequest, answer: Answer, context: PassthroughContext) -> None:
         self._request = request
         self._answer: Answer | None = answer
@@ -224,9 +226,6 @@ class _Transfer:
         self._position, self._stop = part
         self._check = check
         self._context = context
-        self._received = context.meter.received_counter(
-            request.registry.upstream.origin, request.content.kind
-        )
         self._outage = Outage()
         self._wait = UpstreamWait(DownloadKey.of(request), context.clock, context.retry_for)
         self._tail = b""
@@ -269,7 +268,7 @@ class _Transfer:
             raise
         self._wait.end([self._request.content.repository], start)
         skipped = start - opening.start
-        with InflowQueue(answer, self._received) as queue:
+        with InflowQueue(answer) as queue:
             while (data := await queue.next()) is not None:
                 passed_over = min(skipped, len(data))
                 skipped -= passed_over

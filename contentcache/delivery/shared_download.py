@@ -162,6 +162,10 @@ class SharedDownload(Protocol):
         """Whether the whole content has its digest."""
 
     @property
+    def is_stored(self) -> bool:
+        """Whether the whole content is in the store."""
+
+    @property
     def in_place(self) -> bool:
         """Whether it is a stored blob that is being verified."""
 

@@ -27,6 +27,7 @@ from contentcache.gateway.errors import RegistryBroken, RegistryTimeout, Registr
 from contentcache.gateway.proxy_request import ProxyRequest, RequestBody
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.answers import Answer
+from contentcache.upstream.request import kind_of_target
 from contentcache.upstream.responses import why
 
 #: Seconds to wait for ``100 Continue`` (RFC 9110 §10.1.1).
@@ -105,6 +106,9 @@ class ConnectionPool:
             self.health = self.health.answered(self._wall(), self._timer.seconds() - began)
             self._meter.asked(self._base, str(response.code))
             reader = Answer(self._base, response.code, False, response, self._timer, self._stall_timeout)
+            kind = kind_of_target(request.target)
+            if kind != "other":
+                reader.counted_by(self._meter.received_counter(self._base, kind))
             yield OpenResponse(response, reader)
         finally:
             response.release()

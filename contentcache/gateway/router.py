@@ -27,7 +27,7 @@ from contentcache.core.errors import (
     RequestMalformed,
     RouteUnknown,
 )
-from contentcache.core.routes import Content, Route, kind_of, parse, unescape
+from contentcache.core.routes import Content, Route, parse, unescape
 from contentcache.gateway.blob_redirector import BlobRedirector
 from contentcache.gateway.exchange import GatewayExchange
 from contentcache.gateway.keys import MAX_AGE, KeyFiles
@@ -140,7 +140,9 @@ class Router:
 
     async def _answer_registry(self, exchange: GatewayExchange, path: str) -> None:
         request, route = exchange.request, route_at(path)
-        request.kind, request.upstream = ("other" if route is None else kind_of(route)), self._registry
+        request.upstream = self._registry
+        if route is not None:
+            request.concerns(route)
         blob = route if isinstance(route, Content) and route.kind == "blobs" else None
         if blob is None:
             await self._routes.reverse_proxy.forward(exchange, path)

@@ -23,7 +23,6 @@ from contentcache.core.routes import (
     Root,
     TaggedManifest,
     TagsList,
-    kind_of,
     one,
     parse,
 )
@@ -109,7 +108,7 @@ class RegistryApi:
         if not path.startswith(self._prefix + "/"):
             raise RouteUnknown("this is a registry: its API is below " + self._prefix + "/v2/")
         route = parse(path[len(self._prefix) :])
-        exchange.request.kind = kind_of(route)
+        exchange.request.concerns(route)
         via = self._check_via(exchange)
         admitted = await self._dependencies.admission.admit(exchange, route)
         await self._answer_route(exchange, admitted, via)
@@ -125,6 +124,7 @@ class RegistryApi:
     async def _answer_route(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:
         selected = admitted.selected
         self._name_caches(exchange, selected.registry)
+        exchange.request.concerns(selected.route)
         match selected.route:
             case Content() as content:
                 accept = exchange.values("Accept")
@@ -233,6 +233,7 @@ class RegistryApi:
             registry.upstream.origin, route.repository, kind, served.outcome.label(stale=served.stale)
         )
         exchange.request.provenance = served.provenance
+        exchange.request.digest = str(served.digest)
         await self._dependencies.responder.respond(exchange, served, kind, by_tag=by_tag)
 
     async def _answer_ping(self, exchange: Exchange, admitted: AdmittedRequest, via: str) -> None:

@@ -66,6 +66,9 @@ class ContentResponder:
         exchange.start_streaming()
         parts = self._parts(exchange, content, kind)
         await self._send_parts(exchange, content, headers, parts)
+        if not content.body.is_stored:
+            exchange.request.was_not_stored()
+        await exchange.ready()  # a client that does not take what is buffered has not got all
         exchange.finish()
 
     async def _send_parts(

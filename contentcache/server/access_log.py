@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
@@ -116,12 +116,14 @@ class AccessLog:
             request.kind,
             request.code,
             seconds,
-            request.body_sent - request.counted,
+            max(0, request.sentLength - request.counted),
             upstream=request.upstream,
             first_byte=first_byte,
         )
         is_complete = request.end is COMPLETE
-        if is_complete and not self._lines:
+        if not is_complete:
+            request.was_not_stored()
+        elif not self._lines:
             return
         access = AccessLogEntry(
             address=_address(request),
@@ -133,7 +135,7 @@ class AccessLog:
             user=logged_user(request.user_name) if request.user_name else user_of(_authorization(request)),
             referer=_header(request, "Referer"),
             agent=_header(request, "User-Agent"),
-            cache=_cache(request),
+            cache=request.cache_status.removeprefix("contentcache").removeprefix("; ") or "-",
             seconds=seconds,
             upstream=request.upstream,
             sent=request.sentLength,
@@ -149,12 +151,13 @@ class AccessLog:
             offset = _first_byte(request) + request.sentLength
             self.log_incomplete(access, request.repository, request.digest, offset)
 
-    def count_sent(self, request: ServerRequest) -> None:
-        """Count what has been sent since this was called last: a response may take hours."""
-        sent = request.body_sent
-        if sent > request.counted:
-            self._meter.sent(request.upstream, request.kind, sent - request.counted)
-            request.counted = sent
+    def count_running(self, requests: Iterable[ServerRequest]) -> None:
+        """Count what responses have sent since they were counted last: some take hours."""
+        for request in requests:
+            sent = request.body_sent
+            if sent > request.counted:
+                self._meter.sent(request.upstream, request.kind, sent - request.counted)
+                request.counted = sent
 
     def log_incomplete(self, access: AccessLogEntry, repository: str, digest: str, offset: int) -> None:
         """
@@ -186,12 +189,6 @@ class AccessLog:
         )
         if self._lines:
             self._write("access", accesses=hits)
-
-
-def _cache(request: ServerRequest) -> str:
-    """The parameters of ``Cache-Status``, as they turned out: what was cut off was not stored when it was."""
-    status = request.cache_status.removeprefix("contentcache").removeprefix("; ")
-    return (status if request.end is COMPLETE else status.removesuffix("; stored")) or "-"
 
 
 def _first_byte(request: ServerRequest) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from twisted.internet.interfaces import IAddress
@@ -73,6 +73,13 @@ class ServerFactory(HTTPFactory):
     def busy(self) -> int:
         """How many connections have a request or response in progress that a shutdown waits for."""
         return 0 if self._cut else sum(channel.busy for channel in self._channels)
+
+    def running(self) -> Iterator[ServerRequest]:
+        """The requests whose response has begun and not ended, without those of the fast path."""
+        for channel in self._all():
+            for request in channel.requests[:1]:
+                if isinstance(request, ServerRequest) and request.startedWriting and not request.logged:
+                    yield request
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         host = getattr(addr, "host", "")

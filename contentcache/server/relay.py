@@ -30,10 +30,11 @@ async def stream(answer: Answer, exchange: Exchange, start: Callable[[], None]) 
 
     :raises UpstreamBroken, UpstreamTimeout: upstream breaks off.
     """
-    with InflowQueue(answer, lambda _size: None) as queue:
+    with InflowQueue(answer) as queue:
         exchange.start_streaming()
         start()
         while (data := await queue.next()) is not None:
             await exchange.ready()
             exchange.write(data)
+    await exchange.ready()  # a client that does not take what is buffered has not got all
     exchange.finish()

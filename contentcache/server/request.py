@@ -12,6 +12,7 @@ from twisted.web.http_headers import Headers
 
 from contentcache.core.ranges import parse_length
 from contentcache.core.response_end import COMPLETE, ResponseEnd
+from contentcache.core.routes import Content, Referrers, Route, TaggedManifest, TagsList, kind_of
 from contentcache.server.errors import NOSNIFF
 from contentcache.server.framing import check_head
 from contentcache.telemetry.request_ids import HEADER, NO_DOWNLOAD, Provenance, RequestTrace, new_id, sent_id
@@ -93,6 +94,18 @@ class ServerRequest(Request):
         for name, values in self.channel.factory.extra.items():
             self.responseHeaders.setRawHeaders(name, list(values))
         self.channel.factory.responder.dispatch(self)
+
+    def concerns(self, route: Route) -> None:
+        """Tell the log and the metrics what is requested."""
+        self.kind = kind_of(route)
+        if isinstance(route, Content | TaggedManifest | TagsList | Referrers):
+            self.repository = route.repository
+        if isinstance(route, Content | Referrers):
+            self.digest = str(route.digest)
+
+    def was_not_stored(self) -> None:
+        """Do not say in the log what the head said of a download that was to be stored, and was not."""
+        self.cache_status = self.cache_status.removesuffix("; stored")
 
     @property
     def body_sent(self) -> int:

@@ -35,6 +35,18 @@ class Gauges(Collector):
             yield metric
 
 
+class Updates(Collector):
+    """Brings counters up to date before they are read; has no metrics itself."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+
+    def collect(self) -> Iterator[Metric]:
+        for call in self.calls:
+            call()
+        return iter(())
+
+
 class Aliases(Collector):
     """What is counted here by the names that distribution has for it."""
 

@@ -79,7 +79,10 @@ REQUESTS: Final = (
     ),
     _counter("sent_bytes", "Body bytes to clients; registry is - where none was meant", "registry", "kind"),
     _counter(
-        "received_bytes", "Body bytes of blobs and manifests from upstreams", "registry", "kind", role="cache"
+        "received_bytes",
+        "Body bytes of manifests, blobs and lists from upstreams, also those that are thrown away",
+        "registry",
+        "kind",
     ),
     _counter(
         "responses_incomplete",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import product
 from typing import Final, TypeAlias
 
 from attrs import frozen
@@ -17,7 +18,7 @@ from prometheus_client import (
 
 from contentcache import __version__
 from contentcache.core.response_end import ENDED_BY
-from contentcache.telemetry.collectors import Aliases, BulkHistogram, Gauges, Series
+from contentcache.telemetry.collectors import Aliases, BulkHistogram, Gauges, Series, Updates
 from contentcache.telemetry.families import (
     CACHE_STATUSES,
     COUNTED,
@@ -78,6 +79,10 @@ class Meter:
             for family in COUNTED
             if role is None or family.role in {None, role}
         }
+        self._updates = Updates()
+        self.registry.register(
+            self._updates
+        )  # before the counters that it updates: they are read in this order
         self._counters = {
             name: Counter(family.name, family.meaning, family.labels, registry=self.registry)
             for name, family in self._families.items()
@@ -138,9 +143,9 @@ class Meter:
         registry = registry_name(origin)
         for kind in KINDS:
             self._counters["sent_bytes"].labels(registry, kind)
-        for kind in STORED_KINDS if "pulls" in self._counters else ():
             self._counters["received_bytes"].labels(registry, kind)
-            for status in CACHE_STATUSES:
+        if "pulls" in self._counters:
+            for kind, status in product(STORED_KINDS, CACHE_STATUSES):
                 self._counters["pulls"].labels(registry, kind, status)
 
     def watch_upstream(
@@ -174,6 +179,10 @@ class Meter:
         self._reloaded = True, now
         self.watch("config_last_reload_success", lambda: float(self._reloaded[0]))
         self.watch("config_last_reload_success_timestamp_seconds", lambda: self._reloaded[1])
+
+    def update_by(self, update: Callable[[], None]) -> None:
+        """Have counters brought up to date by ``update`` whenever they are read: what is still going on, so far."""
+        self._updates.calls.append(update)
 
     def refresh_by(self, refresh: Callable[[], Awaitable[None]]) -> None:
         """Have what gauges read brought up to date by ``refresh``, which may wait for a disk."""
@@ -259,10 +268,7 @@ class Meter:
             self.repository_pulls.add(registry_name(origin), repository)
 
     def received_counter(self, origin: str, kind: str) -> Callable[[float], None]:
-        """
-        Counts bytes of blobs or manifests that come in. For each body one: to look labels up costs more than to
-        count.
-        """
+        """Counts bytes of body that come in. For each body one: to look labels up costs more than to count."""
         return self._counters["received_bytes"].labels(registry_name(origin), kind).inc
 
     def asked(self, host: str, code: str) -> None:

@@ -50,6 +50,7 @@ class Transport(Protocol):
 
 #: Receives the pieces of a body; may be called before :meth:`Answer.stream` has returned.
 Received: TypeAlias = Callable[["Inflow", bytes], None]
+CountBytes: TypeAlias = Callable[[float], object]
 
 
 class Inflow(TwistedProtocol):
@@ -58,13 +59,20 @@ class Inflow(TwistedProtocol):
 
     ``ended`` fires with ``None`` when the body ended as HTTP says it must; it fails with
     :class:`UpstreamBroken` when it was cut short, and with :class:`UpstreamTimeout` when nothing was received
-    for ``stall_timeout`` seconds, those in which it was paused not counted.
+    for ``stall_timeout`` seconds, those in which it was paused not counted. ``count`` gets the number of bytes of
+    each piece, as it came and whatever becomes of it.
     """
 
     def __init__(
-        self, received: Received, clock: Timer, stall_timeout: float, decoder: Decoder | None = None
+        self,
+        received: Received,
+        clock: Timer,
+        stall_timeout: float,
+        decoder: Decoder | None = None,
+        count: CountBytes | None = None,
     ) -> None:
         self._decoder = decoder
+        self._count = count
         self.ended: Deferred[None] = Deferred()
         self._received = received
         self._clock = clock
@@ -77,6 +85,8 @@ class Inflow(TwistedProtocol):
         self._wait()
 
     def dataReceived(self, data: bytes) -> None:
+        if self._count is not None:
+            self._count(len(data))
         if self._over:
             return
         if self._timer is not None:
@@ -177,6 +187,7 @@ class _Incoming:
 
     def __init__(self, response: Response, clock: Timer, stall_timeout: float) -> None:
         self.decoder: Decoder | None = None
+        self.count: CountBytes | None = None
         self.then: list[Callable[[], None]] = []
         self._response = response
         self._clock = clock
@@ -185,7 +196,7 @@ class _Incoming:
 
     def stream(self, received: Received) -> Inflow:
         self._streamed = True
-        inflow = Inflow(received, self._clock, self._stall_timeout, self.decoder)
+        inflow = Inflow(received, self._clock, self._stall_timeout, self.decoder, self.count)
         for call in self.then:
             inflow.ended.addBoth(_pass_on, call)
         self._response.deliverBody(inflow)
@@ -233,6 +244,11 @@ class Answer:
         whose body was not streamed.
         """
         self._incoming.then.append(call)
+        return self
+
+    def counted_by(self, count: CountBytes) -> Answer:
+        """Have ``count`` called with the number of bytes of each piece of the body, as it arrives."""
+        self._incoming.count = count
         return self
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
@@ -16,14 +15,9 @@ _MOST_QUEUED: Final = 256 << 10
 
 
 class InflowQueue:
-    """
-    Pauses upstream while more than a quarter of a MiB is queued.
+    """Pauses upstream while more than a quarter of a MiB is queued. A context manager, which abandons the body."""
 
-    ``noticed(bytes)`` is called for each piece that is received. A context manager, which abandons the body.
-    """
-
-    def __init__(self, answer: Answer, noticed: Callable[[int], None]) -> None:
-        self._noticed = noticed
+    def __init__(self, answer: Answer) -> None:
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._condition = Condition()
@@ -63,7 +57,6 @@ class InflowQueue:
         self._inflow.abandon()
 
     def _received(self, inflow: Inflow, data: bytes) -> None:
-        self._noticed(len(data))
         self._queue.append(data)
         self._queued += len(data)
         if self._queued > _MOST_QUEUED:

@@ -286,8 +286,14 @@ class Registry:
         if remaining is not None:
             self._meter.ratelimit_remaining(host, remaining)
         if answer.status < _REFUSAL or is_range_refusal(answer, request):
-            return answer
+            return self._counted(answer, request.kind)
         raise await self._refusal(answer, request, key)
+
+    def _counted(self, answer: Answer, kind: str) -> Answer:
+        """Have the body counted, unless it is no content: pings, tokens and keys are not."""
+        if kind == "other":
+            return answer
+        return answer.counted_by(self._meter.received_counter(self.upstream.origin, kind))
 
     def _warn(self, sentence: str) -> None:
         """Log what makes no host unhealthy, and not with every request."""

@@ -17,6 +17,20 @@ Method = Literal["GET", "HEAD"]
 _FIRST_BYTE: Final = "bytes=0-0"
 
 
+def kind_of_target(target: str) -> str:
+    """
+    What a request to a registry is about, by its path: manifests, blobs, tags, referrers, catalog or other.
+
+    >>> kind_of_target("/v2/org/tags/manifests/1?ns=a"), kind_of_target("/v2/_catalog"), kind_of_target("/v2/")
+    ('manifests', 'catalog', 'other')
+    """
+    components = target.partition("?")[0].split("/")
+    if components[1:] == ["v2", "_catalog"]:
+        return "catalog"
+    kind = components[-2] if len(components) > 4 else ""  # noqa: PLR2004  # "", "v2", a name, a kind
+    return kind if kind in {"manifests", "blobs", "tags", "referrers"} else "other"
+
+
 @frozen
 class Request:
     """
@@ -63,20 +77,8 @@ class Request:
 
     @property
     def kind(self) -> str:
-        """
-        The kind of request: manifests, blobs, tags, referrers, catalog or other.
-
-        >>> subject = Subject.of(b"", "https://a", "org", Credential())
-        >>> Request("GET", "/v2/org/tags/manifests/1", subject).kind
-        'manifests'
-        >>> Request("GET", "/v2/", subject).kind
-        'other'
-        """
-        components = self.path.partition("?")[0].split("/")
-        if components[1:] == ["v2", "_catalog"]:
-            return "catalog"
-        kind = components[-2] if len(components) > 4 else ""  # noqa: PLR2004  # "", "v2", a name, a kind
-        return kind if kind in {"manifests", "blobs", "tags", "referrers"} else "other"
+        """The kind of request: manifests, blobs, tags, referrers, catalog or other."""
+        return kind_of_target(self.path)
 
     @property
     def reference(self) -> str | None:

@@ -254,6 +254,7 @@ class DownloadState:
     media_type: str | None
     readable: int
     verified: bool
+    is_stored: bool
     awaits_decision: bool
     withholds_all: bool
     held: Sequence[Sequence[int]]

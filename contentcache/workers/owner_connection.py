@@ -191,6 +191,7 @@ class _OwnerConnection:
             download.media_type,
             download.progress.announced,
             download.verified,
+            download.is_stored,
             download.awaits_decision,
             download.withholds_all,
             sorted(held - self._sent_spans),

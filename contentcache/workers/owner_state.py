@@ -24,7 +24,7 @@ class OwnerState:
         self.total: int | None = None
         self.held = Spans()
         self.media_type: str | None = None
-        self.verified = False
+        self.verified = self.is_stored = False
         self.awaits_decision = not in_place and total is None
         self.withholds_all = in_place
         #: How often bytes that were read here may have changed since: by a restart, or in a successor's file.
@@ -65,7 +65,7 @@ class OwnerState:
         if any(self.held.reach(start) < stop for start, stop in unconfirmed):
             # A subscriber may have read bytes here that are, or will be, others by now.
             self.generation += 1
-        self.verified = reported.verified
+        self.verified, self.is_stored = reported.verified, reported.is_stored
 
     def readable_until(self, announced: int, position: int, *, small_part: bool) -> int:
         """Up to which byte a subscriber at ``position`` may read."""

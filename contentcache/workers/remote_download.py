@@ -114,6 +114,11 @@ class RemoteDownload:
         return self._state.verified
 
     @property
+    def is_stored(self) -> bool:
+        """Whether the owner has stored it."""
+        return self._state.is_stored
+
+    @property
     def file(self) -> BlobFile:
         """Where the bytes are."""
         if self._state.file is None:

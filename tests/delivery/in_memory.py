@@ -138,7 +138,8 @@ class InMemoryCache:
         **options: Any,
     ) -> None:
         """Assemble the cache, anew too, over the wire, the store and the index that are there."""
-        self.meter = Meter()
+        #: In a cache of two workers the second is that of both workers' registries.
+        self.meter = self.meter_of_registries = Meter()
         self.context = context = CacheContext(
             Configuration(
                 http,

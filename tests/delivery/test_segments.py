@@ -50,7 +50,7 @@ class SegmentTests(InMemoryCacheTestCase):
             self.assertEqual(bytes(client.got), CONTENT[start : start + chunk], start)
         self.here.later(1)
         self.assertEqual(
-            self.here.meter.registry.get_sample_value(
+            self.here.meter_of_registries.registry.get_sample_value(
                 "contentcache_received_bytes_total", {"registry": "one.example", "kind": "blobs"}
             ),
             len(CONTENT),

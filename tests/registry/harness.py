@@ -116,6 +116,8 @@ class Origin:
 class SteppedBody:
     """A body that waits: :meth:`give` lets so many bytes go, :meth:`fail` ends it short or with a defect."""
 
+    is_stored = False
+
     def __init__(self, content: bytes = CONTENT, *, size: int | None = len(CONTENT)) -> None:
 
         self.size = size

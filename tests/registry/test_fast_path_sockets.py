@@ -18,6 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from contentcache.config.model import ServerTLS
 from contentcache.delivery.hot_blobs import LARGEST
+from contentcache.server.access_log import AccessLog
 from contentcache.tls.server import ServerContext
 from contentcache.wire.sendfile import FileTransport
 from contentcache.wire.tls_socket import tls_transport
@@ -25,6 +26,7 @@ from tests.delivery.in_memory import REPOSITORY
 from tests.registry.harness import replies, request
 from tests.registry.test_fast_path import CacheTestCase
 from tests.server.test_channel_sockets import read_all
+from tests.server.test_response_ends import RecordedEvents, incomplete
 from tests.tls.certificates import make
 from tests.waiting import until
 
@@ -53,6 +55,8 @@ class NarrowTests(CacheTestCase, TestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.events = RecordedEvents()
+        self.patch(AccessLog, "_event_log", self.events)
         self.content = os.urandom(LARGEST)
         self.digest_of_large = self.there.origin.put_blob(REPOSITORY, self.content)
         self.large = f"/v2/{REPOSITORY}/blobs/{self.digest_of_large}"
@@ -136,9 +140,52 @@ class NarrowTests(CacheTestCase, TestCase):
         self.there.clock.advance(0)
         (line,) = self.lines
         self.assertLess(line.sent, LARGEST)
+        self.assert_incomplete("client")
         yield until(lambda: not self.factory.connections)
         yield until(lambda: len(_open_blobs(self.root)) == len(self.there.blob_service.hot_blobs))
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    @inlineCallbacks
+    def test_ended_here(self) -> Generator[Deferred[Any], Any, None]:
+        """A client that takes nothing, a shutdown and a file that becomes shorter: each is told apart."""
+        (path,) = self.root.rglob(f"{self.digest_of_large.hex}/data")
+        ends: list[tuple[str, Callable[[], object]]] = [
+            ("client", lambda: self.there.clock.pump([10] * 12)),
+            ("drain", self.factory.cut),
+        ]
+        if not self.tls:  # which reads all of it before the socket takes the first byte
+            ends.append(("disk", lambda: os.truncate(path, 100)))
+        for kind, end in ends:
+            looked = threading.Event()
+            self.assertEqual(self.ask(self.ann, path=self.large).status, 200)
+            self.forget()
+
+            def work(connection: socket.socket, looked: threading.Event = looked) -> None:
+                connection.sendall(request(self.large, f"Authorization: {self.ann}").encode())
+                looked.wait(20)
+                with contextlib.suppress(OSError):
+                    read_all(connection)
+
+            running = self.client(work)
+            yield until(lambda: any(channel.busy for channel in self.factory._channels))
+            end()
+            looked.set()
+            yield running
+            yield until(lambda: not self.factory.connections)
+            self.there.clock.advance(0)
+            self.assertEqual((len(self.lines), self.begun), (1, 0), kind)
+            self.assert_incomplete(kind)
+            self.events.found.clear()
+
+    def assert_incomplete(self, kind: str) -> None:
+        """The last response was cut off, and ended by that."""
+        line = self.lines[-1]
+        self.assertEqual((line.status, line.length, line.end.kind), (200, LARGEST, kind))
+        ((level, phrase, fields),) = self.events.found
+        self.assertEqual((level, phrase), ("info" if kind == "client" else "warn", "response incomplete"))
+        self.assertEqual((fields["digest"], fields["repository"]), (str(self.digest_of_large), REPOSITORY))
+        self.assertEqual((fields["offset"], fields["reason"]), (line.sent, line.end.reason))
+        self.assertEqual(incomplete(self.there.meter)[kind], 1)
 
 
 class NarrowTlsTests(NarrowTests):

@@ -281,6 +281,8 @@ class PlainTests(SocketTestCase):
 class FileBody:
     """A body that goes straight from a file, and ends short after ``stop`` bytes."""
 
+    is_stored = True
+
     def __init__(self, path: Path, stop: int) -> None:
         self.size = path.stat().st_size
         self.closed = False

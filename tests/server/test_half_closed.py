@@ -29,6 +29,8 @@ _SIZE = 40_000_000
 class _FileBody:
     """A body of a file, sent by threads of the sendfile pool where ``by_pool`` says so."""
 
+    is_stored = True
+
     def __init__(self, path: Path, *, by_pool: bool = False) -> None:
         self.size = path.stat().st_size
         self.closed = False

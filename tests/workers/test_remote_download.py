@@ -347,6 +347,7 @@ class OwnerTests(SynchronousTestCase):
             media_type="a/b",
             readable=max((stop for start, stop in held if start == 0), default=0),
             verified=False,
+            is_stored=False,
             awaits_decision=False,
             withholds_all=False,
             held=held,
