@@ -184,7 +184,7 @@ class CacheRole:
         storage = self._configuration.storage
         store = storage.rootdirectory if storage.driver == "filesystem" else "memory"
         origins = [upstream.origin for upstream in self._configuration.downstream.upstreams]
-        return {"store": store, "upstreams": origins}
+        return {"store": store, "upstreams": origins, "role": "cache"}
 
     def _flush(self) -> Deferred[None]:
         return in_background(self._flush_or_log())

@@ -18,7 +18,6 @@ from contentcache import __version__
 from contentcache.admin.api import Operations
 from contentcache.admin.recent_errors import RecentErrors
 from contentcache.admin.status import ProcessStatus, ReloadStatus, Sample, Status, Workers
-from contentcache.aio.condition import sleep
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import PeriodicTasks, in_background
 from contentcache.aio.threads import ThreadsUnavailableError
@@ -30,6 +29,7 @@ from contentcache.app.operator_access import OperatorAccess
 from contentcache.app.process import fit_descriptors
 from contentcache.app.reporting import StatusReporter, certificates_of
 from contentcache.app.role import Role, StartupError, exit_with
+from contentcache.app.stopping import CutOff, StopLog, drain
 from contentcache.app.systemd import ServiceNotifier
 from contentcache.app.thread_pools import SENDFILE_THREADS, ThreadPools
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from contentcache.app.issuance import Issuance
 
 _LAG_INTERVAL: Final = 0.5
-_DRAIN_STEP: Final = 0.1
 #: Seconds until the keys of TLS session tickets are replaced.
 _TICKET_KEYS_INTERVAL: Final = 12 * 3600.0
 
@@ -89,6 +88,8 @@ class Daemon(Service):
         self.errors = errors or RecentErrors()
         self.notifier = ServiceNotifier(environ, reactor)
         self.reporter = StatusReporter(configuration)
+        #: Of a process that says of itself that it has started.
+        self.stop_log: StopLog | None = None
         self._access = OperatorAccess(
             configuration, Operations(self.status, self.health, self.reload_now), reactor, self.threads
         )
@@ -271,7 +272,9 @@ class Daemon(Service):
             scheme="http" if http.tls is None else "https",
             version=__version__,
             **role.startup_fields(),
+            workers=self.configuration.workers,
         )
+        self.stop_log = StopLog(self.reactor)
 
     def _rotate_ticket_keys(self) -> None:
         if self.context is not None:
@@ -322,6 +325,8 @@ class Daemon(Service):
     async def _stop(self) -> None:
         role = self.role
         self.notifier.tell_stopping()
+        if self.stop_log is not None:
+            self.stop_log.stopping()
         for path in self._paths:
             path.remove()
         for port in self.ports:
@@ -332,20 +337,13 @@ class Daemon(Service):
             await self.issuance.stop()
         if role is None:
             return
-        await self.drain(role)
+        cut_off = await self.drain(role)
         await role.stop()
         self._pools.stop()
         role.close()
+        if self.stop_log is not None:
+            self.stop_log.stopped(cut_off)
 
-    async def drain(self, role: Role) -> None:
+    async def drain(self, role: Role) -> CutOff:
         """Let transfers finish within the timeout, and end the rest."""
-        factory = role.factory
-        factory.close_idle()
-        until = self.reactor.seconds() + self.configuration.http.draintimeout
-        if factory.busy and self.configuration.http.draintimeout > 0:
-            self._log.info(
-                "drain started", transfers=factory.busy, timeout=self.configuration.http.draintimeout
-            )
-        while factory.busy and self.reactor.seconds() < until:
-            await sleep(self.reactor, _DRAIN_STEP)
-        factory.cut()
+        return await drain(role, self.reactor, self.configuration.http.draintimeout)

@@ -151,7 +151,7 @@ class GatewayRole:
 
     def startup_fields(self) -> Mapping[str, object]:
         """The registry behind this gateway, and the gateway's name in tokens."""
-        return {"registry": self._options.registry, "issuer": self._options.issuer}
+        return {"registry": self._options.registry, "issuer": self._options.issuer, "role": "gateway"}
 
     def _start_probing(self) -> None:
         if not self._stopping:

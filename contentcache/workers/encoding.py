@@ -16,6 +16,7 @@ import attrs
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from contentcache.admin.status import DownloadStatus, LoggedError, ProcessStatus, UpstreamStatus
+from contentcache.app.stopping import CutOff
 from contentcache.core import errors
 from contentcache.core.errors import CacheError, OriginRefused, UpstreamUnavailable
 from contentcache.core.host_health import HostHealth
@@ -34,7 +35,7 @@ _STATUS: Final = (ProcessStatus, DownloadStatus, UpstreamStatus, LoggedError, He
 #: Frozen classes whose fields are sent as they are: the messages, and what they and calls of the index contain.
 _CLASSES: Final[Mapping[str, type]] = {
     kind.__name__: kind
-    for kind in (*vars(messages).values(), *vars(interfaces).values(), Revocation, *_STATUS)
+    for kind in (*vars(messages).values(), *vars(interfaces).values(), Revocation, CutOff, *_STATUS)
     if isinstance(kind, type) and attrs.has(kind) and kind is not Identity
 }
 _FIELDS: Final[Mapping[type, Sequence[str]]] = {

@@ -79,7 +79,7 @@ class GetStatus:
 
 @frozen
 class Drain:
-    """A call: accept no new connection; returns when all transfers have ended."""
+    """A call: accept no new connection; returns when all transfers have ended, with what was cut off."""
 
 
 @frozen

@@ -23,6 +23,7 @@ from contentcache.app.cache_role import CacheRole
 from contentcache.app.daemon import Daemon
 from contentcache.app.listening import bind_shared
 from contentcache.app.role import Role
+from contentcache.app.stopping import CutOff
 from contentcache.app.systemd import without_notifier
 from contentcache.config.model import Address, Configuration
 from contentcache.config.workers import worker_share
@@ -241,9 +242,11 @@ class Supervisor(Daemon):
 
     # Stop.
 
-    async def drain(self, role: Role) -> None:  # noqa: ARG002  # no client is served here
+    async def drain(self, role: Role) -> CutOff:  # noqa: ARG002  # no client is served here
         """Let all workers drain before one ends: it may run downloads for another one's clients."""
+        cut_off = CutOff()
         if self._workers is not None:
-            await self._workers.drain(self.configuration.http.draintimeout + _DRAIN_MARGIN)
+            cut_off = await self._workers.drain(self.configuration.http.draintimeout + _DRAIN_MARGIN)
             await self._workers.metrics()  # they stay when the workers have ended
             await self._workers.stop()
+        return cut_off

@@ -26,6 +26,7 @@ from contentcache.app.cache_role import CacheRole
 from contentcache.app.daemon import Daemon
 from contentcache.app.listening import stop
 from contentcache.app.role import Role, StartupExit
+from contentcache.app.stopping import CutOff
 from contentcache.app.systemd import without_notifier
 from contentcache.config.model import Address, Configuration
 from contentcache.core.digest import Digest
@@ -266,14 +267,13 @@ class Worker(Daemon):
 
     # Stop.
 
-    async def _drain(self) -> bool:
+    async def _drain(self) -> CutOff:
         """Refuse new connections; downloads for other workers go on."""
         for port in self.ports:
             await stop(port)
-        if self.role is not None:
-            await self.drain(self.role)
+        cut_off = CutOff() if self.role is None else await self.drain(self.role)
         self._send_repository_pulls()
-        return True
+        return cut_off
 
     async def _end(self) -> None:
         try:

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from contentcache.aio.condition import Condition, wait_at_most
 from contentcache.aio.reactor import DaemonReactor
+from contentcache.app.stopping import CutOff
 from contentcache.core.digest import Digest
 from contentcache.delivery.authorization import Revocation
 from contentcache.workers import messages
@@ -171,12 +172,15 @@ class WorkerPool:
         for number in self._workers:
             await self._wait_until_ready(number, deadline)
 
-    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109  # there is no asyncio here
-        """Let all workers refuse new connections, and wait for their transfers for at most ``timeout`` seconds."""
+    async def drain(self, timeout: float) -> CutOff:  # noqa: ASYNC109  # there is no asyncio here
+        """
+        Let all workers refuse new connections, and wait for their transfers for at most ``timeout`` seconds.
+        Returns what they have cut off.
+        """
         self._is_stopping = True
         for worker in self._workers.values():
             worker.front.close()
-        await self.call(messages.Drain(), timeout=timeout)
+        return sum((await self.call(messages.Drain(), timeout=timeout)).values(), CutOff())
 
     async def stop(self) -> None:
         """End all workers; those that do not end are killed."""

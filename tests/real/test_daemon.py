@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import signal
 import socket
 import ssl
@@ -213,6 +214,9 @@ class StopTests(DaemonTestCase):
         self.assertIn(cache.process.wait(), {0, -signal.SIGTERM})
         self.assertLess(self.rest(client), len(_CONTENT) - (1 << 16))
         self.assertNotIn("Traceback", cache.log())
+        cache.wait_for_log(re.compile(r"daemon listens on .* role=cache workers=1"))
+        cache.wait_for_log("daemon stopping reason=SIGTERM ")
+        cache.wait_for_log(re.compile(r"daemon stopped reason=SIGTERM uptime=\d+s responses_cut=1 "))
         cache.wait_for_log(_BLOB)
         lines = [line for line in cache.access_lines() if _BLOB in line]
         self.assertEqual(len(lines), 1, lines)

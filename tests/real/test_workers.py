@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -159,6 +160,35 @@ class StampedeTests(WorkersTestCase):
         self.assertFalse([pid for pid in self.pids.values() if lives(pid)])
         cache.wait_for_log('"worker": 1')
         self.assertNotIn("Traceback", cache.log())
+
+    def test_what_a_stop_cuts(self) -> None:
+        """
+        The log says why the daemon stopped, and what of all workers that has cut: each response, and the download
+        that both shared, with the bytes of its partial file.
+        """
+        digest, content = blob_of(1, "cut")
+        cache = self.begin(content, http={"draintimeout": "200ms"})
+        self.half_way(digest, 2)
+        cache.process.send(signal.SIGTERM)
+        self.assertIn(cache.process.wait(), {0, -signal.SIGTERM})
+        cache.wait_for_log(re.compile(r"daemon stopping reason=SIGTERM uptime=\d+s"))
+        cut = f"responses_cut=4 downloads_suspended=1 bytes_suspended={_HALF}"
+        cache.wait_for_log(re.compile(rf"daemon stopped reason=SIGTERM uptime=\d+s {cut}"))
+        ids = set(re.findall(r" end=drain served_by=\S+ request_id=\S+ download=(\S+)", cache.log()))
+        self.assertEqual((len(ids), "-" in ids), (1, False))
+
+    def test_one_line_in_both(self) -> None:
+        """Clients of both workers share a download: their lines have its id and its host, and ids of their own."""
+        digest, content = blob_of(1, "ids")
+        self.begin(content)
+        pullers = [puller for of_worker in self.half_way(digest, 2) for puller in of_worker]
+        self.line.cut()
+        for puller in pullers:
+            self.assertEqual(digest_of(puller.result().body), digest)
+        lines = until(lambda: self.lines(4), "a line for each")
+        found = [re.search(r" served_by=(\S+) request_id=(\S+) download=(\S+)", line) for line in lines]
+        hosts, ids, downloads = zip(*[match.groups() for match in found if match], strict=True)
+        self.assertEqual((set(hosts), len(set(ids)), len(set(downloads))), ({self.line.url}, 4, 1))
 
 
 class DeathTests(WorkersTestCase):

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from contentcache.app.stopping import CutOff
 from contentcache.core.digest import Digest
 from contentcache.delivery.authorization import Revocation
 from contentcache.workers import messages
@@ -255,12 +256,12 @@ class WorkerPoolTests(SynchronousTestCase):
     def test_stop(self) -> None:
         """All workers drain before any is stopped; none is started again; one that does not end is killed."""
         one, other = self.reactor.processes
-        one.results[messages.Drain], other.results[messages.Drain] = True, Deferred[Any]()
+        one.results[messages.Drain], other.results[messages.Drain] = CutOff(1, 2, 3), Deferred[Any]()
         draining = Deferred.fromCoroutine(self.pool.drain(30))
         self.assertNoResult(draining)
         self.assertNotIn(("end", {}), one.received)
-        other.results[messages.Drain].callback(True)
-        self.successResultOf(draining)
+        other.results[messages.Drain].callback(CutOff(4, 5, 6))
+        self.assertEqual(self.successResultOf(draining), CutOff(5, 7, 9))
         ending = Deferred.fromCoroutine(self.pool.stop())
         self.assertEqual([worker.received[-1] for worker in (one, other)], [messages.Stop()] * 2)
         one.die()
