@@ -128,11 +128,36 @@ class CacheDirectory:
         try:
             await self._run_on_store(self._store.add, cache)
         except NameTakenError:
-            raise InvalidContentCache(
-                f"there is a cache called {name} already", detail={"field": "name"}
-            ) from None
+            raise _name_taken(name) from None
         in_background(self._liveness.check(cache))
         return cache
+
+    async def change(self, cache_id: UUID | None, name: str, host: str) -> Cache:
+        """
+        Give a cache another name or host, and probe it at once. Choices of it stay.
+
+        :raises InvalidContentCache: see :meth:`add`.
+        :raises NoSuchContentCache: there is none.
+        """
+        cache = Cache((await self.cache(cache_id)).id, parse_name(name), parse_host(host))
+        try:
+            changed = await self._run_on_store(self._store.change, cache)
+        except NameTakenError:
+            raise _name_taken(name) from None
+        if not changed:
+            raise NoSuchContentCache("no cache has this id")
+        in_background(self._liveness.check(cache))
+        return cache
+
+    async def faults(self, name: str, host: str, cache_id: UUID | None = None) -> Mapping[str, str]:
+        """All that is wrong with name and host of a new cache, or of the one with this id, by field."""
+        named = [cache for cache in await self.caches() if cache.name.lower() == name.lower()]
+        is_taken = any(cache.id != cache_id for cache in named)
+        faults = {
+            "name": _name_taken(name).message if is_taken else _fault_of(parse_name, name),
+            "host": _fault_of(parse_host, host),
+        }
+        return {field: fault for field, fault in faults.items() if fault is not None}
 
     async def check(self, cache_id: UUID | None) -> tuple[Cache, CacheState]:
         """
@@ -147,6 +172,10 @@ class CacheDirectory:
         """Remove a cache, if it is there."""
         if cache_id is not None:
             await self._run_on_store(self._store.remove, cache_id)
+
+    async def users(self) -> Mapping[UUID, int]:
+        """How many accounts have chosen each cache that any has chosen."""
+        return await self._run_on_store(self._store.users)
 
     async def choice(self, account: str) -> UUID | None:
         """Return what an account has chosen."""
@@ -227,6 +256,18 @@ class CacheDirectory:
         if self._faults.pop(name, None) is not None:
             _log.info("gateway database works again", operation=name)
         return result
+
+
+def _fault_of(parse: Callable[[str], str], text: str) -> str | None:
+    try:
+        parse(text)
+    except InvalidContentCache as error:
+        return error.message.removeprefix("host: ")
+    return None
+
+
+def _name_taken(name: str) -> InvalidContentCache:
+    return InvalidContentCache(f"there is a cache called {name} already", detail={"field": "name"})
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

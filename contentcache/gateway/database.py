@@ -15,7 +15,7 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -113,14 +113,27 @@ class SqliteDirectory:
     def add(self, cache: Cache) -> None:
         """Add a cache."""
         with self._change() as database:
-            if database.execute("SELECT 1 FROM caches WHERE name = ?", (cache.name,)).fetchone():
-                raise NameTakenError(cache.name)
+            _check_name(database, cache)
             database.execute("INSERT INTO caches VALUES (?, ?, ?)", (str(cache.id), cache.name, cache.host))
+
+    def change(self, cache: Cache) -> bool:
+        """Give a cache another name or host."""
+        with self._change() as database:
+            _check_name(database, cache)
+            changed = database.execute(
+                "UPDATE caches SET name = ?, host = ? WHERE id = ?", (cache.name, cache.host, str(cache.id))
+            )
+            return changed.rowcount > 0
 
     def remove(self, cache_id: UUID) -> None:
         """Remove a cache, and all choices of it."""
         with self._change() as database:
             database.execute("DELETE FROM caches WHERE id = ?", (str(cache_id),))
+
+    def users(self) -> Mapping[UUID, int]:
+        """How many accounts have chosen each cache."""
+        query = "SELECT cache, count(*) FROM accounts WHERE cache NOT NULL GROUP BY cache"
+        return {UUID(cache_id): count for cache_id, count in self._rows(query)}
 
     def choice(self, account: str) -> UUID | None:
         """The cache that an account has chosen."""
@@ -257,6 +270,13 @@ class SqliteDirectory:
                 ) from error
             number = errno_of(error) or errno.EIO
             raise OSError(number, f"the database of caches does not work: {error}", self._path) from error
+
+
+def _check_name(database: sqlite3.Connection, cache: Cache) -> None:
+    """:raises NameTakenError: another cache has the name."""
+    query = "SELECT 1 FROM caches WHERE name = ? AND id != ?"
+    if database.execute(query, (cache.name, str(cache.id))).fetchone():
+        raise NameTakenError(cache.name)
 
 
 def _cache(row: tuple[Any, ...]) -> Cache:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -64,8 +64,18 @@ class DirectoryStore(Protocol):
         :raises NameTakenError: its name is that of another one.
         """
 
+    def change(self, cache: Cache) -> bool:
+        """
+        Give the cache with this id another name or host; choices of it stay. ``False`` if there is none.
+
+        :raises NameTakenError: the name is that of another one.
+        """
+
     def remove(self, cache_id: UUID) -> None:
         """Remove a cache, and all choices of it; nothing happens if there is none."""
+
+    def users(self) -> Mapping[UUID, int]:
+        """How many accounts have chosen each cache that any has chosen."""
 
     def choice(self, account: str) -> UUID | None:
         """The cache that an account has chosen, if it has chosen one that still exists."""
@@ -110,6 +120,10 @@ def parse_host(text: str) -> str:
 
     :raises InvalidContentCache: it is something else.
     """
+    if not text:
+        raise InvalidContentCache(
+            "host: it is missing; write e.g. https://us.cache.example.com", detail={"field": "host"}
+        )
     try:
         return base_url_of(text[: LONGEST_HOST + 1])
     except InvalidValueError as wrong:

@@ -179,7 +179,8 @@ class Router:
         elif prefers_html(exchange.values("Accept")):
             exchange.reply(302, {"Location": "/settings", "Cache-Control": "no-store", "Vary": "Accept"})
         else:
-            exchange.reply(200, {"Cache-Control": "no-cache", "Content-Type": "text/plain"})
+            headers = {"Cache-Control": "no-cache", "Vary": "Accept", "Content-Type": "text/plain"}
+            exchange.reply(200, headers)
 
     async def _answer_admin(self, exchange: GatewayExchange, path: str) -> None:
         """Pass a request with its small body to twisted.web."""

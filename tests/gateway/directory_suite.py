@@ -72,6 +72,31 @@ class DirectorySuite(SynchronousTestCase):
         self.assertEqual([self.directory.choice(who) for who in ("alice", "bob")], [None, UUID(int=2)])
         self.assertTrue(self.directory.has_account("alice"))
 
+    def test_changed(self) -> None:
+        """Another name or host leaves a cache's id, and with it the choices; names stay unique."""
+        for number in (1, 2):
+            self.directory.add(cache(number))
+        self.directory.choose("alice", UUID(int=1))
+        moved = Cache(UUID(int=1), "Cache-1", "https://elsewhere.example:8443")
+        self.assertTrue(self.directory.change(moved))
+        self.assertEqual(self.directory.cache(UUID(int=1)), moved)
+        self.assertEqual(self.directory.choice("alice"), UUID(int=1))
+        self.assertRaises(NameTakenError, self.directory.change, Cache(UUID(int=1), "CACHE-2", moved.host))
+        self.assertFalse(self.directory.change(cache(3)))
+        self.assertEqual(list(self.directory.caches()), [moved, cache(2)])
+
+    def test_users(self) -> None:
+        """Each cache has as many users as accounts have chosen it."""
+        for number in (1, 2, 3):
+            self.directory.add(cache(number))
+        for name, number in (("alice", 1), ("bob", 2), ("carol", 1)):
+            self.directory.choose(name, UUID(int=number))
+        self.directory.add_account("dave")
+        self.assertEqual(dict(self.directory.users()), {UUID(int=1): 2, UUID(int=2): 1})
+        self.directory.choose("bob", None)
+        self.directory.remove(UUID(int=1))
+        self.assertEqual(dict(self.directory.users()), {})
+
     def test_known(self) -> None:
         """To add an account leaves its choice unchanged."""
         self.directory.add(cache(1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from contentcache.gateway.directory import Cache, NameTakenError
@@ -25,9 +26,21 @@ class MemoryDirectory:
 
     def add(self, cache: Cache) -> None:
         """Add a cache."""
-        if any(other.name.lower() == cache.name.lower() for other in self._caches.values()):
-            raise NameTakenError(cache.name)
+        self._check_name(cache)
         self._caches[cache.id] = cache
+
+    def change(self, cache: Cache) -> bool:
+        """Give a cache another name or host."""
+        self._check_name(cache)
+        if cache.id not in self._caches:
+            return False
+        self._caches[cache.id] = cache
+        return True
+
+    def _check_name(self, cache: Cache) -> None:
+        for other in self._caches.values():
+            if other.id != cache.id and other.name.lower() == cache.name.lower():
+                raise NameTakenError(cache.name)
 
     def remove(self, cache_id: UUID) -> None:
         """Remove a cache, and all choices of it."""
@@ -35,6 +48,10 @@ class MemoryDirectory:
         for account, choice in self._choices.items():
             if choice == cache_id:
                 self._choices[account] = None
+
+    def users(self) -> Mapping[UUID, int]:
+        """How many accounts have chosen each cache."""
+        return Counter(choice for choice in self._choices.values() if choice is not None)
 
     def choice(self, account: str) -> UUID | None:
         """The cache that an account has chosen."""

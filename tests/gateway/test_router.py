@@ -57,8 +57,15 @@ class OwnTests(GatewayTestCase):
         for method in ("GET", "HEAD"):
             self.assertEqual(self.ask_us("/", method=method).status, 200)
         self.assertEqual(self.ask_us("/", method="DELETE").status, 405)
-        browser = self.ask_us("/", "Accept: text/html, */*;q=0.8")
-        self.assertEqual((browser.status, browser.header("Location")), (302, "/settings"))
+
+    def test_browser(self) -> None:
+        """A browser that asks for ``/`` gets to the pages; programs keep their answer."""
+        accept = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+        reply = self.ask_us("/", accept)
+        self.assertEqual((reply.status, reply.header("Location")), (302, "/settings"))
+        for field in ("Accept: */*", "Accept: application/json", "Accept: text/html;q=0"):
+            reply = self.ask_us("/", field)
+            self.assertEqual((reply.status, reply.header("Vary"), reply.body), (200, "Accept", b""))
 
     def test_keys(self) -> None:
         """The keys are a JWK set with a freshness of five minutes."""

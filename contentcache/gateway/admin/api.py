@@ -1,8 +1,8 @@
 """
 The admin API, which is that of the original product: the caches, and which of them an account pulls from.
 
-It ignores cookies: each request has its own credentials, so that no page of another site can use those of its
-visitors.
+A request has its own credentials. Those of the API page may have its session instead, with the token of the page,
+so that no page of another site can use the sessions of its visitors.
 """
 
 from __future__ import annotations
@@ -60,7 +60,13 @@ Action = Callable[[User, Mapping[str, str], Mapping[str, Any]], Awaitable[tuple[
 class Api:
     """The operations that the table lists."""
 
-    def __init__(self, authenticator: Authenticator, directory: CacheDirectory) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        directory: CacheDirectory,
+        session_user: Callable[[Request], User | None],
+    ) -> None:
+        self._session_user = session_user
         self._authenticator = authenticator
         self._directory = directory
         self._document = json.dumps(document(), indent=1).encode() + b"\n"
@@ -93,7 +99,9 @@ class Api:
 
     async def _authorize(self, operation: Operation, request: Request, variables: Mapping[str, str]) -> User:
         authorization = request.getHeader("Authorization")
-        user = await self._authenticator.authenticate(authorization, client_address(request))
+        user = self._session_user(request) if authorization is None else None
+        if user is None:
+            user = await self._authenticator.authenticate(authorization, client_address(request))
         is_own = operation.permission is Permission.OWNER and variables["username"] == user.name
         if not (user.is_admin or is_own or operation.permission is Permission.USER):
             raise NotAuthorized(f"only {operation.permission.value[:-1].lower()} may do this")

@@ -18,12 +18,15 @@ from contentcache.core.ports import Clock
 from contentcache.gateway.admin.answers import send
 from contentcache.gateway.admin.openapi import LARGEST_BODY
 from contentcache.gateway.admin.sessions import Session, Sessions, equal_in_constant_time
+from contentcache.gateway.authentication import User
 from contentcache.gateway.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
     " form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+#: In requests of the API page: the token of its session. Pages of other sites cannot send such a header.
+SCRIPT_HEADER: Final = "X-CSRF-Token"
 _HTML: Final = "text/html; charset=utf-8"
 _FORM: Final = "application/x-www-form-urlencoded"
 _MAX_FIELDS: Final = 20
@@ -88,7 +91,7 @@ class PageFrame:
         notice = None
         if session is not None and request.method == b"GET" and not _is_script(request):
             notice, session.notice = session.notice, None
-        values = {"notice": notice, "fault": None, **values}
+        values = {"notice": notice, "fault": None, "faults": {}, "form": {}, **values}
         template = self.templates.get_template(f"{name}.html")
         text = template.render(
             here=name, account=session and session.user, csrf=self._csrf(request, session), **values
@@ -115,6 +118,14 @@ class PageFrame:
         """Return the session of a request. Requests of the pages' own script do not prolong it."""
         session_id = _cookie(request, self._cookie_name("session"))
         return self.sessions.find(session_id, self.monotonic(), touch=not _is_script(request))
+
+    def script_user(self, request: Request) -> User | None:
+        """The user in whose session a script of this site's pages sends a request; it knows the page's token."""
+        token = request.getHeader(SCRIPT_HEADER)
+        session = self.sessions.find(_cookie(request, self._cookie_name("session")), self.monotonic())
+        if token is None or session is None or not equal_in_constant_time(token, session.csrf):
+            return None
+        return session.user if request.getHeader("Sec-Fetch-Site") in {None, "same-origin"} else None
 
     def sign_in(self, request: Request, session_id: str) -> None:
         """Set the cookie of a session, and end the one that the browser had before."""

@@ -32,7 +32,7 @@ class AdminSite(Resource):
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
         self._frame = frame
         app = Klein()
-        Api(authenticator, directory).add_routes(app)
+        Api(authenticator, directory, frame.script_user).add_routes(app)
         Pages(frame, authenticator, directory).add_routes(app)
         handle: Any = app.handle_errors  # its types know no bound methods
         handle(MethodNotAllowed)(self._method_not_allowed)

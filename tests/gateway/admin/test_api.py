@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, globalLogPublisher
 
 from contentcache.gateway.directory import Cache
-from tests.gateway.admin.admin_case import JSON, AdminSiteTestCase, basic, token
+from tests.gateway.admin.admin_case import JSON, AdminSiteTestCase, Browser, basic, token
 
 NEAR = {"name": "near", "host": "https://near.example"}
 ID = str(UUID(int=1))
@@ -318,6 +318,73 @@ class ManyErrorsTests(AdminSiteTestCase):
             self.assertEqual(reply.header("X-Content-Type-Options"), "nosniff")
             self.assertEqual(reply.header("Cache-Control"), "no-store")
             self.assertIn("frame-ancestors 'none'", reply.header("Content-Security-Policy") or "")
+
+
+class SessionTests(AdminSiteTestCase):
+    """Requests of the API page's script, in the session of its reader."""
+
+    def test_one_sign_in(self) -> None:
+        """Who is signed in to the pages need not authorize again, and may do what they may do, no more."""
+        for name, status in (("alice", 201), ("bob", 403)):
+            browser = Browser(self)
+            browser.sign_in(name)
+            browser.get("/api")
+            self.assertEqual(browser.call("GET", "/content_caches", X_CSRF_Token=browser.csrf).status, 200)
+            self.assertEqual(
+                browser.call("POST", "/content_caches", X_CSRF_Token=browser.csrf).status, status
+            )
+            own = browser.call("GET", f"/accounts/{name}/settings", X_CSRF_Token=browser.csrf)
+            self.assertEqual(own.status, 200)
+        others = browser.call("GET", "/accounts/alice/settings", X_CSRF_Token=browser.csrf)
+        self.assertEqual(others.status, 403)
+
+    def test_cookie_alone(self) -> None:
+        """
+        A page of another site cannot use the session: its cookie alone is worth nothing, nor with the token of
+        another session, nor for a request that another site has sent.
+        """
+        browser, other = Browser(self), Browser(self)
+        browser.sign_in("alice")
+        other.sign_in("bob")
+        browser.get("/api")
+        other.get("/api")
+        for headers in (
+            {},
+            {"X_CSRF_Token": ""},
+            {"X_CSRF_Token": other.csrf},
+            {"X_CSRF_Token": browser.csrf, "Sec_Fetch_Site": "cross-site"},
+            {"X_CSRF_Token": browser.csrf, "Sec_Fetch_Site": "same-site"},
+            {"X_CSRF_Token": browser.csrf, "Sec_Fetch_Site": "none"},
+        ):
+            for method in ("GET", "POST"):
+                reply = browser.call(method, "/content_caches", **headers)
+                self.assert_error(reply, 401, "NOT_AUTHENTICATED")
+        self.assertEqual(list(self.directory.caches()), [])
+
+    def test_ends(self) -> None:
+        """After signing out the token opens nothing, and neither does it once the session has ended."""
+        browser = Browser(self)
+        browser.sign_in("alice")
+        browser.get("/api")
+        token, kept = browser.csrf, dict(browser.cookies)
+        self.clock.advance(901)
+        self.assertEqual(browser.call("GET", "/content_caches", X_CSRF_Token=token).status, 401)
+        browser.sign_in("alice")
+        browser.get("/api")
+        token, kept = browser.csrf, dict(browser.cookies)
+        browser.post("/settings/sign-out")
+        browser.cookies = kept
+        self.assertEqual(browser.call("GET", "/content_caches", X_CSRF_Token=token).status, 401)
+
+    def test_other_account(self) -> None:
+        """Credentials in the request count, not the session: these are wrong."""
+        browser = Browser(self)
+        browser.sign_in("alice")
+        browser.get("/api")
+        reply = browser.call(
+            "GET", "/content_caches", X_CSRF_Token=browser.csrf, Authorization=basic("bob", "wrong")
+        )
+        self.assert_error(reply, 401, "NOT_AUTHENTICATED")
 
 
 class WhereToTests(AdminSiteTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.gateway.admin.sessions import Sessions
 from contentcache.gateway.authentication import User
+from contentcache.gateway.directory import Cache
 from tests.gateway.admin.admin_case import ORIGIN, AdminSiteTestCase, Browser, Noise
 from tests.gateway.directory_suite import cache
 
@@ -92,6 +94,9 @@ class SignInTests(AdminSiteTestCase):
         """After signing in the browser is redirected to the requested page, and never anywhere else."""
         for wanted, place in (
             ("/caches", "/caches"),
+            ("/caches/x/edit", "/caches"),
+            ("/api", "/api"),
+            ("/apis", "/settings"),
             ("https://evil.example", "/settings"),
             ("//evil", "/settings"),
         ):
@@ -99,6 +104,11 @@ class SignInTests(AdminSiteTestCase):
             browser.get("/caches")
             reply = browser.post("/settings/sign-in", username="alice", password="wonder", next=wanted)
             self.assertEqual(reply.header("Location"), place)
+            link = browser.get(f"/settings/sign-in?next={wanted}")
+            self.assertEqual((link.status, link.header("Location")), (303, place))
+        stranger = Browser(self)
+        stranger.get("/settings/sign-in?next=/api")
+        self.assertIn('name="next" value="/api"', stranger.page)
 
 
 class ForgeryTests(AdminSiteTestCase):
@@ -191,6 +201,7 @@ class PagesTests(AdminSiteTestCase):
         self.probe.dead.add("https://near.example")
         browser.post(f"/caches/{ONE}/test")
         self.assertIn("near was asked, but it does not answer", browser.get("/caches").body.decode())
+        browser.get("/caches")
         wrong = browser.post("/caches", name="near", host='"><script>alert(1)</script>')
         self.assertEqual(wrong.status, 400)
         self.assertNotIn(b"<script>alert", wrong.body)
@@ -199,6 +210,71 @@ class PagesTests(AdminSiteTestCase):
         self.assertEqual(self.directory.caches(), [])
         self.assertEqual(browser.post(f"/caches/{ONE}/test").status, 404)
 
+    def test_edit(self) -> None:
+        """A cache moves to https: its users keep their choice; how many they are stands on each page about it."""
+        self.directory.add(Cache(ONE, "near", "http://near.example"))
+        for name in ("bob", "carol"):
+            self.directory.choose(name, ONE)
+        browser = Browser(self)
+        browser.sign_in("alice")
+        for target in ("/caches", f"/caches/{ONE}/edit", f"/caches/{ONE}/remove"):
+            self.assertIn("2 users", browser.get(target).body.decode(), target)
+        browser.get(f"/caches/{ONE}/edit")
+        self.assertIn('value="http://near.example"', browser.page)
+        reply = browser.post(f"/caches/{ONE}/edit", name="near", host="https://near.example")
+        self.assertEqual((reply.status, reply.header("Location")), (303, "/caches"))
+        self.assertIn("near is changed, and it answers.", browser.get("/caches").body.decode())
+        self.assertEqual(self.directory.cache(ONE), Cache(ONE, "near", "https://near.example"))
+        self.assertEqual([self.directory.choice(name) for name in ("bob", "carol")], [ONE, ONE])
+        nobody = UUID(int=9)
+        self.assertEqual(browser.get(f"/caches/{nobody}/edit").status, 404)
+        self.assertEqual(browser.get(f"/caches/{nobody}/remove").status, 404)
+
+    def test_all_faults(self) -> None:
+        """
+        All that is wrong with a form is said at once, each beside its field; the first of these fields has the
+        focus, and what was typed is still there.
+        """
+        self.directory.add(cache(1, "near"))
+        self.directory.add(cache(2, "far"))
+        browser = Browser(self)
+        browser.sign_in("alice")
+        for target in ("/caches", f"/caches/{UUID(int=2)}/edit"):
+            browser.get(target)
+            reply = browser.post(target, name="Near", host="ftp://near.example")
+            self.assertEqual(reply.status, 400)
+            self.assertEqual(self.faults(browser), {"name": True, "host": False})
+            self.assertIn("there is a cache called Near already", browser.page)
+            self.assertIn("is not a URL of http or https", browser.page)
+            self.assertIn('value="ftp://near.example"', browser.page)
+            browser.post(target, name="new", host="")
+            self.assertEqual(self.faults(browser), {"host": True})
+            browser.post(target, name="", host="https://x.example")
+            self.assertEqual(self.faults(browser), {"name": True})
+        self.assertEqual(list(self.directory.caches()), [cache(2, "far"), cache(1, "near")])
+        browser = Browser(self)
+        browser.get("/settings")
+        self.assertEqual(browser.post("/settings/sign-in", username=" ", password="").status, 400)
+        self.assertEqual(self.faults(browser), {"username": True, "password": False})
+        browser.sign_in("bob", "wrong")
+        self.assertEqual(self.faults(browser), {"password": True})
+        browser.sign_in("bob")
+        browser.get("/settings")
+        browser.post("/settings", cache=str(UUID(int=9)))
+        self.assertIn("this cache has just been removed", browser.page)
+        self.assertIn('role="radiogroup" aria-invalid="true" aria-describedby="cache-hint"', browser.page)
+
+    def faults(self, browser: Browser) -> dict[str, bool]:
+        """The fields that are marked as wrong, with a fault beside each, and which of them has the focus."""
+        fields = {}
+        for tag in re.findall(r'<input id="[^>]*aria-invalid="true"[^>]*>', browser.page):
+            (name,) = re.findall(r'<input id="(\w+)"', tag)
+            self.assertIn(f'aria-describedby="{name}-hint"', tag)
+            self.assertIn(f'<p class="fault" id="{name}-hint" role="alert">', browser.page)
+            fields[name] = "autofocus" in tag
+        self.assertEqual(browser.page.count('class="fault"'), len(fields))
+        return fields
+
     def test_not_for_all(self) -> None:
         """Only administrators see the caches' page or can use its forms."""
         self.directory.add(cache(1))
@@ -206,10 +282,12 @@ class PagesTests(AdminSiteTestCase):
         browser.sign_in("bob")
         browser.get("/settings")
         asked = list(self.probe.asked)
-        for target in ("/caches", f"/caches/{ONE}/test", f"/caches/{ONE}/remove"):
-            browser.post(target, name="x", host="https://x.example")
+        for target in ("", f"/{ONE}/edit", f"/{ONE}/test", f"/{ONE}/remove"):
+            browser.post(f"/caches{target}", name="x", host="https://x.example")
         self.assertEqual((list(self.directory.caches()), self.probe.asked), ([cache(1)], asked))
-        self.assertEqual(browser.get("/caches").status, 403)
+        for target in ("/caches", f"/caches/{ONE}/edit", f"/caches/{ONE}/remove"):
+            self.assertEqual(browser.get(target).status, 403)
+            self.assertIn(b"<h1>Sign in</h1>", Browser(self).get(target).body)
 
     def test_escaped(self) -> None:
         """Text from a cache's host is escaped."""

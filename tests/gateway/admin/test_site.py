@@ -14,4 +14,4 @@ class SiteTests(AdminSiteTestCase):
             reply = self.send("GET", target)
             self.assertEqual((reply.status, reply.header("Content-Type")), (404, "text/html; charset=utf-8"))
         self.assert_error(self.send("DELETE", "/settings"), 405, "NOT_ALLOWED")
-        self.assert_error(self.send("GET", "/settings/sign-in"), 405, "NOT_ALLOWED")
+        self.assert_error(self.send("GET", "/settings/sign-out"), 405, "NOT_ALLOWED")

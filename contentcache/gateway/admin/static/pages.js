@@ -2,12 +2,13 @@
 "use strict";
 
 const PERIOD = 10000;
+const FORMAT = { year: "numeric", month: "short", day: "numeric", hour: "numeric", minute: "2-digit", timeZoneName: "short" };
 
 function localTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const moment = new Date(time.dateTime);
     if (!Number.isNaN(moment.getTime())) {
-      time.textContent = moment.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+      time.textContent = moment.toLocaleString([], FORMAT);
     }
   }
 }
