@@ -24,6 +24,7 @@ from tests.real.axe import needs_axe, violations
 from tests.real.cache import ContentCache
 from tests.real.chromium import Chromium
 from tests.real.clients import skopeo_copy
+from tests.real.gateway import GatewayDaemon
 from tests.real.images import Image, push_blob, push_image, random_bytes
 from tests.real.line import CountingProxy
 from tests.real.origin import Origin
@@ -170,6 +171,7 @@ class OperatorTests(SynchronousTestCase):
             skopeo_copy(image.reference(cache.host), place(self))
         cache.wait_stored(*(blob.digest for blob in image.blobs()))
         until(lambda: document(cache)["savings"]["days_30"]["hits"] >= 6, "the hits in the document")
+        until(lambda: document(cache)["savings"]["days_30"]["saved_bytes"] > 1_500_000, "what was saved")
         browser.tab_to("e.textContent === 'Refresh'")
         browser.loading(lambda: browser.press("Enter"))
         text = browser.text
@@ -195,6 +197,24 @@ class OperatorTests(SynchronousTestCase):
         self.assertEqual(browser.complaints, [])
         for visited in browser.visited:
             self.assertTrue(visited.startswith((url, "data:image/svg+xml")), visited)
+
+
+@needs("chromium", "docker-registry")
+@needs_axe
+class GatewayTests(SynchronousTestCase):
+    """A gateway's status page, and its ``/``."""
+
+    def test_pages(self) -> None:
+        """The status page has its caches, and browsers are led from ``/`` to the pages for users."""
+        gateway = GatewayDaemon(self, Origin(self).url)
+        browser = Chromium(self)
+        browser.look()
+        browser.go(f"http://127.0.0.1:{gateway.debug_port}/")
+        self.assertIn("No cache yet", browser.text)
+        self.assertEqual(violations(browser), [])
+        self.assertEqual(browser.complaints, [])
+        browser.go(f"{gateway.url}/")
+        self.assertEqual(browser.run("location.pathname"), "/settings")
 
 
 @needs("docker-registry")
