@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -243,3 +245,73 @@ class AliveTests(ConfigurationTestCase):
         self.assertEqual(
             (result.exit_code, result.stderr), (1, "/nope.yml: cannot be read: No such file or directory\n")
         )
+
+
+class UsageTests(ConfigurationTestCase):
+    """Bad input of every command: a sentence, a status, and nothing on standard output."""
+
+    def test_refused(self) -> None:
+        """Files that are not there, or faulty, are status 1; what cannot be understood is 2."""
+        faulty = self.write("version: 0.2\nhtpp: {}\n")
+        clean: dict[str, str | None] = {name: None for name in os.environ if name.startswith("REGISTRY_")}
+        self.patch(configuration, "file_of_first_process", lambda: None)
+        for arguments, status, words in _REFUSED:
+            given = [faulty if word == "FAULTY" else word for word in arguments]
+            result = CliRunner().invoke(main.main, given, env=clean)
+            self.assertEqual((result.exit_code, result.stdout), (status, ""), (arguments, result.stderr))
+            self.assertIn(words, result.stderr, arguments)
+
+    def test_refused_in_json(self) -> None:
+        """With ``--json`` the same is JSON on standard output."""
+        faulty = self.write("version: 0.2\nhtpp: {}\n")
+        for command in ("check", "status", "reload", "alive", "certificates"):
+            result = CliRunner().invoke(main.main, [command, faulty, "--json"])
+            self.assertEqual(result.exit_code, 1, command)
+            told = json.loads(result.stdout)
+            self.assertEqual((told["file"], told["ok"]), (faulty, False))
+            self.assertLessEqual({"version", "htpp"}, {error["key"] for error in told["errors"]})
+
+    def test_check_in_json(self) -> None:
+        """A good file is JSON with its warnings, and with ``--show`` with what is in effect."""
+        path = self.write(MINIMAL)
+        told = json.loads(CliRunner().invoke(main.main, ["check", path, "--json", "--show"]).stdout)
+        self.assertEqual((told["ok"], told["errors"]), (True, []))
+        self.assertEqual(told["configuration"]["http"]["addr"], ":5000")
+
+    def test_help(self) -> None:
+        """Every command has help, the short way too, that says what the statuses mean."""
+        for arguments in ((), *((name,) for name in main.main.commands)):
+            for option in ("-h", "--help"):
+                result = CliRunner().invoke(main.main, [*arguments, option])
+                self.assertEqual(result.exit_code, 0)
+                self.assertIn("Usage:", result.stdout)
+        self.assertIn("3 where the daemon", CliRunner().invoke(main.main, ["-h"]).stdout)
+
+    def test_completion(self) -> None:
+        """Each shell gets what completes commands."""
+        for shell in ("bash", "zsh", "fish"):
+            result = CliRunner().invoke(main.main, ["completion", shell])
+            self.assertEqual(result.exit_code, 0, result.output)
+            self.assertIn("_CONTENTCACHE_COMPLETE", result.stdout)
+
+
+_REFUSED: Sequence[tuple[Sequence[str], int, str]] = (
+    (("serve", "/nope.yml"), 1, "/nope.yml: cannot be read"),
+    (("/nope.yml",), 1, "/nope.yml: cannot be read"),
+    (("serve", "--config", "/nope.yml"), 1, "/nope.yml: cannot be read"),
+    (("serve", "FAULTY"), 1, "htpp: unknown key; did you mean http?"),
+    (("serve",), 1, "/etc/contentcache/config.yml: cannot be read"),
+    (("serve", "FAULTY", "--config", "FAULTY"), 2, "either FILE or --config FILE"),
+    (("serve", "FAULTY", "FAULTY"), 2, "unexpected extra argument"),
+    (("serve", "--usr", "nobody"), 2, "No such option"),
+    (("serve", "--user", "nobody-of-that-name", "FAULTY"), 2, "there is no user"),
+    (("chekc",), 2, "No such command 'chekc'"),
+    (("status", "--interval", "0", "FAULTY"), 2, "--interval"),
+    (("completion", "tcsh"), 2, "'tcsh' is not one of"),
+    (("completion",), 2, "Missing argument"),
+    (("alive", "--timeout", "soon", "FAULTY"), 2, "--timeout"),
+    *(
+        ((name, "/nope.yml"), 1, "/nope.yml: cannot be read")
+        for name in ("check", "status", "reload", "alive", "certificates")
+    ),
+)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ from tests.real.programs import ROOT, Case, Process, free_port, on_free_port, pl
 
 #: ``twistd`` of the interpreter that runs the tests, wherever its scripts are.
 TWISTD: Final = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+
+#: The command line, from the same.
+COMMAND: Final = (sys.executable, "-m", "contentcache")
 
 #: So many processes serve, where a test does not say it: all tests pass with several too.
 WORKERS: Final = int(os.environ.get("CONTENTCACHE_WORKERS", "1"))
@@ -250,18 +254,25 @@ def daemon(
     """Start the daemon with a file, and wait for nothing: what becomes of it is the test's question."""
     argv = [*wrapper, *TWISTD, "--nodaemon", "--pidfile=", "contentcache", "--config", str(config)]
     return Process(
-        case, argv, name="contentcache", env=_environment(env), cwd=config.parent, log_path=log_path
+        case, argv, name="contentcache", env=environment(env), cwd=config.parent, log_path=log_path
     )
 
 
 def check(config: Path, *, env: Mapping[str, str] | None = None) -> tuple[int, str]:
     """``contentcache check FILE``: its exit status, and all that it prints."""
-    argv = [sys.executable, "-c", "from contentcache.commands.main import main; main()", "check", str(config)]
-    done = run(argv, check=False, env=_environment(env), cwd=config.parent)
+    done = command("check", config, env=env, cwd=config.parent)
     return done.returncode, done.stdout + done.stderr
 
 
-def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+def command(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """``contentcache`` with these arguments, run to its end."""
+    return run([*COMMAND, *arguments], check=False, env=environment(env), cwd=cwd)
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of the daemon and its commands."""
     return {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
