@@ -36,7 +36,7 @@ def process_status(services: CacheServices, *, wall: float, monotonic: float) ->
     upstreams = tuple(
         UpstreamStatus.of(registry_name(registry.upstream.origin), host)
         for registry in services.upstreams.registries
-        for host in registry.hosts()
+        for host in registry.upstream_health.hosts()
     )
     return ProcessStatus(downloads, upstreams)
 

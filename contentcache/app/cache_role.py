@@ -28,8 +28,8 @@ from contentcache.storage.interfaces import StorageError
 from contentcache.storage.opening import Storage, open_storage, own_file
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import Reloadable, TLSConfigurationError
+from contentcache.upstream.health import PROBE_INTERVAL
 from contentcache.upstream.proxies import ProxyFault
-from contentcache.upstream.registry import PROBE_INTERVAL
 
 _FLUSH_EVERY: Final = 5.0
 
@@ -109,7 +109,7 @@ class CacheRole:
         if self._other_workers.serves_clients:
             repeat(_FLUSH_EVERY, self._flush)
             for registry in self.services.upstreams.registries:
-                repeat(PROBE_INTERVAL, registry.probe_unhealthy)
+                repeat(PROBE_INTERVAL, registry.upstream_health.probe_unhealthy)
         if self._other_workers.maintains_store:
             self._start_maintenance()
         if (history := self.history) is not None:
@@ -162,7 +162,9 @@ class CacheRole:
             detail = f"healthy: {', '.join(healthy) or 'none'}"
             if unhealthy:
                 detail += f"; unhealthy: {', '.join(unhealthy)}"
-            health[f"upstream {registry.upstream.origin}"] = HealthCheck(state, detail, registry.hosts())
+            health[f"upstream {registry.upstream.origin}"] = HealthCheck(
+                state, detail, registry.upstream_health.hosts()
+            )
         return health
 
     def process_status(self) -> ProcessStatus:

@@ -77,7 +77,7 @@ def _is_healthy_for_all(host: str, asking: Iterable[Registry]) -> bool:
 
 
 def _last_success(host: str, asking: Iterable[Registry]) -> float:
-    return max(registry.host(host).last_success or 0.0 for registry in asking)
+    return max(registry.upstream_health.host(host).last_success or 0.0 for registry in asking)
 
 
 def lag_probe(meter: Meter, timer: Timer, interval: float) -> Callable[[], None]:

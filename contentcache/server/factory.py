@@ -104,6 +104,7 @@ class ServerFactory(HTTPFactory):
         if channel not in self._heads:
             key = self._address_key(channel.address)
             if key and self._heads_by_address[key] >= self.limits.headsperaddress:
+                self._meter.limited("heads")
                 return False
             self._heads[channel] = key
             self._heads_by_address[key] += 1

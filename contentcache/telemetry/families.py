@@ -21,7 +21,7 @@ CACHE_STATUSES: Final = ("hit", "affirmed", "stale", "miss", "coalesced", "uncac
 #: Cache statuses of what was not downloaded for the request.
 HITS: Final = frozenset({"hit", "affirmed", "stale"})
 EVICTION_REASONS: Final = ("age", "size", "space", "purge")
-LIMITS: Final = ("connections", "fetches")
+LIMITS: Final = ("connections", "fetches", "heads")
 
 _LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _FIRST_BYTE_BUCKETS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60)

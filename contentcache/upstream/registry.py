@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import SemaphorePerKey
@@ -27,7 +27,6 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.header_policy import first, lines_of
-from contentcache.core.host_health import HostHealth
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import RateLimits, ratelimit_remaining, retry_after_seconds
 from contentcache.core.what_passes import LONGEST_REFUSAL
@@ -38,12 +37,11 @@ from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.circuit_breaker import CircuitBreaker
 from contentcache.upstream.client import UpstreamClient, is_range_refusal
+from contentcache.upstream.health import UpstreamHealth
 from contentcache.upstream.pool import UpstreamPool
 from contentcache.upstream.redirects import TargetFailed
 from contentcache.upstream.request import Request
 
-#: Seconds between two probes of unhealthy hosts.
-PROBE_INTERVAL: Final = 30.0
 #: Seconds in which the same warning is not repeated.
 _QUIET: Final = 60.0
 _UNAUTHORIZED: Final = 401
@@ -95,12 +93,12 @@ class Registry:
         self._secret = secret
         self._per_host = limits.per_host
         self._meter = meter
-        self._circuits = circuits = CircuitBreaker(self._probe, self._probe_failed)
+        circuits = CircuitBreaker(self._probe, self._probe_failed)
         self._pool = UpstreamPool(upstream.hosts, upstream.fallback, circuits)
         self._rate_limits = RateLimits()
         self._warned = "", float("-inf")
-        self._probe_at = reactor.seconds() + PROBE_INTERVAL
-        self._health = {host: HostHealth(host, wall()) for host in transports}
+        #: What operators are told of its hosts.
+        self.upstream_health = UpstreamHealth(transports, self._pool, circuits, reactor, wall)
         self.client = UpstreamClient(
             upstream,
             transports,
@@ -143,11 +141,9 @@ class Registry:
         now = self._reactor.seconds()
         known = self._pool.is_ejected(host, kind, now)
         seconds = self._pool.failed(host, kind, now, began)
-        before = self._health[host]
-        if not self._pool.has_answered_since_failure(host):
-            self._health[host] = before.failed(reason, self._wall())
+        is_new = self.upstream_health.failed(host, reason)
         # Probes of a host that stays away say nothing new.
-        if not known and (repository is not None or before.healthy or before.reason != reason):
+        if not known and (repository is not None or is_new):
             is_digest = ":" in (reference or "")
             self._log.warn(
                 "upstream unhealthy",
@@ -162,31 +158,7 @@ class Registry:
 
     def health(self) -> Sequence[tuple[str, bool]]:
         """Every host, and whether it is healthy: one that answers some kind of request is."""
-        return [(host, known.healthy) for host, known in self._health.items()]
-
-    def hosts(self) -> Sequence[HostHealth]:
-        """What is known of the health of every host."""
-        return [self.host(host) for host in self._health]
-
-    def host(self, host: str) -> HostHealth:
-        """What is known of the health of a host."""
-        now = self._reactor.seconds()
-        until = self._pool.ejected_until(host, now)
-        known = self._health[host]
-        if known.healthy:
-            return known
-        return evolve(known, next_try=self._wall() + (self._probe_at if until is None else until) - now)
-
-    def probe_unhealthy(self) -> None:
-        """
-        Probe the unhealthy hosts that are not ejected any more: whoever is asked by nobody would be unhealthy for
-        ever. To be called every :data:`PROBE_INTERVAL` seconds.
-        """
-        now = self._reactor.seconds()
-        self._probe_at = now + PROBE_INTERVAL
-        for host, is_healthy in self.health():
-            if not is_healthy and self._pool.ejected_until(host, now) is None:
-                self._circuits.probe(host, "blobs")
+        return [(known.host, known.healthy) for known in self.upstream_health.hosts()]
 
     def may_lead_back(self, via: str, host: str | None = None) -> bool:
         """
@@ -200,11 +172,7 @@ class Registry:
         began = self._reactor.seconds()
         status = await self.client.probe(host)
         if status < _BROKEN:
-            self._answered(host, began)
-
-    def _answered(self, host: str, began: float) -> None:
-        round_trip = self._reactor.seconds() - began
-        self._health[host] = self._health[host].answered(self._wall(), round_trip)
+            self.upstream_health.answered(host, began)
 
     def _probe_failed(self, host: str, kind: str, error: CacheError) -> None:
         self.failed(host, error.message, kind)
@@ -278,7 +246,7 @@ class Registry:
             raise
         self._meter.asked(host, str(answer.status))
         self._pool.answered(host, request.kind)
-        self._answered(host, asked)
+        self.upstream_health.answered(host, asked)
         trace = TRACE.get()
         if trace is not None:
             trace.answered_by = host

@@ -126,6 +126,7 @@ class LimitTests(RegistryTestCase):
         third = silent[2].send("GET / HTTP/1.1\r\n")
         self.assert_refused(third.replies()[-1], 503, "UNAVAILABLE")
         self.assertTrue(third.ended)
+        self.assertIn(b'contentcache_requests_limited_total{limit="heads"} 1.0', self.meter.text())
         self.assertEqual(self.client().ask("/").status, 200)
         other = self.client("192.0.2.2").send("GET / HTTP/1.1\r\n").send("Host: a\r\n\r\n")
         self.assertEqual(other.replies()[-1].status, 200)

@@ -304,19 +304,19 @@ class RegistryCircuitTests(RegistryTestCase):
     def test_unhealthy_until_it_answers(self) -> None:
         """A host stays unhealthy, since the first failure and with its reason, until a probe finds it back."""
         self.alone()
-        (first,) = self.registry.hosts()
+        (first,) = self.registry.upstream_health.hosts()
         self.assertEqual((first.healthy, first.since, first.last_success), (False, 1e9, None))
         self.assertIn("did not answer in time", first.reason or "")
         self.assertEqual(first.next_try, 1e9 + 1)
         self.clock.advance(600)
-        self.assertEqual(self.registry.hosts()[0].healthy, False)
-        self.registry.probe_unhealthy()
+        self.assertEqual(self.registry.upstream_health.hosts()[0].healthy, False)
+        self.registry.upstream_health.probe_unhealthy()
         self.assertEqual(self.one.count(), 2)
         self.one.behave()
         self.one.release()
-        (host,) = self.registry.hosts()
+        (host,) = self.registry.upstream_health.hosts()
         self.assertEqual((host.healthy, host.reason, host.last_success), (True, None, 1e9))
-        self.registry.probe_unhealthy()
+        self.registry.upstream_health.probe_unhealthy()
         self.assertEqual(self.one.count(), 2)
 
     def test_probe_that_is_answered_with_a_fault(self) -> None:
@@ -325,6 +325,6 @@ class RegistryCircuitTests(RegistryTestCase):
         self.one.behave()
         self.one.misbehave("status", path="/v2/", status=502)
         self.clock.advance(1)
-        self.registry.probe_unhealthy()
+        self.registry.upstream_health.probe_unhealthy()
         self.assertEqual(self.one.count(), 2)
-        self.assertFalse(self.registry.hosts()[0].healthy)
+        self.assertFalse(self.registry.upstream_health.hosts()[0].healthy)
