@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from contentcache.config.model import Upstream
 from contentcache.core.errors import UpstreamBroken, UpstreamUnavailable
+from contentcache.core.live import Live
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.proxies import Proxies
 from tests.bad_registry import BadRegistry
@@ -49,7 +50,12 @@ class LoopbackTests(TestCase):
         """The real client."""
         trust: Any = NoTrust()
         made = UpstreamTransport.to(
-            url, reactor=reactor, trust=trust, redirect_trust=trust, proxies=Proxies(), connect_timeout=10.0
+            url,
+            reactor=reactor,
+            trust=trust,
+            redirect_trust=trust,
+            proxies=Proxies(),
+            connect_timeout=Live(10.0),
         )
         self.addCleanup(lambda: Deferred.fromCoroutine(made.close()))
         return made

@@ -19,6 +19,7 @@ import gc, sys
 from twisted.internet import reactor
 from contentcache.app.cache_role import CacheRole
 from contentcache.config.loading import load
+from contentcache.core.live import Live
 from contentcache.aio.threads import Threads
 from contentcache.telemetry.metrics import Meter
 
@@ -28,7 +29,7 @@ def resident():
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
 def built(path):
-    return CacheRole(load(path, {}).configuration, {}, reactor, Threads(reactor, 1, "x"), Meter())
+    return CacheRole(Live(load(path, {}).configuration), {}, reactor, Threads(reactor, 1, "x"), Meter())
 
 few = built(sys.argv[1])
 before = resident()

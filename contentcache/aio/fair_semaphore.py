@@ -42,6 +42,12 @@ class SemaphorePerKey(Generic[Key]):
         self._limit = limit
         self._semaphores: dict[Key, FairSemaphore[None]] = {}
 
+    def resize(self, limit: int | None) -> None:
+        """Have another limit from now on; permits that are held beyond it are not taken away."""
+        self._limit = limit
+        for semaphore in self._semaphores.values():
+            semaphore.resize(limit)
+
     async def acquire(self, key: Key) -> Release:
         """Wait for a permit of this key; what is returned gives it back."""
         semaphore = self._semaphores.get(key)
@@ -77,6 +83,14 @@ class FairSemaphore(Generic[Key]):
         self._queues: OrderedDict[Key, deque[Deferred[None]]] = OrderedDict()
         self._serving = False
 
+    def resize(self, limit: int | None, timeout: float | None = None) -> None:
+        """
+        Have another limit, and ``timeout`` for who waits from now on. Permits that are held beyond the limit are
+        not taken away.
+        """
+        self._limit, self._timeout = limit, timeout
+        self._serve()
+
     @property
     def waiting(self) -> int:
         """How many wait for a permit."""
@@ -88,9 +102,7 @@ class FairSemaphore(Generic[Key]):
 
         :raises Overloaded: none became free in time, or too many wait already.
         """
-        if self._limit is None:
-            return Release([])
-        if self._acquired < self._limit and not self._queues:
+        if self._has_free() and not self._queues:
             self._acquired += 1
         else:
             await self._wait(key, expires=expires)
@@ -124,11 +136,17 @@ class FairSemaphore(Generic[Key]):
 
     def _release(self) -> None:
         self._acquired -= 1
+        self._serve()
+
+    def _has_free(self) -> bool:
+        return self._limit is None or self._acquired < self._limit
+
+    def _serve(self) -> None:
         if self._serving:
             return  # a waiter that was served has released already: the loop below goes on, and not deeper
         self._serving = True
         try:
-            while self._queues and self._limit is not None and self._acquired < self._limit:
+            while self._queues and self._has_free():
                 self._acquired += 1
                 self._next().callback(None)
         finally:

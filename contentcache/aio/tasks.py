@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -135,3 +136,13 @@ async def with_timeout(timer: Timer, seconds: float, work: Awaitable[T]) -> T:
 
 async def _awaited(work: Awaitable[T]) -> T:
     return await work
+
+
+@asynccontextmanager
+async def locked(lock: DeferredLock) -> AsyncIterator[None]:
+    """Hold a lock; who waits for it meanwhile is served first come, first served."""
+    await lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

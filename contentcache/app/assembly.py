@@ -8,7 +8,8 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.app.gauges import watch_requests, watch_store
-from contentcache.app.maintenance import make_scrubber, retention_of
+from contentcache.app.live_options import delivery_options_of, retention_of
+from contentcache.app.maintenance import make_scrubber
 from contentcache.app.role import Platform
 from contentcache.app.upstreams import Upstreams, build_signed_urls, build_upstreams
 from contentcache.auth.interfaces import LocalAuthenticator
@@ -16,11 +17,12 @@ from contentcache.config.model import Configuration, Downstream, HtpasswdAuth, T
 from contentcache.core.digest import Digest
 from contentcache.core.grants import Grants
 from contentcache.core.list_queries import ListQueries
+from contentcache.core.live import Live
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.core.request_order import RequestClock
-from contentcache.delivery.authorization import Authorization, AuthorizationPolicy
+from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.blob_service import BlobService
-from contentcache.delivery.download_context import DeliveryOptions, DeliveryPorts
+from contentcache.delivery.download_context import DeliveryPorts
 from contentcache.delivery.downloads import download_semaphore
 from contentcache.delivery.links import Links
 from contentcache.delivery.origin_authorization import OriginAuthorization
@@ -76,15 +78,20 @@ class CacheServices:
 class CacheContext:
     """What every part of a cache is built from."""
 
-    configuration: Configuration
+    live: Live[Configuration]
     platform: Platform
     storage: Storage
     meter: Meter
     other_workers: OtherWorkers
 
     @property
+    def configuration(self) -> Configuration:
+        """The configuration at the start."""
+        return self.live.now
+
+    @property
     def options(self) -> Downstream:
-        """The options of the middleware ``downstream``."""
+        """The options of the middleware ``downstream`` at the start."""
         return self.configuration.downstream
 
 
@@ -102,7 +109,7 @@ class _Delivery:
 
 
 def assemble(
-    configuration: Configuration,
+    live: Live[Configuration],
     platform: Platform,
     *,
     storage: Storage,
@@ -116,8 +123,10 @@ def assemble(
     :raises AuthFault: a file of the section ``auth``, or that of ``signing.jwks``, cannot be used.
     :raises TLSConfigurationError: a certificate has become unreadable since the configuration was checked.
     """
-    context = CacheContext(configuration, platform, storage, meter, other_workers)
-    upstreams = build_upstreams(context.options, platform, secret=other_workers.secret, meter=meter)
+    context = CacheContext(live, platform, storage, meter, other_workers)
+    upstreams = build_upstreams(
+        live.derive(lambda now: now.downstream), platform, secret=other_workers.secret, meter=meter
+    )
     delivery = _delivery(context)
     factory = make_server(
         context,
@@ -133,7 +142,7 @@ def assemble(
             secret=other_workers.secret,
         ),
         authenticator=local_authenticator(
-            configuration.auth,
+            context.configuration.auth,
             run=platform.run,
             wall=platform.wall,
             timer=platform.reactor,
@@ -142,7 +151,7 @@ def assemble(
     )
     figures = StoreFigures(storage.store, storage.index, platform.run, platform.reactor)
     if other_workers.maintains_store:
-        watch_store(meter, figures, context.options.maxsize)
+        watch_store(meter, figures, lambda: live.now.downstream.maxsize)
     watch_requests(meter, factory, delivery.grants, delivery.blob_service.downloads, upstreams.registries)
     in_use = other_workers.in_use or delivery.blob_service.in_use
     return CacheServices(
@@ -154,7 +163,7 @@ def assemble(
         delivery.tags,
         delivery.origin_queries,
         delivery.evictor,
-        make_scrubber(configuration, platform, storage, in_use=in_use, checked=meter.store_verified),
+        make_scrubber(live.now, platform, storage, in_use=in_use, checked=meter.store_verified),
         factory,
         figures,
     )
@@ -163,15 +172,22 @@ def assemble(
 def _delivery(context: CacheContext) -> _Delivery:
     options, platform, storage = context.options, context.platform, context.storage
     other_workers, limits = context.other_workers, options.limits
-    grants = Grants(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
+    delivery_options = context.live.derive(delivery_options_of)
+    grants = Grants(ttl=0.0)
+    semaphore = download_semaphore(limits.fetches, limits.fetchwait, platform.reactor)
+
+    def use_limits(configuration: Configuration) -> None:
+        options, limits = configuration.downstream, configuration.downstream.limits
+        grants.configure(ttl=options.authttl, stale=options.staleiferror, capacity=limits.grants)
+        semaphore.resize(limits.fetches, limits.fetchwait)
+
+    context.live.follow(use_limits)
     links = Links(storage.index, platform.run, most=_LINKS if options.fastpath else 0)
     authorization = Authorization(
         grants,
         links,
-        OriginAuthorization(
-            platform.reactor, manifest_limit=limits.manifest, trust_targets=options.affirmttl
-        ),
-        AuthorizationPolicy(options.affirmttl, options.keepdeleted, options.staleiferror),
+        OriginAuthorization(platform.reactor, delivery_options),
+        delivery_options,
         clock=platform.reactor,
         wall=platform.wall,
         request_time=RequestClock(platform.reactor.seconds),
@@ -180,7 +196,7 @@ def _delivery(context: CacheContext) -> _Delivery:
     evictor = Evictor(
         storage.store,
         storage.index,
-        retention_of(context.configuration),
+        context.live.derive(retention_of),
         in_use=other_workers.in_use or (lambda digest: blob_service.in_use(digest)),  # noqa: PLW0108  # each needs the other
         run=platform.run,
         wall=platform.wall,
@@ -192,17 +208,12 @@ def _delivery(context: CacheContext) -> _Delivery:
         storage.store,
         storage.index,
         room=other_workers.room or evictor,
-        semaphore=download_semaphore(limits.fetches, limits.fetchwait, platform.reactor),
+        semaphore=semaphore,
         ports=DeliveryPorts(
             platform.run, platform.reactor, platform.wall, platform.random_below, context.meter
         ),
-        options=DeliveryOptions(
-            limits.manifest,
-            options.fillafter,
-            options.retryfor,
-            _SMALL_BLOBS if options.fastpath else 0,
-            options.maxsize,
-        ),
+        options=delivery_options,
+        most_hot_blobs=_SMALL_BLOBS if options.fastpath else 0,
         other_workers=other_workers,
     )
 
@@ -224,16 +235,9 @@ def _delivery(context: CacheContext) -> _Delivery:
         blob_service,
         links,
         wall=platform.wall,
-        affirm_ttl=options.affirmttl,
-        stale_if_error=options.staleiferror,
-        limit=limits.manifest,
+        options=delivery_options,
     )
-    origin_queries = OriginQueries(
-        authorization,
-        clock=platform.reactor,
-        auth_ttl=options.authttl,
-        stale_if_error=options.staleiferror,
-    )
+    origin_queries = OriginQueries(authorization, platform.reactor, delivery_options)
     return _Delivery(grants, links, authorization, evictor, blob_service, tags, origin_queries)
 
 
@@ -272,9 +276,8 @@ def make_server(
         prefix=http.prefix,
         meter=context.meter,
     )
-    stall_timeout = options.limits.clientstall
     dispatcher = RequestDispatcher(
-        api.answer, Exchange, timer=reactor, stall_timeout=stall_timeout, program="cache"
+        api.answer, Exchange, timer=reactor, stall_timeout=options.limits.clientstall, program="cache"
     )
     access_log = AccessLog(context.meter, reactor, platform.wall, lines=configuration.log.accesslog)
     fast_path = None
@@ -284,10 +287,8 @@ def make_server(
             TargetCache(origins, signed_urls, http.prefix),
             admission,
             access_log=access_log,
-            extra=http.headers,
             timer=reactor,
             wall=platform.wall,
-            stall_timeout=stall_timeout,
         )
     factory = ServerFactory(
         RequestResponder(dispatcher.dispatch, access_log),
@@ -299,6 +300,18 @@ def make_server(
         extra=http.headers,
     )
     context.meter.update_by(lambda: access_log.count_running(factory.running()))
+
+    def use_options(configuration: Configuration) -> None:
+        http, limits = configuration.http, configuration.downstream.limits
+        origins.refresh()
+        name.configure(http.host, http.trustedproxies)
+        factory.configure(limits, http.headers)
+        dispatcher.stall_timeout = limits.clientstall
+        access_log.lines = configuration.log.accesslog
+        if fast_path is not None:
+            fast_path.configure(http.headers, limits.clientstall)
+
+    context.live.follow(use_options)
     return factory
 
 

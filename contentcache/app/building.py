@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from contentcache.aio.reactor import DaemonReactor
-from contentcache.app.role import exit_with
+from contentcache.aio.threads import Threads
+from contentcache.app.cache_role import CacheRole
+from contentcache.app.role import Role, exit_with
 from contentcache.config.model import Configuration, Gateway, Http, ServerTLS
+from contentcache.core.live import Live
 from contentcache.core.ports import Run
 from contentcache.telemetry.metrics import Meter
 from contentcache.tls.files import TLSConfigurationError
@@ -38,6 +41,26 @@ def context_of_files(tls: ServerTLS | None) -> ServerContext | None:
         return ServerContext(tls)
     except TLSConfigurationError as error:
         exit_with(str(error))
+
+
+def build_role(
+    live: Live[Configuration],
+    environ: Mapping[str, str],
+    reactor: DaemonReactor,
+    *,
+    threads: Threads,
+    meter: Meter,
+) -> Role:
+    """
+    Build a cache or a gateway.
+
+    :raises StartupError: it cannot be built.
+    """
+    if isinstance(live.now.middleware, Gateway):
+        from contentcache.app.gateway_role import GatewayRole  # noqa: PLC0415
+
+        return GatewayRole(live, environ, reactor, threads=threads, meter=meter)
+    return CacheRole(live, environ, reactor, threads, meter)
 
 
 def build_issuance(

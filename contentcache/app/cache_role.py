@@ -20,6 +20,7 @@ from contentcache.app.image_report import ImageReport
 from contentcache.app.role import Platform, Repeat, RoleReport, StartupError
 from contentcache.auth.interfaces import AuthFault
 from contentcache.config.model import Configuration
+from contentcache.core.live import Live
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
@@ -47,7 +48,7 @@ class CacheRole:
 
     def __init__(
         self,
-        configuration: Configuration,
+        live: Live[Configuration],
         environ: Mapping[str, str],
         reactor: DaemonReactor,
         threads: Threads,
@@ -57,7 +58,8 @@ class CacheRole:
         other_workers: OtherWorkers | None = None,
         storage: Storage | None = None,
     ) -> None:
-        self._configuration = configuration
+        self._live = live
+        configuration = live.now
         self._reactor = reactor
         self._threads = threads
         self._running = False
@@ -66,7 +68,7 @@ class CacheRole:
             storage = storage or open_storage(configuration.storage, self._index_lost)
             #: Everything that was built for it.
             self.services: CacheServices = assemble(
-                configuration,
+                live,
                 Platform.of_process(environ, reactor, threads),
                 storage=storage,
                 meter=meter,
@@ -87,7 +89,7 @@ class CacheRole:
         async def own_samples() -> Iterable[Sample]:
             return meter.samples()
 
-        settings = self._configuration.storage
+        settings = self._live.now.storage
         path = own_file(settings, "history.json") if settings.driver == "filesystem" else None
         return HistoryRecorder(
             path, samples or own_samples, meter.repository_pulls, run=self._threads, wall=time.time
@@ -178,14 +180,14 @@ class CacheRole:
             history = await self.history.update()
             images = await self._images.images(history, now)
         savings = savings_by_period(samples, started, history, now)
-        store = await store_status(self._configuration, self.services, samples, self._threads)
+        store = await store_status(self._live.now, self.services, samples, self._threads)
         return RoleReport(savings, store, images)
 
     def startup_fields(self) -> Mapping[str, object]:
         """Where blobs are stored, and the upstreams."""
-        storage = self._configuration.storage
+        storage = self._live.now.storage
         store = storage.rootdirectory if storage.driver == "filesystem" else "memory"
-        origins = [upstream.origin for upstream in self._configuration.downstream.upstreams]
+        origins = [upstream.origin for upstream in self._live.now.downstream.upstreams]
         return {"store": store, "upstreams": origins, "role": "cache"}
 
     def _flush(self) -> Deferred[None]:

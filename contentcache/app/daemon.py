@@ -21,21 +21,22 @@ from contentcache.admin.status import ProcessStatus, ReloadStatus, Sample, Statu
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import PeriodicTasks, in_background
 from contentcache.aio.threads import ThreadsUnavailableError
-from contentcache.app.building import build_issuance, context_of_files, load_modules
-from contentcache.app.cache_role import CacheRole
+from contentcache.app.building import build_issuance, build_role, context_of_files, load_modules
 from contentcache.app.gauges import lag_probe, watch_daemon
 from contentcache.app.listening import ListenError, SocketPath, bind, format_address, serve, stop
 from contentcache.app.operator_access import OperatorAccess
-from contentcache.app.process import fit_descriptors
+from contentcache.app.process import fit_descriptors, free_descriptors
+from contentcache.app.reloading import ConfigurationReload, file_readers
 from contentcache.app.reporting import StatusReporter, certificates_of
 from contentcache.app.role import Role, StartupError, exit_with
 from contentcache.app.stopping import CutOff, StopLog, drain
 from contentcache.app.systemd import ServiceNotifier
 from contentcache.app.thread_pools import SENDFILE_THREADS, ThreadPools
+from contentcache.config.loading import Loaded
 from contentcache.config.model import Address, Configuration, Downstream, Gateway
+from contentcache.core.live import Live
 from contentcache.server.debug_site import HealthCheck
 from contentcache.telemetry.metrics import Meter
-from contentcache.tls.files import TLSConfigurationError
 from contentcache.tls.hosts import HostContexts
 from contentcache.tls.server import ServerContext
 from contentcache.wire.sendfile_pool import SendfilePool
@@ -64,14 +65,16 @@ class Daemon(Service):
 
     def __init__(
         self,
-        configuration: Configuration,
-        warnings: tuple[str, ...],
+        loaded: Loaded,
         environ: Mapping[str, str],
         reactor: DaemonReactor,
         errors: RecentErrors | None = None,
     ) -> None:
-        self.configuration = configuration
-        self._warnings = warnings
+        configuration = loaded.configuration
+        self.live = Live(configuration)
+        self._warnings = loaded.warnings
+        self._free_descriptors = 0
+        self._most_turned_away = 0
         self.environ = environ
         self.reactor = reactor
         self.meter = Meter("gateway" if isinstance(configuration.middleware, Gateway) else "cache")
@@ -91,8 +94,22 @@ class Daemon(Service):
         #: Of a process that says of itself that it has started.
         self.stop_log: StopLog | None = None
         self._access = OperatorAccess(
-            configuration, Operations(self.status, self.health, self.reload_now), reactor, self.threads
+            configuration, Operations(self.status, self.health, self.reload), reactor, self.threads
         )
+        self._reload = ConfigurationReload(
+            loaded,
+            environ,
+            readers=lambda now: file_readers(self.role, self.issuance or self.context, now.http.tls),
+            use=self.use_configuration,
+            run=self.threads,
+            meter=self.meter,
+            wall=time.time,
+        )
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration as it is now."""
+        return self.live.now
 
     def privilegedStartService(self) -> None:
         """Bind the addresses and read the key of TLS, while that is still allowed."""
@@ -106,13 +123,13 @@ class Daemon(Service):
         super().startService()
         self._bind()
         self.read_certificate()
-        self.configuration, fitting = fit_descriptors(self.configuration)
+        self._free_descriptors = free_descriptors()
+        self.use_configuration(self.configuration)
         try:
-            role = self.build()
+            self.role = role = self.build()
         except StartupError as error:
             exit_with(str(error))
-        role.factory.most_turned_away = fitting.turned_away
-        self.role = role
+        role.factory.most_turned_away = self._most_turned_away
         self.build_issuance()
         try:
             self._pools.start()
@@ -127,7 +144,7 @@ class Daemon(Service):
             self.start_issuance(self.issuance)
         self.open_admin_socket()
         self.notifier.start(self.wait_until_serving())
-        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(in_background, self.reload_now()))
+        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self._reload_in_background))
 
     def build(self) -> Role:
         """
@@ -135,20 +152,7 @@ class Daemon(Service):
 
         :raises StartupError: it cannot be built.
         """
-        configuration, middleware = self.configuration, self.configuration.middleware
-        if isinstance(middleware, Gateway):
-            # Imported here: a cache loads nothing of a gateway.
-            from contentcache.app.gateway_role import GatewayRole  # noqa: PLC0415
-
-            return GatewayRole(
-                configuration,
-                middleware,
-                self.environ,
-                self.reactor,
-                threads=self.threads,
-                meter=self.meter,
-            )
-        return CacheRole(configuration, self.environ, self.reactor, self.threads, self.meter)
+        return build_role(self.live, self.environ, self.reactor, threads=self.threads, meter=self.meter)
 
     def build_issuance(self) -> None:
         """Load the certificates from the ACME server's store, as the account whose files they are."""
@@ -293,29 +297,23 @@ class Daemon(Service):
             health.update(self.issuance.health())
         return health
 
-    async def reload_now(self) -> ReloadStatus:
-        """Reload, and say what came of it."""
+    async def reload(self) -> ReloadStatus:
+        """``SIGHUP``: read the configuration again, and every file that it names. A fault changes nothing."""
         with self.notifier.reloading():
-            return self.reload()
-
-    def reload(self) -> ReloadStatus:
-        """``SIGHUP``: read certificates again. Unusable ones change nothing."""
-        errors: list[str] = []
-        readers: list[Any] = [*(self.role.reloading if self.role is not None else ())]
-        if self.issuance is not None:
-            readers.append(self.issuance)
-        elif self.context is not None:
-            readers.append(self.context)
-        for reader in readers:
-            try:
-                reader.reload()
-            except TLSConfigurationError as error:
-                self._log.error("certificates not reloaded, old ones stay in use", reason=error)
-                errors.append(str(error))
-            else:
-                self._log.info("certificates reloaded, shown to new connections")
-        self.reporter.last_reload = ReloadStatus(time.time(), not errors, errors=tuple(errors))
+            self.reporter.last_reload = await self._reload.run()
         return self.reporter.last_reload
+
+    def _reload_in_background(self) -> None:
+        if self.running:
+            in_background(self.reload())
+
+    def use_configuration(self, configuration: Configuration) -> None:
+        """Let every part of this process have the configuration, as far as its descriptors allow."""
+        fitted, fitting = fit_descriptors(configuration, self._free_descriptors)
+        self.live.replace(fitted)
+        self._most_turned_away = fitting.turned_away
+        if self.role is not None:
+            self.role.factory.most_turned_away = fitting.turned_away
 
     def stopService(self) -> Deferred[None]:
         """Refuse new connections, let transfers finish for ``http.draintimeout``, and stop everything."""

@@ -9,9 +9,9 @@ from attrs import frozen
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
-from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.app.role import Platform
 from contentcache.config.model import Configuration, Gateway, Upstream
+from contentcache.core.live import Live
 from contentcache.core.via import FAMILY
 from contentcache.gateway.admin.page_frame import PageFrame
 from contentcache.gateway.admin.sessions import Sessions
@@ -46,7 +46,8 @@ from contentcache.tls.files import Reloadable
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamTransport, endpoint_of
 from contentcache.upstream.proxies import Proxies
-from contentcache.upstream.registry import Registry, UpstreamLimits
+from contentcache.upstream.registry import Registry
+from contentcache.upstream.request import UpstreamLimits
 
 _SECRET_BYTES: Final = 64
 _log = Logger()
@@ -69,10 +70,19 @@ class GatewayServices:
 class GatewayContext:
     """What every part of a gateway is built from."""
 
-    configuration: Configuration
-    options: Gateway
+    live: Live[Configuration]
     platform: Platform
     meter: Meter
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration at the start."""
+        return self.live.now
+
+    @property
+    def options(self) -> Gateway:
+        """The options of the middleware ``redirect`` at the start."""
+        return _gateway(self.live.now)
 
     @property
     def public_url(self) -> str:
@@ -95,9 +105,7 @@ class Backends:
     ca: CACertificate
 
 
-def assemble(
-    configuration: Configuration, options: Gateway, platform: Platform, *, meter: Meter
-) -> GatewayServices:
+def assemble(live: Live[Configuration], platform: Platform, *, meter: Meter) -> GatewayServices:
     """
     Build everything that serves clients. Blocks: it opens the database and reads the pages' files.
 
@@ -106,7 +114,8 @@ def assemble(
     :raises OSError: it cannot be opened.
     :raises TLSConfigurationError: a certificate has become unreadable since the configuration was checked.
     """
-    context = GatewayContext(configuration, options, platform, meter)
+    context = GatewayContext(live, platform, meter)
+    options = context.options
     proxies = Proxies.from_environment(platform.environ)
     trust = UpstreamTrust(options.cas, options.certificate, options.key)
     # For caches and storages: the client certificate is for the registry only.
@@ -118,7 +127,7 @@ def assemble(
         trust=trust,
         redirect_trust=public_trust,
         proxies=proxies,
-        connect_timeout=options.connecttimeout,
+        connect_timeout=Live(options.connecttimeout),
         redirects=options.redirects,
         nat64=options.nat64prefixes,
     )
@@ -132,9 +141,9 @@ def assemble(
         liveness,
         run=platform.run,
         new_id=lambda: UUID(bytes=platform.random_bytes(16), version=4),
-        networks=NetworkDefaults.of(options.networks),
+        networks=live.derive(lambda now: NetworkDefaults.of(_gateway(now).networks)),
     )
-    ca = CACertificate(configuration.http.tls)
+    ca = CACertificate(live.now.http.tls)
     backends = Backends(
         connections,
         _own_registry(context, transport),
@@ -170,7 +179,7 @@ def make_server(context: GatewayContext, backends: Backends) -> ServerFactory:
         BlobAuthorization(proxy, backends.target, rewriter),
         backends.directory,
         keys.signer,
-        options=RedirectOptions(options.issuer, options.urlttl, options.minimumsize),
+        options=context.live.derive(_redirect_options),
         wall=platform.wall,
         meter=context.meter,
     )
@@ -204,7 +213,26 @@ def make_server(context: GatewayContext, backends: Backends) -> ServerFactory:
         extra=http.headers,
     )
     context.meter.update_by(lambda: access_log.count_running(factory.running()))
+
+    def use_options(configuration: Configuration) -> None:
+        http, limits = configuration.http, configuration.middleware.limits
+        name.configure(http.host, http.trustedproxies)
+        factory.configure(limits, http.headers)
+        dispatcher.stall_timeout = limits.clientstall
+        access_log.lines = configuration.log.accesslog
+
+    context.live.follow(use_options)
     return factory
+
+
+def _redirect_options(configuration: Configuration) -> RedirectOptions:
+    options = _gateway(configuration)
+    return RedirectOptions(options.issuer, options.urlttl, options.minimumsize)
+
+
+def _gateway(configuration: Configuration) -> Gateway:
+    assert isinstance(configuration.middleware, Gateway)  # noqa: S101  # a reload changes no role
+    return configuration.middleware
 
 
 def _connections(context: GatewayContext, proxies: Proxies, trust: UpstreamTrust) -> ConnectionPool:
@@ -214,7 +242,7 @@ def _connections(context: GatewayContext, proxies: Proxies, trust: UpstreamTrust
         reactor=reactor,
         trust=trust,
         proxies=proxies,
-        connect_timeout=options.connecttimeout,
+        connect_timeout=Live(options.connecttimeout),
     )
     return ConnectionPool(
         options.registry,
@@ -267,7 +295,9 @@ def _own_registry(context: GatewayContext, transport: UpstreamTransport) -> Regi
         reactor=platform.reactor,
         wall=platform.wall,
         secret=platform.random_bytes(_SECRET_BYTES),
-        limits=UpstreamLimits(options.stalltimeout, options.limits.token, SemaphorePerKey(None)),
+        limits=context.live.derive(
+            lambda now: UpstreamLimits(_gateway(now).stalltimeout, _gateway(now).limits.token)
+        ),
         meter=context.meter,
     )
 
@@ -277,11 +307,14 @@ def _admin_site(
 ) -> AdminSite:
     options, platform = context.options, context.platform
     reactor, secret = platform.reactor, platform.random_bytes(_SECRET_BYTES)
-    get = BoundedGet(transport.agent, reactor, timeout=options.stalltimeout, limit=options.limits.token)
+    token_limit = context.live.derive(lambda now: now.middleware.limits.token)
+    get = BoundedGet(transport.agent, reactor, timeout=options.stalltimeout, limit=token_limit)
     authenticator = Authenticator(
         RegistryLogin(options.registry, get, reactor, realms=options.realms),
         store,
-        AccountPolicy(options.admins, options.admingroup, options.authttl),
+        context.live.derive(
+            lambda now: AccountPolicy(_gateway(now).admins, _gateway(now).admingroup, _gateway(now).authttl)
+        ),
         run=platform.run,
         monotonic=reactor.seconds,
         wall=platform.wall,

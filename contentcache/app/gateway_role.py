@@ -19,6 +19,7 @@ from contentcache.aio.tasks import in_background
 from contentcache.app.gateway_assembly import assemble
 from contentcache.app.role import Platform, Repeat, RoleReport, StartupError
 from contentcache.config.model import Configuration, Gateway
+from contentcache.core.live import Live
 from contentcache.core.ports import Run
 from contentcache.gateway.database import DatabaseUnusableError
 from contentcache.gateway.keys import ROTATE_INTERVAL, SigningKeyError
@@ -40,21 +41,22 @@ class GatewayRole:
 
     def __init__(
         self,
-        configuration: Configuration,
-        options: Gateway,
+        live: Live[Configuration],
         environ: Mapping[str, str],
         reactor: DaemonReactor,
         *,
         threads: Run,
         meter: Meter,
     ) -> None:
+        options = live.now.middleware
+        assert isinstance(options, Gateway)  # noqa: S101  # else it is a cache
         self._options = options
         self._threads = threads
         self._key_fault: str | None = None
         self._stopping = False
         try:
             platform = Platform.of_process(environ, reactor, threads)
-            self._services = assemble(configuration, options, platform, meter=meter)
+            self._services = assemble(live, platform, meter=meter)
         except (ProxyFault, TLSConfigurationError, DatabaseUnusableError) as error:
             raise StartupError(str(error)) from error
         except OSError as error:

@@ -28,14 +28,18 @@ def watch_daemon(
     )
 
 
-def watch_store(meter: Meter, figures: StoreFigures, limit: int | None) -> None:
+def watch_store(meter: Meter, figures: StoreFigures, limit: Callable[[], int | None]) -> None:
     """What is in the store; ``limit`` is ``maxsize``."""
     meter.refresh_by(figures.refresh)
     meter.watch("store_bytes", lambda: figures.now.stored)
     meter.watch("store_blobs", lambda: figures.now.blobs)
-    meter.watch("store_limit_bytes", lambda: math.inf if limit is None else limit)
+    meter.watch("store_limit_bytes", lambda: _or_infinite(limit()))
     meter.watch("store_free_bytes", lambda: figures.now.free)
     meter.watch("partial_bytes", lambda: figures.now.partial)
+
+
+def _or_infinite(limit: int | None) -> float:
+    return math.inf if limit is None else limit
 
 
 def watch_requests(

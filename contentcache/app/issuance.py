@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +29,7 @@ from contentcache.aio.threads import Threads
 from contentcache.app.listening import bind, serve, stop
 from contentcache.config.model import Address, Configuration, LetsEncrypt, Limits, ServerTLS
 from contentcache.core.client_address import counted_address
+from contentcache.core.live import Live
 from contentcache.core.ports import Run, Runtime
 from contentcache.server.debug_site import HealthCheck
 from contentcache.server.factory import ServerFactory
@@ -85,7 +86,7 @@ class Issuance:
             reactor,
             trust=self._trust,
             proxies=Proxies.from_environment(environ),
-            connect_timeout=_CONNECT_TIMEOUT,
+            connect_timeout=Live(_CONNECT_TIMEOUT),
         )
         # A port that is configured for http-01 is preferred.
         responders: list[Responder] = [http_responder] if settings.http is not None else []
@@ -136,10 +137,18 @@ class Issuance:
         await self._agent.close()
         self._store.release()
 
-    def reload(self) -> None:
-        """Read ``clientcas`` and ``directoryca`` again. Raises ``TLSConfigurationError``, and keeps old ones."""
-        self._trust.reload()
-        self.contexts.reload()
+    def read(self, settings: ServerTLS) -> Callable[[], None]:
+        """
+        Read ``clientcas`` and ``directoryca`` again, in a thread; what is returned uses them. Raises
+        ``TLSConfigurationError``.
+        """
+        both = self._trust.read(), self.contexts.read(settings)
+
+        def use() -> None:
+            for each in both:
+                each()
+
+        return use
 
     def health(self) -> Mapping[str, HealthCheck]:
         """The health of each host's certificate."""

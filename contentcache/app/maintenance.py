@@ -1,4 +1,4 @@
-"""What keeps the store within its limits and in order, as the configuration has it."""
+"""What keeps the store in order, as the configuration has it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,8 @@ from collections.abc import Callable
 from contentcache.app.role import Platform
 from contentcache.config.model import Configuration
 from contentcache.core.digest import Digest
-from contentcache.core.eviction import Retention
 from contentcache.storage.opening import Storage, own_file
 from contentcache.storage.scrub import Bookmark, Scrubber
-
-
-def retention_of(configuration: Configuration) -> Retention:
-    """What is evicted when."""
-    options = configuration.downstream
-    in_memory = configuration.storage.driver == "inmemory"
-    return Retention(
-        blobttl=options.blobttl,
-        maxsize=options.maxsize,
-        minfree=0 if in_memory else options.minfree,
-        purge_after=max(options.affirmttl, options.staleiferror),
-        sweepinterval=options.sweepinterval,
-    )
 
 
 def make_scrubber(

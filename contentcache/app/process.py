@@ -90,9 +90,9 @@ def retain_heap() -> None:
         set_option(_MMAP_THRESHOLD, _LARGE)
 
 
-def fit_descriptors(configuration: Configuration) -> tuple[Configuration, Fitting]:
-    """Lower the limits of a configuration to what fits into the descriptors that this process may have."""
-    middleware, free = configuration.middleware, free_descriptors()
+def fit_descriptors(configuration: Configuration, free: int) -> tuple[Configuration, Fitting]:
+    """Lower the limits of a configuration to what fits into ``free`` descriptors."""
+    middleware = configuration.middleware
     limits = middleware.limits
     fitting = fit(free, connections=limits.connections, fetches=limits.fetches, turned_away=TURNED_AWAY)
     if (fitting.connections, fitting.fetches) != (limits.connections, limits.fetches):

@@ -23,6 +23,7 @@ from contentcache.app.process import harden, retain_heap
 from contentcache.config.faults import ConfigurationError
 from contentcache.config.loading import Loaded, load
 from contentcache.config.model import Configuration, Log
+from contentcache.core.live import Live
 from contentcache.telemetry.logging import log_observer
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ class Options(usage.Options):
 class _DaemonService(MultiService):
     """The daemon as twistd's application knows it; it sets the application's log observer."""
 
-    def __init__(self, settings: Log, options: Any) -> None:
+    def __init__(self, options: Any) -> None:
         super().__init__()
-        self._settings = settings
+        self.settings = Live(Log())
         self._options = options or {}
         self._log_file: Any = None
         self.errors = RecentErrors()
@@ -68,7 +69,7 @@ class _DaemonService(MultiService):
         self._log_file = self._stream()
         if account is not None and is_new:
             os.chown(self._log_file.path, account.uid, account.gid)
-        return log_observer(cast("Any", self._log_file), self._settings, note=self.errors)
+        return log_observer(cast("Any", self._log_file), self.settings, note=self.errors)
 
     def rotate_log(self) -> None:
         """Begin a new log file; where another program has moved the old one away, just that."""
@@ -118,18 +119,16 @@ def makeService(options: Options) -> IService:
 
 
 def _make_service(loaded: Loaded, options: Any, reactor: Any) -> _DaemonService:
-    configuration, warnings = loaded.configuration, loaded.warnings
-    whole = _DaemonService(configuration.log, options)
-    if configuration.workers == 1:
-        Daemon(configuration, warnings, os.environ, reactor, whole.errors).setServiceParent(whole)
+    whole = _DaemonService(options)
+    if loaded.configuration.workers == 1:
+        daemon = Daemon(loaded, os.environ, reactor, whole.errors)
     else:
         # Here, so that one process alone does not load what several need.
         from contentcache.workers.supervisor import Supervisor  # noqa: PLC0415
 
-        supervisor = Supervisor(
-            configuration, warnings, os.environ, reactor, output=whole.output, errors=whole.errors
-        )
-        supervisor.setServiceParent(whole)
+        daemon = Supervisor(loaded, os.environ, reactor, output=whole.output, errors=whole.errors)
+    whole.settings = daemon.live.derive(lambda configuration: configuration.log)
+    daemon.setServiceParent(whole)
     return whole
 
 

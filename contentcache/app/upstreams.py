@@ -9,6 +9,7 @@ from attrs import frozen
 from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.app.role import Platform
 from contentcache.config.model import Downstream, Upstream
+from contentcache.core.live import Live
 from contentcache.delivery.signed_urls import SignedUrls
 from contentcache.delivery.signing_keys import OriginSigningKeys, SigningKeys, SigningKeysFile
 from contentcache.telemetry.metrics import Meter
@@ -17,7 +18,8 @@ from contentcache.upstream.account import AccountSource
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.credential_helper import CredentialHelperAccount
 from contentcache.upstream.proxies import Proxies
-from contentcache.upstream.registry import Registry, UpstreamLimits
+from contentcache.upstream.registry import Registry
+from contentcache.upstream.request import UpstreamLimits
 
 
 @frozen
@@ -29,19 +31,23 @@ class Upstreams:
     trusts: UpstreamTrusts
 
 
-def build_upstreams(options: Downstream, platform: Platform, *, secret: bytes, meter: Meter) -> Upstreams:
+def build_upstreams(live: Live[Downstream], platform: Platform, *, secret: bytes, meter: Meter) -> Upstreams:
     """
     Build the registries. None of them is contacted.
 
     :raises ProxyFault: a proxy variable of the environment makes no sense.
     :raises TLSConfigurationError: a certificate has become unreadable since the configuration was checked.
     """
+    options = live.now
     proxies = Proxies.from_environment(platform.environ)
     trusts = UpstreamTrusts(options.cas)
-    limits = UpstreamLimits(
-        options.stalltimeout, options.limits.token, SemaphorePerKey(options.fetchesperhost)
-    )
-    transports = [_transports(upstream, options, platform, proxies, trusts) for upstream in options.upstreams]
+    limits = live.derive(lambda now: UpstreamLimits(now.stalltimeout, now.limits.token))
+    per_host: SemaphorePerKey[str] = SemaphorePerKey(None)
+    connect_timeout = live.derive(lambda now: now.connecttimeout)
+    transports = [
+        _transports(upstream, options, platform, proxies, trusts, connect_timeout=connect_timeout)
+        for upstream in options.upstreams
+    ]
     registries = tuple(
         Registry(
             upstream,
@@ -50,18 +56,32 @@ def build_upstreams(options: Downstream, platform: Platform, *, secret: bytes, m
             wall=platform.wall,
             secret=secret,
             limits=limits,
+            per_host=per_host,
             meter=meter,
             source=_account_source(upstream, platform),
         )
         for upstream, by_host in zip(options.upstreams, transports, strict=True)
     )
+
+    def use_options(options: Downstream) -> None:
+        per_host.resize(options.fetchesperhost)
+        for registry, upstream in zip(registries, options.upstreams, strict=True):
+            registry.configure(upstream)
+
+    live.follow(use_options)
     return Upstreams(
         registries, tuple(transport for by_host in transports for transport in by_host.values()), trusts
     )
 
 
 def _transports(
-    upstream: Upstream, options: Downstream, platform: Platform, proxies: Proxies, trusts: UpstreamTrusts
+    upstream: Upstream,
+    options: Downstream,
+    platform: Platform,
+    proxies: Proxies,
+    trusts: UpstreamTrusts,
+    *,
+    connect_timeout: Live[float],
 ) -> Mapping[str, UpstreamTransport]:
     """The transport to each host of one upstream."""
     trust = trusts.trust(upstream.certificate, upstream.key)
@@ -74,7 +94,7 @@ def _transports(
             trust=trust,
             redirect_trust=redirect_trust,
             proxies=proxies,
-            connect_timeout=options.connecttimeout,
+            connect_timeout=connect_timeout,
             redirects=upstream.redirects,
             nat64=options.nat64prefixes,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -22,10 +23,14 @@ _EMPTY: Final = "the file is empty; it needs at least version, storage, http and
 
 @frozen
 class Loaded:
-    """A configuration without faults, and warnings for its operator, one line each."""
+    """
+    A configuration without faults, and warnings for its operator, one line each. ``path`` is the absolute path of
+    its file, ``None`` where it came in another way.
+    """
 
     configuration: Configuration
     warnings: tuple[str, ...] = ()
+    path: str | None = None
 
 
 def load(path: str, environ: Mapping[str, str]) -> Loaded:
@@ -45,7 +50,7 @@ def load(path: str, environ: Mapping[str, str]) -> Loaded:
     configuration = _read(Table(root, "", report))
     if faults := report.faults():
         raise ConfigurationError(path, faults)
-    return Loaded(configuration, report.warnings(path))
+    return Loaded(configuration, report.warnings(path), os.path.abspath(path))
 
 
 def _text(path: str) -> str:

@@ -64,7 +64,7 @@ def rows(name: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _meaning(option: Option) -> str:
-    return f"{option.meaning}. Changes with a reload" if option.effect == "reload" else option.meaning
+    return f"{option.meaning}. Live" if option.effect == "reload" else option.meaning
 
 
 def table(name: str) -> str:

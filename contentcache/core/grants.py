@@ -44,6 +44,13 @@ class Grants:
         self._of_identity: defaultdict[bytes, set[bytes]] = defaultdict(set)
         self._denials = LatestRequests(capacity)
 
+    def configure(self, *, ttl: float, stale: float, capacity: int) -> None:
+        """Use other options from now on, for grants that are there too."""
+        self._ttl = ttl
+        self._longest = max(ttl, stale)
+        self._grants.resize(capacity)
+        self._denials.resize(capacity)
+
     def __len__(self) -> int:
         return len(self._grants)
 

@@ -55,6 +55,14 @@ class LruCache(Generic[K, V]):
         """Set the value of a key."""
         self._entries[key] = value
         self._entries.move_to_end(key)
+        self._evict()
+
+    def resize(self, capacity: int) -> None:
+        """Have another capacity; entries beyond it are evicted now."""
+        self.capacity = capacity
+        self._evict()
+
+    def _evict(self) -> None:
         while len(self._entries) > self.capacity:
             dropped = self._entries.popitem(last=False)
             if self._evicted is not None:

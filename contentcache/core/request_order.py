@@ -53,6 +53,10 @@ class LatestRequests:
     def __len__(self) -> int:
         return len(self._asked)
 
+    def resize(self, capacity: int) -> None:
+        """Have another capacity."""
+        self._asked.resize(capacity)
+
     def record(self, key: Hashable, asked: float) -> None:
         """Record that a request that was sent at ``asked`` has been answered."""
         before = self._asked.peek(key)

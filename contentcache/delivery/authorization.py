@@ -28,9 +28,11 @@ from contentcache.aio.single_flight import SingleFlight
 from contentcache.core.credentials import Subject
 from contentcache.core.errors import OriginRefused, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.core.grants import Grants
+from contentcache.core.live import Live
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.request_order import RequestClock
 from contentcache.delivery.links import Links
+from contentcache.delivery.options import DeliveryOptions
 from contentcache.delivery.origin_authorization import Decision, OriginAuthorization, size_by_first_byte
 from contentcache.delivery.requests import ContentRequest
 from contentcache.jose.claims import unverified_expiry
@@ -56,18 +58,6 @@ class Revocation:
     is_identity: bool = False
 
 
-@frozen
-class AuthorizationPolicy:
-    """
-    The operator's options: a link counts for ``affirm_ttl`` seconds; with ``keep_deleted`` known links allow what
-    the origin has deleted; for ``stale_if_error`` seconds old grants count while the origin is down.
-    """
-
-    affirm_ttl: float
-    keep_deleted: bool
-    stale_if_error: float
-
-
 class Authorization:
     """
     Decides by grants, links and the origin.
@@ -80,7 +70,7 @@ class Authorization:
         grants: Grants,
         links: Links,
         origin: OriginAuthorization,
-        policy: AuthorizationPolicy,
+        options: Live[DeliveryOptions],
         *,
         clock: Timer,
         wall: Clock,
@@ -90,15 +80,19 @@ class Authorization:
         self._grants = grants
         self._links = links
         self.origin = origin
-        self._affirm_ttl = policy.affirm_ttl
-        self._keep_deleted = policy.keep_deleted
-        self._stale_if_error = policy.stale_if_error
+        self._options = options
+        #: For the fast path, which looks it up for each request.
+        self._affirm_ttl = 0.0
+        options.follow(self._use_options)
         self._clock = clock
         self.wall = wall
         #: Called before a request to the origin is sent; its answer is recorded with that time.
         self.request_time = request_time
         self._publish = publish
         self._asking: SingleFlight[tuple[bytes, bool, int | None], Decision] = SingleFlight()
+
+    def _use_options(self, options: DeliveryOptions) -> None:
+        self._affirm_ttl = options.affirm_ttl
 
     # By what is remembered.
 
@@ -207,7 +201,7 @@ class Authorization:
 
     async def _despite_deletion(self, request: ContentRequest, refusal: OriginRefused) -> Decision | None:
         """With ``keep_deleted``: *allowed* for a subject with a grant and any link, though the answer is 404."""
-        if not self._keep_deleted or refusal.status != _NOT_FOUND:
+        if not self._options.now.keep_deleted or refusal.status != _NOT_FOUND:
             return None
         if not self.is_granted(request.subject):
             return None
@@ -219,7 +213,7 @@ class Authorization:
     def allows_stale(self, subject: Subject) -> bool:
         """Whether older grants of this subject count while the origin is down."""
         credential = subject.credential
-        if not (self._stale_if_error > 0 and credential.lasting):
+        if not (self._options.now.stale_if_error > 0 and credential.lasting):
             return False
         return credential.locally_authorized or self._grants.is_valid_if_error(
             subject.key, self._clock.seconds()
@@ -228,7 +222,7 @@ class Authorization:
     async def _stale_decision(self, request: ContentRequest) -> Decision | None:
         if not self.allows_stale(request.subject):
             return None
-        decision = await self._by_link(request, max(self._affirm_ttl, self._stale_if_error))
+        decision = await self._by_link(request, max(self._affirm_ttl, self._options.now.stale_if_error))
         return None if decision is None else evolve(decision, stale=True)
 
     # What the origin answered.
@@ -259,7 +253,7 @@ class Authorization:
         if request.credential.signed is not None:
             return  # it is about the signed URL, and not about the repository
         is_deleted = self.record_refusal(request.subject, refusal.status, asked=asked)
-        if is_deleted or (refusal.status == _NOT_FOUND and not self._keep_deleted):
+        if is_deleted or (refusal.status == _NOT_FOUND and not self._options.now.keep_deleted):
             # It may only be hidden from this client; then those who may have it cost one request.
             await self._links.revoke(_link(request), asked=asked)
 
@@ -276,7 +270,7 @@ class Authorization:
         if status == _FORBIDDEN or (status == _NOT_FOUND and not is_granted):
             self._revoke(Revocation(subject.key, asked))
             return False
-        return status == _NOT_FOUND and not self._keep_deleted
+        return status == _NOT_FOUND and not self._options.now.keep_deleted
 
     def record_rejected(self, subject: Subject, *, asked: float) -> None:
         """The origin has answered 401 to this credential: all its grants there end."""

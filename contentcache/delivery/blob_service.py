@@ -27,16 +27,18 @@ from contentcache.core.errors import (
     UpstreamBroken,
     UpstreamUnavailable,
 )
+from contentcache.core.live import Live
 from contentcache.core.lru import LruCache
 from contentcache.core.manifests import CheckedManifest, ManifestInvalid
 from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.blob_usage import BlobUsage
 from contentcache.delivery.bodies import ClientSink, GrowingBody, Remainder, ShortError, StoredBody
-from contentcache.delivery.download_context import DeliveryOptions, DeliveryPorts, Reservations
+from contentcache.delivery.download_context import DeliveryPorts, Reservations
 from contentcache.delivery.downloads import Downloads
 from contentcache.delivery.hot_blobs import HotBlobs
 from contentcache.delivery.indexed_store import IndexedStore, StoreHealth, close_file
 from contentcache.delivery.manifests import StoredManifest, StoredManifests, too_large
+from contentcache.delivery.options import DeliveryOptions
 from contentcache.delivery.origin_authorization import Decision
 from contentcache.delivery.other_workers import OtherWorkers
 from contentcache.delivery.passthrough import (
@@ -71,6 +73,7 @@ class BlobService:
 
     Downloads reserve their bytes in the ``room`` of the store, and ``semaphore`` bounds how many run. Where there
     are ``other_workers``, each is the owner of some digests: it runs their downloads, and clients here join them.
+    ``most_hot_blobs`` is the number of small blobs that are kept open for the fast path.
     """
 
     _log = Logger()
@@ -84,27 +87,28 @@ class BlobService:
         room: Room,
         semaphore: FairSemaphore[bytes],
         ports: DeliveryPorts,
-        options: DeliveryOptions,
+        options: Live[DeliveryOptions],
+        most_hot_blobs: int = 0,
         other_workers: OtherWorkers | None = None,
     ) -> None:
         others = other_workers or OtherWorkers()
         self._authorization = authorization
         self._run = ports.run
-        self._passthrough = PassthroughContext(ports.run, ports.clock, ports.meter, options.retry_for)
-        self._manifest_limit = options.manifest_limit
+        self._passthrough = PassthroughContext(ports.run, ports.clock, ports.meter, options)
+        self._options = options
         self._store = IndexedStore(store, index, ports.wall)
         self._sizes: LruCache[DownloadKey, int] = LruCache(_MOST_SIZES)
-        self._manifests = StoredManifests(ports.run, options.manifest_limit)
+        self._manifests = StoredManifests(ports.run, options)
         self._usage = BlobUsage(index, ports.run, ports.wall, others.on_use)
         self._possession = Possession(
             authorization, store, index, run=ports.run, clock=ports.clock, random=ports.random
         )
-        self.hot_blobs = HotBlobs(authorization, self._usage, ports.run, options.hot_blobs)
+        self.hot_blobs = HotBlobs(authorization, self._usage, ports.run, most_hot_blobs)
         self.health = StoreHealth(ports.meter, others.on_disk_fault)
         self.downloads = Downloads(
             authorization,
             self._store,
-            Reservations(room, self.flush, options.maxsize),
+            Reservations(room, self.flush, options),
             self.health,
             semaphore=semaphore,
             ports=ports,
@@ -167,8 +171,9 @@ class BlobService:
         if stored is not None:
             media_type = await self._media_type(request, stored.checked, decision)
             return ContentHead(digest, stored.size, media_type, _hit(decision), stale, notices)
-        if (decision.size or 0) > self._manifest_limit:
-            raise too_large(decision.size, self._manifest_limit)
+        limit = self._options.now.manifest_limit
+        if (decision.size or 0) > limit:
+            raise too_large(decision.size, limit)
         if decision.size is not None:
             media_type = decision.media_type or decision.head_type
             return ContentHead(digest, decision.size, media_type, Outcome.DESCRIBED, stale, notices)
@@ -236,9 +241,7 @@ class BlobService:
                 case NextStep.AUTHORIZE:
                     decision = await self._authorization.authorize(request, with_body=True)
                 case NextStep.PASS_THROUGH:
-                    return await pass_through(
-                        request, self._authorization, self._manifest_limit, self._passthrough
-                    )
+                    return await pass_through(request, self._authorization, self._passthrough)
                 case NextStep.LOOK_UP_AGAIN:
                     pass
         raise UpstreamUnavailable("this content comes and goes; try again")

@@ -9,8 +9,10 @@ from attrs import frozen
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import LargerThanStore, NoRoom, OriginRefused
+from contentcache.core.live import Live
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.core.sizes import spell
+from contentcache.delivery.options import DeliveryOptions
 from contentcache.delivery.shared_download import DownloadKey
 from contentcache.delivery.subscribers import Subscriber
 from contentcache.storage.interfaces import PartialFile, Reservation, Room, Store
@@ -27,22 +29,6 @@ class DeliveryPorts:
     wall: Clock
     random: Callable[[int], int]
     meter: Meter
-
-
-@frozen
-class DeliveryOptions:
-    """
-    ``manifest_limit`` is in bytes, ``fill_after`` the share of a content from which on the rest of it is
-    downloaded too, ``retry_for`` the seconds that a transfer that has begun waits for unavailable upstreams,
-    ``hot_blobs`` the number of small blobs that are kept open for the fast path. What is
-    larger than ``maxsize`` is not stored.
-    """
-
-    manifest_limit: int
-    fill_after: float
-    retry_for: float
-    hot_blobs: int = 0
-    maxsize: int | None = None
 
 
 @frozen
@@ -100,9 +86,11 @@ class Reservations:
     counts as in use until the index knows when, and cannot be evicted before.
     """
 
-    def __init__(self, room: Room, flush: Callable[[], Awaitable[None]], maxsize: int | None = None) -> None:
+    def __init__(
+        self, room: Room, flush: Callable[[], Awaitable[None]], options: Live[DeliveryOptions]
+    ) -> None:
         self._room = room
-        self._maxsize = maxsize
+        self._options = options
         self._flush = flush
         self._numbers = count(1)
 
@@ -126,8 +114,9 @@ class Reservations:
 
     async def reserve(self, name: str, key: DownloadKey, size: int) -> NoRoom | None:
         """Reserve ``size`` bytes in all; see :class:`~contentcache.storage.interfaces.Room`."""
-        if self._maxsize is not None and size > self._maxsize:
-            return LargerThanStore(f"it is larger than maxsize ({spell(self._maxsize)})", detail=size)
+        maxsize = self._options.now.maxsize
+        if maxsize is not None and size > maxsize:
+            return LargerThanStore(f"it is larger than maxsize ({spell(maxsize)})", detail=size)
         wanted = Reservation(name, key.digest, origin_tag(key.origin), size)
         if await self._room.reserve(wanted) is None:
             return None

@@ -15,18 +15,19 @@ from contentcache.aio.fair_semaphore import FairSemaphore, Permit
 from contentcache.aio.tasks import in_background, shielded
 from contentcache.core.digest import Digest
 from contentcache.core.errors import ContentWrong, DiskFailed, OriginRefused, Overloaded
+from contentcache.core.live import Live
 from contentcache.core.negative_cache import NegativeCache
 from contentcache.core.ports import Timer
 from contentcache.delivery.authorization import Authorization
 from contentcache.delivery.download import Download
 from contentcache.delivery.download_context import (
-    DeliveryOptions,
     DeliveryPorts,
     DownloadContext,
     DownloadOptions,
     Reservations,
 )
 from contentcache.delivery.indexed_store import IndexedStore, StoreHealth, close_file
+from contentcache.delivery.options import DeliveryOptions
 from contentcache.delivery.other_workers import OtherWorkers, Owners
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.shared_download import (
@@ -58,7 +59,7 @@ class Downloads:
         *,
         semaphore: FairSemaphore[bytes],
         ports: DeliveryPorts,
-        options: DeliveryOptions,
+        options: Live[DeliveryOptions],
         other_workers: OtherWorkers,
     ) -> None:
         self._authorization = authorization
@@ -265,11 +266,12 @@ class Downloads:
 
     def _start_own(self, subscriber: Subscriber, *, in_place: bool, total: int | None) -> Download:
         request = subscriber.request
-        largest, retry_for = None, self._options.retry_for
+        settings = self._options.now
+        largest, retry_for = None, settings.retry_for
         if request.content.kind == "manifests":
             # Its response begins once it is verified: until then an error is better than a long wait.
-            largest, retry_for = self._options.manifest_limit, min(retry_for, _RETRY_MANIFEST_FOR)
-        options = DownloadOptions(in_place, largest, total, self._options.fill_after, retry_for)
+            largest, retry_for = settings.manifest_limit, min(retry_for, _RETRY_MANIFEST_FOR)
+        options = DownloadOptions(in_place, largest, total, settings.fill_after, retry_for)
         permit = None if in_place else Permit(self._semaphore, request.subject.identity)
         download = Download(DownloadKey.of(request), self._context, options, permit)
         self._begin(download, subscriber)

@@ -8,9 +8,11 @@ from attrs import frozen
 
 from contentcache.core.digest import Digest
 from contentcache.core.errors import ManifestTooLarge
+from contentcache.core.live import Live
 from contentcache.core.lru import LruCache
 from contentcache.core.manifests import CheckedManifest, check_manifest
 from contentcache.core.ports import Run
+from contentcache.delivery.options import DeliveryOptions
 from contentcache.storage.interfaces import BlobFile
 from contentcache.upstream.answers import Answer, AnswerTooLarge
 
@@ -47,15 +49,11 @@ class StoredManifest:
 
 
 class StoredManifests:
-    """
-    Checks stored manifests, each once.
+    """Checks stored manifests, each once."""
 
-    ``limit`` is in bytes.
-    """
-
-    def __init__(self, run: Run, limit: int) -> None:
+    def __init__(self, run: Run, options: Live[DeliveryOptions]) -> None:
         self._run = run
-        self._limit = limit
+        self._options = options
         self._known: LruCache[Digest, StoredManifest] = LruCache(_MOST_CHECKED)
 
     def known(self, digest: Digest) -> StoredManifest | None:
@@ -72,9 +70,9 @@ class StoredManifests:
         """
         found = self.known(digest)
         if found is None:
-            size = file.size
-            if size > self._limit:
-                raise too_large(size, self._limit)
+            size, limit = file.size, self._options.now.manifest_limit
+            if size > limit:
+                raise too_large(size, limit)
             content = await self._run(file.read, 0, size)
             found = StoredManifest(size, check_manifest(content))
             self._known.put(digest, found)

@@ -14,10 +14,12 @@ from attrs import evolve, frozen
 from contentcache.core.digest import Digest
 from contentcache.core.errors import OriginRefused
 from contentcache.core.header_policy import NO_HEADERS, Headers
+from contentcache.core.live import Live
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Timer
 from contentcache.core.ranges import RANGE_NOT_SATISFIABLE, parse_content_range, parse_unsatisfied_size
 from contentcache.delivery.manifests import read_manifest
+from contentcache.delivery.options import DeliveryOptions
 from contentcache.delivery.requests import ContentRequest
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.redirects import TargetFailed
@@ -58,14 +60,13 @@ class OriginAuthorization:
     """
     Asks origins whether clients may have a content.
 
-    A manifest has at most ``manifest_limit`` bytes. A host that an origin redirects to is trusted for
-    ``trust_targets`` seconds after it delivered verified bytes of that origin.
+    A host that an origin redirects to is trusted for ``affirm_ttl`` after it delivered verified bytes of that
+    origin.
     """
 
-    def __init__(self, clock: Timer, *, manifest_limit: int, trust_targets: float) -> None:
+    def __init__(self, clock: Timer, options: Live[DeliveryOptions]) -> None:
         self._clock = clock
-        self._manifest_limit = manifest_limit
-        self._trust_targets = trust_targets
+        self._options = options
         self._targets: LruCache[tuple[str, str], float] = LruCache(_MOST_TARGETS)
         # Both hold origins of the configuration only.
         self._heads_proved: set[str] = set()
@@ -96,7 +97,7 @@ class OriginAuthorization:
         if target is None:
             return False
         when = self._targets.get((origin, target))
-        return when is not None and self._clock.seconds() - when < self._trust_targets
+        return when is not None and self._clock.seconds() - when < self._options.now.affirm_ttl
 
     def learn_target(self, origin: str, target: str) -> None:
         """Record that a host to which ``origin`` redirects has delivered a whole, verified content."""
@@ -156,7 +157,7 @@ class OriginAuthorization:
         """
         digest = request.content.digest
         final = await request.registry.ask(request.upstream_request("GET"))
-        body = await read_manifest(final, self._manifest_limit)
+        body = await read_manifest(final, self._options.now.manifest_limit)
         if Digest.of(body, digest.algorithm) != digest:
             raise NotTheContentError(f"{final.host} leads to something else than {digest}")
         return Decision(final.header("Content-Type"), len(body), revalidated=True, notices=final.notices())

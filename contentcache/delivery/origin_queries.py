@@ -14,9 +14,11 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.header_policy import Headers
+from contentcache.core.live import Live
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Timer
 from contentcache.delivery.authorization import Authorization
+from contentcache.delivery.options import DeliveryOptions
 from contentcache.jose.claims import unverified_expiry
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.registry import Registry
@@ -52,15 +54,12 @@ class _CachedPing:
 
 
 class OriginQueries:
-    """Sends such requests to the origin. ``auth_ttl`` and ``stale_if_error`` are seconds."""
+    """Sends such requests to the origin."""
 
-    def __init__(
-        self, authorization: Authorization, *, clock: Timer, auth_ttl: float, stale_if_error: float
-    ) -> None:
+    def __init__(self, authorization: Authorization, clock: Timer, options: Live[DeliveryOptions]) -> None:
         self._authorization = authorization
         self._clock = clock
-        self._auth_ttl = auth_ttl
-        self._stale_if_error = stale_if_error
+        self._options = options
         self._pings: LruCache[bytes, _CachedPing] = LruCache(_MOST_CACHED)
 
     async def ping(self, registry: Registry, subject: Subject, via: str) -> Pinged:
@@ -73,7 +72,12 @@ class OriginQueries:
         cached = self._pings.get(key)
         ends = unverified_expiry(credential.authorization)
         age = None if cached is None else self._clock.seconds() - cached.when
-        if cached is not None and age is not None and age < self._auth_ttl and not self._is_over(ends):
+        if (
+            cached is not None
+            and age is not None
+            and age < self._options.now.auth_ttl
+            and not self._is_over(ends)
+        ):
             return cached.pinged
         try:
             pinged = await self._ask(registry, subject, via)
@@ -122,7 +126,7 @@ class OriginQueries:
         return Pinged(answer.status, answer.passed_headers(), await answer.read(_PING_BYTES))
 
     def _stale(self, cached: _CachedPing | None, age: float | None, credential: Credential) -> Pinged | None:
-        if cached is None or age is None or age >= self._stale_if_error:
+        if cached is None or age is None or age >= self._options.now.stale_if_error:
             return None
         if not credential.lasting and cached.pinged.status != _UNAUTHORIZED:
             return None

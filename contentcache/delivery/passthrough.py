@@ -16,6 +16,7 @@ from contentcache.aio.condition import sleep
 from contentcache.aio.tasks import in_background
 from contentcache.core.digest import Digest, Hasher
 from contentcache.core.errors import CacheError, ContentWrong
+from contentcache.core.live import Live
 from contentcache.core.manifests import check_manifest, manifest_digests
 from contentcache.core.outage import Outage, repeatable_after
 from contentcache.core.ports import Run, Timer
@@ -32,6 +33,7 @@ from contentcache.delivery.bodies import (
     hash_prefix,
 )
 from contentcache.delivery.manifests import read_manifest
+from contentcache.delivery.options import DeliveryOptions
 from contentcache.delivery.requests import ContentRequest
 from contentcache.delivery.responses import ContentResponse, Outcome
 from contentcache.delivery.shared_download import HELD_BACK, DownloadKey, SharedDownload
@@ -54,15 +56,12 @@ class RunningDigest:
 
 @frozen
 class PassthroughContext:
-    """
-    The dependencies of what passes through. A transfer that has begun waits ``retry_for`` seconds for upstreams
-    that are not available.
-    """
+    """The dependencies of what passes through."""
 
     run: Run
     clock: Timer
     meter: Meter
-    retry_for: float
+    options: Live[DeliveryOptions]
 
 
 class PassthroughBody:
@@ -108,7 +107,7 @@ class PassthroughBody:
 
 
 async def pass_through(
-    request: ContentRequest, authorization: Authorization, manifest_limit: int, context: PassthroughContext
+    request: ContentRequest, authorization: Authorization, context: PassthroughContext
 ) -> ContentResponse:
     """
     A response that is not stored: upstream's answer to this client's own request.
@@ -124,7 +123,7 @@ async def pass_through(
         in_background(authorization.record_allowed(request, media_type, asked=asked))
     body: Body
     if request.content.kind == "manifests" or answer.length == 0:
-        content = await read_manifest(answer, manifest_limit)
+        content = await read_manifest(answer, context.options.now.manifest_limit)
         if digest not in manifest_digests(content, media_type, digest.algorithm):
             raise ContentWrong("what upstream delivers is not what the digest says")
         body = MemoryBody(content)
@@ -227,7 +226,8 @@ class _Transfer:
         self._check = check
         self._context = context
         self._outage = Outage()
-        self._wait = UpstreamWait(DownloadKey.of(request), context.clock, context.retry_for)
+        self._retry_for = context.options.now.retry_for
+        self._wait = UpstreamWait(DownloadKey.of(request), context.clock, self._retry_for)
         self._tail = b""
         self._total: int | None = None
 
@@ -300,7 +300,7 @@ class _Transfer:
     async def _wait_for_upstream(self, error: CacheError) -> None:
         context, retry_after, pause = self._context, repeatable_after(error), None
         if retry_after is not None:
-            pause = self._outage.next_pause(context.clock.seconds(), context.retry_for, retry_after)
+            pause = self._outage.next_pause(context.clock.seconds(), self._retry_for, retry_after)
         if pause is None:
             raise ShortError(error.message) from error
         self._wait.begin([self._request.content.repository], self._position, error.message)

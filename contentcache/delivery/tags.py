@@ -21,6 +21,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.header_policy import NO_HEADERS, Headers
+from contentcache.core.live import Live
 from contentcache.core.manifests import (
     SCHEMA_1_TYPES,
     ManifestInvalid,
@@ -37,6 +38,7 @@ from contentcache.delivery.blob_service import BlobService
 from contentcache.delivery.bodies import MemoryBody
 from contentcache.delivery.links import Links
 from contentcache.delivery.manifests import read_manifest, too_large
+from contentcache.delivery.options import DeliveryOptions
 from contentcache.delivery.origin_authorization import Decision
 from contentcache.delivery.possession import NotPossessed
 from contentcache.delivery.requests import TagRequest
@@ -71,7 +73,7 @@ class _ResolvedTag:
 
 
 class TagService:
-    """Manifests by tag. ``affirm_ttl`` and ``stale_if_error`` are seconds, ``limit`` bytes of a manifest."""
+    """Manifests by tag."""
 
     def __init__(
         self,
@@ -80,17 +82,13 @@ class TagService:
         links: Links,
         *,
         wall: Clock,
-        affirm_ttl: float,
-        stale_if_error: float,
-        limit: int,
+        options: Live[DeliveryOptions],
     ) -> None:
         self._authorization = authorization
         self._blob_service = blob_service
         self._links = links
         self._wall = wall
-        self._affirm_ttl = affirm_ttl
-        self._stale_if_error = stale_if_error
-        self._limit = limit
+        self._options = options
         #: When the latest answered request for each tag was sent.
         self._answered = LatestRequests(_MOST_TAGS)
 
@@ -168,8 +166,9 @@ class TagService:
         if digest is None or self._needs_get(request, answer):
             return await self._get_by_tag(request)
         size = answer.length or None  # no manifest is empty, but some proxies state 0 for every HEAD
-        if (size or 0) > self._limit:
-            raise too_large(size, self._limit)
+        limit = self._options.now.manifest_limit
+        if (size or 0) > limit:
+            raise too_large(size, limit)
         resolved = _ResolvedTag(digest, answer.header("Content-Type"), size, notices=answer.notices())
         await self._authorization.record_allowed(request.by_digest(digest), None, asked=asked)
         if self._is_latest(request, asked):
@@ -218,7 +217,7 @@ class TagService:
             raise UpstreamBroken(f"{answer.host} answered {answer.status} to a request for a manifest")
         said, notices = answer.header("Content-Type"), answer.notices()
         named = _digest_of(answer)
-        content = await read_manifest(answer, self._limit)
+        content = await read_manifest(answer, self._options.now.manifest_limit)
         checked = check_manifest(content)
         is_direct = not (answer.moved or answer.is_page)
         is_typed = is_manifest_type(said)
@@ -247,7 +246,7 @@ class TagService:
         return ContentResponse(digest, MemoryBody(content), media_type, Outcome.STORED, notices=notices)
 
     def _is_recorded(self, request: TagRequest) -> bool:
-        return self._stale_if_error > 0 or request.registry.upstream.immutabletags is not None
+        return self._options.now.stale_if_error > 0 or request.registry.upstream.immutabletags is not None
 
     def _is_latest(self, request: TagRequest, asked: float) -> bool:
         """Whether no request that was sent later has been answered already."""
@@ -285,11 +284,11 @@ class TagService:
             return None
         if not self._authorization.is_granted(request.subject):
             return None
-        return await self._recorded(request, self._affirm_ttl, stale=False)
+        return await self._recorded(request, self._options.now.affirm_ttl, stale=False)
 
     async def _stale(self, request: TagRequest, error: CacheError) -> _ResolvedTag:
         if self._authorization.allows_stale(request.subject):
-            known = await self._recorded(request, self._stale_if_error, stale=True)
+            known = await self._recorded(request, self._options.now.stale_if_error, stale=True)
             if known is not None:
                 return known
         raise error

@@ -33,6 +33,7 @@ from contentcache.core.base64url import base64url_encode
 from contentcache.core.client_address import counted_address
 from contentcache.core.credentials import Credential
 from contentcache.core.errors import CacheError
+from contentcache.core.live import Live
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Clock, Run
 from contentcache.gateway.credentials import (
@@ -91,7 +92,7 @@ class Authenticator:
         self,
         login: RegistryLogin,
         store: DirectoryStore,
-        policy: AccountPolicy,
+        policy: Live[AccountPolicy],
         *,
         run: Run,
         monotonic: Clock,
@@ -174,7 +175,7 @@ class Authenticator:
         if isinstance(credentials, BearerCredentials):
             groups = groups_in(credentials.claims)
         name = decision.account or name
-        return User(name, self._policy.is_admin(name, groups))
+        return User(name, self._policy.now.is_admin(name, groups))
 
     async def _refuses_impossible(self, credentials: BasicCredentials | BearerCredentials) -> bool:
         """
@@ -188,7 +189,7 @@ class Authenticator:
             return True
         refused = not (await self._login.decide(self._impossible(credentials))).accepted
         if refused and isinstance(credentials, BasicCredentials):
-            self._checks_passwords_until = now + self._policy.ttl
+            self._checks_passwords_until = now + self._policy.now.ttl
         return refused
 
     async def _checks_name(self, credentials: BasicCredentials | BearerCredentials) -> bool:
@@ -239,7 +240,7 @@ class Authenticator:
         accepted = self._remembered.get(key)
         if accepted is None:
             return None
-        if self._monotonic() - accepted.since >= self._policy.ttl or self._wall() >= accepted.expires:
+        if self._monotonic() - accepted.since >= self._policy.now.ttl or self._wall() >= accepted.expires:
             self._remembered.remove(key)
             return None
         return accepted.user

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from contentcache.core.errors import BlobUnknown, CacheError
+from contentcache.core.live import Live
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.core.via import ViaPath
@@ -68,7 +69,7 @@ class BlobRedirector:
         directory: CacheDirectory,
         signer: Callable[[], SigningKey | None],
         *,
-        options: RedirectOptions,
+        options: Live[RedirectOptions],
         wall: Clock,
         meter: Meter,
     ) -> None:
@@ -109,12 +110,12 @@ class BlobRedirector:
         exchange.request.user_name = account or ""
         token = sign_blob_token(
             key,
-            issuer=self._options.issuer,
+            issuer=self._options.now.issuer,
             subject=account or "",
             repository=content.repository,
             digest=content.digest,
             now=self._wall(),
-            lifetime=self._options.url_ttl,
+            lifetime=self._options.now.url_ttl,
             request_id=exchange.request.request_id,
         )
         headers = {
@@ -130,7 +131,7 @@ class BlobRedirector:
         exchange.finish()
 
     def _is_small(self, allowed: Allowed) -> bool:
-        return allowed.size is not None and allowed.size < self._options.minimum_size
+        return allowed.size is not None and allowed.size < self._options.now.minimum_size
 
     async def _cache_for(self, exchange: GatewayExchange, account: str | None) -> Cache | None:
         if exchange.body is not None or ViaPath.of(exchange.values("Via")).caches:

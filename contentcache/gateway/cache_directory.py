@@ -22,6 +22,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.aio.tasks import in_background
+from contentcache.core.live import Live
 from contentcache.core.lru import LruCache
 from contentcache.core.ports import Given, Result, Run
 from contentcache.gateway.directory import Cache, DirectoryStore, NameTakenError, parse_host, parse_name
@@ -87,7 +88,7 @@ class CacheDirectory:
         *,
         run: Run,
         new_id: Callable[[], UUID],
-        networks: NetworkDefaults,
+        networks: Live[NetworkDefaults],
     ) -> None:
         self._store = store
         self._liveness = liveness
@@ -191,7 +192,7 @@ class CacheDirectory:
 
     async def default(self, address: str) -> Cache | None:
         """Return the cache of those who have chosen nothing, by their address."""
-        if self._networks.default(address) is None:
+        if self._networks.now.default(address) is None:
             return None
         return self._default(address, await self.caches())
 
@@ -216,7 +217,7 @@ class CacheDirectory:
         return await self._liveness.is_answering(cache)
 
     def _default(self, address: str, caches: Sequence[Cache]) -> Cache | None:
-        name = self._networks.default(address)
+        name = self._networks.now.default(address)
         if name is None:
             return None
         return next((cache for cache in caches if cache.name.lower() == name.lower()), None)

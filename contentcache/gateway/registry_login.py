@@ -13,6 +13,7 @@ from contentcache.aio.tasks import DeadlineError, with_timeout
 from contentcache.config.model import Account
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
 from contentcache.core.http_auth import parse_challenges
+from contentcache.core.live import Live
 from contentcache.core.ports import Timer
 from contentcache.gateway.blob_answers import is_page
 from contentcache.gateway.credentials import BasicCredentials, account_in, groups_in, parse_credentials
@@ -62,7 +63,7 @@ class BoundedGet:
     (``Content-Encoding``); an unknown coding is an error.
     """
 
-    def __init__(self, agent: Any, timer: Timer, *, timeout: float, limit: int) -> None:
+    def __init__(self, agent: Any, timer: Timer, *, timeout: float, limit: Live[int]) -> None:
         self._agent = agent
         self._timer = timer
         self._timeout = timeout
@@ -97,7 +98,7 @@ class BoundedGet:
         except UpstreamBroken:
             answer.abandon()
             raise
-        return LoginResponse(answer.status, challenges, await answer.read(self._limit))
+        return LoginResponse(answer.status, challenges, await answer.read(self._limit.now))
 
 
 class _TokenRefused(UpstreamBroken):

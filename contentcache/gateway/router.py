@@ -8,6 +8,7 @@ in two ways is forwarded.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from io import BytesIO
 from typing import Final
 from unicodedata import normalize
@@ -67,13 +68,18 @@ class CACertificate:
         #: In PEM; ``None`` without TLS.
         self.pem = _read_ca(tls)
 
-    def reload(self) -> None:
+    def read(self) -> Callable[[], None]:
         """
-        Read the file again.
+        Read the file again, in a thread; what is returned makes it ``pem``.
 
-        :raises TLSConfigurationError: it cannot be used; ``pem`` stays as it was.
+        :raises TLSConfigurationError: it cannot be used.
         """
-        self.pem = _read_ca(self._tls)
+        pem = _read_ca(self._tls)
+
+        def use() -> None:
+            self.pem = pem
+
+        return use
 
 
 @frozen

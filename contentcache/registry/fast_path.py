@@ -9,7 +9,7 @@ which decides anew. Both give the same response.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -66,21 +66,18 @@ class BlobFastPath:
         admission: Admission,
         *,
         access_log: AccessLog,
-        extra: Mapping[str, tuple[str, ...]],
         timer: Timer,
         wall: Clock,
-        stall_timeout: float,
     ) -> None:
         self._hot_blobs = hot_blobs
         self._targets = targets
         self._admission = admission
         self._is_local = admission.is_local
         self._access_log = access_log
-        ours = {name.lower() for name in (HEADER, *REGISTRY_HEADERS)}
-        self._extra = [(n, value) for n, values in extra.items() if n.lower() not in ours for value in values]
+        self._extra: Sequence[tuple[str, str]] = ()
+        self._stall_timeout = 0.0
         self._timer = timer
         self._wall = wall
-        self._stall_timeout = stall_timeout
         self._hits: list[AccessLogEntry] = []
         self._flush_scheduled = False
         #: When what is being answered was received.
@@ -90,6 +87,16 @@ class BlobFastPath:
         #: What was found in this turn of the reactor: unchanged files, and pieces in the page cache.
         self._unchanged: set[HotBlob] = set()
         self._in_memory: set[tuple[HotBlob, int, int]] = set()
+
+    def configure(self, extra: Mapping[str, tuple[str, ...]], stall_timeout: float) -> None:
+        """
+        Use the headers ``extra`` in each response, and what the configuration says of origins, from now on. A
+        client that reads nothing for ``stall_timeout`` seconds is disconnected.
+        """
+        ours = {name.lower() for name in (HEADER, *REGISTRY_HEADERS)}
+        self._extra = [(n, value) for n, values in extra.items() if n.lower() not in ours for value in values]
+        self._stall_timeout = stall_timeout
+        self._targets.clear()
 
     def answer(self, channel: ServerChannel, data: bytes) -> bytes:
         """Answer the simple requests at the start of ``data``; returns what is left of it."""

@@ -149,6 +149,10 @@ class TargetCache:
         self._prefix = prefix.rstrip("/")
         self._targets: dict[tuple[str, bytes, str], ParsedTarget] = {}
 
+    def clear(self) -> None:
+        """Forget all: what the configuration says of origins, or the headers of responses, may have changed."""
+        self._targets.clear()
+
     def find(self, host: str, line: bytes) -> ParsedTarget | None:
         """The target of a request line without a token."""
         return self._targets.get((host, line, "")) or self._parse(host, line, line, "")

@@ -36,6 +36,11 @@ class OriginSelector:
 
     def __init__(self, registries: Sequence[Registry]) -> None:
         self._registries = registries
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Select by the names that the origins have now."""
+        registries = self._registries
         self._by_name = {name: entry for entry in registries for name in entry.upstream.names}
         for hub in _HUB & self._by_name.keys():
             self._by_name.update(dict.fromkeys(_HUB - self._by_name.keys(), self._by_name[hub]))

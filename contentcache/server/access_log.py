@@ -99,7 +99,7 @@ class AccessLog:
         self._meter = meter
         self._timer = timer
         self._wall = wall
-        self._lines = lines
+        self.lines = lines
         #: Bound once: each look at a Logger through an instance makes a new one.
         self._write = self._log.info
 
@@ -123,7 +123,7 @@ class AccessLog:
         is_complete = request.end is COMPLETE
         if not is_complete:
             request.was_not_stored()
-        elif not self._lines:
+        elif not self.lines:
             return
         access = AccessLogEntry(
             address=_address(request),
@@ -145,7 +145,7 @@ class AccessLog:
             served_by=request.served_by,
             download=request.provenance.download,
         )
-        if self._lines:
+        if self.lines:
             self._write("access", access=access)
         if not is_complete:
             offset = _first_byte(request) + request.sentLength
@@ -187,7 +187,7 @@ class AccessLog:
         self._meter.hits(
             [(hit.method, hit.status, hit.sent, hit.upstream, hit.first_byte, hit.seconds) for hit in hits]
         )
-        if self._lines:
+        if self.lines:
             self._write("access", accesses=hits)
 
 

@@ -48,7 +48,7 @@ class RequestDispatcher(Generic[E]):
         self._answer = answer
         self._exchange_class = exchange_class
         self._timer = timer
-        self._stall_timeout = stall_timeout
+        self.stall_timeout = stall_timeout
         self._program = program
 
     def dispatch(self, request: ServerRequest) -> None:
@@ -59,7 +59,7 @@ class RequestDispatcher(Generic[E]):
 
     async def _respond(self, request: ServerRequest) -> None:
         TRACE.set(request.identified())
-        exchange = self._exchange_class(request, self._timer, self._stall_timeout)
+        exchange = self._exchange_class(request, self._timer, self.stall_timeout)
         try:
             await self._answer_or_fail(exchange)
         finally:

@@ -54,7 +54,8 @@ class ServerFactory(HTTPFactory):
         self.timer: Timer = reactor
         self.closing = False
         self._meter = meter
-        self._channels: set[ServerChannel] = set()
+        #: The open connections with the keys that they are counted by.
+        self._channels: dict[ServerChannel, str] = {}
         #: Number of connections of each address, and of those whose request head is incomplete.
         self._addresses: Counter[str] = Counter()
         self._heads: dict[ServerChannel, str] = {}
@@ -63,6 +64,10 @@ class ServerFactory(HTTPFactory):
         self._cut = False
         self._ports: list[Any] = []
         self.most_turned_away = TURNED_AWAY
+
+    def configure(self, limits: Limits, extra: Mapping[str, tuple[str, ...]]) -> None:
+        """Use other limits, and other headers in every response, from now on."""
+        self.limits, self.extra = limits, extra
 
     @property
     def connections(self) -> int:
@@ -92,8 +97,8 @@ class ServerFactory(HTTPFactory):
             self._turned_away.add(channel)
             self._pause_or_resume_accepting()
         else:
-            self._channels.add(channel)
-            self._addresses[self._address_key(host)] += 1
+            self._channels[channel] = key = self._address_key(host)
+            self._addresses[key] += 1
         return channel
 
     def acquire_head(self, channel: ServerChannel) -> bool:
@@ -141,9 +146,9 @@ class ServerFactory(HTTPFactory):
             self._turned_away.remove(channel)
             self._pause_or_resume_accepting()
         self.release_head(channel)
-        if channel in self._channels:
-            self._channels.remove(channel)
-            _decrement(self._addresses, self._address_key(channel.address))
+        key = self._channels.pop(channel, None)
+        if key is not None:
+            _decrement(self._addresses, key)
 
     def close_idle(self) -> None:
         """End idle connections now, the others after their response."""

@@ -48,6 +48,10 @@ class PublicName:
 
     def __init__(self, configured: str | None, scheme: str, trusted: Iterable[str]) -> None:
         self._scheme = scheme
+        self.configure(configured, trusted)
+
+    def configure(self, configured: str | None, trusted: Iterable[str]) -> None:
+        """Use another ``http.host`` and other trusted proxies from now on."""
         first, slashes, rest = (configured or "").partition("://")
         self._configured_scheme = first if slashes else None
         self._configured_host = (rest if slashes else first).partition("/")[0]

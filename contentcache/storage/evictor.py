@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Final, Literal, cast
 
 from attrs import define, evolve, frozen
@@ -14,8 +13,10 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from contentcache.aio.tasks import locked
 from contentcache.core.digest import Digest
 from contentcache.core.eviction import Candidate, Retention, Shortfall, clock_jump, oldest_first, shortfall
+from contentcache.core.live import Live
 from contentcache.core.ports import Clock, Run, Timer
 from contentcache.storage.interfaces import BlobNames, Index, IndexDamaged, Reservation, Store
 from contentcache.storage.inventory import Inventory, StoreUsage
@@ -68,7 +69,7 @@ class Evictor:
         self,
         store: Store,
         index: Index,
-        retention: Retention,
+        retention: Live[Retention],
         *,
         in_use: Callable[[Digest], bool],
         run: Run,
@@ -96,15 +97,21 @@ class Evictor:
         self._loop: LoopingCall | None = None
         self._ended: Deferred[object] = succeed(None)
         self._stopping = False
+        retention.follow(self._use_interval)
+
+    def _use_interval(self, retention: Retention) -> None:
+        loop = self._loop
+        if loop is not None and loop.running and loop.interval != retention.sweepinterval:
+            loop.interval = retention.sweepinterval
+            loop.reset()
 
     def start(self, timer: Timer) -> None:
         """Sweep from time to time, the first time after ``retention.first_sweep()`` seconds."""
-        loop = LoopingCall(lambda: Deferred.fromCoroutine(self._sweep_and_log()))
+        self._loop = loop = LoopingCall(lambda: Deferred.fromCoroutine(self._sweep_and_log()))
         loop.clock = clock = cast("IReactorTime", timer)
-        self._loop = loop
         self._stopping = False
-        self._first = deferLater(clock, self._retention.first_sweep())
-        self._ended = self._first.addCallback(lambda _: loop.start(self._retention.sweepinterval))
+        self._first = deferLater(clock, self._retention.now.first_sweep())
+        self._ended = self._first.addCallback(lambda _: loop.start(self._retention.now.sweepinterval))
         self._ended.addErrback(_unless_cancelled)
 
     def stop(self) -> Deferred[object]:
@@ -135,7 +142,7 @@ class Evictor:
         if jump:
             # The index is shifted like the clock, the dates of files cannot be: from now on partial files must be
             # idle for a whole ``blobttl`` before their age counts again.
-            self._partials_from = mono + (self._retention.blobttl or 0.0)
+            self._partials_from = mono + (self._retention.now.blobttl or 0.0)
             self._log.warn("clock jumped, nothing deleted by this sweep", jump=f"{jump:.0f}s")
             return SweepResult(rebased=True)
         tally = _Tally()
@@ -154,7 +161,7 @@ class Evictor:
 
         Nothing is evicted where it would not be enough, or where the disk fails.
         """
-        async with self._locked():
+        async with locked(self._lock):
             before = self._reserved.get(wanted.key)
             if before is not None and before.size >= wanted.size:
                 return None
@@ -204,9 +211,9 @@ class Evictor:
             )
 
     async def _sweep_by_age(self, now: float, usage: StoreUsage, tally: _Tally) -> None:
-        if self._retention.blobttl is None:
+        if self._retention.now.blobttl is None:
             return
-        oldest = now - self._retention.blobttl
+        oldest = now - self._retention.now.blobttl
         partials = usage.partials if self._monotonic() >= self._partials_from else ()
         expired = tuple(partial for partial in partials if partial.since < oldest)
         async for candidate in self.inventory.oldest(expired, before=oldest):
@@ -221,10 +228,10 @@ class Evictor:
     async def _sweep_batch_by_size(self, tally: _Tally) -> bool:
         """Evict a batch of what is too much; returns whether there is more to do, and this one helped."""
         # The lock is held for one batch: a download that reserves room must not wait for the whole sweep.
-        async with self._locked():
+        async with locked(self._lock):
             usage = await self._count()
             start = tally.bytes
-            need = start + shortfall(self._retention, usage.stored, None).size
+            need = start + shortfall(self._retention.now, usage.stored, None).size
             if need == start:
                 return False
             tried = 0
@@ -236,9 +243,9 @@ class Evictor:
             return start < tally.bytes < need and not self._stopping
 
     async def _sweep_by_space(self, usage: StoreUsage, tally: _Tally) -> None:
-        need = shortfall(self._retention, 0, usage.free).space - tally.bytes
+        need = shortfall(self._retention.now, 0, usage.free).space - tally.bytes
         if need > 0:
-            async with self._locked():
+            async with locked(self._lock):
                 usage = await self._count()
                 for candidate in await self._choose(usage, need) or ():
                     await self._evict(candidate, "space", tally)
@@ -246,7 +253,7 @@ class Evictor:
     async def _purge(self, now: float) -> int:
         purged = 0
         while not self._stopping:
-            batch = await self._run(self._index.purge, now - self._retention.purge_after, _BATCH)
+            batch = await self._run(self._index.purge, now - self._retention.now.purge_after, _BATCH)
             purged += batch
             if not batch:
                 break
@@ -254,7 +261,7 @@ class Evictor:
 
     async def _fit(self, tally: _Tally) -> str | None:
         usage = await self._count()
-        short = shortfall(self._retention, usage.stored, usage.free)
+        short = shortfall(self._retention.now, usage.stored, usage.free)
         # More than one round only if what was chosen was pulled before it was deleted.
         for _round in range(_ROUNDS):
             lacking = short.lacking(tally.bytes)
@@ -328,15 +335,6 @@ class Evictor:
         usage = await self.inventory.usage(self._reserved.values())
         self._still_open = {digest: size for digest, size in self._still_open.items() if self._in_use(digest)}
         return evolve(usage, stored=usage.stored + sum(self._still_open.values()))
-
-    @asynccontextmanager
-    async def _locked(self) -> AsyncIterator[None]:
-        """One at a time: two that count the same bytes as free would both be wrong."""
-        await self._lock.acquire()
-        try:
-            yield
-        finally:
-            self._lock.release()
 
 
 def _unless_cancelled(failure: Failure) -> Failure | None:

@@ -29,6 +29,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from contentcache.config.model import Log
+from contentcache.core.live import Live
 from contentcache.telemetry.request_ids import TRACE
 
 _LEVELS: Final = {
@@ -89,17 +90,22 @@ class LogWriter:
     def __init__(
         self,
         stream: TextIO,
-        settings: Log,
+        settings: Live[Log],
         worker: int | None = None,
         *,
         note: Callable[[LogEvent], None] = lambda _event: None,
     ) -> None:
         self._note = note
         self._stream = stream
+        self._json = False
+        self._fields: Mapping[str, object] = {}
+        self._worker_field = {} if worker is None else {"worker": worker}
+        self._worker = "".join(f" {name}={value}" for name, value in self._worker_field.items())
+        settings.follow(self._configure)
+
+    def _configure(self, settings: Log) -> None:
         self._json = settings.formatter == "json"
-        worker_field = {} if worker is None else {"worker": worker}
-        self._fields = {**settings.fields, **worker_field}
-        self._worker = "".join(f" {name}={value}" for name, value in worker_field.items())
+        self._fields = {**settings.fields, **self._worker_field}
 
     def __call__(self, event: LogEvent) -> None:
         entries = event.get("accesses") or [entry for entry in (event.get("access"),) if entry]
@@ -234,16 +240,22 @@ def _one_line(text: str) -> str:
 
 def log_observer(
     stream: TextIO,
-    settings: Log,
+    settings: Live[Log],
     worker: int | None = None,
     *,
     note: Callable[[LogEvent], None] = lambda _event: None,
 ) -> ILogObserver:
     """A log writer that leaves out events below the level that is set, as :class:`LogWriter` has it."""
-    predicate = LogLevelFilterPredicate(defaultLogLevel=_LEVELS[settings.level])
-    if settings.level != "debug":
-        predicate.setLogLevelForNamespace("twisted", LogLevel.warn)  # starting and stopping factories
-        predicate.setLogLevelForNamespace("log_legacy", LogLevel.warn)  # and ports
+    predicate = LogLevelFilterPredicate()
+
+    def use_level(log: Log) -> None:
+        predicate.defaultLogLevel = _LEVELS[log.level]
+        predicate.clearLogLevels()
+        if log.level != "debug":
+            predicate.setLogLevelForNamespace("twisted", LogLevel.warn)  # starting and stopping factories
+            predicate.setLogLevelForNamespace("log_legacy", LogLevel.warn)  # and ports
+
+    settings.follow(use_level)
     filtering = FilteringLogObserver(
         cast("ILogObserver", LogWriter(stream, settings, worker, note=note)),
         [cast("ILogFilterPredicate", predicate)],

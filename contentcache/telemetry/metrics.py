@@ -184,6 +184,10 @@ class Meter:
         """Have counters brought up to date by ``update`` whenever they are read: what is still going on, so far."""
         self._updates.calls.append(update)
 
+    def reloaded(self, now: float, *, ok: bool) -> None:
+        """The configuration was read again at ``now``, in seconds since 1970."""
+        self._reloaded = ok, now if ok else self._reloaded[1]
+
     def refresh_by(self, refresh: Callable[[], Awaitable[None]]) -> None:
         """Have what gauges read brought up to date by ``refresh``, which may wait for a disk."""
         self._refreshes.append(refresh)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -47,11 +47,11 @@ class TLSConfigurationError(UnusableFileError):
 class Reloadable(Protocol):
     """Reads its files again on ``SIGHUP``."""
 
-    def reload(self) -> None:
+    def read(self) -> Callable[[], None]:
         """
-        Read the files again.
+        Read the files again, in a thread; what is returned uses them for new connections.
 
-        :raises TLSConfigurationError: they cannot be used, and nothing has changed.
+        :raises TLSConfigurationError: they cannot be used.
         """
 
 

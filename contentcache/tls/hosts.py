@@ -96,7 +96,7 @@ class HostContexts:
         self._base: SSL.Context
         self._demands: Demands
         self._authorities: Sequence[Certificate]
-        self.reload()
+        self.read(settings)()
 
     @property
     def context(self) -> SSL.Context:
@@ -108,7 +108,20 @@ class HostContexts:
         Read ``clientcas`` again, for new connections. Raises ``TLSConfigurationError``, and keeps the old
         context.
         """
-        self._build(read_authorities(self._settings.clientcas))
+        self.read(self._settings)()
+
+    def read(self, settings: ServerTLS) -> Callable[[], None]:
+        """
+        Read ``clientcas`` of ``settings``, in a thread; what is returned uses them for new connections. Raises
+        ``TLSConfigurationError``.
+        """
+        authorities = read_authorities(settings.clientcas)
+
+        def use() -> None:
+            self._settings = settings
+            self._build(authorities)
+
+        return use
 
     def rotate_ticket_keys(self) -> None:
         """Encrypt session tickets with new keys; older sessions are not resumed any more."""

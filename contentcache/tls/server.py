@@ -66,30 +66,27 @@ class ServerContext:
         self._context: SSL.Context
         self._demands: Demands
         self._authorities: Sequence[Certificate]
-        if identity is None:
-            self.reload()
-        else:
-            self.use_identity(identity)
+        self.read(settings, identity)()
 
     def reload(self) -> None:
         """
         Read the files again, for new connections; open ones are not affected.
 
-        Raises ``TLSConfigurationError`` where a new file cannot be used, and keeps the old context. It reads
-        from the disk, and may be called in a thread.
+        Raises ``TLSConfigurationError`` where a new file cannot be used, and keeps the old context.
         """
-        self.use_identity(read_identity(self._settings.certificate, self._settings.key))
+        self.read(self._settings)()
 
-    def use_identity(self, identity: Identity) -> None:
+    def read(self, settings: ServerTLS, identity: Identity | None = None) -> Callable[[], None]:
         """
-        Use this certificate for new connections, and read ``clientcas`` again. Raises
-        ``TLSConfigurationError``, and keeps the old context.
+        Read the files of ``settings``, in a thread; what is returned uses them for new connections. ``identity`` is
+        used instead of the certificate's files. Raises ``TLSConfigurationError``.
         """
-        self._build(identity, read_authorities(self._settings.clientcas))
+        identity = identity or read_identity(settings.certificate, settings.key)
+        return self._build(settings, identity, read_authorities(settings.clientcas))
 
     def rotate_ticket_keys(self) -> None:
         """Encrypt session tickets with new keys; older sessions are not resumed any more. Reads no file."""
-        self._build(self.identity, self._authorities)
+        self._build(self._settings, self.identity, self._authorities)()
 
     @property
     def context(self) -> SSL.Context:
@@ -106,11 +103,17 @@ class ServerContext:
         connection.set_app_data(tlsProtocol)
         return connection
 
-    def _build(self, identity: Identity, authorities: Sequence[Certificate]) -> None:
-        settings = self._settings
-        self._context = context_for(settings, identity, authorities, settings.certificate)
-        self._demands = Demands.of(settings.clientauth, authorities)
-        self._authorities, self.identity = authorities, identity
+    def _build(
+        self, settings: ServerTLS, identity: Identity, authorities: Sequence[Certificate]
+    ) -> Callable[[], None]:
+        context = context_for(settings, identity, authorities, settings.certificate)
+        demands = Demands.of(settings.clientauth, authorities)
+
+        def use() -> None:
+            self._context, self._demands = context, demands
+            self._settings, self._authorities, self.identity = settings, authorities, identity
+
+        return use
 
 
 def context_for(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Final
@@ -72,10 +72,14 @@ class UpstreamTrust:
         """
         Read the files and the system's roots again, for new connections.
 
-        Raises ``TLSConfigurationError`` where a new file cannot be used, and keeps the old context. It reads
-        from the disk, and may be called in a thread.
+        Raises ``TLSConfigurationError`` where a new file cannot be used, and keeps the old context.
         """
-        self.use_context(self.build(read_anchors(self._cas)))
+        self.read()()
+
+    def read(self) -> Callable[[], None]:
+        """The same in two steps: read in a thread, then use. Raises ``TLSConfigurationError``."""
+        context = self.build(read_anchors(self._cas))
+        return lambda: self.use_context(context)
 
     def use_context(self, context: SSL.Context) -> None:
         """Use this context for new connections."""
@@ -146,11 +150,19 @@ class UpstreamTrusts:
 
         Raises ``TLSConfigurationError`` where one of them cannot be used, and keeps all old contexts.
         """
+        self.read()()
+
+    def read(self) -> Callable[[], None]:
+        """The same in two steps: read in a thread, then use. Raises ``TLSConfigurationError``."""
         anchors = read_anchors(self._cas)
         contexts = [(trust, trust.build(anchors)) for trust in self._trusts.values()]
-        self._anchors = anchors
-        for trust, context in contexts:
-            trust.use_context(context)
+
+        def use() -> None:
+            self._anchors = anchors
+            for trust, context in contexts:
+                trust.use_context(context)
+
+        return use
 
 
 class LargeReadConnection(SSL.Connection):

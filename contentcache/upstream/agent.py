@@ -22,6 +22,7 @@ from zope.interface import implementer
 from contentcache import __version__
 from contentcache.aio.reactor import Endpoint, HttpAgent, Reactor, Trust
 from contentcache.core.errors import CacheError, UpstreamBroken
+from contentcache.core.live import Live
 from contentcache.upstream.addresses import Place, shown
 from contentcache.upstream.answers import CODINGS
 from contentcache.upstream.endpoints import PlaceEndpoint, check_name
@@ -78,7 +79,7 @@ class _Endpoints:
     reactor: Reactor
     trust: Trust
     proxies: Proxies
-    timeout: float
+    timeout: Live[float]
     guard: RedirectPolicy | None = None
     registry: RedirectPolicy | None = None
 
@@ -115,22 +116,24 @@ class _TimeoutEndpoint:
 
     inner: Endpoint
     place: Place
-    seconds: float
+    seconds: Live[float]
     reactor: Reactor
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         """Connect, or fail with Twisted's ``TimeoutError``."""
 
+        seconds = self.seconds.now
+
         def late(_outcome: object, _seconds: float) -> NoReturn:
-            raise ConnectTimeout(string=f"{self.place.netloc} does not answer within {self.seconds:g} s")
+            raise ConnectTimeout(string=f"{self.place.netloc} does not answer within {seconds:g} s")
 
         connecting: Deferred[Any] = self.inner.connect(protocolFactory)
         connecting.addCallback(use_large_reads)
-        return connecting.addTimeout(self.seconds, cast("Any", self.reactor), onTimeoutCancel=late)
+        return connecting.addTimeout(seconds, cast("Any", self.reactor), onTimeoutCancel=late)
 
 
 def endpoint_of(
-    url: str, *, reactor: Reactor, trust: Trust, proxies: Proxies, connect_timeout: float
+    url: str, *, reactor: Reactor, trust: Trust, proxies: Proxies, connect_timeout: Live[float]
 ) -> Endpoint:
     """
     The endpoint of the host of ``url``, for HTTP without an agent; the host may answer before it has received
@@ -157,7 +160,7 @@ class UpstreamAgent:
         *,
         trust: Trust,
         proxies: Proxies,
-        connect_timeout: float,
+        connect_timeout: Live[float],
         guard: RedirectPolicy | None = None,
         registry: RedirectPolicy | None = None,
     ) -> None:
@@ -247,7 +250,7 @@ class UpstreamTransport:
         trust: Trust,
         redirect_trust: Trust,
         proxies: Proxies,
-        connect_timeout: float,
+        connect_timeout: Live[float],
         redirects: tuple[str, ...] = (),
         nat64: tuple[str, ...] = (),
     ) -> Self:

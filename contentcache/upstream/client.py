@@ -28,6 +28,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.http_auth import parse_challenges
+from contentcache.core.live import Live
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.ranges import is_range_refused
 from contentcache.core.retry_after import retry_after_seconds
@@ -46,7 +47,7 @@ from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.circuit_breaker import CircuitBreaker
 from contentcache.upstream.redirects import REDIRECTS, Followed, TargetFailed, discard
-from contentcache.upstream.request import Request, WholeBody
+from contentcache.upstream.request import Request, UpstreamLimits, WholeBody
 from contentcache.upstream.responses import why
 
 T = TypeVar("T")
@@ -86,8 +87,7 @@ class UpstreamClient:
     """
     Sends requests to the hosts of one origin.
 
-    ``transports`` has one entry for each of them. ``stall_timeout`` is in seconds, ``token_limit`` in bytes of
-    a token server's answer. ``source`` knows the account that is not in the configuration.
+    ``transports`` has one entry for each of them. ``source`` knows the account that is not in the configuration.
     """
 
     def __init__(
@@ -98,8 +98,7 @@ class UpstreamClient:
         *,
         reactor: Timer,
         wall: Clock,
-        stall_timeout: float,
-        token_limit: int,
+        limits: Live[UpstreamLimits],
         source: AccountSource | None,
     ) -> None:
         self._upstream = upstream
@@ -107,20 +106,25 @@ class UpstreamClient:
         self._circuits = circuits
         self._reactor = reactor
         self._wall = wall
-        self._stall_timeout = stall_timeout
-        self._token_limit = token_limit
+        self._limits = limits
         #: Learned from the ``Via`` of the hosts' answers.
         self.behind = CachesBehind()
-        self._account: OwnAccount | None = None
-        if upstream.own:
-            self._account = OwnAccount(
-                upstream.account,
-                upstream.origin,
-                upstream.realms,
-                self.fetch_token,
-                reactor.seconds,
-                source=source,
-            )
+        self._source = source
+        self._account = self._own_account(upstream)
+
+    def configure(self, upstream: Upstream) -> None:
+        """Use other options of the same origin, and another account, from now on."""
+        old, self._upstream = self._upstream, upstream
+        if (old.account, old.realms) != (upstream.account, upstream.realms):
+            self._account = self._own_account(upstream)
+
+    def _own_account(self, upstream: Upstream) -> OwnAccount | None:
+        if not upstream.own:
+            return None
+        account, origin, realms = upstream.account, upstream.origin, upstream.realms
+        return OwnAccount(
+            account, origin, realms, self.fetch_token, self._reactor.seconds, source=self._source
+        )
 
     async def probe(self, host: str) -> int:
         """
@@ -203,7 +207,7 @@ class UpstreamClient:
             followed.crossed,
             followed.response,
             self._reactor,
-            self._stall_timeout,
+            self._limits.now.stall_timeout,
             is_head=request.method == "HEAD",
             moved=followed.redirected,
             target=Place.of(followed.url).netloc if followed.crossed else None,
@@ -213,13 +217,14 @@ class UpstreamClient:
 
     async def _in_time(self, host: str, exchange: Awaitable[T]) -> T:
         """Await an exchange's head, for no longer than an upstream may be silent."""
+        stall_timeout = self._limits.now.stall_timeout
         try:
-            return await with_timeout(self._reactor, self._stall_timeout, exchange)
+            return await with_timeout(self._reactor, stall_timeout, exchange)
         except (CacheError, CancelledError):
             raise
         except DeadlineError as error:
             connected = isinstance(error.__cause__, _DISCONNECTED)
-            late = f"sent no answer for {self._stall_timeout:g} s" if connected else "did not answer in time"
+            late = f"sent no answer for {stall_timeout:g} s" if connected else "did not answer in time"
             raise UpstreamTimeout(f"{host} {late}") from error
         except ConnectTimeout as error:
             raise UpstreamTimeout(f"{host} did not answer in time") from error
@@ -245,14 +250,19 @@ class UpstreamClient:
         try:
             followed = await self._in_time(server, fetch())
             answer = Answer(
-                server, followed.response.code, False, followed.response, self._reactor, self._stall_timeout
+                server,
+                followed.response.code,
+                False,
+                followed.response,
+                self._reactor,
+                self._limits.now.stall_timeout,
             )
             if answer.status != _OK:
                 answer.abandon()
                 refused = answer.status in REFUSALS
                 raise (TokenRefused if refused else NoTokenError)(f"{server} answered {answer.status}")
             answer.decode()
-            return await answer.read(self._token_limit)
+            return await answer.read(self._limits.now.token_limit)
         except NoTokenError:
             raise
         except (UpstreamUnavailable, UpstreamTimeout, UpstreamBroken) as error:

@@ -26,6 +26,7 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from contentcache.aio.reactor import Reactor
+from contentcache.core.live import Live
 from contentcache.upstream.addresses import Address, Kind, Place, literal_address
 from contentcache.upstream.redirects import RedirectPolicy, RedirectRefused
 
@@ -45,7 +46,7 @@ class PlaceEndpoint:
 
     reactor: Reactor
     place: Place
-    timeout: float
+    timeout: Live[float]
     guard: RedirectPolicy | None = None
     registry: RedirectPolicy | None = None
 
@@ -60,7 +61,7 @@ class PlaceEndpoint:
         # The first address stands in for the name: names with an underscore, as Docker's own
         # networks have them, are refused by HostnameEndpoint though every resolver knows them.
         racing = HostnameEndpoint(
-            _Resolved(self.reactor, addresses), addresses[0].host, self.place.port, timeout=self.timeout
+            _Resolved(self.reactor, addresses), addresses[0].host, self.place.port, timeout=self.timeout.now
         )
         if self.registry is not None:
             kinds = [self.registry.kind_of(ip_address(address.host)) for address in addresses]

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
 from twisted.logger import Logger
 
 from contentcache.aio.fair_semaphore import SemaphorePerKey
@@ -27,6 +26,7 @@ from contentcache.core.errors import (
     UpstreamUnavailable,
 )
 from contentcache.core.header_policy import first, lines_of
+from contentcache.core.live import Live
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.retry_after import RateLimits, ratelimit_remaining, retry_after_seconds
 from contentcache.core.what_passes import LONGEST_REFUSAL
@@ -40,7 +40,7 @@ from contentcache.upstream.client import UpstreamClient, is_range_refusal
 from contentcache.upstream.health import UpstreamHealth
 from contentcache.upstream.pool import UpstreamPool
 from contentcache.upstream.redirects import TargetFailed
-from contentcache.upstream.request import Request
+from contentcache.upstream.request import Request, UpstreamLimits
 
 #: Seconds in which the same warning is not repeated.
 _QUIET: Final = 60.0
@@ -50,18 +50,6 @@ _TOO_MANY: Final = 429
 #: The first status of a refusal, and of a failure.
 _REFUSAL: Final = 400
 _BROKEN: Final = 500
-
-
-@frozen
-class UpstreamLimits:
-    """
-    ``stall_timeout`` in seconds without a byte, ``token_limit`` in bytes of a token server's answer;
-    ``per_host`` bounds the downloads from each host.
-    """
-
-    stall_timeout: float
-    token_limit: int
-    per_host: SemaphorePerKey[str]
 
 
 class Registry:
@@ -82,7 +70,8 @@ class Registry:
         reactor: Timer,
         wall: Clock,
         secret: bytes,
-        limits: UpstreamLimits,
+        limits: Live[UpstreamLimits],
+        per_host: SemaphorePerKey[str] | None = None,
         meter: Meter,
         source: AccountSource | None = None,
     ) -> None:
@@ -91,7 +80,7 @@ class Registry:
         self._reactor = reactor
         self._wall = wall
         self._secret = secret
-        self._per_host = limits.per_host
+        self._per_host: SemaphorePerKey[str] = per_host or SemaphorePerKey(None)
         self._meter = meter
         circuits = CircuitBreaker(self._probe, self._probe_failed)
         self._pool = UpstreamPool(upstream.hosts, upstream.fallback, circuits)
@@ -105,11 +94,15 @@ class Registry:
             circuits,
             reactor=reactor,
             wall=wall,
-            stall_timeout=limits.stall_timeout,
-            token_limit=limits.token_limit,
+            limits=limits,
             source=source,
         )
         self.behind = self.client.behind
+
+    def configure(self, upstream: Upstream) -> None:
+        """Use other options of the same origin from now on."""
+        self.upstream = upstream
+        self.client.configure(upstream)
 
     def subject(self, repository: str | None, credential: Credential) -> Subject:
         """Whom a decision of this origin is about."""

@@ -32,6 +32,14 @@ def kind_of_target(target: str) -> str:
 
 
 @frozen
+class UpstreamLimits:
+    """``stall_timeout`` in seconds without a byte, ``token_limit`` in bytes of a token server's answer."""
+
+    stall_timeout: float
+    token_limit: int
+
+
+@frozen
 class Request:
     """
     A request to a registry: ``path`` is made of parsed parts only, with its query; ``range`` is the header's

@@ -47,8 +47,9 @@ class Hello:
 
 @frozen
 class Reload:
-    """Read files again, and show these certificates."""
+    """Use a configuration, pickled, which the supervisor has checked, and show these certificates."""
 
+    configuration: bytes
     certificates: Certificates
 
 

@@ -15,7 +15,7 @@ from attrs import evolve
 from prometheus_client import CollectorRegistry
 
 from contentcache.admin.recent_errors import RecentErrors
-from contentcache.admin.status import ProcessStatus, ReloadStatus, Sample, Workers
+from contentcache.admin.status import ProcessStatus, Sample, Workers
 from contentcache.admin.status import merge as merge_statuses
 from contentcache.aio.reactor import DaemonReactor
 from contentcache.aio.tasks import in_background
@@ -25,6 +25,7 @@ from contentcache.app.listening import bind_shared
 from contentcache.app.role import Role
 from contentcache.app.stopping import CutOff
 from contentcache.app.systemd import without_notifier
+from contentcache.config.loading import Loaded
 from contentcache.config.model import Address, Configuration
 from contentcache.config.workers import worker_share
 from contentcache.core.via import FAMILY
@@ -54,15 +55,14 @@ class Supervisor(Daemon):
 
     def __init__(
         self,
-        configuration: Configuration,
-        warnings: tuple[str, ...],
+        loaded: Loaded,
         environ: Mapping[str, str],
         reactor: DaemonReactor,
         *,
         output: Callable[[], Callable[[str], None] | None],
         errors: RecentErrors | None = None,
     ) -> None:
-        super().__init__(configuration, warnings, environ, reactor, errors)
+        super().__init__(loaded, environ, reactor, errors)
         self._output = output
         self._secret = secrets.token_bytes(64)
         self._pseudonym = FAMILY + secrets.token_hex(4)
@@ -91,7 +91,7 @@ class Supervisor(Daemon):
             on_index_lost=lambda: self._send(messages.IndexLost()),
         )
         self._caching = CacheRole(
-            self.configuration,
+            self.live,
             self.environ,
             self.reactor,
             self.threads,
@@ -136,9 +136,13 @@ class Supervisor(Daemon):
             issuance.start()
 
     def _hello(self) -> messages.Hello:
+        return messages.Hello(
+            self._worker_configuration(), self._secret, self._pseudonym, self._certificates()
+        )
+
+    def _worker_configuration(self) -> bytes:
         # Only this process has the other end of the socket pair: so the worker may unpickle it.
-        configuration = pickle.dumps(worker_share(self.configuration))
-        return messages.Hello(configuration, self._secret, self._pseudonym, self._certificates())
+        return pickle.dumps(worker_share(self.configuration))
 
     # Calls of workers.
 
@@ -222,11 +226,10 @@ class Supervisor(Daemon):
 
     # Certificates.
 
-    def reload(self) -> ReloadStatus:
-        """On ``SIGHUP``: reload here first, so that a broken file reaches no worker; then in all workers."""
-        result = super().reload()
-        self._send(messages.Reload(self._certificates()))
-        return result
+    def use_configuration(self, configuration: Configuration) -> None:
+        """After every file has been read here, so that a broken one reaches no worker: in all workers too."""
+        super().use_configuration(configuration)
+        self._send(messages.Reload(self._worker_configuration(), self._certificates()))
 
     def _send_certificates(self) -> None:
         self._send(self._certificates())

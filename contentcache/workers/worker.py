@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TextIO, cast
 
 from twisted.logger import Logger, globalLogBeginner
@@ -25,9 +26,11 @@ from contentcache.aio.tasks import in_background
 from contentcache.app.cache_role import CacheRole
 from contentcache.app.daemon import Daemon
 from contentcache.app.listening import stop
+from contentcache.app.reloading import file_readers
 from contentcache.app.role import Role, StartupExit
 from contentcache.app.stopping import CutOff
 from contentcache.app.systemd import without_notifier
+from contentcache.config.loading import Loaded
 from contentcache.config.model import Address, Configuration
 from contentcache.core.digest import Digest
 from contentcache.core.errors import DiskFailed
@@ -92,7 +95,7 @@ class Worker(Daemon):
         self, number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: DaemonReactor
     ) -> None:
         configuration: Configuration = pickle.loads(hello.configuration)  # noqa: S301  # only the supervisor sends it
-        super().__init__(configuration, (), without_notifier(os.environ), reactor, RecentErrors(number))
+        super().__init__(Loaded(configuration), without_notifier(os.environ), reactor, RecentErrors(number))
         self._number = number
         self._hello = hello
         self._supervisor = supervisor
@@ -144,7 +147,7 @@ class Worker(Daemon):
         )
         self._index = RemoteIndex(socket.socket(fileno=INDEX))
         self._caching = CacheRole(
-            configuration,
+            self.live,
             self.environ,
             self.reactor,
             self.threads,
@@ -202,8 +205,8 @@ class Worker(Daemon):
                 return self._drain()
             case messages.Stop():
                 in_background(self._end())
-            case messages.Reload(certificates=certificates):
-                self._reload(certificates)
+            case messages.Reload():
+                in_background(self._use(message))
             case messages.Certificates():
                 self._show(message)
             case _ if self._caching is not None:
@@ -248,22 +251,26 @@ class Worker(Daemon):
         if self._caching is not None:
             await self._caching.flush()
 
-    def _reload(self, certificates: messages.Certificates) -> None:
-        context, self.context = self.context, None  # its certificates come from the supervisor
-        super().reload()
-        self.context = context
-        self._show(certificates)
+    async def _use(self, message: messages.Reload) -> None:
+        """The supervisor has read every file: one that has become unreadable since keeps its old content."""
+        configuration: Configuration = pickle.loads(message.configuration)  # noqa: S301  # only the supervisor sends it
+        tls, identity = configuration.http.tls, message.certificates.identity
+        readers = file_readers(self.role, None, tls)
+        if tls is not None and isinstance(self.context, ServerContext):
+            readers.append(partial(self.context.read, tls, identity))
+        elif tls is not None and self.context is not None:
+            readers.append(partial(self.context.read, tls))
+        for reader in readers:
+            try:
+                (await self.threads(reader))()
+            except TLSConfigurationError as error:
+                _log.error("certificates not reloaded, old ones stay in use", reason=error)
+        self.use_configuration(configuration)
+        self._show(message.certificates)
 
     def _show(self, certificates: messages.Certificates) -> None:
-        try:
-            match self.context:
-                case ServerContext() as context if certificates.identity is not None:
-                    context.use_identity(certificates.identity)
-                case HostContexts() as contexts:
-                    contexts.reload()
-                    contexts.update(certificates.hosts or {}, certificates.challenges or {})
-        except TLSConfigurationError as error:
-            _log.error("certificates not reloaded, old ones stay in use", reason=error)
+        if isinstance(self.context, HostContexts):
+            self.context.update(certificates.hosts or {}, certificates.challenges or {})
 
     # Stop.
 
@@ -306,7 +313,8 @@ def prepare(number: int, reactor: DaemonReactor) -> None:
 def _start(number: int, hello: messages.Hello, supervisor: RPCConnection, reactor: DaemonReactor) -> Worker:
     worker = Worker(number, hello, supervisor, reactor)
     stream = cast("TextIO", LineStream(sys.stdout.fileno()))
-    journal = log_observer(stream, worker.configuration.log, number, note=worker.errors)
+    settings = worker.live.derive(lambda configuration: configuration.log)
+    journal = log_observer(stream, settings, number, note=worker.errors)
     globalLogBeginner.beginLoggingTo([journal], redirectStandardIO=False)
     try:
         worker.privilegedStartService()

@@ -12,6 +12,7 @@ from contentcache.aio.threads import at_once
 from contentcache.app.gateway_assembly import assemble
 from contentcache.app.role import Platform
 from contentcache.config.model import Address, Configuration, Gateway, Http
+from contentcache.core.live import Live
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream import agent
 from tests.registry.harness import Client, request
@@ -35,7 +36,7 @@ class AssembleTests(TestCase):
         )
         platform = evolve(Platform.of_process({}, reactor, at_once), wall=lambda: 1e9, random_bytes=bytes)
         configuration = Configuration(Http(Address("127.0.0.1", 0)), options)
-        self.services = assemble(configuration, options, platform, meter=self.meter)
+        self.services = assemble(Live(configuration), platform, meter=self.meter)
         self.addCleanup(self.services.store.close)
 
     def client(self) -> Client:

@@ -27,7 +27,7 @@ from contentcache.config.loading import load
 from contentcache.app.daemon import Daemon
 names = "contentcache.app.issuance", "txacme.service", "cryptography.hazmat.backends.openssl.backend"
 for path in sys.argv[1:]:
-    Daemon(load(path, {}).configuration, (), {}, None).privilegedStartService()
+    Daemon(load(path, {}), {}, None).privilegedStartService()
     print([name in sys.modules for name in names])
 """
 

@@ -25,7 +25,7 @@ from contentcache.config.loading import load
 from contentcache.app.daemon import Daemon
 import contentcache.app.tap
 for path in sys.argv[2:]:
-    daemon = Daemon(load(path, {}).configuration, (), {}, reactor)
+    daemon = Daemon(load(path, {}), {}, reactor)
     daemon.privilegedStartService()
     early = set(sys.modules)
     daemon.build()

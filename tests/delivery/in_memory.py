@@ -34,6 +34,7 @@ from contentcache.config.model import (
 from contentcache.core.credentials import ANONYMOUS, Credential
 from contentcache.core.digest import Digest
 from contentcache.core.errors import CacheError
+from contentcache.core.live import Live
 from contentcache.core.ports import Run
 from contentcache.core.request_order import RequestClock
 from contentcache.core.routes import Content, TaggedManifest
@@ -51,7 +52,8 @@ from contentcache.storage.opening import Storage
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.agent import NoCookies, UpstreamTransport
 from contentcache.upstream.redirects import RedirectPolicy
-from contentcache.upstream.registry import Registry, UpstreamLimits
+from contentcache.upstream.registry import Registry
+from contentcache.upstream.request import UpstreamLimits
 from tests.bad_registry import BadRegistry
 from tests.delivery.wire import Wire
 
@@ -89,7 +91,8 @@ def registry_of(
         reactor=clock,
         wall=wall,
         secret=SECRET,
-        limits=UpstreamLimits(30.0, 64 << 10, per_host or SemaphorePerKey(None)),
+        limits=Live(UpstreamLimits(30.0, 64 << 10)),
+        per_host=per_host,
         meter=Meter(),
     )
 
@@ -140,14 +143,17 @@ class InMemoryCache:
         """Assemble the cache, anew too, over the wire, the store and the index that are there."""
         #: In a cache of two workers the second is that of both workers' registries.
         self.meter = self.meter_of_registries = Meter()
-        self.context = context = CacheContext(
+        self.live = Live(
             Configuration(
                 http,
                 Downstream(self.upstreams, **options),
                 storage=StorageSettings("inmemory"),
                 auth=local_auth,
                 log=Log(accesslog=True),
-            ),
+            )
+        )
+        self.context = context = CacheContext(
+            self.live,
             Platform(
                 {},
                 cast("Any", self.clock),
@@ -170,7 +176,7 @@ class InMemoryCache:
         # Workers of one machine have one clock, which never shows the same moment twice; this one stands still.
         with patch.object(assembly, "RequestClock", lambda _seconds: self.request_time):
             self.services = assembly.assemble(
-                context.configuration,
+                context.live,
                 context.platform,
                 storage=context.storage,
                 meter=context.meter,

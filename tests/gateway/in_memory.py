@@ -24,6 +24,7 @@ from contentcache.app.role import Platform
 from contentcache.config.model import Address, Configuration, Gateway, Http, Limits
 from contentcache.core.credentials import Credential, Subject
 from contentcache.core.errors import CacheError
+from contentcache.core.live import Live
 from contentcache.gateway.blob_authorization import TargetAnswer
 from contentcache.gateway.connection_pool import ConnectionPool
 from contentcache.gateway.directory import Cache
@@ -259,7 +260,7 @@ class GatewayTestCase(TestCase):
             transport_to=UpstreamTransport.to,
         )
         return make_server(
-            GatewayContext(Configuration(http, options), options, platform, self.meter),
+            GatewayContext(Live(Configuration(http, options)), platform, self.meter),
             Backends(self.connections, registry, target, directory, self.key_files, self.pages, FakeCA(ca)),
         )
 

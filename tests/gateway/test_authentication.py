@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.aio.threads import at_once
+from contentcache.core.live import Live
 from contentcache.gateway.authentication import AccountPolicy, Authenticator, Throttle, User
 from contentcache.gateway.credentials import BasicCredentials, claimed_account, parse_credentials
 from contentcache.gateway.errors import AuthenticationUnavailable, NotAuthenticated, TooManyAttempts
@@ -48,7 +49,7 @@ class AuthenticatorTests(SynchronousTestCase):
         return Authenticator(
             self.registry,
             self.directory,
-            AccountPolicy(**policy),
+            Live(AccountPolicy(**policy)),
             run=at_once,
             monotonic=self.clock.seconds,
             wall=lambda: EPOCH + self.clock.seconds(),

@@ -16,6 +16,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 
 from contentcache.core.errors import CacheError, UpstreamBroken, UpstreamTimeout
+from contentcache.core.live import Live
 from contentcache.gateway.registry_login import BoundedGet, CredentialDecision, LoginResponse, RegistryLogin
 from contentcache.upstream.answers import CODINGS
 from tests.gateway.admin.admin_case import PASSWORDS, basic, token
@@ -132,7 +133,7 @@ class AgentGetTests(SynchronousTestCase):
                     return succeed(answer)
 
             asking = Deferred.fromCoroutine(
-                BoundedGet(Answers(), Clock(), timeout=9.0, limit=9)(REGISTRY, {})
+                BoundedGet(Answers(), Clock(), timeout=9.0, limit=Live(9))(REGISTRY, {})
             )
             self.assertEqual(self.successResultOf(asking), said)
             self.assertEqual(broadcast.stopped, not said.body)
@@ -145,7 +146,7 @@ class AgentGetTests(SynchronousTestCase):
             def request(self, *_: object) -> Deferred[Any]:
                 return succeed(broadcast)
 
-        get = BoundedGet(Answers(), Clock(), timeout=9.0, limit=100)
+        get = BoundedGet(Answers(), Clock(), timeout=9.0, limit=Live(100))
         return Deferred.fromCoroutine(get(f"{REGISTRY}/token", {}))
 
     def test_compressed(self) -> None:
@@ -174,7 +175,7 @@ class AgentGetTests(SynchronousTestCase):
                 return Deferred()
 
         clock = Clock()
-        get = BoundedGet(Silent(), clock, timeout=10.0, limit=100)
+        get = BoundedGet(Silent(), clock, timeout=10.0, limit=Live(100))
         asking = Deferred.fromCoroutine(get(f"{REGISTRY}/v2/", {}))
         clock.advance(9)
         self.assertNoResult(asking)

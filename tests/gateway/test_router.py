@@ -373,10 +373,10 @@ class CACertificateTests(SynchronousTestCase):
         ca = CACertificate(ServerTLS(str(self.chain), "unread", ca=str(self.ca)))
         self.assertNotIn(b"comment", ca.pem or b"")
         self.ca.write_bytes(self.leaf.pem)
-        ca.reload()
+        ca.read()()
         self.assertEqual(load_pem_x509_certificates(ca.pem or b""), load_pem_x509_certificates(self.leaf.pem))
         kept = ca.pem
         self.ca.write_bytes(b"nonsense")
         with self.assertRaises(TLSConfigurationError):
-            ca.reload()
+            ca.read()()
         self.assertEqual(ca.pem, kept)

@@ -9,6 +9,7 @@ from twisted.web.resource import Resource
 
 from contentcache.aio.threads import at_once
 from contentcache.core.digest import Digest
+from contentcache.core.live import Live
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
 from contentcache.gateway.liveness import Liveness
 from tests.gateway.admin.admin_case import FakeProbe, FakeRegistry, Numbers, make_admin_site
@@ -155,6 +156,6 @@ class TrustedProxyTests(GatewayTestCase):
         store = MemoryDirectory()
         liveness = Liveness(store, FakeProbe(), run=at_once, timer=self.clock, wall=self.clock.seconds)
         directory = CacheDirectory(
-            store, liveness, run=at_once, new_id=Numbers(), networks=NetworkDefaults.of({})
+            store, liveness, run=at_once, new_id=Numbers(), networks=Live(NetworkDefaults.of({}))
         )
         return make_admin_site(FakeRegistry(), store, directory, self.clock.seconds, secure=True)

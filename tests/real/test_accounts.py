@@ -10,6 +10,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from contentcache.aio.threads import at_once
+from contentcache.core.live import Live
 from contentcache.gateway.authentication import AccountPolicy, Authenticator, User
 from contentcache.gateway.credentials import BasicCredentials
 from contentcache.gateway.errors import NotAuthenticated
@@ -30,11 +31,11 @@ class AccountsTests(TestCase):
         """Who asks, before this origin."""
         running: Any = reactor
         agent = Agent(running, pool=HTTPConnectionPool(running, persistent=False))
-        get = BoundedGet(agent, running, timeout=30.0, limit=64 << 10)
+        get = BoundedGet(agent, running, timeout=30.0, limit=Live(64 << 10))
         return Authenticator(
             RegistryLogin(origin.url, get, running),
             MemoryDirectory(),
-            AccountPolicy(["ann"]),
+            Live(AccountPolicy(["ann"])),
             run=at_once,
             monotonic=running.seconds,
             wall=running.seconds,

@@ -35,6 +35,7 @@ from contentcache.config.model import (
 )
 from contentcache.core.credentials import Credential, Subject
 from contentcache.core.digest import Digest
+from contentcache.core.live import Live
 from contentcache.core.via import CachesBehind
 from contentcache.delivery.bodies import ClientSink, MemoryBody, ShortError
 from contentcache.delivery.origin_queries import Pinged
@@ -355,7 +356,7 @@ class RegistryTestCase(TestCase):
         )
         return make_server(
             CacheContext(
-                configuration,
+                Live(configuration),
                 platform,
                 Storage(MemoryStore(), MemoryIndex()),
                 self.meter,

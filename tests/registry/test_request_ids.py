@@ -12,6 +12,7 @@ from typing import Any
 from twisted.logger import globalLogPublisher
 
 from contentcache.config.model import Log, Upstream
+from contentcache.core.live import Live
 from contentcache.server.access_log import AccessLogEntry
 from contentcache.telemetry.logging import log_observer
 from tests.delivery.in_memory import LARGE, ORIGIN, REPOSITORY, InMemoryCache, InMemoryCacheTestCase
@@ -28,7 +29,7 @@ class RequestIdTests(InMemoryCacheTestCase):
         super().setUp()
         self.lines: list[AccessLogEntry] = []
         self.log = StringIO()
-        observers: Any = self._collect, log_observer(self.log, Log(level="info"))
+        observers: Any = self._collect, log_observer(self.log, Live(Log(level="info")))
         for observer in observers:
             globalLogPublisher.addObserver(observer)
             self.addCleanup(globalLogPublisher.removeObserver, observer)

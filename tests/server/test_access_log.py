@@ -10,6 +10,7 @@ from typing import Any
 from twisted.logger import LogLevel
 
 from contentcache.config.model import Log
+from contentcache.core.live import Live
 from contentcache.telemetry.logging import log_observer
 from tests.registry.harness import BLOB, CONTENT, RegistryTestCase, request
 
@@ -20,7 +21,7 @@ class LineTests(RegistryTestCase):
     def written(self, formatter: str = "text") -> list[str]:
         """The lines as the operator sees them."""
         stream = StringIO()
-        journal: Any = log_observer(stream, Log(formatter=formatter))  # type: ignore[arg-type]
+        journal: Any = log_observer(stream, Live(Log(formatter=formatter)))  # type: ignore[arg-type]
         for access in self.lines:
             journal(
                 {

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from contentcache.core.digest import Digest
 from contentcache.core.errors import BlobUnknown
 from contentcache.core.eviction import Retention
+from contentcache.core.live import Live
 from contentcache.core.ports import Given, Result
 from contentcache.storage.evictor import Evictor, SweepResult
 from contentcache.storage.index_memory import MemoryIndex
@@ -70,7 +71,7 @@ class EvictorTestCase(SynchronousTestCase):
         return Evictor(
             self.store,
             self.index if index is None else index,
-            evolve(NOTHING, **changes),
+            Live(evolve(NOTHING, **changes)),
             in_use=self.used.__contains__,
             run=self.run_here,
             wall=self.wall,

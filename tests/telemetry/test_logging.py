@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from contentcache.config.model import Level, Log
+from contentcache.core.live import Live
 from contentcache.core.response_end import COMPLETE
 from contentcache.server.access_log import AccessLogEntry
 from contentcache.telemetry.logging import LogWriter, event_text, log_observer, sanitize
@@ -28,7 +29,7 @@ def written(event: LogEvent, formatter: Literal["text", "json"] = "text", **fiel
     # As strict as standard output is: what cannot be encoded would be lost.
     raw = BytesIO()
     stream = TextIOWrapper(raw, "utf-8", newline="")
-    LogWriter(stream, Log(formatter=formatter, fields=fields))(event)
+    LogWriter(stream, Live(Log(formatter=formatter, fields=fields)))(event)
     stream.flush()
     return raw.getvalue().decode("utf-8")
 
@@ -147,7 +148,7 @@ class LogWriterTests(SynchronousTestCase):
         for formatter, ends in (("text", " worker=3\n"), ("json", '"worker": 3}\n')):
             stream = StringIO()
             chosen = Log(formatter=formatter)  # type: ignore[arg-type]
-            journal = LogWriter(stream, chosen, 3)
+            journal = LogWriter(stream, Live(chosen), 3)
             journal(access())
             journal(said("so it is"))
             first, second = stream.getvalue().splitlines(keepends=True)
@@ -277,7 +278,7 @@ class ObserverTests(SynchronousTestCase):
         levels: list[Level] = ["error", "warn", "info", "debug"]
         for shown, level in enumerate(levels, 1):
             stream = StringIO()
-            log = Logger(namespace="contentcache.x", observer=log_observer(stream, Log(level=level)))
+            log = Logger(namespace="contentcache.x", observer=log_observer(stream, Live(Log(level=level))))
             log.error("e")
             log.warn("w")
             log.info("i")
@@ -288,6 +289,7 @@ class ObserverTests(SynchronousTestCase):
         """Twisted's notes on ports and factories are for those who debug."""
         for level, lines in (("info", 0), ("debug", 1)):
             stream = StringIO()
-            log = Logger(namespace="twisted.internet.x", observer=log_observer(stream, Log(level=level)))  # type: ignore[arg-type]
+            settings = Live(Log(level=level))  # type: ignore[arg-type]
+            log = Logger(namespace="twisted.internet.x", observer=log_observer(stream, settings))
             log.info("starting factory")
             self.assertEqual(len(stream.getvalue().splitlines()), lines)

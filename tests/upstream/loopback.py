@@ -18,6 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from contentcache.core.live import Live
 from contentcache.upstream.agent import UpstreamTransport
 from contentcache.upstream.proxies import Proxies
 
@@ -138,7 +139,7 @@ class LoopbackTestCase(TestCase):
             "trust": NoTrust(),
             "redirect_trust": more.get("trust", NoTrust()),
             "proxies": Proxies(),
-            "connect_timeout": 10.0,
+            "connect_timeout": Live(10.0),
             **more,
         }
         made = UpstreamTransport.to(url, **given)

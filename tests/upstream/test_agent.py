@@ -18,6 +18,7 @@ from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from contentcache.config.model import ServerTLS
+from contentcache.core.live import Live
 from contentcache.tls.server import ServerContext
 from contentcache.tls.trust import UpstreamTrust
 from contentcache.upstream.agent import UpstreamAgent
@@ -149,7 +150,7 @@ class TimeoutTests(SynchronousTestCase):
 
     def asked(self, reactor: Any) -> Deferred[Any]:
         """A request that goes nowhere."""
-        agent = UpstreamAgent(reactor, trust=NoTrust(), proxies=Proxies(), connect_timeout=10.0)
+        agent = UpstreamAgent(reactor, trust=NoTrust(), proxies=Proxies(), connect_timeout=Live(10.0))
         return agent.request(b"GET", b"http://registry.example/")
 
     def test_peer_that_drops_everything(self) -> None:

@@ -10,14 +10,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import OriginRefused, UpstreamBroken
+from contentcache.core.live import Live
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.content_coding import LARGEST_DECODED, Decoder, content_codings
-from contentcache.upstream.registry import Registry, UpstreamLimits
-from contentcache.upstream.request import Request
+from contentcache.upstream.registry import Registry
+from contentcache.upstream.request import Request, UpstreamLimits
 from tests.upstream.loopback import Answer, LoopbackTestCase
 
 TEXT = b'{"tags": ["1", "2"]}' * 1000
@@ -96,7 +96,7 @@ class CompressingUpstreamTests(LoopbackTestCase):
             reactor=reactor,
             wall=lambda: 0.0,
             secret=b"",
-            limits=UpstreamLimits(10.0, 1000, SemaphorePerKey(None)),
+            limits=Live(UpstreamLimits(10.0, 1000)),
             meter=Meter(),
         )
 

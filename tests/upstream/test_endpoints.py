@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Upstream
+from contentcache.core.live import Live
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.account import NoTokenError
 from contentcache.upstream.proxies import Proxies
 from contentcache.upstream.redirects import RedirectRefused
-from contentcache.upstream.registry import Registry, UpstreamLimits
+from contentcache.upstream.registry import Registry
+from contentcache.upstream.request import UpstreamLimits
 from tests.upstream.loopback import Answer, RedirectingTestCase, body_of
 
 
@@ -100,7 +101,7 @@ class GuardTests(RedirectingTestCase):
                     reactor=self.local,
                     wall=lambda: 0.0,
                     secret=b"",
-                    limits=UpstreamLimits(10.0, 1000, SemaphorePerKey(None)),
+                    limits=Live(UpstreamLimits(10.0, 1000)),
                     meter=Meter(),
                 )
                 realm = f"http://auth.example:{self.storage_port}/token"

@@ -19,11 +19,12 @@ from contentcache.aio.fair_semaphore import SemaphorePerKey
 from contentcache.config.model import Upstream
 from contentcache.core.credentials import ANONYMOUS
 from contentcache.core.errors import UpstreamBroken
+from contentcache.core.live import Live
 from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.answers import Inflow
 from contentcache.upstream.redirects import RedirectRefused
-from contentcache.upstream.registry import Registry, UpstreamLimits
-from contentcache.upstream.request import Request
+from contentcache.upstream.registry import Registry
+from contentcache.upstream.request import Request, UpstreamLimits
 from contentcache.upstream.responses import OwnedResponse, release_with
 from tests.delivery.in_memory import registry_of
 from tests.upstream.loopback import LoopbackTestCase
@@ -181,7 +182,7 @@ class ConnectionTests(LoopbackTestCase):
             reactor=reactor,
             wall=lambda: 0.0,
             secret=b"",
-            limits=UpstreamLimits(10.0, 1000, SemaphorePerKey(None)),
+            limits=Live(UpstreamLimits(10.0, 1000)),
             meter=Meter(),
         )
 

@@ -42,17 +42,26 @@ class Log:
     """Section ``log``. ``accesslog`` says whether each request gets a line."""
 
     level: Level = by_hand(
-        "info", Option("level", one_of("error", "warn", "info", "debug"), "least level that is written")
+        "info",
+        Option(
+            "level", one_of("error", "warn", "info", "debug"), "least level that is written", effect="reload"
+        ),
     )
     formatter: Literal["text", "json"] = by_hand(
         "text",
-        Option("formatter", one_of("text", "json"), "``logstash`` is taken as ``json``, with a warning"),
+        Option(
+            "formatter",
+            one_of("text", "json"),
+            "``logstash`` is taken as ``json``, with a warning",
+            effect="reload",
+        ),
     )
     fields: Mapping[str, object] = by_hand(
-        Factory(dict), Option("fields", FIELDS, "names and single values that are added to every line")
+        Factory(dict),
+        Option("fields", FIELDS, "names and single values that are added to every line", effect="reload"),
     )
     accesslog: bool = by_hand(
-        True, Option("accesslog.disabled", BOOLEAN, "no line for each request", "``false``")
+        True, Option("accesslog.disabled", BOOLEAN, "no line for each request", "``false``", effect="reload")
     )
 
 
@@ -72,7 +81,9 @@ class StorageSettings:
     maxthreads: int = option(
         COUNT_OR_ZERO, 100, "file operations that run at once, at least 25", key="filesystem.maxthreads"
     )
-    delete: bool = option(BOOLEAN, False, "blobs may be deleted: ``blobttl`` needs it", key="delete.enabled")
+    delete: bool = option(
+        BOOLEAN, False, "blobs may be deleted: ``blobttl`` needs it", key="delete.enabled", effect="reload"
+    )
 
 
 @frozen

@@ -60,11 +60,18 @@ class Gateway:
     )
     keylifetime: float = option(KEY_LIFETIME, 2_592_000.0, "then there is a new key; at least ``2h``")
     urlttl: float = option(URL_LIFETIME, 1200.0, "how long a signed URL is good; at most ``1h``")
-    minimumsize: int = option(SIZE_OR_ZERO, 64 << 10, "smaller blobs come straight from the registry")
-    admins: tuple[str, ...] = option(
-        list_of(USER_NAME, "names"), (), "accounts that may add and remove caches"
+    minimumsize: int = option(
+        SIZE_OR_ZERO, 64 << 10, "smaller blobs come straight from the registry", effect="reload"
     )
-    admingroup: str | None = option(TEXT, None, "group whose accounts may, where tokens tell groups")
+    admins: tuple[str, ...] = option(
+        list_of(USER_NAME, "names"),
+        (),
+        "accounts that may add and remove caches",
+        effect="reload",
+    )
+    admingroup: str | None = option(
+        TEXT, None, "group whose accounts may, where tokens tell groups", effect="reload"
+    )
     account: Account | None = by_hand(
         None,
         Option(
@@ -80,6 +87,7 @@ class Gateway:
             NETWORKS,
             "network of clients to name of cache, for those who have chosen nothing: ``10.2.0.0/16: "
             "region-us``",
+            effect="reload",
         ),
     )
     paths: tuple[str, ...] = option(
@@ -106,7 +114,9 @@ class Gateway:
         "hosts and networks to which the registry may redirect though they are private; with its scheme "
         "(``http://s3.internal:9000``) a place to which an ``https`` registry may redirect in plain HTTP",
     )
-    authttl: float = option(DURATION_OR_ZERO, 60.0, "how long the registry's word on who somebody is counts")
+    authttl: float = option(
+        DURATION_OR_ZERO, 60.0, "how long the registry's word on who somebody is counts", effect="reload"
+    )
     checkinterval: float = option(DURATION, 10.0, "between two probes of a cache")
     writetimeout: float = option(DURATION, 900.0, "how long the registry may take to answer a write")
     stalltimeout: float = option(DURATION, 30.0, "how long it may send or read nothing")

@@ -152,6 +152,7 @@ class ServerTLS:
         "require-and-verify-client-cert",
         "what is asked of clients; only with ``clientcas``",
         shown="require and verify",
+        effect="reload",
     )
     minimumtls: Literal["tls1.0", "tls1.1", "tls1.2", "tls1.3"] = by_hand(
         "tls1.2",
@@ -159,10 +160,15 @@ class ServerTLS:
             "minimumtls",
             one_of("tls1.0", "tls1.1", "tls1.2", "tls1.3"),
             "``tls1.0`` and ``tls1.1`` are taken as ``tls1.2``, with a warning",
+            effect="reload",
         ),
     )
     ciphersuites: tuple[str, ...] = option(
-        list_of(CIPHER_SUITE), (), "names of Go's ``crypto/tls``", shown="secure ones"
+        list_of(CIPHER_SUITE),
+        (),
+        "names of Go's ``crypto/tls``",
+        shown="secure ones",
+        effect="reload",
     )
     letsencrypt: LetsEncrypt | None = None
     ca: str | None = option(CERTIFICATES, None, "what a gateway hands out at ``/ca``")
@@ -222,18 +228,27 @@ class Http:
         Option("net", one_of("tcp", "unix"), "kind of socket", "``tcp``"),
     )
     prefix: str = option(PREFIX, "/", "what stands before ``/v2/``, with a slash at both ends")
-    host: str | None = option(URL_OR_HOST, None, "how clients call this cache", shown="from the request")
+    host: str | None = option(
+        URL_OR_HOST,
+        None,
+        "how clients call this cache; a gateway's changes with a restart only",
+        shown="from the request",
+        effect="reload",
+    )
     trustedproxies: tuple[str, ...] = option(
         list_of(NETWORK, "addresses, networks"),
         ("127.0.0.0/8", "::1/128"),
         "whose ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are believed",
         shown="the loopback",
+        effect="reload",
     )
     tls: ServerTLS | None = None
     headers: Mapping[str, tuple[str, ...]] = by_hand(
-        Factory(dict), Option("headers", HEADERS, "added to every response")
+        Factory(dict), Option("headers", HEADERS, "added to every response", effect="reload")
     )
-    draintimeout: float = option(DURATION_OR_ZERO, 0.0, "how long transfers may finish after ``SIGTERM``")
+    draintimeout: float = option(
+        DURATION_OR_ZERO, 0.0, "how long transfers may finish after ``SIGTERM``", effect="reload"
+    )
     debug: Debug | None = None
     admin: str | None = option(
         PATH,

@@ -114,10 +114,12 @@ class Upstream:
             list_of(HOST),
             "values of ``?ns=`` that mean this origin, with a port unless it is the scheme's own",
             "origin's host",
+            effect="reload",
         ),
     )
     served: frozenset[str] = by_hand(
-        frozenset(), Option("hosts", list_of(HOST), "values of ``Host`` that mean this origin", "none")
+        frozenset(),
+        Option("hosts", list_of(HOST), "values of ``Host`` that mean this origin", "none", effect="reload"),
     )
     prefix: str | None = option(
         COMPONENT,
@@ -127,9 +129,16 @@ class Upstream:
     )
     account: Account | None = by_hand(
         None,
-        Option("username", USER_NAME, "the cache's own account; needs ``auth`` or ``public: true``"),
-        Option("password", SECRET, "its password; numbers and words such as ``yes`` need quotes"),
-        Option("passwordfile", PASSWORD_FILE, "or a file that holds it in one line"),
+        Option(
+            "username",
+            USER_NAME,
+            "the cache's own account; needs ``auth`` or ``public: true``",
+            effect="reload",
+        ),
+        Option(
+            "password", SECRET, "its password; numbers and words such as ``yes`` need quotes", effect="reload"
+        ),
+        Option("passwordfile", PASSWORD_FILE, "or a file that holds it in one line", effect="reload"),
     )
     credential_helper: CredentialHelper | None = by_hand(
         None,
@@ -158,12 +167,14 @@ class Upstream:
         (),
         "repositories that may be pulled; ``*`` stays within a component, ``**`` does not",
         shown="all",
+        effect="reload",
     )
-    deny: tuple[str, ...] = option(list_of(GLOB), (), "repositories that may not")
+    deny: tuple[str, ...] = option(list_of(GLOB), (), "repositories that may not", effect="reload")
     immutabletags: str | None = option(
         TAG_PATTERN,
         None,
         "tags that never move: a glob (``v*``), or a regular expression, which starts with ``^``",
+        effect="reload",
     )
     certificate: str | None = by_hand(
         None, Option("certificate", PAIRED_FILE, "client certificate for upstreams that ask for one")
@@ -174,6 +185,7 @@ class Upstream:
         (),
         "where the password may be sent for tokens",
         shown="own host or site",
+        effect="reload",
     )
     redirects: tuple[str, ...] = option(
         list_of(REDIRECT_TARGET, "hosts, networks"),

@@ -22,6 +22,7 @@ from twisted.web.test.requesthelper import DummyChannel
 
 from contentcache.aio.threads import at_once
 from contentcache.core.errors import UpstreamUnavailable
+from contentcache.core.live import Live
 from contentcache.gateway.admin.page_frame import PageFrame
 from contentcache.gateway.admin.sessions import Sessions
 from contentcache.gateway.admin.site import AdminSite
@@ -125,7 +126,7 @@ def make_admin_site(
     authenticator = Authenticator(
         registry,
         store,
-        AccountPolicy(["alice"], ttl=ttl),
+        Live(AccountPolicy(["alice"], ttl=ttl)),
         run=at_once,
         monotonic=seconds,
         wall=seconds,
@@ -158,7 +159,7 @@ class AdminSiteTestCase(SynchronousTestCase):
             self.liveness,
             run=at_once,
             new_id=Numbers(),
-            networks=NetworkDefaults.of({"192.0.2.0/24": "near"}),
+            networks=Live(NetworkDefaults.of({"192.0.2.0/24": "near"})),
         )
         return make_admin_site(
             self.registry,

@@ -17,6 +17,7 @@ from twisted.web.server import Site
 
 from contentcache.aio.tasks import in_background
 from contentcache.aio.threads import at_once
+from contentcache.core.live import Live
 from contentcache.gateway.cache_directory import CacheDirectory, NetworkDefaults
 from contentcache.gateway.directory import Cache
 from contentcache.gateway.liveness import Liveness
@@ -43,7 +44,9 @@ def main() -> None:
     store.add(DEAD)
     probe = FakeProbe({DEAD.host, "https://wrong.example.com"})
     liveness = Liveness(store, probe, run=at_once, timer=running, wall=running.seconds)
-    directory = CacheDirectory(store, liveness, run=at_once, new_id=uuid.uuid4, networks=NetworkDefaults())
+    directory = CacheDirectory(
+        store, liveness, run=at_once, new_id=uuid.uuid4, networks=Live(NetworkDefaults())
+    )
     admin_site = make_admin_site(FakeRegistry(), store, directory, running.seconds, secure=False)
     liveness.start()
     stdio.StandardIO(_UntilItEnds())
