@@ -6,6 +6,7 @@ With ``PICTURES`` set some pictures go to ``docs/images``.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import threading
@@ -28,7 +29,7 @@ from tests.real.gateway import GatewayDaemon
 from tests.real.images import Image, push_blob, push_image, random_bytes
 from tests.real.line import CountingProxy
 from tests.real.origin import Origin
-from tests.real.programs import ROOT, Case, needs, place, until
+from tests.real.programs import PATIENCE, ROOT, Case, needs, place, until
 
 #: Which pictures the documentation shows: page, scheme, width.
 _KEPT = {
@@ -36,9 +37,9 @@ _KEPT = {
     ("busy", "dark", 1280): "status-dark",
     ("busy", "light", 360): "status-phone",
 }
-#: A blob that is under way for a quarter of a minute, unless the line becomes faster.
+#: A blob that is under way for two minutes, unless the line becomes faster.
 _SIZE = 4 << 20
-_RATE = 256 << 10
+_RATE = 32 << 10
 
 
 class PageHost:
@@ -183,8 +184,13 @@ class OperatorTests(SynchronousTestCase):
 
         digest = push_blob(origin, "team/app", random_bytes(_SIZE, "slow"))
         line.rate = _RATE
-        Asker(self, cache.host).begins("GET", f"/v2/team/app/blobs/{digest}")
-        until(lambda: document(cache)["downloads"], "the download in the document")
+        client = http.client.HTTPConnection(cache.host, timeout=PATIENCE)
+        self.addCleanup(client.close)
+        client.request("GET", f"/v2/team/app/blobs/{digest}")
+        until(
+            lambda: [one for one in document(cache)["downloads"] if one["size"] == _SIZE],
+            "the download's size",
+        )
         browser.tab_to("e.textContent === 'Every 10 s'")
         browser.loading(lambda: browser.press("Enter"))
         self.assertIn("Stop refreshing every 10 s", browser.text)
