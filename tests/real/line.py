@@ -68,6 +68,7 @@ class CountingProxy:
         self._flowing.set()
         self._open: set[_Pair] = set()
         self._budget: int | None = None
+        self._refuses = False
         self._ended = False
         self._listener: socket.socket | None = None
         self.forget()
@@ -112,6 +113,11 @@ class CountingProxy:
         """Once ``size`` more bytes of answers have passed, cut all connections."""
         with self._lock:
             self._budget = size
+
+    def refuse_after(self, size: int) -> None:
+        """The same, and accept no new ones."""
+        self._refuses = True
+        self.cut_after(size)
 
     def stall(self) -> None:
         """Keep connections, accept new ones, and pass nothing on."""
@@ -192,7 +198,7 @@ class CountingProxy:
                 passed, last = self._count(pair, size)
                 pair.send(pair.client, buffer[:passed])
                 if last:
-                    self.cut()
+                    (self.refuse if self._refuses else self.cut)()
                     return
             pair.client.shutdown(socket.SHUT_WR)
 
