@@ -279,7 +279,13 @@ def make_server(
     dispatcher = RequestDispatcher(
         api.answer, Exchange, timer=reactor, stall_timeout=options.limits.clientstall, program="cache"
     )
-    access_log = AccessLog(context.meter, reactor, platform.wall, lines=configuration.log.accesslog)
+    access_log = AccessLog(
+        context.meter,
+        reactor,
+        platform.wall,
+        lines=configuration.log.accesslog,
+        probes=configuration.log.accesslog_probes,
+    )
     fast_path = None
     if options.fastpath:
         fast_path = BlobFastPath(
@@ -308,6 +314,7 @@ def make_server(
         factory.configure(limits, http.headers)
         dispatcher.stall_timeout = limits.clientstall
         access_log.lines = configuration.log.accesslog
+        access_log.probes = configuration.log.accesslog_probes
         if fast_path is not None:
             fast_path.configure(http.headers, limits.clientstall)
 

@@ -201,7 +201,13 @@ def make_server(context: GatewayContext, backends: Backends) -> ServerFactory:
         stall_timeout=options.limits.clientstall,
         program="gateway",
     )
-    access_log = AccessLog(context.meter, platform.reactor, platform.wall, lines=configuration.log.accesslog)
+    access_log = AccessLog(
+        context.meter,
+        platform.reactor,
+        platform.wall,
+        lines=configuration.log.accesslog,
+        probes=configuration.log.accesslog_probes,
+    )
     factory = ServerFactory(
         RequestResponder(
             dispatcher.dispatch, access_log, GatewayRequest, check_proxied_head, ProxiedBodyReader.open
@@ -220,6 +226,7 @@ def make_server(context: GatewayContext, backends: Backends) -> ServerFactory:
         factory.configure(limits, http.headers)
         dispatcher.stall_timeout = limits.clientstall
         access_log.lines = configuration.log.accesslog
+        access_log.probes = configuration.log.accesslog_probes
 
     context.live.follow(use_options)
     return factory

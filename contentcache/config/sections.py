@@ -63,6 +63,7 @@ def read_log(root: Table) -> Log:
         level: Level = section.read("level", levels, deprecated_level)
         with section.section("accesslog") as accesslog:
             disabled = accesslog.read("disabled", boolean, default=False)
+            probes = accesslog.read("probes", boolean, default=False)
         return read_values(
             section,
             Log,
@@ -70,6 +71,7 @@ def read_log(root: Table) -> Log:
             formatter="text" if formatter == "text" else "json",
             fields=_fields(section.section("fields")),
             accesslog=not disabled,
+            accesslog_probes=probes,
         )
 
 

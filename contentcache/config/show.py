@@ -77,7 +77,9 @@ def _put(tree: dict[str, object], key: str, value: object) -> None:
 
 def _log(log: Log) -> dict[str, object]:
     fields = {key: HIDDEN if _SECRET.search(key) else value for key, value in log.fields.items()}
-    return _values(log, fields=fields, accesslog_disabled=not log.accesslog)
+    return _values(
+        log, fields=fields, accesslog_disabled=not log.accesslog, accesslog_probes=log.accesslog_probes
+    )
 
 
 def _storage(storage: StorageSettings) -> dict[str, object]:

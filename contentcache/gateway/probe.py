@@ -26,6 +26,7 @@ from contentcache.aio.reactor import DaemonReactor, Trust
 from contentcache.aio.tasks import DeadlineError, with_timeout
 from contentcache.core.digest import Digest
 from contentcache.core.errors import KEPT_OUT
+from contentcache.core.health_probes import PROBE_REPOSITORY
 from contentcache.core.ports import Clock
 from contentcache.core.routes import Content
 from contentcache.jose.blob_tokens import SigningKey, sign_blob_token
@@ -34,7 +35,7 @@ from contentcache.tls.server import describe_error
 #: The whole blob. Another one needs another text: it is named by its digest.
 PROBE_BYTES: Final = b"contentcache gateway probe 1\n"
 #: Its name at caches. The registry is never asked for it, whatever repository it has of this name.
-PROBE_BLOB: Final = Content("contentcache/probe", "blobs", Digest.of(PROBE_BYTES))
+PROBE_BLOB: Final = Content(PROBE_REPOSITORY, "blobs", Digest.of(PROBE_BYTES))
 #: Seconds for which the URL is valid: as long as a probe may take, and clocks may differ.
 _LIFETIME: Final = 60.0
 _HEADERS: Final = Headers({"User-Agent": ["contentcache-gateway"], "Accept": ["*/*"]})

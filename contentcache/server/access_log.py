@@ -11,6 +11,7 @@ from attrs import define
 from twisted.logger import Logger, LogLevel
 
 from contentcache.core.client_address import shown_address
+from contentcache.core.health_probes import is_probe
 from contentcache.core.http_auth import credentials_for, decode_basic
 from contentcache.core.ports import Clock, Timer
 from contentcache.core.ranges import parse_content_range
@@ -90,16 +91,17 @@ class AccessLogEntry:
 
 
 class AccessLog:
-    """Records requests: in the metrics and, with ``lines``, in the log."""
+    """Records requests: in the metrics and, with ``lines``, in the log; health probes only with ``probes``."""
 
     _log = Logger(namespace="contentcache.access")
     _event_log = Logger()
 
-    def __init__(self, meter: Meter, timer: Timer, wall: Clock, *, lines: bool) -> None:
+    def __init__(self, meter: Meter, timer: Timer, wall: Clock, *, lines: bool, probes: bool = False) -> None:
         self._meter = meter
         self._timer = timer
         self._wall = wall
         self.lines = lines
+        self.probes = probes
         #: Bound once: each look at a Logger through an instance makes a new one.
         self._write = self._log.info
 
@@ -123,7 +125,7 @@ class AccessLog:
         is_complete = request.end is COMPLETE
         if not is_complete:
             request.was_not_stored()
-        elif not self.lines:
+        elif not self.lines or (not self.probes and _is_probe(request)):
             return
         access = AccessLogEntry(
             address=_address(request),
@@ -226,6 +228,20 @@ def logged_user(name: str) -> str:
 def _authorization(request: ServerRequest) -> str | None:
     values = request.requestHeaders.getRawHeaders(b"Authorization") or ()
     return values[0].decode("latin-1") if len(values) == 1 else None
+
+
+def _is_probe(request: ServerRequest) -> bool:
+    target, agents = (
+        request.uri.decode("latin-1"),
+        request.requestHeaders.getRawHeaders(b"User-Agent") or (b"",),
+    )
+    return is_probe(
+        request.method.decode("latin-1"),
+        target.partition("?")[0],
+        agents[0].decode("latin-1"),
+        request.code,
+        has_credential=request.requestHeaders.hasHeader(b"Authorization"),
+    )
 
 
 def _header(request: ServerRequest, name: str) -> str:

@@ -14,6 +14,7 @@ LOGS = {
     "log: {formatter: json, fields: {service: registry, n: 5, on: 'x'}}": None,
     "log: {accesslog: {disabled: yes}}": Log(accesslog=False),
     "log: {accesslog: {disabled: y}}": Log(accesslog=False),
+    "log: {accesslog: {probes: true}}": Log(accesslog_probes=True),
     "log:": Log(),
     "log: {fields: {service: registry, n: 5, ratio: 0.5, ok: true, none: }}": Log(
         fields={"service": "registry", "n": 5, "ratio": 0.5, "ok": True, "none": None}

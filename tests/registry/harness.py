@@ -265,6 +265,9 @@ def _body(status: int, method: str, headers: Headers, data: bytes) -> tuple[byte
     return data[:count], len(data) >= count, data[count:]
 
 
+_LOG = Log(accesslog=True)
+
+
 class Client:
     """One connection to a factory, in memory."""
 
@@ -331,6 +334,7 @@ class RegistryTestCase(TestCase):
         authenticator: LocalAuthenticator | None = None,
         authorizes: bool = False,
         keys: Mapping[str, SigningKeys] | None = None,
+        log: Log = _LOG,
     ) -> ServerFactory:
         """A factory with these upstreams, one for everything if there are none."""
         given = upstreams or (Upstream("https://a.example", ("https://a.example",)),)
@@ -352,7 +356,7 @@ class RegistryTestCase(TestCase):
             Downstream(given, limits=limits, fastpath=False),
             storage=StorageSettings("inmemory"),
             auth=TokenAuth("https://auth.example/token", "service", "issuer") if authorizes else None,
-            log=Log(accesslog=True),
+            log=log,
         )
         return make_server(
             CacheContext(

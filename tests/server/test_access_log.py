@@ -62,6 +62,31 @@ class LineTests(RegistryTestCase):
         self.ask(BLOB, "Authorization: Bearer secret")
         self.assertTrue(self.written()[-1].startswith("192.0.2.1 - - ["))
 
+    def test_probes(self) -> None:
+        """
+        A health probe leaves no line unless the operator wants that, but counts in the metrics; a registry's
+        client does, and so does a probe that is not answered, or asks for something else.
+        """
+        probes = ("/", "kube-probe/1.30"), ("/v2/", "ELB-HealthChecker/2.0"), ("/", "contentcache/1 (alive)")
+        others = (("/v2/", "docker/27"), ("/nowhere", "kube-probe/1.30"), (BLOB, "Prometheus/3"))
+        before = self.count()
+        for target, agent in (*probes, *others):
+            self.ask(target, f"User-Agent: {agent}")
+        self.ask("/v2/", "User-Agent: GoogleHC/1.0", "Authorization: Basic YTpi")
+        self.assertEqual([line.uri for line in self.lines], ["/v2/", "/nowhere", BLOB, "/v2/"])
+        self.assertEqual(self.count() - before, 7)
+        self.lines.clear()
+        self.factory = self.build(log=Log(accesslog_probes=True))
+        for target, agent in probes:
+            self.ask(target, f"User-Agent: {agent}")
+        self.assertEqual([line.uri for line in self.lines], ["/", "/v2/", "/"])
+
+    def count(self) -> float:
+        """Requests in the metrics."""
+        return sum(
+            value for name, _, value in self.meter.samples() if name == "contentcache_http_requests_total"
+        )
+
     def test_request_id(self) -> None:
         """The id is the client's if that can be logged, else that of its trace, else a new one."""
         trace = "0af7651916cd43dd8448eb211c80319c"

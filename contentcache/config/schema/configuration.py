@@ -39,7 +39,7 @@ Level = Literal["error", "warn", "info", "debug"]
 
 @frozen
 class Log:
-    """Section ``log``. ``accesslog`` says whether each request gets a line."""
+    """Section ``log``. ``accesslog`` says whether requests get lines, ``accesslog_probes`` whether probes do."""
 
     level: Level = by_hand(
         "info",
@@ -62,6 +62,12 @@ class Log:
     )
     accesslog: bool = by_hand(
         True, Option("accesslog.disabled", BOOLEAN, "no line for each request", "``false``", effect="reload")
+    )
+    accesslog_probes: bool = by_hand(
+        False,
+        Option(
+            "accesslog.probes", BOOLEAN, "lines for health probes that were answered, too", effect="reload"
+        ),
     )
 
 
