@@ -126,7 +126,7 @@ class BrowserTests(SynchronousTestCase):
             browser.loading(lambda: browser.press("Enter"))
             browser.until_focus("e.id === 'name' && e.ariaInvalid === 'true'")
             name, host = browser.run(_TOLD)
-            self.assertIn("there is a cache called region-us already", name)
+            self.assertIn("There is a cache called region-us already", name)
             self.assertIn("is not a URL", host)
             self.assertEqual(browser.run(_BUTTONS), before, width)
             browser.go(f"{self.server.url}/caches")

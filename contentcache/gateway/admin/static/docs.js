@@ -20,6 +20,8 @@ SwaggerUIBundle({
   validatorUrl: null,
   syntaxHighlight: { activated: false },
   requestInterceptor: asSignedIn,
+  // The command for curl is without the token, which is of no use there.
+  showMutatedRequest: false,
 });
 
 // What Swagger UI draws without a name, for those who cannot see it.
