@@ -82,6 +82,8 @@ def registry_of(
     clock: Clock,
     wall: Callable[[], float],
     per_host: SemaphorePerKey[str] | None = None,
+    *,
+    meter: Meter | None = None,
 ) -> Registry:
     """The real registry over the wire."""
     hosts = [*upstream.hosts, *([upstream.fallback] if upstream.fallback is not None else [])]
@@ -93,7 +95,7 @@ def registry_of(
         secret=SECRET,
         limits=Live(UpstreamLimits(30.0, 64 << 10)),
         per_host=per_host,
-        meter=Meter(),
+        meter=meter or Meter(),
     )
 
 

@@ -21,6 +21,7 @@ from contentcache.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from contentcache.telemetry.metrics import Meter
 from contentcache.upstream.account import TokenRefused
 from contentcache.upstream.answers import Answer
 from contentcache.upstream.client import TargetRefused
@@ -237,6 +238,18 @@ class RateLimitTests(RegistryTestCase):
         self.one.misbehave("status", status=429, retry_after="20", times=1)
         self.refused()
         self.assertEqual(self.refused(range="bytes=5-9", parallel=True).status, 429)
+
+    def test_remaining(self) -> None:
+        """How many requests a registry still allows is in the metrics, as it last said."""
+        meter = Meter()
+        self.registry = registry_of(Upstream(ONE, (ONE,)), self.wire, self.clock, lambda: 1e9, meter=meter)
+        meter.watch_upstream(ONE, lambda: True, lambda: 0.0)
+        name = "contentcache_upstream_ratelimit_remaining"
+        for value, expected in (("76;w=21600", 76), ("75;w=21600", 75), ("many", 75)):
+            self.one.behave()
+            self.one.misbehave("with", header="ratelimit-remaining", value=value)
+            self.answered("HEAD")
+            self.assertEqual(meter.registry.get_sample_value(name, {"host": ONE}), expected)
 
     def test_spellings_of_retry_after(self) -> None:
         """Seconds, a date and a moment in seconds since 1970 mean the same, of a 429 and of a 503."""
