@@ -185,7 +185,7 @@ class Meter:
         self._updates.calls.append(update)
 
     def reloaded(self, now: float, *, ok: bool) -> None:
-        """The configuration was read again at ``now``, in seconds since 1970."""
+        """The configuration was read again at ``now`` (seconds since 1970); ``ok``: without a fault."""
         self._reloaded = ok, now if ok else self._reloaded[1]
 
     def refresh_by(self, refresh: Callable[[], Awaitable[None]]) -> None:
@@ -317,10 +317,6 @@ class Meter:
     def certificate_asked(self, host: str, succeeded: bool) -> None:
         """A certificate has been got, or not."""
         self._counters["certificate_attempts"].labels(host, "success" if succeeded else "failure").inc()
-
-    def config_reloaded(self, *, succeeded: bool, now: float) -> None:
-        """The configuration was read again at ``now`` (seconds since 1970), without a fault or with one."""
-        self._reloaded = succeeded, now if succeeded else self._reloaded[1]
 
     def lagged(self, seconds: float) -> None:
         """The reactor came late."""

@@ -101,7 +101,7 @@ class FamilyTests(SynchronousTestCase):
             (True, 300.0, (1, 300)),
         ):
             if succeeded is not None:
-                meter.config_reloaded(succeeded=succeeded, now=now)
+                meter.reloaded(now, ok=succeeded)
             found = samples(meter)
             self.assertEqual((found[name], found[f"{name}_timestamp_seconds"]), expected)
 
