@@ -36,12 +36,13 @@ class OtherProgramError(NotAliveError):
 @json_option
 def alive(file: str | None, timeout: float, as_json: bool) -> None:
     """
-    Ask the daemon that runs with a configuration FILE whether it answers.
+    Ask whether the daemon answers.
 
-    It is asked on its own address; certificates are not verified. Overrides in the environment
-    (REGISTRY_...) count. Without FILE the one that process 1 was started with is read, as in a container,
-    or the one that REGISTRY_CONFIGURATION_PATH names, or /etc/contentcache/config.yml. The exit status is 3
-    where there is no answer, and 1 where another program answers.
+    The daemon that runs with a configuration FILE is asked on its own address; certificates are not
+    verified. Overrides in the environment (REGISTRY_...) count. Without FILE the one that process 1 was
+    started with is read, as in a container, or the one that REGISTRY_CONFIGURATION_PATH names, or
+    /etc/contentcache/config.yml. The exit status is 3 where there is no answer, and 1 where another program
+    answers.
     """
     _path, loaded = load_configuration(file, running=True, as_json=as_json)
     try:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 @json_option
 def certificates(file: str | None, renew: bool, hosts: tuple[str, ...], as_json: bool) -> None:
     """
-    Show the certificates of a configuration FILE: hosts, issuers, expiry, next renewal.
+    Show certificates, or renew them.
+
+    Those of a configuration FILE are shown with hosts, issuers, expiry and next renewal.
 
     With --renew, ask the certificate authority for new ones: through the daemon if it runs, else on its
     ports. The exit status is 1 where one could not be had, and 3 where a daemon runs that cannot be asked.

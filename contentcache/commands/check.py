@@ -14,10 +14,11 @@ from contentcache.commands.output import echo, json_option, print_json
 @json_option
 def check(file: str | None, show: bool, as_json: bool) -> None:
     """
-    Say everything that is wrong with a configuration FILE, or OK.
+    Say everything that is wrong with a configuration.
 
-    Overrides in the environment (REGISTRY_...) count. Without FILE the one that REGISTRY_CONFIGURATION_PATH
-    names is read, or /etc/contentcache/config.yml. The exit status is 1 where there are faults.
+    Of a FILE without faults that is OK. Overrides in the environment (REGISTRY_...) count. Without FILE the
+    one that REGISTRY_CONFIGURATION_PATH names is read, or /etc/contentcache/config.yml. The exit status is
+    1 where there are faults.
     """
     path, loaded = load_configuration(file, as_json=as_json)
     # Imported here, so that other commands need not load it.

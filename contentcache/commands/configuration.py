@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import wraps
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -63,10 +63,15 @@ def load_configuration(
     try:
         return path, load(path, os.environ)
     except ConfigurationError as faulty:
-        if as_json:
-            print_json({"file": path, "ok": False, "warnings": [], "errors": _errors(faulty)})
-        echo(str(faulty), err=True)
-        raise SystemExit(NOT_DONE) from None
+        fail_with_faults(faulty, as_json=as_json)
+
+
+def fail_with_faults(faulty: ConfigurationError, *, as_json: bool) -> NoReturn:
+    """End with all faults of a configuration."""
+    if as_json:
+        print_json({"file": faulty.file, "ok": False, "warnings": [], "errors": _errors(faulty)})
+    echo(str(faulty), err=True)
+    raise SystemExit(NOT_DONE)
 
 
 def _errors(faulty: ConfigurationError) -> list[dict[str, object]]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
 from contentcache import __version__
+from contentcache.commands.configuration import fail_with_faults, find_configuration
+from contentcache.commands.output import UNREACHABLE, fail
+from contentcache.config.schema.configuration import ADMIN_SOCKET
 from contentcache.persist.unix_socket import short_path
 
 if TYPE_CHECKING:
@@ -43,6 +48,27 @@ class DaemonClient:
         """Make the client for the daemon that has this configuration; ``timeout`` in seconds is for each step."""
         debug = configuration.http.debug
         return cls(configuration.admin_socket, None if debug is None else debug.addr, timeout)
+
+    @classmethod
+    def of_faulty(cls, path: str) -> DaemonClient | None:
+        """
+        Make the client for the daemon of a file that has faults by now: it runs on with what it has read before.
+        ``None`` where the file does not say where its socket is.
+        """
+        import yaml  # noqa: PLC0415  # a good file needs none of it
+
+        try:
+            with open(path, encoding="utf-8") as file:
+                tree = yaml.safe_load(file)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            return None
+        written = _value_at(tree, "http", "admin")
+        root = _value_at(tree, "storage", "filesystem", "rootdirectory")
+        found = os.environ.get("REGISTRY_HTTP_ADMIN") or written
+        if found is None:
+            root = os.environ.get("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY") or root
+            found = None if root is None else os.path.join(root, ADMIN_SOCKET)
+        return None if found is None else cls(found, None)
 
     def get(self, name: str) -> Any:
         """
@@ -108,6 +134,46 @@ class DaemonClient:
                 return _value(answer.status, answer.read(_LONGEST))
         finally:
             asking.close()
+
+
+def ask_daemon(
+    file: str | None, ask: Callable[[DaemonClient], Any], *, as_json: bool
+) -> tuple[DaemonClient, Any]:
+    """
+    The client for the daemon of a configuration, and what ``ask`` gets from it; where that fails, the command ends.
+
+    A file that has faults by now is no reason not to ask the daemon that runs.
+    """
+    from contentcache.config.faults import ConfigurationError  # noqa: PLC0415  # --help needs none of it
+    from contentcache.config.loading import load  # noqa: PLC0415
+
+    path = find_configuration(file, running=True)
+    faulty: ConfigurationError | None = None
+    try:
+        client = DaemonClient.of(load(path, os.environ).configuration)
+    except ConfigurationError as error:
+        faulty = error
+        client = DaemonClient.of_faulty(path) or fail_with_faults(error, as_json=as_json)
+    try:
+        return client, ask(client)
+    except UnreachableError as error:
+        if faulty is not None:
+            fail_with_faults(faulty, as_json=as_json)
+        fail(str(error), UNREACHABLE, as_json=as_json)
+    except RefusedError as error:
+        fail(str(error), as_json=as_json)
+
+
+def _value_at(tree: Any, *keys: str) -> str | None:
+    """
+    A text in nested mappings.
+
+    >>> _value_at({"http": {"admin": "/s"}}, "http", "admin"), _value_at(["x"], "http")
+    ('/s', None)
+    """
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree if isinstance(tree, str) else None
 
 
 def _value(status: int, body: bytes) -> Any:

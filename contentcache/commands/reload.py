@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from contentcache.commands.configuration import configuration_argument, load_configuration
-from contentcache.commands.daemon_client import DaemonClient, RefusedError, UnreachableError
-from contentcache.commands.output import NOT_DONE, UNREACHABLE, echo, fail, json_option, print_json
+from contentcache.commands.configuration import configuration_argument
+from contentcache.commands.daemon_client import ask_daemon
+from contentcache.commands.output import NOT_DONE, echo, json_option, print_json
 
 
 @click.command()
@@ -16,18 +16,13 @@ from contentcache.commands.output import NOT_DONE, UNREACHABLE, echo, fail, json
 @json_option
 def reload(file: str | None, as_json: bool) -> None:
     """
-    Have the daemon of a configuration FILE read it again, as SIGHUP does, and say what came of it.
+    Have the daemon read its configuration again.
 
-    What can change live changes, the rest is named. A faulty configuration changes nothing: then the exit
-    status is 1. It is 3 where no daemon can be reached.
+    The daemon of a configuration FILE reads it as on SIGHUP, and what came of it is said. What can change
+    live changes, the rest is named. A faulty configuration changes nothing: then the exit status is 1. It
+    is 3 where no daemon can be reached.
     """
-    _path, loaded = load_configuration(file, running=True, as_json=as_json)
-    try:
-        result = DaemonClient.of(loaded.configuration).post("reload")
-    except UnreachableError as error:
-        fail(str(error), UNREACHABLE, as_json=as_json)
-    except RefusedError as error:
-        fail(str(error), as_json=as_json)
+    _client, result = ask_daemon(file, lambda client: client.post("reload"), as_json=as_json)
     if as_json:
         print_json(result)
     else:

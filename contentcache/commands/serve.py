@@ -14,11 +14,12 @@ from contentcache.commands.output import NOT_DONE, fail
 @click.option("--logfile", metavar="FILE", help="Write the log there; SIGUSR1 begins a new file.")
 def serve(file: str | None, user: str | None, logfile: str | None) -> None:
     """
-    Run the daemon with a configuration FILE, in the foreground, until it is told to stop.
+    Run the daemon in the foreground.
 
-    It logs to standard output. SIGTERM and SIGINT stop it, after transfers have had http.draintimeout to
-    finish; SIGHUP reloads the configuration. It writes no pid file, and nothing into its working directory.
-    Without FILE the one that REGISTRY_CONFIGURATION_PATH names is read, or /etc/contentcache/config.yml.
+    It runs with a configuration FILE until it is told to stop, and logs to standard output. SIGTERM and
+    SIGINT stop it, after transfers have had http.draintimeout to finish; SIGHUP reloads the configuration.
+    It writes no pid file, and nothing into its working directory. Without FILE the one that
+    REGISTRY_CONFIGURATION_PATH names is read, or /etc/contentcache/config.yml.
     """
     from contentcache.app.accounts import AccountError, RunAccount  # noqa: PLC0415  # --help needs none of it
 

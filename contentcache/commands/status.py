@@ -10,17 +10,9 @@ from typing import Any, Final
 
 import click
 
-from contentcache.commands.configuration import configuration_argument, load_configuration
-from contentcache.commands.daemon_client import DaemonClient, RefusedError, UnreachableError
-from contentcache.commands.output import (
-    UNREACHABLE,
-    cell,
-    echo,
-    fail,
-    json_option,
-    make_console,
-    print_json,
-)
+from contentcache.commands.configuration import configuration_argument
+from contentcache.commands.daemon_client import DaemonClient, RefusedError, UnreachableError, ask_daemon
+from contentcache.commands.output import cell, echo, json_option, make_console, print_json
 
 _INTERVAL: Final = 2.0
 _SHORTEST_INTERVAL: Final = 0.1
@@ -39,19 +31,13 @@ _SHORTEST_INTERVAL: Final = 0.1
 @json_option
 def status(file: str | None, watch: bool, interval: float, as_json: bool) -> None:
     """
-    Show what the daemon of a configuration FILE knows of itself.
+    Show what the daemon knows of itself.
 
-    That is what it saved, what it downloads now, its upstreams, its store, its certificates and its last
-    errors; of a gateway, its caches. The exit status is 3 where no daemon can be reached.
+    Of the daemon of a configuration FILE that is what it saved, what it downloads now, its upstreams, its
+    store, its certificates and its last errors; of a gateway, its caches. The exit status is 3 where no
+    daemon can be reached.
     """
-    _path, loaded = load_configuration(file, running=True, as_json=as_json)
-    client = DaemonClient.of(loaded.configuration)
-    try:
-        first = client.get("status")
-    except UnreachableError as error:
-        fail(str(error), UNREACHABLE, as_json=as_json)
-    except RefusedError as error:
-        fail(str(error), as_json=as_json)
+    client, first = ask_daemon(file, lambda client: client.get("status"), as_json=as_json)
     if not watch:
         _print(first, as_json=as_json)
         return

@@ -88,17 +88,30 @@ class WheelTests(SynchronousTestCase):
             ),
             "utf-8",
         )
-        self.run_in(self.python, "-c", "from contentcache.commands.main import main; main()", "check", config)
-        with subprocess.Popen(
-            [
-                *(self.python, "-c", "from twisted.scripts.twistd import run; run()"),
-                *("--nodaemon", "--pidfile=", "contentcache", "--config", config),
-            ],
-            cwd=self.folder,
-            env={**plain_environment(), "PYTHONSAFEPATH": "1", "HOME": os.fspath(self.folder)},
-        ) as daemon:
-            try:
-                until(lambda: status_of(f"http://127.0.0.1:{port}/") == 200, "the installed daemon serves")
-            finally:
-                daemon.terminate()
-        self.assertIn(daemon.returncode, {0, -15})
+        self.run_in(self.python, "-m", "contentcache", "check", config)
+        twistd = (
+            self.python,
+            "-c",
+            "from twisted.scripts.twistd import run; run()",
+            "--nodaemon",
+            "--pidfile=",
+        )
+        empty = self.folder / "empty"
+        empty.mkdir()
+        for argv in (
+            (*twistd, "contentcache", "--config", config),
+            (self.python, "-m", "contentcache", "serve", config),
+        ):
+            with subprocess.Popen(
+                argv,
+                cwd=empty,
+                env={**plain_environment(), "PYTHONSAFEPATH": "1", "HOME": os.fspath(self.folder)},
+            ) as daemon:
+                try:
+                    until(
+                        lambda: status_of(f"http://127.0.0.1:{port}/") == 200, "the installed daemon serves"
+                    )
+                finally:
+                    daemon.terminate()
+            self.assertIn(daemon.returncode, {0, -15})
+            self.assertEqual(os.listdir(empty), [])

@@ -95,6 +95,7 @@ class ImageTests(SynchronousTestCase):
         _make_image(self, docker)
         self._is_described(docker)
         self._needs_a_file(docker)
+        self._checks(docker)
         self._pulls_and_drains(docker)
         self._runs_locked_up(docker)
 
@@ -118,6 +119,16 @@ class ImageTests(SynchronousTestCase):
         self.assertEqual(
             ended.stderr, "/etc/contentcache/config.yml: cannot be read: No such file or directory\n"
         )
+
+    def _checks(self, docker: Dockerd) -> None:
+        """Its entry point is the whole command: it checks a file as well."""
+        config = _write_config(self, {"addr": ":5000"}, upstream="http://127.0.0.1:1")
+        mounted = ["run", "--rm", "--network", "none", "--volume", f"{config}:/config.yml:ro", IMAGE]
+        self.assertIn("/config.yml: OK", docker.command(*mounted, "check", "/config.yml").stdout)
+        config.write_text("version: 0.2\n", "utf-8")
+        checked = docker.command(*mounted, "check", "/config.yml", check=False)
+        self.assertEqual((checked.returncode, checked.stdout), (1, ""))
+        self.assertEqual(docker.command(*mounted, "status", "/config.yml", check=False).returncode, 1)
 
     def _pulls_and_drains(self, docker: Dockerd) -> None:
         """With the file's path as its only argument it serves, not as root, from a volume that outlives it."""
@@ -143,6 +154,8 @@ class ImageTests(SynchronousTestCase):
         until(stored.is_file, "the layer in the store")
         self.assertEqual((stored.stat().st_uid, stored.stat().st_mode & 0o077), (ACCOUNT, 0))
 
+        told = docker.command("exec", cache.id, "contentcache", "status", "--json").stdout
+        self.assertEqual(json.loads(told)["store"]["path"], "/var/lib/registry")
         slow = Curl(self).start(f"http://127.0.0.1:{port}/v2/org/app/blobs/{large}", "--limit-rate", "15M")
         until(lambda: slow.received() > 0, "the first bytes of a transfer")
         self.assertEqual(cache.stop(), 0)

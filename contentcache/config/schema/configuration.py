@@ -32,7 +32,7 @@ from contentcache.config.schema.kinds import (
 from contentcache.config.schema.options import Option, by_hand, option, required
 
 #: Under the store, or beside the database of a gateway.
-_ADMIN_SOCKET: Final = "run/admin.sock"
+ADMIN_SOCKET: Final = "run/admin.sock"
 
 Level = Literal["error", "warn", "info", "debug"]
 
@@ -186,9 +186,9 @@ class Configuration:
         if self.http.admin is not None:
             return self.http.admin
         if isinstance(self.middleware, Gateway):
-            return os.path.join(os.path.dirname(self.middleware.database), _ADMIN_SOCKET)
+            return os.path.join(os.path.dirname(self.middleware.database), ADMIN_SOCKET)
         in_memory = self.storage.driver == "inmemory"
-        return None if in_memory else os.path.join(self.storage.rootdirectory, _ADMIN_SOCKET)
+        return None if in_memory else os.path.join(self.storage.rootdirectory, ADMIN_SOCKET)
 
     @property
     def downstream(self) -> Downstream:
