@@ -23,6 +23,8 @@ TWISTD: Final = (sys.executable, "-c", "from twisted.scripts.twistd import run; 
 
 #: The command line, from the same.
 COMMAND: Final = (sys.executable, "-m", "contentcache")
+#: The same, to be interrupted: who runs tests in the background may have SIGINT ignored.
+INTERRUPTIBLE: Final = ("env", "--default-signal=INT", *COMMAND)
 
 #: So many processes serve, where a test does not say it: all tests pass with several too.
 WORKERS: Final = int(os.environ.get("CONTENTCACHE_WORKERS", "1"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.cache import COMMAND, ContentCache, command, environment
+from tests.real.cache import COMMAND, INTERRUPTIBLE, ContentCache, command, environment
 from tests.real.clients import Curl
 from tests.real.images import push_blob, random_bytes
 from tests.real.line import CountingProxy
@@ -35,7 +35,7 @@ class ServedCache(ContentCache):
         self._write()
         process = Process(
             self._case,
-            [*COMMAND, *(word.replace("FILE", str(self.config)) for word in self._arguments)],
+            [*INTERRUPTIBLE, *(word.replace("FILE", str(self.config)) for word in self._arguments)],
             name="contentcache",
             env=environment(self._env),
             cwd=self.working_directory,
