@@ -176,6 +176,7 @@ class AccessLog:
             repository=repository,
             digest=digest,
             upstream=access.upstream,
+            served_by=access.served_by,
             offset=offset,
             sent=access.sent,
             of=access.length,

@@ -181,6 +181,19 @@ class InflowTests(AnswerTestCase):
         self.failureResultOf(inflow.ended, UpstreamBroken)
         self.assertEqual((self.got, response.calls, self.clock.getDelayedCalls()), ([], ["stop"], []))
 
+    def test_counted(self) -> None:
+        """Every byte counts that arrives, also what nobody wants any more."""
+        counted: list[float] = []
+        for abandoned in (False, True):
+            response = FakeResponse()
+            inflow = self.answer(response).counted_by(counted.append).stream(lambda _inflow, _data: None)
+            inflow.ended.addErrback(lambda _failure: None)
+            response.protocol.dataReceived(b"12345")
+            if abandoned:
+                inflow.abandon()
+            response.protocol.dataReceived(b"678")
+        self.assertEqual(counted, [5, 3] * 2)
+
     def test_read(self) -> None:
         """A small body is read whole; one over the limit is given up as soon as it is."""
         response = FakeResponse()
