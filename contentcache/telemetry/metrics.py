@@ -171,7 +171,9 @@ class Meter:
         self.watch_series("gateway_cache_healthy", look)
 
     def watch_certificate(self, host: str, expiry: Callable[[], float]) -> None:
-        """When the certificate of a host expires, in seconds since 1970; 0 where there is none."""
+        """When a host's certificate of an ACME server expires, in seconds since 1970; 0 where there is none."""
+        for outcome in ("success", "failure"):
+            self._counters["certificate_attempts"].labels(host, outcome)
         self.watch("certificate_expiry_timestamp_seconds", expiry, host)
 
     def watch_configuration(self, now: float) -> None:
