@@ -46,7 +46,8 @@ class Traffic:
 class Savings:
     """
     What the cache saved in a period that began at ``since``: bytes that were sent and did not have to be received
-    for it, 0 where more was received. ``hit_ratio`` is between 0 and 1, ``None`` before the first pull.
+    for it, 0 where more was received or nothing was a hit. ``hit_ratio`` is between 0 and 1, ``None`` before the
+    first pull.
     """
 
     since: Time
@@ -70,7 +71,9 @@ class Savings:
         sent, received = sum(one.sent_bytes for one in every), sum(one.received_bytes for one in every)
         pulls, hits = sum(one.pulls for one in every), sum(one.hits for one in every)
         ratio = round(hits / pulls, 4) if pulls else None
-        return cls(since, max(0, sent - received), ratio, sent, received, pulls, hits, every)
+        # What was sent without a hit are errors, and bytes that had to be received.
+        saved = max(0, sent - received) if hits else 0
+        return cls(since, saved, ratio, sent, received, pulls, hits, every)
 
 
 def traffic(samples: Iterable[Sample]) -> tuple[Traffic, ...]:

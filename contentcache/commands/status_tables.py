@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from rich import box
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -29,11 +28,11 @@ def render(document: Any) -> Iterator[RenderableType]:
         yield from _savings(document["savings"])
     yield from _downloads(document["downloads"])
     yield from _upstreams(document["upstreams"], document)
+    yield from _errors(document["errors"])
     if document["store"] is not None:
         yield from _store(document["store"], document)
     yield from _certificates(document["certificates"], document)
     yield from _reload(document["reload"])
-    yield from _errors(document["errors"])
 
 
 def _summary(document: Any) -> Iterator[Text]:
@@ -123,12 +122,20 @@ def _upstreams(upstreams: Sequence[Any], document: Any) -> Iterator[RenderableTy
             _ago(one["since"], document),
             _ago(one["last_success"], document),
             format_seconds(one["round_trip_seconds"]),
-            one["reason"],
         )
         for one in upstreams
     ]
-    names = ("upstream", "health", "since", "last success", "round trip", "why")
+    names = ("upstream", "health", "since", "last success", "round trip")
     yield from _table("upstreams", names, rows)
+    yield from _reasons({one["host"]: one["reason"] for one in upstreams if not one["healthy"]})
+
+
+def _reasons(reasons: Mapping[str, str | None]) -> Iterator[RenderableType]:
+    """Why hosts are unhealthy, below their table: sentences are too long for a column."""
+    for name, reason in reasons.items():
+        if reason:
+            is_named = "://" in name and name in reason
+            yield Padding(cell(reason if is_named else f"{name}: {reason}", "red"), (0, 0, 0, 2))
 
 
 def _store(store: Any, document: Any) -> Iterator[RenderableType]:
@@ -197,11 +204,11 @@ def _caches(gateway: Any, document: Any) -> Iterator[RenderableType]:
             _ago(one["since"], document),
             one["users"],
             one["redirects"],
-            one["reason"],
         )
         for one in gateway["caches"]
     ]
-    yield from _table("caches", ("cache", "host", "health", "since", "users", "redirects", "why"), rows)
+    yield from _table("caches", ("cache", "host", "health", "since", "users", "redirects"), rows)
+    yield from _reasons({one["name"]: one["reason"] for one in gateway["caches"] if not one["healthy"]})
 
 
 def _table(
@@ -210,11 +217,13 @@ def _table(
     """A table under its title, nothing where it would be empty; the last ``right`` columns hold numbers."""
     if not rows:
         return
-    table = Table(*names, box=box.SIMPLE_HEAD if names else None, show_header=bool(names), pad_edge=False)
-    for column in table.columns[len(table.columns) - right :] if right else ():
-        column.justify = "right"
+    table = Table(*names, box=None, show_header=bool(names), header_style="underline", pad_edge=False)
     for row in rows:
         table.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
+    for column in table.columns:
+        column.overflow = "fold"
+    for column in table.columns[-right:] if right else ():
+        column.justify = "right"
     yield Text(f"\n{title}", "bold")
     yield Padding(table, (0, 0, 0, 2), expand=False)
 
