@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from attrs import evolve
 
 from contentcache.admin.status import Images, Status
-
-#: What names a repository, tag or digest in a sentence.
-_NAMES: Final = re.compile(r"/v2/\S*|\b[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,}|\b[0-9a-f]{64,}\b")
+from contentcache.core.shown import hide_names
 
 
 def without_names(status: Status) -> Status:
@@ -33,13 +28,3 @@ def without_names(status: Status) -> Status:
         store=store,
         images=images,
     )
-
-
-def hide_names(text: str | None) -> str | None:
-    """
-    A sentence without paths of the registry's API and without digests.
-
-    >>> hide_names("GET https://a.example/v2/org/app/blobs/x failed")
-    'GET https://a.example… failed'
-    """
-    return None if text is None else _NAMES.sub("…", text)

@@ -42,7 +42,11 @@ _HEALTH: Final = {
             "additionalProperties": {
                 "type": "object",
                 "required": ["state", "detail"],
-                "properties": {"state": {"enum": ["ok", "warn", "fail"]}, "detail": {"type": "string"}},
+                "properties": {
+                    "state": {"enum": ["ok", "warn", "fail"]},
+                    "detail": {"type": "string"},
+                    "hosts": {"type": "array", "items": {"type": "object", "required": ["host", "healthy"]}},
+                },
             },
         },
     },

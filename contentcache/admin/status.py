@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from attrs import asdict, evolve, frozen
 
 from contentcache.core.host_health import HostHealth
-from contentcache.core.times import rfc3339
+from contentcache.core.shown import rfc3339
 
 #: Name, labels and value of a sample of a metric.
 Sample = tuple[str, Mapping[str, str], float]

@@ -17,7 +17,7 @@ from contentcache.admin.status import Savings, Status
 from contentcache.config.model import Http
 from contentcache.core import rounded
 from contentcache.core.ports import Run
-from contentcache.core.times import rfc3339
+from contentcache.core.shown import rfc3339
 from contentcache.server.page_server import Page
 
 if TYPE_CHECKING:

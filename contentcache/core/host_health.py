@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import asdict, evolve, frozen
 
-from contentcache.core.times import rfc3339
+from contentcache.core.shown import hide_names, rfc3339
 
 
 @frozen
@@ -51,7 +51,7 @@ class HostHealth:
         )
 
     def as_json(self) -> Mapping[str, object]:
-        """The same as JSON has it."""
+        """The same as JSON has it, without names of repositories and digests in the reason."""
         times = {
             name: None if time is None else rfc3339(time)
             for name, time in (
@@ -60,7 +60,7 @@ class HostHealth:
                 ("next_try", self.next_try),
             )
         }
-        return {**asdict(self), **times}
+        return {**asdict(self), "reason": hide_names(self.reason), **times}
 
 
 def merge_hosts(processes: Iterable[Sequence[HostHealth]]) -> tuple[HostHealth, ...]:

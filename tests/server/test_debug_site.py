@@ -61,7 +61,11 @@ class DebugSiteTests(SynchronousTestCase):
 
     def test_hosts(self) -> None:
         """Of each host: since when, why, its last success, and the next try, as times that people can read."""
-        host = HostHealth("https://one.example", 0.0).answered(60.0, 0.25).failed("refused", 120.0)
+        host = (
+            HostHealth("https://one.example", 0.0)
+            .answered(60.0, 0.25)
+            .failed("GET https://one.example/v2/a/tags/list: refused", 120.0)
+        )
         self.health = {"upstream": HealthCheck("warn", "so", [evolve(host, next_try=150.0)])}
         told = json.loads(self.ask("/debug/health").body)
         self.assertEqual(
@@ -71,7 +75,7 @@ class DebugSiteTests(SynchronousTestCase):
                     "host": "https://one.example",
                     "healthy": False,
                     "since": "1970-01-01T00:02:00Z",
-                    "reason": "refused",
+                    "reason": "GET https://one.example… refused",
                     "last_success": "1970-01-01T00:01:00Z",
                     "next_try": "1970-01-01T00:02:30Z",
                     "round_trip_seconds": 0.25,
