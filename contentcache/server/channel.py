@@ -125,8 +125,7 @@ class ServerChannel(HTTPChannel):
             data = fast_path.answer(self, data)
             if not data:
                 if self._head_timer is not None:  # for an empty line that came before the request
-                    self._stop_head_timer()
-                    self.factory.release_head(self)
+                    self._end_head()
                 return
         if not self._ended:
             super().dataReceived(data)
@@ -164,8 +163,7 @@ class ServerChannel(HTTPChannel):
         return not self._ended and bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
-        self._stop_head_timer()
-        self.factory.release_head(self)
+        self._end_head()
         request = self.requests[-1]
         request.received_at = self.factory.timer.seconds()
         try:
@@ -255,10 +253,11 @@ class ServerChannel(HTTPChannel):
     def _respondToBadRequestAndDisconnect(self) -> None:
         self._refuse(RequestMalformed("this is not a request that can be understood"))
 
-    def _stop_head_timer(self) -> None:
+    def _end_head(self) -> None:
         if self._head_timer is not None and self._head_timer.active():
             self._head_timer.cancel()
         self._head_timer = None
+        self.factory.release_head(self)
 
     # Sending a response.
 
@@ -310,8 +309,7 @@ class ServerChannel(HTTPChannel):
     def loseConnection(self) -> None:
         self.end()
 
-    def timeoutConnection(self) -> None:
-        self.end()
+    timeoutConnection = loseConnection
 
     def writeConnectionLost(self) -> None:
         """Everything written has been sent, and FIN."""
@@ -328,7 +326,7 @@ class ServerChannel(HTTPChannel):
         self._ended = True
         self._body = None
         self.unsent = unsent_bytes(self.transport)
-        self._stop_head_timer()
+        self._end_head()
         if self._stall_timer is not None:
             self._stall_timer.stop()
         if self._linger_timer is not None and self._linger_timer.active():
@@ -339,8 +337,7 @@ class ServerChannel(HTTPChannel):
     def _stop(self) -> None:
         """Act on nothing more; what is written may be sent as long as the client reads."""
         self._ended = True
-        self._stop_head_timer()
-        self.factory.release_head(self)
+        self._end_head()
         self.setTimeout(None)
         self._networkProducer.unregisterProducer()
         self._stall_timer = StallTimer(

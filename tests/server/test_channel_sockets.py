@@ -252,7 +252,6 @@ class PlainTests(SocketTestCase):
         reading = self.client(hesitate)
         yield until(lambda: self.services.asked)
         body.give(len(content))
-        yield until(lambda: self.lines)
         self.factory.close_idle()
         self.assertEqual(self.factory.busy, 1)
         looked.set()
