@@ -239,7 +239,7 @@ class PlainTests(SocketTestCase):
 
     @inlineCallbacks
     def test_last_bytes(self) -> Generator[Deferred[Any], Any, None]:
-        """When all connections are to end, one whose answer is written but not yet gone is busy until it is."""
+        """When all connections are to end, one whose client has not taken all of its answer is busy."""
         content = CONTENT * 500
         self.services.content = body = SteppedBody(content, size=len(content))
 
@@ -253,7 +253,7 @@ class PlainTests(SocketTestCase):
         yield until(lambda: self.services.asked)
         body.give(len(content))
         self.factory.close_idle()
-        self.assertEqual(self.factory.busy, 1)
+        self.assertEqual((self.factory.busy, self.lines), (1, []))
         looked.set()
         (reply,) = yield reading
         self.assertEqual((len(reply.body), reply.whole, self.factory.busy), (len(content), True, 0))
