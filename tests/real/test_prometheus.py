@@ -60,7 +60,7 @@ class IssuingCache(ContentCache):
             "hosts": ["cache.example.com"],
             "directoryurl": "https://127.0.0.1:1/directory",
         }
-        super().__init__(case, "http://127.0.0.1:1", http={"tls": {"letsencrypt": letsencrypt}}, workers=1)
+        super().__init__(case, "http://127.0.0.1:1", http={"tls": {"letsencrypt": letsencrypt}})
 
     @property
     def url(self) -> str:
@@ -94,7 +94,7 @@ class LiveTests(SynchronousTestCase):
             {"originhost": self.upstream.url, "names": ["unruly.example"]},
         )
         options = {"maxsize": "1GB", "retryfor": "1s"}
-        self.cache = ContentCache(self, upstreams, options=options, workers=1)
+        self.cache = ContentCache(self, upstreams, options=options)
 
     def serve(self) -> None:
         """A redirect, a miss, a hit, a response that the upstream ended, and a 429."""

@@ -19,7 +19,7 @@ from tests.real.clients import Containerd, Curl, Dockerd, Podman, skopeo_copy
 from tests.real.images import Image, push_image
 from tests.real.line import CountingProxy
 from tests.real.origin import Origin
-from tests.real.programs import ROOT, needs, place, until
+from tests.real.programs import ROOT, needs, place, run, until
 from tests.real.unruly import Unruly
 
 _LARGE = 3_000_000
@@ -82,7 +82,7 @@ class StoryTestCase(SynchronousTestCase):
         return total(self.cache.metrics()) - total(self.before)
 
 
-@needs("docker-registry", "skopeo", "podman", "curl")
+@needs("docker-registry", "skopeo", "podman", "curl", "htpasswd")
 class PullStoryTests(StoryTestCase):
     """Clients without a daemon."""
 
@@ -144,6 +144,20 @@ class PullStoryTests(StoryTestCase):
         said = rf"password refused by upstream upstream={self.origin.url} repository=\S+ account=own"
         self.cache.wait_for_log(re.compile(said))
         self.assertNotIn("not-it", self.cache.log())
+
+    def test_local_password(self) -> None:
+        """With a section ``auth`` the access line of the refusal names the account; the origin is not asked."""
+        image = self.push()
+        users = place(self) / "htpasswd"
+        users.write_text(run(["htpasswd", "-nbB", "-C", "4", "ann", "right"]).stdout, "utf-8")
+        auth = {"auth": {"htpasswd": {"realm": "cache", "path": str(users)}}}
+        self.begin({"originhost": self.origin.url, "public": True}, settings=auth)
+        reference = image.reference(self.cache.host)
+        skopeo_copy(reference, place(self) / "image", creds="ann:wrong", check=False)
+        self.cache.wait_for_log(
+            re.compile(r'^\S+ - ann \[[^]]+\] "GET /v2/[^"]*" 401 .* upstream=', re.MULTILINE)
+        )
+        skopeo_copy(reference, place(self) / "image", creds="ann:right")
 
     def test_evicted(self) -> None:
         """An image is evicted for another one, and pulled again."""
