@@ -44,13 +44,23 @@ class RunAccount:
             return cls(int(user), gid)
         return cls(entry.pw_uid, gid, entry.pw_name)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether this process is this account."""
+        return (os.geteuid(), os.getegid()) == (self.uid, self.gid)
+
+    def check(self) -> None:
+        """:raises AccountError: this process is neither this account nor root, so it cannot become it."""
+        if os.geteuid() != 0 and not self.is_current:
+            raise AccountError(f"cannot run as {self.name or self.uid}: only root can become another account")
+
     def switch(self) -> None:
         """
         Give up root for this account, for good.
 
-        :raises AccountError: this process is not root, and not this account either.
+        :raises AccountError: it is not possible.
         """
-        if (os.geteuid(), os.getegid()) == (self.uid, self.gid):
+        if self.is_current:
             return
         try:
             if self.name is None:
@@ -60,9 +70,7 @@ class RunAccount:
             os.setgid(self.gid)
             os.setuid(self.uid)
         except OSError as error:
-            raise AccountError(
-                f"cannot run as {self.name or self.uid}: {error.strerror}; only root can"
-            ) from error
+            raise AccountError(f"cannot run as {self.name or self.uid}: {error.strerror}") from error
 
 
 def _entry_of(user: str) -> pwd.struct_passwd | None:

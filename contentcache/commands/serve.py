@@ -27,6 +27,11 @@ def serve(file: str | None, user: str | None, logfile: str | None) -> None:
         account = None if user is None else RunAccount.parse(user)
     except AccountError as error:
         raise click.BadParameter(str(error), param_hint="--user") from None
+    if account is not None:
+        try:
+            account.check()  # before anything is bound
+        except AccountError as error:
+            fail(f"contentcache: {error}")
     _path, loaded = load_configuration(file)
     from contentcache.app.tap import run_in_foreground  # noqa: PLC0415
 
