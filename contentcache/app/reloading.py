@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -69,22 +70,46 @@ class ConfigurationReload:
     async def _reload(self) -> ReloadStatus:
         try:
             changes = await self._run(self._read)
-            uses = [await self._run(read) for read in self._readers(changes.configuration)]
         except ConfigurationError as error:
-            return self._failed(str(error).splitlines())
-        except TLSConfigurationError as error:
-            return self._failed([str(error)])
-        for use in uses:
-            use()
+            return await self._refused(str(error).splitlines())
+        faults = await self._reload_files(changes.configuration)
+        if faults:
+            return self._failed(faults)
         self._log_warnings()
         self._running = changes.configuration
         self._use(changes.configuration)
         self._meter.reloaded(self._wall(), ok=True)
-        self._log.info("certificates reloaded, shown to new connections")
         self._log.info("configuration reloaded", changed=changes.live)
         if changes.restart:
             self._log.warn("restart needed", keys=changes.restart)
         return ReloadStatus(self._wall(), True, changes.live, changes.restart)
+
+    async def _refused(self, reasons: Sequence[str]) -> ReloadStatus:
+        """The configuration cannot be used."""
+        if not await self._run(self._is_forbidden):
+            self._log_refusal(reasons)
+            return self._failed(reasons)
+        # Root's own file, which was read before the account changed: certificates are renewed all the same.
+        for reason in reasons:
+            self._log.error("configuration not reloaded, the old one stays in use", reason=reason)
+        return self._failed([*reasons, *await self._reload_files(self._running)])
+
+    async def _reload_files(self, configuration: Configuration) -> Sequence[str]:
+        """Read the files that a configuration names, and use them; what is wrong with one, if none is used."""
+        try:
+            uses = [await self._run(read) for read in self._readers(configuration)]
+        except TLSConfigurationError as error:
+            self._log_refusal([str(error)])
+            return [str(error)]
+        for use in uses:
+            use()
+        self._log.info("certificates reloaded, shown to new connections")
+        return []
+
+    def _is_forbidden(self) -> bool:
+        """In a thread: whether this account may not read the file, which is there."""
+        path = self._loaded.path
+        return path is not None and os.path.isfile(path) and not os.access(path, os.R_OK)
 
     def _read(self) -> Changes:
         """In a thread."""
@@ -99,11 +124,13 @@ class ConfigurationReload:
                 self._log.warn("configuration warning", reason=warning)
         self._warnings = self._loaded.warnings
 
-    def _failed(self, reasons: Sequence[str]) -> ReloadStatus:
+    def _log_refusal(self, reasons: Sequence[str]) -> None:
         for reason in reasons:
             self._log.error(
                 "configuration and certificates not reloaded, old ones stay in use", reason=reason
             )
+
+    def _failed(self, reasons: Sequence[str]) -> ReloadStatus:
         self._meter.reloaded(self._wall(), ok=False)
         return ReloadStatus(self._wall(), False, errors=tuple(reasons))
 

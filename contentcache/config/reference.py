@@ -48,6 +48,16 @@ TABLES: Final[Mapping[str, Sequence[tuple[str, type[Any]]]]] = {
     "redirect": (("", Gateway),),
     "limits": (("", Limits),),
 }
+#: The tables that have keys that are live, and what each is called in the list of those.
+_LIVE_TITLES: Final[Mapping[str, str]] = {
+    "log": "``log``",
+    "storage": "``storage``",
+    "http": "``http``",
+    "downstream": "options of ``downstream``",
+    "upstreams": "each of ``upstreams``, whose ``originhost`` names it",
+    "redirect": "options of ``redirect``",
+    "limits": "``limits``",
+}
 _WIDTH: Final = 119
 _TITLES: Final = ("key", "type", "default", "meaning")
 _TYPE_WIDTH: Final = 22
@@ -96,13 +106,31 @@ def with_tables(document: str) -> str:
 
     :raises ValueError: a table has no place in the document.
     """
-    for name in TABLES:
+    for name in (*TABLES, "live"):
         pattern = re.compile(_TABLE.format(name=name), re.MULTILINE | re.DOTALL)
         found = pattern.search(document)
         if found is None:
             raise ValueError(f"the document has no place for the table of {name}")
-        document = f"{document[: found.start()]}{found[1]}{table(name)}\n{document[found.end() :]}"
+        made = live_keys() if name == "live" else table(name)
+        document = f"{document[: found.start()]}{found[1]}{made}\n{document[found.end() :]}"
     return document
+
+
+def live_keys() -> str:
+    """A list of the keys that change with a reload, section by section."""
+    lines = []
+    for name, title in _LIVE_TITLES.items():
+        keys = [
+            f"``{section}{each.option.key}``"
+            for section, model in TABLES[name]
+            for each in described(model)
+            if each.option.effect == "reload"
+        ]
+        lines += [
+            f"{title}",
+            *textwrap.wrap(", ".join(keys), _WIDTH - 4, initial_indent="    ", subsequent_indent="    "),
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def schema() -> dict[str, Any]:
