@@ -71,7 +71,6 @@ class CacheServices:
     evictor: Evictor
     scrubber: Scrubber | None
     factory: ServerFactory
-    figures: StoreFigures
 
 
 @frozen
@@ -149,8 +148,8 @@ def assemble(
             secret=other_workers.secret,
         ),
     )
-    figures = StoreFigures(storage.store, storage.index, platform.run, platform.reactor)
     if other_workers.maintains_store:
+        figures = StoreFigures(storage.store, storage.index, platform.run, platform.reactor)
         watch_store(meter, figures, lambda: live.now.downstream.maxsize)
     watch_requests(meter, factory, delivery.grants, delivery.blob_service.downloads, upstreams.registries)
     in_use = other_workers.in_use or delivery.blob_service.in_use
@@ -165,7 +164,6 @@ def assemble(
         delivery.evictor,
         make_scrubber(live.now, platform, storage, in_use=in_use, checked=meter.store_verified),
         factory,
-        figures,
     )
 
 
