@@ -64,7 +64,6 @@ class Download:
         self.media_type: str | None = None
         self.generation = 0
         self.verified = False
-        self.is_stored = False
         self.failure: CacheError | None = None
         #: Whether nothing changes any more.
         self.is_over = False
@@ -85,6 +84,11 @@ class Download:
         self.disk_error: DiskFailed | None = None
 
     # For readers and other workers.
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the whole content is in the store, or on its way there, verified, where the disk is slow."""
+        return self.storage.will_be_stored
 
     @property
     def in_place(self) -> bool:

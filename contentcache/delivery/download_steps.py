@@ -245,7 +245,6 @@ class DownloadSteps:
         try:
             origin = None if download.in_place else download.key.origin
             await download.storage.commit(download.planner.total or 0, origin)
-            download.is_stored = True
         finally:
             if timeout.active():
                 timeout.cancel()

@@ -29,6 +29,7 @@ class DownloadStorage:
     def __init__(self, key: DownloadKey, context: DownloadContext, *, in_place: bool) -> None:
         self.file = DownloadFile(key.digest, context.run)
         self.is_committing = False
+        self.will_be_stored = False
         self.is_stored = False
         self._key = key
         self._context = context
@@ -108,9 +109,11 @@ class DownloadStorage:
 
     async def commit(self, size: int, origin: str | None) -> None:
         """Make the verified file a blob, which ``origin`` has delivered. Where the disk fails, that is reported."""
+        self.will_be_stored = True
         try:
             await self._context.run(self._context.commit, self._key.digest, self.file.file, size, origin)
         except OSError as error:
+            self.will_be_stored = False
             self._context.report_disk(f"{self._key.digest} is fetched but cannot be stored: {error}")
         else:
             self.is_stored = True

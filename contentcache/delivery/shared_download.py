@@ -163,7 +163,7 @@ class SharedDownload(Protocol):
 
     @property
     def is_stored(self) -> bool:
-        """Whether the whole content is in the store."""
+        """Whether the whole content is in the store, or on its way there, verified, where the disk is slow."""
 
     @property
     def in_place(self) -> bool:

@@ -84,8 +84,7 @@ class ServerChannel(HTTPChannel):
     fast_path_headers: Any = None
     #: How the response in progress ends where the connection is lost: what ends connections here changes it first.
     lost_by: ResponseEnd = CLIENT_DISCONNECTED
-    #: Bytes that were written and will not be sent, since the connection is lost.
-    unsent = 0
+    unsent = 0  # bytes that were written before the connection was lost, and will not be sent
     _ended = False
     _body: BodyReader | None = None
     _head_timer: DelayedCall | None = None
@@ -295,8 +294,7 @@ class ServerChannel(HTTPChannel):
 
     def abort_stalled(self) -> None:
         """The client has read nothing for too long: end without waiting for it."""
-        seconds = self.factory.limits.clientstall
-        self.lost_by = ResponseEnd("client", f"the client has read nothing for {seconds:g} s")
+        self.lost_by = ResponseEnd("client", f"nothing read for {self.factory.limits.clientstall:g} s")
         self.forceAbortClient()
 
     def close_when_idle(self) -> None:

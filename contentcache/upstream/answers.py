@@ -50,7 +50,6 @@ class Transport(Protocol):
 
 #: Receives the pieces of a body; may be called before :meth:`Answer.stream` has returned.
 Received: TypeAlias = Callable[["Inflow", bytes], None]
-CountBytes: TypeAlias = Callable[[float], object]
 
 
 class Inflow(TwistedProtocol):
@@ -59,20 +58,15 @@ class Inflow(TwistedProtocol):
 
     ``ended`` fires with ``None`` when the body ended as HTTP says it must; it fails with
     :class:`UpstreamBroken` when it was cut short, and with :class:`UpstreamTimeout` when nothing was received
-    for ``stall_timeout`` seconds, those in which it was paused not counted. ``count`` gets the number of bytes of
-    each piece, as it came and whatever becomes of it.
+    for ``stall_timeout`` seconds, those in which it was paused not counted. ``count`` gets the size of each piece.
     """
 
+    count: Callable[[float], object] | None = None
+
     def __init__(
-        self,
-        received: Received,
-        clock: Timer,
-        stall_timeout: float,
-        decoder: Decoder | None = None,
-        count: CountBytes | None = None,
+        self, received: Received, clock: Timer, stall_timeout: float, decoder: Decoder | None = None
     ) -> None:
         self._decoder = decoder
-        self._count = count
         self.ended: Deferred[None] = Deferred()
         self._received = received
         self._clock = clock
@@ -85,17 +79,14 @@ class Inflow(TwistedProtocol):
         self._wait()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._count is not None:
-            self._count(len(data))
+        if self.count is not None:
+            self.count(len(data))
         if self._over:
             return
         if self._timer is not None:
             self._timer.reset(self._stall_timeout)
         try:
-            if self._decoder is None:
-                self._received(self, data)
-                return
-            for piece in self._decoder.decode(data):
+            for piece in (data,) if self._decoder is None else self._decoder.decode(data):
                 if not self._over:
                     self._received(self, piece)
         except Exception as error:  # noqa: BLE001  # ``ended`` fails with it
@@ -187,7 +178,7 @@ class _Incoming:
 
     def __init__(self, response: Response, clock: Timer, stall_timeout: float) -> None:
         self.decoder: Decoder | None = None
-        self.count: CountBytes | None = None
+        self.count: Callable[[float], object] | None = None
         self.then: list[Callable[[], None]] = []
         self._response = response
         self._clock = clock
@@ -196,7 +187,8 @@ class _Incoming:
 
     def stream(self, received: Received) -> Inflow:
         self._streamed = True
-        inflow = Inflow(received, self._clock, self._stall_timeout, self.decoder, self.count)
+        inflow = Inflow(received, self._clock, self._stall_timeout, self.decoder)
+        inflow.count = self.count
         for call in self.then:
             inflow.ended.addBoth(_pass_on, call)
         self._response.deliverBody(inflow)
@@ -246,7 +238,7 @@ class Answer:
         self._incoming.then.append(call)
         return self
 
-    def counted_by(self, count: CountBytes) -> Answer:
+    def counted_by(self, count: Callable[[float], object]) -> Answer:
         """Have ``count`` called with the number of bytes of each piece of the body, as it arrives."""
         self._incoming.count = count
         return self

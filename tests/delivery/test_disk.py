@@ -175,12 +175,15 @@ class FailingTests(InMemoryCacheTestCase):
         self.assertEqual(cache.reserved, {})
 
     def test_commit_fails(self) -> None:
-        """What is verified and cannot be kept is served, and is no blob."""
+        """What is verified and cannot be kept is served, and is no blob, nor is it called stored."""
         cache, store = self.failing()
         store.break_down(errno.EIO, "commit")
-        self.assertWhole(cache.pull(self.digest), LARGE)
-        store.mend()
-        self.assertWhole(cache.pull(self.digest), LARGE)
+        for is_stored in (False, True):
+            client = cache.pull(self.digest)
+            self.assertWhole(client, LARGE)
+            assert client.served is not None
+            self.assertEqual(client.served.body.is_stored, is_stored)
+            store.mend()
 
     def test_room_again(self) -> None:
         """When the disk takes bytes again caching goes on by itself."""

@@ -171,7 +171,7 @@ class ResponseEndTests(RegistryTestCase):
         client.producer.pauseProducing()
         self.clock.pump([1] * 61)
         client.leave()
-        self.assertEqual(self.events.found[0][2]["reason"], "the client has read nothing for 60 s")
+        self.assertEqual(self.events.found[0][2]["reason"], "nothing read for 60 s")
         self.assert_ended("client", 100, _SIZE)
 
     def test_client_stalls_at_the_end(self) -> None:
